@@ -104,8 +104,9 @@ class OutboundCall(Policy):
         breaker, attempts = self.circuit_breaker, self.max_attempts
         if breaker and breaker.consecutive_failures is not None and breaker.consecutive_failures <= attempts:
             yield (
-                f"circuit_breaker.consecutive_failures {breaker.consecutive_failures} is within the {attempts}
-                attempts " "of one request, which alone would open it: raise it or lower retry.max_retries" )
+                f"circuit_breaker.consecutive_failures {breaker.consecutive_failures} is within the "
+                f"{attempts} attempts of one request, which alone would open it: raise it or lower retry.max_retries"
+            )
 
 
 class InboundOperation(Policy):
@@ -179,7 +180,8 @@ class PolicyBundle(Policy):
     @classmethod
     def from_json(cls, text: bytes | str, source: str) -> PolicyBundle:
         """Read and validate a bundle; raises `InvalidInputError` naming `source` and every fault. The digest is
-        required."""
+        required.
+        """
         try:
             document = from_json(text, allow_inf_nan=False)
         except ValueError as error:
@@ -190,7 +192,9 @@ class PolicyBundle(Policy):
         except ValidationError as error:
             raise InvalidInputError(source, faults_of(error, cls)) from None
         if bundle.metadata.digest is None:
-            raise InvalidInputError(source, [Fault("metadata.digest", "is missing", "expected sha256: and 64 hex digits")])
+            raise InvalidInputError(
+                source, [Fault("metadata.digest", "is missing", "expected sha256: and 64 hex digits")]
+            )
         return bundle
 
 

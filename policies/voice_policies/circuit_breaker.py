@@ -30,7 +30,7 @@ class CircuitBreaker(Policy):
     sampling_duration: PositiveDuration = Duration("30s")
     """Length of the sliding window that both ratios are taken over."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Calls in the window below which no ratio opens the breaker (20 as in failsafe-go's and Envoy's examples)."""
+    """Calls in the window below which no ratio opens the breaker (resilience4j's 100 is beyond a quiet edge)."""
     break_duration: PositiveDuration = Duration("60s")
     """How long the breaker stays open the first time."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
