@@ -16,6 +16,7 @@ from voice_policies.bundle import (
     Protocol,
 )
 from voice_policies.circuit_breaker import CircuitBreaker
+from voice_policies.closed_model import ClosedModel
 from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
 from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
@@ -39,6 +40,7 @@ __all__ = [
     "BundleMetadata",
     "Bytes",
     "CircuitBreaker",
+    "ClosedModel",
     "Cpu",
     "Degradation",
     "DegradationLevel",

@@ -179,8 +179,9 @@ class PolicyBundle(Policy):
 
     @classmethod
     def from_json(cls, text: bytes | str, source: str) -> PolicyBundle:
-        """Read and validate a bundle; raises `InvalidInputError` naming `source` and every fault. The digest is
-        required.
+        """Read and validate a bundle; raises `InvalidInputError` naming `source` and every fault.
+
+        The digest is required and must match.
         """
         try:
             document = from_json(text, allow_inf_nan=False)

@@ -36,8 +36,8 @@ class InvalidInputError(ValueError):
         super().__init__("\n".join([f"{source}: {many}", *(f"  {fault}" for fault in self.faults)]))
 
 
-def faults_of(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Fault]:
-    """Every fault that pydantic found in an input for `model`, each path under `prefix`."""
+def faults_of(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> list[Fault]:
+    """Every fault that pydantic found, paths under `prefix`; `model`, what the input was for, knows the keys."""
     return [
         Fault(path_text(prefix, found["loc"]), _shown(found["type"], found["input"]), accepted)
         for found in error.errors(include_url=False)
@@ -62,8 +62,8 @@ def _shown(kind: str, value: Any) -> str:
     return f"is {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
 
 
-def _accepted(found: ErrorDetails, model: type[BaseModel]) -> list[str]:
-    if found["type"] == "extra_forbidden":
+def _accepted(found: ErrorDetails, model: type[BaseModel] | None) -> list[str]:
+    if found["type"] == "extra_forbidden" and model is not None:
         return [_known_keys(model, found["loc"])]
     sentences: list[str] = found.get("ctx", {}).get("conflicts", [found["msg"]])
     return [_sentence(text) for text in sentences]
