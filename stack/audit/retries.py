@@ -97,7 +97,7 @@ def repeatable(platform: Platform) -> Iterator[Finding | None]:
                 "R06",
                 "error",
                 edge.path,
-                f"{edge.call.max_attempts} attempts on {', '.join(unsafe)}; the call is neither idempotent nor has a key",
+                f"{edge.call.max_attempts} attempts on {', '.join(unsafe)}; the call has no key and is not idempotent",
                 f"{edge.call.name}.retry",
                 "None, or an idempotency key",
             )
