@@ -144,7 +144,7 @@ class Duration(Measure):
 
     __slots__ = ()
     accepts = "a duration with its unit, such as 100ms, 1.5s, 2m or 1h30m (us, ms, s, m, h, d)"
-    pattern = r"(\d{1,12}(\.\d{1,6})?(us|ms|s|m|h|d))+"
+    pattern = r"(\d{1,16}(\.\d{1,6})?(us|ms|s|m|h|d))+"
     UNITS: ClassVar = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}
 
     @property
@@ -170,7 +170,7 @@ class Cpu(Measure):
 
     __slots__ = ()
     accepts = "a CPU quantity in cores or millicores, such as 250m, 1 or 1.5"
-    pattern = r"\d{1,9}(m|\.\d{1,3})?"
+    pattern = r"\d{1,15}(m|\.\d{1,3})?"
     UNITS: ClassVar = {"": 1000, "m": 1}
 
     @property
