@@ -72,7 +72,7 @@ def bundle_schema() -> str:
             field = model.model_fields.get(name)
             properties: dict[str, Any] = described.get("properties", {})
             if field is not None and (field.alias or name) in properties:
-                properties[field.alias or name].setdefault("description", text)
+                properties[field.alias or name]["description"] = text
     return file_text({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 
-from voice_policies import Duration
+from voice_policies import Duration, Fault, InvalidInputError
 
 from components.component import Component
 from components.microservice import Microservice, SecretKeys
@@ -35,9 +35,14 @@ class Platform:
     """Every component of one environment, in an order that an API server accepts."""
 
     def __init__(self, graph: CallGraph, environment: Environment) -> None:
-        """Join a call graph with an environment."""
+        """Join a call graph with an environment; raises `InvalidInputError` where the settings name a stranger."""
         self.graph = graph
         self.environment = environment
+        known = {service.name for service in graph.services}
+        if strangers := sorted(environment.settings.replicas.keys() - known):
+            accepted = f"expected one of {', '.join(sorted(known))}"
+            faults = [Fault(f"replicas.{name}", "is no service", accepted) for name in strangers]
+            raise InvalidInputError(f"settings of {environment.name}", faults)
 
     @cached_property
     def components(self) -> tuple[Component, ...]:

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+
 from stack.manifest_yaml import documents
 
 NASTY = [
@@ -22,7 +23,7 @@ NASTY = [
 
 
 def read_back(text: str) -> list[Any]:
-    old = list(yaml.load_all(text, Loader=yaml.CSafeLoader))  # noqa: S506 - a safe loader
+    old = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
     reader = YAML(typ="safe", pure=True)
     reader.version = (1, 2)
     new = list(reader.load_all(io.StringIO(text)))
@@ -36,7 +37,9 @@ def test_a_nasty_string_stays_a_string(text: str) -> None:
     assert read_back(documents([value])) == [value]
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=[chr(c) for c in (*range(0x7F, 0xA0), 0xFFFE, 0xFFFF)]))
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters=[chr(c) for c in (*range(0x7F, 0xA0), 0xFFFE, 0xFFFF)])
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXT | st.sampled_from(NASTY),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),

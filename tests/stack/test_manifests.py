@@ -11,12 +11,12 @@ import kubernetes_validate
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from stack.render import manifest, manifest_path
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
 
+from stack.render import manifest, manifest_path
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
@@ -122,7 +122,9 @@ def named(kind: str, name: str, environment: str = "prod") -> dict[str, Any]:
 @pytest.mark.parametrize("service", SERVICES)
 def test_in_prod_a_service_survives_the_loss_of_a_pod_and_a_zone(service: str) -> None:
     deployment = named("Deployment", service)
-    autoscalers = [found for found in of_kind("prod", "HorizontalPodAutoscaler") if found["metadata"]["name"] == service]
+    autoscalers = [
+        found for found in of_kind("prod", "HorizontalPodAutoscaler") if found["metadata"]["name"] == service
+    ]
     minimum = autoscalers[0]["spec"]["minReplicas"] if autoscalers else deployment["spec"]["replicas"]
     assert minimum >= 2
     budget = named("PodDisruptionBudget", service)["spec"]
@@ -146,7 +148,9 @@ def test_a_service_has_three_different_probes(service: str) -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_nobody_owns_the_replica_count_twice(environment: str) -> None:
-    scaled = {autoscaler["spec"]["scaleTargetRef"]["name"] for autoscaler in of_kind(environment, "HorizontalPodAutoscaler")}
+    scaled = {
+        autoscaler["spec"]["scaleTargetRef"]["name"] for autoscaler in of_kind(environment, "HorizontalPodAutoscaler")
+    }
     for deployment in of_kind(environment, "Deployment"):
         assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
 
