@@ -14,7 +14,6 @@ from voice_policies import (
     Protocol,
     Rate,
     Ratio,
-    Saga,
 )
 
 from components.operation import Name, Operation, Sentence
@@ -104,11 +103,12 @@ class Service(Node):
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
     """Database connections of one replica, overflow included; 0 where no database is used."""
     features: tuple[DegradedFeature, ...] = ()
-    sagas: tuple[Saga, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
         yield from super().conflicts()
+        if not self.operations:
+            yield "it offers no operation: declare one, or leave the service out"
         if self.grpc_port == self.http_port:
             yield f"grpc_port and http_port are both {self.grpc_port}"
 

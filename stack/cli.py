@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()
     except InvalidInputError as error:
         sys.stderr.write(f"voice: {error}\n")
     except ValidationError as error:
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our pipe has seen enough; without this Python complains while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLEAN
+    else:
+        return code
     return BAD_INPUT
 
 

@@ -13,6 +13,7 @@ On each edge exactly one layer retries. A policy that only the mesh could enforc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from voice_policies import Enforcer
@@ -22,6 +23,8 @@ from stack.call_graph import Edge
 
 PolicyKind = Literal["timeout", "retry", "circuit_breaker", "bulkhead"]
 
+DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
+"""What a call may declare beside its timeout, which it always has."""
 _ORDER: tuple[Enforcer, ...] = ("runtime", "grpc", "gateway", "driver", "mesh")
 _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
     "runtime": frozenset({"timeout", "retry", "circuit_breaker", "bulkhead"}),
@@ -45,6 +48,14 @@ def enforcer(edge: Edge, policy: PolicyKind) -> Enforcer | None:
     """The layer that enforces a policy of an edge; `None` where none can (rule E01)."""
     seen = layers(edge)
     return next((layer for layer in _ORDER if layer in seen and policy in _EXPRESSES[layer]), None)
+
+
+def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
+    """Policies that an edge declares and no layer of it can express, each with the reason."""
+    seen = " and ".join(sorted(layers(edge)))
+    for kind in DECLARED:
+        if getattr(edge.call, kind) is not None and enforcer(edge, kind) is None:
+            yield kind, f"{seen} cannot express it on this edge"
 
 
 def timeout_enforcer(edge: Edge) -> Enforcer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
+from pydantic import ValidationError
 from voice_policies import (
     Address,
     Bulkhead,
@@ -21,13 +22,14 @@ from voice_policies import (
     ServiceLevel,
     Timeout,
     Tracing,
+    faults_of,
 )
 
 from components.node import Dependency, Host, Service
 from components.operation import Operation
 from stack.call_graph import CallGraph, Edge
 from stack.catalog import targets
-from stack.enforcement import enforcer, in_force, timeout_enforcer
+from stack.enforcement import enforcer, in_force, timeout_enforcer, unenforced
 from stack.environments import Environment
 
 APPS = "voice-apps"
@@ -81,7 +83,16 @@ def _outbound(edges: Iterable[Edge], environment: Environment) -> Iterator[Outbo
 
 
 def outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
-    """The policy of one edge, each part with the layer that enforces it."""
+    """The policy of one edge, each part with the layer that enforces it; raises `InvalidInputError` where none can."""
+    if faults := [Fault(edge.path, f"{kind} is declared", why) for kind, why in unenforced(edge)]:
+        raise InvalidInputError("stack/catalog", faults)
+    try:
+        return _outbound_call(edge, mesh=mesh)
+    except ValidationError as error:
+        raise InvalidInputError("stack/catalog", faults_of(error, OutboundCall, edge.path)) from None
+
+
+def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
     call = edge.call
     breaker_layer = in_force(edge, "circuit_breaker", mesh=mesh) if call.circuit_breaker else None
     bulkhead_layer = in_force(edge, "bulkhead", mesh=mesh) if call.bulkhead else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stack.audit.finding import Finding, Rule
-from stack.enforcement import PolicyKind, enforcer, layers
+from stack.enforcement import DECLARED, unenforced
 from stack.topology import Platform
 
 
@@ -17,20 +17,19 @@ def no_cycles(platform: Platform) -> Iterator[None]:
 
 def all_enforced(platform: Platform) -> Iterator[Finding | None]:
     """Every declared policy has a layer that can express it."""
-    kinds: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
     for edge in platform.graph.edges:
-        for kind in kinds:
+        reasons = dict(unenforced(edge))
+        for kind in DECLARED:
             if getattr(edge.call, kind) is None:
                 continue
-            seen = " and ".join(sorted(layers(edge)))
             yield (
                 None
-                if enforcer(edge, kind)
+                if kind not in reasons
                 else Finding(
                     "E01",
                     "error",
                     edge.path,
-                    f"{kind} is declared, and {seen} cannot express it on this edge",
+                    f"{kind} is declared, and {reasons[kind]}",
                     f"{edge.call.name}.{kind}",
                     "None",
                 )

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from syrupy.assertion import SnapshotAssertion
+from syrupy.data import Snapshot, SnapshotCollection
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
@@ -42,6 +43,11 @@ class ManifestSnapshot(SingleFileSnapshotExtension):
     @classmethod
     def get_location(cls, *, test_location: PyTestLocation, index: Any = 0) -> str:
         return str(SNAPSHOTS / f"{index}.yaml")
+
+    def read_snapshot_collection(self, *, snapshot_location: str) -> SnapshotCollection:
+        collection = SnapshotCollection(location=snapshot_location)
+        collection.add(Snapshot(name=str(Path(snapshot_location).relative_to(SNAPSHOTS).with_suffix(""))))
+        return collection
 
     def serialize(
         self,
