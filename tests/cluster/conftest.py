@@ -1,0 +1,60 @@
+"""What the tests of this folder share: programs, rendered trees, and the closing report."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import toolchain
+
+REPORT = pytest.StashKey[list[str]]()
+SKIPPED = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Adds a line to the closing report."""
+    return request.config.stash.setdefault(REPORT, []).append
+
+
+@pytest.fixture(scope="session")
+def programs(request: pytest.FixtureRequest) -> None:
+    """Builds what the tests run, or skips them when that needs a Go that is not there."""
+    try:
+        for module in (toolchain.CONTROL_PLANE, toolchain.KUBE_SCORE):
+            toolchain.ensure_built(module)
+    except toolchain.GoMissingError as error:
+        request.config.stash[SKIPPED] = str(error)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Renders an environment, once a session, and gives the folder of its manifests."""
+
+    @cache
+    def render(environment: str) -> Path:
+        output = tmp_path_factory.mktemp(environment)
+        subprocess.run([sys.executable, "-m", "stack.cli", "render", environment, "-o", output], check=True)
+        return output / "manifests"
+
+    return render
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what was proven, or that nothing was."""
+    lines = config.stash.get(REPORT, [])
+    if reason := config.stash.get(SKIPPED, ""):
+        lines = [f"skipped: {reason}"]
+    if lines:
+        terminalreporter.section("cluster")
+        terminalreporter.write_line("\n".join(lines))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run without the programs ends as one that ran no tests (status 5), not as one that passed."""
+    if exitstatus == pytest.ExitCode.OK and SKIPPED in session.config.stash:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
