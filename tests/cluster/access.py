@@ -74,7 +74,9 @@ class Grants:
 
     def allow(self, question: Question) -> bool:
         """Whether some rule bound to the account allows it there."""
-        return any(question.permission.granted_by(rule) for rule in self._rules_of(question.account, question.namespace))
+        return any(
+            question.permission.granted_by(rule) for rule in self._rules_of(question.account, question.namespace)
+        )
 
     def _rules_of(self, account: Account, namespace: str) -> Iterator[Object]:
         for binding in self._bindings:

@@ -57,7 +57,7 @@ class Applied:
 
 
 class NotReadyError(AssertionError):
-    """The cluster did not become what its objects ask for in time; the message names each object that is not ready, and why."""
+    """The cluster did not become what its objects ask for in time; the message names each that is not ready, and why."""
 
 
 class Cluster:
@@ -176,7 +176,9 @@ class Cluster:
     def can_i(self, questions: Sequence[Question]) -> list[bool]:
         """The answer of a SubjectAccessReview to each question."""
         reviews = _as_list([question.review() for question in questions])
-        answers = self.kubectl.run("create", "--filename=-", "--output=jsonpath={.status.allowed}{'\\n'}", stdin=reviews)
+        answers = self.kubectl.run(
+            "create", "--filename=-", "--output=jsonpath={.status.allowed}{'\\n'}", stdin=reviews
+        )
         return [answer == "true" for answer in answers.split()]
 
     def drain(self, node: str) -> set[str]:
@@ -193,7 +195,7 @@ class Cluster:
         with ThreadPoolExecutor() as pool:
             drain = pool.submit(self.kubectl.run, "drain", node, *arguments)
             while not drain.done():
-                breaches.update(readiness.unready(self.kubectl.objects("poddisruptionbudgets")))
+                breaches.update(readiness.breached(self.kubectl.objects("poddisruptionbudgets")))
             self.kubectl.run("uncordon", node)
             drain.result()
         return breaches
@@ -203,7 +205,9 @@ class Cluster:
         while remaining := complaints():
             if time.monotonic() > deadline:
                 said = sorted({f"{event['reason']}: {event['message']}" for event in self._warning_events()})
-                raise NotReadyError("\n".join([f"not ready after {seconds:.0f} s:", *remaining, "warning events:", *said]))
+                raise NotReadyError(
+                    "\n".join([f"not ready after {seconds:.0f} s:", *remaining, "warning events:", *said])
+                )
             time.sleep(1)
 
     def _warning_events(self) -> list[Object]:

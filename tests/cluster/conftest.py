@@ -3,13 +3,22 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import toolchain
+from tests.cluster.cluster import Cluster
+from tests.cluster.control_plane import control_plane
 
+StartCluster = Callable[[], AbstractContextManager[Cluster]]
+
+PROVEN = """\
+Passing proves validation, admission (Pod Security, quotas, limits), authorization, scheduling and the control loops.
+It does not prove that anything works: no container ever ran, so images, commands, probes, traffic, network policies
+and volumes were not tried. Objects that an operator serves were not applied: their schemas alone speak for them."""
 REPORT = pytest.StashKey[list[str]]()
 SKIPPED = pytest.StashKey[str]()
 
@@ -21,11 +30,22 @@ def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def programs(request: pytest.FixtureRequest) -> None:
-    """Builds what the tests run, or skips them when that needs a Go that is not there."""
+def start_cluster(request: pytest.FixtureRequest) -> StartCluster:
+    """Starts a control plane without nodes, for a `with` statement."""
+    build_or_skip(request, toolchain.CONTROL_PLANE)
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+def kube_score(request: pytest.FixtureRequest) -> Path:
+    """The program."""
+    return build_or_skip(request, toolchain.KUBE_SCORE) / "kube-score"
+
+
+def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
+    """Builds a module's programs, or skips what needs them when that takes a Go that is not there."""
     try:
-        for module in (toolchain.CONTROL_PLANE, toolchain.KUBE_SCORE):
-            toolchain.ensure_built(module)
+        return toolchain.ensure_built(module)
     except toolchain.GoMissingError as error:
         request.config.stash[SKIPPED] = str(error)
         pytest.skip(str(error))
@@ -47,8 +67,10 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Says what was proven, or that nothing was."""
     lines = config.stash.get(REPORT, [])
+    if lines:
+        lines = [*lines, PROVEN]
     if reason := config.stash.get(SKIPPED, ""):
-        lines = [f"skipped: {reason}"]
+        lines = [*lines, f"skipped: {reason}"]
     if lines:
         terminalreporter.section("cluster")
         terminalreporter.write_line("\n".join(lines))

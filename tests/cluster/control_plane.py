@@ -1,7 +1,7 @@
-"""A Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler, and kwok in place of kubelets.
+"""A Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler; kwok in place of kubelets.
 
-Real: authentication, RBAC, admission (Pod Security, quotas, limits), validation, scheduling, every controller. Not real: nodes
-and containers, whose status kwok writes.
+Real: authentication, RBAC, admission (Pod Security, quotas, limits), validation, scheduling, every controller.
+Not real: nodes and containers, whose status kwok writes.
 """
 
 import json
@@ -96,6 +96,8 @@ def _api_server_arguments(folder: Path, etcd: str, port: int) -> list[str]:
         "--anonymous-auth=false",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction,PodSecurity,ResourceQuota,LimitRanger,ServiceAccount",
+        # As clusters run: else the API server refuses every privileged Pod, and Pod Security would seem to.
+        "--allow-privileged=true",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={folder / 'service-accounts.key'}",
         f"--service-account-signing-key-file={folder / 'service-accounts.key'}",

@@ -18,7 +18,7 @@ class KubectlError(RuntimeError):
 
 
 class Kubectl:
-    """Runs kubectl against one cluster as one user, apart from the configuration and caches of whoever runs the tests."""
+    """Runs kubectl against one cluster as one user, apart from the configuration of whoever runs the tests."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self._environment = {

@@ -1,4 +1,4 @@
-"""Rendered manifests as text and content. The text is what gets applied: the API server's reader judges it, not ours."""
+"""Rendered manifests as text and content. The text is what gets applied: kubectl's reader judges it, not ours."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,8 +10,8 @@ import yaml
 
 Object: TypeAlias = dict[str, Any]
 
-# Served by operators that a bare API server does not have; their schemas are checked elsewhere. A closed list: any other group
-# that the API server does not know is an error of the manifest.
+# Served by operators that a bare API server does not have; their schemas are checked elsewhere. A closed list: any
+# other group that the API server does not know is an error of the manifest.
 OPERATOR_GROUPS = frozenset(
     {
         "barmancloud.cnpg.io",

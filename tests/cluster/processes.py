@@ -33,7 +33,9 @@ class Processes:
         self._previous = signal.signal(signal.SIGTERM, _exit)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for process in reversed(self._running.values()):
             _stop(process)
         signal.signal(signal.SIGTERM, self._previous)

@@ -1,4 +1,4 @@
-"""What still keeps a cluster from having carried out what was applied, in words. Pure functions of the API's objects."""
+"""What keeps a cluster from being as its objects ask, in words. Pure functions of those objects."""
 
 from collections.abc import Iterable
 
@@ -27,6 +27,11 @@ def unsurged(objects: Iterable[Object]) -> list[str]:
     return complaints
 
 
+def breached(budgets: Iterable[Object]) -> list[str]:
+    """One line for every disruption budget with fewer healthy Pods than it wants."""
+    return [f"{identity(budget)}: {reason}" for budget in budgets if (reason := _shortfall(budget["status"]))]
+
+
 def _reason(content: Object) -> str:
     if _is_behind(content):
         return "its controller has not seen the last change"
@@ -34,7 +39,7 @@ def _reason(content: Object) -> str:
 
 
 def _is_behind(content: Object) -> bool:
-    generation = content["metadata"].get("generation", 0)
+    generation: int = content["metadata"].get("generation", 0)
     seen: int = content.get("status", {}).get("observedGeneration", generation)
     return seen < generation
 
@@ -59,7 +64,9 @@ def _job(spec: Object, status: Object) -> str:
 def _pod(_spec: Object, status: Object) -> str:
     if status["phase"] in {"Running", "Succeeded"}:
         return ""
-    return "; ".join([status["phase"], *(text for each in status.get("conditions", []) if (text := each.get("message")))])
+    return "; ".join(
+        [status["phase"], *(text for each in status.get("conditions", []) if (text := each.get("message")))]
+    )
 
 
 def _claim(_spec: Object, status: Object) -> str:
@@ -77,9 +84,11 @@ def _autoscaler(spec: Object, status: Object) -> str:
 
 
 def _disruption_budget(_spec: Object, status: Object) -> str:
-    healthy, wanted = status.get("currentHealthy", 0), status.get("desiredHealthy", 0)
-    if not status.get("expectedPods"):
-        return "selects no Pod"
+    return _shortfall(status) if status.get("expectedPods") else "selects no Pod"
+
+
+def _shortfall(status: Object) -> str:
+    healthy, wanted = status["currentHealthy"], status["desiredHealthy"]
     return "" if healthy >= wanted else f"{healthy} healthy Pods, {wanted} wanted"
 
 

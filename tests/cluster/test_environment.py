@@ -1,7 +1,7 @@
 """Every environment, applied to a real control plane: what only a cluster can tell."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,11 @@ import pytest
 from tests.cluster import manifests
 from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
 from tests.cluster.cluster import Applied, Cluster, NodePool
-from tests.cluster.control_plane import control_plane
+from tests.cluster.conftest import StartCluster
 from tests.cluster.manifests import Object, identity, of_kind
 from tests.cluster.readiness import unready
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("programs")]
+pytestmark = pytest.mark.cluster
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
 NODE_POOLS = {
@@ -35,10 +35,6 @@ SENSITIVE = {
     Permission("create", "rbac.authorization.k8s.io", "rolebindings"),
     Permission("list", "", "nodes"),
 }
-PROVEN = """\
-Proven: validation, admission (Pod Security, quotas, limits), authorization, scheduling and the control loops of Kubernetes.
-Not proven: no container ever ran. Images, commands, probes, traffic, network policies and volumes were not tried,
-and objects that an operator serves were not applied: their schemas alone speak for them."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +52,6 @@ class Deployed:
         return [document.content for document in self.applied.objects]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def closing_statement(report: Callable[[str], None], programs: None) -> Iterator[None]:
-    """Ends the report with what the tests of this module prove, and what they do not."""
-    yield
-    report(PROVEN)
-
-
 @pytest.fixture(scope="module", params=NODE_POOLS)
 def environment(request: pytest.FixtureRequest) -> str:
     """Each environment in turn."""
@@ -70,12 +59,30 @@ def environment(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
+def prepared_cluster(environment: str, start_cluster: StartCluster) -> Callable[..., AbstractContextManager[Cluster]]:
+    """Starts a cluster with the environment's nodes, and with a volume for each claim in the trees it is given."""
+
+    @contextmanager
+    def prepare(*trees: Path) -> Iterator[Cluster]:
+        objects = [document.content for tree in trees for document in manifests.read(tree)]
+        with start_cluster() as cluster:
+            cluster.add_nodes(NODE_POOLS[environment])
+            cluster.add_volumes(list(claims(objects)))
+            yield cluster
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
 def deployed(
-    environment: str, rendered: Callable[[str], Path], report: Callable[[str], None], programs: None
+    environment: str,
+    rendered: Callable[[str], Path],
+    prepared_cluster: Callable[..., AbstractContextManager[Cluster]],
+    report: Callable[[str], None],
 ) -> Iterator[Deployed]:
     """The environment as rendered now, applied, not yet Ready."""
     tree = rendered(environment)
-    with prepared_cluster(environment, tree) as cluster:
+    with prepared_cluster(tree) as cluster:
         applied = cluster.apply(tree)
         report(f"{environment}: {len(applied.objects)} objects applied, {len(applied.skipped)} left to operators")
         yield Deployed(environment, tree, cluster, applied)
@@ -86,16 +93,6 @@ def ready(deployed: Deployed) -> Deployed:
     """The environment once everything in it is Ready."""
     deployed.cluster.wait_ready()
     return deployed
-
-
-@contextmanager
-def prepared_cluster(environment: str, *trees: Path) -> Iterator[Cluster]:
-    """A cluster with the environment's nodes, and with a volume for each claim in `trees`."""
-    objects = [document.content for tree in trees for document in manifests.read(tree)]
-    with control_plane() as cluster:
-        cluster.add_nodes(NODE_POOLS[environment])
-        cluster.add_volumes(list(claims(objects)))
-        yield cluster
 
 
 def claims(objects: list[Object]) -> Iterator[Object]:
@@ -124,7 +121,9 @@ def test_every_pod_is_admitted_under_restricted(ready: Deployed) -> None:
         namespace["metadata"]["name"]: namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce")
         for namespace in ready.cluster.kubectl.objects("namespaces")
     }
-    exposed = [pod for pod in ready.cluster.kubectl.objects("pods") if levels[pod["metadata"]["namespace"]] != "restricted"]
+    exposed = [
+        pod for pod in ready.cluster.kubectl.objects("pods") if levels[pod["metadata"]["namespace"]] != "restricted"
+    ]
     # Agents that read a node's files cannot be restricted; alone in their namespace, they weaken nobody else.
     assert [identity(pod) for pod in exposed if pod["metadata"]["ownerReferences"][0]["kind"] != "DaemonSet"] == []
 
@@ -134,13 +133,18 @@ def test_every_service_with_a_selector_has_endpoints(ready: Deployed) -> None:
     endpoints = ready.cluster.ready_endpoints()
     assert services
     assert [
-        identity(each) for each in services if not endpoints.get((each["metadata"]["namespace"], each["metadata"]["name"]))
+        identity(each)
+        for each in services
+        if not endpoints.get((each["metadata"]["namespace"], each["metadata"]["name"]))
     ] == []
 
 
 def test_each_account_can_do_what_its_roles_say_and_no_more(ready: Deployed, report: Callable[[str], None]) -> None:
     namespaces = sorted(each["metadata"]["name"] for each in of_kind(ready.objects, "Namespace"))
-    declared = [Account(each["metadata"]["namespace"], each["metadata"]["name"]) for each in of_kind(ready.objects, "ServiceAccount")]
+    declared = [
+        Account(each["metadata"]["namespace"], each["metadata"]["name"])
+        for each in of_kind(ready.objects, "ServiceAccount")
+    ]
     accounts = {*declared, *(Account(namespace, "default") for namespace in namespaces)}
     permissions = spelled_out(of_kind(ready.objects, "Role", "ClusterRole")) | SENSITIVE
     questions = [
@@ -153,8 +157,12 @@ def test_each_account_can_do_what_its_roles_say_and_no_more(ready: Deployed, rep
     answers = dict(zip(questions, ready.cluster.can_i(questions), strict=True))
     assert declared
     assert [question for question, answer in answers.items() if answer != grants.allow(question)] == []
-    assert not any(grants.allow(Question(account, account.namespace, Permission("list", "", "secrets"))) for account in accounts)
-    report(f"{ready.environment}: {len(questions)} questions about {len(accounts)} accounts, {sum(answers.values())} allowed")
+    assert not any(
+        grants.allow(Question(account, account.namespace, Permission("list", "", "secrets"))) for account in accounts
+    )
+    report(
+        f"{ready.environment}: {len(questions)} questions about {len(accounts)} accounts, {sum(answers.values())} allowed"
+    )
 
 
 def test_a_second_apply_changes_nothing(ready: Deployed) -> None:
@@ -184,11 +192,13 @@ def test_a_drain_of_each_node_ends_and_respects_every_disruption_budget(ready: D
         cluster.wait_ready()
 
 
-def test_an_upgrade_applies_in_place(environment: str, rendered: Callable[[str], Path]) -> None:
+def test_an_upgrade_applies_in_place(
+    environment: str, rendered: Callable[[str], Path], prepared_cluster: Callable[..., AbstractContextManager[Cluster]]
+) -> None:
     previous, current = SNAPSHOTS / environment, rendered(environment)
     if not previous.is_dir():
         pytest.skip(f"there is no snapshot of {environment} to upgrade from")
-    with prepared_cluster(environment, previous, current) as cluster:
+    with prepared_cluster(previous, current) as cluster:
         old = cluster.apply(previous)
         cluster.wait_ready()
         before = uids(cluster, old)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.control_plane import control_plane
+from tests.cluster.conftest import StartCluster
 from tests.cluster.manifests import Object
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("programs")]
+pytestmark = pytest.mark.cluster
 
 NAMESPACE: Object = {
     "apiVersion": "v1",
@@ -42,9 +42,9 @@ DEPLOYMENT: Object = {
 
 
 @pytest.fixture(scope="module")
-def cluster(programs: None) -> Iterator[Cluster]:
+def cluster(start_cluster: StartCluster) -> Iterator[Cluster]:
     """A cluster with a namespace that enforces `restricted`."""
-    with control_plane() as cluster:
+    with start_cluster() as cluster:
         cluster.create([NAMESPACE])
         cluster.kubectl.run("wait", "--for=create", "serviceaccount/default", "--namespace=restricted", "--timeout=30s")
         yield cluster
@@ -80,7 +80,7 @@ def test_a_port_above_65535_is_rejected(cluster: Cluster) -> None:
 
 
 def test_a_privileged_pod_is_refused_under_restricted(cluster: Cluster) -> None:
-    refusal = cluster.dry_run(pod_of(changed((*CONTAINER, "securityContext", "privileged"), True)))
+    refusal = cluster.dry_run(pod_of(changed((*CONTAINER, "securityContext"), {"privileged": True})))
     assert 'violates PodSecurity "restricted:latest": privileged' in refusal
 
 

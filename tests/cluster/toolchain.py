@@ -1,7 +1,7 @@
 """The programs of the control plane and the graders, built from Go modules and kept between runs.
 
-Every module in `tools/` pins its programs with `tool` directives and `go.sum`. A program is built once for each state of its
-module, into the user's cache folder, so that a second run builds nothing and needs no Go.
+Every module in `tools/` pins its programs with `tool` directives and `go.sum`. A program is built once for each state
+of its module, into the user's cache folder, so that a second run builds nothing and needs no Go.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 MODULES = Path(__file__).parent / "tools"
 KWOK_MODULE = "sigs.k8s.io/kwok"
-# kwok acts only by the stages it is given; these make a Node and its Pods Ready, end the Pods of a Job, and delete Pods.
+# kwok acts only by the stages it is given: a Node and its Pods become Ready, a Job's Pods end, deleted Pods go.
 KWOK_STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-complete", "pod/fast/pod-delete")
 
 
