@@ -1,0 +1,255 @@
+"""What the tests do with a running cluster."""
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.cluster import manifests, readiness
+from tests.cluster.access import Question
+from tests.cluster.kubectl import Kubectl
+from tests.cluster.manifests import Document, Object
+
+DRAIN_SECONDS = 120
+READY_SECONDS = 300.0
+STORAGE_CLASS = "static"
+
+
+@dataclass(frozen=True)
+class NodePool:
+    """Equal nodes, spread evenly over zones.
+
+    Attributes:
+        zones: how many zones.
+        nodes_per_zone: how many nodes in each.
+        cpu: what each node offers to Pods, as a Kubernetes quantity; likewise `memory` and `ephemeral_storage`.
+        pods: how many Pods a node takes; 110 is what kubelet takes unless told otherwise.
+    """
+
+    zones: int
+    nodes_per_zone: int
+    cpu: str
+    memory: str
+    ephemeral_storage: str = "100Gi"
+    pods: int = 110
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What came of applying a tree.
+
+    Attributes:
+        objects: what was sent to the API server.
+        skipped: what was not, because an operator serves it.
+        rejected: what the API server said when it refused, by line.
+        warnings: what it warned about while it accepted.
+    """
+
+    objects: list[Document]
+    skipped: list[Document]
+    rejected: list[str]
+    warnings: list[str]
+
+
+class NotReadyError(AssertionError):
+    """The cluster did not become what its objects ask for in time; the message names each that is not ready, and why."""
+
+
+class Cluster:
+    """A running control plane, spoken to through kubectl as its administrator."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self.kubectl = kubectl
+
+    def add_nodes(self, pool: NodePool) -> list[str]:
+        """Adds the nodes of `pool`, which kwok keeps Ready, and returns their names."""
+        places = [(zone, number) for zone in range(pool.zones) for number in range(pool.nodes_per_zone)]
+        nodes = [_node(pool, f"zone-{zone}", f"node-{zone}-{number}") for zone, number in places]
+        self.create(nodes)
+        return [node["metadata"]["name"] for node in nodes]
+
+    def add_default_storage_class(self) -> None:
+        """Claims that name no class are bound to the volumes that are there; nothing provisions new ones."""
+        self.create(
+            [
+                {
+                    "apiVersion": "storage.k8s.io/v1",
+                    "kind": "StorageClass",
+                    "metadata": {
+                        "name": STORAGE_CLASS,
+                        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+                    },
+                    "provisioner": "kubernetes.io/no-provisioner",
+                    "volumeBindingMode": "Immediate",
+                }
+            ]
+        )
+
+    def add_volumes(self, claims: Sequence[Object]) -> None:
+        """Adds one static volume of the size and class that each claim spec asks for."""
+        self.create([_volume(f"volume-{number}", claim) for number, claim in enumerate(claims)])
+
+    def create(self, objects: Sequence[Object]) -> None:
+        """Applies objects that the tests themselves need."""
+        if objects:
+            self.kubectl.run("apply", "--server-side", "--filename=-", stdin=_as_list(objects))
+
+    def apply(self, tree: Path) -> Applied:
+        """Applies every object below `tree` that the API server serves, server-side, with strict field validation."""
+        documents = manifests.read(tree)
+        objects = [document for document in documents if not document.needs_operator]
+        with tempfile.TemporaryDirectory(prefix="manifests-") as folder:
+            manifests.write(objects, Path(folder))
+            arguments = ("--server-side", "--validate=strict", "--recursive", f"--filename={folder}")
+            said = self.kubectl.attempt("apply", *arguments).stderr.replace(f"{folder}/", "").splitlines()
+        warnings = [line for line in said if line.startswith("Warning:")]
+        return Applied(
+            objects=objects,
+            skipped=[document for document in documents if document.needs_operator],
+            rejected=[line for line in said if line and line not in warnings],
+            warnings=warnings,
+        )
+
+    def dry_run(self, content: Object) -> str:
+        """What the API server says against creating the object, empty when it would; nothing is stored."""
+        arguments = ("--dry-run=server", "--validate=strict", "--warnings-as-errors", "--filename=-")
+        return self.kubectl.attempt("create", *arguments, stdin=json.dumps(content)).stderr
+
+    def wait_ready(self, seconds: float = READY_SECONDS) -> None:
+        """Waits until every workload, Pod, claim, Service, autoscaler and disruption budget is as its spec asks.
+
+        Raises:
+            NotReadyError: some are not after `seconds`.
+        """
+        self._wait_until_none(lambda: readiness.unready(self.kubectl.objects(readiness.JUDGED_KINDS)), seconds)
+
+    def scale_autoscaled(self, bound: Literal["minReplicas", "maxReplicas"]) -> None:
+        """Scales every autoscaled workload to a bound of its autoscaler, which without metrics then stays there."""
+        for autoscaler in self.kubectl.objects("horizontalpodautoscalers"):
+            target, namespace = autoscaler["spec"]["scaleTargetRef"], autoscaler["metadata"]["namespace"]
+            workload = f"{target['kind']}/{target['name']}"
+            self.kubectl.run("scale", workload, f"--replicas={autoscaler['spec'][bound]}", f"--namespace={namespace}")
+
+    def surge(self) -> list[str]:
+        """Starts a rollout of every Deployment at once, and takes it back when each has a new Pod.
+
+        Returns:
+            What quotas refused since the cluster started.
+
+        Raises:
+            NotReadyError: a Deployment got no new Pod, or a Pod found no node.
+        """
+        deployments: dict[str, list[str]] = {}
+        for each in self.kubectl.objects("deployments"):
+            deployments.setdefault(each["metadata"]["namespace"], []).append(f"deployment/{each['metadata']['name']}")
+        for namespace, names in deployments.items():
+            self.kubectl.run("rollout", "restart", *names, f"--namespace={namespace}")
+        self._wait_until_none(lambda: readiness.unsurged(self.kubectl.objects("deployments,pods")), READY_SECONDS)
+        for namespace, names in deployments.items():
+            self.kubectl.run("rollout", "undo", *names, f"--namespace={namespace}")
+        return [event["message"] for event in self._warning_events() if "exceeded quota" in event["message"]]
+
+    def stored(self, documents: Sequence[Document]) -> list[Object]:
+        """What the API server holds for each document."""
+        text = "\n---\n".join(document.text for document in documents)
+        items: list[Object] = json.loads(self.kubectl.run("get", "--filename=-", "--output=json", stdin=text))["items"]
+        return items
+
+    def resource_versions(self, documents: Sequence[Document]) -> dict[str, str]:
+        """The version that the API server holds of each document, by identity."""
+        return {manifests.identity(each): each["metadata"]["resourceVersion"] for each in self.stored(documents)}
+
+    def ready_endpoints(self) -> Mapping[tuple[str, str], int]:
+        """How many ready endpoints each Service has, by namespace and name."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for slice_ in self.kubectl.objects("endpointslices"):
+            service = slice_["metadata"]["labels"]["kubernetes.io/service-name"]
+            ready = [each for each in slice_["endpoints"] or [] if each["conditions"].get("ready")]
+            counts[slice_["metadata"]["namespace"], service] += len(ready)
+        return counts
+
+    def can_i(self, questions: Sequence[Question]) -> list[bool]:
+        """The answer of a SubjectAccessReview to each question."""
+        reviews = _as_list([question.review() for question in questions])
+        answers = self.kubectl.run(
+            "create", "--filename=-", "--output=jsonpath={.status.allowed}{'\\n'}", stdin=reviews
+        )
+        return [answer == "true" for answer in answers.split()]
+
+    def drain(self, node: str) -> set[str]:
+        """Evicts every Pod of the node as an operator would, and gives the node back afterwards.
+
+        Returns:
+            Every breach of a disruption budget that was seen meanwhile.
+
+        Raises:
+            KubectlError: the drain did not end in `DRAIN_SECONDS`.
+        """
+        breaches: set[str] = set()
+        arguments = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DRAIN_SECONDS}s")
+        with ThreadPoolExecutor() as pool:
+            drain = pool.submit(self.kubectl.run, "drain", node, *arguments)
+            while not drain.done():
+                breaches.update(readiness.breached(self.kubectl.objects("poddisruptionbudgets")))
+            self.kubectl.run("uncordon", node)
+            drain.result()
+        return breaches
+
+    def _wait_until_none(self, complaints: Callable[[], list[str]], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while remaining := complaints():
+            if time.monotonic() > deadline:
+                said = sorted({f"{event['reason']}: {event['message']}" for event in self._warning_events()})
+                raise NotReadyError(
+                    "\n".join([f"not ready after {seconds:.0f} s:", *remaining, "warning events:", *said])
+                )
+            time.sleep(1)
+
+    def _warning_events(self) -> list[Object]:
+        return [event for event in self.kubectl.objects("events") if event["type"] == "Warning"]
+
+
+def _as_list(objects: Sequence[Object]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+
+
+def _node(pool: NodePool, zone: str, name: str) -> Object:
+    resources = {
+        "cpu": pool.cpu,
+        "memory": pool.memory,
+        "ephemeral-storage": pool.ephemeral_storage,
+        "pods": str(pool.pods),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {
+                "kubernetes.io/arch": "amd64",
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "topology.kubernetes.io/zone": zone,
+            },
+        },
+        "status": {"allocatable": resources, "capacity": resources},
+    }
+
+
+def _volume(name: str, claim: Object) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": claim["accessModes"],
+            "capacity": {"storage": claim["resources"]["requests"]["storage"]},
+            "hostPath": {"path": f"/volumes/{name}"},
+            "storageClassName": claim.get("storageClassName", STORAGE_CLASS),
+        },
+    }

@@ -1,0 +1,82 @@
+"""What the tests of this folder share: programs, rendered trees, and the closing report."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import toolchain
+from tests.cluster.cluster import Cluster
+from tests.cluster.control_plane import control_plane
+
+StartCluster = Callable[[], AbstractContextManager[Cluster]]
+
+PROVEN = """\
+Passing proves validation, admission (Pod Security, quotas, limits), authorization, scheduling and the control loops.
+It does not prove that anything works: no container ever ran, so images, commands, probes, traffic, network policies
+and volumes were not tried. Objects that an operator serves were not applied: their schemas alone speak for them."""
+REPORT = pytest.StashKey[list[str]]()
+SKIPPED = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Adds a line to the closing report."""
+    return request.config.stash.setdefault(REPORT, []).append
+
+
+@pytest.fixture(scope="session")
+def start_cluster(request: pytest.FixtureRequest) -> StartCluster:
+    """Starts a control plane without nodes, for a `with` statement."""
+    build_or_skip(request, toolchain.CONTROL_PLANE)
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+def kube_score(request: pytest.FixtureRequest) -> Path:
+    """The program."""
+    return build_or_skip(request, toolchain.KUBE_SCORE) / "kube-score"
+
+
+def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
+    """Builds a module's programs, or skips what needs them when that takes a Go that is not there."""
+    try:
+        return toolchain.ensure_built(module)
+    except toolchain.GoMissingError as error:
+        request.config.stash[SKIPPED] = str(error)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Renders an environment, once a session, and gives the folder of its manifests."""
+
+    @cache
+    def render(environment: str) -> Path:
+        output = tmp_path_factory.mktemp(environment)
+        subprocess.run([sys.executable, "-m", "stack.cli", "render", environment, "-o", output], check=True)
+        return output / "manifests"
+
+    return render
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what was proven, or that nothing was."""
+    lines = config.stash.get(REPORT, [])
+    if lines:
+        lines = [*lines, PROVEN]
+    if reason := config.stash.get(SKIPPED, ""):
+        lines = [*lines, f"skipped: {reason}"]
+    if lines:
+        terminalreporter.section("cluster")
+        terminalreporter.write_line("\n".join(lines))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run without the programs ends as one that ran no tests (status 5), not as one that passed."""
+    if exitstatus == pytest.ExitCode.OK and SKIPPED in session.config.stash:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -1,0 +1,87 @@
+"""Rendered manifests as text and content. The text is what gets applied: kubectl's reader judges it, not ours."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+Object: TypeAlias = dict[str, Any]
+
+# Served by operators that a bare API server does not have; their schemas are checked elsewhere. A closed list: any
+# other group that the API server does not know is an error of the manifest.
+OPERATOR_GROUPS = frozenset(
+    {
+        "barmancloud.cnpg.io",
+        "cert-manager.io",
+        "monitoring.coreos.com",
+        "networking.istio.io",
+        "postgresql.cnpg.io",
+        "security.istio.io",
+    }
+)
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
+DOCUMENT_START = re.compile(r"^---[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One object of a rendered tree: its file, relative to the tree, the text as rendered, and what the text says."""
+
+    file: Path
+    text: str
+    content: Object
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether the object's API group is served by an operator."""
+        group, slash, _ = str(self.content["apiVersion"]).partition("/")
+        return bool(slash) and group in OPERATOR_GROUPS
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the object names, empty when it names none."""
+        return str(self.content["metadata"].get("namespace", ""))
+
+
+def read(tree: Path) -> list[Document]:
+    """Every object below `tree`, files in lexical order."""
+    documents = [
+        Document(path.relative_to(tree), text, content)
+        for path in sorted(tree.rglob("*.yaml"))
+        for text in DOCUMENT_START.split(path.read_text())
+        if (content := yaml.load(text, Loader=yaml.CSafeLoader)) is not None
+    ]
+    if not documents:
+        message = f"{tree}: no manifests (*.yaml) in it"
+        raise FileNotFoundError(message)
+    return documents
+
+
+def write(documents: Iterable[Document], tree: Path) -> None:
+    """Writes `documents` below `tree` under the names of their files."""
+    for document in documents:
+        path = tree / document.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(f"---\n{document.text.strip()}\n")
+
+
+def identity(content: Object) -> str:
+    """Kind, namespace and name: what stays the same over an object's life."""
+    metadata = content["metadata"]
+    return f"{content['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def of_kind(objects: Iterable[Object], *kinds: str) -> Iterator[Object]:
+    """The objects of these kinds."""
+    return (content for content in objects if content["kind"] in kinds)
+
+
+def pod_template(content: Object) -> Object | None:
+    """The Pod template of a workload, None for any other object."""
+    spec = content.get("spec", {})
+    template: Object | None = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+    return template if content["kind"] in WORKLOADS else None

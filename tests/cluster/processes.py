@@ -1,0 +1,90 @@
+"""Servers that a test starts on loopback and that never outlive it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+STOP_SECONDS = 10.0
+LOG_LINES = 20
+
+
+class StartError(RuntimeError):
+    """A server ended, or was not ready in time; the message holds the end of its log."""
+
+
+class Processes:
+    """Starts servers in process groups of their own, logs to `folder`, and stops them in reverse order.
+
+    SIGTERM becomes `SystemExit` meanwhile, so that a cancelled run stops its servers too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        self._previous = signal.signal(signal.SIGTERM, _exit)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self._running.values()):
+            _stop(process)
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def start(self, program: Path, *arguments: str) -> None:
+        """Starts one server under the name of its program."""
+        with self._log(program.name).open("wb") as log:
+            self._running[program.name] = subprocess.Popen(
+                [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait_until(self, condition: Callable[[], bool], waiting_for: str, seconds: float) -> None:
+        """Polls `condition` for at most `seconds`.
+
+        Raises:
+            StartError: a server has ended, or the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            ended = [name for name, process in self._running.items() if process.poll() is not None]
+            if ended or time.monotonic() > deadline:
+                name = ended[0] if ended else next(reversed(self._running))
+                log = self._log(name).read_text(errors="replace").splitlines()[-LOG_LINES:]
+                what = "ended" if ended else f"was not ready in {seconds:.0f} s"
+                raise StartError("\n".join([f"waiting for {waiting_for}: {name} {what}; the end of its log:", *log]))
+            time.sleep(0.1)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for request in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, request)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)

@@ -1,0 +1,214 @@
+"""Every environment, applied to a real control plane: what only a cluster can tell."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import manifests
+from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
+from tests.cluster.cluster import Applied, Cluster, NodePool
+from tests.cluster.conftest import StartCluster
+from tests.cluster.manifests import Object, identity, of_kind
+from tests.cluster.readiness import unready
+
+pytestmark = pytest.mark.cluster
+
+SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
+NODE_POOLS = {
+    "dev": NodePool(zones=1, nodes_per_zone=1, cpu="8", memory="16Gi"),
+    "staging": NodePool(zones=3, nodes_per_zone=2, cpu="16", memory="64Gi"),
+    "prod": NodePool(zones=3, nodes_per_zone=3, cpu="32", memory="128Gi"),
+}
+# What an account could do harm with; asked of every account beside what the Roles of the tree name.
+SENSITIVE = {
+    Permission("list", "", "secrets"),
+    Permission("get", "", "secrets"),
+    Permission("list", "", "pods"),
+    Permission("create", "", "pods"),
+    Permission("create", "", "pods/exec"),
+    Permission("create", "", "serviceaccounts/token"),
+    Permission("list", "", "configmaps"),
+    Permission("patch", "apps", "deployments"),
+    Permission("create", "rbac.authorization.k8s.io", "rolebindings"),
+    Permission("list", "", "nodes"),
+}
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """An environment, applied to a cluster of its own."""
+
+    environment: str
+    tree: Path
+    cluster: Cluster
+    applied: Applied
+
+    @property
+    def objects(self) -> list[Object]:
+        """What was applied."""
+        return [document.content for document in self.applied.objects]
+
+
+@pytest.fixture(scope="module", params=NODE_POOLS)
+def environment(request: pytest.FixtureRequest) -> str:
+    """Each environment in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def prepared_cluster(environment: str, start_cluster: StartCluster) -> Callable[..., AbstractContextManager[Cluster]]:
+    """Starts a cluster with the environment's nodes, and with a volume for each claim in the trees it is given."""
+
+    @contextmanager
+    def prepare(*trees: Path) -> Iterator[Cluster]:
+        objects = [document.content for tree in trees for document in manifests.read(tree)]
+        with start_cluster() as cluster:
+            cluster.add_nodes(NODE_POOLS[environment])
+            cluster.add_volumes(list(claims(objects)))
+            yield cluster
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    environment: str,
+    rendered: Callable[[str], Path],
+    prepared_cluster: Callable[..., AbstractContextManager[Cluster]],
+    report: Callable[[str], None],
+) -> Iterator[Deployed]:
+    """The environment as rendered now, applied, not yet Ready."""
+    tree = rendered(environment)
+    with prepared_cluster(tree) as cluster:
+        applied = cluster.apply(tree)
+        report(f"{environment}: {len(applied.objects)} objects applied, {len(applied.skipped)} left to operators")
+        yield Deployed(environment, tree, cluster, applied)
+
+
+@pytest.fixture(scope="module")
+def ready(deployed: Deployed) -> Deployed:
+    """The environment once everything in it is Ready."""
+    deployed.cluster.wait_ready()
+    return deployed
+
+
+def claims(objects: list[Object]) -> Iterator[Object]:
+    """The spec of every claim that `objects` make, once for each replica."""
+    yield from (claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim"))
+    for workload in of_kind(objects, "StatefulSet"):
+        for template in workload["spec"].get("volumeClaimTemplates", []):
+            yield from [template["spec"]] * workload["spec"].get("replicas", 1)
+
+
+def test_nothing_is_rejected_or_warned_about(deployed: Deployed) -> None:
+    assert deployed.applied.rejected == []
+    assert deployed.applied.warnings == []
+
+
+def test_every_workload_becomes_ready(ready: Deployed) -> None:
+    workloads = {identity(each) for each in of_kind(ready.objects, "Deployment", "StatefulSet", "DaemonSet", "Job")}
+    live = ready.cluster.kubectl.objects("deployments,statefulsets,daemonsets,jobs")
+    assert workloads
+    assert workloads <= {identity(each) for each in live}
+    assert unready(live) == []
+
+
+def test_every_pod_is_admitted_under_restricted(ready: Deployed) -> None:
+    levels = {
+        namespace["metadata"]["name"]: namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce")
+        for namespace in ready.cluster.kubectl.objects("namespaces")
+    }
+    exposed = [
+        pod for pod in ready.cluster.kubectl.objects("pods") if levels[pod["metadata"]["namespace"]] != "restricted"
+    ]
+    # Agents that read a node's files cannot be restricted; alone in their namespace, they weaken nobody else.
+    assert [identity(pod) for pod in exposed if pod["metadata"]["ownerReferences"][0]["kind"] != "DaemonSet"] == []
+
+
+def test_every_service_with_a_selector_has_endpoints(ready: Deployed) -> None:
+    services = [service for service in of_kind(ready.objects, "Service") if service["spec"].get("selector")]
+    endpoints = ready.cluster.ready_endpoints()
+    assert services
+    assert [
+        identity(each)
+        for each in services
+        if not endpoints.get((each["metadata"]["namespace"], each["metadata"]["name"]))
+    ] == []
+
+
+def test_each_account_can_do_what_its_roles_say_and_no_more(ready: Deployed, report: Callable[[str], None]) -> None:
+    namespaces = sorted(each["metadata"]["name"] for each in of_kind(ready.objects, "Namespace"))
+    declared = [
+        Account(each["metadata"]["namespace"], each["metadata"]["name"])
+        for each in of_kind(ready.objects, "ServiceAccount")
+    ]
+    accounts = {*declared, *(Account(namespace, "default") for namespace in namespaces)}
+    permissions = spelled_out(of_kind(ready.objects, "Role", "ClusterRole")) | SENSITIVE
+    questions = [
+        Question(account, namespace, permission)
+        for account in sorted(accounts)
+        for namespace in namespaces
+        for permission in sorted(permissions)
+    ]
+    grants = Grants([*ready.cluster.kubectl.objects("roles,clusterroles"), *ready.objects])
+    answers = dict(zip(questions, ready.cluster.can_i(questions), strict=True))
+    assert declared
+    assert [question for question, answer in answers.items() if answer != grants.allow(question)] == []
+    assert not any(
+        grants.allow(Question(account, account.namespace, Permission("list", "", "secrets"))) for account in accounts
+    )
+    report(
+        f"{ready.environment}: {len(questions)} questions about {len(accounts)} accounts, {sum(answers.values())} allowed"
+    )
+
+
+def test_a_second_apply_changes_nothing(ready: Deployed) -> None:
+    before = ready.cluster.resource_versions(ready.applied.objects)
+    again = ready.cluster.apply(ready.tree)
+    after = ready.cluster.resource_versions(ready.applied.objects)
+    assert (again.rejected, again.warnings) == ([], [])
+    assert {name: (before[name], after[name]) for name in before if before[name] != after[name]} == {}
+
+
+def test_quotas_hold_at_the_autoscalers_maximum_plus_surge(ready: Deployed, report: Callable[[str], None]) -> None:
+    cluster = ready.cluster
+    limited = {quota["metadata"]["namespace"] for quota in of_kind(ready.objects, "ResourceQuota")}
+    assert {pod["metadata"]["namespace"] for pod in cluster.kubectl.objects("pods")} <= limited
+    cluster.scale_autoscaled("maxReplicas")
+    cluster.wait_ready()
+    assert cluster.surge() == []
+    report(f"{ready.environment}: quotas and nodes held {len(cluster.kubectl.objects('pods'))} Pods")
+    cluster.scale_autoscaled("minReplicas")
+    cluster.wait_ready()
+
+
+def test_a_drain_of_each_node_ends_and_respects_every_disruption_budget(ready: Deployed) -> None:
+    cluster = ready.cluster
+    for node in cluster.kubectl.objects("nodes"):
+        assert cluster.drain(node["metadata"]["name"]) == set()
+        cluster.wait_ready()
+
+
+def test_an_upgrade_applies_in_place(
+    environment: str, rendered: Callable[[str], Path], prepared_cluster: Callable[..., AbstractContextManager[Cluster]]
+) -> None:
+    previous, current = SNAPSHOTS / environment, rendered(environment)
+    if not previous.is_dir():
+        pytest.skip(f"there is no snapshot of {environment} to upgrade from")
+    with prepared_cluster(previous, current) as cluster:
+        old = cluster.apply(previous)
+        cluster.wait_ready()
+        before = uids(cluster, old)
+        new = cluster.apply(current)
+        cluster.wait_ready()
+        after = uids(cluster, old)
+    assert (new.rejected, new.warnings) == ([], [])
+    assert after == before
+
+
+def uids(cluster: Cluster, applied: Applied) -> dict[str, str]:
+    """What tells an object from a later one of the same name."""
+    return {identity(each): each["metadata"]["uid"] for each in cluster.stored(applied.objects)}

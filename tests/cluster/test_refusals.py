@@ -1,0 +1,89 @@
+"""What the API server refuses: the last net under the model and the schemas."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import StartCluster
+from tests.cluster.manifests import Object
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE: Object = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": "restricted", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+}
+DEPLOYMENT: Object = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "service", "namespace": "restricted"},
+    "spec": {
+        "selector": {"matchLabels": {"app.kubernetes.io/name": "service"}},
+        "template": {
+            "metadata": {"labels": {"app.kubernetes.io/name": "service"}},
+            "spec": {
+                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [
+                    {
+                        "name": "service",
+                        "image": "example.invalid/service:1.0.0",
+                        "ports": [{"containerPort": 9000}],
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    }
+                ],
+            },
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(start_cluster: StartCluster) -> Iterator[Cluster]:
+    """A cluster with a namespace that enforces `restricted`."""
+    with start_cluster() as cluster:
+        cluster.create([NAMESPACE])
+        cluster.kubectl.run("wait", "--for=create", "serviceaccount/default", "--namespace=restricted", "--timeout=30s")
+        yield cluster
+
+
+def changed(path: tuple[str | int, ...], value: Any) -> Object:  # noqa: ANN401 - a Kubernetes field holds any JSON value
+    """The deployment with one field set."""
+    content = copy.deepcopy(DEPLOYMENT)
+    parent: Any = content
+    for step in path[:-1]:
+        parent = parent[step]
+    parent[path[-1]] = value
+    return content
+
+
+def pod_of(deployment: Object) -> Object:
+    """The Pod that the deployment's template describes: a controller's refusal would only show in its events."""
+    metadata = {**deployment["metadata"], **deployment["spec"]["template"]["metadata"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": deployment["spec"]["template"]["spec"]}
+
+
+CONTAINER = ("spec", "template", "spec", "containers", 0)
+
+
+def test_the_deployment_is_accepted_as_it_stands(cluster: Cluster) -> None:
+    assert cluster.dry_run(DEPLOYMENT) == ""
+    assert cluster.dry_run(pod_of(DEPLOYMENT)) == ""
+
+
+def test_a_port_above_65535_is_rejected(cluster: Cluster) -> None:
+    refusal = cluster.dry_run(changed((*CONTAINER, "ports"), [{"containerPort": 70000}]))
+    assert "containerPort: Invalid value: 70000: must be between 1 and 65535" in refusal
+
+
+def test_a_privileged_pod_is_refused_under_restricted(cluster: Cluster) -> None:
+    refusal = cluster.dry_run(pod_of(changed((*CONTAINER, "securityContext"), {"privileged": True})))
+    assert 'violates PodSecurity "restricted:latest": privileged' in refusal
+
+
+def test_a_misspelt_field_is_rejected(cluster: Cluster) -> None:
+    refusal = cluster.dry_run(changed(("spec", "replica"), 2))
+    assert 'unknown field "spec.replica"' in refusal

@@ -1,0 +1,146 @@
+"""The programs of the control plane and the graders, built from Go modules and kept between runs.
+
+Every module in `tools/` pins its programs with `tool` directives and `go.sum`. A program is built once for each state
+of its module, into the user's cache folder, so that a second run builds nothing and needs no Go.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULES = Path(__file__).parent / "tools"
+KWOK_MODULE = "sigs.k8s.io/kwok"
+# kwok acts only by the stages it is given: a Node and its Pods become Ready, a Job's Pods end, deleted Pods go.
+KWOK_STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-complete", "pod/fast/pod-delete")
+
+
+class ToolchainError(RuntimeError):
+    """A program is neither in the cache nor can it be built here; the message says why."""
+
+
+class GoMissingError(ToolchainError):
+    """A program has to be built, and `go` is not on PATH."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Go module in `tools/` and the programs it builds.
+
+    Attributes:
+        name: its folder in `tools/`.
+        programs: the name of each program, and the Go package that is its `main`.
+        stages: whether the stages that ship with kwok are kept beside the programs, as `stages.yaml`.
+    """
+
+    name: str
+    programs: dict[str, str]
+    stages: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of `go.mod` and `go.sum`."""
+        return MODULES / self.name
+
+    @property
+    def link_flags(self) -> str:
+        """Strips symbols, and tells Kubernetes programs the version that a release build would tell them."""
+        release = re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", (self.folder / "go.mod").read_text())
+        if release is None:
+            return "-s -w"
+        stamps = zip(("gitVersion", "gitMajor", "gitMinor"), release.groups(), strict=True)
+        return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamps)])
+
+    @property
+    def cache(self) -> Path:
+        """Where the programs of this state of the module are kept."""
+        pinned = b"".join((self.folder / file).read_bytes() for file in ("go.mod", "go.sum"))
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return caches / "voiceassistant-cluster-tools" / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
+
+
+CONTROL_PLANE = Module(
+    name="control-plane",
+    programs={
+        "etcd": "go.etcd.io/etcd/server/v3",
+        "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+        "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+        "kwok": f"{KWOK_MODULE}/cmd/kwok",
+    },
+    stages=True,
+)
+KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+
+
+def ensure_built(module: Module) -> Path:
+    """The folder that holds the module's programs, each built first if it is not there yet.
+
+    Raises:
+        GoMissingError: a program is missing and there is no `go` to build it.
+        ToolchainError: the build failed; the message holds what Go said.
+    """
+    module.cache.mkdir(parents=True, exist_ok=True)
+    for position, (program, package) in enumerate(module.programs.items(), start=1):
+        target = module.cache / program
+        if not target.exists():
+            with _progress(f"{program} ({position} of {len(module.programs)} in {module.name})"):
+                _build(module, package, target)
+    if module.stages and not (module.cache / "stages.yaml").exists():
+        _keep_stages(module)
+    return module.cache
+
+
+def _build(module: Module, package: str, target: Path) -> None:
+    partial = target.with_name(f"{target.name}.{os.getpid()}")
+    _go(module, "build", "-trimpath", "-mod=readonly", f"-ldflags={module.link_flags}", "-o", str(partial), package)
+    partial.replace(target)
+
+
+def _keep_stages(module: Module) -> None:
+    source = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", KWOK_MODULE).strip())
+    stages = [(source / "kustomize" / "stage" / f"{stage}.yaml").read_text() for stage in KWOK_STAGES]
+    (module.cache / "stages.yaml").write_text("---\n".join(stages))
+
+
+def _go(module: Module, *arguments: str) -> str:
+    go = shutil.which("go")
+    if go is None:
+        message = f"go is not on PATH, and {module.cache} does not hold every program of {module.name}"
+        raise GoMissingError(message)
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    done = subprocess.run([go, *arguments], cwd=module.folder, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        message = f"go {arguments[0]} in {module.folder} failed:\n{done.stderr.strip()}"
+        raise ToolchainError(message)
+    return done.stdout
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[None]:
+    print(f"building {what} ...", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    yield
+    print(f"built {what} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Builds what is missing and prints the folder of each module's programs."""
+    try:
+        for module in (CONTROL_PLANE, KUBE_SCORE):
+            print(ensure_built(module))
+    except ToolchainError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
