@@ -29,9 +29,16 @@ class Node(ClosedModel):
     name: Name
     operations: tuple[Operation, ...]
 
-    def operation(self, name: str) -> Operation | None:
-        """The operation of that name, if it is offered."""
-        return next((operation for operation in self.operations if operation.name == name), None)
+    def offers(self, name: str) -> bool:
+        """Whether there is an operation of that name."""
+        return any(operation.name == name for operation in self.operations)
+
+    def operation(self, name: str) -> Operation:
+        """The operation of that name; raises `KeyError` where it is not offered."""
+        for operation in self.operations:
+            if operation.name == name:
+                return operation
+        raise KeyError(f"{self.name}.{name}")
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

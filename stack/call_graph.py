@@ -116,10 +116,13 @@ class CallGraph:
     def edge(self, caller: Node, operation: Operation, call: Call) -> Edge:
         """A call joined with its callee."""
         callee = self.nodes[call.callee]
-        target = callee.operation(call.operation)
-        if target is None:
-            raise KeyError(call.target)
-        return Edge(caller, operation, call, callee, target)
+        return Edge(caller, operation, call, callee, callee.operation(call.operation))
+
+    def entrance(self, flow: Flow) -> tuple[Gateway, Operation]:
+        """The gateway and the route that a flow begins at."""
+        if self.gateway is None:
+            raise KeyError(flow.route)
+        return self.gateway, self.gateway.operation(flow.route)
 
     def edges_from(self, node: Node) -> Iterator[Edge]:
         """The calls of one node."""
@@ -151,7 +154,7 @@ class CallGraph:
         if callee is None or isinstance(callee, Gateway):
             known = ", ".join(sorted(name for name, node in self.nodes.items() if not isinstance(node, Gateway)))
             yield Fault(path, f"calls {call.callee!r}, which nobody declares", f"expected one of {known}")
-        elif callee.operation(call.operation) is None:
+        elif not callee.offers(call.operation):
             offered = ", ".join(operation.name for operation in callee.operations) or "nothing"
             yield Fault(
                 path, f"calls operation {call.operation!r}, which {call.callee} does not offer", f"it offers {offered}"
@@ -172,7 +175,7 @@ class CallGraph:
                 accepted = f"expected one of {', '.join(sorted(routes)) or 'no routes'}"
                 yield Fault(f"flows.{flow.name}.route", f"is {flow.route!r}", accepted)
             service, _, operation = (flow.continues or "").partition(".")
-            if flow.continues and (service not in self.nodes or self.nodes[service].operation(operation) is None):
+            if flow.continues and (service not in self.nodes or not self.nodes[service].offers(operation)):
                 yield Fault(
                     f"flows.{flow.name}.continues", f"is {flow.continues!r}", "expected a declared service.operation"
                 )

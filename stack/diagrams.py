@@ -34,19 +34,15 @@ def component_diagram(graph: CallGraph) -> str:
 
 def sequence_diagram(graph: CallGraph, flow: Flow) -> str:
     """One flow, hop by hop: each call with its attempt timeout, attempts, breaker and fallback."""
-    gateway = graph.gateway
-    route = gateway.operation(flow.route) if gateway else None
-    if gateway is None or route is None:
-        raise KeyError(flow.route)
+    gateway, route = graph.entrance(flow)
     lines = ["sequenceDiagram", "  participant client", f"  client->>{gateway.name}: {route.name}"]
     lines += _steps(graph, gateway, route, "  ")
     if flow.continues:
         service, _, name = flow.continues.partition(".")
         node = graph.nodes[service]
         operation = node.operation(name)
-        if operation:
-            lines.append(f"  events-){service}: {', '.join(operation.consumes)}")
-            lines += _steps(graph, node, operation, "  ")
+        lines.append(f"  events-){service}: {', '.join(operation.consumes)}")
+        lines += _steps(graph, node, operation, "  ")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from voice_policies import ClosedModel, PolicyBundle
+from voice_policies import ClosedModel, Duration, PolicyBundle
 
 from components.policy_config import file_text
 from stack.audit.availability import flow_availability
@@ -41,22 +41,27 @@ def architecture(graph: CallGraph) -> str:
         services=list(graph.services),
         edges=[(edge, in_force(edge, "retry", mesh=True)) for edge in graph.edges],
         targets=[_target_row(graph, flow) for flow in graph.flows],
+        first_frame=_first_stage(graph, "conversation-service", "send"),
+        first_audio=graph.nodes["speech-providers"].operation("synthesize").latency,
         own_availability=targets.OWN_AVAILABILITY,
         only_callers=graph.only_callers,
         forbidden=sorted(graph.forbidden),
     )
 
 
+def _first_stage(graph: CallGraph, name: str, operation: str) -> Duration:
+    """P95 of an operation's first stage."""
+    node = graph.nodes[name]
+    found = node.operation(operation)
+    return max(graph.edge(node, found, call).latency for call in found.stages[0].calls)
+
+
 def _target_row(graph: CallGraph, flow: Flow) -> dict[str, str]:
-    gateway = graph.gateway
-    route = gateway.operation(flow.route) if gateway else None
-    if gateway is None or route is None:
-        raise KeyError(flow.route)
     dependencies = flow_availability(graph, flow)
     return {
         "title": flow.title,
         "latency": str(flow.latency),
-        "latency_met": str(critical_path(graph, gateway, route)),
+        "latency_met": str(critical_path(graph, *graph.entrance(flow))),
         "availability": str(flow.availability or "none stated"),
         "availability_met": f"{dependencies.availability():.3%}",
         "arithmetic": dependencies.arithmetic(),

@@ -97,11 +97,7 @@ def hard_dependencies(graph: CallGraph, node: Node, operation: Operation) -> Har
 
 def flow_availability(graph: CallGraph, flow: Flow) -> HardDependencies:
     """The hard dependencies of a flow, from its route."""
-    gateway = graph.gateway
-    route = gateway.operation(flow.route) if gateway else None
-    if gateway is None or route is None:
-        raise KeyError(flow.route)
-    return hard_dependencies(graph, gateway, route)
+    return hard_dependencies(graph, *graph.entrance(flow))
 
 
 def flows_attainable(platform: Platform) -> Iterator[Finding | None]:

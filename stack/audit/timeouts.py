@@ -91,12 +91,8 @@ def budgets(platform: Platform) -> Iterator[Finding | None]:
     """Each flow's target, and each operation's own objective, against the objectives of what it waits for."""
     graph = platform.graph
     for flow in graph.flows:
-        gateway = graph.gateway
-        route = gateway.operation(flow.route) if gateway else None
-        if gateway and route:
-            yield _over(
-                f"flow {flow.name}", critical_path(graph, gateway, route), flow.latency, f"flows.{flow.name}.latency"
-            )
+        needed = critical_path(graph, *graph.entrance(flow))
+        yield _over(f"flow {flow.name}", needed, flow.latency, f"flows.{flow.name}.latency")
     for node in graph.nodes.values():
         for operation in node.operations:
             if operation.stages:

@@ -170,7 +170,7 @@ SPEECH_PROVIDERS = _pair(
     ("eastus.stt.speech.microsoft.com", "speech.googleapis.com"),
     "speech recognition and synthesis; either suffices",
     operation("recognize", "250ms", "700ms"),
-    operation("synthesize", "300ms", "700ms"),
+    operation("synthesize", "250ms", "700ms"),
 )
 
 DEPENDENCIES = (

@@ -6,7 +6,7 @@ from voice_policies import DegradedFeature, Duration, Rate
 
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
-from stack.catalog.defaults import LEAF_RETRY, provider_bulkhead
+from stack.catalog.defaults import LEAF_RETRY, following_health, per_tenant, provider_bulkhead
 
 _ANSWER: tuple[Stage, ...] = (
     stage(soft("redis.access", "no cache of tasks"), soft("model-router.choose", "default model")),
@@ -97,6 +97,8 @@ AGENT = Service(
                 soft("postgresql.write", "steps kept in memory", "with_key"),
             ),
             transport="streamed",
+            # A question costs several model calls: one tenant's agents may not take every slot of the others.
+            rate_limits=per_tenant("10/s", 20),
         ),
     ),
 )
@@ -122,13 +124,15 @@ MODEL_ADAPTER = Service(
                 soft("redis.access", "quota per replica"),
             ),
             transport="streamed" if name == "generate" else "unary",
+            rate_limits=following_health(rate),
         )
-        # Slots: 150 requests a second for one replica, × the operation's P95, ÷ its share of them, doubled.
-        for name, latency, deadline, concurrent in (
-            ("generate", "900ms", "3s", 64),
-            ("rewrite", "150ms", "1s", 32),
-            ("rerank", "80ms", "600ms", 32),
-            ("embed", "50ms", "500ms", 64),
+        # A replica serves 150 requests a second in all, of any kind. Slots at the provider: that rate × P95, where one
+        # kind takes everything, capped at 64 for the long ones, which rather degrade than queue.
+        for name, latency, deadline, concurrent, rate in (
+            ("generate", "900ms", "3s", 64, "64/s"),
+            ("rewrite", "150ms", "1s", 32, "150/s"),
+            ("rerank", "80ms", "600ms", 16, "150/s"),
+            ("embed", "50ms", "500ms", 16, "150/s"),
         )
     ),
 )

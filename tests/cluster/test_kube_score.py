@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from stack.policy_bundles import APPS
-
 from tests.cluster import manifests
 
 pytestmark = pytest.mark.cluster
