@@ -71,7 +71,8 @@ class Environment(ClosedModel):
 
     def image(self, service: Service) -> str:
         """The image of a service."""
-        return f"{self.settings.image_repository}/{service.name}:{self.settings.image_tag}"
+        own = f"{self.settings.image_repository}/{service.name}:{self.settings.image_tag}"
+        return self.settings.reference_image or own
 
 
 def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
