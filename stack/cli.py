@@ -52,6 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--format", choices=("text", "json", "markdown"), default="text")
     graph = _command(commands, "graph", _graph, "Print the call graph.")
     graph.add_argument("--format", choices=("mermaid", "json"), default="mermaid")
+    diff = _command(commands, "diff", _diff, "Compare two platforms; exit 1 if they differ, 2 if data is at risk.")
+    for side in ("A", "B"):
+        diff.add_argument(
+            side.lower(), metavar=side, help="dev, staging or prod, a rendered directory, or REVISION:ENV"
+        )
+    diff.add_argument("--format", choices=("text", "json", "markdown"), default="text")
+    diff.add_argument(
+        "--allow-replacement", action="store_true", help="accept that data-bearing resources are replaced or removed"
+    )
     images = commands.add_parser("images", help="Pin every image by digest.").add_subparsers(
         required=True, metavar="DO"
     )
@@ -122,6 +131,22 @@ def _graph(options: argparse.Namespace) -> int:
     graph = call_graph()
     print(component_diagram(graph) if options.format == "mermaid" else file_text(graph_document(graph)).rstrip())
     return CLEAN
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from stack.difference import compare  # noqa: PLC0415
+    from stack.difference.report import REPORTS  # noqa: PLC0415
+    from stack.difference.sides import resources_of  # noqa: PLC0415
+
+    difference = compare(resources_of(options.a), resources_of(options.b))
+    print(REPORTS[options.format](difference))
+    if difference.data_at_risk and not options.allow_replacement:
+        at_risk = ", ".join(str(identity) for identity in difference.data_at_risk)
+        sys.stderr.write(
+            f"voice: {at_risk}: would be replaced or removed; save the data, then say --allow-replacement\n"
+        )
+        return BAD_INPUT
+    return FINDINGS if difference else CLEAN
 
 
 def _images() -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,21 @@ from voice_policies import Fault, InvalidInputError
 
 
 def read_yaml(path: Path) -> Any:
-    """The document of a file; raises `InvalidInputError` where it cannot be read or a key stands twice."""
-    try:
+    """The one document of a file; raises `InvalidInputError` where it cannot be read or a key stands twice."""
+    with _readable(path):
         return yaml.load(path.read_bytes(), Loader=_StrictLoader)  # noqa: S506 - a safe loader, stricter still
+
+
+def read_documents(path: Path) -> list[Any]:
+    """Every document of a file; raises as `read_yaml` does."""
+    with _readable(path):
+        return list(yaml.load_all(path.read_bytes(), Loader=_StrictLoader))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InvalidInputError(path.name, [Fault("", "cannot be read", error.strerror or str(error))]) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
