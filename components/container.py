@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from voice_policies import ClosedModel
 
 if TYPE_CHECKING:
     from components.kubernetes.types import Container, PodSecurityContext, SecurityContext
@@ -15,6 +17,16 @@ TEMPORARY_SIZE = "64Mi"
 EPHEMERAL_REQUEST = "128Mi"
 EPHEMERAL_LIMIT = "512Mi"
 """Ephemeral storage: logs and `/tmp`. Our services keep nothing else on a node."""
+
+
+class Image(ClosedModel):
+    """What a container runs."""
+
+    reference: str
+    """`repository:tag`, with `@sha256:…` where it is pinned."""
+    pull_policy: Literal["Always", "IfNotPresent"] = "Always"
+    """`Always` asks the registry at each start whether the tag or digest is still the one that was pulled;
+    `IfNotPresent` also runs what was loaded onto the node by hand."""
 
 
 def pod_security() -> PodSecurityContext:
@@ -42,12 +54,12 @@ def container_security() -> SecurityContext:
     }
 
 
-def hardened_container(name: str, image: str, sizing: Sizing) -> Container:
+def hardened_container(name: str, image: Image, sizing: Sizing) -> Container:
     """A container with image, resources and security; ports, probes and mounts are its component's."""
     return {
         "name": name,
-        "image": image,
-        "imagePullPolicy": "Always" if "@" not in image else "IfNotPresent",
+        "image": image.reference,
+        "imagePullPolicy": image.pull_policy,
         "resources": {
             "requests": {
                 "cpu": str(sizing.cpu_request),

@@ -10,7 +10,7 @@ from voice_policies import FILE_NAME, ClosedModel, Duration, PolicyBundle
 from components.access import TOKEN_PATH, TOKEN_VOLUME, ApiAccess, role_and_binding, service_account, token_volume
 from components.autoscaling import autoscaler
 from components.component import Component, Exemption
-from components.container import hardened_container
+from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.network_policy import Peer, network_policy
 from components.node import Replicas, Service, Sizing
@@ -63,7 +63,7 @@ class Microservice(Component):
 
     kind: ClassVar[str] = "Microservice"
     service: Service
-    image: str
+    image: Image
     sizing: Sizing
     replicas: Replicas
     bundle: PolicyBundle

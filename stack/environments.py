@@ -10,6 +10,7 @@ from voice_policies import Bytes, ClosedModel, Cpu
 
 from components.namespace import Quota
 from components.node import Replicas, Service, Sizing
+from stack.image_lock import ImageLock, load_lock
 from stack.settings import Settings
 
 DEV_CPU_SHARE = 0.1
@@ -38,6 +39,7 @@ class Environment(ClosedModel):
     quota: Quota
     """Of the services' namespace."""
     database: DatabaseLimits
+    images: ImageLock
 
     @property
     def name(self) -> str:
@@ -69,10 +71,11 @@ class Environment(ClosedModel):
             }
         )
 
-    def image(self, service: Service) -> str:
-        """The image of a service."""
+    def image(self, service: Service) -> Image:
+        """The image of a service, pinned where the lock knows its digest."""
         own = f"{self.settings.image_repository}/{service.name}:{self.settings.image_tag}"
-        return self.settings.reference_image or own
+        reference = self.images.pinned(self.settings.reference_image or own)
+        return Image(reference=reference, pull_policy="IfNotPresent" if self.name == "dev" else "Always")
 
 
 def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
@@ -101,7 +104,12 @@ _DATABASES = {
 }
 
 
-def environment(settings: Settings) -> Environment:
-    """The environment that `settings` configure."""
+def environment(settings: Settings, images: ImageLock | None = None) -> Environment:
+    """The environment that `settings` configure; `images` is the committed lock unless another is given."""
     name = settings.environment
-    return Environment(settings=settings, quota=_QUOTAS[name], database=_DATABASES[name])
+    return Environment(
+        settings=settings,
+        quota=_QUOTAS[name],
+        database=_DATABASES[name],
+        images=load_lock() if images is None else images,
+    )

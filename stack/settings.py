@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, Ratio, faults_of
 
 from components.node import Replicas
 from components.operation import Name, Sentence
+from stack.strict_yaml import read_yaml
 
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
@@ -147,26 +147,10 @@ def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.load(path.read_bytes(), Loader=_StrictLoader)  # noqa: S506 - a safe loader, stricter still
-    except OSError as error:
-        raise InvalidInputError(path.name, [Fault("", "cannot be read", error.strerror or str(error))]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidInputError(path.name, [Fault("", "is not YAML", " ".join(str(error).split()))]) from None
+    document = read_yaml(path)
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise InvalidInputError(
             path.name, [Fault("config", "is not a mapping", f"expected keys such as {PROJECT}:mesh")]
         )
     return config
-
-
-class _StrictLoader(yaml.CSafeLoader):
-    """Refuses a key that stands twice, where YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002 - PyYAML's own signature
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)

@@ -69,7 +69,7 @@ class _Recorder(mocks.MockMonitor):
         return super().make_urn(parent, type_, name).replace("pulumi:pulumi:Stack$", "")
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
-        response = super().RegisterResource(request)
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         self.registrations.append(
             Registration(
                 type=request.type,
@@ -95,7 +95,7 @@ def run_program(
     monitor = _Recorder()
     pulumi.runtime.reset_options()
     mocks.set_mocks(mocks=monitor.mocks, project=PROJECT, stack=stack, preview=False, monitor=monitor)
-    mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()
+    mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()  # type: ignore[no-untyped-call]
     stack_resource: Any = pulumi.runtime.get_root_resource()
     return Run(tuple(monitor.registrations), stack_resource.outputs)
 

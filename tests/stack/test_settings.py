@@ -36,7 +36,11 @@ def test_each_environment_has_settings(environment: str) -> None:
 
 
 def test_other_namespaces_and_secrets_are_left_alone() -> None:
-    config = {**GOOD, "kubernetes:context": "kind", f"{PROJECT}:identity-service-redis": {"secure": "v1:abc"}}
+    config = {
+        **GOOD,
+        "kubernetes:context": "kind",
+        f"{PROJECT}:secrets": {"identity-service-redis": {"password": {"secure": "v1:abc"}}},
+    }
     assert parse_settings(config, "prod", "Pulumi.prod.yaml").trace_sample_ratio == Ratio("10%")
 
 
