@@ -111,16 +111,22 @@ def test_kubeconfig_and_context_come_from_the_configuration(monkeypatch: pytest.
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is(environment: str) -> None:
-    run = deployed(environment)
-    registered = {found.name: found for found in run.kubernetes if found.type == SECRET}
+    registered = {found.name: found for found in deployed(environment).kubernetes if found.type == SECRET}
     expected = {
         f"{service.namespace}/{secret.name}": {
-            key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": secret.name, "namespace": service.namespace, "labels": service.labels},
+            "type": "Opaque",
+            "data": {key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
         }
         for service in offline(environment).microservices
         for secret in service.secrets
     }
-    assert {name: _revealed(found.properties["data"]) for name, found in registered.items()} == expected
+    revealed = {
+        name: {**found.properties, "data": _revealed(found.properties["data"])} for name, found in registered.items()
+    }
+    assert revealed == expected
     assert all({"data", "stringData"} <= set(found.secret_outputs) for found in registered.values())
 
 
@@ -133,7 +139,7 @@ def _revealed(value: Any) -> Any:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_no_value_of_a_secret_leaves_its_secret(environment: str) -> None:
     run = deployed(environment)
-    others = [found.properties for found in run.kubernetes if found.type != SECRET]
+    others = [found.properties for found in run.registrations if found.type != SECRET]
     text = repr((others, run.outputs, manifests(environment)))
     for secret, keys in configured(environment)[SECRETS].items():
         assert secret in text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from voice_policies import InvalidInputError
 
 from stack.configuration import read_configuration
-from stack.settings import ENVIRONMENTS, PROJECT, ROOT, SECRETS, load_settings
+from stack.settings import ENVIRONMENTS, PROJECT, ROOT, SECRETS, Settings, load_settings
 from tests.stack.program_run import CONTEXT, configured, offline, pin_images, run_program
 
 SMALL_POOL = {"nodes": 3, "zones": 3, "cpu": "2", "memory": "8Gi"}
@@ -196,3 +197,18 @@ def test_a_refused_run_registers_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_project_of_the_program_is_the_one_that_pulumi_is_told() -> None:
     assert yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"] == PROJECT
+
+
+def test_the_document_quotes_what_the_program_says_and_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (ROOT / "docs" / "deploy.md").read_text()
+    config = configured("dev")
+    del config[SECRETS]["rag-engine-redis"]
+    assert refusal("dev", config, monkeypatch).splitlines()[1].strip() in document
+    (example,) = re.findall(r"^  ```yaml\n(.*?)^  ```", document, re.DOTALL | re.MULTILINE)
+    accepted = yaml.safe_load(example)[f"{PROJECT}:accepted_findings"]
+    pin_images(monkeypatch)
+    assert run_program(
+        "prod", configured("prod", node_pool=SMALL_POOL, accepted_findings=accepted), monkeypatch
+    ).outputs
+    for key in re.findall(r"config set --stack \w+ ([a-z_]+) ", document):
+        assert key in Settings.model_fields
