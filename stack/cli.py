@@ -95,6 +95,7 @@ def _platform(name: str) -> Platform:
 
 def _render(options: argparse.Namespace) -> int:
     from stack.audit import audit  # noqa: PLC0415
+    from stack.image_lock import images  # noqa: PLC0415
     from stack.render import render  # noqa: PLC0415
 
     started = time.perf_counter()
@@ -106,8 +107,8 @@ def _render(options: argparse.Namespace) -> int:
         f"{options.environment}: {written.components} components, {written.resources} resources, "
         f"{written.files} files, {len(findings)} findings, {seconds:.2f} s → {written.path}"
     )
-    unpinned = [service.image for service in platform.microservices if "@" not in service.image]
-    if unpinned:
+    run = {image for component in platform.components for image in images(component.resources())}
+    if unpinned := sorted(image for image in run if "@" not in image):
         print(f"  {len(unpinned)} images are not pinned by digest, such as {unpinned[0]}")
     for component in platform.components:
         for exemption in component.exemptions:

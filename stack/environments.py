@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from voice_policies import Bytes, ClosedModel, Cpu
 
+from components.container import Image
 from components.namespace import Quota
 from components.node import Replicas, Service, Sizing
 from stack.image_lock import ImageLock, load_lock

@@ -10,6 +10,7 @@ from voice_policies import Fault, InvalidInputError
 from components.component import Component
 from components.microservice import Microservice, SecretKeys
 from stack.audit import audit
+from stack.image_lock import images
 from stack.settings import SECRETS, AcceptedFinding, secret_line
 from stack.topology import Platform
 
@@ -63,9 +64,10 @@ def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:
 
 
 def _image_faults(platform: Platform) -> Iterator[Fault]:
-    for service in platform.microservices:
-        if "@sha256:" not in service.image:
-            yield Fault(f"{service.name}.image", f"is {service.image!r}", "expected a digest: run `voice images lock`")
+    for component in platform.components:
+        for image in images(component.resources()):
+            if "@sha256:" not in image:
+                yield Fault(f"{component.name}.image", f"is {image!r}", "expected a digest: run `voice images lock`")
 
 
 def _finding_faults(platform: Platform, accepted: tuple[AcceptedFinding, ...]) -> Iterator[Fault]:

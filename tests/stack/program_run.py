@@ -13,6 +13,8 @@ import pytest
 import yaml
 from pulumi.runtime import mocks, rpc
 
+from components.container import Image
+from components.node import Service
 from stack.environments import Environment, environment
 from stack.settings import PROJECT, ROOT, SECRETS, load_settings
 from stack.topology import Platform, call_graph
@@ -124,4 +126,9 @@ def offline(environment_name: str) -> Platform:
 def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every image a digest, as a full lock would."""
     unpinned = Environment.image
-    monkeypatch.setattr(Environment, "image", lambda self, service: unpinned(self, service).partition("@")[0] + DIGEST)
+
+    def pinned(self: Environment, service: Service) -> Image:
+        image = unpinned(self, service)
+        return Image(reference=image.reference.partition("@")[0] + DIGEST, pull_policy=image.pull_policy)
+
+    monkeypatch.setattr(Environment, "image", pinned)
