@@ -13,8 +13,10 @@ from components.operation import Name, Sentence
 if TYPE_CHECKING:
     from components.kubernetes.types import (
         ConfigMap,
+        CronJob,
         Deployment,
         HorizontalPodAutoscaler,
+        Job,
         LimitRange,
         Namespace,
         NetworkPolicy,
@@ -25,12 +27,15 @@ if TYPE_CHECKING:
         RoleBinding,
         Service,
         ServiceAccount,
+        StatefulSet,
     )
 
     Resource: TypeAlias = (
         ConfigMap
+        | CronJob
         | Deployment
         | HorizontalPodAutoscaler
+        | Job
         | LimitRange
         | Namespace
         | NetworkPolicy
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
         | RoleBinding
         | Service
         | ServiceAccount
+        | StatefulSet
     )
 
 PART_OF = "voiceassistant"
@@ -59,6 +65,8 @@ class Component(ClosedModel):
 
     kind: ClassVar[str]
     """Its type in the stack's tree: `voice:components:<kind>`."""
+    folder: ClassVar[str]
+    """Where its manifest stands. Folders are applied in order: what others stand on comes first."""
     name: Name
     namespace: Name
 

@@ -62,6 +62,7 @@ class Microservice(Component):
     """A service of the catalogue in one environment, with everything the platform decided about it."""
 
     kind: ClassVar[str] = "Microservice"
+    folder: ClassVar[str] = "50-services"
     service: Service
     image: Image
     sizing: Sizing

@@ -32,6 +32,7 @@ class NamespaceGuard(Component):
     """The namespace that components of one level of trust share."""
 
     kind: ClassVar[str] = "Namespace"
+    folder: ClassVar[str] = "10-namespaces"
     level: Literal["restricted", "baseline"] = "restricted"
     quota: Quota
 

@@ -37,8 +37,8 @@ class Environment(ClosedModel):
     """Settings and the rules that follow from them."""
 
     settings: Settings
-    quota: Quota
-    """Of the services' namespace."""
+    quotas: dict[str, Quota]
+    """Of each namespace that is ours."""
     database: DatabaseLimits
     images: ImageLock
 
@@ -90,9 +90,9 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 
 _QUOTAS = {
-    "dev": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
-    "staging": _quota(("60", "120"), ("100Gi", "200Gi"), 120),
-    "prod": _quota(("100", "200"), ("170Gi", "340Gi"), 200),
+    "dev": {"voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40)},
+    "staging": {"voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120)},
+    "prod": {"voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200)},
 }
 """Room for every service at its maximum plus one surge pod each, and little more: rule D02 does the sum."""
 
@@ -110,7 +110,7 @@ def environment(settings: Settings, images: ImageLock | None = None) -> Environm
     name = settings.environment
     return Environment(
         settings=settings,
-        quota=_QUOTAS[name],
+        quotas=_QUOTAS[name],
         database=_DATABASES[name],
         images=load_lock() if images is None else images,
     )

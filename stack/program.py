@@ -17,7 +17,6 @@ from components.microservice import SecretKeys
 from stack.configuration import Configuration, SecretValues
 from stack.policy_bundles import CLUSTER_DOMAIN, address_of
 from stack.preconditions import secrets_of
-from stack.render import FOLDERS
 from stack.topology import Platform
 
 
@@ -32,7 +31,7 @@ def register(platform: Platform, configuration: Configuration) -> None:
         enable_secret_mutable=True,
     )
     below: Sequence[pulumi.Resource] = []
-    for _, tier in groupby(platform.components, key=lambda component: FOLDERS[component.kind]):
+    for _, tier in groupby(platform.components, key=lambda component: component.folder):
         below = [ComponentTree(component, configuration.secrets, provider, below) for component in tier]
 
 

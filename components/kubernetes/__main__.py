@@ -18,7 +18,10 @@ VERSION = "1.37.0"
 PREFIX = "io.k8s."
 KINDS = (
     "api.apps.v1.Deployment",
+    "api.apps.v1.StatefulSet",
     "api.autoscaling.v2.HorizontalPodAutoscaler",
+    "api.batch.v1.CronJob",
+    "api.batch.v1.Job",
     "api.core.v1.ConfigMap",
     "api.core.v1.LimitRange",
     "api.core.v1.Namespace",

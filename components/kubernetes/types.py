@@ -7,6 +7,15 @@ from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 Model: TypeAlias = Any
 
 
+class StatefulSetOrdinals(TypedDict):
+    start: NotRequired[int]
+
+
+class StatefulSetPersistentVolumeClaimRetentionPolicy(TypedDict):
+    whenDeleted: NotRequired[str]
+    whenScaled: NotRequired[str]
+
+
 class CrossVersionObjectReference(TypedDict):
     apiVersion: NotRequired[str]
     kind: str
@@ -17,6 +26,33 @@ class HPAScalingPolicy(TypedDict):
     periodSeconds: int
     type: str
     value: int
+
+
+class PodFailurePolicyOnExitCodesRequirement(TypedDict):
+    containerName: NotRequired[str]
+    operator: str
+    values: list[int]
+
+
+class PodFailurePolicyOnPodConditionsPattern(TypedDict):
+    status: NotRequired[str]
+    type: str
+
+
+class PodFailurePolicyRule(TypedDict):
+    action: str
+    onExitCodes: NotRequired[PodFailurePolicyOnExitCodesRequirement]
+    onPodConditions: NotRequired[list[PodFailurePolicyOnPodConditionsPattern]]
+
+
+class SuccessPolicyRule(TypedDict):
+    succeededCount: NotRequired[int]
+    succeededIndexes: NotRequired[str]
+
+
+class UncountedTerminatedPods(TypedDict):
+    failed: NotRequired[list[str]]
+    succeeded: NotRequired[list[str]]
 
 
 class AWSElasticBlockStoreVolumeSource(TypedDict):
@@ -167,6 +203,11 @@ class KeyToPath(TypedDict):
 
 class LocalObjectReference(TypedDict):
     name: NotRequired[str]
+
+
+class ModifyVolumeStatus(TypedDict):
+    status: str
+    targetVolumeAttributesClassName: NotRequired[str]
 
 
 class NFSVolumeSource(TypedDict):
@@ -405,6 +446,12 @@ class VolumeDevice(TypedDict):
     name: str
 
 
+class VolumeHealthCondition(TypedDict):
+    message: NotRequired[str]
+    reason: str
+    status: str
+
+
 class VolumeMount(TypedDict):
     bindMountOptions: NotRequired[list[str]]
     mountPath: str
@@ -458,6 +505,41 @@ class Subject(TypedDict):
     kind: str
     name: str
     namespace: NotRequired[str]
+
+
+class TopologyConstraint(TypedDict):
+    key: str
+
+
+class WorkloadPodGroupAllDisruptionMode(TypedDict):
+    pass
+
+
+class WorkloadPodGroupBasicSchedulingPolicy(TypedDict):
+    pass
+
+
+class WorkloadPodGroupGangSchedulingPolicy(TypedDict):
+    minCount: NotRequired[int]
+
+
+class WorkloadPodGroupResourceClaim(TypedDict):
+    name: str
+    resourceClaimName: NotRequired[str]
+    resourceClaimTemplateName: NotRequired[str]
+
+
+class WorkloadPodGroupSchedulingConstraints(TypedDict):
+    topology: NotRequired[list[TopologyConstraint]]
+
+
+class WorkloadPodGroupSchedulingPolicy(TypedDict):
+    basic: NotRequired[WorkloadPodGroupBasicSchedulingPolicy]
+    gang: NotRequired[WorkloadPodGroupGangSchedulingPolicy]
+
+
+class WorkloadPodGroupSingleDisruptionMode(TypedDict):
+    pass
 
 
 Quantity: TypeAlias = str | float
@@ -514,6 +596,37 @@ class RollingUpdateDeployment(TypedDict):
     maxUnavailable: NotRequired[IntOrString]
 
 
+class RollingUpdateStatefulSetStrategy(TypedDict):
+    maxUnavailable: NotRequired[IntOrString]
+    partition: NotRequired[int]
+
+
+class StatefulSetCondition(TypedDict):
+    lastTransitionTime: NotRequired[Time]
+    message: NotRequired[str]
+    reason: NotRequired[str]
+    status: NotRequired[str]
+    type: NotRequired[str]
+
+
+class StatefulSetStatus(TypedDict):
+    availableReplicas: NotRequired[int]
+    collisionCount: NotRequired[int]
+    conditions: NotRequired[list[StatefulSetCondition]]
+    currentReplicas: NotRequired[int]
+    currentRevision: NotRequired[str]
+    observedGeneration: NotRequired[int]
+    readyReplicas: NotRequired[int]
+    replicas: int
+    updateRevision: NotRequired[str]
+    updatedReplicas: NotRequired[int]
+
+
+class StatefulSetUpdateStrategy(TypedDict):
+    rollingUpdate: NotRequired[RollingUpdateStatefulSetStrategy]
+    type: NotRequired[str]
+
+
 class HPAScalingRules(TypedDict):
     policies: NotRequired[list[HPAScalingPolicy]]
     selectPolicy: NotRequired[str]
@@ -556,6 +669,43 @@ class ResourceMetricSource(TypedDict):
 class ResourceMetricStatus(TypedDict):
     current: MetricValueStatus
     name: str
+
+
+class CronJobStatus(TypedDict):
+    active: NotRequired[list[ObjectReference]]
+    lastScheduleTime: NotRequired[Time]
+    lastSuccessfulTime: NotRequired[Time]
+
+
+class JobCondition(TypedDict):
+    lastProbeTime: NotRequired[Time]
+    lastTransitionTime: NotRequired[Time]
+    message: NotRequired[str]
+    reason: NotRequired[str]
+    status: str
+    type: str
+
+
+class JobStatus(TypedDict):
+    active: NotRequired[int]
+    completedIndexes: NotRequired[str]
+    completionTime: NotRequired[Time]
+    conditions: NotRequired[list[JobCondition]]
+    failed: NotRequired[int]
+    failedIndexes: NotRequired[str]
+    ready: NotRequired[int]
+    startTime: NotRequired[Time]
+    succeeded: NotRequired[int]
+    terminating: NotRequired[int]
+    uncountedTerminatedPods: NotRequired[UncountedTerminatedPods]
+
+
+class PodFailurePolicy(TypedDict):
+    rules: list[PodFailurePolicyRule]
+
+
+class SuccessPolicy(TypedDict):
+    rules: list[SuccessPolicyRule]
 
 
 class CSIVolumeSource(TypedDict):
@@ -685,6 +835,15 @@ class NodeSelector(TypedDict):
     nodeSelectorTerms: list[NodeSelectorTerm]
 
 
+class PersistentVolumeClaimCondition(TypedDict):
+    lastProbeTime: NotRequired[Time]
+    lastTransitionTime: NotRequired[Time]
+    message: NotRequired[str]
+    reason: NotRequired[str]
+    status: str
+    type: str
+
+
 class PodDNSConfig(TypedDict):
     nameservers: NotRequired[list[str]]
     options: NotRequired[list[PodDNSConfigOption]]
@@ -780,6 +939,11 @@ class TCPSocketAction(TypedDict):
     port: IntOrString
 
 
+class VolumeHealthStatus(TypedDict):
+    healthConditions: NotRequired[list[VolumeHealthCondition]]
+    lastTransitionTime: NotRequired[Time]
+
+
 class VolumeResourceRequirements(TypedDict):
     limits: NotRequired[dict[str, Quantity]]
     requests: NotRequired[dict[str, Quantity]]
@@ -789,6 +953,11 @@ class NetworkPolicyPort(TypedDict):
     endPort: NotRequired[int]
     port: NotRequired[IntOrString]
     protocol: NotRequired[str]
+
+
+class WorkloadPodGroupDisruptionMode(TypedDict):
+    all: NotRequired[WorkloadPodGroupAllDisruptionMode]
+    single: NotRequired[WorkloadPodGroupSingleDisruptionMode]
 
 
 class Condition(TypedDict):
@@ -877,6 +1046,13 @@ class PodsMetricStatus(TypedDict):
     metric: MetricIdentifier
 
 
+class JobSchedulingConfiguration(TypedDict):
+    disruptionMode: NotRequired[WorkloadPodGroupDisruptionMode]
+    resourceClaims: NotRequired[list[WorkloadPodGroupResourceClaim]]
+    schedulingConstraints: NotRequired[WorkloadPodGroupSchedulingConstraints]
+    schedulingPolicy: NotRequired[WorkloadPodGroupSchedulingPolicy]
+
+
 class ClusterTrustBundleProjection(TypedDict):
     labelSelector: NotRequired[LabelSelector]
     name: NotRequired[str]
@@ -954,6 +1130,18 @@ class PersistentVolumeClaimSpec(TypedDict):
     volumeAttributesClassName: NotRequired[str]
     volumeMode: NotRequired[str]
     volumeName: NotRequired[str]
+
+
+class PersistentVolumeClaimStatus(TypedDict):
+    accessModes: NotRequired[list[str]]
+    allocatedResourceStatuses: NotRequired[dict[str, str]]
+    allocatedResources: NotRequired[dict[str, Quantity]]
+    capacity: NotRequired[dict[str, Quantity]]
+    conditions: NotRequired[list[PersistentVolumeClaimCondition]]
+    currentVolumeAttributesClassName: NotRequired[str]
+    healthStatus: NotRequired[VolumeHealthStatus]
+    modifyVolumeStatus: NotRequired[ModifyVolumeStatus]
+    phase: NotRequired[str]
 
 
 class PersistentVolumeClaimTemplate(TypedDict):
@@ -1103,6 +1291,14 @@ class Lifecycle(TypedDict):
     postStart: NotRequired[LifecycleHandler]
     preStop: NotRequired[LifecycleHandler]
     stopSignal: NotRequired[str]
+
+
+class PersistentVolumeClaim(TypedDict):
+    apiVersion: NotRequired[Literal['v1']]
+    kind: NotRequired[Literal['PersistentVolumeClaim']]
+    metadata: NotRequired[ObjectMeta]
+    spec: NotRequired[PersistentVolumeClaimSpec]
+    status: NotRequired[PersistentVolumeClaimStatus]
 
 
 class PodAffinity(TypedDict):
@@ -1366,9 +1562,83 @@ class DeploymentSpec(TypedDict):
     template: PodTemplateSpec
 
 
+class StatefulSetSpec(TypedDict):
+    minReadySeconds: NotRequired[int]
+    ordinals: NotRequired[StatefulSetOrdinals]
+    persistentVolumeClaimRetentionPolicy: NotRequired[StatefulSetPersistentVolumeClaimRetentionPolicy]
+    podManagementPolicy: NotRequired[str]
+    replicas: NotRequired[int]
+    revisionHistoryLimit: NotRequired[int]
+    selector: LabelSelector
+    serviceName: NotRequired[str]
+    template: PodTemplateSpec
+    updateStrategy: NotRequired[StatefulSetUpdateStrategy]
+    volumeClaimTemplates: NotRequired[list[PersistentVolumeClaim]]
+
+
+class JobSpec(TypedDict):
+    activeDeadlineSeconds: NotRequired[int]
+    backoffLimit: NotRequired[int]
+    backoffLimitPerIndex: NotRequired[int]
+    completionMode: NotRequired[str]
+    completions: NotRequired[int]
+    managedBy: NotRequired[str]
+    manualSelector: NotRequired[bool]
+    maxFailedIndexes: NotRequired[int]
+    parallelism: NotRequired[int]
+    podFailurePolicy: NotRequired[PodFailurePolicy]
+    podReplacementPolicy: NotRequired[str]
+    scheduling: NotRequired[JobSchedulingConfiguration]
+    selector: NotRequired[LabelSelector]
+    successPolicy: NotRequired[SuccessPolicy]
+    suspend: NotRequired[bool]
+    template: PodTemplateSpec
+    ttlSecondsAfterFinished: NotRequired[int]
+
+
+class JobTemplateSpec(TypedDict):
+    metadata: NotRequired[ObjectMeta]
+    spec: NotRequired[JobSpec]
+
+
 class Deployment(TypedDict):
     apiVersion: Literal['apps/v1']
     kind: Literal['Deployment']
     metadata: ObjectMeta
     spec: DeploymentSpec
     status: NotRequired[DeploymentStatus]
+
+
+class StatefulSet(TypedDict):
+    apiVersion: Literal['apps/v1']
+    kind: Literal['StatefulSet']
+    metadata: ObjectMeta
+    spec: StatefulSetSpec
+    status: NotRequired[StatefulSetStatus]
+
+
+class CronJobSpec(TypedDict):
+    concurrencyPolicy: NotRequired[str]
+    failedJobsHistoryLimit: NotRequired[int]
+    jobTemplate: JobTemplateSpec
+    schedule: str
+    startingDeadlineSeconds: NotRequired[int]
+    successfulJobsHistoryLimit: NotRequired[int]
+    suspend: NotRequired[bool]
+    timeZone: NotRequired[str]
+
+
+class Job(TypedDict):
+    apiVersion: Literal['batch/v1']
+    kind: Literal['Job']
+    metadata: ObjectMeta
+    spec: NotRequired[JobSpec]
+    status: NotRequired[JobStatus]
+
+
+class CronJob(TypedDict):
+    apiVersion: Literal['batch/v1']
+    kind: Literal['CronJob']
+    metadata: ObjectMeta
+    spec: CronJobSpec
+    status: NotRequired[CronJobStatus]

@@ -9,6 +9,7 @@ from voice_policies import Bytes, Cpu
 
 from components.node import Service
 from stack.audit.finding import Finding, Rule, Severity
+from stack.policy_bundles import APPS
 from stack.topology import Platform
 
 SURGE = 1
@@ -65,7 +66,7 @@ def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:
 def compute(platform: Platform) -> Iterator[Finding | None]:
     """CPU, memory and pods of every service at its maximum plus surge, against the quota and the node pool."""
     environment = platform.environment
-    pool, quota = environment.settings.node_pool, environment.quota
+    pool, quota = environment.settings.node_pool, environment.quotas[APPS]
     cpu, memory = Cpu("0"), Bytes("0")
     cpu_limits, memory_limits, pods = Cpu("0"), Bytes("0"), 0
     for service in platform.graph.services:

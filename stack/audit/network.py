@@ -28,7 +28,8 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         )
         for service in platform.graph.services
     ]
-    found += [_pod(*place) for place in sorted(_places(platform))]
+    guarded = platform.environment.quotas
+    found += [_pod(*place, governed=place[0] in guarded) for place in sorted(_places(platform))]
     found.append(Endpoint(DNS, "kube-system", {"k8s-app": "kube-dns"}, (DNS_PORT,)))
     found += [
         Endpoint("stranger in the services' namespace", APPS, {}, (8080, 9000)),
@@ -52,8 +53,8 @@ def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
                     yield address.namespace, address.service, (address.port,)
 
 
-def _pod(namespace: str, name: str, ports: tuple[int, ...]) -> Endpoint:
-    return Endpoint(name, namespace, {NAME_LABEL: name}, ports)
+def _pod(namespace: str, name: str, ports: tuple[int, ...], *, governed: bool) -> Endpoint:
+    return Endpoint(name, namespace, {NAME_LABEL: name}, ports, governed=governed)
 
 
 def declared(platform: Platform) -> set[Reach]:

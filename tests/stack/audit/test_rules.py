@@ -250,10 +250,12 @@ def test_d01_finds_pools_that_do_not_fit() -> None:
 
 
 def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
-    quota = real_environment("prod").quota.model_copy(
-        update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4}
+    quota = (
+        real_environment("prod")
+        .quotas["voice-apps"]
+        .model_copy(update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4})
     )
-    found = verdict("D02", with_environment(quota=quota)).findings
+    found = verdict("D02", with_environment(quotas={"voice-apps": quota})).findings
     assert [f.arithmetic for f in found] == [
         "Σ (max replicas + 1) × requests.cpu = 500m > 400m",
         "Σ (max replicas + 1) × limits.memory = 640Mi > 1Mi",
