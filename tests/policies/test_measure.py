@@ -58,6 +58,12 @@ def test_anything_else_is_refused_with_what_is_accepted(kind: type[Text], text: 
         kind(text)
 
 
+@pytest.mark.parametrize(("kind", "text"), [(Duration, "1.5us"), (Duration, "0.0001ms"), (Bytes, "1.001Ki")])
+def test_a_fraction_of_the_smallest_unit_is_refused(kind: type[Text], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(kind.accepts)):
+        kind(text)
+
+
 @pytest.mark.parametrize("kind", [Duration, Rate])
 def test_a_number_alone_has_no_unit(kind: type[Text]) -> None:
     with pytest.raises(ValueError, match=re.escape(kind.accepts)):
