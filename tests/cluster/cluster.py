@@ -57,7 +57,7 @@ class Applied:
 
 
 class NotReadyError(AssertionError):
-    """The cluster did not become what its objects ask for in time; the message names each that is not, and why."""
+    """The cluster did not become what its objects ask for in time; the message says what is not ready, and why."""
 
 
 class Cluster:
@@ -204,11 +204,17 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while remaining := complaints():
             if time.monotonic() > deadline:
-                said = sorted({f"{event['reason']}: {event['message']}" for event in self._warning_events()})
-                raise NotReadyError(
-                    "\n".join([f"not ready after {seconds:.0f} s:", *remaining, "warning events:", *said])
-                )
+                raise NotReadyError("\n".join([f"not ready after {seconds:.0f} s:", *remaining, *self._warnings()]))
             time.sleep(1)
+
+    def _warnings(self) -> list[str]:
+        """One warning of each kind for each object that has some."""
+        warnings: dict[tuple[str, str], str] = {}
+        for event in self._warning_events():
+            about = event["involvedObject"]
+            subject = f"{about['kind']} {about.get('namespace', '')}/{about['name']}"
+            warnings[event["reason"], subject] = f"event of {subject}: {event['reason']}: {event['message']}"
+        return list(warnings.values())
 
     def _warning_events(self) -> list[Object]:
         return [event for event in self.kubectl.objects("events") if event["type"] == "Warning"]
