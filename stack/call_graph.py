@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,13 +121,23 @@ class CallGraph:
             raise KeyError(call.target)
         return Edge(caller, operation, call, callee, target)
 
-    def edges_from(self, node: Node) -> Iterator[Edge]:
+    def edges_from(self, node: Node) -> Sequence[Edge]:
         """The calls of one node."""
-        return (edge for edge in self.edges if edge.caller is node)
+        return self._edges_by_end[0][node.name]
 
-    def edges_to(self, node: Node) -> Iterator[Edge]:
+    def edges_to(self, node: Node) -> Sequence[Edge]:
         """The calls to one node."""
-        return (edge for edge in self.edges if edge.callee is node)
+        return self._edges_by_end[1][node.name]
+
+    @cached_property
+    def _edges_by_end(self) -> tuple[dict[str, list[Edge]], dict[str, list[Edge]]]:
+        """Edges by the name of their caller, and by that of their callee: searching them all grows with the square."""
+        by_caller: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        by_callee: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        for edge in self.edges:
+            by_caller[edge.caller.name].append(edge)
+            by_callee[edge.callee.name].append(edge)
+        return by_caller, by_callee
 
     def _name_faults(self) -> Iterator[Fault]:
         for name, count in Counter(node.name for node in self._all).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from voice_policies import Duration
@@ -84,7 +84,7 @@ def secret_name(service: Service, dependency: Dependency) -> str:
     return f"{service.name}-{dependency.name}"
 
 
-def _dependencies(edges: Iterator[Edge]) -> dict[str, list[Edge]]:
+def _dependencies(edges: Iterable[Edge]) -> dict[str, list[Edge]]:
     found: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
         if isinstance(edge.callee, Dependency):
@@ -92,14 +92,14 @@ def _dependencies(edges: Iterator[Edge]) -> dict[str, list[Edge]]:
     return found
 
 
-def _secrets(service: Service, edges: Iterator[Edge]) -> Iterator[SecretKeys]:
+def _secrets(service: Service, edges: Iterable[Edge]) -> Iterator[SecretKeys]:
     for calls in _dependencies(edges).values():
         dependency = calls[0].callee
         if isinstance(dependency, Dependency) and dependency.credentials:
             yield SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
 
 
-def _connections(service: Service, edges: Iterator[Edge]) -> Iterator[Connection]:
+def _connections(service: Service, edges: Iterable[Edge]) -> Iterator[Connection]:
     for name, calls in _dependencies(edges).items():
         dependency = calls[0].callee
         if not isinstance(dependency, Dependency):
