@@ -13,6 +13,7 @@ from components.node import Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, soft
 from stack.catalog import Flow
 
+NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
 """Added where a deadline does not travel with the request (HTTP from the gateway): the callee ends first."""
 OUTBOX = "the row stays in the outbox until it is acknowledged"
@@ -44,15 +45,13 @@ class Edge:
         """Longest time of one attempt."""
         if self.call.timeout is not None:
             return self.call.timeout
-        margin = (
-            NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else Duration("0s")
-        )
+        margin = NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else NO_TIME
         return self.target.deadline + margin
 
     @property
     def overall_timeout(self) -> Duration:
         """Longest time of the call: every attempt and every wait."""
-        waits = self.call.retry.longest_wait() if self.call.retry else Duration("0s")
+        waits = self.call.retry.longest_wait() if self.call.retry else NO_TIME
         return self.attempt_timeout * self.call.max_attempts + waits
 
     @property

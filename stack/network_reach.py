@@ -38,6 +38,7 @@ class _Candidates:
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self.all = tuple(endpoints)
+        self.outside = tuple(endpoint for endpoint in self.all if endpoint.ip is not None)
         self._by_label: dict[tuple[str, str], list[Endpoint]] = defaultdict(list)
         for endpoint in self.all:
             for label in endpoint.labels.items():
@@ -108,7 +109,8 @@ def _peers(selectors: Iterable[Mapping[str, Any]] | None, own: Endpoint, candida
         yield from (peer for peer in candidates.all if peer is not own)
         return
     for selector in selectors:
-        for peer in candidates.of(selector.get("podSelector", {})):
+        near = candidates.outside if "ipBlock" in selector else candidates.of(selector.get("podSelector", {}))
+        for peer in near:
             if peer is not own and _is_peer(selector, own, peer):
                 yield peer
 

@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from voice_policies import Duration
-
 from components.component import Component
 from components.microservice import Microservice, SecretKeys
 from components.namespace import NamespaceGuard
@@ -111,7 +109,7 @@ def _connections(service: Service, edges: Iterable[Edge]) -> Iterator[Connection
             protocol=dependency.protocol,
             hosts=tuple(f"{address.host}:{address.port}" for address in reached),
             via=tuple(address.via for address in reached if address.via),
-            timeout=max((edge.attempt_timeout for edge in calls), default=Duration("0s")),
+            timeout=max(edge.attempt_timeout for edge in calls),
             database=service.name if dependency.database else None,
             pool=service.connection_pool if dependency.database else None,
             credentials=secret.path if dependency.credentials else None,
