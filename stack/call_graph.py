@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from components.node import Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, soft
 from stack.catalog import Flow
 
+NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
 """Added where a deadline does not travel with the request (HTTP from the gateway): the callee ends first."""
 OUTBOX = "the row stays in the outbox until it is acknowledged"
@@ -44,15 +45,13 @@ class Edge:
         """Longest time of one attempt."""
         if self.call.timeout is not None:
             return self.call.timeout
-        margin = (
-            NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else Duration("0s")
-        )
+        margin = NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else NO_TIME
         return self.target.deadline + margin
 
     @property
     def overall_timeout(self) -> Duration:
         """Longest time of the call: every attempt and every wait."""
-        waits = self.call.retry.longest_wait() if self.call.retry else Duration("0s")
+        waits = self.call.retry.longest_wait() if self.call.retry else NO_TIME
         return self.attempt_timeout * self.call.max_attempts + waits
 
     @property
@@ -124,13 +123,23 @@ class CallGraph:
             raise KeyError(flow.route)
         return self.gateway, self.gateway.operation(flow.route)
 
-    def edges_from(self, node: Node) -> Iterator[Edge]:
+    def edges_from(self, node: Node) -> Sequence[Edge]:
         """The calls of one node."""
-        return (edge for edge in self.edges if edge.caller is node)
+        return self._edges_by_end[0][node.name]
 
-    def edges_to(self, node: Node) -> Iterator[Edge]:
+    def edges_to(self, node: Node) -> Sequence[Edge]:
         """The calls to one node."""
-        return (edge for edge in self.edges if edge.callee is node)
+        return self._edges_by_end[1][node.name]
+
+    @cached_property
+    def _edges_by_end(self) -> tuple[dict[str, list[Edge]], dict[str, list[Edge]]]:
+        """Edges by the name of their caller, and by that of their callee: searching them all grows with the square."""
+        by_caller: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        by_callee: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        for edge in self.edges:
+            by_caller[edge.caller.name].append(edge)
+            by_callee[edge.callee.name].append(edge)
+        return by_caller, by_callee
 
     def _name_faults(self) -> Iterator[Fault]:
         for name, count in Counter(node.name for node in self._all).items():

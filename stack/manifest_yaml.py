@@ -18,8 +18,6 @@ _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 """Characters that YAML readers disagree on or refuse; the C0 controls among them are escaped."""
 _REFUSED = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_NOT_LITERAL = re.compile(r"[ \t](\n|\Z)|\A[ \t\n]|\t")
-"""Trailing blanks would be lost, and a leading blank would be taken for indentation."""
 
 
 def documents(values: Iterable[Mapping[str, Any]]) -> str:
@@ -33,20 +31,23 @@ def documents(values: Iterable[Mapping[str, Any]]) -> str:
 
 def _mapping(value: Mapping[str, Any], indent: str, lines: list[str]) -> None:
     for key, item in value.items():
-        head = f"{indent}{_scalar(key)}:"
-        if isinstance(item, dict) and item:
-            lines.append(head)
+        if isinstance(item, str):
+            lines.append(f"{indent}{_scalar(key)}: {_text(item, indent)}")
+        elif isinstance(item, dict) and item:
+            lines.append(f"{indent}{_scalar(key)}:")
             _mapping(item, indent + "  ", lines)
         elif isinstance(item, list | tuple) and item:
-            lines.append(head)
+            lines.append(f"{indent}{_scalar(key)}:")
             _sequence(item, indent, lines)
         else:
-            lines.append(f"{head} {_leaf(item, indent)}")
+            lines.append(f"{indent}{_scalar(key)}: {_leaf(item)}")
 
 
 def _sequence(value: Iterable[Any], indent: str, lines: list[str]) -> None:
     for item in value:
-        if isinstance(item, dict | list | tuple) and item:
+        if isinstance(item, str):
+            lines.append(f"{indent}- {_text(item, indent)}")
+        elif isinstance(item, dict | list | tuple) and item:
             start = len(lines)
             inner = indent + "  "
             if isinstance(item, dict):
@@ -55,12 +56,14 @@ def _sequence(value: Iterable[Any], indent: str, lines: list[str]) -> None:
                 _sequence(item, inner, lines)
             lines[start] = f"{indent}- {lines[start][len(inner) :]}"
         else:
-            lines.append(f"{indent}- {_leaf(item, indent)}")
+            lines.append(f"{indent}- {_leaf(item)}")
 
 
-def _leaf(value: Any, indent: str) -> str:
-    if isinstance(value, str):
-        return _block(value, indent) if "\n" in value and _fits_block(value) else _scalar(value)
+def _text(value: str, indent: str) -> str:
+    return _block(value, indent) if "\n" in value and _fits_block(value) else _scalar(value)
+
+
+def _leaf(value: Any) -> str:
     if value is True or value is False:
         return "true" if value else "false"
     if isinstance(value, int):
@@ -87,7 +90,10 @@ def _scalar(text: str) -> str:
 
 
 def _fits_block(text: str) -> bool:
-    return not _NOT_LITERAL.search(text) and not _UNSAFE.search(text)
+    """Trailing blanks would be lost, and a leading blank would be taken for indentation."""
+    if text[0] in " \n" or text[-1] == " " or " \n" in text or "\t" in text:
+        return False
+    return text.replace("\n", "").isprintable() or not _UNSAFE.search(text)
 
 
 def _block(text: str, indent: str) -> str:

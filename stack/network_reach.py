@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -32,23 +33,54 @@ class Reach:
     port: int
 
 
+class _Candidates:
+    """Endpoints by their labels, so that a selector looks at few of them: looking at all grows with the square."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self.all = tuple(endpoints)
+        self.outside = tuple(endpoint for endpoint in self.all if endpoint.ip is not None)
+        self._by_label: dict[tuple[str, str], list[Endpoint]] = defaultdict(list)
+        for endpoint in self.all:
+            for label in endpoint.labels.items():
+                self._by_label[label].append(endpoint)
+
+    def of(self, selector: Mapping[str, Any]) -> Sequence[Endpoint]:
+        """Those that a label selector may match: all that it matches, and perhaps others."""
+        label = next(iter(selector.get("matchLabels", {}).items()), None)
+        return self.all if label is None else self._by_label.get(label, ())
+
+
+Ends = set[tuple[str, int]]
+"""Peers by name, each with a port of whichever end is the target."""
+
+
 def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Reach]:
     """Every way between two of the endpoints that both ends permit."""
     policies = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
-    everyone = list(endpoints)
-    governing = {
-        (endpoint.name, direction): [policy for policy in policies if _governs(policy, endpoint, direction)]
-        for endpoint in everyone
-        for direction in ("Ingress", "Egress")
-    }
-    for source in everyone:
-        for target in everyone:
-            for port in target.ports:
-                if source is not target and (
-                    _admits(governing[source.name, "Egress"], "egress", source, target, port)
-                    and _admits(governing[target.name, "Ingress"], "ingress", target, source, port)
-                ):
-                    yield Reach(source.name, target.name, port)
+    candidates = _Candidates(endpoints)
+    outward = _admitted(policies, "Egress", candidates)
+    inward = _admitted(policies, "Ingress", candidates)
+    for source in candidates.all:
+        if source.name in outward:
+            yield from (
+                Reach(source.name, target, port)
+                for target, port in outward[source.name]
+                if target not in inward or (source.name, port) in inward[target]
+            )
+    free = {source.name for source in candidates.all if source.name not in outward}
+    for target in candidates.all:
+        ends = inward.get(target.name, ((name, port) for name in free for port in target.ports))
+        yield from (Reach(name, target.name, port) for name, port in ends if name in free and name != target.name)
+
+
+def _admitted(policies: Iterable[Mapping[str, Any]], direction: str, candidates: _Candidates) -> dict[str, Ends]:
+    """What each endpoint's policies admit, added up. An endpoint that none governs is not in it: it admits all."""
+    admitted: dict[str, Ends] = defaultdict(set)
+    for policy in policies:
+        for own in candidates.of(policy["spec"]["podSelector"]):
+            if _governs(policy, own, direction):
+                admitted[own.name].update(_ends(policy["spec"], direction, own, candidates))
+    return admitted
 
 
 def _governs(policy: Mapping[str, Any], endpoint: Endpoint, direction: str) -> bool:
@@ -61,15 +93,26 @@ def _governs(policy: Mapping[str, Any], endpoint: Endpoint, direction: str) -> b
     )
 
 
-def _admits(policies: list[Mapping[str, Any]], direction: str, own: Endpoint, peer: Endpoint, port: int) -> bool:
-    """Policies add up; where none governs a pod, everything is permitted."""
-    side = "from" if direction == "ingress" else "to"
-    rules = [rule for policy in policies for rule in policy["spec"].get(direction, [])]
-    return not policies or any(
-        (not rule.get(side) or any(_is_peer(selector, own, peer) for selector in rule[side]))
-        and (not rule.get("ports") or any(_is_port(allowed, port) for allowed in rule["ports"]))
-        for rule in rules
-    )
+def _ends(spec: Mapping[str, Any], direction: str, own: Endpoint, candidates: _Candidates) -> Iterator[tuple[str, int]]:
+    side = "from" if direction == "Ingress" else "to"
+    for rule in spec.get(direction.lower(), ()):
+        for peer in _peers(rule.get(side), own, candidates):
+            target = own if direction == "Ingress" else peer
+            for port in target.ports:
+                if not rule.get("ports") or any(_is_port(allowed, port) for allowed in rule["ports"]):
+                    yield peer.name, port
+
+
+def _peers(selectors: Iterable[Mapping[str, Any]] | None, own: Endpoint, candidates: _Candidates) -> Iterator[Endpoint]:
+    """The endpoints that any of the selectors picks; without selectors, all."""
+    if not selectors:
+        yield from (peer for peer in candidates.all if peer is not own)
+        return
+    for selector in selectors:
+        near = candidates.outside if "ipBlock" in selector else candidates.of(selector.get("podSelector", {}))
+        for peer in near:
+            if peer is not own and _is_peer(selector, own, peer):
+                yield peer
 
 
 def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool:

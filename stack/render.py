@@ -11,7 +11,7 @@ The tree is made beside its place and moved there whole: a failed run leaves the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from voice_policies import FILE_NAME, Fault, InvalidInputError
 
 from components.component import Component
-from components.microservice import Microservice
 from components.policy_config import file_text
 from stack.manifest_yaml import documents
 from stack.topology import Platform
@@ -59,9 +58,15 @@ def rendered_files(platform: Platform) -> Iterator[tuple[str, str]]:
         path = manifest_path(component)
         yield path, HEADER.format(environment=environment) + documents(resources)
         index += [_entry(resource, path) for resource in resources]
-        if isinstance(component, Microservice):
-            yield f"policies/{component.name}/{FILE_NAME}", file_text(component.bundle.to_document())
+        yield from _bundle(component, resources)
     yield "index.json", file_text({"environment": environment, "resources": index})
+
+
+def _bundle(component: Component, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
+    """The bundle as its ConfigMap mounts it: what is reviewed here is what the process reads."""
+    for resource in resources:
+        if resource["kind"] == "ConfigMap" and FILE_NAME in (data := resource.get("data", {})):
+            yield f"policies/{component.name}/{FILE_NAME}", data[FILE_NAME]
 
 
 def _entry(resource: Resource, path: str) -> dict[str, Any]:
@@ -74,21 +79,22 @@ def _entry(resource: Resource, path: str) -> dict[str, Any]:
 
 def render(platform: Platform, out: Path) -> Rendered:
     """Write the tree to `out`, replacing what an earlier run wrote; raises `InvalidInputError` where it cannot."""
-    files = dict(rendered_files(platform))
+    resources = files = 0
     try:
         _refuse_strangers(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-            for path, text in files.items():
+            for path, text in rendered_files(platform):
                 target = Path(beside, "new", path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text, encoding="utf-8")
+                files += 1
+                resources += text.count("\n---\n") if path.startswith("manifests/") else 0
             _swap(Path(beside, "new"), out, Path(beside, "old"))
     except OSError as error:
         fault = Fault(str(error.filename or out), "cannot be written", error.strerror or str(error))
         raise InvalidInputError("-o DIR", [fault]) from None
-    resources = sum(text.count("\n---\n") for path, text in files.items() if path.startswith("manifests/"))
-    return Rendered(components=len(platform.components), resources=resources, files=len(files), path=out)
+    return Rendered(components=len(platform.components), resources=resources, files=files, path=out)
 
 
 def _refuse_strangers(out: Path) -> None:

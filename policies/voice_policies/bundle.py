@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from voice_policies.bulkhead import Bulkhead
 from voice_policies.circuit_breaker import CircuitBreaker
@@ -203,13 +204,8 @@ def digest_of(bundle: PolicyBundle) -> str:
     """`sha256:` and the hex digest of the bundle's canonical form without `metadata.digest`."""
     document = bundle.to_document()
     document["metadata"].pop("digest", None)
-    return f"sha256:{hashlib.sha256(to_json(_sorted(document))).hexdigest()}"
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
 def _refuse_other_versions(document: object, source: str) -> None:

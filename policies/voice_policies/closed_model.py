@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
 
 CONFLICT = "conflict"
@@ -27,8 +27,11 @@ class ClosedModel(BaseModel):
         """Settings that cannot hold together, a sentence each."""
         yield from ()
 
-    @model_validator(mode="after")
-    def _refuse_conflicts(self) -> Self:
-        if found := list(self.conflicts()):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        model = validate(value)
+        # A model that is part of another was asked when it was made, and it is frozen.
+        if model is not value and (found := list(model.conflicts())):
             raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(found), "conflicts": found})
-        return self
+        return model

@@ -81,7 +81,7 @@ def declared(platform: Platform) -> set[Reach]:
 def reached(platform: Platform) -> frozenset[Reach]:
     """The ways that the rendered policies permit and in which a service of ours takes part."""
     everyone = endpoints(platform)
-    resources = [resource for component in platform.components for resource in component.resources()]
+    resources = (resource for component in platform.components for resource in component.resources())
     ways = permitted(resources, everyone.values())
     return frozenset(way for way in ways if everyone[way.source].governed or everyone[way.target].governed)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-
-from voice_policies import Duration
+from collections.abc import Iterable, Iterator
 
 from components.microservice import Microservice, SecretKeys
 from components.node import Dependency, Service
@@ -55,7 +53,7 @@ def secret_name(service: Service, dependency: Dependency) -> str:
     return f"{service.name}-{dependency.name}"
 
 
-def _dependencies(edges: Iterator[Edge]) -> dict[str, list[Edge]]:
+def _dependencies(edges: Iterable[Edge]) -> dict[str, list[Edge]]:
     found: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
         if isinstance(edge.callee, Dependency):
@@ -63,14 +61,14 @@ def _dependencies(edges: Iterator[Edge]) -> dict[str, list[Edge]]:
     return found
 
 
-def _secrets(service: Service, edges: Iterator[Edge]) -> Iterator[SecretKeys]:
+def _secrets(service: Service, edges: Iterable[Edge]) -> Iterator[SecretKeys]:
     for calls in _dependencies(edges).values():
         dependency = calls[0].callee
         if isinstance(dependency, Dependency) and dependency.credentials:
             yield SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
 
 
-def _connections(service: Service, edges: Iterator[Edge]) -> Iterator[Connection]:
+def _connections(service: Service, edges: Iterable[Edge]) -> Iterator[Connection]:
     for name, calls in _dependencies(edges).items():
         dependency = calls[0].callee
         if not isinstance(dependency, Dependency):
@@ -82,7 +80,7 @@ def _connections(service: Service, edges: Iterator[Edge]) -> Iterator[Connection
             protocol=dependency.protocol,
             hosts=tuple(f"{address.host}:{address.port}" for address in reached),
             via=tuple(address.via for address in reached if address.via),
-            timeout=max((edge.attempt_timeout for edge in calls), default=Duration("0s")),
+            timeout=max(edge.attempt_timeout for edge in calls),
             database=service.name if dependency.database else None,
             pool=service.connection_pool if dependency.database else None,
             credentials=secret.path if dependency.credentials else None,
