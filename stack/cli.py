@@ -110,20 +110,19 @@ def _platform(name: str) -> Platform:
 
 def _render(options: argparse.Namespace) -> int:
     from stack.audit import audit  # noqa: PLC0415
-    from stack.image_lock import images  # noqa: PLC0415
     from stack.render import render  # noqa: PLC0415
 
     started = time.perf_counter()
     platform = _platform(options.environment)
-    written = render(platform, options.out or Path("build", options.environment))
+    out = options.out or Path("build", options.environment)
+    index = render(platform, out)
     findings = [finding for verdict in audit(platform) for finding in verdict.findings]
     seconds = time.perf_counter() - started
     print(
-        f"{options.environment}: {written.components} components, {written.resources} resources, "
-        f"{written.files} files, {len(findings)} findings, {seconds:.2f} s → {written.path}"
+        f"{options.environment}: {len(platform.components)} components, {len(index.entries)} resources, "
+        f"{index.files} files, {len(findings)} findings, {seconds:.2f} s → {out}"
     )
-    run = {image for component in platform.components for image in images(component.resources())}
-    if unpinned := sorted(image for image in run if "@" not in image):
+    if unpinned := index.unpinned:
         print(f"  {len(unpinned)} images are not pinned by digest, such as {unpinned[0]}")
     for component in platform.components:
         for exemption in component.exemptions:

@@ -12,7 +12,7 @@ from voice_policies import InvalidInputError, faults_of
 from components.node import Dependency, Gateway, Node, Service
 from stack.audit import audit
 from stack.call_graph import CallGraph
-from stack.render import rendered_files
+from stack.render import Index, rendered_files
 from stack.topology import Platform
 from tests.platforms import real_environment
 
@@ -103,7 +103,7 @@ def test_any_model_is_rendered_or_refused(services: list[dict[str, Any]], route:
             values = {"name": "gateway", "namespace": "voice-gateway", "availability": "99.99%", "operations": (route,)}
             nodes.append(Gateway.model_validate(values))
         looked_at = Platform(CallGraph(nodes), real_environment("prod"))
-        files = dict(rendered_files(looked_at))
+        files = dict(rendered_files(looked_at, Index("prod")))
         verdicts = audit(looked_at)
     except ValidationError as error:
         assert faults_of(error, Service)

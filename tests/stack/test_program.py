@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pulumi.runtime import rpc
 
-from stack.render import rendered_files
+from stack.render import Index, rendered_files
 from stack.settings import ENVIRONMENTS, ROOT, SECRETS
 from tests.stack.program_run import Registration, Run, configured, offline, pin_images, run_program
 
@@ -30,7 +30,7 @@ def manifests(environment: str) -> dict[tuple[str, str], dict[str, Any]]:
     """What `voice render` writes, read back from its YAML, by type and logical name."""
     with pytest.MonkeyPatch.context() as patch:
         pin_images(patch)
-        files = list(rendered_files(offline(environment)))
+        files = list(rendered_files(offline(environment), Index(environment)))
     documents = [document for path, text in files if path.endswith(".yaml") for document in yaml.safe_load_all(text)]
     return {(_type(document), _name(document)): document for document in documents}
 

@@ -13,7 +13,7 @@ from voice_policies import InvalidInputError
 
 from components.node import Replicas
 from stack.environments import Environment, environment
-from stack.render import render, rendered_files
+from stack.render import Index, render, rendered_files
 from stack.settings import load_settings
 from stack.topology import Platform, call_graph
 from tests.platforms import ENVIRONMENTS, platform
@@ -21,6 +21,10 @@ from tests.platforms import ENVIRONMENTS, platform
 
 def tree(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def files(looked_at: Platform) -> dict[str, str]:
+    return dict(rendered_files(looked_at, Index(looked_at.environment.name)))
 
 
 def with_replicas(name: str, replicas: Replicas) -> Environment:
@@ -38,8 +42,8 @@ def test_two_processes_render_the_same_bytes(tmp_path: Path, name: str) -> None:
 
 
 def test_one_replica_count_changes_one_manifest() -> None:
-    before = dict(rendered_files(platform("prod")))
-    after = dict(rendered_files(Platform(call_graph(), with_replicas("agent-engine", Replicas(min=4, max=10)))))
+    before = files(platform("prod"))
+    after = files(Platform(call_graph(), with_replicas("agent-engine", Replicas(min=4, max=10))))
     assert [path for path in before if before[path] != after[path]] == ["manifests/50-services/agent-engine.yaml"]
 
 
@@ -60,7 +64,7 @@ print(sorted({"pulumi", "pulumi_kubernetes", "kubernetes", "jinja2"} & set(sys.m
 def test_every_resource_is_in_the_index(tmp_path: Path) -> None:
     written = render(platform("prod"), tmp_path / "out")
     index = json.loads((tmp_path / "out" / "index.json").read_text())
-    assert len(index["resources"]) == written.resources
+    assert len(index["resources"]) == len(written.entries)
     for entry in index["resources"]:
         assert f"name: {entry['name']}\n" in (tmp_path / "out" / entry["file"]).read_text()
 
@@ -70,7 +74,7 @@ def test_a_new_run_replaces_the_whole_tree(tmp_path: Path) -> None:
     render(platform("prod"), out)
     (out / "manifests" / "50-services" / "gone.yaml").write_text("left over")
     render(platform("prod"), out)
-    assert tree(out) == {path: text.encode() for path, text in rendered_files(platform("prod"))}
+    assert tree(out) == {path: text.encode() for path, text in files(platform("prod")).items()}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
