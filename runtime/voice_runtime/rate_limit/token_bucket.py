@@ -1,0 +1,62 @@
+"""Token bucket, as the generic cell rate algorithm (GCRA): one number instead of a count and a time.
+
+The number is the theoretical arrival time: when the bucket will be full again. It only grows, so a clock that runs
+backwards mints nothing.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from voice_policies import TokenBucket as Policy
+
+NEVER = float("inf")
+ROUNDING = 1e-9
+"""Waits shorter than this, in seconds, are the noise of floating-point sums."""
+
+
+class TokenBucket:
+    """Admits `rate` on average and `burst` at once."""
+
+    __slots__ = ("_lock", "_tolerance", "burst", "full_at", "interval")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._lock = Lock()
+        self.full_at = now
+        self._set(rate, burst)
+
+    @classmethod
+    def of(cls, policy: Policy, now: float) -> TokenBucket:
+        """The bucket of a policy, full."""
+        return cls(policy.rate.per_second, policy.burst, now)
+
+    def _set(self, rate: float, burst: int) -> None:
+        self.interval = 1 / rate
+        self.burst = burst
+        self._tolerance = self.interval * burst
+
+    def take(self, now: float, cost: int = 1) -> float:
+        """Take `cost` tokens: 0 if they were there, else seconds until they are; infinite if they never will be."""
+        with self._lock:
+            full_at = self.full_at
+            new = (max(now, full_at)) + cost * self.interval
+            wait = new - now - self._tolerance
+            if wait <= ROUNDING:
+                self.full_at = new
+                return 0.0
+        return wait if cost <= self.burst else NEVER
+
+    def wait(self, now: float, cost: int = 1) -> float:
+        """Seconds until `cost` tokens could be taken, more than `burst` counted as several takes in a row."""
+        return max(max(self.full_at, now) + cost * self.interval - now - self._tolerance, 0.0)
+
+    def is_full(self, now: float) -> bool:
+        """Whether forgetting the bucket would change nothing."""
+        return self.full_at <= now
+
+    def reconfigure(self, rate: float, burst: int, now: float) -> None:
+        """Go on at another rate. Tokens that were taken stay taken."""
+        with self._lock:
+            taken = max(self.full_at - now, 0.0) / self.interval
+            self._set(rate, burst)
+            self.full_at = now + taken * self.interval
