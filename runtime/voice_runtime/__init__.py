@@ -8,7 +8,7 @@ from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.caller import Caller
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import Clock
-from voice_runtime.deadline import attempt, remaining
+from voice_runtime.deadline import attempt_number, remaining
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import (
     AttemptTimeoutError,
@@ -58,7 +58,7 @@ __all__ = [
     "Timeout",
     "UnknownCallError",
     "VoiceRuntimeError",
-    "attempt",
+    "attempt_number",
     "classify",
     "remaining",
 ]

@@ -51,7 +51,7 @@ def remaining() -> float | None:
     return max(scope.expires - SYSTEM_CLOCK.monotonic(), 0.0)
 
 
-def attempt() -> int:
+def attempt_number() -> int:
     """The number of the attempt that the code belongs to, from 1; 0 outside of a call. Transports send it on."""
     scope = CURRENT.get()
     return 0 if scope is None else scope.attempt

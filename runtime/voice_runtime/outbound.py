@@ -109,7 +109,7 @@ class Outbound:
                     result: Any = fn(*args, **kwargs)
                     if type(result) is CoroutineType or isawaitable(result):
                         result = await result
-                    elif isasyncgen(result):
+                    else:
                         _refuse_async(self.name, result)
                     if self.classify_result is not None:
                         self._check(result)

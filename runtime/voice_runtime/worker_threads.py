@@ -31,7 +31,7 @@ class WorkerThreads:
     def __init__(self, limit: int = WORKER_THREADS) -> None:
         self.limit = limit
         self.threads = 0
-        self._idle = 0
+        self.idle = 0
         self._lock = Lock()
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
 
@@ -54,8 +54,8 @@ class WorkerThreads:
 
     def _reserve(self, target: str) -> None:
         with self._lock:
-            if self._idle:
-                self._idle -= 1
+            if self.idle:
+                self.idle -= 1
             elif self.threads < self.limit:
                 self.threads += 1
                 Thread(target=self._work, name=f"voice-runtime-{self.threads}", daemon=True).start()
@@ -68,7 +68,7 @@ class WorkerThreads:
             _complete(future, fn)
             del future, fn  # an idle thread keeps nothing alive
             with self._lock:
-                self._idle += 1
+                self.idle += 1
 
 
 def _complete(future: Future[Any], fn: Callable[[], Any]) -> None:

@@ -23,7 +23,7 @@ JITTER = 0.1
 class Adaptive:
     """A token bucket and the judgement of the interval."""
 
-    __slots__ = ("_ends", "_failures", "_lock", "_random", "_samples", "_slow", "bucket", "epoch", "policy", "rate")
+    __slots__ = ("_failures", "_lock", "_random", "_slow", "bucket", "ends", "epoch", "policy", "rate", "samples")
 
     def __init__(self, policy: Policy, now: float, random: Random) -> None:
         self._lock = Lock()
@@ -51,10 +51,10 @@ class Adaptive:
         with self._lock:
             if epoch != self.epoch:
                 return
-            self._samples += 1
+            self.samples += 1
             self._failures += failed
             self._slow += self.policy.latency is not None and latency > self.policy.latency.seconds
-            if now >= self._ends:
+            if now >= self.ends:
                 self._judge(now)
 
     def reconfigure(self, policy: Policy, now: float) -> None:
@@ -66,8 +66,8 @@ class Adaptive:
 
     def _judge(self, now: float) -> None:
         policy = self.policy
-        if self._samples >= policy.minimum_throughput:
-            unhealthy = self._failures > policy.error_ratio * self._samples or self._slow > SLOW_SHARE * self._samples
+        if self.samples >= policy.minimum_throughput:
+            unhealthy = self._failures > policy.error_ratio * self.samples or self._slow > SLOW_SHARE * self.samples
             if unhealthy:
                 self.epoch += 1
                 self._set_rate(self.rate * policy.decrease, now)
@@ -80,5 +80,5 @@ class Adaptive:
         self.bucket.reconfigure(self.rate, self.policy.burst, now)
 
     def _begin_interval(self, now: float) -> None:
-        self._ends = now + self.policy.interval.seconds * (1 + JITTER * self._random.random())
-        self._samples = self._failures = self._slow = 0
+        self.ends = now + self.policy.interval.seconds * (1 + JITTER * self._random.random())
+        self.samples = self._failures = self._slow = 0

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from voice_policies import TokenBucket as Policy
 
-from voice_runtime.rate_limit.token_bucket import NEVER, ROUNDING
+from voice_runtime.rate_limit.token_bucket import NEVER, SLACK
 
 EXAMINED = 2
 """Keys that each new key looks at; above 1, so that the dead go faster than the new come."""
@@ -72,7 +72,7 @@ class KeyedTokenBucket:
     def _set(self, rate: float, burst: int, max_keys: int) -> None:
         self._interval = 1 / rate
         self._burst = burst
-        self._tolerance = self._interval * burst
+        self._tolerance = self._interval * (burst + SLACK)
         self._max_keys = max_keys
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class KeyedTokenBucket:
                 return self._take_new(key, now, cost)
             new = (max(now, full_at)) + cost * self._interval
             wait = new - now - self._tolerance
-            if wait <= ROUNDING:
+            if wait <= 0:
                 self._full_at[key] = new
                 return 0.0
         return wait if cost <= self._burst else NEVER
@@ -117,7 +117,7 @@ class KeyedTokenBucket:
         self.overflowed += 1
         new = max(self._overflow, now) + cost * self._interval
         wait = new - now - self._tolerance
-        if wait > ROUNDING:
+        if wait > 0:
             return wait
         self._overflow = new
         return 0.0

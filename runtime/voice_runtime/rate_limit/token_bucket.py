@@ -11,8 +11,8 @@ from threading import Lock
 from voice_policies import TokenBucket as Policy
 
 NEVER = float("inf")
-ROUNDING = 1e-9
-"""Waits shorter than this, in seconds, are the noise of floating-point sums."""
+SLACK = 1e-4
+"""Part of a token that may be missing: sums of floating-point times are not exact. The average rate stays exact."""
 
 
 class TokenBucket:
@@ -33,7 +33,7 @@ class TokenBucket:
     def _set(self, rate: float, burst: int) -> None:
         self.interval = 1 / rate
         self.burst = burst
-        self._tolerance = self.interval * burst
+        self._tolerance = self.interval * (burst + SLACK)
 
     def take(self, now: float, cost: int = 1) -> float:
         """Take `cost` tokens: 0 if they were there, else seconds until they are; infinite if they never will be."""
@@ -41,7 +41,7 @@ class TokenBucket:
             full_at = self.full_at
             new = (max(now, full_at)) + cost * self.interval
             wait = new - now - self._tolerance
-            if wait <= ROUNDING:
+            if wait <= 0:
                 self.full_at = new
                 return 0.0
         return wait if cost <= self.burst else NEVER
