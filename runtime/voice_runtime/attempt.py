@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from voice_runtime.circuit_breaker import Closed, State
-from voice_runtime.deadline import Scope
 from voice_runtime.errors import (
     AttemptTimeoutError,
     CallRejectedError,
@@ -28,7 +27,7 @@ class Attempt(TimedScope):
 
     __slots__ = ("answered", "call", "state")
 
-    def __init__(self, call: Outbound, parent: Scope | None, limit: float, started: float, number: int) -> None:
+    def __init__(self, call: Outbound, parent: TimedScope | None, limit: float, started: float, number: int) -> None:
         # The base's attributes are set here as well: a call of its constructor would cost as much as all of them.
         self.owner = self.call = call
         self.parent = parent

@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-from voice_runtime.clock import SYSTEM_CLOCK
+if TYPE_CHECKING:
+    from voice_runtime.timeout import TimedScope
 
 NEVER = float("inf")
-
-
-class Scope:
-    """A stretch of work with an end: an inbound operation, or one attempt of an outbound call.
-
-    Scopes nest by the context variable, also into child tasks, which copy their parent's context.
-    """
-
-    __slots__ = ("attempt", "expired", "expires", "parent", "retries_spent")
-
-    parent: Scope | None
-    expires: float
-    """When it must end, by the monotonic clock."""
-    attempt: int
-    """The number of the attempt, from 1; 0 where nothing is attempted."""
-    expired: bool
-    """Whether its timer fired: what is cancelled inside is cancelled by the deadline, not by the caller."""
-    retries_spent: bool
-    """Whether a call inside has spent its retries, so that another attempt out here would multiply them."""
-
-    def ended_by_deadline(self) -> bool:
-        """Whether the timer of this scope, or of one around it, fired."""
-        scope: Scope | None = self
-        while scope is not None:
-            if scope.expired:
-                return True
-            scope = scope.parent
-        return False
-
-
-CURRENT: ContextVar[Scope | None] = ContextVar("voice_runtime_scope", default=None)
+CURRENT: ContextVar[TimedScope | None] = ContextVar("voice_runtime_scope", default=None)
+"""The innermost scope. Child tasks copy it with the rest of their parent's context."""
 
 
 def remaining() -> float | None:
@@ -48,7 +21,7 @@ def remaining() -> float | None:
     scope = CURRENT.get()
     if scope is None or scope.expires == NEVER:
         return None
-    return max(scope.expires - SYSTEM_CLOCK.monotonic(), 0.0)
+    return max(scope.expires - scope.owner.timer.now(), 0.0)
 
 
 def attempt_number() -> int:

@@ -19,7 +19,7 @@ from voice_runtime.attempt import Attempt
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT, NEVER, Scope
+from voice_runtime.deadline import CURRENT, NEVER
 from voice_runtime.errors import BulkheadFullError, VoiceRuntimeError
 from voice_runtime.events import Event, Events
 from voice_runtime.fault_injection import FaultInjection
@@ -236,7 +236,7 @@ class Outbound:
             result = self._fall_back(error)
             return await result if isawaitable(result) else result  # type: ignore[no-any-return]  # likewise
 
-    def _begin(self, parent: Scope | None, now: float) -> float:
+    def _begin(self, parent: TimedScope | None, now: float) -> float:
         """Count the call; the moment at which it must have ended."""
         if self.retry is not None:
             calls = self.retry.budget.calls

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from voice_runtime.clock import SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT, NEVER, Scope
+from voice_runtime.deadline import CURRENT, NEVER
 from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError
 
 P = ParamSpec("P")
@@ -92,21 +92,46 @@ class Timed(Protocol):
     timer: Timer
 
 
-class TimedScope(Scope):
+class TimedScope:
     """A scope whose end cancels the task inside: after its owner's timer, or at `limit` if that is earlier.
 
     One task at a time may be inside; it may be entered again.
     """
 
-    __slots__ = ("_cancelling", "_task", "_token", "_waits_in", "limit", "owner", "started")
+    __slots__ = (
+        "_cancelling",
+        "_task",
+        "_token",
+        "_waits_in",
+        "attempt",
+        "expired",
+        "expires",
+        "limit",
+        "owner",
+        "parent",
+        "retries_spent",
+        "started",
+    )
 
+    owner: Timed
+    parent: TimedScope | None
+    limit: float
+    """The end of what it is part of, by the monotonic clock."""
     started: float
+    expires: float
+    """When it ends, known once it was entered."""
+    attempt: int
+    """The number of the attempt, from 1; 0 where nothing is attempted."""
+    expired: bool
+    """Whether its timer fired: what is cancelled inside is cancelled by the deadline, not by the caller."""
+    retries_spent: bool
+    """Whether a call inside has spent its retries, so that another attempt out here would multiply them."""
     _task: Task[Any]
     _cancelling: int
-    _token: Token[Scope | None]
+    _token: Token[TimedScope | None]
     _waits_in: Sweep | TimerHandle | None
 
-    def __init__(self, owner: Timed, parent: Scope | None, limit: float, started: float, attempt: int = 0) -> None:
+    def __init__(self, owner: Timed, parent: TimedScope | None, limit: float, started: float, attempt: int = 0) -> None:
         self.owner = owner
         self.parent = parent
         self.limit = limit
@@ -176,6 +201,15 @@ class TimedScope(Scope):
         if self.attempt and self.expires != self.limit:
             return AttemptTimeoutError(self.owner.name, None, self.attempt)
         return DeadlineExceededError(self.owner.name, None, self.attempt)
+
+    def ended_by_deadline(self) -> bool:
+        """Whether the timer of this scope, or of one around it, fired."""
+        scope: TimedScope | None = self
+        while scope is not None:
+            if scope.expired:
+                return True
+            scope = scope.parent
+        return False
 
     def _owns(self, error: BaseException | None) -> bool:
         """Whether the timer is what ended the work: a cancellation that somebody else asked for too stays one."""
