@@ -21,7 +21,16 @@ def main() -> int:
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if not installed.exists() or installed.read_text() != wanted:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(LOCK)]
+        install = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            str(LOCK),
+        ]
         subprocess.run([python, *install], check=True)  # noqa: S603  # our own lock
         installed.write_text(wanted)
     ours = os.pathsep.join(str(ROOT / part) for part in ("", "policies", "runtime"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,6 @@ from voice_policies import (
     Timeout,
     Tracing,
 )
-
-from bench.runtime.measure import Case
 from voice_runtime import CircuitBreaker as Breaker
 from voice_runtime import Outbound, Runtime
 from voice_runtime import Retry as Retrying
@@ -33,6 +32,8 @@ from voice_runtime import Timeout as Timed
 from voice_runtime.rate_limit.keyed import KeyedTokenBucket
 from voice_runtime.rate_limit.sliding_window import SlidingWindow
 from voice_runtime.rate_limit.token_bucket import TokenBucket
+
+from bench.runtime.measure import Case
 
 FULL_BREAKER = CircuitBreaker(
     failure_ratio=Ratio("50%"), slow_call_ratio=Ratio("50%"), slow_call_duration=Duration("1s")
@@ -92,7 +93,8 @@ def loaded() -> tuple[Runtime, float]:
 def opened() -> Breaker:
     """A breaker that refuses."""
     breaker = Breaker("callee", FULL_BREAKER)
-    breaker.open()
+    for _ in range(5):
+        breaker.report(breaker.state, OSError())
     return breaker
 
 
@@ -101,9 +103,17 @@ def cases(runtime: Runtime) -> list[Case]:
     full, plain, refusing = Breaker("callee", FULL_BREAKER), Breaker("callee", CircuitBreaker()), opened()
     retry, timed = Retrying("callee", Retry()), Timed("callee", 1.0)
     three = Outbound(
-        "callee", attempt_timeout=1.0, overall_timeout=60.0, retry=retry, circuit_breaker=Breaker("callee", FULL_BREAKER)
+        "callee",
+        attempt_timeout=1.0,
+        overall_timeout=60.0,
+        retry=retry,
+        circuit_breaker=Breaker("callee", FULL_BREAKER),
     )
-    bucket, keyed, window = TokenBucket(1e9, LIMIT, 0.0), KeyedTokenBucket(1e9, LIMIT, 100_000), SlidingWindow(LIMIT, 1.0)
+    bucket, keyed, window = (
+        TokenBucket(1e9, LIMIT, 0.0),
+        KeyedTokenBucket(1e9, LIMIT, 100_000),
+        SlidingWindow(LIMIT, 1.0),
+    )
     now = time.monotonic
 
     async def refused() -> Any:
@@ -113,29 +123,40 @@ def cases(runtime: Runtime) -> list[Case]:
             return error
 
     return [
-        Case("breaker closed, async", "voice_runtime (window, slow calls)", lambda: full.call(callee), goal=0.55),
-        Case("breaker closed, async", "voice_runtime (consecutive)", lambda: plain.call(callee)),
-        Case("breaker closed, sync", "voice_runtime (consecutive)", lambda: plain.call_sync(callee_sync), False, 0.25),
-        Case("breaker closed, sync", "voice_runtime (window, slow calls)", lambda: full.call_sync(callee_sync), False),
+        Case("breaker closed, async", "voice_runtime (window, slow calls)", partial(full.call, callee), goal=0.55),
+        Case("breaker closed, async", "voice_runtime (consecutive)", partial(plain.call, callee)),
+        Case(
+            "breaker closed, sync",
+            "voice_runtime (consecutive)",
+            partial(plain.call_sync, callee_sync),
+            asynchronous=False,
+            goal=0.25,
+        ),
+        Case(
+            "breaker closed, sync",
+            "voice_runtime (window, slow calls)",
+            partial(full.call_sync, callee_sync),
+            asynchronous=False,
+        ),
         Case("open rejection, async", "voice_runtime", refused, goal=0.9),
-        Case("retry, success path, async", "voice_runtime", lambda: retry.call(callee), goal=0.25),
-        Case("timeout, async", "voice_runtime", lambda: timed.call(callee), goal=1.0),
-        Case("token bucket", "voice_runtime", lambda: bucket.take(now()), False, 0.2),
-        Case("token bucket, keyed", "voice_runtime", lambda: keyed.take("tenant", now()), False, 0.3),
-        Case("sliding window", "voice_runtime", lambda: window.take(now()), False, 0.3),
-        Case("retry + breaker + timeout, async", "voice_runtime", lambda: three.call(callee)),
+        Case("retry, success path, async", "voice_runtime", partial(retry.call, callee), goal=0.25),
+        Case("timeout, async", "voice_runtime", partial(timed.call, callee), goal=1.0),
+        Case("token bucket", "voice_runtime", lambda: bucket.take(now()), asynchronous=False, goal=0.2),
+        Case("token bucket, keyed", "voice_runtime", lambda: keyed.take("tenant", now()), asynchronous=False, goal=0.3),
+        Case("sliding window", "voice_runtime", lambda: window.take(now()), asynchronous=False, goal=0.3),
+        Case("retry + breaker + timeout, async", "voice_runtime", partial(three.call, callee)),
         Case(
             "retry + breaker + timeout, async",
             "voice_runtime, + bulkhead, budget, deadline, metrics",
-            lambda: runtime.call("callee-3.call", callee),
+            partial(runtime.call, "callee-3.call", callee),
             goal=2.0,
         ),
     ]
 
 
-KEYED = {"voice_runtime": lambda: _keyed()}
-
-
 def _keyed() -> Any:
     keyed, now = KeyedTokenBucket(1, 100, 100_000), time.monotonic()
     return lambda key: keyed.take(key, now)
+
+
+KEYED = {"voice_runtime": _keyed}

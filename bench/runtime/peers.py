@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import aiobreaker
@@ -47,15 +48,15 @@ async def breakers() -> list[Case]:
     return [
         Case(group, "circuitbreaker", circuitbreaker.circuit(callee)),
         Case(group, "hyx", hyx.circuitbreaker.consecutive_breaker()(callee)),
-        Case(group, "aiobreaker", lambda: aio.call_async(callee)),
+        Case(group, "aiobreaker", partial(aio.call_async, callee)),
         Case(group, "purgatory", with_purgatory),
         Case(group, "pyresilience", resilient(callee)),
-        Case(group, "interlock-cb", lambda: inter.call_async(callee)),
-        Case(sync_group, "circuitbreaker", circuitbreaker.circuit(callee_sync), False),
-        Case(sync_group, "purgatory", with_purgatory_sync, False),
-        Case(sync_group, "pybreaker", lambda: py.call(callee_sync), False),
-        Case(sync_group, "pyresilience", resilient(callee_sync), False),
-        Case(sync_group, "interlock-cb", lambda: inter.call_sync(callee_sync), False),
+        Case(group, "interlock-cb", partial(inter.call_async, callee)),
+        Case(sync_group, "circuitbreaker", circuitbreaker.circuit(callee_sync), asynchronous=False),
+        Case(sync_group, "purgatory", with_purgatory_sync, asynchronous=False),
+        Case(sync_group, "pybreaker", partial(py.call, callee_sync), asynchronous=False),
+        Case(sync_group, "pyresilience", resilient(callee_sync), asynchronous=False),
+        Case(sync_group, "interlock-cb", partial(inter.call_sync, callee_sync), asynchronous=False),
     ]
 
 
@@ -84,11 +85,11 @@ async def open_breakers() -> list[Case]:
     opened = {
         "circuitbreaker": circuitbreaker.circuit(recovery_timeout=3600)(failing),
         "hyx": hyx.circuitbreaker.consecutive_breaker(recovery_time_secs=3600)(failing),
-        "aiobreaker": lambda: aio.call_async(failing),
+        "aiobreaker": partial(aio.call_async, failing),
         "pyresilience": pyresilience.resilient(
             circuit_breaker=pyresilience.CircuitBreakerConfig(recovery_timeout=3600)
         )(failing),
-        "interlock-cb": lambda: inter.call_async(callee),
+        "interlock-cb": partial(inter.call_async, callee),
     }
 
     for call in opened.values():
@@ -142,15 +143,17 @@ def limiters() -> list[Case]:
             pass
 
     return [
-        Case("token bucket", "pyresilience", resilient.acquire, False),
+        Case("token bucket", "pyresilience", resilient.acquire, asynchronous=False),
         Case("token bucket", "aiolimiter (async)", aio.acquire),
         Case("token bucket", "hyx (async)", with_hyx),
-        Case("token bucket", "pyrate-limiter", lambda: bucket.try_acquire("a", blocking=False), False),
-        Case("token bucket, keyed", "throttled-py", lambda: throttle["token_bucket"].limit("tenant"), False),
-        Case("sliding window", "limits (exact)", lambda: moving.hit(item, "tenant"), False),
-        Case("sliding window", "limits (approximate)", lambda: counter.hit(item, "tenant"), False),
-        Case("sliding window", "throttled-py", lambda: throttle["sliding_window"].limit("tenant"), False),
-        Case("sliding window", "pyrate-limiter", lambda: log.try_acquire("a", blocking=False), False),
+        Case("token bucket", "pyrate-limiter", lambda: bucket.try_acquire("a", blocking=False), asynchronous=False),
+        Case(
+            "token bucket, keyed", "throttled-py", lambda: throttle["token_bucket"].limit("tenant"), asynchronous=False
+        ),
+        Case("sliding window", "limits (exact)", lambda: moving.hit(item, "tenant"), asynchronous=False),
+        Case("sliding window", "limits (approximate)", lambda: counter.hit(item, "tenant"), asynchronous=False),
+        Case("sliding window", "throttled-py", lambda: throttle["sliding_window"].limit("tenant"), asynchronous=False),
+        Case("sliding window", "pyrate-limiter", lambda: log.try_acquire("a", blocking=False), asynchronous=False),
     ]
 
 
@@ -162,9 +165,7 @@ def composed() -> list[Case]:
         async with asyncio.timeout(1):
             await callee()
 
-    with_hyx = hyx.retry.retry(attempts=4)(
-        hyx.circuitbreaker.consecutive_breaker()(hyx.timeout.timeout(1)(callee))
-    )
+    with_hyx = hyx.retry.retry(attempts=4)(hyx.circuitbreaker.consecutive_breaker()(hyx.timeout.timeout(1)(callee)))
     resilient = pyresilience.resilient(
         retry=pyresilience.RetryConfig(),
         circuit_breaker=pyresilience.CircuitBreakerConfig(),

@@ -6,7 +6,6 @@ file is polled, and looked at sooner where the kernel reports a change in the di
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import select
@@ -80,6 +79,8 @@ class Watcher:
 
 def _changes_in(directory: Path) -> int | None:
     """A descriptor that becomes readable when the directory changes; `None` where the kernel has no inotify."""
+    import ctypes  # noqa: PLC0415  # few processes watch: the others do not pay for it
+
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor: int = libc.inotify_init1(NONBLOCK)

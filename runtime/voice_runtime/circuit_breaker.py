@@ -163,6 +163,10 @@ class CircuitBreaker:
 
         Callers look first: `state = breaker.state`, and only where that is not `Closed`, `state = breaker.acquire()`.
         """
+        open_state = self.state
+        if type(open_state) is Open and (wait := open_state.until - self.now()) > 0:
+            self.not_permitted += 1  # the common refusal needs no lock
+            raise CircuitOpenError(self.target, wait)
         with self._lock:
             now = self.now()
             event = self._move_on(now)

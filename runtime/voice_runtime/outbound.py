@@ -214,6 +214,10 @@ class Outbound:
             if self.bulkhead is not None:
                 self.bulkhead.leave()
 
+    def entry(self) -> Callable[..., Awaitable[Any]]:
+        """`enter`, or `call` itself where nothing stands around it."""
+        return self.call if self.fault_injection is None and self.fallback is None else self.enter
+
     def enter(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Await `fn(...)` under every policy: `call`, with injected faults inside and the fallback outside."""
         if self.fault_injection is not None:

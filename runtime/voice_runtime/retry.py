@@ -126,7 +126,10 @@ class Retry:
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(...)` with this retry alone. Raises `RetriesExhaustedError`."""
         attempt = 1
-        self.budget.calls.add(self.now())
+        calls = self.budget.calls
+        if (now := self.now()) >= calls.end:
+            calls.rotate(now)
+        calls.count += 1
         while True:
             try:
                 return await fn(*args, **kwargs)

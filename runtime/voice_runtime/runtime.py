@@ -156,6 +156,7 @@ class Runtime:
     def _enforce(self, bundle: PolicyBundle) -> None:
         self._assembled = assembled = self._assembly.assemble(bundle, self._fallbacks)
         self._calls = _by_name_and_callee(assembled)
+        self._entries = {name: outbound.entry() for name, outbound in self._calls.items()}
 
     # --- outbound
 
@@ -164,8 +165,8 @@ class Runtime:
 
         Raises what `fn` raises, the tree in `voice_runtime.errors`, and `UnknownCallError`.
         """
-        outbound = self._calls.get(name) or self.outbound(name)
-        return outbound.enter(fn, *args, **kwargs)
+        enter = self._entries.get(name)
+        return enter(fn, *args, **kwargs) if enter is not None else self.outbound(name).enter(fn, *args, **kwargs)
 
     def call_sync(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """As `call`, for code without an event loop: `fn` runs on a worker thread, which a timeout cannot stop."""

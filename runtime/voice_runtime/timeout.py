@@ -217,7 +217,7 @@ class TimedScope:
 
 
 class Timeout:
-    """One limit alone: `await Timeout("rag-engine", 0.5).call(fn)`, or a scope of your own around a block."""
+    """One limit alone: `await Timeout("rag-engine", 0.5).call(fn)`. The scope around it, if it ends earlier, wins."""
 
     __slots__ = ("name", "timer")
 
@@ -225,12 +225,9 @@ class Timeout:
         self.name = name
         self.timer = Timer(seconds, clock)
 
-    def scope(self) -> TimedScope:
-        """A block that is cancelled when time is up, or when the scope around it ends."""
-        parent = CURRENT.get()
-        return TimedScope(self, parent, NEVER if parent is None else parent.expires, self.timer.now(), 1)
-
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(...)`. Raises `AttemptTimeoutError`."""
-        with self.scope():
+        parent = CURRENT.get()
+        limit = NEVER if parent is None else parent.expires
+        with TimedScope(self, parent, limit, self.timer.now(), 1):
             return await fn(*args, **kwargs)

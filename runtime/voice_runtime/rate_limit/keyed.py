@@ -80,16 +80,19 @@ class KeyedTokenBucket:
 
     def take(self, key: str, now: float, cost: int = 1) -> float:
         """As `TokenBucket.take`, for `key`."""
-        with self._lock:
+        self._lock.acquire()  # as in `TokenBucket.take`
+        try:
             full_at = self._full_at.get(key)
             if full_at is None:
                 return self._take_new(key, now, cost)
-            new = (max(now, full_at)) + cost * self._interval
-            wait = new - now - self._tolerance
-            if wait <= 0:
+            start = full_at if full_at > now else now  # noqa: FURB136  # likewise
+            new = start + cost * self._interval
+            if new <= now + self._tolerance:
                 self._full_at[key] = new
                 return 0.0
-        return wait if cost <= self._burst else NEVER
+        finally:
+            self._lock.release()
+        return new - now - self._tolerance if cost <= self._burst else NEVER
 
     def wait(self, key: str, now: float, cost: int = 1) -> float:
         """As `TokenBucket.wait`, for `key`."""

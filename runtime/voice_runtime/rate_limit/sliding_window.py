@@ -34,8 +34,10 @@ class SlidingWindow:
 
     def take(self, now: float, cost: int = 1) -> float:
         """Admit `cost`: 0 if that many fit, else seconds until they do; infinite if they never will."""
-        with self._lock:
-            now = max(now, self._latest)  # a clock that ran backwards frees nothing
+        self._lock.acquire()  # as in `TokenBucket.take`
+        try:
+            if now < self._latest:  # a clock that ran backwards frees nothing
+                now = self._latest  # likewise
             if now - self._opened > self._grain:
                 self._close(now)
             if self.admitted + cost > self.limit and not self._fits(now, cost):
@@ -44,6 +46,8 @@ class SlidingWindow:
             self._count += cost
             self._latest = now
             return 0.0
+        finally:
+            self._lock.release()
 
     def wait(self, now: float, cost: int = 1) -> float:
         """Seconds until `cost` would fit; more than `limit` counts as several windows in a row."""

@@ -37,14 +37,17 @@ class TokenBucket:
 
     def take(self, now: float, cost: int = 1) -> float:
         """Take `cost` tokens: 0 if they were there, else seconds until they are; infinite if they never will be."""
-        with self._lock:
+        self._lock.acquire()  # with try and finally it takes half the time that `with` takes
+        try:
             full_at = self.full_at
-            new = (max(now, full_at)) + cost * self.interval
-            wait = new - now - self._tolerance
-            if wait <= 0:
+            start = full_at if full_at > now else now  # noqa: FURB136  # `max` would take as long as all of this
+            new = start + cost * self.interval
+            if new <= now + self._tolerance:
                 self.full_at = new
                 return 0.0
-        return wait if cost <= self.burst else NEVER
+        finally:
+            self._lock.release()
+        return new - now - self._tolerance if cost <= self.burst else NEVER
 
     def wait(self, now: float, cost: int = 1) -> float:
         """Seconds until `cost` tokens could be taken, more than `burst` counted as several takes in a row."""
