@@ -57,7 +57,7 @@ class Attempt(TimedScope):
         if self.state is not None:
             call.breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)  # type: ignore[union-attr]  # the breaker that gave the state
 
-    def failed(self, error: BaseException, arguments: tuple[Any, ...] = ()) -> float | None:
+    def failed(self, error: BaseException, arguments: tuple[Any, ...] = (), *, repeatable: bool = True) -> float | None:
         """The call raised: seconds until the next attempt, or `None` for `error` to be raised as it is.
 
         Raises `RetriesExhaustedError` for a transient failure that no further attempt is allowed for.
@@ -68,7 +68,11 @@ class Attempt(TimedScope):
         retry = self.call.retry
         if failure is None or retry is None or not isinstance(error, Exception) or not retry.is_transient(failure):
             return None
-        if self.answered is not None or any(isinstance(argument, Iterator | AsyncIterator) for argument in arguments):
+        if (
+            not repeatable
+            or self.answered is not None
+            or any(isinstance(argument, Iterator | AsyncIterator) for argument in arguments)
+        ):
             return None  # what was consumed cannot be sent again
         remaining = self.limit - self.call.now()
         delay = "nested" if self.retries_spent else retry.next_delay(failure, self.attempt, remaining)

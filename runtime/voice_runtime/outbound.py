@@ -208,7 +208,7 @@ class Outbound:
                 yield attempt
             attempt.succeeded()
         except BaseException as error:
-            attempt.failed(error)
+            attempt.failed(error, repeatable=False)
             raise
         finally:
             if self.bulkhead is not None:

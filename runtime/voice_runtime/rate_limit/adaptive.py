@@ -46,6 +46,12 @@ class Adaptive:
         """Whether forgetting this limit would change nothing: the bucket is full, and the rate at its start."""
         return self.bucket.is_full(now) and self.rate >= self.policy.max_rate.per_second
 
+    def inherit(self, other: Adaptive) -> None:
+        """Begin at the rate of `other`, with what it has given out."""
+        self.rate = other.rate
+        self.bucket.reconfigure(self.rate, self.policy.burst, self.bucket.full_at)
+        self.bucket.full_at = other.bucket.full_at
+
     def record(self, epoch: int, now: float, latency: float, *, failed: bool) -> None:
         """A request that was admitted in `epoch` was served. Rejections and cancellations are no samples."""
         with self._lock:

@@ -2,8 +2,8 @@
 
 A key whose limit is full again can be forgotten without anybody noticing, so only such keys are. Each new key looks at
 the few that were looked at longest ago and forgets those that are full: no scan, no timer, and dead keys go as fast as
-new ones come. While every kept key still counts for something, further keys share one count among them: a caller who
-sends many keys gains nothing by it, and a limited key never gets a fresh burst.
+new ones come. While every kept key still counts for something, further keys share one count among them, and begin with
+it once there is room: a caller who sends many keys gains nothing by it, and a limited key never gets a fresh burst.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from voice_policies import TokenBucket as Policy
 
@@ -36,6 +36,10 @@ class Limit(Protocol):
         """Whether forgetting it would change nothing."""
         ...
 
+    def inherit(self, other: Self) -> None:
+        """Begin with what `other` has counted."""
+        ...
+
 
 L = TypeVar("L", bound=Limit)
 
@@ -47,6 +51,7 @@ class KeyedTokenBucket:
         "_burst",
         "_full_at",
         "_interval",
+        "_latest",
         "_lock",
         "_max_keys",
         "_overflow",
@@ -60,7 +65,7 @@ class KeyedTokenBucket:
         self._full_at: dict[str, float] = {}
         self._queue: deque[str] = deque()
         """The keys, those looked at longest ago first."""
-        self._overflow = 0.0
+        self._overflow = self._latest = 0.0
         self.overflowed = 0
         self._set(rate, burst, max_keys)
 
@@ -82,6 +87,10 @@ class KeyedTokenBucket:
         """As `TokenBucket.take`, for `key`."""
         self._lock.acquire()  # as in `TokenBucket.take`
         try:
+            if now < self._latest:
+                now = self._latest
+            else:
+                self._latest = now
             full_at = self._full_at.get(key)
             if full_at is None:
                 return self._take_new(key, now, cost)
@@ -113,16 +122,16 @@ class KeyedTokenBucket:
         if cost > self._burst:
             return NEVER
         self._forget_full(now)
-        if len(self._full_at) < self._max_keys:
-            self._full_at[key] = now + cost * self._interval
-            self._queue.append(key)
-            return 0.0
-        self.overflowed += 1
-        new = max(self._overflow, now) + cost * self._interval
+        new = max(self._overflow, now) + cost * self._interval  # it may have taken from the shared count before
         wait = new - now - self._tolerance
         if wait > 0:
             return wait
-        self._overflow = new
+        if len(self._full_at) < self._max_keys:
+            self._full_at[key] = new
+            self._queue.append(key)
+        else:
+            self._overflow = new
+            self.overflowed += 1
         return 0.0
 
     def _forget_full(self, now: float) -> None:
@@ -184,6 +193,7 @@ class Keyed(Generic[L]):
                 return self._overflow
             self._queue.append(key)
             self._limits[key] = limit = self._make()
+            limit.inherit(self._overflow)  # it may have taken from the shared count before
             return limit
 
     def _forget_full(self, now: float) -> None:

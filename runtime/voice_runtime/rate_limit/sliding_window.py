@@ -18,13 +18,13 @@ NEVER = float("inf")
 class SlidingWindow:
     """The admissions of the last `window` seconds."""
 
-    __slots__ = ("_count", "_entries", "_grain", "_latest", "_lock", "_opened", "admitted", "limit", "window")
+    __slots__ = ("_count", "_entries", "_grain", "_last", "_latest", "_lock", "_opened", "admitted", "limit", "window")
 
     def __init__(self, limit: int, window: float) -> None:
         self._lock = Lock()
         self._entries: deque[tuple[float, int]] = deque()
         """Closed entries: time of the last admission, and how many."""
-        self._opened = self._latest = -NEVER
+        self._opened = self._latest = self._last = -NEVER
         self._count = 0
         self.admitted = 0
         """Admissions within the window, as far as the log was read."""
@@ -36,15 +36,17 @@ class SlidingWindow:
         """Admit `cost`: 0 if that many fit, else seconds until they do; infinite if they never will."""
         self._lock.acquire()  # as in `TokenBucket.take`
         try:
-            if now < self._latest:  # a clock that ran backwards frees nothing
-                now = self._latest  # likewise
+            if now < self._latest:
+                now = self._latest  # a clock that ran backwards frees nothing
+            else:
+                self._latest = now
             if now - self._opened > self._grain:
                 self._close(now)
             if self.admitted + cost > self.limit and not self._fits(now, cost):
                 return self._wait(now, cost) if cost <= self.limit else NEVER
             self.admitted += cost
             self._count += cost
-            self._latest = now
+            self._last = now
             return 0.0
         finally:
             self._lock.release()
@@ -58,7 +60,14 @@ class SlidingWindow:
 
     def is_full(self, now: float) -> bool:
         """Whether forgetting the log would change nothing: it holds no admission of the window."""
-        return self._latest <= now - self.window
+        return self._last <= now - self.window
+
+    def inherit(self, other: SlidingWindow) -> None:
+        """Begin with the admissions of `other`."""
+        with other._lock:
+            self._entries = other._entries.copy()
+            self._opened, self._latest, self._last = other._opened, other._latest, other._last
+            self._count, self.admitted = other._count, other.admitted
 
     def reconfigure(self, limit: int, window: float) -> None:
         """Go on under another limit. Admissions stay; a longer window sees only those still in the log."""
@@ -70,7 +79,7 @@ class SlidingWindow:
     def _close(self, now: float) -> None:
         """Close the open entry and open one at `now`; drop what has left the window."""
         if self._count:
-            self._entries.append((self._latest, self._count))
+            self._entries.append((self._last, self._count))
         self._opened, self._count = now, 0
         self._expire(now)
 
@@ -89,4 +98,4 @@ class SlidingWindow:
             excess -= count
             if excess <= 0:
                 return last + self.window - now
-        return self._latest + self.window - now
+        return self._last + self.window - now

@@ -1,7 +1,6 @@
 """Token bucket, as the generic cell rate algorithm (GCRA): one number instead of a count and a time.
 
-The number is the theoretical arrival time: when the bucket will be full again. It only grows, so a clock that runs
-backwards mints nothing.
+The number is the theoretical arrival time: when the bucket will be full again.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ SLACK = 1e-4
 class TokenBucket:
     """Admits `rate` on average and `burst` at once."""
 
-    __slots__ = ("_lock", "_tolerance", "burst", "full_at", "interval")
+    __slots__ = ("_latest", "_lock", "_tolerance", "burst", "full_at", "interval")
 
     def __init__(self, rate: float, burst: int, now: float) -> None:
         self._lock = Lock()
-        self.full_at = now
+        self.full_at = self._latest = now
         self._set(rate, burst)
 
     @classmethod
@@ -39,6 +38,10 @@ class TokenBucket:
         """Take `cost` tokens: 0 if they were there, else seconds until they are; infinite if they never will be."""
         self._lock.acquire()  # with try and finally it takes half the time that `with` takes
         try:
+            if now < self._latest:
+                now = self._latest  # a clock that ran backwards refills nothing
+            else:
+                self._latest = now
             full_at = self.full_at
             start = full_at if full_at > now else now  # noqa: FURB136  # `max` would take as long as all of this
             new = start + cost * self.interval
