@@ -101,6 +101,25 @@ async def test_b1_half_open_admits_only_its_permits_of_a_thousand_released_at_on
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def test_b1_threads_get_no_more_permits_than_tasks() -> None:
+    clock = FakeClock()
+    for _ in range(50):
+        tripped, start = half_opened(clock), threading.Barrier(16)
+        admitted: list[Any] = []
+
+        def probe(tripped: CircuitBreaker, start: threading.Barrier, admitted: list[Any]) -> None:
+            start.wait(5)
+            with contextlib.suppress(CircuitOpenError):
+                admitted.append(tripped.acquire())
+
+        threads = [threading.Thread(target=probe, args=(tripped, start, admitted)) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert len(admitted) == 3
+
+
 async def test_b2_half_open_is_entered_once_for_simultaneous_arrivals(clock: FakeClock) -> None:
     recorder = Recorder()
     tripped = opened(clock, recorder=recorder)
