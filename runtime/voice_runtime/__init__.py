@@ -1,1 +1,64 @@
-"""Enforces a service's policy bundle inside its process."""
+"""Enforces a service's policy bundle inside its process.
+
+runtime = Runtime.load("/etc/voice/policy")
+answer = await runtime.call("rag-engine.context", fetch_context, question)
+"""
+
+from voice_runtime.bulkhead import Bulkhead
+from voice_runtime.caller import Caller
+from voice_runtime.circuit_breaker import CircuitBreaker
+from voice_runtime.clock import Clock
+from voice_runtime.deadline import attempt_number, remaining
+from voice_runtime.degradation import Degradation
+from voice_runtime.errors import (
+    AttemptTimeoutError,
+    BulkheadFullError,
+    CalleeError,
+    CallRejectedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    RateLimitedError,
+    RetriesExhaustedError,
+    UnknownCallError,
+    VoiceRuntimeError,
+)
+from voice_runtime.events import Event, Listener
+from voice_runtime.inbound import Request
+from voice_runtime.outbound import Outbound
+from voice_runtime.outcome import Classify, ClassifyResult, Failure, classify
+from voice_runtime.retry import Retry
+from voice_runtime.runtime import Runtime
+from voice_runtime.timeout import Timeout
+
+__all__ = [
+    "AttemptTimeoutError",
+    "Bulkhead",
+    "BulkheadFullError",
+    "CallRejectedError",
+    "CallTimeoutError",
+    "CalleeError",
+    "Caller",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "Classify",
+    "ClassifyResult",
+    "Clock",
+    "DeadlineExceededError",
+    "Degradation",
+    "Event",
+    "Failure",
+    "Listener",
+    "Outbound",
+    "RateLimitedError",
+    "Request",
+    "RetriesExhaustedError",
+    "Retry",
+    "Runtime",
+    "Timeout",
+    "UnknownCallError",
+    "VoiceRuntimeError",
+    "attempt_number",
+    "classify",
+    "remaining",
+]

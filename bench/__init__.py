@@ -1,0 +1,1 @@
+"""Measurements: never a test, always side by side."""

@@ -1,0 +1,1 @@
+"""The runtime beside published libraries: `python -m bench.runtime`."""

@@ -1,0 +1,148 @@
+"""One attempt of an outbound call: what is decided and counted, whoever waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from voice_runtime.circuit_breaker import Closed, State
+from voice_runtime.errors import (
+    AttemptTimeoutError,
+    CallRejectedError,
+    DeadlineExceededError,
+    RetriesExhaustedError,
+    VoiceRuntimeError,
+)
+from voice_runtime.events import Event
+from voice_runtime.outcome import PERMANENT, FailedResultError, Failure, classify
+from voice_runtime.timeout import TimedScope
+
+if TYPE_CHECKING:
+    from voice_runtime.outbound import Outbound
+
+
+class Attempt(TimedScope):
+    """Admitted by the breaker, timed while it is inside its `with`, and reported once: succeeded or failed."""
+
+    __slots__ = ("answered", "call", "state")
+
+    def __init__(self, call: Outbound, parent: TimedScope | None, limit: float, started: float, number: int) -> None:
+        # The base's attributes are set here as well: a call of its constructor would cost as much as all of them.
+        self.owner = self.call = call
+        self.parent = parent
+        self.limit = limit
+        self.started = started
+        self.attempt = number
+        self.expired = self.retries_spent = False
+        self.state: State | None = None
+        self.answered: float | None = None
+        """When a stream's first message came: after that nothing is repeated, and slowness is measured to here."""
+
+    def admit(self) -> None:
+        """Pass the circuit breaker. Raises `CircuitOpenError`."""
+        breaker = self.call.breaker
+        if breaker is not None:
+            state = breaker.state
+            self.state = state if type(state) is Closed else breaker.acquire()
+
+    def succeeded(self) -> None:
+        """The call returned what it should."""
+        call = self.call
+        now = call.now()
+        elapsed = now - self.started
+        statistics = call.statistics
+        statistics.successful += 1
+        statistics.seconds += elapsed
+        if self.state is not None:
+            call.breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)  # type: ignore[union-attr]  # the breaker that gave the state
+
+    def failed(self, error: BaseException, arguments: tuple[Any, ...] = (), *, repeatable: bool = True) -> float | None:
+        """The call raised: seconds until the next attempt, or `None` for `error` to be raised as it is.
+
+        Raises `RetriesExhaustedError` for a transient failure that no further attempt is allowed for.
+        """
+        failure = self._settle(error)
+        if self.retries_spent and self.parent is not None:
+            self.parent.retries_spent = True
+        retry = self.call.retry
+        if failure is None or retry is None or not isinstance(error, Exception) or not retry.is_transient(failure):
+            return None
+        if (
+            not repeatable
+            or self.answered is not None
+            or any(isinstance(argument, Iterator | AsyncIterator) for argument in arguments)
+        ):
+            return None  # what was consumed cannot be sent again
+        remaining = self.limit - self.call.now()
+        delay = "nested" if self.retries_spent else retry.next_delay(failure, self.attempt, remaining)
+        if not isinstance(delay, str):
+            self.call.statistics.retries += 1
+            self._publish("retry", "retry", error, delay=delay)
+            return delay
+        self.call.statistics.exhausted[delay] += 1
+        if self.parent is not None:
+            self.parent.retries_spent = True
+        self._publish("exhausted", "retry", error, after=delay)
+        if isinstance(error, FailedResultError):
+            return None
+        raise RetriesExhaustedError(self.call.name, failure.retry_after, self.attempt, delay) from error
+
+    def _settle(self, error: BaseException) -> Failure | None:
+        """Tell breaker and statistics what `error` says about the callee."""
+        try:
+            failure = self._failure(error)
+        except Exception:
+            self._record(PERMANENT)  # the classifier is broken: the call fails with its error
+            raise
+        self._record(failure)
+        self._count(error, failure)
+        return failure
+
+    def _failure(self, error: BaseException) -> Failure | None:
+        if isinstance(error, FailedResultError):
+            return error.failure
+        if isinstance(error, VoiceRuntimeError):
+            return classify(error)
+        if isinstance(error, Exception):
+            return self.call.classify(error)
+        # A deadline out here arrives as a cancellation: the callee hung. A cancellation by the caller says nothing.
+        cancelled_by_deadline = isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()
+        return PERMANENT if cancelled_by_deadline else None
+
+    def _record(self, failure: Failure | None) -> None:
+        state, breaker = self.state, self.call.breaker
+        if state is None or breaker is None:
+            return
+        if failure is None:
+            breaker.release(state)
+        else:
+            breaker.failure(state, failure, self.call.now() - self.started)
+
+    def _count(self, error: BaseException, failure: Failure | None) -> None:
+        statistics = self.call.statistics
+        match error:
+            case CallRejectedError(target=self.call.name):
+                error.attempts = self.attempt - 1
+                self._publish("rejected", error.policy, error, delay=error.retry_after)
+                return
+            case AttemptTimeoutError(target=self.call.name):
+                statistics.timeouts += 1
+                self._publish("timeout", error.policy, error)
+            case DeadlineExceededError(target=self.call.name):
+                statistics.deadlines_exceeded += 1
+                self._publish("timeout", error.policy, error)
+        if failure is not None:
+            statistics.failed += 1
+            statistics.seconds += self.call.now() - self.started
+        elif isinstance(error, Exception):
+            statistics.ignored += 1
+        else:
+            statistics.cancelled += 1
+
+    def _publish(
+        self, kind: Any, policy: str, error: BaseException, delay: float | None = None, after: str = ""
+    ) -> None:
+        events = self.call.events
+        if events.listeners:
+            events.publish(Event(kind, policy, self.call.name, self.attempt, delay, after=after, error=error))

@@ -1,0 +1,152 @@
+"""Bulkhead: one slow target cannot take every slot of its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from voice_policies import Bulkhead as Policy
+
+from voice_runtime.errors import BulkheadFullError
+
+
+class _Turn:
+    __slots__ = ("granted", "wake")
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.wake = wake
+        self.granted = False
+
+
+class Bulkhead:
+    """Calls in flight, and those that wait for a slot, first come first served across tasks and threads.
+
+    Free slots are entries of a list, whose `pop` and `append` are atomic, so that the way in and out takes no lock
+    while nobody waits. A slot is put back before the queue is looked at, and a call queues before it looks for a slot:
+    one of the two sees the other.
+    """
+
+    __slots__ = (
+        "_free",
+        "_lock",
+        "_owed",
+        "_waiting",
+        "max_concurrent",
+        "max_queue",
+        "queue_timeout",
+        "rejected",
+        "target",
+    )
+
+    def __init__(self, target: str, policy: Policy) -> None:
+        self.target = target
+        self.rejected = self._owed = self.max_concurrent = 0
+        self._lock = threading.Lock()
+        self._free: list[None] = []
+        self._waiting: deque[_Turn] = deque()
+        self.reconfigure(policy)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Go on under a new policy. Calls in flight stay, and a lower bound admits none until enough have ended."""
+        with self._lock:
+            grown = policy.max_concurrent - self.max_concurrent
+            self.max_concurrent = policy.max_concurrent
+            self.max_queue = policy.max_queue
+            self.queue_timeout = policy.queue_timeout.seconds
+            self._free.extend([None] * grown)
+            self._owed += max(-grown, 0)
+            self._settle()
+
+    @property
+    def in_flight(self) -> int:
+        """Slots in use; for a while above `max_concurrent` after that was lowered."""
+        return self.max_concurrent + self._owed - len(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """Calls in the queue."""
+        return len(self._waiting)
+
+    def try_enter(self) -> bool:
+        """Take a slot if one is free and nobody waits for it."""
+        if self._waiting:
+            return False
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Give the slot back; the call that has waited longest gets it."""
+        self._free.append(None)
+        if self._waiting or self._owed:
+            with self._lock:
+                self._settle()
+
+    async def enter(self, remaining: float) -> None:
+        """Wait for a slot, at most `remaining` seconds. Raises `BulkheadFullError`."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        turn = self._queue(lambda: loop.call_soon_threadsafe(ready.set))
+        try:
+            async with asyncio.timeout(min(self.queue_timeout, remaining)):
+                await ready.wait()
+        except TimeoutError:
+            self._give_up(turn)
+        except BaseException:
+            self._abandon(turn)
+            raise
+
+    def enter_sync(self, remaining: float) -> None:
+        """Wait for a slot, at most `remaining` seconds. Raises `BulkheadFullError`."""
+        ready = threading.Event()
+        turn = self._queue(ready.set)
+        try:
+            if not ready.wait(min(self.queue_timeout, remaining)):
+                self._give_up(turn)
+        except KeyboardInterrupt:
+            self._abandon(turn)
+            raise
+
+    def _queue(self, wake: Callable[[], object]) -> _Turn:
+        with self._lock:
+            if len(self._waiting) >= self.max_queue:
+                self.rejected += 1
+                raise BulkheadFullError(self.target)
+            turn = _Turn(wake)
+            self._waiting.append(turn)
+            self._settle()
+            return turn
+
+    def _settle(self) -> None:
+        """Withdraw slots that a lower bound took away, then hand free ones to those who wait."""
+        while (self._owed or self._waiting) and self._free:
+            try:
+                self._free.pop()
+            except IndexError:
+                return  # somebody who did not wait was quicker
+            if self._owed:
+                self._owed -= 1
+                continue
+            turn = self._waiting.popleft()
+            turn.granted = True
+            turn.wake()
+
+    def _give_up(self, turn: _Turn) -> None:
+        """The wait is over: without a slot, unless it was granted at the last moment."""
+        with self._lock:
+            if not turn.granted:
+                self._waiting.remove(turn)
+                self.rejected += 1
+                raise BulkheadFullError(self.target)
+
+    def _abandon(self, turn: _Turn) -> None:
+        """The caller has gone: so has its place, or the slot it was granted."""
+        with self._lock:
+            if turn.granted:
+                self._free.append(None)
+            else:
+                self._waiting.remove(turn)
+            self._settle()

@@ -1,0 +1,30 @@
+"""How much time is left, carried by a context variable from the operation that began it to every call inside it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from voice_runtime.timeout import TimedScope
+
+NEVER = float("inf")
+CURRENT: ContextVar[TimedScope | None] = ContextVar("voice_runtime_scope", default=None)
+"""The innermost scope. Child tasks copy it with the rest of their parent's context."""
+
+
+def remaining() -> float | None:
+    """Seconds left to the code that asks, at least 0; `None` where nothing limits it.
+
+    A transport gives the next hop this much, less a margin for the way back.
+    """
+    scope = CURRENT.get()
+    if scope is None or scope.expires == NEVER:
+        return None
+    return max(scope.expires - scope.owner.timer.now(), 0.0)
+
+
+def attempt_number() -> int:
+    """The number of the attempt that the code belongs to, from 1; 0 outside of a call. Transports send it on."""
+    scope = CURRENT.get()
+    return 0 if scope is None else scope.attempt

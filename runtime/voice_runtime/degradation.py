@@ -1,0 +1,146 @@
+"""Degradation (layer L4): features go before the core does.
+
+The level follows error rate and latency of the operations that the process serves, or a hand. It rises at once when
+a trigger is met, straight to the highest one, and falls one level at a time: only after `dwell_duration` at the level,
+and only below that level's exit thresholds. Without traffic the window empties, which counts as healthy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Lock
+
+from voice_policies import Degradation as Policy
+from voice_policies import DegradationLevel, DegradationTrigger
+
+from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.events import Event, Events
+from voice_runtime.window import BUCKETS, Window
+
+LEVELS: tuple[DegradationLevel, ...] = ("normal", "partial", "full")
+SLOW_SHARE = 0.05
+"""The P95 is at a threshold or above when at least this share of the requests is."""
+NEVER = float("inf")
+
+
+class Degradation:
+    """The level of one process."""
+
+    def __init__(
+        self, service: str, policy: Policy, *, clock: Clock = SYSTEM_CLOCK, events: Events | None = None
+    ) -> None:
+        self.service = service
+        self.transitions = 0
+        self._now = clock.monotonic
+        self._events = events or Events()
+        self._lock = Lock()
+        self._automatic: DegradationLevel = "normal"
+        self._override: tuple[DegradationLevel, float] | None = None
+        self._entered = self._now()
+        self._configure(policy)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Go on under a new policy, at the present level; an override by hand stays."""
+        with self._lock:
+            self._configure(policy)
+
+    def _configure(self, policy: Policy) -> None:
+        now, duration = self._now(), policy.sampling_duration.seconds
+        self.policy = policy
+        self._features = {feature.name: LEVELS.index(feature.off_at) for feature in policy.features}
+        self._triggers: dict[DegradationLevel, DegradationTrigger] = {"partial": policy.partial, "full": policy.full}
+        self._thresholds = [
+            latency.seconds
+            for trigger in self._triggers.values()
+            for latency in (trigger.enter_latency, trigger.exit_latency)
+            if latency
+        ]
+        self._requests, self._failures = Window(duration, now), Window(duration, now)
+        self._slower = {threshold: Window(duration, now) for threshold in self._thresholds}
+        self._step = duration / BUCKETS
+        self._due = now + self._step
+
+    @property
+    def level(self) -> DegradationLevel:
+        """The level in force: by hand, by the policy's override, or by the triggers."""
+        now = self._now()
+        override = self._override
+        if override is not None and now < override[1]:
+            return override[0]
+        if self.policy.override is not None:
+            return self.policy.override
+        if now >= self._due:
+            self._evaluate(now)
+        return self._automatic
+
+    def is_on(self, feature: str, level: DegradationLevel) -> bool:
+        """Whether a feature is on at `level`; raises `KeyError` for one that the policy does not name."""
+        return LEVELS.index(level) < self._features[feature]
+
+    def override(self, level: DegradationLevel, duration: float = NEVER) -> None:
+        """Set the level by hand for `duration` seconds; it wins over triggers and policy, and survives a reload."""
+        before = self.level
+        self._override = (level, self._now() + duration)
+        self._publish(before, level)
+
+    def follow(self) -> None:
+        """Take back the override: the triggers decide again."""
+        before, self._override = self.level, None
+        self._publish(before, self.level)
+
+    def record(self, latency: float, *, failed: bool) -> None:
+        """A request was served."""
+        now = self._now()
+        with self._lock:
+            self._requests.add(now)
+            if failed:
+                self._failures.add(now)
+            for threshold in self._thresholds:
+                if latency >= threshold:
+                    self._slower[threshold].add(now)
+        if failed or now >= self._due:
+            self._evaluate(now)
+
+    def _evaluate(self, now: float) -> None:
+        with self._lock:
+            self._due = now + self._step
+            before = self._automatic
+            level = self._next(now)
+            if level == before:
+                return
+            self._automatic = level
+            self._entered = now
+            self.transitions += 1
+        self._publish(before, level)
+
+    def _next(self, now: float) -> DegradationLevel:
+        at = LEVELS.index(self._automatic)
+        entered = max((LEVELS.index(level) for level in self._met(now)), default=0)
+        if entered > at:
+            return LEVELS[entered]
+        dwelt = now - self._entered >= self.policy.dwell_duration.seconds
+        return LEVELS[at - 1] if at and dwelt and self._may_leave(LEVELS[at], now) else LEVELS[at]
+
+    def _met(self, now: float) -> Iterator[DegradationLevel]:
+        requests = self._requests.total(now)
+        if requests < self.policy.minimum_throughput:
+            return
+        failures = self._failures.total(now)
+        for level, trigger in self._triggers.items():
+            slow = trigger.enter_latency is not None and self._is_slow(trigger.enter_latency.seconds, requests, now)
+            if slow or failures >= trigger.enter_error_ratio * requests:
+                yield level
+
+    def _may_leave(self, level: DegradationLevel, now: float) -> bool:
+        trigger, requests = self._triggers[level], self._requests.total(now)
+        if requests == 0:
+            return True
+        slow = trigger.exit_latency is not None and self._is_slow(trigger.exit_latency.seconds, requests, now)
+        return not slow and self._failures.total(now) < trigger.exit_error_ratio * requests
+
+    def _is_slow(self, threshold: float, requests: int, now: float) -> bool:
+        return self._slower[threshold].total(now) >= SLOW_SHARE * requests
+
+    def _publish(self, before: DegradationLevel, after: DegradationLevel) -> None:
+        if before != after:
+            self._events.publish(Event("transition", "degradation", self.service, before=before, after=after))

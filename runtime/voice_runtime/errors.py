@@ -1,0 +1,142 @@
+"""What the runtime raises.
+
+    VoiceRuntimeError                  policy, target, retry_after, attempts
+    ├── CallRejectedError              refused before anything was sent
+    │   ├── CircuitOpenError           the circuit breaker is open, or its probes are taken
+    │   ├── BulkheadFullError          every slot is taken, and so is the queue
+    │   └── RateLimitedError           more than the limit admits
+    ├── CallTimeoutError               also a built-in TimeoutError
+    │   ├── AttemptTimeoutError        one attempt took too long
+    │   └── DeadlineExceededError      no time is left for the whole call
+    ├── RetriesExhaustedError          a transient failure that retries did not mend; the last one is its cause
+    └── CalleeError                    what the callee answered, in the words of `RetryCondition`
+    UnknownCallError                   a name that the bundle does not declare; a LookupError
+
+A cancelled call raises `asyncio.CancelledError` and nothing else. A bundle that cannot be used raises
+`voice_policies.InvalidInputError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from voice_policies import RetryCondition
+
+
+class VoiceRuntimeError(Exception):
+    """The base of all that a policy raises. The text is made when it is read: most rejections are only counted."""
+
+    policy: ClassVar[str]
+    """The policy that decided, by its name in the bundle."""
+    summary: ClassVar[str]
+
+    def __init__(self, target: str, retry_after: float | None = None, attempts: int = 0) -> None:
+        self.target = target
+        """The outbound call or inbound operation."""
+        self.retry_after = retry_after
+        """Seconds after which another try makes sense; `None` if nobody knows."""
+        self.attempts = attempts
+        """Attempts that were made."""
+
+    def __str__(self) -> str:
+        text = f"{self.target}: {self.summary}"
+        if self.attempts > 1:
+            text += f" after {self.attempts} attempts"
+        return text if self.retry_after is None else f"{text}; retry after {self.retry_after:.3f} s"
+
+
+class CallRejectedError(VoiceRuntimeError):
+    """A call that was refused before anything was sent: nothing happened at the callee."""
+
+
+class CircuitOpenError(CallRejectedError):
+    """The circuit breaker admits no call now."""
+
+    policy = "circuit_breaker"
+    summary = "the circuit breaker is open"
+
+
+class BulkheadFullError(CallRejectedError):
+    """As many calls are in flight as may be, and the queue is full or took too long."""
+
+    policy = "bulkhead"
+    summary = "every slot of the bulkhead is taken"
+
+
+class RateLimitedError(CallRejectedError):
+    """The rate limit admits no request now. Without `retry_after` it never will: the request costs more than burst."""
+
+    policy = "rate_limit"
+    summary = "the rate limit is reached"
+
+
+class CallTimeoutError(VoiceRuntimeError, TimeoutError):
+    """Time ran out; whether the callee did the work is unknown, unless nothing had been sent (`attempts` is 0)."""
+
+    policy = "timeout"
+
+
+class AttemptTimeoutError(CallTimeoutError):
+    """One attempt took longer than `timeout.attempt`."""
+
+    summary = "the attempt timed out"
+
+
+class DeadlineExceededError(CallTimeoutError):
+    """No time is left: `timeout.overall`, or the deadline of the operation that the call belongs to."""
+
+    policy = "deadline"
+    summary = "the deadline is exceeded"
+
+
+class RetriesExhaustedError(VoiceRuntimeError):
+    """A transient failure that no further attempt was allowed for. `__cause__` is the last error.
+
+    `reason` is what ended it: `max_retries`, `budget`, `deadline`, `pushback` (the callee said not to come back), or
+    `nested` (a call inside this one had already spent its retries).
+    """
+
+    policy = "retry"
+    summary = "gave up"
+
+    def __init__(self, target: str, retry_after: float | None = None, attempts: int = 0, reason: str = "") -> None:
+        super().__init__(target, retry_after, attempts)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.reason}): {self.__cause__!r}"
+
+
+class CalleeError(VoiceRuntimeError):
+    """The callee's transient failure, named as the policies name it: what a transport raises or translates to.
+
+    `retry_after` is the callee's own word on when to come back, in seconds; below zero, or NaN where it could not be
+    read, means not to come back at all (gRPC A6, `grpc-retry-pushback-ms`).
+    """
+
+    policy = "callee"
+
+    def __init__(
+        self,
+        target: str,
+        retry_after: float | None = None,
+        attempts: int = 0,
+        condition: RetryCondition = "unavailable",
+    ) -> None:
+        super().__init__(target, retry_after, attempts)
+        self.condition: RetryCondition = condition
+
+    @property
+    def summary(self) -> str:  # type: ignore[override]  # each condition reads differently
+        """What the callee answered."""
+        return f"the callee is {self.condition.replace('_', ' ')}"
+
+
+class UnknownCallError(LookupError):
+    """A name that stands for no call or operation of the bundle, or for more than one."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(sorted(known))
+        super().__init__(f"{name!r} names no single {what} of the bundle; declared: {', '.join(self.known) or 'none'}")

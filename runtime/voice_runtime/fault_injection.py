@@ -1,0 +1,63 @@
+"""Fault injection: trouble on purpose. Off unless the policy and the process both allow it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from inspect import isawaitable
+from random import Random
+from typing import Any
+
+from voice_policies import FaultInjection as Policy
+
+from voice_runtime.clock import Clock
+from voice_runtime.errors import CalleeError
+
+
+class FaultInjection:
+    """Draws a fate for each call: delayed, failed before it is sent, or cut off after the callee has worked."""
+
+    def __init__(self, policy: Policy, clock: Clock) -> None:
+        self.policy = policy
+        self._clock = clock
+        self._random = Random(policy.seed)  # noqa: S311  # not a secret: a seed repeats it
+
+    def around(self, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """`fn` with its fate, to be awaited."""
+
+        async def injected(*args: Any, **kwargs: Any) -> Any:
+            delay, fails, aborts = self._draw()
+            if delay:
+                await asyncio.sleep(delay)
+            self._fail(name, fails=fails)
+            result = fn(*args, **kwargs)
+            if isawaitable(result):
+                result = await result
+            self._fail(name, fails=aborts)
+            return result
+
+        return injected
+
+    def around_sync(self, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """`fn` with its fate."""
+
+        def injected(*args: Any, **kwargs: Any) -> Any:
+            delay, fails, aborts = self._draw()
+            if delay:
+                self._clock.sleep(delay)
+            self._fail(name, fails=fails)
+            result = fn(*args, **kwargs)
+            self._fail(name, fails=aborts)
+            return result
+
+        return injected
+
+    def _draw(self) -> tuple[float, bool, bool]:
+        policy, draw = self.policy, self._random.random
+        delay = policy.latency.seconds if draw() < policy.latency_ratio else 0.0
+        return delay, draw() < policy.error_ratio, draw() < policy.abort_ratio
+
+    @staticmethod
+    def _fail(name: str, *, fails: bool) -> None:
+        if fails:
+            raise CalleeError(name, condition="unavailable")

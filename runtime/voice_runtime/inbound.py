@@ -1,0 +1,201 @@
+"""An inbound operation with its policies, outermost first.
+
+    rate limits → bulkhead → degradation → deadline → handler
+
+A request is a context manager, for `async with` and for `with`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from voice_policies import DegradationLevel
+
+from voice_runtime.bulkhead import Bulkhead
+from voice_runtime.caller import NOBODY, Caller
+from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.deadline import CURRENT, NEVER
+from voice_runtime.degradation import Degradation
+from voice_runtime.errors import CallRejectedError, DeadlineExceededError
+from voice_runtime.events import Event, Events
+from voice_runtime.outcome import Classify, classify
+from voice_runtime.rate_limit.adaptive import Adaptive
+from voice_runtime.rate_limit.gate import Gate
+from voice_runtime.statistics import OperationStatistics
+from voice_runtime.timeout import TimedScope, Timer
+
+
+class Inbound:
+    """One operation that the service offers."""
+
+    __slots__ = ("bulkhead", "classify", "degradation", "events", "gates", "name", "now", "statistics", "timer")
+
+    def __init__(  # noqa: PLR0913  # the strategies of one operation, each by its name
+        self,
+        name: str,
+        *,
+        deadline: float = NEVER,
+        gates: tuple[Gate, ...] = (),
+        bulkhead: Bulkhead | None = None,
+        degradation: Degradation | None = None,
+        classify: Classify = classify,
+        clock: Clock = SYSTEM_CLOCK,
+        events: Events | None = None,
+        statistics: OperationStatistics | None = None,
+    ) -> None:
+        self.name = name
+        self.timer = Timer(deadline, clock)
+        self.gates = gates
+        self.bulkhead = bulkhead
+        self.degradation = degradation
+        self.classify = classify
+        self.now = clock.monotonic
+        self.events = events or Events()
+        self.statistics = statistics or OperationStatistics()
+
+    def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
+        """One request: `async with operation.request(caller) as request`."""
+        return Request(self, caller, cost, remaining)
+
+
+class Request(TimedScope):
+    """One request of an operation, from its admission to its end.
+
+    Entering raises `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`. On `with`, outside of a task,
+    the deadline limits the calls inside and is checked at the end; nothing interrupts the thread.
+    """
+
+    __slots__ = ("_adaptive", "_began", "_caller", "_cost", "level", "operation")
+
+    level: DegradationLevel
+    """The degradation level, as it was when the request came in: it holds to the request's end."""
+
+    def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
+        now = operation.now()
+        parent = CURRENT.get()
+        limit = now + remaining if parent is None else min(now + remaining, parent.expires)
+        super().__init__(operation, parent, limit, now)
+        self.operation = operation
+        self._caller = caller
+        self._cost = cost
+        self._began = now
+        self._adaptive: list[tuple[Adaptive, int]] = []
+
+    def feature(self, name: str) -> bool:
+        """Whether a feature is on for this request; raises `KeyError` for one that the policy does not name."""
+        degradation = self.operation.degradation
+        if degradation is None:
+            raise KeyError(name)
+        return degradation.is_on(name, self.level)
+
+    async def __aenter__(self) -> Self:
+        operation = self.operation
+        latest = min(self.limit, self._began + operation.timer.duration)
+        try:
+            for gate in operation.gates:
+                await gate.admit(self._caller, self._cost, latest)
+            if operation.bulkhead is not None and not operation.bulkhead.try_enter():
+                await operation.bulkhead.enter(latest - operation.now())
+        except CallRejectedError as error:
+            self._rejected(error)
+            raise
+        self._admitted(latest)
+        try:
+            return TimedScope.__enter__(self)
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            TimedScope.__exit__(self, kind, error, traceback)
+        except DeadlineExceededError as deadline:
+            self._finished(deadline)
+            raise
+        else:
+            self._finished(error)
+        finally:
+            self._leave()
+
+    def __enter__(self) -> Self:
+        operation = self.operation
+        latest = min(self.limit, self._began + operation.timer.duration)
+        try:
+            for gate in operation.gates:
+                gate.admit_sync(self._caller, self._cost, latest)
+            if operation.bulkhead is not None and not operation.bulkhead.try_enter():
+                operation.bulkhead.enter_sync(latest - operation.now())
+        except CallRejectedError as error:
+            self._rejected(error)
+            raise
+        self._admitted(latest)
+        try:
+            self.begin()
+        except BaseException:
+            self._leave()
+            raise
+        self._token = CURRENT.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        CURRENT.reset(self._token)
+        try:
+            if error is None and self.operation.now() > self.expires:
+                self.expired = True
+                error = self.timeout_error()
+                raise error
+        finally:
+            self._finished(error)
+            self._leave()
+
+    def _admitted(self, latest: float) -> None:
+        """Time in the queue is part of the deadline."""
+        operation = self.operation
+        self.limit = latest
+        self.started = operation.now()
+        operation.statistics.in_flight += 1
+        self.level = operation.degradation.level if operation.degradation else "normal"
+        adaptive = (gate.adaptive(self._caller) for gate in operation.gates)
+        self._adaptive = [(limit, limit.epoch) for limit in adaptive if limit is not None]
+
+    def _leave(self) -> None:
+        self.operation.statistics.in_flight -= 1
+        if self.operation.bulkhead is not None:
+            self.operation.bulkhead.leave()
+
+    def _finished(self, error: BaseException | None) -> None:
+        operation, statistics = self.operation, self.operation.statistics
+        if error is not None and not isinstance(error, Exception) and not self._expired_by_us(error):
+            statistics.cancelled += 1
+            return
+        failed = error is not None and self._is_failure(error)
+        latency = operation.now() - self._began
+        statistics.seconds += latency
+        statistics.failed += failed
+        statistics.successful += not failed
+        if isinstance(error, DeadlineExceededError) and self.expired:
+            statistics.deadlines_exceeded += 1
+            operation.events.publish(Event("timeout", "deadline", operation.name, error=error))
+        for limit, epoch in self._adaptive:
+            limit.record(epoch, operation.now(), latency, failed=failed)
+        if operation.degradation is not None:
+            operation.degradation.record(latency, failed=failed)
+
+    def _is_failure(self, error: BaseException) -> bool:
+        """What the handler lets out is this service's failure, unless it is neutral by the classifier."""
+        neutral = isinstance(error, Exception) and self.operation.classify(error) is None
+        return isinstance(error, CallRejectedError) or not neutral
+
+    def _expired_by_us(self, error: BaseException) -> bool:
+        return isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()
+
+    def _rejected(self, error: CallRejectedError) -> None:
+        self.operation.events.publish(
+            Event("rejected", error.policy, self.operation.name, delay=error.retry_after, error=error)
+        )

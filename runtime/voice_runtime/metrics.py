@@ -1,0 +1,232 @@
+"""What is exported: one table, read by every exporter when it is asked.
+
+Labels are names that the bundle declares, or words of this file: their number is bounded by the bundle. Breaker labels
+and their values are resilience4j's (`name`, `state`, `kind`). A tenant, a user or a key is never one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from voice_runtime.bulkhead import Bulkhead
+from voice_runtime.circuit_breaker import CircuitBreaker, StateName
+from voice_runtime.degradation import LEVELS
+from voice_runtime.rate_limit.gate import Gate
+from voice_runtime.runtime import Runtime
+
+Samples = Iterator[tuple[tuple[str, ...], float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its samples are label values in the order of `labels`, and the number."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+    labels: tuple[str, ...]
+    read: Callable[[Runtime], Samples]
+
+
+def _bundle(runtime: Runtime) -> Samples:
+    metadata = runtime.bundle.metadata
+    yield (metadata.service, metadata.environment, runtime.digest), 1
+
+
+def _reloads(runtime: Runtime) -> Samples:
+    for result, count in runtime.reloads.items():
+        yield (result,), count
+
+
+def _listener_errors(runtime: Runtime) -> Samples:
+    yield (), runtime.events.listener_errors
+
+
+def _call_results(runtime: Runtime) -> Samples:
+    for name, call in runtime.assembled.outbound.items():
+        for kind in ("successful", "failed", "ignored", "cancelled"):
+            yield (name, kind), getattr(call.statistics, kind)
+
+
+def _call_timeouts(runtime: Runtime) -> Samples:
+    for name, call in runtime.assembled.outbound.items():
+        yield (name, "attempt"), call.statistics.timeouts
+        yield (name, "deadline"), call.statistics.deadlines_exceeded
+
+
+def _call_exhausted(runtime: Runtime) -> Samples:
+    for name, call in runtime.assembled.outbound.items():
+        for reason, count in call.statistics.exhausted.items():
+            yield (name, reason), count
+
+
+def _of_calls(field: str) -> Callable[[Runtime], Samples]:
+    def read(runtime: Runtime) -> Samples:
+        for name, call in runtime.assembled.outbound.items():
+            yield (name,), getattr(call.statistics, field)
+
+    return read
+
+
+def _breakers(runtime: Runtime) -> Iterator[tuple[str, CircuitBreaker]]:
+    for name, call in runtime.assembled.outbound.items():
+        if call.breaker is not None:
+            yield name, call.breaker
+
+
+def _breaker_states(runtime: Runtime) -> Samples:
+    for name, breaker in _breakers(runtime):
+        current = breaker.current()
+        for state in get_args(StateName):
+            yield (name, state), state == current
+
+
+def _breaker_calls(runtime: Runtime) -> Samples:
+    for name, breaker in _breakers(runtime):
+        for kind in ("successful", "failed", "ignored"):
+            yield (name, kind), getattr(breaker, kind)
+
+
+def _of_breakers(field: str) -> Callable[[Runtime], Samples]:
+    def read(runtime: Runtime) -> Samples:
+        for name, breaker in _breakers(runtime):
+            yield (name,), getattr(breaker, field)
+
+    return read
+
+
+def _targets(runtime: Runtime) -> Samples:
+    counts = Counter((name, breaker.current()) for name, breaker in runtime.targets.breakers())
+    yield from counts.items()
+
+
+def _bulkheads(runtime: Runtime) -> Iterator[tuple[tuple[str, str], Bulkhead]]:
+    for name, call in runtime.assembled.outbound.items():
+        if call.bulkhead is not None:
+            yield (name, "outbound"), call.bulkhead
+    for name, operation in runtime.assembled.inbound.items():
+        if operation.bulkhead is not None:
+            yield (name, "inbound"), operation.bulkhead
+
+
+def _of_bulkheads(field: str) -> Callable[[Runtime], Samples]:
+    def read(runtime: Runtime) -> Samples:
+        for labels, bulkhead in _bulkheads(runtime):
+            yield labels, getattr(bulkhead, field)
+
+    return read
+
+
+def _gates(runtime: Runtime) -> Iterator[tuple[tuple[str, str, str], Gate]]:
+    for name, operation in runtime.assembled.inbound.items():
+        for number, gate in enumerate(operation.gates):
+            yield (name, str(number), gate.policy.key), gate
+
+
+def _rate_limit_requests(runtime: Runtime) -> Samples:
+    for labels, gate in _gates(runtime):
+        yield (*labels, "admitted"), gate.admitted
+        yield (*labels, "rejected"), gate.rejected
+
+
+def _rate_limit_keys(runtime: Runtime) -> Samples:
+    for labels, gate in _gates(runtime):
+        yield labels, len(gate.limits)
+
+
+def _operation_results(runtime: Runtime) -> Samples:
+    for name, operation in runtime.assembled.inbound.items():
+        for kind in ("successful", "failed", "cancelled"):
+            yield (name, kind), getattr(operation.statistics, kind)
+
+
+def _of_operations(field: str) -> Callable[[Runtime], Samples]:
+    def read(runtime: Runtime) -> Samples:
+        for name, operation in runtime.assembled.inbound.items():
+            yield (name,), getattr(operation.statistics, field)
+
+    return read
+
+
+def _level(runtime: Runtime) -> Samples:
+    if runtime.degradation is not None:
+        current = runtime.degradation.level
+        for level in LEVELS:
+            yield (level,), level == current
+
+
+def _level_transitions(runtime: Runtime) -> Samples:
+    if runtime.degradation is not None:
+        yield (), runtime.degradation.transitions
+
+
+_NAME = ("name",)
+_BULKHEAD = ("name", "direction")
+_LIMIT = ("operation", "limit", "key")
+_OPERATION = ("operation",)
+
+METRICS: tuple[Metric, ...] = (
+    Metric("voice_policy_info", "gauge", "The bundle in force.", ("service", "environment", "digest"), _bundle),
+    Metric("voice_policy_reloads_total", "counter", "Bundles that were found while running.", ("result",), _reloads),
+    Metric("voice_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors),
+    Metric("voice_call_attempts_total", "counter", "Attempts that ended.", ("name", "kind"), _call_results),
+    Metric("voice_call_seconds_total", "counter", "Time of attempts.", _NAME, _of_calls("seconds")),
+    Metric("voice_call_retries_total", "counter", "Attempts after the first.", _NAME, _of_calls("retries")),
+    Metric(
+        "voice_call_exhausted_total",
+        "counter",
+        "Transient failures that no further attempt was allowed for.",
+        ("name", "reason"),
+        _call_exhausted,
+    ),
+    Metric("voice_call_timeouts_total", "counter", "Attempts that ran out of time.", ("name", "kind"), _call_timeouts),
+    Metric("voice_call_fallbacks_total", "counter", "Calls that fell back.", _NAME, _of_calls("fallbacks")),
+    Metric("voice_circuitbreaker_state", "gauge", "1 for the state it is in.", ("name", "state"), _breaker_states),
+    Metric("voice_circuitbreaker_calls_total", "counter", "Calls that it admitted.", ("name", "kind"), _breaker_calls),
+    Metric("voice_circuitbreaker_slow_calls_total", "counter", "Slow calls.", _NAME, _of_breakers("slow")),
+    Metric(
+        "voice_circuitbreaker_not_permitted_calls_total",
+        "counter",
+        "Calls that it refused.",
+        _NAME,
+        _of_breakers("not_permitted"),
+    ),
+    Metric("voice_circuitbreaker_targets", "gauge", "Breakers of single targets.", ("name", "state"), _targets),
+    Metric(
+        "voice_bulkhead_max_concurrent_calls",
+        "gauge",
+        "Calls that may be in flight.",
+        _BULKHEAD,
+        _of_bulkheads("max_concurrent"),
+    ),
+    Metric("voice_bulkhead_in_flight_calls", "gauge", "Calls in flight.", _BULKHEAD, _of_bulkheads("in_flight")),
+    Metric("voice_bulkhead_waiting_calls", "gauge", "Calls in the queue.", _BULKHEAD, _of_bulkheads("waiting")),
+    Metric(
+        "voice_bulkhead_rejected_calls_total", "counter", "Calls that it refused.", _BULKHEAD, _of_bulkheads("rejected")
+    ),
+    Metric(
+        "voice_rate_limit_requests_total",
+        "counter",
+        "Requests that a limit decided.",
+        (*_LIMIT, "kind"),
+        _rate_limit_requests,
+    ),
+    Metric("voice_rate_limit_keys", "gauge", "Keys in memory.", _LIMIT, _rate_limit_keys),
+    Metric("voice_operation_requests_total", "counter", "Requests served.", ("operation", "kind"), _operation_results),
+    Metric("voice_operation_seconds_total", "counter", "Time of requests.", _OPERATION, _of_operations("seconds")),
+    Metric(
+        "voice_operation_in_flight_requests", "gauge", "Requests in flight.", _OPERATION, _of_operations("in_flight")
+    ),
+    Metric(
+        "voice_operation_deadlines_exceeded_total",
+        "counter",
+        "Requests that ran out of time.",
+        _OPERATION,
+        _of_operations("deadlines_exceeded"),
+    ),
+    Metric("voice_degradation_level", "gauge", "1 for the level in force.", ("level",), _level),
+    Metric("voice_degradation_transitions_total", "counter", "Changes by triggers.", (), _level_transitions),
+)

@@ -1,0 +1,29 @@
+"""OpenTelemetry: observable instruments that read the counters when they are collected. Needs the extra `otel`.
+
+observe(runtime, get_meter("voice_runtime"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from voice_runtime.metrics import METRICS, Metric
+from voice_runtime.runtime import Runtime
+
+
+def observe(runtime: Runtime, meter: Meter) -> None:
+    """Register every metric of `runtime` with `meter`, under the names that Prometheus sees after translation."""
+    for metric in METRICS:
+        # The translation to Prometheus adds the suffix of counters itself.
+        create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
+        create(metric.name.removesuffix("_total"), [_callback(runtime, metric)], description=metric.help)
+
+
+def _callback(runtime: Runtime, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def read(_: CallbackOptions) -> Iterator[Observation]:
+        for values, number in metric.read(runtime):
+            yield Observation(number, dict(zip(metric.labels, values, strict=True)))
+
+    return read

@@ -1,0 +1,70 @@
+"""What an error says about the callee: the one question that breaker, retry, degradation and adaptive limit share."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from voice_policies import RetryCondition
+
+from voice_runtime.errors import (
+    CalleeError,
+    CallRejectedError,
+    DeadlineExceededError,
+    RetriesExhaustedError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed attempt, in the words of the policies."""
+
+    condition: RetryCondition | None = None
+    """The transient outcome it is; `None` for one that another attempt would not mend."""
+    retry_after: float | None = None
+    """Seconds after which the callee wants to be asked again; below zero or NaN, not at all."""
+
+
+Classify = Callable[[Exception], Failure | None]
+"""Says what an error means; `None` is neutral: the callee works, and the caller got what it asked for (not found, ...).
+
+Must not raise. Cancellation never gets here.
+"""
+ClassifyResult = Callable[[object], Failure | None]
+"""Says whether a result is a failure in disguise, such as a response with an error status; `None` is success."""
+
+PERMANENT = Failure()
+_UNAVAILABLE = Failure("unavailable")
+_CONNECTION_FAILED = Failure("connection_failed")
+_ATTEMPT_TIMEOUT = Failure("attempt_timeout")
+
+
+def classify(error: Exception) -> Failure | None:
+    """Python's own network errors and the runtime's. Transports bring their own and fall back to this one."""
+    failure: Failure | None = PERMANENT
+    match error:
+        case CallRejectedError():
+            failure = None
+        case RetriesExhaustedError(__cause__=Exception() as cause) if classify(cause) is None:
+            failure = None
+        case RetriesExhaustedError() | DeadlineExceededError():
+            pass
+        case CalleeError(condition=condition, retry_after=retry_after):
+            failure = Failure(condition, retry_after)
+        case ConnectionRefusedError() | socket.gaierror():
+            failure = _CONNECTION_FAILED
+        case ConnectionError():
+            failure = _UNAVAILABLE
+        case TimeoutError():
+            failure = _ATTEMPT_TIMEOUT
+    return failure
+
+
+class FailedResultError(Exception):
+    """A result that was classified as a failure; it travels as an error until the retries are decided."""
+
+    def __init__(self, result: object, failure: Failure) -> None:
+        super().__init__("the result is a failure")
+        self.result = result
+        self.failure = failure

@@ -1,0 +1,90 @@
+"""Adaptive limit: a token bucket whose rate follows the target's health (AIMD).
+
+Each interval with enough samples is judged once: unhealthy multiplies the rate by `decrease`, healthy adds `increase`.
+A decrease begins a new epoch, and samples of requests that were admitted before it are dropped: they tell of the rate
+that was already given up.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from threading import Lock
+
+from voice_policies import Adaptive as Policy
+
+from voice_runtime.rate_limit.token_bucket import TokenBucket
+
+SLOW_SHARE = 0.05
+"""The P95 is above a threshold when more than this share of the samples is."""
+JITTER = 0.1
+"""Random share added to each interval, so that replicas do not move together."""
+
+
+class Adaptive:
+    """A token bucket and the judgement of the interval."""
+
+    __slots__ = ("_failures", "_lock", "_random", "_slow", "bucket", "ends", "epoch", "policy", "rate", "samples")
+
+    def __init__(self, policy: Policy, now: float, random: Random) -> None:
+        self._lock = Lock()
+        self._random = random
+        self.policy = policy
+        self.rate = policy.max_rate.per_second
+        self.bucket = TokenBucket(self.rate, policy.burst, now)
+        self.epoch = 0
+        self._begin_interval(now)
+
+    def take(self, now: float, cost: int = 1) -> float:
+        """As `TokenBucket.take`, at the present rate."""
+        return self.bucket.take(now, cost)
+
+    def wait(self, now: float, cost: int = 1) -> float:
+        """As `TokenBucket.wait`, at the present rate."""
+        return self.bucket.wait(now, cost)
+
+    def is_full(self, now: float) -> bool:
+        """Whether forgetting this limit would change nothing: the bucket is full, and the rate at its start."""
+        return self.bucket.is_full(now) and self.rate >= self.policy.max_rate.per_second
+
+    def inherit(self, other: Adaptive) -> None:
+        """Begin at the rate of `other`, with what it has given out."""
+        self.rate = other.rate
+        self.bucket.reconfigure(self.rate, self.policy.burst, self.bucket.full_at)
+        self.bucket.full_at = other.bucket.full_at
+
+    def record(self, epoch: int, now: float, latency: float, *, failed: bool) -> None:
+        """A request that was admitted in `epoch` was served. Rejections and cancellations are no samples."""
+        with self._lock:
+            if epoch != self.epoch:
+                return
+            self.samples += 1
+            self._failures += failed
+            self._slow += self.policy.latency is not None and latency > self.policy.latency.seconds
+            if now >= self.ends:
+                self._judge(now)
+
+    def reconfigure(self, policy: Policy, now: float) -> None:
+        """Go on under a new policy, at the present rate as far as its bounds allow."""
+        with self._lock:
+            at_top = self.rate >= self.policy.max_rate.per_second
+            self.policy = policy
+            self._set_rate(policy.max_rate.per_second if at_top else self.rate, now)
+
+    def _judge(self, now: float) -> None:
+        policy = self.policy
+        if self.samples >= policy.minimum_throughput:
+            unhealthy = self._failures > policy.error_ratio * self.samples or self._slow > SLOW_SHARE * self.samples
+            if unhealthy:
+                self.epoch += 1
+                self._set_rate(self.rate * policy.decrease, now)
+            else:
+                self._set_rate(self.rate + policy.increase.per_second, now)
+        self._begin_interval(now)
+
+    def _set_rate(self, rate: float, now: float) -> None:
+        self.rate = min(max(rate, self.policy.min_rate.per_second), self.policy.max_rate.per_second)
+        self.bucket.reconfigure(self.rate, self.policy.burst, now)
+
+    def _begin_interval(self, now: float) -> None:
+        self.ends = now + self.policy.interval.seconds * (1 + JITTER * self._random.random())
+        self.samples = self._failures = self._slow = 0

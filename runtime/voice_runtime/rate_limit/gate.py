@@ -1,0 +1,147 @@
+"""The gate of one rate limit: lets a request pass, lets it wait for its turn, or refuses it."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Protocol
+
+from voice_policies import Adaptive as AdaptivePolicy
+from voice_policies import RateLimit as Policy
+from voice_policies import SlidingWindow as SlidingWindowPolicy
+from voice_policies import TokenBucket as TokenBucketPolicy
+
+from voice_runtime.caller import Caller
+from voice_runtime.clock import Clock
+from voice_runtime.errors import RateLimitedError
+from voice_runtime.rate_limit.adaptive import Adaptive
+from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
+from voice_runtime.rate_limit.sliding_window import SlidingWindow
+from voice_runtime.rate_limit.token_bucket import NEVER
+
+SHORTEST_RETRY = 0.001
+"""Smallest `retry_after` that is told, in seconds."""
+
+
+class Limits(Protocol):
+    """Where counts are kept: in this process, or in a store that the replicas share."""
+
+    def take(self, key: str, now: float, cost: int = 1) -> float:
+        """Take `cost` for `key`: 0, or seconds until it can be had; infinite for never."""
+        ...
+
+    def wait(self, key: str, now: float, cost: int = 1) -> float:
+        """Seconds until `cost` can be had for `key`."""
+        ...
+
+    def __len__(self) -> int:
+        """Keys that are kept."""
+        ...
+
+
+class _Turn:
+    """The queue before one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves it without a trace."""
+
+    __slots__ = ("cost", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.cost = 0
+
+
+class Gate:
+    """One limit of one operation. Distributed limits count in this process until a shared store is at hand."""
+
+    __slots__ = ("_clock", "_random", "_turns", "admitted", "limits", "max_wait", "now", "policy", "rejected", "target")
+
+    def __init__(self, target: str, policy: Policy, clock: Clock, random: Random) -> None:
+        self.target = target
+        self.policy = policy
+        self.now = clock.monotonic
+        self._clock = clock
+        self._random = random
+        self._turns: dict[str, _Turn] = {}
+        self.admitted = self.rejected = 0
+        self.max_wait = policy.max_wait.seconds
+        self.limits: Limits = self._make()
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Go on under a new policy; what was counted stays, unless it counts something else now."""
+        before, self.policy = self.policy, policy
+        self.max_wait = policy.max_wait.seconds
+        if (before.limit.algorithm, before.key) != (policy.limit.algorithm, policy.key):
+            self.limits = self._make()
+            return
+        now, limits = self.now(), self.limits
+        match policy.limit:
+            case TokenBucketPolicy(rate=rate, burst=burst) if isinstance(limits, KeyedTokenBucket):
+                limits.reconfigure(rate.per_second, burst, policy.max_keys, now)
+            case SlidingWindowPolicy(limit=limit, window=window) if isinstance(limits, Keyed):
+                limits.reconfigure(self._one, policy.max_keys)
+                for window_log in limits.every():
+                    window_log.reconfigure(limit, window.seconds)
+            case AdaptivePolicy() as adaptive if isinstance(limits, Keyed):
+                limits.reconfigure(self._one, policy.max_keys)
+                for adapting in limits.every():
+                    adapting.reconfigure(adaptive, now)
+
+    async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
+        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Those who wait pass in the order they came."""
+        key = caller.key(self.policy.key)
+        now = self.now()
+        turn = self._turns.get(key)
+        wait = self.limits.take(key, now, cost) if turn is None else self.limits.wait(key, now, turn.cost + cost)
+        if wait or turn is not None:
+            latest = min(now + self.max_wait, deadline)
+            self._refuse_after(latest, now, wait)
+            await self._take_turn(key, cost, latest)
+        self.admitted += 1
+
+    def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
+        """As `admit`, for threads, which pass in no set order."""
+        key = caller.key(self.policy.key)
+        latest = min(self.now() + self.max_wait, deadline)
+        while wait := self.limits.take(key, self.now(), cost):
+            self._refuse_after(latest, self.now(), wait)
+            self._clock.sleep(wait)
+        self.admitted += 1
+
+    def adaptive(self, caller: Caller) -> Adaptive | None:
+        """The limit that learns from how this caller's requests end, if it is one."""
+        limits = self.limits
+        if not isinstance(limits, Keyed):
+            return None
+        limit = limits.of(caller.key(self.policy.key), self.now())
+        return limit if isinstance(limit, Adaptive) else None
+
+    async def _take_turn(self, key: str, cost: int, latest: float) -> None:
+        turn = self._turns.setdefault(key, _Turn())
+        turn.cost += cost
+        try:
+            async with turn.lock:
+                while wait := self.limits.take(key, self.now(), cost):
+                    self._refuse_after(latest, self.now(), wait)
+                    await asyncio.sleep(wait)
+        finally:
+            turn.cost -= cost
+            if not turn.cost:
+                del self._turns[key]
+
+    def _refuse_after(self, latest: float, now: float, wait: float) -> None:
+        if now + wait > latest:
+            self.rejected += 1
+            raise RateLimitedError(self.target, None if wait == NEVER else max(wait, SHORTEST_RETRY))
+
+    def _make(self) -> Limits:
+        limit = self.policy.limit
+        if isinstance(limit, TokenBucketPolicy):
+            return KeyedTokenBucket.of(limit, self.policy.max_keys)
+        return Keyed(self._one, self.policy.max_keys)
+
+    def _one(self) -> SlidingWindow | Adaptive:
+        match self.policy.limit:
+            case SlidingWindowPolicy(limit=limit, window=window):
+                return SlidingWindow(limit, window.seconds)
+            case AdaptivePolicy() as policy:
+                return Adaptive(policy, self.now(), self._random)
+        raise TypeError("a token bucket has no object per key")

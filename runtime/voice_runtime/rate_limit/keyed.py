@@ -1,0 +1,205 @@
+"""Limits per key in bounded memory.
+
+A key whose limit is full again can be forgotten without anybody noticing, so only such keys are. Each new key looks at
+the few that were looked at longest ago and forgets those that are full: no scan, no timer, and dead keys go as fast as
+new ones come. While every kept key still counts for something, further keys share one count among them, and begin with
+it once there is room: a caller who sends many keys gains nothing by it, and a limited key never gets a fresh burst.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, Protocol, Self, TypeVar
+
+from voice_policies import TokenBucket as Policy
+
+from voice_runtime.rate_limit.token_bucket import NEVER, SLACK
+
+EXAMINED = 2
+"""Keys that each new key looks at; above 1, so that the dead go faster than the new come."""
+
+
+class Limit(Protocol):
+    """What decides for one key."""
+
+    def take(self, now: float, cost: int = 1) -> float:
+        """Take `cost`: 0, or seconds until it can be had; infinite for never."""
+        ...
+
+    def wait(self, now: float, cost: int = 1) -> float:
+        """Seconds until `cost` can be had."""
+        ...
+
+    def is_full(self, now: float) -> bool:
+        """Whether forgetting it would change nothing."""
+        ...
+
+    def inherit(self, other: Self) -> None:
+        """Begin with what `other` has counted."""
+        ...
+
+
+L = TypeVar("L", bound=Limit)
+
+
+class KeyedTokenBucket:
+    """A token bucket per key: one float each, the time at which its bucket is full again."""
+
+    __slots__ = (
+        "_burst",
+        "_full_at",
+        "_interval",
+        "_latest",
+        "_lock",
+        "_max_keys",
+        "_overflow",
+        "_queue",
+        "_tolerance",
+        "overflowed",
+    )
+
+    def __init__(self, rate: float, burst: int, max_keys: int) -> None:
+        self._lock = Lock()
+        self._full_at: dict[str, float] = {}
+        self._queue: deque[str] = deque()
+        """The keys, those looked at longest ago first."""
+        self._overflow = self._latest = 0.0
+        self.overflowed = 0
+        self._set(rate, burst, max_keys)
+
+    @classmethod
+    def of(cls, policy: Policy, max_keys: int) -> KeyedTokenBucket:
+        """The buckets of a policy."""
+        return cls(policy.rate.per_second, policy.burst, max_keys)
+
+    def _set(self, rate: float, burst: int, max_keys: int) -> None:
+        self._interval = 1 / rate
+        self._burst = burst
+        self._tolerance = self._interval * (burst + SLACK)
+        self._max_keys = max_keys
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, key: str, now: float, cost: int = 1) -> float:
+        """As `TokenBucket.take`, for `key`."""
+        self._lock.acquire()  # as in `TokenBucket.take`
+        try:
+            if now < self._latest:
+                now = self._latest
+            else:
+                self._latest = now
+            full_at = self._full_at.get(key)
+            if full_at is None:
+                return self._take_new(key, now, cost)
+            start = full_at if full_at > now else now  # noqa: FURB136  # likewise
+            new = start + cost * self._interval
+            if new <= now + self._tolerance:
+                self._full_at[key] = new
+                return 0.0
+        finally:
+            self._lock.release()
+        return new - now - self._tolerance if cost <= self._burst else NEVER
+
+    def wait(self, key: str, now: float, cost: int = 1) -> float:
+        """As `TokenBucket.wait`, for `key`."""
+        full_at = self._full_at.get(key, self._overflow if len(self) >= self._max_keys else now)
+        return max(max(full_at, now) + cost * self._interval - now - self._tolerance, 0.0)
+
+    def reconfigure(self, rate: float, burst: int, max_keys: int, now: float) -> None:
+        """Go on at another rate. Tokens that were taken stay taken."""
+        with self._lock:
+            interval = self._interval
+            self._set(rate, burst, max_keys)
+            factor = self._interval / interval
+            for key, full_at in self._full_at.items():
+                self._full_at[key] = now + max(full_at - now, 0.0) * factor
+            self._overflow = now + max(self._overflow - now, 0.0) * factor
+
+    def _take_new(self, key: str, now: float, cost: int) -> float:
+        if cost > self._burst:
+            return NEVER
+        self._forget_full(now)
+        new = max(self._overflow, now) + cost * self._interval  # it may have taken from the shared count before
+        wait = new - now - self._tolerance
+        if wait > 0:
+            return wait
+        if len(self._full_at) < self._max_keys:
+            self._full_at[key] = new
+            self._queue.append(key)
+        else:
+            self._overflow = new
+            self.overflowed += 1
+        return 0.0
+
+    def _forget_full(self, now: float) -> None:
+        for _ in range(min(EXAMINED, len(self._queue))):
+            key = self._queue.popleft()
+            if self._full_at[key] > now:
+                self._queue.append(key)
+            else:
+                del self._full_at[key]
+
+
+class Keyed(Generic[L]):
+    """Any other limit per key, one object each."""
+
+    __slots__ = ("_limits", "_lock", "_make", "_max_keys", "_overflow", "_queue", "overflowed")
+
+    def __init__(self, make: Callable[[], L], max_keys: int) -> None:
+        self._lock = Lock()
+        self._limits: dict[str, L] = {}
+        self._queue: deque[str] = deque()
+        self._make = make
+        self._max_keys = max_keys
+        self._overflow = make()
+        self.overflowed = 0
+
+    def __len__(self) -> int:
+        return len(self._limits)
+
+    def of(self, key: str, now: float) -> L:
+        """The limit of `key`."""
+        limit = self._limits.get(key)
+        return limit if limit is not None else self._new(key, now)
+
+    def take(self, key: str, now: float, cost: int = 1) -> float:
+        """As `Limit.take`, for `key`."""
+        return self.of(key, now).take(now, cost)
+
+    def wait(self, key: str, now: float, cost: int = 1) -> float:
+        """As `Limit.wait`, for `key`."""
+        return self.of(key, now).wait(now, cost)
+
+    def every(self) -> list[L]:
+        """Every limit that is kept."""
+        with self._lock:
+            return [*self._limits.values(), self._overflow]
+
+    def reconfigure(self, make: Callable[[], L], max_keys: int) -> None:
+        """Make new keys otherwise from now on; the kept limits are reconfigured one by one."""
+        with self._lock:
+            self._make, self._max_keys = make, max_keys
+
+    def _new(self, key: str, now: float) -> L:
+        with self._lock:
+            self._forget_full(now)
+            if key in self._limits:
+                return self._limits[key]
+            if len(self._limits) >= self._max_keys:
+                self.overflowed += 1
+                return self._overflow
+            self._queue.append(key)
+            self._limits[key] = limit = self._make()
+            limit.inherit(self._overflow)  # it may have taken from the shared count before
+            return limit
+
+    def _forget_full(self, now: float) -> None:
+        for _ in range(min(EXAMINED, len(self._queue))):
+            key = self._queue.popleft()
+            if self._limits[key].is_full(now):
+                del self._limits[key]
+            else:
+                self._queue.append(key)

@@ -1,0 +1,144 @@
+"""Retry (layer L1): another attempt for a transient failure, as long as it multiplies nothing.
+
+What is not retried, whatever the policy says: a cancellation, a rejection (nothing here would change it in time), a
+wait that would end after the deadline, a call whose inner call has spent its own retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from threading import Lock
+from typing import Literal, ParamSpec, TypeVar
+
+from voice_policies import Retry as Policy
+from voice_policies import RetryBudget as BudgetPolicy
+
+from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.deadline import NEVER
+from voice_runtime.errors import RetriesExhaustedError
+from voice_runtime.outcome import Classify, Failure, classify
+from voice_runtime.window import Window
+
+P = ParamSpec("P")
+T = TypeVar("T")
+GaveUp = Literal["max_retries", "budget", "deadline", "pushback", "nested"]
+
+
+class RetryBudget:
+    """How many retries one target may be sent: `ratio` of its calls, and a reserve that a quiet caller may use.
+
+    A retry is spent when it is decided, so those that still wait in their backoff count.
+    """
+
+    __slots__ = ("_lock", "_now", "calls", "policy", "retries")
+
+    def __init__(self, policy: BudgetPolicy, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._lock = Lock()
+        self._now = clock.monotonic
+        self.policy = policy
+        now = self._now()
+        self.calls = Window(policy.window.seconds, now)
+        self.retries = Window(policy.window.seconds, now)
+
+    def reconfigure(self, policy: BudgetPolicy) -> None:
+        """Go on under a new policy; windows of another length start empty."""
+        with self._lock:
+            if policy.window != self.policy.window:
+                now = self._now()
+                self.calls, self.retries = (Window(policy.window.seconds, now) for _ in range(2))
+            self.policy = policy
+
+    def spend(self) -> bool:
+        """Take one retry; false if there is none."""
+        with self._lock:
+            now = self._now()
+            allowed = self.policy.ratio * self.calls.total(now) + self.policy.reserve
+            if self.retries.total(now) + 1 > allowed:
+                return False
+            self.retries.add(now)
+            return True
+
+
+class Retry:
+    """Decides whether and when another attempt is made. One object serves any number of calls at once."""
+
+    __slots__ = (
+        "_classify",
+        "_random",
+        "base_delay",
+        "budget",
+        "conditions",
+        "max_delay",
+        "max_retries",
+        "multiplier",
+        "now",
+        "target",
+    )
+
+    def __init__(  # noqa: PLR0913  # what a process shares: clock, randomness, classifier
+        self,
+        target: str,
+        policy: Policy,
+        *,
+        budget: RetryBudget | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Random | None = None,
+        classify: Classify = classify,
+    ) -> None:
+        self.target = target
+        self.now = clock.monotonic
+        self._classify = classify
+        self.budget = budget or RetryBudget(policy.budget, clock)
+        self._random = random or Random()  # noqa: S311  # jitter, not a secret
+        self.max_retries = policy.max_retries
+        self.multiplier = policy.multiplier
+        self.base_delay = policy.base_delay.seconds
+        self.max_delay = policy.max_delay.seconds
+        self.conditions = frozenset(policy.conditions)
+
+    def backoff(self, attempt: int) -> float:
+        """Seconds to wait after the `attempt`-th attempt: uniform up to an exponentially growing cap (full jitter)."""
+        try:
+            cap = min(self.base_delay * self.multiplier ** (attempt - 1), self.max_delay)
+        except OverflowError:
+            cap = self.max_delay
+        return self._random.uniform(0, cap)
+
+    def is_transient(self, failure: Failure | None) -> bool:
+        """Whether the policy names this outcome. An exhausted callee is asked again only if it said when."""
+        if failure is None or (failure.condition == "resource_exhausted" and failure.retry_after is None):
+            return False
+        return failure.condition in self.conditions
+
+    def next_delay(self, failure: Failure, attempt: int, remaining: float) -> float | GaveUp:
+        """Seconds to wait before the next attempt, or why there is none. Spends from the budget."""
+        if attempt > self.max_retries:
+            return "max_retries"
+        delay = self.backoff(attempt) if failure.retry_after is None else failure.retry_after
+        if not delay >= 0:  # NaN is no time either
+            return "pushback"
+        if delay >= remaining:
+            return "deadline"
+        return delay if self.budget.spend() else "budget"
+
+    async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await `fn(...)` with this retry alone. Raises `RetriesExhaustedError`."""
+        attempt = 1
+        calls = self.budget.calls
+        if (now := self.now()) >= calls.end:
+            calls.rotate(now)
+        calls.count += 1
+        while True:
+            try:
+                return await fn(*args, **kwargs)
+            except Exception as error:
+                failure = self._classify(error)
+                if failure is None or not self.is_transient(failure):
+                    raise
+                delay = self.next_delay(failure, attempt, NEVER)
+                if isinstance(delay, str):
+                    raise RetriesExhaustedError(self.target, failure.retry_after, attempt, delay) from error
+            await asyncio.sleep(delay)
+            attempt += 1

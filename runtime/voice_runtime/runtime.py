@@ -1,0 +1,270 @@
+"""The runtime: one bundle, read at startup, enforced, and swapped when a new one is mounted."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from random import Random
+from threading import Lock
+from typing import Any, ParamSpec, Self, TypeVar
+
+from voice_policies import Fault, InvalidInputError, PolicyBundle
+
+from voice_runtime.assembly import Assembled, Assembly, Surroundings
+from voice_runtime.bundle_source import POLL_INTERVAL, BundleSource, Watcher, content_hash
+from voice_runtime.caller import NOBODY, Caller
+from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.deadline import NEVER
+from voice_runtime.degradation import Degradation
+from voice_runtime.errors import UnknownCallError
+from voice_runtime.events import Event, Events, Listener, logger
+from voice_runtime.inbound import Inbound, Request
+from voice_runtime.outbound import Fallback, Outbound
+from voice_runtime.outcome import Classify, ClassifyResult, classify
+from voice_runtime.targets import Targets
+from voice_runtime.timeout import TimedScope
+from voice_runtime.worker_threads import WorkerThreads
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Runtime:
+    """Enforces the policies of one service. Make it with `load`; as a context manager it also watches the bundle."""
+
+    def __init__(self, source: BundleSource, bundle: PolicyBundle, surroundings: Surroundings) -> None:
+        self.events = surroundings.events
+        self.reloads = {"applied": 0, "refused": 0}
+        self._source = source
+        self._clock = surroundings.clock
+        self._assembly = Assembly(surroundings)
+        self.targets = Targets(self._assembly.breaker)
+        self._fallbacks: dict[str, Fallback] = {}
+        self._reloading = Lock()
+        self._watcher: Watcher | None = None
+        self._poll_interval = POLL_INTERVAL
+        self._seen = ""
+        self._enforce(bundle)
+
+    @classmethod
+    def load(  # noqa: PLR0913  # each is one decision of the process, and has a default
+        cls,
+        directory: str | Path,
+        *,
+        defaults: PolicyBundle | None = None,
+        listeners: Iterable[Listener] = (),
+        classify: Classify = classify,
+        classify_result: ClassifyResult | None = None,
+        allow_fault_injection: bool = False,
+        poll_interval: float = POLL_INTERVAL,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Random | None = None,
+    ) -> Self:
+        """Read the bundle that is mounted at `directory`.
+
+        Raises `voice_policies.InvalidInputError`, which names every fault of the bundle; a missing file is one unless
+        `defaults` says what to enforce until it appears. `random` is for tests: a seeded one repeats every jitter.
+        """
+        source = BundleSource(directory)
+        if defaults is not None and not source.path.exists():
+            seen, bundle = "", defaults
+        else:
+            text = source.read()
+            seen, bundle = content_hash(text), PolicyBundle.from_json(text, str(source.path))
+        surroundings = Surroundings(
+            clock=clock,
+            random=random or Random(),  # noqa: S311  # jitter, not a secret
+            events=Events(listeners),
+            classify=classify,
+            classify_result=classify_result,
+            workers=WorkerThreads(),
+            allow_fault_injection=allow_fault_injection,
+        )
+        runtime = cls(source, bundle, surroundings)
+        runtime._seen = seen
+        runtime._poll_interval = poll_interval
+        return runtime
+
+    # --- the bundle
+
+    @property
+    def bundle(self) -> PolicyBundle:
+        """The bundle in force."""
+        return self._assembled.bundle
+
+    @property
+    def digest(self) -> str:
+        """The digest of the bundle in force; empty for unsealed defaults."""
+        return self.bundle.metadata.digest or ""
+
+    def __enter__(self) -> Self:
+        self._watcher = Watcher(self._source.path.parent, self._poll_interval, self.reload)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
+
+    def reload(self) -> bool:
+        """Look at the file now: whether a new bundle was put in force. A faulty one is refused, and the old one stays.
+
+        Calls in flight end under the bundle that they began under.
+        """
+        with self._reloading:
+            try:
+                if not self._swap():
+                    return False
+            except InvalidInputError as error:
+                self.reloads["refused"] += 1
+                logger.error(
+                    "the policy bundle is refused, %s stays in force: %s", self.digest, error
+                )  # the faults say it all
+                self.events.publish(Event("refused", "bundle", str(self._source.path), error=error))
+                return False
+        self.reloads["applied"] += 1
+        logger.info("policy bundle %s is in force", self.digest)
+        self.events.publish(Event("reloaded", "bundle", str(self._source.path), after=self.digest))
+        return True
+
+    def _swap(self) -> bool:
+        """Whether the file holds something else than at the last look, and that is in force now."""
+        before = self._seen
+        try:
+            text = self._source.read()
+        except InvalidInputError as error:
+            self._seen = str(error)
+            if self._seen == before:
+                return False
+            raise
+        self._seen = content_hash(text)
+        if self._seen == before:
+            return False
+        bundle = PolicyBundle.from_json(text, str(self._source.path))
+        if bundle.metadata.service != self.bundle.metadata.service:
+            fault = Fault(
+                "metadata.service", f"is {bundle.metadata.service!r}", f"expected {self.bundle.metadata.service!r}"
+            )
+            raise InvalidInputError(str(self._source.path), [fault])
+        self._enforce(bundle)
+        return True
+
+    def _enforce(self, bundle: PolicyBundle) -> None:
+        self._assembled = assembled = self._assembly.assemble(bundle, self._fallbacks)
+        self._calls = _by_name_and_callee(assembled)
+        self._entries = {name: outbound.entry() for name, outbound in self._calls.items()}
+
+    # --- outbound
+
+    def call(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Await `fn(...)` under the policies of the declared call `name`, or of the only call to the callee `name`.
+
+        Raises what `fn` raises, the tree in `voice_runtime.errors`, and `UnknownCallError`.
+        """
+        enter = self._entries.get(name)
+        return enter(fn, *args, **kwargs) if enter is not None else self.outbound(name).enter(fn, *args, **kwargs)
+
+    def call_sync(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`, for code without an event loop: `fn` runs on a worker thread, which a timeout cannot stop."""
+        return self.outbound(name).enter_sync(fn, *args, **kwargs)
+
+    def stream(
+        self, name: str, fn: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[T]:
+        """The messages of `fn(...)`, under the policies of a call. See `Outbound.stream`."""
+        return self.outbound(name).stream(fn, *args, **kwargs)
+
+    def once(self, name: str) -> AbstractAsyncContextManager[TimedScope]:
+        """A block as one attempt of a call: `async with runtime.once(name):`. It is not retried."""
+        return self.outbound(name).once()
+
+    def outbound(self, name: str, target: str | None = None) -> Outbound:
+        """The pipeline of a call; with `target`, with a breaker that counts for this target alone.
+
+        Raises `UnknownCallError`. A reload replaces it: ask again for each call.
+        """
+        outbound = self._calls.get(name)
+        if outbound is None:
+            raise UnknownCallError("outbound call", name, self._assembled.outbound)
+        return outbound if target is None else self.targets.of(outbound, target)
+
+    def protect(self, name: str) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+        """A decorator that makes every call of a function this call. Raises `UnknownCallError` where it stands.
+
+        For a coroutine function, an asynchronous generator function, or a synchronous function.
+        """
+        self.outbound(name)
+
+        def decorate(fn: Callable[P, Any]) -> Callable[P, Any]:
+            shell: Callable[..., Any] = self.call_sync
+            if inspect.isasyncgenfunction(_underlying(fn)):
+                shell = self.stream
+            elif inspect.iscoroutinefunction(_underlying(fn)):
+                shell = self.call
+
+            def protected(*args: P.args, **kwargs: P.kwargs) -> Any:
+                return shell(name, fn, *args, **kwargs)
+
+            return functools.update_wrapper(protected, fn)
+
+        return decorate
+
+    def fallback(self, name: str, handler: Fallback) -> None:
+        """What makes the result of a soft call that failed: `handler(error)`. It stays through reloads.
+
+        Raises `UnknownCallError`, and `ValueError` for a hard call.
+        """
+        full_name = self.outbound(name).name
+        if not any(call.name == full_name and call.necessity == "soft" for call in self.bundle.outbound):
+            raise ValueError(f"{full_name} is a hard call: it fails, and nothing stands in for it")
+        with self._reloading:
+            self._fallbacks[full_name] = handler
+            self._enforce(self.bundle)
+
+    # --- inbound
+
+    def request(self, operation: str, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
+        """One request of an operation: `async with runtime.request("run", Caller(tenant="acme")) as request:`.
+
+        `cost` is what it takes from the rate limits, `remaining` what its caller's deadline leaves, in seconds.
+        """
+        return self.inbound(operation).request(caller, cost=cost, remaining=remaining)
+
+    def inbound(self, operation: str) -> Inbound:
+        """The pipeline of an operation. Raises `UnknownCallError`."""
+        try:
+            return self._assembled.inbound[operation]
+        except KeyError:
+            raise UnknownCallError("inbound operation", operation, self._assembled.inbound) from None
+
+    @property
+    def degradation(self) -> Degradation | None:
+        """The level of this process; `None` without the policy."""
+        return self._assembled.degradation
+
+    @property
+    def assembled(self) -> Assembled:
+        """What is in force, for those who export or test it."""
+        return self._assembled
+
+
+def _by_name_and_callee(assembled: Assembled) -> dict[str, Outbound]:
+    """Every call by its name, and by its callee where that has no other."""
+    callees = [call.callee for call in assembled.bundle.outbound]
+    by_callee = {
+        call.callee: assembled.outbound[call.name]
+        for call in assembled.bundle.outbound
+        if callees.count(call.callee) == 1
+    }
+    return by_callee | assembled.outbound
+
+
+def _underlying(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind partials and callable objects."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn if inspect.isroutine(fn) else type(fn).__call__

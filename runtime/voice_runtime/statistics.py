@@ -1,0 +1,46 @@
+"""What was counted, in plain integers; exporters read them when they are asked.
+
+Threads that count at once may lose a count on a build without the global lock; nothing is decided by these numbers.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from voice_runtime.retry import GaveUp
+
+
+class CallStatistics:
+    """One outbound call."""
+
+    __slots__ = (
+        "attempts",
+        "cancelled",
+        "deadlines_exceeded",
+        "exhausted",
+        "failed",
+        "fallbacks",
+        "ignored",
+        "retries",
+        "seconds",
+        "successful",
+        "timeouts",
+    )
+
+    def __init__(self) -> None:
+        self.attempts = self.successful = self.failed = self.ignored = self.cancelled = 0
+        self.timeouts = self.deadlines_exceeded = self.retries = self.fallbacks = 0
+        self.exhausted = dict.fromkeys(get_args(GaveUp), 0)
+        self.seconds = 0.0
+        """Time of the attempts that succeeded or failed."""
+
+
+class OperationStatistics:
+    """One inbound operation."""
+
+    __slots__ = ("cancelled", "deadlines_exceeded", "failed", "in_flight", "seconds", "successful")
+
+    def __init__(self) -> None:
+        self.successful = self.failed = self.cancelled = self.deadlines_exceeded = self.in_flight = 0
+        self.seconds = 0.0
+        """Time of the requests that succeeded or failed."""

@@ -1,0 +1,66 @@
+"""Breakers for single targets of a call: one provider of two, one shard, one address."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from voice_policies import CircuitBreaker as Policy
+
+from voice_runtime.circuit_breaker import CircuitBreaker, Closed
+from voice_runtime.outbound import Outbound
+
+MAX_TARGETS = 256
+"""Targets that are kept in all. Beyond that, the one unused for longest goes: a closed one, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    base: Outbound
+    outbound: Outbound
+    breaker: CircuitBreaker
+
+
+class Targets:
+    """The calls to single targets. Each has a breaker of its own and shares everything else with its call."""
+
+    def __init__(self, make: Callable[[str, Policy], CircuitBreaker]) -> None:
+        self._make = make
+        self._kept: dict[tuple[str, str], _Target] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, base: Outbound, target: str) -> Outbound:
+        """`base` with a breaker for `target` alone; `base` itself if it has no breaker."""
+        if base.breaker is None:
+            return base
+        key = (base.name, target)
+        with self._lock:
+            found = self._kept.pop(key, None)
+            if found is None or found.base is not base:
+                found = self._bind(base, base.breaker.policy, target, found)
+            self._kept[key] = found  # last: used most recently
+            if len(self._kept) > MAX_TARGETS:
+                self._forget_one()
+        return found.outbound
+
+    def breakers(self) -> list[tuple[str, CircuitBreaker]]:
+        """Every breaker that is kept, with the name of its call."""
+        with self._lock:
+            return [(name, kept.breaker) for (name, _), kept in self._kept.items()]
+
+    def _bind(self, base: Outbound, policy: Policy, target: str, before: _Target | None) -> _Target:
+        breaker = before.breaker if before else self._make(f"{base.name}@{target}", policy)
+        if breaker.policy != policy:
+            breaker.reconfigure(policy)
+        outbound = copy.copy(base)
+        outbound.breaker = breaker
+        return _Target(base, outbound, breaker)
+
+    def _forget_one(self) -> None:
+        idle = (key for key, kept in self._kept.items() if type(kept.breaker.state) is Closed)
+        del self._kept[next(idle, next(iter(self._kept)))]

@@ -1,0 +1,233 @@
+"""Timeout (layer L2): a task that runs out of time is cancelled, with the semantics of `asyncio.timeout`.
+
+The timers of one duration on one loop expire in the order in which they start, so a dictionary holds them in order
+behind a single loop timer: starting and stopping one costs a dictionary entry instead of a heap operation.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import AbstractEventLoop, CancelledError, Task, TimerHandle, current_task, get_running_loop
+from collections.abc import Awaitable, Callable
+from contextvars import Token
+from itertools import takewhile
+from threading import get_ident
+from types import TracebackType
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
+
+from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.deadline import CURRENT, NEVER
+from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ROUNDING = 1e-6
+"""A timer may fire this early, in seconds: the loop's clock and ours differ by rounding."""
+logger = logging.getLogger("voice_runtime")
+
+
+class Sweep:
+    """The timers of one duration on one loop."""
+
+    __slots__ = ("_duration", "_now", "armed", "loop", "thread", "waiting")
+
+    def __init__(self, loop: AbstractEventLoop | None, duration: float, now: Callable[[], float]) -> None:
+        self.loop = loop
+        self.thread = get_ident() if loop else None
+        self.armed = False
+        self.waiting: dict[TimedScope, None] = {}
+        self._duration = duration
+        self._now = now
+
+    def arm(self) -> None:
+        """Start the loop's timer: the first scope has come in."""
+        self._fire_in(self._duration)
+
+    def _fire_in(self, seconds: float) -> None:
+        if self.loop is not None:
+            self.armed = True
+            self.loop.call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        now = self._now() + ROUNDING
+        expired = list(takewhile(lambda scope: scope.expires <= now, self.waiting))
+        for scope in expired:
+            del self.waiting[scope]
+            scope.expire()
+        if self.waiting:
+            self._fire_in(next(iter(self.waiting)).expires - now)
+        else:
+            self.armed = False
+            self.waiting.clear()  # gives back the table, which deletions alone do not
+
+
+class Timer:
+    """The timers of one duration, on whichever loop runs. `NEVER` is no limit."""
+
+    __slots__ = ("duration", "now", "sweep")
+
+    def __init__(self, duration: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.duration = duration
+        self.now = clock.monotonic
+        self.sweep = Sweep(None, duration, self.now)
+
+    def bind(self) -> tuple[Sweep, Task[Any]]:
+        """The sweep and the task of the running loop.
+
+        A process that serves from several loops changes sweeps with the loop: slower, and as exact.
+        """
+        loop = get_running_loop()
+        task = current_task(loop)
+        if task is None:
+            raise RuntimeError("a timeout cancels a task: run this inside one")
+        if self.sweep.loop is not loop or self.sweep.thread != get_ident():
+            self.sweep = Sweep(loop, self.duration, self.now)
+        return self.sweep, task
+
+
+class Timed(Protocol):
+    """Whose time is limited."""
+
+    name: str
+    timer: Timer
+
+
+class TimedScope:
+    """A scope whose end cancels the task inside: after its owner's timer, or at `limit` if that is earlier.
+
+    One task at a time may be inside; it may be entered again.
+    """
+
+    __slots__ = (
+        "_cancelling",
+        "_task",
+        "_token",
+        "_waits_in",
+        "attempt",
+        "expired",
+        "expires",
+        "limit",
+        "owner",
+        "parent",
+        "retries_spent",
+        "started",
+    )
+
+    owner: Timed
+    parent: TimedScope | None
+    limit: float
+    """The end of what it is part of, by the monotonic clock."""
+    started: float
+    expires: float
+    """When it ends, known once it was entered."""
+    attempt: int
+    """The number of the attempt, from 1; 0 where nothing is attempted."""
+    expired: bool
+    """Whether its timer fired: what is cancelled inside is cancelled by the deadline, not by the caller."""
+    retries_spent: bool
+    """Whether a call inside has spent its retries, so that another attempt out here would multiply them."""
+    _task: Task[Any]
+    _cancelling: int
+    _token: Token[TimedScope | None]
+    _waits_in: Sweep | TimerHandle | None
+
+    def __init__(self, owner: Timed, parent: TimedScope | None, limit: float, started: float, attempt: int = 0) -> None:
+        self.owner = owner
+        self.parent = parent
+        self.limit = limit
+        self.started = started
+        self.attempt = attempt
+        self.expired = self.retries_spent = False
+
+    def __enter__(self) -> Self:
+        timer = self.owner.timer
+        sweep = timer.sweep
+        # Finding the running loop costs a system call before Python 3.12, so the thread is compared first.
+        task = current_task(sweep.loop) if sweep.thread == get_ident() else None
+        if task is None:
+            sweep, task = timer.bind()
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.expires = expires = self.started + timer.duration
+        if self.limit < expires:
+            self._enter_limited()
+        elif expires < NEVER:
+            self._waits_in = sweep
+            sweep.waiting[self] = None
+            if not sweep.armed:
+                sweep.arm()
+        else:
+            self._waits_in = None
+        self._token = CURRENT.set(self)
+        return self
+
+    def begin(self) -> float:
+        """Start without a task to cancel: seconds until time is up, for a shell that watches it by itself."""
+        self.expires = min(self.started + self.owner.timer.duration, self.limit)
+        self._refuse_expired()
+        return self.expires - self.started
+
+    def _refuse_expired(self) -> None:
+        if self.expires <= self.started:
+            raise DeadlineExceededError(self.owner.name, None, max(self.attempt - 1, 0))
+
+    def _enter_limited(self) -> None:
+        self.expires = self.limit
+        self._refuse_expired()
+        self._waits_in = get_running_loop().call_later(self.limit - self.started, self.expire)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        CURRENT.reset(self._token)
+        if not self.expired:
+            waits_in = self._waits_in
+            if type(waits_in) is Sweep:
+                del waits_in.waiting[self]
+            elif waits_in is not None:
+                waits_in.cancel()  # type: ignore[union-attr]  # what is no Sweep here is a TimerHandle
+        elif self._owns(error):
+            if error is None:
+                logger.warning("%s: the callee swallowed its cancellation; its result came too late", self.owner.name)
+            raise self.timeout_error() from error
+
+    def expire(self) -> None:
+        """Time is up."""
+        self.expired = True
+        self._task.cancel()
+
+    def timeout_error(self) -> CallTimeoutError:
+        """The error that says which limit it was: the attempt's own, or the deadline around it."""
+        if self.attempt and self.expires != self.limit:
+            return AttemptTimeoutError(self.owner.name, None, self.attempt)
+        return DeadlineExceededError(self.owner.name, None, self.attempt)
+
+    def ended_by_deadline(self) -> bool:
+        """Whether the timer of this scope, or of one around it, fired."""
+        scope: TimedScope | None = self
+        while scope is not None:
+            if scope.expired:
+                return True
+            scope = scope.parent
+        return False
+
+    def _owns(self, error: BaseException | None) -> bool:
+        """Whether the timer is what ended the work: a cancellation that somebody else asked for too stays one."""
+        return self._task.uncancel() <= self._cancelling or not isinstance(error, CancelledError)
+
+
+class Timeout:
+    """One limit alone: `await Timeout("rag-engine", 0.5).call(fn)`. The scope around it, if it ends earlier, wins."""
+
+    __slots__ = ("name", "timer")
+
+    def __init__(self, name: str, seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.name = name
+        self.timer = Timer(seconds, clock)
+
+    async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await `fn(...)`. Raises `AttemptTimeoutError`."""
+        parent = CURRENT.get()
+        limit = NEVER if parent is None else parent.expires
+        with TimedScope(self, parent, limit, self.timer.now(), 1):
+            return await fn(*args, **kwargs)

@@ -1,0 +1,354 @@
+"""Rate limiters, L1 to L6 and L9 to L11. L7 and L8 are about a shared store."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import tracemalloc
+from typing import Any
+
+import pytest
+from voice_policies import Adaptive as AdaptivePolicy
+from voice_policies import Bulkhead as BulkheadPolicy
+from voice_policies import Duration, Rate, RateLimit
+from voice_policies import SlidingWindow as SlidingWindowPolicy
+from voice_policies import TokenBucket as TokenBucketPolicy
+from voice_runtime import Bulkhead, Caller, RateLimitedError, Runtime
+from voice_runtime.rate_limit.adaptive import Adaptive
+from voice_runtime.rate_limit.gate import Gate
+from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
+from voice_runtime.rate_limit.sliding_window import SlidingWindow
+from voice_runtime.rate_limit.token_bucket import TokenBucket
+from voice_runtime.testing import FakeClock
+
+from tests.runtime.bundles import bundle, mount, operation
+from tests.runtime.driver import seeded, settle
+
+FOREVER = float("inf")
+
+
+def gate(clock: FakeClock, limit: Any, **fields: Any) -> Gate:
+    return Gate("run", RateLimit(limit=limit, **fields), clock, seeded(7))
+
+
+def taken(bucket: Any, now: float, tries: int = 1000) -> int:
+    return sum(bucket.take(now) == 0 for _ in range(tries))
+
+
+def test_l1_after_idling_never_more_than_burst() -> None:
+    bucket = TokenBucket(10, 10, 0.0)
+    assert taken(bucket, 0.0) == 10
+    assert taken(bucket, 1e9) == 10
+
+
+def test_l1_refills_by_fractions() -> None:
+    bucket = TokenBucket(10, 10, 0.0)
+    assert taken(bucket, 0.0) == 10
+    assert taken(bucket, 0.5) == 5
+    assert taken(bucket, 0.55) == 0
+    assert taken(bucket, 0.6) == 1
+
+
+@pytest.mark.parametrize(
+    "limit", [TokenBucket(10, 10, 1000.0), SlidingWindow(10, 1.0)], ids=["token bucket", "sliding window"]
+)
+def test_l2_a_clock_that_runs_backwards_mints_nothing(limit: Any) -> None:
+    assert taken(limit, 1000.0) == 10
+    assert taken(limit, 500.0) == 0
+    assert taken(limit, 1000.0) == 0
+    assert limit.take(999.0) > 0
+
+
+async def test_l3_a_cancelled_waiter_leaves_no_trace_and_the_order_holds(clock: FakeClock) -> None:
+    limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), max_wait=Duration("1m"))
+    passed: list[tuple[int, float]] = []
+    begun = clock.monotonic()
+
+    async def wait(number: int) -> None:
+        await limited.admit(Caller(), 1, FOREVER)
+        passed.append((number, clock.monotonic() - begun))
+
+    waiters = [asyncio.create_task(wait(number)) for number in range(6)]
+    await settle()
+    waiters[1].cancel()
+    waiters[3].cancel()
+    await settle()
+    late = asyncio.create_task(wait(9))
+    await asyncio.gather(*waiters, late, return_exceptions=True)
+    assert [number for number, _ in passed] == [0, 2, 4, 5, 9]
+    assert [at for _, at in passed] == pytest.approx([0, 1, 2, 3, 4], abs=1e-3)
+
+
+async def test_l3_one_waiter_wakes_at_a_time(clock: FakeClock) -> None:
+    limited = gate(clock, TokenBucketPolicy(rate=Rate("10/s"), burst=1), max_wait=Duration("1m"))
+    takes = 0
+    take = limited.limits.take
+
+    class Counting:
+        wait = limited.limits.wait
+
+        def take(self, key: str, now: float, cost: int = 1) -> float:
+            nonlocal takes
+            takes += 1
+            return take(key, now, cost)
+
+    limited.limits = Counting()  # type: ignore[assignment]
+    await asyncio.gather(*(limited.admit(Caller(), 1, FOREVER) for _ in range(100)))
+    assert takes < 3 * 100  # a herd would try about 100²/2 times
+
+
+async def test_l3_who_could_not_pass_in_time_is_refused_at_once(clock: FakeClock) -> None:
+    limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), max_wait=Duration("2s"))
+    begun = clock.monotonic()
+    waiters = [asyncio.create_task(limited.admit(Caller(), 1, FOREVER)) for _ in range(5)]
+    await settle()
+    refused = [task.exception() for task in waiters if task.done() and task.exception()]
+    assert clock.monotonic() == begun
+    assert [error.retry_after for error in refused] == pytest.approx([3, 3], abs=1e-3)  # type: ignore[union-attr]
+    await asyncio.gather(*waiters, return_exceptions=True)
+
+
+@pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
+def test_l4_a_limited_key_is_never_evicted_into_a_fresh_burst(algorithm: str) -> None:
+    keyed: Any = (
+        KeyedTokenBucket(1, 5, 100) if algorithm == "token bucket" else Keyed(lambda: SlidingWindow(5, 5.0), 100)
+    )
+    assert sum(keyed.take("limited", 0.0) == 0 for _ in range(10)) == 5
+    for number in range(1100):
+        keyed.take(f"key-{number}", 0.0)
+    assert keyed.take("limited", 0.0) > 0
+    assert len(keyed) <= 100
+
+
+@pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
+def test_l4_dead_keys_go_as_new_ones_come(algorithm: str) -> None:
+    keyed: Any = (
+        KeyedTokenBucket(1, 5, 10_000) if algorithm == "token bucket" else Keyed(lambda: SlidingWindow(5, 5.0), 10_000)
+    )
+    for number in range(5_000):
+        keyed.take(f"old-{number}", 0.0)
+    for number in range(5_000):
+        keyed.take(f"new-{number}", 100.0)
+    assert len(keyed) <= 5_001
+    assert keyed.overflowed == 0
+
+
+def test_l4_many_new_keys_share_one_count_and_gain_nothing() -> None:
+    keyed = KeyedTokenBucket(1, 5, 100)
+    for number in range(100):
+        keyed.take(f"busy-{number}", 0.0)
+    assert sum(keyed.take(f"fresh-{number}", 0.0) == 0 for number in range(1_000)) == 5
+
+
+def test_l4_a_key_costs_at_most_120_bytes() -> None:
+    names = [f"tenant-{number}" for number in range(100_000)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        keyed = KeyedTokenBucket(1, 5, 100_000)
+        for name in names:
+            keyed.take(name, 0.0)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(keyed) == 100_000
+    assert size / len(keyed) <= 120
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [TokenBucketPolicy(rate=Rate("1/s"), burst=5), SlidingWindowPolicy(limit=5, window=Duration("1s"))],
+    ids=["token bucket", "sliding window"],
+)
+async def test_l5_what_costs_more_than_burst_is_refused_at_once(clock: FakeClock, limit: Any) -> None:
+    limited = gate(clock, limit, max_wait=Duration("1h"))
+    begun = clock.monotonic()
+    with pytest.raises(RateLimitedError) as refused:
+        await limited.admit(Caller(), 6, FOREVER)
+    assert refused.value.retry_after is None
+    assert clock.monotonic() == begun
+    await limited.admit(Caller(), 5, FOREVER)  # nothing was spent on it
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_l6_no_span_of_the_window_holds_more_than_the_limit(seed: int) -> None:
+    draw, window, now = seeded(seed), SlidingWindow(20, 1.0), 0.0
+    admitted: list[float] = []
+    for _ in range(5_000):
+        now += draw.choice([0.0, 0.001, 0.01, 0.3])
+        if window.take(now) == 0:
+            admitted.append(now)
+        else:  # late by the stated resolution at most
+            assert sum(now - 1 - 1 / 64 - 1e-9 < at for at in admitted[-20:]) == 20
+    for first, last in zip(admitted, admitted[20:], strict=False):
+        assert last - first >= 1.0
+
+
+def test_l6_the_burst_at_a_boundary_is_bounded() -> None:
+    window = SlidingWindow(10, 1.0)
+    assert taken(window, 0.99) == 10
+    assert taken(window, 1.01) == 0
+    assert taken(window, 1.98) == 0
+    assert taken(window, 1.99) == 10
+
+
+def test_l9_a_changed_rate_keeps_what_was_taken() -> None:
+    bucket = TokenBucket(10, 10, 0.0)
+    assert taken(bucket, 0.0, 8) == 8
+    bucket.reconfigure(100, 10, 0.0)
+    assert taken(bucket, 0.0) == 2
+    keyed = KeyedTokenBucket(10, 10, 100)
+    for _ in range(8):
+        keyed.take("a", 0.0)
+    keyed.reconfigure(1, 10, 100, 0.0)
+    assert sum(keyed.take("a", 0.0) == 0 for _ in range(10)) == 2
+    window = SlidingWindow(10, 1.0)
+    assert taken(window, 0.0, 8) == 8
+    window.reconfigure(5, 1.0)
+    assert taken(window, 0.5) == 0
+    assert taken(window, 1.0) == 5
+
+
+def test_l9_a_bound_below_the_calls_in_flight_never_over_grants() -> None:
+    bulkhead = Bulkhead("callee", BulkheadPolicy(max_concurrent=10))
+    assert all(bulkhead.try_enter() for _ in range(10))
+    bulkhead.reconfigure(BulkheadPolicy(max_concurrent=3))
+    for left in range(9, -1, -1):
+        assert not bulkhead.try_enter() or left < 3
+        bulkhead.leave()
+        assert bulkhead.in_flight <= max(left, 3)
+        if left == 2:
+            break
+    assert bulkhead.try_enter()
+    assert not bulkhead.try_enter()
+    bulkhead.reconfigure(BulkheadPolicy(max_concurrent=5))
+    assert [bulkhead.try_enter() for _ in range(3)] == [True, True, False]
+
+
+ADAPTIVE = AdaptivePolicy(
+    min_rate=Rate("10/s"),
+    max_rate=Rate("100/s"),
+    burst=10,
+    latency=Duration("500ms"),
+    increase=Rate("10/s"),
+    interval=Duration("1s"),
+)
+
+
+def interval(limit: Adaptive, *, failed: bool = False, latency: float = 0.1, samples: int = 20) -> float:
+    """The samples of one interval, the last of them at its end: the rate after it."""
+    end = limit.ends
+    for number in range(samples):
+        limit.record(limit.epoch, end if number == samples - 1 else end - 0.5, latency, failed=failed)
+    return limit.rate
+
+
+def test_l10_the_rate_falls_recovers_and_stays_in_its_bounds() -> None:
+    limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
+    assert [interval(limit, failed=True) for _ in range(6)] == [50, 25, 12.5, 10, 10, 10]
+    assert [interval(limit) for _ in range(3)] == [20, 30, 40]
+    for _ in range(20):
+        interval(limit)
+    assert limit.rate == 100
+
+
+def test_l10_latency_lowers_it_too() -> None:
+    limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
+    assert interval(limit, latency=0.6) == 50
+
+
+def test_l10_idle_time_and_few_samples_do_not_move_it() -> None:
+    limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
+    assert interval(limit, failed=True) == 50
+    for _ in range(100):
+        interval(limit, samples=9)
+    assert limit.rate == 50
+    limit.record(limit.epoch, limit.ends + 1e6, 0.1, failed=False)
+    assert limit.rate == 50
+
+
+def test_l10_samples_from_before_a_decrease_are_dropped() -> None:
+    limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
+    before = limit.epoch
+    interval(limit, failed=True)
+    for number in range(100):
+        limit.record(before, 3.0 + number, 0.1, failed=True)
+    assert limit.rate == 50
+
+
+async def test_l10_rejections_and_cancellations_are_no_samples(clock: FakeClock, tmp_path: Any) -> None:
+    limits = (RateLimit(limit=ADAPTIVE),)
+    runtime = Runtime.load(mount(tmp_path, bundle(inbound=(operation("run", rate_limits=limits),))), clock=clock)
+    adaptive = runtime.inbound("run").gates[0].adaptive(Caller())
+    assert adaptive is not None
+
+    async def serve() -> None:
+        async with runtime.request("run"):
+            await asyncio.sleep(1)
+
+    for _ in range(20):
+        requests = [asyncio.create_task(serve()) for _ in range(20)]
+        await settle()
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+        clock.advance(2)
+    assert (adaptive.rate, adaptive.epoch, adaptive.samples) == (100, 0, 0)
+
+
+def test_l10_replicas_judge_at_different_times() -> None:
+    ends = {Adaptive(ADAPTIVE, 0.0, seeded(seed)).ends for seed in range(20)}
+    assert len(ends) == 20
+    assert all(1 <= end <= 1.1 for end in ends)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        TokenBucketPolicy(rate=Rate("3/s"), burst=2),
+        SlidingWindowPolicy(limit=2, window=Duration("1s")),
+        AdaptivePolicy(min_rate=Rate("1/s"), max_rate=Rate("3/s"), burst=2),
+    ],
+    ids=["token bucket", "sliding window", "adaptive"],
+)
+async def test_l11_retry_after_is_when_it_passes(clock: FakeClock, limit: Any) -> None:
+    limited = gate(clock, limit)
+    for _ in range(2):
+        await limited.admit(Caller(), 1, FOREVER)
+    with pytest.raises(RateLimitedError) as refused:
+        await limited.admit(Caller(), 1, FOREVER)
+    wait = refused.value.retry_after
+    assert wait is not None
+    assert wait > 0
+    clock.advance(wait * 0.9)
+    with pytest.raises(RateLimitedError):
+        await limited.admit(Caller(), 1, FOREVER)
+    clock.advance(wait * 0.1 + 1e-6)
+    await limited.admit(Caller(), 1, FOREVER)
+
+
+async def test_limits_are_kept_by_tenant_and_user(clock: FakeClock) -> None:
+    limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), key="user")
+    await limited.admit(Caller("acme", "ann"), 1, FOREVER)
+    await limited.admit(Caller("acme", "bob"), 1, FOREVER)
+    await limited.admit(Caller("other", "ann"), 1, FOREVER)
+    with pytest.raises(RateLimitedError):
+        await limited.admit(Caller("acme", "ann"), 1, FOREVER)
+
+
+def test_threads_together_take_no_more_than_the_burst() -> None:
+    bucket, keyed, window = TokenBucket(1e-9, 500, 0.0), KeyedTokenBucket(1e-9, 500, 10), SlidingWindow(500, 1e9)
+    counts: list[int] = []
+
+    def take() -> None:
+        counts.append(
+            sum((bucket.take(1.0) == 0) + (keyed.take("a", 1.0) == 0) + (window.take(1.0) == 0) for _ in range(500))
+        )
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(counts) == 1500

@@ -1,0 +1,78 @@
+"""The runtime on what the platform renders, not on a bundle made for a test."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from voice_policies import FILE_NAME, OutboundCall, PolicyBundle
+from voice_runtime import Caller, CircuitOpenError, Runtime
+from voice_runtime.outcome import PERMANENT
+from voice_runtime.testing import FakeClock
+
+
+def rendered_bundle(service: str, environment: str, directory: Path) -> Path:
+    """The directory that `service` mounts in `environment`, as the command line renders it."""
+    command = [sys.executable, "-m", "stack.cli", "render", environment, "-o", str(directory)]
+    rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603  # our own
+    assert rendered.returncode == 0, f"{' '.join(command)} failed:\n{rendered.stderr}"
+    mounted = directory / "policies" / service
+    assert (mounted / FILE_NAME).is_file(), f"no {FILE_NAME} was rendered for {service} in {mounted}"
+    return mounted
+
+
+@pytest.fixture(scope="module")
+def agent_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return rendered_bundle("agent-engine", "prod", tmp_path_factory.mktemp("rendered"))
+
+
+def enforced_here(bundle: PolicyBundle) -> list[OutboundCall]:
+    return [call for call in bundle.outbound if call.enforced_by.timeout == "runtime"]
+
+
+def test_agent_engine_calls_all_its_callees(agent_engine: Path) -> None:
+    bundle = Runtime.load(agent_engine).bundle
+    assert {"model-adapter", "rag-engine", "retrieval-service"} <= {call.callee for call in bundle.outbound}
+    assert bundle.metadata.service == "agent-engine"
+    assert "run" in {operation.operation for operation in bundle.inbound}
+
+
+async def test_every_call_is_made_and_limited_in_time(agent_engine: Path, clock: FakeClock) -> None:
+    runtime = Runtime.load(agent_engine, clock=clock)
+    calls = enforced_here(runtime.bundle)
+    assert calls
+    for call in calls:
+        assert await runtime.call(call.name, asyncio.sleep, 0, "answer") == "answer"
+        begun = clock.monotonic()
+        with pytest.raises(Exception, match=r"timed out|gave up|deadline"):
+            await runtime.call(call.name, asyncio.sleep, 3600)
+        assert clock.monotonic() - begun <= call.timeout.overall.seconds + 0.001
+        assert runtime.outbound(call.name).statistics.timeouts == call.max_attempts
+
+
+async def test_every_breaker_opens_and_refuses(agent_engine: Path, clock: FakeClock) -> None:
+    runtime = Runtime.load(agent_engine, clock=clock)
+    guarded = [call for call in enforced_here(runtime.bundle) if call.enforced_by.circuit_breaker == "runtime"]
+    assert guarded
+    for call in guarded:
+        breaker = runtime.outbound(call.name).breaker
+        assert breaker is not None
+        for _ in range(10_000):
+            if breaker.current() == "open":
+                break
+            breaker.failure(breaker.state, PERMANENT)
+        with pytest.raises(CircuitOpenError):
+            await runtime.call(call.name, asyncio.sleep, 0)
+
+
+async def test_its_operation_is_served_under_its_deadline(agent_engine: Path, clock: FakeClock) -> None:
+    runtime = Runtime.load(agent_engine, clock=clock)
+    operation = next(found for found in runtime.bundle.inbound if found.operation == "run")
+    begun = clock.monotonic()
+    with pytest.raises(TimeoutError):
+        async with runtime.request("run", Caller(tenant="acme", user="ann")):
+            await asyncio.sleep(3600)
+    assert clock.monotonic() - begun == pytest.approx(operation.deadline.seconds)

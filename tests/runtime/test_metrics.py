@@ -1,0 +1,122 @@
+"""What is exported is well formed and bounded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from voice_policies import Bulkhead, CircuitBreaker, Degradation, Rate, RateLimit, Retry, TokenBucket
+from voice_runtime import CalleeError, Caller, RetriesExhaustedError, Runtime
+from voice_runtime.metrics import METRICS
+from voice_runtime.otel import observe
+from voice_runtime.prometheus import RuntimeCollector
+from voice_runtime.testing import FakeClock
+
+from tests.runtime.bundles import bundle, call, mount, operation
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, clock: FakeClock) -> Runtime:
+    full = call(circuit_breaker=CircuitBreaker(), bulkhead=Bulkhead(max_concurrent=5), retry=Retry(max_retries=1))
+    limits = (RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=2000), key="tenant"),)
+    inbound = operation("run", rate_limits=limits, bulkhead=Bulkhead(max_concurrent=5))
+    mounted = mount(
+        tmp_path, bundle(full, call("model-adapter.generate"), inbound=(inbound,), degradation=Degradation())
+    )
+    return Runtime.load(mounted, clock=clock)
+
+
+def scrape(runtime: Runtime) -> dict[str, dict[frozenset[str], float]]:
+    registry = CollectorRegistry()
+    registry.register(RuntimeCollector(runtime))
+    text = generate_latest(registry).decode()
+    return {
+        sample.name: {
+            frozenset(other.labels.values()): other.value for other in family.samples if other.name == sample.name
+        }
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def unavailable() -> None:
+    raise CalleeError("rag-engine")
+
+
+async def test_counters_say_what_happened(runtime: Runtime) -> None:
+    with pytest.raises(RetriesExhaustedError):
+        await runtime.call("rag-engine", unavailable)
+    async with runtime.request("run"):
+        pass
+    scraped = scrape(runtime)
+    assert scraped["voice_call_attempts_total"][frozenset({"rag-engine.context", "failed"})] == 2
+    assert scraped["voice_call_retries_total"][frozenset({"rag-engine.context"})] == 1
+    assert scraped["voice_call_exhausted_total"][frozenset({"rag-engine.context", "max_retries"})] == 1
+    assert scraped["voice_circuitbreaker_calls_total"][frozenset({"rag-engine.context", "failed"})] == 2
+    assert scraped["voice_circuitbreaker_state"][frozenset({"rag-engine.context", "closed"})] == 1
+    assert scraped["voice_circuitbreaker_state"][frozenset({"rag-engine.context", "open"})] == 0
+    assert scraped["voice_operation_requests_total"][frozenset({"run", "successful"})] == 1
+    assert scraped["voice_rate_limit_requests_total"][frozenset({"run", "0", "tenant", "admitted"})] == 1
+    assert scraped["voice_degradation_level"][frozenset({"normal"})] == 1
+    assert scraped["voice_policy_info"][frozenset({"agent-engine", "test", runtime.digest})] == 1
+
+
+def test_the_exposition_parses_and_every_metric_is_described(runtime: Runtime) -> None:
+    registry = CollectorRegistry()
+    registry.register(RuntimeCollector(runtime))
+    text = generate_latest(registry).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert len(families) == len(METRICS)
+    for metric in METRICS:
+        assert f"# HELP {metric.name} {metric.help}" in text
+        assert f"# TYPE {metric.name} {metric.kind}" in text
+        assert metric.name.endswith("_total") == (metric.kind == "counter")
+        assert re.fullmatch(r"voice(_[a-z]+)+", metric.name)
+        assert not re.search(r"_(ms|milliseconds|minutes|percent)(_|$)", metric.name)
+        assert metric.help.endswith(".")
+
+
+async def test_a_tenant_is_never_a_label_and_traffic_makes_no_series(runtime: Runtime) -> None:
+    before = sum(map(len, scrape(runtime).values()))
+    for number in range(500):
+        async with runtime.request("run", Caller(tenant=f"tenant-{number}", user="ann", api_key="secret")):
+            pass
+    for target in ("one", "two"):
+        runtime.outbound("rag-engine", target)
+    scraped = scrape(runtime)
+    assert sum(map(len, scraped.values())) <= before + 5  # target breakers are counted by state
+    labels = {value for family in scraped.values() for values in family for value in values}
+    assert not {label for label in labels if "tenant-" in label or label in {"ann", "secret", "one", "two"}}
+    assert scraped["voice_rate_limit_keys"][frozenset({"run", "0", "tenant"})] <= 500
+
+
+async def test_opentelemetry_sees_the_same(runtime: Runtime) -> None:
+    reader = InMemoryMetricReader()
+    observe(runtime, MeterProvider([reader]).get_meter("voice_runtime"))
+    with pytest.raises(RetriesExhaustedError):
+        await runtime.call("rag-engine", unavailable)
+    data = reader.get_metrics_data()
+    assert data is not None
+    points = {
+        (metric.name, *point.attributes.values()): point.value
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+    assert points["voice_call_attempts", "rag-engine.context", "failed"] == 2
+    assert points["voice_circuitbreaker_state", "rag-engine.context", "closed"] == 1
+
+
+def test_importing_the_runtime_imports_no_extra() -> None:
+    extras = {"prometheus_client", "opentelemetry", "grpc", "redis"}
+    code = f"import sys, voice_runtime; print([m for m in sys.modules if m.split('.')[0] in {extras}])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603  # our own
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,181 @@
+"""Breaker and limiters against slow, obvious models, under any sequence of events."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from voice_policies import CircuitBreaker as Policy
+from voice_policies import Duration, Ratio
+from voice_runtime import CircuitBreaker, CircuitOpenError
+from voice_runtime.outcome import PERMANENT
+from voice_runtime.rate_limit.keyed import KeyedTokenBucket
+from voice_runtime.rate_limit.sliding_window import SlidingWindow
+from voice_runtime.testing import FakeClock
+
+from tests.runtime.driver import seeded
+
+POLICY = Policy(
+    consecutive_failures=3,
+    break_duration=Duration("10s"),
+    break_duration_multiplier=1.0,
+    break_duration_jitter=Ratio("0%"),
+    half_open_max_requests=3,
+    success_threshold=2,
+    half_open_max_duration=Duration("20s"),
+)
+
+
+class BreakerModel:
+    """The breaker as one would explain it: every call remembers the stay in which it was admitted."""
+
+    def __init__(self) -> None:
+        self.state, self.stay, self.until = "closed", 0, 0.0
+        self.streak = self.successes = 0
+        self.probes = 3
+
+    def enter(self, state: str, until: float = 0.0) -> None:
+        self.state, self.until = state, until
+        self.stay += 1
+        self.streak = self.successes = 0
+        self.probes = 3
+
+    def pass_time(self, now: float) -> None:
+        if self.state == "open" and now >= self.until:
+            self.enter("half_open", now + 20)
+        elif self.state == "half_open" and now >= self.until:
+            self.enter("open", now + 10)
+
+    def admit(self, now: float) -> int | None:
+        self.pass_time(now)
+        if self.state == "open" or (self.state == "half_open" and not self.probes):
+            return None
+        if self.state == "half_open":
+            self.probes -= 1
+        return self.stay
+
+    def end(self, stay: int, outcome: str, now: float) -> None:
+        if stay != self.stay:
+            return
+        if self.state == "half_open" and outcome != "neutral" and now >= self.until:
+            self.enter("open", now + 10)
+        elif outcome == "neutral":
+            self.probes += self.state == "half_open"
+        elif outcome == "failure":
+            self.streak += 1
+            if self.state == "half_open" or self.streak == 3:
+                self.enter("open", now + 10)
+        else:
+            self.streak, self.successes = 0, self.successes + 1
+            if self.state == "half_open" and self.successes == 2:
+                self.enter("closed")
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    calls: Bundle[Any] = Bundle("calls")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock(0.0)
+        self.breaker = CircuitBreaker("callee", POLICY, clock=self.clock, random=seeded())
+        self.model = BreakerModel()
+
+    @rule(target=calls)
+    def begin(self) -> Any:
+        expected = self.model.admit(self.clock.monotonic())
+        state = self.breaker.state
+        try:
+            admitted = state if state.name == "closed" else self.breaker.acquire()
+        except CircuitOpenError as error:
+            refused = (expected, (error.retry_after or 0) > 0)
+            assert refused == (None, True)  # refused exactly where the model refuses
+            return multiple()
+        assert expected is not None
+        return admitted, expected
+
+    @rule(call=calls, outcome=st.sampled_from(["success", "failure", "neutral"]))
+    def end(self, call: Any, outcome: str) -> None:
+        admitted, stay = call
+        if not self.ends_once(call):
+            return
+        self.model.end(stay, outcome, self.clock.monotonic())
+        if outcome == "success":
+            self.breaker.success(admitted)
+        elif outcome == "failure":
+            self.breaker.failure(admitted, PERMANENT)
+        else:
+            self.breaker.release(admitted)
+
+    def ends_once(self, call: Any) -> bool:
+        ended = self.__dict__.setdefault("ended", [])
+        if any(call is before for before in ended):
+            return False
+        ended.append(call)
+        return True
+
+    @rule(seconds=st.sampled_from([1, 5, 10, 20, 100]))
+    def pass_time(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @invariant()
+    def same_state(self) -> None:
+        self.model.pass_time(self.clock.monotonic())
+        assert self.breaker.current() == self.model.state
+
+
+class LimiterMachine(RuleBasedStateMachine):
+    """Exact arithmetic: a token bucket that counts tokens, and a log that keeps every admission."""
+
+    keys = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = self.time = Fraction(0)
+        self.buckets = KeyedTokenBucket(4, 8, 2)  # room for two of the three keys
+        self.tokens = dict.fromkeys(self.keys, Fraction(8))
+        self.window = SlidingWindow(5, 64.0)
+        self.log: list[Fraction] = []
+        self.read_clock(0)
+
+    @rule(ticks=st.integers(0, 40))
+    def pass_time(self, ticks: int) -> None:
+        self.clock += Fraction(ticks, 8)
+
+    def read_clock(self, stale: int) -> float:
+        """A reading that may be old; no limiter may go back behind the newest it has seen."""
+        reading = self.clock - stale
+        refilled = 4 * max(reading - self.time, Fraction(0))
+        self.tokens = {key: min(tokens + refilled, Fraction(8)) for key, tokens in self.tokens.items()}
+        self.time = max(self.time, reading)
+        self.window.take(float(reading), 6)  # never fits: both limiters see the reading, and give nothing
+        self.buckets.take("a", float(reading), 9)
+        return float(reading)
+
+    @rule(key=st.sampled_from(keys), cost=st.integers(1, 8), stale=st.sampled_from([0, 0, 0, 1, 50]))
+    def take(self, key: str, cost: int, stale: int) -> None:
+        wait = self.buckets.take(key, self.read_clock(stale), cost)
+        if wait == 0:
+            assert cost <= self.tokens[key], "a key got more than its bucket held"
+            self.tokens[key] -= cost
+        elif not self.buckets.overflowed:
+            assert cost > self.tokens[key], "a key was refused what its bucket held"
+            assert abs(wait - float((cost - self.tokens[key]) / 4)) < 0.001
+
+    @rule(cost=st.integers(1, 5), stale=st.sampled_from([0, 0, 0, 1, 50]))
+    def take_from_window(self, cost: int, stale: int) -> None:
+        wait = self.window.take(self.read_clock(stale), cost)
+        if wait == 0:
+            assert sum(at > self.time - 64 for at in self.log) + cost <= 5
+            self.log += [self.time] * cost
+        else:  # an entry may stay for one grain longer
+            assert sum(at >= self.time - 65 for at in self.log) + cost > 5
+            assert 0 < wait <= 64
+
+
+BreakerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+LimiterMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestBreaker = BreakerMachine.TestCase
+TestLimiters = LimiterMachine.TestCase
