@@ -197,8 +197,8 @@ class TimedScope:
         self._task.cancel()
 
     def timeout_error(self) -> CallTimeoutError:
-        """The error that says which limit it was: the attempt's own, or the deadline around it."""
-        if self.attempt and self.expires != self.limit:
+        """The error that says which limit it was: the attempt's own, or a deadline around it that ended earlier."""
+        if self.attempt and self.started + self.owner.timer.duration <= self.limit:
             return AttemptTimeoutError(self.owner.name, None, self.attempt)
         return DeadlineExceededError(self.owner.name, None, self.attempt)
 

@@ -17,7 +17,7 @@ from voice_runtime.testing import FakeClock
 def rendered_bundle(service: str, environment: str, directory: Path) -> Path:
     """The directory that `service` mounts in `environment`, as the command line renders it."""
     command = [sys.executable, "-m", "stack.cli", "render", environment, "-o", str(directory)]
-    rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603  # our own
+    rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # our own
     assert rendered.returncode == 0, f"{' '.join(command)} failed:\n{rendered.stderr}"
     mounted = directory / "policies" / service
     assert (mounted / FILE_NAME).is_file(), f"no {FILE_NAME} was rendered for {service} in {mounted}"
