@@ -16,8 +16,7 @@ from voice_policies import InboundOperation, OutboundCall, PolicyBundle
 
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
-from voice_runtime.clock import Clock
-from voice_runtime.deadline import NEVER
+from voice_runtime.clock import NEVER, Clock
 from voice_runtime.degradation import Degradation
 from voice_runtime.events import Events, logger
 from voice_runtime.fault_injection import FaultInjection

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, ParamSpec, TypeVar
 
 from voice_policies import CircuitBreaker as Policy
 
-from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.errors import CircuitOpenError
 from voice_runtime.events import Event, Events
 from voice_runtime.outcome import Classify, Failure, classify
@@ -28,7 +28,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]
 """resilience4j's state names, which its dashboards filter on."""
-NEVER = float("inf")
 
 
 class State:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from voice_runtime.clock import NEVER
+
 if TYPE_CHECKING:
     from voice_runtime.timeout import TimedScope
 
-NEVER = float("inf")
 CURRENT: ContextVar[TimedScope | None] = ContextVar("voice_runtime_scope", default=None)
 """The innermost scope. Child tasks copy it with the rest of their parent's context."""
 

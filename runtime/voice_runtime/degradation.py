@@ -13,14 +13,13 @@ from threading import Lock
 from voice_policies import Degradation as Policy
 from voice_policies import DegradationLevel, DegradationTrigger
 
-from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.events import Event, Events
 from voice_runtime.window import BUCKETS, Window
 
 LEVELS: tuple[DegradationLevel, ...] = ("normal", "partial", "full")
 SLOW_SHARE = 0.05
 """The P95 is at a threshold or above when at least this share of the requests is."""
-NEVER = float("inf")
 
 
 class Degradation:

@@ -15,8 +15,8 @@ from voice_policies import DegradationLevel
 
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.caller import NOBODY, Caller
-from voice_runtime.clock import SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT, NEVER
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
+from voice_runtime.deadline import CURRENT
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import CallRejectedError, DeadlineExceededError
 from voice_runtime.events import Event, Events

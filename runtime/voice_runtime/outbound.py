@@ -18,8 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 from voice_runtime.attempt import Attempt
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
-from voice_runtime.clock import SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT, NEVER
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
+from voice_runtime.deadline import CURRENT
 from voice_runtime.errors import BulkheadFullError, VoiceRuntimeError
 from voice_runtime.events import Event, Events
 from voice_runtime.fault_injection import FaultInjection

@@ -15,8 +15,7 @@ from typing import Literal, ParamSpec, TypeVar
 from voice_policies import Retry as Policy
 from voice_policies import RetryBudget as BudgetPolicy
 
-from voice_runtime.clock import SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import NEVER
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.outcome import Classify, Failure, classify
 from voice_runtime.window import Window

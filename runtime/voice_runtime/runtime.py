@@ -16,8 +16,7 @@ from voice_policies import Fault, InvalidInputError, PolicyBundle
 from voice_runtime.assembly import Assembled, Assembly, Surroundings
 from voice_runtime.bundle_source import POLL_INTERVAL, BundleSource, Watcher, content_hash
 from voice_runtime.caller import NOBODY, Caller
-from voice_runtime.clock import SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import NEVER
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.events import Event, Events, Listener, logger

@@ -15,8 +15,8 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
-from voice_runtime.clock import SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT, NEVER
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
+from voice_runtime.deadline import CURRENT
 from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError
 
 P = ParamSpec("P")

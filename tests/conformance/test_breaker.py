@@ -483,13 +483,15 @@ def test_b19_failures_age_out_without_traffic(clock: FakeClock, idle: float) -> 
 
 def test_b19_a_slow_failure_counts_once_each_way(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
-    for _ in range(4):
+    for _ in range(3):
         windowed.failure(windowed.state, FAILURE, elapsed=2)
-    for _ in range(5):
+    for _ in range(6):
         windowed.success(windowed.state, clock.monotonic(), 0.1)
-    assert (windowed.failed, windowed.slow, windowed.successful) == (4, 4, 5)
-    assert windowed.current() == "closed"  # nine calls: each was counted once
     windowed.failure(windowed.state, FAILURE, elapsed=0.1)
+    assert (windowed.failed, windowed.slow, windowed.successful) == (4, 3, 6)
+    assert windowed.current() == "closed"  # 40 % failed and 30 % slow of ten, not 70 % of thirteen
+    for _ in range(2):
+        windowed.failure(windowed.state, FAILURE, elapsed=0.1)
     assert windowed.current() == "open"
 
 

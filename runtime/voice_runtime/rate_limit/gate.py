@@ -12,12 +12,11 @@ from voice_policies import SlidingWindow as SlidingWindowPolicy
 from voice_policies import TokenBucket as TokenBucketPolicy
 
 from voice_runtime.caller import Caller
-from voice_runtime.clock import Clock
+from voice_runtime.clock import NEVER, Clock
 from voice_runtime.errors import RateLimitedError
 from voice_runtime.rate_limit.adaptive import Adaptive
 from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
 from voice_runtime.rate_limit.sliding_window import SlidingWindow
-from voice_runtime.rate_limit.token_bucket import NEVER
 
 SHORTEST_RETRY = 0.001
 """Smallest `retry_after` that is told, in seconds."""

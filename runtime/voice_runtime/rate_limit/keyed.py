@@ -15,7 +15,8 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from voice_policies import TokenBucket as Policy
 
-from voice_runtime.rate_limit.token_bucket import NEVER, SLACK
+from voice_runtime.clock import NEVER
+from voice_runtime.rate_limit.token_bucket import SLACK
 
 EXAMINED = 2
 """Keys that each new key looks at; above 1, so that the dead go faster than the new come."""

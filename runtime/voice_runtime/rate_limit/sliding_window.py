@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from threading import Lock
 
+from voice_runtime.clock import NEVER
+
 RESOLUTION = 64
 """Entries that a window is kept in."""
-NEVER = float("inf")
 
 
 class SlidingWindow:

@@ -9,7 +9,8 @@ from threading import Lock
 
 from voice_policies import TokenBucket as Policy
 
-NEVER = float("inf")
+from voice_runtime.clock import NEVER
+
 SLACK = 1e-4
 """Part of a token that may be missing: sums of floating-point times are not exact. The average rate stays exact."""
 
