@@ -42,6 +42,12 @@ def kube_score(request: pytest.FixtureRequest) -> Path:
     return build_or_skip(request, toolchain.KUBE_SCORE) / "kube-score"
 
 
+@pytest.fixture(scope="session")
+def promtool(request: pytest.FixtureRequest) -> Path:
+    """The program."""
+    return build_or_skip(request, toolchain.PROMTOOL) / "promtool"
+
+
 def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
     """Builds a module's programs, or skips what needs them when that takes a Go that is not there."""
     try:

@@ -78,6 +78,7 @@ CONTROL_PLANE = Module(
     stages=True,
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+PROMTOOL = Module(name="promtool", programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"})
 
 
 def ensure_built(module: Module) -> Path:
@@ -136,7 +137,7 @@ def _progress(what: str) -> Iterator[None]:
 def main() -> int:
     """Builds what is missing and prints the folder of each module's programs."""
     try:
-        for module in (CONTROL_PLANE, KUBE_SCORE):
+        for module in (CONTROL_PLANE, KUBE_SCORE, PROMTOOL):
             print(ensure_built(module))
     except ToolchainError as error:
         print(error, file=sys.stderr)

@@ -1,0 +1,41 @@
+"""promtool, Prometheus' own linter, has nothing to say about what a service's runtime exposes."""
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from voice_runtime import CalleeError, Runtime
+from voice_runtime.prometheus import RuntimeCollector
+
+pytestmark = pytest.mark.cluster
+
+
+def check(promtool: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """What promtool says of an exposition."""
+    return subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+
+
+async def use(runtime: Runtime) -> None:
+    """One call of each kind of outcome, so that every metric has a sample."""
+
+    async def down() -> None:
+        raise CalleeError("rag-engine")
+
+    await runtime.call("rag-engine", asyncio.sleep, 0)
+    with pytest.raises(CalleeError):
+        await runtime.call("rag-engine", down)
+
+
+def test_promtool_finds_nothing_in_the_exposition(promtool: Path, rendered: Callable[[str], Path]) -> None:
+    runtime = Runtime.load(rendered("prod").parent / "policies" / "agent-engine")
+    asyncio.run(use(runtime))
+    registry = CollectorRegistry()
+    registry.register(RuntimeCollector(runtime))
+    text = generate_latest(registry).decode()
+    checked = check(promtool, text)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert "voice_call_attempts_total" in text
+    assert check(promtool, text.replace("_attempts_total", "_attempts")).returncode != 0
