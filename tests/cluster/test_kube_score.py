@@ -11,7 +11,7 @@ from tests.cluster import manifests
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "apps"
+NAMESPACE = "voice-apps"
 WARNING = 5  # the grades: 1 critical, 5 warning, 7 almost OK, 10 OK
 
 
