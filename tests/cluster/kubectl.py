@@ -37,6 +37,7 @@ class Kubectl:
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
+            check=False,
         )
 
     def run(self, *arguments: str, stdin: str = "") -> str:

@@ -50,7 +50,7 @@ def cluster(start_cluster: StartCluster) -> Iterator[Cluster]:
         yield cluster
 
 
-def changed(path: tuple[str | int, ...], value: Any) -> Object:  # noqa: ANN401 - a Kubernetes field holds any JSON value
+def changed(path: tuple[str | int, ...], value: Any) -> Object:
     """The deployment with one field set."""
     content = copy.deepcopy(DEPLOYMENT)
     parent: Any = content
