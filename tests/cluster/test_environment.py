@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stack.settings import ENVIRONMENTS, load_settings
 from tests.cluster import manifests
 from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
 from tests.cluster.cluster import Applied, Cluster, NodePool
@@ -17,11 +18,6 @@ from tests.cluster.readiness import unready
 pytestmark = pytest.mark.cluster
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
-NODE_POOLS = {
-    "dev": NodePool(zones=1, nodes_per_zone=1, cpu="8", memory="16Gi"),
-    "staging": NodePool(zones=3, nodes_per_zone=2, cpu="16", memory="64Gi"),
-    "prod": NodePool(zones=3, nodes_per_zone=3, cpu="32", memory="128Gi"),
-}
 # Nobody needs it: who reads a Secret mounts it as a file.
 LIST_SECRETS = Permission("list", "", "secrets")
 # What an account could do harm with; asked of every account beside what the Roles of the tree name.
@@ -54,7 +50,15 @@ class Deployed:
         return [document.content for document in self.applied.objects]
 
 
-@pytest.fixture(scope="module", params=NODE_POOLS)
+def declared_nodes(environment: str) -> NodePool:
+    """The capacity that the environment's settings declare."""
+    pool = load_settings(environment).node_pool
+    return NodePool(
+        zones=pool.zones, nodes_per_zone=pool.nodes // pool.zones, cpu=str(pool.cpu), memory=str(pool.memory)
+    )
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
 def environment(request: pytest.FixtureRequest) -> str:
     """Each environment in turn."""
     return str(request.param)
@@ -68,7 +72,7 @@ def prepared_cluster(environment: str, start_cluster: StartCluster) -> Callable[
     def prepare(*trees: Path) -> Iterator[Cluster]:
         objects = [document.content for tree in trees for document in manifests.read(tree)]
         with start_cluster() as cluster:
-            cluster.add_nodes(NODE_POOLS[environment])
+            cluster.add_nodes(declared_nodes(environment))
             cluster.add_volumes(list(claims(objects)))
             yield cluster
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from stack.policy_bundles import APPS
 from tests.cluster import manifests
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "voice-apps"
 WARNING = 5  # the grades: 1 critical, 5 warning, 7 almost OK, 10 OK
 
 
 def test_kube_score_finds_nothing_in_our_services(kube_score: Path, rendered: Callable[[str], Path]) -> None:
-    documents = [document for document in manifests.read(rendered("prod")) if document.namespace == NAMESPACE]
+    documents = [document for document in manifests.read(rendered("prod")) if document.namespace == APPS]
     assert list(manifests.of_kind((document.content for document in documents), "Deployment"))
     services = "\n---\n".join(document.text for document in documents)
     assert "kube-score/" not in services, "no check may be ignored"

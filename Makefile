@@ -1,0 +1,56 @@
+# The one developer door. Needs Python 3.11 or later and make; everything else is installed into .venv from the hashed lock.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ENVIRONMENTS := dev staging prod
+
+.DEFAULT_GOAL := help
+.PHONY: help render test lint format types docs lock cluster-test clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+render: $(READY) ## Render every environment into build/<environment>/ and print a summary
+	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
+
+test: $(READY) ## Run the tests that need Python alone
+	$(BIN)/pytest -m "not cluster" -n auto
+
+cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
+	$(BIN)/pytest -m cluster tests/cluster
+
+lint: $(READY) ## Formatting, lint and strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY) ## Format and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(READY) ## Make the Kubernetes types anew from the API's schema
+	$(BIN)/python -m components.kubernetes
+
+docs: $(READY) ## Make the generated documents and the bundle's JSON Schema anew
+	$(BIN)/voice docs
+	$(BIN)/voice schema
+
+lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no addresses
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 pyproject.toml --group dev \
+		--no-emit-package voice-policies --no-emit-package voice-runtime -o requirements.lock
+
+clean: ## Remove what the build made
+	rm -rf build $(VENV)
+
+$(READY): requirements.lock pyproject.toml policies/pyproject.toml runtime/pyproject.toml
+	@echo "Installing into $(VENV) from requirements.lock"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation \
+		-e policies -e runtime -e .
+	@touch $@

@@ -1,0 +1,22 @@
+"""How many replicas a drain may take at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from components.kubernetes.types import ObjectMeta, PodDisruptionBudget
+
+
+def disruption_budget(metadata: ObjectMeta, selector: dict[str, str]) -> PodDisruptionBudget:
+    """One replica at a time; a pod that is not ready never blocks a drain."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata,
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selector},
+        },
+    }

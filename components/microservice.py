@@ -1,0 +1,217 @@
+"""One of our services as Kubernetes resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from voice_policies import FILE_NAME, ClosedModel, Duration, PolicyBundle
+
+from components.access import TOKEN_PATH, TOKEN_VOLUME, ApiAccess, role_and_binding, service_account, token_volume
+from components.autoscaling import autoscaler
+from components.component import Component, Exemption
+from components.container import Image, hardened_container
+from components.disruption_budget import disruption_budget
+from components.network_policy import Peer, network_policy
+from components.node import Replicas, Service, Sizing
+from components.operation import Name
+from components.policy_config import (
+    DIGEST_ANNOTATION,
+    SETTINGS_FILE_NAME,
+    config_map,
+    file_text,
+)
+from components.probes import HttpProbes
+from components.service_settings import ServiceSettings
+from components.workload import pod_spec, pre_stop
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import (
+        Container,
+        Deployment,
+        DeploymentSpec,
+        KeyToPath,
+        ObjectMeta,
+        Volume,
+        VolumeMount,
+    )
+    from components.kubernetes.types import Service as KubernetesService
+
+POLICY_PATH = "/etc/voice/policy"
+SETTINGS_PATH = "/etc/voice/settings"
+SECRETS_PATH = "/etc/voice/secrets"
+MIN_READY_SECONDS = 5
+PROGRESS_DEADLINE_SECONDS = 180
+"""Three times the longest start: a rollout that has not moved by then has failed."""
+
+
+class SecretKeys(ClosedModel):
+    """Keys of one secret, read as files. The values are the deployment's own: a rendered file holds none."""
+
+    name: Name
+    keys: tuple[Name, ...]
+
+    @property
+    def path(self) -> str:
+        """The directory that the keys are mounted in, a file each."""
+        return f"{SECRETS_PATH}/{self.name}"
+
+
+class Microservice(Component):
+    """A service of the catalogue in one environment, with everything the platform decided about it."""
+
+    kind: ClassVar[str] = "Microservice"
+    folder: ClassVar[str] = "50-services"
+    service: Service
+    image: Image
+    sizing: Sizing
+    replicas: Replicas
+    bundle: PolicyBundle
+    settings: ServiceSettings
+    secrets: tuple[SecretKeys, ...] = ()
+    ingress: tuple[Peer, ...] = ()
+    egress: tuple[Peer, ...] = ()
+    probes: HttpProbes = HttpProbes()
+    longest_request: Duration
+    """The longest deadline of its operations: how long a shutdown may have to wait."""
+    restart_on_policy_change: bool = False
+    """Puts the bundle's digest on the pod template, so that a changed policy rolls the pods instead of reloading."""
+    api_access: ApiAccess | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels on everything of this service."""
+        return {**super().labels, "app.kubernetes.io/component": self.service.tier}
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (Exemption(rule="no_api_token", reason=self.api_access.reason),) if self.api_access else ()
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.bundle.metadata.service != self.name:
+            yield f"bundle of {self.bundle.metadata.service} cannot be mounted into {self.name}"
+        if self.bundle.metadata.digest is None:
+            yield "bundle must be sealed: its digest is missing"
+
+    def resources(self) -> Iterator[Resource]:
+        """What it needs first, then the Deployment, then what watches over it."""
+        yield service_account(self.metadata())
+        if self.api_access:
+            yield from role_and_binding(self.metadata(), self.api_access)
+        yield self._policy_config_map()
+        yield config_map(
+            self.metadata("settings"),
+            SETTINGS_FILE_NAME,
+            file_text(self.settings.model_dump(mode="json", exclude_none=True)),
+        )
+        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
+        yield self._http_service()
+        yield self._grpc_service()
+        yield self._deployment()
+        if not self.replicas.fixed:
+            yield autoscaler(self.metadata(), self.replicas, on_memory=self.service.sizing.memory_dominates)
+        if self.replicas.min > 1:
+            yield disruption_budget(self.metadata(), self.selector)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the bundle it mounts."""
+        return self.bundle.metadata.digest or ""
+
+    def _policy_config_map(self) -> Resource:
+        return config_map(
+            self.metadata("policy", {DIGEST_ANNOTATION: self.digest}), FILE_NAME, file_text(self.bundle.to_document())
+        )
+
+    def _http_service(self) -> KubernetesService:
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": self.metadata(),
+            "spec": {
+                "type": "ClusterIP",
+                "selector": self.selector,
+                "ports": [
+                    {"name": "http", "port": self.service.http_port, "targetPort": "http", "appProtocol": "http"}
+                ],
+            },
+        }
+
+    def _grpc_service(self) -> KubernetesService:
+        """Headless: a client sees every pod and balances calls, where one virtual address would pin it to one."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": self.metadata("grpc"),
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": "None",
+                "selector": self.selector,
+                "ports": [
+                    {"name": "grpc", "port": self.service.grpc_port, "targetPort": "grpc", "appProtocol": "grpc"}
+                ],
+            },
+        }
+
+    def _deployment(self) -> Deployment:
+        template_metadata: ObjectMeta = {"labels": self.labels}
+        if self.restart_on_policy_change:
+            template_metadata["annotations"] = {DIGEST_ANNOTATION: self.digest}
+        spec: DeploymentSpec = {
+            "minReadySeconds": MIN_READY_SECONDS,
+            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            "revisionHistoryLimit": 5,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "selector": {"matchLabels": self.selector},
+            "template": {
+                "metadata": template_metadata,
+                "spec": pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request),
+            },
+        }
+        if self.replicas.fixed:
+            spec["replicas"] = self.replicas.min
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": self.metadata(), "spec": spec}
+
+    def _container(self) -> Container:
+        container = hardened_container(self.name, self.image, self.sizing)
+        container["ports"] = [
+            {"name": "http", "containerPort": self.service.http_port},
+            {"name": "grpc", "containerPort": self.service.grpc_port},
+        ]
+        container["env"] = [
+            {"name": "VOICE_POLICY_PATH", "value": POLICY_PATH},
+            {"name": "VOICE_SETTINGS_PATH", "value": SETTINGS_PATH},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ]
+        container["volumeMounts"] += self._mounts()
+        container["lifecycle"] = pre_stop()
+        self.probes.onto(container)
+        return container
+
+    def _mounts(self) -> list[VolumeMount]:
+        mounts: list[VolumeMount] = [
+            {"name": "policy", "mountPath": POLICY_PATH, "readOnly": True},
+            {"name": "settings", "mountPath": SETTINGS_PATH, "readOnly": True},
+        ]
+        secrets: list[VolumeMount] = [
+            {"name": secret.name, "mountPath": secret.path, "readOnly": True} for secret in self.secrets
+        ]
+        mounts += secrets
+        if self.api_access:
+            mounts.append({"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": True})
+        return mounts
+
+    def _volumes(self) -> list[Volume]:
+        volumes: list[Volume] = [
+            {"name": "policy", "configMap": {"name": f"{self.name}-policy"}},
+            {"name": "settings", "configMap": {"name": f"{self.name}-settings"}},
+            *(self._secret_volume(secret) for secret in self.secrets),
+        ]
+        return [*volumes, token_volume()] if self.api_access else volumes
+
+    def _secret_volume(self, secret: SecretKeys) -> Volume:
+        items: list[KeyToPath] = [{"key": key, "path": key} for key in secret.keys]
+        return {"name": secret.name, "secret": {"secretName": secret.name, "defaultMode": 0o440, "items": items}}

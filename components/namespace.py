@@ -1,0 +1,87 @@
+"""A namespace and its guardrails: Pod Security, quota, limits, default-deny and DNS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from voice_policies import Bytes, ClosedModel, Cpu
+
+from components.component import PART_OF, Component
+from components.network_policy import default_deny, dns_policy
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import ObjectMeta
+
+POD_SECURITY_VERSION = "v1.34"
+"""Pinned, so that a cluster upgrade does not change what is admitted: the oldest Kubernetes that is supported."""
+
+
+class Quota(ClosedModel):
+    """What a namespace may request and use in all."""
+
+    cpu_requests: Cpu
+    memory_requests: Bytes
+    cpu_limits: Cpu
+    memory_limits: Bytes
+    pods: int
+
+
+class NamespaceGuard(Component):
+    """The namespace that components of one level of trust share."""
+
+    kind: ClassVar[str] = "Namespace"
+    folder: ClassVar[str] = "10-namespaces"
+    level: Literal["restricted", "baseline"] = "restricted"
+    quota: Quota
+
+    def metadata(self, suffix: str = "", annotations: dict[str, str] | None = None) -> ObjectMeta:
+        """The guard's resources are named by what they do: the namespace says whose they are."""
+        metadata = super().metadata("", annotations)
+        metadata["name"] = suffix
+        metadata["labels"] = {"app.kubernetes.io/part-of": PART_OF}
+        return metadata
+
+    def resources(self) -> Iterator[Resource]:
+        """The namespace first, then what guards it."""
+        yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": self._labels()}}
+        yield default_deny(self.metadata("default-deny"))
+        yield dns_policy(self.metadata("allow-dns"))
+        yield {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": self.metadata("quota"),
+            "spec": {
+                "hard": {
+                    "requests.cpu": str(self.quota.cpu_requests),
+                    "requests.memory": str(self.quota.memory_requests),
+                    "limits.cpu": str(self.quota.cpu_limits),
+                    "limits.memory": str(self.quota.memory_limits),
+                    "pods": str(self.quota.pods),
+                }
+            },
+        }
+        yield {
+            "apiVersion": "v1",
+            "kind": "LimitRange",
+            "metadata": self.metadata("defaults"),
+            "spec": {
+                "limits": [
+                    {
+                        "type": "Container",
+                        "defaultRequest": {"cpu": "100m", "memory": "128Mi", "ephemeral-storage": "128Mi"},
+                        "default": {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "512Mi"},
+                    }
+                ]
+            },
+        }
+
+    def _labels(self) -> dict[str, str]:
+        modes = ("enforce", "audit", "warn")
+        security = "pod-security.kubernetes.io"
+        return {
+            "app.kubernetes.io/part-of": PART_OF,
+            **{f"{security}/{mode}": self.level for mode in modes},
+            **{f"{security}/{mode}-version": POD_SECURITY_VERSION for mode in modes},
+        }

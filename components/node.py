@@ -1,0 +1,159 @@
+"""The nodes of the call graph: who offers operations, and what is known of each before it is deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+from voice_policies import (
+    Bytes,
+    ClosedModel,
+    Cpu,
+    DegradedFeature,
+    Protocol,
+    Rate,
+    Ratio,
+)
+
+from components.operation import Name, Operation, Sentence
+
+Tier = Literal["core", "standard", "batch"]
+Port = Annotated[int, Field(ge=1024, le=65_535)]
+"""A port that a process without privileges can open."""
+
+
+class Node(ClosedModel):
+    """Anything that offers operations or makes calls."""
+
+    name: Name
+    operations: tuple[Operation, ...]
+
+    def offers(self, name: str) -> bool:
+        """Whether there is an operation of that name."""
+        return any(operation.name == name for operation in self.operations)
+
+    def operation(self, name: str) -> Operation:
+        """The operation of that name; raises `KeyError` where it is not offered."""
+        for operation in self.operations:
+            if operation.name == name:
+                return operation
+        raise KeyError(f"{self.name}.{name}")
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        names = [operation.name for operation in self.operations]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"operation {name} is declared twice"
+
+
+class Sizing(ClosedModel):
+    """CPU and memory of one replica: requested and at most."""
+
+    cpu_request: Cpu
+    cpu_limit: Cpu
+    memory_request: Bytes
+    memory_limit: Bytes
+
+    @classmethod
+    def of(cls, cpu: tuple[str, str], memory: tuple[str, str]) -> Sizing:
+        """From `(request, limit)` pairs as people write them."""
+        return cls(
+            cpu_request=Cpu(cpu[0]),
+            cpu_limit=Cpu(cpu[1]),
+            memory_request=Bytes(memory[0]),
+            memory_limit=Bytes(memory[1]),
+        )
+
+    @property
+    def memory_dominates(self) -> bool:
+        """At 2 GiB a core or more, memory fills before CPU does and scales too."""
+        return self.memory_request.gibibytes >= 2 * self.cpu_request.cores
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.cpu_limit < self.cpu_request:
+            yield f"cpu_limit {self.cpu_limit} is below cpu_request {self.cpu_request}"
+        if self.memory_limit < self.memory_request:
+            yield f"memory_limit {self.memory_limit} is below memory_request {self.memory_request}"
+
+
+class Replicas(ClosedModel):
+    """How many replicas run; `min` equal to `max` is a fixed count without autoscaling."""
+
+    min: Annotated[int, Field(ge=1, le=1000)]
+    max: Annotated[int, Field(ge=1, le=1000)]
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the count never changes."""
+        return self.min == self.max
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.max < self.min:
+            yield f"min {self.min} is above max {self.max}"
+
+
+class Service(Node):
+    """One of our own services."""
+
+    language: Literal["go", "python"]
+    tier: Tier
+    purpose: Sentence
+    grpc_port: Port
+    http_port: Port
+    sizing: Sizing
+    replicas: Replicas
+    capacity: Rate
+    """What one replica serves at its latency objective."""
+    connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
+    """Database connections of one replica, overflow included; 0 where no database is used."""
+    features: tuple[DegradedFeature, ...] = ()
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        yield from super().conflicts()
+        if not self.operations:
+            yield "it offers no operation: declare one, or leave the service out"
+        if self.grpc_port == self.http_port:
+            yield f"grpc_port and http_port are both {self.grpc_port}"
+
+
+class Gateway(Node):
+    """The entrance: each operation is a route, and its load what arrives from outside."""
+
+    namespace: Name
+    availability: Ratio
+
+
+class Host(ClosedModel):
+    """An address outside the cluster, and the egress proxy it is reached through."""
+
+    host: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    egress: Name
+
+
+class InCluster(ClosedModel):
+    """An address inside the cluster: a Service name in a namespace, and the pods behind it by their name label."""
+
+    namespace: Name
+    service: Name
+    port: Port
+
+
+class Dependency(Node):
+    """Something we call and do not write: a datastore, a provider, an external system. Its operations call nothing."""
+
+    kind: Literal["datastore", "provider", "infrastructure"]
+    purpose: Sentence
+    protocol: Protocol
+    addresses: Annotated[tuple[Host | InCluster, ...], Field(min_length=1)]
+    """More than one where any of them suffices."""
+    availability: Ratio
+    """Of each address."""
+    credentials: tuple[Name, ...] = ()
+    """Keys of the secret that each of its callers holds."""
+    database: bool = False
+    """Whether callers hold connections that count against its limit."""

@@ -1,0 +1,134 @@
+"""Operations and the calls they make: the vocabulary of the call graph.
+
+A call belongs to an operation of its caller. Calls of one stage run in parallel, stages in sequence. Load, latency,
+retries and availability are computed on operations, so everything the audit says rests on these few types.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from voice_policies import Bulkhead, CircuitBreaker, ClosedModel, Duration, Idempotency, Rate, RateLimit, Retry
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
+"""A DNS label; at most 40 characters, so that no name derived from it passes Kubernetes' 63 and none is ever cut."""
+Sentence = Annotated[str, Field(min_length=3, max_length=200)]
+EventType = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z]+$", max_length=63)]
+
+
+class Call(ClosedModel):
+    """One declared call: what it needs of its callee and what happens when it cannot have it.
+
+    What is left out is derived: protocol, address and attempt timeout from the callee, the enforcing layer from the
+    caller's language and the environment.
+    """
+
+    callee: Name
+    operation: Name
+    idempotency: Idempotency
+    purpose: Name | None = None
+    """Tells two calls of one operation apart."""
+    fallback: Sentence | None = None
+    """Makes the call soft, and says how the operation goes on without it; `None` is a hard call."""
+    needed_by_flows: bool = False
+    """A soft call that the operation survives, and that a flow through it does not."""
+    latency: Duration | None = None
+    """P95 objective where it is not that of the callee's operation."""
+    timeout: Duration | None = None
+    """Attempt timeout where it is not the deadline of the callee's operation."""
+    retry: Retry | None = None
+    """`None` is one attempt."""
+    circuit_breaker: CircuitBreaker | None = CircuitBreaker()
+    bulkhead: Bulkhead | None = None
+
+    @property
+    def target(self) -> str:
+        """`callee.operation`."""
+        return f"{self.callee}.{self.operation}"
+
+    @property
+    def name(self) -> str:
+        """The name that the caller's code uses, unique among its calls."""
+        return f"{self.target}:{self.purpose}" if self.purpose else self.target
+
+    @property
+    def soft(self) -> bool:
+        """Whether the operation goes on without it."""
+        return self.fallback is not None
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts in all."""
+        return self.retry.max_attempts if self.retry else 1
+
+
+class Stage(ClosedModel):
+    """Calls that start together; the next stage starts when all of them have ended."""
+
+    calls: Annotated[tuple[Call, ...], Field(min_length=1)]
+    choice: Literal["all", "one"] = "all"
+    """`one`: each round makes one of the calls, whichever is needed."""
+    max_rounds: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Bound of a loop."""
+    typical_rounds: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Rounds at P95: what latency objectives are computed with."""
+    overlaps: bool = False
+    """Streams along with the stage before it, so that it adds nothing to the whole answer's latency."""
+
+
+class Operation(ClosedModel):
+    """Something a node does for its callers, or in the background."""
+
+    name: Name
+    latency: Duration
+    """P95 objective at the callee."""
+    deadline: Duration
+    """Longest time it gives itself; callers wait this long for an attempt."""
+    stages: tuple[Stage, ...] = ()
+    load: Rate | None = None
+    """Arrivals from outside the platform; `None` where only declared calls arrive."""
+    transport: Literal["unary", "streamed", "websocket"] = "unary"
+    """How callers exchange messages with it."""
+    background: bool = False
+    """No caller waits for it: it is started by an event or a schedule."""
+    publishes: tuple[EventType, ...] = ()
+    consumes: tuple[EventType, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Every call of every stage."""
+        return tuple(call for stage in self.stages for call in stage.calls)
+
+
+def operation(name: str, latency: str, deadline: str, *stages: Stage, **options: object) -> Operation:
+    """An operation with its P95 objective and its deadline; `options` are the other fields of `Operation`."""
+    return Operation.model_validate(
+        {**options, "name": name, "latency": latency, "deadline": deadline, "stages": stages}
+    )
+
+
+def hard(target: str, idempotency: Idempotency, **options: object) -> Call:
+    """A call to `callee.operation` that the operation fails without; `options` are the other fields of `Call`."""
+    return _call(target, idempotency, options)
+
+
+def soft(target: str, fallback: str, idempotency: Idempotency = "idempotent", **options: object) -> Call:
+    """A call to `callee.operation` that the operation survives by `fallback`."""
+    return _call(target, idempotency, {**options, "fallback": fallback})
+
+
+def _call(target: str, idempotency: Idempotency, options: dict[str, object]) -> Call:
+    callee, _, operation = target.partition(".")
+    return Call.model_validate({**options, "callee": callee, "operation": operation, "idempotency": idempotency})
+
+
+def stage(*calls: Call, overlaps: bool = False) -> Stage:
+    """Calls made in parallel."""
+    return Stage(calls=calls, overlaps=overlaps)
+
+
+def loop(*calls: Call, at_most: int, typically: int) -> Stage:
+    """Rounds of one call each, whichever is needed."""
+    return Stage(calls=calls, choice="one", max_rounds=at_most, typical_rounds=typically)

@@ -1,0 +1,74 @@
+"""What every pod has: spread over zones and nodes, time to stop, no API token, bounded temporary space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voice_policies import Duration
+
+from components.container import TEMPORARY_SIZE, TEMPORARY_VOLUME, pod_security
+
+if TYPE_CHECKING:
+    from components.kubernetes.types import (
+        Affinity,
+        Container,
+        Lifecycle,
+        PodSpec,
+        TopologySpreadConstraint,
+        Volume,
+    )
+
+PRE_STOP = Duration("5s")
+"""Sleep before SIGTERM, so that endpoints are withdrawn first (kube-proxy and gateways take a few seconds)."""
+SHUTDOWN_MARGIN = Duration("5s")
+"""Left for flushing telemetry after the last request."""
+ZONE = "topology.kubernetes.io/zone"
+HOST = "kubernetes.io/hostname"
+
+
+def grace_seconds(longest_request: Duration) -> int:
+    """Termination grace that holds the pre-stop sleep, the longest request in flight and a margin."""
+    return (PRE_STOP + longest_request + SHUTDOWN_MARGIN).whole_seconds()
+
+
+def pre_stop() -> Lifecycle:
+    """The native sleep: no shell in the image is needed."""
+    return {"preStop": {"sleep": {"seconds": PRE_STOP.whole_seconds()}}}
+
+
+def pod_spec(
+    account: str, container: Container, volumes: list[Volume], selector: dict[str, str], longest_request: Duration
+) -> PodSpec:
+    """The hardened pod around one container."""
+    return {
+        "serviceAccountName": account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": grace_seconds(longest_request),
+        "topologySpreadConstraints": [_zone_spread(selector)],
+        "affinity": _host_spread(selector),
+        "containers": [container],
+        "volumes": [{"name": TEMPORARY_VOLUME, "emptyDir": {"sizeLimit": TEMPORARY_SIZE}}, *volumes],
+    }
+
+
+def _zone_spread(selector: dict[str, str]) -> TopologySpreadConstraint:
+    """Even over zones. Hard would block a rollout when a zone is full or gone, so it is a strong wish."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": ZONE,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector},
+        "matchLabelKeys": ["pod-template-hash"],
+    }
+
+
+def _host_spread(selector: dict[str, str]) -> Affinity:
+    return {
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 100, "podAffinityTerm": {"topologyKey": HOST, "labelSelector": {"matchLabels": selector}}}
+            ]
+        }
+    }

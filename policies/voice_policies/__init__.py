@@ -1,0 +1,77 @@
+"""The typed resilience policies of VoiceAssistant, and the bundle that carries them to a process."""
+
+from voice_policies.bulkhead import Bulkhead
+from voice_policies.bundle import (
+    API_VERSION,
+    FILE_NAME,
+    KIND,
+    Address,
+    BundleMetadata,
+    EnforcedBy,
+    Enforcer,
+    Idempotency,
+    InboundOperation,
+    OutboundCall,
+    PolicyBundle,
+    Protocol,
+)
+from voice_policies.circuit_breaker import CircuitBreaker
+from voice_policies.closed_model import ClosedModel
+from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
+from voice_policies.fault_injection import FaultInjection
+from voice_policies.faults import Fault, InvalidInputError, faults_of
+from voice_policies.health import Health, HealthCheck
+from voice_policies.measure import Bytes, Cpu, Duration, Rate, Ratio
+from voice_policies.policy import Policy
+from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
+from voice_policies.retry import Retry, RetryBudget, RetryCondition
+from voice_policies.saga import Saga, SagaStep
+from voice_policies.service_level import ServiceLevel
+from voice_policies.timeout import Timeout
+from voice_policies.tracing import Tracing
+
+__all__ = [
+    "API_VERSION",
+    "FILE_NAME",
+    "KIND",
+    "Adaptive",
+    "Address",
+    "Bulkhead",
+    "BundleMetadata",
+    "Bytes",
+    "CircuitBreaker",
+    "ClosedModel",
+    "Cpu",
+    "Degradation",
+    "DegradationLevel",
+    "DegradationTrigger",
+    "DegradedFeature",
+    "Duration",
+    "EnforcedBy",
+    "Enforcer",
+    "Fault",
+    "FaultInjection",
+    "Health",
+    "HealthCheck",
+    "Idempotency",
+    "InboundOperation",
+    "InvalidInputError",
+    "OutboundCall",
+    "Policy",
+    "PolicyBundle",
+    "Protocol",
+    "Rate",
+    "RateLimit",
+    "Ratio",
+    "Retry",
+    "RetryBudget",
+    "RetryCondition",
+    "Saga",
+    "SagaStep",
+    "ServiceLevel",
+    "SlidingWindow",
+    "Timeout",
+    "TokenBucket",
+    "Tracing",
+    "faults_of",
+]

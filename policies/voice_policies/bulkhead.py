@@ -1,0 +1,27 @@
+"""Bulkhead: one slow target cannot take every slot of its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from voice_policies.measure import Duration
+from voice_policies.policy import Policy
+
+
+class Bulkhead(Policy):
+    """A bound on calls in flight at once, with a short queue before it."""
+
+    max_concurrent: Annotated[int, Field(ge=1, le=100_000)]
+    """Calls in flight at once in this process."""
+    max_queue: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Calls that may wait for a slot; 0 refuses at once."""
+    queue_timeout: Duration = Duration("0s")
+    """Longest wait for a slot."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if (self.max_queue > 0) != bool(self.queue_timeout):
+            yield "max_queue and queue_timeout go together: a queue needs a wait above 0s, and no queue none"

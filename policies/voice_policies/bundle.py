@@ -1,0 +1,223 @@
+"""The policy bundle: everything one service enforces, in one versioned document."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_core import from_json, to_json
+
+from voice_policies.bulkhead import Bulkhead
+from voice_policies.circuit_breaker import CircuitBreaker
+from voice_policies.degradation import Degradation
+from voice_policies.fault_injection import FaultInjection
+from voice_policies.faults import Fault, InvalidInputError, faults_of
+from voice_policies.health import Health
+from voice_policies.measure import PositiveDuration
+from voice_policies.policy import Policy
+from voice_policies.rate_limit import RateLimit
+from voice_policies.retry import Retry
+from voice_policies.saga import Saga
+from voice_policies.service_level import ServiceLevel
+from voice_policies.timeout import Timeout
+from voice_policies.tracing import Tracing
+
+API_VERSION: Literal["voiceassistant.dev/v1"] = "voiceassistant.dev/v1"
+KIND: Literal["PolicyBundle"] = "PolicyBundle"
+FILE_NAME = "policy.json"
+"""Name of the bundle's file in the directory that a service mounts."""
+
+Protocol = Literal["grpc", "http", "websocket", "https", "postgresql", "redis", "smtp"]
+Idempotency = Literal["idempotent", "with_key", "never"]
+"""Whether a call may be repeated: as it is, with an idempotency key, or not at all."""
+Enforcer = Literal["runtime", "grpc", "gateway", "mesh", "driver"]
+"""The layer that enforces a policy on an edge. `driver`: a store's client library, through its connection settings."""
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=63)]
+CallName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)?(:[a-z][a-z0-9-]*)?$", max_length=128)]
+"""`callee`, `callee.operation`, or `callee.operation:purpose` where one operation is called for two purposes."""
+
+
+class Address(Policy):
+    """Where a callee is reached."""
+
+    host: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    via: Annotated[str, Field(pattern=r"^[a-z0-9.-]+:\d{1,5}$")] | None = None
+    """The egress proxy that an external host is reached through; `None` for a callee inside the cluster."""
+
+
+class EnforcedBy(Policy):
+    """The layer that enforces each policy of a call; `None` exactly where the call has no such policy."""
+
+    timeout: Enforcer
+    retry: Enforcer | None = None
+    circuit_breaker: Enforcer | None = None
+    bulkhead: Enforcer | None = None
+
+
+class OutboundCall(Policy):
+    """The policy of one declared call."""
+
+    name: CallName
+    """What the service's code names: `runtime.call(name, …)`. Unique in the bundle."""
+    callee: Name
+    operation: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
+    protocol: Protocol
+    addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
+    """Where the callee is; more than one where any of them suffices, in order of preference."""
+    idempotency: Idempotency
+    necessity: Literal["hard", "soft"]
+    """`hard`: the operation fails without this call. `soft`: it goes on with the fallback."""
+    fallback: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """What happens instead of a soft call, in words; the handler is registered under the call's name."""
+    timeout: Timeout
+    retry: Retry | None = None
+    """`None`: one attempt."""
+    circuit_breaker: CircuitBreaker | None = None
+    bulkhead: Bulkhead | None = None
+    enforced_by: EnforcedBy
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts in all."""
+        return self.retry.max_attempts if self.retry else 1
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if (self.necessity == "soft") != (self.fallback is not None):
+            yield "a soft call names its fallback, and a hard one has none"
+        for policy in ("retry", "circuit_breaker", "bulkhead"):
+            if (getattr(self, policy) is None) != (getattr(self.enforced_by, policy) is None):
+                yield f"enforced_by.{policy} names a layer exactly where {policy} is set"
+        if self.retry and self.idempotency == "never" and set(self.retry.conditions) != {"connection_failed"}:
+            yield "a call that is never repeated retries on connection_failed alone"
+        yield from self._time_conflicts()
+
+    def _time_conflicts(self) -> Iterator[str]:
+        needed = self.timeout.attempt * self.max_attempts
+        if self.retry:
+            needed += self.retry.longest_wait()
+        if self.timeout.overall < needed:
+            yield f"timeout.overall {self.timeout.overall} cannot hold {self.max_attempts} attempts and waits: {needed}"
+        breaker, attempts = self.circuit_breaker, self.max_attempts
+        if breaker and breaker.consecutive_failures is not None and breaker.consecutive_failures <= attempts:
+            yield (
+                f"circuit_breaker.consecutive_failures {breaker.consecutive_failures} is within the "
+                f"{attempts} attempts of one request, which alone would open it: raise it or lower retry.max_retries"
+            )
+
+
+class InboundOperation(Policy):
+    """The policy of one operation that the service offers."""
+
+    operation: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
+    deadline: PositiveDuration
+    """Longest time the operation gives itself; a shorter deadline of its caller wins."""
+    service_level: ServiceLevel
+    calls: Annotated[tuple[CallName, ...], Field(strict=False)] = ()
+    """Outbound calls that belong to this operation."""
+    rate_limits: Annotated[tuple[RateLimit, ...], Field(strict=False)] = ()
+    """Every one must admit."""
+    bulkhead: Bulkhead | None = None
+
+
+class BundleMetadata(Policy):
+    """Whose bundle this is."""
+
+    service: Name
+    environment: Name
+    language: Literal["python", "go"]
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the canonical form of everything else; `None` only while the bundle is being made."""
+
+
+class PolicyBundle(Policy):
+    """What one service enforces, inbound and per outbound call.
+
+    The canonical form is JSON: keys sorted, no blanks, measures in their canonical text. The digest is taken over it
+    with `metadata.digest` left out, so declared, mounted and enforced can be compared.
+    """
+
+    api_version: Annotated[Literal["voiceassistant.dev/v1"], Field(alias="apiVersion")] = API_VERSION
+    kind: Literal["PolicyBundle"] = KIND
+    metadata: BundleMetadata
+    inbound: Annotated[tuple[InboundOperation, ...], Field(strict=False)] = ()
+    outbound: Annotated[tuple[OutboundCall, ...], Field(strict=False)] = ()
+    degradation: Degradation | None = None
+    health: Health
+    tracing: Tracing
+    sagas: Annotated[tuple[Saga, ...], Field(strict=False)] = ()
+    fault_injection: FaultInjection | None = None
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        names = [call.name for call in self.outbound]
+        operations = [inbound.operation for inbound in self.inbound]
+        for what, found in (("outbound call", names), ("inbound operation", operations)):
+            yield from (f"{what} {name} stands twice" for name in sorted({n for n in found if found.count(n) > 1}))
+        for inbound in self.inbound:
+            yield from (
+                f"inbound operation {inbound.operation} names outbound call {call}, which is not there"
+                for call in inbound.calls
+                if call not in names
+            )
+        digest = self.metadata.digest
+        if digest is not None and digest != (expected := digest_of(self)):
+            yield f"metadata.digest {digest} does not match the content: {expected}"
+
+    def sealed(self) -> PolicyBundle:
+        """The same bundle with its digest filled in."""
+        metadata = self.metadata.model_copy(update={"digest": digest_of(self)})
+        return self.model_copy(update={"metadata": metadata})
+
+    def to_document(self) -> dict[str, Any]:
+        """The bundle as plain JSON values, defaults written out, absent policies left out."""
+        document: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return document
+
+    @classmethod
+    def from_json(cls, text: bytes | str, source: str) -> PolicyBundle:
+        """Read and validate a bundle; raises `InvalidInputError` naming `source` and every fault.
+
+        The digest is required and must match.
+        """
+        try:
+            document = from_json(text, allow_inf_nan=False)
+        except ValueError as error:
+            raise InvalidInputError(source, [Fault("", "is not JSON", str(error))]) from None
+        _refuse_other_versions(document, source)
+        try:
+            bundle = cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidInputError(source, faults_of(error, cls)) from None
+        if bundle.metadata.digest is None:
+            raise InvalidInputError(
+                source, [Fault("metadata.digest", "is missing", "expected sha256: and 64 hex digits")]
+            )
+        return bundle
+
+
+def digest_of(bundle: PolicyBundle) -> str:
+    """`sha256:` and the hex digest of the bundle's canonical form without `metadata.digest`."""
+    document = bundle.to_document()
+    document["metadata"].pop("digest", None)
+    return f"sha256:{hashlib.sha256(to_json(_sorted(document))).hexdigest()}"
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def _refuse_other_versions(document: object, source: str) -> None:
+    """A newer schema is refused as such, before its unknown fields are listed one by one."""
+    if not isinstance(document, dict):
+        raise InvalidInputError(source, [Fault("", "is not an object", f"expected a {KIND}")])
+    found = (document.get("apiVersion"), document.get("kind"))
+    if found != (API_VERSION, KIND):
+        raise InvalidInputError(
+            source, [Fault("apiVersion, kind", f"is {found[0]!r}, {found[1]!r}", f"expected {API_VERSION!r}, {KIND!r}")]
+        )

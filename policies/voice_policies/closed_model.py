@@ -1,0 +1,34 @@
+"""The base of every description: policies, components, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+CONFLICT = "conflict"
+"""Error type of settings that are each valid and cannot hold together; its context lists them."""
+
+
+class ClosedModel(BaseModel):
+    """Frozen and closed: an unknown key, a wrong type or a missing unit is refused, never guessed."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,
+    )
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _refuse_conflicts(self) -> Self:
+        if found := list(self.conflicts()):
+            raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(found), "conflicts": found})
+        return self

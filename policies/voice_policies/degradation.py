@@ -1,0 +1,73 @@
+"""Degradation: give up features before the core (layer L4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from voice_policies.measure import Duration, PositiveDuration, Ratio
+from voice_policies.policy import Policy
+
+DegradationLevel = Literal["normal", "partial", "full"]
+"""`normal`: every feature. `partial`: costly features off. `full`: the core alone."""
+
+
+class DegradationTrigger(Policy):
+    """When a level is entered and left. Between `enter` and `exit` the level stays as it is (hysteresis)."""
+
+    enter_error_ratio: Ratio
+    """Share of failed requests at which the level is entered."""
+    exit_error_ratio: Ratio
+    """Share of failed requests below which the level may be left."""
+    enter_latency: PositiveDuration | None = None
+    """P95 latency at which the level is entered; `None` looks at errors alone."""
+    exit_latency: PositiveDuration | None = None
+    """P95 latency below which the level may be left."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if not 0 < self.exit_error_ratio < self.enter_error_ratio:
+            yield (
+                f"exit_error_ratio {self.exit_error_ratio} must be above 0% and below "
+                f"enter_error_ratio {self.enter_error_ratio}"
+            )
+        if (self.enter_latency is None) != (self.exit_latency is None):
+            yield "enter_latency and exit_latency go together: set both or neither"
+        elif self.enter_latency and self.exit_latency and self.exit_latency >= self.enter_latency:
+            yield f"exit_latency {self.exit_latency} must be below enter_latency {self.enter_latency}"
+
+
+class DegradedFeature(Policy):
+    """A feature that can be switched off, and at which level it goes."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    """The name the service asks for."""
+    off_at: Literal["partial", "full"]
+    """The feature is off at this level and beyond."""
+    fallback: Annotated[str, Field(min_length=1, max_length=200)]
+    """What the service does instead, in words; the name of the handler it registers is the feature's."""
+
+
+class Degradation(Policy):
+    """Three levels, moved by error rate and latency over a window, or by hand."""
+
+    partial: DegradationTrigger = DegradationTrigger(enter_error_ratio=Ratio("10%"), exit_error_ratio=Ratio("5%"))
+    full: DegradationTrigger = DegradationTrigger(enter_error_ratio=Ratio("30%"), exit_error_ratio=Ratio("15%"))
+    sampling_duration: PositiveDuration = Duration("30s")
+    """Window that error ratio and latency are taken over."""
+    minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Requests in the window below which the level is not raised."""
+    dwell_duration: Duration = Duration("30s")
+    """Shortest stay at a level before it may be lowered."""
+    features: Annotated[tuple[DegradedFeature, ...], Field(strict=False)] = ()
+    override: DegradationLevel | None = None
+    """A level set by hand, which wins over the triggers; `None` leaves it to them."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.full.enter_error_ratio <= self.partial.enter_error_ratio:
+            yield "full.enter_error_ratio must be above partial.enter_error_ratio"
+        names = [feature.name for feature in self.features]
+        yield from (f"feature {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))

@@ -1,0 +1,108 @@
+"""What is wrong with an input, all of it at once, in words its author can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+SHOWN = 80
+"""Longest excerpt of a wrong value that a message repeats, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: where (`path` inside the input), what stands there, and what would be accepted."""
+
+    path: str
+    value: str
+    accepted: str
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the whole'}: {self.value}; {self.accepted}"
+
+
+class InvalidInputError(ValueError):
+    """An input with at least one fault. `source` names the file or object; `faults` holds every fault found."""
+
+    def __init__(self, source: str, faults: Iterable[Fault]) -> None:
+        self.source = source
+        self.faults = tuple(faults)
+        many = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__("\n".join([f"{source}: {many}", *(f"  {fault}" for fault in self.faults)]))
+
+
+def faults_of(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> list[Fault]:
+    """Every fault that pydantic found, paths under `prefix`; `model`, what the input was for, knows the keys."""
+    return [
+        Fault(path_text(prefix, found["loc"]), _shown(found["type"], found["input"]), accepted)
+        for found in error.errors(include_url=False)
+        for accepted in _accepted(found, model)
+    ]
+
+
+def path_text(prefix: str, location: Sequence[int | str]) -> str:
+    """A location as people write it: `outbound[3].retry.max_retries`."""
+    text = prefix
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _shown(kind: str, value: Any) -> str:
+    if kind == "missing":
+        return "is missing"
+    if isinstance(value, dict | list | tuple) or hasattr(type(value), "model_fields"):
+        return "is refused"
+    text = repr(value)
+    return f"is {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
+
+
+def _accepted(found: ErrorDetails, model: type[BaseModel] | None) -> list[str]:
+    if found["type"] == "extra_forbidden" and model is not None:
+        return [_known_keys(model, found["loc"])]
+    sentences: list[str] = found.get("ctx", {}).get("conflicts", [found["msg"]])
+    return [_sentence(text) for text in sentences]
+
+
+def _sentence(message: str) -> str:
+    text = message.removeprefix("Value error, ").replace("Input should be", "expected", 1)
+    return text[:1].lower() + text[1:]
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    """What could stand instead of an unknown key: the nearest key, then all that are known there."""
+    known = sorted(
+        {
+            field.alias or name
+            for found in _models_at(model, location[:-1])
+            for name, field in found.model_fields.items()
+        }
+    )
+    nearest = get_close_matches(str(location[-1]), known, n=1)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    return f"not a known key: {hint}expected one of {', '.join(known)}"
+
+
+def _models_at(model: type[BaseModel], location: Sequence[int | str]) -> list[type[BaseModel]]:
+    """The models that a value at `location` may be of: several only below an untagged union."""
+    models = [model]
+    for part in location:
+        fields = [found.model_fields[str(part)] for found in models if part in found.model_fields]
+        if fields:
+            models = [inner for field in fields for inner in _models_in(field.annotation)]
+        else:
+            tagged = [m for m in models if any(field.default == part for field in m.model_fields.values())]
+            models = tagged or models
+    return models
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,45 @@
+"""Health: what a service checks before it calls itself ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from voice_policies.measure import Bytes, Duration, PositiveDuration
+from voice_policies.policy import Policy
+
+
+class HealthCheck(Policy):
+    """One check of something the service needs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,127}$")]
+    kind: Literal["postgresql", "redis", "grpc", "http", "tcp", "disk"]
+    target: Annotated[str, Field(min_length=1, max_length=253)]
+    """The outbound call whose address is checked; for a disk, the path."""
+    critical: bool
+    """A failed critical check takes the process out of rotation; any other marks it degraded and keeps it in."""
+    timeout: PositiveDuration = Duration("1s")
+    """A check that has not answered by then has failed."""
+    max_latency: Duration | None = None
+    """An answer slower than this is degraded; `None` accepts any within the timeout."""
+    min_free: Bytes | None = None
+    """Free space below which a disk is unhealthy."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.max_latency is not None and self.max_latency >= self.timeout:
+            yield f"max_latency {self.max_latency} must be below timeout {self.timeout}"
+        if (self.kind == "disk") != (self.min_free is not None):
+            yield "min_free goes with kind disk, and a disk needs it"
+
+
+class Health(Policy):
+    """`/health` says that the process lives and looks at nothing else; `/ready` runs these checks."""
+
+    checks: Annotated[tuple[HealthCheck, ...], Field(strict=False)] = ()
+    cache_duration: Duration = Duration("2s")
+    """How long a result is reused, so that probes do not hammer what they check. Below the readiness period of 5 s."""
+    drain_duration: Duration = Duration("5s")
+    """On SIGTERM `/ready` fails first and work is still accepted for this long, while endpoints are withdrawn."""

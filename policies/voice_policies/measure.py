@@ -1,0 +1,276 @@
+"""Quantities people write with a unit: durations, CPU, bytes, ratios and rates.
+
+Each is a small immutable value that parses what people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`), refuses the
+rest with one sentence, and prints itself in one canonical form, so that equal values render to equal bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+MAXIMUM_TEXT = 32
+"""Longest accepted spelling, in characters: longer input is refused unread."""
+
+
+class Text:
+    """A value with one canonical text: how pydantic reads it, writes it and describes it in a JSON Schema."""
+
+    __slots__ = ()
+    accepts: ClassVar[str]
+    pattern: ClassVar[str]
+
+    def __init__(self, text: str) -> None:
+        """Parse `text`; raises `ValueError` that says what is accepted."""
+        raise TypeError(f"{type(self).__name__} has no spelling: {text}")
+
+    @classmethod
+    def refused(cls) -> ValueError:
+        """The one error for anything that is not what `accepts` says."""
+        return ValueError(f"expected {cls.accepts}")
+
+    @classmethod
+    def _validate(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        raise cls.refused()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._validate, serialization=core_schema.to_string_ser_schema()
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "pattern": cls.pattern, "description": cls.accepts}
+
+
+class Measure(Text):
+    """A whole number of base units; compares and adds with its own kind only."""
+
+    __slots__ = ("units",)
+    units: int
+    UNITS: ClassVar[Mapping[str, int]]
+    """Base units in one of each suffix, largest first."""
+
+    def __init__(self, text: str) -> None:
+        object.__setattr__(self, "units", self._parse(text))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    @classmethod
+    def _parse(cls, text: str) -> int:
+        if len(text) > MAXIMUM_TEXT or not re.fullmatch(cls.pattern, text, re.ASCII):
+            raise cls.refused()
+        total = sum(Decimal(number) * cls.UNITS[suffix] for number, suffix in re.findall(r"([0-9.]+)([A-Za-z]*)", text))
+        if total != int(total):
+            raise cls.refused()
+        return int(total)
+
+    @classmethod
+    def of_units(cls, units: int) -> Self:
+        """The value of so many base units (microseconds, millicores, bytes); raises `ValueError` below zero."""
+        if units < 0:
+            raise ValueError(f"{cls.__name__} cannot be negative: {units}")
+        value = object.__new__(cls)
+        object.__setattr__(value, "units", units)
+        return value
+
+    def __str__(self) -> str:
+        for suffix, size in self.UNITS.items():
+            if self.units and self.units % size == 0:
+                return f"{self.units // size}{suffix}"
+        return self._zero()
+
+    def _zero(self) -> str:
+        return "0"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.units))
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.units == self.units
+
+    def __lt__(self, other: Self) -> bool:
+        return self.units < self._units_of(other)
+
+    def __le__(self, other: Self) -> bool:
+        return self.units <= self._units_of(other)
+
+    def __gt__(self, other: Self) -> bool:
+        return self.units > self._units_of(other)
+
+    def __ge__(self, other: Self) -> bool:
+        return self.units >= self._units_of(other)
+
+    def __add__(self, other: Self) -> Self:
+        return self.of_units(self.units + self._units_of(other))
+
+    def __sub__(self, other: Self) -> Self:
+        return self.of_units(self.units - self._units_of(other))
+
+    def __mul__(self, factor: float) -> Self:
+        return self.of_units(round(self.units * factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Self) -> float:
+        return self.units / self._units_of(other)
+
+    def __bool__(self) -> bool:
+        return self.units != 0
+
+    def _units_of(self, other: Self) -> int:
+        if type(other) is not type(self):
+            raise TypeError(f"{type(self).__name__} and {type(other).__name__} do not compare or add")
+        return other.units
+
+
+class Duration(Measure):
+    """A span of time in whole microseconds, never negative: `100ms`, `1.5s`, `1h30m`."""
+
+    __slots__ = ()
+    accepts = "a duration with its unit, such as 100ms, 1.5s, 2m or 1h30m (us, ms, s, m, h, d)"
+    pattern = r"(\d{1,16}(\.\d{1,6})?(us|ms|s|m|h|d))+"
+    UNITS: ClassVar = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.units / 1_000_000
+
+    @classmethod
+    def of_seconds(cls, seconds: float) -> Self:
+        """The duration of so many seconds, to the microsecond."""
+        return cls.of_units(round(seconds * 1_000_000))
+
+    def whole_seconds(self) -> int:
+        """Length in seconds, rounded up: what Kubernetes fields such as `periodSeconds` take."""
+        return -(-self.units // 1_000_000)
+
+    def _zero(self) -> str:
+        return "0s"
+
+
+class Cpu(Measure):
+    """Processor time in thousandths of a core, as Kubernetes writes it: `250m`, `1`, `1.5`."""
+
+    __slots__ = ()
+    accepts = "a CPU quantity in cores or millicores, such as 250m, 1 or 1.5"
+    pattern = r"\d{1,15}(m|\.\d{1,3})?"
+    UNITS: ClassVar = {"": 1000, "m": 1}
+
+    @property
+    def cores(self) -> float:
+        """The quantity in cores."""
+        return self.units / 1000
+
+
+class Bytes(Measure):
+    """Memory or storage in bytes, with the binary suffixes of Kubernetes: `512Mi`, `1Gi`."""
+
+    __slots__ = ()
+    accepts = "a size in bytes with a binary suffix, such as 512Mi or 1.5Gi (Ki, Mi, Gi, Ti, Pi)"
+    pattern = r"\d{1,15}(\.\d{1,3})?(Ki|Mi|Gi|Ti|Pi)|\d{1,18}"
+    UNITS: ClassVar = {"Pi": 1 << 50, "Ti": 1 << 40, "Gi": 1 << 30, "Mi": 1 << 20, "Ki": 1 << 10, "": 1}
+
+    @property
+    def gibibytes(self) -> float:
+        """The size in GiB."""
+        return self.units / (1 << 30)
+
+
+class Ratio(Text, float):
+    """A share of a whole, from 0 to 1, written as a percentage or a fraction: `0.1%`, `50%`, `0.5`."""
+
+    __slots__ = ()
+    accepts = "a ratio from 0% to 100%, such as 0.1%, 50% or 0.5"
+    pattern = r"\d{1,3}(\.\d{1,9})?%|[01](\.\d{1,11})?"
+
+    def __new__(cls, text: str) -> Self:
+        """Parse `text`; raises `ValueError` for anything outside 0 to 1."""
+        if len(text) > MAXIMUM_TEXT or not re.fullmatch(cls.pattern, text, re.ASCII):
+            raise cls.refused()
+        value = Decimal(text[:-1]) / 100 if text.endswith("%") else Decimal(text)
+        if value > 1:
+            raise cls.refused()
+        return super().__new__(cls, value)
+
+    def __init__(self, text: str) -> None:
+        """The value is made in `__new__`."""
+
+    def __str__(self) -> str:
+        percent = (Decimal(float.__repr__(self)) * 100).normalize()
+        return f"{percent:f}%"
+
+    def __repr__(self) -> str:
+        return f"Ratio({str(self)!r})"
+
+    def __hash__(self) -> int:
+        return float.__hash__(self)
+
+
+class Rate(Text):
+    """Events per unit of time, kept as written: `400/s`, `60/m`, `1000/h`."""
+
+    __slots__ = ("count", "unit")
+    count: int
+    unit: str
+    accepts = "a rate of whole events per second, minute, hour or day, such as 400/s or 60/m"
+    pattern = r"[1-9]\d{0,8}/(s|m|h|d)"
+    SECONDS: ClassVar[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+    def __init__(self, text: str) -> None:
+        if len(text) > MAXIMUM_TEXT or not re.fullmatch(self.pattern, text, re.ASCII):
+            raise self.refused()
+        count, unit = text.split("/")
+        object.__setattr__(self, "count", int(count))
+        object.__setattr__(self, "unit", unit)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("Rate is immutable")
+
+    @property
+    def per_second(self) -> float:
+        """Events per second."""
+        return self.count / self.SECONDS[self.unit]
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.unit}"
+
+    def __repr__(self) -> str:
+        return f"Rate({str(self)!r})"
+
+    def __hash__(self) -> int:
+        return hash((self.count, self.unit))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rate) and (self.count, self.unit) == (other.count, other.unit)
+
+    def __lt__(self, other: Rate) -> bool:
+        return self.per_second < other.per_second
+
+
+def _above_zero(value: Duration | Ratio) -> Duration | Ratio:
+    if not value:
+        raise ValueError(f"must be above {value}")
+    return value
+
+
+PositiveDuration = Annotated[Duration, AfterValidator(_above_zero)]
+"""A duration longer than 0s."""
+PositiveRatio = Annotated[Ratio, AfterValidator(_above_zero)]
+"""A ratio above 0%."""

@@ -1,0 +1,9 @@
+"""The base of every policy."""
+
+from __future__ import annotations
+
+from voice_policies.closed_model import ClosedModel
+
+
+class Policy(ClosedModel):
+    """What a layer enforces: part of a `PolicyBundle`."""

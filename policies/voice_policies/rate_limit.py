@@ -1,0 +1,87 @@
+"""Rate limit: more than can be served is refused early (layer L5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from voice_policies.measure import Duration, PositiveDuration, Rate, Ratio
+from voice_policies.policy import Policy
+
+
+class TokenBucket(Policy):
+    """Admits at `rate` on average and up to `burst` at once (GCRA)."""
+
+    algorithm: Literal["token_bucket"] = "token_bucket"
+    rate: Rate
+    """Sustained admissions."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Admissions at once after idling; a request that costs more is refused outright."""
+
+
+class SlidingWindow(Policy):
+    """Admits at most `limit` in any span of `window`."""
+
+    algorithm: Literal["sliding_window"] = "sliding_window"
+    limit: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Admissions per window."""
+    window: PositiveDuration
+    """Length of the window."""
+
+
+class Adaptive(Policy):
+    """A token bucket whose rate follows the target's health: additive increase, multiplicative decrease (AIMD).
+
+    Every `interval` with enough samples, the rate is multiplied by `decrease` when the error ratio or the P95 latency
+    is above its threshold, and raised by `increase` otherwise. Idle time does not raise it.
+    """
+
+    algorithm: Literal["adaptive"] = "adaptive"
+    min_rate: Rate
+    """The rate never falls below this."""
+    max_rate: Rate
+    """The rate never rises above this; also the rate at the start."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Admissions at once after idling."""
+    error_ratio: Ratio = Ratio("5%")
+    """Share of failed requests above which the rate falls."""
+    latency: Duration | None = None
+    """P95 latency above which the rate falls; `None` looks at errors alone."""
+    increase: Rate = Rate("1/s")
+    """Added to the rate after a healthy interval."""
+    decrease: Ratio = Ratio("50%")
+    """The rate is multiplied by this after an unhealthy interval."""
+    interval: PositiveDuration = Duration("1s")
+    """How often the rate is set, jittered across replicas."""
+    minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Samples in an interval below which the rate stays as it is."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.max_rate < self.min_rate:
+            yield f"max_rate {self.max_rate} is below min_rate {self.min_rate}"
+        if not 0 < self.decrease < 1:
+            yield f"decrease {self.decrease} must be above 0% and below 100%"
+
+
+class RateLimit(Policy):
+    """One limit, for whom it counts and where it is kept."""
+
+    limit: Annotated[TokenBucket | SlidingWindow | Adaptive, Field(discriminator="algorithm")]
+    key: Literal["none", "tenant", "user", "api_key"] = "none"
+    """Whose requests share one count; `none` is one count for all."""
+    scope: Literal["local", "distributed"] = "local"
+    """`local`: each replica counts for itself. `distributed`: all replicas share one count in Redis."""
+    max_wait: Duration = Duration("0s")
+    """How long a request may wait to be admitted; 0s refuses at once."""
+    max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """Keys kept in memory. When full, the key that has idled longest goes, never one that is being limited."""
+    when_store_unavailable: Literal["open", "closed", "local_share"] = "local_share"
+    """A distributed limit without its store: admit all, refuse all, or count locally."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.scope == "distributed" and isinstance(self.limit, Adaptive):
+            yield "an adaptive limit is local: it follows what this replica sees; set scope to local"

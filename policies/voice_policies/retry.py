@@ -1,0 +1,73 @@
+"""Retry: a second try for a transient fault (layer L1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from voice_policies.measure import Duration, PositiveDuration, Ratio
+from voice_policies.policy import Policy
+
+RetryCondition = Literal["unavailable", "attempt_timeout", "connection_failed", "resource_exhausted", "aborted"]
+"""A transient outcome, named alike for gRPC, HTTP and stores.
+
+`unavailable`: gRPC UNAVAILABLE, HTTP 502 and 503. `attempt_timeout`: the attempt's own timeout fired, gRPC
+DEADLINE_EXCEEDED, HTTP 504. `connection_failed`: the request provably never left. `resource_exhausted`: gRPC
+RESOURCE_EXHAUSTED or HTTP 429, and only when the callee says when to come back. `aborted`: gRPC ABORTED, a
+serialization failure. Nothing else can be named, so a retry on a permanent error cannot be written.
+"""
+
+
+class RetryBudget(Policy):
+    """How many retries a process may add to one target's calls, so that a global failure is not multiplied."""
+
+    ratio: Ratio = Ratio("10%")
+    """Retries per call over `window` (10 %: SRE book, ch. 21)."""
+    reserve: Annotated[int, Field(ge=0, le=1000)] = 3
+    """Retries per `window` that are allowed whatever the traffic, so that a quiet caller can retry at all."""
+    window: PositiveDuration = Duration("10s")
+    """Span over which calls and retries are counted (10 s as Finagle's and Linkerd's budgets)."""
+
+
+class Retry(Policy):
+    """Exponential backoff with full jitter: the n-th wait is uniform between 0 and the n-th cap.
+
+    Defaults are the platform's: 3 retries, 100 ms first delay, × 2.0, at most 10 s. They are defaults, not duties: on
+    each edge one layer retries, and a path's product of attempts stays at 4 or below.
+    """
+
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 3
+    """Further attempts after the first; 3 means 4 attempts, 0 means 1."""
+    base_delay: Duration = Duration("100ms")
+    """Cap of the first wait."""
+    multiplier: Annotated[float, Field(ge=1, le=10)] = 2.0
+    """Growth of the cap from one wait to the next."""
+    max_delay: Duration = Duration("10s")
+    """Largest cap, jitter included."""
+    conditions: Annotated[tuple[RetryCondition, ...], Field(strict=False, min_length=1)] = (
+        "unavailable",
+        "attempt_timeout",
+        "connection_failed",
+    )
+    """Outcomes worth another attempt. A call that is not idempotent retries on `connection_failed` alone."""
+    budget: RetryBudget = RetryBudget()
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts in all: the first and every retry."""
+        return self.max_retries + 1
+
+    def longest_wait(self) -> Duration:
+        """Sum of every backoff at its cap: what a timeout around all attempts must leave room for."""
+        waits = [
+            min(self.base_delay.units * self.multiplier**number, self.max_delay.units)
+            for number in range(self.max_retries)
+        ]
+        return Duration.of_units(round(sum(waits)))
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.max_delay < self.base_delay:
+            yield f"max_delay {self.max_delay} is below base_delay {self.base_delay}"

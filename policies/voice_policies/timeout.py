@@ -1,0 +1,25 @@
+"""Timeout and deadline: no call hangs (layer L2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from voice_policies.measure import Duration, PositiveDuration
+from voice_policies.policy import Policy
+
+
+class Timeout(Policy):
+    """Limits on an outbound call: on each attempt, and on all of them with their backoffs.
+
+    The overall limit is the smaller of `overall` and what remains of the caller's own deadline.
+    """
+
+    attempt: PositiveDuration
+    """Longest time one attempt may take."""
+    overall: Duration
+    """Longest time the whole call may take."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.overall < self.attempt:
+            yield f"overall {self.overall} is below attempt {self.attempt}: no attempt could finish"

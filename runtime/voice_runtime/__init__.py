@@ -1,0 +1,1 @@
+"""Enforces a service's policy bundle inside its process."""

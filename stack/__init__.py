@@ -1,0 +1,1 @@
+"""What VoiceAssistant is, per environment; what is made of it, and what is checked."""

@@ -1,0 +1,131 @@
+"""A01: what a flow can promise is the product of what it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+
+from components.node import Dependency, Gateway, Host, Node, Service
+from components.operation import Operation
+from stack.audit.finding import Finding, Rule
+from stack.call_graph import CallGraph
+from stack.catalog import Flow, targets
+from stack.topology import Platform
+
+
+@dataclass(slots=True)
+class HardDependencies:
+    """All that must be up for an operation to succeed, each once however often it is called."""
+
+    singles: dict[str, float] = field(default_factory=dict)
+    """Node → its own availability."""
+    groups: dict[str, Dependency] = field(default_factory=dict)
+    """Dependencies where any address suffices."""
+    egress: set[str] = field(default_factory=set)
+    """Egress proxies without which no call of some single dependency leaves."""
+
+    def add(self, node: Node) -> None:
+        """One more node that must be up."""
+        if isinstance(node, Service):
+            self.singles[node.name] = targets.OWN_AVAILABILITY[node.tier]
+        elif isinstance(node, Gateway):
+            self.singles[node.name] = node.availability
+        elif isinstance(node, Dependency) and len(node.addresses) > 1:
+            self.groups[node.name] = node
+        elif isinstance(node, Dependency):
+            self.singles[node.name] = node.availability
+            self.egress.update(address.egress for address in node.addresses if isinstance(address, Host))
+
+    def availability(self) -> float:
+        """Chance that all of it is up, egress proxies that several share counted once.
+
+        Exact: a proxy is up or down for everyone behind it, so the sum runs over the states of all proxies; within one
+        state a group is up when any member whose proxy is up is up.
+        """
+        proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in _proxies(group)})
+        total = 0.0
+        for state in product((True, False), repeat=len(proxies)):
+            up = {proxy for proxy, is_up in zip(proxies, state, strict=True) if is_up}
+            if self.egress <= up:
+                chance = prod(
+                    targets.EGRESS_AVAILABILITY if proxy in up else 1 - targets.EGRESS_AVAILABILITY for proxy in proxies
+                )
+                total += chance * prod(_any_up(group, up) for group in self.groups.values())
+        return total * prod(self.singles.values())
+
+    def arithmetic(self) -> str:
+        """The factors, as people would write them down."""
+        singles = [f"{name} {100 * value:.10g}%" for name, value in self.singles.items()]
+        groups = [f"{name} 1 − Π(1 − {group.availability} × egress)" for name, group in self.groups.items()]
+        return " × ".join(
+            [*singles, *(f"{proxy} {targets.EGRESS_AVAILABILITY}" for proxy in sorted(self.egress)), *groups]
+        )
+
+
+def _proxies(group: Dependency) -> Iterator[str]:
+    return (address.egress for address in group.addresses if isinstance(address, Host))
+
+
+def _any_up(group: Dependency, up: Iterable[str]) -> float:
+    members = [
+        group.availability if not isinstance(address, Host) or address.egress in up else 0.0
+        for address in group.addresses
+    ]
+    return 1 - prod(1 - member for member in members)
+
+
+def hard_dependencies(graph: CallGraph, node: Node, operation: Operation) -> HardDependencies:
+    """What a flow through this operation needs, callees of callees included."""
+    found = HardDependencies()
+    seen: set[tuple[str, str]] = set()
+
+    def visit(node: Node, operation: Operation) -> None:
+        if (node.name, operation.name) in seen:
+            return
+        seen.add((node.name, operation.name))
+        found.add(node)
+        for call in operation.calls:
+            if not call.soft or call.needed_by_flows:
+                edge = graph.edge(node, operation, call)
+                visit(edge.callee, edge.target)
+
+    visit(node, operation)
+    return found
+
+
+def flow_availability(graph: CallGraph, flow: Flow) -> HardDependencies:
+    """The hard dependencies of a flow, from its route."""
+    return hard_dependencies(graph, *graph.entrance(flow))
+
+
+def flows_attainable(platform: Platform) -> Iterator[Finding | None]:
+    """Each flow's target against the product over its hard dependencies."""
+    for flow in platform.graph.flows:
+        if flow.availability is None:
+            continue
+        needed = flow_availability(platform.graph, flow)
+        reached = needed.availability()
+        yield (
+            None
+            if reached >= flow.availability
+            else Finding(
+                "A01",
+                "error",
+                f"flow {flow.name}",
+                f"{needed.arithmetic()} = {reached:.4%} < {flow.availability}",
+                f"flows.{flow.name}.availability, or make a dependency soft",
+                f"{reached:.4%}",
+            )
+        )
+
+
+RULES = (
+    Rule(
+        "A01",
+        "a flow promises no more than its hard dependencies give",
+        "ACM Queue, Calculus of Service Availability",
+        flows_attainable,
+    ),
+)

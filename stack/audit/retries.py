@@ -1,0 +1,118 @@
+"""R01, R02, R06: how attempts multiply, and what may be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from components.node import Node, Service
+from components.operation import Operation
+from stack.audit.finding import Finding, Rule, Severity
+from stack.call_graph import CallGraph, Edge
+from stack.topology import Platform
+
+WARN_ATTEMPTS = 5
+MAX_ATTEMPTS = 10
+Path = tuple[Edge, ...]
+
+
+def worst_paths(graph: CallGraph, weight: Callable[[Path], float]) -> Iterator[Path]:
+    """For each operation that nobody calls, the path of calls from it that weighs most.
+
+    `weight` must not fall when a heavier tail is put behind an edge: products and sums qualify. Each operation is
+    solved once.
+    """
+    best: dict[tuple[str, str], Path] = {}
+
+    def solve(node: Node, operation: Operation) -> Path:
+        key = (node.name, operation.name)
+        if key not in best:
+            edges = (graph.edge(node, operation, call) for call in operation.calls)
+            best[key] = max(((edge, *solve(edge.callee, edge.target)) for edge in edges), key=weight, default=())
+        return best[key]
+
+    called = {(edge.callee.name, edge.target.name) for edge in graph.edges}
+    for node in graph.nodes.values():
+        for operation in node.operations:
+            if (node.name, operation.name) not in called and operation.calls:
+                yield solve(node, operation)
+
+
+def _attempts(path: Path) -> int:
+    return prod(edge.call.max_attempts for edge in path)
+
+
+def _interior_retries(path: Path) -> int:
+    return sum(edge.call.max_attempts > 1 and isinstance(edge.callee, Service) for edge in path)
+
+
+def _text(path: Path) -> str:
+    first = f"{path[0].caller.name}.{path[0].operation.name}"
+    return " → ".join([first, *(edge.call.name for edge in path)])
+
+
+def amplification(platform: Platform) -> Iterator[Finding | None]:
+    """The product of attempts along every path."""
+    for path in worst_paths(platform.graph, _attempts):
+        attempts = _attempts(path)
+        if attempts <= WARN_ATTEMPTS:
+            yield None
+            continue
+        retrying = [edge for edge in path if edge.call.max_attempts > 1]
+        factors = " × ".join(str(edge.call.max_attempts) for edge in retrying)
+        severity: Severity = "error" if attempts > MAX_ATTEMPTS else "warning"
+        field = f"{retrying[0].path}: retry.max_retries"
+        yield Finding("R01", severity, _text(path), f"{factors} = {attempts} attempts > {WARN_ATTEMPTS}", field, "0")
+
+
+def one_retrying_layer(platform: Platform) -> Iterator[Finding | None]:
+    """One layer an edge by construction (`enforced_by.retry` names one); one interior hop a path by this check."""
+    for path in worst_paths(platform.graph, _interior_retries):
+        hops = [edge.path for edge in path if edge.call.max_attempts > 1 and isinstance(edge.callee, Service)]
+        yield (
+            None
+            if len(hops) <= 1
+            else Finding(
+                "R02",
+                "warning",
+                _text(path),
+                f"{len(hops)} interior hops retry: {'; '.join(hops)}",
+                f"{hops[0]}: retry",
+                "None",
+            )
+        )
+
+
+def repeatable(platform: Platform) -> Iterator[Finding | None]:
+    """A call that may not be repeated retries only what provably never left."""
+    for edge in platform.graph.edges:
+        retry = edge.call.retry
+        if retry is None or retry.max_retries == 0:
+            continue
+        unsafe = sorted(set(retry.conditions) - {"connection_failed"})
+        yield (
+            None
+            if edge.call.idempotency != "never" or not unsafe
+            else Finding(
+                "R06",
+                "error",
+                edge.path,
+                f"{edge.call.max_attempts} attempts on {', '.join(unsafe)}; the call has no key and is not idempotent",
+                f"{edge.call.name}.retry",
+                "None, or an idempotency key",
+            )
+        )
+
+
+RULES = (
+    Rule(
+        "R01", "attempts along a path", "CascadeGuard; SRE book ch. 22 (4³ = 64); AWS Builders' Library", amplification
+    ),
+    Rule(
+        "R02",
+        "one layer retries an edge, one interior hop a path",
+        "SRE book ch. 21; AWS REL05-BP03",
+        one_retrying_layer,
+    ),
+    Rule("R06", "only what may be repeated is retried", "istio#50506; gRPC A6", repeatable),
+)

@@ -1,0 +1,123 @@
+"""T01, T04: callers wait as long as callees may take, and objectives add up to what people are promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from voice_policies import Duration
+
+from components.node import Dependency, Node
+from components.operation import Operation
+from stack.audit.finding import Finding, Rule
+from stack.call_graph import CallGraph, Edge
+from stack.topology import Platform
+
+ZERO = Duration("0s")
+
+
+def worst_case(graph: CallGraph, node: Node, operation: Operation) -> Duration:
+    """Longest time of an operation's calls: stages and rounds added, parallel calls maxed, every attempt and wait."""
+    if isinstance(node, Dependency):
+        return operation.deadline
+    return sum((_longest(graph, node, operation, index) for index in range(len(operation.stages))), ZERO)
+
+
+def _longest(graph: CallGraph, node: Node, operation: Operation, index: int) -> Duration:
+    stage = operation.stages[index]
+    overall = max(graph.edge(node, operation, call).overall_timeout for call in stage.calls)
+    return overall * stage.max_rounds
+
+
+def callers_outwait(platform: Platform) -> Iterator[Finding | None]:
+    """Each caller's attempt timeout against its callee's worst case."""
+    graph = platform.graph
+    for edge in graph.edges:
+        worst = worst_case(graph, edge.callee, edge.target)
+        if edge.attempt_timeout >= worst:
+            yield None
+        elif edge.propagates_deadline:
+            yield _holds_one_attempt(graph, edge)
+        else:
+            yield _too_short(edge, worst, "its worst case, and the deadline does not travel on this edge")
+
+
+def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Finding | None:
+    """With a propagated deadline the callee ends in time; what remains must hold one attempt of each hard call."""
+    for call in edge.target.calls:
+        inner = graph.edge(edge.callee, edge.target, call)
+        if not call.soft and inner.attempt_timeout > edge.attempt_timeout:
+            return _too_short(edge, inner.attempt_timeout, f"one attempt of {inner.path}")
+    return None
+
+
+def _too_short(edge: Edge, needed: Duration, why: str) -> Finding:
+    field = f"{edge.path}: timeout, or the callee's deadline"
+    return Finding("T01", "error", edge.path, f"{edge.attempt_timeout} < {needed}, {why}", field, str(needed))
+
+
+def deadlines_hold(platform: Platform) -> Iterator[Finding | None]:
+    """Each operation's own deadline against its worst case: T01 at the operation itself."""
+    graph = platform.graph
+    for node in graph.nodes.values():
+        for operation in node.operations:
+            if isinstance(node, Dependency) or not operation.stages:
+                continue
+            worst = worst_case(graph, node, operation)
+            path = f"{node.name}.{operation.name}"
+            yield (
+                None
+                if operation.deadline >= worst
+                else Finding(
+                    "T01",
+                    "error",
+                    path,
+                    f"deadline {operation.deadline} < {worst}, its calls' worst case",
+                    f"{path}.deadline",
+                    str(worst),
+                )
+            )
+
+
+def critical_path(graph: CallGraph, node: Node, operation: Operation) -> Duration:
+    """P95 of an operation's calls: stages and typical rounds added, parallel and overlapping calls maxed."""
+    total = ZERO
+    for stage in operation.stages:
+        slowest = max(graph.edge(node, operation, call).latency for call in stage.calls) * stage.typical_rounds
+        total = max(total, slowest) if stage.overlaps else total + slowest
+    return total
+
+
+def budgets(platform: Platform) -> Iterator[Finding | None]:
+    """Each flow's target, and each operation's own objective, against the objectives of what it waits for."""
+    graph = platform.graph
+    for flow in graph.flows:
+        needed = critical_path(graph, *graph.entrance(flow))
+        yield _over(f"flow {flow.name}", needed, flow.latency, f"flows.{flow.name}.latency")
+    for node in graph.nodes.values():
+        for operation in node.operations:
+            if operation.stages:
+                path = f"{node.name}.{operation.name}"
+                yield _over(path, critical_path(graph, node, operation), operation.latency, f"{path}.latency")
+
+
+def _over(path: str, needed: Duration, target: Duration, field: str) -> Finding | None:
+    if needed <= target:
+        return None
+    return Finding(
+        "T04", "error", path, f"P95 objectives along the critical path: {needed} > {target}", field, str(needed)
+    )
+
+
+def _both(*checks: Callable[[Platform], Iterator[Finding | None]]) -> Callable[[Platform], Iterator[Finding | None]]:
+    return lambda platform: (finding for check in checks for finding in check(platform))
+
+
+RULES = (
+    Rule(
+        "T01",
+        "callers wait at least as long as their callees may take",
+        "CascadeGuard, for one edge",
+        _both(callers_outwait, deadlines_hold),
+    ),
+    Rule("T04", "objectives add up to the flow's target", "Zalando's timeout guide", budgets),
+)

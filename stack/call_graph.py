@@ -1,0 +1,203 @@
+"""The graph of operations: every declared call joined with its callee, or refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from voice_policies import Duration, Fault, InvalidInputError
+
+from components.node import Dependency, Gateway, Node, Service
+from components.operation import Call, Operation, soft
+from stack.catalog import Flow
+
+NETWORK_MARGIN = Duration("150ms")
+"""Added where a deadline does not travel with the request (HTTP from the gateway): the callee ends first."""
+OUTBOX = "the row stays in the outbox until it is acknowledged"
+STREAM = "events wait in their stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One declared call of one operation, joined with the operation it calls."""
+
+    caller: Node
+    operation: Operation
+    call: Call
+    callee: Node
+    target: Operation
+
+    @property
+    def path(self) -> str:
+        """`caller.operation → callee.operation`."""
+        return f"{self.caller.name}.{self.operation.name} → {self.call.name}"
+
+    @property
+    def propagates_deadline(self) -> bool:
+        """Whether the callee learns how long its caller waits: over gRPC between our own."""
+        return isinstance(self.caller, Service) and isinstance(self.callee, Service)
+
+    @property
+    def attempt_timeout(self) -> Duration:
+        """Longest time of one attempt."""
+        if self.call.timeout is not None:
+            return self.call.timeout
+        margin = (
+            NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else Duration("0s")
+        )
+        return self.target.deadline + margin
+
+    @property
+    def overall_timeout(self) -> Duration:
+        """Longest time of the call: every attempt and every wait."""
+        waits = self.call.retry.longest_wait() if self.call.retry else Duration("0s")
+        return self.attempt_timeout * self.call.max_attempts + waits
+
+    @property
+    def latency(self) -> Duration:
+        """P95 of the call."""
+        return self.call.latency or self.target.latency
+
+
+def event_calls(operation: Operation) -> Iterator[Call]:
+    """The calls that publishing and consuming make, beside the operation and never on its critical path."""
+    if operation.publishes:
+        yield soft("events.append", OUTBOX, "with_key")
+    if operation.consumes:
+        yield soft("events.consume", STREAM)
+
+
+class CallGraph:
+    """Nodes and the edges between their operations. Building it refuses a catalogue that contradicts itself."""
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        flows: Iterable[Flow] = (),
+        *,
+        only_callers: Mapping[str, str] | None = None,
+        forbidden: frozenset[tuple[str, str]] = frozenset(),
+        source: str = "stack/catalog",
+    ) -> None:
+        """Join `nodes` by their calls; raises `InvalidInputError` with every fault of them together."""
+        self._all = tuple(nodes)
+        self.nodes: dict[str, Node] = {node.name: node for node in self._all}
+        self.flows = tuple(flows)
+        self.only_callers = only_callers or {}
+        self.forbidden = forbidden
+        faults = [*self._name_faults(), *self._call_faults(), *self._flow_faults()]
+        if not faults:
+            faults += self._cycle_faults()
+        if faults:
+            raise InvalidInputError(source, faults)
+
+    @property
+    def services(self) -> Iterator[Service]:
+        """Our own services, in the catalogue's order."""
+        return (node for node in self.nodes.values() if isinstance(node, Service))
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """The entrance, if there is one."""
+        return next((node for node in self.nodes.values() if isinstance(node, Gateway)), None)
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Every call of every operation, events included."""
+        return tuple(
+            self.edge(node, operation, call)
+            for node in self.nodes.values()
+            for operation in node.operations
+            for call in (*operation.calls, *event_calls(operation))
+        )
+
+    def edge(self, caller: Node, operation: Operation, call: Call) -> Edge:
+        """A call joined with its callee."""
+        callee = self.nodes[call.callee]
+        return Edge(caller, operation, call, callee, callee.operation(call.operation))
+
+    def entrance(self, flow: Flow) -> tuple[Gateway, Operation]:
+        """The gateway and the route that a flow begins at."""
+        if self.gateway is None:
+            raise KeyError(flow.route)
+        return self.gateway, self.gateway.operation(flow.route)
+
+    def edges_from(self, node: Node) -> Iterator[Edge]:
+        """The calls of one node."""
+        return (edge for edge in self.edges if edge.caller is node)
+
+    def edges_to(self, node: Node) -> Iterator[Edge]:
+        """The calls to one node."""
+        return (edge for edge in self.edges if edge.callee is node)
+
+    def _name_faults(self) -> Iterator[Fault]:
+        for name, count in Counter(node.name for node in self._all).items():
+            if count > 1:
+                yield Fault(name, f"is declared {count} times", "each name stands once")
+
+    def _call_faults(self) -> Iterator[Fault]:
+        for caller in self._all:
+            for operation in caller.operations:
+                for call in (*operation.calls, *event_calls(operation)):
+                    path = f"{caller.name}.{operation.name} → {call.name}"
+                    yield from self._target_faults(path, call)
+                    yield from self._rule_faults(path, caller.name, call.callee)
+                if isinstance(caller, Dependency) and operation.calls:
+                    yield Fault(
+                        f"{caller.name}.{operation.name}", "makes calls", "a dependency is not ours: it only answers"
+                    )
+
+    def _target_faults(self, path: str, call: Call) -> Iterator[Fault]:
+        callee = self.nodes.get(call.callee)
+        if callee is None or isinstance(callee, Gateway):
+            known = ", ".join(sorted(name for name, node in self.nodes.items() if not isinstance(node, Gateway)))
+            yield Fault(path, f"calls {call.callee!r}, which nobody declares", f"expected one of {known}")
+        elif not callee.offers(call.operation):
+            offered = ", ".join(operation.name for operation in callee.operations) or "nothing"
+            yield Fault(
+                path, f"calls operation {call.operation!r}, which {call.callee} does not offer", f"it offers {offered}"
+            )
+
+    def _rule_faults(self, path: str, caller: str, callee: str) -> Iterator[Fault]:
+        only = self.only_callers.get(callee)
+        if only is not None and caller != only:
+            yield Fault(path, "is forbidden by rule", f"only {only} may call {callee}")
+        if (caller, callee) in self.forbidden:
+            yield Fault(path, "is forbidden by rule", f"{caller} may never call {callee}")
+
+    def _flow_faults(self) -> Iterator[Fault]:
+        gateway = self.gateway
+        routes = {operation.name for operation in gateway.operations} if gateway else set()
+        for flow in self.flows:
+            if flow.route not in routes:
+                accepted = f"expected one of {', '.join(sorted(routes)) or 'no routes'}"
+                yield Fault(f"flows.{flow.name}.route", f"is {flow.route!r}", accepted)
+            service, _, operation = (flow.continues or "").partition(".")
+            if flow.continues and (service not in self.nodes or not self.nodes[service].offers(operation)):
+                yield Fault(
+                    f"flows.{flow.name}.continues", f"is {flow.continues!r}", "expected a declared service.operation"
+                )
+
+    def _cycle_faults(self) -> Iterator[Fault]:
+        """Synchronous operations that wait for themselves; found by a depth-first walk, each cycle once."""
+        done: set[str] = set()
+
+        def walk(node: Node, operation: Operation, trail: tuple[str, ...]) -> Iterator[Fault]:
+            key = f"{node.name}.{operation.name}"
+            if key in trail:
+                yield Fault(
+                    " → ".join((*trail[trail.index(key) :], key)), "is a cycle", "make one of its calls an event"
+                )
+                return
+            if key in done:
+                return
+            for call in operation.calls:
+                edge = self.edge(node, operation, call)
+                yield from walk(edge.callee, edge.target, (*trail, key))
+            done.add(key)
+
+        for node in self.nodes.values():
+            for operation in node.operations:
+                yield from walk(node, operation, ())

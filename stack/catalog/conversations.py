@@ -1,0 +1,121 @@
+"""Accounts and conversations: who is there, what was said, who hears of it."""
+
+from __future__ import annotations
+
+from voice_policies import Rate
+
+from components.node import Replicas, Service, Sizing
+from components.operation import hard, operation, soft, stage
+
+IDENTITY = Service(
+    name="identity-service",
+    purpose="authentication, JWT, users, permissions",
+    language="go",
+    tier="core",
+    grpc_port=9000,
+    http_port=8080,
+    sizing=Sizing.of(cpu=("250m", "500m"), memory=("256Mi", "512Mi")),
+    replicas=Replicas(min=3, max=10),
+    capacity=Rate("400/s"),
+    connection_pool=10,
+    operations=(
+        operation(
+            "verify",
+            "50ms",
+            "200ms",
+            stage(hard("postgresql.read", "idempotent"), soft("redis.access", "no session cache")),
+        ),
+        operation(
+            "login",
+            "150ms",
+            "400ms",
+            stage(hard("postgresql.read", "idempotent"), soft("redis.access", "no session cache")),
+        ),
+    ),
+)
+
+CONVERSATION = Service(
+    name="conversation-service",
+    purpose="conversations, messages, context",
+    language="go",
+    tier="core",
+    grpc_port=9000,
+    http_port=8080,
+    sizing=Sizing.of(cpu=("500m", "1"), memory=("512Mi", "1Gi")),
+    replicas=Replicas(min=3, max=15),
+    capacity=Rate("200/s"),
+    connection_pool=10,
+    operations=(
+        operation(
+            "list",
+            "150ms",
+            "300ms",
+            stage(hard("postgresql.read", "idempotent"), soft("redis.access", "no cache of lists and contexts")),
+        ),
+        operation(
+            "send",
+            "2400ms",
+            "15s",
+            stage(hard("postgresql.write", "with_key"), soft("redis.access", "no cache of lists and contexts")),
+            stage(soft("ai-orchestrator.answer", "message kept, answered later", "with_key", needed_by_flows=True)),
+            transport="streamed",
+            publishes=("message.created",),
+        ),
+    ),
+)
+
+NOTIFICATION = Service(
+    name="notification-service",
+    purpose="e-mail, SMS, webhooks; consumes events",
+    language="go",
+    tier="batch",
+    grpc_port=9006,
+    http_port=8080,
+    sizing=Sizing.of(cpu=("250m", "500m"), memory=("256Mi", "512Mi")),
+    replicas=Replicas(min=2, max=2),
+    capacity=Rate("50/s"),
+    connection_pool=5,
+    operations=(
+        operation(
+            "deliver",
+            "2s",
+            "6s",
+            stage(hard("postgresql.write", "with_key")),
+            # A message sent twice cannot be unsent, and neither provider takes a key: one attempt, kept if it fails.
+            stage(
+                soft("smtp-provider.send", "kept, sent later", "never"),
+                soft("sms-provider.send", "kept, sent later", "never"),
+            ),
+            background=True,
+            consumes=("message.created",),
+        ),
+        operation("webhook", "200ms", "500ms", stage(hard("postgresql.write", "with_key"))),
+    ),
+)
+
+ANALYTICS = Service(
+    name="analytics-service",
+    purpose="live counters, reports; consumes events",
+    language="go",
+    tier="batch",
+    grpc_port=9006,
+    http_port=8080,
+    sizing=Sizing.of(cpu=("250m", "500m"), memory=("512Mi", "1Gi")),
+    replicas=Replicas(min=2, max=2),
+    capacity=Rate("50/s"),
+    connection_pool=5,
+    operations=(
+        operation(
+            "report",
+            "1s",
+            "2s",
+            stage(
+                hard("postgresql.read", "idempotent"),
+                soft("column-store.read", "live counters only"),
+            ),
+            consumes=("message.created",),
+        ),
+    ),
+)
+
+SERVICES = (IDENTITY, CONVERSATION, NOTIFICATION, ANALYTICS)

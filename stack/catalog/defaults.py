@@ -1,0 +1,36 @@
+"""The platform's choices of policy for each kind of edge, each with its arithmetic.
+
+The defaults of a policy are not duties: three retries at each of seven hops would be 4⁷ = 16,384 attempts. Here leaf
+hops (a store, a provider) make 2 attempts at most, one interior hop (knowledge-service → retrieval-service) makes 2,
+and every other interior hop makes 1: at most 2 × 2 = 4 attempts along any path.
+"""
+
+from __future__ import annotations
+
+from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, Retry, TokenBucket
+
+LEAF_RETRY = Retry(max_retries=1, base_delay=Duration("50ms"), max_delay=Duration("50ms"))
+"""A second attempt at a store or the other provider. 50 ms: a leaf's failover is a new connection, not a restart."""
+INTERIOR_RETRY = Retry(
+    max_retries=1,
+    base_delay=Duration("100ms"),
+    max_delay=Duration("100ms"),
+    conditions=("unavailable", "connection_failed"),
+)
+"""The one interior hop that repeats: after a pod has gone, not after a timeout, which a second wait would double."""
+
+
+def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
+    """A token bucket for each tenant, shared by all replicas."""
+    return (RateLimit(limit=TokenBucket(rate=Rate(rate), burst=burst), key="tenant", scope="distributed"),)
+
+
+def following_health(max_rate: str) -> tuple[RateLimit, ...]:
+    """A limit of one replica that falls while the provider behind it fails, and recovers with it."""
+    rate = Rate(max_rate)
+    return (RateLimit(limit=Adaptive(min_rate=Rate("5/s"), max_rate=rate, burst=rate.count)),)
+
+
+def provider_bulkhead(max_concurrent: int) -> Bulkhead:
+    """Calls to a provider that one replica keeps in flight: its latency is not ours, so its slots are bounded."""
+    return Bulkhead(max_concurrent=max_concurrent)

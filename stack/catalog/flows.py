@@ -1,0 +1,63 @@
+"""The flows people see, each with its targets: a sequence diagram, a load scenario and a latency budget."""
+
+from __future__ import annotations
+
+from voice_policies import ClosedModel, Duration, Ratio
+
+from components.operation import Name, Sentence
+
+
+class Flow(ClosedModel):
+    """A path through the platform that begins at a route of the gateway."""
+
+    name: Name
+    title: Sentence
+    route: Name
+    latency: Duration
+    """P95 target at the gateway."""
+    availability: Ratio | None = None
+    """Target over all hard dependencies; `None` where the platform states none."""
+    diagram: bool = False
+    """One of the four flows that the documents draw."""
+    continues: str | None = None
+    """A background operation that ends the flow after the route has answered, as `service.operation`."""
+
+
+def _flow(
+    name: str,
+    title: str,
+    route: str,
+    latency: str,
+    availability: str | None = None,
+    *,
+    diagram: bool = False,
+    continues: str | None = None,
+) -> Flow:
+    return Flow(
+        name=name,
+        title=title,
+        route=route,
+        latency=Duration(latency),
+        availability=None if availability is None else Ratio(availability),
+        diagram=diagram,
+        continues=continues,
+    )
+
+
+FLOWS = (
+    _flow("voice-dialogue", "Voice dialogue", "voice-engine-dialogue", "2500ms", "99.9%", diagram=True),
+    _flow("chat", "Chat with retrieval and re-rank", "conversation-service-send", "2500ms", "99.9%", diagram=True),
+    _flow("tool-call", "Tool call", "ai-orchestrator-task", "2500ms", diagram=True),
+    _flow(
+        "document-indexing",
+        "Document indexing",
+        "knowledge-service-upload",
+        "200ms",
+        diagram=True,
+        continues="indexing-service.index",
+    ),
+    _flow("login", "Login", "identity-service-login", "200ms", "99.95%"),
+    _flow("verify", "Token verification", "identity-service-verify", "200ms"),
+    _flow("conversation-list", "List of conversations", "conversation-service-list", "200ms", "99.95%"),
+    _flow("search", "Search in knowledge", "knowledge-service-search", "500ms", "99.5%"),
+)

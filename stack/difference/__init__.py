@@ -1,0 +1,142 @@
+"""What a change does to a platform that runs: which resources, which fields, which pods, whose data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from stack.difference.fields import FieldChange, field_changes
+
+_WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
+_IMMUTABLE = {
+    "Deployment": ("spec.selector",),
+    "DaemonSet": ("spec.selector",),
+    "StatefulSet": ("spec.selector", "spec.serviceName", "spec.podManagementPolicy", "spec.volumeClaimTemplates"),
+    "PersistentVolumeClaim": (
+        "spec.accessModes",
+        "spec.dataSource",
+        "spec.selector",
+        "spec.storageClassName",
+        "spec.volumeMode",
+        "spec.volumeName",
+    ),
+    "RoleBinding": ("roleRef",),
+    "Service": ("spec.clusterIP",),
+}
+"""Fields that the API server refuses to change, so that the resource is deleted and made anew."""
+
+
+class Identity(NamedTuple):
+    """What makes a resource the same one in two trees: a new version of its API does not make it another."""
+
+    kind: str
+    namespace: str
+    name: str
+    group: str
+
+    @classmethod
+    def of(cls, resource: Mapping[str, Any]) -> Identity:
+        """The identity of a manifest."""
+        metadata = resource["metadata"]
+        group = resource["apiVersion"].rpartition("/")[0]
+        return cls(resource["kind"], metadata.get("namespace", ""), metadata["name"], group)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+Resources = Mapping[Identity, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A resource that both sides have, and the fields in which it differs."""
+
+    identity: Identity
+    fields: tuple[FieldChange, ...]
+
+    def touches(self, *prefixes: str) -> bool:
+        """Whether a field at or below one of `prefixes` differs."""
+        return any(
+            field.path == prefix or field.path.startswith((f"{prefix}.", f"{prefix}["))
+            for field in self.fields
+            for prefix in prefixes
+        )
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the resource can only be deleted and made anew."""
+        return self.touches(*_IMMUTABLE.get(self.identity.kind, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What happens to the pods of a workload that both sides have, and because of what."""
+
+    workload: Identity
+    pods: Literal["restart", "reload"]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Everything between two trees."""
+
+    added: tuple[Identity, ...]
+    removed: tuple[Identity, ...]
+    changed: tuple[Change, ...]
+    effects: tuple[Effect, ...]
+    data_at_risk: tuple[Identity, ...]
+    """Data-bearing resources that are replaced or removed."""
+
+    def __bool__(self) -> bool:
+        return any((self.added, self.removed, self.changed))
+
+
+def compare(before: Resources, after: Resources) -> Difference:
+    """What leads from one tree to the other."""
+    changed = tuple(_changes(before, after))
+    removed = tuple(identity for identity in before if identity not in after)
+    lost = [*removed, *(change.identity for change in changed if change.replaces)]
+    return Difference(
+        added=tuple(identity for identity in after if identity not in before),
+        removed=removed,
+        changed=changed,
+        effects=tuple(_effects(changed, before, after)),
+        data_at_risk=tuple(identity for identity in lost if _bears_data(identity, before[identity])),
+    )
+
+
+def _changes(before: Resources, after: Resources) -> Iterator[Change]:
+    for identity, resource in before.items():
+        if identity in after and (fields := tuple(field_changes(resource, after[identity]))):
+            yield Change(identity, fields)
+
+
+def _bears_data(identity: Identity, resource: Mapping[str, Any]) -> bool:
+    claims = identity.kind == "StatefulSet" and resource["spec"].get("volumeClaimTemplates")
+    return bool(claims) or identity.kind == "PersistentVolumeClaim"
+
+
+def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> Iterator[Effect]:
+    """Restarts where the pod template changed; reloads where only the content of a mounted ConfigMap did."""
+    changes = {change.identity: change for change in changed}
+    for workload, resource in after.items():
+        if workload.kind not in _WORKLOADS or workload not in before:
+            continue
+        change = changes.get(workload)
+        if change and (change.replaces or change.touches("spec.template")):
+            yield Effect(workload, "restart", "it is replaced" if change.replaces else "its pod template changes")
+            continue
+        mounted = [Identity("ConfigMap", workload.namespace, name, "") for name in _config_maps(resource)]
+        names = [config.name for config in mounted if config in changes and changes[config].touches("data")]
+        if names:
+            yield Effect(workload, "reload", f"the content of {', '.join(names)} changes")
+
+
+def _config_maps(workload: Mapping[str, Any]) -> Iterator[str]:
+    for volume in workload["spec"]["template"]["spec"].get("volumes", ()):
+        for source in (volume, *volume.get("projected", {}).get("sources", ())):
+            if "configMap" in source:
+                yield source["configMap"]["name"]

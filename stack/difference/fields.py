@@ -1,0 +1,82 @@
+"""How two plain values differ, field by field, in paths that people read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+ABSENT: Final = object()
+"""The value of a field that one side does not have."""
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field: `spec.template.spec.containers[agent-engine].image`, and what stands there on either side."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChange]:
+    """Every field in which the two differ; none exactly where they are equal.
+
+    Items of a list are told apart by their `name` where they have one, and text that holds a JSON document is compared
+    as that document.
+    """
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        yield from _entries(_fields(before), _fields(after), path)
+    elif isinstance(before, list | tuple) and isinstance(after, list | tuple):
+        yield from _entries(*_keyed(before, after), path)
+    elif type(before) is not type(after) or before != after:
+        yield from _embedded(before, after, path) or [FieldChange(path, before, after)]
+
+
+def _entries(before: Mapping[str, Any], after: Mapping[str, Any], path: str) -> Iterator[FieldChange]:
+    """Keys are parts of a path already: `.key` or `[key]`."""
+    for key in (*before, *(key for key in after if key not in before)):
+        inner = path + key if path else key.removeprefix(".")
+        yield from field_changes(before.get(key, ABSENT), after.get(key, ABSENT), inner)
+
+
+def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {f".{key}" if _WORD.fullmatch(key) else f"[{key}]": item for key, item in value.items()}
+
+
+def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Items by name, or by position where names are not there, not unique, or in another order."""
+    left, right = _named(before), _named(after)
+    if left is None or right is None or [n for n in left if n in right] != [n for n in right if n in left]:
+        return _numbered(before), _numbered(after)
+    return left, right
+
+
+def _numbered(items: Sequence[Any]) -> dict[str, Any]:
+    return {f"[{number}]": item for number, item in enumerate(items)}
+
+
+def _named(items: Sequence[Any]) -> dict[str, Any] | None:
+    names = [item.get("name") if isinstance(item, Mapping) else None for item in items]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        return None
+    return {f"[{name}]": item for name, item in zip(names, items, strict=True)}
+
+
+def _embedded(before: Any, after: Any, path: str) -> list[FieldChange]:
+    """What differs inside two JSON documents; nothing where the values are not both such, or differ in blanks alone."""
+    left, right = _document(before), _document(after)
+    return [] if left is None or right is None else list(field_changes(left, right, path))
+
+
+def _document(value: object) -> dict[str, Any] | None:
+    if not isinstance(value, str) or not value.startswith("{"):
+        return None
+    try:
+        document = json.loads(value)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,116 @@
+"""What an environment is: counts, sizes, quotas and database limits.
+
+dev fits a laptop: one replica of everything and a fraction of the requests. staging is prod's shape at half its
+height. prod is as the catalogue says, N+1 everywhere.
+"""
+
+from __future__ import annotations
+
+from voice_policies import Bytes, ClosedModel, Cpu
+
+from components.container import Image
+from components.namespace import Quota
+from components.node import Replicas, Service, Sizing
+from stack.image_lock import ImageLock, load_lock
+from stack.settings import Settings
+
+DEV_CPU_SHARE = 0.1
+DEV_MEMORY_SHARE = 0.25
+"""Of the catalogue's requests: an idle service needs a fraction of what a loaded one asks for. Limits stay."""
+N_PLUS_ONE = 2
+
+
+class DatabaseLimits(ClosedModel):
+    """What PostgreSQL and its pooler admit."""
+
+    max_connections: int = 200
+    reserved: int = 13
+    """Superuser (3) and the operator's, exporter's and replication's own (10)."""
+    poolers: int
+    pool_size: int
+    """Server connections of one pooler for each database."""
+    max_client_connections: int
+    """Clients of one pooler; with N+1 poolers one of them must hold all."""
+
+
+class Environment(ClosedModel):
+    """Settings and the rules that follow from them."""
+
+    settings: Settings
+    quotas: dict[str, Quota]
+    """Of each namespace that is ours."""
+    database: DatabaseLimits
+    images: ImageLock
+
+    @property
+    def name(self) -> str:
+        """`dev`, `staging` or `prod`."""
+        return self.settings.environment
+
+    def replicas(self, service: Service) -> Replicas:
+        """How many replicas of a service run here."""
+        if override := self.settings.replicas.get(service.name):
+            return override
+        declared = service.replicas
+        match self.name:
+            case "dev":
+                return Replicas(min=1, max=1)
+            case "staging":
+                return Replicas(min=N_PLUS_ONE, max=max(N_PLUS_ONE, declared.max // 2))
+            case _:
+                return declared
+
+    def sizing(self, service: Service) -> Sizing:
+        """What one replica of a service requests here."""
+        declared = service.sizing
+        if self.name != "dev":
+            return declared
+        return declared.model_copy(
+            update={
+                "cpu_request": declared.cpu_request * DEV_CPU_SHARE,
+                "memory_request": declared.memory_request * DEV_MEMORY_SHARE,
+            }
+        )
+
+    def image(self, service: Service) -> Image:
+        """The image of a service, pinned where the lock knows its digest."""
+        own = f"{self.settings.image_repository}/{service.name}:{self.settings.image_tag}"
+        reference = self.images.pinned(self.settings.reference_image or own)
+        return Image(reference=reference, pull_policy="IfNotPresent" if self.name == "dev" else "Always")
+
+
+def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
+    return Quota(
+        cpu_requests=Cpu(cpu[0]),
+        cpu_limits=Cpu(cpu[1]),
+        memory_requests=Bytes(memory[0]),
+        memory_limits=Bytes(memory[1]),
+        pods=pods,
+    )
+
+
+_QUOTAS = {
+    "dev": {"voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40)},
+    "staging": {"voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120)},
+    "prod": {"voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200)},
+}
+"""Room for every service at its maximum plus one surge pod each, and little more: rule D02 does the sum."""
+
+_DATABASES = {
+    # 8 databases × 1 pooler × 20 = 160 ≤ 187; 8 services × 1 replica + surge need 118 clients.
+    "dev": DatabaseLimits(poolers=1, pool_size=20, max_client_connections=200),
+    # 8 databases × 2 poolers × 10 = 160 ≤ 187.
+    "staging": DatabaseLimits(poolers=2, pool_size=10, max_client_connections=600),
+    "prod": DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),
+}
+
+
+def environment(settings: Settings, images: ImageLock | None = None) -> Environment:
+    """The environment that `settings` configure; `images` is the committed lock unless another is given."""
+    name = settings.environment
+    return Environment(
+        settings=settings,
+        quotas=_QUOTAS[name],
+        database=_DATABASES[name],
+        images=load_lock() if images is None else images,
+    )

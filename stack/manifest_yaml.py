@@ -1,0 +1,99 @@
+"""Plain values as YAML that every reader understands alike.
+
+PyYAML writes `y`, `1e3` and `0o7` without quotes, which readers of YAML 1.2 or the API server take for something
+else, and costs ten times as much. So a small emitter: a string is plain only if it looks like an identifier and is no
+word of YAML, text of several lines is a literal block, and everything else is double-quoted, as JSON would have it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+_IDENTIFIER = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+"""Characters that YAML readers disagree on or refuse; the C0 controls among them are escaped."""
+_REFUSED = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_NOT_LITERAL = re.compile(r"[ \t](\n|\Z)|\A[ \t\n]|\t")
+"""Trailing blanks would be lost, and a leading blank would be taken for indentation."""
+
+
+def documents(values: Iterable[Mapping[str, Any]]) -> str:
+    """The documents of one file, each after its `---`."""
+    lines: list[str] = []
+    for value in values:
+        lines.append("---")
+        _mapping(value, "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _mapping(value: Mapping[str, Any], indent: str, lines: list[str]) -> None:
+    for key, item in value.items():
+        head = f"{indent}{_scalar(key)}:"
+        if isinstance(item, dict) and item:
+            lines.append(head)
+            _mapping(item, indent + "  ", lines)
+        elif isinstance(item, list | tuple) and item:
+            lines.append(head)
+            _sequence(item, indent, lines)
+        else:
+            lines.append(f"{head} {_leaf(item, indent)}")
+
+
+def _sequence(value: Iterable[Any], indent: str, lines: list[str]) -> None:
+    for item in value:
+        if isinstance(item, dict | list | tuple) and item:
+            start = len(lines)
+            inner = indent + "  "
+            if isinstance(item, dict):
+                _mapping(item, inner, lines)
+            else:
+                _sequence(item, inner, lines)
+            lines[start] = f"{indent}- {lines[start][len(inner) :]}"
+        else:
+            lines.append(f"{indent}- {_leaf(item, indent)}")
+
+
+def _leaf(value: Any, indent: str) -> str:
+    if isinstance(value, str):
+        return _block(value, indent) if "\n" in value and _fits_block(value) else _scalar(value)
+    if value is True or value is False:
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "{}"
+    if isinstance(value, list | tuple):
+        return "[]"
+    raise ValueError(
+        f"{value!r} has no place in a manifest: expected text, a whole number, a boolean, a mapping or a list"
+    )
+
+
+@lru_cache(maxsize=65_536)
+def _scalar(text: str) -> str:
+    if _IDENTIFIER.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    if _REFUSED.search(text):
+        raise ValueError(f"{text!r} holds a character that YAML does not allow")
+    quoted = json.dumps(text, ensure_ascii=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+
+
+def _fits_block(text: str) -> bool:
+    return not _NOT_LITERAL.search(text) and not _UNSAFE.search(text)
+
+
+def _block(text: str, indent: str) -> str:
+    body = text.rstrip("\n")
+    trailing = len(text) - len(body)
+    header = "|-" if trailing == 0 else "|" if trailing == 1 else "|+"
+    inner = indent + "  "
+    lines = [f"{inner}{line}" if line else "" for line in body.split("\n")]
+    return "\n".join([header, *lines, *[""] * (trailing - 1)])

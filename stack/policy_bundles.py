@@ -1,0 +1,158 @@
+"""The policy bundle of a service: its operations and its outbound calls, as the call graph and the environment say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from pydantic import ValidationError
+from voice_policies import (
+    Address,
+    Bulkhead,
+    BundleMetadata,
+    Degradation,
+    EnforcedBy,
+    Fault,
+    Health,
+    HealthCheck,
+    InboundOperation,
+    InvalidInputError,
+    OutboundCall,
+    PolicyBundle,
+    ServiceLevel,
+    Timeout,
+    Tracing,
+    faults_of,
+)
+
+from components.node import Dependency, Host, Service
+from components.operation import Operation
+from stack.call_graph import CallGraph, Edge
+from stack.catalog import targets
+from stack.enforcement import enforcer, in_force, timeout_enforcer, unenforced
+from stack.environments import Environment
+
+APPS = "voice-apps"
+CLUSTER_DOMAIN = "svc.cluster.local"
+BULKHEAD_HEADROOM = 4
+"""Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
+
+
+def address_of(service: Service) -> str:
+    """DNS name of a service's gRPC pods: headless, so that a client sees them all."""
+    return f"{service.name}-grpc.{APPS}.{CLUSTER_DOMAIN}"
+
+
+def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
+    """The sealed bundle of one service; raises `InvalidInputError` where two calls of one name disagree."""
+    edges = list(graph.edges_from(service))
+    return PolicyBundle(
+        metadata=BundleMetadata(service=service.name, environment=environment.name, language=service.language),
+        inbound=tuple(_inbound(service, operation, edges) for operation in service.operations),
+        outbound=tuple(_outbound(edges, environment)),
+        degradation=Degradation(features=service.features) if service.features else None,
+        health=Health(checks=tuple(_health_checks(edges))),
+        tracing=Tracing(endpoint=targets.COLLECTOR_ENDPOINT, sample_ratio=environment.settings.trace_sample_ratio),
+    ).sealed()
+
+
+def _inbound(service: Service, operation: Operation, edges: list[Edge]) -> InboundOperation:
+    concurrent = service.capacity.per_second * operation.latency.seconds * BULKHEAD_HEADROOM
+    # A Go service has no layer of its own that bounds what comes in: its callers and the gateway do.
+    bulkhead = Bulkhead(max_concurrent=max(8, math.ceil(concurrent))) if service.language == "python" else None
+    return InboundOperation(
+        operation=operation.name,
+        deadline=operation.deadline,
+        service_level=ServiceLevel(availability=targets.OWN_AVAILABILITY[service.tier], latency=operation.latency),
+        calls=tuple(dict.fromkeys(edge.call.name for edge in edges if edge.operation is operation)),
+        rate_limits=operation.rate_limits,
+        bulkhead=bulkhead,
+    )
+
+
+def _outbound(edges: Iterable[Edge], environment: Environment) -> Iterator[OutboundCall]:
+    """One policy for each name; operations that share a name share its breaker, so they must agree on its policy."""
+    found: dict[str, OutboundCall] = {}
+    for edge in edges:
+        call = outbound_call(edge, mesh=environment.settings.mesh)
+        known = found.setdefault(call.name, call)
+        if known != call:
+            fault = Fault(edge.path, f"disagrees with another call named {call.name}", "give one of them a purpose")
+            raise InvalidInputError("stack/catalog", [fault])
+    yield from found.values()
+
+
+def outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
+    """The policy of one edge, each part with the layer that enforces it; raises `InvalidInputError` where none can."""
+    if faults := [Fault(edge.path, f"{kind} is declared", why) for kind, why in unenforced(edge)]:
+        raise InvalidInputError("stack/catalog", faults)
+    try:
+        return _outbound_call(edge, mesh=mesh)
+    except ValidationError as error:
+        raise InvalidInputError("stack/catalog", faults_of(error, OutboundCall, edge.path)) from None
+
+
+def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
+    call = edge.call
+    breaker_layer = in_force(edge, "circuit_breaker", mesh=mesh) if call.circuit_breaker else None
+    bulkhead_layer = in_force(edge, "bulkhead", mesh=mesh) if call.bulkhead else None
+    return OutboundCall(
+        name=call.name,
+        callee=call.callee,
+        operation=call.operation,
+        protocol=edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc",
+        addresses=tuple(addresses(edge.callee)),
+        idempotency=call.idempotency,
+        necessity="soft" if call.soft else "hard",
+        fallback=call.fallback,
+        timeout=Timeout(attempt=edge.attempt_timeout, overall=edge.overall_timeout),
+        retry=call.retry,
+        circuit_breaker=call.circuit_breaker if breaker_layer else None,
+        bulkhead=call.bulkhead if bulkhead_layer else None,
+        enforced_by=EnforcedBy(
+            timeout=timeout_enforcer(edge),
+            retry=enforcer(edge, "retry") if call.retry else None,
+            circuit_breaker=breaker_layer,
+            bulkhead=bulkhead_layer,
+        ),
+    )
+
+
+def addresses(callee: object) -> Iterator[Address]:
+    """Where a service or dependency is reached, in order of preference."""
+    if isinstance(callee, Service):
+        yield Address(host=address_of(callee), port=callee.grpc_port)
+    elif isinstance(callee, Dependency):
+        for address in callee.addresses:
+            if isinstance(address, Host):
+                via = f"{address.egress}.{targets.EGRESS}.{CLUSTER_DOMAIN}:{targets.EGRESS_PORT}"
+                yield Address(host=address.host, port=address.port, via=via)
+            else:
+                yield Address(host=f"{address.service}.{address.namespace}.{CLUSTER_DOMAIN}", port=address.port)
+
+
+def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
+    """A check for each thing that an operation cannot do without.
+
+    Only an own datastore is critical: a process without it can serve nothing, while an unready process for every callee
+    that is down would take the whole platform out of rotation.
+    """
+    callees = {edge.call.callee: edge for edge in edges if not edge.call.soft}
+    for name, edge in callees.items():
+        protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"
+        kind = {
+            "postgresql": "postgresql",
+            "redis": "redis",
+            "grpc": "grpc",
+            "https": "tcp",
+            "http": "tcp",
+            "smtp": "tcp",
+        }
+        yield HealthCheck.model_validate(
+            {
+                "name": name,
+                "kind": kind[protocol],
+                "target": edge.call.name,
+                "critical": protocol in {"postgresql", "redis"},
+            }
+        )

@@ -1,0 +1,109 @@
+"""Registers with Pulumi what the components yield: a tree of components, below each its Kubernetes resources."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from itertools import groupby
+from typing import Any, cast
+
+import pulumi
+import pulumi_kubernetes
+
+from components.component import Component
+from components.microservice import SecretKeys
+from stack.configuration import Configuration, SecretValues
+from stack.policy_bundles import CLUSTER_DOMAIN, address_of
+from stack.preconditions import secrets_of
+from stack.topology import Platform
+
+
+def register(platform: Platform, configuration: Configuration) -> None:
+    """Register every component on the configured cluster, each tier after the one that it stands on."""
+    provider = pulumi_kubernetes.Provider(
+        "cluster",
+        kubeconfig=configuration.kubeconfig,
+        context=configuration.context,
+        # A changed file is an update in place; otherwise Pulumi replaces the object and every pod that mounts it.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
+    )
+    below: Sequence[pulumi.Resource] = []
+    for _, tier in groupby(platform.components, key=lambda component: component.folder):
+        below = [ComponentTree(component, configuration.secrets, provider, below) for component in tier]
+
+
+class ComponentTree(pulumi.ComponentResource):
+    """A component with its Kubernetes resources and its secrets below it.
+
+    Logical names are `namespace/name`, which Kubernetes keeps unique for each kind. They are part of a resource's
+    identity: a changed one needs an alias.
+    """
+
+    def __init__(
+        self,
+        component: Component,
+        values: SecretValues,
+        provider: pulumi.ProviderResource,
+        below: Sequence[pulumi.Resource],
+    ) -> None:
+        super().__init__(
+            f"voice:components:{component.kind}",
+            f"{component.namespace}/{component.name}",
+            opts=pulumi.ResourceOptions(providers=[provider]),
+        )
+        # Dependencies, unlike the provider, are not handed down from parent to child.
+        options = pulumi.ResourceOptions(parent=self, depends_on=below)
+        for secret in secrets_of(component):
+            _register(_secret(component, secret, values[secret.name]), options)
+        for resource in component.resources():
+            _register(resource, options)
+        self.register_outputs({})
+
+
+def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
+    metadata = resource["metadata"]
+    name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+    properties = {_snake_case(key): value for key, value in resource.items()}
+    resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
+
+
+def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
+    """The class of a kind: `networking.k8s.io/v1` is the module `networking.v1`, and `v1` is `core.v1`."""
+    group, _, version = api_version.rpartition("/")
+    module = import_module(f"pulumi_kubernetes.{group.partition('.')[0] or 'core'}.{version}")
+    return cast("type[pulumi.CustomResource]", getattr(module, kind))
+
+
+def _snake_case(key: str) -> str:
+    """A property as Pulumi's Python classes name it; below the top they take the API's own names."""
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", key)
+
+
+def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str]) -> dict[str, Any]:
+    """The Secret that no rendered file holds; its class marks the data secret in Pulumi's state and output."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": secret.name, "namespace": component.namespace, "labels": component.labels},
+        "type": "Opaque",
+        "data": {key: b64encode(values[key].encode()).decode() for key in secret.keys},
+    }
+
+
+def outputs(platform: Platform) -> dict[str, Any]:
+    """What the stack tells: the digest of each policy bundle, the namespaces, the address of each service."""
+    services = platform.microservices
+    return {
+        "policy_digests": {service.name: service.digest for service in services},
+        "namespaces": sorted({component.namespace for component in platform.components}),
+        "service_addresses": {
+            service.name: {
+                "http": f"{service.name}.{service.namespace}.{CLUSTER_DOMAIN}:{service.service.http_port}",
+                "grpc": f"{address_of(service.service)}:{service.service.grpc_port}",
+            }
+            for service in services
+        },
+    }

@@ -1,0 +1,212 @@
+"""Asks a container registry for the digest of a tag: the pull half of the OCI distribution API, without credentials.
+
+The digest is computed from the manifest's own bytes, so that a registry or a proxy that says otherwise is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+from voice_policies import Fault, InvalidInputError
+
+MEDIA_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+"""Indexes before manifests: the digest of an index serves every architecture, a manifest's only one."""
+DOCKER_HUB = "registry-1.docker.io"
+"""Where references without a host are served."""
+MANIFEST_LIMIT = 4 << 20
+"""Bytes of the largest manifest: what the distribution specification asks registries to take."""
+TIMEOUT = 10.0
+"""Seconds that one request may be silent."""
+MAX_RETRIES = 4
+LONGEST_WAIT = 60.0
+"""Seconds; a registry that asks for more is not waited for."""
+_RETRIED = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+_REACHABLE = "expected a registry that answers over https"
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+
+
+class RegistryError(Exception):
+    """A digest that cannot be had: its arguments are what happened, and what would be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the manifest of a reference is."""
+
+    host: str
+    repository: str
+    tag: str
+
+    @classmethod
+    def of(cls, reference: str) -> Location:
+        """Resolve `repository:tag`; a first part without dot or port is Docker Hub's, as everywhere."""
+        path, _, tag = reference.rpartition(":")
+        host, slash, repository = path.partition("/")
+        if slash and ("." in host or ":" in host):
+            return cls(DOCKER_HUB if host == "docker.io" else host, repository, tag)
+        return cls(DOCKER_HUB, path if slash else f"library/{path}", tag)
+
+    @property
+    def url(self) -> str:
+        """Address of the manifest."""
+        return f"https://{self.host}/v2/{self.repository}/manifests/{self.tag}"
+
+
+class Registry:
+    """An anonymous client. Certificates are the system's, or those of the file that `SSL_CERT_FILE` names."""
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """`sleep` is what waits between retries."""
+        self._opener = build_opener(HTTPSHandler(), _SafeRedirects())
+        self._sleep = sleep
+
+    def digests(self, references: Iterable[str], progress: Callable[[str], object]) -> dict[str, str]:
+        """The digest of every reference; raises `InvalidInputError` with every one that cannot be had.
+
+        `progress` is told of each as it is asked for.
+        """
+        wanted = sorted(set(references))
+        found: dict[str, str] = {}
+        faults = []
+        for number, reference in enumerate(wanted, start=1):
+            progress(f"{number}/{len(wanted)} {reference}")
+            try:
+                found[reference] = self.digest(reference)
+            except RegistryError as error:
+                faults.append(Fault(reference, *error.args))
+        if faults:
+            raise InvalidInputError("images", faults)
+        return found
+
+    def digest(self, reference: str) -> str:
+        """The digest of `repository:tag`; raises `RegistryError`."""
+        response, body = self._manifest(Location.of(reference))
+        kind = response.get_content_type()
+        if kind not in MEDIA_TYPES:
+            raise RegistryError(f"is served as {kind}", f"expected one of {', '.join(MEDIA_TYPES)}")
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        claimed = response.get("Docker-Content-Digest", digest)
+        if claimed != digest:
+            raise RegistryError(f"is said to be {claimed}", f"its content is {digest}: do not trust this registry")
+        return digest
+
+    def _manifest(self, location: Location) -> tuple[HTTPMessage, bytes]:
+        request = Request(location.url, headers={"Accept": ", ".join(MEDIA_TYPES)})  # noqa: S310 - always https
+        try:
+            return self._get(request)
+        except HTTPError as error:
+            if error.code != HTTPStatus.UNAUTHORIZED:
+                raise _refusal(error) from None
+            challenge = error.headers.get("WWW-Authenticate", "")
+            # A redirect may have led to another host: the challenge is that host's, and so is the token.
+            headers = {**request.headers, "Authorization": f"Bearer {self._token(challenge)}"}
+            request = Request(error.geturl(), headers=headers)  # noqa: S310 - https, as redirects are
+        try:
+            return self._get(request)
+        except HTTPError as error:
+            raise _refusal(error) from None
+
+    def _token(self, challenge: str) -> str:
+        """A token for anyone, from where the challenge says."""
+        scheme, _, rest = challenge.partition(" ")
+        parameters = dict(_PARAMETER.findall(rest))
+        realm = parameters.pop("realm", "")
+        if scheme.lower() != "bearer" or urlsplit(realm).scheme != "https":
+            raise RegistryError(f"asks for {challenge!r}", "expected a Bearer challenge with a realm over https")
+        known = {name: parameters[name] for name in ("service", "scope") if name in parameters}
+        try:
+            _, body = self._get(Request(f"{realm}?{urlencode(known)}"))  # noqa: S310 - https, as checked above
+        except HTTPError as error:
+            raise _refusal(error) from None
+        return _token_in(body)
+
+    def _get(self, request: Request) -> tuple[HTTPMessage, bytes]:
+        """The answer, after as many retries as are worth it; raises `HTTPError` for an answer that is none."""
+        retries = 0
+        while True:
+            try:
+                return self._read(request)
+            except HTTPError as error:
+                if error.code not in _RETRIED or retries == MAX_RETRIES:
+                    raise
+                self._sleep(_wait(error.headers.get("Retry-After", ""), retries))
+                retries += 1
+
+    def _read(self, request: Request) -> tuple[HTTPMessage, bytes]:
+        try:
+            response: HTTPResponse
+            with self._opener.open(request, timeout=TIMEOUT) as response:
+                body = response.read(MANIFEST_LIMIT + 1)
+        except HTTPError:
+            raise
+        except URLError as error:
+            raise RegistryError(f"cannot be asked for: {error.reason}", _REACHABLE) from None
+        except (OSError, HTTPException) as error:
+            raise RegistryError(f"was not answered: {error}", _REACHABLE) from None
+        if len(body) > MANIFEST_LIMIT:
+            raise RegistryError("is too large for a manifest", f"expected at most {MANIFEST_LIMIT} bytes")
+        return response.headers, body
+
+
+class _SafeRedirects(HTTPRedirectHandler):
+    """Follows over https alone, and takes a token to no other host than the one it was made for."""
+
+    def redirect_request(  # noqa: PLR0913, PLR0917 - urllib's own signature
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if urlsplit(newurl).scheme != "https":
+            raise RegistryError(f"is redirected to {newurl}", "expected an address over https")
+        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if redirected and redirected.host != req.host:
+            redirected.remove_header("Authorization")
+        return redirected
+
+
+def _token_in(body: bytes) -> str:
+    try:
+        document = json.loads(body)
+        token: object = document.get("token") or document.get("access_token")
+    except (ValueError, AttributeError):
+        token = None
+    if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise RegistryError("has a token service that gives no token", "expected JSON with the key token")
+    return token
+
+
+def _wait(retry_after: str, retries: int) -> float:
+    """Seconds before the next attempt: what the registry asks for, or a doubling second where it gives no number."""
+    seconds = float(retry_after) if retry_after.isdecimal() else float(1 << retries)
+    if seconds > LONGEST_WAIT:
+        raise RegistryError(f"must wait {seconds:.0f} s, says its registry", "try again then")
+    return seconds
+
+
+def _refusal(error: HTTPError) -> RegistryError:
+    match error.code:
+        case HTTPStatus.NOT_FOUND:
+            return RegistryError("is not in its registry", "expected a repository and a tag that were pushed")
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            return RegistryError("is not for everyone", "expected an image that can be pulled without credentials")
+        case _:
+            return RegistryError(f"got HTTP {error.code} {error.reason}", "try again later")

@@ -1,0 +1,156 @@
+"""The typed configuration of an environment: `Pulumi.<environment>.yaml`, read here and nowhere else.
+
+The Pulumi program and every offline command read the same values with the same model and the same errors. The values
+of secrets stand beside them, encrypted, and are the program's alone: `Settings` holds none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, Ratio, faults_of
+
+from components.node import Replicas
+from components.operation import Name, Sentence
+from stack.strict_yaml import read_yaml
+
+PROJECT = "voiceassistant"
+SECRETS = f"{PROJECT}:secrets"
+"""Configuration key of the secrets' values: secret, then key, then value."""
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENTS = ("dev", "staging", "prod")
+EnvironmentName = Literal["dev", "staging", "prod"]
+
+
+class NodePool(ClosedModel):
+    """The cluster's capacity for this platform."""
+
+    nodes: Annotated[int, Field(ge=1, le=1000)]
+    zones: Annotated[int, Field(ge=1, le=10)]
+    cpu: Cpu
+    """Allocatable CPU of one node."""
+    memory: Bytes
+    """Allocatable memory of one node."""
+
+
+class AcceptedFinding(ClosedModel):
+    """A finding of the audit that prod is deployed with, and why."""
+
+    rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
+    path: str
+    """Where `voice check` reports it."""
+    reason: Sentence
+
+
+class Settings(ClosedModel):
+    """What differs between environments and is nobody's secret."""
+
+    environment: EnvironmentName
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    trace_sample_ratio: Ratio
+    """Share of traces that are kept."""
+    mesh: bool
+    """Whether a service mesh enforces what gRPC cannot express for the Go services."""
+    restart_on_policy_change: bool = False
+    """Whether a changed policy rolls the pods; otherwise they reload it in place."""
+    node_pool: NodePool
+    replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
+    """Counts of single services that differ from the environment's rule."""
+    image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
+    image_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1.0.0"
+    reference_image: (
+        Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$")] | None
+    ) = None
+    """One image that stands in for every service, so that dev runs before the services' own images exist."""
+    accepted_findings: Annotated[tuple[AcceptedFinding, ...], Field(strict=False)] = ()
+    """Findings of severity error or critical that prod is deployed with."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.reference_image and self.environment != "dev":
+            yield f"reference_image is for dev alone: {self.environment} runs each service's own image"
+        if self.accepted_findings and self.environment != "prod":
+            yield f"accepted_findings is for prod alone: {self.environment} is deployed with any finding"
+
+
+def load_settings(environment: str, root: Path = ROOT) -> Settings:
+    """The settings of an environment; raises `InvalidInputError` with every fault of its file."""
+    if environment not in ENVIRONMENTS:
+        accepted = f"expected one of {', '.join(ENVIRONMENTS)}"
+        raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
+    path = root / f"Pulumi.{environment}.yaml"
+    config = _config(path)
+    _refuse_plain_secrets(config.get(SECRETS), path.name)
+    return parse_settings(config, environment, path.name)
+
+
+def parse_settings(config: dict[str, Any], environment: str, source: str) -> Settings:
+    """Settings from a stack's configuration values, keyed by project and name as Pulumi keys them."""
+    prefix = f"{PROJECT}:"
+    values = {
+        key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix) and key != SECRETS
+    }
+    try:
+        settings = Settings.model_validate({"environment": environment, **values})
+    except ValidationError as error:
+        found = faults_of(error, Settings)
+        faults = [replace(fault, path=f"config.{prefix}{fault.path}".removesuffix(":")) for fault in found]
+        raise InvalidInputError(source, faults) from None
+    if settings.environment != environment:
+        fault = Fault(f"config.{prefix}environment", f"is {settings.environment!r}", f"expected {environment!r}")
+        raise InvalidInputError(source, [fault])
+    return settings
+
+
+def decoded(config: Mapping[str, str]) -> dict[str, Any]:
+    """The values that Pulumi hands to a program, as the file holds them: it writes all but text as JSON."""
+    return {key: _decoded(text) for key, text in config.items()}
+
+
+def _decoded(text: str) -> Any:
+    if text not in {"true", "false"} and not text.startswith(("{", "[")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def secret_line(environment: str, secret: str, key: str) -> str:
+    """The command that sets one key of one secret; it asks for the value."""
+    return f"pulumi config set --stack {environment} --secret --path secrets.{secret}.{key}"
+
+
+def _refuse_plain_secrets(secrets: object, source: str) -> None:
+    """A secret's value stands in the file encrypted or not at all; the message never repeats it."""
+    faults = [
+        Fault(f"config.{path}", "is not encrypted", "set it with `pulumi config set --secret --path`")
+        for path, value in _leaves(SECRETS, secrets)
+    ]
+    if faults:
+        raise InvalidInputError(source, faults)
+
+
+def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+    """What stands in `value` that is neither a mapping nor encrypted."""
+    if isinstance(value, dict):
+        if value.keys() != {"secure"}:
+            for key, inner in value.items():
+                yield from _leaves(f"{path}.{key}", inner)
+    elif value is not None:
+        yield path, value
+
+
+def _config(path: Path) -> dict[str, Any]:
+    document = read_yaml(path)
+    config = document.get("config") if isinstance(document, dict) else None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise InvalidInputError(
+            path.name, [Fault("config", "is not a mapping", f"expected keys such as {PROJECT}:mesh")]
+        )
+    return config

@@ -1,0 +1,57 @@
+"""The whole platform in one environment: everything that is declared, joined by its calls, as components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from voice_policies import Fault, InvalidInputError
+
+from components.component import Component
+from components.microservice import Microservice
+from components.namespace import NamespaceGuard
+from stack import catalog
+from stack.call_graph import CallGraph
+from stack.environments import Environment
+from stack.tiers import applications
+
+TIERS = (applications,)
+"""In the order of their folders: what others stand on comes first."""
+
+
+def call_graph() -> CallGraph:
+    """The graph of VoiceAssistant, refused where the catalogue contradicts itself."""
+    return CallGraph(
+        [catalog.GATEWAY, *catalog.SERVICES, *catalog.DEPENDENCIES],
+        catalog.FLOWS,
+        only_callers=catalog.ONLY_CALLERS,
+        forbidden=catalog.FORBIDDEN,
+    )
+
+
+class Platform:
+    """Every component of one environment, in an order that an API server accepts."""
+
+    def __init__(self, graph: CallGraph, environment: Environment) -> None:
+        """Join a call graph with an environment; raises `InvalidInputError` where the settings name a stranger."""
+        self.graph = graph
+        self.environment = environment
+        known = {service.name for service in graph.services}
+        if strangers := sorted(environment.settings.replicas.keys() - known):
+            accepted = f"expected one of {', '.join(sorted(known))}"
+            faults = [Fault(f"replicas.{name}", "is no service", accepted) for name in strangers]
+            raise InvalidInputError(f"settings of {environment.name}", faults)
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """The guards of the namespaces first, then tier by tier."""
+        return (*self._guards(), *(found for tier in TIERS for found in tier.components(self.graph, self.environment)))
+
+    def _guards(self) -> Iterator[NamespaceGuard]:
+        for namespace, quota in self.environment.quotas.items():
+            yield NamespaceGuard(name=namespace, namespace=namespace, quota=quota)
+
+    @cached_property
+    def microservices(self) -> tuple[Microservice, ...]:
+        """The application tier, in the catalogue's order."""
+        return tuple(component for component in self.components if isinstance(component, Microservice))

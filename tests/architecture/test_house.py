@@ -1,0 +1,117 @@
+"""The house of DESIGN: who may import whom, what is public, what is generated."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.kubernetes.__main__ import TYPES, source
+from stack.settings import ROOT
+
+MAY_IMPORT = {
+    "policies/voice_policies": {"pydantic", "pydantic_core"},
+    "runtime/voice_runtime": {"voice_policies", "pydantic", "pydantic_core", "prometheus_client", "opentelemetry"},
+    "components": {"voice_policies", "pydantic", "pydantic_core"},
+    "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},
+}
+"""Package → what it may import beside itself and the standard library. Arrows point one way."""
+EXCEPTIONS = {
+    "components/kubernetes/__main__.py": {
+        "kubernetes_validate",
+        "datamodel_code_generator",
+    },  # run by `make types` alone
+    "stack/program.py": {"pulumi", "pulumi_kubernetes"},  # the one thin shell around the pure core
+    "stack/__main__.py": {"pulumi"},
+    "stack/configuration.py": {"pulumi"},
+}
+PUBLIC = ["voice_policies", "stack.catalog"]
+
+
+def modules(package: str) -> Iterator[Path]:
+    return (path for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything a file imports, in functions and under TYPE_CHECKING too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return {name.split(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    for path in modules(package):
+        relative = str(path.relative_to(ROOT))
+        allowed = MAY_IMPORT[package] | EXCEPTIONS.get(relative, set()) | {package.rsplit("/", maxsplit=1)[-1]}
+        strangers = imported(path) - allowed - sys.stdlib_module_names
+        assert not strangers, f"{relative} imports {sorted(strangers)}"
+
+
+def test_kubernetes_types_are_imported_for_checking_only() -> None:
+    script = "import sys, stack.topology, stack.render; print('components.kubernetes.types' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+def test_policies_need_pydantic_alone() -> None:
+    script = (
+        "import sys; before = set(sys.modules); import voice_policies; "
+        "print(sorted({n for n in (m.split('.')[0] for m in set(sys.modules) - before) if not n.startswith('_')} "
+        "- sys.stdlib_module_names))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    known = {"voice_policies", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+    assert set(ast.literal_eval(done.stdout)) <= known
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_public_api_is_closed(name: str) -> None:
+    module = importlib.import_module(name)
+    public = {key for key, value in vars(module).items() if not key.startswith("_") and not is_module(value)}
+    assert public - {"annotations"} == set(module.__all__)
+
+
+def is_module(value: object) -> bool:
+    return type(value).__name__ == "module"
+
+
+def test_the_kubernetes_types_are_current() -> None:
+    assert TYPES.read_text() == source(), "run `make types`"
+
+
+MISSPELT = """
+from components.kubernetes.types import Deployment
+
+manifest: Deployment = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "a"},
+    "spec": {
+        "selector": {},
+        "template": {"spec": {"containers": [{"name": "a", "imagePullPolcy": "Always"}]}},
+    },
+}
+"""
+
+
+def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> None:
+    file = tmp_path / "misspelt.py"
+
+    def mypy(text: str) -> subprocess.CompletedProcess[str]:
+        file.write_text(text)
+        command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "/dev/null", str(file)]
+        return subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+
+    assert 'Extra key "imagePullPolcy"' in mypy(MISSPELT).stdout
+    assert mypy(MISSPELT.replace("Polcy", "Policy")).returncode == 0

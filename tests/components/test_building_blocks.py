@@ -1,0 +1,91 @@
+"""The parts that components are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+from voice_policies import Bytes, Cpu, Duration
+
+from components.node import Replicas, Sizing
+from components.operation import Name
+from components.probes import HttpProbes
+from components.workload import grace_seconds
+from stack.policy_bundles import outbound_call
+from tests.platforms import platform, service
+
+NAMES = TypeAdapter(Name)
+
+
+@given(st.from_regex(r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z"))
+def test_a_name_is_a_dns_label_or_refused_and_never_cut(name: str) -> None:
+    try:
+        assert NAMES.validate_python(name) == name
+    except ValidationError:
+        assert len(name) > 40
+
+
+@given(st.text(max_size=50))
+def test_any_text_is_a_name_or_refused(name: str) -> None:
+    try:
+        accepted = NAMES.validate_python(name)
+    except ValidationError:
+        return
+    assert accepted.replace("-", "").isalnum()
+    assert accepted.isascii()
+    assert accepted == accepted.lower()
+
+
+def test_replicas_below_themselves_are_refused() -> None:
+    with pytest.raises(ValidationError, match="min 5 is above max 3"):
+        Replicas(min=5, max=3)
+
+
+def test_a_limit_below_its_request_is_refused() -> None:
+    with pytest.raises(ValidationError, match="cpu_limit 500m is below cpu_request 1"):
+        Sizing.of(cpu=("1", "500m"), memory=("1Gi", "1Gi"))
+
+
+def test_memory_dominates_from_two_gibibytes_a_core() -> None:
+    def sizing(cpu: str, memory: str) -> Sizing:
+        return Sizing(cpu_request=Cpu(cpu), cpu_limit=Cpu("4"), memory_request=Bytes(memory), memory_limit=Bytes("8Gi"))
+
+    assert sizing("1", "2Gi").memory_dominates
+    assert not sizing("1", "2047Mi").memory_dominates
+
+
+def test_two_ports_of_one_service_differ() -> None:
+    with pytest.raises(ValidationError, match="grpc_port and http_port are both 8080"):
+        service("a", grpc_port=8080)
+
+
+@pytest.mark.parametrize("port", [0, 80, 1023, 65_536, 70_000])
+def test_a_port_that_cannot_be_opened_is_refused(port: int) -> None:
+    with pytest.raises(ValidationError, match=r"greater than or equal|less than or equal"):
+        service("a", http_port=port)
+
+
+def test_a_probe_answers_within_its_period() -> None:
+    with pytest.raises(ValidationError, match="timeout 2s must be below the shortest period 2s"):
+        HttpProbes(timeout=Duration("2s"))
+
+
+def test_grace_holds_sleep_request_and_margin() -> None:
+    assert grace_seconds(Duration("14s")) == 5 + 14 + 5
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_each_policy_of_each_call_names_its_layer(mesh: bool) -> None:
+    for edge in platform("prod").graph.edges:
+        policy = outbound_call(edge, mesh=mesh)
+        layers: dict[str, Any] = policy.enforced_by.model_dump(exclude_none=True)
+        assert "timeout" in layers
+        assert mesh or "mesh" not in layers.values()
+        language = getattr(edge.caller, "language", "gateway")
+        if language == "python":
+            assert set(layers.values()) == {"runtime"}
+        else:
+            assert "runtime" not in layers.values()

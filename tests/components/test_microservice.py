@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from components.access import ApiAccess
+from components.component import Exemption
+from components.microservice import Microservice
+from components.node import Replicas
+from tests.platforms import platform
+
+AGENT = next(service for service in platform("prod").microservices if service.name == "agent-engine")
+READS = ApiAccess(reason="watches a flag that operators set", resource="configmaps", names=("flags",))
+
+
+def changed(**update: object) -> dict[str, list[dict[str, Any]]]:
+    """The resources of a changed service, by kind."""
+    component = Microservice.model_validate({**dict(AGENT), **update})
+    found: dict[str, list[dict[str, Any]]] = {}
+    for resource in component.resources():
+        found.setdefault(resource["kind"], []).append(dict(resource))
+    return found
+
+
+def test_a_service_yields_its_kinds_and_no_more() -> None:
+    assert {kind: len(resources) for kind, resources in changed().items()} == {
+        "ServiceAccount": 1,
+        "ConfigMap": 2,
+        "NetworkPolicy": 1,
+        "Service": 2,
+        "Deployment": 1,
+        "HorizontalPodAutoscaler": 1,
+        "PodDisruptionBudget": 1,
+    }
+
+
+def test_a_fixed_count_is_the_deployments_and_a_range_the_autoscalers() -> None:
+    fixed = changed(replicas=Replicas(min=2, max=2))
+    assert "HorizontalPodAutoscaler" not in fixed
+    assert fixed["Deployment"][0]["spec"]["replicas"] == 2
+    assert "replicas" not in changed()["Deployment"][0]["spec"]
+
+
+def test_one_replica_gets_no_budget_that_would_block_every_drain() -> None:
+    assert "PodDisruptionBudget" not in changed(replicas=Replicas(min=1, max=1))
+
+
+def test_memory_scales_too_where_it_dominates() -> None:
+    metrics = changed()["HorizontalPodAutoscaler"][0]["spec"]["metrics"]
+    assert [metric["resource"]["name"] for metric in metrics] == ["cpu", "memory"]
+    identity = platform("prod").microservices[0]
+    (autoscaler,) = [r for r in identity.resources() if r["kind"] == "HorizontalPodAutoscaler"]
+    assert [metric["resource"]["name"] for metric in autoscaler["spec"]["metrics"]] == ["cpu"]
+
+
+def test_grpc_is_headless_so_that_clients_balance_calls() -> None:
+    grpc = next(service for service in changed()["Service"] if service["metadata"]["name"] == "agent-engine-grpc")
+    assert grpc["spec"]["clusterIP"] == "None"
+
+
+def test_an_account_has_no_rights_unless_it_names_them() -> None:
+    assert "Role" not in changed()
+    granted = changed(api_access=READS)
+    assert granted["Role"][0]["rules"] == [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["flags"], "verbs": ["get", "watch"]}
+    ]
+    assert granted["RoleBinding"][0]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "agent-engine", "namespace": "voice-apps"}
+    ]
+
+
+def test_an_api_token_is_short_lived_and_an_exemption_with_its_reason() -> None:
+    pod = changed(api_access=READS)["Deployment"][0]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    (token,) = [volume for volume in pod["volumes"] if volume["name"] == "api-token"]
+    assert token["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] == 3600
+    component = Microservice.model_validate({**dict(AGENT), "api_access": READS})
+    assert component.exemptions == (Exemption(rule="no_api_token", reason=READS.reason),)
+    assert AGENT.exemptions == ()
+
+
+def test_a_changed_policy_rolls_the_pods_only_where_that_is_wanted() -> None:
+    def annotations(*, restart: bool) -> dict[str, str]:
+        template = changed(restart_on_policy_change=restart)["Deployment"][0]["spec"]["template"]
+        found: dict[str, str] = template["metadata"].get("annotations", {})
+        return found
+
+    assert annotations(restart=False) == {}
+    assert annotations(restart=True) == {"voiceassistant.dev/policy-digest": AGENT.bundle.metadata.digest}
+
+
+def test_the_config_map_carries_the_digest_of_what_it_holds() -> None:
+    policy = next(found for found in changed()["ConfigMap"] if found["metadata"]["name"] == "agent-engine-policy")
+    assert policy["metadata"]["annotations"] == {"voiceassistant.dev/policy-digest": AGENT.bundle.metadata.digest}
+    assert AGENT.bundle.metadata.digest in policy["data"]["policy.json"]
+
+
+def test_another_services_bundle_is_refused() -> None:
+    other = platform("prod").microservices[0].bundle
+    with pytest.raises(ValidationError, match="bundle of identity-service cannot be mounted into agent-engine"):
+        changed(bundle=other)
+
+
+def test_a_bundle_without_digest_is_refused() -> None:
+    unsealed = AGENT.bundle.model_copy(update={"metadata": AGENT.bundle.metadata.model_copy(update={"digest": None})})
+    with pytest.raises(ValidationError, match="must be sealed"):
+        changed(bundle=unsealed)
+
+
+def test_secrets_are_files_that_only_the_group_reads() -> None:
+    pod = changed()["Deployment"][0]["spec"]["template"]["spec"]
+    secrets = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert {secret["secretName"] for secret in secrets} == {
+        "agent-engine-redis",
+        "agent-engine-postgresql",
+        "agent-engine-external-tools",
+    }
+    assert {secret["defaultMode"] for secret in secrets} == {0o440}

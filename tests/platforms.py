@@ -1,0 +1,82 @@
+"""The platforms that tests look at: the real ones, and small ones with one thing wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from voice_policies import Rate, Ratio
+
+from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service, Sizing
+from components.operation import Operation
+from stack.call_graph import CallGraph
+from stack.catalog import Flow
+from stack.environments import Environment, environment
+from stack.settings import load_settings
+from stack.topology import Platform, call_graph
+
+ENVIRONMENTS = ("dev", "staging", "prod")
+
+
+@cache
+def platform(name: str) -> Platform:
+    """A real environment."""
+    return Platform(call_graph(), real_environment(name))
+
+
+@cache
+def real_environment(name: str) -> Environment:
+    return environment(load_settings(name))
+
+
+@cache
+def resources(name: str) -> tuple[dict[str, Any], ...]:
+    """Everything a real environment renders."""
+    return tuple(dict(resource) for component in platform(name).components for resource in component.resources())
+
+
+def of_kind(name: str, kind: str) -> list[dict[str, Any]]:
+    return [resource for resource in resources(name) if resource["kind"] == kind]
+
+
+def service(name: str, *operations: Operation, **changes: object) -> Service:
+    """A small service."""
+    values: dict[str, object] = {
+        "name": name,
+        "purpose": "stands in a test",
+        "language": "python",
+        "tier": "standard",
+        "grpc_port": 9000,
+        "http_port": 8080,
+        "sizing": Sizing.of(cpu=("100m", "200m"), memory=("64Mi", "128Mi")),
+        "replicas": Replicas(min=2, max=4),
+        "capacity": Rate("100/s"),
+        "operations": operations,
+    }
+    return Service.model_validate({**values, **changes})
+
+
+def datastore(name: str, *operations: Operation, availability: str = "99.99%") -> Dependency:
+    """A small datastore in the cluster."""
+    return Dependency(
+        name=name,
+        kind="datastore",
+        purpose="stands in a test",
+        protocol="postgresql",
+        addresses=(InCluster(namespace="voice-data", service=name, port=5432),),
+        availability=Ratio(availability),
+        credentials=("password",),
+        database=True,
+        operations=operations,
+    )
+
+
+def gateway(*routes: Operation) -> Gateway:
+    """A small gateway."""
+    return Gateway(name="gateway", namespace="voice-gateway", availability=Ratio("99.99%"), operations=routes)
+
+
+def small_platform(*nodes: Node, flows: Iterable[Flow] = (), name: str = "prod") -> Platform:
+    """A platform of these nodes alone."""
+    return Platform(CallGraph(nodes, flows), real_environment(name))

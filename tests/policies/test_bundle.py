@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from voice_policies import InvalidInputError, PolicyBundle
+from voice_policies.bundle import digest_of
+
+from tests.platforms import ENVIRONMENTS, platform
+
+AGENT = next(service for service in platform("prod").microservices if service.name == "agent-engine").bundle
+
+
+def document() -> dict[str, Any]:
+    return AGENT.to_document()
+
+
+def refused(changed: object) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        PolicyBundle.from_json(json.dumps(changed), "policy.json")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_bundle_survives_the_way_to_its_reader(environment: str) -> None:
+    for service in platform(environment).microservices:
+        text = json.dumps(service.bundle.to_document())
+        assert PolicyBundle.from_json(text, "policy.json") == service.bundle
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
+    shuffled = dict(reversed(document().items()))
+    assert (
+        PolicyBundle.from_json(json.dumps(shuffled, indent=4), "policy.json").metadata.digest == AGENT.metadata.digest
+    )
+
+
+@given(milliseconds=st.integers(min_value=1, max_value=10**6))
+def test_the_digest_changes_exactly_with_the_content(milliseconds: int) -> None:
+    changed = document()
+    changed["metadata"].pop("digest")
+    changed["inbound"][0]["deadline"] = f"{milliseconds}ms"
+    bundle = PolicyBundle.model_validate_json(json.dumps(changed))
+    assert (digest_of(bundle) == AGENT.metadata.digest) == (milliseconds == 14_000)
+
+
+def test_content_that_was_changed_under_its_digest_is_refused() -> None:
+    changed = document()
+    changed["outbound"][0]["timeout"]["attempt"] = "1ms"
+    assert "metadata.digest" in refused(changed)
+    assert "does not match the content" in refused(changed)
+
+
+def test_a_bundle_without_digest_is_refused() -> None:
+    changed = document()
+    del changed["metadata"]["digest"]
+    assert "metadata.digest: is missing" in refused(changed)
+
+
+def test_a_newer_version_is_refused_as_such() -> None:
+    said = refused({**document(), "apiVersion": "voiceassistant.dev/v2", "new_field": 1})
+    assert "expected 'voiceassistant.dev/v1'" in said
+    assert "new_field" not in said
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "NaN", '{"a": NaN}', "\x00"])
+def test_what_is_no_bundle_is_refused_in_one_message(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"policy\.json: 1 fault"):
+        PolicyBundle.from_json(text, "policy.json")
+
+
+def test_every_fault_is_named_with_its_path_and_what_is_accepted() -> None:
+    changed = document()
+    changed["outbound"][1]["timeout"]["attempt"] = 5
+    changed["outbound"][0]["circuit_braker"] = {}
+    changed["health"]["cache_duration"] = "2 seconds"
+    said = refused(changed)
+    assert "3 faults" in said
+    assert "outbound[1].timeout.attempt: is 5; expected a duration" in said
+    assert "outbound[0].circuit_braker" in said
+    assert "did you mean circuit_breaker?" in said
+    assert "health.cache_duration: is '2 seconds'; expected a duration" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda call: call.update(necessity="soft"), "a soft call names its fallback"),
+        (lambda call: call["enforced_by"].update(retry="runtime"), "enforced_by.retry names a layer exactly where"),
+        (
+            lambda call: (
+                call["timeout"].update(overall="2900s", attempt="1s")
+                or call.update(
+                    retry={"max_retries": 9},
+                    enforced_by={"timeout": "runtime", "retry": "runtime", "circuit_breaker": "runtime"},
+                )
+            ),
+            "which alone would open it",
+        ),
+        (
+            lambda call: call.update(
+                retry={"max_retries": 1},
+                enforced_by={"timeout": "runtime", "retry": "runtime", "circuit_breaker": "runtime"},
+            ),
+            "cannot hold 2 attempts",
+        ),
+        (lambda call: call.update(name="redis.access"), "outbound call redis.access stands twice"),
+    ],
+)
+def test_a_call_that_contradicts_itself_is_refused(change: Any, said: str) -> None:
+    changed = document()
+    change(next(call for call in changed["outbound"] if call["name"] == "model-adapter.generate:plan"))
+    assert said in refused(changed)
+
+
+def test_an_operation_names_only_calls_that_are_there() -> None:
+    changed = document()
+    changed["inbound"][0]["calls"].append("nobody.nothing")
+    assert "names outbound call nobody.nothing, which is not there" in refused(changed)

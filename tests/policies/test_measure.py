@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+from voice_policies import Bytes, Cpu, Duration, Rate, Ratio
+from voice_policies.measure import Measure, Text
+
+MEASURES: list[type[Measure]] = [Duration, Cpu, Bytes]
+TEXTS: list[type[Text]] = [*MEASURES, Ratio, Rate]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("100ms", 0.1), ("1.5s", 1.5), ("1h30m", 5400), ("2m", 120), ("0s", 0), ("250us", 0.00025), ("1d", 86_400)],
+)
+def test_a_duration_is_what_people_write(text: str, seconds: float) -> None:
+    assert Duration(text).seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "canonical"),
+    [
+        (Duration("1500ms"), "1500ms"),
+        (Duration("60s"), "1m"),
+        (Duration("0ms"), "0s"),
+        (Cpu("1000m"), "1"),
+        (Cpu("0.5"), "500m"),
+        (Cpu("1.5"), "1500m"),
+        (Bytes("1024Mi"), "1Gi"),
+        (Bytes("1.5Gi"), "1536Mi"),
+        (Bytes("0"), "0"),
+        (Ratio("0.5"), "50%"),
+        (Ratio("0.1%"), "0.1%"),
+        (Ratio("99.99%"), "99.99%"),
+        (Ratio("1"), "100%"),
+        (Rate("400/s"), "400/s"),
+    ],
+)
+def test_each_value_has_one_canonical_text(value: Text, canonical: str) -> None:
+    assert str(value) == canonical
+
+
+WRONG = [
+    "", " ", "-1s", "1 s", "1S", "1e3s", "٣s", "1s\n", "512MB", "512mi", "101%", "-1%", "nan", "inf", "0/s",
+    "1/w", "9" * 40, "1m1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("text", WRONG)
+def test_anything_else_is_refused_with_what_is_accepted(kind: type[Text], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(kind.accepts)):
+        kind(text)
+
+
+@pytest.mark.parametrize(("kind", "text"), [(Duration, "1.5us"), (Duration, "0.0001ms"), (Bytes, "1.001Ki")])
+def test_a_fraction_of_the_smallest_unit_is_refused(kind: type[Text], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(kind.accepts)):
+        kind(text)
+
+
+@pytest.mark.parametrize("kind", [Duration, Rate])
+def test_a_number_alone_has_no_unit(kind: type[Text]) -> None:
+    with pytest.raises(ValueError, match=re.escape(kind.accepts)):
+        kind("1")
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("value", [1, 1.5, True, None, [], {}])
+def test_a_bare_number_has_no_unit_and_is_refused(kind: type[Text], value: object) -> None:
+    with pytest.raises(ValidationError, match=re.escape(kind.accepts)):
+        TypeAdapter(kind).validate_python(value)
+
+
+@pytest.mark.parametrize("kind", MEASURES)
+@given(units=st.integers(min_value=0, max_value=10**15))
+def test_canonical_text_parses_back_to_the_same_value(kind: type[Measure], units: int) -> None:
+    value = kind.of_units(units % 10**11 if kind is Cpu else units)
+    assert kind(str(value)) == value
+    assert str(kind(str(value))) == str(value)
+
+
+@given(billionths=st.integers(min_value=0, max_value=10**9))
+def test_a_ratio_parses_back_to_the_same_number(billionths: int) -> None:
+    value = Ratio(f"{Decimal(billionths) / 10**7:f}%")
+    assert float(Ratio(str(value))) == float(value)
+    assert value == pytest.approx(billionths / 10**9, abs=1e-12)
+
+
+@given(text=st.text(max_size=40))
+def test_any_text_is_parsed_or_refused_and_nothing_else(text: str) -> None:
+    for kind in TEXTS:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            assert str(error) == f"expected {kind.accepts}"
+        else:
+            assert kind(str(value)) == value
+
+
+def test_kinds_do_not_mix() -> None:
+    with pytest.raises(TypeError, match="Duration and Bytes"):
+        _ = Duration("1s") < Bytes("1Ki")  # type: ignore[operator]
+    assert Duration("0s") != Bytes("0")
+
+
+def test_values_are_immutable_and_hash_by_value() -> None:
+    duration = Duration("1s")
+    with pytest.raises(AttributeError, match="immutable"):
+        duration.units = 2
+    assert len({Duration("1000ms"), Duration("1s"), Duration("2s")}) == 2
+
+
+def test_a_difference_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be negative"):
+        _ = Duration("1s") - Duration("2s")
+
+
+def test_kubernetes_periods_are_rounded_up() -> None:
+    assert Duration("1500ms").whole_seconds() == 2
+    assert Duration("0s").whole_seconds() == 0

@@ -1,0 +1,175 @@
+"""Each policy refuses what cannot hold, and its defaults are the platform's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from voice_policies import (
+    Adaptive,
+    Bulkhead,
+    CircuitBreaker,
+    Degradation,
+    DegradationTrigger,
+    Duration,
+    FaultInjection,
+    Health,
+    HealthCheck,
+    InvalidInputError,
+    Policy,
+    RateLimit,
+    Ratio,
+    Retry,
+    RetryBudget,
+    Saga,
+    SagaStep,
+    ServiceLevel,
+    SlidingWindow,
+    Timeout,
+    TokenBucket,
+    Tracing,
+    faults_of,
+)
+
+KINDS: list[type[Policy]] = [
+    Adaptive,
+    Bulkhead,
+    CircuitBreaker,
+    Degradation,
+    DegradationTrigger,
+    FaultInjection,
+    Health,
+    HealthCheck,
+    RateLimit,
+    Retry,
+    RetryBudget,
+    Saga,
+    SagaStep,
+    ServiceLevel,
+    SlidingWindow,
+    Timeout,
+    TokenBucket,
+    Tracing,
+]
+STEP = {"name": "store", "compensation": "remove"}
+
+
+def test_breaker_defaults_are_the_platforms() -> None:
+    breaker = CircuitBreaker()
+    assert (breaker.consecutive_failures, str(breaker.break_duration)) == (5, "1m")
+    assert (breaker.half_open_max_requests, breaker.success_threshold) == (3, 2)
+
+
+def test_retry_defaults_are_the_platforms() -> None:
+    retry = Retry()
+    assert (retry.max_attempts, str(retry.base_delay), retry.multiplier, str(retry.max_delay)) == (
+        4,
+        "100ms",
+        2.0,
+        "10s",
+    )
+    assert retry.longest_wait() == Duration("700ms")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        (CircuitBreaker, {"success_threshold": 4}, "success_threshold 4 can never be reached"),
+        (CircuitBreaker, {"success_threshold": 0}, "greater than or equal to 1"),
+        (CircuitBreaker, {"consecutive_failures": None}, "it can never open"),
+        (CircuitBreaker, {"failure_ratio": "0%"}, "must be above 0%"),
+        (CircuitBreaker, {"slow_call_ratio": "50%"}, "go together"),
+        (CircuitBreaker, {"max_break_duration": "1s"}, "is below break_duration 1m"),
+        (CircuitBreaker, {"break_duration": "0s"}, "must be above 0s"),
+        (CircuitBreaker, {"break_duration_multiplier": float("nan")}, "finite"),
+        (Retry, {"max_retries": -1}, "greater than or equal to 0"),
+        (Retry, {"max_retries": True}, "valid integer"),
+        (Retry, {"conditions": ["invalid_argument"]}, "'unavailable', 'attempt_timeout'"),
+        (Retry, {"max_delay": "10ms"}, "is below base_delay 100ms"),
+        (RetryBudget, {"window": "0s"}, "must be above 0s"),
+        (Timeout, {"attempt": "2s", "overall": "1s"}, "no attempt could finish"),
+        (Timeout, {"attempt": "0s", "overall": "1s"}, "must be above 0s"),
+        (Bulkhead, {"max_concurrent": 1, "max_queue": 1}, "go together"),
+        (RateLimit, {"limit": {"algorithm": "leaky"}}, "'token_bucket', 'sliding_window', 'adaptive'"),
+        (
+            RateLimit,
+            {
+                "limit": {"algorithm": "adaptive", "min_rate": "1/s", "max_rate": "2/s", "burst": 1},
+                "scope": "distributed",
+            },
+            "an adaptive limit is local",
+        ),
+        (Adaptive, {"min_rate": "2/s", "max_rate": "1/s", "burst": 1}, "max_rate 1/s is below min_rate 2/s"),
+        (Adaptive, {"min_rate": "1/s", "max_rate": "2/s", "burst": 1, "decrease": "100%"}, "below 100%"),
+        (DegradationTrigger, {"enter_error_ratio": "5%", "exit_error_ratio": "5%"}, "below enter_error_ratio"),
+        (
+            DegradationTrigger,
+            {"enter_error_ratio": "5%", "exit_error_ratio": "1%", "enter_latency": "1s", "exit_latency": "1s"},
+            "must be below enter_latency",
+        ),
+        (
+            Degradation,
+            {"features": [{"name": "a", "off_at": "full", "fallback": "x"}] * 2},
+            "feature a is named twice",
+        ),
+        (HealthCheck, {"name": "d", "kind": "disk", "target": "/", "critical": True}, "a disk needs it"),
+        (
+            HealthCheck,
+            {"name": "d", "kind": "grpc", "target": "x", "critical": True, "max_latency": "1s"},
+            "must be below timeout",
+        ),
+        (SagaStep, {"name": "store"}, "name a compensation"),
+        (SagaStep, {**STEP, "timeout": "1s"}, "is shorter than its 3 attempts"),
+        (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, STEP]}, "step store is named twice"),
+        (Saga, {"name": "s", "timeout": "1s", "steps": [STEP]}, "shorter than its steps together"),
+        (ServiceLevel, {"availability": "100%", "latency": "1s"}, "nothing is always up"),
+        (FaultInjection, {"enabled": False}, "True"),
+        (Tracing, {"endpoint": "collector:4317"}, "match pattern"),
+    ],
+)
+def test_what_cannot_hold_is_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(values)
+    assert said in str(InvalidInputError("policy", faults_of(caught.value, kind)))
+
+
+def test_all_conflicts_are_named_at_once() -> None:
+    with pytest.raises(ValidationError) as caught:
+        CircuitBreaker(success_threshold=9, max_break_duration=Duration("1s"), slow_call_ratio=Ratio("5%"))
+    assert len(faults_of(caught.value, CircuitBreaker)) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_policies_are_frozen_and_closed(kind: type[Policy]) -> None:
+    assert kind.model_config["frozen"]
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate({"no_such_key": 1})
+    assert "not a known key" in str(InvalidInputError("policy", faults_of(caught.value, kind)))
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(["10%", "1s", "5/s"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_any_input_is_accepted_or_refused_with_faults(kind: type[Policy], data: st.DataObject) -> None:
+    keys = st.sampled_from([*kind.model_fields, "unknown"])
+    values = data.draw(st.dictionaries(keys, VALUES, max_size=5))
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        faults = faults_of(error, kind)
+        assert faults
+        assert all(fault.path and fault.value and fault.accepted for fault in faults if fault.value != "is refused")

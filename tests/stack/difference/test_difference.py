@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from stack.difference import Difference, Effect, Identity, compare
+
+LABELS = {"app.kubernetes.io/name": "agent"}
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "agent", "namespace": "apps"},
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": LABELS},
+        "template": {
+            "metadata": {"labels": LABELS},
+            "spec": {
+                "containers": [{"name": "agent", "image": "agent:1"}],
+                "volumes": [
+                    {"name": "policy", "configMap": {"name": "agent-policy"}},
+                    {"name": "all", "projected": {"sources": [{"configMap": {"name": "shared"}}]}},
+                ],
+            },
+        },
+    },
+}
+STATEFUL_SET = {
+    "apiVersion": "apps/v1",
+    "kind": "StatefulSet",
+    "metadata": {"name": "redis", "namespace": "data"},
+    "spec": {
+        "serviceName": "redis",
+        "template": {"spec": {"containers": [{"name": "redis", "image": "redis:1"}]}},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"storageClassName": "fast"}}],
+    },
+}
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "files", "namespace": "data"},
+    "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}},
+}
+AGENT = Identity.of(DEPLOYMENT)
+REDIS = Identity.of(STATEFUL_SET)
+FILES = Identity.of(CLAIM)
+
+
+def config_map(name: str, text: str, namespace: str = "apps", note: str = "") -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace, "annotations": {"note": note}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"policy.json": text}}
+
+
+def with_field(resource: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    changed: Any = deepcopy(resource)
+    *parents, last = path.split(".")
+    inner = changed
+    for part in parents:
+        inner = inner[int(part)] if part.isdigit() else inner[part]
+    inner[last] = value
+    return changed  # type: ignore[no-any-return]  # walked untyped
+
+
+def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Difference:
+    return compare({Identity.of(one): one for one in before}, {Identity.of(one): one for one in after})
+
+
+def test_equal_trees_do_not_differ() -> None:
+    assert not difference([DEPLOYMENT, CLAIM], [CLAIM, deepcopy(DEPLOYMENT)])
+
+
+def test_resources_are_added_removed_and_changed() -> None:
+    found = difference([DEPLOYMENT, config_map("gone", "")], [with_field(DEPLOYMENT, "spec.replicas", 3), CLAIM])
+    assert found.added == (FILES,)
+    assert [str(identity) for identity in found.removed] == ["ConfigMap apps/gone"]
+    assert [(change.identity, change.fields[0].path) for change in found.changed] == [(AGENT, "spec.replicas")]
+    assert not found.effects
+
+
+def test_a_new_version_of_an_api_changes_a_resource_and_does_not_replace_it() -> None:
+    found = difference([DEPLOYMENT], [with_field(DEPLOYMENT, "apiVersion", "apps/v2")])
+    assert [field.path for field in found.changed[0].fields] == ["apiVersion"]
+
+
+@pytest.mark.parametrize("path", ["spec.template.spec.containers.0.image", "spec.template.metadata.labels"])
+def test_a_changed_pod_template_restarts_pods(path: str) -> None:
+    found = difference([DEPLOYMENT], [with_field(DEPLOYMENT, path, {"a": "b"})])
+    assert found.effects == (Effect(AGENT, "restart", "its pod template changes"),)
+
+
+@pytest.mark.parametrize("name", ["agent-policy", "shared"])
+def test_changed_content_of_a_mounted_config_map_reloads(name: str) -> None:
+    found = difference([DEPLOYMENT, config_map(name, "1")], [DEPLOYMENT, config_map(name, "2")])
+    assert found.effects == (Effect(AGENT, "reload", f"the content of {name} changes"),)
+
+
+@pytest.mark.parametrize(
+    "after", [config_map("agent-policy", "1", note="new"), config_map("another", "2"), config_map("agent-policy", "1")]
+)
+def test_pods_do_not_reload_for_what_they_do_not_mount_or_read(after: dict[str, Any]) -> None:
+    assert not difference([DEPLOYMENT, config_map("agent-policy", "1")], [DEPLOYMENT, after]).effects
+
+
+def test_a_config_map_of_another_namespace_reloads_nothing() -> None:
+    found = difference(
+        [DEPLOYMENT, config_map("agent-policy", "1", "data")], [DEPLOYMENT, config_map("agent-policy", "2", "data")]
+    )
+    assert found.changed
+    assert not found.effects
+
+
+def test_a_new_workload_has_no_pods_that_reload() -> None:
+    found = difference([config_map("agent-policy", "1")], [DEPLOYMENT, config_map("agent-policy", "2")])
+    assert found.added == (AGENT,)
+    assert not found.effects
+
+
+def test_pods_that_restart_are_not_said_to_reload() -> None:
+    after = with_field(DEPLOYMENT, "spec.template.spec.containers.0.image", "agent:2")
+    found = difference([DEPLOYMENT, config_map("agent-policy", "1")], [after, config_map("agent-policy", "2")])
+    assert [effect.pods for effect in found.effects] == ["restart"]
+
+
+def test_a_changed_selector_replaces_a_deployment() -> None:
+    found = difference([DEPLOYMENT], [with_field(DEPLOYMENT, "spec.selector.matchLabels", {"a": "b"})])
+    assert found.changed[0].replaces
+    assert found.effects == (Effect(AGENT, "restart", "it is replaced"),)
+    assert not found.data_at_risk
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "value", "at_risk"),
+    [
+        (STATEFUL_SET, "spec.volumeClaimTemplates.0.spec.storageClassName", "slow", (REDIS,)),
+        (STATEFUL_SET, "spec.serviceName", "other", (REDIS,)),
+        (STATEFUL_SET, "spec.template.spec.containers.0.image", "redis:2", ()),
+        (CLAIM, "spec.storageClassName", "slow", (FILES,)),
+        (CLAIM, "spec.resources.requests.storage", "2Gi", ()),
+    ],
+)
+def test_what_would_be_replaced_with_its_data_is_at_risk(
+    before: dict[str, Any], path: str, value: object, at_risk: tuple[Identity, ...]
+) -> None:
+    assert difference([before], [with_field(before, path, value)]).data_at_risk == at_risk
+
+
+@pytest.mark.parametrize("resource", [STATEFUL_SET, CLAIM])
+def test_what_is_removed_with_its_data_is_at_risk(resource: dict[str, Any]) -> None:
+    assert difference([resource], []).data_at_risk == (Identity.of(resource),)
+
+
+def test_a_stateful_set_without_claims_bears_no_data() -> None:
+    assert not difference([with_field(STATEFUL_SET, "spec.volumeClaimTemplates", [])], []).data_at_risk
+
+
+def test_a_change_touches_whole_fields_alone() -> None:
+    (change,) = difference([DEPLOYMENT], [with_field(DEPLOYMENT, "spec.replicas", 3)]).changed
+    assert change.touches("spec")
+    assert change.touches("spec.replicas")
+    assert not change.touches("spec.replica")

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from voice_policies import InvalidInputError
+
+from stack.cli import main
+from stack.difference import compare
+from stack.difference.report import as_json, markdown, text
+from stack.difference.sides import resources_of
+from stack.settings import ROOT
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    out = tmp_path / "prod"
+    assert main(["render", "prod", "-o", str(out)]) == 0
+    return out
+
+
+def edit(tree: Path, before: str, after: str) -> None:
+    path = tree / "manifests/50-services/agent-engine.yaml"
+    content = path.read_text(encoding="utf-8")
+    assert before in content
+    path.write_text(content.replace(before, after), encoding="utf-8")
+
+
+def claim(tree: Path, storage_class: str) -> None:
+    metadata = {"name": "files", "namespace": "voice-data"}
+    document = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+    spec = {"storageClassName": storage_class}
+    (tree / "manifests/claim.yaml").write_text(yaml.safe_dump({**document, "spec": spec}), encoding="utf-8")
+
+
+def test_an_environment_equals_the_tree_that_it_renders(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["diff", "prod", str(tree)]) == 0
+    assert capsys.readouterr().out == "no differences\n"
+
+
+def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(tree, "terminationGracePeriodSeconds: 24", "terminationGracePeriodSeconds: 30")
+    capsys.readouterr()
+    assert main(["diff", "prod", str(tree)]) == 1
+    assert capsys.readouterr().out == (
+        "~ Deployment voice-apps/agent-engine\n"
+        "    spec.template.spec.terminationGracePeriodSeconds: 24 -> 30\n"
+        "Deployment voice-apps/agent-engine: pods restart, because its pod template changes\n"
+        "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, replaced or removed with data: 0\n"
+    )
+
+
+def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "staging", "prod"]) == 1
+    out = capsys.readouterr().out
+    assert "data[policy.json].tracing.sample_ratio: 50% -> 10%" in out
+    assert "pods reload" in out
+    assert "pods restart" not in out
+
+
+def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = shutil.copytree(tree, tmp_path / "other")
+    claim(tree, "fast")
+    claim(other, "slow")
+    assert main(["diff", str(tree), str(other)]) == 2
+    refused = capsys.readouterr()
+    assert "spec.storageClassName: fast -> slow" in refused.out
+    assert "PersistentVolumeClaim voice-data/files: would be replaced" in refused.err
+    assert main(["diff", "--allow-replacement", str(tree), str(other)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [
+        ("production", "names nothing to compare"),
+        ("nowhere/", "names nothing to compare"),
+        ("HEAD:production", "names nothing to compare"),
+        (":prod", "names nothing to compare"),
+        ("no-such-revision:prod", "cannot be rendered"),
+        ("--output=x:prod", "cannot be rendered"),
+    ],
+)
+def test_what_names_no_side_is_bad_input(side: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "--", "prod", side]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("voice: voice diff: 1 fault\n")
+    assert said in error
+
+
+def test_a_tree_that_is_not_yaml_is_told(tree: Path) -> None:
+    edit(tree, "kind: Deployment", "kind: [")
+    with pytest.raises(InvalidInputError, match=r"agent-engine\.yaml"):
+        resources_of(str(tree))
+
+
+def git(*arguments: str) -> None:
+    names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=30)  # noqa: S607 - our own words
+
+
+def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "repository"
+    for part in ("components", "stack", "policies"):
+        shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
+        shutil.copy(file, repository)
+    git("-C", str(repository), "init", "--quiet")
+    for number, (path, before, after) in enumerate(
+        (
+            ("Pulumi.prod.yaml", "trace_sample_ratio: 10%", "trace_sample_ratio: 20%"),
+            ("components/microservice.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
+            ("policies/voice_policies/tracing.py", "= 2048", "= 4096"),
+        )
+    ):
+        git("-C", str(repository), "add", ".")
+        git("-C", str(repository), "commit", "--quiet", "--allow-empty", "-m", f"{number}")
+        content = (repository / path).read_text(encoding="utf-8")
+        assert before in content
+        (repository / path).write_text(content.replace(before, after), encoding="utf-8")
+    git("-C", str(repository), "commit", "--quiet", "-a", "-m", "all")
+    monkeypatch.setattr("stack.difference.sides.ROOT", repository)
+    difference = compare(resources_of("HEAD~3:prod"), resources_of("HEAD:prod"))
+    found = {
+        (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
+    }
+    assert {change for change in found if "digest" not in change[0]} == {
+        ("spec.minReadySeconds", "5", "6"),
+        ("data[policy.json].tracing.sample_ratio", "10%", "20%"),
+        ("data[policy.json].tracing.max_queue", "2048", "4096"),
+    }
+
+
+def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
+    edit(tree, "terminationGracePeriodSeconds: 24", "terminationGracePeriodSeconds: 30")
+    edit(tree, "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow", "maxUnavailable: 1")
+    claim(tree, "fast")
+    difference = compare(resources_of("prod"), resources_of(str(tree)))
+    document = json.loads(as_json(difference))
+    assert document["added"] == [
+        {"kind": "PersistentVolumeClaim", "namespace": "voice-data", "name": "files", "group": ""}
+    ]
+    assert [change["fields"] for change in document["changed"]] == [
+        [{"path": "spec.template.spec.terminationGracePeriodSeconds", "before": 24, "after": 30}],
+        [{"path": "spec.unhealthyPodEvictionPolicy", "before": "AlwaysAllow"}],
+    ]
+    assert document["effects"][0]["pods"] == "restart"
+    assert "    spec.unhealthyPodEvictionPolicy: AlwaysAllow -> (absent)\n" in text(difference)
+    assert (
+        "<details><summary>~ Deployment voice-apps/agent-engine</summary>\n\n~~~~diff\n"
+        "spec.template.spec.terminationGracePeriodSeconds: 24 -> 30\n~~~~\n\n</details>"
+    ) in markdown(difference)
+    assert markdown(difference).startswith("1 added, 0 removed, 2 changed; restarts: 1,")
+
+
+def test_text_of_several_lines_is_shown_as_its_changed_lines(tree: Path) -> None:
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: rules\ndata:\n  rules.yaml: |\n    a: 1\n    b: {b}\n"
+    other = tree.parent / "other"
+    shutil.copytree(tree, other)
+    for root, value in ((tree, "2"), (other, "3")):
+        (root / "manifests/rules.yaml").write_text(config.replace("{b}", value), encoding="utf-8")
+    lines = text(compare(resources_of(str(tree)), resources_of(str(other)))).splitlines()
+    assert lines[:6] == [
+        "~ ConfigMap rules",
+        "    data[rules.yaml]:",
+        "        @@ -1,2 +1,2 @@",
+        "         a: 1",
+        "        -b: 2",
+        "        +b: 3",
+    ]

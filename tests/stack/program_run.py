@@ -1,0 +1,134 @@
+"""Runs the Pulumi program as Pulumi's language host does, on a monitor that records what is registered."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from pulumi.runtime import mocks, rpc
+
+from components.container import Image
+from components.node import Service
+from stack.environments import Environment, environment
+from stack.settings import PROJECT, ROOT, SECRETS, load_settings
+from stack.topology import Platform, call_graph
+
+DIGEST = f"@sha256:{64 * '0'}"
+CONTEXT = "kubernetes:context"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One resource as the engine is asked to make it."""
+
+    type: str
+    name: str
+    urn: str
+    parent: str
+    provider: str
+    dependencies: frozenset[str]
+    secret_outputs: tuple[str, ...]
+    properties: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the program registered, and told."""
+
+    registrations: tuple[Registration, ...]
+    outputs: dict[str, Any]
+
+    @property
+    def kubernetes(self) -> Iterator[Registration]:
+        return (found for found in self.registrations if found.type.startswith("kubernetes:"))
+
+    @property
+    def by_urn(self) -> dict[str, Registration]:
+        return {found.urn: found for found in self.registrations}
+
+
+class _Echo(mocks.Mocks):
+    def call(self, args: mocks.MockCallArgs) -> Any:
+        raise NotImplementedError(args.token)  # the program asks no provider anything
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        return f"{args.name}-id", args.inputs
+
+
+class _Recorder(mocks.MockMonitor):
+    def __init__(self) -> None:
+        super().__init__(_Echo())
+        self.registrations: list[Registration] = []
+
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        # The engine leaves the stack's own type out of the URNs of its children; the mock does not.
+        return super().make_urn(parent, type_, name).replace("pulumi:pulumi:Stack$", "")
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        self.registrations.append(
+            Registration(
+                type=request.type,
+                name=request.name,
+                urn=response.urn,
+                parent=request.parent,
+                provider=request.provider,
+                dependencies=frozenset(request.dependencies),
+                secret_outputs=tuple(request.additionalSecretOutputs),
+                properties=rpc.deserialize_properties(request.object),
+            )
+        )
+        return response
+
+
+def run_program(
+    stack: str, config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, *, encrypted: Sequence[str] = (SECRETS,)
+) -> Run:
+    """Run the program with a configuration; an Output in a string raises."""
+    monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps({key: _as_pulumi_writes(value) for key, value in config.items()}))
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps(encrypted))
+    monitor = _Recorder()
+    pulumi.runtime.reset_options()
+    mocks.set_mocks(mocks=monitor.mocks, project=PROJECT, stack=stack, preview=False, monitor=monitor)
+    mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()  # type: ignore[no-untyped-call]
+    stack_resource: Any = pulumi.runtime.get_root_resource()
+    return Run(tuple(monitor.registrations), stack_resource.outputs)
+
+
+def _as_pulumi_writes(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
+    """A complete configuration of an environment: its file's values, a cluster, and a value for every secret."""
+    file = yaml.safe_load((ROOT / f"Pulumi.{environment_name}.yaml").read_text())
+    values = {
+        secret.name: {key: f"value of {secret.name}/{key}" for key in secret.keys}
+        for service in offline(environment_name).microservices
+        for secret in service.secrets
+    }
+    keyed = {f"{PROJECT}:{key}": value for key, value in changes.items()}
+    return {**file["config"], CONTEXT: "test", SECRETS: values, **keyed}
+
+
+def offline(environment_name: str) -> Platform:
+    """The platform as `voice render` makes it."""
+    return Platform(call_graph(), environment(load_settings(environment_name)))
+
+
+def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every image a digest, as a full lock would."""
+    unpinned = Environment.image
+
+    def pinned(self: Environment, service: Service) -> Image:
+        image = unpinned(self, service)
+        return Image(reference=image.reference.partition("@")[0] + DIGEST, pull_policy=image.pull_policy)
+
+    monkeypatch.setattr(Environment, "image", pinned)

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from pulumi.runtime import rpc
+
+from stack.render import rendered_files
+from stack.settings import ENVIRONMENTS, ROOT, SECRETS
+from tests.stack.program_run import Registration, Run, configured, offline, pin_images, run_program
+
+GUARD = "voice:components:Namespace"
+SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 - a type
+
+
+@cache
+def deployed(environment: str) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        pin_images(patch)
+        return run_program(environment, configured(environment), patch)
+
+
+@cache
+def manifests(environment: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What `voice render` writes, read back from its YAML, by type and logical name."""
+    with pytest.MonkeyPatch.context() as patch:
+        pin_images(patch)
+        files = list(rendered_files(offline(environment)))
+    documents = [document for path, text in files if path.endswith(".yaml") for document in yaml.safe_load_all(text)]
+    return {(_type(document), _name(document)): document for document in documents}
+
+
+def _type(document: Mapping[str, Any]) -> str:
+    version = document["apiVersion"]
+    return f"kubernetes:{version if '/' in version else f'core/{version}'}:{document['kind']}"
+
+
+def _name(document: Mapping[str, Any]) -> str:
+    metadata = document["metadata"]
+    return "/".join([*filter(None, [metadata.get("namespace")]), metadata["name"]])
+
+
+def rendered_registrations(run: Run) -> Iterator[Registration]:
+    return (found for found in run.kubernetes if found.type != SECRET)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_what_is_registered_is_what_is_rendered(environment: str) -> None:
+    registered = {(found.type, found.name): found.properties for found in rendered_registrations(deployed(environment))}
+    assert len(registered) > 100
+    assert registered == manifests(environment)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_urns_are_the_committed_ones(environment: str) -> None:
+    urns = sorted(found.urn for found in deployed(environment).registrations)
+    committed = ROOT / "tests" / "snapshots" / "urns" / f"{environment}.txt"
+    proposed = ROOT / "build" / "urns" / committed.name
+    proposed.parent.mkdir(parents=True, exist_ok=True)
+    proposed.write_text("".join(f"{urn}\n" for urn in urns))
+    assert committed.read_text().splitlines() == urns, (
+        f"a resource that exists under another URN needs an alias; then move {proposed} to {committed}"
+    )
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_resource_hangs_below_its_component(environment: str) -> None:
+    run = deployed(environment)
+    parents = {
+        (_type(resource), _name(resource)): f"voice:components:{component.kind}::{component.namespace}/{component.name}"
+        for component in offline(environment).components
+        for resource in component.resources()
+    }
+    for found in rendered_registrations(run):
+        assert found.parent.endswith(f"::{parents[found.type, found.name]}")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_services_wait_for_all_of_their_namespace(environment: str) -> None:
+    run = deployed(environment)
+    guard = {found.urn for found in run.kubernetes if f"::{GUARD}$" in found.urn}
+    services = [found for found in run.kubernetes if found.urn not in guard]
+    assert len(guard) == 5
+    assert all(run.by_urn[urn].dependencies == frozenset() for urn in guard)
+    assert all(guard <= service.dependencies for service in services)
+
+
+def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
+    run = deployed("dev")
+    (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
+    assert provider.properties == {
+        "context": "test",
+        "enableConfigMapMutable": "true",
+        "enableSecretMutable": "true",
+    }
+    assert {found.provider for found in run.kubernetes} == {f"{provider.urn}::cluster-id"}
+
+
+def test_kubeconfig_and_context_come_from_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {**configured("dev"), "kubernetes:kubeconfig": "clusters: []", "kubernetes:context": "other"}
+    run = run_program("dev", config, monkeypatch)
+    (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
+    assert _revealed(provider.properties["kubeconfig"]) == "clusters: []"
+    assert provider.properties["context"] == "other"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is(environment: str) -> None:
+    registered = {found.name: found for found in deployed(environment).kubernetes if found.type == SECRET}
+    expected = {
+        f"{service.namespace}/{secret.name}": {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": secret.name, "namespace": service.namespace, "labels": service.labels},
+            "type": "Opaque",
+            "data": {key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
+        }
+        for service in offline(environment).microservices
+        for secret in service.secrets
+    }
+    revealed = {
+        name: {**found.properties, "data": _revealed(found.properties["data"])} for name, found in registered.items()
+    }
+    assert revealed == expected
+    assert all({"data", "stringData"} <= set(found.secret_outputs) for found in registered.values())
+
+
+def _revealed(value: Any) -> Any:
+    """The content of a value that Pulumi keeps secret; anything else fails."""
+    assert rpc.is_rpc_secret(value)
+    return rpc.unwrap_rpc_secret(value)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_no_value_of_a_secret_leaves_its_secret(environment: str) -> None:
+    run = deployed(environment)
+    others = [found.properties for found in run.registrations if found.type != SECRET]
+    text = repr((others, run.outputs, manifests(environment)))
+    for secret, keys in configured(environment)[SECRETS].items():
+        assert secret in text
+        for value in keys.values():
+            assert value not in text
+            assert b64encode(value.encode()).decode() not in text
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_outputs_tell_what_is_registered(environment: str) -> None:
+    run = deployed(environment)
+    found = {(each.type, each.name): each.properties for each in rendered_registrations(run)}
+    for service, digest in run.outputs["policy_digests"].items():
+        config_map = found["kubernetes:core/v1:ConfigMap", f"voice-apps/{service}-policy"]
+        assert config_map["metadata"]["annotations"]["voiceassistant.dev/policy-digest"] == digest
+    for addresses in run.outputs["service_addresses"].values():
+        for protocol, address in addresses.items():
+            host, port = address.split(":")
+            name, namespace, *_ = host.split(".")
+            spec = found["kubernetes:core/v1:Service", f"{namespace}/{name}"]["spec"]
+            assert (spec["ports"][0]["name"], spec["ports"][0]["port"]) == (protocol, int(port))
+    assert len(run.outputs["policy_digests"]) == len(run.outputs["service_addresses"]) == 16
+    assert run.outputs["namespaces"] == ["voice-apps"]
+
+
+SERVICES = tuple(service.name for service in offline("staging").microservices)
+CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
+    "the count of a fixed service": (
+        {"replicas": {"notification-service": {"min": 3, "max": 3}}},
+        {("Deployment", "notification-service")},
+    ),
+    "the least count of a scaled service": (
+        {"replicas": {"identity-service": {"min": 3, "max": 5}}},
+        {("HorizontalPodAutoscaler", "identity-service")},
+    ),
+    "the log level": ({"log_level": "debug"}, {("ConfigMap", f"{service}-settings") for service in SERVICES}),
+    "a policy": ({"trace_sample_ratio": "51%"}, {("ConfigMap", f"{service}-policy") for service in SERVICES}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reaches_exactly_what_it_is_about(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, expected = CHANGES[change]
+    before = deployed("staging").by_urn
+    pin_images(monkeypatch)
+    after = run_program("staging", configured("staging", **settings), monkeypatch).by_urn
+    changed = {urn for urn in after if after[urn] != before[urn]}
+    assert before.keys() == after.keys()
+    assert {_kind_and_name(urn) for urn in changed} == expected
+
+
+def test_a_rotated_password_changes_its_secret_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured("dev")
+    config[SECRETS]["rag-engine-redis"]["password"] = "rotated"  # noqa: S105 - the test's own
+    before = deployed("dev").by_urn
+    pin_images(monkeypatch)
+    after = run_program("dev", config, monkeypatch).by_urn
+    assert [_kind_and_name(urn) for urn in after if after[urn] != before[urn]] == [("Secret", "rag-engine-redis")]
+
+
+def _kind_and_name(urn: str) -> tuple[str, str]:
+    *_, type_, name = urn.split("::")
+    return type_.rpartition(":")[2], name.partition("/")[2]
+
+
+def test_one_reference_image_runs_every_service_of_dev(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = "registry.localhost:5000/voice-reference:1.0.0"
+    run = run_program("dev", configured("dev", reference_image=image), monkeypatch)
+    deployments = [found.properties for found in run.kubernetes if found.type.endswith(":Deployment")]
+    images = [each["spec"]["template"]["spec"]["containers"][0]["image"] for each in deployments]
+    assert images == [image] * len(SERVICES)
+
+
+def test_an_output_in_a_string_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stack.program.outputs", lambda _: {"text": f"{pulumi.Output.from_input(1)}"})
+    with pytest.raises(Exception, match="Calling __str__ on an Output"):
+        run_program("dev", configured("dev"), monkeypatch)
