@@ -57,7 +57,7 @@ class Applied:
 
 
 class NotReadyError(AssertionError):
-    """The cluster did not become what its objects ask for in time; the message says what is not ready, and why."""
+    """The cluster did not become what its objects ask for in time; the message names each that is not, and why."""
 
 
 class Cluster:

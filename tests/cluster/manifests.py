@@ -22,7 +22,6 @@ OPERATOR_GROUPS = frozenset(
         "security.istio.io",
     }
 )
-WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 DOCUMENT_START = re.compile(r"^---[ \t]*$", re.MULTILINE)
 
 
@@ -78,10 +77,3 @@ def identity(content: Object) -> str:
 def of_kind(objects: Iterable[Object], *kinds: str) -> Iterator[Object]:
     """The objects of these kinds."""
     return (content for content in objects if content["kind"] in kinds)
-
-
-def pod_template(content: Object) -> Object | None:
-    """The Pod template of a workload, None for any other object."""
-    spec = content.get("spec", {})
-    template: Object | None = spec.get("jobTemplate", {}).get("spec", spec).get("template")
-    return template if content["kind"] in WORKLOADS else None

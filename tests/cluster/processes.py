@@ -4,11 +4,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 STOP_SECONDS = 10.0
@@ -22,7 +21,7 @@ class StartError(RuntimeError):
 class Processes:
     """Starts servers in process groups of their own, logs to `folder`, and stops them in reverse order.
 
-    SIGTERM becomes `SystemExit` meanwhile, so that a cancelled run stops its servers too.
+    SIGTERM becomes `KeyboardInterrupt` meanwhile, so that a cancelled run ends and stops its servers too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +29,7 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGTERM, _exit)
+        self._previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         return self
 
     def __exit__(
@@ -84,7 +83,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
-
-
-def _exit(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
