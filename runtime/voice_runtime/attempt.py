@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from voice_runtime.circuit_breaker import Closed, State
+from voice_runtime.breaker_state import Closed, State
 from voice_runtime.errors import (
     AttemptTimeoutError,
     CallRejectedError,
@@ -54,8 +54,9 @@ class Attempt(TimedScope):
         statistics = call.statistics
         statistics.successful += 1
         statistics.seconds += elapsed
-        if self.state is not None:
-            call.breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)  # type: ignore[union-attr]  # the breaker that gave the state
+        breaker = call.breaker
+        if breaker is not None and self.state is not None:
+            breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)
 
     def failed(self, error: BaseException, arguments: tuple[Any, ...] = (), *, repeatable: bool = True) -> float | None:
         """The call raised: seconds until the next attempt, or `None` for `error` to be raised as it is.

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from voice_runtime.breaker_state import StateName
 from voice_runtime.bulkhead import Bulkhead
-from voice_runtime.circuit_breaker import CircuitBreaker, StateName
+from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.degradation import LEVELS
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.runtime import Runtime

@@ -9,7 +9,8 @@ from threading import Lock
 
 from voice_policies import CircuitBreaker as Policy
 
-from voice_runtime.circuit_breaker import CircuitBreaker, Closed
+from voice_runtime.breaker_state import Closed
+from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.outbound import Outbound
 
 MAX_TARGETS = 256

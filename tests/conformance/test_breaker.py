@@ -79,8 +79,12 @@ async def fail() -> None:
     raise OSError("callee is down")
 
 
-async def test_b1_half_open_admits_only_its_permits_of_a_thousand_released_at_once(clock: FakeClock) -> None:
+@pytest.mark.parametrize("alone", [True, False], ids=["breaker", "pipeline"])
+async def test_b1_half_open_admits_only_its_permits_of_a_thousand_released_at_once(
+    clock: FakeClock, *, alone: bool
+) -> None:
     tripped = opened(clock)
+    shell = tripped if alone else Outbound("callee", circuit_breaker=tripped, attempt_timeout=9.0, clock=clock)
     clock.advance(120)
     release, running, most = asyncio.Event(), 0, 0
 
@@ -91,7 +95,7 @@ async def test_b1_half_open_admits_only_its_permits_of_a_thousand_released_at_on
         await release.wait()
         running -= 1
 
-    tasks = [asyncio.create_task(tripped.call(probe)) for _ in range(1000)]
+    tasks = [asyncio.create_task(shell.call(probe)) for _ in range(1000)]
     await settle()
     refused = [task.exception() for task in tasks if task.done()]
     assert most == 3
