@@ -47,7 +47,7 @@ def test_the_review_compares_every_environment_and_fails_where_one_is_refused(tm
         "GITHUB_STEP_SUMMARY": "summary",
         "GITHUB_OUTPUT": "output",
     }
-    done = subprocess.run(["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=variables, check=False, timeout=30)  # noqa: S607 - our own workflow
+    done = subprocess.run(["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=variables, check=False, timeout=30)
     assert done.returncode == 1
     output = (tmp_path / "output").read_text(encoding="utf-8").splitlines()
     expected = "\n\n".join(

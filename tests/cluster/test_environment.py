@@ -1,5 +1,8 @@
 """Every environment, applied to a real control plane: what only a cluster can tell."""
 
+import io
+import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.settings import ENVIRONMENTS, load_settings
+from stack.settings import ENVIRONMENTS, ROOT, load_settings
 from tests.cluster import manifests
 from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
 from tests.cluster.cluster import Applied, Cluster, NodePool
@@ -17,7 +20,6 @@ from tests.cluster.readiness import unready
 
 pytestmark = pytest.mark.cluster
 
-SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
 # Nobody needs it: who reads a Secret mounts it as a file.
 LIST_SECRETS = Permission("list", "", "secrets")
 # What an account could do harm with; asked of every account beside what the Roles of the tree name.
@@ -196,11 +198,15 @@ def test_a_drain_of_each_node_ends_and_respects_every_disruption_budget(ready: D
 
 
 def test_an_upgrade_applies_in_place(
-    environment: str, rendered: Callable[[str], Path], prepared_cluster: Callable[..., AbstractContextManager[Cluster]]
+    environment: str,
+    rendered: Callable[[str], Path],
+    prepared_cluster: Callable[..., AbstractContextManager[Cluster]],
+    tmp_path: Path,
+    report: Callable[[str], None],
 ) -> None:
-    previous, current = SNAPSHOTS / environment, rendered(environment)
-    if not previous.is_dir():
-        pytest.skip(f"there is no snapshot of {environment} to upgrade from")
+    revision = previous_revision(environment)
+    previous, current = snapshot(environment, revision, tmp_path), rendered(environment)
+    report(f"{environment}: upgraded from the manifests of {revision[:12]}")
     with prepared_cluster(previous, current) as cluster:
         old = cluster.apply(previous)
         cluster.wait_ready()
@@ -210,6 +216,22 @@ def test_an_upgrade_applies_in_place(
         after = uids(cluster, old)
     assert (new.rejected, new.warnings) == ([], [])
     assert after == before
+
+
+def previous_revision(environment: str) -> str:
+    """The commit before the one that last changed an environment's manifests, or that one if it is the first."""
+    folder = f"tests/snapshots/{environment}"
+    command = ["git", "log", "--max-count=2", "--format=%H", "--", folder]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()[-1]
+
+
+def snapshot(environment: str, revision: str, folder: Path) -> Path:
+    """The manifests of an environment as they were committed."""
+    path = f"tests/snapshots/{environment}"
+    archive = subprocess.run(["git", "archive", revision, path], check=True, capture_output=True, cwd=ROOT).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    return folder / path
 
 
 def uids(cluster: Cluster, applied: Applied) -> dict[str, str]:

@@ -100,7 +100,7 @@ def test_a_tree_that_is_not_yaml_is_told(tree: Path) -> None:
 
 def git(*arguments: str) -> None:
     names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
-    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=30)  # noqa: S607 - our own words
+    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=30)
 
 
 def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
