@@ -37,6 +37,8 @@ def main() -> None:
             _prepare(count)
             _print(count, contestants, measure(contestants, rounds if count == COUNTS[0] else max(3, rounds // 3)))
             _refuse_unequal(contestants)
+            if count == COUNTS[0]:
+                _refuse_unlike(*contestants[:2])
 
 
 def _prepare(count: int) -> None:
@@ -62,6 +64,15 @@ def _refuse_unequal(contestants: Sequence[Contestant]) -> None:
     """A comparison of unequal work is none."""
     outs = [str(contestant.out) for contestant in contestants if contestant.name != "Pulumi, mocks"]
     subprocess.run([sys.executable, "-m", "bench.render.equal", *outs], check=True)  # noqa: S603
+
+
+def _refuse_unlike(helm: Contestant, ours: Contestant) -> None:
+    """Helm's objects are ours, field by field."""
+    tree = helm.out.with_name("helm-tree")
+    (tree / "manifests").mkdir(parents=True)
+    (tree / "index.json").touch()
+    helm.out.with_suffix(".stdout").rename(tree / "manifests/all.yaml")
+    subprocess.run([sys.executable, "-m", "stack.cli", "diff", str(tree), str(ours.out)], check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

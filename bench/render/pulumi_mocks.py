@@ -45,9 +45,11 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Register everything and wait until it is."""
     objects = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    asyncio.set_event_loop(asyncio.new_event_loop())
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(Echo())
     pulumi.runtime.test(lambda: register(objects))()  # type: ignore[no-untyped-call]  # Pulumi's own
+    loop.close()
 
 
 if __name__ == "__main__":
