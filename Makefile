@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test lint format types docs lock cluster-test clean
+.PHONY: help render test lint format types docs lock bench cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -20,6 +20,10 @@ test: $(READY) ## Run the tests that need Python alone
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
+
+bench: $(READY) ## Measure rendering and the runtime beside their peers, each table in one run
+	$(BIN)/python -m bench.render
+	$(BIN)/python -m bench.runtime
 
 lint: $(READY) ## Formatting, lint and strict types
 	$(BIN)/ruff format --check .

@@ -186,7 +186,7 @@ def _lock_images(_options: argparse.Namespace) -> int:
     from stack.registry import Registry  # noqa: PLC0415
 
     digests = Registry().digests(_images(), lambda line: sys.stderr.write(f"{line}\n"))
-    ImageLock(digests=digests).write()
+    ImageLock(digests=digests).write(LOCK)
     print(f"wrote {LOCK.name}: {len(digests)} images")
     return CLEAN
 

@@ -47,7 +47,7 @@ class ImageLock(ClosedModel):
             else:
                 yield f"extra: {reference} is locked, and nothing runs it"
 
-    def write(self, path: Path = LOCK) -> None:
+    def write(self, path: Path) -> None:
         """Write the file whole or not at all; raises `InvalidInputError` where it cannot."""
         beside = path.with_name(f".{path.name}.new")
         text = HEADER + documents([{"digests": dict(sorted(self.digests.items()))}])

@@ -15,9 +15,11 @@ from typing import Any
 
 _IDENTIFIER = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
-"""Characters that YAML readers disagree on or refuse; the C0 controls among them are escaped."""
-_REFUSED = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_UNSAFE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
+"""Characters that YAML readers disagree on or refuse; the C0 controls among them are escaped.
+
+Compiled when first met, which is hardly ever: text that is printable holds none."""
+_REFUSED = "[\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
 
 
 def documents(values: Iterable[Mapping[str, Any]]) -> str:
@@ -83,17 +85,19 @@ def _leaf(value: Any) -> str:
 def _scalar(text: str) -> str:
     if _IDENTIFIER.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    if _REFUSED.search(text):
-        raise ValueError(f"{text!r} holds a character that YAML does not allow")
     quoted = json.dumps(text, ensure_ascii=False)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    if text.isprintable():
+        return quoted
+    if re.search(_REFUSED, text):
+        raise ValueError(f"{text!r} holds a character that YAML does not allow")
+    return re.sub(_UNSAFE, lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def _fits_block(text: str) -> bool:
     """Trailing blanks would be lost, and a leading blank would be taken for indentation."""
     if text[0] in " \n" or text[-1] == " " or " \n" in text or "\t" in text:
         return False
-    return text.replace("\n", "").isprintable() or not _UNSAFE.search(text)
+    return text.replace("\n", "").isprintable() or not re.search(_UNSAFE, text)
 
 
 def _block(text: str, indent: str) -> str:

@@ -31,15 +31,15 @@ async def main() -> None:
     bare_sync = Case("bare call", "sync", ours.callee_sync, asynchronous=False)
     results = await measure([bare, bare_sync, *ours.cases(runtime), *await peers.cases()])
     groups = dict.fromkeys(case.group for case in results)
-    print("| task | library | µs | × bare call | × ours | goal |\n|---|---|---|---|---|---|")  # noqa: T201  # a table
+    print("| task | library | µs | × bare call | × ours | goal |\n|---|---|---|---|---|---|")  # a table
     for group in groups:
         rows = sorted(((case, cost) for case, cost in results.items() if case.group == group), key=lambda row: row[1])
         reference = next((cost for case, cost in rows if case.library.startswith("voice_runtime")), None)
         for case, cost in rows:
-            print(row(case, cost, results[bare if case.asynchronous else bare_sync], reference))  # noqa: T201  # a table
+            print(row(case, cost, results[bare if case.asynchronous else bare_sync], reference))  # a table
     memory()
-    print(f"| loading a bundle of ten calls | voice_runtime | {load:.1f} ms | | | ≤ 20 ms |")  # noqa: T201  # a table
-    print(f"| importing, beyond pydantic | voice_runtime | {importing():.0f} ms | | | ≤ 60 ms |")  # noqa: T201  # a table
+    print(f"| loading a bundle of ten calls | voice_runtime | {load:.1f} ms | | | ≤ 20 ms |")  # a table
+    print(f"| importing, beyond pydantic | voice_runtime | {importing():.0f} ms | | | ≤ 60 ms |")  # a table
 
 
 def row(case: Case, cost: float, bare: float, reference: float | None) -> str:
@@ -55,7 +55,7 @@ def memory() -> None:
     sizes = {library: bytes_a_key(make, keys) for library, make in (ours.KEYED | peers.KEYED).items()}
     for library, size in sorted(sizes.items(), key=lambda entry: entry[1]):
         goal = ("≤ 120 " + ("met" if size <= 120 else "missed")) if library == "voice_runtime" else ""
-        print(f"| memory a key | {library} | {size:.0f} B | | {size / sizes['voice_runtime']:.1f} | {goal} |")  # noqa: T201  # a table
+        print(f"| memory a key | {library} | {size:.0f} B | | {size / sizes['voice_runtime']:.1f} | {goal} |")
 
 
 def importing() -> float:

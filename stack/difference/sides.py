@@ -43,9 +43,8 @@ def _of_components(components: Iterable[Component]) -> Resources:
 
 
 def _of_tree(root: Path) -> Resources:
-    return _identified(
-        resource for path in sorted(root.glob("manifests/**/*.yaml")) for resource in read_documents(path)
-    )
+    documents = (document for path in sorted(root.glob("manifests/**/*.yaml")) for document in read_documents(path))
+    return _identified(document for document in documents if document is not None)
 
 
 def _identified(resources: Iterable[Any]) -> Resources:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +95,8 @@ def run_program(
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     monkeypatch.setenv("PULUMI_CONFIG", json.dumps({key: _as_pulumi_writes(value) for key, value in config.items()}))
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps(encrypted))
+    # Pulumi takes the thread's current loop, and an `asyncio.run` of another test leaves none.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     monitor = _Recorder()
     pulumi.runtime.reset_options()
     mocks.set_mocks(mocks=monitor.mocks, project=PROJECT, stack=stack, preview=False, monitor=monitor)

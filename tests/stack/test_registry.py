@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from voice_policies import InvalidInputError
 
+from stack.cli import main
+from stack.image_lock import load_lock
 from stack.registry import LONGEST_WAIT, MANIFEST_LIMIT, MAX_RETRIES, Location, Registry, RegistryError
 from tests.stack.oci_registry import INDEX, MANIFEST, TOKEN, Answer, OciRegistry, digest, serve
 
@@ -206,6 +208,26 @@ def test_every_fault_is_told_at_once_with_progress(registry: OciRegistry, client
     assert "HTTP 500" in raised.value.faults[0].value
     assert "is not in its registry" in raised.value.faults[1].value
     assert progress[0] == f"1/3 {registry.host}/voice/agent:1.0"
+
+
+def test_the_command_writes_the_lock_that_it_then_finds_complete(
+    registry: OciRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "images.lock.yaml"
+    monkeypatch.setattr("stack.image_lock.LOCK", lock)
+    monkeypatch.setattr("stack.cli._images", lambda: {f"{registry.host}/voice/{name}:1.0" for name in ("agent", "rag")})
+    agent = registry.push("voice/agent", "1.0")
+    assert main(["images", "lock"]) == 2
+    assert not lock.exists()
+    assert "voice/rag:1.0: is not in its registry" in capsys.readouterr().err
+    rag = registry.push("voice/rag", "1.0")
+    assert main(["images", "lock"]) == 0
+    written = capsys.readouterr()
+    assert written.out == "wrote images.lock.yaml: 2 images\n"
+    assert written.err.splitlines() == [
+        f"{n}/2 {registry.host}/voice/{name}:1.0" for n, name in ((1, "agent"), (2, "rag"))
+    ]
+    assert load_lock(lock).digests == {f"{registry.host}/voice/agent:1.0": agent, f"{registry.host}/voice/rag:1.0": rag}
 
 
 @pytest.mark.usefixtures("registry")

@@ -1,0 +1,1 @@
+"""Rendering the platform, beside Helm, cdk8s-plus and Pulumi."""

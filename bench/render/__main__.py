@@ -1,0 +1,79 @@
+"""Whole processes that render the platform: ours and its peers, in turn, as a Markdown table.
+
+    python -m bench.render [--rounds 9]
+
+Needs `go`, `node` and `npm`; the first run builds and installs the peers. What each writes goes to memory (`/dev/shm`)
+where there is such a place, so that the disk is not what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.render import peers
+from bench.render.processes import Contestant, Measured, measure
+
+COUNTS = (16, 160, 1600)
+
+
+def main() -> None:
+    """Prepare, compare, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="of 16 services; a third of it where there are more")
+    rounds: int = parser.parse_args().rounds
+    peers.install()
+    memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        for count in COUNTS:
+            out = Path(directory, str(count))
+            contestants = [peers.helm(count, out), peers.ours(count, out)]
+            if count == COUNTS[0]:
+                contestants += peers.others(count, out)
+            _prepare(count)
+            _print(count, contestants, measure(contestants, rounds if count == COUNTS[0] else max(3, rounds // 3)))
+            _refuse_unequal(contestants)
+            if count == COUNTS[0]:
+                _refuse_unlike(*contestants[:2])
+
+
+def _prepare(count: int) -> None:
+    """Give the peers what we render. In processes of their own: a child's peak memory counts its parent's."""
+    tree = peers.BUILD / str(count)
+    for module, *arguments in (
+        ("bench.render.generated", str(count), "-o", str(tree)),
+        ("bench.render.chart", str(tree), f"{tree}-chart"),
+        ("bench.render.objects", str(tree), f"{tree}.json"),
+    ):
+        subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+def _print(count: int, contestants: Sequence[Contestant], measured: Sequence[Measured]) -> None:
+    print(f"\n| {count} services | seconds | CPU seconds | MiB | × helm |\n|---|---|---|---|---|")
+    for contestant, one in zip(contestants, measured, strict=True):
+        ratio = one.seconds / measured[0].seconds
+        print(f"| {contestant.name} | {one.seconds:.3f} | {one.cpu_seconds:.3f} | {one.mebibytes:.0f} | {ratio:.2f} |")
+    sys.stdout.flush()
+
+
+def _refuse_unequal(contestants: Sequence[Contestant]) -> None:
+    """A comparison of unequal work is none."""
+    outs = [str(contestant.out) for contestant in contestants if contestant.name != "Pulumi, mocks"]
+    subprocess.run([sys.executable, "-m", "bench.render.equal", *outs], check=True)  # noqa: S603
+
+
+def _refuse_unlike(helm: Contestant, ours: Contestant) -> None:
+    """Helm's objects are ours, field by field."""
+    tree = helm.out.with_name("helm-tree")
+    (tree / "manifests").mkdir(parents=True)
+    (tree / "index.json").touch()
+    helm.out.with_suffix(".stdout").rename(tree / "manifests/all.yaml")
+    subprocess.run([sys.executable, "-m", "stack.cli", "diff", str(tree), str(ours.out)], check=True)  # noqa: S603
+
+
+if __name__ == "__main__":
+    main()

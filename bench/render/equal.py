@@ -1,0 +1,41 @@
+"""Refuses outputs that do not hold the same number of objects of each kind.
+
+    python -m bench.render.equal OUT...
+
+OUT is a directory of YAML files or, with `.stdout` behind its name, a file.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+_KIND = re.compile(r'^"?kind"?: "?(\w+)', re.MULTILINE)
+
+
+def kinds(out: Path) -> Counter[str]:
+    """How many objects of each kind there are: the lines at the left edge that say so."""
+    return Counter(kind for file in _files(out) for kind in _KIND.findall(file.read_text(encoding="utf-8")))
+
+
+def _files(out: Path) -> Iterator[Path]:
+    if out.is_dir():
+        yield from out.glob("**/*.yaml")
+    else:
+        yield out.with_suffix(".stdout")
+
+
+def main() -> None:
+    """Compare them all with the first."""
+    outs = [Path(argument) for argument in sys.argv[1:]]
+    counted = [kinds(out) for out in outs]
+    for out, found in zip(outs, counted, strict=True):
+        if not found or found != counted[0]:
+            sys.exit(f"{out} holds {dict(found)}, {outs[0]} holds {dict(counted[0])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Renders a platform of many services, as `voice render` renders ours: copies of the catalogue beside each other.
+
+python -m bench.render.generated 1600 -o build/bench/1600
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from components.node import Service
+from components.operation import Call, Operation, Stage
+from stack import catalog, cli, topology
+from stack.call_graph import CallGraph
+
+_OWN = {service.name for service in catalog.SERVICES}
+
+
+def services(count: int) -> Iterator[Service]:
+    """`count` services, a multiple of the catalogue's: each copy calls its own copies and the shared dependencies."""
+    copies, rest = divmod(count, len(catalog.SERVICES))
+    if rest:
+        raise ValueError(f"{count} services: expected a multiple of {len(catalog.SERVICES)}")
+    for number in range(copies):
+        for service in catalog.SERVICES:
+            operations = tuple(_operation(operation, number) for operation in service.operations)
+            yield Service(**{**dict(service), "name": _name(service.name, number), "operations": operations})
+
+
+def _operation(operation: Operation, number: int) -> Operation:
+    """Made anew through every constructor, so that validation costs what a catalogue of this size costs."""
+    stages = tuple(
+        Stage(**{**dict(stage), "calls": tuple(Call(**_call(call, number)) for call in stage.calls)})
+        for stage in operation.stages
+    )
+    return Operation(**{**dict(operation), "stages": stages})
+
+
+def _call(call: Call, number: int) -> dict[str, Any]:
+    return {**dict(call), "callee": _name(call.callee, number) if call.callee in _OWN else call.callee}
+
+
+def _name(name: str, number: int) -> str:
+    return f"{name}-{number}" if number else name
+
+
+def main() -> None:
+    """Run the command itself, on as many services as are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int)
+    parser.add_argument("-o", "--out", required=True)
+    options = parser.parse_args()
+    topology.call_graph = lambda: CallGraph(
+        [catalog.GATEWAY, *services(options.count), *catalog.DEPENDENCIES], catalog.FLOWS
+    )
+    sys.argv[1:] = ["render", "prod", "-o", options.out]
+    cli.voice()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Registers a rendered tree with Pulumi's mock engine: the library's own part of a deployment, without a cluster.
+
+python -m bench.render.pulumi_mocks build/bench/render/16.json
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+
+class Echo(pulumi.runtime.Mocks):
+    """Every resource is created as it was asked for."""
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        """Its name is its identity."""
+        return args.name, args.inputs
+
+    def call(self, _args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], None]:
+        """Nothing is looked up."""
+        return {}, None
+
+
+def register(objects: list[dict[str, Any]]) -> None:
+    """Register every object under its `pulumi_kubernetes` type."""
+    for document in objects:
+        component, api_version, kind = (document.pop(key) for key in ("component", "apiVersion", "kind"))
+        group, _, version = api_version.rpartition("/")
+        module = importlib.import_module(f"pulumi_kubernetes.{group.partition('.')[0] or 'core'}.{version}")
+        getattr(module, kind)(f"{component}-{kind}-{document['metadata']['name']}", **_arguments(document))
+
+
+def _arguments(document: dict[str, Any]) -> dict[str, Any]:
+    """The constructors' own spelling of the top-level fields."""
+    spelling = {"automountServiceAccountToken": "automount_service_account_token"}
+    return {spelling.get(key, key): value for key, value in document.items()}
+
+
+def main() -> None:
+    """Register everything and wait until it is."""
+    objects = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    pulumi.runtime.set_mocks(Echo())
+    pulumi.runtime.test(lambda: register(objects))()  # type: ignore[no-untyped-call]  # Pulumi's own
+    loop.close()
+
+
+if __name__ == "__main__":
+    main()

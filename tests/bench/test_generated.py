@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.render.equal import kinds
+from bench.render.generated import services
+from stack import catalog
+from stack.cli import main
+from stack.settings import ROOT
+
+
+def test_one_copy_is_the_catalogue() -> None:
+    assert tuple(services(16)) == catalog.SERVICES
+
+
+def test_a_copy_calls_its_own_copies_and_the_shared_dependencies() -> None:
+    made = {service.name: service for service in services(32)}
+    own = {service.name for service in catalog.SERVICES}
+    assert set(made) == own | {f"{name}-1" for name in own}
+    called = {call.callee for operation in made["agent-engine-1"].operations for call in operation.calls}
+    assert "model-adapter-1" in called
+    assert "postgresql" in called
+    assert not called & own
+
+
+def test_a_number_that_is_no_multiple_is_refused() -> None:
+    with pytest.raises(ValueError, match="a multiple of 16"):
+        list(services(17))
+
+
+def test_the_command_renders_and_audits_as_many_services_as_it_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.render.generated", "32", "-o", str(tmp_path / "32")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("prod: 33 components")
+    assert "0 findings" not in done.stdout, "the shared quota is exceeded by twice the services"
+    assert main(["render", "prod", "-o", str(tmp_path / "16")]) == 0
+    assert kinds(tmp_path / "32")["Deployment"] == 2 * kinds(tmp_path / "16")["Deployment"]
