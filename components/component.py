@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Namespace,
         NetworkPolicy,
         ObjectMeta,
+        PersistentVolumeClaim,
         PodDisruptionBudget,
         ResourceQuota,
         Role,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         | Namespace
         | NetworkPolicy
         | ObjectStore
+        | PersistentVolumeClaim
         | PodDisruptionBudget
         | Pooler
         | ResourceQuota

@@ -22,10 +22,12 @@ DATA_VOLUME = "data"
 SCRATCH_SIZE = "64Mi"
 
 
-def data_claim(size: Bytes) -> PersistentVolumeClaim:
-    """The volume of one pod: a template's size never changes in place, the claims that it made are grown themselves."""
+def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
+    """A volume for one pod at a time. Within a StatefulSet its size never changes: the claims it made are grown."""
     return {
-        "metadata": {"name": DATA_VOLUME},
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(size)}}},
     }
 
@@ -51,7 +53,7 @@ def stateful_set(
     }
     if storage is not None:
         spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
-        spec["volumeClaimTemplates"] = [data_claim(storage)]
+        spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, storage)]
     return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
 
 

@@ -15,8 +15,9 @@ from components.node import Sizing
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
 from components.postgresql.databases import SUPERUSER, ServerLimits, ServiceDatabase, access_rules, roles_sql
+from components.postgresql.dumps import ACTIONS, DUMP_KEY, dump_job, dump_labels, dump_scripts
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service
+from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service, volume_claim
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -54,11 +55,17 @@ class PostgresqlServer(Component):
     databases: tuple[ServiceDatabase, ...]
     ingress: tuple[Peer, ...] = ()
     egress: tuple[Peer | AddressBlock, ...] = ()
+    dump_egress: tuple[Peer | AddressBlock, ...] = ()
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:
         """Under the name that callers know."""
-        return ({self.store_label: self.service},)
+        return {self.store_label: self.service}, dump_labels(self.dump_name)
+
+    @property
+    def dump_name(self) -> Name:
+        """Of what dumps and restores."""
+        return f"{self.name}-backup"
 
     @property
     def files(self) -> dict[str, str]:
@@ -87,6 +94,17 @@ class PostgresqlServer(Component):
             },
             storage=self.storage,
         )
+        yield from self._dumps()
+
+    def _dumps(self) -> Iterator[Resource]:
+        metadata = self.metadata("backup")
+        yield service_account(metadata)
+        yield config_files(metadata, dump_scripts(self.service, self.databases))
+        yield network_policy(metadata, dump_labels(self.dump_name), (), self.dump_egress)
+        yield volume_claim(metadata, self.storage)
+        secrets = (DUMP_KEY, *(database.secret for database in self.databases))
+        for action in ACTIONS:
+            yield dump_job(self.metadata(action), action, self.dump_name, self.image, secrets)
 
     def _configuration(self) -> str:
         memory = self.sizing.memory_limit

@@ -13,6 +13,7 @@ from components.node import Dependency, Host, InCluster, Node, Sizing
 from components.postgresql.backups import CREDENTIALS
 from components.postgresql.cluster import PostgresqlCluster
 from components.postgresql.databases import ServerLimits, ServiceDatabase
+from components.postgresql.dumps import DUMP_KEY
 from components.postgresql.server import SUPERUSER_SECRET, PostgresqlServer
 from components.secret_keys import SecretKeys
 from components.valkey.access import AclUser
@@ -55,6 +56,9 @@ def links(environment: Environment) -> Iterator[Link]:
     """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups."""
     backups = environment.settings.backups
     if backups is None:
+        address = _address(dependencies.POSTGRESQL)
+        server = Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
+        yield Link(source=Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), target=server)
         return
     instances = Peer(namespace=targets.DATA, name="postgresql", ports=(), label=targets.STORE_LABEL)
     pooler = instances.model_copy(update={"name": _address(dependencies.POSTGRESQL).service})
@@ -108,6 +112,7 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
     callers = tuple(datastore_ingress(graph, dependencies.POSTGRESQL, address.port))
     limits = ServerLimits(max_connections=environment.database.max_connections, reserved=environment.database.reserved)
     backups = environment.settings.backups
+    ways = list(links(environment))
     if backups is None:
         databases = _databases(graph, environment, pair=False)
         return PostgresqlServer(
@@ -120,11 +125,11 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
             storage=DEV_STORAGE,
             limits=limits,
             databases=databases,
-            secrets=(SUPERUSER_SECRET, *(database.secret for database in databases)),
-            ingress=callers,
+            secrets=(SUPERUSER_SECRET, DUMP_KEY, *(database.secret for database in databases)),
+            ingress=(*callers, *link_ingress(ways, address.service)),
+            dump_egress=tuple(link_egress(ways, "postgresql-backup")),
         )
     databases = _databases(graph, environment, pair=True)
-    ways = list(links(environment))
     return PostgresqlCluster(
         name="postgresql",
         namespace=targets.DATA,
