@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from voice_policies import ClosedModel
 
 from components.operation import Name, Sentence
+from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
+    from components.kubernetes.cloudnative_pg import Cluster, Database, ObjectStore, Pooler, ScheduledBackup
     from components.kubernetes.types import (
         ConfigMap,
         CronJob,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         Namespace,
         NetworkPolicy,
         ObjectMeta,
+        PersistentVolumeClaim,
         PodDisruptionBudget,
         ResourceQuota,
         Role,
@@ -31,18 +34,24 @@ if TYPE_CHECKING:
     )
 
     Resource: TypeAlias = (
-        ConfigMap
+        Cluster
+        | ConfigMap
         | CronJob
+        | Database
         | Deployment
         | HorizontalPodAutoscaler
         | Job
         | LimitRange
         | Namespace
         | NetworkPolicy
+        | ObjectStore
+        | PersistentVolumeClaim
         | PodDisruptionBudget
+        | Pooler
         | ResourceQuota
         | Role
         | RoleBinding
+        | ScheduledBackup
         | Service
         | ServiceAccount
         | StatefulSet
@@ -69,11 +78,18 @@ class Component(ClosedModel):
     """Where its manifest stands. Folders are applied in order: what others stand on comes first."""
     name: Name
     namespace: Name
+    secrets: tuple[SecretKeys, ...] = ()
+    """What it reads that no rendered file holds."""
 
     @property
     def selector(self) -> dict[str, str]:
         """The labels that pick this component's pods; they never change."""
         return {"app.kubernetes.io/name": self.name}
+
+    @property
+    def pods(self) -> tuple[dict[str, str], ...]:
+        """The labels that pick each kind of its pods: what a network policy of another component names them by."""
+        return (self.selector,)
 
     @property
     def labels(self) -> dict[str, str]:

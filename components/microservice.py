@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from voice_policies import FILE_NAME, ClosedModel, Duration, PolicyBundle
+from voice_policies import FILE_NAME, Duration, PolicyBundle
 
 from components.access import TOKEN_PATH, TOKEN_VOLUME, ApiAccess, role_and_binding, service_account, token_volume
 from components.autoscaling import autoscaler
@@ -14,7 +14,6 @@ from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.network_policy import Peer, network_policy
 from components.node import Replicas, Service, Sizing
-from components.operation import Name
 from components.policy_config import (
     DIGEST_ANNOTATION,
     SETTINGS_FILE_NAME,
@@ -23,7 +22,7 @@ from components.policy_config import (
 )
 from components.probes import HttpProbes
 from components.service_settings import ServiceSettings
-from components.workload import pod_spec, pre_stop
+from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
         Container,
         Deployment,
         DeploymentSpec,
-        KeyToPath,
         ObjectMeta,
         Volume,
         VolumeMount,
@@ -40,22 +38,9 @@ if TYPE_CHECKING:
 
 POLICY_PATH = "/etc/voice/policy"
 SETTINGS_PATH = "/etc/voice/settings"
-SECRETS_PATH = "/etc/voice/secrets"
 MIN_READY_SECONDS = 5
 PROGRESS_DEADLINE_SECONDS = 180
 """Three times the longest start: a rollout that has not moved by then has failed."""
-
-
-class SecretKeys(ClosedModel):
-    """Keys of one secret, read as files. The values are the deployment's own: a rendered file holds none."""
-
-    name: Name
-    keys: tuple[Name, ...]
-
-    @property
-    def path(self) -> str:
-        """The directory that the keys are mounted in, a file each."""
-        return f"{SECRETS_PATH}/{self.name}"
 
 
 class Microservice(Component):
@@ -69,7 +54,6 @@ class Microservice(Component):
     replicas: Replicas
     bundle: PolicyBundle
     settings: ServiceSettings
-    secrets: tuple[SecretKeys, ...] = ()
     ingress: tuple[Peer, ...] = ()
     egress: tuple[Peer, ...] = ()
     probes: HttpProbes = HttpProbes()
@@ -196,10 +180,7 @@ class Microservice(Component):
             {"name": "policy", "mountPath": POLICY_PATH, "readOnly": True},
             {"name": "settings", "mountPath": SETTINGS_PATH, "readOnly": True},
         ]
-        secrets: list[VolumeMount] = [
-            {"name": secret.name, "mountPath": secret.path, "readOnly": True} for secret in self.secrets
-        ]
-        mounts += secrets
+        mounts += secret_mounts(self.secrets)
         if self.api_access:
             mounts.append({"name": TOKEN_VOLUME, "mountPath": TOKEN_PATH, "readOnly": True})
         return mounts
@@ -208,10 +189,6 @@ class Microservice(Component):
         volumes: list[Volume] = [
             {"name": "policy", "configMap": {"name": f"{self.name}-policy"}},
             {"name": "settings", "configMap": {"name": f"{self.name}-settings"}},
-            *(self._secret_volume(secret) for secret in self.secrets),
+            *secret_volumes(self.secrets),
         ]
         return [*volumes, token_volume()] if self.api_access else volumes
-
-    def _secret_volume(self, secret: SecretKeys) -> Volume:
-        items: list[KeyToPath] = [{"key": key, "path": key} for key in secret.keys]
-        return {"name": secret.name, "secret": {"secretName": secret.name, "defaultMode": 0o440, "items": items}}

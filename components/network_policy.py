@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
 from voice_policies import ClosedModel
 
 from components.operation import Name
@@ -32,17 +33,31 @@ class Peer(ClosedModel):
     namespace: Name
     name: Name
     ports: tuple[int, ...]
+    label: str = NAME_LABEL
+    """The label that carries the name, where an operator keeps the usual one for itself."""
 
     def selectors(self) -> NetworkPolicyPeer:
         """Pods by name, in the namespace by its own name label."""
         return {
             "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: self.namespace}},
-            "podSelector": {"matchLabels": {NAME_LABEL: self.name}},
+            "podSelector": {"matchLabels": {self.label: self.name}},
         }
 
 
+class AddressBlock(ClosedModel):
+    """Addresses that no pod of ours has, such as the Kubernetes API's, on the ports that are used."""
+
+    name: Name
+    cidr: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")]
+    ports: tuple[int, ...]
+
+    def selectors(self) -> NetworkPolicyPeer:
+        """The block."""
+        return {"ipBlock": {"cidr": self.cidr}}
+
+
 def network_policy(
-    metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[Peer], egress: Iterable[Peer]
+    metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[Peer], egress: Iterable[Peer | AddressBlock]
 ) -> NetworkPolicy:
     """Exactly these peers in and out; everything else is refused, in both directions."""
     incoming: list[NetworkPolicyIngressRule] = [

@@ -16,6 +16,7 @@ from voice_policies import (
     Ratio,
 )
 
+from components.network_policy import NAME_LABEL
 from components.operation import Name, Operation, Sentence
 
 Tier = Literal["core", "standard", "batch"]
@@ -141,6 +142,8 @@ class InCluster(ClosedModel):
     namespace: Name
     service: Name
     port: Port
+    label: str = NAME_LABEL
+    """The label by which its pods carry the Service's name."""
 
 
 class Dependency(Node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from components.kubernetes.types import ConfigMap, ObjectMeta
 
 DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/policy-digest"
+CONFIG_DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/config-digest"
 SETTINGS_FILE_NAME = "settings.json"
 
 
@@ -22,4 +24,14 @@ def file_text(document: dict[str, Any]) -> str:
 
 def config_map(metadata: ObjectMeta, file_name: str, text: str) -> ConfigMap:
     """A ConfigMap of one file."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {file_name: text}}
+    return config_files(metadata, {file_name: text})
+
+
+def config_files(metadata: ObjectMeta, files: dict[str, str]) -> ConfigMap:
+    """A ConfigMap of files by name."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files}
+
+
+def digest_of(files: dict[str, str]) -> str:
+    """Changes with any of the files: on a pod template it rolls the pods of a server that reads them only at start."""
+    return sha256(repr(sorted(files.items())).encode()).hexdigest()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from voice_policies import Duration
 
 from components.container import TEMPORARY_SIZE, TEMPORARY_VOLUME, pod_security
+from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
     from components.kubernetes.types import (
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
         PodSpec,
         TopologySpreadConstraint,
         Volume,
+        VolumeMount,
     )
 
 PRE_STOP = Duration("5s")
@@ -36,6 +39,26 @@ def pre_stop() -> Lifecycle:
     return {"preStop": {"sleep": {"seconds": PRE_STOP.whole_seconds()}}}
 
 
+def secret_mounts(secrets: Iterable[SecretKeys]) -> list[VolumeMount]:
+    """A directory of files for each secret."""
+    return [{"name": secret.name, "mountPath": secret.path, "readOnly": True} for secret in secrets]
+
+
+def secret_volumes(secrets: Iterable[SecretKeys]) -> list[Volume]:
+    """Only the named keys of each secret, readable by the pod's group."""
+    return [
+        {
+            "name": secret.name,
+            "secret": {
+                "secretName": secret.name,
+                "defaultMode": 0o440,
+                "items": [{"key": key, "path": key} for key in secret.keys],
+            },
+        }
+        for secret in secrets
+    ]
+
+
 def pod_spec(
     account: str, container: Container, volumes: list[Volume], selector: dict[str, str], longest_request: Duration
 ) -> PodSpec:
@@ -50,6 +73,17 @@ def pod_spec(
         "affinity": _host_spread(selector),
         "containers": [container],
         "volumes": [{"name": TEMPORARY_VOLUME, "emptyDir": {"sizeLimit": TEMPORARY_SIZE}}, *volumes],
+    }
+
+
+def alone_on_its_host(selector: dict[str, str]) -> Affinity:
+    """Never two on one host: for quorums, which two losses at once would break."""
+    return {
+        "podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": HOST, "labelSelector": {"matchLabels": selector}}
+            ]
+        }
     }
 
 

@@ -6,9 +6,12 @@ height. prod is as the catalogue says, N+1 everywhere.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from voice_policies import Bytes, ClosedModel, Cpu
 
 from components.container import Image
+from components.images import ThirdPartyImage
 from components.namespace import Quota
 from components.node import Replicas, Service, Sizing
 from stack.image_lock import ImageLock, load_lock
@@ -62,7 +65,10 @@ class Environment(ClosedModel):
 
     def sizing(self, service: Service) -> Sizing:
         """What one replica of a service requests here."""
-        declared = service.sizing
+        return self.scaled(service.sizing)
+
+    def scaled(self, declared: Sizing) -> Sizing:
+        """What of a declared size is requested here."""
         if self.name != "dev":
             return declared
         return declared.model_copy(
@@ -75,8 +81,15 @@ class Environment(ClosedModel):
     def image(self, service: Service) -> Image:
         """The image of a service, pinned where the lock knows its digest."""
         own = f"{self.settings.image_repository}/{service.name}:{self.settings.image_tag}"
-        reference = self.images.pinned(self.settings.reference_image or own)
-        return Image(reference=reference, pull_policy="IfNotPresent" if self.name == "dev" else "Always")
+        return self._pinned(self.settings.reference_image or own)
+
+    def third_party_image(self, image: ThirdPartyImage) -> Image:
+        """An image that is not ours, pinned likewise."""
+        return self._pinned(image.reference)
+
+    def _pinned(self, reference: str) -> Image:
+        pull_policy: Literal["IfNotPresent", "Always"] = "IfNotPresent" if self.name == "dev" else "Always"
+        return Image(reference=self.images.pinned(reference), pull_policy=pull_policy)
 
 
 def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
@@ -90,9 +103,18 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 
 _QUOTAS = {
-    "dev": {"voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40)},
-    "staging": {"voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120)},
-    "prod": {"voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200)},
+    "dev": {
+        "voice-data": _quota(("2", "8"), ("4Gi", "16Gi"), 20),
+        "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
+    },
+    "staging": {
+        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120),
+    },
+    "prod": {
+        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200),
+    },
 }
 """Room for every service at its maximum plus one surge pod each, and little more: rule D02 does the sum."""
 

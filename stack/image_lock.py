@@ -84,7 +84,10 @@ def _container_images(value: object) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if key in {"containers", "initContainers"} and isinstance(item, list):
-                yield from (container["image"] for container in item)
+                # A template that an operator completes names its container, and leaves the image to the operator.
+                yield from (container["image"] for container in item if "image" in container)
+            elif key == "imageName":
+                yield item
             else:
                 yield from _container_images(item)
 

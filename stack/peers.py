@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from components.network_policy import Peer
+from voice_policies import ClosedModel
+
+from components.network_policy import NAME_LABEL, AddressBlock, Peer
 from components.node import Dependency, Gateway, Host, InCluster, Service
 from stack.call_graph import CallGraph
 from stack.catalog import targets
 from stack.policy_bundles import APPS
 
 
+class Link(ClosedModel):
+    """A way that a tier needs for itself, such as replication: who reaches what."""
+
+    source: Peer
+    """Without ports of its own."""
+    target: Peer | AddressBlock
+
+
 class _Peers:
     """Peers merged by component, ports sorted, in the order they were first met."""
 
     def __init__(self) -> None:
-        self._ports: dict[tuple[str, str], set[int]] = defaultdict(set)
+        self._ports: dict[tuple[str, str, str], set[int]] = defaultdict(set)
 
-    def add(self, namespace: str, name: str, port: int) -> None:
-        self._ports[namespace, name].add(port)
+    def add(self, namespace: str, name: str, port: int, label: str = NAME_LABEL) -> None:
+        self._ports[namespace, name, label].add(port)
 
     def __iter__(self) -> Iterator[Peer]:
-        for (namespace, name), ports in sorted(self._ports.items()):
-            yield Peer(namespace=namespace, name=name, ports=tuple(sorted(ports)))
+        for (namespace, name, label), ports in sorted(self._ports.items()):
+            yield Peer(namespace=namespace, name=name, ports=tuple(sorted(ports)), label=label)
 
 
 def service_ingress(graph: CallGraph, service: Service) -> Iterator[Peer]:
@@ -51,8 +61,29 @@ def service_egress(graph: CallGraph, service: Service) -> Iterator[Peer]:
     yield from peers
 
 
+def datastore_ingress(graph: CallGraph, dependency: Dependency, port: int) -> Iterator[Peer]:
+    """Every caller of a datastore, on the one port that it answers on."""
+    peers = _Peers()
+    for edge in graph.edges_to(dependency):
+        namespace = edge.caller.namespace if isinstance(edge.caller, Gateway) else APPS
+        peers.add(namespace, edge.caller.name, port)
+    yield from peers
+
+
+def link_ingress(links: Iterable[Link], name: str) -> Iterator[Peer]:
+    """Who reaches the pods of that name, on which ports."""
+    for link in links:
+        if isinstance(link.target, Peer) and link.target.name == name:
+            yield link.source.model_copy(update={"ports": link.target.ports})
+
+
+def link_egress(links: Iterable[Link], name: str) -> Iterator[Peer | AddressBlock]:
+    """What the pods of that name reach."""
+    return (link.target for link in links if link.source.name == name)
+
+
 def _add_address(peers: _Peers, address: Host | InCluster) -> None:
     if isinstance(address, Host):
         peers.add(targets.EGRESS, address.egress, targets.EGRESS_PORT)
     else:
-        peers.add(address.namespace, address.service, address.port)
+        peers.add(address.namespace, address.service, address.port, address.label)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from voice_policies import Fault, InvalidInputError
 
-from components.component import Component
-from components.microservice import Microservice, SecretKeys
 from stack.audit import audit
 from stack.image_lock import images
 from stack.settings import SECRETS, AcceptedFinding, secret_line
@@ -19,11 +17,6 @@ if TYPE_CHECKING:
 
 REFUSED = frozenset({"error", "critical"})
 """Severities of findings that prod is not deployed with."""
-
-
-def secrets_of(component: Component) -> tuple[SecretKeys, ...]:
-    """The secrets that a component reads."""
-    return component.secrets if isinstance(component, Microservice) else ()
 
 
 def refuse_unfit(platform: Platform, configuration: Configuration) -> None:
@@ -48,24 +41,21 @@ def _cluster_faults(configuration: Configuration) -> Iterator[Fault]:
 
 
 def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:
-    declared = [
-        (secret.name, key)
-        for component in platform.components
-        for secret in secrets_of(component)
-        for key in secret.keys
-    ]
+    declared = dict.fromkeys(
+        (secret.name, key) for component in platform.components for secret in component.secrets for key in secret.keys
+    )
     for secret, key in declared:
         if not values.get(secret, {}).get(key):
             line = secret_line(platform.environment.name, secret, key)
             yield Fault(f"config.{SECRETS}.{secret}.{key}", "is missing", f"run `{line}`")
     given = [(secret, key) for secret, keys in values.items() for key in keys]
-    for secret, key in sorted(set(given) - set(declared)):
+    for secret, key in sorted(set(given) - declared.keys()):
         yield Fault(f"config.{SECRETS}.{secret}.{key}", "is read by no component", "remove it")
 
 
 def _image_faults(platform: Platform) -> Iterator[Fault]:
     for component in platform.components:
-        for image in images(component.resources()):
+        for image in dict.fromkeys(images(component.resources())):
             if "@sha256:" not in image:
                 yield Fault(f"{component.name}.image", f"is {image!r}", "expected a digest: run `voice images lock`")
 

@@ -13,11 +13,13 @@ import pulumi
 import pulumi_kubernetes
 
 from components.component import Component
-from components.microservice import SecretKeys
+from components.secret_keys import SecretKeys
 from stack.configuration import Configuration, SecretValues
 from stack.policy_bundles import CLUSTER_DOMAIN, address_of
-from stack.preconditions import secrets_of
 from stack.topology import Platform
+
+CUSTOM_GROUPS = ("cnpg.io",)
+"""Ends of the API groups that operators serve: resources of these are custom ones to Pulumi."""
 
 
 def register(platform: Platform, configuration: Configuration) -> None:
@@ -56,7 +58,7 @@ class ComponentTree(pulumi.ComponentResource):
         )
         # Dependencies, unlike the provider, are not handed down from parent to child.
         options = pulumi.ResourceOptions(parent=self, depends_on=below)
-        for secret in secrets_of(component):
+        for secret in component.secrets:
             _register(_secret(component, secret, values[secret.name]), options)
         for resource in component.resources():
             _register(resource, options)
@@ -73,6 +75,8 @@ def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> N
 def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
     """The class of a kind: `networking.k8s.io/v1` is the module `networking.v1`, and `v1` is `core.v1`."""
     group, _, version = api_version.rpartition("/")
+    if group.endswith(CUSTOM_GROUPS):
+        return pulumi_kubernetes.apiextensions.CustomResource
     module = import_module(f"pulumi_kubernetes.{group.partition('.')[0] or 'core'}.{version}")
     return cast("type[pulumi.CustomResource]", getattr(module, kind))
 
@@ -84,12 +88,15 @@ def _snake_case(key: str) -> str:
 
 def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str]) -> dict[str, Any]:
     """The Secret that no rendered file holds; its class marks the data secret in Pulumi's state and output."""
+    data = {key: values[key] for key in secret.keys}
+    if secret.username:
+        data["username"] = secret.username
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": secret.name, "namespace": component.namespace, "labels": component.labels},
-        "type": "Opaque",
-        "data": {key: b64encode(values[key].encode()).decode() for key in secret.keys},
+        "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
+        "data": {key: b64encode(value.encode()).decode() for key, value in data.items()},
     }
 
 

@@ -17,6 +17,7 @@ from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, Ra
 
 from components.node import Replicas
 from components.operation import Name, Sentence
+from components.postgresql.backups import Backups
 from stack.strict_yaml import read_yaml
 
 PROJECT = "voiceassistant"
@@ -36,6 +37,13 @@ class NodePool(ClosedModel):
     """Allocatable CPU of one node."""
     memory: Bytes
     """Allocatable memory of one node."""
+
+
+class ApiServer(ClosedModel):
+    """Where pods that must read the Kubernetes API find it, as NetworkPolicies see it: behind its Service's address."""
+
+    cidr: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")] = "0.0.0.0/0"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 6443
 
 
 class AcceptedFinding(ClosedModel):
@@ -59,6 +67,9 @@ class Settings(ClosedModel):
     restart_on_policy_change: bool = False
     """Whether a changed policy rolls the pods; otherwise they reload it in place."""
     node_pool: NodePool
+    api_server: ApiServer = ApiServer()
+    backups: Backups | None = None
+    """Where PostgreSQL's backups go. dev keeps its own beside the server."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
     """Counts of single services that differ from the environment's rule."""
     image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
@@ -74,6 +85,10 @@ class Settings(ClosedModel):
         """Settings that cannot hold together, a sentence each."""
         if self.reference_image and self.environment != "dev":
             yield f"reference_image is for dev alone: {self.environment} runs each service's own image"
+        if self.backups is None and self.environment != "dev":
+            yield f"backups is missing: {self.environment} needs a bucket, and the network it is in, to keep its data"
+        if self.backups and self.environment == "dev":
+            yield "backups is for staging and prod: dev dumps to a volume of its own"
         if self.accepted_findings and self.environment != "prod":
             yield f"accepted_findings is for prod alone: {self.environment} is deployed with any finding"
 

@@ -25,6 +25,7 @@ KINDS = (
     "api.core.v1.ConfigMap",
     "api.core.v1.LimitRange",
     "api.core.v1.Namespace",
+    "api.core.v1.PersistentVolumeClaim",
     "api.core.v1.ResourceQuota",
     "api.core.v1.Service",
     "api.core.v1.ServiceAccount",

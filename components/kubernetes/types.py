@@ -1294,9 +1294,9 @@ class Lifecycle(TypedDict):
 
 
 class PersistentVolumeClaim(TypedDict):
-    apiVersion: NotRequired[Literal['v1']]
-    kind: NotRequired[Literal['PersistentVolumeClaim']]
-    metadata: NotRequired[ObjectMeta]
+    apiVersion: Literal['v1']
+    kind: Literal['PersistentVolumeClaim']
+    metadata: ObjectMeta
     spec: NotRequired[PersistentVolumeClaimSpec]
     status: NotRequired[PersistentVolumeClaimStatus]
 

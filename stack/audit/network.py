@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from ipaddress import ip_network
 
-from components.network_policy import DNS_PORT, NAME_LABEL
-from components.node import Dependency, Gateway, Host, Service
+from components.network_policy import DNS_PORT, NAME_LABEL, AddressBlock, Peer
+from components.node import Dependency, Gateway, Host, InCluster, Service
 from stack.audit.finding import Finding, Rule
 from stack.catalog import targets
 from stack.network_reach import Endpoint, Reach, permitted
+from stack.peers import Link
 from stack.policy_bundles import APPS
+from stack.tiers import data
 from stack.topology import Platform
 
 DNS = "kube-dns"
@@ -28,8 +32,7 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         )
         for service in platform.graph.services
     ]
-    guarded = platform.environment.quotas
-    found += [_pod(*place, governed=place[0] in guarded) for place in sorted(_places(platform))]
+    found += list(_others(platform))
     found.append(Endpoint(DNS, "kube-system", {"k8s-app": "kube-dns"}, (DNS_PORT,)))
     found += [
         Endpoint("stranger in the services' namespace", APPS, {}, (8080, 9000)),
@@ -39,22 +42,55 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
     return {endpoint.name: endpoint for endpoint in found}
 
 
+def _others(platform: Platform) -> Iterator[Endpoint]:
+    """Everything declared that is not a service of ours, each once; governed where a component of ours deploys it."""
+    deployed = {(component.namespace, *pods.items()) for component in platform.components for pods in component.pods}
+    ports: dict[Peer, set[int]] = defaultdict(set)
+    for peer in _peers(platform):
+        ports[peer.model_copy(update={"ports": ()})].update(peer.ports)
+    for peer, used in ports.items():
+        labels = {peer.label: peer.name}
+        governed = (peer.namespace, *labels.items()) in deployed
+        yield Endpoint(peer.name, peer.namespace, labels, tuple(sorted(used)), governed=governed)
+    for block in _blocks(platform):
+        yield Endpoint(block.name, ip=str(ip_network(block.cidr)[0]), ports=block.ports)
+
+
+def _blocks(platform: Platform) -> Iterator[AddressBlock]:
+    yield from {
+        link.target.name: link.target for link in links(platform) if isinstance(link.target, AddressBlock)
+    }.values()
+
+
+def links(platform: Platform) -> tuple[Link, ...]:
+    """The ways that the tiers need for themselves."""
+    return tuple(data.links(platform.environment))
+
+
+def _peers(platform: Platform) -> Iterator[Peer]:
+    for namespace, name, ports in _places(platform):
+        yield Peer(namespace=namespace, name=name, ports=ports)
+    for node in platform.graph.nodes.values():
+        if isinstance(node, Dependency):
+            for address in node.addresses:
+                if isinstance(address, InCluster):
+                    yield Peer(
+                        namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label
+                    )
+    for link in links(platform):
+        yield link.source
+        if isinstance(link.target, Peer):
+            yield link.target
+
+
 def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Namespace, name and ports of everything declared that is not a service of ours."""
+    """Namespace, name and ports of what the platform's services rely on beside their dependencies."""
     yield targets.OBSERVABILITY, targets.COLLECTOR, (targets.COLLECTOR_PORT,)
     yield targets.OBSERVABILITY, targets.PROMETHEUS, (9090,)
     yield from ((targets.EGRESS, proxy, (targets.EGRESS_PORT,)) for proxy in targets.EGRESS_PROXIES)
     for node in platform.graph.nodes.values():
         if isinstance(node, Gateway):
             yield node.namespace, node.name, (9080,)
-        elif isinstance(node, Dependency):
-            for address in node.addresses:
-                if not isinstance(address, Host):
-                    yield address.namespace, address.service, (address.port,)
-
-
-def _pod(namespace: str, name: str, ports: tuple[int, ...], *, governed: bool) -> Endpoint:
-    return Endpoint(name, namespace, {NAME_LABEL: name}, ports, governed=governed)
 
 
 def declared(platform: Platform) -> set[Reach]:
@@ -64,17 +100,23 @@ def declared(platform: Platform) -> set[Reach]:
         if isinstance(edge.callee, Service):
             port = edge.callee.http_port if isinstance(edge.caller, Gateway) else edge.callee.grpc_port
             ways.add(Reach(edge.caller.name, edge.callee.name, port))
-        elif isinstance(edge.callee, Dependency) and isinstance(edge.caller, Service):
+        elif isinstance(edge.callee, Dependency):
             for address in edge.callee.addresses:
                 if isinstance(address, Host):
                     ways.add(Reach(edge.caller.name, address.egress, targets.EGRESS_PORT))
                 else:
                     ways.add(Reach(edge.caller.name, address.service, address.port))
+    for link in links(platform):
+        if link.source.name != link.target.name:
+            ways |= {Reach(link.source.name, link.target.name, port) for port in link.target.ports}
     for service in platform.graph.services:
         ways.add(Reach(service.name, targets.COLLECTOR, targets.COLLECTOR_PORT))
         ways.add(Reach(targets.PROMETHEUS, service.name, service.http_port))
         ways.add(Reach(service.name, DNS, DNS_PORT))
-    return ways
+    ways |= {Reach(pods.name, DNS, DNS_PORT) for pods in _others(platform) if pods.governed}
+    # Where neither end is deployed by us, no policy of ours speaks about the way.
+    governed = {found.name for found in endpoints(platform).values() if found.governed}
+    return {way for way in ways if way.source in governed or way.target in governed}
 
 
 @lru_cache(maxsize=4)

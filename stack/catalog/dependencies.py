@@ -13,7 +13,7 @@ from voice_policies import Protocol, Ratio
 
 from components.node import Dependency, Host, InCluster
 from components.operation import Operation, operation
-from stack.catalog.targets import DATA, EGRESS_PROXIES
+from stack.catalog.targets import DATA, EGRESS_PROXIES, STORE_LABEL
 
 INFRASTRUCTURE = Ratio("99.9%")
 FOUR_NINES = Ratio("99.99%")
@@ -62,7 +62,7 @@ POSTGRESQL = Dependency(
     kind="datastore",
     purpose="system of record, reached through its pooler",
     protocol="postgresql",
-    addresses=(InCluster(namespace=DATA, service="postgresql-pooler", port=5432),),
+    addresses=(InCluster(namespace=DATA, service="postgresql-pooler", port=5432, label=STORE_LABEL),),
     availability=FOUR_NINES,
     credentials=PASSWORD,
     database=True,

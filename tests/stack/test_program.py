@@ -81,13 +81,16 @@ def test_every_resource_hangs_below_its_component(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_services_wait_for_all_of_their_namespace(environment: str) -> None:
+def test_data_waits_for_its_namespace_and_services_for_data(environment: str) -> None:
     run = deployed(environment)
     guard = {found.urn for found in run.kubernetes if f"::{GUARD}$" in found.urn}
-    services = [found for found in run.kubernetes if found.urn not in guard]
-    assert len(guard) == 5
+    tiers = [found for found in run.kubernetes if found.urn not in guard]
+    assert len(guard) == 5 * len(offline(environment).environment.quotas)
     assert all(run.by_urn[urn].dependencies == frozenset() for urn in guard)
-    assert all(guard <= service.dependencies for service in services)
+    services = [found for found in tiers if "Microservice$" in found.urn]
+    data = {found.urn for found in tiers if found not in services}
+    assert all(guard <= run.by_urn[urn].dependencies for urn in data)
+    assert all(data <= service.dependencies for service in services)
 
 
 def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
@@ -113,15 +116,18 @@ def test_kubeconfig_and_context_come_from_the_configuration(monkeypatch: pytest.
 def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is(environment: str) -> None:
     registered = {found.name: found for found in deployed(environment).kubernetes if found.type == SECRET}
     expected = {
-        f"{service.namespace}/{secret.name}": {
+        f"{component.namespace}/{secret.name}": {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": secret.name, "namespace": service.namespace, "labels": service.labels},
-            "type": "Opaque",
-            "data": {key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
+            "metadata": {"name": secret.name, "namespace": component.namespace, "labels": component.labels},
+            "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
+            "data": {
+                **{key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
+                **({"username": b64encode(secret.username.encode()).decode()} if secret.username else {}),
+            },
         }
-        for service in offline(environment).microservices
-        for secret in service.secrets
+        for component in offline(environment).components
+        for secret in component.secrets
     }
     revealed = {
         name: {**found.properties, "data": _revealed(found.properties["data"])} for name, found in registered.items()
@@ -162,7 +168,7 @@ def test_outputs_tell_what_is_registered(environment: str) -> None:
             spec = found["kubernetes:core/v1:Service", f"{namespace}/{name}"]["spec"]
             assert (spec["ports"][0]["name"], spec["ports"][0]["port"]) == (protocol, int(port))
     assert len(run.outputs["policy_digests"]) == len(run.outputs["service_addresses"]) == 16
-    assert run.outputs["namespaces"] == ["voice-apps"]
+    assert run.outputs["namespaces"] == sorted(offline(environment).environment.quotas)
 
 
 SERVICES = tuple(service.name for service in offline("staging").microservices)
@@ -191,13 +197,16 @@ def test_a_change_reaches_exactly_what_it_is_about(change: str, monkeypatch: pyt
     assert {_kind_and_name(urn) for urn in changed} == expected
 
 
-def test_a_rotated_password_changes_its_secret_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotated_password_changes_its_secret_alone_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("dev")
     config[SECRETS]["rag-engine-redis"]["password"] = "rotated"  # noqa: S105 - the test's own
     before = deployed("dev").by_urn
     pin_images(monkeypatch)
     after = run_program("dev", config, monkeypatch).by_urn
-    assert [_kind_and_name(urn) for urn in after if after[urn] != before[urn]] == [("Secret", "rag-engine-redis")]
+    changed = [urn for urn in after if after[urn] != before[urn]]
+    assert [_kind_and_name(urn) for urn in changed] == [
+        ("Secret", "rag-engine-redis")
+    ] * 2  # the server's and the service's
 
 
 def _kind_and_name(urn: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ GOOD: dict[str, Any] = {
     f"{PROJECT}:mesh": True,
     f"{PROJECT}:trace_sample_ratio": "10%",
     f"{PROJECT}:node_pool": {"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"},
+    f"{PROJECT}:backups": {"bucket": "voice-backups", "network": "10.0.0.0/24"},
 }
 
 
@@ -69,7 +70,7 @@ def test_an_unknown_environment_is_refused() -> None:
 
 
 def test_a_file_of_another_environment_is_refused() -> None:
-    assert "expected 'prod'" in refused({"environment": "dev"})
+    assert "expected 'prod'" in refused({"environment": "staging"})
 
 
 def test_replicas_of_a_service_that_is_not_there_are_refused() -> None:

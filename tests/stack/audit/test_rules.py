@@ -312,7 +312,8 @@ class Tampered(Platform):
             if ingress_open and component.name == "model-adapter":
                 update["ingress"] = (*component.ingress, ADAPTER_HTTP.model_copy(update={"name": "rag-engine"}))
             changed.append(component.model_copy(update=update))
-        self.__dict__["components"] = (real.components[0], *changed)
+        others = (component for component in real.components if component not in real.microservices)
+        self.__dict__["components"] = (*others, *changed)
 
 
 def test_n01_finds_a_declared_call_that_is_denied() -> None:

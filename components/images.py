@@ -1,0 +1,24 @@
+"""The images that are not ours: floor versions, each with its licence. Digests are `images.lock.yaml`'s."""
+
+from __future__ import annotations
+
+from voice_policies import ClosedModel
+
+
+class ThirdPartyImage(ClosedModel):
+    """An image that we run and do not build."""
+
+    reference: str
+    """`repository:tag`."""
+    licence: str
+    """SPDX identifier."""
+    note: str = ""
+
+
+POSTGRESQL = ThirdPartyImage(reference="postgres:18.6", licence="PostgreSQL", note="dev, and the restore of its dumps")
+POSTGRESQL_OPERAND = ThirdPartyImage(
+    reference="ghcr.io/cloudnative-pg/postgresql:18.6-system-trixie",
+    licence="PostgreSQL",
+    note="run by the operator CloudNativePG 1.30 (Apache-2.0)",
+)
+VALKEY = ThirdPartyImage(reference="valkey/valkey:9.1.1", licence="BSD-3-Clause", note="speaks Redis' protocol")

@@ -1,0 +1,1 @@
+"""PostgreSQL: one server in dev, a replicated cluster elsewhere, and a database and role for each service."""

@@ -1,0 +1,276 @@
+"""PostgreSQL for staging and prod: CloudNativePG's cluster of three, its pooler and its backups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from voice_policies import Bytes
+
+from components.component import Component, Exemption
+from components.container import Image
+from components.disruption_budget import disruption_budget
+from components.network_policy import AddressBlock, Peer, network_policy
+from components.node import Sizing
+from components.operation import Name
+from components.postgresql.backups import CREDENTIALS, DAILY, Backups
+from components.postgresql.databases import ServerLimits, ServiceDatabase, access_rules
+from components.workload import HOST, ZONE, alone_on_its_host
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.cloudnative_pg import (
+        Bootstrap,
+        Cluster,
+        Database,
+        ManagedRole,
+        ObjectStore,
+        Plugin,
+        Pooler,
+        ScheduledBackup,
+    )
+    from components.kubernetes.types import ResourceRequirements
+
+INSTANCES = 3
+"""One primary and two replicas: a write waits for either, and goes on when one is lost."""
+BARMAN = "barman-cloud.cloudnative-pg.io"
+STOP_SECONDS = 120
+WAL_STORAGE = Bytes("10Gi")
+PREPARED_STATEMENTS = 100
+"""Of one client connection that the pooler keeps; without them drivers fail in transaction mode (PgBouncer 1.21)."""
+SIDECAR = Sizing.of(cpu=("100m", "500m"), memory=("256Mi", "512Mi"))
+POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
+
+
+class PostgresqlCluster(Component):
+    """A replicated cluster. No acknowledged write is lost with one instance: each is on two disks first.
+
+    Its limits: with two of the three instances gone writes wait, and a failover takes the operator some 30 s, in which
+    clients see errors.
+    """
+
+    kind: ClassVar[str] = "PostgresqlCluster"
+    folder: ClassVar[str] = "20-data"
+    pooler: Name
+    store_label: str
+    image: Image
+    sizing: Sizing
+    storage: Bytes
+    limits: ServerLimits
+    databases: tuple[ServiceDatabase, ...]
+    poolers: int
+    pool_size: int
+    """Server connections of one pooler for each database."""
+    max_client_connections: int
+    """Clients of one pooler."""
+    backups: Backups
+    store_url: str
+    instance_ingress: tuple[Peer, ...] = ()
+    instance_egress: tuple[Peer | AddressBlock, ...] = ()
+    pooler_ingress: tuple[Peer, ...] = ()
+    pooler_egress: tuple[Peer | AddressBlock, ...] = ()
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """What the operator decides about its own pods."""
+        return (
+            Exemption(rule="run_as_user", reason="the operator runs its images as their users 26 and 998"),
+            Exemption(rule="no_api_token", reason="the instance manager in each pod follows its Cluster at the API"),
+        )
+
+    @property
+    def pods(self) -> tuple[dict[str, str], ...]:
+        """Instances and poolers, told apart by a label of ours."""
+        return {self.store_label: self.name}, {self.store_label: self.pooler}
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        servers = self.poolers * self.pool_size
+        for database in self.databases:
+            if database.connection_limit < servers:
+                yield (
+                    f"{database.name}: connection_limit {database.connection_limit} is below the {servers} "
+                    f"connections of {self.poolers} poolers with pool_size {self.pool_size}"
+                )
+
+    def resources(self) -> Iterator[Resource]:
+        """Where backups go, the cluster, its databases and its pooler."""
+        instances, poolers = self.pods
+        yield network_policy(self.metadata(), instances, self.instance_ingress, self.instance_egress)
+        yield network_policy(self.metadata("pooler"), poolers, self.pooler_ingress, self.pooler_egress)
+        yield self._object_store()
+        yield self._cluster()
+        yield from map(self._database, self.databases)
+        yield self._pooler()
+        yield disruption_budget(self.metadata("pooler"), poolers)
+        yield self._scheduled_backup()
+
+    def _cluster(self) -> Cluster:
+        cluster: Cluster = {
+            "apiVersion": "postgresql.cnpg.io/v1",
+            "kind": "Cluster",
+            "metadata": self.metadata(),
+            "spec": {
+                "instances": INSTANCES,
+                "imageName": self.image.reference,
+                "imagePullPolicy": self.image.pull_policy,
+                "enableSuperuserAccess": False,
+                "enablePDB": True,
+                "primaryUpdateStrategy": "unsupervised",
+                "primaryUpdateMethod": "switchover",
+                "stopDelay": STOP_SECONDS,
+                "bootstrap": self._bootstrap(),
+                "postgresql": {
+                    "parameters": self._parameters(),
+                    "pg_hba": access_rules(self.databases, "hostssl"),
+                    "synchronous": {"method": "any", "number": 1, "dataDurability": "required"},
+                },
+                "managed": {"roles": [_role(database) for database in self.databases]},
+                "plugins": [{**self._archive(self.name), "isWALArchiver": True}],
+                "storage": {"size": str(self.storage), "resizeInUseVolumes": True},
+                "walStorage": {"size": str(WAL_STORAGE), "resizeInUseVolumes": True},
+                "resources": _resources(self.sizing),
+                "affinity": {
+                    "enablePodAntiAffinity": True,
+                    "podAntiAffinityType": "required",
+                    "topologyKey": HOST,
+                },
+                "topologySpreadConstraints": [
+                    {
+                        "maxSkew": 1,
+                        "topologyKey": ZONE,
+                        "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": self.pods[0]},
+                    }
+                ],
+                "inheritedMetadata": {"labels": self.pods[0]},
+            },
+        }
+        if self.backups.recover_from:
+            cluster["spec"]["externalClusters"] = [
+                {"name": self.backups.recover_from, "plugin": self._archive(self.backups.recover_from)}
+            ]
+        return cluster
+
+    def _bootstrap(self) -> Bootstrap:
+        """An empty database `app` that nobody may connect to is the operator's price of starting; ours are declared."""
+        if self.backups.recover_from:
+            return {"recovery": {"source": self.backups.recover_from}}
+        return {"initdb": {"database": "app", "owner": "app", "dataChecksums": True}}
+
+    def _archive(self, server: str) -> Plugin:
+        return {"name": BARMAN, "parameters": {"barmanObjectName": self.name, "serverName": server}}
+
+    def _parameters(self) -> dict[str, str]:
+        return {
+            **self.limits.parameters(),
+            "shared_buffers": f"{self.sizing.memory_limit.units // 4 // 1024**2}MB",
+            "log_connections": "authorization",
+        }
+
+    def _database(self, database: ServiceDatabase) -> Database:
+        return {
+            "apiVersion": "postgresql.cnpg.io/v1",
+            "kind": "Database",
+            "metadata": {**self.metadata(), "name": database.name},
+            "spec": {
+                "cluster": {"name": self.name},
+                "name": database.name,
+                "owner": database.name,
+                "ensure": "present",
+                "databaseReclaimPolicy": "retain",
+            },
+        }
+
+    def _pooler(self) -> Pooler:
+        """One pooler more during a rollout would take connections beyond the roles' limits: old ones go first."""
+        _, labels = self.pods
+        return {
+            "apiVersion": "postgresql.cnpg.io/v1",
+            "kind": "Pooler",
+            "metadata": {**self.metadata(), "name": self.pooler},
+            "spec": {
+                "cluster": {"name": self.name},
+                "instances": self.poolers,
+                "type": "rw",
+                "pgbouncer": {
+                    "poolMode": "transaction",
+                    "parameters": {
+                        "default_pool_size": str(self.pool_size),
+                        "max_db_connections": str(self.pool_size),
+                        "max_client_conn": str(self.max_client_connections),
+                        "max_prepared_statements": str(PREPARED_STATEMENTS),
+                    },
+                },
+                "deploymentStrategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
+                },
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {
+                        "containers": [{"name": "pgbouncer", "resources": _resources(POOLER)}],
+                        "affinity": alone_on_its_host(labels),
+                    },
+                },
+            },
+        }
+
+    def _object_store(self) -> ObjectStore:
+        access, secret = CREDENTIALS.keys
+        return {
+            "apiVersion": "barmancloud.cnpg.io/v1",
+            "kind": "ObjectStore",
+            "metadata": self.metadata(),
+            "spec": {
+                "retentionPolicy": self.backups.retention,
+                "configuration": {
+                    "destinationPath": f"s3://{self.backups.bucket}/",
+                    "endpointURL": self.store_url,
+                    "s3Credentials": {
+                        "accessKeyId": {"name": CREDENTIALS.name, "key": access},
+                        "secretAccessKey": {"name": CREDENTIALS.name, "key": secret},
+                    },
+                    "wal": {"compression": "gzip", "encryption": "AES256"},
+                    "data": {"compression": "gzip", "encryption": "AES256"},
+                },
+                "instanceSidecarConfiguration": {"resources": _resources(SIDECAR)},
+            },
+        }
+
+    def _scheduled_backup(self) -> ScheduledBackup:
+        return {
+            "apiVersion": "postgresql.cnpg.io/v1",
+            "kind": "ScheduledBackup",
+            "metadata": self.metadata(),
+            "spec": {
+                "cluster": {"name": self.name},
+                "schedule": DAILY,
+                "immediate": True,
+                "backupOwnerReference": "self",
+                "method": "plugin",
+                "pluginConfiguration": {"name": BARMAN},
+            },
+        }
+
+
+def _role(database: ServiceDatabase) -> ManagedRole:
+    return {
+        "name": database.name,
+        "ensure": "present",
+        "login": True,
+        "superuser": False,
+        "createdb": False,
+        "createrole": False,
+        "replication": False,
+        "bypassrls": False,
+        "connectionLimit": database.connection_limit,
+        "passwordSecret": {"name": database.secret.name},
+    }
+
+
+def _resources(sizing: Sizing) -> ResourceRequirements:
+    return {
+        "requests": {"cpu": str(sizing.cpu_request), "memory": str(sizing.memory_request)},
+        "limits": {"cpu": str(sizing.cpu_limit), "memory": str(sizing.memory_limit)},
+    }

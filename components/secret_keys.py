@@ -1,0 +1,26 @@
+"""Which secret a component reads, and which of its keys: never a value."""
+
+from __future__ import annotations
+
+from voice_policies import ClosedModel
+
+from components.operation import Name
+
+SECRETS_PATH = "/etc/voice/secrets"
+
+
+class SecretKeys(ClosedModel):
+    """Keys of one secret, read as files. The values are the deployment's own: a rendered file holds none.
+
+    A secret of one name has the same values in every namespace: both ends of a connection read the same password.
+    """
+
+    name: Name
+    keys: tuple[Name, ...]
+    username: str | None = None
+    """Stands in clear beside the keys, for readers that want a `kubernetes.io/basic-auth` pair."""
+
+    @property
+    def path(self) -> str:
+        """The directory that the keys are mounted in, a file each."""
+        return f"{SECRETS_PATH}/{self.name}"

@@ -1,0 +1,86 @@
+"""A StatefulSet of pods that each keep a volume, and the Service that names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voice_policies import Bytes
+
+if TYPE_CHECKING:
+    from components.kubernetes.types import (
+        Container,
+        ObjectMeta,
+        PersistentVolumeClaim,
+        PodTemplateSpec,
+        Service,
+        StatefulSet,
+        StatefulSetSpec,
+        Volume,
+    )
+
+DATA_VOLUME = "data"
+SCRATCH_SIZE = "64Mi"
+
+
+def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
+    """A volume for one pod at a time. Within a StatefulSet its size never changes: the claims it made are grown."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(size)}}},
+    }
+
+
+def stateful_set(
+    metadata: ObjectMeta,
+    selector: dict[str, str],
+    template: PodTemplateSpec,
+    *,
+    replicas: int = 1,
+    storage: Bytes | None = None,
+) -> StatefulSet:
+    """Pods of stable names. Their volumes outlive the StatefulSet: data goes only by a deliberate deletion."""
+    spec: StatefulSetSpec = {
+        "serviceName": metadata["name"],
+        "replicas": replicas,
+        "revisionHistoryLimit": 5,
+        "minReadySeconds": 5,
+        "podManagementPolicy": "OrderedReady",
+        "updateStrategy": {"type": "RollingUpdate"},
+        "selector": {"matchLabels": selector},
+        "template": template,
+    }
+    if storage is not None:
+        spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
+        spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, storage)]
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
+
+
+def tcp_service(metadata: ObjectMeta, selector: dict[str, str], port: int, *, headless: bool = False) -> Service:
+    """One port, under one address or (headless) under each pod's own, ready or not."""
+    service: Service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector,
+            "ports": [{"name": "tcp", "port": port, "targetPort": port}],
+        },
+    }
+    if headless:
+        service["spec"].update({"clusterIP": "None", "publishNotReadyAddresses": True})
+    return service
+
+
+def scratch(name: str, size: str = SCRATCH_SIZE) -> Volume:
+    """An empty directory that lives as long as the pod."""
+    return {"name": name, "emptyDir": {"sizeLimit": size}}
+
+
+def mount(container: Container, name: str, path: str, *, read_only: bool = False) -> None:
+    """Mount a volume of the pod into a container."""
+    container["volumeMounts"].append(
+        {"name": name, "mountPath": path, "readOnly": True} if read_only else {"name": name, "mountPath": path}
+    )

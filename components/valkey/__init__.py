@@ -1,0 +1,1 @@
+"""Valkey: a losable cache and a durable store of event streams."""

@@ -1,0 +1,205 @@
+"""The data tier: PostgreSQL, the cache and the store of event streams, each admitting exactly its declared callers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from voice_policies import Bytes
+
+from components import images
+from components.component import Component
+from components.network_policy import AddressBlock, Peer
+from components.node import Dependency, Host, InCluster, Node, Sizing
+from components.postgresql.backups import CREDENTIALS
+from components.postgresql.cluster import PostgresqlCluster
+from components.postgresql.databases import ServerLimits, ServiceDatabase
+from components.postgresql.dumps import DUMP_KEY
+from components.postgresql.server import SUPERUSER_SECRET, PostgresqlServer
+from components.secret_keys import SecretKeys
+from components.valkey.access import AclUser
+from components.valkey.server import Valkey
+from stack.call_graph import CallGraph
+from stack.catalog import dependencies, targets
+from stack.environments import Environment
+from stack.peers import Link, datastore_ingress, link_egress, link_ingress
+from stack.tiers.applications import secret_name
+
+POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
+CACHE_SIZING = Sizing.of(cpu=("500m", "500m"), memory=("1Gi", "1Gi"))
+"""Requests equal limits: a datastore that is throttled or evicted takes everything above it along."""
+POSTGRESQL_STORAGE = Bytes("50Gi")
+EVENTS_STORAGE = Bytes("10Gi")
+DEV_STORAGE = Bytes("5Gi")
+
+CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting -@dangerous"
+GATEWAY_KEYS = "plugin-limit-count*"
+"""The gateway's rate-limit counters, named by its plugin."""
+PUBLISH = "+xadd"
+CONSUME = "+xreadgroup +xgroup|create +xack +xautoclaim +xpending +xlen"
+
+OPERATOR = Peer(namespace="cnpg-system", name="cloudnative-pg", ports=())
+PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
+POSTGRESQL_PORT, STATUS_PORT = 5432, 8000
+INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
+"""Ports of CloudNativePG's instance manager and of its pooler."""
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
+    """PostgreSQL, the cache, the events: each where something calls it."""
+    stores = ((dependencies.POSTGRESQL, _postgresql), (dependencies.REDIS, _cache), (dependencies.EVENTS, _events))
+    for dependency, build in stores:
+        if graph.nodes.get(dependency.name) == dependency:
+            yield build(graph, environment)
+
+
+def links(environment: Environment) -> Iterator[Link]:
+    """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups."""
+    backups = environment.settings.backups
+    if backups is None:
+        address = _address(dependencies.POSTGRESQL)
+        server = Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
+        yield Link(source=Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), target=server)
+        return
+    instances = Peer(namespace=targets.DATA, name="postgresql", ports=(), label=targets.STORE_LABEL)
+    pooler = instances.model_copy(update={"name": _address(dependencies.POSTGRESQL).service})
+    server_and_status = instances.model_copy(update={"ports": (POSTGRESQL_PORT, STATUS_PORT)})
+    yield Link(source=instances, target=server_and_status)
+    yield Link(source=OPERATOR, target=server_and_status)
+    yield Link(source=pooler, target=instances.model_copy(update={"ports": (POSTGRESQL_PORT,)}))
+    yield Link(source=PROMETHEUS, target=instances.model_copy(update={"ports": (INSTANCE_METRICS,)}))
+    yield Link(source=PROMETHEUS, target=pooler.model_copy(update={"ports": (POOLER_METRICS,)}))
+    api = environment.settings.api_server
+    for manager in (instances, pooler):
+        yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
+    store = AddressBlock(name="backup-store", cidr=backups.network, ports=(_backup_store().port,))
+    yield Link(source=instances, target=store)
+
+
+def _backup_store() -> Host:
+    (address,) = (address for address in dependencies.OBJECT_STORAGE.addresses if isinstance(address, Host))
+    return address
+
+
+def _address(dependency: Dependency) -> InCluster:
+    (address,) = (address for address in dependency.addresses if isinstance(address, InCluster))
+    return address
+
+
+def _callers(graph: CallGraph, dependency: Dependency) -> list[Node]:
+    return list({edge.caller.name: edge.caller for edge in graph.edges_to(dependency)}.values())
+
+
+def _secret(caller: Node, dependency: Dependency, *, pair: bool = False) -> SecretKeys:
+    """The same secret as the caller's own: one value, read at both ends."""
+    username = caller.name if pair else None
+    return SecretKeys(name=secret_name(caller, dependency), keys=dependency.credentials, username=username)
+
+
+def _databases(graph: CallGraph, environment: Environment, *, pair: bool) -> tuple[ServiceDatabase, ...]:
+    limits = environment.database
+    return tuple(
+        ServiceDatabase(
+            name=caller.name,
+            secret=_secret(caller, dependencies.POSTGRESQL, pair=pair),
+            connection_limit=limits.pool_size * limits.poolers,
+        )
+        for caller in _callers(graph, dependencies.POSTGRESQL)
+    )
+
+
+def _postgresql(graph: CallGraph, environment: Environment) -> Component:
+    address = _address(dependencies.POSTGRESQL)
+    callers = tuple(datastore_ingress(graph, dependencies.POSTGRESQL, address.port))
+    limits = ServerLimits(max_connections=environment.database.max_connections, reserved=environment.database.reserved)
+    backups = environment.settings.backups
+    ways = list(links(environment))
+    if backups is None:
+        databases = _databases(graph, environment, pair=False)
+        return PostgresqlServer(
+            name="postgresql",
+            namespace=targets.DATA,
+            service=address.service,
+            store_label=address.label,
+            image=environment.third_party_image(images.POSTGRESQL),
+            sizing=environment.scaled(POSTGRESQL_SIZING),
+            storage=DEV_STORAGE,
+            limits=limits,
+            databases=databases,
+            secrets=(SUPERUSER_SECRET, DUMP_KEY, *(database.secret for database in databases)),
+            ingress=(*callers, *link_ingress(ways, address.service)),
+            dump_egress=tuple(link_egress(ways, "postgresql-backup")),
+        )
+    databases = _databases(graph, environment, pair=True)
+    return PostgresqlCluster(
+        name="postgresql",
+        namespace=targets.DATA,
+        pooler=address.service,
+        store_label=address.label,
+        image=environment.third_party_image(images.POSTGRESQL_OPERAND),
+        sizing=POSTGRESQL_SIZING,
+        storage=POSTGRESQL_STORAGE,
+        limits=limits,
+        databases=databases,
+        secrets=(CREDENTIALS, *(database.secret for database in databases)),
+        poolers=environment.database.poolers,
+        pool_size=environment.database.pool_size,
+        max_client_connections=environment.database.max_client_connections,
+        backups=backups,
+        store_url=f"https://{_backup_store().host}",
+        instance_ingress=tuple(link_ingress(ways, "postgresql")),
+        instance_egress=tuple(link_egress(ways, "postgresql")),
+        pooler_ingress=(*callers, *link_ingress(ways, address.service)),
+        pooler_egress=tuple(link_egress(ways, address.service)),
+    )
+
+
+def _cache(graph: CallGraph, environment: Environment) -> Valkey:
+    dependency = dependencies.REDIS
+    keys = {service.name: f"{service.name}:*" for service in graph.services}
+    users = tuple(
+        AclUser(
+            name=caller.name,
+            secret=_secret(caller, dependency),
+            rules=f"~{keys.get(caller.name, GATEWAY_KEYS)} {CACHE_COMMANDS}",
+        )
+        for caller in _callers(graph, dependency)
+    )
+    return _valkey(graph, environment, dependency, users)
+
+
+def _events(graph: CallGraph, environment: Environment) -> Valkey:
+    dependency = dependencies.EVENTS
+    users = tuple(
+        AclUser(name=caller.name, secret=_secret(caller, dependency), rules=_stream_rules(caller))
+        for caller in _callers(graph, dependency)
+    )
+    return _valkey(graph, environment, dependency, users, EVENTS_STORAGE)
+
+
+def _stream_rules(caller: Node) -> str:
+    """The streams of the events that a service declares, and only what publishing or consuming them takes."""
+    published = {event for operation in caller.operations for event in operation.publishes}
+    consumed = {event for operation in caller.operations for event in operation.consumes}
+    streams = " ".join(f"~{event}" for event in sorted(published | consumed))
+    commands = [*([PUBLISH] if published else []), *([CONSUME] if consumed else [])]
+    return f"{streams} +@connection -@dangerous {' '.join(commands)}"
+
+
+def _valkey(
+    graph: CallGraph,
+    environment: Environment,
+    dependency: Dependency,
+    users: tuple[AclUser, ...],
+    storage: Bytes | None = None,
+) -> Valkey:
+    address = _address(dependency)
+    return Valkey(
+        name=address.service,
+        namespace=address.namespace,
+        image=environment.third_party_image(images.VALKEY),
+        sizing=environment.scaled(CACHE_SIZING),
+        users=users,
+        secrets=tuple(user.secret for user in users),
+        ingress=tuple(datastore_ingress(graph, dependency, address.port)),
+        storage=storage,
+    )

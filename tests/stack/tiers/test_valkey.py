@@ -1,0 +1,101 @@
+"""The rendered configuration of cache and events, held by a real server: Redis 6.2 stands in for Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+
+from tests.stack.tiers.real_servers import free_port, password_of, running_valkey
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    with running_valkey("dev", "redis", tmp_path_factory.mktemp("cache"), port):
+        yield port
+
+
+def append(publisher: Any, times: int) -> None:
+    for _ in range(times):
+        publisher.xadd("message.created", {"text": "x" * 100_000})
+
+
+def connected(port: int, service: str, store: str) -> Any:
+    return Redis(port=port, username=service, password=password_of(f"{service}-{store}"), decode_responses=True)
+
+
+def test_on_redis_a_service_reads_and_writes_its_own_keys_alone(cache: int) -> None:
+    identity = connected(cache, "identity-service", "redis")
+    assert identity.set("identity-service:session:1", "x", ex=60)
+    assert identity.get("identity-service:session:1") == "x"
+    with pytest.raises(NoPermissionError):
+        identity.get("rag-engine:answer:1")
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "ACL LIST", "DEBUG SLEEP 0"])
+def test_on_redis_no_service_administers_the_cache(cache: int, command: str) -> None:
+    with pytest.raises(NoPermissionError):
+        connected(cache, "identity-service", "redis").execute_command(*command.split())
+
+
+def test_on_redis_a_stranger_does_nothing(cache: int) -> None:
+    with pytest.raises(AuthenticationError):
+        Redis(port=cache).ping()
+    with pytest.raises(AuthenticationError):
+        Redis(port=cache, username="identity-service", password=password_of("rag-engine-redis")).ping()
+
+
+def test_on_redis_the_probes_user_asks_for_health_alone(cache: int) -> None:
+    health: Any = Redis(port=cache, username="health", password="")
+    assert health.ping()
+    assert health.execute_command("ROLE")[0] == b"master"
+    with pytest.raises(NoPermissionError):
+        health.get("identity-service:session:1")
+
+
+def test_on_redis_the_cache_counts_limits_by_script(cache: int) -> None:
+    gateway = connected(cache, "gateway", "redis")
+    assert gateway.eval("return redis.call('incr', KEYS[1])", 1, "plugin-limit-count-tenant-1") == 1
+
+
+def test_on_redis_events_outlive_a_killed_server(tmp_path: Path) -> None:
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path, port):
+        connected(port, "conversation-service", "events").xadd("message.created", {"id": "1"})
+    with running_valkey("prod", "events", tmp_path, port):
+        consumer = connected(port, "analytics-service", "events")
+        consumer.xgroup_create("message.created", "analytics-service", id="0")
+        ((_, [(event, fields)]),) = consumer.xreadgroup("analytics-service", "one", {"message.created": ">"})
+        assert fields == {"id": "1"}
+        assert consumer.xack("message.created", "analytics-service", event) == 1
+
+
+def test_on_redis_publishers_append_and_consumers_read_their_declared_events(tmp_path: Path) -> None:
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path, port):
+        publisher = connected(port, "conversation-service", "events")
+        consumer = connected(port, "indexing-service", "events")
+        with pytest.raises(NoPermissionError):
+            publisher.xadd("document.uploaded", {"id": "1"})
+        with pytest.raises(NoPermissionError):
+            consumer.xadd("document.uploaded", {"id": "1"})
+        with pytest.raises(NoPermissionError):
+            consumer.xgroup_create("message.created", "indexing-service", mkstream=True)
+        with pytest.raises(NoPermissionError):
+            publisher.delete("message.created")
+
+
+def test_on_redis_full_events_refuse_what_a_full_cache_evicts_for(tmp_path: Path) -> None:
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path / "events", port, "maxmemory 4mb"):
+        publisher = connected(port, "conversation-service", "events")
+        with pytest.raises(ResponseError, match=r"used memory > 'maxmemory'"):
+            append(publisher, 100)
+    with running_valkey("dev", "redis", tmp_path / "cache", port, "maxmemory 4mb"):
+        identity = connected(port, "identity-service", "redis")
+        assert all(identity.set(f"identity-service:{number}", "x" * 100_000) for number in range(100))
