@@ -21,4 +21,5 @@ POSTGRESQL_OPERAND = ThirdPartyImage(
     licence="PostgreSQL",
     note="run by the operator CloudNativePG 1.30 (Apache-2.0)",
 )
+CONSUL = ThirdPartyImage(reference="hashicorp/consul:2.0.3", licence="BUSL-1.1", note="catalogue and KV store")
 VALKEY = ThirdPartyImage(reference="valkey/valkey:9.1.1", licence="BSD-3-Clause", note="speaks Redis' protocol")

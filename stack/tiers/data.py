@@ -1,4 +1,4 @@
-"""The data tier: PostgreSQL, the cache and the store of event streams, each admitting exactly its declared callers."""
+"""The data tier: PostgreSQL, cache, event streams and Consul, each admitting exactly its declared callers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from voice_policies import Bytes
 
 from components import images
 from components.component import Component
+from components.consul import GOSSIP_PORT, RPC_PORT, SECRET, Consul
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host, InCluster, Node, Sizing
 from components.postgresql.backups import CREDENTIALS
@@ -29,6 +30,7 @@ CACHE_SIZING = Sizing.of(cpu=("500m", "500m"), memory=("1Gi", "1Gi"))
 """Requests equal limits: a datastore that is throttled or evicted takes everything above it along."""
 POSTGRESQL_STORAGE = Bytes("50Gi")
 EVENTS_STORAGE = Bytes("10Gi")
+CONSUL_STORAGE = Bytes("10Gi")
 DEV_STORAGE = Bytes("5Gi")
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting -@dangerous"
@@ -50,10 +52,14 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
     for dependency, build in stores:
         if graph.nodes.get(dependency.name) == dependency:
             yield build(graph, environment)
+    yield _consul(environment)
 
 
 def links(environment: Environment) -> Iterator[Link]:
     """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups."""
+    servers = Peer(namespace=targets.DATA, name="consul", ports=())
+    gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "datagrams": (GOSSIP_PORT,)})
+    yield Link(source=servers, target=gossip)
     backups = environment.settings.backups
     if backups is None:
         address = _address(dependencies.POSTGRESQL)
@@ -150,6 +156,22 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
         instance_egress=tuple(link_egress(ways, "postgresql")),
         pooler_ingress=(*callers, *link_ingress(ways, address.service)),
         pooler_egress=tuple(link_egress(ways, address.service)),
+    )
+
+
+def _consul(environment: Environment) -> Consul:
+    ways = list(links(environment))
+    replicated = environment.settings.backups is not None
+    return Consul(
+        name="consul",
+        namespace=targets.DATA,
+        image=environment.third_party_image(images.CONSUL),
+        sizing=environment.scaled(CACHE_SIZING),
+        servers=3 if replicated else 1,
+        storage=CONSUL_STORAGE if replicated else DEV_STORAGE,
+        secrets=(SECRET,),
+        ingress=tuple(link_ingress(ways, "consul")),
+        egress=tuple(link_egress(ways, "consul")),
     )
 
 
