@@ -18,7 +18,9 @@ from components.postgresql.dumps import DUMP_KEY
 from components.postgresql.server import SUPERUSER_SECRET, PostgresqlServer
 from components.secret_keys import SecretKeys
 from components.valkey.access import AclUser
-from components.valkey.server import Valkey
+from components.valkey.replicated import SECRET as REPLICATION_SECRET
+from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
+from components.valkey.server import PORT, Valkey
 from stack.call_graph import CallGraph
 from stack.catalog import dependencies, targets
 from stack.environments import Environment
@@ -70,6 +72,7 @@ def links(environment: Environment) -> Iterator[Link]:
     pooler = instances.model_copy(update={"name": _address(dependencies.POSTGRESQL).service})
     server_and_status = instances.model_copy(update={"ports": (POSTGRESQL_PORT, STATUS_PORT)})
     yield Link(source=instances, target=server_and_status)
+    yield from _cache_links()
     yield Link(source=OPERATOR, target=server_and_status)
     yield Link(source=pooler, target=instances.model_copy(update={"ports": (POSTGRESQL_PORT,)}))
     yield Link(source=PROMETHEUS, target=instances.model_copy(update={"ports": (INSTANCE_METRICS,)}))
@@ -79,6 +82,17 @@ def links(environment: Environment) -> Iterator[Link]:
         yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
     store = AddressBlock(name="backup-store", cidr=backups.network, ports=(_backup_store().port,))
     yield Link(source=instances, target=store)
+
+
+def _cache_links() -> Iterator[Link]:
+    """Proxies, servers and Sentinels ask the servers; the last two also ask the Sentinels who the primary is."""
+    proxies = Peer(namespace=targets.DATA, name=_address(dependencies.REDIS).service, ports=())
+    servers = proxies.model_copy(update={"name": f"{proxies.name}-node"})
+    sentinels = proxies.model_copy(update={"name": f"{proxies.name}-sentinel"})
+    for source in (proxies, servers, sentinels):
+        yield Link(source=source, target=servers.model_copy(update={"ports": (PORT,)}))
+    for source in (servers, sentinels):
+        yield Link(source=source, target=sentinels.model_copy(update={"ports": (SENTINEL_PORT,)}))
 
 
 def _backup_store() -> Host:
@@ -175,7 +189,7 @@ def _consul(environment: Environment) -> Consul:
     )
 
 
-def _cache(graph: CallGraph, environment: Environment) -> Valkey:
+def _cache(graph: CallGraph, environment: Environment) -> Component:
     dependency = dependencies.REDIS
     keys = {service.name: f"{service.name}:*" for service in graph.services}
     users = tuple(
@@ -186,7 +200,25 @@ def _cache(graph: CallGraph, environment: Environment) -> Valkey:
         )
         for caller in _callers(graph, dependency)
     )
-    return _valkey(graph, environment, dependency, users)
+    if environment.settings.backups is None:
+        return _valkey(graph, environment, dependency, users)
+    ways = list(links(environment))
+    name = _address(dependency).service
+    return ReplicatedValkey(
+        name=name,
+        namespace=targets.DATA,
+        image=environment.third_party_image(images.VALKEY),
+        proxy_image=environment.third_party_image(images.HAPROXY),
+        sizing=CACHE_SIZING,
+        users=users,
+        secrets=(REPLICATION_SECRET, *(user.secret for user in users)),
+        ingress=tuple(datastore_ingress(graph, dependency, PORT)),
+        proxy_egress=tuple(link_egress(ways, name)),
+        node_ingress=tuple(link_ingress(ways, f"{name}-node")),
+        node_egress=tuple(link_egress(ways, f"{name}-node")),
+        sentinel_ingress=tuple(link_ingress(ways, f"{name}-sentinel")),
+        sentinel_egress=tuple(link_egress(ways, f"{name}-sentinel")),
+    )
 
 
 def _events(graph: CallGraph, environment: Environment) -> Valkey:
