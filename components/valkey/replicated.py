@@ -163,7 +163,6 @@ defaults
   timeout client 1h
   timeout server 1h
   timeout check 1s
-  default-server init-addr libc,none
 frontend clients
   bind :{PORT}
   default_backend primary
