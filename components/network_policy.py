@@ -33,6 +33,8 @@ class Peer(ClosedModel):
     namespace: Name
     name: Name
     ports: tuple[int, ...]
+    datagrams: tuple[int, ...] = ()
+    """Ports that are used over UDP too."""
     label: str = NAME_LABEL
     """The label that carries the name, where an operator keeps the usual one for itself."""
 
@@ -60,10 +62,8 @@ def network_policy(
     metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[Peer], egress: Iterable[Peer | AddressBlock]
 ) -> NetworkPolicy:
     """Exactly these peers in and out; everything else is refused, in both directions."""
-    incoming: list[NetworkPolicyIngressRule] = [
-        {"from": [peer.selectors()], "ports": _tcp(peer.ports)} for peer in ingress
-    ]
-    outgoing: list[NetworkPolicyEgressRule] = [{"to": [peer.selectors()], "ports": _tcp(peer.ports)} for peer in egress]
+    incoming: list[NetworkPolicyIngressRule] = [{"from": [peer.selectors()], "ports": _ports(peer)} for peer in ingress]
+    outgoing: list[NetworkPolicyEgressRule] = [{"to": [peer.selectors()], "ports": _ports(peer)} for peer in egress]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -109,5 +109,8 @@ def default_deny(metadata: ObjectMeta) -> NetworkPolicy:
     }
 
 
-def _tcp(ports: tuple[int, ...]) -> list[NetworkPolicyPort]:
-    return [{"port": port, "protocol": "TCP"} for port in ports]
+def _ports(peer: Peer | AddressBlock) -> list[NetworkPolicyPort]:
+    ports: list[NetworkPolicyPort] = [{"port": port, "protocol": "TCP"} for port in peer.ports]
+    if isinstance(peer, Peer):
+        ports += [{"port": port, "protocol": "UDP"} for port in peer.datagrams]
+    return ports

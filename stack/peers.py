@@ -74,7 +74,7 @@ def link_ingress(links: Iterable[Link], name: str) -> Iterator[Peer]:
     """Who reaches the pods of that name, on which ports."""
     for link in links:
         if isinstance(link.target, Peer) and link.target.name == name:
-            yield link.source.model_copy(update={"ports": link.target.ports})
+            yield link.source.model_copy(update={"ports": link.target.ports, "datagrams": link.target.datagrams})
 
 
 def link_egress(links: Iterable[Link], name: str) -> Iterator[Peer | AddressBlock]:

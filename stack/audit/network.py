@@ -47,7 +47,7 @@ def _others(platform: Platform) -> Iterator[Endpoint]:
     deployed = {(component.namespace, *pods.items()) for component in platform.components for pods in component.pods}
     ports: dict[Peer, set[int]] = defaultdict(set)
     for peer in _peers(platform):
-        ports[peer.model_copy(update={"ports": ()})].update(peer.ports)
+        ports[peer.model_copy(update={"ports": (), "datagrams": ()})].update(peer.ports)
     for peer, used in ports.items():
         labels = {peer.label: peer.name}
         governed = (peer.namespace, *labels.items()) in deployed

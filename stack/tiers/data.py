@@ -1,4 +1,4 @@
-"""The data tier: PostgreSQL, the cache and the store of event streams, each admitting exactly its declared callers."""
+"""The data tier: PostgreSQL, cache, event streams and Consul, each admitting exactly its declared callers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from voice_policies import Bytes
 
 from components import images
 from components.component import Component
+from components.consul import GOSSIP_PORT, RPC_PORT, SECRET, Consul
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host, InCluster, Node, Sizing
 from components.postgresql.backups import CREDENTIALS
@@ -17,7 +18,9 @@ from components.postgresql.dumps import DUMP_KEY
 from components.postgresql.server import SUPERUSER_SECRET, PostgresqlServer
 from components.secret_keys import SecretKeys
 from components.valkey.access import AclUser
-from components.valkey.server import Valkey
+from components.valkey.replicated import SECRET as REPLICATION_SECRET
+from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
+from components.valkey.server import PORT, Valkey
 from stack.call_graph import CallGraph
 from stack.catalog import dependencies, targets
 from stack.environments import Environment
@@ -29,6 +32,7 @@ CACHE_SIZING = Sizing.of(cpu=("500m", "500m"), memory=("1Gi", "1Gi"))
 """Requests equal limits: a datastore that is throttled or evicted takes everything above it along."""
 POSTGRESQL_STORAGE = Bytes("50Gi")
 EVENTS_STORAGE = Bytes("10Gi")
+CONSUL_STORAGE = Bytes("10Gi")
 DEV_STORAGE = Bytes("5Gi")
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting -@dangerous"
@@ -50,10 +54,14 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
     for dependency, build in stores:
         if graph.nodes.get(dependency.name) == dependency:
             yield build(graph, environment)
+    yield _consul(environment)
 
 
 def links(environment: Environment) -> Iterator[Link]:
     """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups."""
+    servers = Peer(namespace=targets.DATA, name="consul", ports=())
+    gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "datagrams": (GOSSIP_PORT,)})
+    yield Link(source=servers, target=gossip)
     backups = environment.settings.backups
     if backups is None:
         address = _address(dependencies.POSTGRESQL)
@@ -64,6 +72,7 @@ def links(environment: Environment) -> Iterator[Link]:
     pooler = instances.model_copy(update={"name": _address(dependencies.POSTGRESQL).service})
     server_and_status = instances.model_copy(update={"ports": (POSTGRESQL_PORT, STATUS_PORT)})
     yield Link(source=instances, target=server_and_status)
+    yield from _cache_links()
     yield Link(source=OPERATOR, target=server_and_status)
     yield Link(source=pooler, target=instances.model_copy(update={"ports": (POSTGRESQL_PORT,)}))
     yield Link(source=PROMETHEUS, target=instances.model_copy(update={"ports": (INSTANCE_METRICS,)}))
@@ -73,6 +82,17 @@ def links(environment: Environment) -> Iterator[Link]:
         yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
     store = AddressBlock(name="backup-store", cidr=backups.network, ports=(_backup_store().port,))
     yield Link(source=instances, target=store)
+
+
+def _cache_links() -> Iterator[Link]:
+    """Proxies, servers and Sentinels ask the servers; the last two also ask the Sentinels who the primary is."""
+    proxies = Peer(namespace=targets.DATA, name=_address(dependencies.REDIS).service, ports=())
+    servers = proxies.model_copy(update={"name": f"{proxies.name}-node"})
+    sentinels = proxies.model_copy(update={"name": f"{proxies.name}-sentinel"})
+    for source in (proxies, servers, sentinels):
+        yield Link(source=source, target=servers.model_copy(update={"ports": (PORT,)}))
+    for source in (servers, sentinels):
+        yield Link(source=source, target=sentinels.model_copy(update={"ports": (SENTINEL_PORT,)}))
 
 
 def _backup_store() -> Host:
@@ -153,7 +173,23 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
     )
 
 
-def _cache(graph: CallGraph, environment: Environment) -> Valkey:
+def _consul(environment: Environment) -> Consul:
+    ways = list(links(environment))
+    replicated = environment.settings.backups is not None
+    return Consul(
+        name="consul",
+        namespace=targets.DATA,
+        image=environment.third_party_image(images.CONSUL),
+        sizing=environment.scaled(CACHE_SIZING),
+        servers=3 if replicated else 1,
+        storage=CONSUL_STORAGE if replicated else DEV_STORAGE,
+        secrets=(SECRET,),
+        ingress=tuple(link_ingress(ways, "consul")),
+        egress=tuple(link_egress(ways, "consul")),
+    )
+
+
+def _cache(graph: CallGraph, environment: Environment) -> Component:
     dependency = dependencies.REDIS
     keys = {service.name: f"{service.name}:*" for service in graph.services}
     users = tuple(
@@ -164,7 +200,25 @@ def _cache(graph: CallGraph, environment: Environment) -> Valkey:
         )
         for caller in _callers(graph, dependency)
     )
-    return _valkey(graph, environment, dependency, users)
+    if environment.settings.backups is None:
+        return _valkey(graph, environment, dependency, users)
+    ways = list(links(environment))
+    name = _address(dependency).service
+    return ReplicatedValkey(
+        name=name,
+        namespace=targets.DATA,
+        image=environment.third_party_image(images.VALKEY),
+        proxy_image=environment.third_party_image(images.HAPROXY),
+        sizing=CACHE_SIZING,
+        users=users,
+        secrets=(REPLICATION_SECRET, *(user.secret for user in users)),
+        ingress=tuple(datastore_ingress(graph, dependency, PORT)),
+        proxy_egress=tuple(link_egress(ways, name)),
+        node_ingress=tuple(link_ingress(ways, f"{name}-node")),
+        node_egress=tuple(link_egress(ways, f"{name}-node")),
+        sentinel_ingress=tuple(link_ingress(ways, f"{name}-sentinel")),
+        sentinel_egress=tuple(link_egress(ways, f"{name}-sentinel")),
+    )
 
 
 def _events(graph: CallGraph, environment: Environment) -> Valkey:

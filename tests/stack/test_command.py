@@ -15,7 +15,13 @@ def voice(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [(["diff", "prod", "prod"], 0), (["diff", "staging", "prod"], 1), (["diff", "dev", "prod"], 2), (["diff", "prod", "nowhere"], 2), (["nothing"], 2)],
+    [
+        (["diff", "prod", "prod"], 0),
+        (["diff", "staging", "prod"], 1),
+        (["diff", "dev", "prod"], 2),
+        (["diff", "prod", "nowhere"], 2),
+        (["nothing"], 2),
+    ],
 )
 def test_the_process_ends_with_the_status_of_its_command(arguments: list[str], status: int) -> None:
     assert voice(*arguments).returncode == status

@@ -17,6 +17,7 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
 
+from stack.policy_bundles import APPS
 from stack.render import manifest, manifest_path
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 
@@ -119,9 +120,14 @@ def test_the_schema_would_see_a_misspelt_field() -> None:
     assert "imagePullPolcy" in schema_faults(deployment, KUBERNETES_VERSIONS[1])[0]
 
 
+def services(environment: str) -> list[dict[str, Any]]:
+    """The Deployments of our own services."""
+    return [found for found in of_kind(environment, "Deployment") if found["metadata"]["namespace"] == APPS]
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_service_is_there(environment: str) -> None:
-    assert [deployment["metadata"]["name"] for deployment in of_kind(environment, "Deployment")] == SERVICES
+    assert [deployment["metadata"]["name"] for deployment in services(environment)] == SERVICES
     assert len(SERVICES) == 16
 
 
@@ -204,7 +210,7 @@ def test_shutdown_holds_the_longest_request(environment: str) -> None:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_configuration_is_mounted_as_directories(environment: str) -> None:
     config_maps = {config_map["metadata"]["name"] for config_map in of_kind(environment, "ConfigMap")}
-    for deployment in of_kind(environment, "Deployment"):
+    for deployment in services(environment):
         pod = deployment["spec"]["template"]["spec"]
         assert not any("subPath" in mount for container in pod["containers"] for mount in container["volumeMounts"])
         mounted = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
@@ -215,7 +221,7 @@ def test_configuration_is_mounted_as_directories(environment: str) -> None:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_no_secret_and_no_value_of_one_is_rendered(environment: str) -> None:
     assert of_kind(environment, "Secret") == []
-    for deployment in of_kind(environment, "Deployment"):
+    for deployment in services(environment):
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             assert {variable["name"] for variable in container["env"]} == {
                 "VOICE_POLICY_PATH",

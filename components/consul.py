@@ -1,0 +1,161 @@
+"""Consul's servers: the catalogue and key-value store that the platform is asked to offer.
+
+Services find each other by Kubernetes DNS: the address that a pod answers on is known there first, from its readiness,
+and needs no agent beside each pod. So nothing registers with Consul by itself, and no catalogue sync runs, which would
+need rights on every Service of the cluster to copy what DNS already tells. What an operator wants in the catalogue,
+such as a system outside the cluster, is registered through the HTTP interface with a token of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+from voice_policies import Bytes, Duration
+
+from components.access import service_account
+from components.component import Component
+from components.container import Image, hardened_container
+from components.disruption_budget import disruption_budget
+from components.network_policy import AddressBlock, Peer, network_policy
+from components.node import Sizing
+from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.secret_keys import SecretKeys
+from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service
+from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_mounts, secret_volumes
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import Container, Probe
+
+RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8300, 8301, 8500
+CONFIG_PATH = "/etc/consul"
+RUN_PATH = "/run/consul"
+DATA_PATH = "/consul/data"
+STOP = Duration("60s")
+"""Longest time to hand over leadership and leave."""
+SECRET = SecretKeys(name="consul-server", keys=("gossip-key", "management-token"))
+"""`consul keygen` makes the key. The token is a UUID: the servers' own, and the operator's, who makes lesser ones."""
+WRITE_SECRETS = f"""\
+set -eu
+umask 077
+cd {SECRET.path}
+printf '{{"encrypt":"%s","acl":{{"tokens":{{"initial_management":"%s","agent":"%s"}}}}}}' \\
+  "$(cat gossip-key)" "$(cat management-token)" "$(cat management-token)" > {RUN_PATH}/secrets.json
+"""
+
+
+class Consul(Component):
+    """Servers that elect a leader: none may be had of two, and four survive no more losses than three."""
+
+    kind: ClassVar[str] = "Consul"
+    folder: ClassVar[str] = "20-data"
+    image: Image
+    sizing: Sizing
+    servers: Annotated[int, Field(ge=1, le=7)]
+    storage: Bytes
+    ingress: tuple[Peer, ...] = ()
+    egress: tuple[Peer | AddressBlock, ...] = ()
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.servers % 2 == 0:
+            yield f"servers is {self.servers}: an even number survives no more losses than {self.servers - 1}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Its configuration, as mounted."""
+        configuration = {
+            "server": True,
+            "datacenter": "voice",
+            "data_dir": DATA_PATH,
+            "bootstrap_expect": self.servers,
+            "retry_join": [f"{self.name}-servers.{self.namespace}.svc.cluster.local"],
+            "client_addr": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
+            "leave_on_terminate": False,
+            "disable_update_check": True,
+            "ports": {"http": HTTP_PORT, "server": RPC_PORT, "serf_lan": GOSSIP_PORT, "serf_wan": -1, "dns": -1},
+            "acl": {"enabled": True, "default_policy": "deny", "enable_token_persistence": True},
+        }
+        return {"consul.json": file_text(configuration), "write-secrets.sh": WRITE_SECRETS}
+
+    def resources(self) -> Iterator[Resource]:
+        """What they need first, then the servers."""
+        yield service_account(self.metadata())
+        yield config_files(self.metadata("config"), self.files)
+        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
+        yield tcp_service(self.metadata(), self.selector, HTTP_PORT)
+        yield tcp_service(self.metadata("servers"), self.selector, RPC_PORT, headless=True)
+        pod = pod_spec(
+            self.name,
+            self._server(),
+            [
+                {"name": "config", "configMap": {"name": f"{self.name}-config"}},
+                scratch("run"),
+                *secret_volumes(self.secrets),
+            ],
+            self.selector,
+            STOP,
+        )
+        pod["initContainers"] = [self._write_secrets()]
+        pod["affinity"] = alone_on_its_host(self.selector)
+        annotations = {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}
+        servers = stateful_set(
+            self.metadata(),
+            self.selector,
+            {"metadata": {"labels": self.labels, "annotations": annotations}, "spec": pod},
+            replicas=self.servers,
+            storage=self.storage,
+        )
+        servers["spec"]["serviceName"] = f"{self.name}-servers"
+        # None is ready before a leader is elected, and for that they must all start.
+        servers["spec"]["podManagementPolicy"] = "Parallel"
+        yield servers
+        if self.servers > 1:
+            yield disruption_budget(self.metadata(), self.selector)
+
+    def _server(self) -> Container:
+        container = hardened_container(self.name, self.image, self.sizing)
+        files = [f"-config-file={path}" for path in (f"{CONFIG_PATH}/consul.json", f"{RUN_PATH}/secrets.json")]
+        container["command"] = ["consul", "agent", "-bind=$(POD_IP)", "-node=$(POD_NAME)", *files]
+        container["env"] = [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ]
+        container["ports"] = [
+            {"name": "http", "containerPort": HTTP_PORT},
+            {"name": "rpc", "containerPort": RPC_PORT},
+            {"name": "gossip", "containerPort": GOSSIP_PORT},
+            {"name": "gossip-udp", "containerPort": GOSSIP_PORT, "protocol": "UDP"},
+        ]
+        mount(container, "config", CONFIG_PATH, read_only=True)
+        mount(container, "run", RUN_PATH)
+        mount(container, DATA_VOLUME, DATA_PATH)
+        _probes_onto(container)
+        return container
+
+    def _write_secrets(self) -> Container:
+        """Key and tokens into a file of their own, which the server reads beside its configuration."""
+        container = hardened_container("write-secrets", self.image, self.sizing)
+        container["command"] = ["sh", f"{CONFIG_PATH}/write-secrets.sh"]
+        mount(container, "config", CONFIG_PATH, read_only=True)
+        mount(container, "run", RUN_PATH)
+        container["volumeMounts"] += secret_mounts(self.secrets)
+        return container
+
+
+def _probes_onto(container: Container) -> None:
+    """Ready when it knows a leader; alive while the port opens."""
+    leader: Probe = {
+        "exec": {
+            "command": ["sh", "-c", f"wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/leader | grep -q :{RPC_PORT}"]
+        },
+        "periodSeconds": 5,
+        "timeoutSeconds": 3,
+    }
+    port: Probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3}
+    container["startupProbe"] = {**port, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 60}
+    container["readinessProbe"] = {**leader, "failureThreshold": 3}
+    container["livenessProbe"] = port
+    container["lifecycle"] = pre_stop()

@@ -1,0 +1,62 @@
+"""Consul's servers as rendered, no agent is at hand: their files, quorum and isolation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from components.consul import RUN_PATH, SECRET, Consul
+from tests.platforms import of_kind, platform
+
+KNOWN = {
+    "server", "datacenter", "data_dir", "bootstrap_expect", "retry_join", "client_addr", "leave_on_terminate",
+    "disable_update_check", "ports", "acl",
+}  # fmt: skip
+"""Keys that hashicorp/consul-k8s gives its servers, in charts/consul/templates/server-config-configmap.yaml."""
+
+
+def consul(environment: str) -> Consul:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Consul))
+    return found
+
+
+@pytest.mark.parametrize(("environment", "servers"), [("dev", 1), ("staging", 3), ("prod", 3)])
+def test_the_servers_expect_as_many_as_there_are_and_deny_by_default(environment: str, servers: int) -> None:
+    configuration = json.loads(consul(environment).files["consul.json"])
+    assert configuration.keys() == KNOWN
+    (found,) = (each for each in of_kind(environment, "StatefulSet") if each["metadata"]["name"] == "consul")
+    assert configuration["bootstrap_expect"] == found["spec"]["replicas"] == servers
+    assert configuration["retry_join"] == [f"{found['spec']['serviceName']}.voice-data.svc.cluster.local"]
+    assert configuration["acl"] == {"enabled": True, "default_policy": "deny", "enable_token_persistence": True}
+    affinity = found["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" in affinity
+
+
+def test_servers_that_cannot_form_a_better_quorum_are_refused() -> None:
+    with pytest.raises(ValidationError, match="servers is 4: an even number survives no more losses than 3"):
+        Consul.model_validate({**dict(consul("prod")), "servers": 4})
+
+
+def test_key_and_token_reach_the_server_by_a_file_of_their_own(tmp_path: Path) -> None:
+    script: Any = consul("prod").files["write-secrets.sh"]
+    for key in SECRET.keys:
+        (tmp_path / key).write_text(f"the {key}")
+    moved = script.replace(SECRET.path, str(tmp_path)).replace(RUN_PATH, str(tmp_path))
+    subprocess.run(["/bin/sh", "-c", moved], check=True)
+    assert json.loads((tmp_path / "secrets.json").read_text()) == {
+        "encrypt": "the gossip-key",
+        "acl": {"tokens": {"initial_management": "the management-token", "agent": "the management-token"}},
+    }
+
+
+def test_gossip_is_open_among_the_servers_alone_over_udp_too() -> None:
+    (found,) = (each for each in of_kind("prod", "NetworkPolicy") if each["metadata"]["name"] == "consul")
+    (rule,) = found["spec"]["ingress"]
+    assert rule["from"][0]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "consul"}}
+    assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {(8300, "TCP"), (8301, "TCP"), (8301, "UDP")}
+    assert found["spec"]["egress"][0]["ports"] == rule["ports"]
