@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         NetworkPolicyIngressRule,
         NetworkPolicyPeer,
         NetworkPolicyPort,
+        NetworkPolicySpec,
         ObjectMeta,
     )
 
@@ -64,17 +65,13 @@ def network_policy(
     """Exactly these peers in and out; everything else is refused, in both directions."""
     incoming: list[NetworkPolicyIngressRule] = [{"from": [peer.selectors()], "ports": _ports(peer)} for peer in ingress]
     outgoing: list[NetworkPolicyEgressRule] = [{"to": [peer.selectors()], "ports": _ports(peer)} for peer in egress]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": metadata,
-        "spec": {
-            "podSelector": {"matchLabels": selector},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": incoming,
-            "egress": outgoing,
-        },
-    }
+    spec: NetworkPolicySpec = {"podSelector": {"matchLabels": selector}, "policyTypes": ["Ingress", "Egress"]}
+    # The API server drops an empty list, and so sees a change in every apply of one; the policy type alone denies all.
+    if incoming:
+        spec["ingress"] = incoming
+    if outgoing:
+        spec["egress"] = outgoing
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
 def dns_policy(metadata: ObjectMeta) -> NetworkPolicy:

@@ -6,13 +6,14 @@ python -m bench.render.pulumi_mocks build/bench/render/16.json
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pulumi
+
+from stack.program import resource_type
 
 
 class Echo(pulumi.runtime.Mocks):
@@ -30,15 +31,13 @@ class Echo(pulumi.runtime.Mocks):
 def register(objects: list[dict[str, Any]]) -> None:
     """Register every object under its `pulumi_kubernetes` type."""
     for document in objects:
-        component, api_version, kind = (document.pop(key) for key in ("component", "apiVersion", "kind"))
-        group, _, version = api_version.rpartition("/")
-        module = importlib.import_module(f"pulumi_kubernetes.{group.partition('.')[0] or 'core'}.{version}")
-        getattr(module, kind)(f"{component}-{kind}-{document['metadata']['name']}", **_arguments(document))
+        name = f"{document.pop('component')}-{document['kind']}-{document['metadata']['name']}"
+        resource_type(document["apiVersion"], document["kind"])(name, **_arguments(document))
 
 
 def _arguments(document: dict[str, Any]) -> dict[str, Any]:
     """The constructors' own spelling of the top-level fields."""
-    spelling = {"automountServiceAccountToken": "automount_service_account_token"}
+    spelling = {"apiVersion": "api_version", "automountServiceAccountToken": "automount_service_account_token"}
     return {spelling.get(key, key): value for key, value in document.items()}
 
 
