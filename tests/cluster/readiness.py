@@ -11,6 +11,10 @@ JUDGED_KINDS = (
 )
 
 
+# Pods that an operator makes carry it: no operator runs here, so a budget for them has none to select.
+OPERATOR_POD_LABEL = "voiceassistant.dev/store"
+
+
 def unready(objects: Iterable[Object]) -> list[str]:
     """One line for every object that is not yet as its spec asks; empty when all are."""
     return [f"{identity(content)}: {reason}" for content in objects if (reason := _reason(content))]
@@ -83,8 +87,10 @@ def _autoscaler(spec: Object, status: Object) -> str:
     return "" if current >= wanted else f"{current} replicas, at least {wanted} wanted"
 
 
-def _disruption_budget(_spec: Object, status: Object) -> str:
-    return _shortfall(status) if status.get("expectedPods") else "selects no Pod"
+def _disruption_budget(spec: Object, status: Object) -> str:
+    if status.get("expectedPods"):
+        return _shortfall(status)
+    return "" if OPERATOR_POD_LABEL in spec["selector"]["matchLabels"] else "selects no Pod"
 
 
 def _shortfall(status: Object) -> str:
