@@ -55,7 +55,7 @@ class Run:
 
 class _Echo(mocks.Mocks):
     def call(self, args: mocks.MockCallArgs) -> Any:
-        raise NotImplementedError(args.token)  # the program asks no provider anything
+        raise AssertionError(f"the program asks no provider anything, and asked for {args.token}")
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         return f"{args.name}-id", args.inputs

@@ -61,12 +61,13 @@ def test_a_cycle_of_operations_is_refused_and_drawn() -> None:
 
 
 def test_two_services_may_call_each_other_where_no_operation_waits_for_itself() -> None:
-    CallGraph(
+    graph = CallGraph(
         [
             service("a", READ, operation("run", "1s", "2s", stage(hard("b.read", "idempotent")))),
             service("b", READ, operation("run", "1s", "2s", stage(hard("a.read", "idempotent")))),
         ]
     )
+    assert [edge.path for edge in graph.edges] == ["a.run → b.read", "b.run → a.read"]
 
 
 def test_a_flow_over_a_missing_route_is_refused() -> None:
