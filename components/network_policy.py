@@ -41,8 +41,23 @@ class Peer(ClosedModel):
         }
 
 
+class Block(ClosedModel):
+    """Addresses, on the ports that are used."""
+
+    cidr: str
+    excepted: tuple[str, ...] = ()
+    """Blocks within it that are not meant."""
+    ports: tuple[int, ...]
+
+    def selectors(self) -> NetworkPolicyPeer:
+        """The block without its exceptions."""
+        if self.excepted:
+            return {"ipBlock": {"cidr": self.cidr, "except": list(self.excepted)}}
+        return {"ipBlock": {"cidr": self.cidr}}
+
+
 def network_policy(
-    metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[Peer], egress: Iterable[Peer]
+    metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[Peer | Block], egress: Iterable[Peer | Block]
 ) -> NetworkPolicy:
     """Exactly these peers in and out; everything else is refused, in both directions."""
     incoming: list[NetworkPolicyIngressRule] = [

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from components.kubernetes.types import ConfigMap, ObjectMeta
 
 DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/policy-digest"
+CONFIGURATION_ANNOTATION = f"{ANNOTATION_PREFIX}/configuration-digest"
+"""On the pods of a program that reads its configuration at its start alone: a change rolls them."""
 SETTINGS_FILE_NAME = "settings.json"
 
 

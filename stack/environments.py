@@ -9,6 +9,7 @@ from __future__ import annotations
 from voice_policies import Bytes, ClosedModel, Cpu
 
 from components.container import Image
+from components.images import ThirdPartyImage
 from components.namespace import Quota
 from components.node import Replicas, Service, Sizing
 from stack.image_lock import ImageLock, load_lock
@@ -76,6 +77,13 @@ class Environment(ClosedModel):
         """The image of a service, pinned where the lock knows its digest."""
         own = f"{self.settings.image_repository}/{service.name}:{self.settings.image_tag}"
         reference = self.images.pinned(self.settings.reference_image or own)
+        return self._pulled(reference)
+
+    def third_party(self, image: ThirdPartyImage) -> Image:
+        """An image that is not ours, pinned where the lock knows its digest."""
+        return self._pulled(self.images.pinned(image.reference))
+
+    def _pulled(self, reference: str) -> Image:
         return Image(reference=reference, pull_policy="IfNotPresent" if self.name == "dev" else "Always")
 
 
@@ -90,9 +98,18 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 
 _QUOTAS = {
-    "dev": {"voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40)},
-    "staging": {"voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120)},
-    "prod": {"voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200)},
+    "dev": {
+        "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
+        "voice-egress": _quota(("400m", "4"), ("512Mi", "2Gi"), 4),
+    },
+    "staging": {
+        "voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120),
+        "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
+    },
+    "prod": {
+        "voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200),
+        "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
+    },
 }
 """Room for every service at its maximum plus one surge pod each, and little more: rule D02 does the sum."""
 

@@ -74,7 +74,7 @@ def _admits(policies: list[Mapping[str, Any]], direction: str, own: Endpoint, pe
 
 def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool:
     if "ipBlock" in selector:
-        return peer.ip is not None and ip_address(peer.ip) in ip_network(selector["ipBlock"]["cidr"])
+        return peer.ip is not None and _is_within(selector["ipBlock"], peer.ip)
     if peer.ip is not None:
         return False
     if "namespaceSelector" in selector:
@@ -82,6 +82,11 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
     else:
         in_namespace = peer.namespace == own.namespace
     return in_namespace and _matches(selector.get("podSelector", {}), peer.labels)
+
+
+def _is_within(block: Mapping[str, Any], ip: str) -> bool:
+    excepted = any(ip_address(ip) in ip_network(cidr) for cidr in block.get("except", ()))
+    return not excepted and ip_address(ip) in ip_network(block["cidr"])
 
 
 def _is_port(allowed: Mapping[str, Any], port: int) -> bool:

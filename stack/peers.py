@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from components.network_policy import Peer
+from components.edge.envoy import STATUS_PORT, AllowList
+from components.network_policy import Block, Peer
 from components.node import Dependency, Gateway, Host, InCluster, Service
 from stack.call_graph import CallGraph
 from stack.catalog import targets
+from stack.egress import egress_port, is_private
 from stack.policy_bundles import APPS
 
 
@@ -46,13 +48,36 @@ def service_egress(graph: CallGraph, service: Service) -> Iterator[Peer]:
             peers.add(APPS, edge.callee.name, edge.callee.grpc_port)
         elif isinstance(edge.callee, Dependency):
             for address in edge.callee.addresses:
-                _add_address(peers, address)
+                _add_address(peers, address, service)
     peers.add(targets.OBSERVABILITY, targets.COLLECTOR, targets.COLLECTOR_PORT)
     yield from peers
 
 
-def _add_address(peers: _Peers, address: Host | InCluster) -> None:
+def egress_proxy_ingress(allow_lists: Iterable[AllowList]) -> Iterator[Peer]:
+    """Each caller on its own port alone, and Prometheus on the one that tells metrics."""
+    peers = _Peers()
+    for allowed in allow_lists:
+        peers.add(APPS, allowed.caller, allowed.port)
+    peers.add(targets.OBSERVABILITY, targets.PROMETHEUS, STATUS_PORT)
+    yield from peers
+
+
+def egress_proxy_egress(allow_lists: Iterable[AllowList]) -> Iterator[Block]:
+    """The ports of public hosts anywhere but inside, and those of private ones in the peered network."""
+    hosts = {host for allowed in allow_lists for host in allowed.hosts}
+    private = {host for host in hosts if is_private(host)}
+    if private:
+        yield Block(cidr=targets.PEERED_NETWORK, ports=_ports(private))
+    if hosts - private:
+        yield Block(cidr=targets.INTERNET, excepted=targets.RESERVED_NETWORKS, ports=_ports(hosts - private))
+
+
+def _ports(hosts: set[Host]) -> tuple[int, ...]:
+    return tuple(sorted({host.port for host in hosts}))
+
+
+def _add_address(peers: _Peers, address: Host | InCluster, caller: Service) -> None:
     if isinstance(address, Host):
-        peers.add(targets.EGRESS, address.egress, targets.EGRESS_PORT)
+        peers.add(targets.EGRESS, address.egress, egress_port(caller.name))
     else:
         peers.add(address.namespace, address.service, address.port)

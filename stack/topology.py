@@ -13,9 +13,9 @@ from components.namespace import NamespaceGuard
 from stack import catalog
 from stack.call_graph import CallGraph
 from stack.environments import Environment
-from stack.tiers import applications
+from stack.tiers import applications, egress
 
-TIERS = (applications,)
+TIERS = (egress, applications)
 """In the order of their folders: what others stand on comes first."""
 
 

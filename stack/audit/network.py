@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
+from components.edge.envoy import STATUS_PORT
 from components.network_policy import DNS_PORT, NAME_LABEL
 from components.node import Dependency, Gateway, Host, Service
 from stack.audit.finding import Finding, Rule
 from stack.catalog import targets
+from stack.egress import allow_lists, egress_port, is_private
 from stack.network_reach import Endpoint, Reach, permitted
 from stack.policy_bundles import APPS
 from stack.topology import Platform
 
 DNS = "kube-dns"
+INTERNET = "the internet"
+PEERED_NETWORK = "the peered network"
 
 
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
@@ -34,7 +38,10 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
     found += [
         Endpoint("stranger in the services' namespace", APPS, {}, (8080, 9000)),
         Endpoint("stranger in another namespace", "default", {}, (8080, 9000)),
-        Endpoint("stranger outside", ip="203.0.113.1", ports=(443,)),
+        Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=(443, 10250)),
+        Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=(80, 443)),
+        Endpoint(INTERNET, ip="203.0.113.1", ports=(80, *_host_ports(platform))),
+        Endpoint(PEERED_NETWORK, ip="10.200.0.1", ports=(80, *_host_ports(platform))),
     ]
     return {endpoint.name: endpoint for endpoint in found}
 
@@ -43,7 +50,8 @@ def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Namespace, name and ports of everything declared that is not a service of ours."""
     yield targets.OBSERVABILITY, targets.COLLECTOR, (targets.COLLECTOR_PORT,)
     yield targets.OBSERVABILITY, targets.PROMETHEUS, (9090,)
-    yield from ((targets.EGRESS, proxy, (targets.EGRESS_PORT,)) for proxy in targets.EGRESS_PROXIES)
+    for proxy, allowed in allow_lists(platform.graph).items():
+        yield targets.EGRESS, proxy, (STATUS_PORT, *(each.port for each in allowed))
     for node in platform.graph.nodes.values():
         if isinstance(node, Gateway):
             yield node.namespace, node.name, (9080,)
@@ -51,6 +59,16 @@ def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
             for address in node.addresses:
                 if not isinstance(address, Host):
                     yield address.namespace, address.service, (address.port,)
+
+
+def _host_ports(platform: Platform) -> tuple[int, ...]:
+    lists = (each for allowed in allow_lists(platform.graph).values() for each in allowed)
+    return tuple(sorted({host.port for each in lists for host in each.hosts}))
+
+
+def network_of(host: Host) -> str:
+    """The endpoint that a host outside stands for: what its address block tells apart, and no more."""
+    return PEERED_NETWORK if is_private(host) else INTERNET
 
 
 def _pod(namespace: str, name: str, ports: tuple[int, ...], *, governed: bool) -> Endpoint:
@@ -67,19 +85,23 @@ def declared(platform: Platform) -> set[Reach]:
         elif isinstance(edge.callee, Dependency) and isinstance(edge.caller, Service):
             for address in edge.callee.addresses:
                 if isinstance(address, Host):
-                    ways.add(Reach(edge.caller.name, address.egress, targets.EGRESS_PORT))
+                    ways.add(Reach(edge.caller.name, address.egress, egress_port(edge.caller.name)))
+                    ways.add(Reach(address.egress, network_of(address), address.port))
                 else:
                     ways.add(Reach(edge.caller.name, address.service, address.port))
     for service in platform.graph.services:
         ways.add(Reach(service.name, targets.COLLECTOR, targets.COLLECTOR_PORT))
         ways.add(Reach(targets.PROMETHEUS, service.name, service.http_port))
         ways.add(Reach(service.name, DNS, DNS_PORT))
+    for proxy in allow_lists(platform.graph):
+        ways.add(Reach(targets.PROMETHEUS, proxy, STATUS_PORT))
+        ways.add(Reach(proxy, DNS, DNS_PORT))
     return ways
 
 
 @lru_cache(maxsize=4)
 def reached(platform: Platform) -> frozenset[Reach]:
-    """The ways that the rendered policies permit and in which a service of ours takes part."""
+    """The ways that the rendered policies permit and in which a pod of ours takes part."""
     everyone = endpoints(platform)
     resources = [resource for component in platform.components for resource in component.resources()]
     ways = permitted(resources, everyone.values())

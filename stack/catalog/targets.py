@@ -16,8 +16,23 @@ EGRESS_AVAILABILITY = Ratio("99.9%")
 """Of each egress proxy."""
 
 EGRESS = "voice-egress"
-EGRESS_PORT = 8443
 EGRESS_PROXIES = ("egress-proxy-a", "egress-proxy-b")
+PRIVATE_DOMAIN = ".internal"
+"""Top-level domain that names no public host (reserved by ICANN for private use)."""
+PEERED_NETWORK = "10.200.0.0/16"
+"""Where those hosts stand: the network that is peered with the cluster's. No pod or node may have an address of it."""
+INTERNET = "0.0.0.0/0"
+RESERVED_NETWORKS = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/3",
+)
+"""What of it is no public host (RFC 6890): pods, nodes, the cloud's metadata service, multicast."""
 DATA = "voice-data"
 OBSERVABILITY = "voice-observability"
 COLLECTOR = "otel-collector"

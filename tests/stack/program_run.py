@@ -13,9 +13,8 @@ import pytest
 import yaml
 from pulumi.runtime import mocks, rpc
 
-from components.container import Image
-from components.node import Service
-from stack.environments import Environment, environment
+from stack.environments import environment
+from stack.image_lock import ImageLock
 from stack.settings import PROJECT, ROOT, SECRETS, load_settings
 from stack.topology import Platform, call_graph
 
@@ -125,10 +124,4 @@ def offline(environment_name: str) -> Platform:
 
 def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every image a digest, as a full lock would."""
-    unpinned = Environment.image
-
-    def pinned(self: Environment, service: Service) -> Image:
-        image = unpinned(self, service)
-        return Image(reference=image.reference.partition("@")[0] + DIGEST, pull_policy=image.pull_policy)
-
-    monkeypatch.setattr(Environment, "image", pinned)
+    monkeypatch.setattr(ImageLock, "pinned", lambda _, reference: reference + DIGEST)

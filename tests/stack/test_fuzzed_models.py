@@ -110,5 +110,6 @@ def test_any_model_is_rendered_or_refused(services: list[dict[str, Any]], route:
     except InvalidInputError as error:
         assert error.faults
     else:
-        assert len(files) == 2 + 2 * len(services)
+        index, guards = 1, len(looked_at.environment.quotas)
+        assert len(files) == index + guards + 2 * len(services)
         assert verdicts

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pulumi.runtime import rpc
 
+from stack.policy_bundles import APPS
 from stack.render import rendered_files
 from stack.settings import ENVIRONMENTS, ROOT, SECRETS
 from tests.stack.program_run import Registration, Run, configured, offline, pin_images, run_program
@@ -84,10 +85,16 @@ def test_every_resource_hangs_below_its_component(environment: str) -> None:
 def test_services_wait_for_all_of_their_namespace(environment: str) -> None:
     run = deployed(environment)
     guard = {found.urn for found in run.kubernetes if f"::{GUARD}$" in found.urn}
-    services = [found for found in run.kubernetes if found.urn not in guard]
-    assert len(guard) == 5
+    others = [found for found in run.kubernetes if found.urn not in guard]
+    assert len(guard) == 5 * len(offline(environment).environment.quotas)
     assert all(run.by_urn[urn].dependencies == frozenset() for urn in guard)
-    assert all(guard <= service.dependencies for service in services)
+    assert all(guard <= _waited_for(run, found) for found in others)
+
+
+def _waited_for(run: Run, registration: Registration) -> set[str]:
+    """What is there before a resource: what it depends on, and what that depends on."""
+    found = set(registration.dependencies)
+    return found.union(*(_waited_for(run, run.by_urn[urn]) for urn in registration.dependencies))
 
 
 def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
@@ -162,7 +169,7 @@ def test_outputs_tell_what_is_registered(environment: str) -> None:
             spec = found["kubernetes:core/v1:Service", f"{namespace}/{name}"]["spec"]
             assert (spec["ports"][0]["name"], spec["ports"][0]["port"]) == (protocol, int(port))
     assert len(run.outputs["policy_digests"]) == len(run.outputs["service_addresses"]) == 16
-    assert run.outputs["namespaces"] == ["voice-apps"]
+    assert run.outputs["namespaces"] == sorted(offline(environment).environment.quotas)
 
 
 SERVICES = tuple(service.name for service in offline("staging").microservices)
@@ -208,7 +215,11 @@ def _kind_and_name(urn: str) -> tuple[str, str]:
 def test_one_reference_image_runs_every_service_of_dev(monkeypatch: pytest.MonkeyPatch) -> None:
     image = "registry.localhost:5000/voice-reference:1.0.0"
     run = run_program("dev", configured("dev", reference_image=image), monkeypatch)
-    deployments = [found.properties for found in run.kubernetes if found.type.endswith(":Deployment")]
+    deployments = [
+        found.properties
+        for found in run.kubernetes
+        if found.type.endswith(":Deployment") and found.name.startswith(f"{APPS}/")
+    ]
     images = [each["spec"]["template"]["spec"]["containers"][0]["image"] for each in deployments]
     assert images == [image] * len(SERVICES)
 

@@ -113,7 +113,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     for number, (path, before, after) in enumerate(
         (
             ("Pulumi.prod.yaml", "trace_sample_ratio: 10%", "trace_sample_ratio: 20%"),
-            ("components/microservice.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
+            ("components/workload.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
             ("policies/voice_policies/tracing.py", "= 2048", "= 4096"),
         )
     ):

@@ -1,0 +1,42 @@
+"""The egress tier: the proxies that the declared hosts name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components import images
+from components.edge.egress_proxy import EgressProxy
+from components.node import Dependency, Host, Replicas, Sizing
+from stack.call_graph import CallGraph, Edge
+from stack.catalog.targets import EGRESS
+from stack.egress import allow_lists
+from stack.environments import N_PLUS_ONE, Environment
+from stack.peers import egress_proxy_egress, egress_proxy_ingress
+
+SIZING = Sizing.of(cpu=("250m", "1"), memory=("256Mi", "512Mi"))
+"""TLS is passed through unopened: a core moves gigabits, and memory holds the buffers of its connections."""
+DEV_SIZING = Sizing.of(cpu=("50m", "1"), memory=("64Mi", "256Mi"))
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[EgressProxy]:
+    """Every proxy, in order of name."""
+    dev = environment.name == "dev"
+    count = 1 if dev else N_PLUS_ONE
+    for proxy, allowed in allow_lists(graph).items():
+        yield EgressProxy(
+            name=proxy,
+            namespace=EGRESS,
+            image=environment.third_party(images.ENVOY),
+            sizing=DEV_SIZING if dev else SIZING,
+            replicas=Replicas(min=count, max=count),
+            allow_lists=allowed,
+            ingress=tuple(egress_proxy_ingress(allowed)),
+            egress=tuple(egress_proxy_egress(allowed)),
+            longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
+        )
+
+
+def _passes(edge: Edge, proxy: str) -> bool:
+    return isinstance(edge.callee, Dependency) and any(
+        isinstance(address, Host) and address.egress == proxy for address in edge.callee.addresses
+    )
