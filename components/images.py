@@ -14,4 +14,5 @@ class ThirdPartyImage(ClosedModel):
     """SPDX identifier."""
 
 
+APISIX = ThirdPartyImage(reference="docker.io/apache/apisix:3.18.0-debian", licence="Apache-2.0")
 ENVOY = ThirdPartyImage(reference="docker.io/envoyproxy/envoy:distroless-v1.40.0", licence="Apache-2.0")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from components.edge.apisix import GatewayPorts
 from components.edge.envoy import STATUS_PORT, AllowList
 from components.network_policy import Block, Peer
-from components.node import Dependency, Gateway, Host, InCluster, Service
+from components.node import Dependency, Gateway, Host, InCluster, Node, Service
 from stack.call_graph import CallGraph
 from stack.catalog import targets
 from stack.egress import egress_port, is_private
@@ -53,6 +54,25 @@ def service_egress(graph: CallGraph, service: Service) -> Iterator[Peer]:
     yield from peers
 
 
+def gateway_ingress(ports: GatewayPorts) -> Iterator[Peer | Block]:
+    """Every address on the ports of the entrance, and Prometheus on the one that tells metrics."""
+    yield Block(cidr=targets.INTERNET, ports=(ports.http, ports.https))
+    yield Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=(ports.metrics,))
+
+
+def gateway_egress(graph: CallGraph, gateway: Gateway) -> Iterator[Peer]:
+    """The services of its routes on their HTTP ports, its stores, and the Collector."""
+    peers = _Peers()
+    for edge in graph.edges_from(gateway):
+        if isinstance(edge.callee, Service):
+            peers.add(APPS, edge.callee.name, edge.callee.http_port)
+        elif isinstance(edge.callee, Dependency):
+            for address in edge.callee.addresses:
+                _add_address(peers, address, gateway)
+    peers.add(targets.OBSERVABILITY, targets.COLLECTOR, targets.COLLECTOR_HTTP_PORT)
+    yield from peers
+
+
 def egress_proxy_ingress(allow_lists: Iterable[AllowList]) -> Iterator[Peer]:
     """Each caller on its own port alone, and Prometheus on the one that tells metrics."""
     peers = _Peers()
@@ -76,7 +96,7 @@ def _ports(hosts: set[Host]) -> tuple[int, ...]:
     return tuple(sorted({host.port for host in hosts}))
 
 
-def _add_address(peers: _Peers, address: Host | InCluster, caller: Service) -> None:
+def _add_address(peers: _Peers, address: Host | InCluster, caller: Node) -> None:
     if isinstance(address, Host):
         peers.add(targets.EGRESS, address.egress, egress_port(caller.name))
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from voice_policies import Fault, InvalidInputError
 
 from components.component import Component
+from components.edge.gateway import ApisixGateway
 from components.microservice import Microservice, SecretKeys
 from stack.audit import audit
 from stack.image_lock import images
@@ -23,7 +24,7 @@ REFUSED = frozenset({"error", "critical"})
 
 def secrets_of(component: Component) -> tuple[SecretKeys, ...]:
     """The secrets that a component reads."""
-    return component.secrets if isinstance(component, Microservice) else ()
+    return component.secrets if isinstance(component, Microservice | ApisixGateway) else ()
 
 
 def refuse_unfit(platform: Platform, configuration: Configuration) -> None:

@@ -13,9 +13,9 @@ from components.namespace import NamespaceGuard
 from stack import catalog
 from stack.call_graph import CallGraph
 from stack.environments import Environment
-from stack.tiers import applications, egress
+from stack.tiers import applications, egress, gateway
 
-TIERS = (egress, applications)
+TIERS = (egress, applications, gateway)
 """In the order of their folders: what others stand on comes first."""
 
 

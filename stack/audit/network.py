@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+from components.edge.apisix import PORTS
 from components.edge.envoy import STATUS_PORT
 from components.network_policy import DNS_PORT, NAME_LABEL
 from components.node import Dependency, Gateway, Host, Service
@@ -48,13 +49,13 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
 
 def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Namespace, name and ports of everything declared that is not a service of ours."""
-    yield targets.OBSERVABILITY, targets.COLLECTOR, (targets.COLLECTOR_PORT,)
+    yield targets.OBSERVABILITY, targets.COLLECTOR, (targets.COLLECTOR_PORT, targets.COLLECTOR_HTTP_PORT)
     yield targets.OBSERVABILITY, targets.PROMETHEUS, (9090,)
     for proxy, allowed in allow_lists(platform.graph).items():
         yield targets.EGRESS, proxy, (STATUS_PORT, *(each.port for each in allowed))
     for node in platform.graph.nodes.values():
         if isinstance(node, Gateway):
-            yield node.namespace, node.name, (9080,)
+            yield node.namespace, node.name, (PORTS.http, PORTS.https, PORTS.metrics, PORTS.status)
         elif isinstance(node, Dependency):
             for address in node.addresses:
                 if not isinstance(address, Host):
@@ -82,7 +83,7 @@ def declared(platform: Platform) -> set[Reach]:
         if isinstance(edge.callee, Service):
             port = edge.callee.http_port if isinstance(edge.caller, Gateway) else edge.callee.grpc_port
             ways.add(Reach(edge.caller.name, edge.callee.name, port))
-        elif isinstance(edge.callee, Dependency) and isinstance(edge.caller, Service):
+        elif isinstance(edge.callee, Dependency):
             for address in edge.callee.addresses:
                 if isinstance(address, Host):
                     ways.add(Reach(edge.caller.name, address.egress, egress_port(edge.caller.name)))
@@ -96,7 +97,20 @@ def declared(platform: Platform) -> set[Reach]:
     for proxy in allow_lists(platform.graph):
         ways.add(Reach(targets.PROMETHEUS, proxy, STATUS_PORT))
         ways.add(Reach(proxy, DNS, DNS_PORT))
+    if gateway := platform.graph.gateway:
+        ways |= _entrance(gateway, endpoints(platform))
     return ways
+
+
+def _entrance(gateway: Gateway, everyone: Mapping[str, Endpoint]) -> set[Reach]:
+    """Every address may come in; what goes out beside the calls is traces, names and nothing else."""
+    addresses = [endpoint.name for endpoint in everyone.values() if endpoint.ip]
+    return {
+        *(Reach(name, gateway.name, port) for name in addresses for port in (PORTS.http, PORTS.https)),
+        Reach(targets.PROMETHEUS, gateway.name, PORTS.metrics),
+        Reach(gateway.name, targets.COLLECTOR, targets.COLLECTOR_HTTP_PORT),
+        Reach(gateway.name, DNS, DNS_PORT),
+    }
 
 
 @lru_cache(maxsize=4)

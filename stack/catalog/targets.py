@@ -37,5 +37,6 @@ DATA = "voice-data"
 OBSERVABILITY = "voice-observability"
 COLLECTOR = "otel-collector"
 COLLECTOR_PORT = 4317
+COLLECTOR_HTTP_PORT = 4318
 COLLECTOR_ENDPOINT = f"http://{COLLECTOR}.{OBSERVABILITY}.svc.cluster.local:{COLLECTOR_PORT}"
 PROMETHEUS = "prometheus"

@@ -15,6 +15,7 @@ from pulumi.runtime import mocks, rpc
 
 from stack.environments import environment
 from stack.image_lock import ImageLock
+from stack.preconditions import secrets_of
 from stack.settings import PROJECT, ROOT, SECRETS, load_settings
 from stack.topology import Platform, call_graph
 
@@ -110,8 +111,8 @@ def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
     file = yaml.safe_load((ROOT / f"Pulumi.{environment_name}.yaml").read_text())
     values = {
         secret.name: {key: f"value of {secret.name}/{key}" for key in secret.keys}
-        for service in offline(environment_name).microservices
-        for secret in service.secrets
+        for component in offline(environment_name).components
+        for secret in secrets_of(component)
     }
     keyed = {f"{PROJECT}:{key}": value for key, value in changes.items()}
     return {**file["config"], CONTEXT: "test", SECRETS: values, **keyed}

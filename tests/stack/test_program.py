@@ -11,8 +11,10 @@ import yaml
 from pulumi.runtime import rpc
 
 from stack.policy_bundles import APPS
+from stack.preconditions import secrets_of
 from stack.render import rendered_files
 from stack.settings import ENVIRONMENTS, ROOT, SECRETS
+from stack.tiers.gateway import HOSTS
 from tests.stack.program_run import Registration, Run, configured, offline, pin_images, run_program
 
 GUARD = "voice:components:Namespace"
@@ -120,15 +122,15 @@ def test_kubeconfig_and_context_come_from_the_configuration(monkeypatch: pytest.
 def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is(environment: str) -> None:
     registered = {found.name: found for found in deployed(environment).kubernetes if found.type == SECRET}
     expected = {
-        f"{service.namespace}/{secret.name}": {
+        f"{component.namespace}/{secret.name}": {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": secret.name, "namespace": service.namespace, "labels": service.labels},
+            "metadata": {"name": secret.name, "namespace": component.namespace, "labels": component.labels},
             "type": "Opaque",
             "data": {key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
         }
-        for service in offline(environment).microservices
-        for secret in service.secrets
+        for component in offline(environment).components
+        for secret in secrets_of(component)
     }
     revealed = {
         name: {**found.properties, "data": _revealed(found.properties["data"])} for name, found in registered.items()
@@ -169,6 +171,7 @@ def test_outputs_tell_what_is_registered(environment: str) -> None:
             spec = found["kubernetes:core/v1:Service", f"{namespace}/{name}"]["spec"]
             assert (spec["ports"][0]["name"], spec["ports"][0]["port"]) == (protocol, int(port))
     assert len(run.outputs["policy_digests"]) == len(run.outputs["service_addresses"]) == 16
+    assert run.outputs["gateway_addresses"] == {"gateway.voice-gateway": f"https://{HOSTS[environment]}"}
     assert run.outputs["namespaces"] == sorted(offline(environment).environment.quotas)
 
 
@@ -183,7 +186,14 @@ CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
         {("HorizontalPodAutoscaler", "identity-service")},
     ),
     "the log level": ({"log_level": "debug"}, {("ConfigMap", f"{service}-settings") for service in SERVICES}),
-    "a policy": ({"trace_sample_ratio": "51%"}, {("ConfigMap", f"{service}-policy") for service in SERVICES}),
+    "a policy": (
+        {"trace_sample_ratio": "51%"},
+        {
+            *(("ConfigMap", f"{service}-policy") for service in SERVICES),
+            ("ConfigMap", "gateway-configuration"),
+            ("Deployment", "gateway"),
+        },
+    ),
 }
 
 

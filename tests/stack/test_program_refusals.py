@@ -11,8 +11,9 @@ import pytest
 import yaml
 from voice_policies import InvalidInputError
 
-from components.namespace import NamespaceGuard
 from stack.configuration import read_configuration
+from stack.image_lock import images
+from stack.preconditions import secrets_of
 from stack.settings import ENVIRONMENTS, PROJECT, ROOT, SECRETS, Settings, load_settings
 from tests.stack.program_run import CONTEXT, configured, offline, pin_images, run_program
 
@@ -50,8 +51,8 @@ def test_all_missing_secrets_are_refused_together_each_with_its_command(monkeypa
     first, *faults = refusal("dev", config, monkeypatch).splitlines()
     declared = [
         (secret.name, key)
-        for service in offline("dev").microservices
-        for secret in service.secrets
+        for component in offline("dev").components
+        for secret in secrets_of(component)
         for key in secret.keys
     ]
     assert first == f"Pulumi.dev.yaml: {len(declared)} faults"
@@ -156,9 +157,9 @@ def test_all_that_prod_lacks_is_refused_together(monkeypatch: pytest.MonkeyPatch
     del config[SECRETS]["rag-engine-redis"]
     del config[CONTEXT]
     text = refusal("prod", config, monkeypatch)
-    images = len([found for found in offline("prod").components if not isinstance(found, NamespaceGuard)])
+    pulled = len([image for found in offline("prod").components for image in images(found.resources())])
     context, secret, cpu, memory = 1, 1, 1, 1
-    assert text.startswith(f"Pulumi.prod.yaml: {images + context + secret + cpu + memory} faults\n")
+    assert text.startswith(f"Pulumi.prod.yaml: {pulled + context + secret + cpu + memory} faults\n")
 
 
 @pytest.mark.parametrize(
