@@ -12,7 +12,7 @@ from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.edge.envoy import READY_PATH, STATUS_PORT, AllowList, configuration
+from components.edge.envoy import LIVE_PATH, READY_PATH, STATUS_PORT, AllowList, configuration
 from components.network_policy import Block, Peer, network_policy
 from components.node import Replicas, Sizing
 from components.policy_config import CONFIGURATION_ANNOTATION, config_map, file_text
@@ -100,5 +100,5 @@ class EgressProxy(Component):
         container["ports"] = [*ports, {"name": "status", "containerPort": STATUS_PORT}]
         container["volumeMounts"] += [{"name": "configuration", "mountPath": CONFIGURATION_PATH, "readOnly": True}]
         container["lifecycle"] = pre_stop(PRE_STOP + self.longest_request)
-        HttpProbes(port="status", liveness_path=READY_PATH, readiness_path=READY_PATH).onto(container)
+        HttpProbes(port="status", liveness_path=LIVE_PATH, readiness_path=READY_PATH).onto(container)
         return container

@@ -17,6 +17,7 @@ from components.operation import Name
 
 ADMIN_PORT = 9901
 STATUS_PORT = 9902
+LIVE_PATH = "/live"
 READY_PATH = "/ready"
 METRICS_PATH = "/stats/prometheus"
 CONNECT_TIMEOUT = "1s"
@@ -142,8 +143,14 @@ def _admin_cluster() -> dict[str, Any]:
 
 
 def _status_listener() -> dict[str, Any]:
-    """Readiness and metrics, and nothing else of the administration interface, which can also stop the process."""
-    routes = [{"match": {"path": path}, "route": {"cluster": "admin"}} for path in (READY_PATH, METRICS_PATH)]
+    """Liveness, readiness and metrics; nothing else of the administration interface, which can also stop the process.
+
+    Liveness is an answer of a worker itself: a proxy that is not ready yet, or no more, is alive.
+    """
+    routes: list[dict[str, Any]] = [
+        {"match": {"path": LIVE_PATH}, "direct_response": {"status": 200}},
+        *({"match": {"path": path}, "route": {"cluster": "admin"}} for path in (READY_PATH, METRICS_PATH)),
+    ]
     manager = _extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",

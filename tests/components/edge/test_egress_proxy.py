@@ -129,6 +129,14 @@ def test_of_the_administration_only_readiness_and_metrics_are_served(path: str, 
     assert started["egress-proxy-a"].ask("POST", path)[0] == HTTPStatus.NOT_FOUND
 
 
+def test_every_probe_is_answered_by_envoy(started: dict[str, Proxy]) -> None:
+    for name, proxy in proxies().items():
+        (container,) = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]["containers"]
+        paths = [container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("liveness", "readiness")]
+        assert len(set(paths)) == 2
+        assert [started[name].ask("GET", path)[0] for path in paths] == [HTTPStatus.OK, HTTPStatus.OK]
+
+
 def validated(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = folder / FILE_NAME
     path.write_text(text)
