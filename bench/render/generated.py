@@ -1,4 +1,4 @@
-"""Renders a platform of many services, as `voice render` renders ours: copies of the catalogue beside each other.
+"""Renders an application tier of many services, as `voice render` renders ours: copies of the catalogue side by side.
 
 python -m bench.render.generated 1600 -o build/bench/1600
 """
@@ -14,6 +14,7 @@ from components.node import Service
 from components.operation import Call, Operation, Stage
 from stack import catalog, cli, topology
 from stack.call_graph import CallGraph
+from stack.tiers import applications
 
 _OWN = {service.name for service in catalog.SERVICES}
 
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("-o", "--out", required=True)
     options = parser.parse_args()
+    # Others describe a service's kinds of objects; the custom resources of our datastores are ours alone.
+    topology.TIERS = (applications,)  # type: ignore[assignment]  # fewer than the platform has
     topology.call_graph = lambda: CallGraph(
         [catalog.GATEWAY, *services(options.count), *catalog.DEPENDENCIES], catalog.FLOWS
     )

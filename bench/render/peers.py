@@ -38,9 +38,7 @@ def _run(*command: str, **variables: str) -> None:
 
 def ours(count: int, out: Path) -> Contestant:
     """`voice render prod`, of so many services."""
-    command = [str(Path(sys.executable).with_name("voice")), "render", "prod", "-o", str(out / "voice")]
-    if count != 16:
-        command = [sys.executable, "-m", "bench.render.generated", str(count), "-o", str(out / "voice")]
+    command = [sys.executable, "-m", "bench.render.generated", str(count), "-o", str(out / "voice")]
     return Contestant("voice render", command, out / "voice")
 
 
