@@ -22,8 +22,8 @@ from components.network_policy import AddressBlock, Peer, network_policy
 from components.node import Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service
-from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_mounts, secret_volumes
+from components.stateful_set import DATA_VOLUME, configuration_writer, mount, scratch, stateful_set, tcp_service
+from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_volumes
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -137,12 +137,8 @@ class Consul(Component):
 
     def _write_secrets(self) -> Container:
         """Key and tokens into a file of their own, which the server reads beside its configuration."""
-        container = hardened_container("write-secrets", self.image, self.sizing)
-        container["command"] = ["sh", f"{CONFIG_PATH}/write-secrets.sh"]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, "run", RUN_PATH)
-        container["volumeMounts"] += secret_mounts(self.secrets)
-        return container
+        writer = hardened_container("write-secrets", self.image, self.sizing)
+        return configuration_writer(writer, CONFIG_PATH, RUN_PATH, self.secrets)
 
 
 def _probes_onto(container: Container) -> None:

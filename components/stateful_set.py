@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from voice_policies import Bytes
+
+from components.workload import secret_mounts
 
 if TYPE_CHECKING:
     from components.kubernetes.types import (
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
         StatefulSetSpec,
         Volume,
     )
+    from components.secret_keys import SecretKeys
 
 DATA_VOLUME = "data"
 SCRATCH_SIZE = "64Mi"
@@ -84,3 +88,14 @@ def mount(container: Container, name: str, path: str, *, read_only: bool = False
     container["volumeMounts"].append(
         {"name": name, "mountPath": path, "readOnly": True} if read_only else {"name": name, "mountPath": path}
     )
+
+
+def configuration_writer(
+    container: Container, config_path: str, run_path: str, secrets: Iterable[SecretKeys]
+) -> Container:
+    """Makes `container` run the script of its name before the server: mounted secrets become files in `run_path`."""
+    container["command"] = ["sh", f"{config_path}/{container['name']}.sh"]
+    mount(container, "config", config_path, read_only=True)
+    mount(container, "run", run_path)
+    container["volumeMounts"] += secret_mounts(secrets)
+    return container

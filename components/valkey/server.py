@@ -13,9 +13,9 @@ from components.container import Image, hardened_container
 from components.network_policy import AddressBlock, Peer, network_policy
 from components.node import Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
-from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service
+from components.stateful_set import DATA_VOLUME, configuration_writer, mount, scratch, stateful_set, tcp_service
 from components.valkey.access import ACL_FILE, CONFIG_PATH, HEALTH_USER, RUN_PATH, WRITE_ACL, AclUser, user_file
-from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
+from components.workload import pod_spec, pre_stop, secret_volumes
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -112,12 +112,8 @@ def server_configuration(sizing: Sizing, *, durable: bool) -> str:
 
 def write_acl(image: Image, sizing: Sizing, component: Component) -> Container:
     """Runs before the server: hashes of the mounted passwords into the user file. The server never sees a password."""
-    container = hardened_container("write-acl", image, sizing)
-    container["command"] = ["sh", f"{CONFIG_PATH}/write-acl.sh"]
-    mount(container, "config", CONFIG_PATH, read_only=True)
-    mount(container, "run", RUN_PATH)
-    container["volumeMounts"] += secret_mounts(component.secrets)
-    return container
+    writer = hardened_container("write-acl", image, sizing)
+    return configuration_writer(writer, CONFIG_PATH, RUN_PATH, component.secrets)
 
 
 def probes_onto(container: Container) -> None:

@@ -152,11 +152,6 @@ class Duration(Measure):
         """Length in seconds."""
         return self.units / 1_000_000
 
-    @classmethod
-    def of_seconds(cls, seconds: float) -> Self:
-        """The duration of so many seconds, to the microsecond."""
-        return cls.of_units(round(seconds * 1_000_000))
-
     def whole_seconds(self) -> int:
         """Length in seconds, rounded up: what Kubernetes fields such as `periodSeconds` take."""
         return -(-self.units // 1_000_000)
