@@ -90,10 +90,14 @@ def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
     run = deployed(environment)
     guard = {found.urn for found in run.kubernetes if f"::{GUARD}$" in found.urn}
     assert len(guard) == 5 * len(offline(environment).environment.quotas)
-    folders = {f"{found.namespace}/{found.name}": found.folder for found in offline(environment).components}
+    folders = {
+        (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder
+        for found in offline(environment).components
+    }
     tiers: dict[str, set[str]] = defaultdict(set)
     for found in run.kubernetes:
-        tiers[folders[run.by_urn[found.parent].name]].add(found.urn)
+        parent = run.by_urn[found.parent]
+        tiers[folders[parent.type, parent.name]].add(found.urn)
     assert tiers["10-namespaces"] == guard
     ordered = [tiers[folder] for folder in sorted(tiers)]
     assert all(not run.by_urn[urn].dependencies for urn in guard)
