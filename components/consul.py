@@ -22,7 +22,15 @@ from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, configuration_writer, mount, scratch, stateful_set, tcp_service
+from components.stateful_set import (
+    DATA_VOLUME,
+    configuration_writer,
+    mount,
+    scratch,
+    stateful_set,
+    tcp_service,
+    with_volumes,
+)
 from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_volumes
 
 if TYPE_CHECKING:
@@ -106,12 +114,11 @@ class Consul(Component):
             self.selector,
             {"metadata": {"labels": self.labels, "annotations": annotations}, "spec": pod},
             replicas=self.servers,
-            storage=self.storage,
         )
         servers["spec"]["serviceName"] = f"{self.name}-servers"
         # None is ready before a leader is elected, and for that they must all start.
         servers["spec"]["podManagementPolicy"] = "Parallel"
-        yield servers
+        yield from with_volumes(servers, self.storage)
         if self.servers > 1:
             yield disruption_budget(self.metadata(), self.selector)
 

@@ -120,6 +120,23 @@ def test_custom_resources_wait_for_their_definitions_whose_lookups_say_how_to_in
         assert waited == ({definition} if definition else set())
 
 
+def test_what_bears_data_is_protected_and_retained_in_prod_and_nothing_else_is() -> None:
+    run = deployed("prod")
+    kept = {(found.properties["kind"], found.name) for found in run.kubernetes if found.protected}
+    assert kept == {(found.properties["kind"], found.name) for found in run.kubernetes if found.retained}
+    claims = {("PersistentVolumeClaim", name) for kind, name in manifests("prod") if kind.endswith("Claim")}
+    assert claims
+    assert kept >= claims | {
+        ("Cluster", "voice-data/postgresql"),
+        ("Namespace", "voice-data"),
+        ("StatefulSet", "voice-data/consul"),
+        ("StatefulSet", "voice-data/events"),
+    }
+    assert not {kind for kind, _ in kept} & {"Deployment", "ConfigMap", "Secret", "Service"}
+    assert ("StatefulSet", "voice-data/redis-node") not in kept, "the cache may be lost"
+    assert not [found for name in ("dev", "staging") for found in deployed(name).kubernetes if found.protected]
+
+
 def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
     run = deployed("dev")
     (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")

@@ -126,3 +126,16 @@ def test_every_stateful_pod_is_restricted_and_keeps_its_volume(environment: str)
         assert all(volume.get("emptyDir", {"sizeLimit": True}).get("sizeLimit") for volume in pod["volumes"])
         if "volumeClaimTemplates" in found["spec"]:
             assert found["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
+
+
+@pytest.mark.parametrize("environment", ["dev", *REPLICATED])
+def test_every_claim_of_a_stateful_set_is_declared_so_that_it_can_be_grown(environment: str) -> None:
+    claims = {found["metadata"]["name"]: found["spec"] for found in of_kind(environment, "PersistentVolumeClaim")}
+    looked_for = {
+        f"{template['metadata']['name']}-{found['metadata']['name']}-{ordinal}"
+        for found in of_kind(environment, "StatefulSet")
+        for template in found["spec"].get("volumeClaimTemplates", [])
+        for ordinal in range(found["spec"]["replicas"])
+    }
+    assert looked_for
+    assert looked_for <= claims.keys()
