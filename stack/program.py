@@ -13,6 +13,7 @@ import pulumi
 import pulumi_kubernetes
 
 from components.component import Component
+from components.edge.gateway import ApisixGateway
 from components.secret_keys import SecretKeys
 from stack.configuration import Configuration, SecretValues
 from stack.policy_bundles import CLUSTER_DOMAIN, address_of
@@ -101,9 +102,11 @@ def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str])
 
 
 def outputs(platform: Platform) -> dict[str, Any]:
-    """What the stack tells: the digest of each policy bundle, the namespaces, the address of each service."""
+    """What the stack tells: the digest of each policy bundle, the namespaces, addresses of services and entrance."""
     services = platform.microservices
+    entrances = [component for component in platform.components if isinstance(component, ApisixGateway)]
     return {
+        "gateway_addresses": {f"{gateway.name}.{gateway.namespace}": gateway.address for gateway in entrances},
         "policy_digests": {service.name: service.digest for service in services},
         "namespaces": sorted({component.namespace for component in platform.components}),
         "service_addresses": {
