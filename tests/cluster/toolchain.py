@@ -1,7 +1,8 @@
-"""The programs of the control plane and the graders, built from Go modules and kept between runs.
+"""The programs that tests build from Go modules, kept between runs.
 
-Every module in `tools/` pins its programs with `tool` directives and `go.sum`. A program is built once for each state
-of its module, into the user's cache folder, so that a second run builds nothing and needs no Go.
+Every module in `tools/` pins the programs of others with `tool` directives and `go.sum`; `tests/go` is a program of our
+own. A program is built once for each state of its module, into the user's cache folder, so that a second run builds
+nothing and needs no Go.
 """
 
 import hashlib
@@ -32,22 +33,24 @@ class GoMissingError(ToolchainError):
 
 @dataclass(frozen=True)
 class Module:
-    """A Go module in `tools/` and the programs it builds.
+    """A Go module and the programs it builds.
 
     Attributes:
-        name: its folder in `tools/`.
+        name: its folder in `place`.
         programs: the name of each program, and the Go package that is its `main`.
+        place: the folder of the modules that it stands among.
         stages: whether the stages that ship with kwok are kept beside the programs, as `stages.yaml`.
     """
 
     name: str
     programs: dict[str, str]
+    place: Path = MODULES
     stages: bool = False
 
     @property
     def folder(self) -> Path:
         """The folder of `go.mod` and `go.sum`."""
-        return MODULES / self.name
+        return self.place / self.name
 
     @property
     def link_flags(self) -> str:
@@ -61,7 +64,8 @@ class Module:
     @property
     def cache(self) -> Path:
         """Where the programs of this state of the module are kept."""
-        pinned = b"".join((self.folder / file).read_bytes() for file in ("go.mod", "go.sum"))
+        sources = (self.folder / "go.mod", self.folder / "go.sum", *sorted(self.folder.glob("*.go")))
+        pinned = b"".join(file.read_bytes() for file in sources)
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return caches / "voiceassistant-cluster-tools" / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
 
@@ -78,6 +82,8 @@ CONTROL_PLANE = Module(
     stages=True,
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
+SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 PROMTOOL = Module(name="promtool", programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"})
 
 
@@ -137,7 +143,7 @@ def _progress(what: str) -> Iterator[None]:
 def main() -> int:
     """Builds what is missing and prints the folder of each module's programs."""
     try:
-        for module in (CONTROL_PLANE, KUBE_SCORE, PROMTOOL):
+        for module in (CONTROL_PLANE, KUBE_SCORE, PROMTOOL, CONSUL, SERVICE_CONFIG):
             print(ensure_built(module))
     except ToolchainError as error:
         print(error, file=sys.stderr)

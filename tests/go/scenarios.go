@@ -99,16 +99,24 @@ func observe(client *grpc.ClientConn, method string, calls int, servers []*serve
 	seen := observation{}
 	began := time.Now()
 	for range calls {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		err := client.Invoke(ctx, method, &emptypb.Empty{}, &emptypb.Empty{})
-		cancel()
-		seen.Statuses = append(seen.Statuses, status.Code(err).String())
+		seen.Statuses = append(seen.Statuses, call(client, method, servers))
 	}
 	seen.Seconds = time.Since(began).Seconds()
 	for _, each := range servers {
 		seen.Attempts = append(seen.Attempts, each.turn(next))
 	}
 	return seen
+}
+
+// call makes one call, again if time was up before it left: that tells of the machine alone.
+func call(client *grpc.ClientConn, method string, servers []*server) string {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var err error
+	for before, tries := arrived(servers), 0; arrived(servers) == before && tries < 5; tries++ {
+		err = client.Invoke(ctx, method, &emptypb.Empty{}, &emptypb.Empty{})
+	}
+	return status.Code(err).String()
 }
 
 // with starts servers, and a client whose only policy is the rendered one: its target alone is replaced by the servers.

@@ -91,6 +91,17 @@ func (s *server) remember(stream grpc.ServerStream) (int, behaviour) {
 	return len(s.attempts), s.behave
 }
 
+// arrived counts the attempts since the last turn.
+func arrived(servers []*server) int {
+	count := 0
+	for _, each := range servers {
+		each.lock.Lock()
+		count += len(each.attempts)
+		each.lock.Unlock()
+	}
+	return count
+}
+
 // turn changes the behaviour and hands over what was seen until then.
 func (s *server) turn(behave behaviour) []attempt {
 	s.lock.Lock()
