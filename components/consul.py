@@ -75,7 +75,14 @@ class Consul(Component):
             "client_addr": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
             "leave_on_terminate": False,
             "disable_update_check": True,
-            "ports": {"http": HTTP_PORT, "server": RPC_PORT, "serf_lan": GOSSIP_PORT, "serf_wan": -1, "dns": -1},
+            "ports": {
+                "http": HTTP_PORT,
+                "server": RPC_PORT,
+                "serf_lan": GOSSIP_PORT,
+                "serf_wan": -1,
+                "dns": -1,
+                "grpc_tls": -1,
+            },
             "acl": {"enabled": True, "default_policy": "deny", "enable_token_persistence": True},
         }
         return {"consul.json": file_text(configuration), "write-secrets.sh": WRITE_SECRETS}

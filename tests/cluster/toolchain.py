@@ -82,6 +82,7 @@ CONTROL_PLANE = Module(
     stages=True,
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+# The image runs Consul 2, which Go cannot name: its module's path lacks the /v2. This is the newest release it can.
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 PROMTOOL = Module(name="promtool", programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"})

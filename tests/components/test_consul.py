@@ -1,4 +1,4 @@
-"""Consul's servers as rendered, no agent is at hand: their files, quorum and isolation."""
+"""Consul's servers as rendered: their files, quorum and isolation. `tests/integration` starts them."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def observed(serviceconfig: Path, policies: Path) -> dict[str, Observations]:
         service: subprocess.Popen([serviceconfig, policies / service / GRPC_FILE_NAME], stdout=subprocess.PIPE)
         for service in {service for service, _ in CALLS}
     }
-    found = {}
+    found: dict[str, Observations] = {}
     for service, process in running.items():
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0
