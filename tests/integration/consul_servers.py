@@ -17,7 +17,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from components.consul import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_PORT, RUN_PATH, SECRET
+from components.consul.access import SECRET
+from components.consul.servers import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_PORT, RUN_PATH
 from tests.platforms import of_kind
 from tests.stack.tiers.real_servers import Place, directory, files, free_port
 
@@ -145,11 +146,13 @@ def prepared_servers(program: Path, environment: str, count: int) -> Iterator[li
 
 
 @contextmanager
-def running_servers(program: Path, environment: str, count: int, keys: Keys) -> Iterator[list[Server]]:
+def running_servers(
+    program: Path, environment: str, count: int, keys: Keys, **changes: object
+) -> Iterator[list[Server]]:
     """Servers that have elected a leader."""
     with prepared_servers(program, environment, count) as servers:
         for server in servers:
-            server.prepare(keys)
+            server.prepare(keys, **changes)
             server.start()
         for server in servers:
             wait_until(server.ready, server)
