@@ -10,6 +10,7 @@ from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
 from components.operation import Stage, hard, operation, soft, stage
 from stack.audit import RULES
 from stack.policy_bundles import policy_bundle
+from stack.settings import ROOT
 from stack.topology import Platform
 from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment, service, small_platform
 
@@ -159,3 +160,8 @@ def test_on_each_call_one_layer_retries(environment: str) -> None:
 
 def by_grpc(call: OutboundCall) -> bool:
     return call.enforced_by.retry == "grpc"
+
+
+def test_the_documented_client_is_the_one_that_is_tried() -> None:
+    documented = (ROOT / "docs/go.md").read_text().partition("```go\n")[2].partition("```")[0]
+    assert documented == (ROOT / "tests/go/dial.go").read_text()

@@ -11,12 +11,6 @@ import (
 	"sync"
 )
 
-// channel is what the file holds for each callee.
-type channel struct {
-	Target        string          `json:"target"`
-	ServiceConfig json.RawMessage `json:"serviceConfig"`
-}
-
 // methods are the full names that the service config has an entry for.
 func (c channel) methods() ([]string, error) {
 	var config struct {
@@ -47,13 +41,9 @@ func run(arguments []string) error {
 	if len(arguments) != 1 {
 		return fmt.Errorf("usage: serviceconfig FILE")
 	}
-	text, err := os.ReadFile(arguments[0])
+	channels, err := readChannels(arguments[0])
 	if err != nil {
 		return err
-	}
-	var channels map[string]channel
-	if err := json.Unmarshal(text, &channels); err != nil {
-		return fmt.Errorf("%s: %w", arguments[0], err)
 	}
 	report, err := observeAll(channels)
 	if err != nil {

@@ -119,7 +119,7 @@ func call(client *grpc.ClientConn, method string, servers []*server) string {
 	return status.Code(err).String()
 }
 
-// with starts servers, and a client whose only policy is the rendered one: its target alone is replaced by the servers.
+// with starts servers, and a client whose only policy is the rendered one: the servers stand where DNS finds the target.
 func with(
 	c channel, count int, behave behaviour, use func(*grpc.ClientConn, []*server) (observation, error),
 ) (observation, error) {
@@ -134,10 +134,9 @@ func with(
 		servers = append(servers, started)
 		addresses = append(addresses, resolver.Address{Addr: started.address})
 	}
-	found := manual.NewBuilderWithScheme("loopback")
+	found := manual.NewBuilderWithScheme("dns")
 	found.InitialState(resolver.State{Addresses: addresses})
-	client, err := grpc.NewClient("loopback:///"+c.Target, grpc.WithResolvers(found),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(string(c.ServiceConfig)))
+	client, err := c.dial(grpc.WithResolvers(found), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return observation{}, err
 	}
