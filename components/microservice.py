@@ -13,6 +13,7 @@ from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
+from components.mesh.proxy import join_mesh
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Service, Sizing
 from components.policy_config import (
@@ -60,6 +61,8 @@ class Microservice(Component):
     restart_on_policy_change: bool = False
     """Puts the bundle's digest on the pod template, so that a changed policy rolls the pods instead of reloading."""
     api_access: ApiAccess | None = None
+    mesh_proxy: Sizing | None = None
+    """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -143,6 +146,8 @@ class Microservice(Component):
         template_metadata: ObjectMeta = {"labels": self.labels}
         if self.restart_on_policy_change:
             template_metadata["annotations"] = {DIGEST_ANNOTATION: self.digest}
+        if self.mesh_proxy:
+            join_mesh(template_metadata, self.mesh_proxy)
         pod = pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request)
         return deployment(self.metadata(), template_metadata, self.selector, pod, self.replicas)
 
