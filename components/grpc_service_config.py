@@ -75,19 +75,19 @@ def _method(call: OutboundCall) -> dict[str, Any]:
     """`timeout` is that of the whole call: gRPC has none for a single attempt."""
     method: dict[str, Any] = {
         "name": [{"service": grpc_service(call.callee), "method": grpc_method(call.operation)}],
-        "timeout": _seconds(call.timeout.overall),
+        "timeout": protobuf_duration(call.timeout.overall),
     }
     if call.retry and call.retry.max_retries:
         method["retryPolicy"] = {
             "maxAttempts": call.retry.max_attempts,
-            "initialBackoff": _seconds(call.retry.base_delay),
-            "maxBackoff": _seconds(call.retry.max_delay),
+            "initialBackoff": protobuf_duration(call.retry.base_delay),
+            "maxBackoff": protobuf_duration(call.retry.max_delay),
             "backoffMultiplier": call.retry.multiplier,
             "retryableStatusCodes": [STATUS[condition] for condition in call.retry.conditions if condition in STATUS],
         }
     return method
 
 
-def _seconds(duration: Duration) -> str:
+def protobuf_duration(duration: Duration) -> str:
     """As JSON spells a `google.protobuf.Duration`."""
     return f"{duration.units / 1_000_000:.6f}".rstrip("0").rstrip(".") + "s"

@@ -144,8 +144,19 @@ class Retries(TypedDict):
     attempts: int
 
 
+class StringMatch(TypedDict):
+    exact: str
+
+
+class HttpMatch(TypedDict):
+    uri: StringMatch
+    sourceLabels: dict[str, str]
+
+
 class HttpRoute(TypedDict):
+    match: NotRequired[list[HttpMatch]]
     route: list[Route]
+    timeout: NotRequired[str]
     retries: Retries
 
 
