@@ -83,7 +83,8 @@ CONTROL_PLANE = Module(
     sources={"stages.yaml": {KWOK_MODULE: tuple(f"kustomize/stage/{stage}.yaml" for stage in KWOK_STAGES)}},
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
-# The image runs Consul 2, which Go cannot name: its module's path lacks the /v2. This is the newest release it can.
+# The image runs Consul 2, which Go cannot name: its module's path lacks the /v2. This is the newest release it can
+# (BUSL-1.1, as the image). Its own go.mod takes the module `api` from a folder, so the release that fits is pinned.
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 # What operators would install, so that the API server judges their resources as it does its own. No operator runs.
