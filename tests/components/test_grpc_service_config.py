@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from voice_policies import Duration, InvalidInputError, OutboundCall, PolicyBundle, Ratio, Retry, RetryBudget
 
-from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
+from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels, protobuf_duration
 from components.operation import Stage, hard, operation, soft, stage
 from stack.audit import RULES
 from stack.policy_bundles import policy_bundle
@@ -160,6 +163,14 @@ def test_on_each_call_one_layer_retries(environment: str) -> None:
 
 def by_grpc(call: OutboundCall) -> bool:
     return call.enforced_by.retry == "grpc"
+
+
+@given(st.integers(1, 10**12))
+def test_no_duration_is_rounded(microseconds: int) -> None:
+    duration = Duration.of_units(microseconds)
+    text = protobuf_duration(duration)
+    assert re.fullmatch(r"\d+(\.\d{1,6})?s", text)
+    assert Duration(text) == duration
 
 
 def test_the_documented_client_is_the_one_that_is_tried() -> None:
