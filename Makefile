@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test lint format types docs lock bench cluster-test clean
+.PHONY: help render test integration-test lint format types docs lock bench cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,7 +16,10 @@ render: $(READY) ## Render every environment into build/<environment>/ and print
 	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
 
 test: $(READY) ## Run the tests that need Python alone
-	$(BIN)/pytest -m "not cluster" -n auto
+	$(BIN)/pytest -m "not cluster and not integration" -n auto
+
+integration-test: $(READY) ## Build Consul and a Go client from Go modules and try what is rendered for them
+	$(BIN)/pytest -m integration tests/integration
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster

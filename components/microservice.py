@@ -12,12 +12,14 @@ from components.autoscaling import autoscaler
 from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
+from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
 from components.mesh.proxy import join_mesh
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Service, Sizing
 from components.policy_config import (
     DIGEST_ANNOTATION,
     SETTINGS_FILE_NAME,
+    config_files,
     config_map,
     file_text,
 )
@@ -105,9 +107,10 @@ class Microservice(Component):
         return self.bundle.metadata.digest or ""
 
     def _policy_config_map(self) -> Resource:
-        return config_map(
-            self.metadata("policy", {DIGEST_ANNOTATION: self.digest}), FILE_NAME, file_text(self.bundle.to_document())
-        )
+        files = {FILE_NAME: file_text(self.bundle.to_document())}
+        if channels := grpc_channels(self.bundle.outbound):
+            files[GRPC_FILE_NAME] = file_text(channels)
+        return config_files(self.metadata("policy", {DIGEST_ANNOTATION: self.digest}), files)
 
     def _http_service(self) -> KubernetesService:
         return {

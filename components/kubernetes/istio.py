@@ -5,9 +5,10 @@ Read from Istio's own resource definitions, `kubernetes/customresourcedefinition
 
 from __future__ import annotations
 
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, NotRequired, TypedDict
 
-from components.kubernetes.types import ObjectMeta
+if TYPE_CHECKING:
+    from components.kubernetes.types import ObjectMeta
 
 NETWORKING_VERSION: Final = "networking.istio.io/v1"
 SECURITY_VERSION: Final = "security.istio.io/v1"
@@ -144,8 +145,19 @@ class Retries(TypedDict):
     attempts: int
 
 
+class StringMatch(TypedDict):
+    exact: str
+
+
+class HttpMatch(TypedDict):
+    uri: StringMatch
+    sourceLabels: dict[str, str]
+
+
 class HttpRoute(TypedDict):
+    match: NotRequired[list[HttpMatch]]
     route: list[Route]
+    timeout: NotRequired[str]
     retries: Retries
 
 

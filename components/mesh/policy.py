@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from voice_policies import Bulkhead, CircuitBreaker, ClosedModel
+from voice_policies import Bulkhead, CircuitBreaker, ClosedModel, Duration
 
 from components.component import Component
+from components.grpc_service_config import protobuf_duration
 from components.kubernetes.istio import NETWORKING_VERSION, SECURITY_VERSION
+from components.network_policy import NAME_LABEL
 from components.operation import Name
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         AuthorizationRule,
         ConnectionPool,
         DestinationRule,
+        HttpRoute,
         OutlierDetection,
         PeerAuthentication,
         Sidecar,
@@ -38,11 +41,22 @@ class MeshCaller(ClosedModel):
     port: int
 
 
+class AttemptTimeout(ClosedModel):
+    """How long an attempt of one caller may take, where the layer that repeats the call bounds them all together."""
+
+    host: str
+    caller: Name
+    path: str
+    """Of the gRPC method: `/SERVICE/METHOD`."""
+    timeout: Duration
+
+
 class MeshServer(ClosedModel):
     """How a workload is called."""
 
     hosts: tuple[str, ...]
     callers: tuple[MeshCaller, ...]
+    attempt_timeouts: tuple[AttemptTimeout, ...] = ()
     metrics_port: int
     """Shared with Prometheus, which is no member and may read metrics there, and nothing else."""
 
@@ -81,6 +95,16 @@ class MeshDestination(ClosedModel):
         return {"http": {"http2MaxRequests": most}} if self.http else {"tcp": {"maxConnections": most}}
 
 
+def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
+    """To the mesh each attempt is a request. One that is cut off is DEADLINE_EXCEEDED to its caller."""
+    return {
+        "match": [{"uri": {"exact": bound.path}, "sourceLabels": {NAME_LABEL: bound.caller}}],
+        "route": [{"destination": {"host": bound.host}}],
+        "timeout": protobuf_duration(bound.timeout),
+        "retries": {"attempts": 0},
+    }
+
+
 def _outlier_detection(breaker: CircuitBreaker) -> OutlierDetection:
     """Each endpoint is its own breaker. All may be open at once: a caller then fails at once, as the model says."""
     return {
@@ -105,7 +129,7 @@ class MeshPolicy(Component):
         if self.server:
             yield self._peer_authentication(self.server)
             yield self._authorization_policy(self.server)
-            yield from (self._virtual_service(host) for host in self.server.hosts)
+            yield from (self._virtual_service(host, self.server.attempt_timeouts) for host in self.server.hosts)
         yield self._sidecar()
         for destination in self.destinations:
             if policy := destination.traffic_policy():
@@ -145,15 +169,16 @@ class MeshPolicy(Component):
             },
         }
 
-    def _virtual_service(self, host: str) -> VirtualService:
+    def _virtual_service(self, host: str, timeouts: Iterable[AttemptTimeout]) -> VirtualService:
         """No retries: the mesh makes two unless it is told otherwise, and would multiply those of another layer."""
+        bounded = [_bounded_route(timeout) for timeout in timeouts if timeout.host == host]
         return {
             "apiVersion": NETWORKING_VERSION,
             "kind": "VirtualService",
             "metadata": {**self.metadata(), "name": _first_label(host)},
             "spec": {
                 "hosts": [host],
-                "http": [{"route": [{"destination": {"host": host}}], "retries": {"attempts": 0}}],
+                "http": [*bounded, {"route": [{"destination": {"host": host}}], "retries": {"attempts": 0}}],
             },
         }
 

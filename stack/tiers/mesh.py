@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from pydantic import ValidationError
-from voice_policies import Fault, InvalidInputError, OutboundCall, faults_of
+from voice_policies import Fault, InvalidInputError, OutboundCall, faults_of, grpc_method, grpc_service
 
 from components.component import Component
-from components.mesh.policy import MeshCaller, MeshDefaults, MeshDestination, MeshPolicy, MeshServer
+from components.mesh.policy import AttemptTimeout, MeshCaller, MeshDefaults, MeshDestination, MeshPolicy, MeshServer
 from components.network_policy import Peer
 from components.node import Gateway, Service
 from stack.call_graph import CallGraph, Edge
@@ -55,10 +55,24 @@ def _service(graph: CallGraph, service: Service) -> MeshPolicy:
         server=MeshServer(
             hosts=(http_host(service), address_of(service)),
             callers=tuple(sorted(callers, key=lambda caller: (caller.namespace, caller.name))),
+            attempt_timeouts=tuple(dict.fromkeys(_attempt_timeouts(graph, service))),
             metrics_port=service.http_port,
         ),
         destinations=tuple(_destinations(graph, service)),
     )
+
+
+def _attempt_timeouts(graph: CallGraph, service: Service) -> Iterator[AttemptTimeout]:
+    """Of the calls whose retrying layer has none."""
+    for edge in graph.edges_to(service):
+        call = outbound_call(edge, mesh=True)
+        if call.enforced_by.attempt_timeout == "mesh":
+            yield AttemptTimeout(
+                host=address_of(service),
+                caller=edge.caller.name,
+                path=f"/{grpc_service(call.callee)}/{grpc_method(call.operation)}",
+                timeout=call.timeout.attempt,
+            )
 
 
 def _caller(edge: Edge, service: Service) -> MeshCaller:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voice_policies import CircuitBreaker, InvalidInputError
+from voice_policies import CircuitBreaker, Duration, InvalidInputError
 
 from components.mesh.policy import MeshDestination
 from components.node import Gateway, Service
@@ -81,7 +81,7 @@ def test_the_mesh_retries_nothing_that_another_layer_does(environment: str) -> N
         host
         for found in of_kind(environment, "VirtualService")
         for host in found["spec"]["hosts"]
-        if [route["retries"] for route in found["spec"]["http"]] == [{"attempts": 0}]
+        if all(route["retries"] == {"attempts": 0} for route in found["spec"]["http"])
     }
     called = {
         name
@@ -89,6 +89,34 @@ def test_the_mesh_retries_nothing_that_another_layer_does(environment: str) -> N
         for name in (mesh.http_host(service), address_of(service))
     }
     assert silent == called
+
+
+@pytest.mark.parametrize("environment", MESHED)
+def test_an_attempts_timeout_stands_for_each_that_bundles_say_the_mesh_enforces(environment: str) -> None:
+    promised = {
+        (service.name, address.host, call.operation, call.timeout.attempt)
+        for service in platform(environment).microservices
+        for call in service.bundle.outbound
+        if call.enforced_by.attempt_timeout == "mesh"
+        for address in call.addresses
+    }
+    assert promised
+    bounded = [
+        (match, found["spec"]["hosts"], route)
+        for found in of_kind(environment, "VirtualService")
+        for route in found["spec"]["http"]
+        for match in route.get("match", [])
+    ]
+    assert {
+        (
+            match["sourceLabels"]["app.kubernetes.io/name"],
+            host,
+            match["uri"]["exact"].rpartition("/")[2].lower(),
+            Duration(route["timeout"]),
+        )
+        for match, (host,), route in bounded
+    } == promised
+    assert all(route["route"] == [{"destination": {"host": host}}] for _, (host,), route in bounded)
 
 
 @pytest.mark.parametrize("environment", MESHED)
