@@ -142,7 +142,7 @@ async def test_ten_thousand_streams_leak_nothing(tmp_path: Path) -> None:
         objects = count_objects()
         async with leaving_nothing(client):
             await streams(1_000, 10_000)
-        assert count_objects() < objects + 500
+        await eventually(lambda: count_objects() < objects + 500)  # the server lets go a little later
         statistics = client.outbound("rag-engine.list-sources").statistics
         assert statistics.successful + statistics.cancelled + statistics.failed == 10_000
         assert statistics.failed == 0
