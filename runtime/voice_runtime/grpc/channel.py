@@ -118,6 +118,7 @@ class _Method:
         return Resolved(
             path=self._path,
             outbound=outbound,
+            enter=outbound.entry(),
             is_internal=all(address.via is None for address in addresses),
             channel=connection.channel,
             invoke=self._invoke_on(connection),
