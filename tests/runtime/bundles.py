@@ -60,7 +60,7 @@ def bundle(
         metadata=BundleMetadata(service=service, environment="test", language="python"),
         inbound=inbound,
         outbound=outbound,
-        health=Health(),
+        health=overrides.pop("health", Health()),
         tracing=Tracing(endpoint="http://collector:4317"),
         **overrides,
     ).sealed()
