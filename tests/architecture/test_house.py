@@ -16,7 +16,18 @@ from stack.settings import ROOT
 
 MAY_IMPORT = {
     "policies/voice_policies": {"pydantic", "pydantic_core"},
-    "runtime/voice_runtime": {"voice_policies", "pydantic", "pydantic_core", "prometheus_client", "opentelemetry"},
+    "runtime/voice_runtime": {
+        "voice_policies",
+        "pydantic",
+        "pydantic_core",
+        "asyncpg",
+        "grpc",
+        "httpx",
+        "opentelemetry",
+        "prometheus_client",
+        "redis",
+        "uvicorn",
+    },
     "components": {"voice_policies", "pydantic", "pydantic_core"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},
 }
