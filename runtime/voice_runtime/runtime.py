@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
 from threading import Lock
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from voice_policies import Fault, InvalidInputError, PolicyBundle
 
@@ -28,6 +28,9 @@ from voice_runtime.targets import Targets
 from voice_runtime.timeout import TimedScope
 from voice_runtime.worker_threads import WorkerThreads
 
+if TYPE_CHECKING:
+    from voice_runtime.grpc import Grpc
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -40,7 +43,8 @@ class Runtime:
         self.reloads = {"applied": 0, "refused": 0}
         self.spans = SpanStatistics()
         self._source = source
-        self._clock = surroundings.clock
+        self.clock = surroundings.clock
+        self.random = surroundings.random
         self._assembly = Assembly(surroundings)
         self.targets = Targets(self._assembly.breaker)
         self._fallbacks: dict[str, Fallback] = {}
@@ -225,6 +229,15 @@ class Runtime:
         with self._reloading:
             self._fallbacks[full_name] = handler
             self._enforce(self.bundle)
+
+    # --- on the wire
+
+    @functools.cached_property
+    def grpc(self) -> Grpc:
+        """Channels and servers. Needs the extra `grpc`."""
+        from voice_runtime.grpc import Grpc  # noqa: PLC0415  # an extra: only those who use it have it
+
+        return Grpc(self)
 
     # --- inbound
 

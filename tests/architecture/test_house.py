@@ -17,16 +17,9 @@ from stack.settings import ROOT
 MAY_IMPORT = {
     "policies/voice_policies": {"pydantic", "pydantic_core"},
     "runtime/voice_runtime": {
-        "voice_policies",
-        "pydantic",
-        "pydantic_core",
-        "asyncpg",
-        "grpc",
-        "httpx",
-        "opentelemetry",
-        "prometheus_client",
-        "redis",
-        "uvicorn",
+        *("voice_policies", "pydantic", "pydantic_core"),
+        *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras
+        *("asyncpg", "redis", "uvicorn"),  # likewise
     },
     "components": {"voice_policies", "pydantic", "pydantic_core"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},
