@@ -190,7 +190,11 @@ async def test_h2_on_sigterm_readiness_fails_first_and_work_is_still_accepted(tm
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"done"})
 
-    ending = asyncio.create_task(terminated(state))
+    async def end() -> None:
+        await terminated()
+        await state.drain()
+
+    ending = asyncio.create_task(end())
     await settle()
     async with httpx.AsyncClient(trust_env=False) as client, asyncio.TaskGroup() as group:
         async with serving(HealthApp(state, work), 0, "127.0.0.1") as port:

@@ -1,15 +1,15 @@
-"""gRPC: the standard health service, `grpc.health.v1.Health/Check`, of the whole server. Needs the extra `grpc`."""
+"""gRPC: the standard health service, asked about the whole server. Needs the extra `grpc`."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc.aio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from voice_runtime.health.check import Checker
 from voice_runtime.health.place import Place
-
-CHECK = "/grpc.health.v1.Health/Check"
-SERVING = b"\x08\x01"
-"""`HealthCheckResponse { status: SERVING }`. The request for the whole server is empty: two messages need no stubs."""
 
 
 class NotServingError(Exception):
@@ -23,9 +23,9 @@ def checker(place: Place) -> Checker:
 
     async def look() -> None:
         async with grpc.aio.insecure_channel(f"{address.host}:{address.port}", options) as channel:
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
-            answer = await call(b"")
-        if answer != SERVING:
-            raise NotServingError(f"{address.host}:{address.port} answers {answer!r}")
+            stub: Any = HealthStub(channel)
+            answer = await stub.Check(HealthCheckRequest())
+        if answer.status != HealthCheckResponse.SERVING:
+            raise NotServingError(f"{address.host}:{address.port} answers {answer}")
 
     return look

@@ -53,7 +53,7 @@ class Health:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.draining = False
-        """Set when the process is about to end: it is not ready from then on."""
+        """Whether the process is about to end."""
         self._runtime = runtime
         self._settings = settings
         self._checkers = dict(checkers or {})
@@ -64,10 +64,10 @@ class Health:
         self._refuse_undeclared()
         self.checks()
 
-    @property
-    def drain_duration(self) -> float:
-        """Seconds between not being ready and accepting no more work."""
-        return self._runtime.bundle.health.drain_duration.seconds
+    async def drain(self) -> None:
+        """Not ready from now on. Returns after `drain_duration`: until then work is accepted, while callers learn."""
+        self.draining = True
+        await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
 
     def checks(self) -> list[Check]:
         """Every check of the bundle in force. Those that a reload left alone keep their results."""

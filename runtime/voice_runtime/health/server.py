@@ -1,4 +1,4 @@
-"""A small HTTP server for the probes, and the end of a process. Needs the extra `health`."""
+"""A small HTTP server for the probes, and the signal to end. Needs the extra `health`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from threading import Thread
 import uvicorn
 
 from voice_runtime.health.app import Application
-from voice_runtime.health.monitor import Health
 
 
 class _Server(uvicorn.Server):
@@ -39,17 +38,12 @@ async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIt
         await task
 
 
-async def terminated(health: Health) -> None:
-    """Wait for SIGTERM or SIGINT; then `/ready` fails at once, and this returns when `drain_duration` is over.
-
-    Stop the servers after it: until then endpoints are withdrawn, and work is still accepted.
-    """
+async def terminated() -> None:
+    """Wait for SIGTERM or SIGINT. Then `health.drain()`, and stop the servers after it."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
-    health.draining = True
-    await asyncio.sleep(health.drain_duration)
 
 
 @contextmanager

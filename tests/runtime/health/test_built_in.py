@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
+from grpc_health.v1.health import aio
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from voice_policies import Address, Bytes, Connection, Duration, HealthCheck, InvalidInputError, ServiceSettings
 from voice_policies import Health as HealthPolicy
 from voice_runtime import Runtime
 from voice_runtime.health import Health, Result
-from voice_runtime.health.grpc import CHECK, SERVING
 from voice_runtime.health.server import serving
 from voice_runtime.settings import load_settings
 
@@ -46,7 +49,7 @@ def monitor(root: Path, kind: str, port: int = 0, password: str = "", **override
 
 def settings(root: Path, password: str) -> ServiceSettings:
     credentials = root / "secret"
-    credentials.mkdir(exist_ok=True)
+    credentials.mkdir(parents=True, exist_ok=True)
     (credentials / "password").write_text(f"{password}\n")
     connection = Connection(
         name="store",
@@ -104,37 +107,27 @@ async def test_redis_answers_a_service_with_its_own_password(tmp_path: Path) -> 
     assert (await result(health)).error == "ConnectionError"
 
 
-class Answers(grpc.GenericRpcHandler):
-    """The standard health service, with an answer of one's own; every other method is unknown."""
-
-    def __init__(self, answer: bytes = SERVING, *, hangs: bool = False) -> None:
-        self.answer = answer
-        self.hangs = hangs
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        return grpc.unary_unary_rpc_method_handler(self._check) if handler_call_details.method == CHECK else None
-
-    async def _check(self, _: bytes, __: object) -> bytes:
-        if self.hangs:
-            await asyncio.sleep(3600)
-        return self.answer
-
-
 async def test_grpc_asks_the_standard_health_service(tmp_path: Path) -> None:
-    answers = Answers()
+    servicer = aio.HealthServicer()
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((answers,))
+    add_HealthServicer_to_server(servicer, server)
     port = server.add_insecure_port(f"{LOOPBACK}:0")
     await server.start()
     health = monitor(tmp_path, "grpc", port)
+    await servicer.set("", HealthCheckResponse.SERVING)
     assert (await result(health)).status == "healthy"
-    answers.answer = b"\x08\x02"
+    await servicer.set("", HealthCheckResponse.NOT_SERVING)
     assert (await result(health)).error == "NotServingError"
-    answers.hangs = True
-    impatient = monitor(tmp_path, "grpc", port, timeout=Duration("200ms"))
-    assert (await result(impatient)).error == "TimeoutError"
     await server.stop(None)
     assert (await result(health)).error == "AioRpcError"
+
+
+async def test_a_server_that_says_nothing_is_unhealthy_in_time(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+        for kind in ("grpc", "http", "postgresql", "redis"):
+            silent = monitor(tmp_path / kind, kind, port, timeout=Duration("200ms"))
+            assert (await result(silent)).error == "TimeoutError", kind
 
 
 async def test_http_looks_for_a_server_that_does_not_fail(tmp_path: Path) -> None:
