@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test lint format types docs lock bench cluster-test clean
+.PHONY: help render test lint format types docs lock bench flows cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,6 +17,10 @@ render: $(READY) ## Render every environment into build/<environment>/ and print
 
 test: $(READY) ## Run the tests that need Python alone
 	$(BIN)/pytest -m "not cluster" -n auto
+
+flows: $(READY) ## Run the platform's flows between reference services on this machine
+	$(BIN)/voice render dev
+	$(BIN)/voice-flows build/dev/policies
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster

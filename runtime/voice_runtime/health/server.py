@@ -29,7 +29,7 @@ async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIt
     At the end no more is accepted, and what is in flight is finished. Raises `OSError` if the port is taken.
     """
     listener = socket.create_server((host, port))
-    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False))
+    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", access_log=False))
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield listener.getsockname()[1]
