@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import grpc
-from opentelemetry import trace
+from opentelemetry import context, trace
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from voice_runtime import trace_context
@@ -72,6 +72,7 @@ class HttpOperations:
         operation = scope["path"].strip("/")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         received = trace_context.context_of(headers)
+        context.attach(received)  # of this request's task, which ends with it
         span = trace_context.begin_server_span(f"POST /{operation}", {"http.request.method": "POST"}, received)
         status, answer = 200, {}
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
