@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opentelemetry import baggage, propagate, trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from voice_runtime.caller import Caller
@@ -39,7 +39,8 @@ def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
 def headers(span: Span) -> dict[str, str]:
     """What to send so that the next hop continues this trace, with the baggage."""
     carrier: dict[str, str] = {}
-    propagate.inject(carrier, trace.set_span_in_context(span))
+    if get_current() or span.get_span_context().is_valid:
+        propagate.inject(carrier, trace.set_span_in_context(span))
     return carrier
 
 

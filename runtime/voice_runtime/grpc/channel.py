@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
 from voice_runtime.assembly import Assembled
+from voice_runtime.grpc.attempts import WRITTEN, Resolved
 from voice_runtime.grpc.call import StreamCall, UnaryCall
 from voice_runtime.grpc.connections import Connection, Connections, Target
-from voice_runtime.grpc.invocation import WRITTEN, Invocation
 from voice_runtime.grpc.methods import INFRASTRUCTURE, outbound_of
-from voice_runtime.outbound import Outbound
 
 if TYPE_CHECKING:
     from voice_runtime.runtime import Runtime
@@ -28,16 +26,19 @@ class Channel(grpc.aio.Channel):
         self.name = name
         self._target = target
         self._connections = connections
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
         self._closed = False
 
     def connection(self) -> Connection:
         """The connection for another call. Raises `RuntimeError` on another event loop, or once it is closed."""
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(f"the channel to {self.name} belongs to another event loop: make one in each loop")
         if self._closed:
             raise RuntimeError(f"the channel to {self.name} is closed")
-        return self._connections.of(self._target, grace_of(self.runtime.assembled))
+        if self._connection is None or self.runtime.clock.monotonic() >= self._connection.expires:
+            self._connection = self._connections.of(self._target, grace_of(self.runtime.assembled))
+        return self._connection
 
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
         """A method with one request and one answer."""
@@ -90,39 +91,45 @@ class _Method:
         self._channel = channel
         self._kind = kind
         self._path = path
+        self._is_infrastructure = path.startswith(INFRASTRUCTURE)
         self._settings = settings | dict(
             zip(("request_serializer", "response_deserializer"), serializers, strict=False)
         )
         self._make = UnaryCall if kind.endswith("unary") else StreamCall
         self._assembled: Assembled | None = None
         self._connection: Connection | None = None
-        self._outbound: Outbound
-        self._is_internal = True
-        self._invoke: Callable[..., Any]
+        self._resolved: Resolved
 
     def _call(self, request: Any, timeout: float | None, metadata: Any, options: dict[str, Any]) -> Any:
         connection = self._channel.connection()
-        if connection is not self._connection:
-            self._invoke = getattr(connection.channel, self._kind)(self._path, **self._settings)
-            self._connection = connection
-        if self._path.startswith(INFRASTRUCTURE):
-            return self._invoke(request, timeout=timeout, metadata=metadata, **options)
+        if self._is_infrastructure:
+            return self._invoke_on(connection)(request, timeout=timeout, metadata=metadata, **options)
         assembled = self._channel.runtime.assembled
-        if assembled is not self._assembled:
-            self._outbound = outbound_of(assembled, self._channel.name, self._path)
-            self._is_internal = is_internal(assembled, self._outbound)
-            self._assembled = assembled
-        invocation = Invocation(
-            self._outbound,
-            self._path,
-            connection.channel,
-            self._invoke,
-            timeout=timeout,
-            metadata=metadata,
-            options=options,
-            is_internal=self._is_internal,
+        if assembled is not self._assembled or connection is not self._connection:
+            self._resolved = self._resolve(assembled, connection)
+            self._assembled, self._connection = assembled, connection
+        return self._make(self._channel.loop, request, self._resolved, timeout, metadata, options)
+
+    def _resolve(self, assembled: Assembled, connection: Connection) -> Resolved:
+        outbound = outbound_of(assembled, self._channel.name, self._path)
+        addresses = next(call.addresses for call in assembled.bundle.outbound if call.name == outbound.name)
+        service, _, method = self._path[1:].partition("/")
+        return Resolved(
+            path=self._path,
+            outbound=outbound,
+            is_internal=all(address.via is None for address in addresses),
+            channel=connection.channel,
+            invoke=self._invoke_on(connection),
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "voice.call": outbound.name,
+            },
         )
-        return self._make(invocation, (request,))
+
+    def _invoke_on(self, connection: Connection) -> Any:
+        return getattr(connection.channel, self._kind)(self._path, **self._settings)
 
 
 class UnaryRequest(_Method):
@@ -145,12 +152,6 @@ class StreamRequest(_Method):
         else:
             requests = aiter(request_iterator) if hasattr(request_iterator, "__aiter__") else iter(request_iterator)
         return self._call(requests, timeout, metadata, options)
-
-
-def is_internal(assembled: Assembled, outbound: Outbound) -> bool:
-    """Whether the callee is the platform's own: nobody else gets trace context and baggage."""
-    call = next(call for call in assembled.bundle.outbound if call.name == outbound.name)
-    return all(address.via is None for address in call.addresses)
 
 
 def grace_of(assembled: Assembled) -> float:

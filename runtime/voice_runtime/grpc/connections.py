@@ -84,6 +84,8 @@ class Connections:
     async def close(self, grace: float) -> None:
         """Close what this loop has open; calls in flight get `grace` seconds to end."""
         kept = self._by_loop.pop(asyncio.get_running_loop(), {})
+        for connection in kept.values():
+            connection.expires = float("-inf")
         await asyncio.gather(*(connection.channel.close(grace) for connection in kept.values()), *self._closing)
 
     def _of_this_loop(self) -> dict[Target, Connection]:
