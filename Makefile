@@ -49,6 +49,9 @@ lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no address
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 pyproject.toml --group dev \
 		--no-emit-package voice-policies --no-emit-package voice-runtime -o requirements.lock
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 runtime/pyproject.toml --extra reference -c requirements.lock \
+		--no-emit-package voice-policies --no-emit-package voice-runtime -o runtime/requirements.lock
 
 clean: ## Remove what the build made
 	rm -rf build $(VENV)

@@ -52,16 +52,18 @@ class Sent:
     """A request and its answer."""
 
     trace_id: str
+    span_id: str
+    """The sender's own span, which is not among those that arrive."""
     status: int
     fallbacks: tuple[str, ...]
 
 
 def send(process: Process, operation: str) -> Sent:
     """Begin a trace, as the gateway would, and send a request into it."""
-    trace_id = secrets.token_hex(16)
-    headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "baggage": "tenant.id=acme"}
+    trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
+    headers = {"traceparent": f"00-{trace_id}-{span_id}-01", "baggage": "tenant.id=acme"}
     answer = httpx.post(f"{process.url}/{operation}", headers=headers, timeout=PATIENCE, trust_env=False)
-    return Sent(trace_id, answer.status_code, tuple(answer.json().get("fallbacks", ())))
+    return Sent(trace_id, span_id, answer.status_code, tuple(answer.json().get("fallbacks", ())))
 
 
 def show(flow: Flow, platform: Platform, collector: Collector) -> None:
@@ -70,7 +72,7 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
     sent = send(platform.processes[flow.service], flow.operation)
     if sent.status != 200:
         raise FlowError(f"{flow.title}: {flow.service}.{flow.operation} answers {sent.status}")
-    if not collector.wait_for(lambda spans: is_whole(spans[before:], sent.trace_id), PATIENCE):
+    if not collector.wait_for(lambda spans: is_whole(spans[before:], sent), PATIENCE):
         raise FlowError(f"{flow.title}: spans are missing of trace {sent.trace_id}")
     spans = collector.spans[before:]
     hops = [span for span in spans if span.kind == SERVER]
@@ -85,13 +87,12 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
     print("  every deadline is shorter than its caller's")
 
 
-def is_whole(spans: list[ReceivedSpan], trace_id: str) -> bool:
-    """Whether a trace is there to its last span: the entrance has ended, and no call lacks its other end."""
-    own = [span for span in spans if span.trace_id == trace_id]
-    ids = {span.span_id for span in own}
+def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
+    """Whether a trace is there to its last span: nobody's parent is missing, and no call lacks its other end."""
+    own = [span for span in spans if span.trace_id == sent.trace_id]
     parents = {span.parent_id for span in own}
     calls = {span.span_id for span in own if span.kind != SERVER and "voice.simulated" not in span.attributes}
-    return len(own) > 0 and len(parents - ids) == 1 and calls <= parents
+    return parents - {span.span_id for span in own} == {sent.span_id} and calls <= parents
 
 
 def tree(spans: list[ReceivedSpan]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from voice_runtime.reference.collector import ReceivedSpan
-from voice_runtime.reference.flows import FlowError, is_whole, main, shrinking, tree
+from voice_runtime.reference.flows import FlowError, Sent, is_whole, main, shrinking, tree
 
 from tests.runtime.reference.rendered import rendered
 
@@ -58,11 +58,14 @@ def test_bundles_that_are_missing_are_named(tmp_path: Path, capsys: pytest.Captu
     assert "Traceback" not in error
 
 
-def test_a_trace_is_whole_when_every_call_has_its_other_end() -> None:
-    assert is_whole([SPAN, CALL, CALLEE], "t")
-    assert not is_whole([SPAN, CALL], "t")
-    assert not is_whole([CALL, CALLEE], "other")
-    assert not is_whole([SPAN, CALLEE], "t")
+def test_a_trace_is_whole_when_nobodys_parent_and_no_calls_other_end_is_missing() -> None:
+    sent = Sent("t", "gateway", 200, ())
+    assert is_whole([SPAN, CALL, CALLEE], sent)
+    assert not is_whole([SPAN, CALL], sent)
+    assert not is_whole([SPAN, CALLEE], sent)
+    assert not is_whole([CALL, CALLEE], sent)
+    assert not is_whole([SPAN, CALL, CALLEE], replace(sent, trace_id="other"))
+    assert not is_whole([], sent)
 
 
 def test_a_deadline_that_does_not_shrink_is_told() -> None:
