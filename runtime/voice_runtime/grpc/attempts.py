@@ -45,15 +45,21 @@ class Attempts:
 
     rpc: Any = None
     """The RPC of the last attempt."""
+    done = False
+    """Whether it is over: nothing is sent any more."""
+    cancelled = False
+    error: BaseException | None = None
+    """How it ended, where that was not with an answer."""
     _stopped = False
     _begun: asyncio.Future[None] | None = None
+    _ended: asyncio.Future[None] | None = None
     _deadline: TimedScope | None = None
     _span: Span = INVALID_SPAN
     _context: Token[context.Context] | None = None
     _scope: Token[TimedScope | None] | None = None
 
     def __init__(self, method: Resolved, timeout: float | None, metadata: Any, options: dict[str, Any]) -> None:
-        self._method = method
+        self.method = method
         self._given = tuple(metadata) if metadata else ()
         self._options = options
         if timeout is not None:
@@ -61,7 +67,7 @@ class Attempts:
 
     def enter(self) -> None:
         """Begin the span and the stub's own deadline; until `leave` both are what the code inside belongs to."""
-        method = self._method
+        method = self.method
         self._span = span = trace_context.begin_client_span(method.path[1:], method.attributes)
         if span.is_recording():
             self._context = context.attach(trace.set_span_in_context(span))
@@ -78,7 +84,13 @@ class Attempts:
             self._scope = None
 
     def end(self, error: BaseException | None) -> None:
-        """End the span."""
+        """It is over, with an answer or with an error; so is its span."""
+        self.done = True
+        if error is not None:
+            self.error = error
+            self.cancelled = self.cancelled or isinstance(error, asyncio.CancelledError)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
         span = self._span
         if span.is_recording():
             code = grpc.StatusCode.OK if error is None else status_of(error)
@@ -90,10 +102,15 @@ class Attempts:
     def begun(self) -> asyncio.Future[None]:
         """Done as soon as an attempt was sent."""
         if self._begun is None:
-            self._begun = asyncio.get_running_loop().create_future()
-            if self.rpc is not None:
-                self._begun.set_result(None)
+            self._begun = _future(done=self.rpc is not None)
         return self._begun
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Done as soon as it is over."""
+        if self._ended is None:
+            self._ended = _future(done=self.done)
+        return self._ended
 
     async def unary(self, request: Any) -> Any:
         """One attempt for one answer."""
@@ -118,7 +135,7 @@ class Attempts:
 
     def stop(self) -> None:
         """Cancel the RPC that is under way, and send no other."""
-        self._stopped = True
+        self.cancelled = self._stopped = True
         if self.rpc is not None:
             self.rpc.cancel()
 
@@ -126,7 +143,7 @@ class Attempts:
         if self._stopped:
             raise asyncio.CancelledError
         left = remaining()
-        self.rpc = rpc = self._method.invoke(
+        self.rpc = rpc = self.method.invoke(
             None if request is WRITTEN else request,
             timeout=None if left is None else left - min(MARGIN, left / 10),
             metadata=self._metadata(),
@@ -138,7 +155,7 @@ class Attempts:
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         sent = self._given
-        if self._method.is_internal:
+        if self.method.is_internal:
             sent = (*sent, *trace_context.headers(self._span).items())
         number = attempt_number()
         return sent if number <= 1 else (*sent, (ATTEMPTS, str(number - 1)))
@@ -148,8 +165,15 @@ class Attempts:
         scope = CURRENT.get()
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and scope is not None and (remaining() or 0) <= 2 * MARGIN:
             raise scope.timeout_error() from error
-        if was_never_sent(error, self._method.channel.get_state()):
+        if was_never_sent(error, self.method.channel.get_state()):
             raise never_sent(error) from error
+
+
+def _future(*, done: bool) -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if done:
+        future.set_result(None)
+    return future
 
 
 def _deadline(outbound: Outbound, timeout: float) -> TimedScope:

@@ -15,62 +15,48 @@ from voice_runtime.grpc.attempts import Attempts
 from voice_runtime.grpc.status import status_of
 
 
-class _Call(Attempts, grpc.aio.Call):
+class _Call(grpc.aio.Call):
     """What all kinds share: the status is that of the last attempt, or of the policy that decided."""
 
-    _running = _done = _cancelled = False
-    _error: BaseException | None = None
-    _end: asyncio.Future[None] | None = None
+    _running = False
     _task: asyncio.Task[Any] | None = None
     """What runs it, where nobody waits for it: a unary call, or a stream up to its first message."""
-    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+        self._loop = loop
+        self._attempts = attempts
+        self._request = request
 
     def _start(self) -> None:
         """Begin without anybody waiting."""
         raise NotImplementedError
 
-    def _finish(self, error: BaseException | None) -> None:
-        """It is over: nothing is sent any more."""
-        self._done = True
-        if error is not None:
-            self._error = error
-            self._cancelled = self._cancelled or isinstance(error, asyncio.CancelledError)
-        self.end(error)
-        if self._end is not None and not self._end.done():
-            self._end.set_result(None)
-
-    def _ending(self) -> asyncio.Future[None]:
-        if self._end is None:
-            self._end = self._loop.create_future()
-            if self._done:
-                self._end.set_result(None)
-        return self._end
-
-    async def _sent(self) -> Any:
+    async def _begun(self) -> Any:
         """The RPC that is under way, once there is one; `None` if there never was."""
         self._start()
-        await asyncio.wait({self._ending(), self.begun}, return_when=asyncio.FIRST_COMPLETED)
-        return self.rpc
+        attempts = self._attempts
+        await asyncio.wait({attempts.ended, attempts.begun}, return_when=asyncio.FIRST_COMPLETED)
+        return attempts.rpc
 
     async def _ended(self) -> BaseException | None:
         self._start()
-        await asyncio.wait({self._ending()})
-        return self._error
+        await asyncio.wait({self._attempts.ended})
+        return self._attempts.error
 
     def time_remaining(self) -> float | None:
         """Seconds that the present attempt has left."""
-        rpc = self.rpc
+        rpc = self._attempts.rpc
         return None if rpc is None else rpc.time_remaining()
 
     async def initial_metadata(self) -> Metadata:
         """What the callee sent first; empty where it was not asked."""
-        rpc = await self._sent()
+        rpc = await self._begun()
         return Metadata() if rpc is None else await rpc.initial_metadata()
 
     async def trailing_metadata(self) -> Metadata:
         """What the callee sent last; empty where it did not answer."""
         await self._ended()
-        rpc = self.rpc
+        rpc = self._attempts.rpc
         return Metadata() if rpc is None else await rpc.trailing_metadata()
 
     async def code(self) -> grpc.StatusCode:
@@ -88,8 +74,8 @@ class _Call(Attempts, grpc.aio.Call):
     async def wait_for_connection(self) -> None:
         """Wait until the callee has answered for the first time. Raises what the call raises."""
         await self.initial_metadata()
-        if self._error is not None:
-            raise self._error
+        if self._attempts.error is not None:
+            raise self._attempts.error
 
     async def write(self, request: Any) -> None:
         """Send a message, once the policies let the call begin. Raises what the call raises."""
@@ -100,35 +86,35 @@ class _Call(Attempts, grpc.aio.Call):
         await (await self._writable()).done_writing()
 
     async def _writable(self) -> Any:
-        rpc = await self._sent()
-        if rpc is None and self._error is not None:
-            raise self._error
+        rpc = await self._begun()
+        if rpc is None and self._attempts.error is not None:
+            raise self._attempts.error
         return rpc
 
     def cancel(self) -> bool:
         """Stop, and let go of what it holds. Whether there was anything to stop."""
-        if self._done or self._cancelled:
+        attempts = self._attempts
+        if attempts.done or attempts.cancelled:
             return False
-        self._cancelled = True
-        self.stop()
+        attempts.stop()
         if not self._running:
             self._running = True
-            self._finish(asyncio.CancelledError())
+            attempts.end(asyncio.CancelledError())
         elif self._task is not None:
             self._task.cancel()
         return True
 
     def cancelled(self) -> bool:
         """Whether it was cancelled here."""
-        return self._cancelled
+        return self._attempts.cancelled
 
     def done(self) -> bool:
         """Whether it has ended."""
-        return self._done
+        return self._attempts.done
 
     def add_done_callback(self, callback: Any) -> None:
         """Call `callback(call)` at the end."""
-        self._ending().add_done_callback(lambda _: callback(self))
+        self._attempts.ended.add_done_callback(lambda _: callback(self))
 
 
 class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
@@ -138,11 +124,10 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
     those of `grpc.aio` begin, without a task more than they have.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, request: Any, *given: Any) -> None:
-        super().__init__(*given)
-        self._loop = loop
-        self._request = request
-        self._result: Any = None
+    _result: Any = None
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+        super().__init__(loop, attempts, request)
         self._starting = loop.call_soon(self._start)
 
     def _start(self) -> None:
@@ -156,30 +141,31 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
             await self._run()
 
     async def _run(self) -> None:
-        self.enter()
+        attempts = self._attempts
         error: BaseException | None = None
+        attempts.enter()
         try:
-            self._result = await self._method.outbound.enter(self.unary, self._request)
+            self._result = await attempts.method.outbound.enter(attempts.unary, self._request)
         except BaseException as raised:
             error = raised
             raise
         finally:
-            self.leave()
-            self._finish(error)
+            attempts.leave()
+            attempts.end(error)
 
     def __await__(self) -> Generator[Any, None, Any]:
         if not self._running:
             self._running = True
             self._starting.cancel()
             yield from self._run().__await__()
-        elif not self._done:
+        elif not self._attempts.done:
             try:
-                yield from asyncio.wait({self._ending()}).__await__()
+                yield from asyncio.wait({self._attempts.ended}).__await__()
             except asyncio.CancelledError:
                 self.cancel()
                 raise
-        if self._error is not None:
-            raise self._error
+        if self._attempts.error is not None:
+            raise self._attempts.error
         return self._result
 
 
@@ -189,40 +175,21 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
     It is as open as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, request: Any, *given: Any) -> None:
-        super().__init__(*given)
-        self._loop = loop
-        self._messages = self._iterate(request)
+    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+        super().__init__(loop, attempts, request)
+        self._messages = _messages(attempts, request)
 
     def _start(self) -> None:
         """Fetch the first message for whoever comes for it."""
         if not self._running:
             self._running = True
-            self._task = self._loop.create_task(self._advance())
-
-    async def _advance(self) -> Any:
-        return await anext(self._messages)
-
-    async def _iterate(self, request: Any) -> AsyncGenerator[Any, None]:
-        self.enter()
-        error: BaseException | None = None
-        try:
-            async with aclosing(self._method.outbound.stream(self.stream, request)) as messages:
-                async for message in messages:
-                    self.leave()  # what is between messages belongs to the consumer
-                    yield message
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            self.leave()
-            self._finish(error)
+            self._task = self._loop.create_task(_next(self._messages))
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        if self._cancelled:
+        if self._attempts.cancelled:
             raise asyncio.CancelledError
         self._running = True
         if self._task is not None:
@@ -242,8 +209,30 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         if not super().cancel():
             return False
         if not self._messages.ag_running:  # type: ignore[attr-defined]  # the protocol leaves it out
-            self._task = self._loop.create_task(self._close())
+            self._task = self._loop.create_task(_close(self._messages))
         return True
 
-    async def _close(self) -> None:
-        await self._messages.aclose()
+
+async def _messages(attempts: Attempts, request: Any) -> AsyncGenerator[Any, None]:
+    """The messages of a stream. It does not know the call, so that it is closed as soon as nobody has the call."""
+    error: BaseException | None = None
+    attempts.enter()
+    try:
+        async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
+            async for message in messages:
+                attempts.leave()  # what is between messages belongs to the consumer
+                yield message
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        attempts.leave()
+        attempts.end(error)
+
+
+async def _next(messages: AsyncGenerator[Any, None]) -> Any:
+    return await anext(messages)
+
+
+async def _close(messages: AsyncGenerator[Any, None]) -> None:
+    await messages.aclose()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from voice_runtime.assembly import Assembled
-from voice_runtime.grpc.attempts import WRITTEN, Resolved
+from voice_runtime.grpc.attempts import WRITTEN, Attempts, Resolved
 from voice_runtime.grpc.call import StreamCall, UnaryCall
 from voice_runtime.grpc.connections import Connection, Connections, Target
 from voice_runtime.grpc.methods import INFRASTRUCTURE, outbound_of
@@ -108,7 +108,8 @@ class _Method:
         if assembled is not self._assembled or connection is not self._connection:
             self._resolved = self._resolve(assembled, connection)
             self._assembled, self._connection = assembled, connection
-        return self._make(self._channel.loop, request, self._resolved, timeout, metadata, options)
+        attempts = Attempts(self._resolved, timeout, metadata, options)
+        return self._make(self._channel.loop, attempts, request)
 
     def _resolve(self, assembled: Assembled, connection: Connection) -> Resolved:
         outbound = outbound_of(assembled, self._channel.name, self._path)
