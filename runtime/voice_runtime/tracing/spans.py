@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
@@ -26,14 +26,16 @@ def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: dict[str, AttributeValue] | None = None
 ) -> Iterator[Span]:
     """A span around a block. What the block raises is recorded, and makes it an error; a cancellation does not."""
-    with TRACER.start_as_current_span(
-        name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as current:
-        try:
-            yield current
-        except BaseException as error:
-            record_error(current, error)
-            raise
+    current = TRACER.start_span(name, kind=kind, attributes=attributes)
+    token = context.attach(trace.set_span_in_context(current))
+    try:
+        yield current
+    except BaseException as error:
+        record_error(current, error)
+        raise
+    finally:
+        context.detach(token)
+        current.end()
 
 
 def record_error(current: Span, error: BaseException) -> None:
