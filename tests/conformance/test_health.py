@@ -96,6 +96,22 @@ async def test_h1_a_check_that_ignores_its_cancellation_is_not_started_twice(tmp
     assert (await state.readiness()).status == "healthy"
 
 
+async def test_h1_a_check_that_takes_its_time_to_end_spoils_no_later_one(tmp_path: Path, clock: FakeClock) -> None:
+    hangs = True
+
+    async def tidy() -> None:
+        try:
+            await asyncio.sleep(3600 if hangs else 0)
+        finally:
+            await asyncio.sleep(0.5)
+
+    state = health(tmp_path, {"database": tidy}, check("database", critical=True), clock=clock)
+    assert (await state.readiness()).status == "unhealthy"
+    hangs = False
+    await asyncio.sleep(3)
+    assert (await state.readiness()).status == "healthy"
+
+
 async def test_h1_results_are_cached_and_a_thousand_probes_share_one_look(tmp_path: Path, clock: FakeClock) -> None:
     looks = 0
 

@@ -66,16 +66,12 @@ class Check:
     async def _attempt(self) -> BaseException | None:
         """How the checker failed. One that ignores its cancellation is not started again while it runs."""
         looking = self._looking
-        if looking is None:
+        if looking is None or looking.done():
             looking = self._looking = asyncio.create_task(_called(self._checker))
+            looking.add_done_callback(_seen)
         done, _ = await asyncio.wait({looking}, timeout=self.policy.timeout.seconds)
         if not done:
             looking.cancel()
-            # One turn of the loop: who heeds the cancellation has ended after it.
-            await asyncio.sleep(0)
-        if looking.done():
-            self._looking = None
-        if not done:
             return TimeoutError(f"no answer within {self.policy.timeout}")
         return asyncio.CancelledError() if looking.cancelled() else looking.exception()
 
@@ -88,3 +84,9 @@ class Check:
 
 async def _called(checker: Checker) -> Any:
     return await checker()
+
+
+def _seen(looking: asyncio.Task[Any]) -> None:
+    """What a look that was given up raises in the end is nobody's, and no warning."""
+    if not looking.cancelled():
+        looking.exception()

@@ -66,15 +66,22 @@ def send(process: Process, operation: str) -> Sent:
     return Sent(trace_id, span_id, answer.status_code, tuple(answer.json().get("fallbacks", ())))
 
 
-def show(flow: Flow, platform: Platform, collector: Collector) -> None:
-    """Send one request and print its hops. Raises `FlowError` if it fails, or spans are of more than one trace."""
+def trace(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
+    """Send one request, and wait for all that arrives of it. Raises `FlowError` if something does not."""
     before = len(collector.spans)
     sent = send(platform.processes[flow.service], flow.operation)
-    if sent.status != 200:
-        raise FlowError(f"{flow.title}: {flow.service}.{flow.operation} answers {sent.status}")
     if not collector.wait_for(lambda spans: is_whole(spans[before:], sent), PATIENCE):
         raise FlowError(f"{flow.title}: spans are missing of trace {sent.trace_id}")
-    spans = collector.spans[before:]
+    return sent, collector.spans[before:]
+
+
+def show(flow: Flow, platform: Platform, collector: Collector) -> None:
+    """Send one request and print its hops. Raises `FlowError` if it fails, or spans are of more than one trace."""
+    # Once unseen, since the first request of a process opens its connections.
+    wait_until(lambda: trace(flow, platform, collector)[0].status == 200, PATIENCE)
+    sent, spans = trace(flow, platform, collector)
+    if sent.status != 200:
+        raise FlowError(f"{flow.title}: {flow.service}.{flow.operation} answers {sent.status}")
     hops = [span for span in spans if span.kind == SERVER]
     traces = {span.trace_id for span in spans}
     print(f"\n{flow.title}: {len(hops)} hops between {len({hop.service for hop in hops})} services")
