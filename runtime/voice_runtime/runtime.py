@@ -30,6 +30,7 @@ from voice_runtime.worker_threads import WorkerThreads
 
 if TYPE_CHECKING:
     from voice_runtime.grpc import Grpc
+    from voice_runtime.http import Http
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -238,6 +239,13 @@ class Runtime:
         from voice_runtime.grpc import Grpc  # noqa: PLC0415  # an extra: only those who use it have it
 
         return Grpc(self)
+
+    @functools.cached_property
+    def http(self) -> Http:
+        """Middleware and transports. Needs the extra `http`."""
+        from voice_runtime.http import Http  # noqa: PLC0415  # likewise
+
+        return Http(self)
 
     # --- inbound
 

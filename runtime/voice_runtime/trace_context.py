@@ -6,6 +6,7 @@ A span stands for one call or one request; what the policies decide inside of it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context, get_current
@@ -26,6 +27,11 @@ def begin_client_span(name: str, attributes: Mapping[str, str]) -> Span:
 def begin_server_span(name: str, attributes: Mapping[str, str], context: Context) -> Span:
     """A span for a request that came in with `context`."""
     return _tracer.start_span(name, context, kind=SpanKind.SERVER, attributes=attributes)
+
+
+def within(span: Span) -> AbstractContextManager[Span]:
+    """Make it the current one for a while; whoever began it still ends it."""
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
 def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:

@@ -114,7 +114,7 @@ class Attempts:
 
     async def unary(self, request: Any) -> Any:
         """One attempt for one answer."""
-        rpc = self._send(request)
+        rpc = self._send(request, remaining())
         try:
             return await rpc
         except grpc.aio.AioRpcError as error:
@@ -123,7 +123,7 @@ class Attempts:
 
     async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
         """One attempt for many answers."""
-        rpc = self._send(request)
+        rpc = self._send(request, _until_the_end())
         try:
             async for message in rpc:
                 yield message
@@ -139,10 +139,9 @@ class Attempts:
         if self.rpc is not None:
             self.rpc.cancel()
 
-    def _send(self, request: Any) -> Any:
+    def _send(self, request: Any, left: float | None) -> Any:
         if self._stopped:
             raise asyncio.CancelledError
-        left = remaining()
         self.rpc = rpc = self.method.invoke(
             None if request is WRITTEN else request,
             timeout=None if left is None else left - min(MARGIN, left / 10),
@@ -167,6 +166,12 @@ class Attempts:
             raise scope.timeout_error() from error
         if was_never_sent(error, self.method.channel.get_state()):
             raise never_sent(error) from error
+
+
+def _until_the_end() -> float | None:
+    """Seconds left to a whole stream: the attempt's own timeout is over with its first message."""
+    scope = CURRENT.get()
+    return None if scope is None or scope.limit == NEVER else max(scope.limit - scope.owner.timer.now(), 0.0)
 
 
 def _future(*, done: bool) -> asyncio.Future[None]:

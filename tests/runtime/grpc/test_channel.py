@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
-from voice_runtime import UnknownCallError
+from voice_policies import Duration, Timeout
+from voice_runtime import DeadlineExceededError, UnknownCallError
 
 from tests.runtime.bundles import call
-from tests.runtime.grpc.rag_engine import OPERATIONS, RagEngine, RagEngineStub, connected, runtime
+from tests.runtime.grpc.rag_engine import OPERATIONS, RagEngine, RagEngineStub, calls, connected, runtime
 
 
 async def numbers() -> AsyncIterator[bytes]:
@@ -126,3 +127,23 @@ async def test_a_closed_channel_takes_no_call(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="the channel to rag-engine is closed"):
             RagEngineStub(channel).Context(b"x")
         assert await stub.Context(b"x") == b"x"
+
+
+async def test_a_stream_may_outlast_the_attempt_that_its_first_message_ended(tmp_path: Path) -> None:
+    class Slow(RagEngine):
+        async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
+            await self._asked("ListSources", request, context)
+            for number in range(4):
+                yield b"%d" % number
+                await asyncio.sleep(0.2)
+
+    servicer = Slow()
+    timeout = Timeout(attempt=Duration("300ms"), overall=Duration("20s"))
+    async with connected(tmp_path, servicer, *calls(timeout=timeout)) as (client, stub):
+        assert [message async for message in stub.ListSources(b"")] == [b"0", b"1", b"2", b"3"]
+        with pytest.raises(DeadlineExceededError):
+            assert [message async for message in stub.ListSources(b"", timeout=0.35)]
+        statistics = client.outbound("rag-engine.list-sources").statistics
+        assert (statistics.successful, statistics.deadlines_exceeded) == (1, 1)
+    _, _, left = servicer.asked[0]
+    assert 10 < (left or 0) <= 20
