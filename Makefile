@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test lint format types docs lock bench cluster-test clean
+.PHONY: help render test integration-test lint format types docs lock bench flows cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -20,6 +20,10 @@ test: $(READY) ## Run the tests that need Python alone
 
 integration-test: $(READY) ## Build Consul and a Go client from Go modules and try what is rendered for them
 	$(BIN)/pytest -m integration tests/integration
+
+flows: $(READY) ## Run the platform's flows between reference services on this machine
+	$(BIN)/voice render dev
+	$(BIN)/voice-flows build/dev/policies
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
@@ -49,6 +53,9 @@ lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no address
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 pyproject.toml --group dev \
 		--no-emit-package voice-policies --no-emit-package voice-runtime -o requirements.lock
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 runtime/pyproject.toml --extra reference -c requirements.lock \
+		--no-emit-package voice-policies --no-emit-package voice-runtime -o runtime/requirements.lock
 
 clean: ## Remove what the build made
 	rm -rf build $(VENV)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from voice_policies import FILE_NAME, Duration, PolicyBundle
+from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle, ServiceSettings
 
 from components.access import TOKEN_PATH, TOKEN_VOLUME, ApiAccess, role_and_binding, service_account, token_volume
 from components.autoscaling import autoscaler
@@ -18,13 +18,11 @@ from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Service, Sizing
 from components.policy_config import (
     DIGEST_ANNOTATION,
-    SETTINGS_FILE_NAME,
     config_files,
     config_map,
     file_text,
 )
 from components.probes import HttpProbes
-from components.service_settings import ServiceSettings
 from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:

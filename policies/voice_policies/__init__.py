@@ -28,6 +28,7 @@ from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenB
 from voice_policies.retry import Retry, RetryBudget, RetryCondition
 from voice_policies.saga import Saga, SagaStep
 from voice_policies.service_level import ServiceLevel
+from voice_policies.service_settings import SETTINGS_FILE_NAME, Connection, ServiceSettings
 from voice_policies.timeout import Timeout
 from voice_policies.tracing import Tracing
 
@@ -35,6 +36,7 @@ __all__ = [
     "API_VERSION",
     "FILE_NAME",
     "KIND",
+    "SETTINGS_FILE_NAME",
     "Adaptive",
     "Address",
     "Bulkhead",
@@ -42,6 +44,7 @@ __all__ = [
     "Bytes",
     "CircuitBreaker",
     "ClosedModel",
+    "Connection",
     "Cpu",
     "Degradation",
     "DegradationLevel",
@@ -70,6 +73,7 @@ __all__ = [
     "Saga",
     "SagaStep",
     "ServiceLevel",
+    "ServiceSettings",
     "SlidingWindow",
     "Timeout",
     "TokenBucket",

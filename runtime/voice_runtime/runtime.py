@@ -23,6 +23,7 @@ from voice_runtime.events import Event, Events, Listener, logger
 from voice_runtime.inbound import Inbound, Request
 from voice_runtime.outbound import Fallback, Outbound
 from voice_runtime.outcome import Classify, ClassifyResult, classify
+from voice_runtime.statistics import SpanStatistics
 from voice_runtime.targets import Targets
 from voice_runtime.timeout import TimedScope
 from voice_runtime.worker_threads import WorkerThreads
@@ -41,6 +42,7 @@ class Runtime:
     def __init__(self, source: BundleSource, bundle: PolicyBundle, surroundings: Surroundings) -> None:
         self.events = surroundings.events
         self.reloads = {"applied": 0, "refused": 0}
+        self.spans = SpanStatistics()
         self._source = source
         self.clock = surroundings.clock
         self.random = surroundings.random

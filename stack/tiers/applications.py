@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from voice_policies import Connection, ServiceSettings
+
 from components.microservice import Microservice
 from components.node import Dependency, Node, Service
 from components.secret_keys import SecretKeys
-from components.service_settings import Connection, ServiceSettings
 from stack.call_graph import CallGraph, Edge
 from stack.environments import Environment
 from stack.peers import link_egress, service_egress, service_ingress
