@@ -22,6 +22,7 @@ from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, Rate, Ratio
+from voice_policies.names import CallName, EventType
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
 from voice_policies.retry import Retry, RetryBudget, RetryCondition
@@ -39,6 +40,7 @@ __all__ = [
     "Bulkhead",
     "BundleMetadata",
     "Bytes",
+    "CallName",
     "CircuitBreaker",
     "ClosedModel",
     "Cpu",
@@ -49,6 +51,7 @@ __all__ = [
     "Duration",
     "EnforcedBy",
     "Enforcer",
+    "EventType",
     "Fault",
     "FaultInjection",
     "Health",
