@@ -46,6 +46,9 @@ class StepContext:
     results: Mapping[str, Any]
     """What the steps before returned, by step; a compensation finds its own step's result there if there is one."""
     trace: str = ""
+    """W3C `traceparent` of what started the saga."""
+    caused_by: str = ""
+    """That of the delivery which let the saga go on; empty where nothing was waited for."""
     messages: list[Message] = field(default_factory=list)
 
     @property

@@ -36,6 +36,7 @@ class Driver:
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
         self._released = False
+        self._caused_by = ""
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
         """Until the saga ends, is parked, waits, or the worker stops. Raises `LeaseLostError`."""
@@ -146,6 +147,7 @@ class Driver:
             if (outcome := delivered.get(step)) is not None:
                 failed = outcome.error is not None
                 data = outcome.error if failed else outcome.result
+                self._caused_by = outcome.trace
                 entries.append(Entry("failed" if failed else "succeeded", step, data))
             elif min(left, self._remaining(execution)) <= 0:
                 entries.append(Entry("failed", step, "no outcome was delivered in time"))
@@ -161,4 +163,5 @@ class Driver:
 
     def _context(self, step: str, branch: Branch) -> StepContext:
         claim = self._claim
-        return StepContext(claim.id, claim.name, step, branch, claim.input, self._progress.results, claim.trace)
+        results = dict(self._progress.results)
+        return StepContext(claim.id, claim.name, step, branch, claim.input, results, claim.trace, self._caused_by)

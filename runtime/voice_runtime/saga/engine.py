@@ -186,10 +186,10 @@ class JournalEngine:
         if (there.name, to_json(there.input, "")) != (claim.name, to_json(claim.input, "")):
             raise SagaConflictError(f"saga {claim.id} is there already: a {there.name} with another input or name")
 
-    async def wait(self, saga_id: str, timeout: float | None = None) -> SagaRecord:
+    async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""
         pause = 0.005
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             while not ((summary := await self._summary(saga_id)).ended or summary.state == "parked"):
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, POLL_CAP)
@@ -202,7 +202,7 @@ class JournalEngine:
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
-        known = await self.journal.deliver(saga_id, Outcome(step, result, error))
+        known = await self.journal.deliver(saga_id, Outcome(step, result, error, self.observation.tracing.current()))
         self._wake.set()
         return known
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, classify
 from voice_runtime.retry import Retry
@@ -50,7 +51,7 @@ class Execution:
     async def act(self, context: StepContext, remaining: float) -> Any:
         """The action's result, with its retries, within its timeout and `remaining` seconds. Raises what it raised."""
         outbound = self._actions[context.step]
-        action = _checked(self.definition.actions[context.step])
+        action = checked(self.definition.actions[context.step])
         if remaining <= 0:
             raise TimeoutError(f"the saga's timeout of {self.definition.policy.timeout} has passed")
         with self._observation.execution(context):
@@ -59,7 +60,7 @@ class Execution:
     async def undo(self, context: StepContext) -> None:
         """The compensation: repeated whatever failed, as often as the policy says. Raises the last failure."""
         retry, timeout = self._compensations[context.step]
-        compensation = _checked(self.definition.compensation(context.step))
+        compensation = checked(self.definition.compensation(context.step))
         with self._observation.execution(context):
             attempt = 1
             while True:
@@ -74,7 +75,9 @@ class Execution:
                 attempt += 1
 
 
-def _checked(action: Callable[[StepContext], Any]) -> Callable[[StepContext], Any]:
+def checked(action: Callable[[StepContext], Any]) -> Callable[[StepContext], Any]:
+    """The action, whose result and messages are refused where JSON cannot carry them."""
+
     async def run(context: StepContext) -> Any:
         context.messages.clear()  # of an attempt before
         result = await action(context)
@@ -89,4 +92,7 @@ def _checked(action: Callable[[StepContext], Any]) -> Callable[[StepContext], An
 
 def reason_of(error: BaseException) -> str:
     """Why it failed, as the journal keeps it: one line of at most 500 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    attempts = ""
+    if isinstance(error, RetriesExhaustedError) and error.__cause__ is not None:
+        attempts, error = f" (attempt {error.attempts}, {error.reason})", error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}{attempts}".split())[:500]

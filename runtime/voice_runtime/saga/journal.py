@@ -48,6 +48,8 @@ class Outcome:
     step: str
     result: Any = None
     error: str | None = None
+    trace: str = ""
+    """W3C `traceparent` of what delivered it."""
 
 
 class Journal(Protocol):
@@ -62,7 +64,7 @@ class Journal(Protocol):
         ...
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
-        """Write a new saga with its entries, held by `owner` for `lease` seconds or by nobody; false if its id exists."""
+        """Write a new saga, held by `owner` for `lease` seconds or by nobody; false if its id exists."""
         ...
 
     async def claim(self, owner: str, limit: int, lease: float) -> list[Claim]:
@@ -73,7 +75,7 @@ class Journal(Protocol):
         """Take one saga from whoever holds it; `None` if there is no such saga."""
         ...
 
-    async def append(
+    async def append(  # noqa: PLR0913  # one write, whole
         self,
         claim: Claim,
         entries: Sequence[Entry],

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from voice_runtime.events import Event, Events
-from voice_runtime.saga.context import StepContext
+from voice_runtime.saga.context import Message, StepContext
 from voice_runtime.saga.progress import ENDED, Entry, State
 
 
@@ -20,8 +20,12 @@ class Tracing(Protocol):
         """The W3C `traceparent` of what is being done now; empty where nothing traces."""
         ...
 
-    def step(self, context: StepContext, caused_by: str) -> AbstractContextManager[None]:
+    def step(self, context: StepContext) -> AbstractContextManager[None]:
         """The span of one execution, in the saga's trace and linked to what caused it."""
+        ...
+
+    def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:
+        """The span of handling a message, in the trace of what sent it."""
         ...
 
 
@@ -32,7 +36,11 @@ class NoTracing:
         """Nothing."""
         return ""
 
-    def step(self, context: StepContext, caused_by: str) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
+    def step(self, context: StepContext) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
+        """Nothing."""
+        return nullcontext()
+
+    def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
         """Nothing."""
         return nullcontext()
 
@@ -64,11 +72,11 @@ class Observation:
             self.events.publish(Event("transition", "saga", f"{saga}/{saga_id}", before=before, after=after + reason))
 
     @contextmanager
-    def execution(self, context: StepContext, caused_by: str = "") -> Iterator[None]:
+    def execution(self, context: StepContext) -> Iterator[None]:
         """Measures and traces one execution of an action or compensation."""
         begun, kind = time.monotonic(), "cancelled"
         try:
-            with self.tracing.step(context, caused_by):
+            with self.tracing.step(context):
                 yield
             kind = "successful"
         except Exception:

@@ -55,7 +55,7 @@ CLAIM = f"""
 WITH ready AS (
     SELECT id FROM saga.sagas WHERE due <= clock_timestamp() AND due < 'infinity'
     ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED)
-{_TAKE} FROM ready WHERE saga.id = ready.id {_TAKEN}"""
+{_TAKE} FROM ready WHERE saga.id = ready.id {_TAKEN}"""  # noqa: S608  # our own parts
 SEIZE = f"{_TAKE} WHERE id = $3 {_TAKEN}"
 
 ENTRIES = """
@@ -90,8 +90,8 @@ WHERE owner = $1 AND due > clock_timestamp() AND due < 'infinity' RETURNING id, 
 
 DELIVER = """
 WITH outcome AS (
-    INSERT INTO saga.outcomes (saga_id, step, result, error)
-    SELECT id, $2, $3, $4 FROM saga.sagas WHERE id = $1 ON CONFLICT DO NOTHING RETURNING saga_id)
+    INSERT INTO saga.outcomes (saga_id, step, result, error, trace)
+    SELECT id, $2, $3, $4, $5 FROM saga.sagas WHERE id = $1 ON CONFLICT DO NOTHING RETURNING saga_id)
 UPDATE saga.sagas SET signals = signals + 1,
     due = CASE WHEN state = 'waiting' AND owner IS NULL THEN clock_timestamp() ELSE due END
 FROM outcome WHERE id = saga_id"""
@@ -164,7 +164,7 @@ class PostgresqlJournal:
             async with self._pool.acquire() as connection:
                 yield connection
         except UNAVAILABLE as error:
-            raise JournalUnavailableError(f"PostgreSQL: {error or type(error).__name__}") from error
+            raise JournalUnavailableError(f"PostgreSQL: {type(error).__name__}: {error}") from error
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._connection() as connection:
@@ -202,7 +202,7 @@ class PostgresqlJournal:
                 claims[row["saga_id"]].entries.append(_entry(row))
         return list(claims.values())
 
-    async def append(
+    async def append(  # noqa: PLR0913  # one write, whole
         self,
         claim: Claim,
         entries: Sequence[Entry],
@@ -241,15 +241,15 @@ class PostgresqlJournal:
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
         """Raises `signals` on the saga's row, so that a worker about to let go of it notices."""
         result = to_json(outcome.result, f"the outcome of step {outcome.step}")
-        await self._fetch(DELIVER, saga_id, outcome.step, result, outcome.error)
+        await self._fetch(DELIVER, saga_id, outcome.step, result, outcome.error, outcome.trace)
         return bool(await self._fetch("SELECT 1 FROM saga.sagas WHERE id = $1", saga_id))
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
         """`signals` is read first: what comes between the two reads is counted as not seen yet."""
         (row,) = await self._fetch("SELECT signals FROM saga.sagas WHERE id = $1", claim.id)
         claim.signals = row["signals"]
-        rows = await self._fetch("SELECT step, result, error FROM saga.outcomes WHERE saga_id = $1", claim.id)
-        return {row["step"]: Outcome(row["step"], json.loads(row["result"]), row["error"]) for row in rows}
+        rows = await self._fetch("SELECT step, result, error, trace FROM saga.outcomes WHERE saga_id = $1", claim.id)
+        return {row["step"]: Outcome(**{**row, "result": json.loads(row["result"])}) for row in rows}
 
     async def show(self, saga_id: str) -> SagaRecord | None:
         """Row and entries."""

@@ -48,8 +48,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def wait(self, saga_id: str, timeout: float | None = None) -> SagaRecord:
-        """The saga once it has ended or is parked. Raises `TimeoutError`; cancelling it leaves the saga alone."""
+    async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
+        """The saga once it has ended or is parked. Raises `TimeoutError` after `seconds`.
+
+        Cancelling it leaves the saga alone.
+        """
         ...
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:

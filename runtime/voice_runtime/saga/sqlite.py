@@ -60,7 +60,7 @@ class SqliteJournal:
             await self._write(lambda db: db.execute(RELEASE))
 
     def _only_worker(self) -> TextIOWrapper:
-        file = Path(f"{self._path}.lock").open("w", encoding="utf-8")
+        file = Path(f"{self._path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held while the worker lives
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -155,7 +155,7 @@ class SqliteJournal:
 
         return await self._write(write)
 
-    async def append(
+    async def append(  # noqa: PLR0913  # one write, whole
         self,
         claim: Claim,
         entries: Sequence[Entry],
@@ -198,8 +198,8 @@ class SqliteJournal:
         def write(db: sqlite3.Connection) -> bool:
             if db.execute("SELECT 1 FROM sagas WHERE id = ?", (saga_id,)).fetchone() is None:
                 return False
-            values = (saga_id, outcome.step, result, outcome.error)
-            if db.execute("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?)", values).rowcount:
+            values = (saga_id, outcome.step, result, outcome.error, outcome.trace)
+            if db.execute("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?)", values).rowcount:
                 db.execute(SIGNAL, (time.time(), saga_id))
             return True
 
@@ -209,8 +209,8 @@ class SqliteJournal:
         """`signals` is read first: what comes between the two reads is counted as not seen yet."""
         (row,) = await self._read("SELECT signals FROM sagas WHERE id = ?", claim.id)
         claim.signals = row["signals"]
-        rows = await self._read("SELECT step, result, error FROM outcomes WHERE saga_id = ?", claim.id)
-        return {row["step"]: Outcome(row["step"], json.loads(row["result"]), row["error"]) for row in rows}
+        rows = await self._read("SELECT step, result, error, trace FROM outcomes WHERE saga_id = ?", claim.id)
+        return {row["step"]: Outcome(**{**dict(row), "result": json.loads(row["result"])}) for row in rows}
 
     async def show(self, saga_id: str) -> SagaRecord | None:
         """Row and entries."""

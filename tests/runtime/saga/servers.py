@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,6 @@ class Postgresql:
     def __init__(self, root: Path) -> None:
         self.port = free_port()
         self.root = root
-        self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self._data = root / "data"
         self._run("initdb", "-U", "postgres", "--auth=trust", "--no-sync", "-D", str(self._data))
 
@@ -34,7 +33,8 @@ class Postgresql:
             [str(POSTGRES / program), *arguments], cwd=self.root, capture_output=True, text=True, check=False, **NOBODY
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        output: str = done.stdout
+        return output
 
     def start(self) -> None:
         command = [
@@ -50,10 +50,8 @@ class Postgresql:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
 
-    def create_database(self, name: str) -> str:
-        """A fresh database; how to reach it."""
-        self.psql(f'CREATE DATABASE "{name}"')
-        return self.dsn.replace("/postgres", f"/{name}")
+    def dsn(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def psql(self, statement: str, database: str = "postgres") -> str:
         where = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database)
@@ -106,8 +104,7 @@ def running_temporal() -> Iterator[str]:
         process.wait()
 
 
-def _wait_for(answers: object, *not_yet: type[Exception]) -> None:
-    assert callable(answers)
+def _wait_for(answers: Callable[[], object], *not_yet: type[Exception]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

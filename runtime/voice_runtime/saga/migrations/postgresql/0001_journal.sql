@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS saga.outcomes (
     step    text NOT NULL,
     result  json NOT NULL,
     error   text,
+    trace   text NOT NULL,
     at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (saga_id, step)
 );

@@ -37,5 +37,6 @@ CREATE TABLE IF NOT EXISTS outcomes (
     step    TEXT NOT NULL,
     result  TEXT NOT NULL,
     error   TEXT,
+    trace   TEXT NOT NULL,
     PRIMARY KEY (saga_id, step)
 ) STRICT, WITHOUT ROWID;
