@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 
 from voice_runtime.saga.context import Branch, Message, Reply, StepContext
 from voice_runtime.saga.definition import Definitions, Plan
-from voice_runtime.saga.errors import DefinitionMismatchError
+from voice_runtime.saga.errors import DefinitionMismatchError, JournalUnavailableError, LeaseLostError
 from voice_runtime.saga.execution import Execution, reason_of
 from voice_runtime.saga.journal import Claim, Journal
 from voice_runtime.saga.observation import Observation
@@ -21,21 +22,23 @@ HANDOVER = 600.0
 """Seconds that a saga of a newer version than any here is left to a newer process, before it is parked."""
 LOOK_AGAIN = 2.0
 """Seconds after which a worker that left a saga to a newer process looks at it again."""
-MAX_CLAIMS = 10
-"""Claims without an entry after which a saga is parked: its step seems to kill whoever runs it."""
 
 
 class Driver:
     """One claim. Every write names the claim's epoch, so that a driver whose lease has passed stops at its next one."""
 
-    def __init__(self, journal: Journal, claim: Claim, observation: Observation, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, journal: Journal, claim: Claim, observation: Observation, max_claims: int, stopping: Callable[[], bool]
+    ) -> None:
         self._journal = journal
         self._claim = claim
         self._observation = observation
+        self._max_claims = max_claims
         self._stopping = stopping
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
         self._released = False
+        self._written = (self._progress.shown, self._progress.reason)
         self._caused_by = ""
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
@@ -49,12 +52,18 @@ class Driver:
         except DefinitionMismatchError as mismatch:
             await self._write([Entry("parked", data=str(mismatch))])
             return
-        if claim.claims > MAX_CLAIMS:
+        if claim.claims > self._max_claims:
             doing = ", ".join(self._progress.running) or self._progress.undoing
             reason = f"was taken up {claim.claims} times without getting on with {doing or 'its next step'}"
             await self._write([Entry("parked", data=reason)])
             return
         await self._go_on(executions[definition.plan])
+
+    async def let_go(self) -> None:
+        """Leave the saga to the next worker at once, as it was last written."""
+        state, reason = self._written
+        with suppress(LeaseLostError, JournalUnavailableError):
+            await self._journal.append(self._claim, [], state, reason=reason, release=0.0)
 
     async def _go_on(self, execution: Execution) -> None:
         progress = self._progress
@@ -94,6 +103,7 @@ class Driver:
         await self._journal.append(
             self._claim, written, state, reason=progress.reason, messages=messages, release=release
         )
+        self._written = (state, progress.reason)
         self._observation.written(self._claim.name, self._claim.id, written, state)
 
     async def _act(self, execution: Execution) -> None:

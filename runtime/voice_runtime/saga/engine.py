@@ -36,7 +36,8 @@ class JournalEngine:
     `lease`: seconds that a saga stays with a worker that says nothing; it is renewed three times in that span, and a
     saga whose worker died is taken over after it. `poll_interval`: seconds between two looks for due sagas, which is
     how late another process's start or event is noticed. `concurrency`: sagas that run at once. `grace`: seconds that
-    running steps get to end when the engine is left.
+    running steps get to end when the engine is left. `max_claims`: claims without an entry after which a saga is
+    parked, since its step seems to kill whoever runs it.
     """
 
     def __init__(  # noqa: PLR0913  # what a process decides, each with its default
@@ -48,6 +49,7 @@ class JournalEngine:
         poll_interval: float = 0.5,
         concurrency: int = 32,
         grace: float = 10.0,
+        max_claims: int = 10,
         listeners: Sequence[Listener] = (),
         tracing: Tracing | None = None,
         classify: Classify = classify,
@@ -65,6 +67,7 @@ class JournalEngine:
         self._poll_interval = poll_interval
         self._concurrency = concurrency
         self._grace = grace
+        self._max_claims = max_claims
         self._driving: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -136,7 +139,8 @@ class JournalEngine:
         driven = dict(self._driving)
         held = await self.journal.renew(self.owner, self._lease)
         for saga_id, (epoch, task) in driven.items():
-            if held.get(saga_id) != epoch:
+            if held.get(saga_id) != epoch and not task.done():
+                self.observation.leases_lost += 1
                 task.cancel()  # another worker has it, and the barrier keeps what this one did from counting twice
 
     def _drive(self, claim: Claim) -> None:
@@ -144,9 +148,12 @@ class JournalEngine:
         self._driving[claim.id] = (claim.epoch, task)
 
     async def _driven(self, claim: Claim) -> None:
+        driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
         try:
-            driver = Driver(self.journal, claim, self.observation, lambda: self._stopping)
             await driver.drive(self._definitions, self._executions)
+        except asyncio.CancelledError:
+            await driver.let_go()
+            raise
         except LeaseLostError as error:
             self.observation.leases_lost += 1
             logger.warning("%s", error)

@@ -60,7 +60,7 @@ class Observation:
         self.unfinished: dict[tuple[str, State], int] = {}
         """Sagas of the whole engine by name and state, as of the last look."""
         self.leases_lost = 0
-        """Writes that were refused because the saga had gone to another worker."""
+        """Sagas that went to another worker while this one was at them."""
 
     def written(self, saga: str, saga_id: str, entries: Sequence[Entry], state: State) -> None:
         """An event for each entry, once it is in the journal."""
