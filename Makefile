@@ -24,6 +24,7 @@ cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and t
 bench: $(READY) ## Measure rendering and the runtime beside their peers, each table in one run
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
+	$(BIN)/python -m bench.sagas
 
 lint: $(READY) ## Formatting, lint and strict types
 	$(BIN)/ruff format --check .

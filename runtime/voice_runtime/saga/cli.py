@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from voice_runtime.saga.engine import JournalEngine
@@ -148,5 +148,13 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
+def command() -> NoReturn:
+    """The console script. Temporal's client may abort an interpreter that shuts down in order, so this one does not."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
