@@ -106,3 +106,30 @@ async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Jo
     await journal.append(claim, [], "running", release=0.0)
     assert [taken.id for taken in await journal.claim("other", 5, 30.0)] == ["saga-1"]
     await journal.close()
+
+
+class CountingJournal(PostgresqlJournal):
+    """Counts its writes."""
+
+    writes = 0
+
+    async def start(self, *arguments: Any) -> bool:
+        self.writes += 1
+        return await super().start(*arguments)
+
+    async def append(self, *arguments: Any, **options: Any) -> None:
+        self.writes += 1
+        await super().append(*arguments, **options)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_step_costs_at_most_two_writes(database: str, fails: bool) -> None:
+    """In sequence each step costs one, and the saga one more; a compensation costs one."""
+    log = Log()
+    if fails:
+        log.fails("d", lambda: ValueError("no"))
+    journal = CountingJournal(database)
+    async with JournalEngine(journal, [log.definition(saga(*map(step, "abcd")))]) as engine:
+        await engine.wait(await engine.start("order"), 20)
+    assert journal.writes == (4 + 1) + (4 if fails else 0)
+    assert journal.writes <= 2 * len(log.done)
