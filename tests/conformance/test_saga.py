@@ -253,7 +253,9 @@ async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], 
         )
     refused = [name for name in ("a", "b") if first[name] == "no"] or [n for n in ("c",) if first[n] == "no"]
     assert record.state == ("compensated" if refused else "completed")
-    assert sorted(entry.step for entry in record.entries if entry.kind == "failed") == refused
+    failed = {entry.step for entry in record.entries if entry.kind == "failed"}
+    assert failed <= {*refused}, "the first failure ends the wait for others"
+    assert bool(failed) == bool(refused)
     succeeded = {entry.step: entry.data for entry in record.entries if entry.kind == "succeeded"}
     assert all(first[name] == data for name, data in succeeded.items())
     assert len(record.entries) == len({(entry.kind, entry.step) for entry in record.entries}), "nothing twice"

@@ -133,3 +133,20 @@ async def test_a_step_costs_at_most_two_writes(database: str, fails: bool) -> No
         await engine.wait(await engine.start("order"), 20)
     assert journal.writes == (4 + 1) + (4 if fails else 0)
     assert journal.writes <= 2 * len(log.done)
+
+
+async def test_a_step_that_takes_longer_than_the_lease_stays_with_its_worker(database: str) -> None:
+    log = Log()
+
+    async def slow(_: StepContext) -> None:
+        await asyncio.sleep(2)
+
+    log.does("pay", slow)
+    workers = [
+        JournalEngine(PostgresqlJournal(database), [log.definition(saga(step("pay")))], lease=0.9, poll_interval=0.02)
+        for _ in range(2)
+    ]
+    async with workers[0], workers[1]:
+        record = await workers[0].wait(await workers[0].start("order"), 30)
+    assert record.state == "completed"
+    assert log.done == ["pay"]
