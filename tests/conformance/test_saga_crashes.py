@@ -76,7 +76,7 @@ async def _finish_what_is_left(dsn: str, pool: Any) -> None:
     engine = engine_of(PostgresqlJournal(dsn), definitions(pool, own))
     own.append(engine)
     async with engine:
-        await eventually(lambda: _nothing_unfinished(engine), 90)
+        await eventually(lambda: _nothing_unfinished(engine))
 
 
 async def _nothing_unfinished(engine: JournalEngine) -> bool:

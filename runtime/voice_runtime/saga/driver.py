@@ -37,13 +37,17 @@ class Driver:
         self._stopping = stopping
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
-        self._released = False
+        self.released = False
+        """Whether nothing more is to be done here, or written."""
         self._written = (self._progress.shown, self._progress.reason)
         self._caused_by = ""
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
         """Until the saga ends, is parked, waits, or the worker stops. Raises `LeaseLostError`."""
         claim = self._claim
+        if self._progress.state in ENDED or self._progress.state == "parked":
+            await self._write([])  # somebody seized it and went no further
+            return
         if definitions.is_ahead(claim.name, claim.version) and claim.idle < HANDOVER:
             await self._write([], release=LOOK_AGAIN)
             return
@@ -69,7 +73,7 @@ class Driver:
         progress = self._progress
         if following(execution.definition.plan, progress):
             await self._write([], plan=execution.definition.plan)
-        while not self._released:
+        while not self.released:
             if progress.state == "compensating":
                 await self._undo(execution)
             elif progress.running:
@@ -98,13 +102,14 @@ class Driver:
             release = inf
         elif self._stopping():
             release = 0.0
-        self._released = release is not None
+        self.released = release is not None
         state = progress.shown
         await self._journal.append(
             self._claim, written, state, reason=progress.reason, messages=messages, release=release
         )
+        before, _ = self._written
         self._written = (state, progress.reason)
-        self._observation.written(self._claim.name, self._claim.id, written, state)
+        self._observation.written(self._claim.name, self._claim.id, written, before)
 
     async def _act(self, execution: Execution) -> None:
         """Execute what has begun; each outcome is written as soon as it is there."""
@@ -114,7 +119,7 @@ class Driver:
             return
         tasks = {asyncio.create_task(self._attempt(execution, step)) for step in steps}
         try:
-            while tasks and not self._released:
+            while tasks and not self.released:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 outcomes = [task.result() for task in done]
                 entries = [entry for written, _ in outcomes for entry in written]

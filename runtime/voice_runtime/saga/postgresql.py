@@ -142,16 +142,17 @@ class PostgresqlJournal:
         self._connections = connections
         self._pool: asyncpg.Pool[Any] | None = None
 
-    async def open(self, *, worker: bool) -> None:
-        """Connect; a worker expects the tables, which `migrate` has made, and says so where they are not there."""
+    async def open(self, *, worker: bool) -> None:  # noqa: ARG002  # any number of workers may
+        """Connect. `migrate` has made the tables: where they are not there, that is what is said."""
         try:
             self._pool = await asyncpg.create_pool(
                 self._dsn, min_size=1, max_size=self._connections, reset=_leave_as_it_is, command_timeout=30
             )
-        except UNAVAILABLE as error:
-            raise JournalUnavailableError(f"PostgreSQL: {error}") from error
-        if worker:
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")
+        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
+            raise JournalUnavailableError(f"PostgreSQL: {error}; migrate first, and grant what it made") from error
+        except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            raise JournalUnavailableError(f"PostgreSQL: {error}") from error
 
     async def close(self) -> None:
         """Disconnect."""

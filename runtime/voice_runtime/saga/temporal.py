@@ -61,7 +61,7 @@ from voice_runtime.timeout import Timeout
 logger = logging.getLogger("voice_runtime.saga")
 COUNT_SECONDS = 10.0
 """Time between two counts of unfinished sagas."""
-QUERY_TIMEOUT = timedelta(seconds=10)
+QUERY_TIMEOUT = timedelta(seconds=30)
 """How long a worker has to answer whoever looks or intervenes."""
 UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 _PAUSE, _PAUSE_CAP = 0.02, 0.5

@@ -173,20 +173,19 @@ class SagaWorkflow:
 
     def _write(self, entries: Sequence[Entry]) -> None:
         progress, now = self._progress, workflow.now().timestamp()
-        written = []
+        before = progress.shown if self._entries else ""
         for entry in entries:
             progress.apply(entry)
-            written.append(entry)
         after = following(self._plan, progress)
         for entry in after:
             progress.apply(entry)
-        written += after
+        written = [*entries, *after]
         self._entries += [Entry(entry.kind, entry.step, entry.data, now) for entry in written]
         memo = {"state": progress.shown, "reason": progress.reason[:MEMO_REASON], "updated_at": now}
         workflow.upsert_memo(memo)
         observation = OBSERVATIONS.get(workflow.info().task_queue)
         if observation is not None and not workflow.unsafe.is_replaying():
-            observation.written(self._begun.name, workflow.info().workflow_id, written, progress.shown)
+            observation.written(self._begun.name, workflow.info().workflow_id, written, before)
 
     async def _work(self) -> None:
         """One turn of what the state asks for."""

@@ -14,6 +14,7 @@ from voice_runtime.saga import Reply, StepContext
 
 from tests.runtime.saga.backends import Backend
 from tests.runtime.saga.definitions import Log, eventually, saga, step
+from tests.runtime.saga.servers import Postgresql
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
@@ -76,6 +77,15 @@ async def _is(engine: Any, saga_id: str, state: str) -> bool:
 async def _lists(address: str, saga_id: str) -> bool:
     done = await voice_saga(address, "list", "--state", "abandoned", "--name", "order")
     return saga_id in done.stdout and "order v1  abandoned" in done.stdout and "settled" in done.stdout
+
+
+async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) -> None:
+    done = await voice_saga(postgresql.dsn("template1"), "list")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == 'voice-saga: PostgreSQL: relation "saga.sagas" does not exist; migrate first, and grant what it made\n'
+    )
 
 
 @pytest.mark.parametrize(

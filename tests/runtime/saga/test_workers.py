@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, SqliteJournal, StepContext
 from voice_runtime.saga.barrier import once
-from voice_runtime.saga.journal import Claim, Journal
+from voice_runtime.saga.journal import Claim, Journal, Outcome
 from voice_runtime.saga.postgresql import PostgresqlJournal
 
 from tests.runtime.saga.crash_worker import EFFECTS
-from tests.runtime.saga.definitions import Log, saga, step
+from tests.runtime.saga.definitions import Log, eventually, saga, step
 from tests.stack.tiers.real_servers import free_port
 
 
@@ -55,7 +55,7 @@ async def test_sqlite_takes_over_at_once_what_a_dead_process_held_and_admits_one
     dead = JournalEngine(SqliteJournal(path), [log.definition(policy)])
     await dead.__aenter__()
     claim_of_the_dead = await dead.start("order", saga_id="held")
-    for task in (*dead._loops, *(task for _, task in dead._driving.values())):  # noqa: SLF001  # as a crash ends them
+    for task in (*dead._loops, *(task for *_, task in dead._driving.values())):  # noqa: SLF001  # as a crash ends them
         task.cancel()
     with pytest.raises(JournalUnavailableError, match="another process runs its sagas"):
         await JournalEngine(SqliteJournal(path), [log.definition(policy)]).__aenter__()
@@ -122,6 +122,25 @@ class CountingJournal(PostgresqlJournal):
         await super().append(*arguments, **options)
 
 
+async def test_a_parked_saga_that_was_seized_and_left_stays_parked(journal: Journal) -> None:
+    """Whoever intervenes may die in between."""
+    log = Log()
+    log.fails("pay", lambda: ValueError("no"))
+    log.fails("undo-pay", lambda: ValueError("no"))
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))], poll_interval=0.02) as engine:
+        saga_id = await engine.start("order")
+        record = await engine.wait(saga_id, 30)
+        assert await journal.seize(saga_id, "somebody", 0.05)
+        await eventually(lambda: _is_claimed_no_more(journal))
+        after = await engine.show(saga_id)
+    assert (after.state, len(after.entries)) == (record.state, len(record.entries)) == ("parked", len(record.entries))
+
+
+async def _is_claimed_no_more(journal: Journal) -> bool:
+    await asyncio.sleep(0.2)
+    return await journal.claim("nobody", 1, 0.01) == []
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_step_costs_at_most_two_writes(database: str, fails: bool) -> None:
     """In sequence each step costs one, and the saga one more; a compensation costs one."""
@@ -150,3 +169,19 @@ async def test_a_step_that_takes_longer_than_the_lease_stays_with_its_worker(dat
         record = await workers[0].wait(await workers[0].start("order"), 30)
     assert record.state == "completed"
     assert log.done == ["pay"]
+
+
+async def test_an_outcome_that_comes_while_a_worker_lets_go_makes_the_saga_due_at_once(journal: Journal) -> None:
+    """Between the last look and the write that lets go."""
+    await journal.open(worker=True)
+    claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])
+    await journal.start(claim, "me", 30.0)
+    await journal.append(claim, [Entry("waiting", "pay")], "waiting")
+    assert await journal.outcomes(claim) == {}
+    assert await journal.deliver("saga-1", Outcome("pay", {"receipt": 1}))
+    await journal.append(claim, [], "waiting", release=1000.0)
+    (taken,) = await journal.claim("other", 5, 30.0)
+    assert (await journal.outcomes(taken))["pay"].result == {"receipt": 1}
+    await journal.append(taken, [], "waiting", release=1000.0)
+    assert await journal.claim("third", 5, 30.0) == [], "what has been seen wakes nobody"
+    await journal.close()
