@@ -6,12 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from math import inf
 
 from voice_runtime.saga.context import Branch, Message, Reply, StepContext
 from voice_runtime.saga.definition import Definitions, Plan
-from voice_runtime.saga.errors import DefinitionMismatchError, JournalUnavailableError, LeaseLostError
+from voice_runtime.saga.errors import DefinitionMismatchError
 from voice_runtime.saga.execution import Execution, reason_of
 from voice_runtime.saga.journal import Claim, Journal
 from voice_runtime.saga.observation import Observation
@@ -39,7 +38,7 @@ class Driver:
         self._begun = time.monotonic() - claim.age
         self.released = False
         """Whether nothing more is to be done here, or written."""
-        self._written = (self._progress.shown, self._progress.reason)
+        self._state = self._progress.shown
         self._caused_by = ""
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
@@ -62,12 +61,6 @@ class Driver:
             await self._write([Entry("parked", data=reason)])
             return
         await self._go_on(executions[definition.plan])
-
-    async def let_go(self) -> None:
-        """Leave the saga to the next worker at once, as it was last written."""
-        state, reason = self._written
-        with suppress(LeaseLostError, JournalUnavailableError):
-            await self._journal.append(self._claim, [], state, reason=reason, release=0.0)
 
     async def _go_on(self, execution: Execution) -> None:
         progress = self._progress
@@ -107,9 +100,8 @@ class Driver:
         await self._journal.append(
             self._claim, written, state, reason=progress.reason, messages=messages, release=release
         )
-        before, _ = self._written
-        self._written = (state, progress.reason)
-        self._observation.written(self._claim.name, self._claim.id, written, before)
+        self._observation.written(self._claim.name, self._claim.id, written, self._state)
+        self._state = state
 
     async def _act(self, execution: Execution) -> None:
         """Execute what has begun; each outcome is written as soon as it is there."""

@@ -101,6 +101,8 @@ class JournalEngine:
         for task in (*self._loops, *tasks):
             task.cancel()
         await asyncio.gather(*self._loops, *tasks, return_exceptions=True)
+        with suppress(JournalUnavailableError):
+            await self.journal.renew(self.owner, 0.0)  # what is still held is the next worker's at once
         await self.journal.close()
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
@@ -147,9 +149,6 @@ class JournalEngine:
     async def _driven(self, claim: Claim, driver: Driver) -> None:
         try:
             await driver.drive(self._definitions, self._executions)
-        except asyncio.CancelledError:
-            await driver.let_go()
-            raise
         except LeaseLostError as error:
             self.observation.leases_lost += 1
             logger.warning("%s", error)
