@@ -23,6 +23,7 @@ from voice_policies.faults import Fault, InvalidInputError, faults_of
 from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, Rate, Ratio
+from voice_policies.names import CallName, EventType
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
 from voice_policies.retry import Retry, RetryBudget, RetryCondition
@@ -42,6 +43,7 @@ __all__ = [
     "Bulkhead",
     "BundleMetadata",
     "Bytes",
+    "CallName",
     "CircuitBreaker",
     "ClosedModel",
     "Connection",
@@ -53,6 +55,7 @@ __all__ = [
     "Duration",
     "EnforcedBy",
     "Enforcer",
+    "EventType",
     "Fault",
     "FaultInjection",
     "Health",
