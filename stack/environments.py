@@ -129,8 +129,8 @@ _QUOTAS = {
         "voice-gateway": _quota(("6", "13"), ("6Gi", "12Gi"), 5),
     },
 }
-"""Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still stopping: they
-count until they are gone."""
+"""Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still
+stopping: they count until they are gone."""
 
 _DATABASES = {
     # 8 databases × 1 pooler × 20 = 160 ≤ 187; 8 services × 1 replica + surge need 118 clients.
