@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from components.kubernetes.types import (
         ConfigMap,
         CronJob,
+        DaemonSet,
         Deployment,
         HorizontalPodAutoscaler,
         Job,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         Cluster
         | ConfigMap
         | CronJob
+        | DaemonSet
         | Database
         | Deployment
         | HorizontalPodAutoscaler
