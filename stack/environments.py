@@ -21,6 +21,8 @@ DEV_CPU_SHARE = 0.1
 DEV_MEMORY_SHARE = 0.25
 """Of the catalogue's requests: an idle service needs a fraction of what a loaded one asks for. Limits stay."""
 N_PLUS_ONE = 2
+TRAFFIC = {"dev": 0.001, "staging": 0.1, "prod": 1.0}
+"""Share of the declared load that arrives in each environment, beside the one that serves everybody."""
 
 
 class DatabaseLimits(ClosedModel):
@@ -49,6 +51,11 @@ class Environment(ClosedModel):
     def name(self) -> str:
         """`dev`, `staging` or `prod`."""
         return self.settings.environment
+
+    @property
+    def traffic(self) -> float:
+        """Share of the declared load that arrives here."""
+        return TRAFFIC[self.name]
 
     def replicas(self, service: Service) -> Replicas:
         """How many replicas of a service run here."""
@@ -104,19 +111,24 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 _QUOTAS = {
     "dev": {
-        "voice-data": _quota(("2", "8"), ("4Gi", "16Gi"), 20),
+        "voice-data": _quota(("2", "10"), ("5Gi", "20Gi"), 24),
+        "voice-observability": _quota(("2", "16"), ("4Gi", "24Gi"), 20),
         "voice-egress": _quota(("400m", "4"), ("512Mi", "2Gi"), 4),
         "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
         "voice-gateway": _quota(("500m", "4"), ("1Gi", "4Gi"), 2),
     },
     "staging": {
-        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-data": _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+        "voice-observability": _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+        "voice-node-agents": _quota(("2", "20"), ("3Gi", "12Gi"), 40),
         "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
         "voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120),
         "voice-gateway": _quota(("4", "8"), ("4Gi", "8Gi"), 4),
     },
     "prod": {
-        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-data": _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+        "voice-observability": _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+        "voice-node-agents": _quota(("2", "20"), ("3Gi", "12Gi"), 40),
         "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
         "voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200),
         "voice-gateway": _quota(("4", "8"), ("4Gi", "8Gi"), 4),

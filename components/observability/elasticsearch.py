@@ -18,7 +18,7 @@ from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
 from components.observability.retention import Stream, disk_conflicts
@@ -66,9 +66,9 @@ class Elasticsearch(Component):
     streams: tuple[Stream, ...]
     """What is kept for a time, each by a lifecycle policy of its name."""
     users: tuple[IndexUser, ...]
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
-    setup_egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+    setup_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

@@ -15,7 +15,7 @@ from voice_policies import Bytes, Duration
 from components.access import service_account
 from components.component import Component, Exemption
 from components.container import Image, hardened_container
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.observability.elasticsearch_setup import LOGS_STREAM, user_secret
 from components.observability.setup_job import Account
@@ -56,8 +56,8 @@ class FluentBit(Component):
     """Host of Elasticsearch."""
     buffer: Bytes
     """Of one node's disk; when it is full the oldest lines go first."""
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:

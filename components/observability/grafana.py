@@ -13,7 +13,7 @@ from voice_policies import Bytes, ClosedModel, Duration
 from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.observability import dashboards
 from components.observability.dashboards import Dashboard
@@ -65,8 +65,8 @@ class Grafana(Component):
     sizing: Sizing
     sources: Sources
     dashboards: tuple[Dashboard, ...]
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

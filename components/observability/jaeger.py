@@ -11,7 +11,7 @@ from components.access import service_account
 from components.component import PART_OF, Component
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.observability.elasticsearch_setup import user_secret
 from components.observability.retention import Stream
@@ -64,9 +64,9 @@ class Jaeger(Component):
     sizing: Sizing
     replicas: int
     storage: InMemory | InElasticsearch
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
-    retention_egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+    retention_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

@@ -11,7 +11,7 @@ from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.observability.elasticsearch_setup import LOGS_PATTERN, IndexUser, user, user_secret
 from components.observability.setup_job import (
@@ -88,9 +88,9 @@ class Kibana(Component):
     replicas: int
     elasticsearch: str
     """Address of Elasticsearch."""
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
-    setup_egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+    setup_egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def setup_name(self) -> Name:

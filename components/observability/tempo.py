@@ -11,7 +11,7 @@ from voice_policies import Bytes, ClosedModel, Duration
 from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.observability.retention import Stream, disk_conflicts
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
@@ -70,8 +70,8 @@ class Tempo(Component):
     bucket: Bucket | None = None
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where metrics are written to: each replica of Prometheus by itself, so that all of them have the series."""
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
