@@ -21,8 +21,6 @@ DEV_CPU_SHARE = 0.1
 DEV_MEMORY_SHARE = 0.25
 """Of the catalogue's requests: an idle service needs a fraction of what a loaded one asks for. Limits stay."""
 N_PLUS_ONE = 2
-TRAFFIC = {"dev": 0.001, "staging": 0.1, "prod": 1.0}
-"""Share of the declared load that arrives in each environment, beside the one that serves everybody."""
 
 
 class DatabaseLimits(ClosedModel):
@@ -51,11 +49,6 @@ class Environment(ClosedModel):
     def name(self) -> str:
         """`dev`, `staging` or `prod`."""
         return self.settings.environment
-
-    @property
-    def traffic(self) -> float:
-        """Share of the declared load that arrives here."""
-        return TRAFFIC[self.name]
 
     def replicas(self, service: Service) -> Replicas:
         """How many replicas of a service run here."""

@@ -8,12 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from voice_policies import ClosedModel
 
-from components.observability.elasticsearch_setup import LOGS
 from components.operation import Name, Sentence
 from components.policy_config import file_text
 
-PROMETHEUS, ALERTMANAGER, TEMPO, JAEGER = "prometheus", "alertmanager", "tempo", "jaeger"
-ELASTICSEARCH = LOGS
+PROMETHEUS, ALERTMANAGER, TEMPO, JAEGER, ELASTICSEARCH = "prometheus", "alertmanager", "tempo", "jaeger", "logs"
 """Uids of the data sources, the same for ever: dashboards, links and people's bookmarks name them."""
 Unit = Literal["reqps", "percentunit", "s", "short"]
 COLUMNS, HEIGHT = 24, 8

@@ -18,11 +18,14 @@ from components.secret_keys import SecretKeys
 
 SUPERUSER = Account(user="elastic", secret=SecretKeys(name="elasticsearch-superuser", keys=("password",)))
 """Sets up the rest; nothing else has it."""
-LOGS = "logs"
-"""Name of the stream that holds log lines, and of its lifecycle policy and template."""
-LOGS_PATTERN = "logs-voice-*"
-LOGS_STREAM = "logs-voice-kubernetes"
-"""A data stream, which rolls over by itself; what else ships logs writes to another one of the pattern."""
+LOGS = "voice-logs"
+"""Name of the stream that holds log lines, and of its lifecycle policy."""
+LOGS_PATTERN = "logs-*"
+"""Every data stream of log lines, however they came: what readers look at."""
+PRINTED, PRINTED_PATTERN = "logs-voice-kubernetes", "logs-voice-*"
+"""What containers print, and the pattern of its template."""
+OTLP_PATTERN = "logs-*.otel-*"
+"""What comes over OTLP: Elasticsearch names the data streams, and has a template of its own for them."""
 KEYWORD = {"type": "keyword", "ignore_above": 1024}
 LOG_FIELDS: dict[str, Any] = {
     "@timestamp": {"type": "date"},
@@ -67,7 +70,15 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
         )
     for stream in declared:
         if stream.name == LOGS:
-            yield Request(name="template-logs", method="PUT", path=f"/_index_template/{LOGS}", body=_template(stream))
+            yield Request(
+                name="template-logs", method="PUT", path="/_index_template/logs-voice", body=_template(stream)
+            )
+            yield Request(
+                name="settings-otlp",
+                method="PUT",
+                path="/_component_template/logs@custom",
+                body={"template": {"settings": _settings(stream)}},
+            )
     for user in users:
         yield from _user(user)
 
@@ -81,18 +92,23 @@ def _lifecycle(stream: Stream) -> dict[str, Any]:
 
 def _template(stream: Stream) -> dict[str, Any]:
     return {
-        "index_patterns": [LOGS_PATTERN],
+        "index_patterns": [PRINTED_PATTERN],
         "priority": TEMPLATE_PRIORITY,
         "data_stream": {},
         "template": {
-            "settings": {
-                "index.lifecycle.name": stream.name,
-                "index.number_of_shards": 1,
-                "index.number_of_replicas": stream.copies - 1,
-                "index.codec": "best_compression",
-            },
+            "settings": _settings(stream),
             "mappings": {"dynamic": False, "properties": LOG_FIELDS},
         },
+    }
+
+
+def _settings(stream: Stream) -> dict[str, Any]:
+    """`logs@custom` is where Elasticsearch's own templates of logs look for what an operator sets."""
+    return {
+        "index.lifecycle.name": stream.name,
+        "index.number_of_shards": 1,
+        "index.number_of_replicas": stream.copies - 1,
+        "index.codec": "best_compression",
     }
 
 
@@ -124,10 +140,10 @@ def _role(user: IndexUser) -> dict[str, Any]:
 
 
 def user(name: Name, **rights: tuple[str, ...]) -> IndexUser:
-    """The user of one caller outside the catalogue; its secret is `elasticsearch-<name>` at both ends."""
+    """The user of one caller outside the catalogue."""
     return IndexUser.model_validate({"account": Account(user=name, secret=user_secret(name)), **rights})
 
 
 def user_secret(name: Name) -> SecretKeys:
-    """The secret that such a caller holds."""
-    return SecretKeys(name=f"elasticsearch-{name}", keys=("password",))
+    """The secret that such a caller holds, and Elasticsearch too."""
+    return SecretKeys(name=f"{name}-elasticsearch", keys=("password",))

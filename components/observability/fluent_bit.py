@@ -17,7 +17,7 @@ from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
-from components.observability.elasticsearch_setup import LOGS_STREAM, user_secret
+from components.observability.elasticsearch_setup import PRINTED, user_secret
 from components.observability.setup_job import Account
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.stateful_set import mount
@@ -135,7 +135,7 @@ class FluentBit(Component):
             "port": 9200,
             "http_user": ACCOUNT.user,
             "http_passwd": "${ELASTICSEARCH_PASSWORD}",
-            "index": LOGS_STREAM,
+            "index": PRINTED,
             "write_operation": "create",
             "generate_id": "on",
             "suppress_type_name": "on",

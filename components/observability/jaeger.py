@@ -30,8 +30,9 @@ OTLP_PORT, QUERY_PORT, METRICS_PORT, HEALTH_PORT = 4317, 16686, 8888, 13133
 CONFIG_PATH = "/etc/jaeger"
 ACCOUNT = Account(user="jaeger", secret=user_secret("jaeger"))
 INDICES = "jaeger-*"
-TRACES = "traces"
+TRACES = "voice-traces"
 """Name of its stream in Elasticsearch, and of the lifecycle policy."""
+STORE = "traces"
 STOP = Duration("30s")
 HOURLY = "17 * * * *"
 MEMORY_SHARE = 0.5
@@ -115,14 +116,14 @@ class Jaeger(Component):
             },
             "extensions": {
                 "healthcheckv2": {"use_v2": True, "http": {"endpoint": _everywhere(HEALTH_PORT)}},
-                "jaeger_storage": {"backends": {TRACES: self._backend()}},
-                "jaeger_query": {"storage": {"traces": TRACES}, "http": {"endpoint": _everywhere(QUERY_PORT)}},
+                "jaeger_storage": {"backends": {STORE: self._backend()}},
+                "jaeger_query": {"storage": {"traces": STORE}, "http": {"endpoint": _everywhere(QUERY_PORT)}},
             },
             "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": _everywhere(OTLP_PORT)}}}},
             "processors": {
                 "memory_limiter": {"check_interval": "1s", "limit_percentage": 80, "spike_limit_percentage": 20}
             },
-            "exporters": {"jaeger_storage_exporter": {"trace_storage": TRACES}},
+            "exporters": {"jaeger_storage_exporter": {"trace_storage": STORE}},
         }
 
     def _backend(self) -> dict[str, Any]:
