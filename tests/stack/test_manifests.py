@@ -17,6 +17,7 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
 
+from stack.operators import operator_of
 from stack.policy_bundles import APPS
 from stack.render import manifest, manifest_path
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
@@ -99,7 +100,7 @@ def validator(version: str, api_version: str, kind: str) -> Draft202012Validator
 
 def is_custom(resource: dict[str, Any]) -> bool:
     """Whether an operator serves it: its schema is held in the tests of its tier."""
-    return str(resource["apiVersion"]).partition("/")[0].endswith(".cnpg.io")
+    return operator_of(resource["apiVersion"]) is not None
 
 
 def schema_faults(resource: dict[str, Any], version: str) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pulumi.runtime import rpc
 
+from stack.operators import definition_of, required
 from stack.policy_bundles import APPS
 from stack.render import Index, rendered_files
 from stack.settings import ENVIRONMENTS, ROOT, SECRETS
@@ -97,7 +98,22 @@ def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
     ordered = [tiers[folder] for folder in sorted(tiers)]
     assert all(not run.by_urn[urn].dependencies for urn in guard)
     for below, above in pairwise(ordered):
-        assert all(run.by_urn[urn].dependencies == below for urn in above)
+        assert all(run.by_urn[urn].dependencies - run.lookups.keys() == below for urn in above)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_custom_resources_wait_for_their_definitions_whose_lookups_say_how_to_install_them(environment: str) -> None:
+    run = deployed(environment)
+    custom = {found.urn: definition_of(found.properties) for found in run.kubernetes}
+    needed = {definition for definition in custom.values() if definition}
+    assert set(run.lookups.values()) == needed == required(offline(environment).components).keys()
+    assert bool(needed) == (environment != "dev")
+    for urn, looked_up in run.lookups.items():
+        operator = required(offline(environment).components)[looked_up]
+        assert urn.endswith(f"::{looked_up} ({operator.name} {operator.version}: {operator.install})")
+    for urn, definition in custom.items():
+        waited = {run.lookups[found] for found in run.by_urn[urn].dependencies & run.lookups.keys()}
+        assert waited == ({definition} if definition else set())
 
 
 def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:

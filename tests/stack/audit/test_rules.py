@@ -18,7 +18,7 @@ from stack.audit.timeouts import critical_path, worst_case
 from stack.call_graph import CallGraph
 from stack.catalog import Flow
 from stack.environments import DatabaseLimits
-from stack.topology import Platform
+from stack.topology import Platform, call_graph
 from tests.platforms import ENVIRONMENTS, datastore, gateway, platform, real_environment, service, small_platform
 
 READ = operation("read", "10ms", "50ms")
@@ -256,12 +256,23 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
         .quotas["voice-apps"]
         .model_copy(update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4})
     )
-    found = verdict("D02", with_environment(quotas={"voice-apps": quota})).findings
+    quotas = {**real_environment("prod").quotas, "voice-apps": quota}
+    found = verdict("D02", with_environment(quotas=quotas)).findings
     assert [f.arithmetic for f in found] == [
         "Σ (max replicas + 1) × requests.cpu = 500m > 400m",
         "Σ (max replicas + 1) × limits.memory = 640Mi > 1Mi",
         "Σ (max replicas + 1) × pods = 5 > 4",
     ]
+
+
+def test_d02_adds_up_every_workload_of_every_namespace() -> None:
+    quotas = {**real_environment("prod").quotas}
+    quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})
+    (found,) = verdict(
+        "D02", Platform(call_graph(), real_environment("prod").model_copy(update={"quotas": quotas}))
+    ).findings
+    assert found.path == "voice-data → quota"
+    assert found.proposal == "24320Mi"
 
 
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
