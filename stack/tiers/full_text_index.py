@@ -31,14 +31,12 @@ from stack.policy_bundles import CLUSTER_DOMAIN
 from stack.telemetry_streams import log_stream, trace_stream
 from stack.tiers.applications import secret_name
 
-SIZING = {
-    "dev": Sizing.of(cpu=("100m", "1"), memory=("1Gi", "2Gi")),
-    "staging": Sizing.of(cpu=("1", "1"), memory=("4Gi", "4Gi")),
-    "prod": Sizing.of(cpu=("2", "2"), memory=("8Gi", "8Gi")),
-}
-"""Half of the memory is heap. Beyond dev requests equal limits: what is throttled takes its readers along."""
+SIZING = Sizing.of(cpu=("2", "2"), memory=("8Gi", "8Gi"))
+DEV_SIZING = Sizing.of(cpu=("100m", "1"), memory=("1Gi", "2Gi"))
+"""Half of the limit is heap. Beyond dev requests equal limits: what is throttled takes its readers along."""
 NODES = {"dev": 1, "staging": 3, "prod": 3}
-STORAGE = {"dev": Bytes("10Gi"), "staging": Bytes("500Gi"), "prod": Bytes("800Gi")}
+STORAGE = Bytes("1Ti")
+DEV_STORAGE = Bytes("10Gi")
 """Of each node: the rule and its arithmetic are `Elasticsearch.conflicts`."""
 READS = ("read", "view_index_metadata")
 OWNS = (*READS, "write", "create_index")
@@ -60,14 +58,15 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Elasticse
         return
     users = tuple(_users(graph, environment))
     ways = list(links(graph, environment))
-    own = () if environment.name == "dev" else (elasticsearch.TRANSPORT,)
+    dev = environment.name == "dev"
+    own = () if dev else (elasticsearch.TRANSPORT,)
     yield Elasticsearch(
         name=INDEX.name,
         namespace=INDEX.namespace,
         image=environment.third_party_image(images.ELASTICSEARCH),
-        sizing=SIZING[environment.name],
+        sizing=DEV_SIZING if dev else SIZING,
         nodes=NODES[environment.name],
-        storage=STORAGE[environment.name],
+        storage=DEV_STORAGE if dev else STORAGE,
         streams=tuple(_streams(graph, environment)),
         users=users,
         secrets=(SUPERUSER.secret, *own, *(found.account.secret for found in users)),

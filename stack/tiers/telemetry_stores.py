@@ -36,7 +36,8 @@ JAEGER_SIZING = Sizing.of(cpu=("250m", "1"), memory=("512Mi", "512Mi"))
 KIBANA_SIZING = Sizing.of(cpu=("250m", "1"), memory=("1Gi", "1536Mi"))
 GRAFANA_SIZING = Sizing.of(cpu=("100m", "1"), memory=("256Mi", "512Mi"))
 SHIPPER_SIZING = Sizing.of(cpu=("50m", "500m"), memory=("64Mi", "256Mi"))
-TEMPO_STORAGE = {"dev": Bytes("5Gi"), "staging": Bytes("20Gi"), "prod": Bytes("50Gi")}
+TEMPO_STORAGE = Bytes("50Gi")
+DEV_TEMPO_STORAGE = Bytes("5Gi")
 SHIPPER_BUFFER = Bytes("1Gi")
 MAX_TRACES = 10_000
 """Of Jaeger in dev's memory."""
@@ -134,7 +135,7 @@ def _tempo(graph: CallGraph, environment: Environment) -> Tempo:
         namespace=OBSERVABILITY,
         image=environment.third_party_image(images.TEMPO),
         sizing=environment.scaled(TEMPO_SIZING),
-        storage=TEMPO_STORAGE[environment.name],
+        storage=TEMPO_STORAGE if bucket else DEV_TEMPO_STORAGE,
         stream=block_stream(graph, environment),
         bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
         remote_write=tuple(f"{url}/api/v1/write" for url in prometheus_urls(environment)),

@@ -61,7 +61,10 @@ def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str
     assert "data[policy.json].tracing.sample_ratio: 50% -> 10%" in out
     assert "pods reload" in out
     restarted = [line for line in out.splitlines() if "pods restart" in line]
-    assert [line.partition(":")[0] for line in restarted] == ["Deployment voice-gateway/gateway"]
+    assert [line.partition(":")[0] for line in restarted] == [
+        "StatefulSet voice-observability/tempo",
+        "Deployment voice-gateway/gateway",
+    ]
 
 
 def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
