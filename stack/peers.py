@@ -26,6 +26,8 @@ class Link(ClosedModel):
 
 PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
 """Who asks for metrics."""
+BLACKBOX = Peer(namespace=targets.OBSERVABILITY, name="blackbox-exporter", ports=())
+"""Who looks at certificates."""
 
 
 class _Peers:
@@ -74,6 +76,12 @@ def datastore_ingress(graph: CallGraph, dependency: Dependency, port: int) -> It
         namespace = edge.caller.namespace if isinstance(edge.caller, Gateway) else APPS
         peers.add(namespace, edge.caller.name, port)
     yield from peers
+
+
+def pods_of(dependency: Dependency) -> Peer:
+    """The pods of a dependency that has one address, in the cluster."""
+    (address,) = (address for address in dependency.addresses if isinstance(address, InCluster))
+    return Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
 
 
 def link_ingress(links: Iterable[Link], name: str) -> Iterator[NetworkEnd]:
