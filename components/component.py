@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ClusterRoleBinding,
         ConfigMap,
         CronJob,
+        DaemonSet,
         Deployment,
         HorizontalPodAutoscaler,
         Job,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         | ClusterRoleBinding
         | ConfigMap
         | CronJob
+        | DaemonSet
         | Database
         | Deployment
         | HorizontalPodAutoscaler

@@ -42,6 +42,20 @@ KUBE_STATE_METRICS = ThirdPartyImage(
     licence="Apache-2.0",
     note="counts restarts and autoscalers' replicas",
 )
+JAEGER = ThirdPartyImage(
+    reference="jaegertracing/jaeger:2.20.0", licence="Apache-2.0", note="receives and shows traces"
+)
+TEMPO = ThirdPartyImage(reference="grafana/tempo:3.0.3", licence="AGPL-3.0-only", note="keeps traces; run unchanged")
+ELASTICSEARCH = ThirdPartyImage(
+    reference="elasticsearch:9.5.2",
+    licence="Elastic-2.0",
+    note="full-text index, logs and traces; no managed service of it",
+)
+KIBANA = ThirdPartyImage(reference="kibana:9.5.2", licence="Elastic-2.0", note="shows logs; no managed service of it")
+FLUENT_BIT = ThirdPartyImage(
+    reference="fluent/fluent-bit:5.1.1", licence="Apache-2.0", note="ships logs from every node"
+)
+GRAFANA = ThirdPartyImage(reference="grafana/grafana:13.2.0", licence="AGPL-3.0-only", note="dashboards; run unchanged")
 
 KNOWN = tuple(image for image in vars().values() if isinstance(image, ThirdPartyImage))
 """All of them."""

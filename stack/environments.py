@@ -104,23 +104,25 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 _QUOTAS = {
     "dev": {
-        "voice-data": _quota(("2", "8"), ("4Gi", "16Gi"), 20),
+        "voice-data": _quota(("2", "10"), ("5Gi", "20Gi"), 24),
+        "voice-observability": _quota(("2", "24"), ("8Gi", "40Gi"), 24),
         "voice-egress": _quota(("400m", "4"), ("512Mi", "2Gi"), 4),
-        "voice-observability": _quota(("2", "24"), ("6Gi", "24Gi"), 30),
         "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
         "voice-gateway": _quota(("500m", "4"), ("1Gi", "4Gi"), 2),
     },
     "staging": {
-        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-data": _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+        "voice-observability": _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+        "voice-node-agents": _quota(("2", "20"), ("3Gi", "12Gi"), 40),
         "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
-        "voice-observability": _quota(("16", "48"), ("48Gi", "80Gi"), 40),
         "voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120),
         "voice-gateway": _quota(("4", "8"), ("4Gi", "8Gi"), 4),
     },
     "prod": {
-        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-data": _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+        "voice-observability": _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+        "voice-node-agents": _quota(("2", "20"), ("3Gi", "12Gi"), 40),
         "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
-        "voice-observability": _quota(("20", "60"), ("64Gi", "96Gi"), 40),
         "voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200),
         "voice-gateway": _quota(("4", "8"), ("4Gi", "8Gi"), 4),
     },

@@ -78,12 +78,6 @@ def datastore_ingress(graph: CallGraph, dependency: Dependency, port: int) -> It
     yield from peers
 
 
-def pods_of(dependency: Dependency) -> Peer:
-    """The pods of a dependency that has one address, in the cluster."""
-    (address,) = (address for address in dependency.addresses if isinstance(address, InCluster))
-    return Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
-
-
 def link_ingress(links: Iterable[Link], name: str) -> Iterator[NetworkEnd]:
     """Who reaches the pods of that name, on which ports."""
     for link in links:

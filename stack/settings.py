@@ -89,6 +89,8 @@ class Settings(ClosedModel):
     """Without it alerts are only shown."""
     backups: Backups | None = None
     """Where PostgreSQL's backups go. dev keeps its own beside the server."""
+    trace_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    """Bucket of Tempo's blocks, in the object store of the backups. dev keeps them on a volume."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
     """Counts of single services that differ from the environment's rule."""
     image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
@@ -110,6 +112,10 @@ class Settings(ClosedModel):
             yield "notifications is missing: prod needs a network to send alerts to, or nobody is told of any"
         if self.backups and self.environment == "dev":
             yield "backups is for staging and prod: dev dumps to a volume of its own"
+        if self.trace_bucket is None and self.environment != "dev":
+            yield f"trace_bucket is missing: {self.environment} keeps its traces in an object store"
+        if self.trace_bucket and self.environment == "dev":
+            yield "trace_bucket is for staging and prod: dev keeps its traces on a volume"
         if self.accepted_findings and self.environment != "prod":
             yield f"accepted_findings is for prod alone: {self.environment} is deployed with any finding"
 

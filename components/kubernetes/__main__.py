@@ -17,6 +17,7 @@ VERSION = "1.37.0"
 """The newest API that the manifests are held against; the older one is checked by schema in the tests."""
 PREFIX = "io.k8s."
 KINDS = (
+    "api.apps.v1.DaemonSet",
     "api.apps.v1.Deployment",
     "api.apps.v1.StatefulSet",
     "api.autoscaling.v2.HorizontalPodAutoscaler",

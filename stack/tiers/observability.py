@@ -14,11 +14,21 @@ from components.component import Component
 from components.edge import apisix, envoy
 from components.network_policy import AddressBlock, Peer
 from components.node import Gateway, Sizing
-from components.observability import alertmanager, blackbox_exporter, collector_config, kube_state_metrics, prometheus
+from components.observability import (
+    alertmanager,
+    blackbox_exporter,
+    collector_config,
+    fluent_bit,
+    jaeger,
+    kube_state_metrics,
+    prometheus,
+    tempo,
+)
 from components.observability.alertmanager import WEBHOOK_KEY, Alertmanager, AlertRoute, Inhibition, Receiver
 from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector import Collector
 from components.observability.collector_config import Backend, Sampling
+from components.observability.elasticsearch_setup import user
 from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
 from components.observability.scraping import KUBELET_PORT, ScrapeTarget
@@ -27,17 +37,21 @@ from stack import telemetry
 from stack.alerting import rule_groups
 from stack.call_graph import CallGraph
 from stack.catalog import alerts, dependencies, targets
-from stack.environments import Environment
-from stack.peers import BLACKBOX, PROMETHEUS, Link, link_egress, link_ingress, pods_of
+from stack.environments import N_PLUS_ONE, Environment
+from stack.peers import BLACKBOX, PROMETHEUS, Link, link_egress, link_ingress
 from stack.policy_bundles import APPS, CLUSTER_DOMAIN
-from stack.tiers import data, egress, gateway
+from stack.tiers import data, egress, full_text_index, gateway, telemetry_stores
+from stack.tiers.full_text_index import INDEX_URL, is_declared
+from stack.tiers.telemetry_stores import prometheus_urls
 
 COLLECTOR_SIZING = Sizing.of(cpu=("1", "2"), memory=("2Gi", "2Gi"))
+DEV_COLLECTOR_SIZING = Sizing.of(cpu=("50m", "1"), memory=("128Mi", "512Mi"))
 PROMETHEUS_SIZING = Sizing.of(cpu=("1", "4"), memory=("8Gi", "8Gi"))
 """8 KiB for each of the series that are declared, and as much again for queries and for pods that come and go."""
+DEV_PROMETHEUS_SIZING = Sizing.of(cpu=("100m", "1"), memory=("512Mi", "2Gi"))
 SMALL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("128Mi", "256Mi"))
 COLLECTORS = {"dev": 1, "staging": 2, "prod": 3}
-SERVERS = {"dev": 1, "staging": 2, "prod": 2}
+SERVERS = {"dev": 1, "staging": N_PLUS_ONE, "prod": N_PLUS_ONE}
 """Replicas of Prometheus and of Alertmanager."""
 BUFFERS = {"dev": Bytes("3Gi"), "staging": Bytes("60Gi"), "prod": Bytes("60Gi")}
 OUTAGE = Duration("30m")
@@ -47,12 +61,14 @@ NOTES = Bytes("1Gi")
 COLLECTOR = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=())
 ALERTMANAGER = Peer(namespace=targets.OBSERVABILITY, name="alertmanager", ports=())
 STATE = Peer(namespace=targets.OBSERVABILITY, name="kube-state-metrics", ports=())
-JAEGER = Peer(namespace=targets.OBSERVABILITY, name="jaeger", ports=(4317,))
-TEMPO = Peer(namespace=targets.OBSERVABILITY, name="tempo", ports=(4317,))
-LOGS_USER = "otel-collector"
-LOGS_SECRET = SecretKeys(name="otel-collector-elasticsearch", keys=("password",))
+LOGS = user(targets.COLLECTOR).account
+"""Who adds the log lines that come over OTLP."""
 
-METRICS_PATHS = {apisix.PORTS.metrics: "/apisix/prometheus/metrics", envoy.STATUS_PORT: envoy.METRICS_PATH}
+METRICS_PATHS = {
+    apisix.PORTS.metrics: "/apisix/prometheus/metrics",
+    envoy.STATUS_PORT: envoy.METRICS_PATH,
+    fluent_bit.PORT: "/api/v2/metrics/prometheus",
+}
 """Where metrics are not at `/metrics`, by the port that serves them."""
 SERIES = 2_000
 """Of one pod: what a service's runtime, its process and its gRPC library expose, counted generously."""
@@ -89,10 +105,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
 
 def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
     """What the tier's pods reach among themselves and outside, beside what the services and other tiers declare."""
-    elasticsearch = pods_of(dependencies.ELASTICSEARCH)
-    server = PROMETHEUS.model_copy(update={"ports": (prometheus.PORT,)})
-    for backend in (JAEGER, TEMPO, server, elasticsearch):
-        yield Link(source=COLLECTOR, target=backend)
+    yield Link(source=COLLECTOR, target=PROMETHEUS.model_copy(update={"ports": (prometheus.PORT,)}))
     for asked, port in (
         (PROMETHEUS, prometheus.PORT),
         (COLLECTOR, collector_config.METRICS_PORT),
@@ -134,8 +147,8 @@ def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget
 
 def _all_links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """Of this tier, and of those whose pods it asks or hears."""
-    tiers = (data.links, egress.links, gateway.links, links)
-    return chain.from_iterable(tier(graph, environment) for tier in tiers)
+    tiers = (data, full_text_index, egress, telemetry_stores, gateway)
+    return chain.from_iterable(declared(graph, environment) for declared in (*(tier.links for tier in tiers), links))
 
 
 def _collector(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]) -> Collector:
@@ -145,7 +158,7 @@ def _collector(graph: CallGraph, environment: Environment, ways: tuple[Link, ...
         name=targets.COLLECTOR,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.COLLECTOR),
-        sizing=environment.scaled(COLLECTOR_SIZING),
+        sizing=DEV_COLLECTOR_SIZING if environment.name == "dev" else COLLECTOR_SIZING,
         replicas=COLLECTORS[environment.name],
         storage=BUFFERS[environment.name],
         outage=OUTAGE,
@@ -154,38 +167,40 @@ def _collector(graph: CallGraph, environment: Environment, ways: tuple[Link, ...
             decided=(*decided, *([graph.gateway.name] if graph.gateway else [])),
             others=environment.settings.trace_sample_ratio,
         ),
-        secrets=(LOGS_SECRET,),
+        secrets=(LOGS.secret,) if is_declared(graph) else (),
         ingress=(*senders, *link_ingress(ways, targets.COLLECTOR)),
         egress=tuple(link_egress(ways, targets.COLLECTOR)),
     )
 
 
 def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
-    spans = telemetry.trace_bytes(graph, environment)
-    for store in (JAEGER, TEMPO):
+    for replica, url in enumerate(prometheus_urls(environment)):
+        # Each replica keeps everything, so each is sent everything.
         yield Backend(
-            name=store.name, signal="traces", protocol="grpc", endpoint=f"{_host(store)}:4317", bytes_per_second=spans
-        )
-    # Each replica keeps everything, so each is sent everything.
-    for index in range(SERVERS[environment.name]):
-        replica = f"{targets.PROMETHEUS}-{index}"
-        host = f"{replica}.{targets.PROMETHEUS}-replicas.{targets.OBSERVABILITY}.{CLUSTER_DOMAIN}"
-        yield Backend(
-            name=replica,
+            name=f"{targets.PROMETHEUS}-{replica}",
             signal="metrics",
             protocol="http",
-            endpoint=f"http://{host}:{prometheus.PORT}/api/v1/otlp",
+            endpoint=f"{url}/api/v1/otlp",
             bytes_per_second=telemetry.metric_bytes(),
         )
-    elasticsearch = pods_of(dependencies.ELASTICSEARCH)
+    if not is_declared(graph):
+        return
+    for store, port in (("jaeger", jaeger.OTLP_PORT), ("tempo", tempo.OTLP_PORT)):
+        yield Backend(
+            name=store,
+            signal="traces",
+            protocol="grpc",
+            endpoint=f"{store}.{targets.OBSERVABILITY}.{CLUSTER_DOMAIN}:{port}",
+            bytes_per_second=telemetry.trace_bytes(graph, environment),
+        )
     yield Backend(
-        name=elasticsearch.name,
+        name=dependencies.ELASTICSEARCH.name,
         signal="logs",
         protocol="http",
-        endpoint=f"http://{_host(elasticsearch)}:{elasticsearch.ports[0]}/_otlp",
+        endpoint=f"{INDEX_URL}/_otlp",
         bytes_per_second=telemetry.log_bytes(graph, environment),
-        user=LOGS_USER,
-        secret=LOGS_SECRET,
+        user=LOGS.user,
+        secret=LOGS.secret,
     )
 
 
@@ -198,7 +213,7 @@ def _prometheus(graph: CallGraph, environment: Environment, ways: tuple[Link, ..
         name=targets.PROMETHEUS,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.PROMETHEUS),
-        sizing=environment.scaled(PROMETHEUS_SIZING),
+        sizing=DEV_PROMETHEUS_SIZING if environment.name == "dev" else PROMETHEUS_SIZING,
         replicas=SERVERS[environment.name],
         storage=metrics.storage,
         retention=metrics.retention,

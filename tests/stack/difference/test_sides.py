@@ -62,6 +62,7 @@ def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str
     assert "pods reload" in out
     restarted = [line for line in out.splitlines() if "pods restart" in line]
     assert [line.partition(":")[0] for line in restarted] == [
+        "StatefulSet voice-observability/tempo",
         "StatefulSet voice-observability/otel-collector",
         "Deployment voice-gateway/gateway",
     ]

@@ -36,9 +36,16 @@ INFRASTRUCTURE = {
     "alertmanager": ("voice-observability", "/metrics"),
     "kube-state-metrics": ("voice-observability", "/metrics"),
     "blackbox-exporter": ("voice-observability", "/metrics"),
+    "jaeger": ("voice-observability", "/metrics"),
+    "tempo": ("voice-observability", "/metrics"),
+    "grafana": ("voice-observability", "/metrics"),
 }
-REPLICATED = {"postgresql": ("voice-data", "/metrics"), "postgresql-pooler": ("voice-data", "/metrics")}
-"""CloudNativePG's instances and pooler tell of themselves; dev's PostgreSQL is one server without an exporter."""
+REPLICATED = {
+    "postgresql": ("voice-data", "/metrics"),
+    "postgresql-pooler": ("voice-data", "/metrics"),
+    "fluent-bit": ("voice-node-agents", "/api/v2/metrics/prometheus"),
+}
+"""dev's PostgreSQL is one server without an exporter, and nothing there reads the node."""
 
 
 def prometheus(environment: str) -> Prometheus:
@@ -75,7 +82,11 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_a_job_keeps_the_pods_that_are_rendered_on_a_port_that_they_declare(environment: str) -> None:
-    pods = [each["spec"]["template"] for kind in ("Deployment", "StatefulSet") for each in of_kind(environment, kind)]
+    pods = [
+        each["spec"]["template"]
+        for kind in ("Deployment", "StatefulSet", "DaemonSet")
+        for each in of_kind(environment, kind)
+    ]
     rendered = {
         (template["metadata"]["labels"]["app.kubernetes.io/name"], port["containerPort"])
         for template in pods
