@@ -14,6 +14,8 @@ from components.secret_keys import SecretKeys
 if TYPE_CHECKING:
     from components.kubernetes.cloudnative_pg import Cluster, Database, ObjectStore, Pooler, ScheduledBackup
     from components.kubernetes.types import (
+        ClusterRole,
+        ClusterRoleBinding,
         ConfigMap,
         CronJob,
         DaemonSet,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
     Resource: TypeAlias = (
         Cluster
+        | ClusterRole
+        | ClusterRoleBinding
         | ConfigMap
         | CronJob
         | DaemonSet

@@ -105,7 +105,7 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 _QUOTAS = {
     "dev": {
         "voice-data": _quota(("2", "10"), ("5Gi", "20Gi"), 24),
-        "voice-observability": _quota(("2", "16"), ("4Gi", "24Gi"), 20),
+        "voice-observability": _quota(("2", "24"), ("8Gi", "40Gi"), 24),
         "voice-egress": _quota(("400m", "4"), ("512Mi", "2Gi"), 4),
         "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
         "voice-gateway": _quota(("500m", "4"), ("1Gi", "4Gi"), 2),

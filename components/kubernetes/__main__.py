@@ -32,6 +32,8 @@ KINDS = (
     "api.core.v1.ServiceAccount",
     "api.networking.v1.NetworkPolicy",
     "api.policy.v1.PodDisruptionBudget",
+    "api.rbac.v1.ClusterRole",
+    "api.rbac.v1.ClusterRoleBinding",
     "api.rbac.v1.Role",
     "api.rbac.v1.RoleBinding",
 )

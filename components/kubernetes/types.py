@@ -1261,6 +1261,26 @@ class PodDisruptionBudgetStatus(TypedDict):
     observedGeneration: NotRequired[int]
 
 
+class AggregationRule(TypedDict):
+    clusterRoleSelectors: NotRequired[list[LabelSelector]]
+
+
+class ClusterRole(TypedDict):
+    aggregationRule: NotRequired[AggregationRule]
+    apiVersion: Literal['rbac.authorization.k8s.io/v1']
+    kind: Literal['ClusterRole']
+    metadata: ObjectMeta
+    rules: NotRequired[list[PolicyRule]]
+
+
+class ClusterRoleBinding(TypedDict):
+    apiVersion: Literal['rbac.authorization.k8s.io/v1']
+    kind: Literal['ClusterRoleBinding']
+    metadata: ObjectMeta
+    roleRef: RoleRef
+    subjects: NotRequired[list[Subject]]
+
+
 class Role(TypedDict):
     apiVersion: Literal['rbac.authorization.k8s.io/v1']
     kind: Literal['Role']
