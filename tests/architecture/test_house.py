@@ -16,7 +16,14 @@ from stack.settings import ROOT
 
 MAY_IMPORT = {
     "policies/voice_policies": {"pydantic", "pydantic_core"},
-    "runtime/voice_runtime": {"voice_policies", "pydantic", "pydantic_core", "prometheus_client", "opentelemetry"},
+    "runtime/voice_runtime": {
+        "voice_policies",
+        "pydantic",
+        "pydantic_core",
+        "prometheus_client",
+        "opentelemetry",
+        "redis",
+    },
     "components": {"voice_policies", "pydantic", "pydantic_core"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},
 }
