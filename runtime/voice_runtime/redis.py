@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from redis.asyncio import Connection, ConnectionPool, RedisCluster, Sentinel
+from redis.asyncio import ConnectionPool, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
@@ -62,14 +62,15 @@ class Connections:
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
-        self._idle: list[Connection] = []
+        self._make: Callable[[], Any] = pool.make_connection
+        self._idle: list[Any] = []
+        """redis-py's connections, which it types in part."""
         self._slots = Semaphore(CONNECTIONS)
 
     async def execute(self, *command: str | float) -> Any:
         """The server's answer. Raises redis-py's errors."""
         async with self._slots:
-            connection: Connection = self._idle.pop() if self._idle else self._pool.make_connection()
+            connection = self._idle.pop() if self._idle else self._make()
             try:
                 await connection.connect()
                 await connection.send_command(*command)

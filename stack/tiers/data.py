@@ -35,7 +35,8 @@ EVENTS_STORAGE = Bytes("10Gi")
 CONSUL_STORAGE = Bytes("10Gi")
 DEV_STORAGE = Bytes("5Gi")
 
-CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting -@dangerous"
+CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
+"""Distributed limits go by the server's time, which Valkey counts among neither the reads nor the dangerous."""
 GATEWAY_KEYS = "plugin-limit-count*"
 """The gateway's rate-limit counters, named by its plugin."""
 PUBLISH = "+xadd"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -62,8 +63,10 @@ class Server:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def ask(self, *command: str | int) -> object:
-        with Redis(port=self.port, socket_timeout=5, decode_responses=True) as client:
+    def ask(self, *command: str | int) -> Any:
+        """The answer as the server gives it."""
+        with Redis(port=self.port, socket_timeout=5, decode_responses=True, protocol=2) as client:
+            client.response_callbacks.clear()
             return client.execute_command(*command)
 
     def start(self) -> None:
@@ -100,7 +103,7 @@ def watched_by_sentinels(directory: Path) -> Iterator[tuple[list[Server], list[S
     """A primary and a replica, and three Sentinels that call them `cache`."""
     with ExitStack() as stack:
         primary = stack.enter_context(single(directory))
-        replica = Server(directory, "--save", "", "--replicaof", f"127.0.0.1 {primary.port}")
+        replica = Server(directory, "--save", "", "--replicaof", "127.0.0.1", str(primary.port))
         stack.callback(replica.kill)
         sentinels = []
         for number in range(3):
@@ -111,17 +114,15 @@ def watched_by_sentinels(directory: Path) -> Iterator[tuple[list[Server], list[S
             )
             sentinels.append(Server(directory, str(file), "--sentinel"))
             stack.callback(sentinels[-1].kill)
-        until(lambda: "state=online" in str(primary.ask("INFO", "replication")), "the replica follows")
+        until(lambda: "state=online" in primary.ask("INFO", "replication"), "the replica follows")
         until(lambda: all(_knows_all(sentinel) for sentinel in sentinels), "the Sentinels know each other")
         yield [primary, replica], sentinels
 
 
 def _knows_all(sentinel: Server) -> bool:
-    (primary,) = sentinel.ask("SENTINEL", "MASTERS")  # type: ignore[misc]  # a list of one
-    return (primary["num-slaves"], primary["num-other-sentinels"]) == (1, 2) or (
-        primary["num-slaves"],
-        primary["num-other-sentinels"],
-    ) == ("1", "2")
+    (primary,) = sentinel.ask("SENTINEL", "MASTERS")
+    known = dict(zip(primary[::2], primary[1::2], strict=True))
+    return (known["num-slaves"], known["num-other-sentinels"]) == ("1", "2")
 
 
 @contextmanager
@@ -139,5 +140,5 @@ def cluster(directory: Path) -> Iterator[list[Server]]:
             server.ask("CLUSTER", "ADDSLOTS", *range(first, end))
         for server in servers[1:]:
             servers[0].ask("CLUSTER", "MEET", "127.0.0.1", server.port)
-        until(lambda: all("cluster_state:ok" in str(s.ask("CLUSTER", "INFO")) for s in servers), "the cluster is up")
+        until(lambda: all("cluster_state:ok" in s.ask("CLUSTER", "INFO") for s in servers), "the cluster is up")
         yield servers

@@ -129,7 +129,7 @@ def test_a_key_is_small_and_ends_when_it_says_nothing_any_more(
     for millisecond in range(1000):
         assert take(millisecond * 1000, *arguments, 1, 1) == 1
         assert HOUR - PATIENCE * 1000 < redis.pttl("k") <= HOUR + 1000
-    assert redis.memory_usage("k") <= 1500
+    assert (redis.memory_usage("k") or 0) <= 1500
 
 
 def test_the_scripts_are_part_of_the_package() -> None:
