@@ -18,7 +18,7 @@ from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.secret_keys import SecretKeys
@@ -55,8 +55,8 @@ class Consul(Component):
     sizing: Sizing
     servers: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

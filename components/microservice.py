@@ -12,7 +12,7 @@ from components.autoscaling import autoscaler
 from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.network_policy import Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Service, Sizing
 from components.policy_config import (
     DIGEST_ANNOTATION,
@@ -22,14 +22,13 @@ from components.policy_config import (
 )
 from components.probes import HttpProbes
 from components.service_settings import ServiceSettings
-from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
+from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
     from components.component import Resource
     from components.kubernetes.types import (
         Container,
         Deployment,
-        DeploymentSpec,
         ObjectMeta,
         Volume,
         VolumeMount,
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
 
 POLICY_PATH = "/etc/voice/policy"
 SETTINGS_PATH = "/etc/voice/settings"
-MIN_READY_SECONDS = 5
-PROGRESS_DEADLINE_SECONDS = 180
-"""Three times the longest start: a rollout that has not moved by then has failed."""
 
 
 class Microservice(Component):
@@ -54,8 +50,8 @@ class Microservice(Component):
     replicas: Replicas
     bundle: PolicyBundle
     settings: ServiceSettings
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
     probes: HttpProbes = HttpProbes()
     longest_request: Duration
     """The longest deadline of its operations: how long a shutdown may have to wait."""
@@ -144,20 +140,8 @@ class Microservice(Component):
         template_metadata: ObjectMeta = {"labels": self.labels}
         if self.restart_on_policy_change:
             template_metadata["annotations"] = {DIGEST_ANNOTATION: self.digest}
-        spec: DeploymentSpec = {
-            "minReadySeconds": MIN_READY_SECONDS,
-            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
-            "revisionHistoryLimit": 5,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "selector": {"matchLabels": self.selector},
-            "template": {
-                "metadata": template_metadata,
-                "spec": pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request),
-            },
-        }
-        if self.replicas.fixed:
-            spec["replicas"] = self.replicas.min
-        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": self.metadata(), "spec": spec}
+        pod = pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request)
+        return deployment(self.metadata(), template_metadata, self.selector, pod, self.replicas)
 
     def _container(self) -> Container:
         container = hardened_container(self.name, self.image, self.sizing)

@@ -105,15 +105,21 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 _QUOTAS = {
     "dev": {
         "voice-data": _quota(("2", "8"), ("4Gi", "16Gi"), 20),
+        "voice-egress": _quota(("400m", "4"), ("512Mi", "2Gi"), 4),
         "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
+        "voice-gateway": _quota(("500m", "4"), ("1Gi", "4Gi"), 2),
     },
     "staging": {
         "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
         "voice-apps": _quota(("60", "120"), ("100Gi", "200Gi"), 120),
+        "voice-gateway": _quota(("4", "8"), ("4Gi", "8Gi"), 4),
     },
     "prod": {
         "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
+        "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
         "voice-apps": _quota(("100", "200"), ("170Gi", "340Gi"), 200),
+        "voice-gateway": _quota(("4", "8"), ("4Gi", "8Gi"), 4),
     },
 }
 """Room for every service at its maximum plus one surge pod each, and little more: rule D02 does the sum."""

@@ -29,6 +29,7 @@ from components.node import Dependency, Host, Service
 from components.operation import Operation
 from stack.call_graph import CallGraph, Edge
 from stack.catalog import targets
+from stack.egress import egress_port
 from stack.enforcement import enforcer, in_force, timeout_enforcer, unenforced
 from stack.environments import Environment
 
@@ -101,7 +102,7 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
         callee=call.callee,
         operation=call.operation,
         protocol=edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc",
-        addresses=tuple(addresses(edge.callee)),
+        addresses=tuple(addresses(edge)),
         idempotency=call.idempotency,
         necessity="soft" if call.soft else "hard",
         fallback=call.fallback,
@@ -118,14 +119,15 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
     )
 
 
-def addresses(callee: object) -> Iterator[Address]:
-    """Where a service or dependency is reached, in order of preference."""
+def addresses(edge: Edge) -> Iterator[Address]:
+    """Where the caller of an edge reaches its callee, in order of preference."""
+    callee = edge.callee
     if isinstance(callee, Service):
         yield Address(host=address_of(callee), port=callee.grpc_port)
     elif isinstance(callee, Dependency):
         for address in callee.addresses:
             if isinstance(address, Host):
-                via = f"{address.egress}.{targets.EGRESS}.{CLUSTER_DOMAIN}:{targets.EGRESS_PORT}"
+                via = f"{address.egress}.{targets.EGRESS}.{CLUSTER_DOMAIN}:{egress_port(edge.caller.name)}"
                 yield Address(host=address.host, port=address.port, via=via)
             else:
                 yield Address(host=f"{address.service}.{address.namespace}.{CLUSTER_DOMAIN}", port=address.port)

@@ -13,13 +13,15 @@ import pulumi
 import pulumi_kubernetes
 
 from components.component import Component
+from components.edge.gateway import ApisixGateway
 from components.secret_keys import SecretKeys
+from stack import operators
 from stack.configuration import Configuration, SecretValues
 from stack.policy_bundles import CLUSTER_DOMAIN, address_of
 from stack.topology import Platform
 
-CUSTOM_GROUPS = ("cnpg.io",)
-"""Ends of the API groups that operators serve: resources of these are custom ones to Pulumi."""
+Definitions = Mapping[str, pulumi.Resource]
+"""Resource definitions of operators, by name."""
 
 
 def register(platform: Platform, configuration: Configuration) -> None:
@@ -32,9 +34,22 @@ def register(platform: Platform, configuration: Configuration) -> None:
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
     )
+    definitions = _found_definitions(platform, provider)
     below: Sequence[pulumi.Resource] = []
     for _, tier in groupby(platform.components, key=lambda component: component.folder):
-        below = [ComponentTree(component, configuration.secrets, provider, below) for component in tier]
+        below = [ComponentTree(component, configuration.secrets, provider, below, definitions) for component in tier]
+
+
+def _found_definitions(platform: Platform, provider: pulumi.ProviderResource) -> Definitions:
+    """What operators must have brought. Where it is missing Pulumi names the lookup, whose name is the way out."""
+    return {
+        name: pulumi_kubernetes.apiextensions.v1.CustomResourceDefinition.get(
+            f"{name} ({operator.name} {operator.version}: {operator.install})",
+            name,
+            opts=pulumi.ResourceOptions(provider=provider),
+        )
+        for name, operator in operators.required(platform.components).items()
+    }
 
 
 class ComponentTree(pulumi.ComponentResource):
@@ -50,32 +65,34 @@ class ComponentTree(pulumi.ComponentResource):
         values: SecretValues,
         provider: pulumi.ProviderResource,
         below: Sequence[pulumi.Resource],
+        definitions: Definitions,
     ) -> None:
         super().__init__(
             f"voice:components:{component.kind}",
             f"{component.namespace}/{component.name}",
             opts=pulumi.ResourceOptions(providers=[provider]),
         )
-        # Dependencies, unlike the provider, are not handed down from parent to child.
-        options = pulumi.ResourceOptions(parent=self, depends_on=below)
         for secret in component.secrets:
-            _register(_secret(component, secret, values[secret.name]), options)
+            _register(_secret(component, secret, values[secret.name]), self, below)
         for resource in component.resources():
-            _register(resource, options)
+            definition = operators.definition_of(resource)
+            _register(resource, self, [*below, definitions[definition]] if definition else below)
         self.register_outputs({})
 
 
-def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
+def _register(resource: Mapping[str, Any], parent: pulumi.Resource, below: Sequence[pulumi.Resource]) -> None:
     metadata = resource["metadata"]
     name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
     properties = {_snake_case(key): value for key, value in resource.items()}
+    # Dependencies, unlike the provider, are not handed down from parent to child.
+    options = pulumi.ResourceOptions(parent=parent, depends_on=below)
     resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
 
 
 def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
     """The class of a kind: `networking.k8s.io/v1` is the module `networking.v1`, and `v1` is `core.v1`."""
     group, _, version = api_version.rpartition("/")
-    if group.endswith(CUSTOM_GROUPS):
+    if operators.operator_of(api_version):
         return pulumi_kubernetes.apiextensions.CustomResource
     module = import_module(f"pulumi_kubernetes.{group.partition('.')[0] or 'core'}.{version}")
     return cast("type[pulumi.CustomResource]", getattr(module, kind))
@@ -101,9 +118,11 @@ def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str])
 
 
 def outputs(platform: Platform) -> dict[str, Any]:
-    """What the stack tells: the digest of each policy bundle, the namespaces, the address of each service."""
+    """What the stack tells: the digest of each policy bundle, the namespaces, addresses of services and entrance."""
     services = platform.microservices
+    entrances = [component for component in platform.components if isinstance(component, ApisixGateway)]
     return {
+        "gateway_addresses": {f"{gateway.name}.{gateway.namespace}": gateway.address for gateway in entrances},
         "policy_digests": {service.name: service.digest for service in services},
         "namespaces": sorted({component.namespace for component in platform.components}),
         "service_addresses": {

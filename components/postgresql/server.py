@@ -10,7 +10,7 @@ from voice_policies import Bytes, Duration
 from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
@@ -53,9 +53,9 @@ class PostgresqlServer(Component):
     storage: Bytes
     limits: ServerLimits
     databases: tuple[ServiceDatabase, ...]
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
-    dump_egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+    dump_egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:

@@ -10,7 +10,7 @@ from voice_policies import Bytes, Duration
 from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
 from components.stateful_set import DATA_VOLUME, configuration_writer, mount, scratch, stateful_set, tcp_service
@@ -41,8 +41,8 @@ class Valkey(Component):
     image: Image
     sizing: Sizing
     users: tuple[AclUser, ...]
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
     storage: Bytes | None = None
 
     def resources(self) -> Iterator[Resource]:

@@ -74,7 +74,7 @@ def _connections(service: Service, edges: Iterable[Edge]) -> Iterator[Connection
         dependency = calls[0].callee
         if not isinstance(dependency, Dependency):
             continue
-        reached = list(addresses(dependency))
+        reached = list(addresses(calls[0]))
         secret = SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
         yield Connection(
             name=name,

@@ -24,7 +24,7 @@ from components.valkey.server import PORT, Valkey
 from stack.call_graph import CallGraph
 from stack.catalog import dependencies, targets
 from stack.environments import Environment
-from stack.peers import Link, datastore_ingress, link_egress, link_ingress
+from stack.peers import PROMETHEUS, Link, datastore_ingress, link_egress, link_ingress
 from stack.tiers.applications import secret_name
 
 POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
@@ -43,7 +43,6 @@ PUBLISH = "+xadd"
 CONSUME = "+xreadgroup +xgroup|create +xack +xautoclaim +xpending +xlen"
 
 OPERATOR = Peer(namespace="cnpg-system", name="cloudnative-pg", ports=())
-PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
 POSTGRESQL_PORT, STATUS_PORT = 5432, 8000
 INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
 """Ports of CloudNativePG's instance manager and of its pooler."""
@@ -55,10 +54,10 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
     for dependency, build in stores:
         if graph.nodes.get(dependency.name) == dependency:
             yield build(graph, environment)
-    yield _consul(environment)
+    yield _consul(graph, environment)
 
 
-def links(environment: Environment) -> Iterator[Link]:
+def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
     """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups."""
     servers = Peer(namespace=targets.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "datagrams": (GOSSIP_PORT,)})
@@ -133,7 +132,7 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
     callers = tuple(datastore_ingress(graph, dependencies.POSTGRESQL, address.port))
     limits = ServerLimits(max_connections=environment.database.max_connections, reserved=environment.database.reserved)
     backups = environment.settings.backups
-    ways = list(links(environment))
+    ways = list(links(graph, environment))
     if backups is None:
         databases = _databases(graph, environment, pair=False)
         return PostgresqlServer(
@@ -174,8 +173,8 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
     )
 
 
-def _consul(environment: Environment) -> Consul:
-    ways = list(links(environment))
+def _consul(graph: CallGraph, environment: Environment) -> Consul:
+    ways = list(links(graph, environment))
     replicated = environment.settings.backups is not None
     return Consul(
         name="consul",
@@ -203,7 +202,7 @@ def _cache(graph: CallGraph, environment: Environment) -> Component:
     )
     if environment.settings.backups is None:
         return _valkey(graph, environment, dependency, users)
-    ways = list(links(environment))
+    ways = list(links(graph, environment))
     name = _address(dependency).service
     return ReplicatedValkey(
         name=name,

@@ -1,19 +1,20 @@
-"""The programs of the control plane and the graders, built from Go modules and kept between runs.
+"""The programs of the control plane and the graders, and files of Go modules, built and kept between runs.
 
 Every module in `tools/` pins its programs with `tool` directives and `go.sum`. A program is built once for each state
 of its module, into the user's cache folder, so that a second run builds nothing and needs no Go.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MODULES = Path(__file__).parent / "tools"
@@ -37,12 +38,12 @@ class Module:
     Attributes:
         name: its folder in `tools/`.
         programs: the name of each program, and the Go package that is its `main`.
-        stages: whether the stages that ship with kwok are kept beside the programs, as `stages.yaml`.
+        sources: the files that are kept beside the programs, each the sum of files in the modules that it names.
     """
 
     name: str
-    programs: dict[str, str]
-    stages: bool = False
+    programs: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -75,9 +76,20 @@ CONTROL_PLANE = Module(
         "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
         "kwok": f"{KWOK_MODULE}/cmd/kwok",
     },
-    stages=True,
+    sources={"stages.yaml": {KWOK_MODULE: tuple(f"kustomize/stage/{stage}.yaml" for stage in KWOK_STAGES)}},
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+# What operators would install, so that the API server judges their resources as it does its own. No operator runs.
+OPERATORS = Module(
+    name="operators",
+    sources={
+        "definitions.yaml": {
+            "github.com/cloudnative-pg/cloudnative-pg": ("config/crd/bases/*.yaml",),
+            "github.com/cloudnative-pg/plugin-barman-cloud": ("config/crd/bases/*.yaml",),
+            "istio.io/api": ("kubernetes/customresourcedefinitions.gen.yaml",),
+        }
+    },
+)
 PROMTOOL = Module(name="promtool", programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"})
 
 
@@ -94,8 +106,9 @@ def ensure_built(module: Module) -> Path:
         if not target.exists():
             with _progress(f"{program} ({position} of {len(module.programs)} in {module.name})"):
                 _build(module, package, target)
-    if module.stages and not (module.cache / "stages.yaml").exists():
-        _keep_stages(module)
+    for name, sources in module.sources.items():
+        if not (module.cache / name).exists():
+            _keep(module, name, sources)
     return module.cache
 
 
@@ -105,10 +118,12 @@ def _build(module: Module, package: str, target: Path) -> None:
     partial.replace(target)
 
 
-def _keep_stages(module: Module) -> None:
-    source = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", KWOK_MODULE).strip())
-    stages = [(source / "kustomize" / "stage" / f"{stage}.yaml").read_text() for stage in KWOK_STAGES]
-    (module.cache / "stages.yaml").write_text("---\n".join(stages))
+def _keep(module: Module, name: str, sources: Mapping[str, Iterable[str]]) -> None:
+    texts = []
+    for path, patterns in sources.items():
+        folder = Path(json.loads(_go(module, "mod", "download", "-json", path))["Dir"])
+        texts += [file.read_text() for pattern in patterns for file in sorted(folder.glob(pattern))]
+    (module.cache / name).write_text("---\n".join(texts))
 
 
 def _go(module: Module, *arguments: str) -> str:
@@ -137,7 +152,7 @@ def _progress(what: str) -> Iterator[None]:
 def main() -> int:
     """Builds what is missing and prints the folder of each module's programs."""
     try:
-        for module in (CONTROL_PLANE, KUBE_SCORE, PROMTOOL):
+        for module in (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMTOOL):
             print(ensure_built(module))
     except ToolchainError as error:
         print(error, file=sys.stderr)

@@ -9,11 +9,9 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from voice_policies import InvalidInputError
 
-from components import images
 from components.postgresql.cluster import PostgresqlCluster
-from stack import image_lock
 from stack.audit.capacity import connections
-from stack.settings import ENVIRONMENTS, PROJECT, ROOT, parse_settings
+from stack.settings import PROJECT, parse_settings
 from tests.platforms import of_kind, platform, resources
 from tests.stack.program_run import configured
 from tests.stack.test_manifests import is_custom
@@ -129,18 +127,3 @@ def test_every_stateful_pod_is_restricted_and_keeps_its_volume(environment: str)
         assert all(volume.get("emptyDir", {"sizeLimit": True}).get("sizeLimit") for volume in pod["volumes"])
         if "volumeClaimTemplates" in found["spec"]:
             assert found["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
-
-
-def test_the_documents_list_every_image_that_is_not_ours_with_its_licence() -> None:
-    listed = (ROOT / "docs" / "deploy.md").read_text()
-    known = [image for image in vars(images).values() if isinstance(image, images.ThirdPartyImage)]
-    for image in known:
-        assert f"| `{image.reference}` | {image.licence}" in listed
-    run = {
-        reference.partition("@")[0]
-        for environment in ENVIRONMENTS
-        for reference in image_lock.images(resources(environment))
-    }
-    assert {reference for reference in run if not reference.startswith("ghcr.io/voicehelper/")} == {
-        image.reference for image in known
-    }
