@@ -14,9 +14,9 @@ from stack import catalog
 from stack.call_graph import CallGraph
 from stack.environments import Environment
 from stack.peers import Link
-from stack.tiers import applications, data, egress, gateway
+from stack.tiers import applications, data, egress, gateway, schemas
 
-TIERS = (data, egress, applications, gateway)
+TIERS = (data, schemas, egress, applications, gateway)
 """In the order of their folders: what others stand on comes first."""
 LINKED_TIERS = (data, egress, gateway)
 """Those with ways of their own, such as replication."""

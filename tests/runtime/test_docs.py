@@ -34,7 +34,7 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
         ),
     )
     examples = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert len(examples) == 11
+    assert len(examples) == 12
     names: dict[str, Any] = {}
     try:
         with asyncio.Runner() as runner:
