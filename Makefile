@@ -21,10 +21,11 @@ test: $(READY) ## Run the tests that need Python alone
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
 
-bench: $(READY) ## Measure rendering, the runtime and shared state beside their peers, each table in one run
+bench: $(READY) ## Measure rendering, the runtime, distributed limits and sagas beside their peers, each table in one run
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
 	$(BIN)/python -m bench.shared_state
+	$(BIN)/python -m bench.sagas
 
 lint: $(READY) ## Formatting, lint and strict types
 	$(BIN)/ruff format --check .

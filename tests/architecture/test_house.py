@@ -20,9 +20,7 @@ MAY_IMPORT = {
         "voice_policies",
         "pydantic",
         "pydantic_core",
-        "prometheus_client",
-        "opentelemetry",
-        "redis",
+        *("prometheus_client", "opentelemetry", "asyncpg", "redis", "temporalio"),  # extras
     },
     "components": {"voice_policies", "pydantic", "pydantic_core"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},

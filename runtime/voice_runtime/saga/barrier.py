@@ -25,7 +25,7 @@ from voice_runtime.saga.context import Branch, StepContext, to_json
 from voice_runtime.saga.errors import BarrierClosedError
 
 if TYPE_CHECKING:
-    import asyncpg  # an extra, and only its types are needed here
+    from voice_runtime.saga.postgresql import Connection  # whose driver is an extra
 
 _INSERT = (
     "INSERT INTO {table} (saga_id, step, branch, origin) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING 1"
@@ -33,11 +33,13 @@ _INSERT = (
 _SELECT = "SELECT origin, result FROM {table} WHERE saga_id = $1 AND step = $2 AND branch = $3"
 _RESULT = "UPDATE {table} SET result = $4 WHERE saga_id = $1 AND step = $2 AND branch = $3"
 INSERT, SELECT, RESULT = (text.format(table="saga.barriers") for text in (_INSERT, _SELECT, _RESULT))
-INSERT_SQLITE, SELECT_SQLITE, RESULT_SQLITE = (text.format(table="barriers") for text in (_INSERT, _SELECT, _RESULT))
+INSERT_SQLITE, SELECT_SQLITE, RESULT_SQLITE = (
+    text.format(table="barriers").replace("$", "?") for text in (_INSERT, _SELECT, _RESULT)
+)
 
 
 async def once(
-    connection: asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any],
+    connection: Connection,
     context: StepContext,
     work: Callable[[], Awaitable[Any]],
 ) -> Any:

@@ -21,26 +21,32 @@ HANDOVER = 600.0
 """Seconds that a saga of a newer version than any here is left to a newer process, before it is parked."""
 LOOK_AGAIN = 2.0
 """Seconds after which a worker that left a saga to a newer process looks at it again."""
-MAX_CLAIMS = 10
-"""Claims without an entry after which a saga is parked: its step seems to kill whoever runs it."""
 
 
 class Driver:
     """One claim. Every write names the claim's epoch, so that a driver whose lease has passed stops at its next one."""
 
-    def __init__(self, journal: Journal, claim: Claim, observation: Observation, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, journal: Journal, claim: Claim, observation: Observation, max_claims: int, stopping: Callable[[], bool]
+    ) -> None:
         self._journal = journal
         self._claim = claim
         self._observation = observation
+        self._max_claims = max_claims
         self._stopping = stopping
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
-        self._released = False
+        self.released = False
+        """Whether nothing more is to be done here, or written."""
+        self._state = self._progress.shown
         self._caused_by = ""
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
         """Until the saga ends, is parked, waits, or the worker stops. Raises `LeaseLostError`."""
         claim = self._claim
+        if self._progress.state in ENDED or self._progress.state == "parked":
+            await self._write([])  # somebody seized it and went no further
+            return
         if definitions.is_ahead(claim.name, claim.version) and claim.idle < HANDOVER:
             await self._write([], release=LOOK_AGAIN)
             return
@@ -49,7 +55,7 @@ class Driver:
         except DefinitionMismatchError as mismatch:
             await self._write([Entry("parked", data=str(mismatch))])
             return
-        if claim.claims > MAX_CLAIMS:
+        if claim.claims > self._max_claims:
             doing = ", ".join(self._progress.running) or self._progress.undoing
             reason = f"was taken up {claim.claims} times without getting on with {doing or 'its next step'}"
             await self._write([Entry("parked", data=reason)])
@@ -60,7 +66,7 @@ class Driver:
         progress = self._progress
         if following(execution.definition.plan, progress):
             await self._write([], plan=execution.definition.plan)
-        while not self._released:
+        while not self.released:
             if progress.state == "compensating":
                 await self._undo(execution)
             elif progress.running:
@@ -89,12 +95,13 @@ class Driver:
             release = inf
         elif self._stopping():
             release = 0.0
-        self._released = release is not None
+        self.released = release is not None
         state = progress.shown
         await self._journal.append(
             self._claim, written, state, reason=progress.reason, messages=messages, release=release
         )
-        self._observation.written(self._claim.name, self._claim.id, written, state)
+        self._observation.written(self._claim.name, self._claim.id, written, self._state)
+        self._state = state
 
     async def _act(self, execution: Execution) -> None:
         """Execute what has begun; each outcome is written as soon as it is there."""
@@ -104,7 +111,7 @@ class Driver:
             return
         tasks = {asyncio.create_task(self._attempt(execution, step)) for step in steps}
         try:
-            while tasks and not self._released:
+            while tasks and not self.released:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 outcomes = [task.result() for task in done]
                 entries = [entry for written, _ in outcomes for entry in written]

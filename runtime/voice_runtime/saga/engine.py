@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from math import inf
 from random import Random
 from types import TracebackType
@@ -36,7 +37,8 @@ class JournalEngine:
     `lease`: seconds that a saga stays with a worker that says nothing; it is renewed three times in that span, and a
     saga whose worker died is taken over after it. `poll_interval`: seconds between two looks for due sagas, which is
     how late another process's start or event is noticed. `concurrency`: sagas that run at once. `grace`: seconds that
-    running steps get to end when the engine is left.
+    running steps get to end when the engine is left. `max_claims`: claims without an entry after which a saga is
+    parked, since its step seems to kill whoever runs it.
     """
 
     def __init__(  # noqa: PLR0913  # what a process decides, each with its default
@@ -48,6 +50,7 @@ class JournalEngine:
         poll_interval: float = 0.5,
         concurrency: int = 32,
         grace: float = 10.0,
+        max_claims: int = 10,
         listeners: Sequence[Listener] = (),
         tracing: Tracing | None = None,
         classify: Classify = classify,
@@ -65,7 +68,8 @@ class JournalEngine:
         self._poll_interval = poll_interval
         self._concurrency = concurrency
         self._grace = grace
-        self._driving: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._max_claims = max_claims
+        self._driving: dict[str, tuple[Claim, Driver, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -82,8 +86,8 @@ class JournalEngine:
         await self.journal.open(worker=True)
         self._stopping = False
         self._loops = [
-            asyncio.create_task(self._again_and_again(work, seconds))
-            for work, seconds in ((self._claim_due, self._poll_interval), (self._renew, self._lease / 3))
+            asyncio.create_task(self._again_and_again(self._claim_due, self._until_woken)),
+            asyncio.create_task(self._again_and_again(self._renew, self._until_renewal)),
         ]
         return self
 
@@ -91,37 +95,35 @@ class JournalEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stopping = True
-        tasks = [task for _, task in self._driving.values()]
+        tasks = [task for _, _, task in self._driving.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=self._grace)
         for task in (*self._loops, *tasks):
             task.cancel()
         await asyncio.gather(*self._loops, *tasks, return_exceptions=True)
+        with suppress(JournalUnavailableError):
+            await self.journal.renew(self.owner, 0.0)  # what is still held is the next worker's at once
         await self.journal.close()
 
-    async def _again_and_again(self, work: Callable[[], Any], seconds: float) -> None:
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
         """A journal that cannot be reached is tried again: nothing here ends with it."""
         while not self._stopping:
             try:
                 await work()
             except JournalUnavailableError as error:
                 logger.warning("%s", error)
-                await asyncio.sleep(seconds)
             except Exception:
                 logger.exception("the saga engine goes on after an error of its own")
-                await asyncio.sleep(seconds)
-            if work == self._claim_due:
-                await self._until_woken(seconds)
-            else:
-                await asyncio.sleep(seconds)
+            await pause()
 
-    async def _until_woken(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
+    async def _until_woken(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_interval):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
         self._wake.clear()
+
+    async def _until_renewal(self) -> None:
+        await asyncio.sleep(self._lease / 3)
 
     async def _claim_due(self) -> None:
         while not self._stopping and (free := self._concurrency - len(self._driving)) > 0:
@@ -132,20 +134,20 @@ class JournalEngine:
                 return
 
     async def _renew(self) -> None:
-        self.observation.unfinished = await self.journal.unfinished()
         driven = dict(self._driving)
         held = await self.journal.renew(self.owner, self._lease)
-        for saga_id, (epoch, task) in driven.items():
-            if held.get(saga_id) != epoch:
+        for saga_id, (claim, driver, task) in driven.items():
+            if held.get(saga_id) != claim.epoch and not driver.released:
+                self.observation.leases_lost += 1
                 task.cancel()  # another worker has it, and the barrier keeps what this one did from counting twice
+        self.observation.unfinished = await self.journal.unfinished()
 
     def _drive(self, claim: Claim) -> None:
-        task = asyncio.create_task(self._driven(claim))
-        self._driving[claim.id] = (claim.epoch, task)
+        driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
+        self._driving[claim.id] = (claim, driver, asyncio.create_task(self._driven(claim, driver)))
 
-    async def _driven(self, claim: Claim) -> None:
+    async def _driven(self, claim: Claim, driver: Driver) -> None:
         try:
-            driver = Driver(self.journal, claim, self.observation, lambda: self._stopping)
             await driver.drive(self._definitions, self._executions)
         except LeaseLostError as error:
             self.observation.leases_lost += 1
@@ -155,7 +157,7 @@ class JournalEngine:
         except Exception:
             logger.exception("saga %s: the engine failed; it is taken up again when its lease has passed", claim.id)
         finally:
-            if self._driving.get(claim.id, (None,))[0] == claim.epoch:
+            if self._driving.get(claim.id, (None,))[0] is claim:
                 del self._driving[claim.id]
             self._wake.set()
 
@@ -176,7 +178,7 @@ class JournalEngine:
         if not await self.journal.start(claim, self.owner if running else None, self._lease):
             await self._refuse_another(claim)
             return claim.id
-        self.observation.written(name, claim.id, claim.entries, "running")
+        self.observation.written(name, claim.id, claim.entries, "")
         if running:
             self._drive(claim)
         return claim.id
@@ -243,7 +245,7 @@ class JournalEngine:
         _refuse(refused, summary, entry)
         progress.apply(entry)
         await self.journal.append(claim, [entry], progress.shown, reason=progress.reason, release=_rest(progress))
-        self.observation.written(claim.name, saga_id, [entry], progress.shown)
+        self.observation.written(claim.name, saga_id, [entry], summary.state)
         self._wake.set()
 
 

@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from typing import Literal, Protocol
 
 from voice_runtime.events import Event, Events
 from voice_runtime.saga.context import Message, StepContext
-from voice_runtime.saga.progress import ENDED, Entry, State
+from voice_runtime.saga.progress import Entry, State
 
 
 class Tracing(Protocol):
@@ -60,15 +60,14 @@ class Observation:
         self.unfinished: dict[tuple[str, State], int] = {}
         """Sagas of the whole engine by name and state, as of the last look."""
         self.leases_lost = 0
-        """Writes that were refused because the saga had gone to another worker."""
+        """Sagas that went to another worker while this one was at them."""
 
-    def written(self, saga: str, saga_id: str, entries: Sequence[Entry], state: State) -> None:
-        """An event for each entry, once it is in the journal."""
+    def written(self, saga: str, saga_id: str, entries: Sequence[Entry], before: State | Literal[""]) -> None:
+        """An event for each entry, once it is in the journal; `before` is the state that the saga was in."""
         for entry in entries:
             self.transitions[saga, entry.kind] += 1
             after = f"{entry.step} {entry.kind}" if entry.step else entry.kind
             reason = f": {entry.data}" if entry.kind in {"failed", "compensating", "parked", "abandoned"} else ""
-            before = state if entry.kind not in ENDED else "running"
             self.events.publish(Event("transition", "saga", f"{saga}/{saga_id}", before=before, after=after + reason))
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Spans of sagas by OpenTelemetry: every step in the trace of what started the saga. Needs the extra `otel`.
+"""Spans and metrics of sagas by OpenTelemetry. Needs the extra `otel`.
 
 A saga may outlive its process, and a span may not; so each execution of an action or compensation is a span of its own,
 a child of the span that started the saga and, where an event caused it, linked to that event's span.
@@ -11,10 +11,20 @@ from contextlib import contextmanager
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.metrics import Meter
 from opentelemetry.trace import Link, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from voice_runtime.otel import register
 from voice_runtime.saga.context import Message, StepContext
+from voice_runtime.saga.metrics import METRICS
+from voice_runtime.saga.observation import Observation
+
+
+def observe(observation: Observation, meter: Meter) -> None:
+    """Register the metrics of an engine's `observation` with `meter`."""
+    register(observation, METRICS, meter)
+
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 

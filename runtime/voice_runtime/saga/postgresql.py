@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -20,6 +20,7 @@ from voice_runtime.saga.migrations import scripts
 from voice_runtime.saga.progress import Entry, State
 from voice_runtime.saga.record import SagaRecord, SagaSummary
 
+Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 MIGRATION_LOCK = 0x5A6A
 """Advisory lock under which one process at a time makes the tables."""
 UNAVAILABLE = (
@@ -106,7 +107,7 @@ TAKE_MESSAGES = """
 SELECT sequence, id, type, payload, trace FROM saga.outbox ORDER BY sequence LIMIT $1 FOR UPDATE SKIP LOCKED"""
 
 
-async def migrate(connection: asyncpg.Connection[Any]) -> None:
+async def migrate(connection: Connection) -> None:
     """Make what is missing, in one transaction."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
@@ -114,7 +115,7 @@ async def migrate(connection: asyncpg.Connection[Any]) -> None:
             await connection.execute(script)
 
 
-async def publish(connection: asyncpg.Connection[Any], message: Message) -> None:
+async def publish(connection: Connection, message: Message) -> None:
     """Send a message when, and only when, the connection's transaction commits."""
     await connection.execute(
         "INSERT INTO saga.outbox (id, type, payload, trace) VALUES ($1, $2, $3, $4)",
@@ -125,7 +126,7 @@ async def publish(connection: asyncpg.Connection[Any], message: Message) -> None
     )
 
 
-async def admit(connection: asyncpg.Connection[Any], consumer: str, message_id: str) -> bool:
+async def admit(connection: Connection, consumer: str, message_id: str) -> bool:
     """Whether the consumer sees the message for the first time; remembered when the transaction commits."""
     done = await connection.execute(
         "INSERT INTO saga.inbox (consumer, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", consumer, message_id
@@ -141,16 +142,17 @@ class PostgresqlJournal:
         self._connections = connections
         self._pool: asyncpg.Pool[Any] | None = None
 
-    async def open(self, *, worker: bool) -> None:
-        """Connect; a worker expects the tables, which `migrate` has made, and says so where they are not there."""
+    async def open(self, *, worker: bool) -> None:  # noqa: ARG002  # any number of workers may
+        """Connect. `migrate` has made the tables: where they are not there, that is what is said."""
         try:
             self._pool = await asyncpg.create_pool(
                 self._dsn, min_size=1, max_size=self._connections, reset=_leave_as_it_is, command_timeout=30
             )
-        except UNAVAILABLE as error:
-            raise JournalUnavailableError(f"PostgreSQL: {error}") from error
-        if worker:
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")
+        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
+            raise JournalUnavailableError(f"PostgreSQL: {error}; migrate first, and grant what it made") from error
+        except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            raise JournalUnavailableError(f"PostgreSQL: {error}") from error
 
     async def close(self) -> None:
         """Disconnect."""

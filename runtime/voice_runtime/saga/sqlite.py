@@ -7,9 +7,10 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +51,7 @@ class SqliteJournal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saga-journal")
         self._lock: TextIOWrapper | None = None
         self._connection: sqlite3.Connection | None = None
+        self._pending: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
 
     async def open(self, *, worker: bool) -> None:
         """Make what is missing. A worker locks the file's neighbour `.lock`, and takes over what a dead one held."""
@@ -89,8 +91,13 @@ class SqliteJournal:
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """A write to the disk does not hold up the event loop."""
-        try:
+        with self._reached():
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.OperationalError as error:
             raise JournalUnavailableError(f"{self._path}: {error}") from error
 
@@ -98,20 +105,32 @@ class SqliteJournal:
         return await self._on_thread(lambda: self._opened().execute(statement, values).fetchall())
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction."""
+        """One write. Those that come while the disk is busy are committed together, and fail apart."""
+        done: Future[T] = Future()
+        self._pending.append((work, done))
+        self._thread.submit(self._commit_pending)
+        with self._reached():
+            return await asyncio.wrap_future(done)
 
-        def transaction() -> T:
-            db = self._opened()
+    def _commit_pending(self) -> None:
+        batch = [self._pending.popleft() for _ in range(len(self._pending))]
+        batch = [(work, done) for work, done in batch if done.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        db = self._opened()
+        try:
             db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
+            outcomes = [_apart(db, work) for work, _ in batch]
             db.execute("COMMIT")
-            return result
-
-        return await self._on_thread(transaction)
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            outcomes = [(None, error)] * len(batch)
+        for (_, done), (result, refusal) in zip(batch, outcomes, strict=True):
+            if refusal is None:
+                done.set_result(result)
+            else:
+                done.set_exception(refusal)
 
     def _opened(self) -> sqlite3.Connection:
         assert self._connection is not None, "open() first"  # noqa: S101  # a fault of the program
@@ -244,6 +263,18 @@ class SqliteJournal:
         yield [Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"]) for row in rows]
         sent = [(row["sequence"],) for row in rows]
         await self._write(lambda db: db.executemany("DELETE FROM outbox WHERE sequence = ?", sent))
+
+
+def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
+    """What a write gives, or why it did not happen, whatever becomes of those it is committed with."""
+    db.execute("SAVEPOINT write")
+    try:
+        result = work(db)
+    except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
+        db.execute("ROLLBACK TO write")
+        return None, error
+    db.execute("RELEASE write")
+    return result, None
 
 
 def _write_entries(db: sqlite3.Connection, claim: Claim, written: int, entries: Sequence[Entry], now: float) -> None:

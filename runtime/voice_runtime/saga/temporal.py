@@ -7,15 +7,23 @@ Backoffs have no jitter and retries no budget here, since Temporal offers neithe
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowExecution, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -26,7 +34,12 @@ from voice_runtime.outcome import Classify, classify
 from voice_runtime.retry import Retry
 from voice_runtime.saga.context import Message, Reply, StepContext, to_json
 from voice_runtime.saga.definition import Definition, Definitions
-from voice_runtime.saga.errors import DefinitionMismatchError, SagaConflictError, UnknownSagaError
+from voice_runtime.saga.errors import (
+    DefinitionMismatchError,
+    JournalUnavailableError,
+    SagaConflictError,
+    UnknownSagaError,
+)
 from voice_runtime.saga.execution import checked, reason_of
 from voice_runtime.saga.observation import Observation, Tracing
 from voice_runtime.saga.progress import Entry, EntryKind, State
@@ -48,6 +61,9 @@ from voice_runtime.timeout import Timeout
 logger = logging.getLogger("voice_runtime.saga")
 COUNT_SECONDS = 10.0
 """Time between two counts of unfinished sagas."""
+QUERY_TIMEOUT = timedelta(seconds=30)
+"""How long a worker has to answer whoever looks or intervenes."""
+UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 _PAUSE, _PAUSE_CAP = 0.02, 0.5
 
 
@@ -161,25 +177,31 @@ class TemporalEngine:
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
         """See `Engine.start`."""
         definition = self._definitions.newest(name)
-        to_json(argument, "the input")
+        text = to_json(argument, "the input")
         saga_id = saga_id or uuid.uuid4().hex
         begun = beginning(definition, argument, self.observation.tracing.current())
-        memo = {"name": name, "version": begun.version, "state": "running", "input": {"value": argument}}
+        memo = {
+            "name": name,
+            "version": begun.version,
+            "state": "running",
+            "input": hashlib.sha256(text.encode()).hexdigest(),
+        }
         try:
-            await self._client.start_workflow(
-                WORKFLOW,
-                begun,
-                id=saga_id,
-                task_queue=self._task_queue,
-                memo=memo,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-            )
+            with _reached():
+                await self._client.start_workflow(
+                    WORKFLOW,
+                    begun,
+                    id=saga_id,
+                    task_queue=self._task_queue,
+                    memo=memo,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                )
         except WorkflowAlreadyStartedError:
-            there = await self.show(saga_id)
-            if (there.name, to_json(there.input, "")) != (name, to_json(argument, "")):
+            there = await (await self._describe(saga_id)).memo()
+            if (there["name"], there["input"]) != (memo["name"], memo["input"]):
                 raise SagaConflictError(
-                    f"saga {saga_id} is there already: a {there.name} with another input or name"
+                    f"saga {saga_id} is there already: a {there['name']} with another input or name"
                 ) from None
         return saga_id
 
@@ -187,17 +209,18 @@ class TemporalEngine:
         """See `Engine.wait`."""
         pause = _PAUSE
         async with asyncio.timeout(seconds):
-            while not ((record := await self.show(saga_id)).ended or record.state == "parked"):
+            while not ((summary := await self._summary(saga_id)).ended or summary.state == "parked"):
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, _PAUSE_CAP)
-        return record
+        return await self.show(saga_id)
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
         handle = self._client.get_workflow_handle(saga_id)
         arguments = [step, result, error, self.observation.tracing.current()]
         try:
-            await handle.signal(SagaWorkflow.deliver, args=arguments)
+            with _reached():
+                await handle.signal(SagaWorkflow.deliver, args=arguments)
         except RPCError as refused:
             if refused.status != RPCStatusCode.NOT_FOUND:
                 raise
@@ -206,32 +229,44 @@ class TemporalEngine:
 
     async def _is_known(self, saga_id: str) -> bool:
         try:
-            await self.show(saga_id)
+            await self._describe(saga_id)
         except UnknownSagaError:
             return False
         return True
 
-    async def show(self, saga_id: str) -> SagaRecord:
-        """See `Engine.show`."""
+    async def _describe(self, saga_id: str) -> WorkflowExecution:
         try:
-            description = await self._client.get_workflow_handle(saga_id).describe()
+            with _reached():
+                return await self._client.get_workflow_handle(saga_id).describe()
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
             raise UnknownSagaError(f"no saga {saga_id}") from None
-        return await _record(description)
+
+    async def _summary(self, saga_id: str) -> SagaSummary:
+        return await _summary(await self._describe(saga_id))
+
+    async def show(self, saga_id: str) -> SagaRecord:
+        """See `Engine.show`. A worker has to answer for the journal: `JournalUnavailableError` where none does."""
+        summary = await self._summary(saga_id)
+        handle = self._client.get_workflow_handle_for(SagaWorkflow.run, saga_id)
+        with _reached():
+            begun, journal = await handle.query(SagaWorkflow.journal, rpc_timeout=QUERY_TIMEOUT)
+        entries = tuple(Entry(kind, step, data, at) for kind, step, data, at in journal)
+        return SagaRecord(**asdict(summary), input=begun, entries=entries)
 
     async def list(
         self, *, state: State | None = None, name: str | None = None, limit: int = 100
     ) -> Sequence[SagaSummary]:
         """See `Engine.list`. Temporal's list follows what happens within about a second."""
         found: list[SagaSummary] = []
-        async for execution in self._client.list_workflows(f"WorkflowType='{WORKFLOW}'"):
-            record = await _record(execution)
-            if record.state == (state or record.state) and record.name == (name or record.name):
-                found.append(record)
-            if len(found) == limit:
-                break
+        with _reached():
+            async for execution in self._client.list_workflows(f"WorkflowType='{WORKFLOW}'"):
+                summary = await _summary(execution)
+                if summary.state == (state or summary.state) and summary.name == (name or summary.name):
+                    found.append(summary)
+                if len(found) == limit:
+                    break
         return found
 
     async def resume(self, saga_id: str, reason: str = "by hand") -> None:
@@ -247,11 +282,14 @@ class TemporalEngine:
         await self._intervene(saga_id, "abandoned", reason)
 
     async def _intervene(self, saga_id: str, kind: EntryKind, reason: str) -> None:
-        record = await self.show(saga_id)
-        if record.ended:
-            raise SagaConflictError(f"saga {saga_id} is {record.state}: it cannot be {kind} now")
+        summary = await self._summary(saga_id)
+        if summary.ended:
+            raise SagaConflictError(f"saga {saga_id} is {summary.state}: it cannot be {kind} now")
         try:
-            await self._client.get_workflow_handle(saga_id).execute_update(SagaWorkflow.intervene, args=[kind, reason])
+            with _reached():
+                await self._client.get_workflow_handle(saga_id).execute_update(
+                    SagaWorkflow.intervene, args=[kind, reason], rpc_timeout=QUERY_TIMEOUT
+                )
         except WorkflowUpdateFailedError as error:
             raise SagaConflictError(f"saga {saga_id} {error.cause}") from None
 
@@ -267,18 +305,28 @@ async def _not_here(_: Sequence[RawValue]) -> None:
     )
 
 
-async def _record(execution: WorkflowExecution) -> SagaRecord:
+async def _summary(execution: WorkflowExecution) -> SagaSummary:
     memo = await execution.memo()  # Temporal leaves empty values out
-    entries = tuple(Entry(kind, step, data, at) for kind, step, data, at in memo.get("entries", ()))
-    updated = entries[-1].at if entries else execution.start_time.timestamp()
-    return SagaRecord(
+    started = execution.start_time.timestamp()
+    return SagaSummary(
         execution.id,
         memo["name"],
         memo["version"],
         memo["state"],
         memo.get("reason", ""),
-        execution.start_time.timestamp(),
-        updated,
-        input=memo["input"]["value"],
-        entries=entries,
+        started,
+        memo.get("updated_at", started),
     )
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Temporal's own errors of transport, in the words of the engines."""
+    try:
+        yield
+    except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+        raise JournalUnavailableError(f"Temporal: no worker answers: {error}") from error
+    except RPCError as error:
+        if error.status not in UNAVAILABLE:
+            raise
+        raise JournalUnavailableError(f"Temporal: {error.message}") from error

@@ -26,6 +26,8 @@ MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
 """Types of the failures that say that a worker lacks the saga's definition; `AHEAD`: since a newer one has it."""
 WORKER_DEATH_MARGIN = 1.0
 """Seconds beyond an attempt's own timeout after which Temporal takes its worker for dead."""
+MEMO_REASON = 1000
+"""Characters of a reason in the memo, which Temporal wants below two kilobytes."""
 OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
 """Who is told of transitions in this process, by task queue."""
 ALLOWED: dict[EntryKind, frozenset[State]] = {
@@ -124,7 +126,7 @@ def _retry(policy: Retry) -> dict[str, Any]:
 
 @workflow.defn(name=WORKFLOW, sandboxed=False)
 class SagaWorkflow:
-    """One saga. Its memo shows what it has come to, also after it has ended and without a worker."""
+    """One saga. Its memo tells its state without a worker; its journal is a query, which a worker answers."""
 
     @workflow.init
     def __init__(self, begun: Beginning) -> None:
@@ -156,6 +158,11 @@ class SagaWorkflow:
         """The first outcome of a step counts."""
         self._outcomes.setdefault(step, (result, error, trace))
 
+    @workflow.query
+    def journal(self) -> tuple[Any, list[tuple[EntryKind, str, Any, float]]]:
+        """The input and every transition: kind, step, data and time."""
+        return self._begun.input, [(entry.kind, entry.step, entry.data, entry.at) for entry in self._entries]
+
     @workflow.update
     def intervene(self, kind: EntryKind, reason: str) -> None:
         """Resume, compensate or abandon, by the entry that it makes."""
@@ -166,25 +173,19 @@ class SagaWorkflow:
 
     def _write(self, entries: Sequence[Entry]) -> None:
         progress, now = self._progress, workflow.now().timestamp()
-        written = []
+        before = progress.shown if self._entries else ""
         for entry in entries:
             progress.apply(entry)
-            written.append(entry)
         after = following(self._plan, progress)
         for entry in after:
             progress.apply(entry)
-        written += after
+        written = [*entries, *after]
         self._entries += [Entry(entry.kind, entry.step, entry.data, now) for entry in written]
-        workflow.upsert_memo(
-            {
-                "state": progress.shown,
-                "reason": progress.reason,
-                "entries": [[entry.kind, entry.step, entry.data, entry.at] for entry in self._entries],
-            }
-        )
+        memo = {"state": progress.shown, "reason": progress.reason[:MEMO_REASON], "updated_at": now}
+        workflow.upsert_memo(memo)
         observation = OBSERVATIONS.get(workflow.info().task_queue)
         if observation is not None and not workflow.unsafe.is_replaying():
-            observation.written(self._begun.name, workflow.info().workflow_id, written, progress.shown)
+            observation.written(self._begun.name, workflow.info().workflow_id, written, before)
 
     async def _work(self) -> None:
         """One turn of what the state asks for."""

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from temporalio.client import Client
 from voice_runtime.saga import Definition, JournalEngine, SqliteJournal
+from voice_runtime.saga.journal import Journal
 from voice_runtime.saga.postgresql import PostgresqlJournal, migrate
 from voice_runtime.saga.temporal import TemporalEngine
 
@@ -27,9 +28,8 @@ ENGINES = (*JOURNALS, "temporal")
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:
-    with running_postgresql() as server:
-        server.psql("CREATE DATABASE template_saga")
-        asyncio.run(_migrate(server.dsn("template_saga")))
+    with running_postgresql("fsync=off") as server:  # tests kill processes, never the machine
+        asyncio.run(_migrate(server.dsn("postgres")))
         yield server
 
 
@@ -41,10 +41,16 @@ async def _migrate(dsn: str) -> None:
 
 @pytest.fixture
 def database(postgresql: Postgresql) -> str:
-    """A database of the test's own, with the tables of sagas."""
-    name = f"test_{uuid.uuid4().hex}"
-    postgresql.psql(f"CREATE DATABASE {name} TEMPLATE template_saga STRATEGY file_copy")
-    return postgresql.dsn(name)
+    """The tables of sagas, empty, in a database that is the test's alone while it runs."""
+    postgresql.psql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+        "AND pid <> pg_backend_pid()"
+    )
+    postgresql.psql(
+        "TRUNCATE saga.sagas, saga.entries, saga.outcomes, saga.outbox, saga.inbox, saga.barriers; "
+        "DROP TABLE IF EXISTS effects"
+    )
+    return postgresql.dsn("postgres")
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +63,13 @@ def temporal() -> Iterator[str]:
 def redis_port() -> Iterator[int]:
     with running_redis() as port:
         yield port
+
+
+@pytest.fixture(params=JOURNALS)
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+    if request.param == "postgresql":
+        return PostgresqlJournal(request.getfixturevalue("database"))
+    return SqliteJournal(tmp_path / "sagas.db")
 
 
 @pytest.fixture(params=ENGINES)

@@ -1,3 +1,3 @@
-from tests.runtime.saga.backends import backend, database, postgresql, redis_port, temporal
+from tests.runtime.saga.backends import backend, database, journal, postgresql, redis_port, temporal
 
-__all__ = ["backend", "database", "postgresql", "redis_port", "temporal"]
+__all__ = ["backend", "database", "journal", "postgresql", "redis_port", "temporal"]

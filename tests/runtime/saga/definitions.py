@@ -77,7 +77,7 @@ async def _result(context: StepContext) -> Any:
     return {"of": context.step}
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 120.0) -> None:
     """Wait for a condition, patiently."""
     async with asyncio.timeout(seconds):
         while not await holds():  # noqa: ASYNC110  # what is waited for is in another process

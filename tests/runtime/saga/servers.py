@@ -22,7 +22,8 @@ START_SECONDS = 60
 class Postgresql:
     """A server of its own, with the settings that PostgreSQL comes with."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: tuple[str, ...]) -> None:
+        self._settings = [part for setting in settings for part in ("-c", setting)]
         self.port = free_port()
         self.root = root
         self._data = root / "data"
@@ -40,6 +41,7 @@ class Postgresql:
         command = [
             str(POSTGRES / "postgres"), "-D", str(self._data), "-p", str(self.port), "-k", str(self.root),
             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=60", "-c", "shared_buffers=64MB",
+            *self._settings,
         ]  # fmt: skip
         with (self.root / "log").open("a") as log:
             self._process = subprocess.Popen(command, cwd=self.root, stderr=log, **NOBODY)
@@ -59,11 +61,11 @@ class Postgresql:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[Postgresql]:
+def running_postgresql(*settings: str) -> Iterator[Postgresql]:
     with directory() as root:
         if NOBODY:
             subprocess.run(["/bin/chown", "nobody:nogroup", str(root)], check=True)
-        server = Postgresql(root)
+        server = Postgresql(root, settings)
         server.start()
         try:
             yield server

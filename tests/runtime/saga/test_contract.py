@@ -344,6 +344,8 @@ async def test_every_transition_is_an_event_and_counted(backend: Backend) -> Non
         record = await engine.wait(saga_id, WAIT)
     assert {event.target for event in recorder.events} == {f"order/{saga_id}"}
     assert [event.after.partition(":")[0] for event in recorder.events] == told(record)
+    assert recorder.events[0].before == ""
+    assert [event.before for event in recorder.events if event.after == "compensated"] == ["compensating"]
     assert "ship failed: ValueError: no" in [event.after for event in recorder.events]
     observation = engine.observation
     assert observation.executions["order", "pay", "action", "successful"] == 1
