@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test lint format types docs lock bench cluster-test clean
+.PHONY: help render test integration-test lint format types docs lock bench flows cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,14 +16,22 @@ render: $(READY) ## Render every environment into build/<environment>/ and print
 	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
 
 test: $(READY) ## Run the tests that need Python alone
-	$(BIN)/pytest -m "not cluster" -n auto
+	$(BIN)/pytest -m "not cluster and not integration" -n auto
+
+integration-test: $(READY) ## Build Consul and a Go client from Go modules and try what is rendered for them
+	$(BIN)/pytest -m integration tests/integration
+
+flows: $(READY) ## Run the platform's flows between reference services on this machine
+	$(BIN)/voice render dev
+	$(BIN)/voice-flows build/dev/policies
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
 
-bench: $(READY) ## Measure rendering, the runtime, distributed limits and sagas beside their peers, each table in one run
+bench: $(READY) ## Measure rendering, the runtime, a call on the wire, distributed limits and sagas beside their peers
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
+	$(BIN)/python -m bench.wire
 	$(BIN)/python -m bench.shared_state
 	$(BIN)/python -m bench.sagas
 
@@ -47,6 +55,9 @@ lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no address
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 pyproject.toml --group dev \
 		--no-emit-package voice-policies --no-emit-package voice-runtime -o requirements.lock
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 runtime/pyproject.toml --extra reference -c requirements.lock \
+		--no-emit-package voice-policies --no-emit-package voice-runtime -o runtime/requirements.lock
 
 clean: ## Remove what the build made
 	rm -rf build $(VENV)

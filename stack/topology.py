@@ -14,11 +14,11 @@ from stack import catalog
 from stack.call_graph import CallGraph
 from stack.environments import Environment
 from stack.peers import Link
-from stack.tiers import applications, data, egress, gateway, schemas
+from stack.tiers import applications, data, egress, gateway, mesh, schemas
 
-TIERS = (data, schemas, egress, applications, gateway)
+TIERS = (data, schemas, egress, mesh, applications, gateway)
 """In the order of their folders: what others stand on comes first."""
-LINKED_TIERS = (data, egress, gateway)
+LINKED_TIERS = (data, egress, mesh, gateway)
 """Those with ways of their own, such as replication."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.environment import run_apart
+from bench import environment
 
 if __name__ == "__main__":
-    sys.exit(run_apart("bench.runtime.table", Path(__file__).with_name("requirements.lock")))
+    sys.exit(environment.run("bench.runtime.table", Path(__file__).with_name("requirements.lock")))

@@ -51,6 +51,10 @@ class EnforcedBy(Policy):
     """The layer that enforces each policy of a call; `None` exactly where the call has no such policy."""
 
     timeout: Enforcer
+    """Of the whole call, and of each attempt unless `attempt_timeout` names another layer."""
+    attempt_timeout: Enforcer | None = None
+    """The layer of each attempt's timeout where that of the whole call has none: gRPC's has none for a call that it
+    repeats. Where the mesh is off nothing takes its place, and an attempt ends with the callee's own deadline."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None
     bulkhead: Enforcer | None = None

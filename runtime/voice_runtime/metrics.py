@@ -48,6 +48,11 @@ def _listener_errors(runtime: Runtime) -> Samples:
     yield (), runtime.events.listener_errors
 
 
+def _spans(runtime: Runtime) -> Samples:
+    for kind in ("exported", "failed", "dropped"):
+        yield (kind,), getattr(runtime.spans, kind)
+
+
 def _call_results(runtime: Runtime) -> Samples:
     for name, call in runtime.assembled.outbound.items():
         for kind in ("successful", "failed", "ignored", "cancelled"):
@@ -181,6 +186,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_policy_info", "gauge", "The bundle in force.", ("service", "environment", "digest"), _bundle),
     Metric("voice_policy_reloads_total", "counter", "Bundles that were found while running.", ("result",), _reloads),
     Metric("voice_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors),
+    Metric("voice_trace_spans_total", "counter", "Sampled spans, by what became of them.", ("kind",), _spans),
     Metric("voice_call_attempts_total", "counter", "Attempts that ended.", ("name", "kind"), _call_results),
     Metric("voice_call_seconds_total", "counter", "Time of attempts.", _NAME, _of_calls("seconds")),
     Metric("voice_call_retries_total", "counter", "Attempts after the first.", _NAME, _of_calls("retries")),
