@@ -28,10 +28,11 @@ flows: $(READY) ## Run the platform's flows between reference services on this m
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
 
-bench: $(READY) ## Measure rendering, the runtime, the wire and the sagas beside their peers, each table in one run
+bench: $(READY) ## Measure rendering, the runtime, a call on the wire, distributed limits and sagas beside their peers
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
 	$(BIN)/python -m bench.wire
+	$(BIN)/python -m bench.shared_state
 	$(BIN)/python -m bench.sagas
 
 lint: $(READY) ## Formatting, lint and strict types

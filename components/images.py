@@ -16,7 +16,9 @@ class ThirdPartyImage(ClosedModel):
     """What it runs as, and what else its licence's reader should know."""
 
 
-POSTGRESQL = ThirdPartyImage(reference="postgres:18.6", licence="PostgreSQL", note="dev, and the restore of its dumps")
+POSTGRESQL = ThirdPartyImage(
+    reference="postgres:18.6", licence="PostgreSQL", note="dev, the restore of its dumps, the jobs that make tables"
+)
 POSTGRESQL_OPERAND = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/postgresql:18.6-system-trixie",
     licence="PostgreSQL",

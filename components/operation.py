@@ -6,6 +6,7 @@ retries and availability are computed on operations, so everything the audit say
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -20,6 +21,7 @@ from voice_policies import (
     Rate,
     RateLimit,
     Retry,
+    Saga,
 )
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
@@ -117,6 +119,18 @@ class Operation(ClosedModel):
     rate_limits: tuple[RateLimit, ...] = ()
     http: HttpRoute | None = None
     """Of a gateway's operation alone."""
+    saga: Saga | None = None
+    """What carries it out, where it is a transaction over several services."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.saga is None:
+            return
+        saga, declared = self.saga, {call.name for call in self.calls}
+        used = {name for step in saga.steps for name in (*step.calls, *step.compensation_calls)}
+        yield from (f"saga {saga.name} makes call {name}, which is not declared" for name in sorted(used - declared))
+        if saga.started_by is not None and saga.started_by not in self.consumes:
+            yield f"saga {saga.name} is started by {saga.started_by}, which the operation does not consume"
 
     @property
     def calls(self) -> tuple[Call, ...]:

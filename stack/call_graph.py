@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from voice_policies import Duration, Fault, InvalidInputError
+from voice_policies import Duration, Fault, InvalidInputError, Saga
 
 from components.node import Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, soft
@@ -68,6 +68,14 @@ def event_calls(operation: Operation) -> Iterator[Call]:
         yield soft("events.consume", STREAM)
 
 
+def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
+    """Every saga, with the operation that it carries out."""
+    for node in nodes:
+        for operation in node.operations:
+            if operation.saga is not None:
+                yield node, operation, operation.saga
+
+
 class CallGraph:
     """Nodes and the edges between their operations. Building it refuses a catalogue that contradicts itself."""
 
@@ -88,7 +96,7 @@ class CallGraph:
         self.forbidden = forbidden
         faults = [*self._name_faults(), *self._call_faults(), *self._flow_faults()]
         if not faults:
-            faults += self._cycle_faults()
+            faults += [*self._cycle_faults(), *self._saga_faults()]
         if faults:
             raise InvalidInputError(source, faults)
 
@@ -188,6 +196,22 @@ class CallGraph:
                 yield Fault(
                     f"flows.{flow.name}.continues", f"is {flow.continues!r}", "expected a declared service.operation"
                 )
+
+    def _saga_faults(self) -> Iterator[Fault]:
+        """Steps whose attempt ends before its calls may, each as often as the operation makes it at most."""
+        for node, operation, saga in sagas(self._all):
+            longest = {
+                call.name: self.edge(node, operation, call).overall_timeout * stage.max_rounds
+                for stage in operation.stages
+                for call in stage.calls
+            }
+            for step in saga.steps:
+                needed = max(
+                    sum((longest[call] for call in calls), NO_TIME) for calls in (step.calls, step.compensation_calls)
+                )
+                if step.attempt_timeout < needed:
+                    path = f"{node.name}.{operation.name}: saga {saga.name}: {step.name}.attempt_timeout"
+                    yield Fault(path, f"is {step.attempt_timeout}", f"its calls may take {needed}")
 
     def _cycle_faults(self) -> Iterator[Fault]:
         """Synchronous operations that wait for themselves; found by a depth-first walk, each cycle once."""

@@ -19,6 +19,8 @@ from voice_policies import (
     InvalidInputError,
     OutboundCall,
     PolicyBundle,
+    RateLimit,
+    Ratio,
     ServiceLevel,
     Timeout,
     Tracing,
@@ -49,15 +51,18 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
     edges = list(graph.edges_from(service))
     return PolicyBundle(
         metadata=BundleMetadata(service=service.name, environment=environment.name, language=service.language),
-        inbound=tuple(_inbound(service, operation, edges) for operation in service.operations),
+        inbound=tuple(
+            _inbound(service, operation, edges, environment.replicas(service).min) for operation in service.operations
+        ),
         outbound=tuple(_outbound(edges, environment)),
         degradation=Degradation(features=service.features) if service.features else None,
         health=Health(checks=tuple(_health_checks(edges))),
+        sagas=tuple(operation.saga for operation in service.operations if operation.saga),
         tracing=Tracing(endpoint=targets.COLLECTOR_ENDPOINT, sample_ratio=environment.settings.trace_sample_ratio),
     ).sealed()
 
 
-def _inbound(service: Service, operation: Operation, edges: list[Edge]) -> InboundOperation:
+def _inbound(service: Service, operation: Operation, edges: list[Edge], replicas: int) -> InboundOperation:
     concurrent = service.capacity.per_second * operation.latency.seconds * BULKHEAD_HEADROOM
     # A Go service has no layer of its own that bounds what comes in: its callers and the gateway do.
     bulkhead = Bulkhead(max_concurrent=max(8, math.ceil(concurrent))) if service.language == "python" else None
@@ -66,9 +71,17 @@ def _inbound(service: Service, operation: Operation, edges: list[Edge]) -> Inbou
         deadline=operation.deadline,
         service_level=ServiceLevel(availability=targets.OWN_AVAILABILITY[service.tier], latency=operation.latency),
         calls=tuple(dict.fromkeys(edge.call.name for edge in edges if edge.operation is operation)),
-        rate_limits=operation.rate_limits,
+        rate_limits=tuple(_shared_by(replicas, limit) for limit in operation.rate_limits),
         bulkhead=bulkhead,
+        saga=operation.saga.name if operation.saga else None,
     )
+
+
+def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
+    """Without its store the least replicas together admit a distributed limit; more of them, in proportion more."""
+    if limit.scope == "local":
+        return limit
+    return limit.model_copy(update={"local_share": Ratio(f"{1 / replicas:.11f}")})
 
 
 def _outbound(edges: Iterable[Edge], environment: Environment) -> Iterator[OutboundCall]:

@@ -169,10 +169,21 @@ class PolicyBundle(Policy):
                 for call in inbound.calls
                 if call not in names
             )
+        yield from self._store_conflicts()
         yield from self._saga_conflicts()
         digest = self.metadata.digest
         if digest is not None and digest != (expected := digest_of(self)):
             yield f"metadata.digest {digest} does not match the content: {expected}"
+
+    def _store_conflicts(self) -> Iterator[str]:
+        calls = {call.name: call for call in self.outbound}
+        for inbound in self.inbound:
+            for name in {limit.store for limit in inbound.rate_limits if limit.store}:
+                call, where = calls.get(name), f"inbound operation {inbound.operation} keeps a limit in {name}"
+                if call is None or call.protocol != "redis":
+                    yield f"{where}, which is no call to a Redis"
+                elif call.enforced_by.timeout != "runtime":
+                    yield f"{where}, whose timeout the runtime does not enforce: nothing would bound a check"
 
     def _saga_conflicts(self) -> Iterator[str]:
         calls = {call.name: call for call in self.outbound}

@@ -6,6 +6,7 @@ rest with one sentence, and prints itself in one canonical form, so that equal v
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -17,6 +18,8 @@ from pydantic_core import CoreSchema, core_schema
 
 MAXIMUM_TEXT = 32
 """Longest accepted spelling, in characters: longer input is refused unread."""
+MAXIMUM_COUNT = 10**9
+"""A rate counts fewer events than this in its unit."""
 
 
 class Text:
@@ -242,6 +245,12 @@ class Rate(Text):
     def per_second(self) -> float:
         """Events per second."""
         return self.count / self.SECONDS[self.unit]
+
+    def __mul__(self, share: Ratio) -> Rate:
+        """A part of this rate, rounded down in the longest unit that can tell it, and at least one event a day."""
+        exact = self.per_second * share
+        counts = ((math.floor(exact * seconds), unit) for unit, seconds in [*self.SECONDS.items()][::-1])
+        return next((Rate(f"{count}/{unit}") for count, unit in counts if 0 < count < MAXIMUM_COUNT), Rate("1/d"))
 
     def __str__(self) -> str:
         return f"{self.count}/{self.unit}"

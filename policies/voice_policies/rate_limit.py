@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from voice_policies.measure import Duration, PositiveDuration, Rate, Ratio
+from voice_policies.measure import Duration, PositiveDuration, PositiveRatio, Rate, Ratio
+from voice_policies.names import CallName
 from voice_policies.policy import Policy
 
 
@@ -20,6 +22,15 @@ class TokenBucket(Policy):
     burst: Annotated[int, Field(ge=1, le=1_000_000)]
     """Admissions at once after idling; a request that costs more is refused outright."""
 
+    @property
+    def capacity(self) -> int:
+        """Most admissions at once."""
+        return self.burst
+
+    def share(self, share: Ratio) -> TokenBucket:
+        """A part of this limit, rounded down, and at least one admission at once."""
+        return TokenBucket(rate=self.rate * share, burst=_share_of(self.burst, share))
+
 
 class SlidingWindow(Policy):
     """Admits at most `limit` in any span of `window`."""
@@ -29,6 +40,15 @@ class SlidingWindow(Policy):
     """Admissions per window."""
     window: PositiveDuration
     """Length of the window."""
+
+    @property
+    def capacity(self) -> int:
+        """Most admissions at once."""
+        return self.limit
+
+    def share(self, share: Ratio) -> SlidingWindow:
+        """A part of this limit, rounded down, and at least one admission."""
+        return SlidingWindow(limit=_share_of(self.limit, share), window=self.window)
 
 
 class Adaptive(Policy):
@@ -78,10 +98,37 @@ class RateLimit(Policy):
     """How long a request may wait to be admitted; 0s refuses at once."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Keys kept in memory. When full, the key that has idled longest goes, never one that is being limited."""
+    store: CallName | None = None
+    """The outbound call that reaches the count of a distributed limit: its timeout bounds the wait for the store, its
+    circuit breaker stands before it."""
+    lease: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Admissions that a replica takes from the store at once and then gives out by itself. Over time the limit stays
+    exact; in a single span up to `lease` more are admitted for each replica, those it had left over from before."""
     when_store_unavailable: Literal["open", "closed", "local_share"] = "local_share"
-    """A distributed limit without its store: admit all, refuse all, or count locally."""
+    """A distributed limit without its store: admit all, refuse all, or let each replica count its `local_share`."""
+    local_share: PositiveRatio = Ratio("100%")
+    """Part of the limit that one replica counts by itself while the store is unavailable."""
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
-        if self.scope == "distributed" and isinstance(self.limit, Adaptive):
-            yield "an adaptive limit is local: it follows what this replica sees; set scope to local"
+        distributed = self.scope == "distributed"
+        if distributed != (self.store is not None):
+            yield "a distributed limit names its store, such as redis.access, and a local one has none"
+        if self.lease > 1 and not distributed:
+            yield f"lease {self.lease} takes from a store: set scope to distributed"
+        if isinstance(self.limit, Adaptive):
+            if distributed:
+                yield "an adaptive limit is local: it follows what this replica sees; set scope to local"
+        elif self.lease > self.limit.capacity:
+            yield f"lease {self.lease} is more than the limit ever admits at once: {self.limit.capacity}"
+
+    def of_one_replica(self) -> RateLimit:
+        """What one replica counts by itself while the store is unavailable: the same limit, times `local_share`."""
+        local = {"scope": "local", "store": None, "lease": 1}
+        if isinstance(self.limit, Adaptive):
+            return self.model_copy(update=local)
+        return self.model_copy(update={**local, "limit": self.limit.share(self.local_share)})
+
+
+def _share_of(count: int, share: Ratio) -> int:
+    return max(1, math.floor(count * share))

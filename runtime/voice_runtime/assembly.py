@@ -6,8 +6,9 @@ is; one that changed goes on from its state under the new numbers; one that is g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Protocol, TypeVar
 
@@ -23,8 +24,11 @@ from voice_runtime.fault_injection import FaultInjection
 from voice_runtime.inbound import Inbound
 from voice_runtime.outbound import Fallback, Outbound
 from voice_runtime.outcome import Classify, ClassifyResult
+from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
+from voice_runtime.rate_limit.shared_count import Connection
 from voice_runtime.retry import Retry, RetryBudget
+from voice_runtime.shared_store import SharedStore
 from voice_runtime.statistics import CallStatistics, OperationStatistics
 from voice_runtime.worker_threads import WorkerThreads
 
@@ -51,6 +55,7 @@ class Surroundings:
     classify: Classify
     classify_result: ClassifyResult | None
     workers: WorkerThreads
+    store: SharedStore | None
     allow_fault_injection: bool
 
 
@@ -78,7 +83,11 @@ class Assembly:
         faults = self._fault_injection(bundle)
         outbound = {call.name: self._outbound(call, fallbacks.get(call.name), faults) for call in bundle.outbound}
         degradation = self._degradation(bundle)
-        inbound = {operation.operation: self._inbound(operation, degradation) for operation in bundle.inbound}
+        service = bundle.metadata.service
+        inbound = {
+            operation.operation: self._inbound(operation, tuple(self._gates(service, operation, outbound)), degradation)
+            for operation in bundle.inbound
+        }
         self._states = self._fresh
         return Assembled(bundle, outbound, inbound, degradation)
 
@@ -121,18 +130,14 @@ class Assembly:
             workers=around.workers,
         )
 
-    def _inbound(self, operation: InboundOperation, degradation: Degradation | None) -> Inbound:
+    def _inbound(
+        self, operation: InboundOperation, gates: tuple[Gate | DistributedGate, ...], degradation: Degradation | None
+    ) -> Inbound:
         around, name = self._surroundings, operation.operation
-        gates = (
-            self._kept(
-                f"rate_limit {number}", name, limit, lambda policy: Gate(name, policy, around.clock, around.random)
-            )
-            for number, limit in enumerate(operation.rate_limits)
-        )
         return Inbound(
             name,
             deadline=operation.deadline.seconds,
-            gates=tuple(gate for gate in gates if gate is not None),
+            gates=gates,
             bulkhead=self._kept("inbound bulkhead", name, operation.bulkhead, lambda policy: Bulkhead(name, policy)),
             degradation=degradation,
             classify=around.classify,
@@ -140,6 +145,31 @@ class Assembly:
             events=around.events,
             statistics=self._counted("inbound", name, OperationStatistics),
         )
+
+    def _gates(
+        self, service: str, operation: InboundOperation, outbound: dict[str, Outbound]
+    ) -> Iterator[Gate | DistributedGate]:
+        around, name = self._surroundings, operation.operation
+        for number, limit in enumerate(operation.rate_limits):
+            if limit.store is None:
+                yield self._state(
+                    f"rate_limit {number}", name, limit, lambda policy: Gate(name, policy, around.clock, around.random)
+                )
+                continue
+            gate = self._state(
+                f"distributed rate_limit {number}",
+                name,
+                limit,
+                partial(
+                    DistributedGate,
+                    name,
+                    f"{service}:rate-limit:{name}:{number}",
+                    clock=around.clock,
+                    random=around.random,
+                ),
+            )
+            gate.connection = Connection(around.store, outbound[limit.store].alone()) if around.store else None
+            yield gate
 
     def _fault_injection(self, bundle: PolicyBundle) -> FaultInjection | None:
         policy, around = bundle.fault_injection, self._surroundings
@@ -158,9 +188,11 @@ class Assembly:
         )
 
     def _kept(self, kind: str, name: str, policy: P | None, make: Callable[[P], S]) -> S | None:
-        """The state of one policy: as it was, reconfigured, or new; `None` where there is no policy."""
-        if policy is None:
-            return None
+        """As `_state`; `None` where there is no policy."""
+        return None if policy is None else self._state(kind, name, policy, make)
+
+    def _state(self, kind: str, name: str, policy: P, make: Callable[[P], S]) -> S:
+        """The state of one policy: as it was, reconfigured, or new."""
         before, state = self._states.get((kind, name), (policy, None))
         if state is None:
             state = make(policy)

@@ -22,6 +22,7 @@ from voice_runtime.errors import CallRejectedError, DeadlineExceededError
 from voice_runtime.events import Event, Events
 from voice_runtime.outcome import Classify, classify
 from voice_runtime.rate_limit.adaptive import Adaptive
+from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.statistics import OperationStatistics
 from voice_runtime.timeout import TimedScope, Timer
@@ -37,7 +38,7 @@ class Inbound:
         name: str,
         *,
         deadline: float = NEVER,
-        gates: tuple[Gate, ...] = (),
+        gates: tuple[Gate | DistributedGate, ...] = (),
         bulkhead: Bulkhead | None = None,
         degradation: Degradation | None = None,
         classify: Classify = classify,

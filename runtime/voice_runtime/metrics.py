@@ -15,6 +15,7 @@ from voice_runtime.breaker_state import StateName
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.degradation import LEVELS
+from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.runtime import Runtime
 
@@ -127,7 +128,7 @@ def _of_bulkheads(field: str) -> Callable[[Runtime], Samples]:
     return read
 
 
-def _gates(runtime: Runtime) -> Iterator[tuple[tuple[str, str, str], Gate]]:
+def _gates(runtime: Runtime) -> Iterator[tuple[tuple[str, str, str], Gate | DistributedGate]]:
     for name, operation in runtime.assembled.inbound.items():
         for number, gate in enumerate(operation.gates):
             yield (name, str(number), gate.policy.key), gate
@@ -141,7 +142,13 @@ def _rate_limit_requests(runtime: Runtime) -> Samples:
 
 def _rate_limit_keys(runtime: Runtime) -> Samples:
     for labels, gate in _gates(runtime):
-        yield labels, len(gate.limits)
+        yield labels, gate.keys()
+
+
+def _rate_limit_without_store(runtime: Runtime) -> Samples:
+    for labels, gate in _gates(runtime):
+        if isinstance(gate, DistributedGate):
+            yield labels, gate.without_store
 
 
 def _operation_results(runtime: Runtime) -> Samples:
@@ -221,6 +228,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
         "Requests that a limit decided.",
         (*_LIMIT, "kind"),
         _rate_limit_requests,
+    ),
+    Metric(
+        "voice_rate_limit_without_store_total",
+        "counter",
+        "Requests that a distributed limit decided without its store.",
+        _LIMIT,
+        _rate_limit_without_store,
     ),
     Metric("voice_rate_limit_keys", "gauge", "Keys in memory.", _LIMIT, _rate_limit_keys),
     Metric("voice_operation_requests_total", "counter", "Requests served.", ("operation", "kind"), _operation_results),

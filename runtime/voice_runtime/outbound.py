@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from inspect import isasyncgen, isawaitable
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
@@ -215,6 +216,12 @@ class Outbound:
         finally:
             if self.bulkhead is not None:
                 self.bulkhead.leave()
+
+    def alone(self) -> Outbound:
+        """The same call, with its breaker, bulkhead and counts, made once and without anything standing in for it."""
+        alone = copy(self)
+        alone.retry = alone.fallback = alone.fault_injection = None
+        return alone
 
     def entry(self) -> Callable[..., Awaitable[Any]]:
         """`enter`, or `call` itself where nothing stands around it."""

@@ -23,6 +23,7 @@ from voice_runtime.events import Event, Events, Listener, logger
 from voice_runtime.inbound import Inbound, Request
 from voice_runtime.outbound import Fallback, Outbound
 from voice_runtime.outcome import Classify, ClassifyResult, classify
+from voice_runtime.shared_store import SharedStore
 from voice_runtime.statistics import SpanStatistics
 from voice_runtime.targets import Targets
 from voice_runtime.timeout import TimedScope
@@ -64,6 +65,7 @@ class Runtime:
         listeners: Iterable[Listener] = (),
         classify: Classify = classify,
         classify_result: ClassifyResult | None = None,
+        store: SharedStore | None = None,
         allow_fault_injection: bool = False,
         poll_interval: float = POLL_INTERVAL,
         clock: Clock = SYSTEM_CLOCK,
@@ -72,7 +74,8 @@ class Runtime:
         """Read the bundle that is mounted at `directory`.
 
         Raises `voice_policies.InvalidInputError`, which names every fault of the bundle; a missing file is one unless
-        `defaults` says what to enforce until it appears. `random` is for tests: a seeded one repeats every jitter.
+        `defaults` says what to enforce until it appears. `store` is where distributed limits count; without it they act
+        as without their store. `random` is for tests: a seeded one repeats every jitter.
         """
         source = BundleSource(directory)
         if defaults is not None and not source.path.exists():
@@ -87,6 +90,7 @@ class Runtime:
             classify=classify,
             classify_result=classify_result,
             workers=WorkerThreads(),
+            store=store,
             allow_fault_injection=allow_fault_injection,
         )
         runtime = cls(source, bundle, surroundings)

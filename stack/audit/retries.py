@@ -39,7 +39,14 @@ def worst_paths(graph: CallGraph, weight: Callable[[Path], float]) -> Iterator[P
 
 
 def _attempts(path: Path) -> int:
-    return prod(edge.call.max_attempts for edge in path)
+    return _step_attempts(path) * prod(edge.call.max_attempts for edge in path)
+
+
+def _step_attempts(path: Path) -> int:
+    """Of the saga step that makes the path's first call. Compensations are left out: they wait longer each time."""
+    saga = path[0].operation.saga if path else None
+    made = [step.retry.max_attempts for step in saga.steps if path[0].call.name in step.calls] if saga else []
+    return max(made, default=1)
 
 
 def _interior_retries(path: Path) -> int:
@@ -59,10 +66,11 @@ def amplification(platform: Platform) -> Iterator[Finding | None]:
             yield None
             continue
         retrying = [edge for edge in path if edge.call.max_attempts > 1]
-        factors = " × ".join(str(edge.call.max_attempts) for edge in retrying)
+        factors = [_step_attempts(path), *(edge.call.max_attempts for edge in retrying)]
+        product = " × ".join(str(factor) for factor in factors if factor > 1)
         severity: Severity = "error" if attempts > MAX_ATTEMPTS else "warning"
-        field = f"{retrying[0].path}: retry.max_retries"
-        yield Finding("R01", severity, _text(path), f"{factors} = {attempts} attempts > {WARN_ATTEMPTS}", field, "0")
+        field = f"{(retrying or path)[0].path}: retry.max_retries"
+        yield Finding("R01", severity, _text(path), f"{product} = {attempts} attempts > {WARN_ATTEMPTS}", field, "0")
 
 
 def one_retrying_layer(platform: Platform) -> Iterator[Finding | None]:

@@ -22,7 +22,8 @@ INTERIOR_RETRY = Retry(
 
 def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
     """A token bucket for each tenant, shared by all replicas."""
-    return (RateLimit(limit=TokenBucket(rate=Rate(rate), burst=burst), key="tenant", scope="distributed"),)
+    limit = TokenBucket(rate=Rate(rate), burst=burst)
+    return (RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access"),)
 
 
 def following_health(max_rate: str) -> tuple[RateLimit, ...]:

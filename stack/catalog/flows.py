@@ -56,6 +56,13 @@ FLOWS = (
         diagram=True,
         continues="indexing-service.index",
     ),
+    _flow(
+        "document-deletion",
+        "Document deletion",
+        "knowledge-service-upload",
+        "200ms",
+        continues="indexing-service.delete",
+    ),
     _flow("login", "Login", "identity-service-login", "200ms", "99.95%"),
     _flow("verify", "Token verification", "identity-service-verify", "200ms"),
     _flow("conversation-list", "List of conversations", "conversation-service-list", "200ms", "99.95%"),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from voice_policies import DegradedFeature, Rate
 
 from components.node import Replicas, Service, Sizing
-from components.operation import Stage, hard, loop, operation, soft, stage
+from components.operation import Stage, hard, operation, soft, stage
 from stack.catalog.defaults import INTERIOR_RETRY, LEAF_RETRY
-
-CHUNKS = 200
-"""Most chunks of one document; a larger one is split before it is indexed. Typical: 50."""
+from stack.catalog.indexing import INDEXING
 
 KNOWLEDGE = Service(
     name="knowledge-service",
@@ -95,33 +93,6 @@ RETRIEVAL = Service(
     ),
 )
 
-INDEXING = Service(
-    name="indexing-service",
-    purpose="parse, chunk, embed, store documents (saga)",
-    language="python",
-    tier="batch",
-    grpc_port=9000,
-    http_port=8004,
-    sizing=Sizing.of(cpu=("500m", "1"), memory=("1Gi", "2Gi")),
-    replicas=Replicas(min=2, max=2),
-    capacity=Rate("5/s"),
-    connection_pool=5,
-    operations=(
-        operation(
-            "index",
-            "60s",
-            "150s",
-            stage(hard("postgresql.write", "with_key", retry=LEAF_RETRY)),
-            stage(hard("object-storage.read", "idempotent", retry=LEAF_RETRY)),
-            loop(hard("model-adapter.embed", "idempotent"), at_most=CHUNKS, typically=50),
-            loop(hard("vector-store-adapter.insert", "idempotent"), at_most=20, typically=5),
-            stage(soft("knowledge-graph-service.build", "indexed without graph, built later", "idempotent")),
-            background=True,
-            consumes=("document.uploaded", "document.deleted"),
-        ),
-    ),
-)
-
 VECTOR_STORE_ADAPTER = Service(
     name="vector-store-adapter",
     purpose="the only door to the vector store",
@@ -135,6 +106,7 @@ VECTOR_STORE_ADAPTER = Service(
     operations=(
         operation("search", "100ms", "600ms", stage(hard("vector-store.search", "idempotent", retry=LEAF_RETRY))),
         operation("insert", "200ms", "1200ms", stage(hard("vector-store.insert", "idempotent", retry=LEAF_RETRY))),
+        operation("delete", "200ms", "1200ms", stage(hard("vector-store.delete", "idempotent", retry=LEAF_RETRY))),
     ),
 )
 
@@ -151,6 +123,7 @@ KNOWLEDGE_GRAPH = Service(
     operations=(
         operation("neighbours", "100ms", "600ms", stage(hard("graph-store.read", "idempotent", retry=LEAF_RETRY))),
         operation("build", "500ms", "2200ms", stage(hard("graph-store.write", "idempotent", retry=LEAF_RETRY))),
+        operation("delete", "500ms", "2200ms", stage(hard("graph-store.write", "idempotent", retry=LEAF_RETRY))),
     ),
 )
 

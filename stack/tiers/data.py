@@ -37,12 +37,15 @@ EVENTS_STORAGE = Bytes("10Gi")
 CONSUL_STORAGE = Bytes("10Gi")
 DEV_STORAGE = Bytes("5Gi")
 
-CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting -@dangerous"
+CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
+"""Distributed limits go by the server's time, which Valkey counts among neither the reads nor the dangerous."""
 GATEWAY_KEYS = "plugin-limit-count*"
 """The gateway's rate-limit counters, named by its plugin."""
 PUBLISH = "+xadd"
 CONSUME = "+xreadgroup +xgroup|create +xack +xautoclaim +xpending +xlen"
 
+SCHEMAS = "schemas"
+"""The jobs that make tables: a tier of their own, since they begin when the server is there."""
 OPERATOR = Peer(namespace="cnpg-system", name="cloudnative-pg", ports=())
 POSTGRESQL_PORT, STATUS_PORT = 5432, 8000
 INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
@@ -58,15 +61,17 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
     yield _consul(graph, environment)
 
 
-def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
-    """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups."""
+def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
+    """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups, schemas."""
     servers = Peer(namespace=targets.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "datagrams": (GOSSIP_PORT,)})
     yield Link(source=servers, target=gossip)
     backups = environment.settings.backups
+    address = _address(dependencies.POSTGRESQL)
+    server = Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
+    if any(schema_users(graph)):
+        yield Link(source=Peer(namespace=targets.DATA, name=SCHEMAS, ports=()), target=server)
     if backups is None:
-        address = _address(dependencies.POSTGRESQL)
-        server = Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
         yield Link(source=Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), target=server)
         return
     instances = Peer(namespace=targets.DATA, name="postgresql", ports=(), label=targets.STORE_LABEL)
@@ -86,6 +91,14 @@ def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
     snapshots = servers.model_copy(update={"name": "consul-snapshot"})
     yield Link(source=snapshots, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
     yield Link(source=snapshots, target=store)
+
+
+def schema_users(graph: CallGraph) -> Iterator[Node]:
+    """Callers of PostgreSQL that publish or consume events, or coordinate sagas."""
+    called = graph.nodes.get(dependencies.POSTGRESQL.name) == dependencies.POSTGRESQL
+    for caller in _callers(graph, dependencies.POSTGRESQL) if called else ():
+        if any(operation.publishes or operation.consumes or operation.saga for operation in caller.operations):
+            yield caller
 
 
 def _cache_links() -> Iterator[Link]:
@@ -121,14 +134,17 @@ def _secret(caller: Node, dependency: Dependency, *, pair: bool = False) -> Secr
 
 
 def _databases(graph: CallGraph, environment: Environment, *, pair: bool) -> tuple[ServiceDatabase, ...]:
+    callers = _callers(graph, dependencies.POSTGRESQL)
+    return tuple(database_of(caller, environment, pair=pair) for caller in callers)
+
+
+def database_of(caller: Node, environment: Environment, *, pair: bool = False) -> ServiceDatabase:
+    """The database of one caller; as a `pair` its secret holds the role's name too."""
     limits = environment.database
-    return tuple(
-        ServiceDatabase(
-            name=caller.name,
-            secret=_secret(caller, dependencies.POSTGRESQL, pair=pair),
-            connection_limit=limits.pool_size * limits.poolers,
-        )
-        for caller in _callers(graph, dependencies.POSTGRESQL)
+    return ServiceDatabase(
+        name=caller.name,
+        secret=_secret(caller, dependencies.POSTGRESQL, pair=pair),
+        connection_limit=limits.pool_size * limits.poolers,
     )
 
 

@@ -134,3 +134,9 @@ def test_a_saga_names_only_calls_that_are_there_and_gives_them_their_time() -> N
     assert "step store names outbound call nobody.nothing, which is not there" in said
     assert "saga keeping stands twice" in said
     assert "names saga losing, which is not there" in said
+
+
+def test_a_distributed_limit_is_kept_in_a_redis_that_is_called() -> None:
+    changed = document()
+    changed["inbound"][0]["rate_limits"][0]["store"] = "postgresql.write"
+    assert "inbound operation run keeps a limit in postgresql.write, which is no call to a Redis" in refused(changed)

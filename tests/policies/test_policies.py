@@ -54,6 +54,8 @@ KINDS: list[type[Policy]] = [
     TokenBucket,
     Tracing,
 ]
+BUCKET = {"algorithm": "token_bucket", "rate": "10/s", "burst": 20}
+SHARED = {"limit": BUCKET, "scope": "distributed", "store": "redis.access"}
 STEP = {"name": "store", "compensation": "remove"}
 
 
@@ -99,9 +101,15 @@ def test_retry_defaults_are_the_platforms() -> None:
             {
                 "limit": {"algorithm": "adaptive", "min_rate": "1/s", "max_rate": "2/s", "burst": 1},
                 "scope": "distributed",
+                "store": "redis.access",
             },
             "an adaptive limit is local",
         ),
+        (RateLimit, {"limit": BUCKET, "scope": "distributed"}, "a distributed limit names its store"),
+        (RateLimit, {"limit": BUCKET, "store": "redis.access"}, "and a local one has none"),
+        (RateLimit, {"limit": BUCKET, "lease": 5}, "set scope to distributed"),
+        (RateLimit, {**SHARED, "lease": 21}, "lease 21 is more than the limit ever admits at once: 20"),
+        (RateLimit, {**SHARED, "local_share": "0%"}, "must be above 0%"),
         (Adaptive, {"min_rate": "2/s", "max_rate": "1/s", "burst": 1}, "max_rate 1/s is below min_rate 2/s"),
         (Adaptive, {"min_rate": "1/s", "max_rate": "2/s", "burst": 1, "decrease": "100%"}, "below 100%"),
         (DegradationTrigger, {"enter_error_ratio": "5%", "exit_error_ratio": "5%"}, "below enter_error_ratio"),
@@ -148,6 +156,32 @@ def test_what_cannot_hold_is_refused(kind: type[Policy], values: dict[str, Any],
     with pytest.raises(ValidationError) as caught:
         kind.model_validate(values)
     assert said in str(InvalidInputError("policy", faults_of(caught.value, kind)))
+
+
+@given(
+    count=st.integers(1, 10**9 - 1),
+    unit=st.sampled_from("smhd"),
+    replicas=st.integers(1, 100),
+    burst=st.integers(1, 10**6),
+)
+def test_the_shares_of_all_replicas_are_the_limit_or_less(count: int, unit: str, replicas: int, burst: int) -> None:
+    share = Ratio(f"{1 / replicas:.11f}")
+    limit = RateLimit.model_validate({**SHARED, "limit": {**BUCKET, "rate": f"{count}/{unit}", "burst": burst}})
+    one = limit.model_copy(update={"local_share": share}).of_one_replica()
+    assert isinstance(one.limit, TokenBucket)
+    assert isinstance(limit.limit, TokenBucket)
+    assert one.scope == "local"
+    assert one.store is None
+    exact = limit.limit.rate.per_second * share
+    assert one.limit.rate.per_second <= max(exact, 1 / 86_400)
+    assert one.limit.rate.per_second > min(exact * 0.999, exact - 1 / 86_400) - 1e-9
+    assert one.limit.burst == max(1, int(burst * share))
+
+
+def test_a_replicas_share_of_a_window_is_a_part_of_its_limit() -> None:
+    window = {"algorithm": "sliding_window", "limit": 100, "window": "10s"}
+    one = RateLimit.model_validate({**SHARED, "limit": window, "local_share": "25%"}).of_one_replica()
+    assert one.limit == SlidingWindow(limit=25, window=Duration("10s"))
 
 
 def test_all_conflicts_are_named_at_once() -> None:

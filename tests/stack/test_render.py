@@ -43,10 +43,14 @@ def test_two_processes_render_the_same_bytes(tmp_path: Path, name: str) -> None:
     assert len(tree(tmp_path / "0")) == len(platform(name).components) + mounted + 1
 
 
-def test_one_replica_count_changes_one_manifest() -> None:
+def test_one_replica_count_changes_one_service_alone() -> None:
     before = files(platform("prod"))
     after = files(Platform(call_graph(), with_replicas("agent-engine", Replicas(min=4, max=10))))
-    assert [path for path in before if before[path] != after[path]] == ["manifests/50-services/agent-engine.yaml"]
+    changed = [path for path in before if before[path] != after[path]]
+    # Its policy says which share of a distributed limit is a replica's while Redis is away.
+    assert changed == ["manifests/50-services/agent-engine.yaml", "policies/agent-engine/policy.json"]
+    after = files(Platform(call_graph(), with_replicas("rag-engine", Replicas(min=4, max=15))))
+    assert [path for path in before if before[path] != after[path]] == ["manifests/50-services/rag-engine.yaml"]
 
 
 def test_rendering_loads_no_pulumi_and_opens_no_socket(tmp_path: Path) -> None:

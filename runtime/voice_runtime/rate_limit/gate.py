@@ -23,7 +23,7 @@ SHORTEST_RETRY = 0.001
 
 
 class Limits(Protocol):
-    """Where counts are kept: in this process, or in a store that the replicas share."""
+    """Where this process keeps its counts."""
 
     def take(self, key: str, now: float, cost: int = 1) -> float:
         """Take `cost` for `key`: 0, or seconds until it can be had; infinite for never."""
@@ -49,7 +49,7 @@ class _Turn:
 
 
 class Gate:
-    """One limit of one operation. Distributed limits count in this process until a shared store is at hand."""
+    """One limit of one operation that this process counts for itself."""
 
     __slots__ = ("_clock", "_random", "_turns", "admitted", "limits", "max_wait", "now", "policy", "rejected", "target")
 
@@ -63,6 +63,10 @@ class Gate:
         self.admitted = self.rejected = 0
         self.max_wait = policy.max_wait.seconds
         self.limits: Limits = self._make()
+
+    def keys(self) -> int:
+        """Keys that are kept."""
+        return len(self.limits)
 
     def reconfigure(self, policy: Policy) -> None:
         """Go on under a new policy; what was counted stays, unless it counts something else now."""

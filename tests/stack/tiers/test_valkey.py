@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,16 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from voice_policies import RateLimit
+from voice_runtime.redis import RedisStore
+from voice_runtime.redis import single as reached
 
+from stack.tiers.data import CACHE_COMMANDS
+from tests.runtime.rate_limit.gates import gate, passes
+from tests.runtime.redis_servers import single
 from tests.stack.tiers.real_servers import free_port, password_of, running_valkey
+
+SHARED = {"scope": "distributed", "store": "redis.access"}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +50,19 @@ def test_on_redis_a_service_reads_and_writes_its_own_keys_alone(cache: int) -> N
 def test_on_redis_no_service_administers_the_cache(cache: int, command: str) -> None:
     with pytest.raises(NoPermissionError):
         connected(cache, "identity-service", "redis").execute_command(*command.split())
+
+
+@pytest.mark.parametrize(("service", "counted"), [("agent-engine", True), ("rag-engine", False)])
+def test_on_redis_a_service_counts_its_own_limits(tmp_path: Path, service: str, *, counted: bool) -> None:
+    """Of Redis 6.2's reads Valkey leaves TIME out: so does this user, unless its rules name it."""
+    rules = CACHE_COMMANDS.replace("+@read", "+@read -time").split()
+    limit = RateLimit.model_validate({**SHARED, "limit": {"algorithm": "token_bucket", "rate": "1/h", "burst": 5}})
+    with single(tmp_path) as server:
+        server.ask("ACL", "SETUSER", service, "on", ">secret", f"~{service}:*", *rules)
+        url = f"redis://{service}:secret@127.0.0.1:{server.port}"
+        limited = gate(RedisStore(lambda: reached(url)), limit)  # of agent-engine, whoever connects
+        asyncio.run(passes(limited))
+        assert (limited.without_store == 0) == counted
 
 
 def test_on_redis_a_stranger_does_nothing(cache: int) -> None:

@@ -1,0 +1,49 @@
+"""One of several processes that ask one limit as fast as it lets them, once a line on standard input says so.
+
+Prints what it was given, and when it first and last asked, by the clock that the server here goes by as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+from voice_policies import Rate, TokenBucket
+from voice_runtime import RateLimitedError
+
+from bench.shared_state.ours import CALLER, gate
+
+TASKS = 4
+LONGEST_PAUSE = 0.02
+"""Seconds between two times that a task which was refused asks again, at most."""
+
+
+async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> dict[str, float]:
+    """Ask for so many seconds."""
+    limited = gate(url, TokenBucket(rate=Rate(rate), burst=burst), lease)
+    asked = begun = time.time()
+    end = begun + seconds
+
+    async def ask() -> None:
+        nonlocal asked
+        refused = False
+        while time.time() < end or not refused:  # to the last token, so that what was there is known
+            asked = max(asked, time.time())
+            try:
+                await limited.admit(CALLER, 1, float("inf"))
+                refused = False
+            except RateLimitedError as error:
+                refused = True
+                await asyncio.sleep(min(error.retry_after or 0.0, LONGEST_PAUSE))
+
+    await asyncio.gather(*(ask() for _ in range(TASKS)))
+    return {"admitted": limited.admitted, "without_store": limited.without_store, "begun": begun, "asked": asked}
+
+
+if __name__ == "__main__":
+    server, refill, capacity, leased, duration = sys.argv[1:]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(asyncio.run(main(server, refill, int(capacity), int(leased), float(duration)))))

@@ -1,0 +1,66 @@
+"""The rows of ours, and the bare script that they are measured by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+
+from redis.asyncio import Redis
+from voice_policies import CircuitBreaker as CircuitBreakerPolicy
+from voice_policies import Duration, Rate, RateLimit, SlidingWindow, TokenBucket
+from voice_runtime import Caller, CircuitBreaker, Outbound
+from voice_runtime.rate_limit.distributed import DistributedGate
+from voice_runtime.rate_limit.shared_count import SLIDING_WINDOW, TOKEN_BUCKET, Connection
+from voice_runtime.redis import RedisStore, single
+
+LIMIT = 1_000_000
+"""A second: more than anybody asks for, so that every check is one that is admitted."""
+LEASE = 100
+CALLER = Caller(tenant="acme")
+Check = Callable[[], Awaitable[Any]]
+BUCKET = TokenBucket(rate=Rate(f"{LIMIT}/s"), burst=LIMIT)
+WINDOW = SlidingWindow(limit=LIMIT, window=Duration("1s"))
+
+
+PATIENCE = 30.0
+"""Timeout of the declared call, in seconds: what is measured is the store, not what stands in for it."""
+
+
+def gate(url: str, limit: TokenBucket | SlidingWindow, lease: int = 1) -> DistributedGate:
+    """A gate as a service has it: for each tenant, behind the breaker and the timeout of its declared call."""
+    policy = RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access", lease=lease)
+    made = DistributedGate("run", f"bench:rate-limit:run:{lease}", policy, time, Random(7))  # noqa: S311  # nothing secret
+    breaker = CircuitBreaker("redis.access", CircuitBreakerPolicy())
+    call = Outbound("redis.access", attempt_timeout=PATIENCE, circuit_breaker=breaker)
+    made.connection = Connection(RedisStore(lambda: single(url)), call)
+    return made
+
+
+def check(made: DistributedGate) -> Check:
+    """One request's check."""
+    return lambda: made.admit(CALLER, 1, float("inf"))
+
+
+def cases(url: str) -> dict[str, Check]:
+    """Every row of ours, by its name."""
+    return {
+        "voice_runtime, token bucket": check(gate(url, BUCKET)),
+        "voice_runtime, sliding window": check(gate(url, WINDOW)),
+        f"voice_runtime, token bucket, lease {LEASE}": check(gate(url, BUCKET, LEASE)),
+    }
+
+
+async def bare(url: str) -> dict[str, Check]:
+    """The scripts alone, as redis-py sends them: as it comes, and without its timers."""
+    plain, untimed = Redis.from_url(url), Redis.from_url(url, socket_timeout=None)
+    for script in (TOKEN_BUCKET, SLIDING_WINDOW):
+        await plain.script_load(script.text)
+    return {
+        "bare EVALSHA, token bucket": lambda: plain.evalsha(TOKEN_BUCKET.sha, 1, "bare:bucket", 1, LIMIT, 1, 1),
+        "bare EVALSHA, sliding window": lambda: plain.evalsha(SLIDING_WINDOW.sha, 1, "bare:log", LIMIT, 1e6, 1, 1),
+        "bare EVALSHA, token bucket, redis-py without timeouts": lambda: untimed.evalsha(
+            TOKEN_BUCKET.sha, 1, "bare:bucket", 1, LIMIT, 1, 1
+        ),
+    }

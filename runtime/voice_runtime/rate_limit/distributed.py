@@ -1,0 +1,130 @@
+"""The gate of a distributed limit: the replicas' one count in a store, and what holds while the store cannot say.
+
+lease of this process ─▶ circuit breaker ─▶ timeout ─▶ script in the store
+                                └── open, failed or too late: admit, refuse, or count this replica's share
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, get_running_loop
+from random import Random
+from weakref import WeakKeyDictionary
+
+from voice_policies import Adaptive as AdaptivePolicy
+from voice_policies import RateLimit as Policy
+
+from voice_runtime.caller import Caller
+from voice_runtime.clock import Clock
+from voice_runtime.errors import RateLimitedError
+from voice_runtime.rate_limit.adaptive import Adaptive
+from voice_runtime.rate_limit.gate import SHORTEST_RETRY, Gate
+from voice_runtime.rate_limit.shared_count import Connection, SharedCount, StoreUnavailableError
+from voice_runtime.shared_store import LoopThread
+
+RETRY_CLOSED = 1.0
+"""`retry_after` of a limit that refuses all while its store is unavailable, in seconds."""
+_SYNCHRONOUS = LoopThread()
+
+
+class DistributedGate:
+    """One distributed limit of one operation. Without a connection its store counts as unavailable."""
+
+    __slots__ = (
+        "_capacity",
+        "_clock",
+        "_counts",
+        "_local_capacity",
+        "_name",
+        "_prefix",
+        "admitted",
+        "connection",
+        "local",
+        "policy",
+        "rejected",
+        "target",
+        "without_store",
+    )
+
+    def __init__(self, target: str, name: str, policy: Policy, clock: Clock, random: Random) -> None:
+        """`name` is what its keys in the store begin with."""
+        self.target = target
+        self.connection: Connection | None = None
+        """Set anew with each bundle."""
+        self.admitted = self.rejected = self.without_store = 0
+        self._name = name
+        self._clock = clock
+        one_replica = policy.of_one_replica()
+        self.local = Gate(target, one_replica, clock, random)
+        self._set(policy, one_replica)
+        self._counts: WeakKeyDictionary[AbstractEventLoop, SharedCount] = WeakKeyDictionary()
+
+    def _set(self, policy: Policy, one_replica: Policy) -> None:
+        self.policy = policy
+        self._capacity, self._local_capacity = _capacity(policy), _capacity(one_replica)
+        self._prefix = f"{self._name}:{policy.limit.algorithm}:{policy.key}:"
+
+    def keys(self) -> int:
+        """Keys that are kept in this process."""
+        return self.local.keys() + sum(len(count) for count in self._counts.values())
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Go on under a new policy; what was counted stays, unless it counts something else now."""
+        prefix, one_replica = self._prefix, policy.of_one_replica()
+        self._set(policy, one_replica)
+        self.local.reconfigure(one_replica)
+        if self._prefix != prefix:
+            self._counts.clear()
+        for count in self._counts.values():
+            count.reconfigure(policy)
+
+    async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
+        """Pass, at the latest at `deadline`. Raises `RateLimitedError` and nothing else, whatever the store does."""
+        latest = min(self._clock.monotonic() + self.policy.max_wait.seconds, deadline)
+        try:
+            try:
+                await self._pass(caller, cost, latest)
+            except StoreUnavailableError:
+                self.without_store += 1
+                await self._pass_without_store(caller, cost, latest)
+        except RateLimitedError:
+            self.rejected += 1
+            raise
+        self.admitted += 1
+
+    def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
+        """As `admit`, for threads."""
+        _SYNCHRONOUS.run(self.admit(caller, cost, deadline))
+
+    def adaptive(self, caller: Caller) -> Adaptive | None:  # noqa: ARG002  # as `Gate.adaptive`
+        """An adaptive limit is never distributed."""
+        return None
+
+    async def _pass(self, caller: Caller, cost: int, latest: float) -> None:
+        if cost > self._capacity:
+            raise RateLimitedError(self.target)
+        connection = self.connection
+        if connection is None:
+            raise StoreUnavailableError
+        wait = await self._count().take_by(latest, caller.key(self.policy.key), cost, connection)
+        if wait:
+            raise RateLimitedError(self.target, max(wait, SHORTEST_RETRY))
+
+    async def _pass_without_store(self, caller: Caller, cost: int, latest: float) -> None:
+        mode = self.policy.when_store_unavailable
+        if mode == "closed" or (mode == "local_share" and cost > self._local_capacity):
+            raise RateLimitedError(self.target, RETRY_CLOSED)
+        if mode == "local_share":
+            await self.local.admit(caller, cost, latest)
+
+    def _count(self) -> SharedCount:
+        loop = get_running_loop()
+        count = self._counts.get(loop)
+        if count is None:
+            count = self._counts[loop] = SharedCount(self._prefix, self.policy, self._clock.monotonic)
+        return count
+
+
+def _capacity(policy: Policy) -> int:
+    if isinstance(policy.limit, AdaptivePolicy):
+        raise TypeError("an adaptive limit is local")
+    return policy.limit.capacity

@@ -1,0 +1,183 @@
+"""One limit whose counts are in a store that replicas share.
+
+A check is one round trip. While one is under way for a key, others of that key wait for it, and the next one asks for
+all of them at once. What the store says cannot be had before some moment is not asked for again before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from voice_policies import RateLimit, SlidingWindow, TokenBucket
+
+from voice_runtime.clock import NEVER
+from voice_runtime.outbound import Outbound
+from voice_runtime.rate_limit.gate import SHORTEST_RETRY
+from voice_runtime.rate_limit.keyed import EXAMINED
+from voice_runtime.shared_store import Script, SharedStore
+
+MICROSECONDS = 1_000_000
+TOKEN_BUCKET = Script(Path(__file__).with_name("token_bucket.lua"))
+SLIDING_WINDOW = Script(Path(__file__).with_name("sliding_window.lua"))
+
+
+class Connection(NamedTuple):
+    """The way to the store: what runs scripts, and the declared call whose policies guard it."""
+
+    store: SharedStore
+    call: Outbound
+
+
+class StoreUnavailableError(Exception):
+    """The store did not answer, or was not asked."""
+
+
+class _Share:
+    """What this event loop knows of one key: admissions it has left, and until when there are none to be had."""
+
+    __slots__ = ("failures", "left", "lock", "refused_cost", "refused_until", "waiting")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.left = self.waiting = self.failures = 0
+        self.refused_cost = 0
+        self.refused_until = -NEVER
+
+    def refused_for(self, cost: int, now: float) -> float:
+        """Seconds until the store may have `cost`, as far as it said."""
+        return self.refused_until - now if cost >= self.refused_cost and now < self.refused_until else 0.0
+
+    def is_idle(self, now: float) -> bool:
+        """Whether forgetting it would change nothing."""
+        return not self.left and not self.waiting and now >= self.refused_until
+
+
+class _Turn:
+    """The queue before one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves it without a trace."""
+
+    __slots__ = ("lock", "waiters")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiters = 0
+
+
+class SharedCount:
+    """The keys of one limit on one event loop."""
+
+    __slots__ = ("_arguments", "_now", "_policy", "_prefix", "_script", "_shares", "_turns")
+
+    def __init__(self, prefix: str, policy: RateLimit, now: Callable[[], float]) -> None:
+        self._prefix = prefix
+        self._now = now
+        self._shares: dict[str, _Share] = {}
+        self._turns: dict[str, _Turn] = {}
+        self.reconfigure(policy)
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def reconfigure(self, policy: RateLimit) -> None:
+        """Ask under a new policy. What was leased stays; what was refused is asked for anew."""
+        self._policy = policy
+        self._script, self._arguments = _script(policy)
+        for share in self._shares.values():
+            share.refused_until = -NEVER
+
+    async def take_by(self, latest: float, key: str, cost: int, connection: Connection) -> float:
+        """Take `cost` as soon as it can be had: 0, or seconds until it can, where that is after `latest`.
+
+        Those who wait for a key take in the order they came. Raises `StoreUnavailableError`.
+        """
+        turn = self._turns.get(key)
+        if turn is None:
+            wait = await self._take(key, cost, connection)
+            if not wait or self._now() + wait > latest:
+                return wait
+            turn = self._turns.setdefault(key, _Turn())
+        turn.waiters += 1
+        try:
+            async with asyncio.timeout(latest - self._now()):
+                await turn.lock.acquire()
+            try:
+                while wait := await self._take(key, cost, connection):
+                    if self._now() + wait > latest:
+                        return wait
+                    await asyncio.sleep(wait)
+            finally:
+                turn.lock.release()
+        except TimeoutError:
+            return SHORTEST_RETRY
+        finally:
+            turn.waiters -= 1
+            if not turn.waiters:
+                self._turns.pop(key, None)
+        return 0.0
+
+    async def _take(self, key: str, cost: int, connection: Connection) -> float:
+        share = self._shares.get(key)
+        if share is None:
+            share = self._new(key)
+        elif share.left >= cost:
+            share.left -= cost
+            return 0.0
+        elif (wait := share.refused_for(cost, self._now())) > 0:
+            return wait
+        failures = share.failures
+        share.waiting += cost
+        try:
+            async with share.lock:
+                if share.failures != failures:  # who asked meanwhile asked for all who waited
+                    raise StoreUnavailableError
+                return await self._settle(share, key, cost, connection)
+        finally:
+            share.waiting -= cost
+
+    async def _settle(self, share: _Share, key: str, cost: int, connection: Connection) -> float:
+        if share.left < cost:
+            if (wait := share.refused_for(cost, self._now())) > 0:
+                return wait
+            needed, wanted = cost - share.left, share.waiting - share.left
+            try:
+                given = await self._ask(key, needed, max(self._policy.lease, wanted), connection)
+            except Exception as error:
+                share.failures += 1
+                raise StoreUnavailableError from error
+            if given < 0:
+                wait = -given / MICROSECONDS
+                share.refused_cost, share.refused_until = cost, self._now() + wait
+                return wait
+            share.left += given
+        share.left -= cost
+        return 0.0
+
+    def _ask(self, key: str, needed: int, lease: int, connection: Connection) -> Awaitable[int]:
+        """Callers' keys are hashed: their length is bounded, and an API key does not stand in a store."""
+        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else ""
+        store, call = connection
+        return call.call(store.run, self._script, self._prefix + digest, *self._arguments, needed, lease)
+
+    def _new(self, key: str) -> _Share:
+        """Bounded: what is left of a lease is given up before one key too many is kept."""
+        now, shares = self._now(), self._shares
+        for _ in range(min(EXAMINED, len(shares))):
+            oldest = next(iter(shares))
+            share = shares.pop(oldest)
+            if share.waiting or (len(shares) + 1 < self._policy.max_keys and not share.is_idle(now)):
+                shares[oldest] = share
+        share = shares[key] = _Share()
+        return share
+
+
+def _script(policy: RateLimit) -> tuple[Script, tuple[float, ...]]:
+    """The script of a limit, and its arguments before cost and lease."""
+    match policy.limit:
+        case TokenBucket(rate=rate, burst=burst):
+            return TOKEN_BUCKET, (MICROSECONDS / rate.per_second, burst)
+        case SlidingWindow(limit=limit, window=window):
+            return SLIDING_WINDOW, (limit, window.seconds * MICROSECONDS)
+    raise TypeError(f"{policy.limit.algorithm} limits are local")

@@ -1,0 +1,143 @@
+"""Redis or Valkey as the store that replicas share. Needs the extra `redis`.
+
+runtime = Runtime.load("/etc/voice/policy", store=RedisStore(lambda: single("redis://redis:6379")))
+
+The declared call that carries a command bounds its time and says what is repeated: the client does neither.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, Semaphore, get_running_loop
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from redis.asyncio import ConnectionPool, RedisCluster, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from voice_runtime.shared_store import Script
+
+CONNECTIONS = 32
+"""Connections of one event loop; further commands wait for one, within their timeout."""
+CONNECT_TIMEOUT = 1.0
+"""Seconds to reach a server or a Sentinel."""
+
+
+def _options(**options: Any) -> dict[str, Any]:
+    """What every connection is made with. A socket timeout would be a second timer, and a task, for each command."""
+    return {
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+        **options,
+    }
+
+
+def single(url: str, **options: Any) -> Connections:
+    """One server, or a proxy that knows which of several is the primary: `redis://`, `rediss://` or `unix://`.
+
+    `options` are redis-py's, such as `username` and `password`.
+    """
+    return Connections(ConnectionPool.from_url(url, **_options(**options)))
+
+
+def sentinel(addresses: Iterable[tuple[str, int]], service_name: str, **options: Any) -> Connections:
+    """The primary that the Sentinels at `addresses` name, asked for again with each new connection."""
+    timeouts = {"socket_timeout": CONNECT_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
+    asked = Sentinel(addresses, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]  # redis-py's
+    return Connections(asked.master_for(service_name, **_options(**options)).connection_pool)
+
+
+def cluster(url: str, **options: Any) -> Cluster:
+    """The cluster that a server of it, at `url`, knows."""
+    return Cluster(RedisCluster.from_url(url, **_options(**options)))
+
+
+class Connections:
+    """Connections to one server, made as redis-py's `pool` makes them.
+
+    One is used again only after an answer was read whole, so a command that was cancelled leaves nothing behind.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._make: Callable[[], Any] = pool.make_connection
+        self._idle: list[Any] = []
+        """redis-py's connections, which it types in part."""
+        self._slots = Semaphore(CONNECTIONS)
+
+    async def execute(self, *command: str | float) -> Any:
+        """The server's answer. Raises redis-py's errors."""
+        async with self._slots:
+            connection = self._idle.pop() if self._idle else self._make()
+            try:
+                await connection.connect()
+                await connection.send_command(*command)
+                answer = await connection.read_response()
+            except BaseException as error:
+                if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
+                    self._idle.append(connection)
+                else:
+                    await connection.disconnect(nowait=True)
+                    await self._distrust(error)
+                raise
+            self._idle.append(connection)
+            return answer
+
+    async def _distrust(self, error: BaseException) -> None:
+        """What ended one connection, a restart or a failover, has ended those that idle; a cancellation has not."""
+        if isinstance(error, Exception):
+            await self.close()
+
+    async def close(self) -> None:
+        """Close what idles."""
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+
+
+class Cluster:
+    """The servers of a cluster, each asked for the keys in its slots."""
+
+    def __init__(self, client: RedisCluster) -> None:
+        self._client = client
+
+    def execute(self, *command: str | float) -> Awaitable[Any]:
+        """The answer of the server that has the command's keys. Raises redis-py's errors."""
+        return self._client.execute_command(*command)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+
+class RedisStore:
+    """Runs scripts by their digest. `connect` reaches the servers; each event loop has connections of its own."""
+
+    def __init__(self, connect: Callable[[], Connections | Cluster]) -> None:
+        self._connect = connect
+        self._servers: WeakKeyDictionary[AbstractEventLoop, Connections | Cluster] = WeakKeyDictionary()
+
+    async def run(self, script: Script, key: str, *arguments: float) -> int:
+        """What the script answers. Raises `ConnectionError` for whatever the server or the way to it says instead.
+
+        A server that does not know the script, such as one that was restarted, is sent it, once.
+        """
+        loop = get_running_loop()
+        servers = self._servers.get(loop)
+        if servers is None:
+            servers = self._servers[loop] = self._connect()
+        try:
+            try:
+                answer: int = await servers.execute("EVALSHA", script.sha, 1, key, *arguments)
+            except NoScriptError:
+                answer = await servers.execute("EVAL", script.text, 1, key, *arguments)
+        except RedisError as error:
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        return answer
+
+    async def close(self) -> None:
+        """Close the running loop's connections."""
+        servers = self._servers.pop(get_running_loop(), None)
+        if servers is not None:
+            await servers.close()

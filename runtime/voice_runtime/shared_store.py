@@ -1,0 +1,57 @@
+"""A store that replicas share: what a distributed limit needs of it, whichever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Script:
+    """A Lua script that runs as one step in the store."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+class SharedStore(Protocol):
+    """Runs scripts. `voice_runtime.redis.RedisStore` is one."""
+
+    async def run(self, script: Script, key: str, *arguments: float) -> int:
+        """What the script answers on `key`. Raises `ConnectionError` where the store cannot say."""
+        ...
+
+
+class LoopThread:
+    """An event loop on a thread of its own, for callers that have none. Starts when first needed, also after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process = 0
+        self._loop: asyncio.AbstractEventLoop
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, in a copy of the caller's context."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # a caller that was interrupted waits for nothing
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._process != os.getpid():
+                self._process = os.getpid()
+                self._loop = asyncio.new_event_loop()
+                Thread(target=self._loop.run_forever, name="voice-runtime-loop", daemon=True).start()
+        return self._loop

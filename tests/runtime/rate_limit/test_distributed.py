@@ -1,0 +1,253 @@
+"""Distributed limits in a process: what is asked of the store and what is not, reloads, threads, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from voice_policies import CircuitBreaker, Duration, PolicyBundle, RateLimit, Ratio, Timeout, TokenBucket
+from voice_runtime import Caller, RateLimitedError, Runtime
+from voice_runtime.metrics import METRICS
+from voice_runtime.rate_limit.distributed import DistributedGate
+from voice_runtime.redis import RedisStore, single
+from voice_runtime.shared_store import Script
+from voice_runtime.testing import FakeClock, run
+
+from tests.runtime.bundles import bundle, call, mount, operation
+from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared
+from tests.runtime.redis_servers import Server
+from tests.runtime.redis_servers import single as single_server
+
+
+class Kept:
+    """A store with so many admissions, which takes a turn of the loop to answer."""
+
+    def __init__(self, admissions: int, wait: float = 3600) -> None:
+        self.admissions = admissions
+        self.wait = wait
+        self.asked: list[tuple[str, int, int]] = []
+
+    async def run(self, script: Script, key: str, *arguments: float) -> int:
+        cost, lease = int(arguments[-2]), int(arguments[-1])
+        self.asked.append((key, cost, lease))
+        await asyncio.sleep(0)
+        if cost > self.admissions:
+            return -round(self.wait * 1_000_000)
+        given = max(cost, min(lease, self.admissions))
+        self.admissions -= given
+        return given
+
+
+async def test_checks_of_one_key_at_the_same_time_are_asked_for_together(clock: FakeClock) -> None:
+    store = Kept(60)
+    limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
+    assert sum(await asyncio.gather(*(passes(limited) for _ in range(100)))) == 60
+    assert [cost for _, cost, _ in store.asked] == [1, 1, 1]  # the first, the 59 that could be had, the refusal
+    assert store.asked[1][2] == 99
+
+
+async def test_what_is_refused_is_asked_for_again_when_it_can_be_had(clock: FakeClock) -> None:
+    store = Kept(0, wait=10)
+    limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
+    for _ in range(5):
+        assert not await passes(limited, cost=2)
+    assert len(store.asked) == 1
+    store.admissions = 1
+    assert await passes(limited, cost=1)  # less may be there
+    clock.advance(10.001)
+    store.admissions = 5
+    assert await passes(limited, cost=2)
+    assert len(store.asked) == 3
+
+
+async def test_a_lease_is_given_out_without_asking(clock: FakeClock) -> None:
+    store = Kept(100)
+    limited = gate(store, shared(bucket("1/h", 100), lease=10), clock=clock)
+    for _ in range(30):
+        assert await passes(limited)
+    assert len(store.asked) == 3
+
+
+@given(
+    requests=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 12)), max_size=40),
+    admissions=st.integers(0, 100),
+    lease=st.integers(1, 20),
+)
+@settings(max_examples=100)
+def test_whatever_is_leased_no_more_is_admitted_than_the_store_gave(
+    requests: list[tuple[int, int]], admissions: int, lease: int
+) -> None:
+    clock, store = FakeClock(), Kept(admissions)
+    limited = [gate(store, shared(bucket("1/h", 100), lease=lease), clock=clock) for _ in range(4)]
+
+    async def main() -> int:
+        passed = await asyncio.gather(*(passes(limited[who], cost=cost) for who, cost in requests))
+        return sum(cost for (_, cost), ok in zip(requests, passed, strict=True) if ok)
+
+    admitted = run(main(), clock)
+    assert admitted <= admissions - store.admissions
+    assert admissions - store.admissions - admitted <= 4 * (lease + 12)
+
+
+async def test_keys_are_bounded_and_one_that_is_refused_stays_refused(clock: FakeClock) -> None:
+    store = Kept(0)
+    limited = gate(store, shared(bucket("1/h", 100), key="tenant", max_keys=100), clock=clock)
+    for number in range(1000):
+        assert not await passes(limited, Caller(tenant=str(number)))
+    assert limited.keys() <= 102
+    store.admissions, store.wait = 10**6, 0
+    clock.advance(3601)
+    for number in range(1000):
+        assert await passes(limited, Caller(tenant=f"another {number}"))
+    assert limited.keys() <= 102
+
+
+async def test_one_that_fails_fails_for_all_who_waited_and_none_of_them_asks_again(clock: FakeClock) -> None:
+    class Broken(Kept):
+        async def run(self, script: Script, key: str, *arguments: float) -> int:
+            await super().run(script, key, *arguments)
+            raise ConnectionResetError
+
+    store = Broken(10)
+    limited = gate(store, shared(bucket("1/h", 100), when_store_unavailable="open"), clock=clock)
+    assert all(await asyncio.gather(*(passes(limited) for _ in range(50))))
+    assert len(store.asked) == 1
+    assert limited.without_store == 50
+
+
+async def test_a_cancelled_check_lets_the_others_pass(clock: FakeClock) -> None:
+    store = Kept(100)
+    limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
+    first, *others = [asyncio.create_task(passes(limited)) for _ in range(10)]
+    await asyncio.sleep(0)
+    first.cancel()
+    assert all(await asyncio.gather(*others))
+
+
+def test_a_replicas_share_is_a_part_of_the_limit(clock: FakeClock) -> None:
+    limited = gate(None, shared(bucket("40/s", 40), local_share=Ratio("25%")), clock=clock)
+
+    async def main() -> tuple[int, int, float | None]:
+        at_once = sum([await passes(limited) for _ in range(40)])
+        clock.advance(0.5)
+        later = sum([await passes(limited) for _ in range(40)])
+        with pytest.raises(RateLimitedError) as caught:
+            await limited.admit(Caller(), 20, FOREVER)
+        return at_once, later, caught.value.retry_after
+
+    at_once, later, retry_after = run(main(), clock)
+    assert (at_once, later) == (10, 5)
+    assert retry_after is not None  # another replica, or the store, may have it
+
+
+# --- in a runtime
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with single_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+def limited_bundle(*limits: RateLimit, timeout: str = "5s", **fields: Any) -> PolicyBundle:
+    store = call(
+        "redis.access",
+        protocol="redis",
+        timeout=Timeout(attempt=Duration(timeout), overall=Duration(timeout)),
+        circuit_breaker=CircuitBreaker(),
+        **fields,
+    )
+    return bundle(store, inbound=(operation("run", rate_limits=limits, deadline=Duration("1m")),))
+
+
+def loaded(directory: Path, server: Server, *limits: RateLimit, **fields: Any) -> Runtime:
+    server.ask("FLUSHALL")
+    mounted = mount(directory, limited_bundle(*limits, **fields))
+    return Runtime.load(mounted, store=RedisStore(lambda: single(server.url)))
+
+
+async def enters(runtime: Runtime) -> bool:
+    try:
+        async with runtime.request("run", Caller(tenant="acme")):
+            return True
+    except RateLimitedError:
+        return False
+
+
+async def test_replicas_of_a_service_share_a_limit(tmp_path: Path, server: Server) -> None:
+    policy = shared(bucket("1/h", 10), key="tenant")
+    replicas = [loaded(tmp_path / str(number), server, policy) for number in range(3)]
+    assert sum([await enters(replica) for replica in replicas * 5]) == 10
+    assert replicas[0].outbound("redis.access").statistics.successful > 0
+
+
+async def test_the_count_outlives_a_reload_that_changes_the_limit(tmp_path: Path, server: Server) -> None:
+    runtime = loaded(tmp_path, server, shared(bucket("1/h", 10)))
+    assert sum([await enters(runtime) for _ in range(6)]) == 6
+    mount(tmp_path, limited_bundle(shared(bucket("1/d", 8)), timeout="6s"))
+    assert runtime.reload()
+    assert sum([await enters(runtime) for _ in range(6)]) == 2
+
+
+async def test_a_fallback_of_the_services_own_never_answers_for_the_store(tmp_path: Path) -> None:
+    policy = shared(bucket("1/h", 10), when_store_unavailable="closed")
+    soft = limited_bundle(policy, necessity="soft", fallback="no cache")
+    runtime = Runtime.load(
+        mount(tmp_path, soft), store=RedisStore(lambda: single("redis://127.0.0.1:1"))
+    )  # nobody listens
+    runtime.fallback("redis.access", lambda error: 1)  # noqa: ARG005  # a fallback is told the error
+    assert not await enters(runtime)
+
+
+def test_threads_share_the_limit_too_and_after_a_fork_the_child_does(tmp_path: Path, server: Server) -> None:
+    runtime = loaded(tmp_path, server, shared(bucket("1/h", 12)))
+    admitted: list[bool] = []
+
+    def request() -> None:
+        for _ in range(5):
+            try:
+                with runtime.request("run"):
+                    admitted.append(True)
+            except RateLimitedError:
+                admitted.append(False)
+
+    threads = [threading.Thread(target=request) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert admitted == [True] * 10
+    child = os.fork()
+    if not child:
+        admitted.clear()
+        request()
+        os._exit(0 if admitted == [True] * 2 + [False] * 3 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+async def test_what_is_decided_without_the_store_is_counted(tmp_path: Path) -> None:
+    policy = shared(bucket("1/h", 10), local_share=Ratio("50%"), key="tenant")
+    runtime = Runtime.load(mount(tmp_path, limited_bundle(policy)))
+    assert sum([await enters(runtime) for _ in range(8)]) == 5
+    samples = {metric.name: dict(metric.read(runtime)) for metric in METRICS if "rate_limit" in metric.name}
+    assert samples["voice_rate_limit_without_store_total"] == {("run", "0", "tenant"): 8}
+    assert samples["voice_rate_limit_requests_total"] == {
+        ("run", "0", "tenant", "admitted"): 5,
+        ("run", "0", "tenant", "rejected"): 3,
+    }
+    assert samples["voice_rate_limit_keys"] == {("run", "0", "tenant"): 1}
+
+
+def test_a_limit_that_becomes_local_is_one(tmp_path: Path, server: Server) -> None:
+    runtime = loaded(tmp_path, server, shared(bucket("1/h", 10)))
+    assert isinstance(runtime.inbound("run").gates[0], DistributedGate)
+    mount(tmp_path, limited_bundle(RateLimit(limit=TokenBucket.model_validate({"rate": "1/h", "burst": 5}))))
+    assert runtime.reload()
+    assert not isinstance(runtime.inbound("run").gates[0], DistributedGate)

@@ -1,0 +1,44 @@
+"""Many processes keep one limit together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.runtime.redis_servers import single as single_server
+
+PROCESSES, RATE, BURST, SECONDS = 8, 500, 1000, 4.0  # room for what is not asked for while others use the machine
+HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
+
+
+def _hammered(directory: Path, lease: int) -> tuple[int, float]:
+    """Admissions of all processes together, and as many as the limit is from the first to the last that asked."""
+    with single_server(directory) as server:
+        command = [*HAMMER, server.url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        processes = [subprocess.Popen(command, **pipes) for _ in range(PROCESSES)]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        found = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    assert all(each["without_store"] == 0 and each["admitted"] > 0 for each in found)
+    span = max(each["asked"] for each in found) - min(each["begun"] for each in found)
+    return sum(each["admitted"] for each in found), BURST + RATE * span
+
+
+def test_eight_processes_together_admit_the_limit_within_one_percent(tmp_path: Path) -> None:
+    admitted, limit = _hammered(tmp_path, lease=1)
+    assert abs(admitted - limit) <= 0.01 * limit, f"{admitted} of {limit:.0f}"
+
+
+def test_with_leases_they_admit_no_more_and_lack_at_most_what_is_still_leased(tmp_path: Path) -> None:
+    lease = 20
+    admitted, limit = _hammered(tmp_path, lease)
+    assert 0.99 * limit - PROCESSES * lease <= admitted <= 1.01 * limit, f"{admitted} of {limit:.0f}"

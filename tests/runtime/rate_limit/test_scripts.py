@@ -1,0 +1,142 @@
+"""The scripts decide as the limits of one process do. Time is told to them, in the place where they ask the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis import Redis
+from voice_runtime.rate_limit.shared_count import SLIDING_WINDOW, TOKEN_BUCKET
+from voice_runtime.rate_limit.sliding_window import RESOLUTION, SlidingWindow
+from voice_runtime.rate_limit.token_bucket import TokenBucket
+from voice_runtime.shared_store import Script
+
+from tests.runtime.redis_servers import PATIENCE, single
+
+HOUR = 3_600_000
+START = 1_800_000_000
+Take = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with single(tmp_path_factory.mktemp("redis")) as server, Redis(port=server.port) as client:
+        yield client
+
+
+def told(redis: Redis, script: Script) -> Take:
+    """The script, with the server's time as its first two arguments, and keys that outlive the test's real time."""
+    redis.flushall()
+    text = script.text
+    for number in (4, 3, 2, 1):
+        text = text.replace(f"ARGV[{number}]", f"ARGV[{number + 2}]")
+    for found, told in (("redis.call('TIME')", "{ARGV[1], ARGV[2]}"), ("'PX', ", f"'PX', {HOUR} + ")):
+        assert text.count(found) == 1
+        text = text.replace(found, told)
+    run = redis.register_script(text)
+
+    def take(microseconds: int, *arguments: float) -> int:
+        seconds, rest = divmod(microseconds, 1_000_000)
+        return int(run(keys=["k"], args=[START + seconds, rest, *arguments]))
+
+    return take
+
+
+steps = st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(1, 12)), max_size=60)
+
+
+@given(steps=steps, rate=st.integers(1, 500), burst=st.integers(1, 10))
+@settings(max_examples=60)
+def test_the_shared_bucket_admits_exactly_what_the_local_one_does(
+    redis: Redis, steps: list[tuple[int, int]], rate: int, burst: int
+) -> None:
+    take, local, now = told(redis, TOKEN_BUCKET), TokenBucket(rate, burst, 0.0), 0
+    for elapsed, cost in steps:
+        now += elapsed
+        if cost > burst:
+            continue  # a gate refuses it without asking
+        wait, answer = local.take(now / 1e6, cost), take(now, 1e6 / rate, burst, cost, 1)
+        assert (answer == cost) == (wait == 0)
+        if wait:
+            assert -answer / 1e6 == pytest.approx(wait, abs=2e-4 / rate + 2e-6)
+
+
+@given(steps=steps, limit=st.integers(1, 20), window=st.sampled_from([1, 5, 60]))
+@settings(max_examples=60)
+def test_the_shared_window_admits_exactly_what_the_local_one_does(
+    redis: Redis, steps: list[tuple[int, int]], limit: int, window: int
+) -> None:
+    take, local, now = told(redis, SLIDING_WINDOW), SlidingWindow(limit, window), 0
+    for elapsed, cost in steps:
+        now += elapsed
+        if cost > limit:
+            continue
+        wait, answer = local.take(now / 1e6, cost), take(now, limit, window * 1e6, cost, 1)
+        assert (answer == cost) == (wait == 0)
+        if wait:
+            assert -answer / 1e6 == pytest.approx(wait, abs=2e-6)
+
+
+@given(steps=steps, limit=st.integers(1, 20), lease=st.integers(1, 30))
+@settings(max_examples=60)
+def test_no_window_holds_more_than_its_limit_whatever_is_leased(
+    redis: Redis, steps: list[tuple[int, int]], limit: int, lease: int
+) -> None:
+    take, now = told(redis, SLIDING_WINDOW), 0
+    given_at: list[tuple[int, int]] = []
+    for elapsed, cost in steps:
+        now += elapsed
+        if cost <= limit and (answer := take(now, limit, 1e6, cost, lease)) > 0:
+            assert cost <= answer <= max(cost, lease)
+            given_at.append((now, answer))
+        assert sum(count for at, count in given_at if at > now - 1_000_000) <= limit
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [(TOKEN_BUCKET, (100_000, 10)), (SLIDING_WINDOW, (10, 1_000_000))],
+    ids=["bucket", "window"],
+)
+def test_a_clock_that_runs_backwards_mints_nothing(redis: Redis, script: Script, arguments: tuple[float, ...]) -> None:
+    take = told(redis, script)
+    assert take(60_000_000, *arguments, 10, 1) == 10
+    assert take(0, *arguments, 1, 1) < 0
+    assert take(60_000_000, *arguments, 1, 1) < 0
+    assert take(61_100_000, *arguments, 10, 1) == 10
+
+
+def test_a_slot_frees_late_by_one_entry_at_most(redis: Redis) -> None:
+    take = told(redis, SLIDING_WINDOW)
+    grain = 1_000_000 // RESOLUTION
+    assert take(0, 2, 1e6, 1, 1) == 1
+    assert take(grain // 2, 2, 1e6, 1, 1) == 1
+    assert take(1_000_001, 2, 1e6, 1, 1) < 0
+    assert take(1_000_001 + grain // 2, 2, 1e6, 1, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [(TOKEN_BUCKET, (1000, 1000)), (SLIDING_WINDOW, (1000, 1_000_000))],
+    ids=["bucket", "window"],
+)
+def test_a_key_is_small_and_ends_when_it_says_nothing_any_more(
+    redis: Redis, script: Script, arguments: tuple[float, ...]
+) -> None:
+    take = told(redis, script)
+    for millisecond in range(1000):
+        assert take(millisecond * 1000, *arguments, 1, 1) == 1
+        assert HOUR - PATIENCE * 1000 < redis.pttl("k") <= HOUR + 1000
+    assert (redis.memory_usage("k") or 0) <= 1500
+
+
+def test_the_scripts_are_part_of_the_package() -> None:
+    for script in (TOKEN_BUCKET, SLIDING_WINDOW):
+        assert len(script.sha) == 40
+        assert "KEYS[2]" not in script.text
+    assert {path.name for path in Path("runtime/voice_runtime/rate_limit").glob("*.lua")} == {
+        "token_bucket.lua",
+        "sliding_window.lua",
+    }

@@ -1,0 +1,87 @@
+"""The platform's own sagas: declared with their operations, refused where they contradict, rendered into bundles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from voice_policies import PolicyBundle, Saga, SagaStep
+
+from components.node import Service
+from components.operation import hard, loop, operation, stage
+from stack import catalog
+from stack.call_graph import CallGraph, sagas
+from tests.platforms import ENVIRONMENTS, datastore, platform, service
+from tests.stack.audit.test_rules import findings
+from tests.stack.test_call_graph import faults
+
+STORE = datastore("store", operation("read", "10ms", "50ms"), operation("delete", "10ms", "50ms"))
+READS = {"name": "read", "calls": ["store.read"], "no_compensation_because": "reads only"}
+OURS = {saga.name: (node, operation, saga) for node, operation, saga in sagas(catalog.SERVICES)}
+
+
+def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
+    """A service whose one operation is a saga of these steps."""
+    made = [{"timeout": "5m", "attempt_timeout": "2s", "retry": {"max_retries": retries}, **step} for step in steps]
+    saga = {"name": "keeping", "timeout": "1h", "steps": made, **fields}
+    calls = (stage(hard("store.delete", "idempotent")), loop(hard("store.read", "idempotent"), at_most=40, typically=2))
+    return service("keeper", operation("keep", "1s", "60s", *calls, background=True, saga=Saga.model_validate(saga)))
+
+
+def test_a_saga_calls_what_its_operation_declares_and_starts_by_what_it_consumes() -> None:
+    stranger = {"name": "tell", "calls": ["nobody.listens"], "no_compensation_because": "told"}
+    with pytest.raises(ValidationError) as caught:
+        keeping(READS, stranger, started_by="document.uploaded")
+    assert "saga keeping makes call nobody.listens, which is not declared" in str(caught.value)
+    assert "is started by document.uploaded, which the operation does not consume" in str(caught.value)
+
+
+def test_an_attempt_holds_its_calls_as_often_as_they_are_made() -> None:
+    CallGraph([STORE, keeping(READS)])
+    said = faults(STORE, keeping({**READS, "attempt_timeout": "1999ms"}))
+    assert "keeper.keep: saga keeping: read.attempt_timeout: is 1999ms; its calls may take 2s" in said
+
+
+def test_an_attempt_of_a_compensation_holds_its_calls_too() -> None:
+    undone = {"name": "write", "compensation": "undo", "compensation_calls": ["store.read", "store.delete"]}
+    assert "is 2s; its calls may take 2050ms" in faults(STORE, keeping(undone))
+
+
+def test_r01_counts_the_attempts_of_a_step() -> None:
+    assert findings("R01", STORE, keeping(READS, retries=4)) == ()
+    (found,) = findings("R01", STORE, keeping(READS, retries=6))
+    assert found.arithmetic == "7 = 7 attempts > 5"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_indexing_service_is_told_its_sagas(environment: str) -> None:
+    bundles: dict[str, PolicyBundle] = {each.name: each.bundle for each in platform(environment).microservices}
+    assert [saga.name for saga in bundles.pop("indexing-service").sagas] == ["document-indexing", "document-deletion"]
+    assert not any(bundle.sagas for bundle in bundles.values())
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_step_but_the_last_is_undone(name: str) -> None:
+    _, _, saga = OURS[name]
+    assert all(step.compensation for step in saga.steps[:-1])
+    assert saga.steps[-1].no_compensation_because
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_call_of_a_saga_has_a_step(name: str) -> None:
+    """What the operation declares and no step makes would be permitted for nothing."""
+    _, operation_, saga = OURS[name]
+    made = {call for step in saga.steps for call in (*step.calls, *step.compensation_calls)}
+    assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal
+
+
+def test_a_deletion_restores_what_indexing_stores_until_the_objects_go() -> None:
+    def undoing(step: SagaStep) -> set[str]:
+        return {call.removesuffix(":undo") for call in step.compensation_calls}
+
+    deletion = OURS["document-deletion"][2]
+    vectors, graph, objects = deletion.steps
+    assert undoing(vectors) == {"object-storage.read", "vector-store-adapter.insert"}
+    assert undoing(graph) == {"object-storage.read", "knowledge-graph-service.build"}
+    assert deletion.stages == ((vectors, graph), (objects,))
