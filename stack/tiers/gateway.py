@@ -27,7 +27,7 @@ from stack.policy_bundles import APPS, CLUSTER_DOMAIN, outbound_call
 from stack.tiers import mesh
 
 SIZING = Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi"))
-DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("512Mi", "2Gi"))
+DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("384Mi", "2Gi"))
 REPLICAS = {"dev": 1, "staging": 2, "prod": 3}
 HOSTS = {
     "dev": "api.voicehelper.localhost",
