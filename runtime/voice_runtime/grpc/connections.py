@@ -44,7 +44,6 @@ class Target:
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         if self.server_name is not None:
             options.append(("grpc.default_authority", self.server_name))
-            options.append(("grpc.ssl_target_name_override", self.server_name))
         if self.credentials is None:
             return insecure(self.address, options=options)
         return secure(self.address, self.credentials, options=options)

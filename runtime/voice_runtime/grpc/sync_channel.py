@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -122,7 +122,7 @@ class ManyAnswers(_Method):
 
 
 class SyncStream:
-    """The answers. It begins when it is first iterated, and ends with its iteration or by `cancel`."""
+    """The answers. It begins when it is first iterated; it ends with its iteration, by `cancel`, or by `close`."""
 
     def __init__(self, attempts: Attempts, request: Any) -> None:
         self._attempts = attempts
@@ -144,6 +144,10 @@ class SyncStream:
         self._attempts.stop()
         return True
 
+    def close(self) -> None:
+        """End it without an error, wherever it is."""
+        self._messages.close()
+
 
 def _answer(attempts: Attempts, request: Any) -> Any:
     """One attempt for one answer."""
@@ -156,7 +160,7 @@ def _answer(attempts: Attempts, request: Any) -> Any:
     return answer
 
 
-def _messages(attempts: Attempts, request: Any) -> Iterator[Any]:
+def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
     error: BaseException | None = None
     attempts.enter()
     try:
