@@ -445,6 +445,14 @@ async def test_r4_the_callees_pushback_decides(tmp_path: Path, pushback: str, at
         assert waited >= int(pushback) / 1000
 
 
+def test_r4_an_unreadable_pushback_forbids_another_attempt_wherever_it_was_read() -> None:
+    """gRPC's C core makes a negative number of it; other transports of metadata may not."""
+    failure = failure_of(grpc.StatusCode.UNAVAILABLE, (("grpc-retry-pushback-ms", "soon"),))
+    assert failure is not None
+    assert failure.retry_after is not None
+    assert failure.retry_after < 0
+
+
 async def test_r4_an_exhausted_callee_is_asked_again_only_if_it_said_when(tmp_path: Path) -> None:
     for trailing, attempts in (((), 1), ((("grpc-retry-pushback-ms", "1"),), 2)):
         servicer = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing=trailing)

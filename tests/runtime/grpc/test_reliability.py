@@ -198,7 +198,7 @@ from tests.runtime.grpc.rag_engine import RagEngine, add_to_server
 
 class Slow(RagEngine):
     async def behave(self, name, request, context):
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3)
 
 async def main():
     server = Runtime.load(sys.argv[1]).grpc.server()
