@@ -179,11 +179,13 @@ def test_a_check_that_cannot_be_made_is_refused_with_all_the_others(tmp_path: Pa
     checks = tuple(
         HealthCheck(name=name, kind="grpc", target=f"{name}.call", critical=False) for name in ("first", "second")
     )
-    runtime = Runtime.load(mount(tmp_path, bundle(health=HealthPolicy(checks=checks))))
-    with pytest.raises(InvalidInputError) as refused:
+    store = HealthCheck(name="store", kind="postgresql", target="store.read", critical=True)
+    policy = HealthPolicy(checks=(*checks, store))
+    runtime = Runtime.load(mount(tmp_path, bundle(call("store.read", protocol="postgresql"), health=policy)))
+    with pytest.raises(InvalidInputError, match="the settings name no connection to store") as refused:
         Health(runtime)
-    assert [fault.path for fault in refused.value.faults] == ["health.checks[0]", "health.checks[1]"]
-    with pytest.raises(InvalidInputError, match="expected one of first, second"):
+    assert [fault.path for fault in refused.value.faults] == [f"health.checks[{number}]" for number in range(3)]
+    with pytest.raises(InvalidInputError, match="expected one of first, second, store"):
         Health(runtime, checkers={"third": lambda: asyncio.sleep(0)})
 
 

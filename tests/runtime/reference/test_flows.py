@@ -62,6 +62,7 @@ def test_a_trace_is_whole_when_nobodys_parent_and_no_calls_other_end_is_missing(
     sent = Sent("t", "gateway", 200, ())
     assert is_whole([SPAN, CALL, CALLEE], sent)
     assert not is_whole([SPAN, CALL], sent)
+    assert is_whole([SPAN, replace(CALL, failed=True)], sent)
     assert not is_whole([SPAN, CALLEE], sent)
     assert not is_whole([CALL, CALLEE], sent)
     assert not is_whole([SPAN, CALL, CALLEE], replace(sent, trace_id="other"))
