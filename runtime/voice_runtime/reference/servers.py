@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from voice_runtime.health.app import Message, Receive, Send, respond
+from voice_runtime.asgi import Receive, Scope, Send
+from voice_runtime.health.app import respond
 from voice_runtime.http.middleware import last_segment
 from voice_runtime.prometheus import RuntimeCollector
 from voice_runtime.reference.operations import Operations
@@ -41,7 +42,7 @@ class HttpOperations:
         self._registry = CollectorRegistry()
         self._registry.register(RuntimeCollector(runtime))
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG002  # a request says nothing
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # a request says nothing
         """One request, as ASGI defines it."""
         if scope["type"] != "http":
             return
