@@ -25,9 +25,10 @@ flows: $(READY) ## Run the platform's flows between reference services on this m
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
 
-bench: $(READY) ## Measure rendering and the runtime beside their peers, each table in one run
+bench: $(READY) ## Measure rendering, the runtime and a call on the wire beside their peers, each table in one run
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
+	$(BIN)/python -m bench.wire
 
 lint: $(READY) ## Formatting, lint and strict types
 	$(BIN)/ruff format --check .

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextvars import Token
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from opentelemetry import context, trace
@@ -13,7 +13,8 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from voice_runtime import trace_context
 from voice_runtime.clock import NEVER
-from voice_runtime.deadline import CURRENT, attempt_number, remaining
+from voice_runtime.deadline import CURRENT, remaining
+from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import classify
@@ -25,19 +26,6 @@ ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata (gRPC A6): how often the request was sent before; left out the first time."""
 WRITTEN: Iterator[Any] = iter(())
 """Stands for requests that the caller writes one by one: an iterator, which the pipeline never sends twice."""
-
-
-class Resolved(NamedTuple):
-    """A method under one bundle, on one connection."""
-
-    path: str
-    outbound: Outbound
-    is_internal: bool
-    """Whether the callee is the platform's own: nobody else is sent trace context and baggage."""
-    channel: grpc.aio.Channel
-    invoke: Callable[..., Any]
-    attributes: dict[str, str]
-    """Of the span."""
 
 
 class Attempts:
@@ -69,6 +57,8 @@ class Attempts:
         """Begin the span and the stub's own deadline; until `leave` both are what the code inside belongs to."""
         method = self.method
         self._span = span = trace_context.begin_client_span(method.path[1:], method.attributes)
+        if method.is_internal and (carrier := trace_context.headers(span)):
+            self._given = (*self._given, *carrier.items())
         if span.is_recording():
             self._context = context.attach(trace.set_span_in_context(span))
         if self._deadline is not None:
@@ -114,21 +104,23 @@ class Attempts:
 
     async def unary(self, request: Any) -> Any:
         """One attempt for one answer."""
-        rpc = self._send(request, remaining())
+        scope = CURRENT.get()
+        rpc = self.send(request, scope, NEVER if scope is None else scope.expires)
         try:
             return await rpc
         except grpc.aio.AioRpcError as error:
-            self._raise_explained(error)
+            self.raise_explained(error)
             raise
 
     async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
-        """One attempt for many answers."""
-        rpc = self._send(request, _until_the_end())
+        """One attempt for many answers. The attempt's own timeout is over with its first message."""
+        scope = CURRENT.get()
+        rpc = self.send(request, scope, NEVER if scope is None else scope.limit)
         try:
             async for message in rpc:
                 yield message
         except grpc.aio.AioRpcError as error:
-            self._raise_explained(error)
+            self.raise_explained(error)
             raise
         finally:
             rpc.cancel()
@@ -139,39 +131,29 @@ class Attempts:
         if self.rpc is not None:
             self.rpc.cancel()
 
-    def _send(self, request: Any, left: float | None) -> Any:
+    def send(self, request: Any, scope: TimedScope | None, end: float) -> Any:
+        """Begin the RPC of an attempt."""
         if self._stopped:
             raise asyncio.CancelledError
-        self.rpc = rpc = self.method.invoke(
-            None if request is WRITTEN else request,
-            timeout=None if left is None else left - min(MARGIN, left / 10),
-            metadata=self._metadata(),
-            **self._options,
-        )
+        timeout, metadata = None, self._given
+        if end < NEVER:
+            left = end - self.method.outbound.now()
+            timeout = left - min(MARGIN, left / 10)
+        if scope is not None and scope.attempt > 1:
+            metadata = (*metadata, (ATTEMPTS, str(scope.attempt - 1)))
+        request = None if request is WRITTEN else request
+        self.rpc = rpc = self.method.invoke(request, timeout=timeout, metadata=metadata, **self._options)
         if self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
         return rpc
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        sent = self._given
-        if self.method.is_internal:
-            sent = (*sent, *trace_context.headers(self._span).items())
-        number = attempt_number()
-        return sent if number <= 1 else (*sent, (ATTEMPTS, str(number - 1)))
-
-    def _raise_explained(self, error: grpc.aio.AioRpcError) -> None:
+    def raise_explained(self, error: grpc.RpcError) -> None:
         """Raise what the error is by our own measure: time that we limited, or a request that never left."""
         scope = CURRENT.get()
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and scope is not None and (remaining() or 0) <= 2 * MARGIN:
             raise scope.timeout_error() from error
-        if was_never_sent(error, self.method.channel.get_state()):
+        if isinstance(error, grpc.aio.AioRpcError) and was_never_sent(error, self.method.channel.get_state()):
             raise never_sent(error) from error
-
-
-def _until_the_end() -> float | None:
-    """Seconds left to a whole stream: the attempt's own timeout is over with its first message."""
-    scope = CURRENT.get()
-    return None if scope is None or scope.limit == NEVER else max(scope.limit - scope.owner.timer.now(), 0.0)
 
 
 def _future(*, done: bool) -> asyncio.Future[None]:

@@ -145,7 +145,7 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
         error: BaseException | None = None
         attempts.enter()
         try:
-            self._result = await attempts.method.outbound.enter(attempts.unary, self._request)
+            self._result = await attempts.method.enter(attempts.unary, self._request)
         except BaseException as raised:
             error = raised
             raise

@@ -41,11 +41,11 @@ class Http:
 
     def client(self, name: str, **settings: Any) -> httpx.AsyncClient:
         """A client for a call, at the address of the bundle; its policies are the only timeouts."""
-        return httpx.AsyncClient(transport=self.transport(name), **self._settings(name) | settings)
+        return httpx.AsyncClient(**{"transport": self.transport(name)} | self._settings(name) | settings)
 
     def sync_client(self, name: str, **settings: Any) -> httpx.Client:
         """As `client`, for code without an event loop."""
-        return httpx.Client(transport=self.sync_transport(name), **self._settings(name) | settings)
+        return httpx.Client(**{"transport": self.sync_transport(name)} | self._settings(name) | settings)
 
     def _settings(self, name: str) -> dict[str, Any]:
         full_name = self._runtime.outbound(name).name
