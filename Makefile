@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test lint format types docs lock bench flows cluster-test clean
+.PHONY: help render test integration-test lint format types docs lock bench flows cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,7 +16,10 @@ render: $(READY) ## Render every environment into build/<environment>/ and print
 	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
 
 test: $(READY) ## Run the tests that need Python alone
-	$(BIN)/pytest -m "not cluster" -n auto
+	$(BIN)/pytest -m "not cluster and not integration" -n auto
+
+integration-test: $(READY) ## Build Consul and a Go client from Go modules and try what is rendered for them
+	$(BIN)/pytest -m integration tests/integration
 
 flows: $(READY) ## Run the platform's flows between reference services on this machine
 	$(BIN)/voice render dev
@@ -25,10 +28,11 @@ flows: $(READY) ## Run the platform's flows between reference services on this m
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
 
-bench: $(READY) ## Measure rendering, the runtime and a call on the wire beside their peers, each table in one run
+bench: $(READY) ## Measure rendering, the runtime, the wire and the sagas beside their peers, each table in one run
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
 	$(BIN)/python -m bench.wire
+	$(BIN)/python -m bench.sagas
 
 lint: $(READY) ## Formatting, lint and strict types
 	$(BIN)/ruff format --check .

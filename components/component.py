@@ -13,6 +13,13 @@ from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
     from components.kubernetes.cloudnative_pg import Cluster, Database, ObjectStore, Pooler, ScheduledBackup
+    from components.kubernetes.istio import (
+        AuthorizationPolicy,
+        DestinationRule,
+        PeerAuthentication,
+        Sidecar,
+        VirtualService,
+    )
     from components.kubernetes.types import (
         ConfigMap,
         CronJob,
@@ -34,17 +41,20 @@ if TYPE_CHECKING:
     )
 
     Resource: TypeAlias = (
-        Cluster
+        AuthorizationPolicy
+        | Cluster
         | ConfigMap
         | CronJob
         | Database
         | Deployment
+        | DestinationRule
         | HorizontalPodAutoscaler
         | Job
         | LimitRange
         | Namespace
         | NetworkPolicy
         | ObjectStore
+        | PeerAuthentication
         | PersistentVolumeClaim
         | PodDisruptionBudget
         | Pooler
@@ -54,7 +64,9 @@ if TYPE_CHECKING:
         | ScheduledBackup
         | Service
         | ServiceAccount
+        | Sidecar
         | StatefulSet
+        | VirtualService
     )
 
 PART_OF = "voiceassistant"

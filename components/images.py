@@ -12,7 +12,8 @@ class ThirdPartyImage(ClosedModel):
     """`repository:tag`."""
     licence: str
     """SPDX identifier."""
-    note: str = ""
+    note: str
+    """What it runs as, and what else its licence's reader should know."""
 
 
 POSTGRESQL = ThirdPartyImage(reference="postgres:18.6", licence="PostgreSQL", note="dev, and the restore of its dumps")
@@ -24,3 +25,10 @@ POSTGRESQL_OPERAND = ThirdPartyImage(
 CONSUL = ThirdPartyImage(reference="hashicorp/consul:2.0.3", licence="BUSL-1.1", note="catalogue and KV store")
 HAPROXY = ThirdPartyImage(reference="haproxy:3.2", licence="GPL-2.0-or-later", note="finds the cache's primary")
 VALKEY = ThirdPartyImage(reference="valkey/valkey:9.1.1", licence="BSD-3-Clause", note="speaks Redis' protocol")
+APISIX = ThirdPartyImage(reference="apache/apisix:3.18.0-debian", licence="Apache-2.0", note="the gateway")
+ENVOY = ThirdPartyImage(
+    reference="envoyproxy/envoy:distroless-v1.40.0", licence="Apache-2.0", note="the egress proxies"
+)
+
+KNOWN = tuple(image for image in vars().values() if isinstance(image, ThirdPartyImage))
+"""All of them."""

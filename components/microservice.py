@@ -12,18 +12,24 @@ from components.autoscaling import autoscaler
 from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.network_policy import Peer, network_policy
+from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
+from components.mesh.proxy import join_mesh
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Service, Sizing
-from components.policy_config import DIGEST_ANNOTATION, config_map, file_text
+from components.policy_config import (
+    DIGEST_ANNOTATION,
+    config_files,
+    config_map,
+    file_text,
+)
 from components.probes import HttpProbes
-from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
+from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
     from components.component import Resource
     from components.kubernetes.types import (
         Container,
         Deployment,
-        DeploymentSpec,
         ObjectMeta,
         Volume,
         VolumeMount,
@@ -32,9 +38,6 @@ if TYPE_CHECKING:
 
 POLICY_PATH = "/etc/voice/policy"
 SETTINGS_PATH = "/etc/voice/settings"
-MIN_READY_SECONDS = 5
-PROGRESS_DEADLINE_SECONDS = 180
-"""Three times the longest start: a rollout that has not moved by then has failed."""
 
 
 class Microservice(Component):
@@ -48,14 +51,16 @@ class Microservice(Component):
     replicas: Replicas
     bundle: PolicyBundle
     settings: ServiceSettings
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
     probes: HttpProbes = HttpProbes()
     longest_request: Duration
     """The longest deadline of its operations: how long a shutdown may have to wait."""
     restart_on_policy_change: bool = False
     """Puts the bundle's digest on the pod template, so that a changed policy rolls the pods instead of reloading."""
     api_access: ApiAccess | None = None
+    mesh_proxy: Sizing | None = None
+    """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -100,9 +105,10 @@ class Microservice(Component):
         return self.bundle.metadata.digest or ""
 
     def _policy_config_map(self) -> Resource:
-        return config_map(
-            self.metadata("policy", {DIGEST_ANNOTATION: self.digest}), FILE_NAME, file_text(self.bundle.to_document())
-        )
+        files = {FILE_NAME: file_text(self.bundle.to_document())}
+        if channels := grpc_channels(self.bundle.outbound):
+            files[GRPC_FILE_NAME] = file_text(channels)
+        return config_files(self.metadata("policy", {DIGEST_ANNOTATION: self.digest}), files)
 
     def _http_service(self) -> KubernetesService:
         return {
@@ -138,20 +144,10 @@ class Microservice(Component):
         template_metadata: ObjectMeta = {"labels": self.labels}
         if self.restart_on_policy_change:
             template_metadata["annotations"] = {DIGEST_ANNOTATION: self.digest}
-        spec: DeploymentSpec = {
-            "minReadySeconds": MIN_READY_SECONDS,
-            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
-            "revisionHistoryLimit": 5,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "selector": {"matchLabels": self.selector},
-            "template": {
-                "metadata": template_metadata,
-                "spec": pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request),
-            },
-        }
-        if self.replicas.fixed:
-            spec["replicas"] = self.replicas.min
-        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": self.metadata(), "spec": spec}
+        if self.mesh_proxy:
+            join_mesh(template_metadata, self.mesh_proxy)
+        pod = pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request)
+        return deployment(self.metadata(), template_metadata, self.selector, pod, self.replicas)
 
     def _container(self) -> Container:
         container = hardened_container(self.name, self.image, self.sizing)

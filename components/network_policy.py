@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import Field
 from voice_policies import ClosedModel
@@ -52,15 +52,23 @@ class AddressBlock(ClosedModel):
 
     name: Name
     cidr: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")]
+    excepted: tuple[str, ...] = ()
+    """Blocks within it that are not meant."""
     ports: tuple[int, ...]
 
     def selectors(self) -> NetworkPolicyPeer:
-        """The block."""
+        """The block without its exceptions."""
+        if self.excepted:
+            return {"ipBlock": {"cidr": self.cidr, "except": list(self.excepted)}}
         return {"ipBlock": {"cidr": self.cidr}}
 
 
+NetworkEnd: TypeAlias = Peer | AddressBlock
+"""Whom a policy names: pods of the cluster, or addresses outside."""
+
+
 def network_policy(
-    metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[Peer], egress: Iterable[Peer | AddressBlock]
+    metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[NetworkEnd], egress: Iterable[NetworkEnd]
 ) -> NetworkPolicy:
     """Exactly these peers in and out; everything else is refused, in both directions."""
     incoming: list[NetworkPolicyIngressRule] = [{"from": [peer.selectors()], "ports": _ports(peer)} for peer in ingress]

@@ -127,6 +127,17 @@ class Gateway(Node):
     namespace: Name
     availability: Ratio
 
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        yield from super().conflicts()
+        paths: dict[str, list[str]] = {}
+        for operation in self.operations:
+            if operation.http:
+                paths.setdefault(operation.http.path, []).append(operation.name)
+        for path, names in paths.items():
+            if len(names) > 1:
+                yield f"path {path} is the route of {' and '.join(names)}: give each a path of its own"
+
 
 class Host(ClosedModel):
     """An address outside the cluster, and the egress proxy it is reached through."""

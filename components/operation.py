@@ -9,12 +9,22 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from voice_policies import Bulkhead, CircuitBreaker, ClosedModel, Duration, Idempotency, Rate, RateLimit, Retry
+from voice_policies import (
+    Bulkhead,
+    Bytes,
+    CircuitBreaker,
+    ClosedModel,
+    Duration,
+    EventType,
+    Idempotency,
+    Rate,
+    RateLimit,
+    Retry,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 """A DNS label; at most 40 characters, so that no name derived from it passes Kubernetes' 63 and none is ever cut."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]
-EventType = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z]+$", max_length=63)]
 
 
 class Call(ClosedModel):
@@ -77,6 +87,16 @@ class Stage(ClosedModel):
     """Streams along with the stage before it, so that it adds nothing to the whole answer's latency."""
 
 
+class HttpRoute(ClosedModel):
+    """How the gateway offers an operation. A path is whole, without parameters: its breaker counts by path."""
+
+    path: Annotated[str, Field(pattern=r"^(/[a-z0-9-]+)+$", max_length=100)]
+    method: Literal["GET", "POST"]
+    public: bool = False
+    """Open to callers without a token; its limits then hold for each address instead of each tenant."""
+    max_body: Bytes = Bytes("1Mi")
+
+
 class Operation(ClosedModel):
     """Something a node does for its callers, or in the background."""
 
@@ -95,6 +115,8 @@ class Operation(ClosedModel):
     publishes: tuple[EventType, ...] = ()
     consumes: tuple[EventType, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
+    http: HttpRoute | None = None
+    """Of a gateway's operation alone."""
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from voice_policies import Duration
 
 from components.container import TEMPORARY_SIZE, TEMPORARY_VOLUME, pod_security
+from components.node import Replicas
 from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
     from components.kubernetes.types import (
         Affinity,
         Container,
+        Deployment,
+        DeploymentSpec,
         Lifecycle,
+        ObjectMeta,
         PodSpec,
         TopologySpreadConstraint,
         Volume,
@@ -25,8 +29,28 @@ PRE_STOP = Duration("5s")
 """Sleep before SIGTERM, so that endpoints are withdrawn first (kube-proxy and gateways take a few seconds)."""
 SHUTDOWN_MARGIN = Duration("5s")
 """Left for flushing telemetry after the last request."""
+MIN_READY_SECONDS = 5
+PROGRESS_DEADLINE_SECONDS = 180
+"""Three times the longest start: a rollout that has not moved by then has failed."""
 ZONE = "topology.kubernetes.io/zone"
 HOST = "kubernetes.io/hostname"
+
+
+def deployment(
+    metadata: ObjectMeta, template: ObjectMeta, selector: dict[str, str], pod: PodSpec, replicas: Replicas
+) -> Deployment:
+    """A rollout that never takes a pod away before its successor is ready. A range is the autoscaler's to count."""
+    spec: DeploymentSpec = {
+        "minReadySeconds": MIN_READY_SECONDS,
+        "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+        "revisionHistoryLimit": 5,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "selector": {"matchLabels": selector},
+        "template": {"metadata": template, "spec": pod},
+    }
+    if replicas.fixed:
+        spec["replicas"] = replicas.min
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
 
 
 def grace_seconds(longest_request: Duration) -> int:
@@ -34,9 +58,9 @@ def grace_seconds(longest_request: Duration) -> int:
     return (PRE_STOP + longest_request + SHUTDOWN_MARGIN).whole_seconds()
 
 
-def pre_stop() -> Lifecycle:
+def pre_stop(sleep: Duration = PRE_STOP) -> Lifecycle:
     """The native sleep: no shell in the image is needed."""
-    return {"preStop": {"sleep": {"seconds": PRE_STOP.whole_seconds()}}}
+    return {"preStop": {"sleep": {"seconds": sleep.whole_seconds()}}}
 
 
 def secret_mounts(secrets: Iterable[SecretKeys]) -> list[VolumeMount]:

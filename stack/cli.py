@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _command(images, "lock", _lock_images, "Ask the registries for every digest and write images.lock.yaml.")
     _command(images, "check", _check_images, "Compare images.lock.yaml with the platform; exit 1 if they differ.")
-    _command(commands, "docs", _docs, "Write docs/architecture.md.")
+    _command(commands, "docs", _docs, "Write docs/architecture.md and docs/images.md.")
     _command(commands, "schema", _schema, "Write policies/policy-bundle.schema.json.")
     return parser
 
@@ -159,10 +159,8 @@ def _diff(options: argparse.Namespace) -> int:
     difference = compare(resources_of(options.a), resources_of(options.b))
     print(REPORTS[options.format](difference))
     if difference.data_at_risk and not options.allow_replacement:
-        at_risk = ", ".join(str(identity) for identity in difference.data_at_risk)
-        sys.stderr.write(
-            f"voice: {at_risk}: would be replaced or removed; save the data, then say --allow-replacement\n"
-        )
+        at_risk = "\n  ".join(str(risk) for risk in difference.data_at_risk)
+        sys.stderr.write(f"voice: data is at risk; --allow-replacement goes on\n  {at_risk}\n")
         return BAD_INPUT
     return FINDINGS if difference else CLEAN
 
@@ -201,10 +199,11 @@ def _check_images(_options: argparse.Namespace) -> int:
 
 
 def _docs(_options: argparse.Namespace) -> int:
-    from stack.documents import ARCHITECTURE, architecture  # noqa: PLC0415
+    from stack.documents import ARCHITECTURE, IMAGES, architecture, third_party_images  # noqa: PLC0415
     from stack.topology import call_graph  # noqa: PLC0415
 
-    return _write(ARCHITECTURE, architecture(call_graph()))
+    _write(ARCHITECTURE, architecture(call_graph()))
+    return _write(IMAGES, third_party_images())
 
 
 def _schema(_options: argparse.Namespace) -> int:

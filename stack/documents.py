@@ -1,4 +1,4 @@
-"""What is generated for people: `docs/architecture.md` and the bundle's JSON Schema. Both are checked to be current."""
+"""What is generated for people: documents and the bundle's JSON Schema. All are checked to be current."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from voice_policies import ClosedModel, Duration, PolicyBundle
 
+from components import images
 from components.policy_config import file_text
 from stack.audit.availability import flow_availability
 from stack.audit.timeouts import critical_path
@@ -21,21 +22,14 @@ from stack.enforcement import in_force
 from stack.settings import ROOT
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+IMAGES = ROOT / "docs" / "images.md"
 SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def architecture(graph: CallGraph) -> str:
     """The text of `docs/architecture.md`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - Markdown made of our own catalogue, no one else's input
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("architecture.md.j2").render(
+    return _template("architecture.md.j2").render(
         components=component_diagram(graph),
         flows=[(flow, sequence_diagram(graph, flow)) for flow in graph.flows if flow.diagram],
         services=list(graph.services),
@@ -47,6 +41,23 @@ def architecture(graph: CallGraph) -> str:
         only_callers=graph.only_callers,
         forbidden=sorted(graph.forbidden),
     )
+
+
+def third_party_images() -> str:
+    """The text of `docs/images.md`."""
+    return _template("images.md.j2").render(images=sorted(images.KNOWN, key=lambda image: image.reference))
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - Markdown made of our own catalogue, no one else's input
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
 
 
 def _first_stage(graph: CallGraph, name: str, operation: str) -> Duration:

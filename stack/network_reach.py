@@ -117,7 +117,7 @@ def _peers(selectors: Iterable[Mapping[str, Any]] | None, own: Endpoint, candida
 
 def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool:
     if "ipBlock" in selector:
-        return peer.ip is not None and ip_address(peer.ip) in ip_network(selector["ipBlock"]["cidr"])
+        return peer.ip is not None and is_within(selector["ipBlock"], peer.ip)
     if peer.ip is not None:
         return False
     if "namespaceSelector" in selector:
@@ -125,6 +125,12 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
     else:
         in_namespace = peer.namespace == own.namespace
     return in_namespace and _matches(selector.get("podSelector", {}), peer.labels)
+
+
+def is_within(block: Mapping[str, Any], ip: str) -> bool:
+    """Whether an `ipBlock` holds an address."""
+    excepted = any(ip_address(ip) in ip_network(cidr) for cidr in block.get("except", ()))
+    return not excepted and ip_address(ip) in ip_network(block["cidr"])
 
 
 def _is_port(allowed: Mapping[str, Any], port: int) -> bool:

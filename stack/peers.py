@@ -7,19 +7,25 @@ from collections.abc import Iterable, Iterator
 
 from voice_policies import ClosedModel
 
-from components.network_policy import NAME_LABEL, AddressBlock, Peer
-from components.node import Dependency, Gateway, Host, InCluster, Service
+from components.edge.envoy import AllowList
+from components.network_policy import NAME_LABEL, AddressBlock, NetworkEnd, Peer
+from components.node import Dependency, Gateway, Host, InCluster, Node, Service
 from stack.call_graph import CallGraph
 from stack.catalog import targets
+from stack.egress import egress_port, is_private
 from stack.policy_bundles import APPS
 
 
 class Link(ClosedModel):
     """A way that a tier needs for itself, such as replication: who reaches what."""
 
-    source: Peer
+    source: NetworkEnd
     """Without ports of its own."""
-    target: Peer | AddressBlock
+    target: NetworkEnd
+
+
+PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
+"""Who asks for metrics."""
 
 
 class _Peers:
@@ -56,7 +62,7 @@ def service_egress(graph: CallGraph, service: Service) -> Iterator[Peer]:
             peers.add(APPS, edge.callee.name, edge.callee.grpc_port)
         elif isinstance(edge.callee, Dependency):
             for address in edge.callee.addresses:
-                _add_address(peers, address)
+                _add_address(peers, address, service)
     peers.add(targets.OBSERVABILITY, targets.COLLECTOR, targets.COLLECTOR_PORT)
     yield from peers
 
@@ -70,20 +76,57 @@ def datastore_ingress(graph: CallGraph, dependency: Dependency, port: int) -> It
     yield from peers
 
 
-def link_ingress(links: Iterable[Link], name: str) -> Iterator[Peer]:
+def link_ingress(links: Iterable[Link], name: str) -> Iterator[NetworkEnd]:
     """Who reaches the pods of that name, on which ports."""
     for link in links:
         if isinstance(link.target, Peer) and link.target.name == name:
-            yield link.source.model_copy(update={"ports": link.target.ports, "datagrams": link.target.datagrams})
+            ports = {"ports": link.target.ports}
+            datagrams = {"datagrams": link.target.datagrams} if isinstance(link.source, Peer) else {}
+            yield link.source.model_copy(update=ports | datagrams)
 
 
-def link_egress(links: Iterable[Link], name: str) -> Iterator[Peer | AddressBlock]:
+def link_egress(links: Iterable[Link], name: str) -> Iterator[NetworkEnd]:
     """What the pods of that name reach."""
     return (link.target for link in links if link.source.name == name)
 
 
-def _add_address(peers: _Peers, address: Host | InCluster) -> None:
+def gateway_egress(graph: CallGraph, gateway: Gateway) -> Iterator[Peer]:
+    """The services of its routes on their HTTP ports, and its stores."""
+    peers = _Peers()
+    for edge in graph.edges_from(gateway):
+        if isinstance(edge.callee, Service):
+            peers.add(APPS, edge.callee.name, edge.callee.http_port)
+        elif isinstance(edge.callee, Dependency):
+            for address in edge.callee.addresses:
+                _add_address(peers, address, gateway)
+    yield from peers
+
+
+def egress_proxy_ingress(allow_lists: Iterable[AllowList]) -> Iterator[Peer]:
+    """Each caller on its own port alone."""
+    peers = _Peers()
+    for allowed in allow_lists:
+        peers.add(APPS, allowed.caller, allowed.port)
+    yield from peers
+
+
+def egress_proxy_egress(allow_lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
+    """The ports of public hosts anywhere but inside, and those of private ones in the peered network."""
+    hosts = {host for allowed in allow_lists for host in allowed.hosts}
+    private = {host for host in hosts if is_private(host)}
+    if private:
+        yield AddressBlock(name="peered-network", cidr=targets.PEERED_NETWORK, ports=_ports(private))
+    if hosts - private:
+        ports = _ports(hosts - private)
+        yield AddressBlock(name="internet", cidr=targets.INTERNET, excepted=targets.RESERVED_NETWORKS, ports=ports)
+
+
+def _ports(hosts: set[Host]) -> tuple[int, ...]:
+    return tuple(sorted({host.port for host in hosts}))
+
+
+def _add_address(peers: _Peers, address: Host | InCluster, caller: Node) -> None:
     if isinstance(address, Host):
-        peers.add(targets.EGRESS, address.egress, targets.EGRESS_PORT)
+        peers.add(targets.EGRESS, address.egress, egress_port(caller.name))
     else:
         peers.add(address.namespace, address.service, address.port, address.label)

@@ -29,7 +29,8 @@ from components.node import Dependency, Host, Service
 from components.operation import Operation
 from stack.call_graph import CallGraph, Edge
 from stack.catalog import targets
-from stack.enforcement import enforcer, in_force, timeout_enforcer, unenforced
+from stack.egress import egress_port
+from stack.enforcement import attempt_timeout_enforcer, enforcer, in_force, timeout_enforcer, unenforced
 from stack.environments import Environment
 
 APPS = "voice-apps"
@@ -79,7 +80,22 @@ def _outbound(edges: Iterable[Edge], environment: Environment) -> Iterator[Outbo
         if known != call:
             fault = Fault(edge.path, f"disagrees with another call named {call.name}", "give one of them a purpose")
             raise InvalidInputError("stack/catalog", [fault])
+    if faults := list(_method_faults(found.values())):
+        raise InvalidInputError("stack/catalog", faults)
     yield from found.values()
+
+
+def _method_faults(calls: Iterable[OutboundCall]) -> Iterator[Fault]:
+    """Calls of one gRPC method that differ in what gRPC enforces: it knows no purposes."""
+    found: dict[tuple[str, str], OutboundCall] = {}
+    for call in calls:
+        if call.enforced_by.timeout == "grpc":
+            known = found.setdefault((call.callee, call.operation), call)
+            if (known.timeout, known.retry) != (call.timeout, call.retry):
+                wanted = (
+                    f"give both one timeout and one retry, as gRPC tells calls of {call.callee} apart by method alone"
+                )
+                yield Fault(call.name, f"differs from {known.name}", wanted)
 
 
 def outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
@@ -101,7 +117,7 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
         callee=call.callee,
         operation=call.operation,
         protocol=edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc",
-        addresses=tuple(addresses(edge.callee)),
+        addresses=tuple(addresses(edge)),
         idempotency=call.idempotency,
         necessity="soft" if call.soft else "hard",
         fallback=call.fallback,
@@ -111,6 +127,7 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
         bulkhead=call.bulkhead if bulkhead_layer else None,
         enforced_by=EnforcedBy(
             timeout=timeout_enforcer(edge),
+            attempt_timeout=attempt_timeout_enforcer(edge, mesh=mesh),
             retry=enforcer(edge, "retry") if call.retry else None,
             circuit_breaker=breaker_layer,
             bulkhead=bulkhead_layer,
@@ -118,14 +135,15 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
     )
 
 
-def addresses(callee: object) -> Iterator[Address]:
-    """Where a service or dependency is reached, in order of preference."""
+def addresses(edge: Edge) -> Iterator[Address]:
+    """Where the caller of an edge reaches its callee, in order of preference."""
+    callee = edge.callee
     if isinstance(callee, Service):
         yield Address(host=address_of(callee), port=callee.grpc_port)
     elif isinstance(callee, Dependency):
         for address in callee.addresses:
             if isinstance(address, Host):
-                via = f"{address.egress}.{targets.EGRESS}.{CLUSTER_DOMAIN}:{targets.EGRESS_PORT}"
+                via = f"{address.egress}.{targets.EGRESS}.{CLUSTER_DOMAIN}:{egress_port(edge.caller.name)}"
                 yield Address(host=address.host, port=address.port, via=via)
             else:
                 yield Address(host=f"{address.service}.{address.namespace}.{CLUSTER_DOMAIN}", port=address.port)

@@ -13,10 +13,13 @@ from components.namespace import NamespaceGuard
 from stack import catalog
 from stack.call_graph import CallGraph
 from stack.environments import Environment
-from stack.tiers import applications, data
+from stack.peers import Link
+from stack.tiers import applications, data, egress, gateway, mesh
 
-TIERS = (data, applications)
+TIERS = (data, egress, mesh, applications, gateway)
 """In the order of their folders: what others stand on comes first."""
+LINKED_TIERS = (data, egress, mesh, gateway)
+"""Those with ways of their own, such as replication."""
 
 
 def call_graph() -> CallGraph:
@@ -50,6 +53,11 @@ class Platform:
     def _guards(self) -> Iterator[NamespaceGuard]:
         for namespace, quota in self.environment.quotas.items():
             yield NamespaceGuard(name=namespace, namespace=namespace, quota=quota)
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """The ways that the tiers need for themselves, beside the declared calls."""
+        return tuple(link for tier in LINKED_TIERS for link in tier.links(self.graph, self.environment))
 
     @cached_property
     def microservices(self) -> tuple[Microservice, ...]:

@@ -10,7 +10,7 @@ from voice_policies import Bytes
 from components.component import Component, Exemption
 from components.container import Image
 from components.disruption_budget import disruption_budget
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.operation import Name
 from components.postgresql.backups import CREDENTIALS, DAILY, Backups
@@ -65,10 +65,10 @@ class PostgresqlCluster(Component):
     """Clients of one pooler."""
     backups: Backups
     store_url: str
-    instance_ingress: tuple[Peer, ...] = ()
-    instance_egress: tuple[Peer | AddressBlock, ...] = ()
-    pooler_ingress: tuple[Peer, ...] = ()
-    pooler_egress: tuple[Peer | AddressBlock, ...] = ()
+    instance_ingress: tuple[NetworkEnd, ...] = ()
+    instance_egress: tuple[NetworkEnd, ...] = ()
+    pooler_ingress: tuple[NetworkEnd, ...] = ()
+    pooler_egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:

@@ -10,14 +10,14 @@ from voice_policies import Bytes, Duration
 from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
-from components.network_policy import AddressBlock, Peer, network_policy
+from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
 from components.postgresql.databases import SUPERUSER, ServerLimits, ServiceDatabase, access_rules, roles_sql
 from components.postgresql.dumps import ACTIONS, DUMP_KEY, dump_job, dump_labels, dump_scripts
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service, volume_claim
+from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service, volume_claim, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class PostgresqlServer(Component):
     storage: Bytes
     limits: ServerLimits
     databases: tuple[ServiceDatabase, ...]
-    ingress: tuple[Peer, ...] = ()
-    egress: tuple[Peer | AddressBlock, ...] = ()
-    dump_egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+    dump_egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:
@@ -82,7 +82,7 @@ class PostgresqlServer(Component):
         service = tcp_service(self.metadata(), labels, PORT)
         service["metadata"]["name"] = self.service
         yield service
-        yield stateful_set(
+        server = stateful_set(
             self.metadata(),
             self.selector,
             {
@@ -92,8 +92,8 @@ class PostgresqlServer(Component):
                 },
                 "spec": pod_spec(self.name, self._container(), self._volumes(), self.selector, STOP),
             },
-            storage=self.storage,
         )
+        yield from with_volumes(server, self.storage)
         yield from self._dumps()
 
     def _dumps(self) -> Iterator[Resource]:

@@ -11,7 +11,7 @@ from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.network_policy import NAME_LABEL, AddressBlock, Peer, network_policy
+from components.network_policy import NAME_LABEL, NetworkEnd, network_policy
 from components.node import Sizing
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
@@ -61,12 +61,12 @@ class ReplicatedValkey(Component):
     sentinels: Annotated[int, Field(ge=1, le=7)] = 3
     quorum: Annotated[int, Field(ge=1, le=7)] = 2
     """Sentinels that must agree that the primary is gone."""
-    ingress: tuple[Peer, ...] = ()
-    proxy_egress: tuple[Peer | AddressBlock, ...] = ()
-    node_ingress: tuple[Peer, ...] = ()
-    node_egress: tuple[Peer | AddressBlock, ...] = ()
-    sentinel_ingress: tuple[Peer, ...] = ()
-    sentinel_egress: tuple[Peer | AddressBlock, ...] = ()
+    ingress: tuple[NetworkEnd, ...] = ()
+    proxy_egress: tuple[NetworkEnd, ...] = ()
+    node_ingress: tuple[NetworkEnd, ...] = ()
+    node_egress: tuple[NetworkEnd, ...] = ()
+    sentinel_ingress: tuple[NetworkEnd, ...] = ()
+    sentinel_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

@@ -20,8 +20,10 @@ from voice_policies.closed_model import ClosedModel
 from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
 from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
+from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, Rate, Ratio
+from voice_policies.names import CallName, EventType
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
 from voice_policies.retry import Retry, RetryBudget, RetryCondition
@@ -41,6 +43,7 @@ __all__ = [
     "Bulkhead",
     "BundleMetadata",
     "Bytes",
+    "CallName",
     "CircuitBreaker",
     "ClosedModel",
     "Connection",
@@ -52,6 +55,7 @@ __all__ = [
     "Duration",
     "EnforcedBy",
     "Enforcer",
+    "EventType",
     "Fault",
     "FaultInjection",
     "Health",
@@ -78,4 +82,6 @@ __all__ = [
     "TokenBucket",
     "Tracing",
     "faults_of",
+    "grpc_method",
+    "grpc_service",
 ]

@@ -5,7 +5,7 @@ A family is a module that ends in `RULES`; adding a rule is adding it there. Eve
 
 from __future__ import annotations
 
-from stack.audit import availability, capacity, network, retries, structure, timeouts
+from stack.audit import availability, capacity, egress, network, retries, structure, timeouts
 from stack.audit.finding import Finding, Rule, Severity, Verdict
 from stack.topology import Platform
 
@@ -16,6 +16,7 @@ RULES: tuple[Rule, ...] = (
     *availability.RULES,
     *capacity.RULES,
     *network.RULES,
+    *egress.RULES,
 )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Literal
 
 from voice_policies import Bytes, Cpu
 
+from components.namespace import Quota
 from components.node import Service
 from stack.audit.finding import Finding, Rule, Severity
-from stack.policy_bundles import APPS
+from stack.pod_demand import SURGE, Amounts, demands
 from stack.topology import Platform
 
-SURGE = 1
-"""Pods that a rollout adds to one Deployment (`maxSurge`)."""
 Bound = Literal["min", "max"]
 
 
@@ -64,34 +64,37 @@ def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:
 
 
 def compute(platform: Platform) -> Iterator[Finding | None]:
-    """CPU, memory and pods of every service at its maximum plus surge, against the quota and the node pool."""
-    environment = platform.environment
-    pool, quota = environment.settings.node_pool, environment.quotas[APPS]
-    cpu, memory = Cpu("0"), Bytes("0")
-    cpu_limits, memory_limits, pods = Cpu("0"), Bytes("0"), 0
-    for service in platform.graph.services:
-        count, sizing = _pods(platform, service, "max"), environment.sizing(service)
-        cpu += sizing.cpu_request * count
-        memory += sizing.memory_request * count
-        cpu_limits += sizing.cpu_limit * count
-        memory_limits += sizing.memory_limit * count
-        pods += count
-    yield _exceeds("requests.cpu", cpu, quota.cpu_requests, "quota")
-    yield _exceeds("requests.memory", memory, quota.memory_requests, "quota")
-    yield _exceeds("limits.cpu", cpu_limits, quota.cpu_limits, "quota")
-    yield _exceeds("limits.memory", memory_limits, quota.memory_limits, "quota")
-    yield None if pods <= quota.pods else _over("pods", str(pods), str(quota.pods), "quota")
-    yield _exceeds("requests.cpu", cpu, pool.cpu * pool.nodes, "node_pool")
-    yield _exceeds("requests.memory", memory, pool.memory * pool.nodes, "node_pool")
+    """CPU, memory and pods of every workload at its maximum plus surge, against its quota and the node pool."""
+    pool = platform.environment.settings.node_pool
+    resources = (resource for component in platform.components for resource in component.resources())
+    everything, by_namespace = Amounts(), defaultdict(list)
+    for demand in demands(resources, pool.nodes):
+        by_namespace[demand.namespace].append(demand)
+    for namespace, found in by_namespace.items():
+        asked = sum((demand.each.times(demand.pods) for demand in found), Amounts())
+        pods = sum(demand.pods for demand in found)
+        yield from _beyond_quota(namespace, asked, pods, platform.environment.quotas[namespace])
+        everything += asked
+    yield _exceeds("platform → node_pool", "requests.cpu", everything.cpu_requests, pool.cpu * pool.nodes)
+    yield _exceeds("platform → node_pool", "requests.memory", everything.memory_requests, pool.memory * pool.nodes)
 
 
-def _exceeds(what: str, asked: Cpu | Bytes, there: Cpu | Bytes, field: str) -> Finding | None:
-    return None if asked.units <= there.units else _over(what, str(asked), str(there), field)
+def _beyond_quota(namespace: str, asked: Amounts, pods: int, quota: Quota) -> Iterator[Finding | None]:
+    path = f"{namespace} → quota"
+    yield _exceeds(path, "requests.cpu", asked.cpu_requests, quota.cpu_requests)
+    yield _exceeds(path, "requests.memory", asked.memory_requests, quota.memory_requests)
+    yield _exceeds(path, "limits.cpu", asked.cpu_limits, quota.cpu_limits)
+    yield _exceeds(path, "limits.memory", asked.memory_limits, quota.memory_limits)
+    yield None if pods <= quota.pods else _over(path, "pods", str(pods), str(quota.pods))
 
 
-def _over(what: str, asked: str, there: str, field: str) -> Finding:
+def _exceeds(path: str, what: str, asked: Cpu | Bytes, there: Cpu | Bytes) -> Finding | None:
+    return None if asked.units <= there.units else _over(path, what, str(asked), str(there))
+
+
+def _over(path: str, what: str, asked: str, there: str) -> Finding:
     arithmetic = f"Σ (max replicas + {SURGE}) × {what} = {asked} > {there}"
-    return Finding("D02", "error", f"services → {field}", arithmetic, f"{field}.{what}", asked)
+    return Finding("D02", "error", path, arithmetic, f"{path.rpartition(' ')[2]}.{what}", asked)
 
 
 RULES = (

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_network
 
-from components.network_policy import DNS_PORT, NAME_LABEL, AddressBlock, Peer
+from components.edge.apisix import PORTS
+from components.network_policy import DNS_PORT, NAME_LABEL, AddressBlock, NetworkEnd, Peer
 from components.node import Dependency, Gateway, Host, InCluster, Service
 from stack.audit.finding import Finding, Rule
 from stack.catalog import targets
-from stack.network_reach import Endpoint, Reach, permitted
-from stack.peers import Link
+from stack.egress import allow_lists, egress_port, is_private
+from stack.network_reach import Endpoint, Reach, is_within, permitted
 from stack.policy_bundles import APPS
-from stack.tiers import data
 from stack.topology import Platform
 
 DNS = "kube-dns"
+INTERNET = "the internet"
+PEERED_NETWORK = "the peered network"
 
 
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Everything that is declared, and strangers that nobody declared, which must reach nothing."""
-    found = [
+    found = list(_others(platform))
+    found += [
         Endpoint(
             service.name,
             APPS,
@@ -32,12 +35,14 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         )
         for service in platform.graph.services
     ]
-    found += list(_others(platform))
     found.append(Endpoint(DNS, "kube-system", {"k8s-app": "kube-dns"}, (DNS_PORT,)))
     found += [
         Endpoint("stranger in the services' namespace", APPS, {}, (8080, 9000)),
         Endpoint("stranger in another namespace", "default", {}, (8080, 9000)),
-        Endpoint("stranger outside", ip="203.0.113.1", ports=(443,)),
+        Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=(443, 10250)),
+        Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=(80, 443)),
+        Endpoint(INTERNET, ip="203.0.113.1", ports=(80, *_host_ports(platform))),
+        Endpoint(PEERED_NETWORK, ip="10.200.0.1", ports=(80, *_host_ports(platform))),
     ]
     return {endpoint.name: endpoint for endpoint in found}
 
@@ -57,14 +62,8 @@ def _others(platform: Platform) -> Iterator[Endpoint]:
 
 
 def _blocks(platform: Platform) -> Iterator[AddressBlock]:
-    yield from {
-        link.target.name: link.target for link in links(platform) if isinstance(link.target, AddressBlock)
-    }.values()
-
-
-def links(platform: Platform) -> tuple[Link, ...]:
-    """The ways that the tiers need for themselves."""
-    return tuple(data.links(platform.environment))
+    targeted = (link.target for link in platform.links if isinstance(link.target, AddressBlock))
+    yield from {block.name: block for block in targeted}.values()
 
 
 def _peers(platform: Platform) -> Iterator[Peer]:
@@ -77,20 +76,29 @@ def _peers(platform: Platform) -> Iterator[Peer]:
                     yield Peer(
                         namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label
                     )
-    for link in links(platform):
-        yield link.source
-        if isinstance(link.target, Peer):
-            yield link.target
+    for link in platform.links:
+        yield from (end for end in (link.source, link.target) if isinstance(end, Peer))
 
 
 def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Namespace, name and ports of what the platform's services rely on beside their dependencies."""
     yield targets.OBSERVABILITY, targets.COLLECTOR, (targets.COLLECTOR_PORT,)
     yield targets.OBSERVABILITY, targets.PROMETHEUS, (9090,)
-    yield from ((targets.EGRESS, proxy, (targets.EGRESS_PORT,)) for proxy in targets.EGRESS_PROXIES)
+    for proxy, allowed in allow_lists(platform.graph).items():
+        yield targets.EGRESS, proxy, tuple(each.port for each in allowed)
     for node in platform.graph.nodes.values():
         if isinstance(node, Gateway):
-            yield node.namespace, node.name, (9080,)
+            yield node.namespace, node.name, tuple(PORTS.model_dump().values())
+
+
+def _host_ports(platform: Platform) -> tuple[int, ...]:
+    lists = (each for allowed in allow_lists(platform.graph).values() for each in allowed)
+    return tuple(sorted({host.port for each in lists for host in each.hosts}))
+
+
+def network_of(host: Host) -> str:
+    """The endpoint that a host outside stands for: what its address block tells apart, and no more."""
+    return PEERED_NETWORK if is_private(host) else INTERNET
 
 
 def declared(platform: Platform) -> set[Reach]:
@@ -103,25 +111,41 @@ def declared(platform: Platform) -> set[Reach]:
         elif isinstance(edge.callee, Dependency):
             for address in edge.callee.addresses:
                 if isinstance(address, Host):
-                    ways.add(Reach(edge.caller.name, address.egress, targets.EGRESS_PORT))
+                    ways.add(Reach(edge.caller.name, address.egress, egress_port(edge.caller.name)))
+                    ways.add(Reach(address.egress, network_of(address), address.port))
                 else:
                     ways.add(Reach(edge.caller.name, address.service, address.port))
-    for link in links(platform):
-        if link.source.name != link.target.name:
-            ways |= {Reach(link.source.name, link.target.name, port) for port in link.target.ports}
+    everyone = endpoints(platform)
+    ways |= set(_linked(platform, everyone))
     for service in platform.graph.services:
         ways.add(Reach(service.name, targets.COLLECTOR, targets.COLLECTOR_PORT))
         ways.add(Reach(targets.PROMETHEUS, service.name, service.http_port))
         ways.add(Reach(service.name, DNS, DNS_PORT))
-    ways |= {Reach(pods.name, DNS, DNS_PORT) for pods in _others(platform) if pods.governed}
+    governed = {found.name for found in everyone.values() if found.governed}
+    ways |= {Reach(name, DNS, DNS_PORT) for name in governed}
     # Where neither end is deployed by us, no policy of ours speaks about the way.
-    governed = {found.name for found in endpoints(platform).values() if found.governed}
     return {way for way in ways if way.source in governed or way.target in governed}
+
+
+def _linked(platform: Platform, everyone: Mapping[str, Endpoint]) -> Iterator[Reach]:
+    for link in platform.links:
+        for source in _names(link.source, everyone):
+            for target in _names(link.target, everyone):
+                open_ports = set(link.target.ports) & set(everyone[target].ports)
+                yield from (Reach(source, target, port) for port in open_ports if source != target)
+
+
+def _names(end: NetworkEnd, everyone: Mapping[str, Endpoint]) -> list[str]:
+    """A peer is one endpoint; a block is each of those outside whose address it holds."""
+    if isinstance(end, Peer):
+        return [end.name]
+    block = end.selectors()["ipBlock"]
+    return [found.name for found in everyone.values() if found.ip and is_within(block, found.ip)]
 
 
 @lru_cache(maxsize=4)
 def reached(platform: Platform) -> frozenset[Reach]:
-    """The ways that the rendered policies permit and in which a service of ours takes part."""
+    """The ways that the rendered policies permit and in which a pod of ours takes part."""
     everyone = endpoints(platform)
     resources = (resource for component in platform.components for resource in component.resources())
     ways = permitted(resources, everyone.values())

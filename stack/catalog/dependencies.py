@@ -145,7 +145,8 @@ SMTP = _outside(
     "smtp",
     "e-mail delivery",
     operation("send", "800ms", "5s"),
-    port=587,
+    # TLS from the first byte (RFC 8314). STARTTLS begins in clear text, so a proxy sees no host name in time.
+    port=465,
     availability=PROVIDER,
 )
 SMS = _outside(

@@ -8,7 +8,9 @@ from voice_policies import Bytes
 
 from components import images
 from components.component import Component
-from components.consul import GOSSIP_PORT, RPC_PORT, SECRET, Consul
+from components.consul.access import SECRET
+from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, Consul
+from components.consul.snapshots import CREDENTIALS as SNAPSHOT_CREDENTIALS
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host, InCluster, Node, Sizing
 from components.postgresql.backups import CREDENTIALS
@@ -24,7 +26,7 @@ from components.valkey.server import PORT, Valkey
 from stack.call_graph import CallGraph
 from stack.catalog import dependencies, targets
 from stack.environments import Environment
-from stack.peers import Link, datastore_ingress, link_egress, link_ingress
+from stack.peers import PROMETHEUS, Link, datastore_ingress, link_egress, link_ingress
 from stack.tiers.applications import secret_name
 
 POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
@@ -42,7 +44,6 @@ PUBLISH = "+xadd"
 CONSUME = "+xreadgroup +xgroup|create +xack +xautoclaim +xpending +xlen"
 
 OPERATOR = Peer(namespace="cnpg-system", name="cloudnative-pg", ports=())
-PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
 POSTGRESQL_PORT, STATUS_PORT = 5432, 8000
 INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
 """Ports of CloudNativePG's instance manager and of its pooler."""
@@ -54,10 +55,10 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
     for dependency, build in stores:
         if graph.nodes.get(dependency.name) == dependency:
             yield build(graph, environment)
-    yield _consul(environment)
+    yield _consul(graph, environment)
 
 
-def links(environment: Environment) -> Iterator[Link]:
+def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
     """What the tier's pods need among themselves and outside: replication, operator, scrapes, backups."""
     servers = Peer(namespace=targets.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "datagrams": (GOSSIP_PORT,)})
@@ -82,6 +83,9 @@ def links(environment: Environment) -> Iterator[Link]:
         yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
     store = AddressBlock(name="backup-store", cidr=backups.network, ports=(_backup_store().port,))
     yield Link(source=instances, target=store)
+    snapshots = servers.model_copy(update={"name": "consul-snapshot"})
+    yield Link(source=snapshots, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
+    yield Link(source=snapshots, target=store)
 
 
 def _cache_links() -> Iterator[Link]:
@@ -132,7 +136,7 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
     callers = tuple(datastore_ingress(graph, dependencies.POSTGRESQL, address.port))
     limits = ServerLimits(max_connections=environment.database.max_connections, reserved=environment.database.reserved)
     backups = environment.settings.backups
-    ways = list(links(environment))
+    ways = list(links(graph, environment))
     if backups is None:
         databases = _databases(graph, environment, pair=False)
         return PostgresqlServer(
@@ -173,19 +177,21 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
     )
 
 
-def _consul(environment: Environment) -> Consul:
-    ways = list(links(environment))
-    replicated = environment.settings.backups is not None
+def _consul(graph: CallGraph, environment: Environment) -> Consul:
+    ways = list(links(graph, environment))
+    backups = environment.settings.backups
     return Consul(
         name="consul",
         namespace=targets.DATA,
         image=environment.third_party_image(images.CONSUL),
         sizing=environment.scaled(CACHE_SIZING),
-        servers=3 if replicated else 1,
-        storage=CONSUL_STORAGE if replicated else DEV_STORAGE,
-        secrets=(SECRET,),
+        servers=3 if backups else 1,
+        storage=CONSUL_STORAGE if backups else DEV_STORAGE,
+        secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
         ingress=tuple(link_ingress(ways, "consul")),
         egress=tuple(link_egress(ways, "consul")),
+        bucket_url=f"https://{_backup_store().host}/{backups.bucket}" if backups else None,
+        snapshot_egress=tuple(link_egress(ways, "consul-snapshot")),
     )
 
 
@@ -202,7 +208,7 @@ def _cache(graph: CallGraph, environment: Environment) -> Component:
     )
     if environment.settings.backups is None:
         return _valkey(graph, environment, dependency, users)
-    ways = list(links(environment))
+    ways = list(links(graph, environment))
     name = _address(dependency).service
     return ReplicatedValkey(
         name=name,

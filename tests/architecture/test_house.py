@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "runtime/voice_runtime": {
         *("voice_policies", "pydantic", "pydantic_core"),
         *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras
-        *("asyncpg", "redis", "uvicorn"),  # likewise
+        *("asyncpg", "redis", "temporalio", "uvicorn"),  # likewise
     },
     "components": {"voice_policies", "pydantic", "pydantic_core"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},

@@ -45,13 +45,11 @@ class Applied:
 
     Attributes:
         objects: what was sent to the API server.
-        skipped: what was not, because an operator serves it.
         rejected: what the API server said when it refused, by line.
         warnings: what it warned about while it accepted.
     """
 
     objects: list[Document]
-    skipped: list[Document]
     rejected: list[str]
     warnings: list[str]
 
@@ -90,6 +88,11 @@ class Cluster:
             ]
         )
 
+    def add_definitions(self, file: Path) -> None:
+        """Adds the resource definitions of operators, and waits until the API server serves each."""
+        self.kubectl.run("apply", "--server-side", f"--filename={file}")
+        self.kubectl.run("wait", "--for=condition=Established", f"--filename={file}", "--timeout=60s")
+
     def add_volumes(self, claims: Sequence[Object]) -> None:
         """Adds one static volume of the size and class that each claim spec asks for."""
         self.create([_volume(f"volume-{number}", claim) for number, claim in enumerate(claims)])
@@ -101,8 +104,7 @@ class Cluster:
 
     def apply(self, tree: Path) -> Applied:
         """Applies every object below `tree` that the API server serves, server-side, with strict field validation."""
-        documents = manifests.read(tree)
-        objects = [document for document in documents if not document.needs_operator]
+        objects = manifests.read(tree)
         with tempfile.TemporaryDirectory(prefix="manifests-") as folder:
             manifests.write(objects, Path(folder))
             arguments = ("--server-side", "--validate=strict", "--recursive", f"--filename={folder}")
@@ -110,7 +112,6 @@ class Cluster:
         warnings = [line for line in said if line.startswith("Warning:")]
         return Applied(
             objects=objects,
-            skipped=[document for document in documents if document.needs_operator],
             rejected=[line for line in said if line and line not in warnings],
             warnings=warnings,
         )

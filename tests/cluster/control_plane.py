@@ -56,6 +56,7 @@ def control_plane() -> Iterator[Cluster]:
             lambda: kubectl.exists("serviceaccount", "default", "default"), "the controller manager", READY_SECONDS
         )
         cluster.add_default_storage_class()
+        cluster.add_definitions(toolchain.ensure_built(toolchain.OPERATORS) / "definitions.yaml")
         yield cluster
 
 

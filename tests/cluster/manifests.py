@@ -10,18 +10,6 @@ import yaml
 
 Object: TypeAlias = dict[str, Any]
 
-# Served by operators that a bare API server does not have; their schemas are checked elsewhere. A closed list: any
-# other group that the API server does not know is an error of the manifest.
-OPERATOR_GROUPS = frozenset(
-    {
-        "barmancloud.cnpg.io",
-        "cert-manager.io",
-        "monitoring.coreos.com",
-        "networking.istio.io",
-        "postgresql.cnpg.io",
-        "security.istio.io",
-    }
-)
 DOCUMENT_START = re.compile(r"^---[ \t]*$", re.MULTILINE)
 
 
@@ -32,12 +20,6 @@ class Document:
     file: Path
     text: str
     content: Object
-
-    @property
-    def needs_operator(self) -> bool:
-        """Whether the object's API group is served by an operator."""
-        group, slash, _ = str(self.content["apiVersion"]).partition("/")
-        return bool(slash) and group in OPERATOR_GROUPS
 
     @property
     def namespace(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stack.operators import OPERATORS
 from stack.settings import ENVIRONMENTS, ROOT, load_settings
 from tests.cluster import manifests
 from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
@@ -92,7 +93,7 @@ def deployed(
     tree = rendered(environment)
     with prepared_cluster(tree) as cluster:
         applied = cluster.apply(tree)
-        report(f"{environment}: {len(applied.objects)} objects applied, {len(applied.skipped)} left to operators")
+        report(f"{environment}: {len(applied.objects)} objects applied")
         yield Deployed(environment, tree, cluster, applied)
 
 
@@ -104,16 +105,27 @@ def ready(deployed: Deployed) -> Deployed:
 
 
 def claims(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every claim that `objects` make, once for each replica."""
-    yield from (claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim"))
+    """The spec of every claim that `objects` make; one that only a template makes is made once for each replica."""
+    declared = {identity(claim): claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim")}
     for workload in of_kind(objects, "StatefulSet"):
+        metadata = workload["metadata"]
         for template in workload["spec"].get("volumeClaimTemplates", []):
-            yield from [template["spec"]] * workload["spec"].get("replicas", 1)
+            for ordinal in range(workload["spec"].get("replicas", 1)):
+                name = f"{template['metadata']['name']}-{metadata['name']}-{ordinal}"
+                claim = f"PersistentVolumeClaim {metadata['namespace']}/{name}"
+                declared.setdefault(claim, template["spec"])
+    yield from declared.values()
 
 
 def test_nothing_is_rejected_or_warned_about(deployed: Deployed) -> None:
     assert deployed.applied.rejected == []
     assert deployed.applied.warnings == []
+
+
+def test_the_definitions_that_the_program_looks_up_are_those_that_operators_ship(deployed: Deployed) -> None:
+    looked_up = {operator.definition(kind) for operator in OPERATORS for kind in operator.plurals}
+    shipped = {each["metadata"]["name"] for each in deployed.cluster.kubectl.objects("customresourcedefinitions")}
+    assert looked_up <= shipped
 
 
 def test_every_workload_becomes_ready(ready: Deployed) -> None:

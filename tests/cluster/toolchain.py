@@ -1,19 +1,21 @@
-"""The programs of the control plane and the graders, built from Go modules and kept between runs.
+"""The programs that tests build from Go modules, and files of such modules, kept between runs.
 
-Every module in `tools/` pins its programs with `tool` directives and `go.sum`. A program is built once for each state
-of its module, into the user's cache folder, so that a second run builds nothing and needs no Go.
+Every module in `tools/` pins the programs of others with `tool` directives and `go.sum`; `tests/go` is a program of our
+own. A program is built once for each state of its module, into the user's cache folder, so that a second run builds
+nothing and needs no Go.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MODULES = Path(__file__).parent / "tools"
@@ -32,22 +34,24 @@ class GoMissingError(ToolchainError):
 
 @dataclass(frozen=True)
 class Module:
-    """A Go module in `tools/` and the programs it builds.
+    """A Go module and the programs it builds.
 
     Attributes:
-        name: its folder in `tools/`.
+        name: its folder in `place`.
         programs: the name of each program, and the Go package that is its `main`.
-        stages: whether the stages that ship with kwok are kept beside the programs, as `stages.yaml`.
+        sources: the files that are kept beside the programs, each the sum of files in the modules that it names.
+        place: the folder of the modules that it stands among.
     """
 
     name: str
-    programs: dict[str, str]
-    stages: bool = False
+    programs: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    place: Path = MODULES
 
     @property
     def folder(self) -> Path:
         """The folder of `go.mod` and `go.sum`."""
-        return MODULES / self.name
+        return self.place / self.name
 
     @property
     def link_flags(self) -> str:
@@ -61,7 +65,8 @@ class Module:
     @property
     def cache(self) -> Path:
         """Where the programs of this state of the module are kept."""
-        pinned = b"".join((self.folder / file).read_bytes() for file in ("go.mod", "go.sum"))
+        sources = (self.folder / "go.mod", self.folder / "go.sum", *sorted(self.folder.glob("*.go")))
+        pinned = b"".join(file.read_bytes() for file in sources)
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return caches / "voiceassistant-cluster-tools" / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
 
@@ -75,9 +80,24 @@ CONTROL_PLANE = Module(
         "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
         "kwok": f"{KWOK_MODULE}/cmd/kwok",
     },
-    stages=True,
+    sources={"stages.yaml": {KWOK_MODULE: tuple(f"kustomize/stage/{stage}.yaml" for stage in KWOK_STAGES)}},
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+# The image runs Consul 2, which Go cannot name: its module's path lacks the /v2. This is the newest release it can
+# (BUSL-1.1, as the image). Its own go.mod takes the module `api` from a folder, so the release that fits is pinned.
+CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
+SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
+# What operators would install, so that the API server judges their resources as it does its own. No operator runs.
+OPERATORS = Module(
+    name="operators",
+    sources={
+        "definitions.yaml": {
+            "github.com/cloudnative-pg/cloudnative-pg": ("config/crd/bases/*.yaml",),
+            "github.com/cloudnative-pg/plugin-barman-cloud": ("config/crd/bases/*.yaml",),
+            "istio.io/api": ("kubernetes/customresourcedefinitions.gen.yaml",),
+        }
+    },
+)
 PROMTOOL = Module(name="promtool", programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"})
 
 
@@ -94,8 +114,9 @@ def ensure_built(module: Module) -> Path:
         if not target.exists():
             with _progress(f"{program} ({position} of {len(module.programs)} in {module.name})"):
                 _build(module, package, target)
-    if module.stages and not (module.cache / "stages.yaml").exists():
-        _keep_stages(module)
+    for name, sources in module.sources.items():
+        if not (module.cache / name).exists():
+            _keep(module, name, sources)
     return module.cache
 
 
@@ -105,10 +126,12 @@ def _build(module: Module, package: str, target: Path) -> None:
     partial.replace(target)
 
 
-def _keep_stages(module: Module) -> None:
-    source = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", KWOK_MODULE).strip())
-    stages = [(source / "kustomize" / "stage" / f"{stage}.yaml").read_text() for stage in KWOK_STAGES]
-    (module.cache / "stages.yaml").write_text("---\n".join(stages))
+def _keep(module: Module, name: str, sources: Mapping[str, Iterable[str]]) -> None:
+    texts = []
+    for path, patterns in sources.items():
+        folder = Path(json.loads(_go(module, "mod", "download", "-json", path))["Dir"])
+        texts += [file.read_text() for pattern in patterns for file in sorted(folder.glob(pattern))]
+    (module.cache / name).write_text("---\n".join(texts))
 
 
 def _go(module: Module, *arguments: str) -> str:
@@ -137,7 +160,7 @@ def _progress(what: str) -> Iterator[None]:
 def main() -> int:
     """Builds what is missing and prints the folder of each module's programs."""
     try:
-        for module in (CONTROL_PLANE, KUBE_SCORE, PROMTOOL):
+        for module in (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMTOOL, CONSUL, SERVICE_CONFIG):
             print(ensure_built(module))
     except ToolchainError as error:
         print(error, file=sys.stderr)

@@ -34,6 +34,8 @@ class Registration:
     provider: str
     dependencies: frozenset[str]
     secret_outputs: tuple[str, ...]
+    protected: bool
+    retained: bool
     properties: dict[str, Any]
 
 
@@ -42,6 +44,8 @@ class Run:
     """What one run of the program registered, and told."""
 
     registrations: tuple[Registration, ...]
+    lookups: dict[str, str]
+    """What was looked up in the cluster: URN → id."""
     outputs: dict[str, Any]
 
     @property
@@ -65,10 +69,16 @@ class _Recorder(mocks.MockMonitor):
     def __init__(self) -> None:
         super().__init__(_Echo())
         self.registrations: list[Registration] = []
+        self.lookups: dict[str, str] = {}
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
         # The engine leaves the stack's own type out of the URNs of its children; the mock does not.
         return super().make_urn(parent, type_, name).replace("pulumi:pulumi:Stack$", "")
+
+    def ReadResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
+        response = super().ReadResource(request)  # type: ignore[no-untyped-call]
+        self.lookups[response.urn] = request.id
+        return response
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
         response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
@@ -81,6 +91,8 @@ class _Recorder(mocks.MockMonitor):
                 provider=request.provider,
                 dependencies=frozenset(request.dependencies),
                 secret_outputs=tuple(request.additionalSecretOutputs),
+                protected=request.protect,
+                retained=request.retainOnDelete,
                 properties=rpc.deserialize_properties(request.object),
             )
         )
@@ -101,7 +113,7 @@ def run_program(
     mocks.set_mocks(mocks=monitor.mocks, project=PROJECT, stack=stack, preview=False, monitor=monitor)
     mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()  # type: ignore[no-untyped-call]
     stack_resource: Any = pulumi.runtime.get_root_resource()
-    return Run(tuple(monitor.registrations), stack_resource.outputs)
+    return Run(tuple(monitor.registrations), monitor.lookups, stack_resource.outputs)
 
 
 def _as_pulumi_writes(value: Any) -> str:

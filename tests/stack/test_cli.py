@@ -59,7 +59,7 @@ def test_check_holds_in_every_environment() -> None:
     done = voice("check", "prod", "--format", "json")
     assert done.returncode == 0
     rules = {rule["rule"]: rule for rule in json.loads(done.stdout)["rules"]}
-    assert set(rules) == {"C07", "R01", "R02", "R06", "T01", "T04", "A01", "D01", "D02", "N01", "N02", "E01"}
+    assert set(rules) == {"C07", "R01", "R02", "R06", "T01", "T04", "A01", "D01", "D02", "N01", "N02", "N05", "E01"}
     assert all(rule["verdict"] == "holds" and rule["checked"] for rule in rules.values())
 
 

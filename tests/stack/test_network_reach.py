@@ -90,3 +90,9 @@ def test_an_address_block_reaches_hosts_and_no_pods() -> None:
 def test_another_protocol_permits_no_tcp() -> None:
     found = ways(policy({}, egress=[{"ports": [{"port": 443, "protocol": "UDP"}]}]))
     assert not {way for way in found if way.source in {"web", "api"}}
+
+
+def test_an_exception_of_a_block_is_not_reached() -> None:
+    block = {"cidr": "203.0.113.0/24", "except": ["203.0.113.0/30"]}
+    found = ways(policy({}, egress=[{"to": [{"ipBlock": block}]}]))
+    assert not {way for way in found if way.source in {"web", "api"}}

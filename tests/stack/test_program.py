@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pulumi
@@ -10,8 +12,11 @@ import pytest
 import yaml
 from pulumi.runtime import rpc
 
+from stack.operators import definition_of, required
+from stack.policy_bundles import APPS
 from stack.render import Index, rendered_files
 from stack.settings import ENVIRONMENTS, ROOT, SECRETS
+from stack.tiers.gateway import HOSTS
 from tests.stack.program_run import Registration, Run, configured, offline, pin_images, run_program
 
 GUARD = "voice:components:Namespace"
@@ -81,16 +86,55 @@ def test_every_resource_hangs_below_its_component(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_data_waits_for_its_namespace_and_services_for_data(environment: str) -> None:
+def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
     run = deployed(environment)
     guard = {found.urn for found in run.kubernetes if f"::{GUARD}$" in found.urn}
-    tiers = [found for found in run.kubernetes if found.urn not in guard]
     assert len(guard) == 5 * len(offline(environment).environment.quotas)
-    assert all(run.by_urn[urn].dependencies == frozenset() for urn in guard)
-    services = [found for found in tiers if "Microservice$" in found.urn]
-    data = {found.urn for found in tiers if found not in services}
-    assert all(guard <= run.by_urn[urn].dependencies for urn in data)
-    assert all(data <= service.dependencies for service in services)
+    folders = {
+        (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder
+        for found in offline(environment).components
+    }
+    tiers: dict[str, set[str]] = defaultdict(set)
+    for found in run.kubernetes:
+        parent = run.by_urn[found.parent]
+        tiers[folders[parent.type, parent.name]].add(found.urn)
+    assert tiers["10-namespaces"] == guard
+    ordered = [tiers[folder] for folder in sorted(tiers)]
+    assert all(not run.by_urn[urn].dependencies for urn in guard)
+    for below, above in pairwise(ordered):
+        assert all(run.by_urn[urn].dependencies - run.lookups.keys() == below for urn in above)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_custom_resources_wait_for_their_definitions_whose_lookups_say_how_to_install_them(environment: str) -> None:
+    run = deployed(environment)
+    custom = {found.urn: definition_of(found.properties) for found in run.kubernetes}
+    needed = {definition for definition in custom.values() if definition}
+    assert set(run.lookups.values()) == needed == required(offline(environment).components).keys()
+    assert bool(needed) == (environment != "dev")
+    for urn, looked_up in run.lookups.items():
+        operator = required(offline(environment).components)[looked_up]
+        assert urn.endswith(f"::{looked_up} ({operator.name} {operator.version}: {operator.install})")
+    for urn, definition in custom.items():
+        waited = {run.lookups[found] for found in run.by_urn[urn].dependencies & run.lookups.keys()}
+        assert waited == ({definition} if definition else set())
+
+
+def test_what_bears_data_is_protected_and_retained_in_prod_and_nothing_else_is() -> None:
+    run = deployed("prod")
+    kept = {(found.properties["kind"], found.name) for found in run.kubernetes if found.protected}
+    assert kept == {(found.properties["kind"], found.name) for found in run.kubernetes if found.retained}
+    claims = {("PersistentVolumeClaim", name) for kind, name in manifests("prod") if kind.endswith("Claim")}
+    assert claims
+    assert kept >= claims | {
+        ("Cluster", "voice-data/postgresql"),
+        ("Namespace", "voice-data"),
+        ("StatefulSet", "voice-data/consul"),
+        ("StatefulSet", "voice-data/events"),
+    }
+    assert not {kind for kind, _ in kept} & {"Deployment", "ConfigMap", "Secret", "Service"}
+    assert ("StatefulSet", "voice-data/redis-node") not in kept, "the cache may be lost"
+    assert not [found for name in ("dev", "staging") for found in deployed(name).kubernetes if found.protected]
 
 
 def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
@@ -168,6 +212,7 @@ def test_outputs_tell_what_is_registered(environment: str) -> None:
             spec = found["kubernetes:core/v1:Service", f"{namespace}/{name}"]["spec"]
             assert (spec["ports"][0]["name"], spec["ports"][0]["port"]) == (protocol, int(port))
     assert len(run.outputs["policy_digests"]) == len(run.outputs["service_addresses"]) == 16
+    assert run.outputs["gateway_addresses"] == {"gateway.voice-gateway": f"https://{HOSTS[environment]}"}
     assert run.outputs["namespaces"] == sorted(offline(environment).environment.quotas)
 
 
@@ -182,7 +227,14 @@ CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
         {("HorizontalPodAutoscaler", "identity-service")},
     ),
     "the log level": ({"log_level": "debug"}, {("ConfigMap", f"{service}-settings") for service in SERVICES}),
-    "a policy": ({"trace_sample_ratio": "51%"}, {("ConfigMap", f"{service}-policy") for service in SERVICES}),
+    "a policy": (
+        {"trace_sample_ratio": "51%"},
+        {
+            *(("ConfigMap", f"{service}-policy") for service in SERVICES),
+            ("ConfigMap", "gateway-configuration"),
+            ("Deployment", "gateway"),
+        },
+    ),
 }
 
 
@@ -217,7 +269,11 @@ def _kind_and_name(urn: str) -> tuple[str, str]:
 def test_one_reference_image_runs_every_service_of_dev(monkeypatch: pytest.MonkeyPatch) -> None:
     image = "registry.localhost:5000/voice-reference:1.0.0"
     run = run_program("dev", configured("dev", reference_image=image), monkeypatch)
-    deployments = [found.properties for found in run.kubernetes if found.type.endswith(":Deployment")]
+    deployments = [
+        found.properties
+        for found in run.kubernetes
+        if found.type.endswith(":Deployment") and found.name.startswith(f"{APPS}/")
+    ]
     images = [each["spec"]["template"]["spec"]["containers"][0]["image"] for each in deployments]
     assert images == [image] * len(SERVICES)
 

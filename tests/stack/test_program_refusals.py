@@ -17,7 +17,7 @@ from stack.settings import ENVIRONMENTS, PROJECT, ROOT, SECRETS, Settings, load_
 from tests.stack.program_run import CONTEXT, configured, offline, pin_images, run_program
 
 SMALL_POOL = {"nodes": 3, "zones": 3, "cpu": "2", "memory": "8Gi"}
-ACCEPTED = {"rule": "D02", "path": "services → node_pool", "reason": "the pool grows with the load"}
+ACCEPTED = {"rule": "D02", "path": "platform → node_pool", "reason": "the pool grows with the load"}
 
 
 def refusal(
@@ -130,7 +130,7 @@ def test_prod_refuses_grave_findings_and_staging_does_not(monkeypatch: pytest.Mo
     pin_images(monkeypatch)
     text = refusal("prod", configured("prod", node_pool=SMALL_POOL), monkeypatch)
     assert text.startswith("Pulumi.prod.yaml: 2 faults\n")
-    assert "services → node_pool: D02 (error): " in text
+    assert "platform → node_pool: D02 (error): " in text
     assert "change node_pool.requests.cpu, or accept it in accepted_findings with a reason" in text
     assert run_program("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch).outputs
 
@@ -145,7 +145,7 @@ def test_an_accepted_finding_that_is_gone_is_refused(monkeypatch: pytest.MonkeyP
     pin_images(monkeypatch)
     assert refusal("prod", configured("prod", accepted_findings=[ACCEPTED]), monkeypatch) == (
         "Pulumi.prod.yaml: 1 fault\n"
-        "  config.voiceassistant:accepted_findings: accepts D02 at 'services → node_pool'; no such finding: remove it"
+        "  config.voiceassistant:accepted_findings: accepts D02 at 'platform → node_pool'; no such finding: remove it"
     )
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voice_policies import Bulkhead, Bytes, Cpu, Duration, InvalidInputError, Ratio, Retry
 
-from components.network_policy import Peer
+from components.edge.egress_proxy import EgressProxy
+from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host, Node, Replicas
 from components.operation import Operation, hard, loop, operation, soft, stage
 from stack.audit import RULES, Finding, Verdict, audit
@@ -17,7 +18,7 @@ from stack.audit.timeouts import critical_path, worst_case
 from stack.call_graph import CallGraph
 from stack.catalog import Flow
 from stack.environments import DatabaseLimits
-from stack.topology import Platform
+from stack.topology import Platform, call_graph
 from tests.platforms import ENVIRONMENTS, datastore, gateway, platform, real_environment, service, small_platform
 
 READ = operation("read", "10ms", "50ms")
@@ -255,12 +256,23 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
         .quotas["voice-apps"]
         .model_copy(update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4})
     )
-    found = verdict("D02", with_environment(quotas={"voice-apps": quota})).findings
+    quotas = {**real_environment("prod").quotas, "voice-apps": quota}
+    found = verdict("D02", with_environment(quotas=quotas)).findings
     assert [f.arithmetic for f in found] == [
-        "Σ (max replicas + 1) × requests.cpu = 500m > 400m",
-        "Σ (max replicas + 1) × limits.memory = 640Mi > 1Mi",
+        "Σ (max replicas + 1) × requests.cpu = 750m > 400m",
+        "Σ (max replicas + 1) × limits.memory = 1920Mi > 1Mi",
         "Σ (max replicas + 1) × pods = 5 > 4",
     ]
+
+
+def test_d02_adds_up_every_workload_of_every_namespace() -> None:
+    quotas = {**real_environment("prod").quotas}
+    quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})
+    (found,) = verdict(
+        "D02", Platform(call_graph(), real_environment("prod").model_copy(update={"quotas": quotas}))
+    ).findings
+    assert found.path == "voice-data → quota"
+    assert found.proposal == "24Gi"
 
 
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
@@ -326,3 +338,64 @@ def test_n02_finds_a_way_that_nobody_declared_and_needs_both_ends_open() -> None
     assert verdict("N02", Tampered(egress_open=True)).findings == ()
     (found,) = verdict("N02", Tampered(ingress_open=True, egress_open=True)).findings
     assert found.path == "rag-engine → model-adapter:8005"
+
+
+class Leaking(Platform):
+    """A platform whose proxies, or the policies around them, do not do what was declared."""
+
+    def __init__(self, name: str, **update: object) -> None:
+        real = platform("prod")
+        super().__init__(real.graph, real.environment)
+        self.__dict__["components"] = tuple(
+            found.model_copy(update=update) if found.name == name else found for found in real.components
+        )
+
+
+def proxy_b() -> EgressProxy:
+    (found,) = [each for each in platform("prod").components if each.name == "egress-proxy-b"]
+    assert isinstance(found, EgressProxy)
+    return found
+
+
+def n05(**update: object) -> set[tuple[str, str]]:
+    findings = verdict("N05", Leaking("egress-proxy-b", **update)).findings
+    return {(found.path.replace("egress-proxy-b → ", ""), found.arithmetic.partition(",")[0]) for found in findings}
+
+
+def test_n05_finds_a_host_that_nobody_declared() -> None:
+    adapter, voice = proxy_b().allow_lists
+    lists = (adapter, voice.model_copy(update={"hosts": (*voice.hosts, *adapter.hosts)}))
+    assert n05(allow_lists=lists) == {("voice-engine → api.mistral.ai:443", "open")}
+
+
+def test_n05_finds_a_declared_host_that_the_allow_list_lacks() -> None:
+    assert n05(allow_lists=proxy_b().allow_lists[:1]) == {("voice-engine → speech.googleapis.com:443", "declared")}
+
+
+def test_n05_finds_two_callers_whose_ports_are_exchanged() -> None:
+    adapter, voice = proxy_b().allow_lists
+    lists = (adapter.model_copy(update={"port": voice.port}), voice.model_copy(update={"port": adapter.port}))
+    assert n05(allow_lists=lists) == {
+        ("model-adapter → speech.googleapis.com:443", "open"),
+        ("voice-engine → api.mistral.ai:443", "open"),
+        ("model-adapter → api.mistral.ai:443", "declared"),
+        ("voice-engine → speech.googleapis.com:443", "declared"),
+    }
+
+
+def test_n05_finds_a_proxy_that_may_not_go_out() -> None:
+    assert {closed for _, closed in n05(egress=())} == {"declared"}
+
+
+def test_n05_finds_a_service_that_passes_no_proxy() -> None:
+    block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
+    (service_,) = [each for each in platform("prod").microservices if each.name == "rag-engine"]
+    (found, *_) = verdict("N05", Leaking("rag-engine", egress=(*service_.egress, block))).findings
+    assert found.path == "rag-engine → no proxy → any host:443"
+
+
+def test_n02_finds_a_proxy_that_may_reach_the_clusters_own_network() -> None:
+    block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
+    paths = {found.path for found in verdict("N02", Leaking("egress-proxy-b", egress=(block,))).findings}
+    assert "egress-proxy-b → the cloud's metadata service:443" in paths
+    assert "egress-proxy-b → stranger in the cluster's network:443" in paths

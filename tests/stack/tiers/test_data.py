@@ -9,14 +9,11 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from voice_policies import InvalidInputError
 
-from components import images
 from components.postgresql.cluster import PostgresqlCluster
-from stack import image_lock
 from stack.audit.capacity import connections
-from stack.settings import ENVIRONMENTS, PROJECT, ROOT, parse_settings
+from stack.settings import PROJECT, parse_settings
 from tests.platforms import of_kind, platform, resources
 from tests.stack.program_run import configured
-from tests.stack.test_manifests import is_custom
 from tests.stack.tiers.cloudnative_pg_schema import SPECS
 
 REPLICATED = ("staging", "prod")
@@ -29,7 +26,7 @@ def faults(resource: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("environment", REPLICATED)
 def test_custom_resources_fit_a_schema_of_the_fields_we_set_no_operator_is_at_hand(environment: str) -> None:
-    custom = [resource for resource in resources(environment) if is_custom(resource)]
+    custom = [found for found in resources(environment) if "cnpg.io" in found["apiVersion"]]
     assert {resource["kind"] for resource in custom} == set(SPECS)
     assert [fault for resource in custom for fault in faults(resource)] == []
 
@@ -131,16 +128,14 @@ def test_every_stateful_pod_is_restricted_and_keeps_its_volume(environment: str)
             assert found["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
 
 
-def test_the_documents_list_every_image_that_is_not_ours_with_its_licence() -> None:
-    listed = (ROOT / "docs" / "deploy.md").read_text()
-    known = [image for image in vars(images).values() if isinstance(image, images.ThirdPartyImage)]
-    for image in known:
-        assert f"| `{image.reference}` | {image.licence}" in listed
-    run = {
-        reference.partition("@")[0]
-        for environment in ENVIRONMENTS
-        for reference in image_lock.images(resources(environment))
+@pytest.mark.parametrize("environment", ["dev", *REPLICATED])
+def test_every_claim_of_a_stateful_set_is_declared_so_that_it_can_be_grown(environment: str) -> None:
+    claims = {found["metadata"]["name"]: found["spec"] for found in of_kind(environment, "PersistentVolumeClaim")}
+    looked_for = {
+        f"{template['metadata']['name']}-{found['metadata']['name']}-{ordinal}"
+        for found in of_kind(environment, "StatefulSet")
+        for template in found["spec"].get("volumeClaimTemplates", [])
+        for ordinal in range(found["spec"]["replicas"])
     }
-    assert {reference for reference in run if not reference.startswith("ghcr.io/voicehelper/")} == {
-        image.reference for image in known
-    }
+    assert looked_for
+    assert looked_for <= claims.keys()

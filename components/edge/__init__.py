@@ -1,0 +1,1 @@
+"""Components at the platform's edges: what goes out, and what comes in."""

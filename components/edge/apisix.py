@@ -1,0 +1,247 @@
+"""APISIX's two files, as its file-driven data plane reads them: what it is, and its routes.
+
+Each route says what the model says, in the terms of a plugin. A limit of the model is two plugins: `limit-count` counts
+in Redis for all replicas and steps aside without it; `limit-req` counts in the replica, so that a limit for each node
+is left then. A token bucket of `burst` refilled at `rate` admits at most `burst` in any `burst / rate` seconds: that
+is the window. APISIX's breaker opens for 2 s first and doubles up to `max_breaker_sec`: `break_duration` is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from voice_policies import CircuitBreaker, ClosedModel, Duration, RateLimit, Ratio, TokenBucket
+
+from components.node import InCluster, Port
+from components.operation import HttpRoute, Name
+
+
+class GatewayPorts(ClosedModel):
+    """What the gateway listens on."""
+
+    http: Port = 9080
+    https: Port = 9443
+    metrics: Port = 9091
+    status: Port = 7085
+
+
+PORTS = GatewayPorts()
+TENANT_HEADER = "X-Tenant-Id"
+ISSUER = "identity-service"
+TEMPORARY_PATH = "/var/cache/apisix"
+TOO_MANY = 429
+UNAVAILABLE = 503
+FAILURES = (500, 502, 503, 504)
+SUCCESSES = (200, 201, 202, 204)
+BROWSER_CACHE_SECONDS = 600
+TENANT_OF_TOKEN = (
+    "return function(_, ctx) local claims = ctx.jwt_auth_payload or {}; "
+    f'require("apisix.core").request.set_header(ctx, "{TENANT_HEADER}", claims.tenant) end'
+)
+"""Puts the tenant of the verified token into the header that limits count by and services read, whatever a client had
+written there; without a token it removes the header."""
+
+
+class GatewayRoute(ClosedModel):
+    """One route: what it offers, to whom it leads, and the policies of its call."""
+
+    name: Name
+    http: HttpRoute
+    websocket: bool
+    upstream: str
+    port: Port
+    timeout: Duration
+    retries: int
+    circuit_breaker: CircuitBreaker | None
+    rate_limits: tuple[RateLimit, ...]
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if len(self.rate_limits) > 1:
+            yield f"{self.name} has {len(self.rate_limits)} rate limits: a route holds one"
+        for limit in self.rate_limits:
+            if not isinstance(limit.limit, TokenBucket):
+                yield f"{self.name} has a limit by {limit.limit.algorithm}: the gateway holds token_bucket alone"
+        if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
+            yield f"{self.name} has a breaker without consecutive_failures: the gateway counts nothing else"
+
+
+class Entrance(ClosedModel):
+    """What all routes share."""
+
+    host: str
+    """The name that clients ask for."""
+    origins: tuple[str, ...]
+    """Of the pages that may call it."""
+    redis: InCluster
+    redis_user: str
+    """Its ACL user: the password alone would be that of another."""
+    redis_timeout: Duration
+    collector: str
+    """`host:port` of OTLP over HTTP."""
+    trace_sample_ratio: Ratio
+    workers: int
+
+
+def environment_reference(variable: str) -> str:
+    """A secret's value by the environment variable that holds it: it stands in no file."""
+    return f"$env://{variable}"
+
+
+def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any]:
+    """`config.yaml`: a data plane that takes its routes from a file, with no other way to change them."""
+    paths = {name: f"{TEMPORARY_PATH}/{name}" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")}
+    return {
+        "apisix": {
+            "node_listen": [PORTS.http],
+            "enable_admin": False,
+            "enable_control": False,
+            "enable_server_tokens": False,
+            "ssl": {"enable": True, "listen": [{"port": PORTS.https}]},
+            "status": {"ip": "0.0.0.0", "port": PORTS.status},  # noqa: S104 - the kubelet asks the pod's own address
+        },
+        "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
+        "nginx_config": {
+            "worker_processes": entrance.workers,
+            "error_log": "/dev/stderr",
+            "http": {
+                "access_log": "/dev/stdout",
+                "client_max_body_size": str(max(route.http.max_body.units for route in routes)),
+            },
+            "http_configuration_snippet": "".join(f"{name}_temp_path {path};\n" for name, path in paths.items()),
+        },
+        "plugins": sorted({*_global_plugins(entrance), *_PLUGINS}),
+        "plugin_attr": {
+            "prometheus": {"export_addr": {"ip": "0.0.0.0", "port": PORTS.metrics}},  # noqa: S104 - its policy guards it
+            "redirect": {"https_port": 443},
+        },
+    }
+
+
+_PLUGINS = (
+    "api-breaker",
+    "client-control",
+    "cors",
+    "jwt-auth",
+    "limit-count",
+    "limit-req",
+    "serverless-pre-function",
+)
+
+
+def resources(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any]:
+    """`apisix.yaml`: routes and what they stand on."""
+    return {
+        "routes": [_route(entrance, route) for route in routes],
+        "consumers": [{"username": ISSUER, "plugins": {"jwt-auth": _issuer()}}],
+        "global_rules": [{"id": "everywhere", "plugins": _global_plugins(entrance)}],
+        "plugin_metadata": [
+            {
+                "id": "opentelemetry",
+                "resource": {"service.name": "gateway"},
+                "collector": {"address": entrance.collector, "request_timeout": 3},
+            }
+        ],
+        "ssls": [
+            {
+                "id": "entrance",
+                "snis": [entrance.host],
+                "cert": environment_reference("TLS_CERTIFICATE"),
+                "key": environment_reference("TLS_PRIVATE_KEY"),
+            }
+        ],
+    }
+
+
+def _issuer() -> dict[str, Any]:
+    """Tokens are signed by one service, with a key that the gateway does not hold."""
+    return {"key": ISSUER, "algorithm": "RS256", "public_key": environment_reference("JWT_PUBLIC_KEY")}
+
+
+def _global_plugins(entrance: Entrance) -> dict[str, Any]:
+    root = {"name": "trace_id_ratio", "options": {"fraction": float(entrance.trace_sample_ratio)}}
+    return {
+        "opentelemetry": {"sampler": {"name": "parent_base", "options": {"root": root}}},
+        "prometheus": {"prefer_name": True},
+        "redirect": {"http_to_https": True},
+        "request-id": {"algorithm": "uuid", "include_in_response": True},
+    }
+
+
+def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
+    return {
+        "id": route.name,
+        "name": route.name,
+        "host": entrance.host,
+        "uri": route.http.path,
+        "methods": [route.http.method, "OPTIONS"],
+        "enable_websocket": route.websocket,
+        "plugins": dict(_plugins(entrance, route)),
+        "upstream": {
+            "type": "roundrobin",
+            "nodes": [{"host": route.upstream, "port": route.port, "weight": 1}],
+            # The mesh, where there is one, tells services apart by the host of a request.
+            "pass_host": "node",
+            "retries": route.retries,
+            "timeout": dict.fromkeys(("connect", "send", "read"), route.timeout.seconds),
+        },
+    }
+
+
+def _plugins(entrance: Entrance, route: GatewayRoute) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "client-control", {"max_body_size": route.http.max_body.units}
+    yield "cors", _cors(entrance, route)
+    yield "serverless-pre-function", {"phase": "access", "functions": [TENANT_OF_TOKEN]}
+    if not route.http.public:
+        yield "jwt-auth", {"key_claim_name": "iss", "store_in_ctx": True, "claims_to_verify": ["exp"]}
+    for limit in route.rate_limits:
+        if isinstance(limit.limit, TokenBucket):
+            yield from _limits(entrance, route, limit.limit)
+    if route.circuit_breaker:
+        yield "api-breaker", _breaker(route.circuit_breaker)
+
+
+def _cors(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
+    return {
+        "allow_origins": ",".join(entrance.origins),
+        "allow_methods": f"{route.http.method},OPTIONS",
+        "allow_headers": "Authorization,Content-Type,Idempotency-Key,X-Request-Id",
+        "expose_headers": "X-Request-Id",
+        "max_age": BROWSER_CACHE_SECONDS,
+    }
+
+
+def _limits(entrance: Entrance, route: GatewayRoute, bucket: TokenBucket) -> Iterator[tuple[str, dict[str, Any]]]:
+    key = "remote_addr" if route.http.public else f"http_{TENANT_HEADER.lower().replace('-', '_')}"
+    common = {"key": key, "key_type": "var", "rejected_code": TOO_MANY}
+    yield (
+        "limit-count",
+        {
+            **common,
+            "count": bucket.burst,
+            "time_window": math.ceil(bucket.burst / bucket.rate.per_second),
+            "window_type": "sliding",
+            "policy": "redis",
+            "redis_host": f"{entrance.redis.service}.{entrance.redis.namespace}.svc.cluster.local",
+            "redis_port": entrance.redis.port,
+            "redis_username": entrance.redis_user,
+            "redis_password": environment_reference("REDIS_PASSWORD"),
+            "redis_timeout": max(1, entrance.redis_timeout.units // 1000),
+            "allow_degradation": True,
+        },
+    )
+    yield (
+        "limit-req",
+        {**common, "rate": bucket.rate.per_second, "burst": bucket.burst, "nodelay": True, "policy": "local"},
+    )
+
+
+def _breaker(breaker: CircuitBreaker) -> dict[str, Any]:
+    return {
+        "break_response_code": UNAVAILABLE,
+        "max_breaker_sec": breaker.max_break_duration.whole_seconds(),
+        "unhealthy": {"http_statuses": list(FAILURES), "failures": breaker.consecutive_failures},
+        "healthy": {"http_statuses": list(SUCCESSES), "successes": breaker.success_threshold},
+    }

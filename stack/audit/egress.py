@@ -1,0 +1,94 @@
+"""N05: what leaves the cluster is what was declared, host by host: the NetworkPolicies ∘ the proxies' allow-lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from components.edge.egress_proxy import FILE_NAME, EgressProxy
+from components.node import Dependency, Host
+from stack.audit.finding import Finding, Rule
+from stack.audit.network import INTERNET, PEERED_NETWORK, network_of, reached
+from stack.network_reach import Reach
+from stack.topology import Platform
+
+ANY_HOST = "any host"
+
+
+class WayOut(NamedTuple):
+    """A caller that reaches a host by a proxy; without one it reaches whatever the network permits."""
+
+    caller: str
+    proxy: str
+    host: str
+    port: int
+
+
+def declared_ways_out(platform: Platform) -> set[WayOut]:
+    """The ways of the declared calls."""
+    return {
+        WayOut(edge.caller.name, address.egress, address.host, address.port)
+        for edge in platform.graph.edges
+        if isinstance(edge.callee, Dependency)
+        for address in edge.callee.addresses
+        if isinstance(address, Host)
+    }
+
+
+def open_ways_out(platform: Platform) -> set[WayOut]:
+    """The ways that are open, read from the rendered resources alone."""
+    ways = reached(platform)
+    proxies = {component.name for component in platform.components if isinstance(component, EgressProxy)}
+    listeners = {
+        (component.name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(bootstrap, listener))
+        for component in platform.components
+        if isinstance(component, EgressProxy)
+        for bootstrap in [_bootstrap(component)]
+        for listener in bootstrap["static_resources"]["listeners"]
+    }
+    through = {
+        WayOut(way.source, way.target, name, host.port)
+        for way in ways
+        for name, host in listeners.get((way.target, way.port), {}).items()
+        if Reach(way.target, network_of(host), host.port) in ways
+    }
+    outside = (way for way in ways if way.target in {INTERNET, PEERED_NETWORK} and way.source not in proxies)
+    return through | {WayOut(way.source, "no proxy", ANY_HOST, way.port) for way in outside}
+
+
+def _bootstrap(proxy: EgressProxy) -> dict[str, Any]:
+    (text,) = (resource["data"][FILE_NAME] for resource in proxy.resources() if resource["kind"] == "ConfigMap")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _hosts(bootstrap: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
+    """The names that a listener admits, each with the host that it leads to. A chain without names admits any."""
+    addresses = {
+        cluster["name"]: cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+        for cluster in bootstrap["static_resources"]["clusters"]
+    }
+    for chain in listener["filter_chains"]:
+        cluster = chain["filters"][-1]["typed_config"].get("cluster")
+        if cluster is not None:
+            place = addresses[cluster]["socket_address"]
+            host = Host(host=place["address"], port=place["port_value"], egress="read-back")
+            names = chain.get("filter_chain_match", {}).get("server_names") or [ANY_HOST]
+            yield from ((name if name == host.host else f"{name} as {host.host}", host) for name in names)
+
+
+def ways_out(platform: Platform) -> Iterator[Finding | None]:
+    """Every declared way out is open, and no other."""
+    declared, opened = declared_ways_out(platform), open_ways_out(platform)
+    for way in sorted(declared | opened):
+        path = f"{way.caller} → {way.proxy} → {way.host}:{way.port}"
+        if way not in opened:
+            yield Finding("N05", "error", path, "declared, and a policy or the allow-list closes it", "allow_lists")
+        elif way not in declared:
+            yield Finding("N05", "error", path, "open, and nobody declared it", "allow_lists")
+        else:
+            yield None
+
+
+RULES = (Rule("N05", "what leaves is what was declared, host by host", "the platform's rules", ways_out),)

@@ -1,0 +1,119 @@
+"""What pods ask for, read from the rendered workloads: how many at the most, and what each requests and may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from voice_policies import Bytes, Cpu
+
+from components.mesh.proxy import SIZE_ANNOTATION
+
+SURGE = 1
+"""Pods that a rollout adds to one Deployment (`maxSurge`). A StatefulSet takes a pod away before it makes the next."""
+
+
+NO_CPU, NO_MEMORY = Cpu("0"), Bytes("0")
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """CPU and memory, requested and at most."""
+
+    cpu_requests: Cpu = NO_CPU
+    cpu_limits: Cpu = NO_CPU
+    memory_requests: Bytes = NO_MEMORY
+    memory_limits: Bytes = NO_MEMORY
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.cpu_requests + other.cpu_requests,
+            self.cpu_limits + other.cpu_limits,
+            self.memory_requests + other.memory_requests,
+            self.memory_limits + other.memory_limits,
+        )
+
+    def times(self, count: int) -> Amounts:
+        """The same for several pods."""
+        return Amounts(
+            self.cpu_requests * count, self.cpu_limits * count, self.memory_requests * count, self.memory_limits * count
+        )
+
+    def at_least(self, other: Amounts) -> Amounts:
+        """The larger of each: containers that run before the others need their own room, and give it back."""
+        return Amounts(
+            max(self.cpu_requests, other.cpu_requests),
+            max(self.cpu_limits, other.cpu_limits),
+            max(self.memory_requests, other.memory_requests),
+            max(self.memory_limits, other.memory_limits),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A workload's pods at its maximum, a rollout's surge included."""
+
+    namespace: str
+    name: str
+    pods: int
+    each: Amounts
+
+
+def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Demand]:
+    """The demand of every workload; a DaemonSet has a pod on each of the `nodes`."""
+    found = list(resources)
+    most = {
+        (scaler["metadata"]["namespace"], scaler["spec"]["scaleTargetRef"]["name"]): scaler["spec"]["maxReplicas"]
+        for scaler in found
+        if scaler["kind"] == "HorizontalPodAutoscaler"
+    }
+    for resource in found:
+        metadata, spec = resource["metadata"], resource.get("spec", {})
+        place = metadata.get("namespace", ""), metadata["name"]
+        match resource["kind"]:
+            case "Deployment":
+                count = most.get(place, spec.get("replicas", 1)) + SURGE
+                yield Demand(*place, count, _of_template(spec["template"]))
+            case "StatefulSet":
+                yield Demand(*place, most.get(place, spec.get("replicas", 1)), _of_template(spec["template"]))
+            case "DaemonSet":
+                yield Demand(*place, nodes, _of_template(spec["template"]))
+            case "Job":
+                yield Demand(*place, 1, _of_template(spec["template"]))
+            case "CronJob":
+                yield Demand(*place, 1, _of_template(spec["jobTemplate"]["spec"]["template"]))
+            case "Cluster":
+                # Its operator adds a pod for a while, which joins or restores.
+                yield Demand(*place, spec["instances"] + SURGE, _of_container(spec))
+            case "Pooler":
+                yield Demand(*place, spec["instances"] + SURGE, _of_template(spec["template"]))
+
+
+def _of_template(template: Mapping[str, Any]) -> Amounts:
+    annotations = template.get("metadata", {}).get("annotations", {})
+    running = sum((_of_container(each) for each in template["spec"]["containers"]), _of_mesh_proxy(annotations))
+    for first in template["spec"].get("initContainers", ()):
+        running = running.at_least(_of_container(first))
+    return running
+
+
+def _of_container(container: Mapping[str, Any]) -> Amounts:
+    resources = container["resources"]
+    return Amounts(
+        Cpu(resources["requests"]["cpu"]),
+        Cpu(resources["limits"]["cpu"]),
+        Bytes(resources["requests"]["memory"]),
+        Bytes(resources["limits"]["memory"]),
+    )
+
+
+def _of_mesh_proxy(annotations: Mapping[str, str]) -> Amounts:
+    if f"{SIZE_ANNOTATION}CPU" not in annotations:
+        return Amounts()
+    return Amounts(
+        Cpu(annotations[f"{SIZE_ANNOTATION}CPU"]),
+        Cpu(annotations[f"{SIZE_ANNOTATION}CPULimit"]),
+        Bytes(annotations[f"{SIZE_ANNOTATION}Memory"]),
+        Bytes(annotations[f"{SIZE_ANNOTATION}MemoryLimit"]),
+    )

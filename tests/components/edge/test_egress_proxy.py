@@ -1,0 +1,189 @@
+"""The egress proxies, tried on Envoy itself: each caller reaches its declared hosts and no other."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.edge.egress_proxy import FILE_NAME, EgressProxy
+from components.edge.envoy import HELLO_TIMEOUT, AllowList
+from tests.components.edge.envoy_program import ENVOY, Proxy, running
+from tests.components.edge.tls_hosts import certificate, hosts, reached
+from tests.platforms import ENVIRONMENTS, platform
+
+STRANGER = "example.org"
+
+
+@cache
+def proxies(environment: str = "prod") -> dict[str, EgressProxy]:
+    return {found.name: found for found in platform(environment).components if isinstance(found, EgressProxy)}
+
+
+def rendered(proxy: EgressProxy) -> str:
+    text: str = of_kind(proxy, "ConfigMap")["data"][FILE_NAME]
+    return text
+
+
+def of_kind(proxy: EgressProxy, kind: str) -> dict[str, Any]:
+    (found,) = [dict(resource) for resource in proxy.resources() if resource["kind"] == kind]
+    return found
+
+
+def arguments(proxy: EgressProxy) -> list[str]:
+    (container,) = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]["containers"]
+    found: list[str] = container["args"]
+    return found
+
+
+def callers() -> list[tuple[str, AllowList]]:
+    return [(name, allowed) for name, proxy in proxies().items() for allowed in proxy.allow_lists]
+
+
+HOSTS = sorted({host.host for _, allowed in callers() for host in allowed.hosts})
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificate(tmp_path_factory.mktemp("hosts"), [*HOSTS, STRANGER])
+
+
+@pytest.fixture(scope="module")
+def started(pem: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proxy]]:
+    folder = tmp_path_factory.mktemp("envoy")
+    with ExitStack() as stack:
+        ports = stack.enter_context(hosts([*HOSTS, STRANGER], pem))
+        yield {
+            name: stack.enter_context(running(rendered(proxy), arguments(proxy), ports, folder / name))
+            for name, proxy in proxies().items()
+        }
+
+
+@pytest.mark.parametrize(("proxy", "allowed"), callers(), ids=lambda value: getattr(value, "caller", value))
+def test_a_caller_reaches_its_declared_hosts_and_no_other(
+    proxy: str, allowed: AllowList, started: dict[str, Proxy], pem: Path
+) -> None:
+    port = started[proxy].ports[allowed.port]
+    found = {name: reached(port, name, pem) for name in (*HOSTS, STRANGER)}
+    declared = {host.host for host in allowed.hosts}
+    assert found == {name: name if name in declared else None for name in (*HOSTS, STRANGER)}
+
+
+def refusals(proxy: Proxy, caller: str) -> int:
+    return proxy.statistic(f'envoy_listener_no_filter_chain_match{{envoy_listener_address="{caller}"}}')
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_what_is_refused_is_counted_and_logged_by_caller(started: dict[str, Proxy], pem: Path) -> None:
+    proxy, (allowed, *_) = started["egress-proxy-b"], proxies()["egress-proxy-b"].allow_lists
+    before = refusals(proxy, allowed.caller)
+    assert reached(proxy.ports[allowed.port], STRANGER, pem) is None
+    assert eventually(lambda: refusals(proxy, allowed.caller) == before + 1)
+    assert reached(proxy.ports[allowed.port], allowed.hosts[0].host, pem)
+    assert refusals(proxy, allowed.caller) == before + 1
+    line = f'"caller":"{allowed.caller}","host":"{STRANGER}","message":"refused"'
+    assert eventually(lambda: line in proxy.log.read_text())
+
+
+def closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1024) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_no_name_and_no_tls_are_refused(started: dict[str, Proxy], pem: Path) -> None:
+    (allowed, *_) = proxies()["egress-proxy-a"].allow_lists
+    port = started["egress-proxy-a"].ports[allowed.port]
+    assert reached(port, None, pem) is None
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+        plain.sendall(f"CONNECT {allowed.hosts[0].host}:443 HTTP/1.1\r\n\r\n".encode())
+        assert closed(plain)
+
+
+def test_a_silent_connection_is_closed(started: dict[str, Proxy]) -> None:
+    (allowed, *_) = proxies()["egress-proxy-a"].allow_lists
+    patience = float(HELLO_TIMEOUT.rstrip("s")) + 5
+    port = started["egress-proxy-a"].ports[allowed.port]
+    with socket.create_connection(("127.0.0.1", port), timeout=patience) as silent:
+        assert closed(silent)
+
+
+@pytest.mark.parametrize("path", ["/quitquitquit", "/config_dump", "/stats", "/"])
+def test_of_the_administration_only_readiness_and_metrics_are_served(path: str, started: dict[str, Proxy]) -> None:
+    assert started["egress-proxy-a"].ask("POST", path)[0] == HTTPStatus.NOT_FOUND
+
+
+def test_every_probe_is_answered_by_envoy(started: dict[str, Proxy]) -> None:
+    for name, proxy in proxies().items():
+        (container,) = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]["containers"]
+        paths = [container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("liveness", "readiness")]
+        assert len(set(paths)) == 2
+        assert [started[name].ask("GET", path)[0] for path in paths] == [HTTPStatus.OK, HTTPStatus.OK]
+
+
+def validated(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = folder / FILE_NAME
+    path.write_text(text)
+    command = [str(ENVOY), "--mode", "validate", "--config-path", str(path), "--disable-hot-restart", "-l", "warning"]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_envoy_accepts_every_rendered_file_without_a_warning(environment: str, tmp_path: Path) -> None:
+    for proxy in proxies(environment).values():
+        done = validated(rendered(proxy), tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_envoy_refuses_a_misspelt_key(tmp_path: Path) -> None:
+    text = rendered(proxies()["egress-proxy-b"])
+    done = validated(text.replace("server_names", "server_name"), tmp_path)
+    assert done.returncode != 0
+    assert "server_name" in done.stderr
+
+
+def test_a_changed_allow_list_rolls_the_pods() -> None:
+    proxy = proxies()["egress-proxy-a"]
+    fewer = proxy.model_copy(update={"allow_lists": proxy.allow_lists[1:]})
+
+    def annotations(of: EgressProxy) -> dict[str, str]:
+        found: dict[str, str] = of_kind(of, "Deployment")["spec"]["template"]["metadata"]["annotations"]
+        return found
+
+    assert annotations(proxy) == annotations(proxy.model_copy())
+    assert annotations(proxy) != annotations(fewer)
+
+
+def test_connections_are_given_time_to_end_before_envoy_is_told_to_stop() -> None:
+    for proxy in proxies().values():
+        pod = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]
+        sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert sleep >= proxy.longest_request.seconds + 5
+        assert pod["terminationGracePeriodSeconds"] >= sleep
+
+
+def test_every_port_of_the_file_is_a_port_of_pod_service_and_policy() -> None:
+    for proxy in proxies().values():
+        listeners = json.loads(rendered(proxy))["static_resources"]["listeners"]
+        listening = {each["address"]["socket_address"]["port_value"] for each in listeners}
+        (container,) = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]["containers"]
+        policy = of_kind(proxy, "NetworkPolicy")["spec"]["ingress"]
+        assert {port["containerPort"] for port in container["ports"]} == listening
+        assert {port["port"] for port in of_kind(proxy, "Service")["spec"]["ports"]} == listening
+        assert {port["port"] for rule in policy for port in rule["ports"]} == listening

@@ -1,0 +1,32 @@
+"""Images that others make: each names a release and runs somewhere; none is of an abandoned catalogue."""
+
+from __future__ import annotations
+
+import re
+
+from components.images import KNOWN
+from stack import image_lock
+from stack.documents import IMAGES, third_party_images
+from stack.settings import ENVIRONMENTS
+from tests.platforms import resources
+
+
+def test_the_document_that_lists_them_with_their_licences_is_current() -> None:
+    assert IMAGES.read_text() == third_party_images(), "run `make docs`"
+
+
+def test_those_that_are_listed_are_those_that_run() -> None:
+    run = {
+        reference.partition("@")[0]
+        for environment in ENVIRONMENTS
+        for reference in image_lock.images(resources(environment))
+    }
+    others = {reference for reference in run if not reference.startswith("ghcr.io/voicehelper/")}
+    assert others == {image.reference for image in KNOWN}
+
+
+def test_no_image_moves_or_comes_from_an_abandoned_catalogue() -> None:
+    for image in KNOWN:
+        repository, _, tag = image.reference.rpartition(":")
+        assert re.search(r"\d+\.\d+", tag)
+        assert not re.search("bitnami|minio|ingress-nginx", repository)
