@@ -55,12 +55,12 @@ class Attempts:
 
     def enter(self) -> None:
         """Begin the span and the stub's own deadline; until `leave` both are what the code inside belongs to."""
-        method = self.method
-        self._span = span = trace_context.begin_client_span(method.path[1:], method.attributes)
+        method, span = self.method, None
+        if method.is_recorded:
+            self._span = span = trace_context.begin_client_span(method.path[1:], method.attributes)
+            self._context = context.attach(trace.set_span_in_context(span))
         if method.is_internal and (carrier := trace_context.headers(span)):
             self._given = (*self._given, *carrier.items())
-        if span.is_recording():
-            self._context = context.attach(trace.set_span_in_context(span))
         if self._deadline is not None:
             self._scope = CURRENT.set(self._deadline)
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from voice_runtime import trace_context
 from voice_runtime.assembly import Assembled
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.grpc.connections import Connection
@@ -29,6 +30,8 @@ class Resolved(NamedTuple):
     """The outbound call's shell for one answer."""
     is_internal: bool
     """Whether the callee is the platform's own: nobody else is sent trace context and baggage."""
+    is_recorded: bool
+    """Whether there are spans: looked at once, so tracing is set up before the first call."""
     channel: Any
     invoke: Callable[..., Any]
     attributes: dict[str, str]
@@ -103,6 +106,7 @@ class Method:
             outbound=outbound,
             enter=outbound.entry(),
             is_internal=all(address.via is None for address in addresses),
+            is_recorded=trace_context.is_recorded(),
             channel=connection.channel,
             invoke=self.invoke_on(connection),
             attributes={
