@@ -98,9 +98,9 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
     print(f"\n{flow.title}: {len(hops)} hops between {len({hop.service for hop in hops})} services")
     for line in tree(spans):
         print(f"  {line}")
-    print(f"  one trace id on all hops: {', '.join(traces)}")
     if traces != {sent.trace_id}:
         raise FlowError(f"{flow.title}: {len(traces)} traces where there should be one")
+    print(f"  one trace id on all hops: {sent.trace_id}")
     shrinking(spans)
     print("  every deadline is shorter than its caller's")
 
