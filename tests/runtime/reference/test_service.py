@@ -21,7 +21,6 @@ from voice_runtime.reference.simulation import latency
 
 from tests.runtime.bundles import bundle, call, operation
 from tests.runtime.driver import seeded
-from tests.runtime.reference.rendered import rendered
 from tests.runtime.tracing.telemetry import tracing
 
 BROKEN = Behaviour(error_ratio=Ratio("100%"))
@@ -36,10 +35,10 @@ def get(process: Process, path: str) -> httpx.Response:
     return httpx.get(f"{process.url}/{path}", timeout=30, trust_env=False)
 
 
-def test_all_services_of_the_platform_run_every_operation_from_their_bundle() -> None:
-    names = [path.parent.name for path in rendered().glob(f"*/{FILE_NAME}")]
+def test_all_services_of_the_platform_run_every_operation_from_their_bundle(rendered: Path) -> None:
+    names = [path.parent.name for path in rendered.glob(f"*/{FILE_NAME}")]
     assert len(names) == 16
-    with Collector() as collector, running(bundles_of(rendered(), names), collector.endpoint) as platform:
+    with Collector() as collector, running(bundles_of(rendered, names), collector.endpoint) as platform:
         for process in platform.processes.values():
             assert get(process, "health").json() == {"status": "alive"}
             ready = get(process, "ready")
@@ -128,8 +127,8 @@ def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_bad_input_is_named_and_nothing_starts(tmp_path: Path) -> None:
-    policy = str(rendered() / "agent-engine")
+def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, rendered: Path) -> None:
+    policy = str(rendered / "agent-engine")
     missing = start(tmp_path, VOICE_POLICY_PATH=str(tmp_path))
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "policy.json: 1 fault" in missing.stderr
