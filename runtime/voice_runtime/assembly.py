@@ -168,7 +168,7 @@ class Assembly:
                     random=around.random,
                 ),
             )
-            gate.connection = Connection(around.store, outbound[limit.store].alone()) if around.store else None
+            gate.connection = Connection(around.store, outbound[limit.store].unrepeated()) if around.store else None
             yield gate
 
     def _fault_injection(self, bundle: PolicyBundle) -> FaultInjection | None:

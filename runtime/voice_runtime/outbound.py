@@ -252,11 +252,11 @@ class Outbound:
             if self.bulkhead is not None:
                 self.bulkhead.leave()
 
-    def alone(self) -> Outbound:
-        """The same call, with its breaker, bulkhead and counts, made once and without anything standing in for it."""
-        alone = copy(self)
-        alone.retry = alone.fallback = alone.fault_injection = None
-        return alone
+    def unrepeated(self) -> Outbound:
+        """The same call, with its breaker, bulkhead and counts, made once: for what counts each attempt."""
+        unrepeated = copy(self)
+        unrepeated.retry = None
+        return unrepeated
 
     def entry(self) -> Callable[..., Awaitable[Any]]:
         """`enter`, or `call` itself where nothing stands around it."""

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from voice_policies import CircuitBreaker, Duration, PolicyBundle, RateLimit, Ratio, Timeout, TokenBucket
+from voice_policies import CircuitBreaker, Duration, PolicyBundle, RateLimit, Ratio, Retry, Timeout, TokenBucket
 from voice_runtime import Caller, RateLimitedError, Runtime
 from voice_runtime.metrics import METRICS
 from voice_runtime.rate_limit.distributed import DistributedGate
+from voice_runtime.rate_limit.shared_count import TOKEN_BUCKET
 from voice_runtime.redis import RedisStore, single
 from voice_runtime.shared_store import Script
 from voice_runtime.testing import FakeClock, run
@@ -160,7 +161,7 @@ def limited_bundle(*limits: RateLimit, timeout: str = "5s", **fields: Any) -> Po
     store = call(
         "redis.access",
         protocol="redis",
-        timeout=Timeout(attempt=Duration(timeout), overall=Duration(timeout)),
+        timeout=Timeout(attempt=Duration(timeout), overall=Duration("1m")),
         circuit_breaker=CircuitBreaker(),
         **fields,
     )
@@ -204,6 +205,27 @@ async def test_a_fallback_of_the_services_own_never_answers_for_the_store(tmp_pa
     )  # nobody listens
     runtime.fallback("redis.access", lambda error: 1)  # noqa: ARG005  # a fallback is told the error
     assert not await enters(runtime)
+
+
+async def test_a_check_is_not_repeated_since_each_may_have_counted(tmp_path: Path) -> None:
+    class Failing(Kept):
+        async def run(self, script: Script, key: str, *arguments: float) -> int:
+            await super().run(script, key, *arguments)
+            raise ConnectionResetError
+
+    store = Failing(10)
+    repeated = limited_bundle(shared(bucket("1/h", 10)), retry=Retry(max_retries=2, base_delay=Duration("1ms")))
+    runtime = Runtime.load(mount(tmp_path, repeated), store=store)
+    await enters(runtime)
+    assert len(store.asked) == 1
+
+
+async def test_whatever_a_store_says_instead_of_an_answer_is_a_lost_connection(server: Server) -> None:
+    with pytest.raises(ConnectionError):
+        await RedisStore(lambda: single("redis://127.0.0.1:1")).run(TOKEN_BUCKET, "k", 1.0, 1, 1, 1)  # nobody listens
+    server.ask("RPUSH", "a list", "x")
+    with pytest.raises(ConnectionError, match="WRONGTYPE"):
+        await RedisStore(lambda: single(server.url)).run(TOKEN_BUCKET, "a list", 1.0, 1, 1, 1)
 
 
 def test_threads_share_the_limit_too_and_after_a_fork_the_child_does(tmp_path: Path, server: Server) -> None:

@@ -103,9 +103,19 @@ def test_no_window_holds_more_than_its_limit_whatever_is_leased(
 def test_a_clock_that_runs_backwards_mints_nothing(redis: Redis, script: Script, arguments: tuple[float, ...]) -> None:
     take = told(redis, script)
     assert take(60_000_000, *arguments, 10, 1) == 10
+    wait = -take(60_000_000, *arguments, 1, 1)
+    assert wait > 0
+    assert -take(59_900_000, *arguments, 1, 1) == wait  # as if no time had passed, neither on nor back
     assert take(0, *arguments, 1, 1) < 0
     assert take(60_000_000, *arguments, 1, 1) < 0
     assert take(61_100_000, *arguments, 10, 1) == 10
+
+
+def test_a_slot_frees_with_the_last_microsecond_of_its_window(redis: Redis) -> None:
+    take = told(redis, SLIDING_WINDOW)
+    assert take(0, 1, 1e6, 1, 1) == 1
+    assert take(999_999, 1, 1e6, 1, 1) == -1
+    assert take(1_000_000, 1, 1e6, 1, 1) == 1
 
 
 def test_a_slot_frees_late_by_one_entry_at_most(redis: Redis) -> None:
