@@ -21,6 +21,7 @@ from components.observability.rules import Alert
 from components.operation import hard, operation, soft, stage
 from stack import telemetry
 from stack.catalog import SERVICES, alerts
+from stack.documents import ALERTS, alert_list
 from stack.environments import environment as environment_of
 from stack.settings import ENVIRONMENTS, PROJECT, parse_settings
 from stack.topology import Platform
@@ -171,6 +172,10 @@ def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
     assert alerts.TEAMS.keys() == {each.name for each in SERVICES}
     assert sum(len(services) for services in alerts.TEAM_SERVICES.values()) == len(SERVICES)
     assert all(alert.action for alert in (*alerts.OBJECTIVE_ALERTS, *alerts.PLATFORM_ALERTS))
+
+
+def test_the_document_of_alerts_is_current() -> None:
+    assert ALERTS.read_text() == alert_list(), "run `make docs`"
 
 
 def test_who_is_told_is_a_secret_and_stands_in_a_file() -> None:
