@@ -52,6 +52,9 @@ TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=("certificate", "pri
 HEAP_SHARE = 0.5
 """Of the memory limit: the rest is the file cache, which Lucene reads its segments through."""
 
+JVM_LOG = "-Xlog:disable -Xlog:all=warning:stderr:utctime,level,tags"
+"""Elastic's own recipe against the default, two gigabytes of files about garbage collection in `logs`."""
+
 
 class Elasticsearch(Component):
     """Nodes that are all alike: each may be elected, keeps data and answers."""
@@ -209,7 +212,7 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
         container["env"] = [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "ES_JAVA_OPTS", "value": f"-Xms{heap}m -Xmx{heap}m"},
+            {"name": "ES_JAVA_OPTS", "value": f"-Xms{heap}m -Xmx{heap}m {JVM_LOG}"},
             {"name": "ES_TMPDIR", "value": "/tmp"},  # noqa: S108 - the container's own emptyDir
         ]
         container["ports"] = [
