@@ -218,7 +218,6 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
         container["ports"] = [
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "transport", "containerPort": TRANSPORT_PORT},
-            {"name": "readiness", "containerPort": READINESS_PORT},
         ]
         mount(container, "run", f"{HOME}/config")
         mount(container, "logs", f"{HOME}/logs")
@@ -228,8 +227,12 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
 
 
 def _probes_onto(container: Container) -> None:
-    """Ready when the node has joined a cluster that has a master, which it tells by a port; alive while HTTP opens."""
-    joined: Probe = {"tcpSocket": {"port": "readiness"}, "periodSeconds": 5, "timeoutSeconds": 3}
+    """Ready when the node has joined a cluster that has a master, which a port of its own tells; alive while HTTP opens.
+
+    That port is asked from within, as Elastic's own operator does: it need not be bound to the pod's address.
+    """
+    connects = f"exec 3<>/dev/tcp/127.0.0.1/{READINESS_PORT}"
+    joined: Probe = {"exec": {"command": ["bash", "-c", connects]}, "periodSeconds": 5, "timeoutSeconds": 3}
     answers: Probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3}
     container["startupProbe"] = {**answers, "periodSeconds": 5, "failureThreshold": 60}
     container["readinessProbe"] = {**joined, "failureThreshold": 3}

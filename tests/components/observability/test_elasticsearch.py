@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,15 @@ def test_what_cannot_hold_together_is_refused_all_at_once() -> None:
 def test_two_nodes_are_refused() -> None:
     with pytest.raises(ValidationError, match="nodes is 2: they survive no more losses than 1"):
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
+
+
+def test_a_node_is_ready_when_its_readiness_port_opens() -> None:
+    (nodes,) = rendered(the(Elasticsearch), "StatefulSet")
+    (container,) = nodes["spec"]["template"]["spec"]["containers"]
+    command = container["readinessProbe"]["exec"]["command"]
+    settings = yaml.safe_load(the(Elasticsearch).files["elasticsearch.yml"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        moved = [part.replace(str(settings["readiness.port"]), port) for part in command]
+        assert subprocess.run(moved, check=False).returncode == 0
+    assert subprocess.run(moved, check=False, stderr=subprocess.DEVNULL).returncode != 0
