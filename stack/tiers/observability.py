@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TypeVar
 
 from pydantic import ValidationError
 from voice_policies import Bytes, Duration, Fault, InvalidInputError, faults_of
@@ -78,8 +77,6 @@ INFRASTRUCTURE_PODS = 3
 """Most of one kind, where no autoscaler counts them."""
 ON_CALL = "on-call"
 
-Built = TypeVar("Built", bound=Component)
-
 
 def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
     """Every part of the tier; raises `InvalidInputError` with what cannot hold together, of all parts at once."""
@@ -131,6 +128,7 @@ def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget
     for service in graph.services:
         pods = environment.replicas(service).max + 1
         yield ScrapeTarget(name=service.name, namespace=APPS, port=service.http_port, pods=pods, series=SERIES)
+    pool = environment.settings.node_pool
     for link in _all_links(graph, environment):
         if link.source == PROMETHEUS and isinstance(link.target, Peer):
             (port,) = link.target.ports
@@ -140,7 +138,7 @@ def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget
                 label=link.target.label,
                 port=port,
                 path=METRICS_PATHS.get(port, "/metrics"),
-                pods=INFRASTRUCTURE_PODS,
+                pods=pool.nodes if link.target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS,
                 series=MANY_SERIES if port == apisix.PORTS.metrics else SERIES,
             )
 

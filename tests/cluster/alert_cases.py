@@ -235,8 +235,8 @@ CASES: dict[tuple[str, str | None], Case] = {
         _queue(60), _queue(40), "10m", _platform(**LOST, pod="otel-collector-0")
     ),
     ("TelemetryLost", "critical"): Case(
-        _counting("otelcol_exporter_send_failed_spans_total", 5, **LOST),
-        _counting("otelcol_exporter_send_failed_spans_total", 0, **LOST),
+        _counting("otelcol_exporter_enqueue_failed_spans", 5, **LOST),
+        _counting("otelcol_exporter_enqueue_failed_spans", 0, **LOST),
         "20m",
         _platform("critical", **LOST),
     ),

@@ -101,6 +101,13 @@ def test_every_key_misspelt_is_refused(collector: Path, tmp_path: Path) -> None:
     assert accepted == []
 
 
+def own_metrics(place: Place) -> dict[str, float]:
+    """What the Collector tells of itself, by name and labels."""
+    with urlopen(f"http://127.0.0.1:{place.metrics}/metrics", timeout=5) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
 @contextmanager
 def running(program: Path, place: Place, name: str = "collector") -> Iterator[None]:
     """The Collector on the moved configuration, until the end of the block."""
@@ -235,6 +242,12 @@ def test_a_queue_that_is_full_refuses_and_never_drops_what_it_took(
                     refused += 1
             assert refused
             assert taken
+            # What the alerts read: how full a queue is, in the unit that it is bounded in, and what it refused.
+            told = own_metrics(place)
+            exporter = 'exporter="otlp_http/elasticsearch"'
+            assert told[f"otelcol_exporter_enqueue_failed_log_records{{{exporter}}}"] > 0
+            assert told[f'otelcol_exporter_queue_capacity{{data_type="logs",{exporter}}}'] == 4_000
+            assert 2_000 < told[f'otelcol_exporter_queue_size{{data_type="logs",{exporter}}}'] <= 4_000
             with running(collector, backends):
                 otlp.eventually(
                     lambda: {record["body"]["stringValue"] for record in sink.logs("elasticsearch")} >= taken,

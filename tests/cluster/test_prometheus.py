@@ -250,6 +250,9 @@ def test_a_server_finds_the_pods_asks_them_evaluates_the_rules_and_takes_what_is
         otlp.eventually(lambda: list(query(server, failing).values()) == [0.5], SECONDS)
         otlp.eventually(lambda: bool(query(server, pending)), SECONDS)
         assert jobs(server) == {"agent-engine"}
+        told = (answer(f"{server}/metrics") or b"").decode()
+        assert "\nprometheus_rule_evaluation_failures_total{" in told
+        assert "\nprometheus_config_last_reload_successful 1\n" in told
         pushed = otlp.metric("model-router", "queue_depth", 7)
         entrance = f"{server}/api/v1/otlp"
         otlp.eventually(lambda: otlp.send_to(entrance, "metrics", pushed), SECONDS)
