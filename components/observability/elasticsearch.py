@@ -227,7 +227,7 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
 
 
 def _probes_onto(container: Container) -> None:
-    """Ready when the node has joined a cluster that has a master, which a port of its own tells; alive while HTTP opens.
+    """Ready when the node is in a cluster that has a master, which a port of its own tells; alive while HTTP opens.
 
     That port is asked from within, as Elastic's own operator does: it need not be bound to the pod's address.
     """
