@@ -74,8 +74,10 @@ def test_urns_are_the_committed_ones(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_resource_hangs_below_its_component(environment: str) -> None:
+def test_every_resource_hangs_below_its_component(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = deployed(environment)
+    # The name of a Job tells what it runs, image and all.
+    pin_images(monkeypatch)
     parents = {
         (_type(resource), _name(resource)): f"voice:components:{component.kind}::{component.namespace}/{component.name}"
         for component in offline(environment).components
