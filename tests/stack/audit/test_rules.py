@@ -259,8 +259,8 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
     quotas = {**real_environment("prod").quotas, "voice-apps": quota}
     found = verdict("D02", with_environment(quotas=quotas)).findings
     assert [f.arithmetic for f in found] == [
-        "Σ (max replicas + 1) × requests.cpu = 500m > 400m",
-        "Σ (max replicas + 1) × limits.memory = 640Mi > 1Mi",
+        "Σ (max replicas + 1) × requests.cpu = 750m > 400m",
+        "Σ (max replicas + 1) × limits.memory = 1920Mi > 1Mi",
         "Σ (max replicas + 1) × pods = 5 > 4",
     ]
 
