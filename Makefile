@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test lint format types docs lock bench cluster-test clean
+.PHONY: help render test integration-test lint format types docs lock bench flows cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,14 +16,23 @@ render: $(READY) ## Render every environment into build/<environment>/ and print
 	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
 
 test: $(READY) ## Run the tests that need Python alone
-	$(BIN)/pytest -m "not cluster" -n auto
+	$(BIN)/pytest -m "not cluster and not integration" -n auto
+
+integration-test: $(READY) ## Build Consul and a Go client from Go modules and try what is rendered for them
+	$(BIN)/pytest -m integration tests/integration
+
+flows: $(READY) ## Run the platform's flows between reference services on this machine
+	$(BIN)/voice render dev
+	$(BIN)/voice-flows build/dev/policies
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
 
-bench: $(READY) ## Measure rendering and the runtime beside their peers, each table in one run
+bench: $(READY) ## Measure rendering, the runtime, the wire and the sagas beside their peers, each table in one run
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
+	$(BIN)/python -m bench.wire
+	$(BIN)/python -m bench.sagas
 
 lint: $(READY) ## Formatting, lint and strict types
 	$(BIN)/ruff format --check .
@@ -45,6 +54,9 @@ lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no address
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 pyproject.toml --group dev \
 		--no-emit-package voice-policies --no-emit-package voice-runtime -o requirements.lock
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 runtime/pyproject.toml --extra reference -c requirements.lock \
+		--no-emit-package voice-policies --no-emit-package voice-runtime -o runtime/requirements.lock
 
 clean: ## Remove what the build made
 	rm -rf build $(VENV)

@@ -13,6 +13,13 @@ from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
     from components.kubernetes.cloudnative_pg import Cluster, Database, ObjectStore, Pooler, ScheduledBackup
+    from components.kubernetes.istio import (
+        AuthorizationPolicy,
+        DestinationRule,
+        PeerAuthentication,
+        Sidecar,
+        VirtualService,
+    )
     from components.kubernetes.types import (
         ClusterRole,
         ClusterRoleBinding,
@@ -37,7 +44,8 @@ if TYPE_CHECKING:
     )
 
     Resource: TypeAlias = (
-        Cluster
+        AuthorizationPolicy
+        | Cluster
         | ClusterRole
         | ClusterRoleBinding
         | ConfigMap
@@ -45,12 +53,14 @@ if TYPE_CHECKING:
         | DaemonSet
         | Database
         | Deployment
+        | DestinationRule
         | HorizontalPodAutoscaler
         | Job
         | LimitRange
         | Namespace
         | NetworkPolicy
         | ObjectStore
+        | PeerAuthentication
         | PersistentVolumeClaim
         | PodDisruptionBudget
         | Pooler
@@ -60,7 +70,9 @@ if TYPE_CHECKING:
         | ScheduledBackup
         | Service
         | ServiceAccount
+        | Sidecar
         | StatefulSet
+        | VirtualService
     )
 
 PART_OF = "voiceassistant"

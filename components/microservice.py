@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from voice_policies import FILE_NAME, Duration, PolicyBundle
+from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle, ServiceSettings
 
 from components.access import TOKEN_PATH, TOKEN_VOLUME, ApiAccess, role_and_binding, service_account, token_volume
 from components.autoscaling import autoscaler
 from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
+from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
+from components.mesh.proxy import join_mesh
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Service, Sizing
 from components.policy_config import (
     DIGEST_ANNOTATION,
-    SETTINGS_FILE_NAME,
+    config_files,
     config_map,
     file_text,
 )
 from components.probes import HttpProbes
-from components.service_settings import ServiceSettings
 from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Microservice(Component):
     restart_on_policy_change: bool = False
     """Puts the bundle's digest on the pod template, so that a changed policy rolls the pods instead of reloading."""
     api_access: ApiAccess | None = None
+    mesh_proxy: Sizing | None = None
+    """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -102,9 +105,10 @@ class Microservice(Component):
         return self.bundle.metadata.digest or ""
 
     def _policy_config_map(self) -> Resource:
-        return config_map(
-            self.metadata("policy", {DIGEST_ANNOTATION: self.digest}), FILE_NAME, file_text(self.bundle.to_document())
-        )
+        files = {FILE_NAME: file_text(self.bundle.to_document())}
+        if channels := grpc_channels(self.bundle.outbound):
+            files[GRPC_FILE_NAME] = file_text(channels)
+        return config_files(self.metadata("policy", {DIGEST_ANNOTATION: self.digest}), files)
 
     def _http_service(self) -> KubernetesService:
         return {
@@ -140,6 +144,8 @@ class Microservice(Component):
         template_metadata: ObjectMeta = {"labels": self.labels}
         if self.restart_on_policy_change:
             template_metadata["annotations"] = {DIGEST_ANNOTATION: self.digest}
+        if self.mesh_proxy:
+            join_mesh(template_metadata, self.mesh_proxy)
         pod = pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request)
         return deployment(self.metadata(), template_metadata, self.selector, pod, self.replicas)
 

@@ -9,12 +9,22 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from voice_policies import Bulkhead, Bytes, CircuitBreaker, ClosedModel, Duration, Idempotency, Rate, RateLimit, Retry
+from voice_policies import (
+    Bulkhead,
+    Bytes,
+    CircuitBreaker,
+    ClosedModel,
+    Duration,
+    EventType,
+    Idempotency,
+    Rate,
+    RateLimit,
+    Retry,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 """A DNS label; at most 40 characters, so that no name derived from it passes Kubernetes' 63 and none is ever cut."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]
-EventType = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z]+$", max_length=63)]
 
 
 class Call(ClosedModel):

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/policy-digest"
 CONFIG_DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/config-digest"
-SETTINGS_FILE_NAME = "settings.json"
 
 
 def file_text(document: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from voice_policies import Bytes
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 DATA_VOLUME = "data"
 SCRATCH_SIZE = "64Mi"
+UNUSED_SIZE = Bytes("1Gi")
+"""Of a StatefulSet's claim template, which makes nothing: each claim is there before it."""
 
 
 def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
-    """A volume for one pod at a time. Within a StatefulSet its size never changes: the claims it made are grown."""
+    """A volume for one pod at a time. A larger size grows it in place; the API server refuses a smaller one."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -42,9 +44,8 @@ def stateful_set(
     template: PodTemplateSpec,
     *,
     replicas: int = 1,
-    storage: Bytes | None = None,
 ) -> StatefulSet:
-    """Pods of stable names. Their volumes outlive the StatefulSet: data goes only by a deliberate deletion."""
+    """Pods of stable names."""
     spec: StatefulSetSpec = {
         "serviceName": metadata["name"],
         "replicas": replicas,
@@ -55,10 +56,21 @@ def stateful_set(
         "selector": {"matchLabels": selector},
         "template": template,
     }
-    if storage is not None:
-        spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
-        spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, storage)]
     return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
+
+
+def with_volumes(workload: StatefulSet, size: Bytes) -> Iterator[PersistentVolumeClaim | StatefulSet]:
+    """A claim for each pod, by the name that its StatefulSet looks for, then the StatefulSet.
+
+    What a StatefulSet says of its claims can never be changed, and a claim can be grown: so the claims are resources of
+    their own, and its template is the same for ever. Volumes outlive the StatefulSet: data goes only deliberately.
+    """
+    spec, metadata = workload["spec"], workload["metadata"]
+    spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, UNUSED_SIZE)]
+    for ordinal in range(spec["replicas"]):
+        yield volume_claim({**metadata, "name": f"{DATA_VOLUME}-{metadata['name']}-{ordinal}"}, size)
+    yield workload
 
 
 def tcp_service(metadata: ObjectMeta, selector: dict[str, str], port: int, *, headless: bool = False) -> Service:

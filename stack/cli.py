@@ -159,10 +159,8 @@ def _diff(options: argparse.Namespace) -> int:
     difference = compare(resources_of(options.a), resources_of(options.b))
     print(REPORTS[options.format](difference))
     if difference.data_at_risk and not options.allow_replacement:
-        at_risk = ", ".join(str(identity) for identity in difference.data_at_risk)
-        sys.stderr.write(
-            f"voice: {at_risk}: would be replaced or removed; save the data, then say --allow-replacement\n"
-        )
+        at_risk = "\n  ".join(str(risk) for risk in difference.data_at_risk)
+        sys.stderr.write(f"voice: data is at risk; --allow-replacement goes on\n  {at_risk}\n")
         return BAD_INPUT
     return FINDINGS if difference else CLEAN
 

@@ -3,10 +3,10 @@
 | layer | speaks for | can express |
 |---|---|---|
 | `runtime` | Python services | everything |
-| `grpc` | Go services, gRPC service config | timeout, retry |
+| `grpc` | Go services, gRPC service config | timeout, retry (not an attempt's timeout) |
 | `gateway` | the gateway's routes | timeout, retry, circuit breaker |
 | `driver` | the client library of a store or provider, through its connection settings | timeout |
-| `mesh` | Go services, where the mesh is on | circuit breaker, bulkhead |
+| `mesh` | Go services, where the mesh is on | attempt's timeout, circuit breaker, bulkhead |
 
 On each edge exactly one layer retries. A policy that only the mesh could enforce is not in force where the mesh is off.
 """
@@ -18,20 +18,21 @@ from typing import Literal
 
 from voice_policies import Enforcer
 
+from components.grpc_service_config import inexpressible
 from components.node import Gateway, Service
 from stack.call_graph import Edge
 
-PolicyKind = Literal["timeout", "retry", "circuit_breaker", "bulkhead"]
+PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
 
 DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
 """What a call may declare beside its timeout, which it always has."""
 _ORDER: tuple[Enforcer, ...] = ("runtime", "grpc", "gateway", "driver", "mesh")
 _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
-    "runtime": frozenset({"timeout", "retry", "circuit_breaker", "bulkhead"}),
+    "runtime": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"}),
     "grpc": frozenset({"timeout", "retry"}),
-    "gateway": frozenset({"timeout", "retry", "circuit_breaker"}),
+    "gateway": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker"}),
     "driver": frozenset({"timeout"}),
-    "mesh": frozenset({"circuit_breaker", "bulkhead"}),
+    "mesh": frozenset({"attempt_timeout", "circuit_breaker", "bulkhead"}),
 }
 
 
@@ -56,6 +57,8 @@ def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
     for kind in DECLARED:
         if getattr(edge.call, kind) is not None and enforcer(edge, kind) is None:
             yield kind, f"{seen} cannot express it on this edge"
+    if edge.call.retry and enforcer(edge, "retry") == "grpc" and (why := "; ".join(inexpressible(edge.call.retry))):
+        yield "retry", why
 
 
 def timeout_enforcer(edge: Edge) -> Enforcer:
@@ -64,6 +67,13 @@ def timeout_enforcer(edge: Edge) -> Enforcer:
     if layer is None:
         raise ValueError(f"{edge.path}: no layer can enforce a timeout")
     return layer
+
+
+def attempt_timeout_enforcer(edge: Edge, *, mesh: bool) -> Enforcer | None:
+    """The layer of each attempt's timeout where it is not that of the whole call, and there is such a layer."""
+    if not edge.call.retry or enforcer(edge, "retry") != "grpc":
+        return None
+    return in_force(edge, "attempt_timeout", mesh=mesh)
 
 
 def in_force(edge: Edge, policy: PolicyKind, *, mesh: bool) -> Enforcer | None:

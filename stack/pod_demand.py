@@ -8,10 +8,10 @@ from typing import Any
 
 from voice_policies import Bytes, Cpu
 
+from components.mesh.proxy import SIZE_ANNOTATION
+
 SURGE = 1
 """Pods that a rollout adds to one Deployment (`maxSurge`). A StatefulSet takes a pod away before it makes the next."""
-MESH_PROXY = "sidecar.istio.io/proxy"
-"""Beginning of the annotations that size the proxy a mesh adds to a pod."""
 
 
 NO_CPU, NO_MEMORY = Cpu("0"), Bytes("0")
@@ -109,11 +109,11 @@ def _of_container(container: Mapping[str, Any]) -> Amounts:
 
 
 def _of_mesh_proxy(annotations: Mapping[str, str]) -> Amounts:
-    if f"{MESH_PROXY}CPU" not in annotations:
+    if f"{SIZE_ANNOTATION}CPU" not in annotations:
         return Amounts()
     return Amounts(
-        Cpu(annotations[f"{MESH_PROXY}CPU"]),
-        Cpu(annotations[f"{MESH_PROXY}CPULimit"]),
-        Bytes(annotations[f"{MESH_PROXY}Memory"]),
-        Bytes(annotations[f"{MESH_PROXY}MemoryLimit"]),
+        Cpu(annotations[f"{SIZE_ANNOTATION}CPU"]),
+        Cpu(annotations[f"{SIZE_ANNOTATION}CPULimit"]),
+        Bytes(annotations[f"{SIZE_ANNOTATION}Memory"]),
+        Bytes(annotations[f"{SIZE_ANNOTATION}MemoryLimit"]),
     )

@@ -30,7 +30,7 @@ from components.operation import Operation
 from stack.call_graph import CallGraph, Edge
 from stack.catalog import targets
 from stack.egress import egress_port
-from stack.enforcement import enforcer, in_force, timeout_enforcer, unenforced
+from stack.enforcement import attempt_timeout_enforcer, enforcer, in_force, timeout_enforcer, unenforced
 from stack.environments import Environment
 
 APPS = "voice-apps"
@@ -80,7 +80,22 @@ def _outbound(edges: Iterable[Edge], environment: Environment) -> Iterator[Outbo
         if known != call:
             fault = Fault(edge.path, f"disagrees with another call named {call.name}", "give one of them a purpose")
             raise InvalidInputError("stack/catalog", [fault])
+    if faults := list(_method_faults(found.values())):
+        raise InvalidInputError("stack/catalog", faults)
     yield from found.values()
+
+
+def _method_faults(calls: Iterable[OutboundCall]) -> Iterator[Fault]:
+    """Calls of one gRPC method that differ in what gRPC enforces: it knows no purposes."""
+    found: dict[tuple[str, str], OutboundCall] = {}
+    for call in calls:
+        if call.enforced_by.timeout == "grpc":
+            known = found.setdefault((call.callee, call.operation), call)
+            if (known.timeout, known.retry) != (call.timeout, call.retry):
+                wanted = (
+                    f"give both one timeout and one retry, as gRPC tells calls of {call.callee} apart by method alone"
+                )
+                yield Fault(call.name, f"differs from {known.name}", wanted)
 
 
 def outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
@@ -112,6 +127,7 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
         bulkhead=call.bulkhead if bulkhead_layer else None,
         enforced_by=EnforcedBy(
             timeout=timeout_enforcer(edge),
+            attempt_timeout=attempt_timeout_enforcer(edge, mesh=mesh),
             retry=enforcer(edge, "retry") if call.retry else None,
             circuit_breaker=breaker_layer,
             bulkhead=bulkhead_layer,

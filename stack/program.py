@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
 from typing import Any, cast
@@ -17,15 +18,35 @@ from components.edge.gateway import ApisixGateway
 from components.secret_keys import SecretKeys
 from stack import operators
 from stack.configuration import Configuration, SecretValues
+from stack.data_safety import bears_data, data_namespaces
 from stack.policy_bundles import CLUSTER_DOMAIN, address_of
 from stack.topology import Platform
 
-Definitions = Mapping[str, pulumi.Resource]
-"""Resource definitions of operators, by name."""
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What every resource is registered with."""
+
+    provider: pulumi.ProviderResource
+    secrets: SecretValues
+    definitions: Mapping[str, pulumi.Resource]
+    """Resource definitions of operators, by name."""
+    kept_namespaces: frozenset[str] | None
+    """Namespaces that hold data; `None` where nothing is kept."""
+
+    def keeps(self, resource: Mapping[str, Any]) -> bool | None:
+        """Whether Pulumi refuses to replace or delete it, and leaves it in place when it forgets it; `None` is no."""
+        if self.kept_namespaces is None:
+            return None
+        is_namespace = resource["kind"] == "Namespace" and resource["metadata"]["name"] in self.kept_namespaces
+        return True if is_namespace or bears_data(resource) else None
 
 
 def register(platform: Platform, configuration: Configuration) -> None:
-    """Register every component on the configured cluster, each tier after the one that it stands on."""
+    """Register every component on the configured cluster, each tier after the one that it stands on.
+
+    In prod what bears data is protected and retained.
+    """
     provider = pulumi_kubernetes.Provider(
         "cluster",
         kubeconfig=configuration.kubeconfig,
@@ -34,13 +55,19 @@ def register(platform: Platform, configuration: Configuration) -> None:
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
     )
-    definitions = _found_definitions(platform, provider)
+    resources = (resource for component in platform.components for resource in component.resources())
+    target = Target(
+        provider,
+        configuration.secrets,
+        _found_definitions(platform, provider),
+        frozenset(data_namespaces(resources)) if platform.environment.name == "prod" else None,
+    )
     below: Sequence[pulumi.Resource] = []
     for _, tier in groupby(platform.components, key=lambda component: component.folder):
-        below = [ComponentTree(component, configuration.secrets, provider, below, definitions) for component in tier]
+        below = [ComponentTree(component, target, below) for component in tier]
 
 
-def _found_definitions(platform: Platform, provider: pulumi.ProviderResource) -> Definitions:
+def _found_definitions(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, pulumi.Resource]:
     """What operators must have brought. Where it is missing Pulumi names the lookup, whose name is the way out."""
     return {
         name: pulumi_kubernetes.apiextensions.v1.CustomResourceDefinition.get(
@@ -59,33 +86,29 @@ class ComponentTree(pulumi.ComponentResource):
     identity: a changed one needs an alias.
     """
 
-    def __init__(
-        self,
-        component: Component,
-        values: SecretValues,
-        provider: pulumi.ProviderResource,
-        below: Sequence[pulumi.Resource],
-        definitions: Definitions,
-    ) -> None:
+    def __init__(self, component: Component, target: Target, below: Sequence[pulumi.Resource]) -> None:
         super().__init__(
             f"voice:components:{component.kind}",
             f"{component.namespace}/{component.name}",
-            opts=pulumi.ResourceOptions(providers=[provider]),
+            opts=pulumi.ResourceOptions(providers=[target.provider]),
         )
         for secret in component.secrets:
-            _register(_secret(component, secret, values[secret.name]), self, below)
+            options = pulumi.ResourceOptions(parent=self, depends_on=below)
+            _register(_secret(component, secret, target.secrets[secret.name]), options)
         for resource in component.resources():
             definition = operators.definition_of(resource)
-            _register(resource, self, [*below, definitions[definition]] if definition else below)
+            # Dependencies, unlike the provider, are not handed down from parent to child.
+            needed = [*below, target.definitions[definition]] if definition else below
+            keep = target.keeps(resource)
+            options = pulumi.ResourceOptions(parent=self, depends_on=needed, protect=keep, retain_on_delete=keep)
+            _register(resource, options)
         self.register_outputs({})
 
 
-def _register(resource: Mapping[str, Any], parent: pulumi.Resource, below: Sequence[pulumi.Resource]) -> None:
+def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
     metadata = resource["metadata"]
     name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
     properties = {_snake_case(key): value for key, value in resource.items()}
-    # Dependencies, unlike the provider, are not handed down from parent to child.
-    options = pulumi.ResourceOptions(parent=parent, depends_on=below)
     resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
 
 

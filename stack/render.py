@@ -2,7 +2,8 @@
 
     <out>/manifests/10-namespaces/voice-apps.yaml     applied first
     <out>/manifests/50-services/agent-engine.yaml     one file a component: what reviews best
-    <out>/policies/agent-engine/policy.json           the bundle, as the service's process reads it
+    <out>/policies/agent-engine/policy.json           the bundle, as the service's process reads it;
+                                                      beside it a Go service's grpc-service-config.json
     <out>/index.json                                  every resource with its file
 
 The tree is made beside its place and moved there whole: a failed run leaves the previous one as it was.
@@ -77,10 +78,10 @@ def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]
 
 
 def _bundle(component: Component, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
-    """The bundle as its ConfigMap mounts it: what is reviewed here is what the process reads."""
+    """The bundle's ConfigMap as it is mounted: what is reviewed here is what the process reads."""
     for resource in resources:
         if resource["kind"] == "ConfigMap" and FILE_NAME in (data := resource.get("data", {})):
-            yield f"policies/{component.name}/{FILE_NAME}", data[FILE_NAME]
+            yield from ((f"policies/{component.name}/{name}", text) for name, text in data.items())
 
 
 def _entry(resource: Resource, path: str) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from stack.call_graph import CallGraph
 from stack.catalog.targets import NODE_AGENTS
 from stack.environments import Environment
 from stack.peers import Link
-from stack.tiers import applications, data, egress, full_text_index, gateway, observability, telemetry_stores
+from stack.tiers import applications, data, egress, full_text_index, gateway, mesh, observability, telemetry_stores
 
-TIERS = (data, full_text_index, egress, telemetry_stores, observability, applications, gateway)
+TIERS = (data, full_text_index, egress, telemetry_stores, observability, mesh, applications, gateway)
 """In the order of their folders: what others stand on comes first."""
-LINKED_TIERS = (data, full_text_index, egress, telemetry_stores, observability, gateway)
+LINKED_TIERS = (data, full_text_index, egress, telemetry_stores, observability, mesh, gateway)
 """Those with ways of their own, such as replication."""
 
 

@@ -182,6 +182,8 @@ def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
         "upstream": {
             "type": "roundrobin",
             "nodes": [{"host": route.upstream, "port": route.port, "weight": 1}],
+            # The mesh, where there is one, tells services apart by the host of a request.
+            "pass_host": "node",
             "retries": route.retries,
             "timeout": dict.fromkeys(("connect", "send", "read"), route.timeout.seconds),
         },

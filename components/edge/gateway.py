@@ -12,6 +12,7 @@ from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.edge.apisix import PORTS, TEMPORARY_PATH
+from components.mesh.proxy import join_mesh
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.operation import Name
@@ -46,6 +47,8 @@ class ApisixGateway(Component):
     ingress: tuple[NetworkEnd, ...]
     egress: tuple[NetworkEnd, ...]
     longest_request: Duration
+    mesh_proxy: Sizing | None = None
+    """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:
@@ -87,6 +90,9 @@ class ApisixGateway(Component):
         pod["initContainers"] = [self._copy()]
         annotations = {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}
         template: ObjectMeta = {"labels": self.labels, "annotations": annotations}
+        if self.mesh_proxy:
+            # Its callers are browsers and apps, which are no members: what comes in goes past the proxy.
+            join_mesh(template, self.mesh_proxy, inbound=False)
         return deployment(self.metadata(), template, self.selector, pod, self.replicas)
 
     def _copy(self) -> Container:

@@ -19,7 +19,7 @@ from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service
+from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -163,10 +163,9 @@ class Alertmanager(Component):
                 "spec": self._pod(),
             },
             replicas=self.replicas,
-            storage=self.storage,
         )
         servers["spec"]["serviceName"] = f"{self.name}-replicas"
-        yield servers
+        yield from with_volumes(servers, self.storage)
         if self.replicas > 1:
             yield disruption_budget(self.metadata(), self.selector)
 

@@ -28,7 +28,7 @@ from components.observability.collector_config import (
 from components.observability.retention import FILL_LIMIT
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
-from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service
+from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -106,11 +106,10 @@ class Collector(Component):
                 "spec": self._pod(),
             },
             replicas=self.replicas,
-            storage=self.storage,
         )
         collectors["spec"]["serviceName"] = f"{self.name}-replicas"
         collectors["spec"]["podManagementPolicy"] = "Parallel"
-        yield collectors
+        yield from with_volumes(collectors, self.storage)
         if self.replicas > 1:
             yield disruption_budget(self.metadata(), self.selector)
 

@@ -33,6 +33,7 @@ from components.stateful_set import (
     scratch,
     stateful_set,
     tcp_service,
+    with_volumes,
 )
 from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_volumes
 
@@ -170,12 +171,11 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
             self.selector,
             {"metadata": {"labels": self.labels, "annotations": annotations}, "spec": self._pod()},
             replicas=self.nodes,
-            storage=self.storage,
         )
         nodes["spec"]["serviceName"] = f"{self.name}-nodes"
         # None is ready before a master is elected, and for that they must all start.
         nodes["spec"]["podManagementPolicy"] = "Parallel"
-        yield nodes
+        yield from with_volumes(nodes, self.storage)
         if self.replicated:
             yield disruption_budget(self.metadata(), self.selector)
         yield from self._setup()

@@ -20,7 +20,7 @@ from components.observability.scraping import ScrapeTarget, certificates_job, du
 from components.operation import Name
 from components.policy_config import config_files, file_text
 from components.probes import HttpProbes
-from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service
+from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
 from components.workload import pod_spec, pre_stop
 
 if TYPE_CHECKING:
@@ -152,11 +152,10 @@ class Prometheus(Component):
             self.selector,
             {"metadata": {"labels": self.labels}, "spec": self._pod()},
             replicas=self.replicas,
-            storage=self.storage,
         )
         servers["spec"]["serviceName"] = f"{self.name}-replicas"
         servers["spec"]["podManagementPolicy"] = "Parallel"
-        yield servers
+        yield from with_volumes(servers, self.storage)
         if self.replicas > 1:
             yield disruption_budget(self.metadata(), self.selector)
 

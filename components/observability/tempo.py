@@ -16,7 +16,7 @@ from components.node import Sizing
 from components.observability.retention import Stream, disk_conflicts
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, stateful_set
+from components.stateful_set import DATA_VOLUME, mount, stateful_set, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -127,15 +127,15 @@ class Tempo(Component):
             *secret_volumes(self.secrets),
         ]
         annotations = {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}
-        yield stateful_set(
+        server = stateful_set(
             self.metadata(),
             self.selector,
             {
                 "metadata": {"labels": self.labels, "annotations": annotations},
                 "spec": pod_spec(self.name, self._container(), volumes, self.selector, STOP),
             },
-            storage=self.storage,
         )
+        yield from with_volumes(server, self.storage)
 
     def _service(self) -> Service:
         return {

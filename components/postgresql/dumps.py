@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from voice_policies import Duration
 
-from components.component import PART_OF
 from components.container import Image, hardened_container
 from components.network_policy import NAME_LABEL
+from components.nightly_job import nightly_job
 from components.node import Sizing
 from components.operation import Name
 from components.postgresql.databases import ServiceDatabase
@@ -28,9 +28,7 @@ Action = Literal["backup", "restore"]
 ACTIONS: tuple[Action, ...] = ("backup", "restore")
 SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
-NIGHTLY = "0 2 * * *"
 RETENTION_DAYS = 7
-DEADLINE_SECONDS = 3600
 DUMP_KEY = SecretKeys(name="postgresql-backup-key", keys=("password",))
 """Encrypts the dumps: without it nobody, we included, reads them."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
@@ -100,26 +98,4 @@ def dump_job(
         dump_labels(name),
         Duration("30s"),
     )
-    pod["restartPolicy"] = "Never"
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": metadata,
-        "spec": {
-            "schedule": NIGHTLY,
-            "timeZone": "Etc/UTC",
-            "suspend": action == "restore",
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": DEADLINE_SECONDS,
-            "jobTemplate": {
-                "spec": {
-                    "backoffLimit": 2 if action == "backup" else 0,
-                    "activeDeadlineSeconds": DEADLINE_SECONDS,
-                    "template": {
-                        "metadata": {"labels": {**dump_labels(name), "app.kubernetes.io/part-of": PART_OF}},
-                        "spec": pod,
-                    },
-                }
-            },
-        },
-    }
+    return nightly_job(metadata, dump_labels(name), pod, suspended=action == "restore")

@@ -17,7 +17,7 @@ from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, dig
 from components.postgresql.databases import SUPERUSER, ServerLimits, ServiceDatabase, access_rules, roles_sql
 from components.postgresql.dumps import ACTIONS, DUMP_KEY, dump_job, dump_labels, dump_scripts
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service, volume_claim
+from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service, volume_claim, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class PostgresqlServer(Component):
         service = tcp_service(self.metadata(), labels, PORT)
         service["metadata"]["name"] = self.service
         yield service
-        yield stateful_set(
+        server = stateful_set(
             self.metadata(),
             self.selector,
             {
@@ -92,8 +92,8 @@ class PostgresqlServer(Component):
                 },
                 "spec": pod_spec(self.name, self._container(), self._volumes(), self.selector, STOP),
             },
-            storage=self.storage,
         )
+        yield from with_volumes(server, self.storage)
         yield from self._dumps()
 
     def _dumps(self) -> Iterator[Resource]:

@@ -13,7 +13,15 @@ from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
-from components.stateful_set import DATA_VOLUME, configuration_writer, mount, scratch, stateful_set, tcp_service
+from components.stateful_set import (
+    DATA_VOLUME,
+    configuration_writer,
+    mount,
+    scratch,
+    stateful_set,
+    tcp_service,
+    with_volumes,
+)
 from components.valkey.access import ACL_FILE, CONFIG_PATH, HEALTH_USER, RUN_PATH, WRITE_ACL, AclUser, user_file
 from components.workload import pod_spec, pre_stop, secret_volumes
 
@@ -60,7 +68,7 @@ class Valkey(Component):
             volumes.append(scratch(DATA_VOLUME))
         pod = pod_spec(self.name, self._container(), volumes, self.selector, STOP)
         pod["initContainers"] = [write_acl(self.image, self.sizing, self)]
-        yield stateful_set(
+        server = stateful_set(
             self.metadata(),
             self.selector,
             {
@@ -70,8 +78,11 @@ class Valkey(Component):
                 },
                 "spec": pod,
             },
-            storage=self.storage,
         )
+        if self.storage is None:
+            yield server
+        else:
+            yield from with_volumes(server, self.storage)
 
     @property
     def files(self) -> dict[str, str]:

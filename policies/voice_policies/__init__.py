@@ -20,13 +20,16 @@ from voice_policies.closed_model import ClosedModel
 from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
 from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
+from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, Rate, Ratio
+from voice_policies.names import CallName, EventType
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
 from voice_policies.retry import Retry, RetryBudget, RetryCondition
 from voice_policies.saga import Saga, SagaStep
 from voice_policies.service_level import ServiceLevel
+from voice_policies.service_settings import SETTINGS_FILE_NAME, Connection, ServiceSettings
 from voice_policies.timeout import Timeout
 from voice_policies.tracing import Tracing
 
@@ -34,13 +37,16 @@ __all__ = [
     "API_VERSION",
     "FILE_NAME",
     "KIND",
+    "SETTINGS_FILE_NAME",
     "Adaptive",
     "Address",
     "Bulkhead",
     "BundleMetadata",
     "Bytes",
+    "CallName",
     "CircuitBreaker",
     "ClosedModel",
+    "Connection",
     "Cpu",
     "Degradation",
     "DegradationLevel",
@@ -49,6 +55,7 @@ __all__ = [
     "Duration",
     "EnforcedBy",
     "Enforcer",
+    "EventType",
     "Fault",
     "FaultInjection",
     "Health",
@@ -69,9 +76,12 @@ __all__ = [
     "Saga",
     "SagaStep",
     "ServiceLevel",
+    "ServiceSettings",
     "SlidingWindow",
     "Timeout",
     "TokenBucket",
     "Tracing",
     "faults_of",
+    "grpc_method",
+    "grpc_service",
 ]

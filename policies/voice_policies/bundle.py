@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -17,10 +17,11 @@ from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
 from voice_policies.health import Health
 from voice_policies.measure import PositiveDuration
+from voice_policies.names import CallName, Name, OperationName
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import RateLimit
 from voice_policies.retry import Retry
-from voice_policies.saga import Saga
+from voice_policies.saga import Saga, SagaStep, StepName
 from voice_policies.service_level import ServiceLevel
 from voice_policies.timeout import Timeout
 from voice_policies.tracing import Tracing
@@ -35,9 +36,6 @@ Idempotency = Literal["idempotent", "with_key", "never"]
 """Whether a call may be repeated: as it is, with an idempotency key, or not at all."""
 Enforcer = Literal["runtime", "grpc", "gateway", "mesh", "driver"]
 """The layer that enforces a policy on an edge. `driver`: a store's client library, through its connection settings."""
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=63)]
-CallName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)?(:[a-z][a-z0-9-]*)?$", max_length=128)]
-"""`callee`, `callee.operation`, or `callee.operation:purpose` where one operation is called for two purposes."""
 
 
 class Address(Policy):
@@ -53,6 +51,10 @@ class EnforcedBy(Policy):
     """The layer that enforces each policy of a call; `None` exactly where the call has no such policy."""
 
     timeout: Enforcer
+    """Of the whole call, and of each attempt unless `attempt_timeout` names another layer."""
+    attempt_timeout: Enforcer | None = None
+    """The layer of each attempt's timeout where that of the whole call has none: gRPC's has none for a call that it
+    repeats. Where the mesh is off nothing takes its place, and an attempt ends with the callee's own deadline."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None
     bulkhead: Enforcer | None = None
@@ -64,7 +66,7 @@ class OutboundCall(Policy):
     name: CallName
     """What the service's code names: `runtime.call(name, …)`. Unique in the bundle."""
     callee: Name
-    operation: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
+    operation: OperationName
     protocol: Protocol
     addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
     """Where the callee is; more than one where any of them suffices, in order of preference."""
@@ -113,7 +115,7 @@ class OutboundCall(Policy):
 class InboundOperation(Policy):
     """The policy of one operation that the service offers."""
 
-    operation: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=63)]
+    operation: OperationName
     deadline: PositiveDuration
     """Longest time the operation gives itself; a shorter deadline of its caller wins."""
     service_level: ServiceLevel
@@ -122,6 +124,8 @@ class InboundOperation(Policy):
     rate_limits: Annotated[tuple[RateLimit, ...], Field(strict=False)] = ()
     """Every one must admit."""
     bulkhead: Bulkhead | None = None
+    saga: StepName | None = None
+    """The saga that carries it out."""
 
 
 class BundleMetadata(Policy):
@@ -156,7 +160,8 @@ class PolicyBundle(Policy):
         """Settings that cannot hold together, a sentence each."""
         names = [call.name for call in self.outbound]
         operations = [inbound.operation for inbound in self.inbound]
-        for what, found in (("outbound call", names), ("inbound operation", operations)):
+        sagas = [saga.name for saga in self.sagas]
+        for what, found in (("outbound call", names), ("inbound operation", operations), ("saga", sagas)):
             yield from (f"{what} {name} stands twice" for name in sorted({n for n in found if found.count(n) > 1}))
         for inbound in self.inbound:
             yield from (
@@ -164,9 +169,20 @@ class PolicyBundle(Policy):
                 for call in inbound.calls
                 if call not in names
             )
+        yield from self._saga_conflicts()
         digest = self.metadata.digest
         if digest is not None and digest != (expected := digest_of(self)):
             yield f"metadata.digest {digest} does not match the content: {expected}"
+
+    def _saga_conflicts(self) -> Iterator[str]:
+        calls = {call.name: call for call in self.outbound}
+        sagas = {saga.name for saga in self.sagas}
+        for inbound in self.inbound:
+            if inbound.saga is not None and inbound.saga not in sagas:
+                yield f"inbound operation {inbound.operation} names saga {inbound.saga}, which is not there"
+        for saga in self.sagas:
+            for step in saga.steps:
+                yield from (f"saga {saga.name}: step {step.name}{fault}" for fault in _step_conflicts(step, calls))
 
     def sealed(self) -> PolicyBundle:
         """The same bundle with its digest filled in."""
@@ -198,6 +214,15 @@ class PolicyBundle(Policy):
                 source, [Fault("metadata.digest", "is missing", "expected sha256: and 64 hex digits")]
             )
         return bundle
+
+
+def _step_conflicts(step: SagaStep, calls: Mapping[str, OutboundCall]) -> Iterator[str]:
+    for name in (*step.calls, *step.compensation_calls):
+        if name not in calls:
+            yield f" names outbound call {name}, which is not there"
+        elif step.attempt_timeout < calls[name].timeout.overall:
+            longest = calls[name].timeout.overall
+            yield f": attempt_timeout {step.attempt_timeout} ends before its call {name} may: {longest}"
 
 
 def digest_of(bundle: PolicyBundle) -> str:

@@ -24,7 +24,7 @@ from voice_runtime.errors import (
     VoiceRuntimeError,
 )
 from voice_runtime.events import Event, Listener
-from voice_runtime.inbound import Request
+from voice_runtime.inbound import Request, current_request
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, ClassifyResult, Failure, classify
 from voice_runtime.retry import Retry
@@ -60,5 +60,6 @@ __all__ = [
     "VoiceRuntimeError",
     "attempt_number",
     "classify",
+    "current_request",
     "remaining",
 ]

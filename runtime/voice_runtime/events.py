@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from threading import Lock
 from typing import Literal, Protocol
@@ -37,7 +38,7 @@ class Listener(Protocol):
     """Told of every event, in order, one at a time. What it raises is logged and counted, and changes nothing."""
 
     def on_event(self, event: Event) -> None:
-        """Called outside every lock, on the thread or task where the event happened: must not block."""
+        """Called outside every lock, in the context where the event happened: must not block."""
         ...
 
 
@@ -47,14 +48,14 @@ class Events:
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)
         self.listener_errors = 0
-        self._queue: deque[Event] = deque()
+        self._queue: deque[tuple[Context, Event]] = deque()
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
         """Deliver `event`, or leave it to the thread that is delivering already."""
         if not self.listeners:
             return
-        self._queue.append(event)
+        self._queue.append((copy_context(), event))
         while self._queue and self._delivering.acquire(blocking=False):
             try:
                 self._deliver()
@@ -63,10 +64,10 @@ class Events:
 
     def _deliver(self) -> None:
         while self._queue:
-            event = self._queue.popleft()
+            context, event = self._queue.popleft()
             for listener in self.listeners:
                 try:
-                    listener.on_event(event)
+                    context.run(listener.on_event, event)
                 except Exception:
                     self.listener_errors += 1
                     logger.exception("a listener failed on %s of %s", event.kind, event.target)

@@ -60,6 +60,14 @@ class Inbound:
         return Request(self, caller, cost, remaining)
 
 
+def current_request() -> Request | None:
+    """The request that the code belongs to: how a handler that a transport calls asks for its features."""
+    scope = CURRENT.get()
+    while scope is not None and not isinstance(scope, Request):
+        scope = scope.parent
+    return scope
+
+
 class Request(TimedScope):
     """One request of an operation, from its admission to its end.
 

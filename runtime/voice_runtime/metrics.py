@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Generic, Literal, TypeVar, get_args
 
 from voice_runtime.breaker_state import StateName
 from voice_runtime.bulkhead import Bulkhead
@@ -18,18 +18,19 @@ from voice_runtime.degradation import LEVELS
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.runtime import Runtime
 
+Source = TypeVar("Source")
 Samples = Iterator[tuple[tuple[str, ...], float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Generic[Source]):
     """One metric: its samples are label values in the order of `labels`, and the number."""
 
     name: str
     kind: Literal["counter", "gauge"]
     help: str
     labels: tuple[str, ...]
-    read: Callable[[Runtime], Samples]
+    read: Callable[[Source], Samples]
 
 
 def _bundle(runtime: Runtime) -> Samples:
@@ -44,6 +45,11 @@ def _reloads(runtime: Runtime) -> Samples:
 
 def _listener_errors(runtime: Runtime) -> Samples:
     yield (), runtime.events.listener_errors
+
+
+def _spans(runtime: Runtime) -> Samples:
+    for kind in ("exported", "failed", "dropped"):
+        yield (kind,), getattr(runtime.spans, kind)
 
 
 def _call_results(runtime: Runtime) -> Samples:
@@ -169,10 +175,11 @@ _BULKHEAD = ("name", "direction")
 _LIMIT = ("operation", "limit", "key")
 _OPERATION = ("operation",)
 
-METRICS: tuple[Metric, ...] = (
+METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_policy_info", "gauge", "The bundle in force.", ("service", "environment", "digest"), _bundle),
     Metric("voice_policy_reloads_total", "counter", "Bundles that were found while running.", ("result",), _reloads),
     Metric("voice_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors),
+    Metric("voice_trace_spans_total", "counter", "Sampled spans, by what became of them.", ("kind",), _spans),
     Metric("voice_call_attempts_total", "counter", "Attempts that ended.", ("name", "kind"), _call_results),
     Metric("voice_call_seconds_total", "counter", "Time of attempts.", _NAME, _of_calls("seconds")),
     Metric("voice_call_retries_total", "counter", "Attempts after the first.", _NAME, _of_calls("retries")),

@@ -5,25 +5,30 @@ observe(runtime, get_meter("voice_runtime"))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from voice_runtime.metrics import METRICS, Metric
+from voice_runtime.metrics import METRICS, Metric, Source
 from voice_runtime.runtime import Runtime
 
 
 def observe(runtime: Runtime, meter: Meter) -> None:
     """Register every metric of `runtime` with `meter`, under the names that Prometheus sees after translation."""
-    for metric in METRICS:
+    register(runtime, METRICS, meter)
+
+
+def register(source: Source, metrics: Sequence[Metric[Source]], meter: Meter) -> None:
+    """Register the metrics of any source with `meter`."""
+    for metric in metrics:
         # The translation to Prometheus adds the suffix of counters itself.
         create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
-        create(metric.name.removesuffix("_total"), [_callback(runtime, metric)], description=metric.help)
+        create(metric.name.removesuffix("_total"), [_callback(source, metric)], description=metric.help)
 
 
-def _callback(runtime: Runtime, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _callback(source: Source, metric: Metric[Source]) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def read(_: CallbackOptions) -> Iterator[Observation]:
-        for values, number in metric.read(runtime):
+        for values, number in metric.read(source):
             yield Observation(number, dict(zip(metric.labels, values, strict=True)))
 
     return read

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from inspect import isasyncgen, isawaitable
 from types import CoroutineType
@@ -161,7 +161,9 @@ class Outbound:
             now = self.now()
             number += 1
 
-    async def stream(self, fn: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+    async def stream(
+        self, fn: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncGenerator[T, None]:
         """Yield the messages of `fn(...)`.
 
         It succeeds at its end, and is attempted again only before its first message; an early `aclose` is neutral. The

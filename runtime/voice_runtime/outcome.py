@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import singledispatch
 
 from voice_policies import RetryCondition
 
@@ -40,8 +41,9 @@ _CONNECTION_FAILED = Failure("connection_failed")
 _ATTEMPT_TIMEOUT = Failure("attempt_timeout")
 
 
+@singledispatch
 def classify(error: Exception) -> Failure | None:
-    """Python's own network errors and the runtime's. Transports bring their own and fall back to this one."""
+    """Python's own network errors and the runtime's; a transport registers what its own errors mean."""
     failure: Failure | None = PERMANENT
     match error:
         case CallRejectedError():

@@ -44,3 +44,12 @@ class OperationStatistics:
         self.successful = self.failed = self.cancelled = self.deadlines_exceeded = self.in_flight = 0
         self.seconds = 0.0
         """Time of the requests that succeeded or failed."""
+
+
+class SpanStatistics:
+    """The spans that this process sampled."""
+
+    __slots__ = ("dropped", "ended", "exported", "failed")
+
+    def __init__(self) -> None:
+        self.ended = self.dropped = self.exported = self.failed = 0

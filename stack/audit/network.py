@@ -24,7 +24,8 @@ PEERED_NETWORK = "the peered network"
 
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Everything that is declared, and strangers that nobody declared, which must reach nothing."""
-    found = [
+    found = list(_others(platform))
+    found += [
         Endpoint(
             service.name,
             APPS,
@@ -34,7 +35,6 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         )
         for service in platform.graph.services
     ]
-    found += list(_others(platform))
     found.append(Endpoint(DNS, "kube-system", {"k8s-app": "kube-dns"}, (DNS_PORT,)))
     found += [
         Endpoint("stranger in the services' namespace", APPS, {}, (8080, 9000)),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from stack.data_safety import INSTEAD, Loss, bears_data, data_namespaces, volume_size
 from stack.difference.fields import FieldChange, field_changes
 
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
@@ -80,6 +81,17 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Risk:
+    """A resource that bears data, and how it would lose it."""
+
+    identity: Identity
+    loss: Loss
+
+    def __str__(self) -> str:
+        return f"{self.identity}: would be {self.loss}, and bears data; {INSTEAD[self.loss]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Everything between two trees."""
 
@@ -87,8 +99,7 @@ class Difference:
     removed: tuple[Identity, ...]
     changed: tuple[Change, ...]
     effects: tuple[Effect, ...]
-    data_at_risk: tuple[Identity, ...]
-    """Data-bearing resources that are replaced or removed."""
+    data_at_risk: tuple[Risk, ...]
 
     def __bool__(self) -> bool:
         return any((self.added, self.removed, self.changed))
@@ -98,13 +109,12 @@ def compare(before: Resources, after: Resources) -> Difference:
     """What leads from one tree to the other."""
     changed = tuple(_changes(before, after))
     removed = tuple(identity for identity in before if identity not in after)
-    lost = [*removed, *(change.identity for change in changed if change.replaces)]
     return Difference(
         added=tuple(identity for identity in after if identity not in before),
         removed=removed,
         changed=changed,
         effects=tuple(_effects(changed, before, after)),
-        data_at_risk=tuple(identity for identity in lost if _bears_data(identity, before[identity])),
+        data_at_risk=tuple(_risks(changed, removed, before, after)),
     )
 
 
@@ -114,9 +124,19 @@ def _changes(before: Resources, after: Resources) -> Iterator[Change]:
             yield Change(identity, fields)
 
 
-def _bears_data(identity: Identity, resource: Mapping[str, Any]) -> bool:
-    claims = identity.kind == "StatefulSet" and resource["spec"].get("volumeClaimTemplates")
-    return bool(claims) or identity.kind == "PersistentVolumeClaim"
+def _risks(
+    changed: Iterable[Change], removed: Iterable[Identity], before: Resources, after: Resources
+) -> Iterator[Risk]:
+    kept = data_namespaces(before.values())
+    for identity in removed:
+        if bears_data(before[identity]) or (identity.kind == "Namespace" and identity.name in kept):
+            yield Risk(identity, "removed")
+    for change in changed:
+        old, new = volume_size(before[change.identity]), volume_size(after[change.identity])
+        if change.replaces and bears_data(before[change.identity]):
+            yield Risk(change.identity, "replaced")
+        elif old and new and new < old:
+            yield Risk(change.identity, "shrunk")
 
 
 def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> Iterator[Effect]:

@@ -8,6 +8,7 @@ from difflib import unified_diff
 from typing import Any
 
 from components.policy_config import file_text
+from stack.data_safety import INSTEAD
 from stack.difference import Change, Difference
 from stack.difference.fields import ABSENT, FieldChange
 
@@ -56,7 +57,10 @@ def as_json(difference: Difference) -> str:
                 {**effect.workload._asdict(), "pods": effect.pods, "because": effect.because}
                 for effect in difference.effects
             ],
-            "data_at_risk": [identity._asdict() for identity in difference.data_at_risk],
+            "data_at_risk": [
+                {**risk.identity._asdict(), "loss": risk.loss, "instead": INSTEAD[risk.loss]}
+                for risk in difference.data_at_risk
+            ],
         }
     ).rstrip()
 
@@ -68,7 +72,7 @@ def _summary(difference: Difference) -> str:
     return (
         f"{len(difference.added)} added, {len(difference.removed)} removed, {len(difference.changed)} changed; "
         f"restarts: {pods.count('restart')}, reloads: {pods.count('reload')}, "
-        f"replaced or removed with data: {len(difference.data_at_risk)}"
+        f"data at risk: {len(difference.data_at_risk)}"
     )
 
 
@@ -79,8 +83,7 @@ def _head(change: Change) -> str:
 def _effect_lines(difference: Difference) -> Iterator[str]:
     for effect in difference.effects:
         yield f"{effect.workload}: pods {effect.pods}, because {effect.because}"
-    for identity in difference.data_at_risk:
-        yield f"{identity}: is replaced or removed, and bears data"
+    yield from map(str, difference.data_at_risk)
 
 
 def _field_lines(change: Change) -> Iterator[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from voice_policies import Connection, ServiceSettings
+
 from components.microservice import Microservice
 from components.node import Dependency, Node, Service
 from components.secret_keys import SecretKeys
-from components.service_settings import Connection, ServiceSettings
 from stack.call_graph import CallGraph, Edge
 from stack.environments import Environment
-from stack.peers import service_egress, service_ingress
+from stack.peers import link_egress, service_egress, service_ingress
 from stack.policy_bundles import APPS, addresses, policy_bundle
+from stack.tiers import mesh
 
 
 def components(graph: CallGraph, environment: Environment) -> Iterator[Microservice]:
@@ -32,7 +34,8 @@ def _microservice(graph: CallGraph, environment: Environment, service: Service) 
         settings=_settings(graph, environment, service),
         secrets=tuple(_secrets(service, graph.edges_from(service))),
         ingress=tuple(service_ingress(graph, service)),
-        egress=tuple(service_egress(graph, service)),
+        egress=(*service_egress(graph, service), *link_egress(mesh.links(graph, environment), service.name)),
+        mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in service.operations),
         restart_on_policy_change=environment.settings.restart_on_policy_change,
     )

@@ -8,7 +8,9 @@ from voice_policies import Bytes
 
 from components import images
 from components.component import Component
-from components.consul import GOSSIP_PORT, RPC_PORT, SECRET, Consul
+from components.consul.access import SECRET
+from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, Consul
+from components.consul.snapshots import CREDENTIALS as SNAPSHOT_CREDENTIALS
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host, InCluster, Node, Sizing
 from components.postgresql.backups import CREDENTIALS
@@ -81,6 +83,9 @@ def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
         yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
     store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
     yield Link(source=instances, target=store)
+    snapshots = servers.model_copy(update={"name": "consul-snapshot"})
+    yield Link(source=snapshots, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
+    yield Link(source=snapshots, target=store)
 
 
 def _cache_links() -> Iterator[Link]:
@@ -175,17 +180,19 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
 
 def _consul(graph: CallGraph, environment: Environment) -> Consul:
     ways = list(links(graph, environment))
-    replicated = environment.settings.backups is not None
+    backups = environment.settings.backups
     return Consul(
         name="consul",
         namespace=targets.DATA,
         image=environment.third_party_image(images.CONSUL),
         sizing=environment.scaled(CACHE_SIZING),
-        servers=3 if replicated else 1,
-        storage=CONSUL_STORAGE if replicated else DEV_STORAGE,
-        secrets=(SECRET,),
+        servers=3 if backups else 1,
+        storage=CONSUL_STORAGE if backups else DEV_STORAGE,
+        secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
         ingress=tuple(link_ingress(ways, "consul")),
         egress=tuple(link_egress(ways, "consul")),
+        bucket_url=f"https://{backup_store().host}/{backups.bucket}" if backups else None,
+        snapshot_egress=tuple(link_egress(ways, "consul-snapshot")),
     )
 
 

@@ -24,6 +24,7 @@ from stack.environments import Environment
 from stack.manifest_yaml import documents
 from stack.peers import BLACKBOX, PROMETHEUS, Link, gateway_egress, link_egress, link_ingress
 from stack.policy_bundles import APPS, CLUSTER_DOMAIN, outbound_call
+from stack.tiers import mesh
 
 SIZING = Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi"))
 DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("512Mi", "2Gi"))
@@ -53,7 +54,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGat
     count = REPLICAS[environment.name]
     sizing = DEV_SIZING if dev else SIZING
     edges = list(graph.edges_from(gateway))
-    ways = list(links(graph, environment))
+    ways = [*links(graph, environment), *mesh.links(graph, environment)]
     routes, entrance = _routes(gateway, edges), _entrance(gateway, edges, environment, sizing)
     yield ApisixGateway(
         name=gateway.name,
@@ -71,6 +72,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGat
         address=f"https://{entrance.host}",
         ingress=tuple(link_ingress(ways, gateway.name)),
         egress=(*gateway_egress(graph, gateway), *link_egress(ways, gateway.name)),
+        mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in gateway.operations),
     )
 

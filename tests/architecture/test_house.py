@@ -16,7 +16,11 @@ from stack.settings import ROOT
 
 MAY_IMPORT = {
     "policies/voice_policies": {"pydantic", "pydantic_core"},
-    "runtime/voice_runtime": {"voice_policies", "pydantic", "pydantic_core", "prometheus_client", "opentelemetry"},
+    "runtime/voice_runtime": {
+        *("voice_policies", "pydantic", "pydantic_core"),
+        *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras
+        *("asyncpg", "redis", "temporalio", "uvicorn"),  # likewise
+    },
     "components": {"voice_policies", "pydantic", "pydantic_core"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},
 }

@@ -12,6 +12,7 @@ import pytest
 from tests.cluster import toolchain
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import control_plane
+from tests.go_programs import build_or_skip
 
 StartCluster = Callable[[], AbstractContextManager[Cluster]]
 
@@ -20,7 +21,6 @@ Passing proves validation, admission (Pod Security, quotas, limits), authorizati
 It does not prove that anything works: no container ever ran, so images, commands, probes, traffic, network policies
 and volumes were not tried. Custom resources were held against their operators' own definitions; no operator ran."""
 REPORT = pytest.StashKey[list[str]]()
-SKIPPED = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
@@ -67,15 +67,6 @@ def collector(request: pytest.FixtureRequest) -> Path:
     return build_or_skip(request, toolchain.COLLECTOR) / "collector"
 
 
-def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
-    """Builds a module's programs, or skips what needs them when that takes a Go that is not there."""
-    try:
-        return toolchain.ensure_built(module)
-    except toolchain.GoMissingError as error:
-        request.config.stash[SKIPPED] = str(error)
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Renders an environment, once a session, and gives the folder of its manifests."""
@@ -90,18 +81,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says what was proven, or that nothing was."""
+    """Says what was proven."""
     lines = config.stash.get(REPORT, [])
     if lines:
-        lines = [*lines, PROVEN]
-    if reason := config.stash.get(SKIPPED, ""):
-        lines = [*lines, f"skipped: {reason}"]
-    if lines:
         terminalreporter.section("cluster")
-        terminalreporter.write_line("\n".join(lines))
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A run without the programs ends as one that ran no tests (status 5), not as one that passed."""
-    if exitstatus == pytest.ExitCode.OK and SKIPPED in session.config.stash:
-        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+        terminalreporter.write_line("\n".join([*lines, PROVEN]))

@@ -105,11 +105,16 @@ def ready(deployed: Deployed) -> Deployed:
 
 
 def claims(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every claim that `objects` make, once for each replica."""
-    yield from (claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim"))
+    """The spec of every claim that `objects` make; one that only a template makes is made once for each replica."""
+    declared = {identity(claim): claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim")}
     for workload in of_kind(objects, "StatefulSet"):
+        metadata = workload["metadata"]
         for template in workload["spec"].get("volumeClaimTemplates", []):
-            yield from [template["spec"]] * workload["spec"].get("replicas", 1)
+            for ordinal in range(workload["spec"].get("replicas", 1)):
+                name = f"{template['metadata']['name']}-{metadata['name']}-{ordinal}"
+                claim = f"PersistentVolumeClaim {metadata['namespace']}/{name}"
+                declared.setdefault(claim, template["spec"])
+    yield from declared.values()
 
 
 def test_nothing_is_rejected_or_warned_about(deployed: Deployed) -> None:

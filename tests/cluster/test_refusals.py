@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from stack.operators import operator_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import StartCluster
 from tests.cluster.manifests import Object
+from tests.platforms import of_kind, resources
 
 pytestmark = pytest.mark.cluster
 
@@ -87,3 +89,14 @@ def test_a_privileged_pod_is_refused_under_restricted(cluster: Cluster) -> None:
 def test_a_misspelt_field_is_rejected(cluster: Cluster) -> None:
     refusal = cluster.dry_run(changed(("spec", "replica"), 2))
     assert 'unknown field "spec.replica"' in refusal
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({found["kind"] for found in resources("prod") if operator_of(found["apiVersion"])})
+)
+def test_an_unknown_field_of_a_custom_resource_is_rejected(kind: str, cluster: Cluster) -> None:
+    content = copy.deepcopy(of_kind("prod", kind)[0])
+    content["metadata"]["namespace"] = "restricted"
+    assert cluster.dry_run(content) == ""
+    content["spec"]["misspelt"] = True
+    assert 'unknown field "spec.misspelt"' in cluster.dry_run(content)

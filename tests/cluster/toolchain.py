@@ -1,7 +1,8 @@
-"""The programs of the control plane and the graders, and files of Go modules, built and kept between runs.
+"""The programs that tests build from Go modules, and files of such modules, kept between runs.
 
-Every module in `tools/` pins its programs with `tool` directives and `go.sum`. A program is built once for each state
-of its module, into the user's cache folder, so that a second run builds nothing and needs no Go.
+Every module in `tools/` pins the programs of others with `tool` directives and `go.sum`; `tests/go` is a program of our
+own. A program is built once for each state of its module, into the user's cache folder, so that a second run builds
+nothing and needs no Go.
 """
 
 import hashlib
@@ -33,22 +34,24 @@ class GoMissingError(ToolchainError):
 
 @dataclass(frozen=True)
 class Module:
-    """A Go module in `tools/` and the programs it builds.
+    """A Go module and the programs it builds.
 
     Attributes:
-        name: its folder in `tools/`.
+        name: its folder in `place`.
         programs: the name of each program, and the Go package that is its `main`.
         sources: the files that are kept beside the programs, each the sum of files in the modules that it names.
+        place: the folder of the modules that it stands among.
     """
 
     name: str
     programs: dict[str, str] = field(default_factory=dict)
     sources: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    place: Path = MODULES
 
     @property
     def folder(self) -> Path:
         """The folder of `go.mod` and `go.sum`."""
-        return MODULES / self.name
+        return self.place / self.name
 
     @property
     def link_flags(self) -> str:
@@ -61,8 +64,9 @@ class Module:
 
     @property
     def cache(self) -> Path:
-        """Where the programs of this state of the module, sources included, are kept."""
-        pinned = b"".join(file.read_bytes() for file in sorted(self.folder.glob("*.*")))
+        """Where the programs of this state of the module are kept."""
+        sources = (self.folder / "go.mod", self.folder / "go.sum", *sorted(self.folder.glob("*.go")))
+        pinned = b"".join(file.read_bytes() for file in sources)
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return caches / "voiceassistant-cluster-tools" / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
 
@@ -79,6 +83,10 @@ CONTROL_PLANE = Module(
     sources={"stages.yaml": {KWOK_MODULE: tuple(f"kustomize/stage/{stage}.yaml" for stage in KWOK_STAGES)}},
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+# The image runs Consul 2, which Go cannot name: its module's path lacks the /v2. This is the newest release it can
+# (BUSL-1.1, as the image). Its own go.mod takes the module `api` from a folder, so the release that fits is pinned.
+CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
+SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 # What operators would install, so that the API server judges their resources as it does its own. No operator runs.
 OPERATORS = Module(
     name="operators",
@@ -160,7 +168,7 @@ def _progress(what: str) -> Iterator[None]:
 def main() -> int:
     """Builds what is missing and prints the folder of each module's programs."""
     try:
-        for module in (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMETHEUS, AMTOOL, COLLECTOR):
+        for module in (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMETHEUS, AMTOOL, COLLECTOR, CONSUL, SERVICE_CONFIG):
             print(ensure_built(module))
     except ToolchainError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Consul's servers as rendered, no agent is at hand: their files, quorum and isolation."""
+"""Consul's servers as rendered: their files, quorum and isolation. `tests/integration` starts them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from components.consul import RUN_PATH, SECRET, Consul
+from components.consul.access import SECRET
+from components.consul.servers import RUN_PATH, Consul
+from components.network_policy import NAME_LABEL
 from tests.platforms import of_kind, platform
+
+BOTH = ("dev", "prod")
 
 KNOWN = {
     "server", "datacenter", "data_dir", "bootstrap_expect", "retry_join", "client_addr", "leave_on_terminate",
@@ -56,7 +60,24 @@ def test_key_and_token_reach_the_server_by_a_file_of_their_own(tmp_path: Path) -
 
 def test_gossip_is_open_among_the_servers_alone_over_udp_too() -> None:
     (found,) = (each for each in of_kind("prod", "NetworkPolicy") if each["metadata"]["name"] == "consul")
-    (rule,) = found["spec"]["ingress"]
-    assert rule["from"][0]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "consul"}}
+    rules = {rule["from"][0]["podSelector"]["matchLabels"][NAME_LABEL]: rule for rule in found["spec"]["ingress"]}
+    assert rules.keys() == {"consul", "consul-snapshot"}
+    rule = rules["consul"]
     assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {(8300, "TCP"), (8301, "TCP"), (8301, "UDP")}
     assert found["spec"]["egress"][0]["ports"] == rule["ports"]
+    assert [port["port"] for port in rules["consul-snapshot"]["ports"]] == [8500]
+
+
+def test_dev_which_has_no_bucket_makes_no_snapshots() -> None:
+    jobs = {environment: [job["metadata"]["name"] for job in of_kind(environment, "CronJob")] for environment in BOTH}
+    assert {"consul-snapshot", "consul-restore"} <= set(jobs["prod"])
+    assert not any(name.startswith("consul") for name in jobs["dev"])
+
+
+def test_the_jobs_read_the_token_and_never_the_gossip_key() -> None:
+    for job in of_kind("prod", "CronJob"):
+        if job["metadata"]["name"].startswith("consul"):
+            volumes = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"]
+            secrets = {each["secret"]["secretName"]: each["secret"]["items"] for each in volumes if "secret" in each}
+            assert secrets.keys() == {"consul-server", "consul-backup"}
+            assert [item["key"] for item in secrets["consul-server"]] == ["management-token"]

@@ -1,3 +1,13 @@
 from tests.runtime.driver import clock, pytest_pyfunc_call
+from tests.runtime.saga.backends import backend, database, journal, postgresql, redis_port, temporal
 
-__all__ = ["clock", "pytest_pyfunc_call"]
+__all__ = [
+    "backend",
+    "clock",
+    "database",
+    "journal",
+    "postgresql",
+    "pytest_pyfunc_call",
+    "redis_port",
+    "temporal",
+]

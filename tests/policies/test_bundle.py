@@ -120,3 +120,17 @@ def test_an_operation_names_only_calls_that_are_there() -> None:
     changed = document()
     changed["inbound"][0]["calls"].append("nobody.nothing")
     assert "names outbound call nobody.nothing, which is not there" in refused(changed)
+
+
+def test_a_saga_names_only_calls_that_are_there_and_gives_them_their_time() -> None:
+    changed = document()
+    (run,) = (call for call in changed["outbound"] if call["name"] == "model-adapter.generate:plan")
+    run["timeout"]["overall"] = "4s"
+    step = {"name": "store", "compensation": "remove", "calls": [run["name"]], "compensation_calls": ["nobody.nothing"]}
+    changed["sagas"] = [{"name": "keeping", "timeout": "1m", "steps": [step]}] * 2
+    changed["inbound"][0]["saga"] = "losing"
+    said = refused(changed)
+    assert f"call {run['name']} may: 4s" in said
+    assert "step store names outbound call nobody.nothing, which is not there" in said
+    assert "saga keeping stands twice" in said
+    assert "names saga losing, which is not there" in said

@@ -122,9 +122,23 @@ def test_retry_defaults_are_the_platforms() -> None:
             "must be below timeout",
         ),
         (SagaStep, {"name": "store"}, "name a compensation"),
-        (SagaStep, {**STEP, "timeout": "1s"}, "is shorter than its 3 attempts"),
+        (SagaStep, {**STEP, "no_compensation_because": "reads only"}, "name a compensation, or say"),
+        (SagaStep, {**STEP, "timeout": "1s"}, "is shorter than its 2 attempts of 3s with 100ms of backoff"),
+        (
+            SagaStep,
+            {"name": "read", "no_compensation_because": "reads only", "compensation_calls": ["redis.access"]},
+            "redis.access belong to no compensation",
+        ),
         (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, STEP]}, "step store is named twice"),
-        (Saga, {"name": "s", "timeout": "1s", "steps": [STEP]}, "shorter than its steps together"),
+        (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, {**STEP, "name": "b"}]}, "remove undoes two steps"),
+        (
+            Saga,
+            {"name": "s", "timeout": "1m", "steps": [STEP, {"name": "remove", "compensation": "b"}]},
+            "remove names a step and a compensation",
+        ),
+        (Saga, {"name": "s", "timeout": "1m", "steps": [{**STEP, "with_previous": True}]}, "store is the first"),
+        (Saga, {"name": "s", "timeout": "1s", "steps": [STEP]}, "shorter than its steps together: at least 10s"),
+        (Saga, {"name": "s", "timeout": "1m", "started_by": "uploaded", "steps": [STEP]}, "match pattern"),
         (ServiceLevel, {"availability": "100%", "latency": "1s"}, "nothing is always up"),
         (FaultInjection, {"enabled": False}, "True"),
         (Tracing, {"endpoint": "collector:4317"}, "match pattern"),
@@ -140,6 +154,23 @@ def test_all_conflicts_are_named_at_once() -> None:
     with pytest.raises(ValidationError) as caught:
         CircuitBreaker(success_threshold=9, max_break_duration=Duration("1s"), slow_call_ratio=Ratio("5%"))
     assert len(faults_of(caught.value, CircuitBreaker)) == 3
+
+
+def test_all_faults_of_a_saga_are_named_at_once() -> None:
+    steps = [STEP, {"name": "embed"}, {**STEP, "timeout": "1s"}, {**STEP, "retry": {"retries": 1}}]
+    with pytest.raises(ValidationError) as caught:
+        Saga.model_validate({"name": "s", "timeout": "1m", "steps": steps})
+    assert [fault.path for fault in faults_of(caught.value, Saga)] == ["steps[1]", "steps[2]", "steps[3].retry.retries"]
+
+
+def test_the_steps_of_one_stage_run_in_parallel_and_need_the_time_of_the_longest() -> None:
+    steps = [
+        {**STEP, "timeout": "20s"},
+        {"name": "index", "compensation": "b", "with_previous": True},
+        {"name": "tell", "no_compensation_because": "told twice is told once"},
+    ]
+    saga = Saga.model_validate({"name": "s", "timeout": "30s", "steps": steps})
+    assert [[step.name for step in stage] for stage in saga.stages] == [["store", "index"], ["tell"]]
 
 
 @pytest.mark.parametrize("kind", KINDS)

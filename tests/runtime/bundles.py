@@ -56,14 +56,14 @@ def operation(name: str = "run", **overrides: Any) -> InboundOperation:
 def bundle(
     *outbound: OutboundCall, inbound: tuple[InboundOperation, ...] = (), service: str = "agent-engine", **overrides: Any
 ) -> PolicyBundle:
-    return PolicyBundle(
-        metadata=BundleMetadata(service=service, environment="test", language="python"),
-        inbound=inbound,
-        outbound=outbound,
-        health=Health(),
-        tracing=Tracing(endpoint="http://collector:4317"),
-        **overrides,
-    ).sealed()
+    fields: dict[str, Any] = {
+        "metadata": BundleMetadata(service=service, environment="test", language="python"),
+        "inbound": inbound,
+        "outbound": outbound,
+        "health": Health(),
+        "tracing": Tracing(endpoint="http://collector:4317"),
+    }
+    return PolicyBundle(**(fields | overrides)).sealed()
 
 
 def mount(directory: Path, content: PolicyBundle | str) -> Path:

@@ -1,30 +1,35 @@
-"""The examples of docs/runtime.md run, in order, as one program."""
+"""The examples of the documents run."""
 
 from __future__ import annotations
 
-import ast
-import asyncio
 import builtins
-import inspect
+import json
+import logging
 import re
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
+import pytest
 import voice_runtime
+from opentelemetry import trace
+from opentelemetry.util._once import Once
 from prometheus_client import REGISTRY
-from voice_policies import CircuitBreaker, Degradation, DegradedFeature, Duration, Timeout
+from voice_policies import CircuitBreaker, Degradation, DegradedFeature, Duration, HealthCheck, Timeout
+from voice_policies import Health as HealthPolicy
+from voice_runtime.reference.collector import Collector
+from voice_runtime.reference.configuration import Configuration
+from voice_runtime.tracing import spans
 
 from tests.runtime.bundles import bundle, call, mount, operation
+from tests.runtime.examples import DOCUMENTS, run_examples
+from tests.runtime.tracing.telemetry import tracing
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "runtime.md"
-MOUNTED = "/etc/voice/policy"
+POLICY = "/etc/voice/policy"
 
 
-def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
+def test_the_examples_of_runtime_run(tmp_path: Path) -> None:
     citations = DegradedFeature(name="citations", off_at="partial", fallback="answer without citations")
     timeout = Timeout(attempt=Duration("700ms"), overall=Duration("700ms"))
-    mount(
+    mounted = mount(
         tmp_path,
         bundle(
             call("rag-engine.context", necessity="soft", fallback="no citations", timeout=timeout),
@@ -33,28 +38,45 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
             degradation=Degradation(features=(citations,)),
         ),
     )
-    examples = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert len(examples) == 11
-    names: dict[str, Any] = {}
     try:
-        with asyncio.Runner() as runner:
-            for example in examples:
-                source = example.replace(MOUNTED, str(tmp_path))
-                code = compile(source, str(DOCUMENT), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-                result = eval(code, names)  # noqa: S307  # our own documentation
-                if inspect.isawaitable(result):
-                    runner.run(_finish(result))
+        assert run_examples("runtime.md", {POLICY: mounted}) == 11
     finally:
         for collector in list(REGISTRY._collector_to_names):  # noqa: SLF001  # no public way to list them
             if type(collector).__name__ == "RuntimeCollector":
                 REGISTRY.unregister(collector)
 
 
-async def _finish(example: Awaitable[Any]) -> None:
-    await example
-
-
 def test_the_documentation_names_what_there_is() -> None:
-    text = DOCUMENT.read_text()
+    text = (DOCUMENTS / "runtime.md").read_text()
     for name in re.findall(r"`(\w+Error)`", text):
         assert hasattr(voice_runtime, name) or hasattr(builtins, name), name
+
+
+def test_the_examples_of_health_run(tmp_path: Path) -> None:
+    check = HealthCheck(name="rag-engine", kind="grpc", target="rag-engine.context", critical=False)
+    mounted = mount(tmp_path, bundle(call("rag-engine.context"), health=HealthPolicy(checks=(check,))))
+    assert run_examples("health.md", {POLICY: mounted}) == 2
+
+
+def test_the_examples_of_tracing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    monkeypatch.setattr(spans, "TRACER", trace.ProxyTracer("voice_runtime"))
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        with Collector() as collector:
+            mounted = mount(tmp_path, bundle(tracing=tracing(collector.endpoint)))
+            assert run_examples("tracing.md", {POLICY: mounted}) == 1
+            assert {span.name: span.attributes["tenant.id"] for span in collector.spans} == {
+                "search": "acme",
+                "fuse": "acme",
+            }
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(level)
+
+
+def test_the_configuration_of_the_reference_service_is_one() -> None:
+    text = (DOCUMENTS / "reference-service.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert Configuration.model_validate_json(example).addresses == json.loads(example)["addresses"]

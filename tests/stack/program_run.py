@@ -34,6 +34,8 @@ class Registration:
     provider: str
     dependencies: frozenset[str]
     secret_outputs: tuple[str, ...]
+    protected: bool
+    retained: bool
     properties: dict[str, Any]
 
 
@@ -89,6 +91,8 @@ class _Recorder(mocks.MockMonitor):
                 provider=request.provider,
                 dependencies=frozenset(request.dependencies),
                 secret_outputs=tuple(request.additionalSecretOutputs),
+                protected=request.protect,
+                retained=request.retainOnDelete,
                 properties=rpc.deserialize_properties(request.object),
             )
         )

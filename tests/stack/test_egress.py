@@ -87,3 +87,9 @@ def test_no_listener_is_left_where_nothing_goes_out(name: str) -> None:
     graph = CallGraph([service("alone", operation("run", "1s", "2s"))])
     assert [each.name for each in Platform(graph, environment(load_settings(name))).components][-1] == "alone"
     assert allow_lists(graph) == {}
+
+
+@pytest.mark.parametrize("host", ["*.example.com", "*", "example", "https://api.example.com", "api.example.com."])
+def test_a_host_that_is_no_whole_name_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="host"):
+        Host(host=host, port=443, egress="egress-proxy-a")

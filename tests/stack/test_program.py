@@ -92,10 +92,14 @@ def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
     run = deployed(environment)
     guard = {found.urn for found in run.kubernetes if f"::{GUARD}$" in found.urn}
     assert len(guard) == 5 * len(offline(environment).environment.quotas)
-    folders = {f"{found.namespace}/{found.name}": found.folder for found in offline(environment).components}
+    folders = {
+        (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder
+        for found in offline(environment).components
+    }
     tiers: dict[str, set[str]] = defaultdict(set)
     for found in run.kubernetes:
-        tiers[folders[run.by_urn[found.parent].name]].add(found.urn)
+        parent = run.by_urn[found.parent]
+        tiers[folders[parent.type, parent.name]].add(found.urn)
     assert tiers["10-namespaces"] == guard
     ordered = [tiers[folder] for folder in sorted(tiers)]
     assert all(not run.by_urn[urn].dependencies for urn in guard)
@@ -116,6 +120,23 @@ def test_custom_resources_wait_for_their_definitions_whose_lookups_say_how_to_in
     for urn, definition in custom.items():
         waited = {run.lookups[found] for found in run.by_urn[urn].dependencies & run.lookups.keys()}
         assert waited == ({definition} if definition else set())
+
+
+def test_what_bears_data_is_protected_and_retained_in_prod_and_nothing_else_is() -> None:
+    run = deployed("prod")
+    kept = {(found.properties["kind"], found.name) for found in run.kubernetes if found.protected}
+    assert kept == {(found.properties["kind"], found.name) for found in run.kubernetes if found.retained}
+    claims = {("PersistentVolumeClaim", name) for kind, name in manifests("prod") if kind.endswith("Claim")}
+    assert claims
+    assert kept >= claims | {
+        ("Cluster", "voice-data/postgresql"),
+        ("Namespace", "voice-data"),
+        ("StatefulSet", "voice-data/consul"),
+        ("StatefulSet", "voice-data/events"),
+    }
+    assert not {kind for kind, _ in kept} & {"Deployment", "ConfigMap", "Secret", "Service"}
+    assert ("StatefulSet", "voice-data/redis-node") not in kept, "the cache may be lost"
+    assert not [found for name in ("dev", "staging") for found in deployed(name).kubernetes if found.protected]
 
 
 def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:

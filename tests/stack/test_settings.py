@@ -20,6 +20,7 @@ GOOD: dict[str, Any] = {
     f"{PROJECT}:trace_sample_ratio": "10%",
     f"{PROJECT}:node_pool": {"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"},
     f"{PROJECT}:backups": {"bucket": "voice-backups", "network": "10.0.0.0/24"},
+    f"{PROJECT}:trace_bucket": "voice-traces",
     f"{PROJECT}:notifications": {"network": "10.0.1.0/24"},
 }
 
@@ -54,9 +55,11 @@ def test_every_fault_is_named_at_once() -> None:
             "node_pool": {"nodes": 0, "zones": 3, "cpu": "8 cores", "memory": "32GB"},
             "replicas": {"agent-engine": {"min": 5, "max": 3}},
             "log_level": "loud",
+            "backups": {"network": "10.0.0.0/24"},
         }
     )
-    assert "Pulumi.prod.yaml: 7 faults" in said
+    assert "Pulumi.prod.yaml: 8 faults" in said
+    assert "backups.bucket: is missing" in said
     assert "did you mean mesh?" in said
     assert "trace_sample_ratio: is '110%'; expected a ratio from 0% to 100%" in said
     assert "node_pool.cpu: is '8 cores'; expected a CPU quantity" in said

@@ -119,6 +119,7 @@ UPSTREAM = closed(
     {
         "type": one_of("roundrobin", "chash", "ewma", "least_conn"),
         "nodes": listed(closed({"host": TEXT, "port": PORT, "weight": {"type": "integer", "minimum": 0}})),
+        "pass_host": one_of("pass", "node", "rewrite"),
         "retries": {"type": "integer", "minimum": 0},
         "timeout": closed({"connect": SECONDS, "send": SECONDS, "read": SECONDS}),
     }

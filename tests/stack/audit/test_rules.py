@@ -259,8 +259,8 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
     quotas = {**real_environment("prod").quotas, "voice-apps": quota}
     found = verdict("D02", with_environment(quotas=quotas)).findings
     assert [f.arithmetic for f in found] == [
-        "Σ (max replicas + 1) × requests.cpu = 500m > 400m",
-        "Σ (max replicas + 1) × limits.memory = 640Mi > 1Mi",
+        "Σ (max replicas + 1) × requests.cpu = 750m > 400m",
+        "Σ (max replicas + 1) × limits.memory = 1920Mi > 1Mi",
         "Σ (max replicas + 1) × pods = 5 > 4",
     ]
 
@@ -272,7 +272,7 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
         "D02", Platform(call_graph(), real_environment("prod").model_copy(update={"quotas": quotas}))
     ).findings
     assert found.path == "voice-data → quota"
-    assert found.proposal == "48960Mi"
+    assert found.proposal == "49216Mi"
 
 
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:

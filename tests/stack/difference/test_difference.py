@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stack.difference import Difference, Effect, Identity, compare
+from stack.difference import Difference, Effect, Identity, Risk, compare
 
 LABELS = {"app.kubernetes.io/name": "agent"}
 DEPLOYMENT = {
@@ -42,6 +42,12 @@ CLAIM = {
     "kind": "PersistentVolumeClaim",
     "metadata": {"name": "files", "namespace": "data"},
     "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}},
+}
+CLUSTER = {
+    "apiVersion": "postgresql.cnpg.io/v1",
+    "kind": "Cluster",
+    "metadata": {"name": "postgresql", "namespace": "data"},
+    "spec": {"instances": 3, "storage": {"size": "50Gi"}},
 }
 AGENT = Identity.of(DEPLOYMENT)
 REDIS = Identity.of(STATEFUL_SET)
@@ -133,22 +139,32 @@ def test_a_changed_selector_replaces_a_deployment() -> None:
 @pytest.mark.parametrize(
     ("before", "path", "value", "at_risk"),
     [
-        (STATEFUL_SET, "spec.volumeClaimTemplates.0.spec.storageClassName", "slow", (REDIS,)),
-        (STATEFUL_SET, "spec.serviceName", "other", (REDIS,)),
+        (STATEFUL_SET, "spec.volumeClaimTemplates.0.spec.storageClassName", "slow", (Risk(REDIS, "replaced"),)),
+        (STATEFUL_SET, "spec.serviceName", "other", (Risk(REDIS, "replaced"),)),
         (STATEFUL_SET, "spec.template.spec.containers.0.image", "redis:2", ()),
-        (CLAIM, "spec.storageClassName", "slow", (FILES,)),
+        (CLAIM, "spec.storageClassName", "slow", (Risk(FILES, "replaced"),)),
         (CLAIM, "spec.resources.requests.storage", "2Gi", ()),
+        (CLAIM, "spec.resources.requests.storage", "1000Mi", (Risk(FILES, "shrunk"),)),
+        (CLUSTER, "spec.storage.size", "60Gi", ()),
+        (CLUSTER, "spec.storage.size", "40Gi", (Risk(Identity.of(CLUSTER), "shrunk"),)),
     ],
 )
-def test_what_would_be_replaced_with_its_data_is_at_risk(
-    before: dict[str, Any], path: str, value: object, at_risk: tuple[Identity, ...]
+def test_what_would_be_replaced_or_shrunk_with_its_data_is_at_risk(
+    before: dict[str, Any], path: str, value: object, at_risk: tuple[Risk, ...]
 ) -> None:
     assert difference([before], [with_field(before, path, value)]).data_at_risk == at_risk
 
 
-@pytest.mark.parametrize("resource", [STATEFUL_SET, CLAIM])
+@pytest.mark.parametrize("resource", [STATEFUL_SET, CLAIM, CLUSTER])
 def test_what_is_removed_with_its_data_is_at_risk(resource: dict[str, Any]) -> None:
-    assert difference([resource], []).data_at_risk == (Identity.of(resource),)
+    assert difference([resource], []).data_at_risk == (Risk(Identity.of(resource), "removed"),)
+
+
+def test_a_namespace_is_removed_with_all_its_data() -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "data"}}
+    found = difference([namespace, CLAIM], [CLAIM])
+    assert found.data_at_risk == (Risk(Identity.of(namespace), "removed"),)
+    assert not difference([namespace], []).data_at_risk
 
 
 def test_a_stateful_set_without_claims_bears_no_data() -> None:

@@ -51,7 +51,7 @@ def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.Captur
         "~ Deployment voice-apps/agent-engine\n"
         "    spec.template.spec.terminationGracePeriodSeconds: 24 -> 30\n"
         "Deployment voice-apps/agent-engine: pods restart, because its pod template changes\n"
-        "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, replaced or removed with data: 0\n"
+        "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, data at risk: 0\n"
     )
 
 
@@ -75,7 +75,7 @@ def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, caps
     assert main(["diff", str(tree), str(other)]) == 2
     refused = capsys.readouterr()
     assert "spec.storageClassName: fast -> slow" in refused.out
-    assert "PersistentVolumeClaim voice-data/files: would be replaced" in refused.err
+    assert "PersistentVolumeClaim voice-data/files: would be replaced, and bears data; leave the field" in refused.err
     assert main(["diff", "--allow-replacement", str(tree), str(other)]) == 1
 
 

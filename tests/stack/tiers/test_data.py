@@ -14,7 +14,6 @@ from stack.audit.capacity import connections
 from stack.settings import PROJECT, parse_settings
 from tests.platforms import of_kind, platform, resources
 from tests.stack.program_run import configured
-from tests.stack.test_manifests import is_custom
 from tests.stack.tiers.cloudnative_pg_schema import SPECS
 
 REPLICATED = ("staging", "prod")
@@ -27,7 +26,7 @@ def faults(resource: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("environment", REPLICATED)
 def test_custom_resources_fit_a_schema_of_the_fields_we_set_no_operator_is_at_hand(environment: str) -> None:
-    custom = [resource for resource in resources(environment) if is_custom(resource)]
+    custom = [found for found in resources(environment) if "cnpg.io" in found["apiVersion"]]
     assert {resource["kind"] for resource in custom} == set(SPECS)
     assert [fault for resource in custom for fault in faults(resource)] == []
 
@@ -127,3 +126,16 @@ def test_every_stateful_pod_is_restricted_and_keeps_its_volume(environment: str)
         assert all(volume.get("emptyDir", {"sizeLimit": True}).get("sizeLimit") for volume in pod["volumes"])
         if "volumeClaimTemplates" in found["spec"]:
             assert found["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
+
+
+@pytest.mark.parametrize("environment", ["dev", *REPLICATED])
+def test_every_claim_of_a_stateful_set_is_declared_so_that_it_can_be_grown(environment: str) -> None:
+    claims = {found["metadata"]["name"]: found["spec"] for found in of_kind(environment, "PersistentVolumeClaim")}
+    looked_for = {
+        f"{template['metadata']['name']}-{found['metadata']['name']}-{ordinal}"
+        for found in of_kind(environment, "StatefulSet")
+        for template in found["spec"].get("volumeClaimTemplates", [])
+        for ordinal in range(found["spec"]["replicas"])
+    }
+    assert looked_for
+    assert looked_for <= claims.keys()

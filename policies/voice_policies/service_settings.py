@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from voice_policies import ClosedModel, Duration, Protocol
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from voice_policies.bundle import Protocol
+from voice_policies.closed_model import ClosedModel
+from voice_policies.faults import InvalidInputError, faults_of
+from voice_policies.measure import Duration
+
+SETTINGS_FILE_NAME = "settings.json"
+"""Name of the settings' file in the directory that a service mounts."""
 
 
 class Connection(ClosedModel):
@@ -14,9 +24,9 @@ class Connection(ClosedModel):
 
     name: str
     protocol: Protocol
-    hosts: tuple[str, ...]
+    hosts: Annotated[tuple[str, ...], Field(strict=False)]
     """`host:port`, in order of preference."""
-    via: tuple[str, ...] = ()
+    via: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """The egress proxy of each host, where it is outside the cluster."""
     timeout: Duration
     """Longest of the service's attempt timeouts on this target."""
@@ -35,4 +45,12 @@ class ServiceSettings(ClosedModel):
     log_level: str
     grpc_port: int
     http_port: int
-    connections: tuple[Connection, ...]
+    connections: Annotated[tuple[Connection, ...], Field(strict=False)] = ()
+
+    @classmethod
+    def from_json(cls, text: bytes | str, source: str) -> ServiceSettings:
+        """Read a settings file; raises `InvalidInputError` naming `source` and every fault."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidInputError(source, faults_of(error, cls)) from None

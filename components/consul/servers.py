@@ -16,13 +16,23 @@ from voice_policies import Bytes, Duration
 
 from components.access import service_account
 from components.component import Component
+from components.consul.access import SECRET
+from components.consul.snapshots import ACTIONS, snapshot_job, snapshot_labels, snapshot_scripts
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
+from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
-from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, configuration_writer, mount, scratch, stateful_set, tcp_service
+from components.stateful_set import (
+    DATA_VOLUME,
+    configuration_writer,
+    mount,
+    scratch,
+    stateful_set,
+    tcp_service,
+    with_volumes,
+)
 from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_volumes
 
 if TYPE_CHECKING:
@@ -35,8 +45,6 @@ RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
 STOP = Duration("60s")
 """Longest time to hand over leadership and leave."""
-SECRET = SecretKeys(name="consul-server", keys=("gossip-key", "management-token"))
-"""`consul keygen` makes the key. The token is a UUID: the servers' own, and the operator's, who makes lesser ones."""
 WRITE_SECRETS = f"""\
 set -eu
 umask 077
@@ -57,11 +65,24 @@ class Consul(Component):
     storage: Bytes
     ingress: tuple[NetworkEnd, ...] = ()
     egress: tuple[NetworkEnd, ...] = ()
+    bucket_url: str | None = None
+    """Where snapshots go, `https://HOST/BUCKET`; `None` makes none."""
+    snapshot_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
         if self.servers % 2 == 0:
             yield f"servers is {self.servers}: an even number survives no more losses than {self.servers - 1}"
+
+    @property
+    def pods(self) -> tuple[dict[str, str], ...]:
+        """The servers, and the jobs of their snapshots."""
+        return (self.selector, snapshot_labels(self.snapshot_name)) if self.bucket_url else (self.selector,)
+
+    @property
+    def snapshot_name(self) -> Name:
+        """Of what saves and restores snapshots."""
+        return f"{self.name}-snapshot"
 
     @property
     def files(self) -> dict[str, str]:
@@ -75,7 +96,14 @@ class Consul(Component):
             "client_addr": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
             "leave_on_terminate": False,
             "disable_update_check": True,
-            "ports": {"http": HTTP_PORT, "server": RPC_PORT, "serf_lan": GOSSIP_PORT, "serf_wan": -1, "dns": -1},
+            "ports": {
+                "http": HTTP_PORT,
+                "server": RPC_PORT,
+                "serf_lan": GOSSIP_PORT,
+                "serf_wan": -1,
+                "dns": -1,
+                "grpc_tls": -1,
+            },
             "acl": {"enabled": True, "default_policy": "deny", "enable_token_persistence": True},
         }
         return {"consul.json": file_text(configuration), "write-secrets.sh": WRITE_SECRETS}
@@ -93,7 +121,7 @@ class Consul(Component):
             [
                 {"name": "config", "configMap": {"name": f"{self.name}-config"}},
                 scratch("run"),
-                *secret_volumes(self.secrets),
+                *secret_volumes((SECRET,)),
             ],
             self.selector,
             STOP,
@@ -106,14 +134,24 @@ class Consul(Component):
             self.selector,
             {"metadata": {"labels": self.labels, "annotations": annotations}, "spec": pod},
             replicas=self.servers,
-            storage=self.storage,
         )
         servers["spec"]["serviceName"] = f"{self.name}-servers"
         # None is ready before a leader is elected, and for that they must all start.
         servers["spec"]["podManagementPolicy"] = "Parallel"
-        yield servers
+        yield from with_volumes(servers, self.storage)
         if self.servers > 1:
             yield disruption_budget(self.metadata(), self.selector)
+        if self.bucket_url:
+            yield from self._snapshots(self.bucket_url)
+
+    def _snapshots(self, bucket_url: str) -> Iterator[Resource]:
+        metadata = self.metadata("snapshot")
+        yield service_account(metadata)
+        yield config_files(metadata, snapshot_scripts(bucket_url))
+        yield network_policy(metadata, snapshot_labels(self.snapshot_name), (), self.snapshot_egress)
+        url = f"http://{self.name}:{HTTP_PORT}"
+        for action in ACTIONS:
+            yield snapshot_job(self.metadata(action), action, self.snapshot_name, self.image, url)
 
     def _server(self) -> Container:
         container = hardened_container(self.name, self.image, self.sizing)
@@ -138,7 +176,7 @@ class Consul(Component):
     def _write_secrets(self) -> Container:
         """Key and tokens into a file of their own, which the server reads beside its configuration."""
         writer = hardened_container("write-secrets", self.image, self.sizing)
-        return configuration_writer(writer, CONFIG_PATH, RUN_PATH, self.secrets)
+        return configuration_writer(writer, CONFIG_PATH, RUN_PATH, (SECRET,))
 
 
 def _probes_onto(container: Container) -> None:

@@ -1,0 +1,26 @@
+"""An environment of its own for a bench's peers: what a lock names, installed once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(module: str, lock: Path) -> int:
+    """`python -m module` in the environment that `lock` describes; its exit code."""
+    environment = ROOT / "build" / f"bench-{lock.parent.name}"
+    python, installed = environment / "bin" / "python", environment / "lock.sha256"
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if not installed.exists() or installed.read_text() != wanted:
+        venv.create(environment, clear=True, with_pip=True)
+        quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([python, *quiet, "--require-hashes", "-r", str(lock)], check=True)  # noqa: S603  # our own lock
+        installed.write_text(wanted)
+    ours = os.pathsep.join(str(ROOT / part) for part in ("", "policies", "runtime"))
+    variables = {**os.environ, "PYTHONPATH": ours, "PYTHONDONTWRITEBYTECODE": ""}
+    return subprocess.run([python, "-m", module], env=variables, cwd=ROOT, check=False).returncode  # noqa: S603  # our own

@@ -1,0 +1,1 @@
+"""Saga engines beside what their stores can do at most."""

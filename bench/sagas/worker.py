@@ -1,0 +1,84 @@
+"""One process of the bench: runs sagas of four steps that do nothing, as many at once as an engine admits.
+
+    python -m bench.sagas.worker sqlite|postgresql|temporal ADDRESS SECONDS
+
+Says `ready`, waits for a line, then prints how many steps ended and in how many seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+from temporalio.client import Client
+from voice_policies import Duration, Saga, SagaStep
+from voice_runtime import Event
+from voice_runtime.saga import Definition, JournalEngine, SqliteJournal, StepContext
+from voice_runtime.saga.postgresql import PostgresqlJournal
+from voice_runtime.saga.temporal import TemporalEngine
+
+STEPS = ("parse", "embed", "store", "link")
+AT_ONCE = 32
+
+
+class Ended:
+    """Wakes whoever waits for a saga, without asking the journal."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, asyncio.Event] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Told of every transition."""
+        if event.after == "completed":
+            self.of(event.target.rpartition("/")[2]).set()
+
+    def of(self, saga_id: str) -> asyncio.Event:
+        """The end of one saga."""
+        return self._waiting.setdefault(saga_id, asyncio.Event())
+
+
+async def nothing(_: StepContext) -> None:
+    """What a step does here: the journal is what is measured."""
+
+
+def definition() -> Definition:
+    """Four steps in sequence, each with a compensation."""
+    steps = tuple(SagaStep(name=name, compensation=f"undo-{name}") for name in STEPS)
+    names = [name for step in steps for name in (step.name, step.compensation or "")]
+    policy = Saga(name="bench", steps=steps, timeout=Duration("5m"))
+    return Definition(policy, dict.fromkeys(names, nothing))
+
+
+async def engine_of(kind: str, address: str, ended: Ended) -> Any:
+    """The engine, not entered yet."""
+    if kind == "temporal":
+        client = await Client.connect(address)
+        return TemporalEngine(client, [definition()], listeners=[ended], concurrency=AT_ONCE)
+    journal = SqliteJournal(address) if kind == "sqlite" else PostgresqlJournal(address, connections=8)
+    return JournalEngine(journal, [definition()], listeners=[ended], concurrency=2 * AT_ONCE)
+
+
+async def main(kind: str, address: str, seconds: float) -> None:
+    """A closed loop: each of so many callers starts its next saga when its last one has ended."""
+    ended = Ended()
+    async with await engine_of(kind, address, ended) as engine:
+        await ended.of(await engine.start("bench")).wait()
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        begun = time.perf_counter()
+
+        async def caller() -> int:
+            sagas = 0
+            while time.perf_counter() - begun < seconds:
+                await ended.of(await engine.start("bench")).wait()
+                sagas += 1
+            return sagas
+
+        sagas = sum(await asyncio.gather(*(caller() for _ in range(AT_ONCE))))
+        print(sagas * len(STEPS), time.perf_counter() - begun, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))

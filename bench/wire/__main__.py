@@ -1,0 +1,11 @@
+"""`python -m bench.wire`: a gRPC call on loopback, in one run, in an environment of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bench import environment
+
+if __name__ == "__main__":
+    sys.exit(environment.run("bench.wire.table", Path(__file__).with_name("requirements.lock")))

@@ -1,0 +1,1 @@
+"""Consul: its servers, and the snapshots of what they hold."""

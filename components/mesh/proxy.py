@@ -1,0 +1,28 @@
+"""The proxy that the mesh adds to a pod: asked for by a label, sized by annotations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.node import Sizing
+
+if TYPE_CHECKING:
+    from components.kubernetes.types import ObjectMeta
+
+INJECT_LABEL = "sidecar.istio.io/inject"
+SIZE_ANNOTATION = "sidecar.istio.io/proxy"
+INBOUND_PORTS_ANNOTATION = "traffic.sidecar.istio.io/includeInboundPorts"
+
+
+def join_mesh(template: ObjectMeta, proxy: Sizing, *, inbound: bool = True) -> None:
+    """Make the pods of a template members of the mesh; without `inbound` only what they send goes through it."""
+    template["labels"] = {**template["labels"], INJECT_LABEL: "true"}
+    annotations = {
+        f"{SIZE_ANNOTATION}CPU": str(proxy.cpu_request),
+        f"{SIZE_ANNOTATION}CPULimit": str(proxy.cpu_limit),
+        f"{SIZE_ANNOTATION}Memory": str(proxy.memory_request),
+        f"{SIZE_ANNOTATION}MemoryLimit": str(proxy.memory_limit),
+    }
+    if not inbound:
+        annotations[INBOUND_PORTS_ANNOTATION] = ""
+    template["annotations"] = {**template.get("annotations", {}), **annotations}

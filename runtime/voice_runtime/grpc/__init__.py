@@ -1,0 +1,58 @@
+"""gRPC under the policies of a bundle. Needs the extra `grpc`.
+
+async with runtime.grpc.channel("rag-engine") as channel:
+    answer = await RagEngineStub(channel).Context(request)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from voice_runtime.errors import UnknownCallError
+from voice_runtime.grpc.channel import Channel, grace_of
+from voice_runtime.grpc.connections import Connections, Target
+from voice_runtime.grpc.server import Server
+from voice_runtime.grpc.status import NeverSentError
+
+if TYPE_CHECKING:
+    from voice_runtime.runtime import Runtime
+
+__all__ = ["Channel", "Grpc", "NeverSentError", "Server", "Target"]
+
+
+class Grpc:
+    """The gRPC side of a runtime: `runtime.grpc`. Nothing is opened before it is used."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._connections = Connections(runtime.clock.monotonic, runtime.random.uniform)
+
+    def channel(
+        self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
+    ) -> Channel:
+        """The channel to a callee, or to the callee of one call if `name` is that call's.
+
+        `target` replaces the address of the bundle, as gRPC writes it; `credentials` are those of
+        `grpc.ssl_channel_credentials`, and without them the channel is in the clear. Raises `UnknownCallError`.
+        """
+        return Channel(self._runtime, name, self._target(name, target, credentials), self._connections)
+
+    def server(self) -> Server:
+        """A server of this service's operations: add handlers and a port, start it, and `drain` it on SIGTERM."""
+        return Server(self._runtime)
+
+    async def close(self) -> None:
+        """Close the connections of this event loop; calls in flight end first."""
+        await self._connections.close(grace_of(self._runtime.assembled))
+
+    def _target(self, name: str, address: str | None, credentials: grpc.ChannelCredentials | None) -> Target:
+        calls = [call for call in self._runtime.bundle.outbound if call.protocol == "grpc"]
+        found = next((call for call in calls if name in (call.name, call.callee)), None)
+        if found is None:
+            known = {call.callee for call in calls} | {call.name for call in calls}
+            raise UnknownCallError("gRPC callee", name, known)
+        callee = found.addresses[0]
+        server_name = callee.host if callee.via else None
+        return Target(address or f"dns:///{callee.via or f'{callee.host}:{callee.port}'}", credentials, server_name)

@@ -1,0 +1,238 @@
+"""The call objects that a stub gives back: what `grpc.aio` promises of them, over attempts instead of one RPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import aclosing, suppress
+from typing import Any
+
+import grpc
+from grpc.aio import EOF, Metadata
+
+from voice_runtime.errors import RetriesExhaustedError
+from voice_runtime.grpc.attempts import Attempts
+from voice_runtime.grpc.status import status_of
+
+
+class _Call(grpc.aio.Call):
+    """What all kinds share: the status is that of the last attempt, or of the policy that decided."""
+
+    _running = False
+    _task: asyncio.Task[Any] | None = None
+    """What runs it, where nobody waits for it: a unary call, or a stream up to its first message."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+        self._loop = loop
+        self._attempts = attempts
+        self._request = request
+
+    def _start(self) -> None:
+        """Begin without anybody waiting."""
+        raise NotImplementedError
+
+    async def _begun(self) -> Any:
+        """The RPC that is under way, once there is one; `None` if there never was."""
+        self._start()
+        attempts = self._attempts
+        await asyncio.wait({attempts.ended, attempts.begun}, return_when=asyncio.FIRST_COMPLETED)
+        return attempts.rpc
+
+    async def _ended(self) -> BaseException | None:
+        self._start()
+        await asyncio.wait({self._attempts.ended})
+        return self._attempts.error
+
+    def time_remaining(self) -> float | None:
+        """Seconds that the present attempt has left."""
+        rpc = self._attempts.rpc
+        return None if rpc is None else rpc.time_remaining()
+
+    async def initial_metadata(self) -> Metadata:
+        """What the callee sent first; empty where it was not asked."""
+        rpc = await self._begun()
+        return Metadata() if rpc is None else await rpc.initial_metadata()
+
+    async def trailing_metadata(self) -> Metadata:
+        """What the callee sent last; empty where it did not answer."""
+        await self._ended()
+        rpc = self._attempts.rpc
+        return Metadata() if rpc is None else await rpc.trailing_metadata()
+
+    async def code(self) -> grpc.StatusCode:
+        """The status: of the callee, or the one that a policy's decision reads as."""
+        error = await self._ended()
+        return grpc.StatusCode.OK if error is None else status_of(error)
+
+    async def details(self) -> str:
+        """What the status says in words."""
+        error = await self._ended()
+        if isinstance(error, RetriesExhaustedError):
+            error = error.__cause__
+        return (error.details() or "") if isinstance(error, grpc.RpcError) else str(error or "")
+
+    async def wait_for_connection(self) -> None:
+        """Wait until the callee has answered for the first time. Raises what the call raises."""
+        await self.initial_metadata()
+        if self._attempts.error is not None:
+            raise self._attempts.error
+
+    async def write(self, request: Any) -> None:
+        """Send a message, once the policies let the call begin. Raises what the call raises."""
+        await (await self._writable()).write(request)
+
+    async def done_writing(self) -> None:
+        """No message follows."""
+        await (await self._writable()).done_writing()
+
+    async def _writable(self) -> Any:
+        rpc = await self._begun()
+        if rpc is None and self._attempts.error is not None:
+            raise self._attempts.error
+        return rpc
+
+    def cancel(self) -> bool:
+        """Stop, and let go of what it holds. Whether there was anything to stop."""
+        attempts = self._attempts
+        if attempts.done or attempts.cancelled:
+            return False
+        attempts.stop()
+        if not self._running:
+            self._running = True
+            attempts.end(asyncio.CancelledError())
+        elif self._task is not None:
+            self._task.cancel()
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled here."""
+        return self._attempts.cancelled
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._attempts.done
+
+    def add_done_callback(self, callback: Any) -> None:
+        """Call `callback(call)` at the end."""
+        self._attempts.ended.add_done_callback(lambda _: callback(self))
+
+
+class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
+    """One answer.
+
+    It begins in the task that awaits it or, if that does not happen at once, by itself in the loop's next turn: when
+    those of `grpc.aio` begin, without a task more than they have.
+    """
+
+    _result: Any = None
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+        super().__init__(loop, attempts, request)
+        self._starting = loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        if not self._running:
+            self._running = True
+            self._starting.cancel()
+            self._task = self._loop.create_task(self._run_apart())
+
+    async def _run_apart(self) -> None:
+        with suppress(Exception):  # it is kept for who awaits, and nobody may
+            await self._run()
+
+    async def _run(self) -> None:
+        attempts = self._attempts
+        error: BaseException | None = None
+        attempts.enter()
+        try:
+            self._result = await attempts.method.enter(attempts.unary, self._request)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            attempts.leave()
+            attempts.end(error)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if not self._running:
+            self._running = True
+            self._starting.cancel()
+            yield from self._run().__await__()
+        elif not self._attempts.done:
+            try:
+                yield from asyncio.wait({self._attempts.ended}).__await__()
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        if self._attempts.error is not None:
+            raise self._attempts.error
+        return self._result
+
+
+class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
+    """Many answers. It begins when it is first iterated, read, written or asked: one that is not costs nothing.
+
+    It is as open as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+        super().__init__(loop, attempts, request)
+        self._messages = _messages(attempts, request)
+
+    def _start(self) -> None:
+        """Fetch the first message for whoever comes for it."""
+        if not self._running:
+            self._running = True
+            self._task = self._loop.create_task(_next(self._messages))
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._attempts.cancelled:
+            raise asyncio.CancelledError
+        self._running = True
+        if self._task is not None:
+            first, self._task = self._task, None
+            return await first
+        return await anext(self._messages)
+
+    async def read(self) -> Any:
+        """The next message, or `grpc.aio.EOF`."""
+        try:
+            return await anext(self)
+        except StopAsyncIteration:
+            return EOF
+
+    def cancel(self) -> bool:
+        """Stop, and let go of what it holds. Whether there was anything to stop."""
+        if not super().cancel():
+            return False
+        if not self._messages.ag_running:  # type: ignore[attr-defined]  # the protocol leaves it out
+            self._task = self._loop.create_task(_close(self._messages))
+        return True
+
+
+async def _messages(attempts: Attempts, request: Any) -> AsyncGenerator[Any, None]:
+    """The messages of a stream. It does not know the call, so that it is closed as soon as nobody has the call."""
+    error: BaseException | None = None
+    attempts.enter()
+    try:
+        async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
+            async for message in messages:
+                attempts.leave()  # what is between messages belongs to the consumer
+                yield message
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        attempts.leave()
+        attempts.end(error)
+
+
+async def _next(messages: AsyncGenerator[Any, None]) -> Any:
+    return await anext(messages)
+
+
+async def _close(messages: AsyncGenerator[Any, None]) -> None:
+    await messages.aclose()

@@ -1,0 +1,101 @@
+"""Connections: one channel to each target, shared by everything on an event loop and replaced when it is old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+CONNECTION_AGE = 300.0
+"""Seconds after which a channel is replaced, so that replicas that were added are found (gRPC A9 asks for an age; 5
+minutes is what the project's own servers keep to). Up to a tenth less, so that replicas do not reconnect in step."""
+KEEPALIVE_INTERVAL = 330.0
+"""Seconds between pings while calls are in flight. A default server takes a ping every 300 s and hangs up on more (gRPC
+A8); a tenth above, for clocks that disagree."""
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.enable_retries", 0),  # the pipeline retries; both would multiply attempts
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment would see the traffic of the cluster
+    ("grpc.keepalive_time_ms", round(KEEPALIVE_INTERVAL * 1000)),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.max_reconnect_backoff_ms", 10_000),  # the longest delay of the platform's retries; gRPC's own is 120 s
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a callee is reached, and how."""
+
+    address: str
+    """As gRPC writes it: `dns:///host:port`, `ipv4:…`, `unix:…`."""
+    credentials: grpc.ChannelCredentials | None = None
+    """`None`: in the clear."""
+    server_name: str | None = None
+    """The name that the certificate must hold, where a proxy that is named in `address` passes the connection on."""
+
+    def open(self, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Any:
+        """A channel, of `grpc.aio` or of `grpc`."""
+        options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
+        if self.server_name is not None:
+            options.append(("grpc.default_authority", self.server_name))
+            options.append(("grpc.ssl_target_name_override", self.server_name))
+        if self.credentials is None:
+            return insecure(self.address, options=options)
+        return secure(self.address, self.credentials, options=options)
+
+
+class Connection:
+    """A channel, until it is replaced."""
+
+    __slots__ = ("channel", "expires")
+
+    def __init__(self, channel: Any, expires: float) -> None:
+        self.channel = channel
+        self.expires = expires
+
+
+class Connections:
+    """The channels of one process: each belongs to the event loop that it was opened in."""
+
+    def __init__(self, now: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
+        self._now = now
+        self._uniform = uniform
+        self._by_loop: dict[asyncio.AbstractEventLoop, dict[Target, Connection]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def of(self, target: Target, grace: float) -> Connection:
+        """The connection to a target; one that is too old is replaced, and closed when its calls have ended."""
+        kept = self._of_this_loop()
+        connection = kept.get(target)
+        if connection is not None and self._now() < connection.expires:
+            return connection
+        if connection is not None:
+            self._close_later(connection, grace)
+        channel = target.open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
+        age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
+        kept[target] = fresh = Connection(channel, self._now() + age)
+        return fresh
+
+    async def close(self, grace: float) -> None:
+        """Close what this loop has open; calls in flight get `grace` seconds to end."""
+        kept = self._by_loop.pop(asyncio.get_running_loop(), {})
+        for connection in kept.values():
+            connection.expires = float("-inf")
+        await asyncio.gather(*(connection.channel.close(grace) for connection in kept.values()), *self._closing)
+
+    def _of_this_loop(self) -> dict[Target, Connection]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._by_loop:
+            self._by_loop = {kept: channels for kept, channels in self._by_loop.items() if not kept.is_closed()}
+            self._by_loop[loop] = {}
+        return self._by_loop[loop]
+
+    def _close_later(self, connection: Connection, grace: float) -> None:
+        closing = asyncio.get_running_loop().create_task(connection.channel.close(grace))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

@@ -1,0 +1,139 @@
+"""Every RPC that comes in, under the policies of the operation that it is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from opentelemetry import context, trace
+
+from voice_runtime import trace_context
+from voice_runtime.caller import Caller
+from voice_runtime.clock import NEVER
+from voice_runtime.errors import UnknownCallError
+from voice_runtime.events import logger
+from voice_runtime.grpc.methods import INFRASTRUCTURE, operation_of
+from voice_runtime.grpc.status import StatusError, answer_to
+from voice_runtime.outcome import classify
+
+if TYPE_CHECKING:
+    from voice_runtime.runtime import Runtime
+
+API_KEY = "x-api-key"
+"""The metadata that holds an API key; tenant and user come with the baggage."""
+Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+class InboundInterceptor(grpc.aio.ServerInterceptor):
+    """Rate limits, bulkhead, degradation and deadline around handlers, in a span that continues the caller's trace."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The method's handler, wrapped; those of health and reflection as they are."""
+        handler = await continuation(handler_call_details)
+        path = str(handler_call_details.method)
+        if handler is None or path.startswith(INFRASTRUCTURE):
+            return handler
+        make, handle = _shape(handler)
+
+        async def serve(request: Any, servicer: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            return await self._serve(path, handle, request, servicer)
+
+        return make(
+            serve,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    async def _serve(self, path: str, handle: Handle, request: Any, servicer: Any) -> Any:
+        metadata = {key: value for key, value in servicer.invocation_metadata() or () if isinstance(value, str)}
+        received = trace_context.context_of(metadata)
+        service, _, method = path[1:].partition("/")
+        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        span = trace_context.begin_server_span(path[1:], attributes, received)
+        context.attach(trace.set_span_in_context(span, received))  # the RPC's own task, and so its own context
+        caller = trace_context.caller_of(received, metadata.get(API_KEY, ""))
+        failure: BaseException | None = None
+        try:
+            return await self._admitted(path, caller, handle, request, servicer)
+        except grpc.aio.AbortError:
+            raise  # the handler has answered
+        except Exception as error:  # noqa: BLE001  # it becomes the status of the RPC
+            failure = error
+            await _abort(servicer, path, error)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            _end(span, servicer, failure)
+
+    async def _admitted(self, path: str, caller: Caller, handle: Handle, request: Any, servicer: Any) -> Any:
+        """The answer of the handler. What status it set, or aborted with, counts for the operation."""
+        try:
+            operation = self._runtime.inbound(operation_of(path))
+        except UnknownCallError as error:
+            await servicer.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
+        left = servicer.time_remaining()
+        answer: Any = None
+        try:
+            async with operation.request(caller, remaining=NEVER if left is None else left):
+                answer = await _answer(handle, request, servicer)
+        except StatusError as error:
+            if error.__cause__ is not None:
+                raise error.__cause__ from None
+        return answer
+
+
+async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
+    """The handler's answer. The status that the caller will see is raised, for the request's policies to count."""
+    try:
+        answer = await handle(request, servicer)
+    except grpc.aio.AbortError as error:
+        raise StatusError(servicer.code()) from error
+    except grpc.RpcError as error:
+        raise StatusError(answer_to(error)[0]) from error
+    if servicer.code() not in (None, grpc.StatusCode.OK):
+        raise StatusError(servicer.code())
+    return answer
+
+
+async def _abort(servicer: Any, path: str, error: Exception) -> None:
+    """End the RPC with what the error means to the caller. Its text may hold anything, so only the log gets it."""
+    code, trailing = answer_to(error)
+    if code is grpc.StatusCode.INTERNAL:
+        logger.error("%s failed", path, exc_info=error)
+    policy = getattr(error, "policy", None)
+    await servicer.abort(code, f"{policy}: {error.summary}" if policy else "the handler failed", trailing)  # type: ignore[attr-defined]  # of VoiceRuntimeError
+
+
+def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None:
+    code = servicer.code() or grpc.StatusCode.OK
+    if span.is_recording():
+        span.set_attribute("rpc.grpc.status_code", code.value[0])
+    failed = failure is not None and not (isinstance(failure, Exception) and classify(failure) is None)
+    trace_context.end_span(span, failure, failed=failed)
+
+
+def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
+    """How to make a handler of the same kind, and how to run this one to its end."""
+    requests = "stream" if handler.request_streaming else "unary"
+    responses = "stream" if handler.response_streaming else "unary"
+    behaviour = getattr(handler, f"{requests}_{responses}")
+    if not (inspect.isasyncgenfunction(behaviour) or inspect.iscoroutinefunction(behaviour)):
+        raise TypeError(f"{behaviour} is not asynchronous: on this server a handler is a coroutine function")
+    make = getattr(grpc, f"{requests}_{responses}_rpc_method_handler")
+    return make, _written(behaviour) if inspect.isasyncgenfunction(behaviour) else behaviour
+
+
+def _written(behaviour: Callable[..., AsyncIterator[Any]]) -> Handle:
+    """A handler that yields, as one that writes: so it runs in one task, which the deadline can cancel."""
+
+    async def handle(request: Any, servicer: Any) -> None:
+        async for message in behaviour(request, servicer):
+            await servicer.write(message)
+
+    return handle

@@ -1,0 +1,87 @@
+"""A gRPC server that enforces the inbound policies, says how it is, and goes without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from voice_runtime.grpc.connections import CONNECTION_AGE
+from voice_runtime.grpc.interceptor import InboundInterceptor
+
+if TYPE_CHECKING:
+    from voice_runtime.runtime import Runtime
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+class Server(grpc.aio.Server):
+    """A `grpc.aio` server with the standard health service and reflection. Made by `runtime.grpc.server()`.
+
+    Each handler runs under the policies of the operation that its method names; `current_request()` asks for features.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._services: list[str] = []
+        self._server = grpc.aio.server(
+            interceptors=[InboundInterceptor(runtime)],
+            options=[
+                ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # the C core jitters it by a tenth
+                ("grpc.max_connection_age_grace_ms", round(self._longest() * 1000)),
+                ("grpc.so_reuseport", 0),  # two processes on one port is a mistake here
+            ],
+        )
+        self.health = health.aio.HealthServicer()
+        """`grpc.health.v1.Health`; `await server.health.set(service, status)` says how one service is."""
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Called by generated `add_…_to_server` functions."""
+        handlers = tuple(generic_rpc_handlers)
+        self._services += [str(name()) for handler in handlers if (name := getattr(handler, "service_name", None))]
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        """Called by generated `add_…_to_server` functions."""
+        self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen in the clear; the port that was chosen."""
+        return self._server.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listen with `grpc.ssl_server_credentials`; the port that was chosen."""
+        return self._server.add_secure_port(address, server_credentials)
+
+    async def start(self) -> None:
+        """Begin to serve, and say so."""
+        names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+        await self._server.start()
+        for name in ("", *self._services):
+            await self.health.set(name, SERVING)
+
+    async def drain(self) -> None:
+        """Go: say so first, serve on while callers learn of it, then take nothing new and end what is in flight.
+
+        How long each takes stands in the bundle: `health.drain_duration`, and the longest deadline of an operation.
+        """
+        await self.health.enter_graceful_shutdown()
+        await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
+        await self.stop(self._longest())
+
+    async def stop(self, grace: float | None) -> None:
+        """Take nothing new; what is in flight gets `grace` seconds."""
+        await self._server.stop(grace)
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as grpc.aio has it
+        """Wait until it was stopped; false if `timeout` was over first."""
+        return await self._server.wait_for_termination(timeout)
+
+    def _longest(self) -> float:
+        return max((operation.deadline.seconds for operation in self._runtime.bundle.inbound), default=0.0)

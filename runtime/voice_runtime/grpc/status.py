@@ -1,0 +1,126 @@
+"""What a gRPC status says about the callee, and which status a policy's decision becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from grpc import StatusCode
+
+from voice_runtime.errors import (
+    BulkheadFullError,
+    CalleeError,
+    CallRejectedError,
+    CallTimeoutError,
+    RateLimitedError,
+    RetriesExhaustedError,
+    VoiceRuntimeError,
+)
+from voice_runtime.outcome import PERMANENT, Failure, classify
+
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Trailing metadata (gRPC A6): milliseconds until another attempt is welcome; negative or unreadable, none is."""
+NO_RETRY = -1.0
+_FAILURES: dict[StatusCode, Failure] = {
+    StatusCode.UNAVAILABLE: Failure("unavailable"),
+    StatusCode.DEADLINE_EXCEEDED: Failure("attempt_timeout"),
+    StatusCode.RESOURCE_EXHAUSTED: Failure("resource_exhausted"),
+    StatusCode.ABORTED: Failure("aborted"),
+    StatusCode.INTERNAL: PERMANENT,
+    StatusCode.UNKNOWN: PERMANENT,
+    StatusCode.DATA_LOSS: PERMANENT,
+}
+"""The codes that blame the callee. Every other answer is what a working callee says to a wrong request."""
+_STATUS = {failure.condition: code for code, failure in _FAILURES.items() if failure.condition} | {
+    "connection_failed": StatusCode.UNAVAILABLE
+}
+# What the load balancer of gRPC's C core says when it fails a call that it never gave to a connection.
+_NEVER_SENT = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
+
+
+class NeverSentError(grpc.aio.AioRpcError):
+    """UNAVAILABLE, and provably nobody has seen the request: any call may be repeated after it."""
+
+
+class StatusError(Exception):
+    """A handler ended with this status; the interceptor's way of telling the request's policies."""
+
+    def __init__(self, code: StatusCode) -> None:
+        super().__init__(code.name)
+        self.code = code
+
+
+def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
+    """The failure that a status means, with the callee's word on when to come back; `None` is neutral."""
+    failure = _FAILURES.get(code)
+    pushback = next((value for key, value in trailing or () if key == PUSHBACK), None)
+    if failure is None or pushback is None:
+        return failure
+    try:
+        return Failure(failure.condition, int(pushback) / 1000)
+    except ValueError:
+        return Failure(failure.condition, NO_RETRY)
+
+
+def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> bool:
+    """Whether the request provably never left.
+
+    The text alone proves nothing: a callee may relay that of its own callee. A channel that could reach a callee is
+    not in TRANSIENT_FAILURE, though.
+    """
+    return (
+        error.code() is StatusCode.UNAVAILABLE
+        and (error.details() or "").startswith(_NEVER_SENT)
+        and state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+    )
+
+
+def never_sent(error: grpc.RpcError) -> NeverSentError:
+    """The same error, as one that allows another attempt."""
+    return NeverSentError(StatusCode.UNAVAILABLE, details=error.details(), debug_error_string=error.details())
+
+
+@classify.register(grpc.RpcError)
+def _(error: grpc.RpcError) -> Failure | None:
+    if isinstance(error, NeverSentError):
+        return Failure("connection_failed")
+    return failure_of(error.code(), error.trailing_metadata())
+
+
+@classify.register
+def _(error: StatusError) -> Failure | None:
+    return failure_of(error.code)
+
+
+def status_of(error: BaseException) -> StatusCode:
+    """The status that an error reads as."""
+    code = StatusCode.INTERNAL if isinstance(error, Exception) else StatusCode.CANCELLED
+    match error:
+        case RetriesExhaustedError(__cause__=Exception() as cause):
+            code = status_of(cause)
+        case grpc.RpcError():
+            code = error.code()
+        case RateLimitedError() | BulkheadFullError():
+            code = StatusCode.RESOURCE_EXHAUSTED
+        case CallRejectedError():
+            code = StatusCode.UNAVAILABLE
+        case CallTimeoutError():
+            code = StatusCode.DEADLINE_EXCEEDED
+        case CalleeError():
+            code = _STATUS[error.condition]
+    return code
+
+
+def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]]:
+    """The status and the trailing metadata that a server ends a request with.
+
+    A callee's status that is neutral to its caller is this service's own fault. Who has retried already, or knows that
+    waiting will not help, says so to the caller, so that attempts do not multiply from hop to hop.
+    """
+    code = status_of(error)
+    if code not in _FAILURES:
+        code = StatusCode.INTERNAL
+    if isinstance(error, RetriesExhaustedError) or (isinstance(error, RateLimitedError) and error.retry_after is None):
+        return code, ((PUSHBACK, "-1"),)
+    wait = error.retry_after if isinstance(error, VoiceRuntimeError) else None
+    return code, () if wait is None else ((PUSHBACK, str(round(wait * 1000)) if wait >= 0 else "-1"),)

@@ -1,0 +1,48 @@
+"""The probes as an ASGI application: `/health` says that the loop turns, `/ready` that it can serve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from voice_runtime.health.monitor import Health
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+"""An ASGI 3 application."""
+LIVENESS_PATH = "/health"
+READINESS_PATH = "/ready"
+
+
+class HealthApp:
+    """Answers the probes, and hands everything else to `otherwise`, the service's own application."""
+
+    def __init__(self, health: Health, otherwise: Application | None = None) -> None:
+        self._health = health
+        self._otherwise = otherwise or _not_found
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One request, as ASGI defines it."""
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path == LIVENESS_PATH:
+            await respond(send, 200, {"status": "alive"})
+        elif path == READINESS_PATH:
+            report = await self._health.readiness()
+            await respond(send, 200 if report.ready else 503, report.to_document())
+        else:
+            await self._otherwise(scope, receive, send)
+
+
+async def respond(send: Send, status: int, document: dict[str, Any]) -> None:
+    """Send a JSON document."""
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(document).encode() + b"\n"})
+
+
+async def _not_found(scope: Message, _: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await respond(send, 404, {"error": f"nothing is at {scope['path']}"})

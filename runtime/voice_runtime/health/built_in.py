@@ -1,0 +1,36 @@
+"""The checkers that come with the runtime: a module for each kind of check.
+
+Each look opens a connection of its own and closes it: it sees what a fresh pod would see, and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from voice_policies import HealthCheck, PolicyBundle, ServiceSettings
+
+from voice_runtime.health.check import Checker
+from voice_runtime.health.disk import disk_checker
+from voice_runtime.health.place import Place
+
+
+def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Checker:
+    """The checker for a check. Raises `ValueError` where something is missing to make it."""
+    if policy.kind == "disk":
+        return disk_checker(policy)
+    place = _place(policy, bundle, settings)
+    try:
+        kind = importlib.import_module(f"voice_runtime.health.{policy.kind}")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: voice-runtime[{policy.kind}] brings it") from None
+    checker: Checker = kind.checker(place)
+    return checker
+
+
+def _place(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Place:
+    call = next((call for call in bundle.outbound if call.name == policy.target), None)
+    if call is None:
+        raise ValueError(f"target {policy.target!r} is no outbound call of the bundle")
+    connections = settings.connections if settings else ()
+    connection = next((each for each in connections if each.name == call.callee), None)
+    return Place(policy, call.addresses[0], bundle.metadata.service, connection)

@@ -1,0 +1,47 @@
+"""Free space. A file system that hangs takes one thread with it, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from concurrent.futures import Future
+from threading import Thread
+
+from voice_policies import Bytes, HealthCheck
+
+from voice_runtime.health.check import Checker
+
+
+class LowDiskError(Exception):
+    """Less is free than must be."""
+
+
+def disk_checker(policy: HealthCheck) -> Checker:
+    """Raises `LowDiskError` below `min_free`."""
+    if policy.min_free is None:
+        raise ValueError("min_free is missing")
+    least, path = policy.min_free, policy.target
+    looking: Future[Bytes] | None = None
+
+    async def look() -> None:
+        nonlocal looking
+        if looking is None or looking.done():
+            looking = _begin(path)
+        free = await asyncio.shield(asyncio.wrap_future(looking))
+        if free < least:
+            raise LowDiskError(f"{path} has {free} free, and needs {least}")
+
+    return look
+
+
+def _begin(path: str) -> Future[Bytes]:
+    found: Future[Bytes] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(Bytes.of_units(shutil.disk_usage(path).free))
+        except OSError as error:
+            found.set_exception(error)
+
+    Thread(target=look, name=f"disk check {path}", daemon=True).start()
+    return found

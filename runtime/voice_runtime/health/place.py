@@ -1,0 +1,25 @@
+"""What a checker looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from voice_policies import Address, Connection, HealthCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A check with the address of its call, and the connection settings of its callee."""
+
+    policy: HealthCheck
+    address: Address
+    service: str
+    """Whose process it is: its name is its user and its database."""
+    connection: Connection | None
+
+    def password(self) -> str:
+        """The password, read again for each look: it may be rotated. Empty where none is needed."""
+        if self.connection is None or self.connection.credentials is None:
+            return ""
+        return (Path(self.connection.credentials) / "password").read_text().strip()

@@ -1,0 +1,28 @@
+"""PostgreSQL: a new session that answers a query. Needs the extra `postgresql`."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from voice_runtime.health.check import Checker
+from voice_runtime.health.place import Place
+
+
+def checker(place: Place) -> Checker:
+    """Connects as the service does, through its pooler, to the service's own database."""
+
+    async def look() -> None:
+        connection = await asyncpg.connect(
+            host=place.address.host,
+            port=place.address.port,
+            user=place.service,
+            password=place.password(),
+            database=place.connection.database if place.connection else place.service,
+            statement_cache_size=0,  # a pooler may hand the session's statements to somebody else
+        )
+        try:
+            await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
+
+    return look

@@ -1,0 +1,78 @@
+"""A small HTTP server for the probes, and the signal to end. Needs the extra `health`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from queue import SimpleQueue
+from threading import Thread
+
+import uvicorn
+
+from voice_runtime.health.app import Application
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the process's own affair: not ready first, then drained, then stopped."""
+        yield
+
+
+@asynccontextmanager
+async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIterator[int]:  # noqa: S104  # a pod's own address
+    """Serve an application on this event loop, and yield its port: a free one for 0.
+
+    At the end no more is accepted, and what is in flight is finished. Raises `OSError` if the port is taken.
+    """
+    listener = socket.create_server((host, port))
+    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", access_log=False))
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def terminated() -> None:
+    """Wait for SIGTERM or SIGINT. Then `health.drain()`, and stop the servers after it."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+@contextmanager
+def serving_in_thread(app: Application, port: int, host: str = "0.0.0.0") -> Iterator[int]:  # noqa: S104  # likewise
+    """As `serving`, on a thread and an event loop of its own: for a service that has no loop."""
+    ports: SimpleQueue[int | BaseException] = SimpleQueue()
+    stops: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with serving(app, port, host) as bound:
+            stops.put((asyncio.get_running_loop(), stop))
+            ports.put(bound)
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except OSError as error:
+            ports.put(error)
+
+    thread = Thread(target=run, name="voice-health", daemon=True)
+    thread.start()
+    bound = ports.get()
+    if isinstance(bound, BaseException):
+        raise bound
+    try:
+        yield bound
+    finally:
+        loop, stop = stops.get()
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()

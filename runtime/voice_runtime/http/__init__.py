@@ -1,0 +1,53 @@
+"""HTTP under the policies of a bundle. Needs the extra `http`.
+
+async with runtime.http.client("elasticsearch.search") as client:
+    found = await client.post("/documents/_search", json=query)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from voice_runtime.http.middleware import Application, Middleware, Scope, last_segment
+from voice_runtime.http.transport import AsyncTransport, Transport
+
+if TYPE_CHECKING:
+    from voice_runtime.runtime import Runtime
+
+__all__ = ["AsyncTransport", "Http", "Middleware", "Transport"]
+
+
+class Http:
+    """The HTTP side of a runtime: `runtime.http`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def middleware(self, app: Application, operation: Callable[[Scope], str] = last_segment) -> Middleware:
+        """Put the inbound policies around an ASGI application; `operation` says which one a request is."""
+        return Middleware(app, self._runtime, operation)
+
+    def transport(self, name: str, inner: httpx.AsyncBaseTransport | None = None) -> AsyncTransport:
+        """Put a call's policies around a transport of httpx. Raises `UnknownCallError`."""
+        return AsyncTransport(self._runtime, name, inner or httpx.AsyncHTTPTransport())
+
+    def sync_transport(self, name: str, inner: httpx.BaseTransport | None = None) -> Transport:
+        """As `transport`, for code without an event loop."""
+        return Transport(self._runtime, name, inner or httpx.HTTPTransport())
+
+    def client(self, name: str, **settings: Any) -> httpx.AsyncClient:
+        """A client for a call, at the address of the bundle; its policies are the only timeouts."""
+        return httpx.AsyncClient(**{"transport": self.transport(name)} | self._settings(name) | settings)
+
+    def sync_client(self, name: str, **settings: Any) -> httpx.Client:
+        """As `client`, for code without an event loop."""
+        return httpx.Client(**{"transport": self.sync_transport(name)} | self._settings(name) | settings)
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        full_name = self._runtime.outbound(name).name
+        call = next(call for call in self._runtime.bundle.outbound if call.name == full_name)
+        scheme = "https" if call.protocol == "https" else "http"
+        return {"base_url": f"{scheme}://{call.addresses[0].host}:{call.addresses[0].port}", "timeout": None}

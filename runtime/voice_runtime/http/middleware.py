@@ -1,0 +1,131 @@
+"""ASGI middleware: every HTTP request that comes in, under the policies of the operation that it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context, trace
+
+from voice_runtime import trace_context
+from voice_runtime.clock import NEVER
+from voice_runtime.errors import UnknownCallError
+from voice_runtime.events import logger
+from voice_runtime.http.status import StatusError, answer_to
+from voice_runtime.http.transport import TIMEOUT
+from voice_runtime.outcome import classify
+
+if TYPE_CHECKING:
+    from voice_runtime.runtime import Runtime
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
+"""Paths about the process, so no policy of an operation applies."""
+API_KEY = "x-api-key"
+
+
+def last_segment(scope: Scope) -> str:
+    """The operation that a path names: `/v1/agents/run` is `run`."""
+    return str(scope["path"]).rstrip("/").rpartition("/")[2]
+
+
+class Middleware:
+    """Around an ASGI application.
+
+    A WebSocket passes: it outlives any deadline, so its application makes a request of each turn, by `runtime.request`.
+    """
+
+    def __init__(self, app: Application, runtime: Runtime, operation: Callable[[Scope], str] = last_segment) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._operation = operation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"] in INFRASTRUCTURE:
+            await self._app(scope, receive, send)
+            return
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        received = trace_context.context_of(headers)
+        name = self._operation(scope)
+        span = trace_context.begin_server_span(
+            f"{scope['method']} {name}", {"http.request.method": scope["method"]}, received
+        )
+        token = context.attach(trace.set_span_in_context(span, received))
+        exchange = _Exchange(send)
+        error: BaseException | None = None
+        try:
+            await self._serve(scope, receive, exchange, name, headers)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            context.detach(token)
+            exchange.end(span, error)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, exchange: _Exchange, name: str, headers: dict[str, str]
+    ) -> None:
+        try:
+            operation = self._runtime.inbound(name)
+        except UnknownCallError as error:
+            await exchange.answer(404, str(error), {})
+            return
+        caller = trace_context.caller_of(context.get_current(), headers.get(API_KEY, ""))
+        try:
+            async with operation.request(caller, remaining=_seconds(headers.get(TIMEOUT))):
+                await self._app(scope, receive, exchange.send)
+                exchange.raise_for_status()
+        except StatusError:
+            return  # the application has answered
+        except Exception as error:
+            if exchange.status:
+                raise  # too late for another answer: the server breaks the connection off
+            status, text, answered = answer_to(error)
+            if status == 500:
+                logger.error("%s failed", name, exc_info=error)
+            exchange.error = error
+            await exchange.answer(status, text, answered)
+
+
+class _Exchange:
+    """One answer, as far as it has gone."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.error: Exception | None = None
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Pass a message of the application on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+    def raise_for_status(self) -> None:
+        """So that the request's policies see an error status as they see an error."""
+        if self.status >= 400:
+            raise StatusError(self.status)
+
+    async def answer(self, status: int, text: str, headers: dict[str, str]) -> None:
+        """Answer in the application's place."""
+        pairs = {"content-type": "application/json"} | headers
+        encoded = [(key.encode(), value.encode()) for key, value in pairs.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+        await self.send({"type": "http.response.body", "body": json.dumps({"error": text}).encode()})
+
+    def end(self, span: trace.Span, error: BaseException | None) -> None:
+        """End the span."""
+        if self.status:
+            span.set_attribute("http.response.status_code", self.status)
+        error = error or self.error
+        failed = error is not None and not (isinstance(error, Exception) and classify(error) is None)
+        trace_context.end_span(span, error, failed=failed)
+
+
+def _seconds(milliseconds: str | None) -> float:
+    return int(milliseconds) / 1000 if milliseconds and milliseconds.isdecimal() else NEVER

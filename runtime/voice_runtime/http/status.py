@@ -1,0 +1,81 @@
+"""What an HTTP status or a transport's error says about the callee, and which status a policy's decision becomes."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from math import ceil
+
+import httpx
+
+from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimitedError, VoiceRuntimeError
+from voice_runtime.outcome import PERMANENT, Failure, classify
+
+RETRY_AFTER = "retry-after"
+NO_RETRY = -1.0
+_FAILURES = {
+    429: Failure("resource_exhausted"),
+    502: Failure("unavailable"),
+    503: Failure("unavailable"),
+    504: Failure("attempt_timeout"),
+}
+
+
+class StatusError(Exception):
+    """An application answered with this status; the middleware's way of telling the request's policies."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(str(status))
+        self.status = status
+
+
+def failure_of(status: int, retry_after: str | None = None) -> Failure | None:
+    """The failure that a status means, with the callee's word on when to come back; `None` is an answer."""
+    failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
+    if failure is None or retry_after is None:
+        return failure
+    return Failure(failure.condition, _seconds(retry_after))
+
+
+def _seconds(retry_after: str) -> float:
+    """Seconds, or the time until a date (RFC 9110, 10.2.3); what can be read as neither forbids another attempt."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return NO_RETRY
+
+
+@classify.register(httpx.TransportError)
+def _(error: httpx.TransportError) -> Failure | None:
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return Failure("connection_failed")  # the request never left
+        case httpx.TimeoutException():
+            return Failure("attempt_timeout")
+        case httpx.NetworkError() | httpx.RemoteProtocolError():
+            return Failure("unavailable")
+    return PERMANENT
+
+
+@classify.register
+def _(error: StatusError) -> Failure | None:
+    return failure_of(error.status)
+
+
+def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """The status, the text and the headers that a request ends with. Only a policy's own words are told."""
+    if not isinstance(error, VoiceRuntimeError):
+        return 500, "internal error", {}
+    wait = error.retry_after
+    headers = {RETRY_AFTER: str(ceil(wait))} if wait is not None and wait >= 0 else {}
+    text = f"{error.policy}: {error.summary}"
+    match error:
+        case RateLimitedError():
+            return 429, text, headers
+        case CallTimeoutError():
+            return 504, text, headers
+        case CallRejectedError():
+            return 503, text, headers
+    return 500, text, {}

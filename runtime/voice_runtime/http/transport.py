@@ -1,0 +1,158 @@
+"""httpx transports: every request is an attempt of a call of the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from voice_runtime import trace_context
+from voice_runtime.deadline import attempt_number, remaining
+from voice_runtime.http.status import RETRY_AFTER, failure_of
+from voice_runtime.outcome import FailedResultError, classify
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from voice_runtime.runtime import Runtime
+
+TIMEOUT = "x-envoy-expected-rq-timeout-ms"
+"""Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
+ATTEMPT = "x-envoy-attempt-count"
+"""The number of the attempt, from 1; sent from the second on."""
+MARGIN = 0.005
+"""Seconds that the callee gets less than the caller has, for the way back; a tenth of what is left if that is less."""
+ONCE: Iterator[Any] = iter(())
+"""An argument that the pipeline never sends twice: it goes with a body that can be read once."""
+
+
+class _Call:
+    """What the attempts of one request share."""
+
+    def __init__(self, runtime: Runtime, name: str, request: httpx.Request) -> None:
+        outbound = runtime.outbound(name)
+        addresses = next(call.addresses for call in runtime.bundle.outbound if call.name == outbound.name)
+        self.outbound = outbound
+        self.request = request
+        self.arguments = () if isinstance(request.stream, httpx.ByteStream) else (ONCE,)
+        self._is_internal = all(address.via is None for address in addresses)
+
+    def begin(self) -> Span:
+        """Begin its span."""
+        attributes = {"http.request.method": self.request.method, "voice.call": self.outbound.name}
+        self._span = trace_context.begin_client_span(f"{self.request.method} {self.outbound.name}", attributes)
+        return self._span
+
+    def end(self, error: BaseException | None, response: httpx.Response | None) -> None:
+        """End its span."""
+        if response is not None:
+            self._span.set_attribute("http.response.status_code", response.status_code)
+        failed = isinstance(error, Exception) and classify(error) is not None
+        trace_context.end_span(self._span, error, failed=failed)
+
+    def prepare(self) -> httpx.Request:
+        """The request with what this attempt adds. Nobody outside of the platform is told about its traces."""
+        headers = self.request.headers
+        if self._is_internal:
+            headers.update(trace_context.headers(self._span))
+        if (left := remaining()) is not None:
+            headers[TIMEOUT] = str(round((left - min(MARGIN, left / 10)) * 1000))
+        if (number := attempt_number()) > 1:
+            headers[ATTEMPT] = str(number)
+        return self.request
+
+
+class AsyncTransport(httpx.AsyncBaseTransport):
+    """For `httpx.AsyncClient(transport=…)`.
+
+    An answer is read to its end inside the attempt, so that time and errors of its body count; server-sent events are
+    handed on as they come, and count up to their headers. After the last attempt an error status is an answer like any.
+    """
+
+    def __init__(self, runtime: Runtime, name: str, inner: httpx.AsyncBaseTransport) -> None:
+        runtime.outbound(name)
+        self._runtime, self._name, self._inner = runtime, name, inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it under the policies of the call. Raises what httpx raises and the errors of the policies."""
+        call = _Call(self._runtime, self._name, request)
+        response: httpx.Response | None = None
+        error: BaseException | None = None
+        try:
+            with trace_context.within(call.begin()):
+                response = await call.outbound.enter(self._attempt, call, *call.arguments)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            call.end(error, response)
+        return response
+
+    async def _attempt(self, call: _Call, *_: Any) -> httpx.Response:
+        response = await self._inner.handle_async_request(call.prepare())
+        if not _is_stream(response):
+            try:
+                content = b"".join([chunk async for chunk in response.aiter_raw()])
+            finally:
+                await response.aclose()
+            response = _read(response, content)
+        _raise_for(response)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+class Transport(httpx.BaseTransport):
+    """For `httpx.Client(transport=…)`; otherwise as `AsyncTransport`."""
+
+    def __init__(self, runtime: Runtime, name: str, inner: httpx.BaseTransport) -> None:
+        runtime.outbound(name)
+        self._runtime, self._name, self._inner = runtime, name, inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it under the policies of the call. Raises what httpx raises and the errors of the policies."""
+        call = _Call(self._runtime, self._name, request)
+        response: httpx.Response | None = None
+        error: BaseException | None = None
+        try:
+            with trace_context.within(call.begin()):
+                response = call.outbound.enter_sync(self._attempt, call, *call.arguments)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            call.end(error, response)
+        return response
+
+    def _attempt(self, call: _Call, *_: Any) -> httpx.Response:
+        response = self._inner.handle_request(call.prepare())
+        if not _is_stream(response):
+            try:
+                content = b"".join(response.iter_raw())
+            finally:
+                response.close()
+            response = _read(response, content)
+        _raise_for(response)
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._inner.close()
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    return response.status_code < 300 and response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def _read(response: httpx.Response, content: bytes) -> httpx.Response:
+    stream, extensions = httpx.ByteStream(content), response.extensions
+    return httpx.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
+
+
+def _raise_for(response: httpx.Response) -> None:
+    failure = failure_of(response.status_code, response.headers.get(RETRY_AFTER))
+    if failure is not None:
+        raise FailedResultError(response, failure)

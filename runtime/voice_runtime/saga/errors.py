@@ -1,0 +1,35 @@
+"""What the saga engines raise."""
+
+from __future__ import annotations
+
+
+class SagaError(Exception):
+    """The base of what the saga engines raise."""
+
+
+class UnknownSagaError(SagaError, LookupError):
+    """No saga has this id, or no definition this name."""
+
+
+class SagaConflictError(SagaError):
+    """What is asked for does not fit the saga's state, or its id belongs to a saga with another beginning."""
+
+
+class LeaseLostError(SagaError):
+    """The saga is no longer in this worker's hands: nothing was written."""
+
+
+class JournalUnavailableError(SagaError, ConnectionError):
+    """The journal could not be reached; whether the last write happened is unknown until it is read again."""
+
+
+class BarrierClosedError(SagaError):
+    """The step was compensated before its action came: the action must not happen any more."""
+
+
+class DefinitionMismatchError(SagaError):
+    """The running saga began under a definition that this process does not have."""
+
+
+class NotJsonError(SagaError, TypeError):
+    """An input, a result or a message that JSON cannot carry."""

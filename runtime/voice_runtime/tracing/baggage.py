@@ -1,0 +1,87 @@
+"""Business attributes: baggage that the policy allows travels inside the platform, and becomes span attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import baggage, context
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+from voice_runtime.runtime import Runtime
+
+
+@contextmanager
+def attributed(attributes: Mapping[str, str]) -> Iterator[None]:
+    """Attach attributes such as `tenant.id` to every span begun inside, here and in the services that are called.
+
+    What the policy does not allow goes nowhere.
+    """
+    current = context.get_current()
+    for key, value in attributes.items():
+        current = baggage.set_baggage(key, value, current)
+    token = context.attach(current)
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+class AllowedBaggage(TextMapPropagator):
+    """W3C baggage of the keys in `tracing.baggage`, in and out. Transports send none to external hosts."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._w3c = W3CBaggagePropagator()
+
+    @property
+    def fields(self) -> set[str]:
+        """Headers that are written."""
+        return self._w3c.fields
+
+    def inject(
+        self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
+    ) -> None:
+        """Write what is allowed."""
+        if baggage.get_all(context):
+            self._w3c.inject(carrier, self._allowed(context), setter)
+
+    def extract(
+        self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
+    ) -> Context:
+        """Read what is allowed."""
+        return self._allowed(self._w3c.extract(carrier, context, getter))
+
+    def _allowed(self, carried: Context | None) -> Context:
+        allowed, kept = self._runtime.bundle.tracing.baggage, baggage.clear(carried)
+        for key, value in baggage.get_all(carried).items():
+            if key in allowed:
+                kept = baggage.set_baggage(key, value, kept)
+        return kept
+
+
+class BaggageAttributes(SpanProcessor):
+    """Copies what is allowed onto each span."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Called for each span that is recorded."""
+        carried = baggage.get_all(parent_context)
+        for key in self._runtime.bundle.tracing.baggage if carried else ():
+            if isinstance(value := carried.get(key), str):
+                span.set_attribute(key, value)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Nothing to do."""

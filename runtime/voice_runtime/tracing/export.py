@@ -1,0 +1,72 @@
+"""How spans leave the process: from a bounded queue, on a thread of their own, to the Collector over OTLP/gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Thread
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from voice_runtime.statistics import SpanStatistics
+
+
+class Exporter(SpanExporter):
+    """Connects at the first export: a server that forks its workers connects in each of them."""
+
+    def __init__(self, endpoint: str, statistics: SpanStatistics) -> None:
+        self._endpoint = endpoint
+        self._statistics = statistics
+        self._made: OTLPSpanExporter | None = None
+        self.taken = 0
+        """Spans that left the queue."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch: again for up to ten seconds if the Collector is away, then it is lost, and counted."""
+        self.taken += len(spans)
+        result = self._connected().export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._statistics.exported += len(spans)
+        else:
+            self._statistics.failed += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """Break off what is being sent."""
+        if self._made is not None:
+            self._made.shutdown(timeout_millis=0)
+
+    def _connected(self) -> OTLPSpanExporter:
+        if self._made is None:
+            insecure = self._endpoint.startswith("http://")
+            self._made = OTLPSpanExporter(endpoint=self._endpoint, insecure=insecure)
+        return self._made
+
+
+class SpanQueue(BatchSpanProcessor):
+    """The SDK's queue, with what it drops counted, and an end that takes no longer than it may."""
+
+    def __init__(self, endpoint: str, max_queue: int, statistics: SpanStatistics) -> None:
+        self._exporter = Exporter(endpoint, statistics)
+        self._max_queue = max_queue
+        self._statistics = statistics
+        # The SDK refuses a batch that is larger than the queue.
+        super().__init__(self._exporter, max_queue_size=max_queue, max_export_batch_size=min(512, max_queue))
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a span; the oldest gives way if there is no room."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            statistics = self._statistics
+            statistics.ended += 1
+            if statistics.ended - statistics.dropped - self._exporter.taken > self._max_queue:
+                statistics.dropped += 1
+        super().on_end(span)
+
+    def end(self, timeout: float) -> None:
+        """Send what waits, for at most `timeout` seconds."""
+        flush = Thread(target=self.shutdown, name="voice-tracing-shutdown", daemon=True)
+        flush.start()
+        flush.join(timeout)
+        if flush.is_alive():
+            self._exporter.shutdown()

@@ -1,0 +1,49 @@
+"""Logs as JSON lines that say which trace they belong to, and which policy was in force."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry import trace
+
+from voice_runtime.runtime import Runtime
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One line for each record. What is passed as `extra=` becomes fields of it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self._runtime = runtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        metadata, span = self._runtime.bundle.metadata, trace.get_current_span().get_span_context()
+        line: dict[str, Any] = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line |= {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "service": metadata.service,
+            "environment": metadata.environment,
+            "policy_digest": self._runtime.digest,
+        }
+        if span.is_valid:
+            line |= {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_as_json(runtime: Runtime, level: str = "info") -> None:
+    """Make every log of this process JSON on standard output, from `level` on (as in the service's settings)."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter(runtime))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

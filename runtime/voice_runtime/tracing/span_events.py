@@ -1,0 +1,32 @@
+"""What a policy decides shows on the span of the request that it decided for."""
+
+from __future__ import annotations
+
+from opentelemetry import trace
+from opentelemetry.util.types import AttributeValue
+
+from voice_runtime.events import Event
+
+
+class SpanEvents:
+    """A listener that adds each event to the current span: give it to `Runtime.load(listeners=[SpanEvents()])`."""
+
+    def on_event(self, event: Event) -> None:
+        """Called in the context where the event happened."""
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.add_event(f"voice.{event.kind}", attributes_of(event))
+
+
+def attributes_of(event: Event) -> dict[str, AttributeValue]:
+    """An event as attributes; what it does not say is left out. The error's kind alone: its text may name a user."""
+    found: dict[str, AttributeValue | None] = {
+        "voice.policy": event.policy,
+        "voice.target": event.target,
+        "voice.attempt": event.attempt or None,
+        "voice.delay_seconds": event.delay,
+        "voice.before": event.before or None,
+        "voice.after": event.after or None,
+        "error.type": type(event.error).__name__ if event.error else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,100 @@
+"""Tracing of one process, from its bundle's policy."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Self
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
+
+from voice_runtime.runtime import Runtime
+from voice_runtime.tracing.baggage import AllowedBaggage, BaggageAttributes
+from voice_runtime.tracing.export import SpanQueue
+
+LIMITS = SpanLimits(max_span_attribute_length=1024)
+"""A caller's text cannot fill the queue's memory."""
+
+
+class PolicySampler(Sampler):
+    """`tracing.sample_ratio` of the bundle in force."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._sampler = TraceIdRatioBased(runtime.bundle.tracing.sample_ratio)
+
+    def should_sample(  # noqa: PLR0913, PLR0917  # the SDK's signature
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Decide for a trace that begins here."""
+        ratio = self._runtime.bundle.tracing.sample_ratio
+        if ratio != self._sampler.rate:
+            self._sampler = TraceIdRatioBased(ratio)
+        return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        """What the SDK shows."""
+        return f"PolicySampler({self._runtime.bundle.tracing.sample_ratio})"
+
+
+class Telemetry:
+    """Makes this process's spans and propagation what the bundle says, from entering to the end of the process.
+
+    Sample ratio and baggage keys follow reloads; endpoint and queue are those of the start. `endpoint` replaces the
+    policy's. One for each process, made before or after a fork: the connection is made by whoever exports first.
+    """
+
+    def __init__(self, runtime: Runtime, *, endpoint: str | None = None) -> None:
+        self._runtime = runtime
+        policy = runtime.bundle.tracing
+        self._queue = SpanQueue(endpoint or policy.endpoint, policy.max_queue, runtime.spans)
+        self.provider = TracerProvider(
+            sampler=ParentBased(PolicySampler(runtime)),
+            resource=resource_of(runtime),
+            span_limits=LIMITS,
+            shutdown_on_exit=False,
+        )
+        self.provider.add_span_processor(BaggageAttributes(runtime))
+        self.provider.add_span_processor(self._queue)
+        self.propagator = CompositePropagator([TraceContextTextMapPropagator(), AllowedBaggage(runtime)])
+
+    def __enter__(self) -> Self:
+        trace.set_tracer_provider(self.provider)
+        propagate.set_global_textmap(self.propagator)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """Send what waits, for at most `tracing.shutdown_timeout`; what is left then is lost."""
+        self._queue.end(self._runtime.bundle.tracing.shutdown_timeout.seconds)
+
+
+def resource_of(runtime: Runtime) -> Resource:
+    """Who sends: names of OpenTelemetry's semantic conventions."""
+    metadata = runtime.bundle.metadata
+    pod = os.environ.get("POD_NAME")
+    attributes: dict[str, str] = {
+        "service.name": metadata.service,
+        "service.namespace": "voiceassistant",
+        "service.instance.id": pod or f"{socket.gethostname()}-{os.getpid()}",
+        "deployment.environment.name": metadata.environment,
+    }
+    return Resource.create(attributes | ({"k8s.pod.name": pod} if pod else {}))

@@ -1,0 +1,567 @@
+"""The gRPC client: G1 to G4, and T4, R4, R5, R11, R12 and O3 on the wire, against real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from voice_policies import CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, RetryCondition, Timeout
+from voice_runtime import (
+    AttemptTimeoutError,
+    DeadlineExceededError,
+    RetriesExhaustedError,
+    Runtime,
+    classify,
+    remaining,
+    trace_context,
+)
+from voice_runtime.grpc import connections
+from voice_runtime.grpc.connections import CHANNEL_OPTIONS
+from voice_runtime.grpc.status import failure_of
+
+from tests.runtime.bundles import bundle, call, mount, operation
+from tests.runtime.driver import settle
+from tests.runtime.grpc.rag_engine import (
+    RagEngine,
+    RagEngineStub,
+    calls,
+    connected,
+    ended,
+    eventually,
+    runtime,
+    serving,
+)
+
+GENEROUS = RetryBudget(ratio=Ratio("100%"), reserve=1000)
+AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=GENEROUS)
+"""Three retries that wait for next to nothing."""
+
+
+def retrying(*conditions: RetryCondition, **fields: Any) -> tuple[OutboundCall, ...]:
+    retry = AT_ONCE if not conditions else AT_ONCE.model_copy(update={"conditions": conditions})
+    return calls(**{"retry": retry} | fields)
+
+
+class Failing(RagEngine):
+    """Aborts the first requests."""
+
+    def __init__(
+        self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, times: int = 1, details: str = "", trailing: Any = ()
+    ) -> None:
+        super().__init__()
+        self.code, self.times, self.details, self.trailing = code, times, details, trailing
+
+    async def behave(self, name: str, request: Any, context: Any) -> None:
+        if len(self.asked) <= self.times:
+            await context.abort(self.code, self.details, self.trailing)
+
+
+class Hanging(RagEngine):
+    """Never answers."""
+
+    async def behave(self, name: str, request: Any, context: Any) -> None:
+        await asyncio.sleep(3600)
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Every span that ends, without touching the process's own provider."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace_context, "_tracer", provider.get_tracer("test"))
+    return exporter
+
+
+# --- G1
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
+@pytest.mark.parametrize("by", ["task", "call"])
+async def test_g1_a_cancellation_stays_one_and_reaches_the_callee(
+    tmp_path: Path, spans: InMemorySpanExporter, by: str, *, streams: bool
+) -> None:
+    servicer = Hanging()
+    async with connected(tmp_path, servicer, *retrying()) as (client, stub):
+        made = stub.ListSources(b"1") if streams else stub.Context(b"x")
+        task = asyncio.create_task(ended(made.read() if streams else made))
+        await eventually(lambda: len(servicer.asked) == 1)
+        assert task.cancel() if by == "task" else made.cancel()
+        assert isinstance(await task, asyncio.CancelledError)
+        await eventually(made.done)
+        assert made.cancelled()
+        assert await made.code() is grpc.StatusCode.CANCELLED
+        await eventually(lambda: servicer.cancelled == 1)
+        statistics = client.outbound("rag-engine.list-sources" if streams else "rag-engine.context").statistics
+        assert (statistics.cancelled, statistics.failed, statistics.retries) == (1, 0, 0)
+    assert len(spans.get_finished_spans()) == 1
+
+
+async def test_g1_a_call_that_nobody_awaits_begins_and_can_be_cancelled(tmp_path: Path) -> None:
+    servicer = Hanging()
+    async with connected(tmp_path, servicer) as (_, stub):
+        made = stub.Context(b"x")
+        told: list[object] = []
+        made.add_done_callback(told.append)
+        await eventually(lambda: len(servicer.asked) == 1)
+        assert not made.done()
+        assert made.time_remaining() <= 1
+        assert made.cancel()
+        assert not made.cancel()
+        await eventually(lambda: told == [made])
+        unsent = stub.Context(b"y")
+        unsent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await unsent
+    assert len(servicer.asked) == 1
+
+
+async def test_g1_metadata_details_and_the_call_itself_outlive_the_policies(tmp_path: Path) -> None:
+    servicer = Failing(grpc.StatusCode.UNAVAILABLE, 100, "down for today", (("reason", "holiday"),))
+    async with connected(tmp_path, servicer, *retrying()) as (_, stub):
+        made = stub.Context(b"x")
+        with pytest.raises(RetriesExhaustedError) as gave_up:
+            await made
+        cause = gave_up.value.__cause__
+        assert isinstance(cause, grpc.aio.AioRpcError)
+        assert (cause.code(), cause.details()) == (grpc.StatusCode.UNAVAILABLE, "down for today")
+        assert (await made.code(), await made.details()) == (grpc.StatusCode.UNAVAILABLE, "down for today")
+        assert dict(await made.trailing_metadata()) == dict(cause.trailing_metadata()) == {"reason": "holiday"}
+    assert len(servicer.asked) == 4
+
+
+async def test_g1_spans_end_on_an_answer_a_failure_and_an_early_close(
+    tmp_path: Path, spans: InMemorySpanExporter
+) -> None:
+    async with connected(tmp_path, Failing(grpc.StatusCode.INTERNAL)) as (_, stub):
+        await ended(stub.Context(b"x"))
+        await stub.Context(b"x")
+        stream = stub.ListSources(b"5")
+        async for _message in stream:
+            break
+        assert len(spans.get_finished_spans()) == 2
+        stream.cancel()
+        await eventually(lambda: len(spans.get_finished_spans()) == 3)
+    failed, answered, closed = spans.get_finished_spans()
+    assert [span.status.is_ok for span in (failed, answered, closed)] == [False, True, True]
+    assert [code_of(span) for span in (failed, answered, closed)] == [13, 0, 1]
+    assert failed.name == "voice.rag.v1.RagEngine/Context"
+    assert failed.kind is trace.SpanKind.CLIENT
+
+
+def code_of(span: ReadableSpan) -> object:
+    return (span.attributes or {})["rpc.grpc.status_code"]
+
+
+async def test_g1_streams_that_are_dropped_or_never_iterated_leave_nothing(
+    tmp_path: Path, spans: InMemorySpanExporter
+) -> None:
+    async with connected(tmp_path, RagEngine(), *calls(bulkhead={"max_concurrent": 1})) as (client, stub):
+        for _ in range(20):
+            stub.ListSources(b"1")
+        bulkhead = client.outbound("rag-engine.list-sources").bulkhead
+        assert bulkhead is not None
+        assert (bulkhead.in_flight, len(spans.get_finished_spans())) == (0, 0)
+        begun = stub.ListSources(b"1000000")
+        assert await begun.read() == b"0"
+        assert bulkhead.in_flight == 1
+        del begun
+        gc.collect()
+        await eventually(lambda: bulkhead.in_flight == 0)
+        assert [message async for message in stub.ListSources(b"1")] == [b"0"]
+    assert len(spans.get_finished_spans()) == 2
+
+
+async def test_g1_the_trace_goes_on_at_the_callee(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+    servicer = RagEngine()
+    async with connected(tmp_path, servicer) as (_, stub):
+        await stub.Context(b"x", metadata=(("mine", "1"),))
+        assert [message async for message in stub.ListSources(b"1")] == [b"0"]
+    for span, (_name, metadata, _left) in zip(spans.get_finished_spans(), servicer.asked, strict=True):
+        assert span.context is not None
+        assert metadata["traceparent"].split("-")[1:3] == [
+            f"{span.context.trace_id:032x}",
+            f"{span.context.span_id:016x}",
+        ]
+    assert servicer.asked[0][1]["mine"] == "1"
+
+
+async def test_g1_an_external_callee_sees_no_trace(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+    servicer = RagEngine()
+    address = {"host": "milvus.example", "port": 19530, "via": "egress-proxy:8443"}
+    async with connected(tmp_path, servicer, call("rag-engine.context", addresses=(address,))) as (_, stub):
+        await stub.Context(b"x")
+    assert "traceparent" not in servicer.asked[0][1]
+    assert len(spans.get_finished_spans()) == 1
+
+
+# --- G2
+
+
+async def test_g2_a_channel_on_another_event_loop_says_so(tmp_path: Path) -> None:
+    async with connected(tmp_path, RagEngine()) as (_, stub):
+
+        async def elsewhere() -> None:
+            stub.Context(b"x")
+
+        with pytest.raises(RuntimeError, match="rag-engine belongs to another event loop: make one in each loop"):
+            await asyncio.to_thread(asyncio.run, elsewhere())
+
+
+async def test_g2_one_connection_serves_every_channel_of_a_target(tmp_path: Path) -> None:
+    async with serving(RagEngine()) as address:
+        client = runtime(tmp_path)
+        channels = [client.grpc.channel("rag-engine", target=address) for _ in range(10)]
+        assert len({id(channel.connection().channel) for channel in channels}) == 1
+        other = client.grpc.channel("rag-engine", target="127.0.0.1:1")
+        assert other.connection() is not channels[0].connection()
+        await client.grpc.close()
+
+
+async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
+    free, begun = asyncio.Event(), asyncio.Event()
+
+    class Patient(RagEngine):
+        async def behave(self, name: str, request: Any, context: Any) -> None:
+            if request == b"slow":
+                begun.set()
+                await free.wait()
+
+    async with serving(Patient()) as address:
+        client = runtime(tmp_path)
+        async with client.grpc.channel("rag-engine", target=address) as channel:
+            stub = RagEngineStub(channel)
+            old = channel.connection()
+            slow = asyncio.ensure_future(ended(stub.Context(b"slow")))
+            await begun.wait()
+            await asyncio.sleep(0.06)
+            assert await stub.Context(b"quick") == b"quick"
+            assert channel.connection() is not old
+            free.set()
+            assert await slow == b"slow"
+            shutdown = grpc.ChannelConnectivity.SHUTDOWN
+            await eventually(lambda: old.channel.get_state() is shutdown)
+        await client.grpc.close()
+
+
+async def test_g2_closing_waits_for_what_is_in_flight(tmp_path: Path) -> None:
+    free = asyncio.Event()
+
+    class Patient(RagEngine):
+        async def behave(self, name: str, request: Any, context: Any) -> None:
+            await free.wait()
+
+    servicer = Patient()
+    async with connected(tmp_path, servicer) as (client, stub):
+        made = stub.Context(b"x")
+        await eventually(lambda: len(servicer.asked) == 1)
+        closing = asyncio.create_task(client.grpc.close())
+        await settle()
+        assert not closing.done()
+        free.set()
+        assert await made == b"x"
+        await closing
+
+
+async def test_g2_a_servers_goaway_costs_no_call(tmp_path: Path) -> None:
+    old_age = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 10_000))
+    async with connected(tmp_path, RagEngine(), *retrying(), options=old_age) as (client, stub):
+        begun = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() - begun < 1:
+            assert await stub.Context(b"x") == b"x"
+        assert client.outbound("rag-engine.context").statistics.exhausted["max_retries"] == 0
+
+
+async def test_g2_a_callee_that_comes_back_elsewhere_is_found(tmp_path: Path) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for taken in (first, second):
+            taken.bind(("127.0.0.1", 0))
+        ports = [taken.getsockname()[1] for taken in (first, second)]
+    client = runtime(tmp_path, *retrying(timeout=Timeout(attempt=Duration("5s"), overall=Duration("1m"))))
+    target = f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+    async with client.grpc.channel("rag-engine", target=target) as channel:
+        stub = RagEngineStub(channel)
+        for port in ports:
+            async with serving(RagEngine(), port=port):
+                answer: Any = None
+                async with asyncio.timeout(30):
+                    while answer != b"x":
+                        answer = await ended(stub.Context(b"x"))
+            assert isinstance(await ended(stub.Context(b"x")), Exception)
+    await client.grpc.close()
+
+
+# --- G3
+
+
+def in_milliseconds(options: Any, shrunk_by: int) -> list[tuple[str, Any]]:
+    return [(key, value // shrunk_by if key == "grpc.keepalive_time_ms" else value) for key, value in options]
+
+
+@pytest.mark.parametrize(("interval", "tolerated"), [(None, True), (200_000, False)], ids=["ours", "too eager"])
+async def test_g3_keepalive_is_accepted_by_a_default_server_at_a_fraction_of_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int | None, *, tolerated: bool
+) -> None:
+    options = dict(CHANNEL_OPTIONS) | {"grpc.http2.max_pings_without_data": 0}  # without that the client holds back
+    if interval is not None:
+        options["grpc.keepalive_time_ms"] = interval
+    monkeypatch.setattr(
+        connections, "CHANNEL_OPTIONS", tuple(in_milliseconds(options.items(), 200))
+    )  # a second is the least
+    default = (("grpc.http2.min_ping_interval_without_data_ms", 300_000 // 200),)
+    servicer = Hanging()
+    patient = calls(timeout=Timeout(attempt=Duration("7s"), overall=Duration("7s")))
+    async with connected(tmp_path, servicer, *patient, options=default) as (_, stub):
+        error = await ended(stub.Context(b"x"))
+    if tolerated:
+        assert isinstance(error, AttemptTimeoutError)
+    else:
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.details() == "Too many pings"
+
+
+# --- G4
+
+BLAMED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "RESOURCE_EXHAUSTED"}
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=lambda code: code.name)
+async def test_g4_the_breaker_counts_what_blames_the_callee(tmp_path: Path, code: grpc.StatusCode) -> None:
+    breaker = CircuitBreaker(consecutive_failures=2)
+    async with connected(tmp_path, Failing(code, 100), *calls(circuit_breaker=breaker)) as (client, stub):
+        for _ in range(2):
+            error = await ended(stub.Context(b"x"))
+            assert isinstance(error, grpc.aio.AioRpcError)
+            assert error.code() is code
+        state = client.outbound("rag-engine.context").breaker
+        assert state is not None
+        opens = code.name in BLAMED - {"RESOURCE_EXHAUSTED"}
+        assert state.current() == ("open" if opens else "closed")
+    assert (failure_of(code) is not None) == (code.name in BLAMED)
+
+
+async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path) -> None:
+    breaker = CircuitBreaker(consecutive_failures=2, count_resource_exhausted=True)
+    servicer = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, 100)
+    async with connected(tmp_path, servicer, *calls(circuit_breaker=breaker)) as (client, stub):
+        for _ in range(2):
+            await ended(stub.Context(b"x"))
+        state = client.outbound("rag-engine.context").breaker
+        assert state is not None
+        assert state.current() == "open"
+        rejected = stub.Context(b"x")
+        await ended(rejected)
+        assert await rejected.code() is grpc.StatusCode.UNAVAILABLE
+        assert "circuit breaker is open" in await rejected.details()
+    assert len(servicer.asked) == 2
+
+
+# --- T4
+
+
+async def test_t4_the_callee_gets_what_is_left_less_a_margin(tmp_path: Path) -> None:
+    servicer = RagEngine()
+    content = bundle(*calls(), inbound=(operation("run", deadline=Duration("500ms")),))
+    async with serving(servicer) as address:
+        client = Runtime.load(mount(tmp_path, content))
+        async with client.grpc.channel("rag-engine", target=address) as channel:
+            stub = RagEngineStub(channel)
+            await stub.Context(b"attempt")
+            await stub.Context(b"given", timeout=0.2)
+            async with client.request("run"):
+                left = remaining()
+                await stub.Context(b"request")
+                assert [message async for message in stub.ListSources(b"1")] == [b"0"]
+        await client.grpc.close()
+    attempt, given, request, stream = (time or 0 for _, _, time in servicer.asked)
+    assert 0.5 < attempt <= 0.996  # gRPC sends whole milliseconds, rounded up
+    assert 0 < given <= 0.196
+    assert left is not None
+    assert 0 < request < left <= 0.5
+    assert 0 < stream < left
+
+
+async def test_t4_nothing_is_sent_when_the_deadline_is_over(tmp_path: Path) -> None:
+    servicer = RagEngine()
+    async with connected(tmp_path, servicer) as (_, stub):
+        with pytest.raises(DeadlineExceededError) as over:
+            await stub.Context(b"x", timeout=0)
+        assert over.value.attempts == 0
+        with pytest.raises(DeadlineExceededError):
+            await stub.ListSources(b"1", timeout=0).read()
+        with pytest.raises(DeadlineExceededError):
+            await stub.Upload([b"x"], timeout=-1)
+    assert servicer.asked == []
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
+async def test_t4_time_that_is_up_is_ours_and_ends_the_callee(tmp_path: Path, *, streams: bool) -> None:
+    short = Timeout(attempt=Duration("100ms"), overall=Duration("1m"))
+    servicer = Hanging()
+    async with connected(tmp_path, servicer, *calls(timeout=short)) as (client, stub):
+        with pytest.raises(AttemptTimeoutError):
+            await (stub.ListSources(b"1").read() if streams else stub.Context(b"x"))
+        with pytest.raises(DeadlineExceededError):
+            await (stub.ListSources(b"1", timeout=0.05).read() if streams else stub.Context(b"x", timeout=0.05))
+        name = "rag-engine.list-sources" if streams else "rag-engine.context"
+        statistics = client.outbound(name).statistics
+        assert (statistics.timeouts, statistics.deadlines_exceeded) == (1, 1)
+        await eventually(lambda: servicer.cancelled == 2)
+
+
+# --- R4
+
+
+@pytest.mark.parametrize(
+    ("pushback", "attempts"), [("0", 2), ("40", 2), ("-1", 1), ("soon", 1), ("600000", 1)], ids=str
+)
+async def test_r4_the_callees_pushback_decides(tmp_path: Path, pushback: str, attempts: int) -> None:
+    never = Retry(base_delay=Duration("9s"), max_delay=Duration("9s"), max_retries=1, budget=GENEROUS)
+    servicer = Failing(trailing=(("grpc-retry-pushback-ms", pushback),))
+    patient = Timeout(attempt=Duration("5s"), overall=Duration("30s"))
+    begun = asyncio.get_running_loop().time()
+    async with connected(tmp_path, servicer, *calls(retry=never, timeout=patient)) as (_, stub):
+        answer = await ended(stub.Context(b"x"))
+    waited = asyncio.get_running_loop().time() - begun
+    assert len(servicer.asked) == attempts
+    if attempts == 1:
+        assert isinstance(answer, RetriesExhaustedError)
+        assert answer.reason == ("deadline" if pushback == "600000" else "pushback")
+    else:
+        assert answer == b"x"
+        assert waited >= int(pushback) / 1000
+
+
+async def test_r4_an_exhausted_callee_is_asked_again_only_if_it_said_when(tmp_path: Path) -> None:
+    for trailing, attempts in (((), 1), ((("grpc-retry-pushback-ms", "1"),), 2)):
+        servicer = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing=trailing)
+        async with connected(tmp_path, servicer, *retrying("resource_exhausted")) as (_, stub):
+            await ended(stub.Context(b"x"))
+        assert len(servicer.asked) == attempts
+
+
+# --- R5
+
+
+def once_only(**fields: Any) -> tuple[OutboundCall, ...]:
+    return retrying("connection_failed", idempotency="never", **fields)
+
+
+@pytest.mark.parametrize(
+    "details",
+    ["", "connections to all backends failing; last error: UNKNOWN: ipv4:10.0.0.1:9000: Connection refused"],
+    ids=["plain", "relayed from its own callee"],
+)
+async def test_r5_unavailable_alone_is_no_proof(tmp_path: Path, details: str) -> None:
+    servicer = Failing(details=details)
+    async with connected(tmp_path, servicer, *once_only()) as (_, stub):
+        error = await ended(stub.Context(b"x"))
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert len(servicer.asked) == 1
+    assert classify(error) is not None
+
+
+async def test_r5_a_request_that_never_left_is_sent_again(tmp_path: Path) -> None:
+    client = runtime(tmp_path, *once_only())
+    async with client.grpc.channel("rag-engine", target="127.0.0.1:1") as channel:
+        with pytest.raises(RetriesExhaustedError) as gave_up:
+            await RagEngineStub(channel).Context(b"x")
+        assert gave_up.value.attempts == 4
+        cause = gave_up.value.__cause__
+        assert isinstance(cause, grpc.aio.AioRpcError)
+        failure = classify(cause)
+        assert failure is not None
+        assert failure.condition == "connection_failed"
+    await client.grpc.close()
+
+
+# --- R11
+
+
+async def test_r11_a_stream_is_sent_again_only_before_its_first_message(tmp_path: Path) -> None:
+    class Breaking(Failing):
+        async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
+            await self._asked("ListSources", request, context)
+            yield b"0"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    servicer = Breaking(times=1)
+    async with connected(tmp_path, servicer, *retrying()) as (_, stub):
+        stream = stub.ListSources(b"1")
+        assert await stream.read() == b"0"
+        with pytest.raises(grpc.aio.AioRpcError, match="gone"):
+            await stream.read()
+    assert len(servicer.asked) == 2
+
+
+async def test_r11_requests_that_are_streamed_are_never_sent_twice(tmp_path: Path) -> None:
+    servicer = Failing(times=100)
+    async with connected(tmp_path, servicer, *retrying()) as (_, stub):
+        for made in (stub.Upload([b"a"]), stub.Upload(iter([b"a"])), stub.Chat([b"a"]), stub.Chat()):
+            error = await ended(anext(made) if hasattr(made, "__anext__") else made)
+            assert isinstance(error, grpc.aio.AioRpcError)
+    assert len(servicer.asked) == 4
+
+
+# --- R12
+
+
+async def test_r12_the_number_of_earlier_attempts_is_sent_and_grpc_adds_none(tmp_path: Path) -> None:
+    servicer = Failing(times=100)
+    async with connected(tmp_path, servicer, *retrying()) as (_, stub):
+        await ended(stub.Context(b"x"))
+        await ended(stub.ListSources(b"1").read())
+    sent = [metadata.get("grpc-previous-rpc-attempts") for _, metadata, _ in servicer.asked]
+    assert sent == [None, "1", "2", "3"] * 2
+    assert dict(CHANNEL_OPTIONS)["grpc.enable_retries"] == 0
+
+
+# --- O3
+
+
+ASK_AFTER_FORK = """
+import asyncio, os, sys
+from voice_runtime import Runtime
+
+runtime = Runtime.load(sys.argv[1])
+assert runtime.grpc is runtime.grpc
+
+async def ask():
+    async with runtime.grpc.channel("rag-engine", target=sys.argv[2]) as channel:
+        answer = await channel.unary_unary("/voice.rag.v1.RagEngine/Context")(b"x")
+    await runtime.grpc.close()
+    return 0 if answer == b"x" else 1
+
+workers = []
+for _ in range(2):
+    worker = os.fork()
+    if worker == 0:
+        os._exit(asyncio.run(ask()))
+    workers.append(worker)
+sys.exit(max(os.waitpid(worker, 0)[1] for worker in workers))
+"""
+
+
+async def test_o3_a_runtime_that_was_loaded_before_a_fork_connects_after_it(tmp_path: Path) -> None:
+    patient = Timeout(attempt=Duration("30s"), overall=Duration("30s"))
+    mounted = mount(tmp_path, bundle(*calls(timeout=patient)))
+    servicer = RagEngine()
+    async with serving(servicer) as address:
+        command = [sys.executable, "-c", ASK_AFTER_FORK, str(mounted), address]
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, complaints = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, complaints.decode()
+    assert len(servicer.asked) == 2

@@ -1,0 +1,138 @@
+"""Observability, cases O1 to O4 of the conformance list."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from voice_policies import Duration, FaultInjection, Rate, RateLimit, Ratio, TokenBucket
+from voice_runtime import Caller, Runtime
+from voice_runtime.metrics import METRICS
+from voice_runtime.reference.collector import Collector
+from voice_runtime.testing import FakeClock
+from voice_runtime.tracing import span
+
+from tests.runtime.bundles import bundle, call, mount, operation
+from tests.runtime.tracing.telemetry import telemetry, tracing
+
+GENEROUS = 10.0
+"""Seconds: far above a shutdown's second, far below the SDK's own thirty."""
+
+
+def series(runtime: Runtime) -> set[tuple[str, ...]]:
+    return {(metric.name, *labels) for metric in METRICS for labels, _ in metric.read(runtime)}
+
+
+async def test_o1_ten_thousand_tenants_make_no_series(tmp_path: Path, clock: FakeClock) -> None:
+    limit = RateLimit(limit=TokenBucket(rate=Rate("100/s"), burst=100), key="tenant")
+    runtime = Runtime.load(mount(tmp_path, bundle(inbound=(operation(rate_limits=(limit,)),))), clock=clock)
+    before = series(runtime)
+    for number in range(10_000):
+        async with runtime.request("run", Caller(tenant=f"tenant-{number}", user=f"user-{number}")):
+            pass
+    assert series(runtime) == before
+
+
+@contextmanager
+def mute_listener() -> Iterator[str]:
+    """A Collector that accepts connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    yield endpoint
+
+
+@pytest.mark.parametrize("away", [mute_listener, nobody])
+def test_o2_a_collector_that_is_away_costs_nothing_but_its_spans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: type[Iterator[str]]
+) -> None:
+    queue, sent = 100, 5_000
+    with away() as endpoint:  # type: ignore[attr-defined]  # a context manager's function
+        policy = {"max_queue": queue, "shutdown_timeout": Duration("1s")}
+        began = time.monotonic()
+        with telemetry(monkeypatch, tmp_path, endpoint, **policy) as (runtime, _):
+            for number in range(sent):
+                with span(f"request {number}"):
+                    pass
+        assert time.monotonic() - began < GENEROUS
+    counted = runtime.spans
+    assert counted.ended == sent
+    assert counted.exported == 0
+    # In memory at once: the queue, and the batch that is being sent.
+    assert sent - counted.dropped - counted.failed <= 2 * queue
+    assert counted.dropped > sent / 2
+
+
+def test_o2_what_waits_at_the_end_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Collector() as collector:
+        with telemetry(monkeypatch, tmp_path, collector.endpoint) as (runtime, _):
+            for number in range(1_000):
+                with span(f"request {number}"):
+                    pass
+        assert len(collector.spans) == 1_000
+        assert (runtime.spans.exported, runtime.spans.dropped, runtime.spans.failed) == (1_000, 0, 0)
+
+
+PREFORK = """
+import os, sys
+from voice_runtime import Runtime
+from voice_runtime.tracing import Telemetry, span
+
+runtime = Runtime.load(sys.argv[1])
+with Telemetry(runtime) as telemetry:
+    with span("before the fork"):
+        pass
+    telemetry.provider.force_flush()
+    children = []
+    for worker in range(3):
+        if child := os.fork():
+            children.append(child)
+        else:
+            children, name = [], f"worker {worker}"
+            break
+    else:
+        name = "parent"
+    with span(name):
+        runtime.call_sync("rag-engine", len, "")
+sys.exit(any(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def test_o3_a_server_that_forks_traces_and_calls_in_every_process(tmp_path: Path) -> None:
+    with Collector() as collector:
+        mounted = mount(tmp_path, bundle(call(), tracing=tracing(collector.endpoint)))
+        command = [sys.executable, "-c", PREFORK, str(mounted)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # our own
+        assert done.returncode == 0, done.stderr
+        assert {each.name for each in collector.spans} == {
+            "before the fork",
+            "parent",
+            "worker 0",
+            "worker 1",
+            "worker 2",
+        }
+
+
+@pytest.mark.parametrize(("in_policy", "in_process"), [(True, False), (False, True)])
+async def test_o4_faults_need_the_policy_and_the_process(
+    tmp_path: Path, clock: FakeClock, *, in_policy: bool, in_process: bool
+) -> None:
+    async def answers() -> str:
+        return "answer"
+
+    always = FaultInjection(enabled=True, error_ratio=Ratio("100%"), abort_ratio=Ratio("100%")) if in_policy else None
+    mounted = mount(tmp_path, bundle(call(), fault_injection=always))
+    runtime = Runtime.load(mounted, clock=clock, allow_fault_injection=in_process)
+    for _ in range(100):
+        assert await runtime.call("rag-engine", answers) == "answer"

@@ -1,0 +1,197 @@
+"""Sagas under crashes, pauses and restarts, S3, S4 and S8: a real PostgreSQL counts the effects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, LeaseLostError, Message
+from voice_runtime.saga.journal import Claim, Journal
+from voice_runtime.saga.postgresql import PostgresqlJournal, migrate
+
+from tests.runtime.saga.crash_worker import EFFECTS, STEPS, Job, definitions, engine_of
+from tests.runtime.saga.definitions import eventually
+from tests.runtime.saga.servers import running_postgresql
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 100
+BOUNDARIES = 17
+"""Writes of one worker that starts both sagas and is not disturbed, at each of which it is killed before and after."""
+
+
+@dataclass
+class Ledger:
+    """What is left of all rounds."""
+
+    rounds: int = 0
+    kills: int = 0
+    started: int = 0
+    completed: int = 0
+    compensated: int = 0
+    lost: int = 0
+    doubled: int = 0
+
+
+async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger()
+    async with asyncpg.create_pool(database) as pool:
+        await pool.execute(EFFECTS)
+        await asyncio.to_thread(_kill_workers, database, ledger)
+        await _finish_what_is_left(database, pool)
+        await _settle(pool, ledger)
+    with capsys.disabled():
+        print(f"\n{ledger}")  # noqa: T201  # the ledger is what the test is for
+    assert ledger.rounds == ledger.kills == ROUNDS
+    assert ledger.completed + ledger.compensated == ledger.started
+    assert ledger.completed > ROUNDS / 2 < ledger.compensated
+    assert (ledger.lost, ledger.doubled) == (0, 0)
+
+
+def _kill_workers(dsn: str, ledger: Ledger) -> None:
+    command = [sys.executable, "-m", "tests.runtime.saga.crash_worker", dsn]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zygote:
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        for number in range(ROUNDS):
+            job = Job(number, kill_at=1 + number // 2 % BOUNDARIES, after=bool(number % 2))
+            zygote.stdin.write(f"{json.dumps(asdict(job))}\n")
+            zygote.stdin.flush()
+            ledger.rounds += 1
+            ledger.kills += int(zygote.stdout.readline()) == signal.SIGKILL
+        zygote.stdin.close()
+
+
+async def _finish_what_is_left(dsn: str, pool: Any) -> None:
+    own: list[JournalEngine] = []
+    engine = engine_of(PostgresqlJournal(dsn), definitions(pool, own))
+    own.append(engine)
+    async with engine:
+        await eventually(lambda: _nothing_unfinished(engine))
+
+
+async def _nothing_unfinished(engine: JournalEngine) -> bool:
+    unfinished = await engine.journal.unfinished()
+    assert not [state for _, state in unfinished if state == "parked"], await engine.list(state="parked")
+    return not unfinished
+
+
+async def _settle(pool: Any, ledger: Ledger) -> None:
+    """A saga is lost if its effects are not what its state says; an effect is doubled if it is there twice."""
+    sagas = {row["id"]: row["state"] for row in await pool.fetch("SELECT id, state FROM saga.sagas")}
+    effects = await pool.fetch("SELECT saga_id, step, branch, count(*) FROM effects GROUP BY 1, 2, 3")
+    ledger.doubled = sum(row["count"] - 1 for row in effects)
+    done = {(row["saga_id"], row["step"], row["branch"]) for row in effects}
+    for saga_id, state in sagas.items():
+        actions, undone = (
+            {each for each in STEPS if (saga_id, each, branch) in done} for branch in ("action", "compensation")
+        )
+        kept = {*STEPS} if state == "completed" else set()
+        ledger.lost += actions - undone != kept or not undone <= actions
+    ledger.started = len(sagas)
+    ledger.completed = sum(state == "completed" for state in sagas.values())
+    ledger.compensated = sum(state == "compensated" for state in sagas.values())
+
+
+async def test_s4_a_worker_that_was_stopped_past_its_lease_cannot_write(database: str) -> None:
+    async with asyncpg.create_pool(database) as pool:
+        await pool.execute(EFFECTS)
+        command = [sys.executable, "-c", STOPPABLE, database]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zombie:  # noqa: ASYNC220  # at once
+            assert zombie.stdout is not None
+            assert await asyncio.to_thread(zombie.stdout.readline) == "stalled\n"
+            zombie.send_signal(signal.SIGSTOP)
+            try:
+                await _finish_what_is_left(database, pool)
+                written = await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence")
+            finally:
+                zombie.send_signal(signal.SIGCONT)
+            assert await asyncio.to_thread(zombie.stdout.readline) == "leases lost: 1\n"
+        assert await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence") == written
+        assert {row["epoch"] for row in written} >= {1, 2}
+        effects = await pool.fetch("SELECT step, count(*) FROM effects WHERE branch = 'action' GROUP BY step")
+        assert {row["step"]: row["count"] for row in effects} == dict.fromkeys(STEPS, 1)
+
+
+STOPPABLE = """
+import asyncio, sys
+from tests.runtime.saga.backends import JOURNALS
+from tests.runtime.saga.crash_worker import Job, work
+
+lost = asyncio.run(work(sys.argv[1], Job(0, stall=True)))
+print(f"leases lost: {lost}", flush=True)
+"""
+
+
+async def test_s8_postgresql_killed_and_restarted_strands_nothing() -> None:
+    with running_postgresql() as server:
+        dsn = server.dsn("postgres")
+        connection = await asyncpg.connect(dsn)
+        await migrate(connection)
+        await connection.execute(EFFECTS)
+        await connection.close()
+        pool = await asyncpg.create_pool(dsn, min_size=0)
+        own: list[JournalEngine] = []
+        engine = JournalEngine(PostgresqlJournal(dsn), definitions(pool, own), lease=1.0, poll_interval=0.05)
+        own.append(engine)
+        async with engine:
+            starting = asyncio.create_task(_start_many(engine, 60))
+            await eventually(lambda: _some_ended(engine))
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(server.start)
+            ids = await starting
+            states = {(await engine.wait(saga_id, 60)).state for saga_id in ids}
+        doubled = await pool.fetch("SELECT 1 FROM effects GROUP BY saga_id, step, branch HAVING count(*) > 1")
+        await pool.close()
+    assert states <= {"completed", "compensated"}
+    assert not doubled
+
+
+async def _start_many(engine: JournalEngine, count: int) -> list[str]:
+    """A start that the caller saw fail is made again under its id."""
+    ids = [f"saga-{number}" for number in range(count)]
+    for saga_id in ids:
+        while True:
+            try:
+                await engine.start("completes", saga_id=saga_id)
+            except JournalUnavailableError:
+                await asyncio.sleep(0.05)
+            else:
+                break
+    return ids
+
+
+async def _some_ended(engine: JournalEngine) -> bool:
+    return engine.observation.transitions["completes", "completed"] >= 3
+
+
+@pytest.mark.parametrize("claimed_by_another", [True, False])
+async def test_s4_a_write_under_a_lease_that_has_passed_is_refused(journal: Journal, claimed_by_another: bool) -> None:
+    await journal.open(worker=True)
+    claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])
+    assert await journal.start(claim, "paused", 0.05)
+    await asyncio.sleep(0.1)
+    if claimed_by_another:
+        (taken,) = await journal.claim("other", 5, 30.0)
+        assert (taken.epoch, taken.claims, len(taken.entries)) == (2, 2, 2)
+    else:
+        assert await journal.renew("paused", 30.0) == {}
+    message = Message("m", "order.paid", None)
+    with pytest.raises(LeaseLostError, match="epoch 1"):
+        await journal.append(claim, [Entry("succeeded", "pay")], "running", messages=[message], release=0.0)
+    record = await journal.show("saga-1")
+    assert record is not None
+    assert [entry.kind for entry in record.entries] == ["started", "began"]
+    async with journal.outbox(10) as messages:
+        assert messages == []
+    await journal.close()

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/health" // without it, nobody asks callees for their health
+)
+
+// channel is what the file holds for each callee.
+type channel struct {
+	Target        string          `json:"target"`
+	ServiceConfig json.RawMessage `json:"serviceConfig"`
+}
+
+func readChannels(path string) (map[string]channel, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var channels map[string]channel
+	return channels, json.Unmarshal(text, &channels)
+}
+
+// dial opens the channel to a callee. Whatever DNS says of policies is not heard: the file alone decides.
+func (c channel) dial(options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	policies := grpc.WithDefaultServiceConfig(string(c.ServiceConfig))
+	return grpc.NewClient(c.Target, append(options, policies, grpc.WithDisableServiceConfig())...)
+}

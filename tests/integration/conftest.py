@@ -1,0 +1,22 @@
+"""The programs that these tests start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import toolchain
+from tests.go_programs import build_or_skip
+
+
+@pytest.fixture(scope="session")
+def serviceconfig(request: pytest.FixtureRequest) -> Path:
+    """The Go program of `tests/go`."""
+    return build_or_skip(request, toolchain.SERVICE_CONFIG) / "serviceconfig"
+
+
+@pytest.fixture(scope="session")
+def consul(request: pytest.FixtureRequest) -> Path:
+    """Consul itself."""
+    return build_or_skip(request, toolchain.CONSUL) / "consul"

@@ -1,0 +1,159 @@
+"""Starts Consul itself on the rendered servers' files: only addresses, ports, paths and secrets are a test's own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from components.consul.access import SECRET
+from components.consul.servers import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_PORT, RUN_PATH
+from tests.platforms import of_kind
+from tests.stack.tiers.real_servers import Place, directory, files, free_port
+
+START_SECONDS = 60.0
+"""An election takes some seconds, more on a loaded machine."""
+PATHS = (CONFIG_PATH, RUN_PATH, DATA_PATH, SECRET.path)
+
+
+def new_gossip_key() -> str:
+    """As `consul keygen` makes it."""
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+@dataclass
+class Keys:
+    """The values of the servers' secret."""
+
+    gossip: str = field(default_factory=new_gossip_key)
+    token: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass
+class Server:
+    """One server, on a loopback address of its own."""
+
+    program: Path
+    environment: str
+    place: Place
+    address: str
+    ports: dict[str, int]
+    joined: list[str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.ports['http']}"
+
+    @property
+    def log(self) -> str:
+        return (self.place.root / "log").read_text(errors="replace")
+
+    def prepare(self, keys: Keys, **changes: object) -> None:
+        """The mounted files, then what the init container does; `changes` are of consul.json's top level."""
+        rendered = files(self.environment, "consul-config")
+        configuration = json.loads(rendered["consul.json"])
+        configuration["ports"].update(self.ports)
+        configuration |= {"retry_join": self.joined, "client_addr": self.address, **changes}
+        self.place.write(f"{CONFIG_PATH}/consul.json", json.dumps(configuration))
+        script = self.place.write(f"{CONFIG_PATH}/write-secrets.sh", rendered["write-secrets.sh"])
+        for key, value in zip(SECRET.keys, (keys.gossip, keys.token), strict=True):
+            self.place.write(f"{SECRET.path}/{key}", value)
+        subprocess.run(["/bin/sh", str(script)], check=True)
+
+    def start(self) -> None:
+        """The command of the rendered container."""
+        variables = {"$(POD_IP)": self.address, "$(POD_NAME)": f"consul-{self.address.rpartition('.')[2]}"}
+        command = [self.place.moved(word) for word in container(self.environment)["command"][1:]]
+        for name, value in variables.items():
+            command = [word.replace(name, value) for word in command]
+        with (self.place.root / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [self.program, *command], stdout=log, stderr=log, env={"PATH": os.environ["PATH"]}
+            )
+
+    def ready(self) -> bool:
+        """What the rendered readiness probe says."""
+        *shell, line = container(self.environment)["readinessProbe"]["exec"]["command"]
+        line = line.replace(f"127.0.0.1:{HTTP_PORT}", f"{self.address}:{self.ports['http']}")
+        probe = [*shell, line.replace(f":{RPC_PORT}", f":{self.ports['server']}")]
+        return subprocess.run(probe, check=False, capture_output=True).returncode == 0
+
+    def ask(self, path: str, token: str = "", body: object = None, method: str = "") -> tuple[int, Any]:
+        """Status and answer of the HTTP interface; a body is put unless `method` says otherwise."""
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
+        request = Request(f"{self.url}/v1/{path}", data=data, method=method or ("PUT" if data else "GET"))  # noqa: S310 - loopback
+        if token:
+            request.add_header("X-Consul-Token", token)
+        try:
+            with urlopen(request, timeout=20) as answer:  # noqa: S310 - likewise
+                text = answer.read()
+                return answer.status, json.loads(text) if text else None
+        except HTTPError as refused:
+            return refused.code, refused.read().decode()
+
+    def stop(self) -> None:
+        """At once, as when its node is lost."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+def container(environment: str) -> dict[str, Any]:
+    """The server's container, as rendered."""
+    (found,) = (each for each in of_kind(environment, "StatefulSet") if each["metadata"]["name"] == "consul")
+    (server,) = found["spec"]["template"]["spec"]["containers"]
+    rendered: dict[str, Any] = server
+    return rendered
+
+
+def wait_until(condition: Callable[[], bool], server: Server) -> None:
+    """Polls; raises `AssertionError` with the end of the server's log when the time is over or it has ended."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        ended = server.process is not None and server.process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            raise AssertionError("\n".join(server.log.splitlines()[-20:]))
+        time.sleep(0.1)
+
+
+@contextmanager
+def prepared_servers(program: Path, environment: str, count: int) -> Iterator[list[Server]]:
+    """Servers that are not started, and are stopped at the end."""
+    ports = {"http": free_port(), "server": free_port(), "serf_lan": free_port()}
+    addresses = [f"127.0.0.{number}" for number in range(1, count + 1)]
+    joined = [f"{address}:{ports['serf_lan']}" for address in addresses]
+    with directory() as root:
+        servers = [
+            Server(program, environment, Place(root / address, PATHS), address, ports, joined) for address in addresses
+        ]
+        try:
+            yield servers
+        finally:
+            for server in servers:
+                server.stop()
+
+
+@contextmanager
+def running_servers(
+    program: Path, environment: str, count: int, keys: Keys, **changes: object
+) -> Iterator[list[Server]]:
+    """Servers that have elected a leader."""
+    with prepared_servers(program, environment, count) as servers:
+        for server in servers:
+            server.prepare(keys, **changes)
+            server.start()
+        for server in servers:
+            wait_until(server.ready, server)
+        yield servers

@@ -1,0 +1,128 @@
+"""Consul itself on the rendered servers' configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.consul_servers import (
+    Keys,
+    Server,
+    new_gossip_key,
+    prepared_servers,
+    running_servers,
+    wait_until,
+)
+
+pytestmark = pytest.mark.integration
+RULES = 'key_prefix "conversation-service/" { policy = "write" }'
+
+
+@pytest.fixture(scope="module")
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture(scope="module")
+def servers(consul: Path, keys: Keys) -> Iterator[list[Server]]:
+    with running_servers(consul, "prod", 3, keys) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service_token(servers: list[Server], keys: Keys) -> str:
+    """A token that the operator makes for one service."""
+    server = servers[0]
+    status, policy = server.ask("acl/policy", keys.token, {"Name": "conversation-service", "Rules": RULES})
+    assert status == 200, policy
+    status, token = server.ask("acl/token", keys.token, {"Policies": [{"ID": policy["ID"]}]})
+    assert status == 200, token
+    secret: str = token["SecretID"]
+    # Tokens reach the other servers a moment later.
+    wait_until(lambda: all(each.ask("acl/token/self", secret)[0] == 200 for each in servers), server)
+    return secret
+
+
+def test_three_servers_make_one_cluster_that_the_readiness_probe_sees(servers: list[Server]) -> None:
+    status, peers = servers[0].ask("status/peers")
+    assert (status, len(peers)) == (200, 3)
+    (leader,) = {server.ask("status/leader")[1] for server in servers}
+    assert leader in peers
+    assert all(server.ready() for server in servers)
+
+
+def test_it_listens_for_servers_and_http_alone(servers: list[Server], keys: Keys) -> None:
+    listening = servers[0].ask("agent/self", keys.token)[1]["DebugConfig"]
+    assert [listening[kind] for kind in ("DNSAddrs", "GRPCAddrs", "GRPCTLSAddrs", "HTTPSAddrs")] == [[], [], [], []]
+    assert [listening[kind] for kind in ("HTTPAddrs", "SerfBindAddrWAN")] == [
+        [f"tcp://{servers[0].address}:{servers[0].ports['http']}"],
+        "",
+    ]
+
+
+def test_without_a_token_nothing_is_seen_or_changed(servers: list[Server], keys: Keys) -> None:
+    assert servers[0].ask("kv/conversation-service/flag", keys.token, "on") == (200, True)
+    assert servers[0].ask("kv/conversation-service/flag")[0] == 403
+    assert servers[0].ask("kv/conversation-service/flag", body="off")[0] == 403
+    assert servers[0].ask("catalog/nodes") == (200, [])
+    assert servers[0].ask("agent/self")[0] == 403
+    assert servers[0].ask("acl/tokens")[0] == 403
+
+
+def test_a_token_of_a_service_can_do_what_its_policy_says_and_nothing_else(
+    servers: list[Server], service_token: str
+) -> None:
+    assert servers[1].ask("kv/conversation-service/mode", service_token, "fast") == (200, True)
+    assert servers[2].ask("kv/conversation-service/mode", service_token)[0] == 200
+    assert servers[0].ask("kv/agent-engine/mode", service_token, "fast")[0] == 403
+    assert servers[0].ask("kv/agent-engine/mode", service_token)[0] == 403
+    assert servers[0].ask("acl/tokens", service_token)[0] == 403
+    assert servers[0].ask("snapshot", service_token)[0] == 403
+
+
+def test_gossip_is_encrypted_with_the_key_of_the_secret_alone(servers: list[Server], keys: Keys) -> None:
+    status, rings = servers[0].ask("operator/keyring", keys.token)
+    assert status == 200
+    assert [set(ring["Keys"]) for ring in rings if not ring["WAN"]] == [{keys.gossip}]
+
+
+def test_whoever_has_another_gossip_key_is_not_let_in(consul: Path, servers: list[Server], keys: Keys) -> None:
+    with prepared_servers(consul, "prod", 4) as others:
+        stranger = others[-1]
+        stranger.joined = servers[0].joined
+        stranger.prepare(Keys(gossip=new_gossip_key(), token=keys.token), retry_interval="1s")
+        stranger.start()
+        wait_until(lambda: "No installed keys could decrypt the message" in servers[0].log, stranger)
+        assert not stranger.ready()
+    members = servers[0].ask("agent/members", keys.token)[1]
+    assert {member["Addr"] for member in members} == {server.address for server in servers}
+
+
+def test_two_of_three_servers_go_on(servers: list[Server], keys: Keys) -> None:
+    leader = servers[0].ask("status/leader")[1].partition(":")[0]
+    (lost,) = (server for server in servers if server.address == leader)
+    left = [server for server in servers if server is not lost]
+    lost.stop()
+    try:
+        wait_until(lambda: left[0].ask("kv/after", keys.token, "loss") == (200, True), left[0])
+        assert left[1].ask("kv/after", keys.token)[0] == 200
+    finally:
+        lost.start()
+        wait_until(lost.ready, lost)
+
+
+@pytest.mark.parametrize("misspelt", [{"bootstrap_expct": 1}, {"acl": {"default_polcy": "deny"}}])
+def test_a_misspelt_key_is_refused(consul: Path, misspelt: dict[str, object], keys: Keys) -> None:
+    with prepared_servers(consul, "dev", 1) as (server,):
+        server.prepare(keys, **misspelt)
+        server.start()
+        assert server.process is not None
+        assert server.process.wait(60) != 0
+        assert "invalid config key" in server.log
+
+
+def test_devs_single_server_elects_itself(consul: Path, keys: Keys) -> None:
+    with running_servers(consul, "dev", 1, keys) as (server,):
+        assert server.ask("kv/flag", keys.token, "on") == (200, True)

@@ -1,0 +1,149 @@
+"""Stubs on a policed channel: the four kinds of calls against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from voice_policies import Duration, Timeout
+from voice_runtime import DeadlineExceededError, UnknownCallError
+
+from tests.runtime.bundles import call
+from tests.runtime.grpc.rag_engine import OPERATIONS, RagEngine, RagEngineStub, calls, connected, runtime
+
+
+async def numbers() -> AsyncIterator[bytes]:
+    for number in range(3):
+        yield b"%d" % number
+
+
+async def test_all_four_kinds_work_through_an_unchanged_stub(tmp_path: Path) -> None:
+    async with connected(tmp_path, RagEngine()) as (client, stub):
+        assert await stub.Context(b"tides") == b"tides"
+        assert [message async for message in stub.ListSources(b"3")] == [b"0", b"1", b"2"]
+        assert await stub.Upload(numbers()) == b"0,1,2"
+        assert await stub.Upload([b"a", b"b"]) == b"a,b"
+        assert [message async for message in stub.Chat(numbers())] == [b"0", b"1", b"2"]
+        for operation in OPERATIONS.values():
+            assert client.outbound(f"rag-engine.{operation}").statistics.successful == (
+                2 if operation == "upload" else 1
+            )
+
+
+async def test_calls_are_written_and_read_by_hand(tmp_path: Path) -> None:
+    async with connected(tmp_path, RagEngine()) as (client, stub):
+        chat = stub.Chat()
+        for message in (b"a", b"b"):
+            await chat.write(message)
+            assert await chat.read() == message
+        await chat.done_writing()
+        assert await chat.read() is grpc.aio.EOF
+        assert await chat.code() is grpc.StatusCode.OK
+        upload = stub.Upload()
+        await upload.write(b"a")
+        await upload.write(b"b")
+        await upload.done_writing()
+        assert await upload == b"a,b"
+        assert client.outbound("rag-engine.upload").statistics.successful == 1
+
+
+async def test_the_call_object_tells_what_the_callee_said(tmp_path: Path) -> None:
+    class Polite(RagEngine):
+        async def behave(self, name: str, request: Any, context: Any) -> None:
+            await context.send_initial_metadata((("first", "1"),))
+            context.set_trailing_metadata((("last", "2"),))
+            if request == b"missing":
+                await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing", (("last", "3"),))
+
+    async with connected(tmp_path, Polite()) as (_, stub):
+        answer = stub.Context(b"x")
+        assert dict(await answer.initial_metadata())["first"] == "1"
+        assert await answer == b"x"
+        assert dict(await answer.trailing_metadata())["last"] == "2"
+        assert (await answer.code(), await answer.details()) == (grpc.StatusCode.OK, "")
+        missing = stub.Context(b"missing")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await missing
+        assert refused.value.code() is await missing.code() is grpc.StatusCode.NOT_FOUND
+        assert refused.value.details() == await missing.details() == "no such thing"
+        assert dict(refused.value.trailing_metadata()) == dict(await missing.trailing_metadata()) == {"last": "3"}
+        stream = stub.ListSources(b"2")
+        assert dict(await stream.initial_metadata())["first"] == "1"
+        assert [message async for message in stream] == [b"0", b"1"]
+        assert dict(await stream.trailing_metadata())["last"] == "2"
+
+
+async def test_calls_begin_when_they_are_made(tmp_path: Path) -> None:
+    both = asyncio.Event()
+
+    class Meeting(RagEngine):
+        async def behave(self, name: str, request: Any, context: Any) -> None:
+            if len(self.asked) == 2:
+                both.set()
+            await both.wait()
+
+    async with connected(tmp_path, Meeting()) as (_, stub):
+        first, second = stub.Context(b"1"), stub.Context(b"2")
+        assert [await first, await second] == [b"1", b"2"]
+
+
+async def test_a_method_that_the_bundle_does_not_name_is_refused(tmp_path: Path) -> None:
+    async with connected(tmp_path, RagEngine(), call("rag-engine.context")) as (_, stub):
+        with pytest.raises(UnknownCallError, match=r"'rag-engine.list-sources' names no single outbound call"):
+            stub.ListSources(b"1")
+        assert await stub.Context(b"x") == b"x"
+
+
+async def test_a_purpose_is_chosen_by_the_name_of_the_call(tmp_path: Path) -> None:
+    servicer = RagEngine()
+    purposes = call("rag-engine.context:plan"), call("rag-engine.context:answer")
+    async with connected(tmp_path, servicer, *purposes) as (client, ambiguous):
+        with pytest.raises(UnknownCallError, match=r"rag-engine.context:answer, rag-engine.context:plan"):
+            ambiguous.Context(b"x")
+        target = ambiguous.Context._channel._target.address  # noqa: SLF001  # where the server is
+        async with client.grpc.channel("rag-engine.context:plan", target=target) as channel:
+            assert await RagEngineStub(channel).Context(b"x") == b"x"
+        assert client.outbound("rag-engine.context:plan").statistics.successful == 1
+        with pytest.raises(UnknownCallError, match="'rag-engin' names no single gRPC callee"):
+            client.grpc.channel("rag-engin")
+
+
+async def test_the_address_is_the_bundles(tmp_path: Path) -> None:
+    client = runtime(tmp_path, call("rag-engine.context", addresses=({"host": "localhost", "port": 1},)))
+    async with client.grpc.channel("rag-engine") as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"127.0.0.1:1|::1.*:1"):
+            await RagEngineStub(channel).Context(b"x")
+    await client.grpc.close()
+
+
+async def test_a_closed_channel_takes_no_call(tmp_path: Path) -> None:
+    async with connected(tmp_path, RagEngine()) as (client, stub):
+        async with client.grpc.channel("rag-engine") as channel:
+            pass
+        with pytest.raises(RuntimeError, match="the channel to rag-engine is closed"):
+            RagEngineStub(channel).Context(b"x")
+        assert await stub.Context(b"x") == b"x"
+
+
+async def test_a_stream_may_outlast_the_attempt_that_its_first_message_ended(tmp_path: Path) -> None:
+    class Slow(RagEngine):
+        async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
+            await self._asked("ListSources", request, context)
+            for number in range(4):
+                yield b"%d" % number
+                await asyncio.sleep(0.2)
+
+    servicer = Slow()
+    timeout = Timeout(attempt=Duration("300ms"), overall=Duration("20s"))
+    async with connected(tmp_path, servicer, *calls(timeout=timeout)) as (client, stub):
+        assert [message async for message in stub.ListSources(b"")] == [b"0", b"1", b"2", b"3"]
+        with pytest.raises(DeadlineExceededError):
+            assert [message async for message in stub.ListSources(b"", timeout=0.35)]
+        statistics = client.outbound("rag-engine.list-sources").statistics
+        assert (statistics.successful, statistics.deadlines_exceeded) == (1, 1)
+    _, _, left = servicer.asked[0]
+    assert 10 < (left or 0) <= 20

@@ -1,0 +1,34 @@
+"""The examples of docs/grpc.md run, and its code names what there is."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from pathlib import Path
+
+import voice_runtime
+from voice_policies import CircuitBreaker, Degradation, DegradedFeature, Duration, Health
+
+from tests.runtime.bundles import bundle, call, mount, operation
+from tests.runtime.examples import DOCUMENTS, run_examples
+
+
+def test_the_examples_of_grpc_run(tmp_path: Path) -> None:
+    citations = DegradedFeature(name="citations", off_at="partial", fallback="answer without citations")
+    callee = bundle(
+        service="rag-engine",
+        inbound=(operation("context"),),
+        degradation=Degradation(features=(citations,)),
+        health=Health(drain_duration=Duration("0s")),
+    )
+    caller = bundle(
+        call("rag-engine.context", circuit_breaker=CircuitBreaker()), call("elasticsearch.search", protocol="http")
+    )
+    services = {"agent-engine": caller, "rag-engine": callee}
+    mounted = {f"/etc/voice/{name}": mount(tmp_path / name, content) for name, content in services.items()}
+    assert run_examples("grpc.md", mounted) == 5
+
+
+def test_the_document_names_what_there_is() -> None:
+    for name in re.findall(r"`(\w+Error)`", (DOCUMENTS / "grpc.md").read_text()):
+        assert hasattr(voice_runtime, name) or hasattr(builtins, name), name

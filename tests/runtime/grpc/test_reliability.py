@@ -1,0 +1,243 @@
+"""What goes wrong with real servers, and what is left afterwards: no task, no permit, no call in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from voice_policies import Bulkhead, CircuitBreaker, Duration, Health, Timeout
+from voice_runtime import Runtime, VoiceRuntimeError
+
+from tests.runtime.bundles import bundle, mount, operation
+from tests.runtime.grpc.rag_engine import (
+    OPERATIONS,
+    RagEngine,
+    RagEngineStub,
+    add_to_server,
+    calls,
+    connected,
+    ended,
+    eventually,
+    runtime,
+)
+
+SHORT = Timeout(attempt=Duration("100ms"), overall=Duration("5s"))
+
+
+@asynccontextmanager
+async def leaving_nothing(client: Runtime) -> AsyncIterator[None]:
+    """The tasks and the permits after it are those of before."""
+    yield
+    gc.collect()
+    await eventually(lambda: not tasks_of_calls())
+    for name in OPERATIONS.values():
+        bulkhead = client.outbound(f"rag-engine.{name}").bulkhead
+        assert bulkhead is not None
+        assert (bulkhead.in_flight, bulkhead.waiting) == (0, 0)
+
+
+def tasks_of_calls() -> list[str]:
+    """Tasks that run our code; the server in the same process has its own."""
+    codes = (getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks())
+    return [code.co_qualname for code in codes if code and "voice_runtime" in code.co_filename]
+
+
+async def one_of_each(stub: RagEngineStub) -> list[Any]:
+    async def read(stream: Any) -> list[bytes]:
+        return [message async for message in stream]
+
+    made = stub.Context(b"x"), read(stub.ListSources(b"2")), stub.Upload([b"a"]), read(stub.Chat([b"a"]))
+    return list(await asyncio.gather(*(ended(call) for call in made)))
+
+
+class Late(RagEngine):
+    """Answers when nobody waits any more."""
+
+    async def behave(self, name: str, request: Any, context: Any) -> None:
+        try:
+            await asyncio.sleep(0.3)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.1)
+            raise
+
+
+class Hanging(RagEngine):
+    async def behave(self, name: str, request: Any, context: Any) -> None:
+        await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("servicer", [Late(), Hanging()], ids=["answers late", "hangs"])
+async def test_a_callee_that_is_too_slow_leaves_nothing(tmp_path: Path, servicer: RagEngine) -> None:
+    policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4), circuit_breaker=CircuitBreaker())
+    async with connected(tmp_path, servicer, *policies) as (client, stub), leaving_nothing(client):
+        for _ in range(3):
+            assert all(isinstance(error, VoiceRuntimeError) for error in await one_of_each(stub))
+
+
+async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Path) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(64)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    client = runtime(tmp_path, *calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4)))
+    target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with client.grpc.channel("rag-engine", target=target) as channel, leaving_nothing(client):
+        for _ in range(3):
+            errors = await one_of_each(RagEngineStub(channel))
+            assert all(isinstance(error, grpc.aio.AioRpcError | VoiceRuntimeError) for error in errors)
+        await client.grpc.close()
+    server.close()
+
+
+async def test_a_server_that_goes_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path) -> None:
+    servicer = Hanging()
+    client = runtime(tmp_path, *calls(bulkhead=Bulkhead(max_concurrent=4)))
+    server = grpc.aio.server()
+    add_to_server(servicer, server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    async with client.grpc.channel("rag-engine", target=target) as channel, leaving_nothing(client):
+        running = asyncio.create_task(one_of_each(RagEngineStub(channel)))
+        await eventually(lambda: len(servicer.asked) == 4)
+        await server.stop(None)  # GOAWAY, and every stream cancelled
+        errors = await running
+        assert [error.code() for error in errors] == [grpc.StatusCode.UNAVAILABLE] * 4
+        await client.grpc.close()
+
+
+async def test_ten_thousand_streams_leak_nothing(tmp_path: Path) -> None:
+    policies = calls(
+        bulkhead=Bulkhead(max_concurrent=200), timeout=Timeout(attempt=Duration("1m"), overall=Duration("1m"))
+    )
+    servicer = RagEngine()
+    async with connected(tmp_path, servicer, *policies) as (client, stub):
+
+        async def stream(number: int) -> None:
+            made = stub.ListSources(b"3")
+            if number % 3 == 0:
+                assert [message async for message in made] == [b"0", b"1", b"2"]
+            elif number % 3 == 1:
+                assert await made.read() == b"0"
+                made.cancel()
+            else:
+                assert await made.read() == b"0"  # and dropped
+
+        async def streams(first: int, last: int) -> None:
+            for begin in range(first, last, 100):
+                await asyncio.gather(*(stream(number) for number in range(begin, begin + 100)))
+            servicer.asked.clear()
+
+        async with leaving_nothing(client):
+            await streams(0, 1_000)
+        objects = count_objects()
+        async with leaving_nothing(client):
+            await streams(1_000, 10_000)
+        await eventually(lambda: count_objects() < objects + 500)  # the server lets go a little later
+        statistics = client.outbound("rag-engine.list-sources").statistics
+        assert statistics.successful + statistics.cancelled + statistics.failed == 10_000
+        assert statistics.failed == 0
+
+
+def count_objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())
+
+
+async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(tmp_path: Path) -> None:
+    """Each bundle pairs an attempt timeout with an inbound deadline; a request may see either pair, and no mixture."""
+    pairs = {"700ms": "1s", "7s": "10s"}
+    bundles = [
+        bundle(
+            *calls(
+                timeout=Timeout(attempt=Duration(attempt), overall=Duration(attempt)), bulkhead={"max_concurrent": 50}
+            ),
+            inbound=(operation("run", deadline=Duration(deadline)),),
+        )
+        for attempt, deadline in pairs.items()
+    ]
+    servicer = RagEngine()
+    async with connected(tmp_path, servicer) as (client, stub):
+        mount(tmp_path, bundles[0])
+        assert client.reload()
+        swapping = asyncio.create_task(swap(client, tmp_path, bundles, 1_000))
+        answered = 0
+        while not swapping.done():
+            made = [stub.Context(b"x") for _ in range(10)]
+            assert [await call for call in made] == [b"x"] * 10
+            answered += 10
+        await swapping
+        assert client.reloads["applied"] == 1_001
+        assert client.outbound("rag-engine.context").statistics.failed == 0
+    short = sum(0.5 < (left or 0) <= 0.7 for _, _, left in servicer.asked)
+    long = sum(5 < (left or 0) <= 7 for _, _, left in servicer.asked)
+    assert short + long == answered == len(servicer.asked)
+    assert short
+    assert long
+
+
+async def swap(client: Runtime, directory: Path, bundles: list[Any], times: int) -> None:
+    for number in range(1, times + 1):
+        mount(directory, bundles[number % 2])
+        assert await asyncio.to_thread(client.reload)
+
+
+DRAINED = """
+import asyncio, signal, sys
+from voice_runtime import Runtime
+from tests.runtime.grpc.rag_engine import RagEngine, add_to_server
+
+class Slow(RagEngine):
+    async def behave(self, name, request, context):
+        await asyncio.sleep(0.5)
+
+async def main():
+    server = Runtime.load(sys.argv[1]).grpc.server()
+    add_to_server(Slow(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    terminated = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    print(port, flush=True)
+    await terminated.wait()
+    await server.drain()
+
+asyncio.run(main())
+"""
+
+
+async def test_sigterm_under_load_refuses_nothing_that_was_accepted(tmp_path: Path) -> None:
+    inbound = tuple(operation(name, deadline=Duration("30s")) for name in OPERATIONS.values())
+    content = bundle(inbound=inbound, service="rag-engine", health=Health(drain_duration=Duration("2s")))
+    mounted = mount(tmp_path, content)
+    command = [sys.executable, "-c", DRAINED, str(mounted)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    port = int(await asyncio.wait_for(process.stdout.readline(), 60))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = RagEngineStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
+
+        async def is_serving() -> bool:
+            answer = await health.Check(health_pb2.HealthCheckRequest())
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+        assert await is_serving()
+        accepted = [asyncio.ensure_future(ended(stub.Context(b"%d" % number))) for number in range(20)]
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            while await is_serving():  # readiness fails first, and the server still serves
+                accepted.append(asyncio.ensure_future(ended(stub.Context(b"late"))))
+        accepted += [asyncio.ensure_future(ended(stub.Context(b"while draining"))) for _ in range(20)]
+        answers = await asyncio.gather(*accepted)
+        assert all(isinstance(answer, bytes) for answer in answers)
+    assert await asyncio.wait_for(process.wait(), 60) == 0

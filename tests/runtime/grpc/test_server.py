@@ -1,0 +1,254 @@
+"""The server: inbound policies around real handlers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from opentelemetry import baggage, context, propagate
+from voice_policies import (
+    Bulkhead,
+    Degradation,
+    DegradedFeature,
+    Duration,
+    Health,
+    InboundOperation,
+    Rate,
+    RateLimit,
+    TokenBucket,
+)
+from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, current_request, remaining
+
+from tests.runtime.bundles import bundle, mount, operation
+from tests.runtime.grpc.rag_engine import (
+    OPERATIONS,
+    SERVICE,
+    RagEngine,
+    RagEngineStub,
+    add_to_server,
+    ended,
+    eventually,
+)
+
+HEALTH = Health(drain_duration=Duration("0s"))
+
+
+def operations(**policies: Any) -> tuple[InboundOperation, ...]:
+    return tuple(operation(name, **policies) for name in OPERATIONS.values())
+
+
+@asynccontextmanager
+async def policed(
+    directory: Path, servicer: RagEngine, *, inbound: tuple[InboundOperation, ...] | None = None, **parts: Any
+) -> AsyncIterator[tuple[Runtime, grpc.aio.Channel]]:
+    """A policed server and a bare channel to it."""
+    content = bundle(inbound=inbound or operations(), service="rag-engine", **{"health": HEALTH} | parts)
+    service = Runtime.load(mount(directory, content))
+    server = service.grpc.server()
+    add_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield service, channel
+    await server.stop(None)
+
+
+class Acting(RagEngine):
+    """Does what the test says."""
+
+    def __init__(self, act: Any) -> None:
+        super().__init__()
+        self.act = act
+
+    async def behave(self, name: str, request: Any, context: Any) -> None:
+        result = self.act(request, context)
+        if asyncio.iscoroutine(result):
+            await result
+
+
+async def test_all_four_kinds_are_served_and_counted(tmp_path: Path) -> None:
+    async with policed(tmp_path, RagEngine()) as (service, channel):
+        stub = RagEngineStub(channel)
+        assert await stub.Context(b"x") == b"x"
+        assert [message async for message in stub.ListSources(b"2")] == [b"0", b"1"]
+        assert await stub.Upload([b"a", b"b"]) == b"a,b"
+        assert [message async for message in stub.Chat([b"a", b"b"])] == [b"a", b"b"]
+        for name in OPERATIONS.values():
+            assert service.inbound(name).statistics.successful == 1
+            assert service.inbound(name).statistics.in_flight == 0
+
+
+async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path) -> None:
+    limit = RateLimit(limit=TokenBucket(rate=Rate("1/s"), burst=1), key="tenant")
+    async with policed(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
+        stub = RagEngineStub(channel)
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, baggage.set_baggage("tenant.id", "acme"))
+        assert await stub.Context(b"x", metadata=tuple(carrier.items())) == b"x"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Context(b"x", metadata=tuple(carrier.items()))
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused.value.details() == "rate_limit: the rate limit is reached"
+        assert 0 < int(dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]) <= 1000
+        assert await stub.Context(b"x") == b"x"  # nobody's tenant has a count of its own
+
+
+async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
+    free = asyncio.Event()
+    servicer = Acting(lambda *_: free.wait())
+    full = Bulkhead(max_concurrent=1, max_queue=0)
+    async with policed(tmp_path, servicer, inbound=operations(bulkhead=full)) as (_, channel):
+        stub = RagEngineStub(channel)
+        first = stub.Context(b"1")
+        await eventually(lambda: len(servicer.asked) == 1)
+        with pytest.raises(grpc.aio.AioRpcError, match="bulkhead: every slot"):
+            await stub.Context(b"2")
+        free.set()
+        assert await first == b"1"
+
+
+async def test_t4_the_server_takes_the_callers_deadline_as_its_own(tmp_path: Path) -> None:
+    seen: list[float | None] = []
+    async with policed(tmp_path, Acting(lambda *_: seen.append(remaining()))) as (_, channel):
+        stub = RagEngineStub(channel)
+        await stub.Context(b"x", timeout=0.5)
+        await stub.Context(b"x")
+        await stub.Context(b"x", timeout=60)
+    assert seen[0] is not None
+    assert 0 < seen[0] <= 0.5
+    for operations_own in seen[1:]:
+        assert operations_own is not None
+        assert 0.5 < operations_own <= 2
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
+async def test_a_handler_beyond_the_operations_deadline_is_ended(tmp_path: Path, *, streams: bool) -> None:
+    servicer = Acting(lambda *_: asyncio.sleep(3600))
+    short = operations(deadline=Duration("100ms"))
+    async with policed(tmp_path, servicer, inbound=short) as (service, channel):
+        stub = RagEngineStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="deadline: the deadline is exceeded") as ended_by:
+            await (stub.ListSources(b"1").read() if streams else stub.Context(b"x"))
+        assert ended_by.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert servicer.cancelled == 1
+        name = "list-sources" if streams else "context"
+        assert service.inbound(name).statistics.deadlines_exceeded == 1
+
+
+async def test_the_handler_asks_for_the_features_of_its_request(tmp_path: Path) -> None:
+    feature = DegradedFeature(name="citations", off_at="partial", fallback="no citations")
+    seen: list[bool] = []
+
+    def act(*_: Any) -> None:
+        request = current_request()
+        assert request is not None
+        seen.append(request.feature("citations"))
+
+    degradation = Degradation(features=(feature,))
+    async with policed(tmp_path, Acting(act), degradation=degradation) as (service, channel):
+        assert service.degradation is not None
+        await RagEngineStub(channel).Context(b"x")
+        service.degradation.override("partial")
+        await RagEngineStub(channel).Context(b"x")
+    assert seen == [True, False]
+
+
+class OpenTheDoorError(Exception):
+    """Nobody expects it."""
+
+
+def raising(error: Exception) -> Any:
+    def act(*_: Any) -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "pushback"),
+    [
+        (CircuitOpenError("model-adapter", 1.5), grpc.StatusCode.UNAVAILABLE, "1500"),
+        (RetriesExhaustedError("model-adapter", None, 2, "max_retries"), grpc.StatusCode.INTERNAL, "-1"),
+        (grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, details="10.0.0.1"), grpc.StatusCode.UNAVAILABLE, None),
+        (grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, details="10.0.0.1"), grpc.StatusCode.INTERNAL, None),
+        (OpenTheDoorError("the password is swordfish"), grpc.StatusCode.INTERNAL, None),
+    ],
+    ids=["breaker", "retries", "callee", "callee's answer", "unexpected"],
+)
+async def test_an_error_becomes_a_status_that_betrays_nothing(
+    tmp_path: Path, error: Exception, code: grpc.StatusCode, pushback: str | None
+) -> None:
+    async with policed(tmp_path, Acting(raising(error))) as (service, channel):
+        answered = await ended(RagEngineStub(channel).Context(b"x"))
+        assert answered.code() is code
+        assert dict(answered.trailing_metadata()).get("grpc-retry-pushback-ms") == pushback
+        assert "swordfish" not in str(answered)
+        assert "10.0.0.1" not in str(answered)
+        assert service.inbound("context").statistics.failed == 1
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL])
+@pytest.mark.parametrize("aborts", [True, False], ids=["aborted", "set"])
+async def test_g4_a_status_counts_for_the_operation_if_it_blames_the_service(
+    tmp_path: Path, code: grpc.StatusCode, *, aborts: bool
+) -> None:
+    async def act(_: Any, context: Any) -> None:
+        if aborts:
+            await context.abort(code, "because")
+        context.set_code(code)
+        context.set_details("because")
+
+    async with policed(tmp_path, Acting(act)) as (service, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as answered:
+            await RagEngineStub(channel).Context(b"x")
+        assert (answered.value.code(), answered.value.details()) == (code, "because")
+        statistics = service.inbound("context").statistics
+        assert (statistics.failed, statistics.successful) == ((1, 0) if code.name == "INTERNAL" else (0, 1))
+
+
+async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path: Path) -> None:
+    async with policed(tmp_path, RagEngine(), inbound=(operation("context"),)) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError, match="'upload' names no single inbound operation") as refused:
+            await RagEngineStub(channel).Upload([b"x"])
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_caller_that_goes_is_no_failure(tmp_path: Path) -> None:
+    servicer = Acting(lambda *_: asyncio.sleep(3600))
+    async with policed(tmp_path, servicer, inbound=operations(deadline=Duration("1h"))) as (service, channel):
+        call = RagEngineStub(channel).Context(b"x")
+        await eventually(lambda: len(servicer.asked) == 1)
+        call.cancel()
+        statistics = service.inbound("context").statistics
+        await eventually(lambda: statistics.cancelled == 1)
+        assert (statistics.failed, statistics.in_flight) == (0, 0)
+
+
+async def test_the_standard_health_service_and_reflection_answer(tmp_path: Path) -> None:
+    async with policed(tmp_path, RagEngine()) as (_, channel):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", SERVICE):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub
+        reflection = stub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        answers = [answer async for answer in reflection.ServerReflectionInfo(iter([request]))]
+        listed = {service.name for service in answers[0].list_services_response.service}
+        assert listed == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+
+
+async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> None:
+    seen: list[object] = []
+    async with policed(tmp_path, Acting(lambda *_: seen.append(baggage.get_baggage("tenant.id")))) as (_, channel):
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, baggage.set_baggage("tenant.id", "acme", context.Context()))
+        await RagEngineStub(channel).Context(b"x", metadata=tuple(carrier.items()))
+    assert seen == ["acme"]

@@ -1,0 +1,214 @@
+"""The built-in checkers, each against a real server: working, refusing, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1.health import aio
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from voice_policies import Address, Bytes, Connection, Duration, HealthCheck, InvalidInputError, ServiceSettings
+from voice_policies import Health as HealthPolicy
+from voice_runtime import Runtime
+from voice_runtime.health import Health, Result
+from voice_runtime.health.server import serving
+from voice_runtime.settings import load_settings
+
+from tests.platforms import of_kind
+from tests.runtime.bundles import bundle, call, mount
+from tests.stack.tiers.real_servers import (
+    Postgresql,
+    directory,
+    free_port,
+    password_of,
+    running_postgresql,
+    running_valkey,
+)
+
+SERVICE = "agent-engine"
+LOOPBACK = "127.0.0.1"
+
+
+def monitor(root: Path, kind: str, port: int = 0, password: str = "", **overrides: Any) -> Health:
+    """A monitor of one critical check; the store is reached as the platform's settings say."""
+    via = overrides.pop("via", None)
+    target = overrides.pop("target", "store.read")
+    policy = HealthCheck.model_validate(
+        {"name": "store", "kind": kind, "target": target, "critical": True, "timeout": Duration("20s"), **overrides}
+    )
+    store = call("store.read", addresses=(Address(host=LOOPBACK, port=port or 1, via=via),))
+    mounted = mount(root, bundle(store, health=HealthPolicy(checks=(policy,), cache_duration=Duration("0s"))))
+    return Health(Runtime.load(mounted), settings=settings(root, password))
+
+
+def settings(root: Path, password: str) -> ServiceSettings:
+    credentials = root / "secret"
+    credentials.mkdir(parents=True, exist_ok=True)
+    (credentials / "password").write_text(f"{password}\n")
+    connection = Connection(
+        name="store",
+        protocol="postgresql",
+        hosts=("unused:1",),
+        timeout=Duration("1s"),
+        database=SERVICE,
+        credentials=str(credentials) if password else None,
+    )
+    return ServiceSettings(
+        service=SERVICE, environment="test", log_level="info", grpc_port=1, http_port=1, connections=(connection,)
+    )
+
+
+async def result(health: Health) -> Result:
+    report = await health.readiness()
+    (found,) = (found for _, found in report.checks.values())
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Postgresql]:
+    with running_postgresql() as running:
+        yield running
+
+
+async def test_postgresql_answers_a_service_with_its_own_password(tmp_path: Path, postgresql: Postgresql) -> None:
+    right = monitor(tmp_path, "postgresql", postgresql.port, password_of(f"{SERVICE}-postgresql"))
+    assert (await result(right)).status == "healthy"
+    (tmp_path / "secret" / "password").write_text("rotated")
+    wrong = await result(right)
+    assert (wrong.status, wrong.error) == ("unhealthy", "InvalidPasswordError")
+
+
+async def test_postgresql_that_is_gone_is_unhealthy(tmp_path: Path) -> None:
+    assert (await result(monitor(tmp_path, "postgresql", free_port(), "secret"))).error == "ConnectionRefusedError"
+
+
+async def test_an_answer_slower_than_its_limit_is_degraded(tmp_path: Path, postgresql: Postgresql) -> None:
+    password = password_of(f"{SERVICE}-postgresql")
+    slow = monitor(tmp_path, "postgresql", postgresql.port, password, max_latency=Duration("1us"))
+    assert (await result(slow)).status == "degraded"
+    assert (await slow.readiness()).ready
+
+
+async def test_redis_answers_a_service_with_its_own_password(tmp_path: Path) -> None:
+    port = free_port()
+    with directory() as root, running_valkey("dev", "redis", root, port):
+        health = monitor(tmp_path, "redis", port, password_of(f"{SERVICE}-redis"))
+        assert (await result(health)).status == "healthy"
+        (tmp_path / "secret" / "password").write_text("rotated")
+        assert (await result(health)).error == "AuthenticationError"
+        (tmp_path / "secret" / "password").write_text(password_of(f"{SERVICE}-redis"))
+    assert (await result(health)).error == "ConnectionError"
+
+
+async def test_grpc_asks_the_standard_health_service(tmp_path: Path) -> None:
+    servicer = aio.HealthServicer()
+    server = grpc.aio.server()
+    add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port(f"{LOOPBACK}:0")
+    await server.start()
+    health = monitor(tmp_path, "grpc", port)
+    await servicer.set("", HealthCheckResponse.SERVING)
+    assert (await result(health)).status == "healthy"
+    await servicer.set("", HealthCheckResponse.NOT_SERVING)
+    assert (await result(health)).error == "NotServingError"
+    await server.stop(None)
+    assert (await result(health)).error == "AioRpcError"
+
+
+async def test_a_server_that_says_nothing_is_unhealthy_in_time(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+        for kind in ("grpc", "http", "postgresql", "redis"):
+            silent = monitor(tmp_path / kind, kind, port, timeout=Duration("200ms"))
+            assert (await result(silent)).error == "TimeoutError", kind
+
+
+async def test_http_looks_for_a_server_that_does_not_fail(tmp_path: Path) -> None:
+    status = 401
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(app, 0, LOOPBACK) as port:
+        health = monitor(tmp_path, "http", port)
+        assert (await result(health)).status == "healthy"
+        status = 503
+        assert (await result(health)).error == "ServerFailedError"
+    assert (await result(health)).error == "ConnectError"
+
+
+async def test_tcp_goes_through_the_egress_proxy(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+    status = b"200"
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 " + status + b" whatever\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(proxy, LOOPBACK, 0)
+    port = server.sockets[0].getsockname()[1]
+    assert (await result(monitor(tmp_path, "tcp", port))).status == "healthy"
+    proxied = monitor(tmp_path, "tcp", 443, via=f"{LOOPBACK}:{port}")
+    assert (await result(proxied)).status == "healthy"
+    assert asked[-1] == b"CONNECT 127.0.0.1:443 HTTP/1.1\r\n"
+    status = b"403"
+    assert (await result(proxied)).error == "ProxyRefusedError"
+    server.close()
+    assert (await result(proxied)).error == "ConnectionRefusedError"
+
+
+async def test_a_disk_needs_its_free_space(tmp_path: Path) -> None:
+    enough = monitor(tmp_path, "disk", target=str(tmp_path), min_free=Bytes("1Ki"))
+    assert (await result(enough)).status == "healthy"
+    full = monitor(tmp_path, "disk", target=str(tmp_path), min_free=Bytes("1024Pi"))
+    assert (await result(full)).error == "LowDiskError"
+    gone = monitor(tmp_path, "disk", target=str(tmp_path / "gone"), min_free=Bytes("1Ki"))
+    assert (await result(gone)).error == "FileNotFoundError"
+
+
+def test_a_check_that_cannot_be_made_is_refused_with_all_the_others(tmp_path: Path) -> None:
+    checks = tuple(
+        HealthCheck(name=name, kind="grpc", target=f"{name}.call", critical=False) for name in ("first", "second")
+    )
+    runtime = Runtime.load(mount(tmp_path, bundle(health=HealthPolicy(checks=checks))))
+    with pytest.raises(InvalidInputError) as refused:
+        Health(runtime)
+    assert [fault.path for fault in refused.value.faults] == ["health.checks[0]", "health.checks[1]"]
+    with pytest.raises(InvalidInputError, match="expected one of first, second"):
+        Health(runtime, checkers={"third": lambda: asyncio.sleep(0)})
+
+
+async def test_checks_follow_the_bundle(tmp_path: Path) -> None:
+    def policy(*names: str) -> HealthPolicy:
+        checks = (HealthCheck(name=name, kind="tcp", target="rag-engine.context", critical=True) for name in names)
+        return HealthPolicy(checks=tuple(checks))
+
+    runtime = Runtime.load(mount(tmp_path, bundle(call(), health=policy("one"))))
+    health = Health(runtime)
+    (kept,) = health.checks()
+    mount(tmp_path, bundle(call(), health=policy("one", "two")))
+    assert runtime.reload()
+    assert [check.policy.name for check in health.checks()] == ["one", "two"]
+    assert health.checks()[0] is kept
+
+
+def test_the_rendered_settings_are_read(tmp_path: Path) -> None:
+    for config_map in of_kind("prod", "ConfigMap"):
+        for name, text in config_map["data"].items():
+            if name == "settings.json":
+                (tmp_path / name).write_text(text)
+                assert load_settings(tmp_path).service == config_map["metadata"]["name"].removesuffix("-settings")
+    (tmp_path / "settings.json").write_text('{"service": 1, "http_prot": 2}')
+    with pytest.raises(InvalidInputError, match="did you mean http_port"):
+        load_settings(tmp_path)
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        load_settings(tmp_path / "nowhere")

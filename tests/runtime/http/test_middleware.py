@@ -1,0 +1,178 @@
+"""An ASGI application behind the inbound policies, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry import baggage
+from voice_policies import (
+    Bulkhead,
+    Degradation,
+    DegradedFeature,
+    Duration,
+    InboundOperation,
+    Rate,
+    RateLimit,
+    TokenBucket,
+)
+from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, current_request, remaining
+
+from tests.runtime.bundles import bundle, mount, operation
+from tests.runtime.grpc.rag_engine import eventually
+from tests.runtime.http.servers import serving
+
+
+class Agent:
+    """Does what the test says, and answers."""
+
+    def __init__(self, act: Any = lambda: None, status: int = 200) -> None:
+        self.act = act
+        self.status = status
+        self.asked = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked += 1
+        result = self.act()
+        if asyncio.iscoroutine(result):
+            await result
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+
+@asynccontextmanager
+async def policed(
+    directory: Path, app: Any, *inbound: InboundOperation, **parts: Any
+) -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
+    service = Runtime.load(mount(directory, bundle(inbound=inbound or (operation("run"),), **parts)))
+    async with serving(service.http.middleware(app)) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+        yield service, client
+
+
+async def test_a_request_is_served_and_counted(tmp_path: Path) -> None:
+    async with policed(tmp_path, Agent()) as (service, client):
+        answer = await client.post("/v1/agents/run")
+        assert (answer.status_code, answer.text) == (200, "done")
+        statistics = service.inbound("run").statistics
+        assert (statistics.successful, statistics.in_flight) == (1, 0)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
+async def test_what_is_about_the_process_passes(tmp_path: Path, path: str) -> None:
+    async with policed(tmp_path, Agent()) as (_, client):
+        assert (await client.get(path)).text == "done"
+
+
+async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path: Path) -> None:
+    app = Agent()
+    async with policed(tmp_path, app) as (_, client):
+        answer = await client.post("/v1/agents/walk")
+        assert answer.status_code == 404
+        assert answer.json() == {"error": "'walk' names no single inbound operation of the bundle; declared: run"}
+    assert app.asked == 0
+
+
+async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path) -> None:
+    limit = RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1), key="tenant")
+    async with policed(tmp_path, Agent(), operation("run", rate_limits=(limit,))) as (_, client):
+        acme = {"baggage": "tenant.id=acme"}
+        assert (await client.post("/run", headers=acme)).status_code == 200
+        refused = await client.post("/run", headers=acme)
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= 60
+        assert refused.json() == {"error": "rate_limit: the rate limit is reached"}
+        assert (await client.post("/run")).status_code == 200
+
+
+async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
+    free = asyncio.Event()
+    app = Agent(free.wait)
+    full = operation("run", bulkhead=Bulkhead(max_concurrent=1, max_queue=0))
+    async with policed(tmp_path, app, full) as (_, client):
+        first = asyncio.create_task(client.post("/run"))
+        await eventually(lambda: app.asked == 1)
+        assert (await client.post("/run")).status_code == 503
+        free.set()
+        assert (await first).status_code == 200
+
+
+async def test_t4_the_callers_deadline_is_the_requests(tmp_path: Path) -> None:
+    seen: list[float | None] = []
+    async with policed(tmp_path, Agent(lambda: seen.append(remaining()))) as (_, client):
+        await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "500"})
+        await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "never"})
+    assert 0 < (seen[0] or 0) <= 0.5 < (seen[1] or 0) <= 2
+
+
+async def test_a_handler_beyond_its_deadline_is_ended(tmp_path: Path) -> None:
+    short = operation("run", deadline=Duration("100ms"))
+    async with policed(tmp_path, Agent(lambda: asyncio.sleep(3600)), short) as (service, client):
+        answer = await client.post("/run")
+        assert (answer.status_code, answer.json()) == (504, {"error": "deadline: the deadline is exceeded"})
+        assert service.inbound("run").statistics.deadlines_exceeded == 1
+
+
+def raising(error: Exception) -> Any:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text", "retry_after"),
+    [
+        (CircuitOpenError("model-adapter", 1.5), 503, "circuit_breaker: the circuit breaker is open", "2"),
+        (RetriesExhaustedError("model-adapter", 3.0, 2, "max_retries"), 500, "retry: gave up", None),
+        (ValueError("the password is swordfish"), 500, "internal error", None),
+    ],
+    ids=["breaker", "retries", "unexpected"],
+)
+async def test_an_error_becomes_a_status_that_betrays_nothing(
+    tmp_path: Path, error: Exception, status: int, text: str, retry_after: str | None
+) -> None:
+    async with policed(tmp_path, Agent(raising(error))) as (service, client):
+        answer = await client.post("/run")
+        assert (answer.status_code, answer.json()) == (status, {"error": text})
+        assert answer.headers.get("retry-after") == retry_after
+        assert service.inbound("run").statistics.failed == 1
+
+
+@pytest.mark.parametrize(("status", "failed"), [(404, 0), (429, 1), (500, 1), (503, 1)])
+async def test_the_applications_status_counts_if_it_blames_the_service(
+    tmp_path: Path, status: int, failed: int
+) -> None:
+    async with policed(tmp_path, Agent(status=status)) as (service, client):
+        assert (await client.post("/run")).status_code == status
+        assert service.inbound("run").statistics.failed == failed
+
+
+async def test_an_answer_that_breaks_off_stays_broken(tmp_path: Path) -> None:
+    async def breaking(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError("gone")
+
+    async with policed(tmp_path, breaking) as (service, client):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post("/run")
+        assert service.inbound("run").statistics.failed == 1
+
+
+async def test_the_application_sees_features_and_baggage(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    def act() -> None:
+        request = current_request()
+        assert request is not None
+        seen.extend((request.feature("citations"), baggage.get_baggage("tenant.id")))
+
+    citations = DegradedFeature(name="citations", off_at="partial", fallback="no citations")
+    async with policed(tmp_path, Agent(act), degradation=Degradation(features=(citations,))) as (_, client):
+        await client.post("/run", headers={"baggage": "tenant.id=acme"})
+    assert seen == [True, "acme"]

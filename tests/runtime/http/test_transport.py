@@ -1,0 +1,247 @@
+"""httpx under the policies of a call, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from voice_policies import CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, Timeout
+from voice_runtime import (
+    AttemptTimeoutError,
+    CircuitOpenError,
+    Failure,
+    RetriesExhaustedError,
+    Runtime,
+    UnknownCallError,
+    classify,
+    trace_context,
+)
+from voice_runtime.http.status import failure_of
+
+from tests.runtime.bundles import bundle, call, mount
+from tests.runtime.grpc.rag_engine import eventually
+from tests.runtime.http.servers import Elasticsearch, serving
+
+AT_ONCE = Retry(
+    base_delay=Duration("1ms"),
+    max_delay=Duration("1ms"),
+    budget=RetryBudget(ratio=Ratio("100%"), reserve=1000),
+    conditions=("unavailable", "attempt_timeout", "connection_failed", "resource_exhausted"),
+)
+NAME = "elasticsearch.search"
+
+
+def search(**policies: Any) -> OutboundCall:
+    return call(NAME, protocol="http", **{"retry": AT_ONCE} | policies)
+
+
+def runtime(directory: Path, **policies: Any) -> Runtime:
+    return Runtime.load(mount(directory, bundle(search(**policies))))
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace_context, "_tracer", provider.get_tracer("test"))
+    return exporter
+
+
+async def test_a_transient_status_is_asked_again_and_the_answer_read(tmp_path: Path) -> None:
+    app = Elasticsearch((503, {}), (502, {}))
+    async with serving(app) as url, runtime(tmp_path).http.client(NAME, base_url=url) as client:
+        answer = await client.post("/_search", json={"query": "tides"})
+        assert answer.status_code == 200
+        assert answer.json()["body"] == '{"query":"tides"}'
+        assert answer.elapsed.total_seconds() > 0
+    assert [headers.get("x-envoy-attempt-count") for headers, _ in app.asked] == [None, "2", "3"]
+    assert {body for _, body in app.asked} == {b'{"query":"tides"}'}
+    for headers, _ in app.asked:
+        assert 500 < int(headers["x-envoy-expected-rq-timeout-ms"]) <= 995
+
+
+async def test_the_last_error_status_is_the_answer(tmp_path: Path) -> None:
+    app = Elasticsearch(*[(503, {})] * 10)
+    client_runtime = runtime(tmp_path, circuit_breaker=CircuitBreaker(consecutive_failures=5))
+    async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
+        assert (await client.get("/")).status_code == 503
+        assert len(app.asked) == 4
+        with pytest.raises(CircuitOpenError):
+            await client.get("/")
+    assert len(app.asked) == 5
+
+
+async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path) -> None:
+    app = Elasticsearch((404, {}), (500, {}))
+    client_runtime = runtime(tmp_path)
+    async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
+        assert [(await client.get("/")).status_code for _ in range(2)] == [404, 500]
+    assert len(app.asked) == 2
+    statistics = client_runtime.outbound(NAME).statistics
+    assert (statistics.successful, statistics.failed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "attempts"),
+    [("0", 2), ("600", 1), ("soon", 1), (None, 1)],
+    ids=["now", "too late", "unreadable", "unsaid"],
+)
+async def test_r4_retry_after_decides(tmp_path: Path, retry_after: str | None, attempts: int) -> None:
+    app = Elasticsearch((429, {} if retry_after is None else {"retry-after": retry_after}))
+    async with serving(app) as url, runtime(tmp_path).http.client(NAME, base_url=url) as client:
+        assert (await client.get("/")).status_code == (200 if attempts == 2 else 429)
+    assert len(app.asked) == attempts
+
+
+def test_r4_a_date_is_read_as_the_time_until_then() -> None:
+    failure = failure_of(503, formatdate(time.time() + 100, usegmt=True))
+    assert failure is not None
+    assert failure.retry_after is not None
+    assert 90 < failure.retry_after <= 100
+    assert failure_of(503, formatdate(time.time() - 100, usegmt=True)) == Failure("unavailable", 0.0)
+
+
+async def test_r11_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    app = Elasticsearch((503, {}))
+    async with serving(app) as url, runtime(tmp_path).http.client(NAME, base_url=url) as client:
+        assert (await client.post("/", content=body())).status_code == 503
+    assert len(app.asked) == 1
+
+
+async def test_a_callee_that_hangs_is_left_in_time(tmp_path: Path) -> None:
+    app = Elasticsearch()
+    app.hold.clear()
+    short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
+    hurried = runtime(tmp_path, timeout=short, retry=None)
+    async with serving(app) as url, hurried.http.client(NAME, base_url=url) as client:
+        with pytest.raises(AttemptTimeoutError):
+            await client.get("/")
+        app.hold.set()
+        assert (await client.get("/")).status_code == 200
+
+
+async def test_a_body_that_stalls_counts_as_the_attempt(tmp_path: Path) -> None:
+    async def stalling(_scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await receive()
+        await receive()  # until the client has gone
+
+    short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
+    async with (
+        serving(stalling) as url,
+        runtime(tmp_path, timeout=short, retry=None).http.client(NAME, base_url=url) as client,
+    ):
+        with pytest.raises(AttemptTimeoutError):
+            await client.get("/")
+
+
+async def test_server_sent_events_are_handed_on_as_they_come(tmp_path: Path) -> None:
+    more = asyncio.Event()
+
+    async def events(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await more.wait()
+        await send({"type": "http.response.body", "body": b"data: 2\n\n"})
+
+    async with (
+        serving(events) as url,
+        runtime(tmp_path).http.client(NAME, base_url=url) as client,
+        client.stream("GET", "/") as answer,
+    ):
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "data: 1"
+        more.set()
+        assert [line async for line in lines if line] == ["data: 2"]
+
+
+async def test_r5_a_connection_that_was_refused_is_provably_unsent(tmp_path: Path) -> None:
+    retry = AT_ONCE.model_copy(update={"conditions": ("connection_failed",)})
+    client_runtime = runtime(tmp_path, retry=retry, idempotency="never")
+    async with client_runtime.http.client(NAME, base_url="http://127.0.0.1:1") as client:
+        with pytest.raises(RetriesExhaustedError) as gave_up:
+            await client.get("/")
+    assert gave_up.value.attempts == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        (httpx.ConnectTimeout(""), "connection_failed"),
+        (httpx.PoolTimeout(""), "connection_failed"),
+        (httpx.ReadTimeout(""), "attempt_timeout"),
+        (httpx.ReadError(""), "unavailable"),
+        (httpx.RemoteProtocolError(""), "unavailable"),
+        (httpx.UnsupportedProtocol(""), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_transport_errors_have_the_names_of_the_policies(error: Exception, condition: str | None) -> None:
+    failure = classify(error)
+    assert failure is not None
+    assert failure.condition == condition
+
+
+async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+    app = Elasticsearch()
+    outside = {"host": "api.example.com", "port": 443, "via": "egress-proxy:8443"}
+    async with serving(app) as url:
+        async with runtime(tmp_path).http.client(NAME, base_url=url) as client:
+            await client.get("/")
+        async with runtime(tmp_path, addresses=(outside,)).http.client(NAME, base_url=url) as client:
+            await client.get("/")
+    first, second = spans.get_finished_spans()
+    assert first.context is not None
+    inside, beyond = (headers for headers, _ in app.asked)
+    assert inside["traceparent"].split("-")[1] == f"{first.context.trace_id:032x}"
+    assert "traceparent" not in beyond
+    assert (second.attributes or {})["http.response.status_code"] == 200
+
+
+async def test_synchronous_code_has_the_same_policies(tmp_path: Path) -> None:
+    app = Elasticsearch((503, {}))
+    client_runtime = runtime(tmp_path)
+
+    def ask(url: str) -> httpx.Response:
+        with client_runtime.http.sync_client(NAME, base_url=url) as client:
+            return client.post("/", json=1)
+
+    async with serving(app) as url:
+        answer = await asyncio.to_thread(ask, url)
+    assert (answer.status_code, answer.json()) == (200, {"body": "1"})
+    assert [headers.get("x-envoy-attempt-count") for headers, _ in app.asked] == [None, "2"]
+
+
+async def test_a_cancelled_request_is_neutral(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+    app = Elasticsearch()
+    app.hold.clear()
+    client_runtime = runtime(tmp_path)
+    async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
+        asking = asyncio.create_task(client.get("/"))
+        await eventually(lambda: len(app.asked) == 1)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        app.hold.set()
+    assert client_runtime.outbound(NAME).statistics.cancelled == 1
+    assert len(spans.get_finished_spans()) == 1
+
+
+def test_the_address_is_the_bundles_and_a_wrong_name_is_refused(tmp_path: Path) -> None:
+    assert str(runtime(tmp_path).http.client("elasticsearch").base_url) == "http://elasticsearch:9000"
+    with pytest.raises(UnknownCallError, match="'elastic' names no single outbound call"):
+        runtime(tmp_path).http.transport("elastic")

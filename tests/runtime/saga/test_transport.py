@@ -1,0 +1,163 @@
+"""The outbox, and Redis Streams: what is sent arrives, what fails comes again."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from voice_runtime.saga import JournalEngine, Message, NotJsonError, SqliteJournal, StepContext
+from voice_runtime.saga.journal import Journal
+from voice_runtime.saga.postgresql import PostgresqlJournal, publish
+from voice_runtime.saga.redis_streams import RedisStreams
+from voice_runtime.saga.transport import Outbox, consume
+
+from tests.runtime.saga.definitions import Log, eventually, saga, step
+from tests.runtime.saga.servers import running_redis
+
+
+class Wire:
+    """A transport that writes down what it is given, and breaks when it is told to."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.sent: list[Message] = []
+        self.broken = broken
+
+    async def send(self, messages: Any) -> None:
+        if self.broken:
+            raise ConnectionError("the wire is cut")
+        self.sent += messages
+
+    def receive(self, types: Any, consumer: str) -> Any:
+        raise NotImplementedError
+
+
+async def test_what_a_step_publishes_is_sent_once_it_is_recorded_and_then_forgotten(journal: Journal) -> None:
+    log, wire = Log(), Wire(broken=True)
+
+    async def tell(context: StepContext) -> Any:
+        context.publish("order.paid", {"amount": 7})
+        context.publish("order.paid", {"amount": 8})
+
+    async def tell_and_fail(context: StepContext) -> Any:
+        context.publish("order.shipped", None)
+        raise ValueError("no")
+
+    log.does("pay", tell)
+    log.does("ship", tell_and_fail)
+    async with JournalEngine(journal, [log.definition(saga(step("pay"), step("ship")))]) as engine:
+        saga_id = await engine.start("order")
+        await engine.wait(saga_id, 30)
+        outbox = Outbox(journal, wire)
+        with pytest.raises(ConnectionError):
+            await outbox.flush()
+        wire.broken = False
+        assert (await outbox.flush(), await outbox.flush()) == (2, 0)
+    sent = [(message.id, message.type, message.payload["amount"]) for message in wire.sent]
+    assert sent == [(f"{saga_id}/pay/action/0", "order.paid", 7), (f"{saga_id}/pay/action/1", "order.paid", 8)]
+
+
+async def test_a_message_of_the_services_own_leaves_with_its_transaction(database: str) -> None:
+    journal, wire = PostgresqlJournal(database), Wire()
+    await journal.open(worker=False)
+    connection = await asyncpg.connect(database)
+    with pytest.raises(ValueError, match="rolled back"):  # noqa: PT012  # what came before the error counts
+        async with connection.transaction():
+            await publish(connection, Message("1", "message.created", {}))
+            raise ValueError("rolled back")
+    await publish(connection, Message("2", "message.created", {"text": "naïve"}))
+    with pytest.raises(NotJsonError, match=r"message message\.created is no JSON value"):
+        await publish(connection, Message("3", "message.created", object()))
+    await connection.close()
+    await Outbox(journal, wire).flush()
+    await journal.close()
+    assert wire.sent == [Message("2", "message.created", {"text": "naïve"})]
+
+
+async def test_two_senders_share_the_outbox(database: str) -> None:
+    wires = [Wire(), Wire()]
+    journals = [PostgresqlJournal(database) for _ in wires]
+    connection = await asyncpg.connect(database)
+    for number in range(300):
+        await publish(connection, Message(str(number), "message.created", number))
+    await connection.close()
+    for journal in journals:
+        await journal.open(worker=False)
+    await asyncio.gather(*(Outbox(journal, wire).flush() for journal, wire in zip(journals, wires, strict=True)))
+    for journal in journals:
+        await journal.close()
+    assert sorted(message.payload for wire in wires for message in wire.sent) == list(range(300))
+
+
+async def test_a_message_whose_handler_fails_or_whose_consumer_died_comes_again(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    transport = RedisStreams(redis, redeliver_after=0.05, block=0.02)
+    await transport.send([Message(str(number), stream, {"number": number}, "trace") for number in range(3)])
+
+    first = transport.receive([stream], "group")
+    taken, _ = await anext(first)  # and its consumer dies with it
+    assert (taken.payload, taken.trace, taken.type) == ({"number": 0}, "trace", stream)
+
+    handled: list[int] = []
+    failures = {1: 1}
+
+    async def handle(message: Message) -> None:
+        number = message.payload["number"]
+        if failures.get(number, 0):
+            failures[number] -= 1
+            raise ValueError("not yet")
+        handled.append(number)
+
+    consuming = asyncio.create_task(consume(transport, "group", {stream: handle}))
+    await eventually(lambda: _has(handled, 3))
+    await eventually(lambda: _nothing_pending(redis, stream))
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    await redis.aclose()
+    assert sorted(handled) == [0, 1, 2]
+
+
+async def _has(handled: list[int], count: int) -> bool:
+    return len(handled) >= count
+
+
+async def _nothing_pending(redis: Redis, stream: str) -> bool:
+    return bool((await redis.xpending(stream, "group"))["pending"] == 0)
+
+
+async def test_every_group_gets_every_message_though_redis_lost_its_groups(tmp_path: Path) -> None:
+    log = Log()
+    handled: list[str] = []
+
+    async def tell(context: StepContext) -> Any:
+        context.publish("order.paid", context.saga_id)
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+
+    log.does("pay", tell)
+    journal = SqliteJournal(tmp_path / "sagas.db")
+    with running_redis() as port:
+        redis = Redis(port=port, socket_timeout=5)
+        transport = RedisStreams(redis, block=0.02)
+        async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:
+            tasks = [asyncio.create_task(Outbox(journal, transport, poll_interval=0.02).run())]
+            tasks += [asyncio.create_task(consume(transport, group, {"order.paid": handle})) for group in ("a", "b")]
+            one = await engine.start("order")
+            await eventually(lambda: _times(handled, one, 2))
+            await redis.flushall()  # the groups are gone, as with a Redis that lost its data
+            two = await engine.start("order")
+            await eventually(lambda: _times(handled, two, 2))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await redis.aclose()
+
+
+async def _times(handled: list[str], saga_id: str, count: int) -> bool:
+    return handled.count(saga_id) >= count

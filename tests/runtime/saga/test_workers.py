@@ -1,0 +1,187 @@
+"""What workers do with a journal that they share, lose or find."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, SqliteJournal, StepContext
+from voice_runtime.saga.barrier import once
+from voice_runtime.saga.journal import Claim, Journal, Outcome
+from voice_runtime.saga.postgresql import PostgresqlJournal
+
+from tests.runtime.saga.crash_worker import EFFECTS
+from tests.runtime.saga.definitions import Log, eventually, saga, step
+from tests.stack.tiers.real_servers import free_port
+
+
+async def test_a_journal_that_is_not_there_says_so() -> None:
+    engine = JournalEngine(PostgresqlJournal(f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"))
+    with pytest.raises(JournalUnavailableError, match="PostgreSQL: "):
+        await engine.open()
+
+
+async def test_two_workers_share_the_work_and_take_nothing_twice(database: str) -> None:
+    logs = [Log(), Log()]
+
+    async def slow(_: StepContext) -> None:
+        await asyncio.sleep(0.02)
+
+    for log in logs:
+        log.does("pay", slow)
+    policy = saga(step("pay"), step("ship"))
+    journal, *workers = (
+        JournalEngine(PostgresqlJournal(database), [log.definition(policy)], poll_interval=0.02, concurrency=4)
+        for log in (*logs[:1], *logs)
+    )
+    await journal.open()
+    ids = [await journal.start("order") for _ in range(40)]
+    async with workers[0], workers[1]:
+        for saga_id in ids:
+            assert (await journal.wait(saga_id, 60)).state == "completed"
+    await journal.close()
+    taken = [sorted({context.saga_id for context in log.contexts}) for log in logs]
+    assert all(taken), "both worked"
+    assert sorted(taken[0] + taken[1]) == sorted(ids)
+
+
+async def test_sqlite_takes_over_at_once_what_a_dead_process_held_and_admits_one_worker(tmp_path: Path) -> None:
+    log = Log()
+    path = tmp_path / "sagas.db"
+    policy = saga(step("pay"), step("ship"))
+    dead = JournalEngine(SqliteJournal(path), [log.definition(policy)])
+    await dead.__aenter__()
+    claim_of_the_dead = await dead.start("order", saga_id="held")
+    for task in (*dead._loops, *(task for *_, task in dead._driving.values())):  # noqa: SLF001  # as a crash ends them
+        task.cancel()
+    with pytest.raises(JournalUnavailableError, match="another process runs its sagas"):
+        await JournalEngine(SqliteJournal(path), [log.definition(policy)]).__aenter__()
+    await dead.journal.close()
+    async with JournalEngine(SqliteJournal(path), [log.definition(policy)], lease=1000) as alive:
+        assert (await alive.wait(claim_of_the_dead, 20)).state == "completed"
+
+
+async def test_a_step_that_kills_its_worker_again_and_again_is_parked(database: str) -> None:
+    log = Log()
+    engine = JournalEngine(PostgresqlJournal(database), [log.definition(saga(step("pay")))])
+    await engine.open()
+    saga_id = await engine.start("order")
+    for _ in range(10):
+        assert await engine.journal.claim("dies", 1, lease=0.0)
+    async with JournalEngine(PostgresqlJournal(database), [log.definition(saga(step("pay")))]) as worker:
+        record = await worker.wait(saga_id, 20)
+    await engine.close()
+    assert record.state == "parked"
+    assert "without getting on with pay" in record.reason
+    assert log.done == []
+
+
+async def test_the_barrier_shares_the_transaction_of_the_effect(database: str) -> None:
+    context = StepContext("saga-1", "order", "pay", "action", None, {})
+    async with asyncpg.create_pool(database) as pool:
+        await pool.execute(EFFECTS)
+
+        async def break_after_the_effect(connection: Any) -> None:
+            await connection.execute("INSERT INTO effects VALUES ('saga-1', 'pay', 'action')")
+            raise OSError("the connection broke")
+
+        async with pool.acquire() as connection:
+            with pytest.raises(OSError, match="broke"):
+                await once(connection, context, lambda: break_after_the_effect(connection))
+        assert await pool.fetchval("SELECT count(*) FROM effects") == 0
+        assert await pool.fetchval("SELECT count(*) FROM saga.barriers") == 0
+
+
+async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Journal) -> None:
+    await journal.open(worker=True)
+    claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started")])
+    await journal.start(claim, "me", 0.3)
+    assert await journal.claim("other", 5, 30.0) == []
+    assert await journal.renew("me", 30.0) == {"saga-1": 1}
+    await asyncio.sleep(0.4)
+    assert await journal.claim("other", 5, 30.0) == []
+    await journal.append(claim, [], "running", release=0.0)
+    assert [taken.id for taken in await journal.claim("other", 5, 30.0)] == ["saga-1"]
+    await journal.close()
+
+
+class CountingJournal(PostgresqlJournal):
+    """Counts its writes."""
+
+    writes = 0
+
+    async def start(self, *arguments: Any) -> bool:
+        self.writes += 1
+        return await super().start(*arguments)
+
+    async def append(self, *arguments: Any, **options: Any) -> None:
+        self.writes += 1
+        await super().append(*arguments, **options)
+
+
+async def test_a_parked_saga_that_was_seized_and_left_stays_parked(journal: Journal) -> None:
+    """Whoever intervenes may die in between."""
+    log = Log()
+    log.fails("pay", lambda: ValueError("no"))
+    log.fails("undo-pay", lambda: ValueError("no"))
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))], poll_interval=0.02) as engine:
+        saga_id = await engine.start("order")
+        record = await engine.wait(saga_id, 30)
+        assert await journal.seize(saga_id, "somebody", 0.05)
+        await eventually(lambda: _is_claimed_no_more(journal))
+        after = await engine.show(saga_id)
+    assert (after.state, len(after.entries)) == (record.state, len(record.entries)) == ("parked", len(record.entries))
+
+
+async def _is_claimed_no_more(journal: Journal) -> bool:
+    await asyncio.sleep(0.2)
+    return await journal.claim("nobody", 1, 0.01) == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_step_costs_at_most_two_writes(database: str, fails: bool) -> None:
+    """In sequence each step costs one, and the saga one more; a compensation costs one."""
+    log = Log()
+    if fails:
+        log.fails("d", lambda: ValueError("no"))
+    journal = CountingJournal(database)
+    async with JournalEngine(journal, [log.definition(saga(*map(step, "abcd")))]) as engine:
+        await engine.wait(await engine.start("order"), 20)
+    assert journal.writes == (4 + 1) + (4 if fails else 0)
+    assert journal.writes <= 2 * len(log.done)
+
+
+async def test_a_step_that_takes_longer_than_the_lease_stays_with_its_worker(database: str) -> None:
+    log = Log()
+
+    async def slow(_: StepContext) -> None:
+        await asyncio.sleep(2)
+
+    log.does("pay", slow)
+    workers = [
+        JournalEngine(PostgresqlJournal(database), [log.definition(saga(step("pay")))], lease=0.9, poll_interval=0.02)
+        for _ in range(2)
+    ]
+    async with workers[0], workers[1]:
+        record = await workers[0].wait(await workers[0].start("order"), 30)
+    assert record.state == "completed"
+    assert log.done == ["pay"]
+
+
+async def test_an_outcome_that_comes_while_a_worker_lets_go_makes_the_saga_due_at_once(journal: Journal) -> None:
+    """Between the last look and the write that lets go."""
+    await journal.open(worker=True)
+    claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])
+    await journal.start(claim, "me", 30.0)
+    await journal.append(claim, [Entry("waiting", "pay")], "waiting")
+    assert await journal.outcomes(claim) == {}
+    assert await journal.deliver("saga-1", Outcome("pay", {"receipt": 1}))
+    await journal.append(claim, [], "waiting", release=1000.0)
+    (taken,) = await journal.claim("other", 5, 30.0)
+    assert (await journal.outcomes(taken))["pay"].result == {"receipt": 1}
+    await journal.append(taken, [], "waiting", release=1000.0)
+    assert await journal.claim("third", 5, 30.0) == [], "what has been seen wakes nobody"
+    await journal.close()

@@ -1,0 +1,51 @@
+"""A process's tracing for one test, with a Collector that decodes what arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import propagate, trace
+from opentelemetry.util._once import Once
+from voice_policies import Duration, Ratio, Tracing
+from voice_runtime import Runtime
+from voice_runtime.reference.collector import Collector
+from voice_runtime.tracing import SpanEvents, Telemetry, spans
+
+from tests.runtime.bundles import bundle, mount
+
+
+def tracing(endpoint: str, **overrides: Any) -> Tracing:
+    policy = {"sample_ratio": Ratio("100%"), "shutdown_timeout": Duration("20s")}
+    return Tracing(endpoint=endpoint, **(policy | overrides))
+
+
+@contextmanager
+def telemetry(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, endpoint: str, *calls: Any, **policy: Any
+) -> Iterator[tuple[Runtime, Telemetry]]:
+    """Tracing of a runtime with a listener; the globals, which are set once in a process, are put back."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    before = propagate.get_global_textmap()
+    runtime = Runtime.load(
+        mount(directory, bundle(*calls, tracing=tracing(endpoint, **policy))), listeners=[SpanEvents()]
+    )
+    try:
+        with Telemetry(runtime) as made:
+            monkeypatch.setattr(spans, "TRACER", made.provider.get_tracer("voice_runtime"))
+            yield runtime, made
+    finally:
+        propagate.set_global_textmap(before)
+
+
+@contextmanager
+def collected(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, *calls: Any, **policy: Any
+) -> Iterator[tuple[Runtime, Collector]]:
+    """As above; what was traced has arrived when the block is left."""
+    with Collector() as collector, telemetry(monkeypatch, directory, collector.endpoint, *calls, **policy) as (run, _):
+        yield run, collector

@@ -1,0 +1,179 @@
+"""What a Collector receives over OTLP, decoded; and what the logs say."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from opentelemetry import baggage, propagate, trace
+from opentelemetry.trace import SpanKind
+from voice_policies import CircuitBreaker, Ratio, Retry
+from voice_runtime import CalleeError, CircuitOpenError, RetriesExhaustedError
+from voice_runtime.reference.collector import ReceivedSpan
+from voice_runtime.tracing import JsonFormatter, attributed, span, traced
+
+from tests.runtime.bundles import bundle, call, mount
+from tests.runtime.tracing.telemetry import collected, tracing
+
+
+def named(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
+    (found,) = (each for each in spans if each.name == name)
+    return found
+
+
+def test_spans_arrive_with_who_sent_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_NAME", "agent-engine-7")
+    received = collected(monkeypatch, tmp_path)
+    with received as (_, collector), span("outer", SpanKind.SERVER, {"documents": 20}), span("inner"):
+        pass
+    outer, inner = named(collector.spans, "outer"), named(collector.spans, "inner")
+    assert inner.trace_id == outer.trace_id
+    assert (inner.parent_id, outer.parent_id) == (outer.span_id, "")
+    assert outer.attributes["documents"] == 20
+    assert outer.kind == 2
+    expected = {
+        "service.name": "agent-engine",
+        "service.namespace": "voiceassistant",
+        "service.instance.id": "agent-engine-7",
+        "k8s.pod.name": "agent-engine-7",
+        "deployment.environment.name": "test",
+    }
+    assert expected.items() <= outer.resource.items()
+
+
+async def unavailable() -> None:
+    raise CalleeError("rag-engine")
+
+
+async def test_every_decision_of_a_pipeline_is_an_event_of_its_span(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft = call(necessity="soft", fallback="none", retry=Retry(max_retries=1), circuit_breaker=CircuitBreaker())
+    with collected(monkeypatch, tmp_path, soft) as (runtime, collector):
+        with pytest.raises(RetriesExhaustedError), span("retried"):
+            await runtime.call("rag-engine", unavailable)
+        runtime.outbound("rag-engine").breaker.open()  # type: ignore[union-attr]  # it has one
+        runtime.fallback("rag-engine", lambda _: None)
+        with span("refused"):
+            await runtime.call("rag-engine", unavailable)
+    retried, refused = named(collector.spans, "retried"), named(collector.spans, "refused")
+    assert [event.name for event in retried.events] == ["voice.retry", "voice.exhausted", "exception"]
+    assert retried.events[0].attributes["voice.target"] == "rag-engine.context"
+    assert retried.events[0].attributes["error.type"] == "CalleeError"
+    assert retried.events[0].attributes["voice.delay_seconds"] > 0
+    assert retried.failed
+    assert [event.name for event in refused.events] == ["voice.rejected", "voice.fallback"]
+    assert refused.events[0].attributes["voice.policy"] == "circuit_breaker"
+    assert refused.events[1].attributes["error.type"] == "CircuitOpenError"
+    assert not refused.failed
+
+
+async def test_events_of_many_requests_at_once_stay_with_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collected(monkeypatch, tmp_path, call(necessity="soft", fallback="none")) as (runtime, collector):
+        runtime.fallback("rag-engine", lambda _: None)
+
+        def request(number: int) -> None:
+            with span(f"request {number}"):
+                runtime.call_sync("rag-engine", fails)
+
+        def fails() -> None:
+            raise ConnectionResetError
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(asyncio.to_thread(request, number))
+    assert len(collector.spans) == 40
+    assert {len(each.events) for each in collector.spans} == {1}
+
+
+async def test_errors_are_recorded_and_cancellations_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @traced("generator")
+    async def words() -> AsyncIterator[str]:
+        yield "one"
+        with span("inside"):
+            yield "two"
+
+    @traced("coroutine")
+    async def waits() -> None:
+        await asyncio.sleep(3600)
+
+    @traced("plain")
+    def fails() -> None:
+        raise CircuitOpenError("rag-engine.context")
+
+    with collected(monkeypatch, tmp_path) as (_, collector):
+        with pytest.raises(CircuitOpenError):
+            fails()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await waits()
+        assert [word async for word in words()] == ["one", "two"]
+    plain, coroutine = named(collector.spans, "plain"), named(collector.spans, "coroutine")
+    assert plain.failed
+    assert plain.attributes["voice.policy"] == "circuit_breaker"
+    assert plain.events[0].attributes["exception.type"].endswith("CircuitOpenError")
+    assert not coroutine.failed
+    assert coroutine.attributes["voice.cancelled"] is True
+    assert named(collector.spans, "inside").parent_id == named(collector.spans, "generator").span_id
+
+
+def test_only_allowed_baggage_travels_and_shows_on_spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: dict[str, str] = {}
+    with collected(monkeypatch, tmp_path, baggage=("tenant.id",)) as (_, collector):
+        with attributed({"tenant.id": "acme", "user.id": "ann"}), span("request"):
+            propagate.inject(inside)
+        arrived = propagate.extract({**inside, "baggage": f"{inside['baggage']},card=4111"})
+    assert inside["baggage"] == "tenant.id=acme"
+    assert baggage.get_all(arrived) == {"tenant.id": "acme"}
+    assert trace.get_current_span(arrived).get_span_context().is_remote
+    request = named(collector.spans, "request")
+    assert request.attributes["tenant.id"] == "acme"
+    assert "user.id" not in request.attributes
+
+
+def test_the_caller_decides_what_is_sampled_and_a_reload_changes_the_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    with collected(monkeypatch, tmp_path, sample_ratio=Ratio("0%")) as (runtime, collector):
+        with span("unsampled"):
+            pass
+        with trace.use_span(trace.get_current_span(propagate.extract(sampled))), span("decided by the caller"):
+            pass
+        mount(tmp_path, bundle(tracing=tracing(collector.endpoint)))
+        assert runtime.reload()
+        with span("after the reload"):
+            pass
+    assert [each.name for each in collector.spans] == ["decided by the caller", "after the reload"]
+    assert collector.spans[0].parent_id == "2" * 16
+
+
+def test_logs_are_json_with_the_trace_they_belong_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with collected(monkeypatch, tmp_path) as (runtime, _):
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(JsonFormatter(runtime))
+        logger = logging.getLogger("tests.logs")
+        monkeypatch.setattr(logger, "handlers", [handler])
+        logger.setLevel(logging.INFO)
+        with span("request") as current:
+            logger.info("found %d\nlines", 2, extra={"documents": 20, "trace_id": "forged"})
+        try:
+            json.loads("no JSON")
+        except ValueError:
+            logger.exception("failed")
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first["message"] == "found 2\nlines"
+    assert first["trace_id"] == trace.format_trace_id(current.get_span_context().trace_id)
+    assert first["span_id"] == trace.format_span_id(current.get_span_context().span_id)
+    assert (first["policy_digest"], first["service"], first["level"]) == (runtime.digest, "agent-engine", "info")
+    assert first["documents"] == 20
+    assert "trace_id" not in second
+    assert "JSONDecodeError" in second["exception"]
