@@ -53,6 +53,9 @@ TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=("certificate", "pri
 HEAP_SHARE = 0.5
 """Of the memory limit: the rest is the file cache, which Lucene reads its segments through."""
 
+JVM_LOG = "-Xlog:disable -Xlog:all=warning:stderr:utctime,level,tags"
+"""Elastic's own recipe against the default, two gigabytes of files about garbage collection in `logs`."""
+
 
 class Elasticsearch(Component):
     """Nodes that are all alike: each may be elected, keeps data and answers."""
@@ -209,13 +212,12 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
         container["env"] = [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "ES_JAVA_OPTS", "value": f"-Xms{heap}m -Xmx{heap}m"},
+            {"name": "ES_JAVA_OPTS", "value": f"-Xms{heap}m -Xmx{heap}m {JVM_LOG}"},
             {"name": "ES_TMPDIR", "value": "/tmp"},  # noqa: S108 - the container's own emptyDir
         ]
         container["ports"] = [
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "transport", "containerPort": TRANSPORT_PORT},
-            {"name": "readiness", "containerPort": READINESS_PORT},
         ]
         mount(container, "run", f"{HOME}/config")
         mount(container, "logs", f"{HOME}/logs")
@@ -225,8 +227,12 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
 
 
 def _probes_onto(container: Container) -> None:
-    """Ready when the node has joined a cluster that has a master, which it tells by a port; alive while HTTP opens."""
-    joined: Probe = {"tcpSocket": {"port": "readiness"}, "periodSeconds": 5, "timeoutSeconds": 3}
+    """Ready when the node is in a cluster that has a master, which a port of its own tells; alive while HTTP opens.
+
+    That port is asked from within, as Elastic's own operator does: it need not be bound to the pod's address.
+    """
+    connects = f"exec 3<>/dev/tcp/127.0.0.1/{READINESS_PORT}"
+    joined: Probe = {"exec": {"command": ["bash", "-c", connects]}, "periodSeconds": 5, "timeoutSeconds": 3}
     answers: Probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3}
     container["startupProbe"] = {**answers, "periodSeconds": 5, "failureThreshold": 60}
     container["readinessProbe"] = {**joined, "failureThreshold": 3}

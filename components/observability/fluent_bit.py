@@ -124,7 +124,7 @@ class FluentBit(Component):
                 "merge_log": "on",
                 "keep_log": "off",
             },
-            {"name": "modify", "match": f"{TAG}*", "rename": "log message"},
+            {"name": "modify", "match": f"{TAG}*", "rename": ["log message"]},
         ]
 
     def _output(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from components.observability import dashboards
 from components.observability.dashboards import Dashboard
 from components.observability.elasticsearch_setup import LOGS_PATTERN, user_secret
 from components.observability.setup_job import Account
+from components.observability.tempo import EXEMPLAR_LABEL
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, config_map, digest_of, file_text
 from components.secret_keys import SecretKeys
 from components.stateful_set import mount, scratch, tcp_service
@@ -122,7 +123,9 @@ class Grafana(Component):
             {
                 "httpMethod": "POST",
                 "alertmanagerUid": dashboards.ALERTMANAGER,
-                "exemplarTraceIdDestinations": [{"name": "trace_id", "datasourceUid": dashboards.TEMPO}],
+                "exemplarTraceIdDestinations": [
+                    {"name": label, "datasourceUid": dashboards.TEMPO} for label in (EXEMPLAR_LABEL, "trace_id")
+                ],
             },
             isDefault=True,
         )

@@ -189,6 +189,8 @@ class Prometheus(Component):
             f"--storage.tsdb.path={DATA_PATH}",
             "--web.enable-otlp-receiver",
             "--web.enable-remote-write-receiver",
+            # A point of a metric leads to a trace that made it.
+            "--enable-feature=exemplar-storage",
         ]
         container["env"] = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
         container["ports"] = [{"name": "http", "containerPort": PORT}]

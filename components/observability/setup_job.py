@@ -1,7 +1,7 @@
 """A Job that sets a server up through its HTTP interface: requests of a ConfigMap, sent by curl.
 
-Its name changes with what it sends: a Job never changes, and what is sent anew is a new one. Each request sets a whole
-object by name, so a second run changes nothing; a server that does not answer yet is asked again.
+Its name changes with what it sends and what it runs: a Job never changes, and another one is a new one. Each request
+sets a whole object by name, so a second run changes nothing; a server that does not answer yet is asked again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic_core import to_json
 from voice_policies import ClosedModel, Duration
 
 from components.component import PART_OF
@@ -112,10 +113,11 @@ def setup_pod(name: Name, image: Image, secrets: Iterable[SecretKeys]) -> PodSpe
 def setup_job(metadata: ObjectMeta, pod: PodSpec, files: dict[str, str]) -> Job:
     """The Job for these files. A changed password is set by deleting the Job and deploying again."""
     name = metadata["name"]
+    digest = digest_of({**files, "pod": to_json(pod).decode()})
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {**metadata, "name": f"{name}-{digest_of(files)[:8]}"},
+        "metadata": {**metadata, "name": f"{name}-{digest[:8]}"},
         "spec": {
             "backoffLimit": 10,
             "activeDeadlineSeconds": DEADLINE_SECONDS,

@@ -44,6 +44,8 @@ METRICS = (
 """What `PROCESSORS` write to Prometheus: Tempo's documents on span metrics and on service graphs."""
 SPAN_LABELS = ("service", "span_name", "span_kind", "status_code")
 EDGE_LABELS = ("client", "server", "connection_type")
+EXEMPLAR_LABEL = "traceID"
+"""What its exemplars call the trace they come from; over OTLP it is `trace_id`."""
 
 
 class Bucket(ClosedModel):

@@ -189,7 +189,8 @@ KUBERNETES = closed(
         "keep_log": SWITCH,
     }
 )
-MODIFY = closed({"name": one_of("modify"), "match": MATCH, "rename": {"type": "string", "pattern": r"^\S+ \S+$"}})
+RENAME = listed({"type": "string", "pattern": r"^\S+ \S+$"})
+MODIFY = closed({"name": one_of("modify"), "match": MATCH, "rename": RENAME})
 OUTPUT = closed(
     {
         "name": one_of("es"),

@@ -16,6 +16,7 @@ from voice_runtime.metrics import METRICS
 from components.observability import dashboards, tempo
 from components.observability.dashboards import Dashboard, Panel, Query
 from components.observability.grafana import Grafana
+from components.observability.prometheus import Prometheus
 from tests.components.observability.stores import rendered, the
 from tests.platforms import ENVIRONMENTS, platform
 
@@ -150,7 +151,11 @@ def test_metric_trace_and_log_lead_to_each_other() -> None:
     sources = {
         each["uid"]: each["jsonData"] for each in yaml.safe_load(the(Grafana).files["datasources.yaml"])["datasources"]
     }
-    assert sources[dashboards.PROMETHEUS]["exemplarTraceIdDestinations"][0]["datasourceUid"] == dashboards.TEMPO
+    exemplars = sources[dashboards.PROMETHEUS]["exemplarTraceIdDestinations"]
+    assert {each["name"] for each in exemplars} == {tempo.EXEMPLAR_LABEL, "trace_id"}
+    assert {each["datasourceUid"] for each in exemplars} == {dashboards.TEMPO}
+    (servers,) = rendered(the(Prometheus), "StatefulSet")
+    assert "--enable-feature=exemplar-storage" in servers["spec"]["template"]["spec"]["containers"][0]["args"]
     for traces in (dashboards.TEMPO, dashboards.JAEGER):
         assert sources[traces]["tracesToLogsV2"]["datasourceUid"] == dashboards.ELASTICSEARCH
         assert sources[traces]["tracesToLogsV2"]["query"] == 'trace_id:"$${__span.traceId}"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,13 @@ def test_one_node_names_no_founders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_half_of_the_memory_is_heap_and_nothing_is_mapped(environment: str) -> None:
+def test_half_of_the_memory_is_heap_nothing_is_mapped_and_no_log_fills_a_disk(environment: str) -> None:
     index = the(Elasticsearch, environment)
     (nodes,) = rendered(index, "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
     (heap,) = (each["value"] for each in container["env"] if each["name"] == "ES_JAVA_OPTS")
     half = Bytes(container["resources"]["limits"]["memory"]).units // 2 // 1024**2
-    assert heap == f"-Xms{half}m -Xmx{half}m"
+    assert heap.startswith(f"-Xms{half}m -Xmx{half}m -Xlog:disable ")
     settings = yaml.safe_load(index.files["elasticsearch.yml"])
     assert settings["node.store.allow_mmap"] is False
     assert settings["xpack.security.enabled"] is True
@@ -141,3 +142,15 @@ def test_what_cannot_hold_together_is_refused_all_at_once() -> None:
 def test_two_nodes_are_refused() -> None:
     with pytest.raises(ValidationError, match="nodes is 2: they survive no more losses than 1"):
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
+
+
+def test_a_node_is_ready_when_its_readiness_port_opens() -> None:
+    (nodes,) = rendered(the(Elasticsearch), "StatefulSet")
+    (container,) = nodes["spec"]["template"]["spec"]["containers"]
+    command = container["readinessProbe"]["exec"]["command"]
+    settings = yaml.safe_load(the(Elasticsearch).files["elasticsearch.yml"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        moved = [part.replace(str(settings["readiness.port"]), port) for part in command]
+        assert subprocess.run(moved, check=False).returncode == 0
+    assert subprocess.run(moved, check=False, stderr=subprocess.DEVNULL).returncode != 0

@@ -44,12 +44,12 @@ def test_an_environment_equals_the_tree_that_it_renders(tree: Path, capsys: pyte
 
 
 def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edit(tree, "terminationGracePeriodSeconds: 24", "terminationGracePeriodSeconds: 30")
+    edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     capsys.readouterr()
     assert main(["diff", "prod", str(tree)]) == 1
     assert capsys.readouterr().out == (
         "~ Deployment voice-apps/agent-engine\n"
-        "    spec.template.spec.terminationGracePeriodSeconds: 24 -> 30\n"
+        "    spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n"
         "Deployment voice-apps/agent-engine: pods restart, because its pod template changes\n"
         "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, data at risk: 0\n"
     )
@@ -144,7 +144,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
 
 
 def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
-    edit(tree, "terminationGracePeriodSeconds: 24", "terminationGracePeriodSeconds: 30")
+    edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     edit(tree, "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow", "maxUnavailable: 1")
     claim(tree, "fast")
     difference = compare(resources_of("prod"), resources_of(str(tree)))
@@ -160,7 +160,7 @@ def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
     assert "    spec.unhealthyPodEvictionPolicy: AlwaysAllow -> (absent)\n" in text(difference)
     assert (
         "<details><summary>~ Deployment voice-apps/agent-engine</summary>\n\n~~~~diff\n"
-        "spec.template.spec.terminationGracePeriodSeconds: 24 -> 30\n~~~~\n\n</details>"
+        "spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n~~~~\n\n</details>"
     ) in markdown(difference)
     assert markdown(difference).startswith("1 added, 0 removed, 2 changed; restarts: 1,")
 
