@@ -203,12 +203,13 @@ def test_every_pod_is_restricted_and_nobody(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_shutdown_holds_the_longest_request(environment: str) -> None:
+def test_shutdown_holds_the_drain_and_the_longest_request(environment: str) -> None:
     for service in platform(environment).microservices:
         pod = named("Deployment", service.name, environment)["spec"]["template"]["spec"]
         sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         longest = max(operation.deadline.seconds for operation in service.service.operations)
-        assert pod["terminationGracePeriodSeconds"] >= sleep + longest
+        drain = service.bundle.health.drain_duration.seconds
+        assert pod["terminationGracePeriodSeconds"] > sleep + drain + longest
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
