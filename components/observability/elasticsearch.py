@@ -1,8 +1,8 @@
 """Elasticsearch: the full-text index of the services, and what keeps logs and, through Jaeger, traces.
 
 Security is on: every caller has a user of its own, with a role over its own indices. The interface speaks plain HTTP,
-as the platform declares it: the network policy admits the declared callers alone. What they send is not encrypted on its
-way, since datastores are no members of the mesh. Between the nodes Elasticsearch insists on TLS of its own.
+as the platform declares it: the network policy admits the declared callers alone. What they send is not encrypted,
+since datastores are no members of the mesh. Between the nodes Elasticsearch insists on TLS of its own.
 """
 
 from __future__ import annotations
