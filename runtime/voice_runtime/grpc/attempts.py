@@ -76,13 +76,15 @@ class Attempts:
     def end(self, error: BaseException | None) -> None:
         """It is over, with an answer or with an error; so is its span."""
         self.done = True
+        if self._context is not None or self._scope is not None:
+            self.leave()
         if error is not None:
             self.error = error
             self.cancelled = self.cancelled or isinstance(error, asyncio.CancelledError)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         span = self._span
-        if span.is_recording():
+        if span is not INVALID_SPAN and span.is_recording():
             code = grpc.StatusCode.OK if error is None else status_of(error)
             span.set_attribute("rpc.grpc.status_code", code.value[0])
             failed = isinstance(error, Exception) and classify(error) is not None
