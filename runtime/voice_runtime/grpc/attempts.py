@@ -13,15 +13,13 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from voice_runtime import trace_context
 from voice_runtime.clock import NEVER
-from voice_runtime.deadline import CURRENT, remaining
+from voice_runtime.deadline import CURRENT, MARGIN, next_hop, remaining
 from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import classify
 from voice_runtime.timeout import TimedScope, Timeout
 
-MARGIN = 0.005
-"""Seconds that the callee gets less than the caller has, for the way back; a tenth of what is left if that is less."""
 ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata (gRPC A6): how often the request was sent before; left out the first time."""
 WRITTEN: Iterator[Any] = iter(())
@@ -139,8 +137,7 @@ class Attempts:
             raise asyncio.CancelledError
         timeout, metadata = None, self._given
         if end < NEVER:
-            left = end - self.method.outbound.now()
-            timeout = left - min(MARGIN, left / 10)
+            timeout = next_hop(end - self.method.outbound.now())
         if scope is not None and scope.attempt > 1:
             metadata = (*metadata, (ATTEMPTS, str(scope.attempt - 1)))
         request = None if request is WRITTEN else request
