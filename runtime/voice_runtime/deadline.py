@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from voice_runtime.timeout import TimedScope
 
 MARGIN = 0.005
-"""Seconds that the next hop gets less than the caller has, for the way back; a tenth of what is left if that is less."""
+"""Seconds that the next hop gets less than is left here, for the way back; a tenth of it if that is less."""
 CURRENT: ContextVar[TimedScope | None] = ContextVar("voice_runtime_scope", default=None)
 """The innermost scope. Child tasks copy it with the rest of their parent's context."""
 
