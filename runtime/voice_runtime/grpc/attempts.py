@@ -13,15 +13,13 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from voice_runtime import trace_context
 from voice_runtime.clock import NEVER
-from voice_runtime.deadline import CURRENT, remaining
+from voice_runtime.deadline import CURRENT, MARGIN, next_hop, remaining
 from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import classify
 from voice_runtime.timeout import TimedScope, Timeout
 
-MARGIN = 0.005
-"""Seconds that the callee gets less than the caller has, for the way back; a tenth of what is left if that is less."""
 ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata (gRPC A6): how often the request was sent before; left out the first time."""
 WRITTEN: Iterator[Any] = iter(())
@@ -76,13 +74,15 @@ class Attempts:
     def end(self, error: BaseException | None) -> None:
         """It is over, with an answer or with an error; so is its span."""
         self.done = True
+        if self._context is not None or self._scope is not None:
+            self.leave()
         if error is not None:
             self.error = error
             self.cancelled = self.cancelled or isinstance(error, asyncio.CancelledError)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         span = self._span
-        if span.is_recording():
+        if span is not INVALID_SPAN and span.is_recording():
             code = grpc.StatusCode.OK if error is None else status_of(error)
             span.set_attribute("rpc.grpc.status_code", code.value[0])
             failed = isinstance(error, Exception) and classify(error) is not None
@@ -137,8 +137,7 @@ class Attempts:
             raise asyncio.CancelledError
         timeout, metadata = None, self._given
         if end < NEVER:
-            left = end - self.method.outbound.now()
-            timeout = left - min(MARGIN, left / 10)
+            timeout = next_hop(end - self.method.outbound.now())
         if scope is not None and scope.attempt > 1:
             metadata = (*metadata, (ATTEMPTS, str(scope.attempt - 1)))
         request = None if request is WRITTEN else request

@@ -150,7 +150,6 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
             error = raised
             raise
         finally:
-            attempts.leave()
             attempts.end(error)
         return result
 
@@ -230,7 +229,6 @@ async def _messages(attempts: Attempts, request: Any) -> AsyncGenerator[Any, Non
         error = raised
         raise
     finally:
-        attempts.leave()
         attempts.end(error)
 
 

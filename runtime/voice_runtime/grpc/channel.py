@@ -27,6 +27,7 @@ class Channel(grpc.aio.Channel):
         self._target = target
         self._connections = connections
         self.loop = asyncio.get_running_loop()
+        self._now = runtime.clock.monotonic
         self._connection: Connection | None = None
         self._closed = False
 
@@ -36,7 +37,7 @@ class Channel(grpc.aio.Channel):
             raise RuntimeError(f"the channel to {self.name} belongs to another event loop: make one in each loop")
         if self._closed:
             raise RuntimeError(f"the channel to {self.name} is closed")
-        if self._connection is None or self.runtime.clock.monotonic() >= self._connection.expires:
+        if self._connection is None or self._now() >= self._connection.expires:
             self._connection = self._connections.of(self._target, grace_of(self.runtime.assembled))
         return self._connection
 

@@ -98,7 +98,6 @@ class OneAnswer(_Method):
             error = raised
             raise
         finally:
-            attempts.leave()
             attempts.end(error)
 
     def invoke_on(self, connection: Connection) -> Any:
@@ -173,7 +172,6 @@ def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
     finally:
         if attempts.rpc is not None:
             attempts.rpc.cancel()
-        attempts.leave()
         attempts.end(error)
 
 

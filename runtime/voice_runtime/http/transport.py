@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from voice_runtime import trace_context
-from voice_runtime.deadline import attempt_number, remaining
+from voice_runtime.deadline import attempt_number, next_hop, remaining
 from voice_runtime.http.status import RETRY_AFTER, failure_of
 from voice_runtime.outcome import FailedResultError, classify
 
@@ -21,8 +21,6 @@ TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 """Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
 ATTEMPT = "x-envoy-attempt-count"
 """The number of the attempt, from 1; sent from the second on."""
-MARGIN = 0.005
-"""Seconds that the callee gets less than the caller has, for the way back; a tenth of what is left if that is less."""
 ONCE: Iterator[Any] = iter(())
 """An argument that the pipeline never sends twice: it goes with a body that can be read once."""
 
@@ -60,7 +58,7 @@ class _Call:
         if self._is_internal:
             headers.update(trace_context.headers(self._span))
         if (left := remaining()) is not None:
-            headers[TIMEOUT] = str(round((left - min(MARGIN, left / 10)) * 1000))
+            headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
             headers[ATTEMPT] = str(number)
         return self.request
