@@ -6,6 +6,7 @@ which is about half the processor time a step costs. Behind PgBouncer it needs 1
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -166,6 +167,9 @@ class PostgresqlJournal:
             async with self._pool.acquire() as connection:
                 yield connection
         except UNAVAILABLE as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # a failed rollback would hide the cancellation
             raise JournalUnavailableError(f"PostgreSQL: {type(error).__name__}: {error}") from error
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:

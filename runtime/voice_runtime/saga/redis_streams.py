@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from voice_runtime.saga.context import Message, to_json
+from voice_runtime.saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_runtime.saga")
 Received = tuple[Message, Callable[[], Awaitable[None]]]
@@ -56,6 +57,7 @@ class RedisStreams:
         name = uuid.uuid4().hex
         grouped = False
         while True:
+            end_if_cancelled()
             try:
                 if not grouped:
                     await self._make_groups(types, consumer)

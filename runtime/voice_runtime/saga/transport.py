@@ -41,6 +41,16 @@ class Transport(Protocol):
         ...
 
 
+def end_if_cancelled() -> None:
+    """Raises `CancelledError` in a task that was cancelled and whose driver took that for its own timeout.
+
+    `asyncio.wait_for`, which redis-py waits with, does so before Python 3.12 when both come at once.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Outbox:
     """Sends what the journal holds, while it is entered. Any number of processes may."""
 
@@ -69,6 +79,7 @@ class Outbox:
                 await self.flush()
             except (JournalUnavailableError, OSError) as error:
                 logger.warning("the outbox waits: %s", error)
+            end_if_cancelled()
             await asyncio.sleep(self._poll_interval)
 
 
@@ -77,6 +88,7 @@ async def consume(
 ) -> None:
     """Handle messages by type until cancelled. One that its handler fails on stays unacknowledged and comes again."""
     async for message, acknowledge in transport.receive(tuple(handlers), consumer):
+        end_if_cancelled()
         try:
             with (tracing or NoTracing()).message(message, consumer):
                 await handlers[message.type](message)

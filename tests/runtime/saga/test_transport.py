@@ -16,6 +16,7 @@ from voice_runtime.saga.postgresql import PostgresqlJournal, publish
 from voice_runtime.saga.redis_streams import RedisStreams
 from voice_runtime.saga.transport import Outbox, consume, delivers
 
+from tests.runtime.driver import seeded
 from tests.runtime.saga.definitions import Log, eventually, saga, step
 from tests.runtime.saga.servers import running_redis
 
@@ -182,3 +183,32 @@ async def test_every_group_gets_every_message_though_redis_lost_its_groups(tmp_p
 
 async def _times(handled: list[str], saga_id: str, count: int) -> bool:
     return handled.count(saga_id) >= count
+
+
+async def test_a_sender_ends_whenever_it_is_cancelled(database: str) -> None:
+    """A driver may answer a cancellation with an error of its own, which is no reason to go on."""
+    journal = PostgresqlJournal(database)
+    await journal.open(worker=False)
+    random = seeded()
+    for _ in range(150):
+        sending = asyncio.create_task(Outbox(journal, Wire(), poll_interval=0).run())
+        await asyncio.sleep(random.uniform(0, 0.004))
+        sending.cancel()
+        done, _ = await asyncio.wait([sending], timeout=10)
+        assert done
+        assert sending.cancelled()
+    await journal.close()
+
+
+async def test_a_consumer_ends_whenever_it_is_cancelled(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    transport = RedisStreams(redis, block=0.001)
+    random = seeded()
+    for _ in range(300):
+        consuming = asyncio.create_task(consume(transport, "group", {stream: Wire().send}))
+        await asyncio.sleep(random.uniform(0, 0.006))
+        consuming.cancel()
+        done, _ = await asyncio.wait([consuming], timeout=10)
+        assert done
+    await redis.aclose()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from voice_runtime.saga.postgresql import PostgresqlJournal
 from tests.runtime.saga.crash_worker import EFFECTS
 from tests.runtime.saga.definitions import Log, eventually, saga, step
 from tests.stack.tiers.real_servers import free_port
+
+ROOT = Path(__file__).parents[3]
 
 
 async def test_a_journal_that_is_not_there_says_so() -> None:
@@ -211,3 +216,34 @@ def _again(journal: Journal) -> Journal:
         return SqliteJournal(journal.path)
     assert isinstance(journal, PostgresqlJournal)
     return journal
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from voice_runtime.saga import JournalEngine, SqliteJournal
+from tests.runtime.saga.definitions import Log, saga, step
+
+async def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    log = Log()
+    log.does("pay", die)
+    definition = log.definition(saga(step("reserve"), step("pay")))
+    async with JournalEngine(SqliteJournal(sys.argv[1]), [definition]) as engine:
+        await engine.start("order", saga_id="killed")
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_is_killed_leaves_its_sqlite_journal_to_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "sagas.db"
+    command = [sys.executable, "-c", KILLED, str(path)]
+    killed = await asyncio.to_thread(subprocess.run, command, check=False, timeout=60, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    log = Log()
+    async with JournalEngine(SqliteJournal(path), [log.definition(saga(step("reserve"), step("pay")))]) as engine:
+        assert (await engine.wait("killed", 60)).state == "completed"
+    assert log.done == ["pay"], "what was recorded is not done again, what was not is"
