@@ -11,7 +11,7 @@ from voice_policies import ClosedModel
 from components.operation import Sentence
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import ObjectMeta, Role, RoleBinding, ServiceAccount, Volume
+    from components.kubernetes.types import ObjectMeta, PolicyRule, Role, RoleBinding, ServiceAccount, Volume
 
 TOKEN_VOLUME = "api-token"  # noqa: S105 - the volume's name
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where client libraries look
@@ -59,6 +59,25 @@ def role_and_binding(metadata: ObjectMeta, access: ApiAccess) -> Iterator[Role |
         "metadata": metadata,
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": metadata["name"]},
         "subjects": [{"kind": "ServiceAccount", "name": metadata["name"], "namespace": metadata["namespace"]}],
+    }
+
+
+def pod_reader(reader: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterator[Role | RoleBinding]:
+    """A role over the pods of one namespace, and whatever `more` says, for the account that `reader` names."""
+    metadata: ObjectMeta = {**reader, "namespace": namespace}
+    pods: PolicyRule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+    yield {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": metadata,
+        "rules": [pods, *more],
+    }
+    yield {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": reader["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": reader["name"], "namespace": reader["namespace"]}],
     }
 
 

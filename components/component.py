@@ -21,8 +21,11 @@ if TYPE_CHECKING:
         VirtualService,
     )
     from components.kubernetes.types import (
+        ClusterRole,
+        ClusterRoleBinding,
         ConfigMap,
         CronJob,
+        DaemonSet,
         Deployment,
         HorizontalPodAutoscaler,
         Job,
@@ -43,8 +46,11 @@ if TYPE_CHECKING:
     Resource: TypeAlias = (
         AuthorizationPolicy
         | Cluster
+        | ClusterRole
+        | ClusterRoleBinding
         | ConfigMap
         | CronJob
+        | DaemonSet
         | Database
         | Deployment
         | DestinationRule

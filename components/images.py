@@ -31,6 +31,33 @@ APISIX = ThirdPartyImage(reference="apache/apisix:3.18.0-debian", licence="Apach
 ENVOY = ThirdPartyImage(
     reference="envoyproxy/envoy:distroless-v1.40.0", licence="Apache-2.0", note="the egress proxies"
 )
+COLLECTOR = ThirdPartyImage(
+    reference="otel/opentelemetry-collector-k8s:0.155.0", licence="Apache-2.0", note="takes all telemetry, over OTLP"
+)
+PROMETHEUS = ThirdPartyImage(reference="prom/prometheus:v3.16.0", licence="Apache-2.0", note="metrics and alerts")
+ALERTMANAGER = ThirdPartyImage(reference="prom/alertmanager:v0.34.2", licence="Apache-2.0", note="tells of alerts")
+BLACKBOX_EXPORTER = ThirdPartyImage(
+    reference="prom/blackbox-exporter:v0.28.0", licence="Apache-2.0", note="looks when certificates end"
+)
+KUBE_STATE_METRICS = ThirdPartyImage(
+    reference="registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0",
+    licence="Apache-2.0",
+    note="counts restarts and autoscalers' replicas",
+)
+JAEGER = ThirdPartyImage(
+    reference="jaegertracing/jaeger:2.20.0", licence="Apache-2.0", note="receives and shows traces"
+)
+TEMPO = ThirdPartyImage(reference="grafana/tempo:3.0.3", licence="AGPL-3.0-only", note="keeps traces; run unchanged")
+ELASTICSEARCH = ThirdPartyImage(
+    reference="elasticsearch:9.5.2",
+    licence="Elastic-2.0",
+    note="full-text index, logs and traces; no managed service of it",
+)
+KIBANA = ThirdPartyImage(reference="kibana:9.5.2", licence="Elastic-2.0", note="shows logs; no managed service of it")
+FLUENT_BIT = ThirdPartyImage(
+    reference="fluent/fluent-bit:5.1.1", licence="Apache-2.0", note="ships logs from every node"
+)
+GRAFANA = ThirdPartyImage(reference="grafana/grafana:13.2.0", licence="AGPL-3.0-only", note="dashboards; run unchanged")
 
 KNOWN = tuple(image for image in vars().values() if isinstance(image, ThirdPartyImage))
 """All of them."""

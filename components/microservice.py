@@ -146,7 +146,9 @@ class Microservice(Component):
             template_metadata["annotations"] = {DIGEST_ANNOTATION: self.digest}
         if self.mesh_proxy:
             join_mesh(template_metadata, self.mesh_proxy)
-        pod = pod_spec(self.name, self._container(), self._volumes(), self.selector, self.longest_request)
+        # Told to stop, it first says that it is not ready and goes on, then finishes what is under way.
+        stopping = self.bundle.health.drain_duration + self.longest_request
+        pod = pod_spec(self.name, self._container(), self._volumes(), self.selector, stopping)
         return deployment(self.metadata(), template_metadata, self.selector, pod, self.replicas)
 
     def _container(self) -> Container:

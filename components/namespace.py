@@ -33,7 +33,8 @@ class NamespaceGuard(Component):
 
     kind: ClassVar[str] = "Namespace"
     folder: ClassVar[str] = "10-namespaces"
-    level: Literal["restricted", "baseline"] = "restricted"
+    level: Literal["restricted", "baseline", "privileged"] = "restricted"
+    """`privileged` is for pods that read the node itself, such as a log shipper: Pod Security has nothing between."""
     quota: Quota
 
     def metadata(self, suffix: str = "", annotations: dict[str, str] | None = None) -> ObjectMeta:

@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _command(images, "lock", _lock_images, "Ask the registries for every digest and write images.lock.yaml.")
     _command(images, "check", _check_images, "Compare images.lock.yaml with the platform; exit 1 if they differ.")
-    _command(commands, "docs", _docs, "Write docs/architecture.md and docs/images.md.")
+    _command(commands, "docs", _docs, "Write docs/architecture.md, docs/alerts.md and docs/images.md.")
     _command(commands, "schema", _schema, "Write policies/policy-bundle.schema.json.")
     return parser
 
@@ -199,10 +199,18 @@ def _check_images(_options: argparse.Namespace) -> int:
 
 
 def _docs(_options: argparse.Namespace) -> int:
-    from stack.documents import ARCHITECTURE, IMAGES, architecture, third_party_images  # noqa: PLC0415
+    from stack.documents import (  # noqa: PLC0415
+        ALERTS,
+        ARCHITECTURE,
+        IMAGES,
+        alert_list,
+        architecture,
+        third_party_images,
+    )
     from stack.topology import call_graph  # noqa: PLC0415
 
     _write(ARCHITECTURE, architecture(call_graph()))
+    _write(ALERTS, alert_list())
     return _write(IMAGES, third_party_images())
 
 

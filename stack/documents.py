@@ -16,12 +16,13 @@ from components.policy_config import file_text
 from stack.audit.availability import flow_availability
 from stack.audit.timeouts import critical_path
 from stack.call_graph import CallGraph
-from stack.catalog import Flow, targets
+from stack.catalog import Flow, alerts, targets
 from stack.diagrams import component_diagram, sequence_diagram
 from stack.enforcement import in_force
 from stack.settings import ROOT
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ALERTS = ROOT / "docs" / "alerts.md"
 IMAGES = ROOT / "docs" / "images.md"
 SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -46,6 +47,17 @@ def architecture(graph: CallGraph) -> str:
 def third_party_images() -> str:
     """The text of `docs/images.md`."""
     return _template("images.md.j2").render(images=sorted(images.KNOWN, key=lambda image: image.reference))
+
+
+def alert_list() -> str:
+    """The text of `docs/alerts.md`: the runbook's first step of every alert."""
+    return _template("alerts.md.j2").render(
+        alerts=(*alerts.OBJECTIVE_ALERTS, *alerts.PLATFORM_ALERTS),
+        teams=alerts.TEAM_SERVICES,
+        platform_team=alerts.PLATFORM_TEAM,
+        core=alerts.SEVERITIES["core"],
+        other=alerts.SEVERITIES["standard"],
+    )
 
 
 def _template(name: str) -> jinja2.Template:

@@ -111,25 +111,31 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 _QUOTAS = {
     "dev": {
-        "voice-data": _quota(("2", "8"), ("4Gi", "16Gi"), 20),
-        "voice-egress": _quota(("400m", "4"), ("512Mi", "2Gi"), 4),
+        "voice-data": _quota(("2", "10"), ("5Gi", "20Gi"), 24),
+        "voice-observability": _quota(("2", "24"), ("8Gi", "40Gi"), 24),
+        "voice-egress": _quota(("600m", "6"), ("768Mi", "3Gi"), 6),
         "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
-        "voice-gateway": _quota(("500m", "4"), ("1Gi", "4Gi"), 2),
+        "voice-gateway": _quota(("700m", "6"), ("2Gi", "6Gi"), 3),
     },
     "staging": {
-        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
-        "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
+        "voice-data": _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+        "voice-observability": _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+        "voice-node-agents": _quota(("2", "20"), ("3Gi", "12Gi"), 40),
+        "voice-egress": _quota(("3", "8"), ("3Gi", "5Gi"), 8),
         "voice-apps": _quota(("60", "160"), ("100Gi", "200Gi"), 120),
-        "voice-gateway": _quota(("4", "8"), ("4Gi", "8Gi"), 4),
-    },
-    "prod": {
-        "voice-data": _quota(("16", "24"), ("40Gi", "48Gi"), 40),
-        "voice-egress": _quota(("2", "6"), ("2Gi", "4Gi"), 6),
-        "voice-apps": _quota(("110", "280"), ("170Gi", "340Gi"), 200),
         "voice-gateway": _quota(("5", "10"), ("5Gi", "10Gi"), 4),
     },
+    "prod": {
+        "voice-data": _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+        "voice-observability": _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+        "voice-node-agents": _quota(("2", "20"), ("3Gi", "12Gi"), 40),
+        "voice-egress": _quota(("3", "8"), ("3Gi", "5Gi"), 8),
+        "voice-apps": _quota(("110", "280"), ("170Gi", "340Gi"), 200),
+        "voice-gateway": _quota(("6", "13"), ("6Gi", "12Gi"), 5),
+    },
 }
-"""Room for every workload at its maximum plus one surge pod, and little more: rule D02 does the sum."""
+"""Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still
+stopping: they count until they are gone."""
 
 _DATABASES = {
     # 8 databases × 1 pooler × 20 = 160 ≤ 187; 8 services × 1 replica + surge need 118 clients.

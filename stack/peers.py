@@ -26,6 +26,8 @@ class Link(ClosedModel):
 
 PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
 """Who asks for metrics."""
+BLACKBOX = Peer(namespace=targets.OBSERVABILITY, name="blackbox-exporter", ports=())
+"""Who looks at certificates."""
 
 
 class _Peers:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
-from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, Ratio, faults_of
+from voice_policies import Bytes, ClosedModel, Cpu, Duration, Fault, InvalidInputError, Ratio, faults_of
 
 from components.node import Replicas
 from components.operation import Name, Sentence
@@ -46,6 +46,20 @@ class ApiServer(ClosedModel):
     port: Annotated[int, Field(ge=1, le=65_535)] = 6443
 
 
+class MetricsStorage(ClosedModel):
+    """What Prometheus keeps."""
+
+    retention: Duration = Duration("15d")
+    storage: Bytes = Bytes("100Gi")
+    """Of each replica."""
+
+
+class Notifications(ClosedModel):
+    """Where the web addresses are that alerts are sent to, as NetworkPolicies see them."""
+
+    network: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")]
+
+
 class AcceptedFinding(ClosedModel):
     """A finding of the audit that prod is deployed with, and why."""
 
@@ -68,8 +82,15 @@ class Settings(ClosedModel):
     """Whether a changed policy rolls the pods; otherwise they reload it in place."""
     node_pool: NodePool
     api_server: ApiServer = ApiServer()
+    nodes: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")] = "0.0.0.0/0"
+    """Network of the nodes, whose kubelets Prometheus asks how full the volumes are."""
+    metrics: MetricsStorage = MetricsStorage()
+    notifications: Notifications | None = None
+    """Without it alerts are only shown."""
     backups: Backups | None = None
     """Where PostgreSQL's backups go. dev keeps its own beside the server."""
+    trace_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    """Bucket of Tempo's blocks, in the object store of the backups. dev keeps them on a volume."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
     """Counts of single services that differ from the environment's rule."""
     image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
@@ -87,8 +108,14 @@ class Settings(ClosedModel):
             yield f"reference_image is for dev alone: {self.environment} runs each service's own image"
         if self.backups is None and self.environment != "dev":
             yield f"backups is missing: {self.environment} needs a bucket, and the network it is in, to keep its data"
+        if self.notifications is None and self.environment == "prod":
+            yield "notifications is missing: prod needs a network to send alerts to, or nobody is told of any"
         if self.backups and self.environment == "dev":
             yield "backups is for staging and prod: dev dumps to a volume of its own"
+        if self.trace_bucket is None and self.environment != "dev":
+            yield f"trace_bucket is missing: {self.environment} keeps its traces in an object store"
+        if self.trace_bucket and self.environment == "dev":
+            yield "trace_bucket is for staging and prod: dev keeps its traces on a volume"
         if self.accepted_findings and self.environment != "prod":
             yield f"accepted_findings is for prod alone: {self.environment} is deployed with any finding"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Literal
 
 from voice_policies import Fault, InvalidInputError
 
@@ -12,13 +13,24 @@ from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack import catalog
 from stack.call_graph import CallGraph
+from stack.catalog.targets import NODE_AGENTS
 from stack.environments import Environment
 from stack.peers import Link
-from stack.tiers import applications, data, egress, gateway, mesh, schemas
+from stack.tiers import (
+    applications,
+    data,
+    egress,
+    full_text_index,
+    gateway,
+    mesh,
+    observability,
+    schemas,
+    telemetry_stores,
+)
 
-TIERS = (data, schemas, egress, mesh, applications, gateway)
+TIERS = (data, full_text_index, schemas, egress, telemetry_stores, observability, mesh, applications, gateway)
 """In the order of their folders: what others stand on comes first."""
-LINKED_TIERS = (data, egress, mesh, gateway)
+LINKED_TIERS = (data, full_text_index, egress, telemetry_stores, observability, mesh, gateway)
 """Those with ways of their own, such as replication."""
 
 
@@ -52,7 +64,8 @@ class Platform:
 
     def _guards(self) -> Iterator[NamespaceGuard]:
         for namespace, quota in self.environment.quotas.items():
-            yield NamespaceGuard(name=namespace, namespace=namespace, quota=quota)
+            level: Literal["restricted", "privileged"] = "privileged" if namespace == NODE_AGENTS else "restricted"
+            yield NamespaceGuard(name=namespace, namespace=namespace, level=level, quota=quota)
 
     @cached_property
     def links(self) -> tuple[Link, ...]:

@@ -17,6 +17,7 @@ VERSION = "1.37.0"
 """The newest API that the manifests are held against; the older one is checked by schema in the tests."""
 PREFIX = "io.k8s."
 KINDS = (
+    "api.apps.v1.DaemonSet",
     "api.apps.v1.Deployment",
     "api.apps.v1.StatefulSet",
     "api.autoscaling.v2.HorizontalPodAutoscaler",
@@ -31,6 +32,8 @@ KINDS = (
     "api.core.v1.ServiceAccount",
     "api.networking.v1.NetworkPolicy",
     "api.policy.v1.PodDisruptionBudget",
+    "api.rbac.v1.ClusterRole",
+    "api.rbac.v1.ClusterRoleBinding",
     "api.rbac.v1.Role",
     "api.rbac.v1.RoleBinding",
 )

@@ -570,6 +570,27 @@ Time: TypeAlias = str
 IntOrString: TypeAlias = str | int
 
 
+class DaemonSetCondition(TypedDict):
+    lastTransitionTime: NotRequired[Time]
+    message: NotRequired[str]
+    reason: NotRequired[str]
+    status: NotRequired[str]
+    type: NotRequired[str]
+
+
+class DaemonSetStatus(TypedDict):
+    collisionCount: NotRequired[int]
+    conditions: NotRequired[list[DaemonSetCondition]]
+    currentNumberScheduled: int
+    desiredNumberScheduled: int
+    numberAvailable: NotRequired[int]
+    numberMisscheduled: int
+    numberReady: int
+    numberUnavailable: NotRequired[int]
+    observedGeneration: NotRequired[int]
+    updatedNumberScheduled: NotRequired[int]
+
+
 class DeploymentCondition(TypedDict):
     lastTransitionTime: NotRequired[Time]
     lastUpdateTime: NotRequired[Time]
@@ -589,6 +610,11 @@ class DeploymentStatus(TypedDict):
     terminatingReplicas: NotRequired[int]
     unavailableReplicas: NotRequired[int]
     updatedReplicas: NotRequired[int]
+
+
+class RollingUpdateDaemonSet(TypedDict):
+    maxSurge: NotRequired[IntOrString]
+    maxUnavailable: NotRequired[IntOrString]
 
 
 class RollingUpdateDeployment(TypedDict):
@@ -1002,6 +1028,11 @@ class ObjectMeta(TypedDict):
     uid: NotRequired[str]
 
 
+class DaemonSetUpdateStrategy(TypedDict):
+    rollingUpdate: NotRequired[RollingUpdateDaemonSet]
+    type: NotRequired[str]
+
+
 class DeploymentStrategy(TypedDict):
     rollingUpdate: NotRequired[RollingUpdateDeployment]
     type: NotRequired[str]
@@ -1228,6 +1259,26 @@ class PodDisruptionBudgetStatus(TypedDict):
     disruptionsAllowed: NotRequired[int]
     expectedPods: NotRequired[int]
     observedGeneration: NotRequired[int]
+
+
+class AggregationRule(TypedDict):
+    clusterRoleSelectors: NotRequired[list[LabelSelector]]
+
+
+class ClusterRole(TypedDict):
+    aggregationRule: NotRequired[AggregationRule]
+    apiVersion: Literal['rbac.authorization.k8s.io/v1']
+    kind: Literal['ClusterRole']
+    metadata: ObjectMeta
+    rules: NotRequired[list[PolicyRule]]
+
+
+class ClusterRoleBinding(TypedDict):
+    apiVersion: Literal['rbac.authorization.k8s.io/v1']
+    kind: Literal['ClusterRoleBinding']
+    metadata: ObjectMeta
+    roleRef: RoleRef
+    subjects: NotRequired[list[Subject]]
 
 
 class Role(TypedDict):
@@ -1551,6 +1602,14 @@ class PodTemplateSpec(TypedDict):
     spec: NotRequired[PodSpec]
 
 
+class DaemonSetSpec(TypedDict):
+    minReadySeconds: NotRequired[int]
+    revisionHistoryLimit: NotRequired[int]
+    selector: LabelSelector
+    template: PodTemplateSpec
+    updateStrategy: NotRequired[DaemonSetUpdateStrategy]
+
+
 class DeploymentSpec(TypedDict):
     minReadySeconds: NotRequired[int]
     paused: NotRequired[bool]
@@ -1599,6 +1658,14 @@ class JobSpec(TypedDict):
 class JobTemplateSpec(TypedDict):
     metadata: NotRequired[ObjectMeta]
     spec: NotRequired[JobSpec]
+
+
+class DaemonSet(TypedDict):
+    apiVersion: Literal['apps/v1']
+    kind: Literal['DaemonSet']
+    metadata: ObjectMeta
+    spec: DaemonSetSpec
+    status: NotRequired[DaemonSetStatus]
 
 
 class Deployment(TypedDict):

@@ -9,10 +9,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from copy import copy
 from inspect import isasyncgen, isawaitable
+from itertools import islice
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
@@ -196,6 +197,40 @@ class Outbound:
             now = self.now()
             number += 1
 
+    def stream_sync(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        """As `stream`, for code without an event loop.
+
+        The first message comes from a worker thread; after it nothing interrupts the wait, so what `fn` makes must keep
+        to the deadline by itself.
+        """
+        now = self.now()
+        parent = CURRENT.get()
+        limit = self._begin(parent, now)
+        number = 1
+        while True:
+            if self.bulkhead is not None and not self.bulkhead.try_enter():
+                now = self._queue_sync(self.bulkhead, limit)
+            attempt = Attempt(self, parent, limit, now, number)
+            try:
+                attempt.admit()
+                begun, messages = self._run_sync(attempt, lambda: _begun(fn(*args, **kwargs)))
+                attempt.answered = self.now()
+                yield from begun
+                yield from messages
+                attempt.succeeded()
+            except BaseException as error:
+                delay = attempt.failed(error, args)
+                if delay is None:
+                    raise
+            else:
+                return
+            finally:
+                if self.bulkhead is not None:
+                    self.bulkhead.leave()
+            self.clock.sleep(delay)
+            now = self.now()
+            number += 1
+
     @asynccontextmanager
     async def once(self) -> AsyncIterator[TimedScope]:
         """A block as one attempt: every policy but retry and fallback, since a block cannot be repeated."""
@@ -325,6 +360,12 @@ class Outbound:
         self.statistics.fallbacks += 1
         self.events.publish(Event("fallback", "fallback", self.name, error=error))
         return self.fallback(error)
+
+
+def _begun(messages: Iterable[T]) -> tuple[list[T], Iterator[T]]:
+    """The first message, if there is one, and the rest."""
+    rest = iter(messages)
+    return list(islice(rest, 1)), rest
 
 
 def _refuse_async(name: str, result: Any) -> Any:

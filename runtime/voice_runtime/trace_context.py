@@ -10,13 +10,18 @@ from contextlib import AbstractContextManager
 
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context, get_current
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import ProxyTracer, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
 
 from voice_runtime.caller import Caller
 
 TENANT, USER = "tenant.id", "user.id"
 """The baggage that names who asks, as the tracing policy names it."""
 _tracer = trace.get_tracer("voice_runtime")
+
+
+def is_recorded() -> bool:
+    """Whether there is an SDK that records spans. Not for every call: finding out costs as much as a span."""
+    return not (isinstance(_tracer, ProxyTracer) and isinstance(trace.get_tracer_provider(), ProxyTracerProvider))
 
 
 def begin_client_span(name: str, attributes: Mapping[str, str]) -> Span:
@@ -42,11 +47,13 @@ def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
     span.end()
 
 
-def headers(span: Span) -> dict[str, str]:
-    """What to send so that the next hop continues this trace, with the baggage."""
+def headers(span: Span | None = None) -> dict[str, str]:
+    """What to send so that the next hop continues the trace of `span`, or the current one, with the baggage."""
     carrier: dict[str, str] = {}
-    if get_current() or span.get_span_context().is_valid:
+    if span is not None:
         propagate.inject(carrier, trace.set_span_in_context(span))
+    elif get_current():
+        propagate.inject(carrier)
     return carrier
 
 

@@ -42,3 +42,8 @@ COLLECTOR_PORT = 4317
 COLLECTOR_HTTP_PORT = 4318
 COLLECTOR_ENDPOINT = f"http://{COLLECTOR}.{OBSERVABILITY}.svc.cluster.local:{COLLECTOR_PORT}"
 PROMETHEUS = "prometheus"
+PROMETHEUS_PORT = 9090
+ALERTMANAGER = "alertmanager"
+ALERTMANAGER_PORT = 9093
+NODE_AGENTS = "voice-node-agents"
+"""The one namespace whose pods read the nodes they run on."""

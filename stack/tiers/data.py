@@ -86,7 +86,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     api = environment.settings.api_server
     for manager in (instances, pooler):
         yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
-    store = AddressBlock(name="backup-store", cidr=backups.network, ports=(_backup_store().port,))
+    store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
     yield Link(source=instances, target=store)
     snapshots = servers.model_copy(update={"name": "consul-snapshot"})
     yield Link(source=snapshots, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
@@ -112,7 +112,8 @@ def _cache_links() -> Iterator[Link]:
         yield Link(source=source, target=sentinels.model_copy(update={"ports": (SENTINEL_PORT,)}))
 
 
-def _backup_store() -> Host:
+def backup_store() -> Host:
+    """The object store, which is outside the cluster."""
     (address,) = (address for address in dependencies.OBJECT_STORAGE.addresses if isinstance(address, Host))
     return address
 
@@ -185,7 +186,7 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
         pool_size=environment.database.pool_size,
         max_client_connections=environment.database.max_client_connections,
         backups=backups,
-        store_url=f"https://{_backup_store().host}",
+        store_url=f"https://{backup_store().host}",
         instance_ingress=tuple(link_ingress(ways, "postgresql")),
         instance_egress=tuple(link_egress(ways, "postgresql")),
         pooler_ingress=(*callers, *link_ingress(ways, address.service)),
@@ -206,7 +207,7 @@ def _consul(graph: CallGraph, environment: Environment) -> Consul:
         secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
         ingress=tuple(link_ingress(ways, "consul")),
         egress=tuple(link_egress(ways, "consul")),
-        bucket_url=f"https://{_backup_store().host}/{backups.bucket}" if backups else None,
+        bucket_url=f"https://{backup_store().host}/{backups.bucket}" if backups else None,
         snapshot_egress=tuple(link_egress(ways, "consul-snapshot")),
     )
 

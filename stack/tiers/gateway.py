@@ -22,12 +22,12 @@ from stack.call_graph import CallGraph, Edge
 from stack.catalog import targets
 from stack.environments import Environment
 from stack.manifest_yaml import documents
-from stack.peers import PROMETHEUS, Link, gateway_egress, link_egress, link_ingress
+from stack.peers import BLACKBOX, PROMETHEUS, Link, gateway_egress, link_egress, link_ingress
 from stack.policy_bundles import APPS, CLUSTER_DOMAIN, outbound_call
 from stack.tiers import mesh
 
 SIZING = Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi"))
-DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("512Mi", "2Gi"))
+DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("384Mi", "2Gi"))
 REPLICAS = {"dev": 1, "staging": 2, "prod": 3}
 HOSTS = {
     "dev": "api.voicehelper.localhost",
@@ -78,7 +78,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGat
 
 
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
-    """Every address may come in on the entrance's ports; Prometheus asks for metrics, and spans go to the Collector."""
+    """Every address may come in on the entrance's ports; Prometheus asks for metrics; spans go to the Collector."""
     gateway = graph.gateway
     if gateway is None:
         return
@@ -86,6 +86,7 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     anywhere = AddressBlock(name="anywhere", cidr=targets.INTERNET, ports=())
     yield Link(source=anywhere, target=pods.model_copy(update={"ports": (PORTS.http, PORTS.https)}))
     yield Link(source=PROMETHEUS, target=pods.model_copy(update={"ports": (PORTS.metrics,)}))
+    yield Link(source=BLACKBOX, target=pods.model_copy(update={"ports": (PORTS.https,)}))
     collector = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=(targets.COLLECTOR_HTTP_PORT,))
     yield Link(source=pods, target=collector)
 

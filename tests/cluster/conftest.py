@@ -46,7 +46,25 @@ def kube_score(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def promtool(request: pytest.FixtureRequest) -> Path:
     """The program."""
-    return build_or_skip(request, toolchain.PROMTOOL) / "promtool"
+    return build_or_skip(request, toolchain.PROMETHEUS) / "promtool"
+
+
+@pytest.fixture(scope="session")
+def prometheus(request: pytest.FixtureRequest) -> Path:
+    """The program."""
+    return build_or_skip(request, toolchain.PROMETHEUS) / "prometheus"
+
+
+@pytest.fixture(scope="session")
+def amtool(request: pytest.FixtureRequest) -> Path:
+    """The program."""
+    return build_or_skip(request, toolchain.AMTOOL) / "amtool"
+
+
+@pytest.fixture(scope="session")
+def collector(request: pytest.FixtureRequest) -> Path:
+    """The program."""
+    return build_or_skip(request, toolchain.COLLECTOR) / "collector"
 
 
 @pytest.fixture(scope="session")

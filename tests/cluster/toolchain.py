@@ -64,9 +64,8 @@ class Module:
 
     @property
     def cache(self) -> Path:
-        """Where the programs of this state of the module are kept."""
-        sources = (self.folder / "go.mod", self.folder / "go.sum", *sorted(self.folder.glob("*.go")))
-        pinned = b"".join(file.read_bytes() for file in sources)
+        """Where the programs of this state of the module, sources included, are kept."""
+        pinned = b"".join(file.read_bytes() for file in sorted(self.folder.glob("*.*")))
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return caches / "voiceassistant-cluster-tools" / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
 
@@ -98,7 +97,15 @@ OPERATORS = Module(
         }
     },
 )
-PROMTOOL = Module(name="promtool", programs={"promtool": "github.com/prometheus/prometheus/cmd/promtool"})
+PROMETHEUS = Module(
+    name="prometheus",
+    programs={
+        "promtool": "github.com/prometheus/prometheus/cmd/promtool",
+        "prometheus": "github.com/prometheus/prometheus/cmd/prometheus",
+    },
+)
+AMTOOL = Module(name="amtool", programs={"amtool": "github.com/prometheus/alertmanager/cmd/amtool"})
+COLLECTOR = Module(name="collector", programs={"collector": "."})
 
 
 def ensure_built(module: Module) -> Path:
@@ -160,7 +167,7 @@ def _progress(what: str) -> Iterator[None]:
 def main() -> int:
     """Builds what is missing and prints the folder of each module's programs."""
     try:
-        for module in (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMTOOL, CONSUL, SERVICE_CONFIG):
+        for module in (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMETHEUS, AMTOOL, COLLECTOR, CONSUL, SERVICE_CONFIG):
             print(ensure_built(module))
     except ToolchainError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The gRPC client: G1 to G4, and T4, R4, R5, R11, R12 and O3 on the wire, against real servers on loopback."""
+"""The gRPC client: G1 to G5, and T4, R4, R5, R11, R12 and O3 on the wire, against real servers on loopback."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import ValidationError
 from voice_policies import CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, RetryCondition, Timeout
 from voice_runtime import (
     AttemptTimeoutError,
@@ -369,6 +370,25 @@ async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path
     assert len(servicer.asked) == 2
 
 
+# --- G5: nothing is hedged. A policy cannot say so, and an attempt has the callee to itself.
+
+
+async def test_g5_no_attempt_is_sent_while_another_is_under_way(tmp_path: Path) -> None:
+    servicer = Hanging()
+    slow = Timeout(attempt=Duration("30s"), overall=Duration("3m"))
+    async with connected(tmp_path, servicer, *calls(retry=AT_ONCE, timeout=slow)) as (_, stub):
+        waiting = stub.Context(b"x")
+        await eventually(lambda: len(servicer.asked) == 1)
+        await asyncio.sleep(0.2)
+        assert len(servicer.asked) == 1
+        waiting.cancel()
+
+
+def test_g5_a_hedge_is_no_policy_of_a_call() -> None:
+    with pytest.raises(ValidationError, match="hedge"):
+        OutboundCall.model_validate({**call("rag-engine.context").model_dump(), "hedge": {"delay": "50ms"}})
+
+
 # --- T4
 
 
@@ -443,6 +463,14 @@ async def test_r4_the_callees_pushback_decides(tmp_path: Path, pushback: str, at
     else:
         assert answer == b"x"
         assert waited >= int(pushback) / 1000
+
+
+def test_r4_an_unreadable_pushback_forbids_another_attempt_wherever_it_was_read() -> None:
+    """gRPC's C core makes a negative number of it; other transports of metadata may not."""
+    failure = failure_of(grpc.StatusCode.UNAVAILABLE, (("grpc-retry-pushback-ms", "soon"),))
+    assert failure is not None
+    assert failure.retry_after is not None
+    assert failure.retry_after < 0
 
 
 async def test_r4_an_exhausted_callee_is_asked_again_only_if_it_said_when(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from voice_policies import Duration
 from voice_runtime.saga import BarrierClosedError, Entry, JournalEngine, Message, Reply, SqliteJournal, StepContext
 from voice_runtime.saga.barrier import once, once_sqlite
 from voice_runtime.saga.definition import Plan
+from voice_runtime.saga.journal import Claim, Journal
 from voice_runtime.saga.migrations import scripts
 from voice_runtime.saga.postgresql import PostgresqlJournal, admit, publish
 from voice_runtime.saga.progress import Progress, following
@@ -187,6 +188,22 @@ async def test_s6_a_compensation_outlives_the_caller_and_the_worker(backend: Bac
     async with backend([log.definition(policy)]) as engine:
         assert (await engine.wait(saga_id, 60)).state == "compensated"
     assert log.done.count("undo-pay") >= 2
+
+
+async def test_s6_a_sagas_time_goes_on_while_no_worker_is_there(journal: Journal) -> None:
+    log = Log()
+    times: Any = {"attempt_timeout": Duration("100ms"), "timeout": Duration("300ms")}
+    definition = log.definition(saga(step("pay", **times), timeout="300ms"))
+    await journal.open(worker=False)
+    claim = Claim(
+        "saga-1", "order", 1, definition.plan.fingerprint, None, "", 1, [Entry("started"), Entry("began", "pay")]
+    )
+    await journal.start(claim, None, 0.0)
+    await asyncio.sleep(0.4)
+    async with JournalEngine(journal, [definition]) as engine:
+        record = await engine.wait("saga-1", 30)
+    assert (record.state, record.reason) == ("compensated", "pay: TimeoutError: the saga's timeout of 300ms has passed")
+    assert log.done == ["undo-pay"], "it may have run before, and is not begun again"
 
 
 async def _contains(log: Log, name: str) -> bool:

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Ledger:
 
 
 async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
-    database: str, capsys: pytest.CaptureFixture[str]
+    database: str, record_property: Callable[[str, object], None]
 ) -> None:
     ledger = Ledger()
     async with asyncpg.create_pool(database) as pool:
@@ -49,8 +50,7 @@ async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
         await asyncio.to_thread(_kill_workers, database, ledger)
         await _finish_what_is_left(database, pool)
         await _settle(pool, ledger)
-    with capsys.disabled():
-        print(f"\n{ledger}")  # noqa: T201  # the ledger is what the test is for
+    record_property("ledger", str(ledger))
     assert ledger.rounds == ledger.kills == ROUNDS
     assert ledger.completed + ledger.compensated == ledger.started
     assert ledger.completed > ROUNDS / 2 < ledger.compensated

@@ -234,6 +234,8 @@ CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
             *(("ConfigMap", f"{service}-policy") for service in SERVICES),
             ("ConfigMap", "gateway-configuration"),
             ("Deployment", "gateway"),
+            ("ConfigMap", "otel-collector-config"),
+            ("StatefulSet", "otel-collector"),
         },
     ),
 }

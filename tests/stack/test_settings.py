@@ -20,6 +20,8 @@ GOOD: dict[str, Any] = {
     f"{PROJECT}:trace_sample_ratio": "10%",
     f"{PROJECT}:node_pool": {"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"},
     f"{PROJECT}:backups": {"bucket": "voice-backups", "network": "10.0.0.0/24"},
+    f"{PROJECT}:trace_bucket": "voice-traces",
+    f"{PROJECT}:notifications": {"network": "10.0.1.0/24"},
 }
 
 

@@ -15,11 +15,12 @@ from voice_runtime.grpc.channel import Channel, grace_of
 from voice_runtime.grpc.connections import Connections, Target
 from voice_runtime.grpc.server import Server
 from voice_runtime.grpc.status import NeverSentError
+from voice_runtime.grpc.sync_channel import SyncChannel
 
 if TYPE_CHECKING:
     from voice_runtime.runtime import Runtime
 
-__all__ = ["Channel", "Grpc", "NeverSentError", "Server", "Target"]
+__all__ = ["Channel", "Grpc", "NeverSentError", "Server", "SyncChannel", "Target"]
 
 
 class Grpc:
@@ -38,6 +39,12 @@ class Grpc:
         `grpc.ssl_channel_credentials`, and without them the channel is in the clear. Raises `UnknownCallError`.
         """
         return Channel(self._runtime, name, self._target(name, target, credentials), self._connections)
+
+    def sync_channel(
+        self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
+    ) -> SyncChannel:
+        """As `channel`, for code without an event loop."""
+        return SyncChannel(self._runtime, name, self._target(name, target, credentials), self._connections)
 
     def server(self) -> Server:
         """A server of this service's operations: add handlers and a port, start it, and `drain` it on SIGTERM."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextvars import Token
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from opentelemetry import context, trace
@@ -14,6 +14,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 from voice_runtime import trace_context
 from voice_runtime.clock import NEVER
 from voice_runtime.deadline import CURRENT, remaining
+from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import classify
@@ -25,21 +26,6 @@ ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata (gRPC A6): how often the request was sent before; left out the first time."""
 WRITTEN: Iterator[Any] = iter(())
 """Stands for requests that the caller writes one by one: an iterator, which the pipeline never sends twice."""
-
-
-class Resolved(NamedTuple):
-    """A method under one bundle, on one connection."""
-
-    path: str
-    outbound: Outbound
-    enter: Callable[..., Awaitable[Any]]
-    """The outbound call's shell for one answer."""
-    is_internal: bool
-    """Whether the callee is the platform's own: nobody else is sent trace context and baggage."""
-    channel: grpc.aio.Channel
-    invoke: Callable[..., Any]
-    attributes: dict[str, str]
-    """Of the span."""
 
 
 class Attempts:
@@ -69,12 +55,12 @@ class Attempts:
 
     def enter(self) -> None:
         """Begin the span and the stub's own deadline; until `leave` both are what the code inside belongs to."""
-        method = self.method
-        self._span = span = trace_context.begin_client_span(method.path[1:], method.attributes)
+        method, span = self.method, None
+        if method.is_recorded:
+            self._span = span = trace_context.begin_client_span(method.path[1:], method.attributes)
+            self._context = context.attach(trace.set_span_in_context(span))
         if method.is_internal and (carrier := trace_context.headers(span)):
             self._given = (*self._given, *carrier.items())
-        if span.is_recording():
-            self._context = context.attach(trace.set_span_in_context(span))
         if self._deadline is not None:
             self._scope = CURRENT.set(self._deadline)
 
@@ -119,22 +105,22 @@ class Attempts:
     async def unary(self, request: Any) -> Any:
         """One attempt for one answer."""
         scope = CURRENT.get()
-        rpc = self._send(request, scope, NEVER if scope is None else scope.expires)
+        rpc = self.send(request, scope, NEVER if scope is None else scope.expires)
         try:
             return await rpc
         except grpc.aio.AioRpcError as error:
-            self._raise_explained(error)
+            self.raise_explained(error)
             raise
 
     async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
         """One attempt for many answers. The attempt's own timeout is over with its first message."""
         scope = CURRENT.get()
-        rpc = self._send(request, scope, NEVER if scope is None else scope.limit)
+        rpc = self.send(request, scope, NEVER if scope is None else scope.limit)
         try:
             async for message in rpc:
                 yield message
         except grpc.aio.AioRpcError as error:
-            self._raise_explained(error)
+            self.raise_explained(error)
             raise
         finally:
             rpc.cancel()
@@ -145,7 +131,8 @@ class Attempts:
         if self.rpc is not None:
             self.rpc.cancel()
 
-    def _send(self, request: Any, scope: TimedScope | None, end: float) -> Any:
+    def send(self, request: Any, scope: TimedScope | None, end: float) -> Any:
+        """Begin the RPC of an attempt."""
         if self._stopped:
             raise asyncio.CancelledError
         timeout, metadata = None, self._given
@@ -160,12 +147,12 @@ class Attempts:
             self._begun.set_result(None)
         return rpc
 
-    def _raise_explained(self, error: grpc.aio.AioRpcError) -> None:
+    def raise_explained(self, error: grpc.RpcError) -> None:
         """Raise what the error is by our own measure: time that we limited, or a request that never left."""
         scope = CURRENT.get()
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and scope is not None and (remaining() or 0) <= 2 * MARGIN:
             raise scope.timeout_error() from error
-        if was_never_sent(error, self.method.channel.get_state()):
+        if isinstance(error, grpc.aio.AioRpcError) and was_never_sent(error, self.method.channel.get_state()):
             raise never_sent(error) from error
 
 

@@ -22,10 +22,8 @@ class _Call(grpc.aio.Call):
     _task: asyncio.Task[Any] | None = None
     """What runs it, where nobody waits for it: a unary call, or a stream up to its first message."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
-        self._loop = loop
-        self._attempts = attempts
-        self._request = request
+    _loop: asyncio.AbstractEventLoop
+    _attempts: Attempts
 
     def _start(self) -> None:
         """Begin without anybody waiting."""
@@ -127,7 +125,9 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
     _result: Any = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
-        super().__init__(loop, attempts, request)
+        self._loop = loop
+        self._attempts = attempts
+        self._request = request
         self._starting = loop.call_soon(self._start)
 
     def _start(self) -> None:
@@ -140,33 +140,36 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
         with suppress(Exception):  # it is kept for who awaits, and nobody may
             await self._run()
 
-    async def _run(self) -> None:
+    async def _run(self) -> Any:
         attempts = self._attempts
         error: BaseException | None = None
         attempts.enter()
         try:
-            self._result = await attempts.method.enter(attempts.unary, self._request)
+            self._result = result = await attempts.method.enter(attempts.unary, self._request)
         except BaseException as raised:
             error = raised
             raise
         finally:
             attempts.leave()
             attempts.end(error)
+        return result
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        if not self._running:
-            self._running = True
-            self._starting.cancel()
-            yield from self._run().__await__()
-        elif not self._attempts.done:
-            try:
-                yield from asyncio.wait({self._attempts.ended}).__await__()
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
+    async def _wait(self) -> Any:
+        try:
+            await asyncio.wait({self._attempts.ended})
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
         if self._attempts.error is not None:
             raise self._attempts.error
         return self._result
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._running:
+            return self._wait().__await__()
+        self._running = True
+        self._starting.cancel()
+        return self._run().__await__()
 
 
 class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
@@ -176,7 +179,8 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
-        super().__init__(loop, attempts, request)
+        self._loop = loop
+        self._attempts = attempts
         self._messages = _messages(attempts, request)
 
     def _start(self) -> None:

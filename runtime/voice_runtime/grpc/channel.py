@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from voice_runtime.assembly import Assembled
-from voice_runtime.grpc.attempts import WRITTEN, Attempts, Resolved
+from voice_runtime.grpc.attempts import WRITTEN, Attempts
 from voice_runtime.grpc.call import StreamCall, UnaryCall
 from voice_runtime.grpc.connections import Connection, Connections, Target
-from voice_runtime.grpc.methods import INFRASTRUCTURE, outbound_of
+from voice_runtime.grpc.methods import Method
 
 if TYPE_CHECKING:
     from voice_runtime.runtime import Runtime
@@ -82,56 +82,20 @@ class Channel(grpc.aio.Channel):
         await self.connection().channel.channel_ready()
 
 
-class _Method:
-    """One method of a stub. What it resolved is kept until the bundle or the connection is another."""
+class _Method(Method):
+    """One method of a stub."""
 
-    def __init__(
-        self, channel: Channel, kind: str, path: str, serializers: tuple[Any, ...], settings: dict[str, Any]
-    ) -> None:
+    def __init__(self, channel: Channel, kind: str, path: str, *serializers: Any) -> None:
+        super().__init__(channel.runtime, channel.name, kind, path, *serializers)
         self._channel = channel
-        self._kind = kind
-        self._path = path
-        self._is_infrastructure = path.startswith(INFRASTRUCTURE)
-        self._settings = settings | dict(
-            zip(("request_serializer", "response_deserializer"), serializers, strict=False)
-        )
         self._make = UnaryCall if kind.endswith("unary") else StreamCall
-        self._assembled: Assembled | None = None
-        self._connection: Connection | None = None
-        self._resolved: Resolved
 
     def _call(self, request: Any, timeout: float | None, metadata: Any, options: dict[str, Any]) -> Any:
         connection = self._channel.connection()
-        if self._is_infrastructure:
-            return self._invoke_on(connection)(request, timeout=timeout, metadata=metadata, **options)
-        assembled = self._channel.runtime.assembled
-        if assembled is not self._assembled or connection is not self._connection:
-            self._resolved = self._resolve(assembled, connection)
-            self._assembled, self._connection = assembled, connection
-        attempts = Attempts(self._resolved, timeout, metadata, options)
+        if self.is_infrastructure:
+            return self.invoke_on(connection)(request, timeout=timeout, metadata=metadata, **options)
+        attempts = Attempts(self.resolved(connection), timeout, metadata, options)
         return self._make(self._channel.loop, attempts, request)
-
-    def _resolve(self, assembled: Assembled, connection: Connection) -> Resolved:
-        outbound = outbound_of(assembled, self._channel.name, self._path)
-        addresses = next(call.addresses for call in assembled.bundle.outbound if call.name == outbound.name)
-        service, _, method = self._path[1:].partition("/")
-        return Resolved(
-            path=self._path,
-            outbound=outbound,
-            enter=outbound.entry(),
-            is_internal=all(address.via is None for address in addresses),
-            channel=connection.channel,
-            invoke=self._invoke_on(connection),
-            attributes={
-                "rpc.system": "grpc",
-                "rpc.service": service,
-                "rpc.method": method,
-                "voice.call": outbound.name,
-            },
-        )
-
-    def _invoke_on(self, connection: Connection) -> Any:
-        return getattr(connection.channel, self._kind)(self._path, **self._settings)
 
 
 class UnaryRequest(_Method):

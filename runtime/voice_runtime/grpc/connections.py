@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,6 @@ class Target:
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         if self.server_name is not None:
             options.append(("grpc.default_authority", self.server_name))
-            options.append(("grpc.ssl_target_name_override", self.server_name))
         if self.credentials is None:
             return insecure(self.address, options=options)
         return secure(self.address, self.credentials, options=options)
@@ -66,6 +66,7 @@ class Connections:
         self._now = now
         self._uniform = uniform
         self._by_loop: dict[asyncio.AbstractEventLoop, dict[Target, Connection]] = {}
+        self._by_process: dict[int, dict[Target, Connection]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def of(self, target: Target, grace: float) -> Connection:
@@ -80,6 +81,16 @@ class Connections:
         age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
         kept[target] = fresh = Connection(channel, self._now() + age)
         return fresh
+
+    def of_process(self, target: Target) -> Connection:
+        """As `of`, for code without an event loop. A channel that was replaced closes with the last call on it."""
+        kept = self._by_process.setdefault(os.getpid(), {})
+        connection = kept.get(target)
+        if connection is None or self._now() >= connection.expires:
+            channel = target.open(grpc.insecure_channel, grpc.secure_channel)
+            age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
+            connection = kept[target] = Connection(channel, self._now() + age)
+        return connection
 
     async def close(self, grace: float) -> None:
         """Close what this loop has open; calls in flight get `grace` seconds to end."""

@@ -7,11 +7,36 @@ The last segment of the path, in kebab case, is the operation: `/voice.rag.v1.Ra
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from voice_runtime import trace_context
 from voice_runtime.assembly import Assembled
 from voice_runtime.errors import UnknownCallError
+from voice_runtime.grpc.connections import Connection
 from voice_runtime.outbound import Outbound
+
+if TYPE_CHECKING:
+    from voice_runtime.runtime import Runtime
+
+
+class Resolved(NamedTuple):
+    """A method under one bundle, on one connection."""
+
+    path: str
+    outbound: Outbound
+    enter: Callable[..., Awaitable[Any]]
+    """The outbound call's shell for one answer."""
+    is_internal: bool
+    """Whether the callee is the platform's own: nobody else is sent trace context and baggage."""
+    is_recorded: bool
+    """Whether there are spans: looked at once, so tracing is set up before the first call."""
+    channel: Any
+    invoke: Callable[..., Any]
+    attributes: dict[str, str]
+    """Of the span."""
+
 
 INFRASTRUCTURE = "/grpc."
 """Health and reflection: about the process, so no policy of an operation applies."""
@@ -38,3 +63,60 @@ def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
     if len(found) != 1:
         raise UnknownCallError("outbound call", f"{name}.{operation}", [call.name for call in calls])
     return assembled.outbound[found[0]]
+
+
+class Method:
+    """One method of a stub. What it resolved is kept until the bundle or the connection is another."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  # whose it is, and what the stub says of it
+        self,
+        runtime: Runtime,
+        channel: str,
+        kind: str,
+        path: str,
+        serializers: tuple[Any, ...],
+        settings: dict[str, Any],
+    ) -> None:
+        self.is_infrastructure = path.startswith(INFRASTRUCTURE)
+        self._runtime = runtime
+        self._name = channel
+        self._kind = kind
+        self._path = path
+        self._settings = settings | dict(
+            zip(("request_serializer", "response_deserializer"), serializers, strict=False)
+        )
+        self._assembled: Assembled | None = None
+        self._connection: Connection | None = None
+        self._resolved: Resolved
+
+    def resolved(self, connection: Connection) -> Resolved:
+        """The method under the bundle in force. Raises `UnknownCallError`."""
+        assembled = self._runtime.assembled
+        if assembled is not self._assembled or connection is not self._connection:
+            self._resolved = self._resolve(assembled, connection)
+            self._assembled, self._connection = assembled, connection
+        return self._resolved
+
+    def _resolve(self, assembled: Assembled, connection: Connection) -> Resolved:
+        outbound = outbound_of(assembled, self._name, self._path)
+        addresses = next(call.addresses for call in assembled.bundle.outbound if call.name == outbound.name)
+        service, _, method = self._path[1:].partition("/")
+        return Resolved(
+            path=self._path,
+            outbound=outbound,
+            enter=outbound.entry(),
+            is_internal=all(address.via is None for address in addresses),
+            is_recorded=trace_context.is_recorded(),
+            channel=connection.channel,
+            invoke=self.invoke_on(connection),
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "voice.call": outbound.name,
+            },
+        )
+
+    def invoke_on(self, connection: Connection) -> Any:
+        """The bare method on a connection."""
+        return getattr(connection.channel, self._kind)(self._path, **self._settings)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from voice_runtime.asgi import Application, Receive, Scope, Send
 from voice_runtime.health.monitor import Health
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
-"""An ASGI 3 application."""
 LIVENESS_PATH = "/health"
 READINESS_PATH = "/ready"
 
@@ -24,7 +19,7 @@ class HealthApp:
         self._health = health
         self._otherwise = otherwise or _not_found
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI defines it."""
         path = scope["path"] if scope["type"] == "http" else ""
         if path == LIVENESS_PATH:
@@ -43,6 +38,6 @@ async def respond(send: Send, status: int, document: dict[str, Any]) -> None:
     await send({"type": "http.response.body", "body": json.dumps(document).encode() + b"\n"})
 
 
-async def _not_found(scope: Message, _: Receive, send: Send) -> None:
+async def _not_found(scope: Scope, _: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await respond(send, 404, {"error": f"nothing is at {scope['path']}"})

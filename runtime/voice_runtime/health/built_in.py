@@ -13,6 +13,9 @@ from voice_runtime.health.check import Checker
 from voice_runtime.health.disk import disk_checker
 from voice_runtime.health.place import Place
 
+STORES = frozenset({"postgresql", "redis"})
+"""Kinds that sign in: they need the connection of the settings."""
+
 
 def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Checker:
     """The checker for a check. Raises `ValueError` where something is missing to make it."""
@@ -33,4 +36,6 @@ def _place(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings 
         raise ValueError(f"target {policy.target!r} is no outbound call of the bundle")
     connections = settings.connections if settings else ()
     connection = next((each for each in connections if each.name == call.callee), None)
+    if connection is None and policy.kind in STORES:
+        raise ValueError(f"the settings name no connection to {call.callee}")
     return Place(policy, call.addresses[0], bundle.metadata.service, connection)

@@ -8,6 +8,7 @@ import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from voice_runtime.grpc.connections import Target
 from voice_runtime.health.check import Checker
 from voice_runtime.health.place import Place
 
@@ -19,13 +20,15 @@ class NotServingError(Exception):
 def checker(place: Place) -> Checker:
     """Raises `NotServingError` for a server that is not ready, `grpc.aio.AioRpcError` for one that does not answer."""
     address = place.address
-    options = [("grpc.http_proxy", f"http://{address.via}")] if address.via else [("grpc.enable_http_proxy", 0)]
+    origin = f"{address.host}:{address.port}"
+    credentials = grpc.ssl_channel_credentials() if address.via else None
+    target = Target(f"dns:///{address.via or origin}", credentials, address.host if address.via else None)
 
     async def look() -> None:
-        async with grpc.aio.insecure_channel(f"{address.host}:{address.port}", options) as channel:
+        async with target.open(grpc.aio.insecure_channel, grpc.aio.secure_channel) as channel:
             stub: Any = HealthStub(channel)
             answer = await stub.Check(HealthCheckRequest())
         if answer.status != HealthCheckResponse.SERVING:
-            raise NotServingError(f"{address.host}:{address.port} answers {answer}")
+            raise NotServingError(f"{origin} answers {answer}")
 
     return look

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 
 from voice_runtime.health.check import Checker
@@ -13,13 +15,19 @@ class ServerFailedError(Exception):
 
 
 def checker(place: Place) -> Checker:
-    """Any answer below 500 shows a server at work: the root of an API is often 401 or 404."""
+    """Any answer below 500 shows a server at work: the root of an API is often 401 or 404.
+
+    Outside of the cluster it is HTTPS: the egress proxy passes it on by the host's name.
+    """
     address = place.address
-    proxy = f"http://{address.via}" if address.via else None
+    origin = f"{address.host}:{address.port}"
+    url = f"https://{address.via}/" if address.via else f"http://{origin}/"
+    extensions = {"sni_hostname": address.host} if address.via else {}
 
     async def look() -> None:
-        async with httpx.AsyncClient(proxy=proxy, trust_env=False, timeout=None) as client:  # noqa: S113  # the check's own
-            response = await client.get(f"http://{address.host}:{address.port}/")
+        verify = ssl.create_default_context()
+        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=None) as client:  # noqa: S113  # the check's own
+            response = await client.get(url, headers={"host": origin}, extensions=extensions)
         if response.is_server_error:
             raise ServerFailedError(f"{address.host} answers {response.status_code}")
 

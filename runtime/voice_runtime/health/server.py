@@ -12,7 +12,7 @@ from threading import Thread
 
 import uvicorn
 
-from voice_runtime.health.app import Application
+from voice_runtime.asgi import Application
 
 
 class _Server(uvicorn.Server):

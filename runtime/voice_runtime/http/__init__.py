@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from voice_runtime.http.middleware import Application, Middleware, Scope, last_segment
+from voice_runtime.asgi import Application, Scope
+from voice_runtime.http.middleware import Middleware, last_segment
 from voice_runtime.http.transport import AsyncTransport, Transport
 
 if TYPE_CHECKING:

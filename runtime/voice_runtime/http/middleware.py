@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from opentelemetry import context, trace
 
 from voice_runtime import trace_context
+from voice_runtime.asgi import Application, Message, Receive, Scope, Send
 from voice_runtime.clock import NEVER
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.events import logger
@@ -19,10 +20,6 @@ from voice_runtime.outcome import classify
 if TYPE_CHECKING:
     from voice_runtime.runtime import Runtime
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
 """Paths about the process, so no policy of an operation applies."""
 API_KEY = "x-api-key"
@@ -100,7 +97,7 @@ class _Exchange:
         self.status = 0
         self.error: Exception | None = None
 
-    async def send(self, message: MutableMapping[str, Any]) -> None:
+    async def send(self, message: Message) -> None:
         """Pass a message of the application on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]

@@ -35,6 +35,9 @@ class _Call:
         addresses = next(call.addresses for call in runtime.bundle.outbound if call.name == outbound.name)
         self.outbound = outbound
         self.request = request
+        proxies = {address.host: address.via for address in addresses if address.via}
+        if request.url.host in proxies:
+            _send_through(request, proxies[request.url.host])
         self.arguments = () if isinstance(request.stream, httpx.ByteStream) else (ONCE,)
         self._is_internal = all(address.via is None for address in addresses)
 
@@ -141,6 +144,13 @@ class Transport(httpx.BaseTransport):
     def close(self) -> None:
         """Close the connections."""
         self._inner.close()
+
+
+def _send_through(request: httpx.Request, proxy: str) -> None:
+    """Connect to the egress proxy, which passes TLS on by the server name; the Host header stays the callee's."""
+    request.extensions = {**request.extensions, "sni_hostname": request.url.host}
+    host, _, port = proxy.rpartition(":")
+    request.url = request.url.copy_with(host=host, port=int(port))
 
 
 def _is_stream(response: httpx.Response) -> bool:

@@ -6,30 +6,16 @@ import json
 from typing import Any
 
 import grpc
-from opentelemetry import context, trace
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from voice_runtime import trace_context
-from voice_runtime.errors import UnknownCallError, VoiceRuntimeError
-from voice_runtime.events import logger
-from voice_runtime.health.app import Message, Receive, Send, respond
+from voice_runtime.asgi import Receive, Scope, Send
+from voice_runtime.health.app import respond
+from voice_runtime.http.middleware import last_segment
 from voice_runtime.prometheus import RuntimeCollector
 from voice_runtime.reference.operations import Operations
 from voice_runtime.runtime import Runtime
-from voice_runtime.tracing import record_error
 
 METRICS_PATH = "/metrics"
-STATUS = {"rate_limit": 429, "bulkhead": 503, "circuit_breaker": 503, "timeout": 504, "deadline": 504}
-"""HTTP status of what a policy decided, by the policy; everything else that fails is 502, the callee's fault."""
-
-
-def answer_to(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Status and body for a request that failed. Its text may hold anything, so only the log gets it."""
-    if isinstance(error, UnknownCallError):
-        return 404, {"error": "no such operation"}
-    logger.warning("a request failed", exc_info=error)
-    policy = error.policy if isinstance(error, VoiceRuntimeError) else ""
-    return STATUS.get(policy, 502), {"error": type(error).__name__}
 
 
 class GrpcOperations(grpc.GenericRpcHandler):
@@ -49,41 +35,23 @@ class GrpcOperations(grpc.GenericRpcHandler):
 
 
 class HttpOperations:
-    """`POST /<operation>` runs an operation, `GET /metrics` shows the metrics of the runtime."""
+    """`POST /<operation>` runs an operation, under the middleware's policies; `GET /metrics` shows the metrics."""
 
     def __init__(self, runtime: Runtime, operations: Operations) -> None:
-        self._runtime = runtime
         self._operations = operations
         self._registry = CollectorRegistry()
         self._registry.register(RuntimeCollector(runtime))
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG002  # a request says nothing
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # a request says nothing
         """One request, as ASGI defines it."""
         if scope["type"] != "http":
             return
         if scope["path"] == METRICS_PATH:
             await self._metrics(send)
         elif scope["method"] == "POST":
-            await self._operation(scope, send)
+            await respond(send, 200, await self._operations.run(last_segment(scope)))
         else:
-            await respond(send, 404, {"error": f"nothing is at {scope['path']}"})
-
-    async def _operation(self, scope: Message, send: Send) -> None:
-        operation = scope["path"].strip("/")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        received = trace_context.context_of(headers)
-        context.attach(received)  # of this request's task, which ends with it
-        span = trace_context.begin_server_span(f"POST /{operation}", {"http.request.method": "POST"}, received)
-        status, answer = 200, {}
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-            try:
-                async with self._runtime.request(operation, trace_context.caller_of(received)):
-                    answer = await self._operations.run(operation)
-            except Exception as error:  # noqa: BLE001  # it becomes the status of the answer
-                record_error(span, error)
-                status, answer = answer_to(error)
-            span.set_attribute("http.response.status_code", status)
-        await respond(send, status, answer)
+            await respond(send, 405, {"error": "an operation is run by POST"})
 
     async def _metrics(self, send: Send) -> None:
         headers = [(b"content-type", CONTENT_TYPE_LATEST.encode())]

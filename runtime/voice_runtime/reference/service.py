@@ -32,7 +32,7 @@ class Service:
         self._settings = settings
         self._health = Health(runtime, checkers=dict(self._checkers()))
         operations = Operations(runtime, configuration)
-        self._http = HealthApp(self._health, HttpOperations(runtime, operations))
+        self._http = HealthApp(self._health, runtime.http.middleware(HttpOperations(runtime, operations)))
         self._grpc = GrpcOperations(operations)
 
     async def serve(self) -> None:

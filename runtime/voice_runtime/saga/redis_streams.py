@@ -67,7 +67,8 @@ class RedisStreams:
                 await asyncio.sleep(self._block / 1000)
                 continue
             for stream, entry_id, fields in batch:
-                yield _message(stream, fields), partial(self._acknowledge, stream, consumer, entry_id)
+                if (message := _message(stream, entry_id, fields)) is not None:
+                    yield message, partial(self._acknowledge, stream, consumer, entry_id)
 
     async def _make_groups(self, types: Sequence[str], consumer: str) -> None:
         for stream in types:
@@ -103,9 +104,14 @@ def _flat(entries: Any) -> Any:
     return entries[0] if entries and isinstance(entries[0], list) else entries
 
 
-def _message(stream: str, fields: Any) -> Message:
-    read = {_text(key): _text(value) for key, value in fields.items()}
-    return Message(read["id"], stream, json.loads(read["payload"]), read.get("trace", ""))
+def _message(stream: str, entry_id: Any, fields: Any) -> Message | None:
+    """`None` for what is no message of ours: it stays unacknowledged, where it can be looked at."""
+    try:
+        read = {_text(key): _text(value) for key, value in fields.items()}
+        return Message(read["id"], stream, json.loads(read["payload"]), read.get("trace", ""))
+    except (KeyError, ValueError):
+        logger.exception("entry %s of stream %s is no message: expected id and payload, JSON", entry_id, stream)
+        return None
 
 
 def _text(value: Any) -> str:

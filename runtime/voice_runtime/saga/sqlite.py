@@ -47,7 +47,7 @@ class SqliteJournal:
     """The journal in the file at `path`. One process at a time runs its sagas; others may look and intervene."""
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saga-journal")
         self._lock: TextIOWrapper | None = None
         self._connection: sqlite3.Connection | None = None
@@ -62,18 +62,18 @@ class SqliteJournal:
             await self._write(lambda db: db.execute(RELEASE))
 
     def _only_worker(self) -> TextIOWrapper:
-        file = Path(f"{self._path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held while the worker lives
+        file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held while the worker lives
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
             raise JournalUnavailableError(
-                f"{self._path}: another process runs its sagas; for several workers use PostgreSQL"
+                f"{self.path}: another process runs its sagas; for several workers use PostgreSQL"
             ) from None
         return file
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a write that was acknowledged survives a power cut
@@ -99,7 +99,7 @@ class SqliteJournal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise JournalUnavailableError(f"{self._path}: {error}") from error
+            raise JournalUnavailableError(f"{self.path}: {error}") from error
 
     async def _read(self, statement: str, *values: Any) -> list[sqlite3.Row]:
         return await self._on_thread(lambda: self._opened().execute(statement, values).fetchall())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -174,13 +174,15 @@ class SagaWorkflow:
     def _write(self, entries: Sequence[Entry]) -> None:
         progress, now = self._progress, workflow.now().timestamp()
         before = progress.shown if self._entries else ""
-        for entry in entries:
-            progress.apply(entry)
-        after = following(self._plan, progress)
-        for entry in after:
-            progress.apply(entry)
-        written = [*entries, *after]
-        self._entries += [Entry(entry.kind, entry.step, entry.data, now) for entry in written]
+        written: list[Entry] = []
+        due: Sequence[Entry] = entries
+        while due:
+            stamped = [replace(entry, at=now) for entry in due]
+            written += stamped
+            for entry in stamped:
+                progress.apply(entry)
+            due = following(self._plan, progress)
+        self._entries += written
         memo = {"state": progress.shown, "reason": progress.reason[:MEMO_REASON], "updated_at": now}
         workflow.upsert_memo(memo)
         observation = OBSERVATIONS.get(workflow.info().task_queue)
@@ -209,6 +211,8 @@ class SagaWorkflow:
         self._write([Entry("waiting", step) if attempted.later else Entry("succeeded", step, attempted.result)])
 
     def _failed(self, step: str, error: ActivityError) -> None:
+        if self._interrupted:
+            return  # cancelled, since somebody intervened
         if _type(error) in {MISMATCH, AHEAD}:
             self._write([Entry("parked", data=_reason(error))])
         else:
@@ -218,10 +222,10 @@ class SagaWorkflow:
         try:
             attempted = await self._execute(step, "compensation")
         except ActivityError as error:
-            mismatch = _type(error) in {MISMATCH, AHEAD}
-            self._write(
-                [Entry("parked", data=_reason(error) if mismatch else f"compensation_failed: {step}: {_reason(error)}")]
-            )
+            if not self._interrupted:
+                mismatch = _type(error) in {MISMATCH, AHEAD}
+                reason = _reason(error) if mismatch else f"compensation_failed: {step}: {_reason(error)}"
+                self._write([Entry("parked", data=reason)])
             return
         await self._publish(attempted)
         self._write([Entry("undone", step)])
@@ -229,7 +233,10 @@ class SagaWorkflow:
     async def _take_outcomes(self) -> None:
         """Wait for the first outcome, or for the first wait to be over."""
         waiting = self._progress.waiting
-        over = {step: self._since(step) + timedelta(seconds=self._begun.steps[step].timeout) for step in waiting}
+        over = {
+            step: datetime.fromtimestamp(entry.at, UTC) + timedelta(seconds=self._begun.steps[step].timeout)
+            for step, entry in waiting.items()
+        }
         patience = min([*over.values(), self._deadline]) - workflow.now()
         try:
             await workflow.wait_condition(lambda: bool({*waiting} & {*self._outcomes}), timeout=patience)
@@ -242,10 +249,6 @@ class SagaWorkflow:
             result, error, self._caused_by = self._outcomes[step]
             entries.append(Entry("succeeded", step, result) if error is None else Entry("failed", step, error))
         self._write(entries)
-
-    def _since(self, step: str) -> Any:
-        at = next(entry.at for entry in reversed(self._entries) if (entry.kind, entry.step) == ("waiting", step))
-        return workflow.now() - timedelta(seconds=workflow.now().timestamp() - at)
 
     def _remaining(self) -> timedelta:
         return max(self._deadline - workflow.now(), timedelta(milliseconds=1))

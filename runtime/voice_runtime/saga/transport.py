@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Protocol
 
 from voice_runtime.saga.context import Message
-from voice_runtime.saga.errors import JournalUnavailableError, UnknownSagaError
+from voice_runtime.saga.errors import JournalUnavailableError
 from voice_runtime.saga.journal import Journal
 from voice_runtime.saga.observation import NoTracing, Tracing
 from voice_runtime.saga.record import Engine
@@ -96,12 +96,15 @@ def starts(engine: Engine, saga: str) -> Handler:
 
 
 def delivers(engine: Engine) -> Handler:
-    """Delivers a reply: `{"saga_id": …, "step": …}` with a `result` or an `error`."""
+    """Delivers a reply: `{"saga_id": …, "step": …}` with a `result` or an `error`.
+
+    A saga is there before its steps ask anybody, so a reply to none comes too late, and is dropped with a warning.
+    """
 
     async def handle(message: Message) -> None:
         reply: Any = message.payload
-        known = await engine.deliver(reply["saga_id"], reply["step"], reply.get("result"), error=reply.get("error"))
-        if not known:
-            raise UnknownSagaError(f"message {message.id} replies to saga {reply['saga_id']}, which is not here")
+        saga_id, step = reply["saga_id"], reply["step"]
+        if not await engine.deliver(saga_id, step, reply.get("result"), error=reply.get("error")):
+            logger.warning("message %s replies to saga %s, which is not here", message.id, saga_id)
 
     return handle

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from voice_policies import Bulkhead, CircuitBreaker, Duration, Health, Timeout
+from voice_policies import Bulkhead, CircuitBreaker, Duration, Health, Ratio, Retry, RetryBudget, Timeout
 from voice_runtime import Runtime, VoiceRuntimeError
 
 from tests.runtime.bundles import bundle, mount, operation
@@ -153,36 +153,40 @@ def count_objects() -> int:
     return len(gc.get_objects())
 
 
+class FailingFirst(RagEngine):
+    """Answers the second attempt of each call."""
+
+    async def behave(self, name: str, request: Any, context: Any) -> None:
+        if "grpc-previous-rpc-attempts" not in dict(context.invocation_metadata()):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "once more")
+
+
 async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(tmp_path: Path) -> None:
-    """Each bundle pairs an attempt timeout with an inbound deadline; a request may see either pair, and no mixture."""
-    pairs = {"700ms": "1s", "7s": "10s"}
+    """Both attempts of a call have the time of one bundle, however often the bundle changes between them."""
+    retry = Retry(base_delay=Duration("1ms"), budget=RetryBudget(ratio=Ratio("100%"), reserve=1000))
     bundles = [
-        bundle(
-            *calls(
-                timeout=Timeout(attempt=Duration(attempt), overall=Duration(attempt)), bulkhead={"max_concurrent": 50}
-            ),
-            inbound=(operation("run", deadline=Duration(deadline)),),
-        )
-        for attempt, deadline in pairs.items()
+        bundle(*calls(timeout=Timeout(attempt=Duration(attempt), overall=Duration("1h")), retry=retry))
+        for attempt in ("20s", "5m")
     ]
-    servicer = RagEngine()
+    servicer = FailingFirst()
     async with connected(tmp_path, servicer) as (client, stub):
         mount(tmp_path, bundles[0])
         assert client.reload()
         swapping = asyncio.create_task(swap(client, tmp_path, bundles, 1_000))
         answered = 0
         while not swapping.done():
-            made = [stub.Context(b"x") for _ in range(10)]
+            made = [stub.Context(b"x", metadata=(("call", str(answered + number)),)) for number in range(10)]
             assert [await call for call in made] == [b"x"] * 10
             answered += 10
         await swapping
         assert client.reloads["applied"] == 1_001
-        assert client.outbound("rag-engine.context").statistics.failed == 0
-    short = sum(0.5 < (left or 0) <= 0.7 for _, _, left in servicer.asked)
-    long = sum(5 < (left or 0) <= 7 for _, _, left in servicer.asked)
-    assert short + long == answered == len(servicer.asked)
-    assert short
-    assert long
+        assert client.outbound("rag-engine.context").statistics.retries == answered
+    seen: dict[str, list[bool]] = {}
+    for _, metadata, left in servicer.asked:
+        seen.setdefault(metadata["call"], []).append((left or 0) > 20)
+    assert len(seen) == answered
+    assert all(attempts in ([True, True], [False, False]) for attempts in seen.values())
+    assert {attempts[0] for attempts in seen.values()} == {True, False}
 
 
 async def swap(client: Runtime, directory: Path, bundles: list[Any], times: int) -> None:
@@ -198,7 +202,7 @@ from tests.runtime.grpc.rag_engine import RagEngine, add_to_server
 
 class Slow(RagEngine):
     async def behave(self, name, request, context):
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3)
 
 async def main():
     server = Runtime.load(sys.argv[1]).grpc.server()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from voice_runtime.settings import load_settings
 
 from tests.platforms import of_kind
 from tests.runtime.bundles import bundle, call, mount
+from tests.runtime.certificates import Authority
 from tests.stack.tiers.real_servers import (
     Postgresql,
     directory,
@@ -33,16 +36,17 @@ from tests.stack.tiers.real_servers import (
 
 SERVICE = "agent-engine"
 LOOPBACK = "127.0.0.1"
+OUTSIDE = "milvus.example"
 
 
 def monitor(root: Path, kind: str, port: int = 0, password: str = "", **overrides: Any) -> Health:
     """A monitor of one critical check; the store is reached as the platform's settings say."""
-    via = overrides.pop("via", None)
+    host, via = overrides.pop("host", LOOPBACK), overrides.pop("via", None)
     target = overrides.pop("target", "store.read")
     policy = HealthCheck.model_validate(
         {"name": "store", "kind": kind, "target": target, "critical": True, "timeout": Duration("20s"), **overrides}
     )
-    store = call("store.read", addresses=(Address(host=LOOPBACK, port=port or 1, via=via),))
+    store = call("store.read", addresses=(Address(host=host, port=port or 1, via=via),))
     mounted = mount(root, bundle(store, health=HealthPolicy(checks=(policy,), cache_duration=Duration("0s"))))
     return Health(Runtime.load(mounted), settings=settings(root, password))
 
@@ -145,25 +149,64 @@ async def test_http_looks_for_a_server_that_does_not_fail(tmp_path: Path) -> Non
     assert (await result(health)).error == "ConnectError"
 
 
-async def test_tcp_goes_through_the_egress_proxy(tmp_path: Path) -> None:
-    asked: list[bytes] = []
-    status = b"200"
+async def test_tcp_looks_for_a_listener(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        health = monitor(tmp_path, "tcp", listener.getsockname()[1])
+        assert (await result(health)).status == "healthy"
+    assert (await result(health)).error == "ConnectionRefusedError"
 
-    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readline())
-        writer.write(b"HTTP/1.1 " + status + b" whatever\r\n\r\n")
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """A certificate authority that this process trusts."""
+    made = Authority()
+    (tmp_path / "authority.pem").write_bytes(made.certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    trusting = grpc.ssl_channel_credentials(made.certificate)
+    monkeypatch.setattr(grpc, "ssl_channel_credentials", lambda: trusting)
+    return made
+
+
+@asynccontextmanager
+async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncIterator[str]:
+    """What the egress proxy's address leads to: HTTPS of a host with a certificate."""
+    key, certificate = authority.issue(host)
+    (directory / "host.pem").write_bytes(key + certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "host.pem")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(proxy, LOOPBACK, 0)
-    port = server.sockets[0].getsockname()[1]
-    assert (await result(monitor(tmp_path, "tcp", port))).status == "healthy"
-    proxied = monitor(tmp_path, "tcp", 443, via=f"{LOOPBACK}:{port}")
-    assert (await result(proxied)).status == "healthy"
-    assert asked[-1] == b"CONNECT 127.0.0.1:443 HTTP/1.1\r\n"
-    status = b"403"
-    assert (await result(proxied)).error == "ProxyRefusedError"
-    server.close()
-    assert (await result(proxied)).error == "ConnectionRefusedError"
+    async with await asyncio.start_server(answer, LOOPBACK, 0, ssl=context) as server:
+        yield f"localhost:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+async def test_a_host_outside_proves_its_name_through_the_egress_proxy(
+    tmp_path: Path, authority: Authority, kind: str
+) -> None:
+    async with passing_on(authority, tmp_path, OUTSIDE) as via:
+        assert (await result(monitor(tmp_path, kind, 443, host=OUTSIDE, via=via))).status == "healthy"
+        stranger = await result(monitor(tmp_path / "other", kind, 443, host="other.example", via=via))
+        assert stranger.error in {"SSLCertVerificationError", "ConnectError"}
+
+
+async def test_a_grpc_host_outside_proves_its_name_through_the_egress_proxy(
+    tmp_path: Path, authority: Authority
+) -> None:
+    servicer = aio.HealthServicer()
+    server = grpc.aio.server()
+    add_HealthServicer_to_server(servicer, server)
+    port = server.add_secure_port(f"{LOOPBACK}:0", grpc.ssl_server_credentials([authority.issue(OUTSIDE)]))
+    await server.start()
+    via = f"localhost:{port}"
+    assert (await result(monitor(tmp_path, "grpc", 443, host=OUTSIDE, via=via))).status == "healthy"
+    stranger = await result(monitor(tmp_path / "other", "grpc", 443, host="other.example", via=via))
+    assert stranger.error == "AioRpcError"
+    await server.stop(None)
 
 
 async def test_a_disk_needs_its_free_space(tmp_path: Path) -> None:
@@ -179,11 +222,13 @@ def test_a_check_that_cannot_be_made_is_refused_with_all_the_others(tmp_path: Pa
     checks = tuple(
         HealthCheck(name=name, kind="grpc", target=f"{name}.call", critical=False) for name in ("first", "second")
     )
-    runtime = Runtime.load(mount(tmp_path, bundle(health=HealthPolicy(checks=checks))))
-    with pytest.raises(InvalidInputError) as refused:
+    store = HealthCheck(name="store", kind="postgresql", target="store.read", critical=True)
+    policy = HealthPolicy(checks=(*checks, store))
+    runtime = Runtime.load(mount(tmp_path, bundle(call("store.read", protocol="postgresql"), health=policy)))
+    with pytest.raises(InvalidInputError, match="the settings name no connection to store") as refused:
         Health(runtime)
-    assert [fault.path for fault in refused.value.faults] == ["health.checks[0]", "health.checks[1]"]
-    with pytest.raises(InvalidInputError, match="expected one of first, second"):
+    assert [fault.path for fault in refused.value.faults] == [f"health.checks[{number}]" for number in range(3)]
+    with pytest.raises(InvalidInputError, match="expected one of first, second, store"):
         Health(runtime, checkers={"third": lambda: asyncio.sleep(0)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
@@ -28,6 +29,7 @@ from voice_runtime import (
 from voice_runtime.http.status import failure_of
 
 from tests.runtime.bundles import bundle, call, mount
+from tests.runtime.certificates import Authority
 from tests.runtime.grpc.rag_engine import eventually
 from tests.runtime.http.servers import Elasticsearch, serving
 
@@ -41,7 +43,7 @@ NAME = "elasticsearch.search"
 
 
 def search(**policies: Any) -> OutboundCall:
-    return call(NAME, protocol="http", **{"retry": AT_ONCE} | policies)
+    return call(NAME, **{"retry": AT_ONCE, "protocol": "http"} | policies)
 
 
 def runtime(directory: Path, **policies: Any) -> Runtime:
@@ -245,3 +247,19 @@ def test_the_address_is_the_bundles_and_a_wrong_name_is_refused(tmp_path: Path) 
     assert str(runtime(tmp_path).http.client("elasticsearch").base_url) == "http://elasticsearch:9000"
     with pytest.raises(UnknownCallError, match="'elastic' names no single outbound call"):
         runtime(tmp_path).http.transport("elastic")
+
+
+async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_name(tmp_path: Path) -> None:
+    authority, app = Authority(), Elasticsearch()
+    for name, text in zip(("key", "certificate"), authority.issue("api.example.com"), strict=True):
+        (tmp_path / name).write_bytes(text)
+    files = {"ssl_keyfile": tmp_path / "key", "ssl_certfile": tmp_path / "certificate"}
+    trusting = ssl.create_default_context(cadata=authority.certificate.decode())
+    async with serving(app, **files) as url:
+        proxied = {"host": "api.example.com", "port": 443, "via": url.removeprefix("http://")}
+        transport = runtime(tmp_path, protocol="https", addresses=(proxied,)).http.transport(
+            NAME, httpx.AsyncHTTPTransport(verify=trusting)
+        )
+        async with httpx.AsyncClient(transport=transport) as client:
+            assert (await client.get("https://api.example.com/v1/models")).status_code == 200
+    assert app.asked[0][0]["host"] == "api.example.com"

@@ -10,8 +10,6 @@ import pytest
 from voice_runtime.reference.collector import ReceivedSpan
 from voice_runtime.reference.flows import FlowError, Sent, is_whole, main, shrinking, tree
 
-from tests.runtime.reference.rendered import rendered
-
 SPAN = ReceivedSpan(
     resource={"service.name": "agent-engine"},
     name="Reference/run",
@@ -29,8 +27,8 @@ CALL = replace(SPAN, kind=3, span_id="b", parent_id="a", attributes={"voice.call
 CALLEE = replace(SPAN, span_id="c", parent_id="b", attributes={"voice.deadline_seconds": 1.0})
 
 
-def test_the_flows_run_between_processes(capsys: pytest.CaptureFixture[str]) -> None:
-    code = main([str(rendered())])
+def test_the_flows_run_between_processes(rendered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([str(rendered)])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     text = printed.out
@@ -62,6 +60,7 @@ def test_a_trace_is_whole_when_nobodys_parent_and_no_calls_other_end_is_missing(
     sent = Sent("t", "gateway", 200, ())
     assert is_whole([SPAN, CALL, CALLEE], sent)
     assert not is_whole([SPAN, CALL], sent)
+    assert is_whole([SPAN, replace(CALL, failed=True)], sent)
     assert not is_whole([SPAN, CALLEE], sent)
     assert not is_whole([CALL, CALLEE], sent)
     assert not is_whole([SPAN, CALL, CALLEE], replace(sent, trace_id="other"))

@@ -14,7 +14,7 @@ from voice_runtime.saga import JournalEngine, Message, NotJsonError, SqliteJourn
 from voice_runtime.saga.journal import Journal
 from voice_runtime.saga.postgresql import PostgresqlJournal, publish
 from voice_runtime.saga.redis_streams import RedisStreams
-from voice_runtime.saga.transport import Outbox, consume
+from voice_runtime.saga.transport import Outbox, consume, delivers
 
 from tests.runtime.saga.definitions import Log, eventually, saga, step
 from tests.runtime.saga.servers import running_redis
@@ -120,6 +120,27 @@ async def test_a_message_whose_handler_fails_or_whose_consumer_died_comes_again(
     await asyncio.gather(consuming, return_exceptions=True)
     await redis.aclose()
     assert sorted(handled) == [0, 1, 2]
+
+
+async def test_what_is_no_message_stays_where_it_is_and_stops_nobody(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    transport = RedisStreams(redis, block=0.02)
+    await redis.xadd(stream, {"id": "1"})
+    await redis.xadd(stream, {"id": "2", "payload": "no JSON"})
+    await transport.send([Message("3", stream, {})])
+    message, acknowledge = await anext(transport.receive([stream], "group"))
+    await acknowledge()
+    assert message.id == "3"
+    assert (await redis.xpending(stream, "group"))["pending"] == 2
+    await redis.aclose()
+
+
+async def test_a_reply_to_a_saga_that_is_gone_is_dropped(tmp_path: Path) -> None:
+    async with JournalEngine(SqliteJournal(tmp_path / "sagas.db")) as engine:
+        await delivers(engine)(Message("1", "embedding.made", {"saga_id": "gone", "step": "pay"}))
+        with pytest.raises(KeyError, match="saga_id"):
+            await delivers(engine)(Message("2", "embedding.made", {}))
 
 
 async def _has(handled: list[int], count: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from voice_policies import Duration
 from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, SqliteJournal, StepContext
 from voice_runtime.saga.barrier import once
 from voice_runtime.saga.journal import Claim, Journal, Outcome
@@ -185,3 +186,28 @@ async def test_an_outcome_that_comes_while_a_worker_lets_go_makes_the_saga_due_a
     await journal.append(taken, [], "waiting", release=1000.0)
     assert await journal.claim("third", 5, 30.0) == [], "what has been seen wakes nobody"
     await journal.close()
+
+
+async def test_a_worker_that_is_left_in_the_middle_of_a_step_gives_the_saga_back_at_once(journal: Journal) -> None:
+    log = Log()
+    log.hangs("pay")
+    policy = saga(step("pay", attempt_timeout=Duration("20s"), timeout=Duration("50s")))
+    async with JournalEngine(journal, [log.definition(policy)], lease=1000.0, grace=0.05) as engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _has_begun(log))
+    log.fails("pay", ValueError, times=0)
+    async with JournalEngine(_again(journal), [log.definition(policy)], lease=1000.0) as engine:
+        assert (await engine.wait(saga_id, 20)).state == "completed"
+    assert log.done == ["pay", "pay"]
+
+
+async def _has_begun(log: Log) -> bool:
+    return bool(log.done)
+
+
+def _again(journal: Journal) -> Journal:
+    """Another on the same store, as the next process has it."""
+    if isinstance(journal, SqliteJournal):
+        return SqliteJournal(journal.path)
+    assert isinstance(journal, PostgresqlJournal)
+    return journal

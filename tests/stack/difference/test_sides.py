@@ -44,12 +44,12 @@ def test_an_environment_equals_the_tree_that_it_renders(tree: Path, capsys: pyte
 
 
 def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edit(tree, "terminationGracePeriodSeconds: 24", "terminationGracePeriodSeconds: 30")
+    edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     capsys.readouterr()
     assert main(["diff", "prod", str(tree)]) == 1
     assert capsys.readouterr().out == (
         "~ Deployment voice-apps/agent-engine\n"
-        "    spec.template.spec.terminationGracePeriodSeconds: 24 -> 30\n"
+        "    spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n"
         "Deployment voice-apps/agent-engine: pods restart, because its pod template changes\n"
         "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, data at risk: 0\n"
     )
@@ -61,7 +61,11 @@ def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str
     assert "data[policy.json].tracing.sample_ratio: 50% -> 10%" in out
     assert "pods reload" in out
     restarted = [line for line in out.splitlines() if "pods restart" in line]
-    assert [line.partition(":")[0] for line in restarted] == ["Deployment voice-gateway/gateway"]
+    assert [line.partition(":")[0] for line in restarted] == [
+        "StatefulSet voice-observability/tempo",
+        "StatefulSet voice-observability/otel-collector",
+        "Deployment voice-gateway/gateway",
+    ]
 
 
 def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,8 +133,10 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     found = {
         (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
     }
-    # The gateway's routes are one text, which tells the sampling ratio too.
-    assert {change for change in found if "digest" not in change[0] and change[0] != "data[apisix.yaml]"} == {
+    # The gateway's routes are one text, which tells the sampling ratio too; the Collector's queues grow with it.
+    elsewhere = ("digest", "data[apisix.yaml]", "queue_size")
+    assert {change for change in found if not any(part in change[0] for part in elsewhere)} == {
+        ("data[collector.json].processors.probabilistic_sampler.sampling_percentage", "10.0", "20.0"),
         ("spec.minReadySeconds", "5", "6"),
         ("data[policy.json].tracing.sample_ratio", "10%", "20%"),
         ("data[policy.json].tracing.max_queue", "2048", "4096"),
@@ -138,7 +144,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
 
 
 def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
-    edit(tree, "terminationGracePeriodSeconds: 24", "terminationGracePeriodSeconds: 30")
+    edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     edit(tree, "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow", "maxUnavailable: 1")
     claim(tree, "fast")
     difference = compare(resources_of("prod"), resources_of(str(tree)))
@@ -154,7 +160,7 @@ def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
     assert "    spec.unhealthyPodEvictionPolicy: AlwaysAllow -> (absent)\n" in text(difference)
     assert (
         "<details><summary>~ Deployment voice-apps/agent-engine</summary>\n\n~~~~diff\n"
-        "spec.template.spec.terminationGracePeriodSeconds: 24 -> 30\n~~~~\n\n</details>"
+        "spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n~~~~\n\n</details>"
     ) in markdown(difference)
     assert markdown(difference).startswith("1 added, 0 removed, 2 changed; restarts: 1,")
 

@@ -1,0 +1,73 @@
+"""The blackbox exporter: opens a connection as a client would, and tells what certificate it was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from voice_policies import Duration
+
+from components.access import service_account
+from components.component import Component
+from components.container import Image, hardened_container
+from components.network_policy import NetworkEnd, network_policy
+from components.node import Replicas, Sizing
+from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.probes import HttpProbes
+from components.stateful_set import mount, tcp_service
+from components.workload import deployment, pod_spec, pre_stop
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import Container, ObjectMeta
+
+PORT = 9115
+CONFIG_PATH = "/etc/blackbox"
+STOP = Duration("10s")
+CONFIGURATION: dict[str, Any] = {
+    "modules": {
+        "tls": {
+            "prober": "tcp",
+            "timeout": "5s",
+            # What is asked for is when the certificate ends, whoever signed it and for whatever name.
+            "tcp": {"preferred_ip_protocol": "ip4", "tls": True, "tls_config": {"insecure_skip_verify": True}},
+        }
+    }
+}
+
+
+class BlackboxExporter(Component):
+    """One replica: it keeps nothing, and asks again a moment later."""
+
+    kind: ClassVar[str] = "BlackboxExporter"
+    folder: ClassVar[str] = "30-observability"
+    image: Image
+    sizing: Sizing
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Its configuration, as mounted."""
+        return {"blackbox.json": file_text(CONFIGURATION)}
+
+    def resources(self) -> Iterator[Resource]:
+        """What it needs first, then itself."""
+        yield service_account(self.metadata())
+        yield config_files(self.metadata("config"), self.files)
+        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
+        yield tcp_service(self.metadata(), self.selector, PORT)
+        config: Any = {"name": "config", "configMap": {"name": f"{self.name}-config"}}
+        pod = pod_spec(self.name, self._container(), [config], self.selector, STOP)
+        annotations = {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}
+        template: ObjectMeta = {"labels": self.labels, "annotations": annotations}
+        yield deployment(self.metadata(), template, self.selector, pod, Replicas(min=1, max=1))
+
+    def _container(self) -> Container:
+        container = hardened_container(self.name, self.image, self.sizing)
+        container["args"] = [f"--config.file={CONFIG_PATH}/blackbox.json"]
+        container["ports"] = [{"name": "http", "containerPort": PORT}]
+        mount(container, "config", CONFIG_PATH, read_only=True)
+        HttpProbes(liveness_path="/-/healthy", readiness_path="/-/healthy").onto(container)
+        container["lifecycle"] = pre_stop()
+        return container

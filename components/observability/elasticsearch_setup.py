@@ -1,0 +1,149 @@
+"""What is made in Elasticsearch through its interface: lifecycle policies, the logs' template, roles and users.
+
+Sources of the bodies: Elastic's reference of the interfaces `ilm.put_lifecycle`, `indices.put_index_template`,
+`security.put_role`, `security.put_user` and `security.change_password`, 9.x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from voice_policies import ClosedModel, Duration
+
+from components.observability.retention import Stream
+from components.observability.setup_job import Account, Request
+from components.operation import Name
+from components.secret_keys import SecretKeys
+
+SUPERUSER = Account(user="elastic", secret=SecretKeys(name="elasticsearch-superuser", keys=("password",)))
+"""Sets up the rest; nothing else has it."""
+LOGS = "voice-logs"
+"""Name of the stream that holds log lines, and of its lifecycle policy."""
+LOGS_PATTERN = "logs-*"
+"""Every data stream of log lines, however they came: what readers look at."""
+PRINTED, PRINTED_PATTERN = "logs-voice-kubernetes", "logs-voice-*"
+"""What containers print, and the pattern of its template."""
+OTLP_PATTERN = "logs-*.otel-*"
+"""What comes over OTLP: Elasticsearch names the data streams, and has a template of its own for them."""
+KEYWORD = {"type": "keyword", "ignore_above": 1024}
+LOG_FIELDS: dict[str, Any] = {
+    "@timestamp": {"type": "date"},
+    "message": {"type": "match_only_text"},
+    "level": KEYWORD,
+    "service": KEYWORD,
+    "trace_id": KEYWORD,
+    "span_id": KEYWORD,
+    "stream": KEYWORD,
+    "kubernetes": {
+        "properties": {"namespace_name": KEYWORD, "pod_name": KEYWORD, "container_name": KEYWORD},
+    },
+}
+"""What is indexed of a line; the rest is kept and shown but not searched, so that no line makes a new field."""
+TEMPLATE_PRIORITY = 500
+"""Above that of the templates for `logs-*-*` that Elasticsearch brings along (100)."""
+ROLLOVER = Duration("1d")
+ROLLOVER_SIZE = "50gb"
+"""Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""
+
+
+class IndexUser(ClosedModel):
+    """A caller: its user, and the role of the same name."""
+
+    account: Account
+    indices: tuple[str, ...] = ()
+    """Patterns of the indices that the privileges are for."""
+    privileges: tuple[str, ...] = ()
+    cluster: tuple[str, ...] = ()
+    kibana: tuple[str, ...] = ()
+    """Privileges in Kibana's default space."""
+    reserved: bool = False
+    """Elasticsearch's own user: it has its role already and only its password is set."""
+
+
+def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[Request]:
+    """Everything, in an order in which each stands on what came before."""
+    declared = tuple(streams)
+    for stream in declared:
+        yield Request(
+            name=f"lifecycle-{stream.name}", method="PUT", path=f"/_ilm/policy/{stream.name}", body=_lifecycle(stream)
+        )
+    for stream in declared:
+        if stream.name == LOGS:
+            yield Request(
+                name="template-logs", method="PUT", path="/_index_template/logs-voice", body=_template(stream)
+            )
+            yield Request(
+                name="settings-otlp",
+                method="PUT",
+                path="/_component_template/logs@custom",
+                body={"template": {"settings": _settings(stream)}},
+            )
+    for user in users:
+        yield from _user(user)
+
+
+def _lifecycle(stream: Stream) -> dict[str, Any]:
+    """Logs roll over and go by their age; other indices are made by their writers, a day each, and only go."""
+    rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
+    hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}
+    return {"policy": {"phases": {**hot, "delete": {"min_age": str(stream.retention), "actions": {"delete": {}}}}}}
+
+
+def _template(stream: Stream) -> dict[str, Any]:
+    return {
+        "index_patterns": [PRINTED_PATTERN],
+        "priority": TEMPLATE_PRIORITY,
+        "data_stream": {},
+        "template": {
+            "settings": _settings(stream),
+            "mappings": {"dynamic": False, "properties": LOG_FIELDS},
+        },
+    }
+
+
+def _settings(stream: Stream) -> dict[str, Any]:
+    """`logs@custom` is where Elasticsearch's own templates of logs look for what an operator sets."""
+    return {
+        "index.lifecycle.name": stream.name,
+        "index.number_of_shards": 1,
+        "index.number_of_replicas": stream.copies - 1,
+        "index.codec": "best_compression",
+    }
+
+
+def _user(user: IndexUser) -> Iterator[Request]:
+    name = user.account.user
+    if user.reserved:
+        yield Request(
+            name=f"password-{name.replace('_', '-')}",
+            method="POST",
+            path=f"/_security/user/{name}/_password",
+            body={},
+            account=user.account,
+        )
+        return
+    yield Request(name=f"role-{name}", method="PUT", path=f"/_security/role/{name}", body=_role(user))
+    yield Request(
+        name=f"user-{name}",
+        method="PUT",
+        path=f"/_security/user/{name}",
+        body={"roles": [name]},
+        account=user.account,
+    )
+
+
+def _role(user: IndexUser) -> dict[str, Any]:
+    indices = [{"names": list(user.indices), "privileges": list(user.privileges)}] if user.indices else []
+    space = {"application": "kibana-.kibana", "privileges": list(user.kibana), "resources": ["space:default"]}
+    return {"cluster": list(user.cluster), "indices": indices, "applications": [space] if user.kibana else []}
+
+
+def user(name: Name, **rights: tuple[str, ...]) -> IndexUser:
+    """The user of one caller outside the catalogue."""
+    return IndexUser.model_validate({"account": Account(user=name, secret=user_secret(name)), **rights})
+
+
+def user_secret(name: Name) -> SecretKeys:
+    """The secret that such a caller holds, and Elasticsearch too."""
+    return SecretKeys(name=f"{name}-elasticsearch", keys=("password",))

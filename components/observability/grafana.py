@@ -1,0 +1,265 @@
+"""Grafana, provisioned from files: data sources that lead from one to the other, and dashboards.
+
+Nothing is kept: the database is of the pod, and a restart forgets sessions alone. So there is one, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from voice_policies import Bytes, ClosedModel, Duration
+
+from components.access import service_account
+from components.component import Component
+from components.container import Image, hardened_container
+from components.network_policy import NetworkEnd, network_policy
+from components.node import Replicas, Sizing
+from components.observability import dashboards
+from components.observability.dashboards import Dashboard
+from components.observability.elasticsearch_setup import LOGS_PATTERN, user_secret
+from components.observability.setup_job import Account
+from components.observability.tempo import EXEMPLAR_LABEL
+from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, config_map, digest_of, file_text
+from components.secret_keys import SecretKeys
+from components.stateful_set import mount, scratch, tcp_service
+from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import Container, Probe, Volume, VolumeProjection
+
+PORT = 3000
+CONFIG_PATH = "/etc/grafana"
+DATA_PATH = "/var/lib/grafana"
+STOP = Duration("30s")
+ACCOUNT = Account(user="grafana", secret=user_secret("grafana"))
+SECRET = SecretKeys(name="grafana", keys=("admin-password", "secret-key"))
+CONFIG_MAP_LIMIT = Bytes("1Mi")
+"""Of a ConfigMap's data (Kubernetes, `core/v1` ConfigMap: `MaxSecretSize`)."""
+AROUND = {"spanStartTimeShift": "-5m", "spanEndTimeShift": "5m"}
+"""How far from a span its logs and metrics are looked for."""
+PATHS = {
+    "grafana.ini": "grafana.ini",
+    "datasources.yaml": "provisioning/datasources/datasources.yaml",
+    "dashboards.yaml": "provisioning/dashboards/dashboards.yaml",
+}
+"""Where each file stands below `CONFIG_PATH`."""
+
+
+class Sources(ClosedModel):
+    """Addresses of what it shows."""
+
+    prometheus: str
+    alertmanager: str
+    tempo: str
+    jaeger: str
+    elasticsearch: str
+
+
+class Grafana(Component):
+    """One process; what it shows is in files."""
+
+    kind: ClassVar[str] = "Grafana"
+    folder: ClassVar[str] = "30-observability"
+    image: Image
+    sizing: Sizing
+    sources: Sources
+    dashboards: tuple[Dashboard, ...]
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        uids = [dashboard.uid for dashboard in self.dashboards]
+        for uid in sorted({uid for uid in uids if uids.count(uid) > 1}):
+            yield f"dashboard {uid} is declared twice"
+        for dashboard in self.dashboards:
+            size = len(dashboard.text.encode())
+            if size > CONFIG_MAP_LIMIT.units:
+                yield f"dashboard {dashboard.uid} has {size} bytes: a ConfigMap holds {CONFIG_MAP_LIMIT.units}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Its configuration, as mounted, dashboards apart: those are read again when they change."""
+        return {
+            "grafana.ini": _ini(self._settings()),
+            "datasources.yaml": file_text({"apiVersion": 1, "prune": True, "datasources": list(self._sources())}),
+            "dashboards.yaml": file_text({"apiVersion": 1, "providers": [_provider()]}),
+        }
+
+    def _settings(self) -> dict[str, dict[str, str]]:
+        return {
+            "server": {"http_port": str(PORT)},
+            "paths": {"data": DATA_PATH, "provisioning": f"{CONFIG_PATH}/provisioning"},
+            "security": {
+                "admin_password": f"$__file{{{SECRET.path}/admin-password}}",
+                "secret_key": f"$__file{{{SECRET.path}/secret-key}}",
+                "disable_gravatar": "true",
+                "cookie_samesite": "strict",
+            },
+            "users": {"allow_sign_up": "false", "default_theme": "system"},
+            "auth.anonymous": {"enabled": "false"},
+            "analytics": {
+                "reporting_enabled": "false",
+                "check_for_updates": "false",
+                "check_for_plugin_updates": "false",
+            },
+            "plugins": {"preinstall_disabled": "true"},
+            "snapshots": {"external_enabled": "false"},
+            # Alerts are Prometheus' and Alertmanager's; a second engine would raise them twice.
+            "unified_alerting": {"enabled": "false"},
+            "log": {"mode": "console"},
+            "log.console": {"format": "json"},
+        }
+
+    def _sources(self) -> Iterator[dict[str, Any]]:
+        """From a metric to its trace, from a trace to its logs and metrics, from a line to its trace."""
+        yield _source(
+            "Prometheus",
+            "prometheus",
+            dashboards.PROMETHEUS,
+            self.sources.prometheus,
+            {
+                "httpMethod": "POST",
+                "alertmanagerUid": dashboards.ALERTMANAGER,
+                "exemplarTraceIdDestinations": [
+                    {"name": label, "datasourceUid": dashboards.TEMPO} for label in (EXEMPLAR_LABEL, "trace_id")
+                ],
+            },
+            isDefault=True,
+        )
+        alerts = {"implementation": "prometheus", "handleGrafanaManagedAlerts": False}
+        yield _source("Alertmanager", "alertmanager", dashboards.ALERTMANAGER, self.sources.alertmanager, alerts)
+        to_logs_and_metrics = {"tracesToLogsV2": _trace_to_logs(), "nodeGraph": {"enabled": True}}
+        service_map = {"serviceMap": {"datasourceUid": dashboards.PROMETHEUS}, "tracesToMetrics": _trace_to_metrics()}
+        yield _source("Tempo", "tempo", dashboards.TEMPO, self.sources.tempo, {**to_logs_and_metrics, **service_map})
+        yield _source("Jaeger", "jaeger", dashboards.JAEGER, self.sources.jaeger, to_logs_and_metrics)
+        yield _source(
+            "Logs",
+            "elasticsearch",
+            dashboards.ELASTICSEARCH,
+            self.sources.elasticsearch,
+            {
+                "index": LOGS_PATTERN,
+                "timeField": "@timestamp",
+                "logMessageField": "message",
+                "logLevelField": "level",
+                "dataLinks": [
+                    {
+                        "field": "trace_id",
+                        "url": "$${__value.raw}",
+                        "urlDisplayLabel": "Trace",
+                        "datasourceUid": dashboards.TEMPO,
+                    }
+                ],
+            },
+            basicAuth=True,
+            basicAuthUser=ACCOUNT.user,
+            secureJsonData={"basicAuthPassword": f"$__file{{{ACCOUNT.password_file}}}"},
+        )
+
+    def resources(self) -> Iterator[Resource]:
+        """What it needs first, then itself."""
+        yield service_account(self.metadata())
+        yield config_files(self.metadata("config"), self.files)
+        for dashboard in self.dashboards:
+            yield config_map(self.metadata(f"dashboard-{dashboard.uid}"), f"{dashboard.uid}.json", dashboard.text)
+        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
+        yield tcp_service(self.metadata(), self.selector, PORT)
+        yield deployment(
+            self.metadata(),
+            {"labels": self.labels, "annotations": {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}},
+            self.selector,
+            pod_spec(self.name, self._container(), self._volumes(), self.selector, STOP),
+            Replicas(min=1, max=1),
+        )
+
+    def _volumes(self) -> list[Volume]:
+        own: VolumeProjection = {
+            "configMap": {
+                "name": f"{self.name}-config",
+                "items": [{"key": file, "path": path} for file, path in PATHS.items()],
+            }
+        }
+        return [
+            {"name": "config", "projected": {"sources": [own, *map(self._projected, self.dashboards)]}},
+            scratch("data", "256Mi"),
+            *secret_volumes(self.secrets),
+        ]
+
+    def _projected(self, dashboard: Dashboard) -> VolumeProjection:
+        file = f"{dashboard.uid}.json"
+        name = f"{self.name}-dashboard-{dashboard.uid}"
+        return {"configMap": {"name": name, "items": [{"key": file, "path": f"dashboards/{file}"}]}}
+
+    def _container(self) -> Container:
+        container = hardened_container(self.name, self.image, self.sizing)
+        container["ports"] = [{"name": "http", "containerPort": PORT}]
+        mount(container, "config", CONFIG_PATH, read_only=True)
+        mount(container, "data", DATA_PATH)
+        container["volumeMounts"] += secret_mounts(self.secrets)
+        _probes_onto(container)
+        return container
+
+
+def _ini(sections: dict[str, dict[str, str]]) -> str:
+    return "\n".join(
+        f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
+        for name, settings in sections.items()
+    )
+
+
+def _provider() -> dict[str, Any]:
+    return {
+        "name": "voice",
+        "folder": "VoiceAssistant",
+        "type": "file",
+        "disableDeletion": True,
+        "allowUiUpdates": False,
+        "updateIntervalSeconds": 60,
+        "options": {"path": f"{CONFIG_PATH}/dashboards"},
+    }
+
+
+def _source(name: str, kind: str, uid: str, url: str, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": kind,
+        "uid": uid,
+        "url": url,
+        "access": "proxy",
+        "editable": False,
+        "jsonData": settings,
+        **more,
+    }
+
+
+def _trace_to_logs() -> dict[str, Any]:
+    """`$$` is one `$`: provisioning would take `${…}` for an environment variable."""
+    query = 'trace_id:"$${__span.traceId}"'
+    return {"datasourceUid": dashboards.ELASTICSEARCH, "customQuery": True, "query": query, **AROUND}
+
+
+def _trace_to_metrics() -> dict[str, Any]:
+    rate = "sum by (span_name) (rate(traces_spanmetrics_calls_total{$$__tags}[5m]))"
+    return {
+        "datasourceUid": dashboards.PROMETHEUS,
+        "tags": [{"key": "service.name", "value": "service"}],
+        "queries": [{"name": "Spans per second", "query": rate}],
+        **AROUND,
+    }
+
+
+def _probes_onto(container: Container) -> None:
+    """Ready when it answers with its database; alive while its port opens."""
+    port: Probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3}
+    container["startupProbe"] = {**port, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 60}
+    container["readinessProbe"] = {
+        "httpGet": {"path": "/api/health", "port": "http"},
+        "periodSeconds": 5,
+        "timeoutSeconds": 3,
+        "failureThreshold": 3,
+    }
+    container["livenessProbe"] = port
+    container["lifecycle"] = pre_stop()

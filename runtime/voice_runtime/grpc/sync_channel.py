@@ -1,0 +1,185 @@
+"""The same for code without an event loop. An attempt runs on a worker thread, which gRPC's own deadline gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from voice_runtime.clock import NEVER
+from voice_runtime.deadline import CURRENT
+from voice_runtime.grpc.attempts import Attempts
+from voice_runtime.grpc.connections import Connection, Connections, Target
+from voice_runtime.grpc.methods import Method
+
+if TYPE_CHECKING:
+    from voice_runtime.runtime import Runtime
+
+
+class SyncChannel(grpc.Channel):
+    """What generated stubs are made of. May be used by any thread, and opens its connection after a fork anew."""
+
+    def __init__(self, runtime: Runtime, name: str, target: Target, connections: Connections) -> None:
+        self.runtime = runtime
+        self.name = name
+        self._target = target
+        self._connections = connections
+
+    def connection(self) -> Connection:
+        """The connection for another call."""
+        return self._connections.of_process(self._target)
+
+    def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
+        """A method with one request and one answer."""
+        return OneAnswer(self, "unary_unary", method, serializers, settings)
+
+    def unary_stream(self, method: str, *serializers: Any, **settings: Any) -> Any:
+        """A method with one request and many answers."""
+        return ManyAnswers(self, "unary_stream", method, serializers, settings)
+
+    def stream_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
+        """A method with many requests and one answer."""
+        return OneAnswer(self, "stream_unary", method, serializers, settings)
+
+    def stream_stream(self, method: str, *serializers: Any, **settings: Any) -> Any:
+        """A method with many requests and many answers."""
+        return ManyAnswers(self, "stream_stream", method, serializers, settings)
+
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT002  # as grpc has it
+        """Hear of the present connection's states."""
+        self.connection().channel.subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """Hear no more."""
+        self.connection().channel.unsubscribe(callback)
+
+    def close(self) -> None:
+        """Leave it: the connection stays for others, and closes with the process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Method(Method):
+    def __init__(self, channel: SyncChannel, kind: str, path: str, *serializers: Any) -> None:
+        super().__init__(channel.runtime, channel.name, kind, path, *serializers)
+        self._channel = channel
+        self._streams_requests = kind.startswith("stream")
+
+    def _attempts(self, request: Any, timeout: float | None, metadata: Any, options: Any) -> tuple[Attempts, Any]:
+        attempts = Attempts(self.resolved(self._channel.connection()), timeout, metadata, options)
+        return attempts, iter(request) if self._streams_requests else request
+
+
+class OneAnswer(_Method):
+    """A method with one answer."""
+
+    def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        """Call it. Raises `UnknownCallError` for a method that is no call of the bundle."""
+        return self.with_call(request, timeout, metadata, **options)[0]
+
+    def with_call(
+        self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """The answer and the call of the attempt that got it; no call where a fallback answered."""
+        if self.is_infrastructure:
+            bare: tuple[Any, Any] = self.invoke_on(self._channel.connection())(request, timeout, metadata, **options)
+            return bare
+        attempts, request = self._attempts(request, timeout, metadata, options)
+        error: BaseException | None = None
+        attempts.enter()
+        try:
+            return attempts.method.outbound.enter_sync(_answer, attempts, request), attempts.rpc
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            attempts.leave()
+            attempts.end(error)
+
+    def invoke_on(self, connection: Connection) -> Any:
+        """The bare method, with the call beside the answer."""
+        return super().invoke_on(connection).with_call
+
+    def future(self, *_: Any, **__: Any) -> Any:
+        """There is none: a thread waits for its answer."""
+        raise NotImplementedError("no futures under policies: use runtime.grpc.channel, or a thread for each call")
+
+
+class ManyAnswers(_Method):
+    """A method with many answers."""
+
+    def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        """Call it. Raises `UnknownCallError` for a method that is no call of the bundle."""
+        if self.is_infrastructure:
+            return self.invoke_on(self._channel.connection())(request, timeout, metadata, **options)
+        attempts, request = self._attempts(request, timeout, metadata, options)
+        return SyncStream(attempts, request)
+
+
+class SyncStream:
+    """The answers. It begins when it is first iterated; it ends with its iteration, by `cancel`, or by `close`."""
+
+    def __init__(self, attempts: Attempts, request: Any) -> None:
+        self._attempts = attempts
+        self._messages = _messages(attempts, request)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._messages)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._attempts.rpc, name)
+
+    def cancel(self) -> bool:
+        """Stop. Whether there was anything to stop."""
+        if self._attempts.done or self._attempts.cancelled:
+            return False
+        self._attempts.stop()
+        return True
+
+    def close(self) -> None:
+        """End it without an error, wherever it is."""
+        self._messages.close()
+
+
+def _answer(attempts: Attempts, request: Any) -> Any:
+    """One attempt for one answer."""
+    scope = CURRENT.get()
+    try:
+        answer, attempts.rpc = attempts.send(request, scope, NEVER if scope is None else scope.expires)
+    except grpc.RpcError as error:
+        attempts.raise_explained(error)
+        raise
+    return answer
+
+
+def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
+    error: BaseException | None = None
+    attempts.enter()
+    try:
+        for message in attempts.method.outbound.stream_sync(_answers, attempts, request):
+            attempts.leave()  # what is between messages belongs to the consumer
+            yield message
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        if attempts.rpc is not None:
+            attempts.rpc.cancel()
+        attempts.leave()
+        attempts.end(error)
+
+
+def _answers(attempts: Attempts, request: Any) -> Iterator[Any]:
+    """One attempt for many answers; the one before it, which may still wait on its thread, is over."""
+    if attempts.rpc is not None:
+        attempts.rpc.cancel()
+    scope = CURRENT.get()
+    yield from attempts.send(request, scope, NEVER if scope is None else scope.limit)

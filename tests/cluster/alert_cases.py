@@ -1,0 +1,262 @@
+"""Synthetic series for every alert: some under which it fires, and some close by under which it stays silent."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from stack.catalog import alerts, targets
+from stack.tiers.observability import scraped
+from tests.platforms import platform
+
+Series = dict[str, str]
+Labels = dict[str, str]
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Case:
+    """One alert: what it sees, when it is looked at, and the labels it must fire with; `silent` makes none fire."""
+
+    firing: Series
+    silent: Series
+    at: str
+    labels: list[Labels] = field(default_factory=list)
+
+
+def _whose(job: str, **labels: str) -> Labels:
+    """The labels that an alert about a job carries, by what the catalogue says of the job."""
+    services = {service.name: service for service in platform("prod").graph.services}
+    spaces = {target.name: target.namespace for target in _targets()}
+    if job in services:
+        severity = "critical" if services[job].tier == "core" else "warning"
+    else:
+        severity = "warning" if spaces.get(job, targets.OBSERVABILITY) == targets.OBSERVABILITY else "critical"
+    return {"job": job, **labels, "team": alerts.TEAMS.get(job, "platform"), "severity": severity}
+
+
+def _targets() -> Iterator["_Target"]:
+    found = platform("prod")
+    return (_Target(each.name, each.namespace) for each in scraped(found.graph, found.environment))
+
+
+@dataclass(frozen=True)
+class _Target:
+    name: str
+    namespace: str
+
+
+def _operations() -> Iterator[tuple[str, str, float]]:
+    for service in platform("prod").graph.services:
+        yield from ((service.name, each.name, each.latency.seconds) for each in service.operations)
+
+
+def _routes() -> Iterator[tuple[str, str, float]]:
+    graph = platform("prod").graph
+    assert graph.gateway
+    names = {service.name for service in graph.services}
+    for edge in graph.edges_from(graph.gateway):
+        if edge.callee.name in names:
+            yield edge.operation.name, edge.callee.name, edge.operation.latency.seconds
+
+
+def _series(metric: str, values: str, /, **labels: str) -> Series:
+    matched = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    return {f"{metric}{{{matched}}}": values}
+
+
+def _joined(*parts: Series) -> Series:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _requests(failed: int) -> Series:
+    """A thousand requests a minute of every operation, and so many more that fail."""
+    return _joined(
+        *(
+            _series("voice_operation_requests_total", f"0+{count}x120", job=job, operation=operation, kind=kind)
+            for job, operation, _ in _operations()
+            for kind, count in (("successful", 1000), ("failed", failed))
+        )
+    )
+
+
+def _times(share: float) -> Series:
+    """Every operation takes this share of its objective on average."""
+    return _joined(
+        *(
+            _series("voice_operation_requests_total", "0+60x60", job=job, operation=operation, kind="successful")
+            | _series("voice_operation_seconds_total", f"0+{60 * seconds * share}x60", job=job, operation=operation)
+            for job, operation, seconds in _operations()
+        )
+    )
+
+
+def _statuses(failed: int) -> Series:
+    return _joined(
+        *(
+            _series("apisix_http_status", f"0+{count}x30", route=route, code=code)
+            for route, _, _ in _routes()
+            for code, count in (("200", 1000), ("502", failed))
+        )
+    )
+
+
+def _latencies(within: int) -> Series:
+    """Of a hundred requests a minute so many end within the objective, and all within twice of it."""
+    return _joined(
+        *(
+            _series("apisix_http_latency_bucket", f"0+{count}x30", route=route, type="request", le=le)
+            for route, _, seconds in _routes()
+            for le, count in ((f"{seconds * 1000:g}", within), (f"{seconds * 2000:g}", 100), ("+Inf", 100))
+        )
+    )
+
+
+def _load(share: float) -> Series:
+    """One replica of every service serves this share of what it can."""
+    return _joined(
+        *(
+            _series("up", "1x60", job=service.name, instance="a")
+            | _series(
+                "voice_operation_requests_total",
+                f"0+{60 * service.capacity.per_second * share}x60",
+                job=service.name,
+                operation=service.operations[0].name,
+                kind="successful",
+            )
+            for service in platform("prod").graph.services
+        )
+    )
+
+
+def _jobs() -> list[str]:
+    return [service.name for service in platform("prod").graph.services]
+
+
+def _each(jobs: list[str], make: Callable[[str], Series]) -> Series:
+    return _joined(*map(make, jobs))
+
+
+def _up(value: int) -> Series:
+    everyone = [*(target.name for target in _targets()), "kubelet", "certificates"]
+    return _each(everyone, lambda job: _series("up", f"{value}x30", job=job, instance="a"))
+
+
+def _slots(taken: int) -> Series:
+    labels = {"name": "redis.access", "direction": "outbound"}
+    return _each(
+        _jobs(),
+        lambda job: (
+            _series("voice_bulkhead_in_flight_calls", f"{taken}x30", job=job, **labels)
+            | _series("voice_bulkhead_max_concurrent_calls", "10x30", job=job, **labels)
+        ),
+    )
+
+
+def _breakers(opened: int) -> Series:
+    return _each(
+        _jobs(),
+        lambda job: (
+            _series("voice_circuitbreaker_state", f"{opened}x30", job=job, name="redis.access", state="open")
+            | _series("voice_circuitbreaker_state", f"{1 - opened}x30", job=job, name="redis.access", state="closed")
+        ),
+    )
+
+
+def _replicas(current: int, minimum: int = 2) -> Series:
+    metric = "kube_horizontalpodautoscaler"
+    labels = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
+    return (
+        _series(f"{metric}_status_current_replicas", f"{current}x60", **labels)
+        | _series(f"{metric}_spec_max_replicas", "5x60", **labels)
+        | _series(f"{metric}_spec_min_replicas", f"{minimum}x60", **labels)
+    )
+
+
+def _volume(available: str) -> Series:
+    labels = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
+    return _series("kubelet_volume_stats_available_bytes", available, **labels) | _series(
+        "kubelet_volume_stats_capacity_bytes", "1000x600", **labels
+    )
+
+
+def _certificate(days: int) -> Series:
+    return _series("probe_ssl_earliest_cert_expiry", f"{days * DAY}x120", instance="gateway:443")
+
+
+def _queue(size: int) -> Series:
+    labels = {"job": "otel-collector", "pod": "otel-collector-0", "exporter": "otlp_grpc/jaeger"}
+    return _series("otelcol_exporter_queue_size", f"{size}x30", **labels) | _series(
+        "otelcol_exporter_queue_capacity", "100x30", **labels
+    )
+
+
+def _counting(metric: str, step: int, /, **labels: str) -> Series:
+    return _series(metric, f"0+{step}x120", **labels)
+
+
+def _platform(severity: str = "warning", **labels: str) -> list[Labels]:
+    return [{**labels, "severity": severity, "team": "platform"}]
+
+
+RESTARTS = {"namespace": "voice-apps", "pod": "rag-engine-x", "container": "rag-engine"}
+AUTOSCALER = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
+VOLUME = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
+GATEWAY = {"instance": "gateway:443"}
+OF_OPERATIONS = [_whose(job, operation=operation) for job, operation, _ in _operations()]
+OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
+EVERYWHERE = [_whose(job) for job in (*(target.name for target in _targets()), "kubelet", "certificates")]
+LOST = {"job": "otel-collector", "exporter": "otlp_grpc/jaeger"}
+NOTIFIER = {"job": "alertmanager", "pod": "alertmanager-0", "integration": "webhook"}
+RULES = {"job": "prometheus", "pod": "prometheus-0", "rule_group": "rates"}
+
+CASES: dict[tuple[str, str | None], Case] = {
+    ("TargetDown", None): Case(_up(0), _up(1), "10m", EVERYWHERE),
+    ("TargetMissing", None): Case(_series("other", "1x30"), _up(0), "15m", EVERYWHERE),
+    ("OperationFailing", None): Case(_requests(20), _requests(1), "90m", OF_OPERATIONS),
+    ("OperationSlow", None): Case(_times(1.1), _times(0.9), "30m", OF_OPERATIONS),
+    ("RouteFailing", None): Case(_statuses(20), _statuses(5), "20m", OF_ROUTES),
+    ("RouteSlow", None): Case(_latencies(90), _latencies(96), "20m", OF_ROUTES),
+    ("ServiceSaturated", None): Case(_load(0.95), _load(0.8), "30m", [_whose(job) for job in _jobs()]),
+    ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_whose(job) for job in _jobs()]),
+    ("BreakerOpen", None): Case(_breakers(1), _breakers(0), "20m", [_whose(job) for job in _jobs()]),
+    ("ContainerRestarts", "warning"): Case(
+        _series("kube_pod_container_status_restarts_total", "0x30 1+1x5 6x60", **RESTARTS),
+        _series("kube_pod_container_status_restarts_total", "0x30 1x60", **RESTARTS),
+        "45m",
+        _platform(**RESTARTS),
+    ),
+    ("AutoscalerAtMaximum", "warning"): Case(
+        _replicas(5), _replicas(5, minimum=5) | _replicas(4), "20m", _platform(**AUTOSCALER)
+    ),
+    ("VolumeFilling", "warning"): Case(_volume("490-0.1x600"), _volume("490-0.01x600"), "9h", _platform(**VOLUME)),
+    ("VolumeFull", "critical"): Case(_volume("90x600"), _volume("110x600"), "10m", _platform("critical", **VOLUME)),
+    ("CertificateExpires", "warning"): Case(_certificate(20), _certificate(22), "90m", _platform(**GATEWAY)),
+    ("CertificateExpires", "critical"): Case(_certificate(2), _certificate(4), "10m", _platform("critical", **GATEWAY)),
+    ("CollectorQueueFilling", "warning"): Case(
+        _queue(60), _queue(40), "10m", _platform(**LOST, pod="otel-collector-0")
+    ),
+    ("TelemetryLost", "critical"): Case(
+        _counting("otelcol_exporter_enqueue_failed_spans", 5, **LOST),
+        _counting("otelcol_exporter_enqueue_failed_spans", 0, **LOST),
+        "20m",
+        _platform("critical", **LOST),
+    ),
+    ("RulesFailing", "critical"): Case(
+        _counting("prometheus_rule_evaluation_failures_total", 1, **RULES),
+        _counting("prometheus_rule_evaluation_failures_total", 0, **RULES),
+        "20m",
+        _platform("critical", **RULES),
+    ),
+    ("ConfigurationRefused", "warning"): Case(
+        _series("prometheus_config_last_reload_successful", "0x30", job="prometheus", pod="prometheus-0"),
+        _series("prometheus_config_last_reload_successful", "1x30", job="prometheus", pod="prometheus-0"),
+        "10m",
+        _platform(job="prometheus", pod="prometheus-0"),
+    ),
+    ("NotificationsFailing", "critical"): Case(
+        _counting("alertmanager_notifications_failed_total", 1, **NOTIFIER),
+        _counting("alertmanager_notifications_failed_total", 0, **NOTIFIER),
+        "20m",
+        _platform("critical", **NOTIFIER),
+    ),
+}
+"""Alert and its own severity → its case. The silent series of one are nearly those under which it fires."""

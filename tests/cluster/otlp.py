@@ -1,0 +1,148 @@
+"""Telemetry in OTLP's JSON form: made, sent over HTTP, and taken by a server on loopback."""
+
+import json
+import secrets
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+Attributes = dict[str, str]
+SIGNALS = ("traces", "metrics", "logs")
+
+
+def _attributes(values: Attributes) -> list[dict[str, Any]]:
+    return [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
+
+
+def _now() -> str:
+    return str(time.time_ns())
+
+
+def trace_id() -> str:
+    """A new one."""
+    return secrets.token_hex(16)
+
+
+def trace(service: str, name: str, identity: str | None = None, **attributes: str) -> dict[str, Any]:
+    """One span of one service."""
+    span = {
+        "traceId": identity or trace_id(),
+        "spanId": secrets.token_hex(8),
+        "name": name,
+        "kind": 2,
+        "startTimeUnixNano": _now(),
+        "endTimeUnixNano": _now(),
+        "attributes": _attributes(attributes),
+    }
+    return {"resourceSpans": [{"resource": _resource(service), "scopeSpans": [{"spans": [span]}]}]}
+
+
+def metric(service: str, name: str, value: float) -> dict[str, Any]:
+    """One point of one gauge."""
+    gauge = {"name": name, "gauge": {"dataPoints": [{"timeUnixNano": _now(), "asDouble": value}]}}
+    return {"resourceMetrics": [{"resource": _resource(service), "scopeMetrics": [{"metrics": [gauge]}]}]}
+
+
+def log(service: str, line: str, attributes: Attributes | None = None) -> dict[str, Any]:
+    """One log record."""
+    record = {
+        "timeUnixNano": _now(),
+        "severityText": "INFO",
+        "body": {"stringValue": line},
+        "attributes": _attributes(attributes or {}),
+    }
+    return {"resourceLogs": [{"resource": _resource(service), "scopeLogs": [{"logRecords": [record]}]}]}
+
+
+def _resource(service: str) -> dict[str, Any]:
+    return {"attributes": _attributes({"service.name": service})}
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> None:
+    """Waits until it holds; fails where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to hold in time"
+        time.sleep(0.1)
+
+
+def send(port: int, signal: str, document: dict[str, Any]) -> bool:
+    """Whether the Collector on that port took it."""
+    return send_to(f"http://127.0.0.1:{port}", signal, document)
+
+
+def send_to(entrance: str, signal: str, document: dict[str, Any]) -> bool:
+    """Whether what has this entrance for OTLP took it."""
+    request = Request(  # noqa: S310 - loopback
+        f"{entrance}/v1/{signal}",
+        data=json.dumps(document).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urlopen(request, timeout=5) as answer:  # noqa: S310 - loopback
+            return bool(answer.status == HTTPStatus.OK)
+    except URLError:
+        return False
+
+
+class Sink:
+    """Takes OTLP/HTTP in JSON, and remembers by path what came."""
+
+    def __init__(self) -> None:
+        taken: dict[str, list[Any]] = defaultdict(list)
+        self._taken = taken
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                taken[self.path].append(json.loads(body))
+                self.send_response(HTTPStatus.OK)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port: int = self._server.server_port
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def spans(self, backend: str) -> list[dict[str, Any]]:
+        """Every span that came to a backend."""
+        return list(_leaves(self._taken[f"/{backend}/v1/traces"], "resourceSpans", "scopeSpans", "spans"))
+
+    def metrics(self, backend: str) -> list[dict[str, Any]]:
+        """Every metric that came to a backend."""
+        return list(_leaves(self._taken[f"/{backend}/v1/metrics"], "resourceMetrics", "scopeMetrics", "metrics"))
+
+    def logs(self, backend: str) -> list[dict[str, Any]]:
+        """Every log record that came to a backend."""
+        return list(_leaves(self._taken[f"/{backend}/v1/logs"], "resourceLogs", "scopeLogs", "logRecords"))
+
+
+def _leaves(documents: list[Any], *path: str) -> Iterator[dict[str, Any]]:
+    if not path:
+        yield from documents
+        return
+    for document in list(documents):
+        yield from _leaves(document.get(path[0], []), *path[1:])
+
+
+def attributes_of(item: dict[str, Any]) -> Attributes:
+    """The attributes of a span or a record."""
+    return {each["key"]: str(next(iter(each["value"].values()))) for each in item.get("attributes", [])}

@@ -1,0 +1,77 @@
+"""amtool, Alertmanager's own program, on the rendered configuration: it is accepted, and who is told of what."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components.observability.alertmanager import Alertmanager
+from stack.alerting import rule_groups
+from stack.catalog import alerts
+from stack.settings import ENVIRONMENTS
+from stack.tiers.observability import scraped
+from tests.cluster.misspelling import keys_of, misspelt
+from tests.platforms import platform
+
+pytestmark = pytest.mark.cluster
+
+
+def written(environment: str, folder: Path) -> Path:
+    (component,) = (each for each in platform(environment).components if isinstance(each, Alertmanager))
+    (text,) = component.files.values()
+    file = folder / "alertmanager.json"
+    file.write_text(text)
+    return file
+
+
+def check(amtool: Path, file: Path) -> int:
+    return subprocess.run([amtool, "check-config", file], capture_output=True, check=False, timeout=60).returncode
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_alertmanager_accepts_the_configuration(environment: str, amtool: Path, tmp_path: Path) -> None:
+    assert check(amtool, written(environment, tmp_path)) == 0
+
+
+def test_every_key_misspelt_is_refused(amtool: Path, tmp_path: Path) -> None:
+    file = written("prod", tmp_path)
+    document = json.loads(file.read_text())
+    accepted = []
+    for path in keys_of(document):
+        file.write_text(json.dumps(misspelt(document, path)))
+        if check(amtool, file) == 0:
+            accepted.append(path)
+    assert accepted == []
+
+
+def told(amtool: Path, file: Path, **labels: str) -> str:
+    """The receivers that amtool finds for an alert with these labels."""
+    words = [f"{name}={value}" for name, value in labels.items()]
+    command = [str(amtool), "config", "routes", "test", f"--config.file={file}", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+@pytest.mark.parametrize("team", [alerts.PLATFORM_TEAM, *alerts.TEAM_SERVICES])
+def test_a_team_is_told_what_is_its_own_and_who_is_on_call_what_cannot_wait(
+    team: str, amtool: Path, tmp_path: Path
+) -> None:
+    file = written("prod", tmp_path)
+    assert told(amtool, file, team=team, severity="warning") == team
+    assert told(amtool, file, team=team, severity="critical") == f"on-call,{team}"
+
+
+def test_what_belongs_to_nobody_is_the_platforms_and_dev_tells_nobody(amtool: Path, tmp_path: Path) -> None:
+    assert told(amtool, written("prod", tmp_path), severity="warning") == alerts.PLATFORM_TEAM
+    assert told(amtool, written("dev", tmp_path), severity="critical", team="platform") == "nobody"
+
+
+def test_every_pair_of_team_and_severity_that_an_alert_may_carry_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
+    found = platform("prod")
+    rules = [
+        rule for group in rule_groups(found.graph, scraped(found.graph, found.environment)) for rule in group.rules
+    ]
+    pairs = {(label["team"], label["severity"]) for rule in rules if (label := rule.document().get("labels"))}
+    file = written("prod", tmp_path)
+    for team, severity in sorted(pairs):
+        assert team in told(amtool, file, team=team, severity=severity).split(",")

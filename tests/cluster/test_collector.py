@@ -1,0 +1,316 @@
+"""A real Collector on the rendered configuration: it forwards, keeps what a backend cannot take, samples and masks."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from components.observability import collector_config
+from components.observability.collector import Collector
+from stack.settings import ENVIRONMENTS
+from tests.cluster import otlp
+from tests.cluster.misspelling import keys_of, misspelt
+from tests.cluster.processes import Processes, free_port
+from tests.platforms import platform
+
+pytestmark = pytest.mark.cluster
+
+PASSWORD = "a password, with spaces"  # noqa: S105 - of a sink in the test
+SECONDS = 60.0
+"""A generous bound for what takes a moment: the machine may be slow."""
+
+
+def declared(environment: str) -> Collector:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Collector))
+    return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """A rendered configuration moved to loopback: its directories, ports and backends."""
+
+    folder: Path
+    entrance: int
+    backends: dict[str, int]
+    health: int
+    metrics: int
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "collector.json"
+
+
+def moved(environment: str, folder: Path) -> Place:
+    """The rendered file, with its addresses, paths and the pace of its retries changed, and nothing else."""
+    component = declared(environment)
+    (text,) = component.files.values()
+    names = [backend.name for backend in component.backends]
+    backends = {name: free_port() for name in names}
+    place = Place(folder, free_port(), backends, free_port(), free_port())
+    (folder / "queues").mkdir(parents=True)
+    (folder / "secrets").mkdir()
+    (folder / "secrets" / "password").write_text(PASSWORD)
+    for backend in component.backends:
+        path = re.sub(r"^https?://[^/]+|^[^/]+$", "", backend.endpoint)
+        scheme = "http://" if backend.protocol == "http" else ""
+        text = text.replace(f'"{backend.endpoint}"', f'"{scheme}127.0.0.1:{backends[backend.name]}{path}"')
+        if backend.secret:
+            text = text.replace(f"{backend.secret.path}/", f"{folder}/secrets/")
+    for port, other in (
+        (collector_config.GRPC_PORT, free_port()),
+        (collector_config.HTTP_PORT, place.entrance),
+        (collector_config.HEALTH_PORT, place.health),
+    ):
+        text = text.replace(f"{collector_config.POD_ADDRESS}:{port}", f"127.0.0.1:{other}")
+    text = text.replace(collector_config.POD_ADDRESS, "127.0.0.1")
+    text = text.replace(f'"port": {collector_config.METRICS_PORT}', f'"port": {place.metrics}')
+    text = text.replace(f'"{collector_config.QUEUE_PATH}"', f'"{folder}/queues"')
+    text = text.replace('"max_interval": "30s"', '"max_interval": "1s"')
+    place.config.write_text(text)
+    return place
+
+
+def validate(collector: Path, config: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [collector, "validate", f"--config={config}"], capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_collector_accepts_the_configuration(environment: str, collector: Path, tmp_path: Path) -> None:
+    checked = validate(collector, moved(environment, tmp_path / "place").config)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_every_key_misspelt_is_refused(collector: Path, tmp_path: Path) -> None:
+    place = moved("dev", tmp_path / "place")
+    document = json.loads(place.config.read_text())
+    accepted = []
+    for path in keys_of(document):
+        place.config.write_text(json.dumps(misspelt(document, path)))
+        if validate(collector, place.config).returncode == 0:
+            accepted.append(path)
+    assert accepted == []
+
+
+def own_metrics(place: Place) -> dict[str, float]:
+    """What the Collector tells of itself, by name and labels."""
+    with urlopen(f"http://127.0.0.1:{place.metrics}/metrics", timeout=5) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+@contextmanager
+def running(program: Path, place: Place, name: str = "collector") -> Iterator[None]:
+    """The Collector on the moved configuration, until the end of the block."""
+    logs = place.folder / name
+    logs.mkdir(exist_ok=True)
+    with Processes(logs) as processes:
+        processes.start(program, f"--config={place.config}")
+        processes.wait_until(lambda: healthy(place.health), "the Collector", SECONDS)
+        yield
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+            return True
+    except (URLError, OSError):
+        return False
+
+
+def backends_place(environment: str, place: Place, sink: otlp.Sink, folder: Path) -> Place:
+    """Stands for every backend, on the port and path that the exporters ask, and hands on what comes to `sink`.
+
+    It answers only when the sink has it: what is not acknowledged stays with the Collector.
+    """
+    folder.mkdir()
+    receivers: dict[str, Any] = {}
+    exporters: dict[str, Any] = {}
+    pipelines: dict[str, Any] = {}
+    extensions: dict[str, Any] = {}
+    for backend in declared(environment).backends:
+        at: dict[str, Any] = {"endpoint": f"127.0.0.1:{place.backends[backend.name]}"}
+        if backend.protocol == "http":
+            prefix = re.sub(r"^https?://[^/]+", "", backend.endpoint)
+            at[f"{backend.signal}_url_path"] = f"{prefix}/v1/{backend.signal}"
+        if backend.user:
+            server = f"basicauth/{backend.name}"
+            extensions[server] = {"htpasswd": {"inline": f"{backend.user}:{PASSWORD}\n"}}
+            at["auth"] = {"authenticator": server}
+        receivers[f"otlp/{backend.name}"] = {"protocols": {backend.protocol: at}}
+        exporters[f"otlp_http/{backend.name}"] = {
+            "endpoint": f"http://127.0.0.1:{sink.port}/{backend.name}",
+            "encoding": "json",
+            "compression": "none",
+            "sending_queue": {"enabled": False},
+            "retry_on_failure": {"enabled": False},
+        }
+        pipelines[f"{backend.signal}/{backend.name}"] = {
+            "receivers": [f"otlp/{backend.name}"],
+            "exporters": [f"otlp_http/{backend.name}"],
+        }
+    health = free_port()
+    extensions["health_check"] = {"endpoint": f"127.0.0.1:{health}"}
+    document = {
+        "extensions": extensions,
+        "receivers": receivers,
+        "exporters": exporters,
+        "service": {
+            "extensions": list(extensions),
+            "pipelines": pipelines,
+            "telemetry": {"metrics": {"level": "none"}},
+        },
+    }
+    found = Place(folder, 0, {}, health, 0)
+    found.config.write_text(json.dumps(document))
+    return found
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path: Path) -> Place:
+    return moved("prod", tmp_path / "place")
+
+
+def test_what_was_taken_is_forwarded_though_backends_and_the_collector_itself_stop(
+    collector: Path, place: Place, tmp_path: Path
+) -> None:
+    sent: dict[str, set[str]] = {signal: set() for signal in otlp.SIGNALS}
+
+    def offer(label: str) -> None:
+        for number in range(20):
+            name = f"{label}-{number}"
+            assert otlp.send(place.entrance, "traces", otlp.trace("agent-engine", name))
+            assert otlp.send(place.entrance, "metrics", otlp.metric("agent-engine", name, 1))
+            assert otlp.send(place.entrance, "logs", otlp.log("agent-engine", name))
+            for signal in otlp.SIGNALS:
+                sent[signal].add(name)
+
+    def arrived(sink: otlp.Sink) -> bool:
+        return all(
+            {
+                "traces": {span["name"] for span in sink.spans(backend.name)},
+                "metrics": {metric["name"] for metric in sink.metrics(backend.name)},
+                "logs": {record["body"]["stringValue"] for record in sink.logs(backend.name)},
+            }[backend.signal]
+            >= sent[backend.signal]
+            for backend in declared("prod").backends
+        )
+
+    with otlp.Sink() as sink:
+        backends = backends_place("prod", place, sink, tmp_path / "backends")
+        with running(collector, place):
+            with running(collector, backends):
+                offer("there")
+                otlp.eventually(lambda: arrived(sink), SECONDS)
+            offer("away")
+        assert not arrived(sink)
+        with running(collector, place):
+            offer("restarted")
+            assert not arrived(sink)
+            with running(collector, backends):
+                otlp.eventually(lambda: arrived(sink), SECONDS)
+
+
+def test_a_queue_that_is_full_refuses_and_never_drops_what_it_took(
+    collector: Path, place: Place, tmp_path: Path
+) -> None:
+    document = json.loads(place.config.read_text())
+    for exporter in document["exporters"].values():
+        exporter["sending_queue"] |= {
+            "queue_size": 4_000,
+            "batch": {"flush_timeout": "1s", "min_size": 0, "max_size": 2_000},
+        }
+    place.config.write_text(json.dumps(document))
+    taken: set[str] = set()
+    with otlp.Sink() as sink:
+        backends = backends_place("prod", place, sink, tmp_path / "backends")
+        with running(collector, place):
+            refused = 0
+            for number in range(200):
+                if otlp.send(place.entrance, "logs", otlp.log("agent-engine", f"line {number}")):
+                    taken.add(f"line {number}")
+                else:
+                    refused += 1
+            assert refused
+            assert taken
+            # What the alerts read: how full a queue is, in the unit that it is bounded in, and what it refused.
+            told = own_metrics(place)
+            exporter = 'exporter="otlp_http/elasticsearch"'
+            assert told[f"otelcol_exporter_enqueue_failed_log_records{{{exporter}}}"] > 0
+            assert told[f'otelcol_exporter_queue_capacity{{data_type="logs",{exporter}}}'] == 4_000
+            assert 2_000 < told[f'otelcol_exporter_queue_size{{data_type="logs",{exporter}}}'] <= 4_000
+            with running(collector, backends):
+                otlp.eventually(
+                    lambda: {record["body"]["stringValue"] for record in sink.logs("elasticsearch")} >= taken,
+                    SECONDS,
+                )
+
+
+def test_senders_with_a_policy_keep_their_own_decision_and_others_a_share_of_whole_traces(
+    collector: Path, place: Place, tmp_path: Path
+) -> None:
+    traces = [otlp.trace_id() for _ in range(300)]
+    with otlp.Sink() as sink:
+        backends = backends_place("prod", place, sink, tmp_path / "backends")
+        with running(collector, place), running(collector, backends):
+            for identity in traces:
+                for service, name in (("agent-engine", "own"), ("a-stranger", "first"), ("a-stranger", "second")):
+                    assert otlp.send(place.entrance, "traces", otlp.trace(service, name, identity))
+            otlp.eventually(lambda: kept(sink, "own") == set(traces), SECONDS)
+            assert otlp.send(place.entrance, "traces", otlp.trace("agent-engine", "last"))
+            otlp.eventually(lambda: bool(kept(sink, "last")), SECONDS)
+        assert kept(sink, "first") == kept(sink, "second")
+        ratio = declared("prod").sampling.others
+        # 300 tosses of a coin of 10 % give 8 to 60 heads but once in a million times.
+        assert ratio == 0.1
+        assert 8 <= len(kept(sink, "first")) <= 60
+        assert collector_config.DECIDED not in {
+            key for span in sink.spans("jaeger") for key in otlp.attributes_of(span)
+        }
+
+
+def kept(sink: otlp.Sink, name: str) -> set[str]:
+    return {span["traceId"] for span in sink.spans("jaeger") if span["name"] == name}
+
+
+SECRETS = {
+    "http.request.header.authorization": "Bearer abcdefghijklmnop",
+    "db.password": "correct horse",
+    "session_token": "0123456789",
+    "api-key": "k",
+    "note": "jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl here",
+    "llm": "sk-abcdefghijklmnopqrstuvwx",
+    "url.full": "https://someone:hunter2@host.example/",
+    "card": "4111 1111 1111 1111",
+    "mail": "person@example.com",
+}
+HARMLESS = {"gen_ai.usage.input_tokens": "128", "http.route": "/v1/tokens/verify", "tenant.id": "t-1", "user.id": "u-1"}
+
+
+def test_what_must_not_leave_is_masked_in_spans_and_log_lines_and_nothing_else(
+    collector: Path, place: Place, tmp_path: Path
+) -> None:
+    line = f"called with {SECRETS['note']} by {SECRETS['mail']}"
+    with otlp.Sink() as sink:
+        backends = backends_place("prod", place, sink, tmp_path / "backends")
+        with running(collector, place), running(collector, backends):
+            assert otlp.send(place.entrance, "traces", otlp.trace("agent-engine", "span", **SECRETS, **HARMLESS))
+            assert otlp.send(place.entrance, "logs", otlp.log("agent-engine", line, {**SECRETS, **HARMLESS}))
+            otlp.eventually(lambda: bool(sink.spans("tempo") and sink.logs("elasticsearch")), SECONDS)
+        (span,), (record,) = sink.spans("tempo"), sink.logs("elasticsearch")
+    for item in (span, record):
+        found = otlp.attributes_of(item)
+        assert {key: found[key] for key in HARMLESS} == HARMLESS
+        assert {key for key, value in SECRETS.items() if found[key] == value} == set()
+        assert "hunter2" not in json.dumps(item)
+    assert record["body"]["stringValue"].startswith("called with jwt ")
+    assert not any(secret in record["body"]["stringValue"] for secret in ("eyJ", "person@"))

@@ -1,0 +1,236 @@
+"""What Elasticsearch and Kibana 9.5 and Fluent Bit 5.1 accept of the fields that we set.
+
+Elasticsearch: its reference of settings (cluster formation, networking, security, `node.store.allow_mmap`,
+`readiness.port`) and of the interfaces that `elasticsearch_setup` names. Kibana: `config/kibana.yml`, its reference of
+settings and of the data views' interface. Fluent Bit: its documentation, `yaml/service-section.md`,
+`yaml/environment-variables-section.md`, `inputs/tail.md`, `filters/kubernetes.md`, `filters/modify.md`,
+`outputs/elasticsearch.md`, `administration/scheduling-and-retries.md` and `pipeline/buffering.md`.
+"""
+
+from __future__ import annotations
+
+from tests.components.observability.schema import (
+    COUNT,
+    FLAG,
+    PATH,
+    PORT,
+    SPAN_OF_TIME,
+    TEXT,
+    URL,
+    ZERO_OR_MORE,
+    Schema,
+    closed,
+    listed,
+    one_of,
+)
+
+SWITCH = one_of("on", "off")
+SIZE: Schema = {"type": "string", "pattern": r"^\d+[kMG]$"}
+TRANSPORT = "xpack.security.transport.ssl"
+SHARED: dict[str, Schema] = {
+    "cluster.name": TEXT,
+    "node.name": TEXT,
+    "network.host": TEXT,
+    "network.publish_host": TEXT,
+    "http.port": PORT,
+    "transport.port": PORT,
+    "readiness.port": PORT,
+    "node.store.allow_mmap": {"const": False},
+    "xpack.security.enabled": {"const": True},
+    "xpack.security.http.ssl.enabled": FLAG,
+    "xpack.ml.enabled": FLAG,
+}
+ELASTICSEARCH: Schema = {
+    "oneOf": [
+        closed({**SHARED, "discovery.type": one_of("single-node")}),
+        closed(
+            {
+                **SHARED,
+                "discovery.seed_hosts": listed(TEXT),
+                f"{TRANSPORT}.enabled": {"const": True},
+                f"{TRANSPORT}.verification_mode": one_of("full", "certificate"),
+                f"{TRANSPORT}.certificate": TEXT,
+                f"{TRANSPORT}.key": TEXT,
+                f"{TRANSPORT}.certificate_authorities": listed(TEXT),
+            }
+        ),
+    ]
+}
+ROLLOVER = closed({"max_age": SPAN_OF_TIME, "max_primary_shard_size": {"type": "string", "pattern": r"^\d+[mg]b$"}})
+LIFECYCLE = closed(
+    {
+        "policy": closed(
+            {
+                "phases": closed(
+                    {"delete": closed({"min_age": SPAN_OF_TIME, "actions": closed({"delete": closed({})})})},
+                    {"hot": closed({"min_age": SPAN_OF_TIME, "actions": closed({"rollover": ROLLOVER})})},
+                )
+            }
+        )
+    }
+)
+INDEX_SETTINGS = closed(
+    {
+        "index.lifecycle.name": TEXT,
+        "index.number_of_shards": COUNT,
+        "index.number_of_replicas": ZERO_OR_MORE,
+        "index.codec": one_of("default", "best_compression"),
+    }
+)
+KEYWORD = closed({"type": one_of("keyword"), "ignore_above": COUNT})
+PLAIN = closed({"type": one_of("date", "match_only_text")})
+NAMES = closed({"properties": closed(dict.fromkeys(("namespace_name", "pod_name", "container_name"), KEYWORD))})
+MAPPINGS = closed(
+    {
+        "dynamic": {"enum": [True, False, "strict", "runtime"]},
+        "properties": closed(
+            {
+                "@timestamp": PLAIN,
+                "message": PLAIN,
+                "kubernetes": NAMES,
+                **dict.fromkeys(("level", "service", "trace_id", "span_id", "stream"), KEYWORD),
+            }
+        ),
+    }
+)
+TEMPLATE = closed(
+    {
+        "index_patterns": listed(TEXT),
+        "priority": COUNT,
+        "data_stream": closed({}),
+        "template": closed({"settings": INDEX_SETTINGS, "mappings": MAPPINGS}),
+    }
+)
+INDEX_PRIVILEGES = listed(
+    one_of("read", "write", "create_index", "create_doc", "auto_configure", "view_index_metadata", "manage")
+)
+ROLE = closed(
+    {
+        "cluster": {"type": "array", "items": one_of("monitor", "manage_index_templates")},
+        "indices": {"type": "array", "items": closed({"names": listed(TEXT), "privileges": INDEX_PRIVILEGES})},
+        "applications": {
+            "type": "array",
+            "items": closed(
+                {
+                    "application": one_of("kibana-.kibana"),
+                    "privileges": listed(one_of("feature_indexPatterns.all")),
+                    "resources": listed(one_of("space:default")),
+                }
+            ),
+        },
+    }
+)
+REQUESTS: dict[str, Schema] = {
+    "/_ilm/policy/": LIFECYCLE,
+    "/_index_template/": TEMPLATE,
+    "/_component_template/": closed({"template": closed({"settings": INDEX_SETTINGS})}),
+    "/_security/role/": ROLE,
+    "/_security/user/kibana_system/_password": closed({"password": TEXT}),
+    "/_security/user/": closed({"password": TEXT, "roles": listed(TEXT)}),
+    "/jaeger-*/_settings": closed({"index.lifecycle.name": TEXT}),
+    "/api/data_views/data_view": closed(
+        {
+            "override": FLAG,
+            "data_view": closed({"id": TEXT, "name": TEXT, "title": TEXT, "timeFieldName": one_of("@timestamp")}),
+        }
+    ),
+}
+"""The body of each request, by the beginning of its path; the first that fits is meant."""
+KIBANA = closed(
+    {
+        "server.name": TEXT,
+        "server.host": TEXT,
+        "server.port": PORT,
+        "elasticsearch.hosts": listed(URL),
+        "elasticsearch.username": TEXT,
+        "path.data": PATH,
+        "telemetry.optIn": FLAG,
+        "newsfeed.enabled": FLAG,
+        "logging.root.level": one_of("debug", "info", "warn", "error"),
+        "logging.root.appenders": listed(one_of("json")),
+        "logging.appenders.json": closed({"type": one_of("console"), "layout": closed({"type": one_of("json")})}),
+    }
+)
+KIBANA_SECRETS = closed(
+    dict.fromkeys(
+        (
+            "elasticsearch.password",
+            "xpack.encryptedSavedObjects.encryptionKey",
+            "xpack.reporting.encryptionKey",
+            "xpack.security.encryptionKey",
+        ),
+        TEXT,
+    )
+)
+MATCH: Schema = {"type": "string", "pattern": r"^kube\.\*$"}
+TAIL = closed(
+    {
+        "name": one_of("tail"),
+        "tag": MATCH,
+        "path": TEXT,
+        "exclude_path": TEXT,
+        "multiline.parser": one_of("cri", "docker"),
+        "db": PATH,
+        "db.locking": FLAG,
+        "read_from_head": FLAG,
+        "refresh_interval": COUNT,
+        "buffer_max_size": SIZE,
+        "skip_long_lines": FLAG,
+        "storage.type": one_of("memory", "filesystem", "memrb"),
+    }
+)
+KUBERNETES = closed(
+    {
+        "name": one_of("kubernetes"),
+        "match": MATCH,
+        "kube_tag_prefix": TEXT,
+        "use_tag_for_meta": SWITCH,
+        "merge_log": SWITCH,
+        "keep_log": SWITCH,
+    }
+)
+RENAME = listed({"type": "string", "pattern": r"^\S+ \S+$"})
+MODIFY = closed({"name": one_of("modify"), "match": MATCH, "rename": RENAME})
+OUTPUT = closed(
+    {
+        "name": one_of("es"),
+        "match": MATCH,
+        "host": TEXT,
+        "port": PORT,
+        "http_user": TEXT,
+        "http_passwd": {"type": "string", "pattern": r"^\$\{[A-Z_]+\}$"},
+        "index": TEXT,
+        "write_operation": one_of("create", "index", "update", "upsert"),
+        "generate_id": SWITCH,
+        "suppress_type_name": SWITCH,
+        "replace_dots": SWITCH,
+        "compress": one_of("gzip"),
+        "retry_limit": COUNT,
+        "storage.total_limit_size": SIZE,
+    }
+)
+FLUENT_BIT = closed(
+    {
+        "env": listed(
+            closed({"name": TEXT, "uri": {"type": "string", "pattern": r"^file:///"}, "refresh_interval": COUNT})
+        ),
+        "service": closed(
+            {
+                "flush": COUNT,
+                "grace": COUNT,
+                "log_level": one_of("off", "error", "warn", "info", "debug", "trace"),
+                "http_server": SWITCH,
+                "http_listen": TEXT,
+                "http_port": PORT,
+                "health_check": SWITCH,
+                "scheduler.cap": COUNT,
+                "storage.path": PATH,
+                "storage.sync": one_of("normal", "full"),
+                "storage.backlog.mem_limit": SIZE,
+            }
+        ),
+        "pipeline": closed(
+            {"inputs": listed(TAIL), "filters": listed({"oneOf": [KUBERNETES, MODIFY]}), "outputs": listed(OUTPUT)}
+        ),
+    }
+)

@@ -1,0 +1,37 @@
+"""What docs/telemetry.md says is so: its commands make what Elasticsearch needs, its table is what is configured."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from components.observability.elasticsearch import TRANSPORT
+from stack.settings import ROOT
+from stack.telemetry_streams import BLOCK_RETENTION, LOG_RETENTION, TRACE_RETENTION
+
+TEXT = (ROOT / "docs" / "telemetry.md").read_text()
+
+
+def test_its_commands_make_a_certificate_that_its_authority_signed(tmp_path: Path) -> None:
+    (commands,) = (block for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) if "openssl" in block)
+    subprocess.run(["sh", "-e", "-c", commands], check=True, cwd=tmp_path, capture_output=True, timeout=300)
+    assert all((tmp_path / key).exists() for key in TRANSPORT.keys)
+    authority = x509.load_pem_x509_certificate((tmp_path / "authority").read_bytes())
+    certificate = x509.load_pem_x509_certificate((tmp_path / "certificate").read_bytes())
+    certificate.verify_directly_issued_by(authority)
+    key = serialization.load_pem_private_key((tmp_path / "private-key").read_bytes(), password=None)
+    assert key.public_key() == certificate.public_key()
+    assert b"BEGIN PRIVATE KEY" in (tmp_path / "private-key").read_bytes()
+
+
+def test_its_retentions_are_those_that_are_configured() -> None:
+    days = {name: str(retention).removesuffix("d") for name, retention in LOG_RETENTION.items()}
+    assert days["dev"] == days["staging"]
+    assert f"| {days['dev']} days, prod {days['prod']} |" in TEXT
+    assert f"| {str(TRACE_RETENTION).removesuffix('d')} days |" in TEXT
+    blocks = {name: str(retention).removesuffix("d") for name, retention in BLOCK_RETENTION.items()}
+    assert f"| dev {blocks['dev']} day, staging {blocks['staging']}, prod {blocks['prod']} |" in TEXT

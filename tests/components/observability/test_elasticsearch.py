@@ -1,0 +1,156 @@
+"""Elasticsearch's nodes as rendered, no node is at hand: founding, memory, TLS, disks; their first script is run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from voice_policies import Bytes, Duration, faults_of
+
+from components.observability.elasticsearch import CONFIG_PATH, DATA_PATH, HOME, RUN_PATH, Elasticsearch
+from components.observability.retention import Stream
+from components.secret_keys import SECRETS_PATH
+from tests.components.observability.stores import REPLICATED, rendered, the
+from tests.platforms import ENVIRONMENTS
+
+
+def prepare(environment: str, folder: Path) -> dict[str, Any]:
+    """Runs the script of the init container with its paths here; the settings that the node then reads."""
+    index = the(Elasticsearch, environment)
+    image, data, run = folder / "image", folder / "image" / "data", folder / "run"
+    for made in (image / "config" / "jvm.options.d", data, run, folder / "config", folder / "bin"):
+        made.mkdir(parents=True, exist_ok=True)
+    (image / "config" / "jvm.options").write_text("-XX:+UseG1GC\n")
+    for secret in index.node_secrets:
+        for key in secret.keys:
+            file = folder / "secrets" / secret.name / key
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"the {key}\n")
+    tool = folder / "bin" / "elasticsearch-keystore"
+    tool.write_text(
+        '#!/bin/sh\n[ "$1" = create ] && : > "$ES_PATH_CONF/elasticsearch.keystore"\n'
+        'if [ "$1" = add ]; then echo "$3=$(cat)" >> "$ES_PATH_CONF/elasticsearch.keystore"; fi\n'
+    )
+    tool.chmod(0o755)
+    for name, text in index.files.items():
+        moved = {
+            DATA_PATH: data,
+            HOME: image,
+            CONFIG_PATH: folder / "config",
+            RUN_PATH: run,
+            SECRETS_PATH: folder / "secrets",
+        }
+        for old, new in moved.items():
+            text = text.replace(old, str(new))  # noqa: PLW2901 - the text is moved step by step
+        (folder / "config" / name).write_text(text)
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    subprocess.run(["sh", folder / "config" / "prepare.sh"], check=True, env={**os.environ, "PATH": path})
+    loaded: dict[str, Any] = yaml.safe_load((run / "elasticsearch.yml").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("environment", REPLICATED)
+def test_the_founding_nodes_are_named_on_an_empty_disk_alone(environment: str, tmp_path: Path) -> None:
+    founders = ["elasticsearch-0", "elasticsearch-1", "elasticsearch-2"]
+    assert prepare(environment, tmp_path)["cluster.initial_master_nodes"] == founders
+    (tmp_path / "image" / "data" / "_state").mkdir()
+    assert "cluster.initial_master_nodes" not in prepare(environment, tmp_path)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_node_finds_its_images_defaults_its_certificates_and_a_keystore(environment: str, tmp_path: Path) -> None:
+    prepare(environment, tmp_path)
+    assert (tmp_path / "run" / "jvm.options").exists()
+    assert (tmp_path / "run" / "elasticsearch.keystore").read_text() == "bootstrap.password=the password\n"
+    certificates = {found.name for found in (tmp_path / "run").glob("transport/*")}
+    assert certificates == ({"authority", "certificate", "private-key"} if environment in REPLICATED else set())
+
+
+def test_one_node_names_no_founders(tmp_path: Path) -> None:
+    settings = prepare("dev", tmp_path)
+    assert settings["discovery.type"] == "single-node"
+    assert "cluster.initial_master_nodes" not in settings
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_half_of_the_memory_is_heap_nothing_is_mapped_and_no_log_fills_a_disk(environment: str) -> None:
+    index = the(Elasticsearch, environment)
+    (nodes,) = rendered(index, "StatefulSet")
+    (container,) = nodes["spec"]["template"]["spec"]["containers"]
+    (heap,) = (each["value"] for each in container["env"] if each["name"] == "ES_JAVA_OPTS")
+    half = Bytes(container["resources"]["limits"]["memory"]).units // 2 // 1024**2
+    assert heap.startswith(f"-Xms{half}m -Xmx{half}m -Xlog:disable ")
+    settings = yaml.safe_load(index.files["elasticsearch.yml"])
+    assert settings["node.store.allow_mmap"] is False
+    assert settings["xpack.security.enabled"] is True
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_nothing_is_privileged_and_no_node_setting_is_changed(environment: str) -> None:
+    index = the(Elasticsearch, environment)
+    assert index.exemptions == ()
+    for kind in ("StatefulSet", "Job"):
+        (found,) = rendered(index, kind)
+        pod = found["spec"]["template"]["spec"]
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert container["securityContext"]["runAsNonRoot"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize("environment", REPLICATED)
+def test_three_nodes_on_three_hosts_find_each_other_before_any_is_ready(environment: str) -> None:
+    index = the(Elasticsearch, environment)
+    (nodes,) = rendered(index, "StatefulSet")
+    assert nodes["spec"]["replicas"] == 3
+    assert nodes["spec"]["podManagementPolicy"] == "Parallel"
+    affinity = nodes["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" in affinity
+    (headless,) = (found for found in rendered(index, "Service") if found["spec"].get("clusterIP") == "None")
+    assert headless["spec"]["publishNotReadyAddresses"] is True
+    assert headless["metadata"]["name"] == nodes["spec"]["serviceName"]
+    settings = yaml.safe_load(index.files["elasticsearch.yml"])
+    assert settings["discovery.seed_hosts"] == [f"{headless['metadata']['name']}:9300"]
+    assert len(rendered(index, "PodDisruptionBudget")) == 1
+
+
+def test_what_cannot_hold_together_is_refused_all_at_once() -> None:
+    streams = (
+        Stream(name="logs", daily=Bytes("100Gi"), retention=Duration("30d"), copies=3),
+        Stream(name="traces", daily=Bytes("200Gi"), retention=Duration("14d")),
+    )
+    with pytest.raises(ValidationError) as caught:
+        Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2, "streams": streams})
+    sentences = [fault.accepted for fault in faults_of(caught.value, Elasticsearch)]
+    assert [sentence.partition(":")[0] for sentence in sentences] == [
+        "nodes is 2",
+        "logs",
+        "logs",
+        "traces",
+    ]
+    assert "30d of 100.0 GiB a day × 3 copies need 9300.0 GiB" in sentences[2]
+    assert "14d of 200.0 GiB a day need 3000.0 GiB" in sentences[3]
+
+
+def test_two_nodes_are_refused() -> None:
+    with pytest.raises(ValidationError, match="nodes is 2: they survive no more losses than 1"):
+        Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
+
+
+def test_a_node_is_ready_when_its_readiness_port_opens() -> None:
+    (nodes,) = rendered(the(Elasticsearch), "StatefulSet")
+    (container,) = nodes["spec"]["template"]["spec"]["containers"]
+    command = container["readinessProbe"]["exec"]["command"]
+    settings = yaml.safe_load(the(Elasticsearch).files["elasticsearch.yml"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        moved = [part.replace(str(settings["readiness.port"]), port) for part in command]
+        assert subprocess.run(moved, check=False).returncode == 0
+    assert subprocess.run(moved, check=False, stderr=subprocess.DEVNULL).returncode != 0

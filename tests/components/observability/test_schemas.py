@@ -1,0 +1,43 @@
+"""The files of every store and view, against schemas of the fields that we set: none of the programs is at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.components.observability import grafana_schemas, log_schemas, trace_schemas
+from tests.components.observability.schema import faults, misspellings
+from tests.components.observability.stores import documents
+from tests.platforms import ENVIRONMENTS
+
+SCHEMAS = {
+    "jaeger": trace_schemas.JAEGER,
+    "tempo": trace_schemas.TEMPO,
+    "elasticsearch": log_schemas.ELASTICSEARCH,
+    "kibana": log_schemas.KIBANA,
+    "fluent-bit": log_schemas.FLUENT_BIT,
+    "grafana": grafana_schemas.INI,
+    "data-sources": grafana_schemas.DATA_SOURCES,
+    "providers": grafana_schemas.PROVIDERS,
+    "dashboard-platform": grafana_schemas.DASHBOARD,
+    "dashboard-service": grafana_schemas.DASHBOARD,
+}
+FILES = [(environment, name) for environment in ENVIRONMENTS for name in documents(environment)]
+
+
+def test_every_file_has_a_schema_schema_only_no_program_at_hand() -> None:
+    assert {name for _, name in FILES} == SCHEMAS.keys()
+
+
+@pytest.mark.parametrize(("environment", "name"), FILES)
+def test_a_configuration_fits_schema_only_no_program_at_hand(environment: str, name: str) -> None:
+    assert faults(SCHEMAS[name], documents(environment)[name]) == []
+
+
+@pytest.mark.parametrize(("environment", "name"), FILES)
+def test_each_misspelt_key_is_seen_schema_only_no_program_at_hand(environment: str, name: str) -> None:
+    document: Any = documents(environment)[name]
+    changed = list(misspellings(document))
+    assert len(changed) > 5
+    assert [path for path, misspelt in changed if not faults(SCHEMAS[name], misspelt)] == []

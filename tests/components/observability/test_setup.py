@@ -1,0 +1,150 @@
+"""What is made in Elasticsearch and Kibana: the scripts are run, against a server that keeps what they send."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.observability.elasticsearch import Elasticsearch
+from components.observability.elasticsearch_setup import LOGS, SUPERUSER, requests
+from components.observability.jaeger import ACCOUNT, Jaeger
+from components.observability.kibana import RUN_PATH, SETUP_USER, WRITE_SECRETS, Kibana
+from components.observability.setup_job import BODY, LOGIN, REQUESTS_PATH, SCRIPT
+from components.secret_keys import SECRETS_PATH, SecretKeys
+from tests.components.observability.http_server import Recorder, Sent, recording
+from tests.components.observability.log_schemas import KIBANA_SECRETS, REQUESTS
+from tests.components.observability.schema import faults, misspellings
+from tests.components.observability.stores import REPLICATED, rendered, the
+from tests.platforms import ENVIRONMENTS
+
+AWKWARD = 'p"a\\s$s: wörd %s'
+"""A password of characters that a shell, curl or JSON could take for its own."""
+
+
+def mounted(folder: Path, secrets: Iterable[SecretKeys], value: str = AWKWARD) -> None:
+    for secret in secrets:
+        for key in secret.keys:
+            file = folder / "secrets" / secret.name / key
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{value} of {secret.name}/{key}\n")
+
+
+def run(files: dict[str, str], server: str, recorder: Recorder, folder: Path) -> None:
+    """Runs the script as the Job does, its paths and its server moved here."""
+    (folder / "requests").mkdir()
+    moved = {
+        REQUESTS_PATH: f"{folder}/requests",
+        SECRETS_PATH: f"{folder}/secrets",
+        LOGIN: f"{folder}/login",
+        BODY: f"{folder}/body.json",
+        server: recorder.url,
+        "--retry-delay 10": "--retry-delay 0",
+    }
+    for name, text in files.items():
+        for old, new in moved.items():
+            text = text.replace(old, new)  # noqa: PLW2901 - the text is moved step by step
+        (folder / "requests" / name).write_text(text)
+    subprocess.run(["sh", folder / "requests" / SCRIPT], check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
+def schema_of(path: str) -> dict[str, Any]:
+    return next(schema for beginning, schema in REQUESTS.items() if path.startswith(beginning))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_job_sends_every_request_with_its_password(environment: str, tmp_path: Path) -> None:
+    index = the(Elasticsearch, environment)
+    mounted(tmp_path, index.secrets)
+    with recording(unavailable=2) as recorder:
+        run(index.setup, "http://elasticsearch:9200", recorder, tmp_path)
+    login = f"elastic:{AWKWARD} of elasticsearch-superuser/password"
+    expected = [
+        Sent(each.method, each.path, login, "application/json", {**each.body, **password_of(each.account)})
+        for each in requests(index.streams, index.users)
+    ]
+    assert recorder.sent == expected
+
+
+def password_of(account: Any) -> dict[str, str]:
+    return {"password": f"{AWKWARD} of {account.secret.name}/password"} if account else {}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_body_fits_and_a_misspelt_key_does_not_schema_only_no_program_at_hand(environment: str) -> None:
+    index = the(Elasticsearch, environment)
+    for each in requests(index.streams, index.users):
+        body = {**each.body, **password_of(each.account)}
+        assert faults(schema_of(each.path), body) == []
+        assert [path for path, misspelt in misspellings(body) if not faults(schema_of(each.path), misspelt)] == []
+
+
+def test_no_password_is_in_what_is_rendered_and_none_is_an_argument() -> None:
+    script = the(Elasticsearch).setup[SCRIPT]
+    assert "--user" not in script
+    assert all("password" not in file for name, file in the(Elasticsearch).setup.items() if name.startswith("user-"))
+
+
+@pytest.mark.parametrize("environment", REPLICATED)
+def test_the_data_view_is_made_by_a_user_that_may_do_nothing_else(environment: str, tmp_path: Path) -> None:
+    kibana = the(Kibana, environment)
+    mounted(tmp_path, kibana.secrets)
+    with recording() as recorder:
+        run(kibana.setup, "http://kibana:5601", recorder, tmp_path)
+    (sent,) = recorder.sent
+    assert sent.login.startswith("kibana-setup:")
+    assert faults(schema_of(sent.path), sent.body) == []
+    assert sent.body["data_view"]["title"] == "logs-*"
+    assert SETUP_USER in the(Elasticsearch, environment).users
+    assert SETUP_USER.privileges == ("read", "view_index_metadata")
+
+
+def test_every_hour_jaegers_indices_get_the_lifecycle_that_deletes_them(tmp_path: Path) -> None:
+    jaeger = the(Jaeger)
+    (files,) = (
+        found["data"] for found in rendered(jaeger, "ConfigMap") if found["metadata"]["name"].endswith("retention")
+    )
+    mounted(tmp_path, jaeger.secrets)
+    with recording() as recorder:
+        run(files, "http://elasticsearch.voice-data.svc.cluster.local:9200", recorder, tmp_path)
+    (sent,) = recorder.sent
+    assert (sent.method, sent.path) == ("PUT", "/jaeger-*/_settings")
+    policies = {each.name: each.retention for each in the(Elasticsearch).streams}
+    assert sent.body["index.lifecycle.name"] in policies
+    assert sent.body["index.lifecycle.name"] != LOGS
+    (job,) = rendered(jaeger, "CronJob")
+    assert job["spec"]["schedule"].endswith("* * * *")
+    (user,) = (each for each in the(Elasticsearch).users if each.account == ACCOUNT)
+    assert user.indices == ("jaeger-*",)
+    assert "manage" in user.privileges
+
+
+def test_kibanas_secrets_become_settings_whatever_is_in_them(tmp_path: Path) -> None:
+    mounted(tmp_path, the(Kibana).secrets)
+    moved = WRITE_SECRETS.replace(SECRETS_PATH, f"{tmp_path}/secrets").replace(RUN_PATH, str(tmp_path))
+    subprocess.run(["sh", "-c", moved], check=True)
+    settings = yaml.safe_load((tmp_path / "secrets.yml").read_text())
+    assert faults(KIBANA_SECRETS, settings) == []
+    assert settings["elasticsearch.password"] == f"{AWKWARD} of kibana-elasticsearch/password"
+    assert [path for path, misspelt in misspellings(settings) if not faults(KIBANA_SECRETS, misspelt)] == []
+
+
+def test_a_job_has_another_name_when_it_sends_or_runs_something_else() -> None:
+    index = the(Elasticsearch)
+    newer = index.model_copy(update={"image": index.image.model_copy(update={"reference": "elasticsearch:10.0.0"})})
+    fewer = index.model_copy(update={"users": index.users[1:]})
+    names = [rendered(each, "Job")[0]["metadata"]["name"] for each in (index, index, fewer, newer)]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
+def test_only_the_superuser_may_do_everything() -> None:
+    for environment in ENVIRONMENTS:
+        for user in the(Elasticsearch, environment).users:
+            assert not {"all", "manage", "manage_security"} & set(user.cluster)
+            assert "*" not in user.indices
+            assert user.account != SUPERUSER

@@ -1,0 +1,72 @@
+"""TLS and mutual TLS, and a callee behind a proxy that passes TLS on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from voice_policies import Duration, Health
+from voice_runtime import Runtime
+
+from tests.runtime.bundles import bundle, call, mount, operation
+from tests.runtime.certificates import Authority
+from tests.runtime.grpc.rag_engine import RagEngine, RagEngineStub, add_to_server, ended, runtime
+
+AUTHORITY = Authority()
+
+
+@asynccontextmanager
+async def serving(directory: Path, name: str, *, mutual: bool = False) -> AsyncIterator[int]:
+    """A policed server whose certificate names it; its port."""
+    content = bundle(
+        inbound=(operation("context"),), service="rag-engine", health=Health(drain_duration=Duration("0s"))
+    )
+    server = Runtime.load(mount(directory / "server", content)).grpc.server()
+    add_to_server(RagEngine(), server)
+    credentials = grpc.ssl_server_credentials([AUTHORITY.issue(name)], AUTHORITY.certificate, mutual)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+async def ask(client: Runtime, credentials: grpc.ChannelCredentials | None, target: str | None = None) -> object:
+    async with client.grpc.channel("rag-engine", target=target, credentials=credentials) as channel:
+        answer = await ended(RagEngineStub(channel).Context(b"x"))
+    await client.grpc.close()
+    return answer
+
+
+async def test_mutual_tls_admits_who_has_a_certificate(tmp_path: Path) -> None:
+    client = runtime(tmp_path)
+    key, chain = AUTHORITY.issue("agent-engine")
+    async with serving(tmp_path, "localhost", mutual=True) as port:
+        target = f"dns:///localhost:{port}"
+        mutual = grpc.ssl_channel_credentials(AUTHORITY.certificate, key, chain)
+        assert await ask(client, mutual, target) == b"x"
+        for credentials in (grpc.ssl_channel_credentials(AUTHORITY.certificate), None):
+            refused = await ask(client, credentials, target)
+            assert isinstance(refused, grpc.aio.AioRpcError)
+            assert refused.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_server_that_nobody_known_vouches_for_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, "localhost") as port:
+        stranger = grpc.ssl_channel_credentials(Authority().certificate)
+        refused = await ask(runtime(tmp_path), stranger, f"dns:///localhost:{port}")
+    assert isinstance(refused, grpc.aio.AioRpcError)
+
+
+async def test_a_callee_behind_the_egress_proxy_must_prove_its_own_name(tmp_path: Path) -> None:
+    async with serving(tmp_path, "milvus.example") as port:
+        answers = []
+        for host in ("milvus.example", "other.example"):
+            address = {"host": host, "port": 19530, "via": f"localhost:{port}"}
+            client = runtime(tmp_path / host, call("rag-engine.context", addresses=(address,)))
+            answers.append(await ask(client, grpc.ssl_channel_credentials(AUTHORITY.certificate)))
+    assert answers[0] == b"x"
+    assert isinstance(answers[1], grpc.aio.AioRpcError)

@@ -1,0 +1,332 @@
+"""The observability tier as rendered: what is asked for metrics, who may, what is held, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from voice_policies import Bytes, Duration, InvalidInputError, Rate, Ratio
+from voice_runtime.metrics import METRICS
+
+from components.component import Component
+from components.node import Gateway
+from components.observability import kube_state_metrics, scraping
+from components.observability.alertmanager import Alertmanager, AlertRoute
+from components.observability.collector import Collector
+from components.observability.prometheus import Prometheus
+from components.observability.rules import Alert
+from components.operation import hard, operation, soft, stage
+from stack import telemetry
+from stack.catalog import SERVICES, alerts
+from stack.documents import ALERTS, alert_list
+from stack.environments import environment as environment_of
+from stack.settings import ENVIRONMENTS, PROJECT, parse_settings
+from stack.topology import Platform
+from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
+from tests.stack.program_run import configured
+
+INFRASTRUCTURE = {
+    "gateway": ("voice-gateway", "/apisix/prometheus/metrics"),
+    "egress-proxy-a": ("voice-egress", "/stats/prometheus"),
+    "egress-proxy-b": ("voice-egress", "/stats/prometheus"),
+    "otel-collector": ("voice-observability", "/metrics"),
+    "prometheus": ("voice-observability", "/metrics"),
+    "alertmanager": ("voice-observability", "/metrics"),
+    "kube-state-metrics": ("voice-observability", "/metrics"),
+    "blackbox-exporter": ("voice-observability", "/metrics"),
+    "jaeger": ("voice-observability", "/metrics"),
+    "tempo": ("voice-observability", "/metrics"),
+    "grafana": ("voice-observability", "/metrics"),
+}
+REPLICATED = {
+    "postgresql": ("voice-data", "/metrics"),
+    "postgresql-pooler": ("voice-data", "/metrics"),
+    "fluent-bit": ("voice-node-agents", "/api/v2/metrics/prometheus"),
+}
+"""dev's PostgreSQL is one server without an exporter, and nothing there reads the node."""
+
+
+def prometheus(environment: str) -> Prometheus:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Prometheus))
+    return found
+
+
+def collector(environment: str) -> Collector:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Collector))
+    return found
+
+
+def alertmanager(environment: str) -> Alertmanager:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Alertmanager))
+    return found
+
+
+def document(component: Component, file: str) -> dict[str, Any]:
+    files: dict[str, str] = component.files  # type: ignore[attr-defined]  # every component of this tier has files
+    found: dict[str, Any] = json.loads(files[file])
+    return found
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_service_and_every_component_with_metrics_has_a_job(environment: str) -> None:
+    jobs = {job["job_name"]: job for job in document(prometheus(environment), "prometheus.json")["scrape_configs"]}
+    services = {each.name: ("voice-apps", "/metrics") for each in SERVICES}
+    declared = services | INFRASTRUCTURE | ({} if environment == "dev" else REPLICATED)
+    assert jobs.keys() == {*declared, "kubelet", "certificates"}
+    for name, (namespace, path) in declared.items():
+        assert jobs[name]["metrics_path"] == path
+        assert jobs[name]["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": [namespace]}}]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_job_keeps_the_pods_that_are_rendered_on_a_port_that_they_declare(environment: str) -> None:
+    pods = [
+        each["spec"]["template"]
+        for kind in ("Deployment", "StatefulSet", "DaemonSet")
+        for each in of_kind(environment, kind)
+    ]
+    rendered = {
+        (template["metadata"]["labels"]["app.kubernetes.io/name"], port["containerPort"])
+        for template in pods
+        for container in template["spec"]["containers"]
+        for port in container.get("ports", [])
+    }
+    asked = {(target.name, target.port) for target in prometheus(environment).targets if target.name not in REPLICATED}
+    assert asked <= rendered
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_who_reads_the_api_reads_pods_and_autoscalers_in_our_namespaces_and_no_more(environment: str) -> None:
+    rules = [
+        rule
+        for role in of_kind(environment, "Role")
+        if role["metadata"]["name"] in {"prometheus", "kube-state-metrics"}
+        for rule in role["rules"]
+    ]
+    assert {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]} == {
+        ("", "pods"),
+        ("autoscaling", "horizontalpodautoscalers"),
+    }
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
+    (role,) = of_kind(environment, "ClusterRole")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
+
+
+def expressions(environment: str) -> str:
+    rules = [rule for group in prometheus(environment).groups for rule in group.rules]
+    return "\n".join(rule.expression for rule in rules)
+
+
+EXPORTED = {
+    *(metric.name for metric in METRICS),
+    *kube_state_metrics.METRICS,
+    *scraping.KUBELET_METRICS,
+    "up",
+    # What the sources of others name: apisix/plugins/prometheus/exporter.lua, blackbox_exporter's prober/tcp.go, the
+    # Collector's exporterhelper, Prometheus' rules/manager.go and cmd/prometheus, Alertmanager's notify.
+    "apisix_http_status",
+    "apisix_http_latency_bucket",
+    "probe_ssl_earliest_cert_expiry",
+    "otelcol_exporter_queue_size",
+    "otelcol_exporter_queue_capacity",
+    "prometheus_rule_evaluation_failures_total",
+    "prometheus_config_last_reload_successful",
+    "alertmanager_notifications_failed_total",
+}
+WORDS = {
+    *("sum", "by", "on", "and", "unless", "rate", "count", "max", "vector", "increase", "time", "histogram_quantile"),
+    *("predict_linear", "group_left", "__name__", "otelcol_exporter_"),
+}
+
+
+def test_no_rule_names_a_metric_that_nothing_exports() -> None:
+    recorded = {rule.name for group in prometheus("prod").groups for rule in group.rules}
+    text = re.sub(r'"[^"]*"|\[[0-9a-z]+\]|(by|on|group_left) ?\([^)]*\)', " ", expressions("prod"))
+    text = re.sub(r"\{[^}]*\}", " ", text)
+    named = set(re.findall(r"[a-z_][a-z0-9_:]*", text)) - WORDS
+    assert named - recorded - EXPORTED == set()
+
+
+def test_every_operation_and_every_route_has_its_objectives() -> None:
+    rules = [rule for group in prometheus("prod").groups for rule in group.rules]
+    recorded = {
+        (rule.name, rule.labels["job"], rule.labels.get("operation")): float(rule.expression[7:-1])
+        for rule in rules
+        if not isinstance(rule, Alert) and rule.name.startswith("operation:") and "job" in rule.labels
+    }
+    for each in SERVICES:
+        for found in each.operations:
+            assert recorded.pop(("operation:seconds:objective", each.name, found.name)) == found.latency.seconds
+            assert 0 < recorded.pop(("operation:failures:budget", each.name, found.name)) < 0.01
+    assert recorded == {}
+    entrance = platform("prod").graph.gateway
+    assert isinstance(entrance, Gateway)
+    routes = {rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and "route" in rule.labels}
+    assert routes == {found.name for found in entrance.operations}
+
+
+def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
+    assert alerts.TEAMS.keys() == {each.name for each in SERVICES}
+    assert sum(len(services) for services in alerts.TEAM_SERVICES.values()) == len(SERVICES)
+    assert all(alert.action for alert in (*alerts.OBJECTIVE_ALERTS, *alerts.PLATFORM_ALERTS))
+
+
+def test_the_document_of_alerts_is_current() -> None:
+    assert ALERTS.read_text() == alert_list(), "run `make docs`"
+
+
+def test_who_is_told_is_a_secret_and_stands_in_a_file() -> None:
+    text = alertmanager("prod").files["alertmanager.json"]
+    assert "://" not in text
+    files = re.findall(r'"url_file": "([^"]+)"', text)
+    mounted = {secret.path for secret in alertmanager("prod").secrets}
+    assert {file.rpartition("/")[0] for file in files} == mounted
+    assert len(files) == len(alerts.TEAM_SERVICES) + 2
+
+
+def test_prod_has_two_replicas_that_keep_fifteen_days_on_their_disk() -> None:
+    found = prometheus("prod")
+    assert (found.replicas, found.retention, found.storage) == (2, Duration("15d"), Bytes("100Gi"))
+    retention = document(found, "prometheus.json")["storage"]["tsdb"]["retention"]
+    assert retention["time"] == "15d"
+    assert int(retention["size"].removesuffix("MB")) * 1e6 < found.storage.units
+
+
+def test_replicas_are_told_apart_by_a_label_that_no_alert_keeps() -> None:
+    found = document(prometheus("prod"), "prometheus.json")
+    assert found["global"]["external_labels"] == {"cluster": "voice-prod", "replica": "${POD_NAME}"}
+    assert found["alerting"]["alert_relabel_configs"] == [{"regex": "replica", "action": "labeldrop"}]
+    (told,) = found["alerting"]["alertmanagers"]
+    assert len(told["static_configs"][0]["targets"]) == alertmanager("prod").replicas == 2
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_memory_is_limited_first_and_every_queue_is_bounded_and_on_disk(environment: str) -> None:
+    found = document(collector(environment), "collector.json")
+    for pipeline in found["service"]["pipelines"].values():
+        assert pipeline["processors"][0] == "memory_limiter"
+        assert pipeline["processors"][-1] == "redaction"
+    for exporter in found["exporters"].values():
+        queue = exporter["sending_queue"]
+        assert queue["storage"] == "file_storage/queues"
+        assert queue["sizer"] == "bytes"
+        assert queue["batch"]["max_size"] <= queue["queue_size"]
+        assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_sampler_keeps_of_others_what_the_bundles_say(environment: str) -> None:
+    found = platform(environment)
+    (ratio,) = {each.bundle.tracing.sample_ratio for each in found.microservices}
+    processors = document(collector(environment), "collector.json")["processors"]
+    assert processors["probabilistic_sampler"]["sampling_percentage"] == float(ratio) * 100
+    assert set(processors["attributes/decided"]["include"]["services"]) == {
+        "gateway",
+        *(each.name for each in found.microservices),
+    }
+
+
+def test_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
+    found = collector("prod")
+    for backend in found.backends:
+        held = found.queue(backend).units * (found.replicas - 1)
+        assert held >= backend.bytes_per_second.units * found.outage.seconds * 0.999
+
+
+def test_executions_follow_calls_rounds_and_events() -> None:
+    store = datastore("postgresql", operation("read", "10ms", "100ms"))
+    behind = service(
+        "behind", operation("run", "50ms", "1s", stage(hard("postgresql.read", "idempotent")), publishes=("row.made",))
+    )
+    hearing = service("hearing", operation("take", "50ms", "1s", background=True, consumes=("row.made",)))
+    entrance = Gateway(
+        name="gateway",
+        namespace="voice-gateway",
+        availability=Ratio("99.99%"),
+        operations=(operation("route", "100ms", "2s", stage(soft("behind.run", "nothing")), load=Rate("10/s")),),
+    )
+    events = datastore("events", operation("append", "1ms", "10ms"), operation("consume", "1ms", "10ms"))
+    found = small_platform(store, events, behind, hearing, entrance)
+    rates = telemetry.executions(found.graph)
+    assert rates["behind", "run"] == rates["postgresql", "read"] == rates["hearing", "take"] == 10
+    # The route, its call, the operation, its call, and the operation that hears of it: five spans for each request.
+    ratio = float(found.environment.settings.trace_sample_ratio)
+    assert telemetry.spans_per_second(found.graph, found.environment) == pytest.approx(50 * ratio)
+
+
+def made(environment: str, changes: dict[str, object]) -> Platform:
+    config = {key: value for key, value in configured(environment).items() if key.startswith(f"{PROJECT}:")}
+    changed = {**config, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}
+    settings = parse_settings(changed, environment, f"Pulumi.{environment}.yaml")
+    found = Platform(platform(environment).graph, environment_of(settings))
+    assert found.components
+    return found
+
+
+def refused(environment: str, **changes: object) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        made(environment, changes)
+    return str(caught.value)
+
+
+def test_disks_that_are_too_small_are_refused_all_at_once() -> None:
+    said = refused("staging", trace_sample_ratio="100%", metrics={"retention": "400d", "storage": "50Gi"})
+    assert "2 faults" in said
+    assert "collector: is refused; outage: 30m of what arrives needs" in said
+    assert "prometheus: is refused; metrics: 400d of " in said
+
+
+def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
+    said = refused("prod", trace_sample_ratio="110%", metrics={"retention": "long", "size": "1Gi"}, nodes="anywhere")
+    assert "4 faults" in said
+    assert "trace_sample_ratio: is '110%'; expected a ratio from 0% to 100%" in said
+    assert "metrics.retention: is 'long'" in said
+    assert "not a known key: did you mean" in said or "metrics.size" in said
+    assert "nodes: is 'anywhere'" in said
+
+
+def test_prod_that_would_tell_nobody_is_refused() -> None:
+    assert "notifications is missing: prod needs a network to send alerts to" in refused("prod", notifications=None)
+
+
+def test_routes_to_receivers_that_are_missing_are_refused_all_at_once() -> None:
+    routes = tuple(
+        AlertRoute.model_validate({"receiver": name, "team": "knowledge", "repeat": Duration("1h")})
+        for name in ("knowlege", "on-call", "on-cal")
+    )
+    with pytest.raises(ValidationError) as caught:
+        Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes, "default": "platfrom"})
+    said = str(caught.value)
+    assert "default: receiver platfrom is not declared" in said
+    assert "routes[0]: receiver knowlege is not declared; expected one of conversations" in said
+    assert "routes[2]: receiver on-cal is not declared" in said
+    assert "routes[1]" not in said
+
+
+def test_a_route_that_hides_all_behind_it_is_refused() -> None:
+    routes = (AlertRoute(receiver="on-call", repeat=Duration("1h")),)
+    with pytest.raises(ValidationError, match=r"routes\[0\]: matches every alert"):
+        Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes})
+
+
+def test_targets_and_rules_that_stand_twice_are_refused_all_at_once() -> None:
+    found = prometheus("prod")
+    doubled = {**dict(found), "targets": found.targets * 2, "groups": found.groups * 2}
+    with pytest.raises(ValidationError) as caught:
+        Prometheus.model_validate(doubled)
+    said = str(caught.value)
+    assert "targets: agent-engine stands twice" in said
+    assert "groups: OperationSlow None stands twice" in said
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_everything_of_the_tier_stands_in_its_namespace_and_is_restricted(environment: str) -> None:
+    for resource in resources(environment):
+        if resource["kind"] == "StatefulSet" and resource["metadata"]["namespace"] == "voice-observability":
+            pod = resource["spec"]["template"]["spec"]
+            assert pod["automountServiceAccountToken"] is False
+            assert not any("hostPath" in volume for volume in pod["volumes"])
+            assert resource["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
