@@ -11,7 +11,7 @@ import sys
 import time
 
 from voice_policies import Rate, TokenBucket
-from voice_runtime import RateLimitedError
+from voice_runtime import Caller, RateLimitedError
 
 from bench.shared_state.ours import CALLER, gate
 
@@ -21,8 +21,12 @@ LONGEST_PAUSE = 0.02
 
 
 async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> dict[str, float]:
-    """Ask for so many seconds."""
+    """Ask for so many seconds, once it may."""
     limited = gate(url, TokenBucket(rate=Rate(rate), burst=burst), lease)
+    await limited.admit(Caller(tenant="another"), 1, float("inf"))  # connected before it begins
+    print("ready", flush=True)
+    sys.stdin.readline()
+    limited.admitted = 0
     asked = begun = time.time()
     end = begun + seconds
 
@@ -44,6 +48,4 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
 
 if __name__ == "__main__":
     server, refill, capacity, leased, duration = sys.argv[1:]
-    print("ready", flush=True)
-    sys.stdin.readline()
     print(json.dumps(asyncio.run(main(server, refill, int(capacity), int(leased), float(duration)))))

@@ -168,6 +168,8 @@ class Assembly:
                     random=around.random,
                 ),
             )
+            if around.store is None:
+                logger.warning("%s: a distributed limit has no store, and is %s", name, limit.when_store_unavailable)
             gate.connection = Connection(around.store, outbound[limit.store].unrepeated()) if around.store else None
             yield gate
 

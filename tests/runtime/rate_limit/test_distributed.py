@@ -254,9 +254,12 @@ def test_threads_share_the_limit_too_and_after_a_fork_the_child_does(tmp_path: P
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-async def test_what_is_decided_without_the_store_is_counted(tmp_path: Path) -> None:
+async def test_what_is_decided_without_the_store_is_counted_and_that_there_is_none_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     policy = shared(bucket("1/h", 10), local_share=Ratio("50%"), key="tenant")
     runtime = Runtime.load(mount(tmp_path, limited_bundle(policy)))
+    assert "run: a distributed limit has no store, and is local_share" in caplog.text
     assert sum([await enters(runtime) for _ in range(8)]) == 5
     samples = {metric.name: dict(metric.read(runtime)) for metric in METRICS if "rate_limit" in metric.name}
     assert samples["voice_rate_limit_without_store_total"] == {("run", "0", "tenant"): 8}

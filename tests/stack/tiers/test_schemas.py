@@ -29,7 +29,7 @@ INDEXING = "indexing-service"
 
 
 def jobs(environment: str) -> list[dict[str, Any]]:
-    return of_kind(environment, "Job")
+    return [job for job in of_kind(environment, "Job") if job["metadata"]["name"].startswith("schemas-")]
 
 
 @pytest.fixture(scope="module")
