@@ -161,9 +161,9 @@ class Cluster:
         items: list[Object] = json.loads(self.kubectl.run("get", "--filename=-", "--output=json", stdin=text))["items"]
         return items
 
-    def resource_versions(self, documents: Sequence[Document]) -> dict[str, str]:
-        """The version that the API server holds of each document, by identity."""
-        return {manifests.identity(each): each["metadata"]["resourceVersion"] for each in self.stored(documents)}
+    def contents(self, documents: Sequence[Document]) -> dict[str, Object]:
+        """What the API server holds of each document, by identity, but for what controllers write of its state."""
+        return {manifests.identity(each): _without_state(each) for each in self.stored(documents)}
 
     def ready_endpoints(self) -> Mapping[tuple[str, str], int]:
         """How many ready endpoints each Service has, by namespace and name."""
@@ -219,6 +219,13 @@ class Cluster:
 
     def _warning_events(self) -> list[Object]:
         return [event for event in self.kubectl.objects("events") if event["type"] == "Warning"]
+
+
+def _without_state(content: Object) -> Object:
+    metadata = {
+        key: value for key, value in content["metadata"].items() if key not in {"managedFields", "resourceVersion"}
+    }
+    return {**{key: value for key, value in content.items() if key != "status"}, "metadata": metadata}
 
 
 def _as_list(objects: Sequence[Object]) -> str:
