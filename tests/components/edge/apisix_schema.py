@@ -8,35 +8,11 @@ APISIX takes a reference to an environment variable, it skips the schema of the 
 
 from __future__ import annotations
 
-from typing import Any
+from tests.closed_schema import COUNT, FLAG, PORT, TEXT, Schema, closed, listed, one_of
 
-Schema = dict[str, Any]
-TEXT: Schema = {"type": "string", "minLength": 1}
-FLAG: Schema = {"type": "boolean"}
-COUNT: Schema = {"type": "integer", "minimum": 1}
-PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 SECONDS: Schema = {"type": "number", "exclusiveMinimum": 0}
 REFUSAL: Schema = {"type": "integer", "minimum": 200, "maximum": 599}
 REFERENCE: Schema = {"type": "string", "pattern": r"^\$env://[A-Z_]+$"}
-
-
-def closed(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
-    return {
-        "type": "object",
-        "properties": {**required, **(optional or {})},
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-def listed(items: Schema) -> Schema:
-    return {"type": "array", "items": items, "minItems": 1}
-
-
-def one_of(*values: object) -> Schema:
-    return {"enum": list(values)}
-
-
 RATIO_SAMPLER = closed(
     {
         "name": one_of("always_on", "always_off", "trace_id_ratio"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.components.observability.schema import (
+from tests.closed_schema import (
     COUNT,
     FLAG,
     SPAN_OF_TIME,

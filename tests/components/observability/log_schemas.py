@@ -9,7 +9,7 @@ settings and of the data views' interface. Fluent Bit: its documentation, `yaml/
 
 from __future__ import annotations
 
-from tests.components.observability.schema import (
+from tests.closed_schema import (
     COUNT,
     FLAG,
     PATH,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.closed_schema import faults, misspellings
 from tests.components.observability import grafana_schemas, log_schemas, trace_schemas
-from tests.components.observability.schema import faults, misspellings
 from tests.components.observability.stores import documents
 from tests.platforms import ENVIRONMENTS
 

@@ -16,9 +16,9 @@ from components.observability.jaeger import ACCOUNT, Jaeger
 from components.observability.kibana import RUN_PATH, SETUP_USER, WRITE_SECRETS, Kibana
 from components.observability.setup_job import BODY, LOGIN, REQUESTS_PATH, SCRIPT
 from components.secret_keys import SECRETS_PATH, SecretKeys
+from tests.closed_schema import faults, misspellings
 from tests.components.observability.http_server import Recorder, Sent, recording
 from tests.components.observability.log_schemas import KIBANA_SECRETS, REQUESTS
-from tests.components.observability.schema import faults, misspellings
 from tests.components.observability.stores import REPLICATED, rendered, the
 from tests.platforms import ENVIRONMENTS
 

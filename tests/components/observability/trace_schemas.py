@@ -9,7 +9,7 @@ Tempo: `docs/sources/tempo/configuration/manifest.md`, which lists every option,
 
 from __future__ import annotations
 
-from tests.components.observability.schema import (
+from tests.closed_schema import (
     ADDRESS,
     COUNT,
     FLAG,
