@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from voice_policies import Saga, SagaStep
+
 from components.node import Service
 from components.operation import Call, Operation, Stage
 from stack import catalog, cli, topology
@@ -36,7 +38,23 @@ def _operation(operation: Operation, number: int) -> Operation:
         Stage(**{**dict(stage), "calls": tuple(Call(**_call(call, number)) for call in stage.calls)})
         for stage in operation.stages
     )
-    return Operation(**{**dict(operation), "stages": stages})
+    saga = _saga(operation.saga, number) if operation.saga else None
+    return Operation(**{**dict(operation), "stages": stages, "saga": saga})
+
+
+def _saga(saga: Saga, number: int) -> Saga:
+    steps = tuple(
+        SagaStep(
+            **{**dict(step), **{kind: _calls(dict(step)[kind], number) for kind in ("calls", "compensation_calls")}}
+        )
+        for step in saga.steps
+    )
+    return Saga(**{**dict(saga), "steps": steps})
+
+
+def _calls(names: tuple[str, ...], number: int) -> tuple[str, ...]:
+    parts = (name.partition(".") for name in names)
+    return tuple(f"{_name(callee, number) if callee in _OWN else callee}.{rest}" for callee, _, rest in parts)
 
 
 def _call(call: Call, number: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from voice_policies import Duration
 
 from components.access import service_account
-from components.component import Component
+from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
@@ -50,6 +50,14 @@ class BlackboxExporter(Component):
     def files(self) -> dict[str, str]:
         """Its configuration, as mounted."""
         return {"blackbox.json": file_text(CONFIGURATION)}
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (
+            Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
+            Exemption(rule="two_replicas", reason="it looks at certificates by the hour, and holds nothing"),
+        )
 
     def resources(self) -> Iterator[Resource]:
         """What it needs first, then itself."""

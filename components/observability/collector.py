@@ -9,7 +9,7 @@ from pydantic import Field
 from voice_policies import Bytes, Duration
 
 from components.access import service_account
-from components.component import Component
+from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.network_policy import NetworkEnd, network_policy
@@ -90,6 +90,11 @@ class Collector(Component):
         queues = [(backend, self.queue(backend)) for backend in self.backends]
         document = configuration(queues, self.sampling, self.sizing.memory_limit)
         return {"collector.json": file_text(document)}
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),)
 
     def resources(self) -> Iterator[Resource]:
         """What they need first, then the replicas."""

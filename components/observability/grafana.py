@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.access import service_account
-from components.component import Component
+from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
@@ -157,6 +157,15 @@ class Grafana(Component):
             basicAuth=True,
             basicAuthUser=ACCOUNT.user,
             secureJsonData={"basicAuthPassword": f"$__file{{{ACCOUNT.password_file}}}"},
+        )
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (
+            Exemption(
+                rule="two_replicas", reason="its sessions live in the one pod; dashboards and data sources are files"
+            ),
         )
 
     def resources(self) -> Iterator[Resource]:

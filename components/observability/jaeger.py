@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.access import service_account
-from components.component import PART_OF, Component
+from components.component import PART_OF, Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.network_policy import NetworkEnd, network_policy
@@ -150,6 +150,11 @@ class Jaeger(Component):
                 "indices": dict.fromkeys(kinds, daily),
             }
         }
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),)
 
     def resources(self) -> Iterator[Resource]:
         """What it needs first, then itself, and what limits how long its traces are kept."""

@@ -46,8 +46,11 @@ class KubeStateMetrics(Component):
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:
-        """It reads pods and autoscalers."""
-        return (Exemption(rule="no_api_token", reason="reads pods and autoscalers of our namespaces to count them"),)
+        """It reads pods and autoscalers, once for all."""
+        return (
+            Exemption(rule="no_api_token", reason="reads pods and autoscalers of our namespaces to count them"),
+            Exemption(rule="two_replicas", reason="two would count everything twice, and it holds nothing"),
+        )
 
     def resources(self) -> Iterator[Resource]:
         """What it needs first, then itself."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.access import service_account
-from components.component import Component
+from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
@@ -115,6 +115,13 @@ class Tempo(Component):
         if self.bucket is None:
             return {"backend": "local", "local": {"path": f"{DATA_PATH}/blocks"}}
         return {"backend": "s3", "s3": {"bucket": self.bucket.bucket, "endpoint": self.bucket.endpoint}}
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (
+            Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
+        )
 
     def resources(self) -> Iterator[Resource]:
         """What it needs first, then itself."""

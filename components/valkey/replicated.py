@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from components.access import service_account
-from components.component import Component
+from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
 from components.network_policy import NAME_LABEL, NetworkEnd, network_policy
@@ -173,6 +173,14 @@ backend primary
   tcp-check send "ROLE\\r\\n"
   tcp-check expect string master
 {servers}"""
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (
+            Exemption(rule="headless_service", reason="each pod has a Service of its own, whose name Sentinel keeps"),
+            Exemption(rule="own_readiness", reason="proxy and Sentinel tell one thing of themselves: that they answer"),
+        )
 
     def resources(self) -> Iterator[Resource]:
         """What they need first, then servers, Sentinels and proxies."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from voice_policies import Bytes, Duration
 
 from components.access import service_account
-from components.component import Component
+from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
@@ -52,6 +52,13 @@ class Valkey(Component):
     ingress: tuple[NetworkEnd, ...] = ()
     egress: tuple[NetworkEnd, ...] = ()
     storage: Bytes | None = None
+
+    @property
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Every hardening default it gives up."""
+        return (
+            Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
+        )
 
     def resources(self) -> Iterator[Resource]:
         """What it needs first, then the server."""

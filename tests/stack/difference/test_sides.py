@@ -153,7 +153,7 @@ def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
         {"kind": "PersistentVolumeClaim", "namespace": "voice-data", "name": "files", "group": ""}
     ]
     assert [change["fields"] for change in document["changed"]] == [
-        [{"path": "spec.template.spec.terminationGracePeriodSeconds", "before": 24, "after": 30}],
+        [{"path": "spec.template.spec.terminationGracePeriodSeconds", "before": 29, "after": 40}],
         [{"path": "spec.unhealthyPodEvictionPolicy", "before": "AlwaysAllow"}],
     ]
     assert document["effects"][0]["pods"] == "restart"
