@@ -185,7 +185,7 @@ async def test_s4_a_write_under_a_lease_that_has_passed_is_refused(journal: Jour
         (taken,) = await journal.claim("other", 5, 30.0)
         assert (taken.epoch, taken.claims, len(taken.entries)) == (2, 2, 2)
     else:
-        assert await journal.renew("paused", 30.0) == {}
+        assert await journal.renew([claim], 30.0) == set()
     message = Message("m", "order.paid", None)
     with pytest.raises(LeaseLostError, match="epoch 1"):
         await journal.append(claim, [Entry("succeeded", "pay")], "running", messages=[message], release=0.0)

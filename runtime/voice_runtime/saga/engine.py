@@ -102,7 +102,7 @@ class JournalEngine:
             task.cancel()
         await asyncio.gather(*self._loops, *tasks, return_exceptions=True)
         with suppress(JournalUnavailableError):
-            await self.journal.renew(self.owner, 0.0)  # what is still held is the next worker's at once
+            await self.journal.release(self.owner)
         await self.journal.close()
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
@@ -134,10 +134,10 @@ class JournalEngine:
                 return
 
     async def _renew(self) -> None:
-        driven = dict(self._driving)
-        held = await self.journal.renew(self.owner, self._lease)
-        for saga_id, (claim, driver, task) in driven.items():
-            if held.get(saga_id) != claim.epoch and not driver.released:
+        driven = list(self._driving.values())
+        held = await self.journal.renew([claim for claim, _, _ in driven], self._lease)
+        for claim, driver, task in driven:
+            if claim.id not in held and not driver.released:
                 self.observation.leases_lost += 1
                 task.cancel()  # another worker has it, and the barrier keeps what this one did from counting twice
         self.observation.unfinished = await self.journal.unfinished()

@@ -8,7 +8,7 @@ its lease writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,8 +92,16 @@ class Journal(Protocol):
         """
         ...
 
-    async def renew(self, owner: str, lease: float) -> dict[str, int]:
-        """Hold what `owner` holds for another `lease` seconds; id and epoch of each that it still holds."""
+    async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
+        """Hold these for another `lease` seconds; the ids of those whose claim had not passed.
+
+        By claim, not by owner: a claim whose worker lost sight of it, as when the connection broke before the answer,
+        has to pass for the saga to be taken up again.
+        """
+        ...
+
+    async def release(self, owner: str) -> None:
+        """Let go of all that `owner` holds, for the next worker to take at once."""
         ...
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -87,8 +87,11 @@ entry AS (
 SELECT id FROM saga"""
 
 RENEW = """
-UPDATE saga.sagas SET due = clock_timestamp() + make_interval(secs => $2)
-WHERE owner = $1 AND due > clock_timestamp() AND due < 'infinity' RETURNING id, epoch"""
+UPDATE saga.sagas AS saga SET due = clock_timestamp() + make_interval(secs => $3)
+FROM unnest($1::text[], $2::bigint[]) AS claim (id, epoch)
+WHERE saga.id = claim.id AND saga.epoch = claim.epoch AND owner IS NOT NULL AND due > clock_timestamp()
+RETURNING saga.id"""
+RELEASE = "UPDATE saga.sagas SET owner = NULL, due = clock_timestamp() WHERE owner = $1 AND due > clock_timestamp()"
 
 DELIVER = """
 WITH outcome AS (
@@ -240,9 +243,14 @@ class PostgresqlJournal:
         if not rows:
             raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has passed")
 
-    async def renew(self, owner: str, lease: float) -> dict[str, int]:
-        """One write for everything that a worker holds."""
-        return {row["id"]: row["epoch"] for row in await self._fetch(RENEW, owner, lease)}
+    async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
+        """One write for all of them."""
+        ids, epochs = [claim.id for claim in claims], [claim.epoch for claim in claims]
+        return {row["id"] for row in await self._fetch(RENEW, ids, epochs, lease)}
+
+    async def release(self, owner: str) -> None:
+        """One write."""
+        await self._fetch(RELEASE, owner)
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
         """Raises `signals` on the saga's row, so that a worker about to let go of it notices."""

@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from io import TextIOWrapper
@@ -26,6 +26,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 10
 """How long a write waits for another process's, such as the command line's."""
 SUMMARY = "id, name, version, state, reason, started_at, updated_at"
+RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
 RELEASE = "UPDATE sagas SET owner = NULL, due = 0 WHERE owner NOTNULL"
 START = """
 INSERT OR IGNORE INTO sagas (id, name, version, fingerprint, input, trace, state, owner, epoch, due, entries, claims,
@@ -203,12 +204,19 @@ class SqliteJournal:
 
         await self._write(write)
 
-    async def renew(self, owner: str, lease: float) -> dict[str, int]:
-        """One write for everything that a worker holds."""
+    async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
+        """One write for all of them."""
         now = time.time()
-        statement = "UPDATE sagas SET due = ? WHERE owner = ? AND due > ? RETURNING id, epoch"
-        rows = await self._write(lambda db: db.execute(statement, (now + lease, owner, now)).fetchall())
-        return {row["id"]: row["epoch"] for row in rows}
+        held = [(claim.id, claim.epoch) for claim in claims]
+        return await self._write(
+            lambda db: {
+                saga_id for saga_id, epoch in held if db.execute(RENEW, (now + lease, saga_id, epoch, now)).rowcount
+            }
+        )
+
+    async def release(self, owner: str) -> None:
+        """One write."""
+        await self._write(lambda db: db.execute(f"{RELEASE} AND owner = ?", (owner,)))
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
         """Raises `signals` on the saga's row, so that a worker about to let go of it notices."""

@@ -106,12 +106,41 @@ async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Jo
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started")])
     await journal.start(claim, "me", 0.3)
     assert await journal.claim("other", 5, 30.0) == []
-    assert await journal.renew("me", 30.0) == {"saga-1": 1}
+    assert await journal.renew([claim], 30.0) == {"saga-1"}
     await asyncio.sleep(0.4)
     assert await journal.claim("other", 5, 30.0) == []
     await journal.append(claim, [], "running", release=0.0)
     assert [taken.id for taken in await journal.claim("other", 5, 30.0)] == ["saga-1"]
     await journal.close()
+
+
+@pytest.mark.parametrize("write", ["start", "claim", "append"])
+async def test_a_write_whose_answer_was_lost_strands_nothing(
+    journal: Journal, write: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal says that the worker holds the saga, and the worker does not know."""
+    log, lost = Log(), 0
+    whole = getattr(journal, write)
+
+    async def lose_the_first_answer(*arguments: Any, **options: Any) -> Any:
+        nonlocal lost
+        answer = await whole(*arguments, **options)
+        if answer != [] and not lost:
+            lost += 1
+            raise JournalUnavailableError("the connection broke before the answer")
+        return answer
+
+    monkeypatch.setattr(journal, write, lose_the_first_answer)
+    definition = log.definition(saga(step("pay"), step("ship")))
+    async with JournalEngine(journal, [definition], lease=0.3, poll_interval=0.02) as engine:
+        if write == "start":
+            with pytest.raises(JournalUnavailableError):
+                await engine.start("order", saga_id="saga-1")
+        else:
+            by_another = Claim("saga-1", "order", 1, definition.plan.fingerprint, None, "", 0, [Entry("started")])
+            assert await journal.start(by_another, None, 0.0)
+        assert (await engine.wait("saga-1", 20)).state == "completed"
+    assert lost == 1
 
 
 class CountingJournal(PostgresqlJournal):
