@@ -37,7 +37,9 @@ COLLECTOR = ThirdPartyImage(
 PROMETHEUS = ThirdPartyImage(reference="prom/prometheus:v3.16.0", licence="Apache-2.0", note="metrics and alerts")
 ALERTMANAGER = ThirdPartyImage(reference="prom/alertmanager:v0.34.2", licence="Apache-2.0", note="tells of alerts")
 BLACKBOX_EXPORTER = ThirdPartyImage(
-    reference="prom/blackbox-exporter:v0.28.0", licence="Apache-2.0", note="looks when certificates end"
+    reference="prom/blackbox-exporter:v0.28.0",
+    licence="Apache-2.0",
+    note="asks what has no metrics, and looks when certificates end",
 )
 KUBE_STATE_METRICS = ThirdPartyImage(
     reference="registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0",

@@ -27,7 +27,7 @@ class Link(ClosedModel):
 PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
 """Who asks for metrics."""
 BLACKBOX = Peer(namespace=targets.OBSERVABILITY, name="blackbox-exporter", ports=())
-"""Who looks at certificates."""
+"""Who asks what has no metrics of its own, and looks at certificates."""
 
 
 class _Peers:

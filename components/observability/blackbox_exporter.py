@@ -1,20 +1,22 @@
-"""The blackbox exporter: opens a connection as a client would, and tells what certificate it was shown."""
+"""The blackbox exporter: asks, as a client would, what has no metrics of its own, and tells what it was answered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from voice_policies import Duration
 
 from components.access import service_account
 from components.component import Component, Exemption
+from components.consul.servers import RPC_PORT
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
 from components.stateful_set import mount, tcp_service
+from components.valkey.access import HEALTH_USER
 from components.workload import deployment, pod_spec, pre_stop
 
 if TYPE_CHECKING:
@@ -24,16 +26,31 @@ if TYPE_CHECKING:
 PORT = 9115
 CONFIG_PATH = "/etc/blackbox"
 STOP = Duration("10s")
-CONFIGURATION: dict[str, Any] = {
-    "modules": {
-        "tls": {
-            "prober": "tcp",
-            "timeout": "5s",
-            # What is asked for is when the certificate ends, whoever signed it and for whatever name.
-            "tcp": {"preferred_ip_protocol": "ip4", "tls": True, "tls_config": {"insecure_skip_verify": True}},
-        }
-    }
+TLS = "tls"
+Probe = Literal["tcp", "valkey", "sentinel", "http", "consul"]
+"""What is asked of a pod: to open its port; as Valkey or Sentinel, to answer PING; over HTTP, to answer, if only that
+it wants to know who asks; as Consul, for the leader."""
+
+
+def _tcp(**options: Any) -> dict[str, Any]:
+    return {"prober": "tcp", "timeout": "5s", "tcp": {"preferred_ip_protocol": "ip4", **options}}
+
+
+def _http(**options: Any) -> dict[str, Any]:
+    return {"prober": "http", "timeout": "5s", "http": {"preferred_ip_protocol": "ip4", **options}}
+
+
+PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
+MODULES: dict[str, dict[str, Any]] = {
+    # What is asked for is when the certificate ends, whoever signed it and for whatever name.
+    TLS: _tcp(tls=True, tls_config={"insecure_skip_verify": True}),
+    "tcp": _tcp(),
+    "valkey": _tcp(query_response=[{"send": f"AUTH {HEALTH_USER} -"}, {"expect": r"^\+OK"}, *PING]),
+    "sentinel": _tcp(query_response=[*PING]),
+    "http": _http(valid_status_codes=[200, 401], follow_redirects=False),
+    "consul": _http(fail_if_body_not_matches_regexp=[f":{RPC_PORT}"]),
 }
+"""Source: CONFIGURATION.md of blackbox_exporter. Each `query_response` waits for its `expect`, then says its `send`."""
 
 
 class BlackboxExporter(Component):
@@ -49,14 +66,14 @@ class BlackboxExporter(Component):
     @property
     def files(self) -> dict[str, str]:
         """Its configuration, as mounted."""
-        return {"blackbox.json": file_text(CONFIGURATION)}
+        return {"blackbox.json": file_text({"modules": MODULES})}
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:
         """Every hardening default it gives up."""
         return (
             Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
-            Exemption(rule="two_replicas", reason="it looks at certificates by the hour, and holds nothing"),
+            Exemption(rule="two_replicas", reason="it holds nothing, and asks again half a minute later"),
         )
 
     def resources(self) -> Iterator[Resource]:

@@ -132,7 +132,7 @@ class Prometheus(Component):
         }
 
     def _jobs(self) -> Iterator[dict[str, Any]]:
-        yield from (target.job() for target in self.targets)
+        yield from (target.job(self.prober) for target in self.targets)
         yield kubelet_job(self.namespaces)
         if self.certificates:
             yield certificates_job(self.prober, self.certificates)

@@ -11,6 +11,7 @@ from voice_policies import ClosedModel
 
 from components.access import TOKEN_PATH
 from components.network_policy import NAME_LABEL
+from components.observability.blackbox_exporter import TLS, Probe
 from components.operation import Name
 
 KUBELET_PORT = 10250
@@ -26,19 +27,21 @@ class ScrapeTarget(ClosedModel):
     name: Name
     namespace: Name
     port: Annotated[int, Field(ge=1, le=65_535)]
-    path: Annotated[str, Field(pattern=r"^/[a-z0-9/_-]+$")] = "/metrics"
+    path: Annotated[str, Field(pattern=r"^(/[a-z0-9/_-]+)?$")] = "/metrics"
     label: str = NAME_LABEL
     """The label that carries the component's name."""
     pods: Annotated[int, Field(ge=1)]
     """Most of them at once."""
     series: Annotated[int, Field(ge=1)]
     """What one of them exposes, at most."""
+    probe: Probe | None = None
+    """How the prober asks what has no metrics of its own, at `path` if over HTTP; `None` asks the pod for metrics."""
 
-    def job(self) -> dict[str, Any]:
+    def job(self, prober: str) -> dict[str, Any]:
         """Its job: running pods that carry the name and declare the port."""
         return {
             "job_name": self.name,
-            "metrics_path": self.path,
+            **({"metrics_path": self.path} if self.probe is None else probing(self.probe)),
             "kubernetes_sd_configs": [discovery([self.namespace])],
             "relabel_configs": [
                 {"source_labels": [f"{POD}phase"], "regex": "Succeeded|Failed", "action": "drop"},
@@ -47,6 +50,7 @@ class ScrapeTarget(ClosedModel):
                 {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
                 {"source_labels": [f"{POD}name"], "target_label": "pod"},
                 {"source_labels": [f"{POD}node_name"], "target_label": "node"},
+                *(probed(prober, self.probe, self.path) if self.probe else ()),
             ],
         }
 
@@ -93,15 +97,25 @@ def certificates_job(prober: str, hosts: Iterable[str]) -> dict[str, Any]:
     """Asks `prober` for the certificate that each `host:port` shows to its clients."""
     return {
         "job_name": CERTIFICATES,
-        "metrics_path": "/probe",
-        "params": {"module": ["tls"]},
+        **probing(TLS),
         "static_configs": [{"targets": sorted(hosts)}],
-        "relabel_configs": [
-            {"source_labels": ["__address__"], "target_label": "__param_target"},
-            {"source_labels": ["__address__"], "target_label": "instance"},
-            {"target_label": "__address__", "replacement": prober},
-        ],
+        "relabel_configs": probed(prober, TLS),
     }
+
+
+def probing(module: str) -> dict[str, Any]:
+    """What a job asks the prober."""
+    return {"metrics_path": "/probe", "params": {"module": [module]}}
+
+
+def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
+    """The prober is asked in the target's stead. The label `probe` tells that `up` is the prober's answer."""
+    return [
+        {"source_labels": ["__address__"], "target_label": "__param_target", "replacement": f"$1{path}"},
+        {"source_labels": ["__address__"], "target_label": "instance"},
+        {"target_label": "probe", "replacement": module},
+        {"target_label": "__address__", "replacement": prober},
+    ]
 
 
 def duplicates(targets: Iterable[ScrapeTarget]) -> Iterator[str]:

@@ -72,10 +72,17 @@ _SLOTS_TAKEN = "max by (job, name, direction) (voice_bulkhead_in_flight_calls / 
 OBJECTIVE_ALERTS = (
     Alert(
         name="TargetDown",
-        expression=f"(up == 0) + {_OF_JOB} target:declared",
+        expression=f"(up{{probe=''}} == 0) + {_OF_JOB} target:declared",
         lasting=Duration("5m"),
         summary="{{ $labels.job }}: {{ $labels.instance }} does not answer when it is asked for metrics",
         action="Is the pod ready, and is it restarting? If it runs, ask it from Prometheus' pod: the network policy",
+    ),
+    Alert(
+        name="ProbeFailing",
+        expression=f"(probe_success == 0) + {_OF_JOB} target:declared",
+        lasting=Duration("2m"),
+        summary="{{ $labels.job }}: {{ $labels.instance }} does not answer the probe {{ $labels.probe }}",
+        action="Is the pod ready, and what does its log say? If it serves its callers, ask it from the prober's pod",
     ),
     Alert(
         name="TargetMissing",

@@ -26,7 +26,7 @@ from components.valkey.server import PORT, Valkey
 from stack.call_graph import CallGraph
 from stack.catalog import dependencies, targets
 from stack.environments import Environment
-from stack.peers import PROMETHEUS, Link, datastore_ingress, link_egress, link_ingress
+from stack.peers import BLACKBOX, PROMETHEUS, Link, datastore_ingress, link_egress, link_ingress
 from stack.tiers.applications import secret_name
 
 POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
@@ -66,13 +66,15 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     servers = Peer(namespace=targets.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "datagrams": (GOSSIP_PORT,)})
     yield Link(source=servers, target=gossip)
+    yield from _probe_links(graph, servers)
     backups = environment.settings.backups
     address = _address(dependencies.POSTGRESQL)
     server = Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
     if any(schema_users(graph)):
         yield Link(source=Peer(namespace=targets.DATA, name=SCHEMAS, ports=()), target=server)
     if backups is None:
-        yield Link(source=Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), target=server)
+        for client in (Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), BLACKBOX):
+            yield Link(source=client, target=server)
         return
     instances = Peer(namespace=targets.DATA, name="postgresql", ports=(), label=targets.STORE_LABEL)
     pooler = instances.model_copy(update={"name": _address(dependencies.POSTGRESQL).service})
@@ -101,14 +103,23 @@ def schema_users(graph: CallGraph) -> Iterator[Node]:
             yield caller
 
 
+def _probe_links(graph: CallGraph, servers: Peer) -> Iterator[Link]:
+    """Neither Consul, whose metrics want a token, nor Valkey is scraped: the prober asks them."""
+    yield Link(source=BLACKBOX, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
+    for dependency in (dependencies.REDIS, dependencies.EVENTS):
+        if graph.nodes.get(dependency.name) == dependency:
+            name = _address(dependency).service
+            yield Link(source=BLACKBOX, target=Peer(namespace=targets.DATA, name=name, ports=(PORT,)))
+
+
 def _cache_links() -> Iterator[Link]:
     """Proxies, servers and Sentinels ask the servers; the last two also ask the Sentinels who the primary is."""
     proxies = Peer(namespace=targets.DATA, name=_address(dependencies.REDIS).service, ports=())
     servers = proxies.model_copy(update={"name": f"{proxies.name}-node"})
     sentinels = proxies.model_copy(update={"name": f"{proxies.name}-sentinel"})
-    for source in (proxies, servers, sentinels):
+    for source in (proxies, servers, sentinels, BLACKBOX):
         yield Link(source=source, target=servers.model_copy(update={"ports": (PORT,)}))
-    for source in (servers, sentinels):
+    for source in (servers, sentinels, BLACKBOX):
         yield Link(source=source, target=sentinels.model_copy(update={"ports": (SENTINEL_PORT,)}))
 
 
@@ -235,7 +246,7 @@ def _cache(graph: CallGraph, environment: Environment) -> Component:
         sizing=CACHE_SIZING,
         users=users,
         secrets=(REPLICATION_SECRET, *(user.secret for user in users)),
-        ingress=tuple(datastore_ingress(graph, dependency, PORT)),
+        ingress=(*datastore_ingress(graph, dependency, PORT), *link_ingress(ways, name)),
         proxy_egress=tuple(link_egress(ways, name)),
         node_ingress=tuple(link_ingress(ways, f"{name}-node")),
         node_egress=tuple(link_egress(ways, f"{name}-node")),
@@ -277,6 +288,9 @@ def _valkey(
         sizing=environment.scaled(CACHE_SIZING),
         users=users,
         secrets=tuple(user.secret for user in users),
-        ingress=tuple(datastore_ingress(graph, dependency, address.port)),
+        ingress=(
+            *datastore_ingress(graph, dependency, address.port),
+            *link_ingress(links(graph, environment), address.service),
+        ),
         storage=storage,
     )

@@ -26,7 +26,7 @@ from stack.call_graph import CallGraph
 from stack.catalog.dependencies import ELASTICSEARCH
 from stack.catalog.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY
 from stack.environments import Environment
-from stack.peers import Link, datastore_ingress, link_egress, link_ingress
+from stack.peers import BLACKBOX, Link, datastore_ingress, link_egress, link_ingress
 from stack.policy_bundles import CLUSTER_DOMAIN
 from stack.telemetry_streams import log_stream, trace_stream
 from stack.tiers.applications import secret_name
@@ -83,7 +83,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     clients = [SETUP, *(_pods(name) for name in ("grafana", COLLECTOR))]
     if environment.name != "dev":
         clients += [*map(_pods, ("jaeger", "jaeger-retention", "kibana")), _pods("fluent-bit", NODE_AGENTS)]
-    for client in clients:
+    for client in (*clients, BLACKBOX):
         yield Link(source=client, target=INDEX)
     if NODES[environment.name] > 1:
         nodes = INDEX.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)})

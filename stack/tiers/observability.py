@@ -10,6 +10,7 @@ from voice_policies import Bytes, Duration, Fault, InvalidInputError, faults_of
 
 from components import images
 from components.component import Component
+from components.consul import servers as consul
 from components.edge import apisix, envoy
 from components.network_policy import AddressBlock, Peer
 from components.node import Gateway, Sizing
@@ -19,12 +20,13 @@ from components.observability import (
     collector_config,
     fluent_bit,
     jaeger,
+    kibana,
     kube_state_metrics,
     prometheus,
     tempo,
 )
 from components.observability.alertmanager import WEBHOOK_KEY, Alertmanager, AlertRoute, Inhibition, Receiver
-from components.observability.blackbox_exporter import BlackboxExporter
+from components.observability.blackbox_exporter import BlackboxExporter, Probe
 from components.observability.collector import Collector
 from components.observability.collector_config import Backend, Sampling
 from components.observability.elasticsearch_setup import user
@@ -32,6 +34,8 @@ from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
 from components.observability.scraping import KUBELET_PORT, ScrapeTarget
 from components.secret_keys import SecretKeys
+from components.valkey import server as valkey
+from components.valkey.replicated import SENTINEL_PORT
 from stack import telemetry
 from stack.alerting import rule_groups
 from stack.call_graph import CallGraph
@@ -73,6 +77,17 @@ SERIES = 2_000
 """Of one pod: what a service's runtime, its process and its gRPC library expose, counted generously."""
 MANY_SERIES = 10_000
 """Of one pod of the gateway: routes × statuses × buckets."""
+PROBE_SERIES = 20
+"""Of one probe."""
+PROBES: dict[int, tuple[Probe, str]] = {
+    valkey.PORT: ("valkey", ""),
+    SENTINEL_PORT: ("sentinel", ""),
+    consul.HTTP_PORT: ("consul", "/v1/status/leader"),
+    full_text_index.ADDRESS.port: ("http", ""),
+    kibana.PORT: ("http", "/api/status"),
+    data.POSTGRESQL_PORT: ("tcp", ""),
+}
+"""How a component without metrics of its own is asked, and where over HTTP, by its port."""
 INFRASTRUCTURE_PODS = 3
 """Most of one kind, where no autoscaler counts them."""
 ON_CALL = "on-call"
@@ -124,14 +139,28 @@ def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget]:
-    """Every service, and every component whose tier declares that Prometheus asks it."""
+    """Every service, and every component whose tier declares that Prometheus or the prober asks it."""
     for service in graph.services:
         pods = environment.replicas(service).max + 1
         yield ScrapeTarget(name=service.name, namespace=APPS, port=service.http_port, pods=pods, series=SERIES)
     pool = environment.settings.node_pool
     for link in _all_links(graph, environment):
-        if link.source == PROMETHEUS and isinstance(link.target, Peer):
-            (port,) = link.target.ports
+        if not isinstance(link.target, Peer):
+            continue
+        port = link.target.ports[0]
+        if link.source == BLACKBOX and port in PROBES:
+            probe, path = PROBES[port]
+            yield ScrapeTarget(
+                name=link.target.name,
+                namespace=link.target.namespace,
+                label=link.target.label,
+                port=port,
+                path=path,
+                pods=INFRASTRUCTURE_PODS,
+                series=PROBE_SERIES,
+                probe=probe,
+            )
+        elif link.source == PROMETHEUS:
             yield ScrapeTarget(
                 name=link.target.name,
                 namespace=link.target.namespace,

@@ -24,7 +24,7 @@ from stack.call_graph import CallGraph
 from stack.catalog import targets
 from stack.catalog.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY
 from stack.environments import N_PLUS_ONE, Environment
-from stack.peers import PROMETHEUS, Link, link_egress, link_ingress
+from stack.peers import BLACKBOX, PROMETHEUS, Link, link_egress, link_ingress
 from stack.policy_bundles import CLUSTER_DOMAIN
 from stack.telemetry_streams import block_stream, trace_stream
 from stack.tiers import full_text_index
@@ -81,7 +81,8 @@ def _grafana_links() -> Iterator[Link]:
 
 
 def _replicated_links(environment: Environment) -> Iterator[Link]:
-    yield Link(source=_pods("kibana-setup"), target=_pods("kibana", kibana.PORT))
+    for client in (_pods("kibana-setup"), BLACKBOX):
+        yield Link(source=client, target=_pods("kibana", kibana.PORT))
     shippers = Peer(namespace=NODE_AGENTS, name="fluent-bit", ports=(fluent_bit.PORT,))
     yield Link(source=PROMETHEUS, target=shippers)
     if backups := environment.settings.backups:

@@ -140,6 +140,10 @@ def _up(value: int) -> Series:
     return _each(everyone, lambda job: _series("up", f"{value}x30", job=job, instance="a"))
 
 
+def _probes(value: int) -> Series:
+    return _each(PROBED, lambda job: _series("probe_success", f"{value}x30", job=job))
+
+
 def _slots(taken: int) -> Series:
     labels = {"name": "redis.access", "direction": "outbound"}
     return _each(
@@ -204,12 +208,16 @@ GATEWAY = {"instance": "gateway:443"}
 OF_OPERATIONS = [_whose(job, operation=operation) for job, operation, _ in _operations()]
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
 EVERYWHERE = [_whose(job) for job in (*(target.name for target in _targets()), "kubelet", "certificates")]
+PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", "certificates"]
 LOST = {"job": "otel-collector", "exporter": "otlp_grpc/jaeger"}
 NOTIFIER = {"job": "alertmanager", "pod": "alertmanager-0", "integration": "webhook"}
 RULES = {"job": "prometheus", "pod": "prometheus-0", "rule_group": "rates"}
 
 CASES: dict[tuple[str, str | None], Case] = {
-    ("TargetDown", None): Case(_up(0), _up(1), "10m", EVERYWHERE),
+    ("TargetDown", None): Case(
+        _up(0), _up(1) | _series("up", "0x30", job="redis", instance="b", probe="valkey"), "10m", EVERYWHERE
+    ),
+    ("ProbeFailing", None): Case(_probes(0), _probes(1), "5m", [_whose(job) for job in PROBED]),
     ("TargetMissing", None): Case(_series("other", "1x30"), _up(0), "15m", EVERYWHERE),
     ("OperationFailing", None): Case(_requests(20), _requests(1), "90m", OF_OPERATIONS),
     ("OperationSlow", None): Case(_times(1.1), _times(0.9), "30m", OF_OPERATIONS),

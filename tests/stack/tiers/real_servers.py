@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ConnectionError as NotListening
 
+from components.observability.blackbox_exporter import MODULES
 from tests.platforms import of_kind, platform
 
 
@@ -114,6 +116,20 @@ def running_valkey(environment: str, name: str, root: Path, port: int, *changes:
     finally:
         process.kill()
         process.wait()
+
+
+def answers_probe(module: str, port: int) -> bool:
+    """As blackbox_exporter's prober/tcp.go goes: what a step expects is waited for, then what it sends is sent."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection, connection.makefile("rw") as lines:
+        for step in MODULES[module]["tcp"]["query_response"]:
+            if expected := step.get("expect"):
+                while not re.search(expected, line := lines.readline()):
+                    if not line or line.startswith("-"):
+                        return False
+            if send := step.get("send"):
+                lines.write(f"{send}\n")
+                lines.flush()
+    return True
 
 
 def _wait_for(answers: Any) -> None:

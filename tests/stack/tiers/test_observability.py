@@ -47,6 +47,19 @@ REPLICATED = {
     "fluent-bit": ("voice-node-agents", "/api/v2/metrics/prometheus"),
 }
 """dev's PostgreSQL is one server without an exporter, and nothing there reads the node."""
+PROBED = {
+    "consul": ("voice-data", "consul", "/v1/status/leader"),
+    "redis": ("voice-data", "valkey", ""),
+    "events": ("voice-data", "valkey", ""),
+    "elasticsearch": ("voice-data", "http", ""),
+}
+PROBED_IN_DEV = {"postgresql-pooler": ("voice-data", "tcp", "")}
+PROBED_IF_REPLICATED = {
+    "redis-node": ("voice-data", "valkey", ""),
+    "redis-sentinel": ("voice-data", "sentinel", ""),
+    "kibana": ("voice-observability", "http", "/api/status"),
+}
+"""What has no metrics of its own: where it is, how the prober asks it, and where over HTTP."""
 
 
 def prometheus(environment: str) -> Prometheus:
@@ -75,27 +88,44 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
     jobs = {job["job_name"]: job for job in document(prometheus(environment), "prometheus.json")["scrape_configs"]}
     services = {each.name: ("voice-apps", "/metrics") for each in SERVICES}
     declared = services | INFRASTRUCTURE | ({} if environment == "dev" else REPLICATED)
-    assert jobs.keys() == {*declared, "kubelet", "certificates"}
+    probed = PROBED | (PROBED_IN_DEV if environment == "dev" else PROBED_IF_REPLICATED)
+    assert jobs.keys() == {*declared, *probed, "kubelet", "certificates"}
     for name, (namespace, path) in declared.items():
         assert jobs[name]["metrics_path"] == path
         assert jobs[name]["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": [namespace]}}]
+    for name, (namespace, module, path) in probed.items():
+        assert (jobs[name]["metrics_path"], jobs[name]["params"]) == ("/probe", {"module": [module]})
+        assert jobs[name]["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": [namespace]}}]
+        address, instance, probe, prober = jobs[name]["relabel_configs"][-4:]
+        assert (address["target_label"], address["replacement"]) == ("__param_target", f"$1{path}")
+        assert address["source_labels"] == instance["source_labels"] == ["__address__"]
+        assert (probe["target_label"], probe["replacement"]) == ("probe", module)
+        assert prober == {
+            "target_label": "__address__",
+            "replacement": "blackbox-exporter.voice-observability.svc.cluster.local:9115",
+        }
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_job_keeps_the_pods_that_are_rendered_on_a_port_that_they_declare(environment: str) -> None:
-    pods = [
-        each["spec"]["template"]
-        for kind in ("Deployment", "StatefulSet", "DaemonSet")
-        for each in of_kind(environment, kind)
-    ]
-    rendered = {
-        (template["metadata"]["labels"]["app.kubernetes.io/name"], port["containerPort"])
-        for template in pods
-        for container in template["spec"]["containers"]
-        for port in container.get("ports", [])
-    }
-    asked = {(target.name, target.port) for target in prometheus(environment).targets if target.name not in REPLICATED}
-    assert asked <= rendered
+def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_one(environment: str) -> None:
+    """But for the pods of operators, which are not rendered."""
+    asked = {target.name: target for target in prometheus(environment).targets}
+    found = set()
+    for kind in ("Deployment", "StatefulSet", "DaemonSet"):
+        for workload in of_kind(environment, kind):
+            template = workload["spec"]["template"]
+            ports = {port["containerPort"] for each in template["spec"]["containers"] for port in each.get("ports", [])}
+            finding = {
+                name
+                for name, target in asked.items()
+                if (target.namespace, target.name)
+                == (workload["metadata"]["namespace"], template["metadata"]["labels"].get(target.label))
+                and target.port in ports
+            }
+            assert finding, workload["metadata"]["name"]
+            found |= finding
+    operated = set() if environment == "dev" else {"postgresql", "postgresql-pooler"}
+    assert asked.keys() - found == operated
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -130,6 +160,7 @@ EXPORTED = {
     "apisix_http_status",
     "apisix_http_latency_bucket",
     "probe_ssl_earliest_cert_expiry",
+    "probe_success",
     "otelcol_exporter_queue_size",
     "otelcol_exporter_queue_capacity",
     "prometheus_rule_evaluation_failures_total",

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
 from components.valkey.server import PORT
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import REDIS, VALKEY_PATHS, Place, files, free_port, password_of
+from tests.stack.tiers.real_servers import REDIS, VALKEY_PATHS, Place, answers_probe, files, free_port, password_of
 
 PARTS = [f"redis-{part}-{index}" for part in ("node", "sentinel") for index in range(3)]
 FAILOVER_SECONDS = 40
@@ -98,6 +98,8 @@ def test_on_redis_sentinels_replace_a_lost_primary_and_the_cache_takes_writes_ag
 
         assert [eventually(lambda node=node: role(node)) for node in nodes] == ["master", "slave", "slave"]
         eventually(agreed)
+        assert all(answers_probe("valkey", node.port) for node in nodes)
+        assert all(answers_probe("sentinel", sentinel.port) for sentinel in sentinels)
         identity = {"user": "identity-service", "password": password_of("identity-service-redis")}
         eventually(lambda: nodes[0].ask("SET", "identity-service:1", "before", **identity))
         eventually(lambda: nodes[1].ask("GET", "identity-service:1", **identity) == "before")

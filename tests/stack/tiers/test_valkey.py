@@ -17,7 +17,7 @@ from voice_runtime.redis import single as reached
 from stack.tiers.data import CACHE_COMMANDS
 from tests.runtime.rate_limit.gates import gate, passes
 from tests.runtime.redis_servers import single
-from tests.stack.tiers.real_servers import free_port, password_of, running_valkey
+from tests.stack.tiers.real_servers import answers_probe, free_port, password_of, running_valkey
 
 SHARED = {"scope": "distributed", "store": "redis.access"}
 
@@ -78,6 +78,8 @@ def test_on_redis_the_probes_user_asks_for_health_alone(cache: int) -> None:
     assert health.execute_command("ROLE")[0] == b"master"
     with pytest.raises(NoPermissionError):
         health.get("identity-service:session:1")
+    assert answers_probe("valkey", cache)
+    assert not answers_probe("sentinel", cache), "who has not said its name is not answered"
 
 
 def test_on_redis_the_cache_counts_limits_by_script(cache: int) -> None:
