@@ -61,11 +61,12 @@ def test_key_and_token_reach_the_server_by_a_file_of_their_own(tmp_path: Path) -
 def test_gossip_is_open_among_the_servers_alone_over_udp_too() -> None:
     (found,) = (each for each in of_kind("prod", "NetworkPolicy") if each["metadata"]["name"] == "consul")
     rules = {rule["from"][0]["podSelector"]["matchLabels"][NAME_LABEL]: rule for rule in found["spec"]["ingress"]}
-    assert rules.keys() == {"consul", "consul-snapshot"}
+    assert rules.keys() == {"consul", "consul-snapshot", "blackbox-exporter"}
     rule = rules["consul"]
     assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {(8300, "TCP"), (8301, "TCP"), (8301, "UDP")}
     assert found["spec"]["egress"][0]["ports"] == rule["ports"]
     assert [port["port"] for port in rules["consul-snapshot"]["ports"]] == [8500]
+    assert rules["blackbox-exporter"]["ports"] == rules["consul-snapshot"]["ports"]
 
 
 def test_dev_which_has_no_bucket_makes_no_snapshots() -> None:
