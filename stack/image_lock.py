@@ -74,14 +74,14 @@ def load_lock(path: Path = LOCK) -> ImageLock:
 def images(resources: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The image of every container that `resources` describe."""
     for resource in resources:
-        yield from _container_images(resource)
+        yield from _container_images(resource.get("spec"))
 
 
 def _container_images(value: object) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from _container_images(item)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for key, item in value.items():
             if key in {"containers", "initContainers"} and isinstance(item, list):
                 # A template that an operator completes names its container, and leaves the image to the operator.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -18,7 +19,7 @@ class Endpoint:
     name: str
     namespace: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    ports: tuple[int, ...] = ()
+    ports: Collection[int] = ()
     ip: str | None = None
     governed: bool = False
     """Whether its own policies are among the resources: where they are not, only the other end speaks."""
@@ -98,9 +99,8 @@ def _ends(spec: Mapping[str, Any], direction: str, own: Endpoint, candidates: _C
     for rule in spec.get(direction.lower(), ()):
         for peer in _peers(rule.get(side), own, candidates):
             target = own if direction == "Ingress" else peer
-            for port in target.ports:
-                if not rule.get("ports") or any(_is_port(allowed, port) for allowed in rule["ports"]):
-                    yield peer.name, port
+            for port in _open_ports(rule, target):
+                yield peer.name, port
 
 
 def _peers(selectors: Iterable[Mapping[str, Any]] | None, own: Endpoint, candidates: _Candidates) -> Iterator[Endpoint]:
@@ -129,13 +129,26 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
 
 def is_within(block: Mapping[str, Any], ip: str) -> bool:
     """Whether an `ipBlock` holds an address."""
-    excepted = any(ip_address(ip) in ip_network(cidr) for cidr in block.get("except", ()))
-    return not excepted and ip_address(ip) in ip_network(block["cidr"])
+    return _is_within(block["cidr"], tuple(block.get("except", ())), ip)
 
 
-def _is_port(allowed: Mapping[str, Any], port: int) -> bool:
-    number = allowed.get("port", port)
-    return bool(allowed.get("protocol", "TCP") == "TCP" and number <= port <= allowed.get("endPort", number))
+@cache
+def _is_within(cidr: str, excepted: tuple[str, ...], ip: str) -> bool:
+    return ip_address(ip) in ip_network(cidr) and not any(ip_address(ip) in ip_network(each) for each in excepted)
+
+
+def _open_ports(rule: Mapping[str, Any], target: Endpoint) -> Iterator[int]:
+    """Those of the target's TCP ports that a rule admits; a rule without ports admits all."""
+    everything: Sequence[Mapping[str, Any]] = ({},)
+    for allowed in rule.get("ports") or everything:
+        if allowed.get("protocol", "TCP") != "TCP":
+            continue
+        if (first := allowed.get("port")) is None:
+            yield from target.ports
+        elif (last := allowed.get("endPort")) is not None:
+            yield from (port for port in target.ports if first <= port <= last)
+        elif first in target.ports:
+            yield first
 
 
 def _matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

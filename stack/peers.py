@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from voice_policies import ClosedModel
 
@@ -41,7 +42,13 @@ class _Peers:
 
     def __iter__(self) -> Iterator[Peer]:
         for (namespace, name, label), ports in sorted(self._ports.items()):
-            yield Peer(namespace=namespace, name=name, ports=tuple(sorted(ports)), label=label)
+            yield _peer(namespace, name, tuple(sorted(ports)), label)
+
+
+@cache
+def _peer(namespace: str, name: str, ports: tuple[int, ...], label: str) -> Peer:
+    """Every service has some of them, such as the Collector, and frozen models may be shared."""
+    return Peer(namespace=namespace, name=name, ports=ports, label=label)
 
 
 def service_ingress(graph: CallGraph, service: Service) -> Iterator[Peer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,32 +62,31 @@ class Demand:
 
 def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Demand]:
     """The demand of every workload; a DaemonSet has a pod on each of the `nodes`."""
-    found = list(resources)
-    most = {
-        (scaler["metadata"]["namespace"], scaler["spec"]["scaleTargetRef"]["name"]): scaler["spec"]["maxReplicas"]
-        for scaler in found
-        if scaler["kind"] == "HorizontalPodAutoscaler"
-    }
-    for resource in found:
-        metadata, spec = resource["metadata"], resource.get("spec", {})
-        place = metadata.get("namespace", ""), metadata["name"]
-        match resource["kind"]:
-            case "Deployment":
-                count = most.get(place, spec.get("replicas", 1)) + SURGE
-                yield Demand(*place, count, _of_template(spec["template"]))
-            case "StatefulSet":
-                yield Demand(*place, most.get(place, spec.get("replicas", 1)), _of_template(spec["template"]))
-            case "DaemonSet":
-                yield Demand(*place, nodes, _of_template(spec["template"]))
-            case "Job":
-                yield Demand(*place, 1, _of_template(spec["template"]))
-            case "CronJob":
-                yield Demand(*place, 1, _of_template(spec["jobTemplate"]["spec"]["template"]))
-            case "Cluster":
-                # Its operator adds a pod for a while, which joins or restores.
-                yield Demand(*place, spec["instances"] + SURGE, _of_container(spec))
-            case "Pooler":
-                yield Demand(*place, spec["instances"] + SURGE, _of_template(spec["template"]))
+    most: dict[tuple[str, str, str], int] = {}
+    found: list[tuple[tuple[str, str, str], int, int, Amounts]] = []
+    for resource in resources:
+        if (kind := resource["kind"]) == "HorizontalPodAutoscaler":
+            scaled = resource["spec"]["scaleTargetRef"]
+            most[scaled["kind"], resource["metadata"]["namespace"], scaled["name"]] = resource["spec"]["maxReplicas"]
+        elif kind in _PODS:
+            metadata = resource["metadata"]
+            place = kind, metadata.get("namespace", ""), metadata["name"]
+            found.append((place, *_PODS[kind](resource["spec"], nodes)))
+    for place, pods, surge, each in found:
+        yield Demand(*place[1:], most.get(place, pods) + surge, each)
+
+
+_PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[int, int, Amounts]]] = {
+    "Deployment": lambda spec, _: (spec.get("replicas", 1), SURGE, _of_template(spec["template"])),
+    "StatefulSet": lambda spec, _: (spec.get("replicas", 1), 0, _of_template(spec["template"])),
+    "DaemonSet": lambda spec, nodes: (nodes, 0, _of_template(spec["template"])),
+    "Job": lambda spec, _: (1, 0, _of_template(spec["template"])),
+    "CronJob": lambda spec, _: (1, 0, _of_template(spec["jobTemplate"]["spec"]["template"])),
+    # Its operator adds a pod for a while, which joins or restores.
+    "Cluster": lambda spec, _: (spec["instances"], SURGE, _of_container(spec)),
+    "Pooler": lambda spec, _: (spec["instances"], SURGE, _of_template(spec["template"])),
+}
+"""Pods, surge and what each asks, of every kind that has pods."""
 
 
 def _of_template(template: Mapping[str, Any]) -> Amounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from pydantic import ValidationError
 from voice_policies import (
@@ -11,7 +12,9 @@ from voice_policies import (
     Bulkhead,
     BundleMetadata,
     Degradation,
+    Duration,
     EnforcedBy,
+    Enforcer,
     Fault,
     Health,
     HealthCheck,
@@ -134,11 +137,11 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
         idempotency=call.idempotency,
         necessity="soft" if call.soft else "hard",
         fallback=call.fallback,
-        timeout=Timeout(attempt=edge.attempt_timeout, overall=edge.overall_timeout),
+        timeout=_timeout(edge.attempt_timeout, edge.overall_timeout),
         retry=call.retry,
         circuit_breaker=call.circuit_breaker if breaker_layer else None,
         bulkhead=call.bulkhead if bulkhead_layer else None,
-        enforced_by=EnforcedBy(
+        enforced_by=_enforced_by(
             timeout=timeout_enforcer(edge),
             attempt_timeout=attempt_timeout_enforcer(edge, mesh=mesh),
             retry=enforcer(edge, "retry") if call.retry else None,
@@ -146,6 +149,18 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
             bulkhead=bulkhead_layer,
         ),
     )
+
+
+@cache
+def _timeout(attempt: Duration, overall: Duration) -> Timeout:
+    """Of thousands of calls a few dozen differ, and frozen models may be shared."""
+    return Timeout(attempt=attempt, overall=overall)
+
+
+@cache
+def _enforced_by(**layers: Enforcer | None) -> EnforcedBy:
+    """Likewise."""
+    return EnforcedBy.model_validate(layers)
 
 
 def addresses(edge: Edge) -> Iterator[Address]:

@@ -65,7 +65,8 @@ class Template:
             self._lines.append(head)
             self._sequence(parts, indent)
         else:
-            self._lines.append(f"{head} {self._leaf(parts)}")
+            file = head.strip(' :"')
+            self._lines.append(f"{head} {self._leaf(parts, file)}")
 
     def _mapping(self, parts: list[Part], indent: str) -> None:
         keys = dict.fromkeys(key for part in parts for key in part.value)
@@ -95,9 +96,9 @@ class Template:
         self._node(items, f"{indent}-", indent)
         self._lines.append("{{- end }}")
 
-    def _leaf(self, parts: list[Part]) -> str:
+    def _leaf(self, parts: list[Part], file: str) -> str:
         if any(isinstance(part.value, str) and "\n" in part.value for part in parts):
-            return f'{{{{ $.Files.Get (printf "files/%s/{self._slot}" $name) | toJson }}}}'
+            return f'{{{{ $.Files.Get (printf "files/%s/{self._slot}/{file}" $name) | toJson }}}}'
         texts = {json.dumps(part.value).replace(part.service, "{{ $name }}") for part in parts}
         if len(texts) == 1:
             return texts.pop()
@@ -125,8 +126,8 @@ def write_chart(tree: Path, chart: Path) -> None:
         for manifest in yaml.load_all(path.read_bytes(), Loader=yaml.CSafeLoader):
             slot = (manifest["kind"] + manifest["metadata"]["name"].removeprefix(path.stem)).lower()
             slots[slot].append(Part(path.stem, manifest, scope))
-            for text in manifest.get("data", {}).values():
-                _write(chart / "files" / path.stem / slot, text)
+            for key, text in manifest.get("data", {}).items():
+                _write(chart / "files" / path.stem / slot / key, text)
     for slot, parts in slots.items():
         _write(chart / "templates" / f"{slot}.yaml", Template(slot, parts).text)
     _write(chart.with_suffix(".yaml"), documents([{"services": values}]))

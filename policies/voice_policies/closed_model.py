@@ -32,6 +32,6 @@ class ClosedModel(BaseModel):
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         model = validate(value)
         # A model that is part of another was asked when it was made, and it is frozen.
-        if model is not value and (found := list(model.conflicts())):
+        if model is not value and cls.conflicts is not ClosedModel.conflicts and (found := list(model.conflicts())):
             raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(found), "conflicts": found})
         return model

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -64,6 +65,7 @@ class Measure(Text):
     units: int
     UNITS: ClassVar[Mapping[str, int]]
     """Base units in one of each suffix, largest first."""
+    ZERO: ClassVar[str] = "0"
 
     def __init__(self, text: str) -> None:
         object.__setattr__(self, "units", self._parse(text))
@@ -90,13 +92,16 @@ class Measure(Text):
         return value
 
     def __str__(self) -> str:
-        for suffix, size in self.UNITS.items():
-            if self.units and self.units % size == 0:
-                return f"{self.units // size}{suffix}"
-        return self._zero()
+        return self._text(self.units)
 
-    def _zero(self) -> str:
-        return "0"
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def _text(cls, units: int) -> str:
+        """In the largest unit that it is a whole number of. A platform has few different ones and prints them often."""
+        for suffix, size in cls.UNITS.items():
+            if units and units % size == 0:
+                return f"{units // size}{suffix}"
+        return cls.ZERO
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
@@ -149,6 +154,7 @@ class Duration(Measure):
     accepts = "a duration with its unit, such as 100ms, 1.5s, 2m or 1h30m (us, ms, s, m, h, d)"
     pattern = r"(\d{1,16}(\.\d{1,6})?(us|ms|s|m|h|d))+"
     UNITS: ClassVar = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}
+    ZERO = "0s"
 
     @property
     def seconds(self) -> float:
@@ -158,9 +164,6 @@ class Duration(Measure):
     def whole_seconds(self) -> int:
         """Length in seconds, rounded up: what Kubernetes fields such as `periodSeconds` take."""
         return -(-self.units // 1_000_000)
-
-    def _zero(self) -> str:
-        return "0s"
 
 
 class Cpu(Measure):

@@ -11,7 +11,8 @@ from voice_policies import Bytes, Cpu
 from components.namespace import Quota
 from components.node import Service
 from stack.audit.finding import Finding, Rule, Severity
-from stack.pod_demand import SURGE, Amounts, demands
+from stack.audit.rendered import rendered
+from stack.pod_demand import SURGE, Amounts
 from stack.topology import Platform
 
 Bound = Literal["min", "max"]
@@ -66,9 +67,8 @@ def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:
 def compute(platform: Platform) -> Iterator[Finding | None]:
     """CPU, memory and pods of every workload at its maximum plus surge, against its quota and the node pool."""
     pool = platform.environment.settings.node_pool
-    resources = (resource for component in platform.components for resource in component.resources())
     everything, by_namespace = Amounts(), defaultdict(list)
-    for demand in demands(resources, pool.nodes):
+    for demand in rendered(platform).demands:
         by_namespace[demand.namespace].append(demand)
     for namespace, found in by_namespace.items():
         asked = sum((demand.each.times(demand.pods) for demand in found), Amounts())

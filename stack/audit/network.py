@@ -11,6 +11,7 @@ from components.edge.apisix import PORTS
 from components.network_policy import DNS_PORT, NAME_LABEL, AddressBlock, NetworkEnd, Peer
 from components.node import Dependency, Gateway, Host, InCluster, Service
 from stack.audit.finding import Finding, Rule
+from stack.audit.rendered import rendered
 from stack.catalog import targets
 from stack.egress import allow_lists, egress_port, is_private
 from stack.network_reach import Endpoint, Reach, is_within, permitted
@@ -22,6 +23,7 @@ INTERNET = "the internet"
 PEERED_NETWORK = "the peered network"
 
 
+@lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Everything that is declared, and strangers that nobody declared, which must reach nothing."""
     found = list(_others(platform))
@@ -56,7 +58,7 @@ def _others(platform: Platform) -> Iterator[Endpoint]:
     for peer, used in ports.items():
         labels = {peer.label: peer.name}
         governed = (peer.namespace, *labels.items()) in deployed
-        yield Endpoint(peer.name, peer.namespace, labels, tuple(sorted(used)), governed=governed)
+        yield Endpoint(peer.name, peer.namespace, labels, frozenset(used), governed=governed)
     for block in _blocks(platform):
         yield Endpoint(block.name, ip=str(ip_network(block.cidr)[0]), ports=block.ports)
 
@@ -147,8 +149,7 @@ def _names(end: NetworkEnd, everyone: Mapping[str, Endpoint]) -> list[str]:
 def reached(platform: Platform) -> frozenset[Reach]:
     """The ways that the rendered policies permit and in which a pod of ours takes part."""
     everyone = endpoints(platform)
-    resources = (resource for component in platform.components for resource in component.resources())
-    ways = permitted(resources, everyone.values())
+    ways = permitted(rendered(platform).network_policies, everyone.values())
     return frozenset(way for way in ways if everyone[way.source].governed or everyone[way.target].governed)
 
 

@@ -12,7 +12,7 @@ from components.node import Dependency, Node, Service
 from components.secret_keys import SecretKeys
 from stack.call_graph import CallGraph, Edge
 from stack.environments import Environment
-from stack.peers import link_egress, service_egress, service_ingress
+from stack.peers import service_egress, service_ingress
 from stack.policy_bundles import APPS, addresses, policy_bundle
 from stack.tiers import mesh
 
@@ -34,7 +34,7 @@ def _microservice(graph: CallGraph, environment: Environment, service: Service) 
         settings=_settings(graph, environment, service),
         secrets=tuple(_secrets(service, graph.edges_from(service))),
         ingress=tuple(service_ingress(graph, service)),
-        egress=(*service_egress(graph, service), *link_egress(mesh.links(graph, environment), service.name)),
+        egress=(*service_egress(graph, service), *mesh.proxy_egress(environment)),
         mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in service.operations),
         restart_on_policy_change=environment.settings.restart_on_policy_change,

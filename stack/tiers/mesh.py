@@ -39,12 +39,17 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """The proxy in each member's pods asks the control plane."""
-    if not environment.settings.mesh:
-        return
-    for service in graph.services:
-        yield Link(source=Peer(namespace=APPS, name=service.name, ports=()), target=CONTROL_PLANE)
+    members = [(APPS, service.name) for service in graph.services]
     if gateway := graph.gateway:
-        yield Link(source=Peer(namespace=gateway.namespace, name=gateway.name, ports=()), target=CONTROL_PLANE)
+        members.append((gateway.namespace, gateway.name))
+    for target in proxy_egress(environment):
+        for namespace, name in members:
+            yield Link(source=Peer(namespace=namespace, name=name, ports=()), target=target)
+
+
+def proxy_egress(environment: Environment) -> tuple[Peer, ...]:
+    """What the proxy of every member reaches; nothing where there is no mesh."""
+    return (CONTROL_PLANE,) if environment.settings.mesh else ()
 
 
 def _service(graph: CallGraph, service: Service) -> MeshPolicy:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.render.chart import write_chart
 from bench.render.equal import kinds
 from bench.render.generated import services
 from stack import catalog
+from stack.render import render
 from stack.settings import ROOT
 from tests.platforms import platform
 
@@ -39,3 +42,26 @@ def test_the_command_renders_and_audits_as_many_services_as_it_is_told(tmp_path:
     assert done.stdout.startswith(f"prod: {guards + 32} components")
     assert "0 findings" not in done.stdout, "the shared quota is exceeded by twice the services"
     assert kinds(tmp_path / "32")["Deployment"] == 32
+
+
+def test_the_work_grows_with_the_services_and_not_with_their_square(tmp_path: Path) -> None:
+    """Counted in calls of functions, which do not depend on the machine."""
+    few, more, many = (_calls(count, tmp_path / str(count)) for count in (16, 160, 960))
+    assert (many - more) / 800 < 1.1 * (more - few) / 144
+
+
+def _calls(services: int, out: Path) -> int:
+    command = [sys.executable, "-m", "cProfile", "-m", "bench.render.generated", str(services), "-o", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    (found,) = re.findall(r"\((\d+) primitive calls\)", done.stdout)
+    return int(found)
+
+
+def test_the_chart_has_every_policy_file_as_it_is_rendered(tmp_path: Path) -> None:
+    render(platform("prod"), tmp_path / "tree")
+    write_chart(tmp_path / "tree", tmp_path / "chart")
+    policies = {path.relative_to(tmp_path / "tree/policies"): path for path in tmp_path.glob("tree/policies/*/*")}
+    assert len(policies) > len(catalog.SERVICES), "a Go service has two"
+    for path, file in policies.items():
+        chart = tmp_path / "chart/files" / path.parent / "configmap-policy" / path.name
+        assert chart.read_text() == file.read_text()

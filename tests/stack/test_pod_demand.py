@@ -24,7 +24,9 @@ def amounts(cpu: str, memory: str) -> Amounts:
 
 
 def test_a_deployment_counts_at_its_autoscalers_maximum_plus_surge() -> None:
-    scaler = workload("HorizontalPodAutoscaler", {"scaleTargetRef": {"name": "a"}, "maxReplicas": 7})
+    scaler = workload(
+        "HorizontalPodAutoscaler", {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 7}
+    )
     (found,) = demands([workload("Deployment", {"template": template(container("1", "1Gi"))}), scaler], nodes=3)
     assert (found.namespace, found.name, found.pods, found.each) == ("there", "a", 8, amounts("1", "1Gi"))
 

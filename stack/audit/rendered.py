@@ -1,0 +1,38 @@
+"""What the rules read of the rendered resources, in one pass over them: they are many, and making them costs most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from stack.pod_demand import Demand, demands
+from stack.topology import Platform
+
+if TYPE_CHECKING:
+    from components.component import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What is permitted, and what is asked for."""
+
+    network_policies: tuple[Resource, ...]
+    demands: tuple[Demand, ...]
+
+
+@lru_cache(maxsize=4)
+def rendered(platform: Platform) -> Rendered:
+    """Of one environment. Other resources are let go as they pass."""
+    policies: list[Resource] = []
+
+    def resources() -> Iterator[Resource]:
+        for component in platform.components:
+            for resource in component.resources():
+                if resource["kind"] == "NetworkPolicy":
+                    policies.append(resource)
+                yield resource
+
+    found = tuple(demands(resources(), platform.environment.settings.node_pool.nodes))
+    return Rendered(tuple(policies), found)
