@@ -56,6 +56,7 @@ def untraced(address: str) -> Rows:
     with_tenacity = tenacity.retry(stop=tenacity.stop_after_attempt(4))(call)
     return {
         BARE: lambda: bare(REQUEST),
+        "bare grpc.aio with a deadline": lambda: bare(REQUEST, timeout=30),
         "bare grpc.aio, retries by service config": lambda: configured(REQUEST),
         "stamina around the stub (retry alone)": with_stamina,
         "tenacity around the stub (retry alone)": with_tenacity,
