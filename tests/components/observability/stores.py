@@ -1,4 +1,4 @@
-"""The stores and views of an environment, as the tiers make them, and the files that each is given."""
+"""What keeps, shows and probes in an environment, as the tiers make it, and the files that each is given."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from components.component import Component
+from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.elasticsearch import Elasticsearch
 from components.observability.fluent_bit import FluentBit
 from components.observability.grafana import Grafana
@@ -44,6 +45,7 @@ def documents(environment: str) -> dict[str, Any]:
         "grafana": {name: dict(ini[name]) for name in ini.sections()},
         "data-sources": yaml.safe_load(graphics["datasources.yaml"]),
         "providers": yaml.safe_load(graphics["dashboards.yaml"]),
+        "blackbox-exporter": json.loads(the(BlackboxExporter, environment).files["blackbox.json"]),
         **{f"dashboard-{each.uid}": json.loads(each.text) for each in the(Grafana, environment).dashboards},
     }
     if environment in REPLICATED:

@@ -1,4 +1,4 @@
-"""The files of every store and view, against schemas of the fields that we set: none of the programs is at hand."""
+"""Files of what keeps, shows and probes, against schemas of the fields that we set: none of the programs is at hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.closed_schema import faults, misspellings
-from tests.components.observability import grafana_schemas, log_schemas, trace_schemas
+from tests.components.observability import grafana_schemas, log_schemas, probe_schemas, trace_schemas
 from tests.components.observability.stores import documents
 from tests.platforms import ENVIRONMENTS
 
@@ -17,6 +17,7 @@ SCHEMAS = {
     "elasticsearch": log_schemas.ELASTICSEARCH,
     "kibana": log_schemas.KIBANA,
     "fluent-bit": log_schemas.FLUENT_BIT,
+    "blackbox-exporter": probe_schemas.BLACKBOX_EXPORTER,
     "grafana": grafana_schemas.INI,
     "data-sources": grafana_schemas.DATA_SOURCES,
     "providers": grafana_schemas.PROVIDERS,

@@ -1,0 +1,30 @@
+"""What the blackbox exporter 0.28 accepts of the fields that we set: its CONFIGURATION.md and config/config.go."""
+
+from tests.closed_schema import FLAG, SPAN_OF_TIME, TEXT, Schema, closed, listed, one_of
+
+_IP = {"preferred_ip_protocol": one_of("ip4")}
+_STEPS = listed({"oneOf": [closed({"send": TEXT}), closed({"expect": TEXT})]})
+
+
+def _tcp(**fields: Schema) -> Schema:
+    return closed({"prober": one_of("tcp"), "timeout": SPAN_OF_TIME, "tcp": closed({**_IP, **fields})})
+
+
+def _http(**fields: Schema) -> Schema:
+    return closed({"prober": one_of("http"), "timeout": SPAN_OF_TIME, "http": closed({**_IP, **fields})})
+
+
+BLACKBOX_EXPORTER = closed(
+    {
+        "modules": closed(
+            {
+                "tls": _tcp(tls=FLAG, tls_config=closed({"insecure_skip_verify": FLAG})),
+                "tcp": _tcp(),
+                "valkey": _tcp(query_response=_STEPS),
+                "sentinel": _tcp(query_response=_STEPS),
+                "http": _http(valid_status_codes=listed(one_of(200, 401)), follow_redirects=FLAG),
+                "consul": _http(fail_if_body_not_matches_regexp=listed(TEXT)),
+            }
+        )
+    }
+)
