@@ -44,7 +44,7 @@ def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
     for operation in service.operations:
         for name, value in (
             ("operation:failures:budget", budget),
-            ("operation:seconds:objective", operation.latency.seconds),
+            ("operation:slow:budget", float(alerts.SLOW_BUDGET)),
         ):
             yield _objective(name, value, service.name, severity, operation=operation.name)
 

@@ -155,6 +155,7 @@ def platform_dashboard() -> Dashboard:
     requests = _rate("voice_operation_requests_total", "job")
     failures = _rate("voice_operation_requests_total", "job", 'kind="failed"')
     seconds = _rate("voice_operation_seconds_total", "job")
+    slow = _rate("voice_operation_slow_requests_total", "job")
     fullness = _ratio("voice_bulkhead_in_flight_calls", "voice_bulkhead_max_concurrent_calls")
     edges = _rate("traces_service_graph_request_server_seconds_bucket", "le, client, server")
     return Dashboard(
@@ -178,6 +179,12 @@ def platform_dashboard() -> Dashboard:
                 description="Mean time of a request, by service.",
                 unit="s",
                 queries=(Query(expression=_ratio(seconds, requests), legend="{{job}}"),),
+            ),
+            Panel(
+                title="Beyond the objective",
+                description="Share of requests that took longer than their operation's objective, by service.",
+                unit="percentunit",
+                queries=(Query(expression=_ratio(slow, requests), legend="{{job}}"),),
             ),
             Panel(
                 title="Time between services",
@@ -218,8 +225,11 @@ def platform_dashboard() -> Dashboard:
             ),
             Panel(
                 title="Targets down",
-                description="Pods that Prometheus cannot scrape.",
-                queries=(Query(expression="count by (job) (up == 0)", legend="{{job}}"),),
+                description="Pods that Prometheus cannot scrape, and what does not answer its probe.",
+                queries=(
+                    Query(expression="count by (job) (up == 0)", legend="{{job}}"),
+                    Query(expression="count by (job) (probe_success == 0)", legend="{{job}}: probe"),
+                ),
             ),
         ),
     )
@@ -231,6 +241,7 @@ def service_dashboard(services: Iterable[Name]) -> Dashboard:
     requests = _rate("voice_operation_requests_total", "operation", own)
     failures = _rate("voice_operation_requests_total", "operation", f'{own}, kind="failed"')
     seconds = _rate("voice_operation_seconds_total", "operation", own)
+    slow = _rate("voice_operation_slow_requests_total", "operation", own)
     attempts = _rate("voice_call_attempts_total", "name", own)
     return Dashboard(
         uid="service",
@@ -254,6 +265,12 @@ def service_dashboard(services: Iterable[Name]) -> Dashboard:
                 description="Mean time of a request, by operation.",
                 unit="s",
                 queries=(Query(expression=_ratio(seconds, requests), legend="{{operation}}"),),
+            ),
+            Panel(
+                title="Beyond the objective",
+                description="Share of requests that took longer than the objective for their P95: 5 % may.",
+                unit="percentunit",
+                queries=(Query(expression=_ratio(slow, requests), legend="{{operation}}"),),
             ),
             Panel(
                 title="Slow requests",

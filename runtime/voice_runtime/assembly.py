@@ -137,6 +137,7 @@ class Assembly:
         return Inbound(
             name,
             deadline=operation.deadline.seconds,
+            objective=operation.service_level.latency.seconds,
             gates=gates,
             bulkhead=self._kept("inbound bulkhead", name, operation.bulkhead, lambda policy: Bulkhead(name, policy)),
             degradation=degradation,

@@ -31,13 +31,25 @@ from voice_runtime.timeout import TimedScope, Timer
 class Inbound:
     """One operation that the service offers."""
 
-    __slots__ = ("bulkhead", "classify", "degradation", "events", "gates", "name", "now", "statistics", "timer")
+    __slots__ = (
+        "bulkhead",
+        "classify",
+        "degradation",
+        "events",
+        "gates",
+        "name",
+        "now",
+        "objective",
+        "statistics",
+        "timer",
+    )
 
     def __init__(  # noqa: PLR0913  # the strategies of one operation, each by its name
         self,
         name: str,
         *,
         deadline: float = NEVER,
+        objective: float = NEVER,
         gates: tuple[Gate | DistributedGate, ...] = (),
         bulkhead: Bulkhead | None = None,
         degradation: Degradation | None = None,
@@ -48,6 +60,8 @@ class Inbound:
     ) -> None:
         self.name = name
         self.timer = Timer(deadline, clock)
+        self.objective = objective
+        """Seconds beyond which a request counts as slow."""
         self.gates = gates
         self.bulkhead = bulkhead
         self.degradation = degradation
@@ -186,6 +200,7 @@ class Request(TimedScope):
         failed = error is not None and self._is_failure(error)
         latency = operation.now() - self._began
         statistics.seconds += latency
+        statistics.slow += latency > operation.objective
         statistics.failed += failed
         statistics.successful += not failed
         if isinstance(error, DeadlineExceededError) and self.expired:

@@ -238,6 +238,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
     ),
     Metric("voice_rate_limit_keys", "gauge", "Keys in memory.", _LIMIT, _rate_limit_keys),
     Metric("voice_operation_requests_total", "counter", "Requests served.", ("operation", "kind"), _operation_results),
+    Metric(
+        "voice_operation_slow_requests_total",
+        "counter",
+        "Requests that took longer than the operation's objective for its P95.",
+        _OPERATION,
+        _of_operations("slow"),
+    ),
     Metric("voice_operation_seconds_total", "counter", "Time of requests.", _OPERATION, _of_operations("seconds")),
     Metric(
         "voice_operation_in_flight_requests", "gauge", "Requests in flight.", _OPERATION, _of_operations("in_flight")

@@ -38,12 +38,14 @@ class CallStatistics:
 class OperationStatistics:
     """One inbound operation."""
 
-    __slots__ = ("cancelled", "deadlines_exceeded", "failed", "in_flight", "seconds", "successful")
+    __slots__ = ("cancelled", "deadlines_exceeded", "failed", "in_flight", "seconds", "slow", "successful")
 
     def __init__(self) -> None:
         self.successful = self.failed = self.cancelled = self.deadlines_exceeded = self.in_flight = 0
         self.seconds = 0.0
         """Time of the requests that succeeded or failed."""
+        self.slow = 0
+        """Those of them that took longer than the operation's objective."""
 
 
 class SpanStatistics:

@@ -26,6 +26,8 @@ SEVERITIES: dict[Tier, Severity] = {"core": "critical", "standard": "warning", "
 
 ERROR_BUDGET = Ratio("1%")
 """Of a route: answers with a 5xx status (the platform's targets)."""
+SLOW_BUDGET = Ratio("5%")
+"""Of an operation: requests that may take longer than the objective for their P95, which is what a P95 is."""
 BURN_RATE = 14.4
 """Times the budget: at this rate 2 % of the budget of 30 days is gone in an hour (Site Reliability Workbook, ch. 5)."""
 FULL = 0.9
@@ -45,7 +47,7 @@ def _share(metric: str, by: str, window: str, matcher: str) -> str:
     return f"{_rate(metric, by, window, matcher)} / {_rate(metric, by, window)}"
 
 
-_REQUESTS, _SECONDS = "voice_operation_requests_total", "voice_operation_seconds_total"
+_REQUESTS, _SLOW = "voice_operation_requests_total", "voice_operation_slow_requests_total"
 _FAILED, _SERVER_ERROR = 'kind="failed"', 'code=~"5.."'
 _LATENCY = _rate("apisix_http_latency_bucket", "route, le", "5m", 'type="request"')
 
@@ -53,8 +55,8 @@ RATES = (
     Recording(name="operation:failures:ratio_rate5m", expression=_share(_REQUESTS, "job, operation", "5m", _FAILED)),
     Recording(name="operation:failures:ratio_rate1h", expression=_share(_REQUESTS, "job, operation", "1h", _FAILED)),
     Recording(
-        name="operation:seconds:mean5m",
-        expression=f"{_rate(_SECONDS, 'job, operation', '5m')} / {_rate(_REQUESTS, 'job, operation', '5m')}",
+        name="operation:slow:ratio_rate5m",
+        expression=f"{_rate(_SLOW, 'job, operation', '5m')} / {_rate(_REQUESTS, 'job, operation', '5m')}",
     ),
     Recording(
         name="route:failures:ratio_rate5m", expression=_share("apisix_http_status", "route", "5m", _SERVER_ERROR)
@@ -102,10 +104,10 @@ OBJECTIVE_ALERTS = (
     ),
     Alert(
         name="OperationSlow",
-        expression=f"operation:seconds:mean5m > {_OF_OPERATION} operation:seconds:objective",
+        expression=f"operation:slow:ratio_rate5m > {_OF_OPERATION} operation:slow:budget",
         lasting=Duration("10m"),
-        summary="{{ $labels.job }}.{{ $labels.operation }} takes {{ $value | humanizeDuration }} on average: its P95 "
-        "was to be below that",
+        summary="{{ $labels.job }}.{{ $labels.operation }}: {{ $value | humanizePercentage }} of its requests take "
+        "longer than the objective for its P95",
         action="Find the slow hop in a trace; then look whether its service is saturated or its dependency is slow",
     ),
     Alert(

@@ -135,8 +135,8 @@ EXPOSED = """\
 # TYPE voice_operation_requests_total counter
 voice_operation_requests_total{{operation="run",kind="successful"}} {0}
 voice_operation_requests_total{{operation="run",kind="failed"}} {0}
-# TYPE voice_operation_seconds_total counter
-voice_operation_seconds_total{{operation="run"}} {0}
+# TYPE voice_operation_slow_requests_total counter
+voice_operation_slow_requests_total{{operation="run"}} {0}
 """
 
 

@@ -68,6 +68,14 @@ async def test_counters_say_what_happened(runtime: Runtime) -> None:
     assert scraped["voice_policy_info"][frozenset({"agent-engine", "test", runtime.digest})] == 1
 
 
+async def test_a_request_beyond_its_objective_counts_as_slow(runtime: Runtime, clock: FakeClock) -> None:
+    objective = runtime.bundle.inbound[0].service_level.latency.seconds
+    for taken, slow in ((objective, 0), (objective * 1.01, 1)):
+        with runtime.request("run"):
+            clock.advance(taken)
+        assert scrape(runtime)["voice_operation_slow_requests_total"][frozenset({"run"})] == slow
+
+
 def test_the_exposition_parses_and_every_metric_is_described(runtime: Runtime) -> None:
     registry = CollectorRegistry()
     registry.register(RuntimeCollector(runtime))

@@ -25,7 +25,7 @@ TARGET_LABELS = {"job", "instance", "namespace", "pod", "node"}
 SPANS = {name: {*tempo.SPAN_LABELS, "le", "source"} for name in tempo.METRICS if "spanmetrics" in name}
 EDGES = {name: {*tempo.EDGE_LABELS, "le", "source"} for name in tempo.METRICS if "service_graph" in name}
 KNOWN: dict[str, set[str]] = {
-    "up": TARGET_LABELS,
+    **dict.fromkeys(("up", "probe_success"), TARGET_LABELS | {"probe"}),
     **{metric.name: TARGET_LABELS | set(metric.labels) for metric in METRICS},
     **SPANS,
     **EDGES,
