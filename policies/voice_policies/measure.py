@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
 
@@ -213,6 +214,11 @@ class Ratio(Text, float):
     def __init__(self, text: str) -> None:
         """The value is made in `__new__`."""
 
+    @property
+    def fraction(self) -> Fraction:
+        """As it is written: 15 % of 100 is 15, and of its float a little less."""
+        return Fraction(float.__repr__(self))
+
     def __str__(self) -> str:
         percent = (Decimal(float.__repr__(self)) * 100).normalize()
         return f"{percent:f}%"
@@ -251,7 +257,7 @@ class Rate(Text):
 
     def __mul__(self, share: Ratio) -> Rate:
         """A part of this rate, rounded down in the longest unit that can tell it, and at least one event a day."""
-        exact = self.per_second * share
+        exact = Fraction(self.count, self.SECONDS[self.unit]) * share.fraction
         counts = ((math.floor(exact * seconds), unit) for unit, seconds in [*self.SECONDS.items()][::-1])
         return next((Rate(f"{count}/{unit}") for count, unit in counts if 0 < count < MAXIMUM_COUNT), Rate("1/d"))
 

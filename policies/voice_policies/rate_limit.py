@@ -131,4 +131,4 @@ class RateLimit(Policy):
 
 
 def _share_of(count: int, share: Ratio) -> int:
-    return max(1, math.floor(count * share))
+    return max(1, math.floor(count * share.fraction))

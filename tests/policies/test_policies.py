@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from voice_policies import (
     HealthCheck,
     InvalidInputError,
     Policy,
+    Rate,
     RateLimit,
     Ratio,
     Retry,
@@ -172,10 +174,22 @@ def test_the_shares_of_all_replicas_are_the_limit_or_less(count: int, unit: str,
     assert isinstance(limit.limit, TokenBucket)
     assert one.scope == "local"
     assert one.store is None
-    exact = limit.limit.rate.per_second * share
-    assert one.limit.rate.per_second <= max(exact, 1 / 86_400)
-    assert one.limit.rate.per_second > min(exact * 0.999, exact - 1 / 86_400) - 1e-9
-    assert one.limit.burst == max(1, int(burst * share))
+    exact, a_day = _per_second(limit.limit.rate) * share.fraction, Fraction(1, 86_400)
+    given = _per_second(one.limit.rate)
+    assert given <= max(exact, a_day)
+    assert given > min(exact * Fraction("0.999"), exact - a_day)
+    assert one.limit.burst == max(1, int(burst * share.fraction))
+
+
+def _per_second(rate: Rate) -> Fraction:
+    return Fraction(rate.count, rate.SECONDS[rate.unit])
+
+
+@pytest.mark.parametrize(("share", "own"), [("15%", 15), ("29%", 29), ("57%", 57), ("0.1%", 1)])
+def test_a_share_is_taken_as_it_is_written(share: str, own: int) -> None:
+    window = {"algorithm": "sliding_window", "limit": 100, "window": "10s"}
+    one = RateLimit.model_validate({**SHARED, "limit": window, "local_share": share}).of_one_replica()
+    assert one.limit == SlidingWindow(limit=own, window=Duration("10s"))
 
 
 def test_a_replicas_share_of_a_window_is_a_part_of_its_limit() -> None:
