@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -191,15 +190,11 @@ class Cluster:
         Raises:
             KubectlError: the drain did not end in `DRAIN_SECONDS`.
         """
-        breaches: set[str] = set()
         arguments = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DRAIN_SECONDS}s")
-        with ThreadPoolExecutor() as pool:
-            drain = pool.submit(self.kubectl.run, "drain", node, *arguments)
-            while not drain.done():
-                breaches.update(readiness.breached(self.kubectl.objects("poddisruptionbudgets")))
+        with self.kubectl.watching("poddisruptionbudgets") as budgets:
+            self.kubectl.run("drain", node, *arguments)
             self.kubectl.run("uncordon", node)
-            drain.result()
-        return breaches
+        return set(readiness.breached(budgets))
 
     def _wait_until_none(self, complaints: Callable[[], list[str]], seconds: float) -> None:
         deadline = time.monotonic() + seconds

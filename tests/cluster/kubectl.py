@@ -4,6 +4,10 @@ import json
 import os
 import subprocess
 import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.manifests import Object
@@ -57,6 +61,29 @@ class Kubectl:
         items: list[Object] = json.loads(self.run("get", kinds, "--all-namespaces", "--output=json"))["items"]
         return items
 
+    @contextmanager
+    def watching(self, kind: str) -> Iterator[list[Object]]:
+        """Every state that objects of a kind have while the block runs: in the list once it has ended.
+
+        Raises:
+            KubectlError: the watch ended before the block.
+        """
+        seen: list[Object] = []
+        command = [str(KUBECTL), "get", kind, "--all-namespaces", "--watch", "--output=json"]
+        with tempfile.TemporaryFile("w+") as states:
+            with subprocess.Popen(command, env=self._environment, stdout=states) as watch:
+                try:
+                    while watch.poll() is None and not os.fstat(states.fileno()).st_size:
+                        time.sleep(0.05)
+                    yield seen
+                    if watch.poll() is not None:
+                        message = f"kubectl get {kind} --watch ended by itself with status {watch.returncode}"
+                        raise KubectlError(message)
+                finally:
+                    watch.terminate()
+            states.seek(0)
+            seen += _objects_in(states.read())
+
     def exists(self, kind: str, name: str, namespace: str) -> bool:
         """Whether the object is there."""
         return self.attempt("get", kind, name, f"--namespace={namespace}").returncode == 0
@@ -64,3 +91,14 @@ class Kubectl:
     def server_is_ready(self) -> bool:
         """Whether the API server answers and says that it is ready."""
         return self.attempt("get", "--raw=/readyz").returncode == 0
+
+
+def _objects_in(text: str) -> Iterator[Object]:
+    """One JSON document after the other; the last may have been cut off."""
+    decoder, position = json.JSONDecoder(), 0
+    while (start := text.find("{", position)) >= 0:
+        try:
+            found, position = decoder.raw_decode(text, start)
+        except json.JSONDecodeError:
+            return
+        yield from found.get("items", [found])

@@ -1,0 +1,37 @@
+"""What a drain would be caught at: Pods that go past their disruption budget are seen, however short it is."""
+
+import copy
+
+import pytest
+
+from tests.cluster import readiness
+from tests.cluster.cluster import NodePool
+from tests.cluster.conftest import StartCluster
+from tests.cluster.manifests import Object
+from tests.cluster.test_refusals import DEPLOYMENT, NAMESPACE
+
+pytestmark = pytest.mark.cluster
+
+BUDGET: Object = {
+    "apiVersion": "policy/v1",
+    "kind": "PodDisruptionBudget",
+    "metadata": {"name": "service", "namespace": "restricted"},
+    "spec": {"maxUnavailable": 1, "selector": DEPLOYMENT["spec"]["selector"]},
+}
+
+
+def test_a_breach_of_a_budget_is_seen_and_a_drain_makes_none(start_cluster: StartCluster) -> None:
+    deployment = copy.deepcopy(DEPLOYMENT)
+    deployment["spec"]["replicas"] = 2
+    with start_cluster() as cluster:
+        node, *_ = cluster.add_nodes(NodePool(zones=1, nodes_per_zone=2, cpu="4", memory="8Gi"))
+        cluster.create([NAMESPACE])
+        cluster.kubectl.run("wait", "--for=create", "serviceaccount/default", "--namespace=restricted", "--timeout=30s")
+        cluster.create([deployment, BUDGET])
+        cluster.wait_ready()
+        assert cluster.drain(node) == set()
+        cluster.wait_ready()
+        with cluster.kubectl.watching("poddisruptionbudgets") as budgets:
+            cluster.kubectl.run("delete", "pods", "--all", "--namespace=restricted")
+            cluster.wait_ready()
+    assert readiness.breached(budgets) != []
