@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -90,6 +92,10 @@ class Server:
         probe = [*shell, line.replace(f":{RPC_PORT}", f":{self.ports['server']}")]
         return subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
+    def knows(self, token: str) -> bool:
+        """Whether it takes a token."""
+        return self.ask("acl/token/self", token)[0] == HTTPStatus.OK
+
     def ask(self, path: str, token: str = "", body: object = None, method: str = "") -> tuple[int, Any]:
         """Status and answer of the HTTP interface; a body is put unless `method` says otherwise."""
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
@@ -149,11 +155,12 @@ def prepared_servers(program: Path, environment: str, count: int) -> Iterator[li
 def running_servers(
     program: Path, environment: str, count: int, keys: Keys, **changes: object
 ) -> Iterator[list[Server]]:
-    """Servers that have elected a leader."""
+    """Servers that have elected a leader, and know the token that the leader writes down next."""
     with prepared_servers(program, environment, count) as servers:
         for server in servers:
             server.prepare(keys, **changes)
             server.start()
         for server in servers:
             wait_until(server.ready, server)
+            wait_until(partial(server.knows, keys.token), server)
         yield servers
