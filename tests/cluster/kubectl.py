@@ -69,11 +69,12 @@ class Kubectl:
             KubectlError: the watch ended before the block.
         """
         seen: list[Object] = []
+        some = bool(self.objects(kind))  # of none the watch says nothing
         command = [str(KUBECTL), "get", kind, "--all-namespaces", "--watch", "--output=json"]
         with tempfile.TemporaryFile("w+") as states:
             with subprocess.Popen(command, env=self._environment, stdout=states) as watch:
                 try:
-                    while watch.poll() is None and not os.fstat(states.fileno()).st_size:
+                    while some and watch.poll() is None and not os.fstat(states.fileno()).st_size:
                         time.sleep(0.05)
                     yield seen
                     if watch.poll() is not None:
