@@ -181,6 +181,12 @@ def test_no_rule_names_a_metric_that_nothing_exports() -> None:
     assert named - recorded - EXPORTED == set()
 
 
+def test_the_series_that_the_alerts_document_names_are_recorded() -> None:
+    named = set(re.findall(r"`(\w+:[\w:]+)`", ALERTS.read_text()))
+    assert named
+    assert named <= {rule.name for group in prometheus("prod").groups for rule in group.rules}
+
+
 def test_every_operation_and_every_route_has_its_objectives() -> None:
     rules = [rule for group in prometheus("prod").groups for rule in group.rules]
     recorded = {
