@@ -55,7 +55,9 @@ class Template:
         """The file below `templates/`."""
         return "\n".join(self._lines) + "\n"
 
-    def _node(self, parts: list[Part], head: str, indent: str) -> None:
+    def _node(self, parts: list[Part], indent: str, key: str | None = None) -> None:
+        """The value of a key, or an item of a sequence."""
+        head = f"{indent}-" if key is None else f"{indent}{json.dumps(key)}:"
         kinds = {type(part.value) for part in parts}
         filled = all(part.value for part in parts)
         if kinds == {dict} and filled:
@@ -65,8 +67,7 @@ class Template:
             self._lines.append(head)
             self._sequence(parts, indent)
         else:
-            file = head.strip(' :"')
-            self._lines.append(f"{head} {self._leaf(parts, file)}")
+            self._lines.append(f"{head} {self._leaf(parts, key)}")
 
     def _mapping(self, parts: list[Part], indent: str) -> None:
         keys = dict.fromkeys(key for part in parts for key in part.value)
@@ -77,7 +78,7 @@ class Template:
                 self._lines.append(f"{{{{- if .{present} }}}}")
                 for part in having:
                     part.scope[present] = True
-            self._node([part.inner(key) for part in having], f"{indent}{json.dumps(key)}:", indent)
+            self._node([part.inner(key) for part in having], indent, key)
             if present:
                 self._lines.append("{{- end }}")
 
@@ -85,7 +86,7 @@ class Template:
         lengths = {len(part.value) for part in parts}
         if len(lengths) == 1:
             for position in range(lengths.pop()):
-                self._node([part.inner(position) for part in parts], f"{indent}-", indent)
+                self._node([part.inner(position) for part in parts], indent)
             return
         key = self._key()
         items = []
@@ -93,10 +94,10 @@ class Template:
             part.scope[key] = [{} for _ in part.value]
             items += [Part(part.service, *pair) for pair in zip(part.value, part.scope[key], strict=True)]
         self._lines.append(f"{{{{- range .{key} }}}}")
-        self._node(items, f"{indent}-", indent)
+        self._node(items, indent)
         self._lines.append("{{- end }}")
 
-    def _leaf(self, parts: list[Part], file: str) -> str:
+    def _leaf(self, parts: list[Part], file: str | None) -> str:
         if any(isinstance(part.value, str) and "\n" in part.value for part in parts):
             return f'{{{{ $.Files.Get (printf "files/%s/{self._slot}/{file}" $name) | toJson }}}}'
         texts = {json.dumps(part.value).replace(part.service, "{{ $name }}") for part in parts}
