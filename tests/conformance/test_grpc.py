@@ -234,9 +234,11 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
 ) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
     free, begun = asyncio.Event(), asyncio.Event()
+    peers: list[str] = []
 
     class Patient(RagEngine):
         async def behave(self, name: str, request: Any, context: Any) -> None:
+            peers.append(context.peer())
             if request == b"slow":
                 begun.set()
                 await free.wait()
@@ -251,10 +253,29 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
             await asyncio.sleep(0.06)
             assert await stub.Context(b"quick") == b"quick"
             assert channel.connection() is not old
+            assert len(set(peers)) == 2, "the callee sees the connection that it had"
             free.set()
             assert await slow == b"slow"
             shutdown = grpc.ChannelConnectivity.SHUTDOWN
             await eventually(lambda: old.channel.get_state() is shutdown)
+        await client.grpc.close()
+
+
+@pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
+async def test_g2_what_became_of_another_runtimes_connection_is_no_matter(tmp_path: Path, *, synchronous: bool) -> None:
+    """A callee has gone and is back: a runtime that waits before it tries again does not make a new one wait."""
+    runtimes = [runtime(tmp_path, *retrying()) for _ in range(2)]
+    port = 0
+    for client in runtimes:
+        async with serving(RagEngine(), port=port) as address:
+            port = int(address.rpartition(":")[2])
+            if synchronous:
+                waiting = RagEngineStub(client.grpc.sync_channel("rag-engine", target=address))
+                assert await asyncio.to_thread(waiting.Context, b"x") == b"x"
+            else:
+                assert await RagEngineStub(client.grpc.channel("rag-engine", target=address)).Context(b"x") == b"x"
+        await asyncio.sleep(0.05)  # the connection breaks, and is refused
+    for client in runtimes:
         await client.grpc.close()
 
 

@@ -20,6 +20,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.enable_retries", 0),  # the pipeline retries; both would multiply attempts
+    ("grpc.use_local_subchannel_pool", 1),  # else channels of one address share a connection, and a new one is as old
     ("grpc.enable_http_proxy", 0),  # a proxy of the environment would see the traffic of the cluster
     ("grpc.keepalive_time_ms", round(KEEPALIVE_INTERVAL * 1000)),
     ("grpc.keepalive_timeout_ms", 20_000),
