@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.cluster import toolchain
 from tests.cluster.cluster import Cluster
 from tests.cluster.kubectl import Kubectl
-from tests.cluster.processes import Processes, free_port
+from tests.cluster.processes import Processes
+from tests.loopback import free_port
 
 LOAD_BALANCER_STAGES = Path(__file__).parent / "stages.yaml"
 READY_SECONDS = 60.0

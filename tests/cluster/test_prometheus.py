@@ -21,7 +21,8 @@ from stack.settings import ENVIRONMENTS
 from tests.cluster import otlp
 from tests.cluster.alert_cases import CASES, Case, Labels, Series
 from tests.cluster.misspelling import keys_of, misspelt
-from tests.cluster.processes import Processes, free_port
+from tests.cluster.processes import Processes
+from tests.loopback import free_port
 from tests.platforms import platform
 
 pytestmark = pytest.mark.cluster

@@ -120,7 +120,7 @@ def test_b1_threads_get_no_more_permits_than_tasks() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(5)
+            thread.join(60)
         assert len(admitted) == 3
 
 
@@ -389,12 +389,12 @@ async def test_b15_rejections_are_new_errors_and_hold_no_memory(clock: FakeClock
 
 def test_b16_no_lock_is_held_over_the_call() -> None:
     shared = CircuitBreaker("callee", Policy())
-    inside = threading.Barrier(5, timeout=5)  # passes only if five threads are inside at once
+    inside = threading.Barrier(5, timeout=60)  # passes only if five threads are inside at once
     threads = [threading.Thread(target=shared.call_sync, args=(inside.wait,)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert not inside.broken
     assert shared.successful == 5
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from voice_runtime.grpc import connections
 from voice_runtime.grpc.connections import CHANNEL_OPTIONS
 from voice_runtime.grpc.status import failure_of
 
+from tests.loopback import free_port
 from tests.runtime.bundles import bundle, call, mount, operation
 from tests.runtime.driver import settle
 from tests.runtime.grpc.rag_engine import (
@@ -265,10 +265,9 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
 async def test_g2_what_became_of_another_runtimes_connection_is_no_matter(tmp_path: Path, *, synchronous: bool) -> None:
     """A callee has gone and is back: a runtime that waits before it tries again does not make a new one wait."""
     runtimes = [runtime(tmp_path, *retrying()) for _ in range(2)]
-    port = 0
+    port = free_port()
     for client in runtimes:
         async with serving(RagEngine(), port=port) as address:
-            port = int(address.rpartition(":")[2])
             if synchronous:
                 waiting = RagEngineStub(client.grpc.sync_channel("rag-engine", target=address))
                 assert await asyncio.to_thread(waiting.Context, b"x") == b"x"
@@ -308,10 +307,7 @@ async def test_g2_a_servers_goaway_costs_no_call(tmp_path: Path) -> None:
 
 
 async def test_g2_a_callee_that_comes_back_elsewhere_is_found(tmp_path: Path) -> None:
-    with socket.socket() as first, socket.socket() as second:
-        for taken in (first, second):
-            taken.bind(("127.0.0.1", 0))
-        ports = [taken.getsockname()[1] for taken in (first, second)]
+    ports = [free_port() for _ in range(2)]
     client = runtime(tmp_path, *retrying(timeout=Timeout(attempt=Duration("5s"), overall=Duration("1m"))))
     target = f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
     async with client.grpc.channel("rag-engine", target=target) as channel:

@@ -43,7 +43,7 @@ from tests.runtime.bundles import bundle, call, mount, operation
 from tests.runtime.driver import Recorder, settle
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -110,7 +110,7 @@ async def test_l7_a_failover_is_followed(tmp_path: Path) -> None:
     with redis_servers.watched_by_sentinels(tmp_path) as (servers, sentinels):
         addresses = [("127.0.0.1", each.port) for each in sentinels]
         store = RedisStore(lambda: sentinel(addresses, "cache"))
-        limited = gate(store, shared(bucket("1000/s", 1000), when_store_unavailable="open"), timeout=0.5)
+        limited = gate(store, shared(bucket("1000/s", 1000), when_store_unavailable="open"), timeout=2.0)
         assert await passes(limited)
         assert limited.without_store == 0
         servers[0].kill()
@@ -181,7 +181,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
     with redis_servers.single(tmp_path) as own:
         store = RedisStore(lambda: single(own.url))
         policy = shared(bucket("1000000/s", 1_000_000), when_store_unavailable=mode, key="tenant")
-        limited = gate(store, policy, timeout=0.5)
+        limited = gate(store, policy, timeout=5.0)
         refused, ended, stop = 0, 0, False
 
         async def load(number: int) -> None:

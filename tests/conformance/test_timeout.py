@@ -185,9 +185,9 @@ def test_t5_a_synchronous_call_is_left_when_time_is_up_and_its_thread_is_bounded
             limited.call_sync(release.wait, 10)
     with pytest.raises(BulkheadFullError):  # both threads are still in their calls
         limited.call_sync(release.wait, 10)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8
     release.set()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while workers.idle < 2 and time.monotonic() < deadline:
         time.sleep(0.005)
     assert limited.call_sync(threading.get_ident) != threading.get_ident()

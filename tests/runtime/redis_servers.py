@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,8 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
+
+from tests.loopback import free_port
 
 SLOTS = 16_384
 PATIENCE = 60.0
@@ -39,16 +40,6 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-def free_port() -> int:
-    """A port whose cluster bus port, 10,000 above, exists too."""
-    while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port: int = listener.getsockname()[1]
-        if port < 55_000:
-            return port
-
-
 class Server:
     """One process, which can be killed and started again on its port."""
 
@@ -72,7 +63,12 @@ class Server:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        until(lambda: self.ask("PING"), f"redis on {self.port}")
+        until(self._answers, f"redis on {self.port}")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()
+        return bool(self.ask("PING") == "PONG")
 
     def kill(self) -> None:
         if self._process is not None:

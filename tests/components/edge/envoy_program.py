@@ -14,10 +14,10 @@ from typing import Any
 
 from components.edge.egress_proxy import CONFIGURATION_PATH, FILE_NAME
 from components.edge.envoy import METRICS_PATH, READY_PATH, STATUS_PORT
-from tests.cluster.processes import Processes, free_port
+from tests.cluster.processes import Processes
+from tests.loopback import START_SECONDS, free_port
 
 ENVOY = Path(sysconfig.get_path("scripts"), "envoy")
-START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pytest
 from components.edge.egress_proxy import FILE_NAME, EgressProxy
 from components.edge.envoy import HELLO_TIMEOUT, AllowList
 from tests.components.edge.envoy_program import ENVOY, Proxy, running
-from tests.components.edge.tls_hosts import certificate, hosts, reached
+from tests.components.edge.tls_hosts import PATIENCE, certificate, hosts, reached
 from tests.platforms import ENVIRONMENTS, platform
 
 STRANGER = "example.org"
@@ -83,7 +83,7 @@ def refusals(proxy: Proxy, caller: str) -> int:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     return condition()
@@ -118,7 +118,7 @@ def test_no_name_and_no_tls_are_refused(started: dict[str, Proxy], pem: Path) ->
 
 def test_a_silent_connection_is_closed(started: dict[str, Proxy]) -> None:
     (allowed, *_) = proxies()["egress-proxy-a"].allow_lists
-    patience = float(HELLO_TIMEOUT.rstrip("s")) + 5
+    patience = float(HELLO_TIMEOUT.rstrip("s")) + PATIENCE
     port = started["egress-proxy-a"].ports[allowed.port]
     with socket.create_connection(("127.0.0.1", port), timeout=patience) as silent:
         assert closed(silent)

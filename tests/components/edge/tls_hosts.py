@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds that either end waits: many times what loopback needs."""
 
 

@@ -22,13 +22,13 @@ from voice_runtime.health import Health, Result
 from voice_runtime.health.server import serving
 from voice_runtime.settings import load_settings
 
+from tests.loopback import free_port
 from tests.platforms import of_kind
 from tests.runtime.bundles import bundle, call, mount
 from tests.runtime.certificates import Authority
 from tests.stack.tiers.real_servers import (
     Postgresql,
     directory,
-    free_port,
     password_of,
     running_postgresql,
     running_valkey,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import ConnectionError as NotListening
 
-from tests.stack.tiers.real_servers import NOBODY, POSTGRES, REDIS, directory, free_port
+from tests.loopback import free_port, wait_until
+from tests.stack.tiers.real_servers import NOBODY, POSTGRES, REDIS, directory
 
 TEMPORAL = Path(sys.executable).with_name("temporal")
-START_SECONDS = 60
 
 
 class Postgresql:
@@ -45,7 +44,7 @@ class Postgresql:
         ]  # fmt: skip
         with (self.root / "log").open("a") as log:
             self._process = subprocess.Popen(command, cwd=self.root, stderr=log, **NOBODY)
-        _wait_for(lambda: self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port)), AssertionError)
+        wait_until(lambda: self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port)), AssertionError)
 
     def kill(self) -> None:
         """As a power cut ends it."""
@@ -81,7 +80,7 @@ def running_redis() -> Iterator[int]:
         command = [str(REDIS), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(root)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            _wait_for(lambda: Redis(port=port).ping(), NotListening)
+            wait_until(lambda: Redis(port=port).ping(), NotListening)
             yield port
         finally:
             process.kill()
@@ -99,21 +98,8 @@ def running_temporal() -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     health = [str(TEMPORAL), "operator", "cluster", "health", "--address", f"127.0.0.1:{port}"]
     try:
-        _wait_for(lambda: subprocess.run(health, check=True, capture_output=True), subprocess.CalledProcessError)
+        wait_until(lambda: subprocess.run(health, check=True, capture_output=True), subprocess.CalledProcessError)
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
-
-
-def _wait_for(answers: Callable[[], object], *not_yet: type[Exception]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            answers()
-        except not_yet:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return

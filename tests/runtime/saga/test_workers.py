@@ -17,9 +17,9 @@ from voice_runtime.saga.barrier import once
 from voice_runtime.saga.journal import Claim, Journal, Outcome
 from voice_runtime.saga.postgresql import PostgresqlJournal
 
+from tests.loopback import free_port
 from tests.runtime.saga.crash_worker import EFFECTS
 from tests.runtime.saga.definitions import Log, eventually, saga, step
-from tests.stack.tiers.real_servers import free_port
 
 ROOT = Path(__file__).parents[3]
 

