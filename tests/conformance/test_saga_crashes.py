@@ -115,7 +115,8 @@ async def test_s4_a_worker_that_was_stopped_past_its_lease_cannot_write(database
                 written = await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence")
             finally:
                 zombie.send_signal(signal.SIGCONT)
-            assert await asyncio.to_thread(zombie.stdout.readline) == "leases lost: 1\n"
+            *_, last = (await asyncio.to_thread(zombie.stdout.read)).splitlines()
+            assert int(last.removeprefix("leases lost: ")) >= 1  # a slow machine loses another before the stop
         assert await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence") == written
         assert {row["epoch"] for row in written} >= {1, 2}
         effects = await pool.fetch("SELECT step, count(*) FROM effects WHERE branch = 'action' GROUP BY step")
