@@ -108,8 +108,7 @@ async def test_s4_a_worker_that_was_stopped_past_its_lease_cannot_write(database
         command = [sys.executable, "-c", STOPPABLE, database]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zombie:  # noqa: ASYNC220  # at once
             assert zombie.stdout is not None
-            assert await asyncio.to_thread(zombie.stdout.readline) == "stalled\n"
-            zombie.send_signal(signal.SIGSTOP)
+            assert await asyncio.to_thread(zombie.stdout.readline) == "stopping\n"
             try:
                 await _finish_what_is_left(database, pool)
                 written = await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence")
@@ -128,7 +127,7 @@ import asyncio, sys
 from tests.runtime.saga.backends import JOURNALS
 from tests.runtime.saga.crash_worker import Job, work
 
-lost = asyncio.run(work(sys.argv[1], Job(0, stall=True)))
+lost = asyncio.run(work(sys.argv[1], Job(0, stop=True)))
 print(f"leases lost: {lost}", flush=True)
 """
 

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,15 +38,15 @@ class Job:
     round: int
     kill_at: int = 0
     after: bool = False
-    stall: bool = False
+    stop: bool = False
 
 
-def definitions(pool: Any, engine: list[JournalEngine], *, stall: bool = False) -> list[Definition]:
+def definitions(pool: Any, engine: list[JournalEngine], *, stop: bool = False) -> list[Definition]:
     """One saga that completes, its payment confirmed by an event, and one that fails at its last step."""
 
     async def effect(context: StepContext) -> Any:
-        if stall and context.step == "vectors":
-            _stall()
+        if stop and context.step == "vectors":
+            _stop()
         async with pool.acquire() as connection:
             return await once(connection, context, lambda: _count(connection, context))
 
@@ -70,11 +69,11 @@ async def _count(connection: Any, context: StepContext) -> None:
     await connection.execute("INSERT INTO effects VALUES ($1, $2, $3)", context.saga_id, context.step, context.branch)
 
 
-def _stall() -> None:
-    """Say so, and hold up the whole process for long enough to be stopped meanwhile."""
-    sys.stdout.write("stalled\n")
+def _stop() -> None:
+    """Say so, and stop the whole process in the middle of a step, until somebody lets it go on."""
+    sys.stdout.write("stopping\n")
     sys.stdout.flush()
-    time.sleep(LEASE / 2)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class DyingJournal(PostgresqlJournal):
@@ -113,10 +112,10 @@ async def work(dsn: str, job: Job) -> int:
     """Start two sagas, and run whatever is due until they have ended; how many leases were lost."""
     async with asyncpg.create_pool(dsn, min_size=1, max_size=3) as pool:
         own: list[JournalEngine] = []
-        engine = engine_of(DyingJournal(dsn, job), definitions(pool, own, stall=job.stall))
+        engine = engine_of(DyingJournal(dsn, job), definitions(pool, own, stop=job.stop))
         own.append(engine)
         async with engine:
-            names = ("completes",) if job.stall else ("completes", "fails")
+            names = ("completes",) if job.stop else ("completes", "fails")
             for name in names:
                 await engine.start(name, saga_id=f"{name}-{job.round}")
             for name in names:
