@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator
 from voice_policies import ClosedModel
 
 from components.operation import Name
@@ -26,6 +27,21 @@ NAME_LABEL = "app.kubernetes.io/name"
 NODE_LOCAL_DNS = "169.254.20.10/32"
 """Address of the node-local DNS cache, where the cluster runs one."""
 DNS_PORT = 53
+
+
+def _block(text: str) -> str:
+    """Kubernetes refuses other spellings of a block: a host's bits set, a mask written out, no length."""
+    try:
+        canonical = str(IPv4Network(text))
+    except ValueError:
+        canonical = None
+    if text != canonical:
+        raise ValueError("expected an IPv4 block whose host bits are zero, such as 10.0.0.0/24")
+    return text
+
+
+Cidr = Annotated[str, AfterValidator(_block)]
+"""A block of IPv4 addresses, as a NetworkPolicy takes it."""
 
 
 class Peer(ClosedModel):
@@ -51,8 +67,8 @@ class AddressBlock(ClosedModel):
     """Addresses that no pod of ours has, such as the Kubernetes API's, on the ports that are used."""
 
     name: Name
-    cidr: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")]
-    excepted: tuple[str, ...] = ()
+    cidr: Cidr
+    excepted: tuple[Cidr, ...] = ()
     """Blocks within it that are not meant."""
     ports: tuple[int, ...]
 

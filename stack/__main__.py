@@ -16,6 +16,6 @@ try:
 except InvalidInputError as error:
     raise pulumi.RunError(str(error)) from None
 
-register(platform, configuration)
-for name, value in outputs(platform).items():
+trees = register(platform, configuration)
+for name, value in outputs(platform, trees).items():
     pulumi.export(name, value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import groupby
 from typing import Any, cast
@@ -22,6 +22,11 @@ from stack.data_safety import bears_data, data_namespaces
 from stack.policy_bundles import CLUSTER_DOMAIN, address_of
 from stack.topology import Platform
 
+AWAITED = frozenset({"DaemonSet", "Deployment", "Job", "PersistentVolumeClaim", "Service", "StatefulSet"})
+"""Kinds whose readiness Pulumi waits for: begun before what they stand on, they would run out of time."""
+SLACK = 60
+"""Seconds beyond a Job's own deadline before Pulumi gives it up; by default it would after 10 minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -33,6 +38,8 @@ class Target:
     """Resource definitions of operators, by name."""
     kept_namespaces: frozenset[str] | None
     """Namespaces that hold data; `None` where nothing is kept."""
+    namespaces: dict[str, pulumi.Resource] = field(default_factory=dict)
+    """Those that are registered, by name."""
 
     def keeps(self, resource: Mapping[str, Any]) -> bool | None:
         """Whether Pulumi refuses to replace or delete it, and leaves it in place when it forgets it; `None` is no."""
@@ -42,7 +49,7 @@ class Target:
         return True if is_namespace or bears_data(resource) else None
 
 
-def register(platform: Platform, configuration: Configuration) -> None:
+def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
     """Register every component on the configured cluster, each tier after the one that it stands on.
 
     In prod what bears data is protected and retained.
@@ -62,9 +69,13 @@ def register(platform: Platform, configuration: Configuration) -> None:
         _found_definitions(platform, provider),
         frozenset(data_namespaces(resources)) if platform.environment.name == "prod" else None,
     )
+    trees: list[ComponentTree] = []
     below: Sequence[pulumi.Resource] = []
     for _, tier in groupby(platform.components, key=lambda component: component.folder):
-        below = [ComponentTree(component, target, below) for component in tier]
+        made = [ComponentTree(component, target, below) for component in tier]
+        below = [resource for tree in made for resource in tree.awaited]
+        trees += made
+    return trees
 
 
 def _found_definitions(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, pulumi.Resource]:
@@ -83,7 +94,9 @@ class ComponentTree(pulumi.ComponentResource):
     """A component with its Kubernetes resources and its secrets below it.
 
     Logical names are `namespace/name`, which Kubernetes keeps unique for each kind. They are part of a resource's
-    identity: a changed one needs an alias.
+    identity: a changed one needs an alias. Each resource waits for its namespace; what must become ready waits for the
+    tier `below` too. That all of a tier waited for all below is 37,000 dependencies in prod, and Pulumi looks for
+    cycles behind each.
     """
 
     def __init__(self, component: Component, target: Target, below: Sequence[pulumi.Resource]) -> None:
@@ -92,24 +105,60 @@ class ComponentTree(pulumi.ComponentResource):
             f"{component.namespace}/{component.name}",
             opts=pulumi.ResourceOptions(providers=[target.provider]),
         )
+        self.component = component
         for secret in component.secrets:
-            options = pulumi.ResourceOptions(parent=self, depends_on=below)
-            _register(_secret(component, secret, target.secrets[secret.name]), options)
-        for resource in component.resources():
-            definition = operators.definition_of(resource)
-            # Dependencies, unlike the provider, are not handed down from parent to child.
-            needed = [*below, target.definitions[definition]] if definition else below
-            keep = target.keeps(resource)
-            options = pulumi.ResourceOptions(parent=self, depends_on=needed, protect=keep, retain_on_delete=keep)
-            _register(resource, options)
+            needed = [target.namespaces[component.namespace]]
+            _register(
+                _secret(component, secret, target.secrets[secret.name]),
+                pulumi.ResourceOptions(parent=self, depends_on=needed),
+            )
+        made = [(resource, self._made(resource, target, below)) for resource in component.resources()]
+        self.awaited = [each for resource, each in made if _is_awaited(resource)] or [each for _, each in made]
+        """What the tier above waits for."""
+        self.services = [each for _, each in made if isinstance(each, pulumi_kubernetes.core.v1.Service)]
         self.register_outputs({})
 
+    def _made(
+        self, resource: Mapping[str, Any], target: Target, below: Sequence[pulumi.Resource]
+    ) -> pulumi.CustomResource:
+        metadata = resource["metadata"]
+        needed = [*below] if _is_awaited(resource) else []
+        if namespace := target.namespaces.get(metadata.get("namespace")):
+            needed.append(namespace)
+        if definition := operators.definition_of(resource):
+            needed.append(target.definitions[definition])
+        keep = target.keeps(resource)
+        options = pulumi.ResourceOptions(
+            parent=self,
+            # Dependencies, unlike the provider, are not handed down from parent to child.
+            depends_on=needed,
+            protect=keep,
+            retain_on_delete=keep,
+            custom_timeouts=_timeouts(resource),
+        )
+        made = _register(resource, options)
+        if resource["kind"] == "Namespace":
+            target.namespaces[metadata["name"]] = made
+        return made
 
-def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
+
+def _is_awaited(resource: Mapping[str, Any]) -> bool:
+    """Whether somebody waits until it is ready: Pulumi, or the operator whose custom resource it is."""
+    return resource["kind"] in AWAITED or operators.operator_of(resource["apiVersion"]) is not None
+
+
+def _timeouts(resource: Mapping[str, Any]) -> pulumi.CustomTimeouts | None:
+    if resource["kind"] != "Job":
+        return None
+    longest = f"{resource['spec']['activeDeadlineSeconds'] + SLACK}s"
+    return pulumi.CustomTimeouts(create=longest, update=longest)
+
+
+def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> pulumi.CustomResource:
     metadata = resource["metadata"]
     name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
     properties = {_snake_case(key): value for key, value in resource.items()}
-    resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
+    return resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
 
 
 def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
@@ -140,12 +189,19 @@ def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str])
     }
 
 
-def outputs(platform: Platform) -> dict[str, Any]:
+def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any]:
     """What the stack tells: the digest of each policy bundle, the namespaces, addresses of services and entrance."""
     services = platform.microservices
-    entrances = [component for component in platform.components if isinstance(component, ApisixGateway)]
     return {
-        "gateway_addresses": {f"{gateway.name}.{gateway.namespace}": gateway.address for gateway in entrances},
+        "gateway_addresses": {
+            f"{gateway.name}.{gateway.namespace}": {
+                "url": gateway.address,
+                **_entrance(service),
+            }
+            for tree in trees
+            for service in tree.services
+            if isinstance(gateway := tree.component, ApisixGateway)
+        },
         "policy_digests": {service.name: service.digest for service in services},
         "namespaces": sorted({component.namespace for component in platform.components}),
         "service_addresses": {
@@ -156,3 +212,17 @@ def outputs(platform: Platform) -> dict[str, Any]:
             for service in services
         },
     }
+
+
+def _entrance(service: pulumi_kubernetes.core.v1.Service) -> dict[str, pulumi.Output[Any]]:
+    """Where the cluster lets callers in: the name in `url` must point to the load balancer, where there is one."""
+    return {
+        "load_balancer": service.status.apply(_balancers),
+        "node_ports": service.spec.apply(lambda spec: {port.name: port.node_port for port in spec.ports or ()}),
+    }
+
+
+def _balancers(status: Any) -> list[str]:
+    """Addresses or names, as the cluster's provider gives them; none until it has, and where there is no balancer."""
+    balancer = status and status.load_balancer
+    return [point.ip or point.hostname for point in (balancer and balancer.ingress) or ()]

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from voice_policies import Bytes, ClosedModel, Cpu, Duration, Fault, InvalidInputError, Ratio, faults_of
 
+from components.network_policy import Cidr
 from components.node import Replicas
 from components.operation import Name, Sentence
 from components.postgresql.backups import Backups
@@ -42,7 +43,7 @@ class NodePool(ClosedModel):
 class ApiServer(ClosedModel):
     """Where pods that must read the Kubernetes API find it, as NetworkPolicies see it: behind its Service's address."""
 
-    cidr: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")] = "0.0.0.0/0"
+    cidr: Cidr = "0.0.0.0/0"
     port: Annotated[int, Field(ge=1, le=65_535)] = 6443
 
 
@@ -57,7 +58,7 @@ class MetricsStorage(ClosedModel):
 class Notifications(ClosedModel):
     """Where the web addresses are that alerts are sent to, as NetworkPolicies see them."""
 
-    network: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")]
+    network: Cidr
 
 
 class AcceptedFinding(ClosedModel):
@@ -82,7 +83,7 @@ class Settings(ClosedModel):
     """Whether a changed policy rolls the pods; otherwise they reload it in place."""
     node_pool: NodePool
     api_server: ApiServer = ApiServer()
-    nodes: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")] = "0.0.0.0/0"
+    nodes: Cidr = "0.0.0.0/0"
     """Network of the nodes, whose kubelets Prometheus asks how full the volumes are."""
     metrics: MetricsStorage = MetricsStorage()
     notifications: Notifications | None = None
@@ -126,7 +127,7 @@ def load_settings(environment: str, root: Path = ROOT) -> Settings:
         accepted = f"expected one of {', '.join(ENVIRONMENTS)}"
         raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
     path = root / f"Pulumi.{environment}.yaml"
-    config = _config(path)
+    config = decoded(_config(path))
     _refuse_plain_secrets(config.get(SECRETS), path.name)
     return parse_settings(config, environment, path.name)
 
@@ -149,12 +150,17 @@ def parse_settings(config: dict[str, Any], environment: str, source: str) -> Set
     return settings
 
 
-def decoded(config: Mapping[str, str]) -> dict[str, Any]:
-    """The values that Pulumi hands to a program, as the file holds them: it writes all but text as JSON."""
-    return {key: _decoded(text) for key, text in config.items()}
+def decoded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as the model takes them.
+
+    Pulumi hands all but text to a program as JSON, and writes `true` into the file as text.
+    """
+    return {key: _decoded(value) for key, value in config.items()}
 
 
-def _decoded(text: str) -> Any:
+def _decoded(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
     if text not in {"true", "false"} and not text.startswith(("{", "[")):
         return text
     try:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from voice_policies import ClosedModel
 
+from components.network_policy import Cidr
 from components.operation import Name
 from components.secret_keys import SecretKeys
 
@@ -21,7 +22,7 @@ class Backups(ClosedModel):
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     retention: Annotated[str, Field(pattern=r"^[1-9][0-9]*[dwm]$")] = "30d"
     """How far back a recovery can go: days, weeks or months, as the Barman plugin takes it."""
-    network: Annotated[str, Field(pattern=r"^\d+(\.\d+){3}/\d+$")]
+    network: Cidr
     """Addresses of the object store. The backup speaks to it directly: the plugin has no way through an SNI proxy."""
     recover_from: Name | None = None
     """Name in the bucket of the cluster whose backup a new cluster starts from; without it, an empty one."""

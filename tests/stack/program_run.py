@@ -36,6 +36,7 @@ class Registration:
     secret_outputs: tuple[str, ...]
     protected: bool
     retained: bool
+    create_timeout: str
     properties: dict[str, Any]
 
 
@@ -57,12 +58,33 @@ class Run:
         return {found.urn: found for found in self.registrations}
 
 
+BALANCER = "192.0.2.1"
+"""The address that the cluster gives to a load balancer."""
+NODE_PORT = 30443
+"""The port that the cluster opens on its nodes."""
+
+
 class _Echo(mocks.Mocks):
+    """A cluster that makes what it is asked for, and adds what only it decides."""
+
     def call(self, args: mocks.MockCallArgs) -> Any:
         raise AssertionError(f"the program asks no provider anything, and asked for {args.token}")
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        return f"{args.name}-id", args.inputs
+        return f"{args.name}-id", {**args.inputs, **_decided(args.typ, args.inputs)}
+
+
+def _decided(type_: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    if type_ != "kubernetes:core/v1:Service":
+        return {}
+    spec = inputs["spec"]
+    match spec.get("type"):
+        case "LoadBalancer":
+            return {"status": {"loadBalancer": {"ingress": [{"ip": BALANCER}]}}}
+        case "NodePort":
+            return {"spec": {**spec, "ports": [{**port, "nodePort": NODE_PORT} for port in spec["ports"]]}}
+        case _:
+            return {}
 
 
 class _Recorder(mocks.MockMonitor):
@@ -93,6 +115,7 @@ class _Recorder(mocks.MockMonitor):
                 secret_outputs=tuple(request.additionalSecretOutputs),
                 protected=request.protect,
                 retained=request.retainOnDelete,
+                create_timeout=request.customTimeouts.create,
                 properties=rpc.deserialize_properties(request.object),
             )
         )
@@ -113,7 +136,9 @@ def run_program(
     mocks.set_mocks(mocks=monitor.mocks, project=PROJECT, stack=stack, preview=False, monitor=monitor)
     mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()  # type: ignore[no-untyped-call]
     stack_resource: Any = pulumi.runtime.get_root_resource()
-    return Run(tuple(monitor.registrations), monitor.lookups, stack_resource.outputs)
+    outputs = asyncio.get_event_loop().run_until_complete(pulumi.Output.from_input(stack_resource.outputs).future())
+    assert isinstance(outputs, dict)
+    return Run(tuple(monitor.registrations), monitor.lookups, outputs)
 
 
 def _as_pulumi_writes(value: Any) -> str:
