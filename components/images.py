@@ -24,6 +24,11 @@ POSTGRESQL_OPERAND = ThirdPartyImage(
     licence="PostgreSQL",
     note="run by the operator CloudNativePG 1.30 (Apache-2.0)",
 )
+PGBOUNCER = ThirdPartyImage(
+    reference="ghcr.io/cloudnative-pg/pgbouncer:1.25.2",
+    licence="ISC",
+    note="the pooler, run by the operator; packaged under Apache-2.0",
+)
 CONSUL = ThirdPartyImage(reference="hashicorp/consul:2.0.3", licence="BUSL-1.1", note="catalogue and KV store")
 HAPROXY = ThirdPartyImage(reference="haproxy:3.2", licence="GPL-2.0-or-later", note="finds the cache's primary")
 VALKEY = ThirdPartyImage(reference="valkey/valkey:9.1.1", licence="BSD-3-Clause", note="speaks Redis' protocol")

@@ -52,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our pipe has seen enough; without this Python complains while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLEAN
+    except OSError as error:
+        sys.stderr.write(f"voice: {error.filename or 'the output'} cannot be written: {error.strerror}\n")
+        # What is left in the buffer cannot be written either, and Python would complain of it again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
         return code
     return BAD_INPUT
@@ -173,7 +177,9 @@ def _images() -> set[str]:
     from stack.topology import Platform, call_graph  # noqa: PLC0415
 
     graph = call_graph()
-    platforms = [Platform(graph, environment(load_settings(name), UNLOCKED)) for name in ENVIRONMENTS]
+    # A stand-in for the services' own images, which only dev may run, is nobody's to lock.
+    settings = [load_settings(name).model_copy(update={"reference_image": None}) for name in ENVIRONMENTS]
+    platforms = [Platform(graph, environment(each, UNLOCKED)) for each in settings]
     return {
         image for platform in platforms for component in platform.components for image in images(component.resources())
     }

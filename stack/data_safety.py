@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from voice_policies import Bytes
+from voice_policies import Bytes, Fault, InvalidInputError
 
 Loss = Literal["replaced", "removed", "shrunk"]
 INSTEAD: dict[Loss, str] = {
@@ -33,13 +33,25 @@ def data_namespaces(resources: Iterable[Mapping[str, Any]]) -> set[str]:
     return {resource["metadata"]["namespace"] for resource in resources if bears_data(resource)}
 
 
-def volume_size(resource: Mapping[str, Any]) -> Bytes | None:
-    """The size of the volume, or of each volume, that a resource asks for; `None` where it asks for none."""
-    match resource["kind"]:
-        case "PersistentVolumeClaim":
-            size = resource["spec"].get("resources", {}).get("requests", {}).get("storage")
-        case "Cluster":
-            size = resource["spec"].get("storage", {}).get("size")
-        case _:
-            size = None
-    return Bytes(size) if size else None
+_SIZES = {
+    "PersistentVolumeClaim": ("spec.resources.requests.storage",),
+    "Cluster": ("spec.storage.size", "spec.walStorage.size"),
+}
+"""Where a resource says how large its volumes are."""
+
+
+def volume_sizes(resource: Mapping[str, Any]) -> dict[str, Bytes]:
+    """The sizes of the volumes that a resource asks for, by their path; raises `InvalidInputError` for no size."""
+    sizes, faults = {}, []
+    for path in _SIZES.get(resource["kind"], ()):
+        value: Any = resource
+        for key in path.split("."):
+            value = value.get(key, {}) if isinstance(value, Mapping) else {}
+        try:
+            if value:
+                sizes[path] = Bytes(str(value))
+        except ValueError as error:
+            faults.append(Fault(f"{resource['metadata']['name']}.{path}", f"is {value!r}", str(error)))
+    if faults:
+        raise InvalidInputError(resource["kind"], faults)
+    return sizes

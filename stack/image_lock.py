@@ -84,8 +84,7 @@ def _container_images(value: object) -> Iterator[str]:
     elif isinstance(value, dict):
         for key, item in value.items():
             if key in {"containers", "initContainers"} and isinstance(item, list):
-                # A template that an operator completes names its container, and leaves the image to the operator.
-                yield from (container["image"] for container in item if "image" in container)
+                yield from (container["image"] for container in item)
             elif key == "imageName":
                 yield item
             else:

@@ -63,17 +63,28 @@ class Demand:
 def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Demand]:
     """The demand of every workload; a DaemonSet has a pod on each of the `nodes`."""
     most: dict[tuple[str, str, str], int] = {}
-    found: list[tuple[tuple[str, str, str], int, int, Amounts]] = []
+    archivers: dict[tuple[str, str], Amounts] = {}
+    workloads: list[Mapping[str, Any]] = []
     for resource in resources:
-        if (kind := resource["kind"]) == "HorizontalPodAutoscaler":
-            scaled = resource["spec"]["scaleTargetRef"]
-            most[scaled["kind"], resource["metadata"]["namespace"], scaled["name"]] = resource["spec"]["maxReplicas"]
+        kind, metadata, spec = resource["kind"], resource["metadata"], resource.get("spec", {})
+        if kind == "HorizontalPodAutoscaler":
+            scaled = spec["scaleTargetRef"]
+            most[scaled["kind"], metadata["namespace"], scaled["name"]] = spec["maxReplicas"]
+        elif kind == "ObjectStore":
+            archivers[metadata["namespace"], metadata["name"]] = _of_container(spec["instanceSidecarConfiguration"])
         elif kind in _PODS:
-            metadata = resource["metadata"]
-            place = kind, metadata.get("namespace", ""), metadata["name"]
-            found.append((place, *_PODS[kind](resource["spec"], nodes)))
-    for place, pods, surge, each in found:
-        yield Demand(*place[1:], most.get(place, pods) + surge, each)
+            workloads.append(resource)
+    for workload in workloads:
+        kind, metadata, spec = workload["kind"], workload["metadata"], workload["spec"]
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        pods, surge, each = _PODS[kind](spec, nodes)
+        beside = (archivers[namespace, store] for store in _archives(spec))
+        yield Demand(namespace, name, most.get((kind, namespace, name), pods) + surge, sum(beside, each))
+
+
+def _archives(spec: Mapping[str, Any]) -> set[str]:
+    """The object stores that a database archives to: its operator adds one container for each to every instance."""
+    return {plugin["parameters"]["barmanObjectName"] for plugin in spec.get("plugins", ())}
 
 
 _PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[int, int, Amounts]]] = {

@@ -54,6 +54,7 @@ class PostgresqlCluster(Component):
     pooler: Name
     store_label: str
     image: Image
+    pooler_image: Image
     sizing: Sizing
     storage: Bytes
     limits: ServerLimits
@@ -209,7 +210,14 @@ class PostgresqlCluster(Component):
                 "template": {
                     "metadata": {"labels": labels},
                     "spec": {
-                        "containers": [{"name": "pgbouncer", "resources": _resources(POOLER)}],
+                        "containers": [
+                            {
+                                "name": "pgbouncer",
+                                "image": self.pooler_image.reference,
+                                "imagePullPolicy": self.pooler_image.pull_policy,
+                                "resources": _resources(POOLER),
+                            }
+                        ],
                         "affinity": alone_on_its_host(labels),
                     },
                 },

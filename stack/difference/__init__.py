@@ -6,10 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from stack.data_safety import INSTEAD, Loss, bears_data, data_namespaces, volume_size
+from stack.data_safety import INSTEAD, Loss, bears_data, data_namespaces, volume_sizes
 from stack.difference.fields import FieldChange, field_changes
 
-_WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
+_POD_FIELDS = {
+    "Deployment": ("spec.template",),
+    "StatefulSet": ("spec.template",),
+    "DaemonSet": ("spec.template",),
+    "Cluster": ("spec.imageName", "spec.resources", "spec.postgresql.parameters"),
+    "Pooler": ("spec.template", "spec.pgbouncer.parameters"),
+}
+"""Fields of each kind whose change restarts the pods that it, or its operator, keeps running."""
 _IMMUTABLE = {
     "Deployment": ("spec.selector",),
     "DaemonSet": ("spec.selector",),
@@ -22,6 +29,8 @@ _IMMUTABLE = {
         "spec.volumeMode",
         "spec.volumeName",
     ),
+    "ClusterRoleBinding": ("roleRef",),
+    "Job": ("spec.selector", "spec.template"),
     "RoleBinding": ("roleRef",),
     "Service": ("spec.clusterIP",),
 }
@@ -132,22 +141,26 @@ def _risks(
         if bears_data(before[identity]) or (identity.kind == "Namespace" and identity.name in kept):
             yield Risk(identity, "removed")
     for change in changed:
-        old, new = volume_size(before[change.identity]), volume_size(after[change.identity])
         if change.replaces and bears_data(before[change.identity]):
             yield Risk(change.identity, "replaced")
-        elif old and new and new < old:
+            continue
+        old, new = volume_sizes(before[change.identity]), volume_sizes(after[change.identity])
+        if any(new[path] < old[path] for path in old.keys() & new.keys()):
             yield Risk(change.identity, "shrunk")
 
 
 def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> Iterator[Effect]:
-    """Restarts where the pod template changed; reloads where only the content of a mounted ConfigMap did."""
+    """Restarts where what its pods are made of changed; reloads where only the content of a mounted ConfigMap did."""
     changes = {change.identity: change for change in changed}
     for workload, resource in after.items():
-        if workload.kind not in _WORKLOADS or workload not in before:
+        if workload.kind not in _POD_FIELDS or workload not in before:
             continue
         change = changes.get(workload)
-        if change and (change.replaces or change.touches("spec.template")):
-            yield Effect(workload, "restart", "it is replaced" if change.replaces else "its pod template changes")
+        if change and change.replaces:
+            yield Effect(workload, "restart", "it is replaced")
+            continue
+        if change and (touched := [path for path in _POD_FIELDS[workload.kind] if change.touches(path)]):
+            yield Effect(workload, "restart", f"its {', '.join(touched)} changes")
             continue
         mounted = [Identity("ConfigMap", workload.namespace, name, "") for name in _config_maps(resource)]
         names = [config.name for config in mounted if config in changes and changes[config].touches("data")]
@@ -156,7 +169,7 @@ def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> 
 
 
 def _config_maps(workload: Mapping[str, Any]) -> Iterator[str]:
-    for volume in workload["spec"]["template"]["spec"].get("volumes", ()):
+    for volume in workload["spec"].get("template", {}).get("spec", {}).get("volumes", ()):
         for source in (volume, *volume.get("projected", {}).get("sources", ())):
             if "configMap" in source:
                 yield source["configMap"]["name"]

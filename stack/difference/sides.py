@@ -43,8 +43,25 @@ def _of_components(components: Iterable[Component]) -> Resources:
 
 
 def _of_tree(root: Path) -> Resources:
-    documents = (document for path in sorted(root.glob("manifests/**/*.yaml")) for document in read_documents(path))
-    return _identified(document for document in documents if document is not None)
+    found, faults = [], []
+    for path in sorted(root.glob("manifests/**/*.yaml")):
+        for number, document in enumerate(read_documents(path)):
+            if _is_manifest(document):
+                found.append(document)
+            elif document is not None:
+                accepted = "expected apiVersion, kind and metadata.name, as `voice render` writes them"
+                faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is no Kubernetes resource", accepted))
+    if faults:
+        raise InvalidInputError(str(root), faults)
+    return _identified(found)
+
+
+def _is_manifest(document: object) -> bool:
+    if not isinstance(document, dict) or not isinstance(metadata := document.get("metadata"), dict):
+        return False
+    return all(
+        isinstance(text, str) for text in (document.get("apiVersion"), document.get("kind"), metadata.get("name"))
+    )
 
 
 def _identified(resources: Iterable[Any]) -> Resources:

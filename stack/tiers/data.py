@@ -188,6 +188,7 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
         pooler=address.service,
         store_label=address.label,
         image=environment.third_party_image(images.POSTGRESQL_OPERAND),
+        pooler_image=environment.third_party_image(images.PGBOUNCER),
         sizing=POSTGRESQL_SIZING,
         storage=POSTGRESQL_STORAGE,
         limits=limits,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,15 @@ def voice(*arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_the_process_ends_with_the_status_of_its_command(arguments: list[str], status: int) -> None:
     assert voice(*arguments).returncode == status
+
+
+def test_what_cannot_be_written_is_said_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "stack.cli", "graph"]
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (2, "voice: the output cannot be written: No space left on device\n")
 
 
 def test_help_loads_no_library() -> None:

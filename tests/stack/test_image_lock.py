@@ -8,7 +8,7 @@ from voice_policies import InvalidInputError
 from stack.cli import main
 from stack.environments import environment
 from stack.image_lock import HEADER, UNLOCKED, ImageLock, images, load_lock
-from stack.settings import ENVIRONMENTS, load_settings
+from stack.settings import ENVIRONMENTS, Settings, load_settings
 from stack.topology import Platform, call_graph
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -25,6 +25,21 @@ def test_an_image_with_a_digest_is_rendered_with_tag_and_digest() -> None:
     assert f"{AGENT}@{DIGEST}" in found
     assert AGENT not in found
     assert "ghcr.io/voicehelper/rag-engine:1.0.0" in found
+
+
+def test_a_stand_in_for_the_services_images_is_nobodys_to_lock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["images", "check"]) == 1
+    without = capsys.readouterr().out
+
+    def standing_in(name: str) -> Settings:
+        update = {"reference_image": "localhost:5001/reference:1.0.0"} if name == "dev" else {}
+        return load_settings(name).model_copy(update=update)
+
+    monkeypatch.setattr("stack.settings.load_settings", standing_in)
+    assert main(["images", "check"]) == 1
+    assert capsys.readouterr().out == without
 
 
 def test_a_written_lock_is_read_back(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voice_policies import InvalidInputError, Ratio
@@ -31,6 +32,29 @@ def refused(changes: dict[str, Any]) -> str:
             {**GOOD, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}, "prod", "Pulumi.prod.yaml"
         )
     return str(caught.value)
+
+
+@pytest.mark.parametrize("block", ["10.64.1.5/24", "10.64.0.0/240", "999.1.2.3/8", "10.0.0.0", "10.0.0.0/255.0.0.0", 7])
+def test_what_is_no_block_of_addresses_is_refused_wherever_one_is_asked_for(block: object) -> None:
+    said = refused(
+        {
+            "backups": {"bucket": "voice-backups", "network": block},
+            "notifications": {"network": block},
+            "api_server": {"cidr": block},
+            "nodes": block,
+        }
+    )
+    for path in ("backups.network", "notifications.network", "api_server.cidr", "nodes"):
+        assert f"{path}: is {block!r}; expected" in said
+
+
+def test_what_pulumi_writes_as_text_is_read_from_the_file_too(tmp_path: Path) -> None:
+    pool = '{"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"}'
+    values = {"mesh": "true", "restart_on_policy_change": "false", "trace_sample_ratio": "10%", "node_pool": pool}
+    document = {"config": {f"{PROJECT}:{key}": value for key, value in values.items()}}
+    (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
+    read = load_settings("dev", tmp_path)
+    assert (read.mesh, read.restart_on_policy_change, read.node_pool.nodes) == (True, False, 3)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from voice_policies import InvalidInputError
 
 from stack.difference import Difference, Effect, Identity, Risk, compare
 
@@ -47,7 +48,20 @@ CLUSTER = {
     "apiVersion": "postgresql.cnpg.io/v1",
     "kind": "Cluster",
     "metadata": {"name": "postgresql", "namespace": "data"},
-    "spec": {"instances": 3, "storage": {"size": "50Gi"}},
+    "spec": {
+        "instances": 3,
+        "imageName": "postgresql:18.6",
+        "resources": {"limits": {"memory": "4Gi"}},
+        "postgresql": {"parameters": {"max_connections": "200"}},
+        "storage": {"size": "50Gi"},
+        "walStorage": {"size": "10Gi"},
+    },
+}
+POOLER = {
+    "apiVersion": "postgresql.cnpg.io/v1",
+    "kind": "Pooler",
+    "metadata": {"name": "postgresql-pooler", "namespace": "data"},
+    "spec": {"pgbouncer": {"parameters": {"default_pool_size": "20"}}, "template": {"spec": {"containers": []}}},
 }
 AGENT = Identity.of(DEPLOYMENT)
 REDIS = Identity.of(STATEFUL_SET)
@@ -93,7 +107,22 @@ def test_a_new_version_of_an_api_changes_a_resource_and_does_not_replace_it() ->
 @pytest.mark.parametrize("path", ["spec.template.spec.containers.0.image", "spec.template.metadata.labels"])
 def test_a_changed_pod_template_restarts_pods(path: str) -> None:
     found = difference([DEPLOYMENT], [with_field(DEPLOYMENT, path, {"a": "b"})])
-    assert found.effects == (Effect(AGENT, "restart", "its pod template changes"),)
+    assert found.effects == (Effect(AGENT, "restart", "its spec.template changes"),)
+
+
+@pytest.mark.parametrize(
+    ("resource", "path", "field"),
+    [
+        (CLUSTER, "spec.imageName", "spec.imageName"),
+        (CLUSTER, "spec.resources.limits.memory", "spec.resources"),
+        (CLUSTER, "spec.postgresql.parameters.max_connections", "spec.postgresql.parameters"),
+        (POOLER, "spec.template.spec.containers", "spec.template"),
+        (POOLER, "spec.pgbouncer.parameters.default_pool_size", "spec.pgbouncer.parameters"),
+    ],
+)
+def test_what_an_operator_makes_its_pods_of_restarts_them(resource: dict[str, Any], path: str, field: str) -> None:
+    found = difference([resource], [with_field(resource, path, "other")])
+    assert found.effects == (Effect(Identity.of(resource), "restart", f"its {field} changes"),)
 
 
 @pytest.mark.parametrize("name", ["agent-policy", "shared"])
@@ -147,12 +176,31 @@ def test_a_changed_selector_replaces_a_deployment() -> None:
         (CLAIM, "spec.resources.requests.storage", "1000Mi", (Risk(FILES, "shrunk"),)),
         (CLUSTER, "spec.storage.size", "60Gi", ()),
         (CLUSTER, "spec.storage.size", "40Gi", (Risk(Identity.of(CLUSTER), "shrunk"),)),
+        (CLUSTER, "spec.walStorage.size", "1Gi", (Risk(Identity.of(CLUSTER), "shrunk"),)),
     ],
 )
 def test_what_would_be_replaced_or_shrunk_with_its_data_is_at_risk(
     before: dict[str, Any], path: str, value: object, at_risk: tuple[Risk, ...]
 ) -> None:
     assert difference([before], [with_field(before, path, value)]).data_at_risk == at_risk
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        difference([CLUSTER], [with_field(with_field(CLUSTER, "spec.storage.size", "1G"), "spec.walStorage.size", 1.5)])
+    assert [str(fault).partition(";")[0] for fault in refused.value.faults] == [
+        "postgresql.spec.storage.size: is '1G'",
+        "postgresql.spec.walStorage.size: is 1.5",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["RoleBinding", "ClusterRoleBinding", "Job"])
+def test_what_the_api_server_refuses_to_change_is_replaced(kind: str) -> None:
+    field = "spec" if kind == "Job" else "roleRef"
+    before = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, field: {"template": 1, "name": "one"}}
+    after = with_field(with_field(before, f"{field}.template", 2), f"{field}.name", "other")
+    (change,) = difference([before], [after]).changed
+    assert change.replaces
 
 
 @pytest.mark.parametrize("resource", [STATEFUL_SET, CLAIM, CLUSTER])

@@ -50,9 +50,22 @@ def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == (
         "~ Deployment voice-apps/agent-engine\n"
         "    spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n"
-        "Deployment voice-apps/agent-engine: pods restart, because its pod template changes\n"
+        "Deployment voice-apps/agent-engine: pods restart, because its spec.template changes\n"
         "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, data at risk: 0\n"
     )
+
+
+def test_a_tree_that_holds_something_else_is_refused_with_every_such_file(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "manifests/a.yaml").write_text("foo: bar\n---\n- 1\n")
+    (tree / "manifests/b.yaml").write_text("apiVersion: v1\nkind: List\nitems: []\n")
+    capsys.readouterr()
+    assert main(["diff", "prod", str(tree)]) == 2
+    refused = capsys.readouterr().err
+    assert refused.startswith(f"voice: {tree}: 3 faults\n")
+    for place in ("a.yaml[0]", "a.yaml[1]", "b.yaml[0]"):
+        assert f"  manifests/{place}: is no Kubernetes resource; expected apiVersion, kind and metadata.name" in refused
 
 
 def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +75,7 @@ def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str
     assert "pods reload" in out
     restarted = [line for line in out.splitlines() if "pods restart" in line]
     assert [line.partition(":")[0] for line in restarted] == [
+        "Pooler voice-data/postgresql-pooler",
         "StatefulSet voice-observability/tempo",
         "StatefulSet voice-observability/otel-collector",
         "Deployment voice-gateway/gateway",
