@@ -48,9 +48,12 @@ OPERATORS = (
         },
     ),
     Operator(
-        name="CloudNativePG's Barman Cloud plugin",
+        name="CloudNativePG's Barman Cloud plugin, which needs cert-manager",
         version="0.15",
-        install="helm upgrade --install plugin-barman-cloud cnpg/plugin-barman-cloud --namespace cnpg-system",
+        install=(
+            "helm upgrade --install plugin-barman-cloud plugin-barman-cloud --namespace cnpg-system"
+            " --repo https://cloudnative-pg.github.io/charts --set image.tag=v0.15.0 --set sidecarImage.tag=v0.15.0"
+        ),
         group="barmancloud.cnpg.io",
         plurals={"ObjectStore": "objectstores"},
     ),

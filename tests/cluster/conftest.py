@@ -19,7 +19,8 @@ StartCluster = Callable[[], AbstractContextManager[Cluster]]
 PROVEN = """\
 Passing proves validation, admission (Pod Security, quotas, limits), authorization, scheduling and the control loops.
 It does not prove that anything works: no container ever ran, so images, commands, probes, traffic, network policies
-and volumes were not tried. Custom resources were held against their operators' own definitions; no operator ran."""
+and volumes were not tried. Custom resources were held against their operators' own definitions; no operator and no
+injector ran, so the pods and proxies that they add are not among those that were scheduled: the audit counts them."""
 REPORT = pytest.StashKey[list[str]]()
 
 

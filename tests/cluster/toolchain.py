@@ -137,8 +137,16 @@ def _keep(module: Module, name: str, sources: Mapping[str, Iterable[str]]) -> No
     texts = []
     for path, patterns in sources.items():
         folder = Path(json.loads(_go(module, "mod", "download", "-json", path))["Dir"])
-        texts += [file.read_text() for pattern in patterns for file in sorted(folder.glob(pattern))]
-    (module.cache / name).write_text("---\n".join(texts))
+        for pattern in patterns:
+            files = sorted(folder.glob(pattern))
+            if not files:
+                message = f"{path} holds no {pattern}"
+                raise ToolchainError(message)
+            texts += [file.read_text() for file in files]
+    target = module.cache / name
+    partial = target.with_name(f"{name}.{os.getpid()}")
+    partial.write_text("---\n".join(texts))
+    partial.replace(target)
 
 
 def _go(module: Module, *arguments: str) -> str:
