@@ -314,6 +314,7 @@ def _blackbox(environment: Environment, ways: tuple[Link, ...]) -> BlackboxExpor
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.BLACKBOX_EXPORTER),
         sizing=environment.scaled(SMALL_SIZING),
+        server_name=gateway.HOSTS[environment.name],
         ingress=tuple(link_ingress(ways, BLACKBOX.name)),
         egress=tuple(link_egress(ways, BLACKBOX.name)),
     )

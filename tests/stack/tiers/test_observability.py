@@ -12,9 +12,11 @@ from voice_policies import Bytes, Duration, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
 
 from components.component import Component
+from components.edge.gateway import ApisixGateway
 from components.node import Gateway
 from components.observability import kube_state_metrics, scraping
 from components.observability.alertmanager import Alertmanager, AlertRoute
+from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector import Collector
 from components.observability.prometheus import Prometheus
 from components.observability.rules import Alert
@@ -143,6 +145,21 @@ def test_who_reads_the_api_reads_pods_and_autoscalers_in_our_namespaces_and_no_m
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
     (role,) = of_kind(environment, "ClusterRole")
     assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_certificate_is_asked_for_by_the_name_that_the_gateway_has_one_for(environment: str) -> None:
+    (entrance,) = (each for each in platform(environment).components if isinstance(each, ApisixGateway))
+    (certificate,) = json.loads(entrance.files["apisix.yaml"].removesuffix("#END\n"))["ssls"]
+    (prober,) = (each for each in platform(environment).components if isinstance(each, BlackboxExporter))
+    modules = document(prober, "blackbox.json")["modules"]
+    (job,) = (
+        each
+        for each in document(prometheus(environment), "prometheus.json")["scrape_configs"]
+        if each["job_name"] == "certificates"
+    )
+    (module,) = job["params"]["module"]
+    assert [modules[module]["tcp"]["tls_config"]["server_name"]] == certificate["snis"]
 
 
 def expressions(environment: str) -> str:
