@@ -169,6 +169,7 @@ def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget
                 path=METRICS_PATHS.get(port, "/metrics"),
                 pods=pool.nodes if link.target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS,
                 series=MANY_SERIES if port == apisix.PORTS.metrics else SERIES,
+                tells_of_others=link.target.name == STATE.name,
             )
 
 

@@ -109,6 +109,12 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_labels_of_what_tells_of_others_alone_are_kept(environment: str) -> None:
+    jobs = document(prometheus(environment), "prometheus.json")["scrape_configs"]
+    assert {job["job_name"] for job in jobs if job.get("honor_labels")} == {"kube-state-metrics"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_one(environment: str) -> None:
     """But for the pods of operators, which are not rendered."""
     asked = {target.name: target for target in prometheus(environment).targets}
