@@ -50,15 +50,18 @@ def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
 
 
 def _routes(graph: CallGraph) -> Iterator[Recording]:
-    """A route is its service's: who keeps the service is told, as bad as it is for the service."""
+    """A route is its service's: who keeps the service is told, as bad as it is for the service.
+
+    A WebSocket's has no objective for its latency: APISIX observes the whole session, from its handshake to its end.
+    """
     tiers = {service.name: service.tier for service in graph.services}
     for edge in graph.edges_from(graph.gateway) if graph.gateway else ():
         if edge.callee.name in tiers:
             severity = alerts.SEVERITIES[tiers[edge.callee.name]]
-            for name, value in (
-                ("route:failures:budget", float(alerts.ERROR_BUDGET)),
-                ("route:seconds:objective", edge.operation.latency.seconds),
-            ):
+            objectives = {"route:failures:budget": float(alerts.ERROR_BUDGET)}
+            if edge.operation.transport != "websocket":
+                objectives["route:seconds:objective"] = edge.operation.latency.seconds
+            for name, value in objectives.items():
                 yield _objective(name, value, edge.callee.name, severity, route=edge.operation.name)
 
 

@@ -226,6 +226,10 @@ def test_every_operation_and_every_route_has_its_objectives() -> None:
     assert isinstance(entrance, Gateway)
     routes = {rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and "route" in rule.labels}
     assert routes == {found.name for found in entrance.operations}
+    timed = {
+        rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and rule.name == "route:seconds:objective"
+    }
+    assert routes - timed == {found.name for found in entrance.operations if found.transport == "websocket"} != set()
 
 
 def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
