@@ -96,22 +96,22 @@ ON_CALL = "on-call"
 def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
     """Every part of the tier; raises `InvalidInputError` with what cannot hold together, of all parts at once."""
     ways = tuple(_all_links(graph, environment))
-    builders: tuple[tuple[str, Callable[[], Component]], ...] = (
-        ("collector", lambda: _collector(graph, environment, ways)),
-        ("prometheus", lambda: _prometheus(graph, environment, ways)),
-        ("alertmanager", lambda: _alertmanager(environment, ways)),
-        ("kube_state_metrics", lambda: _state(environment, ways)),
-        ("blackbox_exporter", lambda: _blackbox(environment, ways)),
+    builders: tuple[Callable[[], Component], ...] = (
+        lambda: _collector(graph, environment, ways),
+        lambda: _prometheus(graph, environment, ways),
+        lambda: _alertmanager(environment, ways),
+        lambda: _state(environment, ways),
+        lambda: _blackbox(environment, ways),
     )
     built: list[Component] = []
     faults: list[Fault] = []
-    for name, build in builders:
+    for build in builders:
         try:
             built.append(build())
         except ValidationError as error:
-            faults += faults_of(error, prefix=name)
+            faults += faults_of(error, prefix=error.title)
     if faults:
-        raise InvalidInputError(f"settings of {environment.name}", faults)
+        raise InvalidInputError("stack/catalog", faults)
     yield from built
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from voice_policies import Bytes, Duration, InvalidInputError, Rate, Ratio
+from voice_policies import Bytes, Duration, Fault, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
 
 from components.component import Component
@@ -25,7 +25,8 @@ from stack import telemetry
 from stack.catalog import SERVICES, alerts
 from stack.documents import ALERTS, alert_list
 from stack.environments import environment as environment_of
-from stack.settings import ENVIRONMENTS, PROJECT, parse_settings
+from stack.refusals import Refusals
+from stack.settings import ENVIRONMENTS, PROJECT, ROOT, parse_settings
 from stack.topology import Platform
 from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
 from tests.stack.program_run import configured
@@ -336,11 +337,41 @@ def refused(environment: str, **changes: object) -> str:
     return str(caught.value)
 
 
-def test_disks_that_are_too_small_are_refused_all_at_once() -> None:
-    said = refused("staging", trace_sample_ratio="100%", metrics={"retention": "400d", "storage": "50Gi"})
-    assert "2 faults" in said
-    assert "collector: is refused; outage: 30m of what arrives needs" in said
-    assert "prometheus: is refused; metrics: 400d of " in said
+@pytest.mark.parametrize(("environment", "refusing"), [("staging", 2), ("prod", 3)])
+def test_disks_that_are_too_small_are_refused_all_at_once_by_the_settings_that_decide(
+    environment: str, refusing: int
+) -> None:
+    metrics = {"retention": "400d", "storage": "50Gi"}
+    said = refused(environment, trace_sample_ratio="100%", metrics=metrics).splitlines()
+    assert said[0] == f"Pulumi.{environment}.yaml: {refusing} faults"
+    ratio, retention = "config.voiceassistant:trace_sample_ratio", "config.voiceassistant:metrics.retention"
+    expected = [
+        f"  {ratio}: is '100%'; Elasticsearch: voice-traces: 3d of ",
+        f"  {ratio}: is '100%'; Collector: outage: 30m of what arrives needs ",
+        f"  {retention}: is '400d'; Prometheus: metrics: 400d of ",
+    ]
+    for line, beginning in zip(said[1:], expected[-refusing:], strict=True):
+        assert line.startswith(beginning)
+
+
+@pytest.mark.parametrize(("document", "environment"), [("metrics.md", "staging"), ("telemetry.md", "prod")])
+def test_the_refusal_that_a_document_shows_is_what_is_said(document: str, environment: str) -> None:
+    shown = f"```\nvoice: {refused(environment, trace_sample_ratio='100%')}\n```\n"
+    assert shown in (ROOT / "docs" / document).read_text()
+
+
+def test_what_the_model_decides_is_told_beside_the_settings_with_its_own_file() -> None:
+    refusals = Refusals(platform("prod").environment.settings)
+    for source, sentence in (("stack/catalog", "nodes is 2"), ("stack/catalog", "outage: needs more")):
+        with refusals.collected():
+            raise InvalidInputError(source, [Fault("Part", "is refused", sentence)])
+    with pytest.raises(InvalidInputError) as caught:
+        refusals.tell()
+    assert str(caught.value).splitlines() == [
+        "stack/catalog and Pulumi.prod.yaml: 2 faults",
+        "  stack/catalog: Part: is refused; nodes is 2",
+        "  Pulumi.prod.yaml: config.voiceassistant:trace_sample_ratio: is '10%'; Part: outage: needs more",
+    ]
 
 
 def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
