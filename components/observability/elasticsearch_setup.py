@@ -11,7 +11,7 @@ from typing import Any
 
 from voice_policies import ClosedModel, Duration
 
-from components.observability.retention import Stream
+from components.observability.retention import DAY, Stream
 from components.observability.setup_job import Account, Request
 from components.operation import Name
 from components.secret_keys import SecretKeys
@@ -63,10 +63,14 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
 
 
 def _lifecycle(stream: Stream) -> dict[str, Any]:
-    """Logs roll over and go by their age; other indices are made by their writers, a day each, and only go."""
+    """Logs roll over and go by their age since then; other indices are made by their writers, a day each, and only go.
+
+    Their age counts from when they were made, and what was written last is a day younger.
+    """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}
-    return {"policy": {"phases": {**hot, "delete": {"min_age": str(stream.retention), "actions": {"delete": {}}}}}}
+    age = stream.retention if stream.name == LOGS else stream.retention + DAY
+    return {"policy": {"phases": {**hot, "delete": {"min_age": str(age), "actions": {"delete": {}}}}}}
 
 
 def _settings(stream: Stream) -> dict[str, Any]:

@@ -49,8 +49,13 @@ def test_dev_forgets_its_traces_and_the_others_keep_them_for_as_long_as_jaeger_l
 def test_jaegers_lifecycle_deletes_and_never_rolls_over_what_jaeger_names_by_the_day() -> None:
     index = the(Elasticsearch)
     bodies = {each.path: each.body for each in requests(index.streams, index.users)}
-    assert bodies["/_ilm/policy/voice-traces"]["policy"]["phases"].keys() == {"delete"}
-    assert bodies["/_ilm/policy/voice-logs"]["policy"]["phases"].keys() == {"hot", "delete"}
+    phases = {name: bodies[f"/_ilm/policy/{name}"]["policy"]["phases"] for name in ("voice-traces", "voice-logs")}
+    assert phases["voice-traces"].keys() == {"delete"}
+    assert phases["voice-logs"].keys() == {"hot", "delete"}
+    # Both keep the last line of a day for as long as is said: an index of a day that never rolls over is older by it.
+    ages = {name: found["delete"]["min_age"] for name, found in phases.items()}
+    kept = {stream.name: stream.retention for stream in index.streams}
+    assert ages == {"voice-traces": str(kept["voice-traces"] + Duration("1d")), "voice-logs": str(kept["voice-logs"])}
     settings = bodies["/_component_template/logs@custom"]["template"]["settings"]
     assert settings["index.lifecycle.name"] == "voice-logs"
 
