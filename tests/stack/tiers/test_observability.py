@@ -320,6 +320,9 @@ def test_executions_follow_calls_rounds_and_events() -> None:
     # The route, its call, the operation, its call, and the operation that hears of it: five spans for each request.
     ratio = float(found.environment.settings.trace_sample_ratio)
     assert telemetry.spans_per_second(found.graph, found.environment) == pytest.approx(50 * ratio)
+    # The gateway's line of the request, and one of each service that runs an operation for it.
+    share = telemetry.LOAD_SHARE[found.environment.name]
+    assert telemetry.log_bytes(found.graph, found.environment).units == 30 * share * telemetry.LINE_BYTES
 
 
 def made(environment: str, changes: dict[str, object]) -> Platform:
