@@ -10,6 +10,9 @@ from components.observability.scraping import CERTIFICATES, KUBELET, ScrapeTarge
 from stack.call_graph import CallGraph
 from stack.catalog import alerts, targets
 
+WATCHING = {targets.OBSERVABILITY, targets.NODE_AGENTS}
+"""Where what only watches runs: nobody is woken for a pod of it."""
+
 
 def rule_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> tuple[RuleGroup, ...]:
     """Objectives first, then what is held against them, then the alerts."""
@@ -24,7 +27,7 @@ def rule_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> tuple[Rule
 def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> Iterator[Recording]:
     tiers = {service.name: service.tier for service in graph.services}
     for target in scraped:
-        own: Severity = "warning" if target.namespace == targets.OBSERVABILITY else "critical"
+        own: Severity = "warning" if target.namespace in WATCHING else "critical"
         severity = alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
         yield _objective("target:declared", 1, target.name, severity)
     for job in (KUBELET, CERTIFICATES):

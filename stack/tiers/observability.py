@@ -278,9 +278,8 @@ def _alertmanager(environment: Environment, ways: tuple[Link, ...]) -> Alertmana
         routes=tuple(_routes(told)),
         default=alerts.PLATFORM_TEAM if told else alertmanager.NOBODY,
         inhibitions=(
-            # What cannot be seen is not slow; what is down has told so already.
+            # Of what cannot be seen at all nothing else is known. One replica that is down says nothing of the others.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
-            Inhibition(alert="TargetDown", severities=("warning",), equal=("job",)),
         ),
         secrets=tuple(receiver.secret for receiver in receivers),
         ingress=tuple(link_ingress(ways, ALERTMANAGER.name)),

@@ -29,7 +29,8 @@ def _whose(job: str, **labels: str) -> Labels:
     if job in services:
         severity = "critical" if services[job].tier == "core" else "warning"
     else:
-        severity = "warning" if spaces.get(job, targets.OBSERVABILITY) == targets.OBSERVABILITY else "critical"
+        watching = (targets.OBSERVABILITY, targets.NODE_AGENTS)
+        severity = "warning" if spaces.get(job, targets.OBSERVABILITY) in watching else "critical"
     return {"job": job, **labels, "team": alerts.TEAMS.get(job, "platform"), "severity": severity}
 
 

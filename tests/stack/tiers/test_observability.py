@@ -243,6 +243,44 @@ def test_the_document_of_alerts_is_current() -> None:
     assert ALERTS.read_text() == alert_list(), "run `make docs`"
 
 
+def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str]) -> bool:
+    """Whether Alertmanager does not tell `target` while `source` fires, by the words of its inhibition rules."""
+
+    def fits(matchers: list[str], labels: dict[str, str]) -> bool:
+        found = [re.fullmatch(r'(\w+)(=~|!=|=)"(.*)"', matcher) for matcher in matchers]
+        return all(
+            each and (re.fullmatch(each[3], labels.get(each[1], "")) is not None) == (each[2] != "!=") for each in found
+        )
+
+    alike = all(source.get(label) == target.get(label) for label in rule["equal"])
+    return alike and fits(rule["source_matchers"], source) and fits(rule["target_matchers"], target)
+
+
+@pytest.mark.parametrize(
+    ("alert", "other", "hidden"),
+    [
+        ("TargetMissing", {"alertname": "OperationSlow", "severity": "warning", "job": "agent-engine"}, True),
+        ("TargetMissing", {"alertname": "OperationFailing", "severity": "critical", "job": "agent-engine"}, False),
+        ("TargetMissing", {"alertname": "OperationSlow", "severity": "warning", "job": "rag-engine"}, False),
+        ("TargetDown", {"alertname": "OperationSlow", "severity": "warning", "job": "agent-engine"}, False),
+        ("TargetDown", {"alertname": "TargetDown", "severity": "critical", "job": "agent-engine"}, False),
+    ],
+)
+def test_a_component_of_which_nothing_is_seen_hides_its_warnings_and_a_pod_that_is_down_hides_nothing(
+    alert: str, other: dict[str, str], hidden: bool
+) -> None:
+    firing = {"alertname": alert, "severity": "critical", "job": "agent-engine", "instance": "10.0.0.1:8003"}
+    rules = document(alertmanager("prod"), "alertmanager.json")["inhibit_rules"]
+    assert any(silenced(rule, firing, other) for rule in rules) is hidden
+
+
+def test_nobody_is_woken_for_a_pod_of_what_only_watches() -> None:
+    rules = [rule for group in prometheus("prod").groups for rule in group.rules if rule.name == "target:declared"]
+    found = {rule.labels["job"]: rule.labels["severity"] for rule in rules if not isinstance(rule, Alert)}
+    assert {found[job] for job in ("fluent-bit", "otel-collector", "grafana")} == {"warning"}
+    assert {found[job] for job in ("gateway", "redis", "postgresql")} == {"critical"}
+
+
 def test_who_is_told_is_a_secret_and_stands_in_a_file() -> None:
     text = alertmanager("prod").files["alertmanager.json"]
     assert "://" not in text
