@@ -22,11 +22,11 @@ DECIDED_BY = {
 
 
 class Refusals:
-    """Every fault so far, and the file that each is in."""
+    """Every fault so far, and the file that each is in. What two parts refuse alike is told once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._found: list[tuple[str, Fault]] = []
+        self._found: dict[tuple[str, Fault], None] = {}
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -34,9 +34,9 @@ class Refusals:
         try:
             yield
         except ValidationError as error:
-            self._found += [self._told("stack/catalog", fault) for fault in faults_of(error, prefix=error.title)]
+            self._found |= {self._told("stack/catalog", fault): None for fault in faults_of(error, prefix=error.title)}
         except InvalidInputError as error:
-            self._found += [self._told(error.source, fault) for fault in error.faults]
+            self._found |= {self._told(error.source, fault): None for fault in error.faults}
 
     def tell(self) -> None:
         """Raises `InvalidInputError` with all of them, where there are any."""
