@@ -16,6 +16,8 @@ from stack.call_graph import CallGraph
 from stack.catalog.targets import NODE_AGENTS
 from stack.environments import Environment
 from stack.peers import Link
+from stack.refusals import Refusals
+from stack.settings import file_of, path_of
 from stack.tiers import (
     applications,
     data,
@@ -54,13 +56,19 @@ class Platform:
         known = {service.name for service in graph.services}
         if strangers := sorted(environment.settings.replicas.keys() - known):
             accepted = f"expected one of {', '.join(sorted(known))}"
-            faults = [Fault(f"replicas.{name}", "is no service", accepted) for name in strangers]
-            raise InvalidInputError(f"settings of {environment.name}", faults)
+            faults = [Fault(path_of(f"replicas.{name}"), "is no service", accepted) for name in strangers]
+            raise InvalidInputError(file_of(environment.name), faults)
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
-        """The guards of the namespaces first, then tier by tier."""
-        return (*self._guards(), *(found for tier in TIERS for found in tier.components(self.graph, self.environment)))
+        """The guards of the namespaces first, then tier by tier; raises `InvalidInputError` with what all refuse."""
+        found: list[Component] = [*self._guards()]
+        refusals = Refusals(self.environment.settings)
+        for tier in TIERS:
+            with refusals.collected():
+                found += tier.components(self.graph, self.environment)
+        refusals.tell()
+        return tuple(found)
 
     def _guards(self) -> Iterator[NamespaceGuard]:
         for namespace, quota in self.environment.quotas.items():
