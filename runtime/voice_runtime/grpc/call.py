@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from grpc.aio import EOF, Metadata
 
 from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.grpc.attempts import Attempts
+from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import status_of
 
 
@@ -177,10 +178,12 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
     It is as open as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any, resolve: Callable[[], Resolved]
+    ) -> None:
         self._loop = loop
         self._attempts = attempts
-        self._messages = _messages(attempts, request)
+        self._messages = _messages(attempts, request, resolve)
 
     def _start(self) -> None:
         """Fetch the first message for whoever comes for it."""
@@ -216,11 +219,12 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         return True
 
 
-async def _messages(attempts: Attempts, request: Any) -> AsyncGenerator[Any, None]:
+async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
     """The messages of a stream. It does not know the call, so that it is closed as soon as nobody has the call."""
     error: BaseException | None = None
-    attempts.enter()
     try:
+        attempts.method = resolve()  # it may begin long after it was made, when its connection is gone
+        attempts.enter()
         async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
             async for message in messages:
                 attempts.leave()  # what is between messages belongs to the consumer

@@ -11,8 +11,8 @@ import grpc
 from voice_runtime.assembly import Assembled
 from voice_runtime.grpc.attempts import WRITTEN, Attempts
 from voice_runtime.grpc.call import StreamCall, UnaryCall
-from voice_runtime.grpc.connections import Connection, Connections, Target
-from voice_runtime.grpc.methods import Method
+from voice_runtime.grpc.connections import Connection, Connections, Locate
+from voice_runtime.grpc.methods import Method, Resolved
 
 if TYPE_CHECKING:
     from voice_runtime.runtime import Runtime
@@ -21,25 +21,32 @@ if TYPE_CHECKING:
 class Channel(grpc.aio.Channel):
     """What generated stubs are made of. Belongs to the event loop that it was made in."""
 
-    def __init__(self, runtime: Runtime, name: str, target: Target, connections: Connections) -> None:
+    def __init__(self, runtime: Runtime, name: str, locate: Locate, connections: Connections) -> None:
         self.runtime = runtime
         self.name = name
-        self._target = target
+        self._locate = locate
         self._connections = connections
         self.loop = asyncio.get_running_loop()
         self._now = runtime.clock.monotonic
         self._connection: Connection | None = None
+        self._assembled: Assembled | None = None
         self._closed = False
 
-    def connection(self) -> Connection:
-        """The connection for another call. Raises `RuntimeError` on another event loop, or once it is closed."""
+    def connection(self, assembled: Assembled) -> Connection:
+        """The connection for another call under a bundle.
+
+        Raises `RuntimeError` on another event loop, or once it is closed; `UnknownCallError` where the bundle has no
+        such callee.
+        """
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(f"the channel to {self.name} belongs to another event loop: make one in each loop")
         if self._closed:
             raise RuntimeError(f"the channel to {self.name} is closed")
-        if self._connection is None or self._now() >= self._connection.expires:
-            self._connection = self._connections.of(self._target, grace_of(self.runtime.assembled))
-        return self._connection
+        connection = self._connection
+        if connection is None or assembled is not self._assembled or self._now() >= connection.expires:
+            self._connection = connection = self._connections.of(self._locate(assembled), grace_of(assembled))
+            self._assembled = assembled
+        return connection
 
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
         """A method with one request and one answer."""
@@ -71,32 +78,43 @@ class Channel(grpc.aio.Channel):
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT002  # as grpc.aio has it
         """The state of the present connection."""
-        state: grpc.ChannelConnectivity = self.connection().channel.get_state(try_to_connect)
+        state: grpc.ChannelConnectivity = self._present().get_state(try_to_connect)
         return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the present connection is in another state."""
-        await self.connection().channel.wait_for_state_change(last_observed_state)
+        await self._present().wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """Wait until the callee can be reached."""
-        await self.connection().channel.channel_ready()
+        await self._present().channel_ready()
+
+    def _present(self) -> Any:
+        return self.connection(self.runtime.assembled).channel
 
 
 class _Method(Method):
     """One method of a stub."""
 
     def __init__(self, channel: Channel, kind: str, path: str, *serializers: Any) -> None:
-        super().__init__(channel.runtime, channel.name, kind, path, *serializers)
+        super().__init__(channel.name, kind, path, *serializers)
         self._channel = channel
-        self._make = UnaryCall if kind.endswith("unary") else StreamCall
+        self._is_stream = kind.endswith("stream")
+
+    def current(self) -> Resolved:
+        """The method under the bundle in force, on the connection in use."""
+        assembled = self._channel.runtime.assembled
+        return self.resolved(assembled, self._channel.connection(assembled))
 
     def _call(self, request: Any, timeout: float | None, metadata: Any, options: dict[str, Any]) -> Any:
-        connection = self._channel.connection()
+        channel = self._channel
         if self.is_infrastructure:
-            return self.invoke_on(connection)(request, timeout=timeout, metadata=metadata, **options)
-        attempts = Attempts(self.resolved(connection), timeout, metadata, options)
-        return self._make(self._channel.loop, attempts, request)
+            invoke = self.invoke_on(channel.connection(channel.runtime.assembled))
+            return invoke(request, timeout=timeout, metadata=metadata, **options)
+        attempts = Attempts(self.current(), timeout, metadata, options)
+        if self._is_stream:
+            return StreamCall(channel.loop, attempts, request, self.current)
+        return UnaryCall(channel.loop, attempts, request)
 
 
 class UnaryRequest(_Method):

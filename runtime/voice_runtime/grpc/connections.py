@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 
+from voice_runtime.assembly import Assembled
+
 CONNECTION_AGE = 300.0
 """Seconds after which a channel is replaced, so that replicas that were added are found (gRPC A9 asks for an age; 5
 minutes is what the project's own servers keep to). Up to a tenth less, so that replicas do not reconnect in step."""
@@ -50,6 +52,10 @@ class Target:
         return secure(self.address, self.credentials, options=options)
 
 
+Locate = Callable[[Assembled], Target]
+"""Where the bundle in force says that a callee is."""
+
+
 class Connection:
     """A channel, until it is replaced."""
 
@@ -60,54 +66,82 @@ class Connection:
         self.expires = expires
 
 
+class _OfLoop:
+    """What an event loop has open."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Target, Connection] = {}
+        self.replaced: dict[asyncio.Task[None], Connection] = {}
+        """By the task that will close it."""
+
+    def replace(self, target: Target, grace: float) -> None:
+        """Forget a connection, and close it when whatever began on it has ended.
+
+        Until then it takes calls: an attempt that fails on it is repeated on it.
+        """
+        connection = self.kept.pop(target)
+        closing = asyncio.get_running_loop().create_task(_close_after(grace, connection))
+        self.replaced[closing] = connection
+        closing.add_done_callback(lambda task: self.replaced.pop(task, None))
+
+    async def close(self, grace: float) -> None:
+        """Close everything; calls in flight get `grace` seconds to end."""
+        connections = [*self.kept.values(), *self.replaced.values()]
+        for connection in self.kept.values():
+            connection.expires = float("-inf")
+        for closing in self.replaced:
+            closing.cancel()
+        await asyncio.gather(*(connection.channel.close(grace) for connection in connections))
+
+
+async def _close_after(grace: float, connection: Connection) -> None:
+    await asyncio.sleep(grace)
+    await connection.channel.close(None)
+
+
 class Connections:
     """The channels of one process: each belongs to the event loop that it was opened in."""
 
     def __init__(self, now: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
         self._now = now
         self._uniform = uniform
-        self._by_loop: dict[asyncio.AbstractEventLoop, dict[Target, Connection]] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
         self._by_process: dict[int, dict[Target, Connection]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
 
     def of(self, target: Target, grace: float) -> Connection:
-        """The connection to a target; one that is too old is replaced, and closed when its calls have ended."""
-        kept = self._of_this_loop()
-        connection = kept.get(target)
-        if connection is not None and self._now() < connection.expires:
-            return connection
-        if connection is not None:
-            self._close_later(connection, grace)
-        channel = target.open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
-        age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
-        kept[target] = fresh = Connection(channel, self._now() + age)
-        return fresh
+        """The connection to a target. What is too old is closed `grace` seconds later, when its calls have ended."""
+        opened = self._of_this_loop()
+        connection = opened.kept.get(target)
+        if connection is None or self._is_old(connection):
+            for old in [each for each, kept in opened.kept.items() if self._is_old(kept)]:
+                opened.replace(old, grace)
+            connection = opened.kept[target] = self._open(target, grpc.aio.insecure_channel, grpc.aio.secure_channel)
+        return connection
 
     def of_process(self, target: Target) -> Connection:
         """As `of`, for code without an event loop. A channel that was replaced closes with the last call on it."""
         kept = self._by_process.setdefault(os.getpid(), {})
         connection = kept.get(target)
-        if connection is None or self._now() >= connection.expires:
-            channel = target.open(grpc.insecure_channel, grpc.secure_channel)
-            age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
-            connection = kept[target] = Connection(channel, self._now() + age)
+        if connection is None or self._is_old(connection):
+            for old in [each for each, other in list(kept.items()) if self._is_old(other)]:
+                kept.pop(old, None)
+            connection = kept[target] = self._open(target, grpc.insecure_channel, grpc.secure_channel)
         return connection
 
     async def close(self, grace: float) -> None:
         """Close what this loop has open; calls in flight get `grace` seconds to end."""
-        kept = self._by_loop.pop(asyncio.get_running_loop(), {})
-        for connection in kept.values():
-            connection.expires = float("-inf")
-        await asyncio.gather(*(connection.channel.close(grace) for connection in kept.values()), *self._closing)
+        await self._by_loop.pop(asyncio.get_running_loop(), _OfLoop()).close(grace)
 
-    def _of_this_loop(self) -> dict[Target, Connection]:
+    def _is_old(self, connection: Connection) -> bool:
+        return self._now() >= connection.expires
+
+    def _open(self, target: Target, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Connection:
+        age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
+        return Connection(target.open(insecure, secure), self._now() + age)
+
+    def _of_this_loop(self) -> _OfLoop:
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:
-            self._by_loop = {kept: channels for kept, channels in self._by_loop.items() if not kept.is_closed()}
-            self._by_loop[loop] = {}
+            self._by_loop = {kept: opened for kept, opened in self._by_loop.items() if not kept.is_closed()}
+            self._by_loop[loop] = _OfLoop()
         return self._by_loop[loop]
-
-    def _close_later(self, connection: Connection, grace: float) -> None:
-        closing = asyncio.get_running_loop().create_task(connection.channel.close(grace))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
