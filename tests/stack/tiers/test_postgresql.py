@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from stack.environments import environment as environment_of
-from stack.settings import load_settings
+from stack.settings import ROOT, load_settings
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import Postgresql, password_of, running_postgresql
+from tests.stack.tiers.real_servers import POSTGRES, Postgresql, password_of, running_postgresql
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 
@@ -25,6 +28,25 @@ def test_a_service_owns_its_database(server: Postgresql, service: str) -> None:
     assert server.sql("CREATE TABLE owned (id int); DROP TABLE owned; SELECT current_database()", role=service) == (
         f"CREATE TABLE\nDROP TABLE\n{service}"
     )
+
+
+def documented(line: str) -> str:
+    """The script that docs/deploy.md hands to the shell of dev's server."""
+    (found,) = re.findall(rf"-- sh -c '([^']*{re.escape(line)}[^']*)'", (ROOT / "docs/deploy.md").read_text())
+    return str(found)
+
+
+def test_a_rotated_password_holds_after_what_the_document_says_and_the_old_one_until_then() -> None:
+    service, old = SERVICES[0], password_of(f"{SERVICES[0]}-postgresql")
+    with running_postgresql() as server:
+        server.place.write(f"/etc/voice/secrets/{service}-postgresql/password", "it's rotated")
+        assert server.sql("SELECT 1", role=service, password=old) == "1"
+        script = server.place.moved(documented("roles.sql"))
+        socket = str(server.place.inside("/var/run/postgresql"))
+        variables = {"PATH": f"{POSTGRES}:{os.environ['PATH']}", "PGHOST": socket, "PGPORT": str(server.port)}
+        subprocess.run(["/bin/sh", "-c", script], check=True, capture_output=True, env=variables)
+        assert server.sql("SELECT 1", role=service, password="it's rotated") == "1"  # noqa: S106 - the test's own
+        assert "password authentication failed" in server.sql("SELECT 1", role=service, password=old)
 
 
 def test_a_service_enters_no_database_but_its_own(server: Postgresql) -> None:

@@ -73,6 +73,21 @@ def test_on_redis_a_stranger_does_nothing(cache: int) -> None:
         Redis(port=cache, username="identity-service", password=password_of("rag-engine-redis")).ping()
 
 
+def test_on_redis_a_rotated_password_holds_after_a_restart_and_the_old_one_until_then(tmp_path: Path) -> None:
+    port = free_port()
+    new: Any = Redis(port=port, username="identity-service", password="rotated")  # noqa: S106 - the test's own
+    with running_valkey("dev", "redis", tmp_path, port):
+        (secret,) = tmp_path.glob("etc/voice/secrets/identity-service-redis/password")
+        secret.write_text("rotated")
+        assert connected(port, "identity-service", "redis").ping()
+        with pytest.raises(AuthenticationError):
+            new.ping()
+    with running_valkey("dev", "redis", tmp_path, port, rotated={"identity-service-redis": "rotated"}):
+        assert new.ping()
+        with pytest.raises(AuthenticationError):
+            connected(port, "identity-service", "redis").ping()
+
+
 def test_on_redis_the_probes_user_asks_for_health_alone(cache: int) -> None:
     health: Any = Redis(port=cache, username="health", password="")
     assert health.ping()
