@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from voice_policies import RateLimit
 from voice_runtime.redis import RedisStore
 from voice_runtime.redis import single as reached
+from voice_runtime.saga import Message
+from voice_runtime.saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
 
 from stack.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port
+from tests.platforms import platform
 from tests.runtime.rate_limit.gates import gate, passes
 from tests.runtime.redis_servers import single
 from tests.stack.tiers.real_servers import (
@@ -144,6 +150,42 @@ def test_on_redis_publishers_append_and_consumers_read_their_declared_events(tmp
             consumer.xgroup_create("message.created", "indexing-service", mkstream=True)
         with pytest.raises(NoPermissionError):
             publisher.delete("message.created")
+
+
+PUBLISHERS = {
+    event: service.name
+    for service in platform("prod").graph.services
+    for operation in service.operations
+    for event in operation.publishes
+}
+TRACE = f"00-{'0' * 32}-{'0' * 16}-01"
+SCALE = 25
+"""How much smaller streams and memory are in the test than in the platform."""
+
+
+async def publish(port: int, max_length: int) -> None:
+    """Twice what each declared stream holds, with payloads of the stated size."""
+    for event, service in PUBLISHERS.items():
+        url = f"redis://{service}:{quote(password_of(f'{service}-events'))}@127.0.0.1:{port}"
+        async with AsyncRedis.from_url(url) as redis:
+            transport = RedisStreams(redis, max_length=max_length)
+            for first in range(0, 2 * max_length, 100):
+                text = "x" * (PAYLOAD - len('{"text":""}'))
+                named = [f"{event}/{first + each}" for each in range(100)]
+                await transport.send([Message(name, event, {"text": text}, TRACE) for name in named])
+
+
+def test_on_redis_full_streams_leave_the_store_room_for_more(tmp_path: Path) -> None:
+    configured = files("prod", "events-config")["valkey.conf"]
+    (maxmemory,) = re.findall(r"^maxmemory (\d+)$", configured, re.MULTILINE)
+    port, scaled = free_port(), f"maxmemory {int(maxmemory) // SCALE}"
+    with running_valkey("prod", "events", tmp_path / "fits", port, scaled):
+        asyncio.run(publish(port, MAX_LENGTH // SCALE))
+    with (
+        running_valkey("prod", "events", tmp_path / "full", port, scaled),
+        pytest.raises(ConnectionError, match="used memory > 'maxmemory'"),
+    ):
+        asyncio.run(publish(port, 2 * MAX_LENGTH // SCALE))
 
 
 def test_on_redis_full_events_refuse_what_a_full_cache_evicts_for(tmp_path: Path) -> None:
