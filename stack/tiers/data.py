@@ -151,11 +151,10 @@ def _databases(graph: CallGraph, environment: Environment, *, pair: bool) -> tup
 
 def database_of(caller: Node, environment: Environment, *, pair: bool = False) -> ServiceDatabase:
     """The database of one caller; as a `pair` its secret holds the role's name too."""
-    limits = environment.database
     return ServiceDatabase(
         name=caller.name,
         secret=_secret(caller, dependencies.POSTGRESQL, pair=pair),
-        connection_limit=limits.pool_size * limits.poolers,
+        connection_limit=environment.database.role_limit,
     )
 
 

@@ -252,6 +252,22 @@ def test_d01_finds_pools_that_do_not_fit() -> None:
     assert verdict("D01", with_environment(database=roomy)).text == "holds"
 
 
+def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler() -> None:
+    dev = real_environment("dev")
+    many = dict.fromkeys(("identity-service", "conversation-service"), Replicas(min=4, max=4))
+    settings = dev.settings.model_copy(update={"replicas": many})
+    found = verdict("D01", Platform(call_graph(), dev.model_copy(update={"settings": settings}))).findings
+    assert {(each.path, each.arithmetic) for each in found} == {
+        (f"{name} → postgresql", "(max replicas + 1) × pool = 50 > 20 connections of its role") for name in many
+    }
+    few = dev.database.model_copy(update={"max_connections": 100})
+    (found_,) = verdict("D01", Platform(call_graph(), dev.model_copy(update={"database": few}))).findings
+    assert (found_.path, found_.arithmetic) == (
+        "services → postgresql",
+        "Σ (max replicas + 1) × pool = 110 > 100 − 13 reserved = 87",
+    )
+
+
 def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
     quota = (
         real_environment("prod")

@@ -113,7 +113,7 @@ def test_the_limits_of_the_roles_and_the_server_are_the_declared_ones(server: Po
     total = server.sql(
         "SELECT sum(rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0", role="postgres", database="postgres"
     )
-    assert int(total) == limits.pool_size * limits.poolers * len(SERVICES) <= limits.max_connections - limits.reserved
+    assert int(total) == limits.role_limit * len(SERVICES) <= limits.max_connections - limits.reserved
     names = "ARRAY['max_connections', 'superuser_reserved_connections', 'reserved_connections']"
     shown = f"SELECT current_setting(name)::int FROM unnest({names}) name"  # noqa: S608 - the test's own
     most, superusers, reserved = map(int, server.sql(shown, role="postgres", database="postgres").splitlines())
