@@ -95,7 +95,7 @@ class HttpRoute(ClosedModel):
     path: Annotated[str, Field(pattern=r"^(/[a-z0-9-]+)+$", max_length=100)]
     method: Literal["GET", "POST"]
     public: bool = False
-    """Open to callers without a token; its limits then hold for each address instead of each tenant."""
+    """Open to callers without a token; its limits then hold for each address that asks instead of each tenant."""
     max_body: Bytes = Bytes("1Mi")
 
 

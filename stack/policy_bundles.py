@@ -178,12 +178,14 @@ def addresses(edge: Edge) -> Iterator[Address]:
 
 
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
-    """A check for each thing that an operation cannot do without.
+    """A check for each store and provider, and for each service that an operation cannot do without.
 
-    Only an own datastore is critical: a process without it can serve nothing, while an unready process for every callee
-    that is down would take the whole platform out of rotation.
+    Only an own datastore is critical, and only where it is needed: a process without it can serve nothing, while an
+    unready process for every callee that is down would take the whole platform out of rotation.
     """
-    callees = {edge.call.callee: edge for edge in edges if not edge.call.soft}
+    looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
+    # Of several calls of one callee the last stands: a hard one, where there is one.
+    callees = {edge.call.callee: edge for edge in sorted(looked_at, key=lambda edge: not edge.call.soft)}
     for name, edge in callees.items():
         protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"
         kind = {
@@ -199,6 +201,6 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
                 "name": name,
                 "kind": kind[protocol],
                 "target": edge.call.name,
-                "critical": protocol in {"postgresql", "redis"},
+                "critical": protocol in {"postgresql", "redis"} and not edge.call.soft,
             }
         )

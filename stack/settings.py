@@ -43,7 +43,7 @@ class NodePool(ClosedModel):
 class ApiServer(ClosedModel):
     """Where pods that must read the Kubernetes API find it, as NetworkPolicies see it: behind its Service's address."""
 
-    cidr: Cidr = "0.0.0.0/0"
+    cidr: Cidr
     port: Annotated[int, Field(ge=1, le=65_535)] = 6443
 
 
@@ -82,8 +82,8 @@ class Settings(ClosedModel):
     restart_on_policy_change: bool = False
     """Whether a changed policy rolls the pods; otherwise they reload it in place."""
     node_pool: NodePool
-    api_server: ApiServer = ApiServer()
-    nodes: Cidr = "0.0.0.0/0"
+    api_server: ApiServer
+    nodes: Cidr
     """Network of the nodes, whose kubelets Prometheus asks how full the volumes are."""
     metrics: MetricsStorage = MetricsStorage()
     notifications: Notifications | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from ipaddress import IPv4Network
 from typing import Literal
 
 from voice_policies import Fault, InvalidInputError
@@ -13,7 +14,7 @@ from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack import catalog
 from stack.call_graph import CallGraph
-from stack.catalog.targets import NODE_AGENTS
+from stack.catalog.targets import NODE_AGENTS, PEERED_NETWORK
 from stack.environments import Environment
 from stack.peers import Link
 from stack.refusals import Refusals
@@ -50,13 +51,10 @@ class Platform:
     """Every component of one environment, in an order that an API server accepts."""
 
     def __init__(self, graph: CallGraph, environment: Environment) -> None:
-        """Join a call graph with an environment; raises `InvalidInputError` where the settings name a stranger."""
+        """Join a call graph with an environment; raises `InvalidInputError` where the settings do not fit the graph."""
         self.graph = graph
         self.environment = environment
-        known = {service.name for service in graph.services}
-        if strangers := sorted(environment.settings.replicas.keys() - known):
-            accepted = f"expected one of {', '.join(sorted(known))}"
-            faults = [Fault(path_of(f"replicas.{name}"), "is no service", accepted) for name in strangers]
+        if faults := [*_stranger_faults(graph, environment), *_backup_faults(environment)]:
             raise InvalidInputError(file_of(environment.name), faults)
 
     @cached_property
@@ -84,3 +82,18 @@ class Platform:
     def microservices(self) -> tuple[Microservice, ...]:
         """The application tier, in the catalogue's order."""
         return tuple(component for component in self.components if isinstance(component, Microservice))
+
+
+def _stranger_faults(graph: CallGraph, environment: Environment) -> Iterator[Fault]:
+    known = {service.name for service in graph.services}
+    accepted = f"expected one of {', '.join(sorted(known))}"
+    for name in sorted(environment.settings.replicas.keys() - known):
+        yield Fault(path_of(f"replicas.{name}"), "is no service", accepted)
+
+
+def _backup_faults(environment: Environment) -> Iterator[Fault]:
+    """The object store is one host for services and backups alike: it stands where the proxies look for it too."""
+    backups = environment.settings.backups
+    if backups and not IPv4Network(backups.network).subnet_of(IPv4Network(PEERED_NETWORK)):
+        accepted = f"expected a block within {PEERED_NETWORK}, where {data.backup_store().host} stands"
+        yield Fault(path_of("backups.network"), f"is {backups.network!r}", accepted)

@@ -21,19 +21,24 @@ from voice_runtime.saga.context import Message, to_json
 from voice_runtime.saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_runtime.saga")
+MAX_LENGTH = 100_000
+"""Entries of a stream. The platform's three streams of them, with payloads of `PAYLOAD` on average, fill somewhat more
+than half of the memory that its store may take. One that is full refuses each message, and with it the trimming."""
+PAYLOAD = 1024
+"""Bytes. A message says what happened and where the rest is."""
 Received = tuple[Message, Callable[[], Awaitable[None]]]
 
 
 class RedisStreams:
     """A transport over one Redis.
 
-    `max_length`: entries that a stream keeps, about; older ones are trimmed, read or not. `redeliver_after`: seconds
-    that a message may stay unacknowledged before another consumer of the group gets it. `block`: longest wait of one
-    read, in seconds.
+    `max_length`: entries that a stream keeps, about; older ones are trimmed, read or not, so that a consumer which is
+    further behind misses them. `redeliver_after`: seconds that a message may stay unacknowledged before another
+    consumer of the group gets it. `block`: longest wait of one read, in seconds.
     """
 
     def __init__(
-        self, redis: Redis, *, max_length: int = 1_000_000, redeliver_after: float = 60.0, block: float = 1.0
+        self, redis: Redis, *, max_length: int = MAX_LENGTH, redeliver_after: float = 60.0, block: float = 1.0
     ) -> None:
         self._redis = redis
         self._max_length = max_length
