@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from math import inf
 from random import Random
 from types import TracebackType
@@ -143,11 +144,18 @@ class JournalEngine:
         self.observation.unfinished = await self.journal.unfinished()
 
     def _drive(self, claim: Claim) -> None:
+        """In a context of its own: a saga outlives the request that starts it, and that request's deadline."""
         driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
-        self._driving[claim.id] = (claim, driver, asyncio.create_task(self._driven(claim, driver)))
+        before = [self._driving[claim.id][2]] if claim.id in self._driving else []
+        task = asyncio.create_task(self._driven(claim, driver, before), context=Context())
+        self._driving[claim.id] = (claim, driver, task)
 
-    async def _driven(self, claim: Claim, driver: Driver) -> None:
+    async def _driven(self, claim: Claim, driver: Driver, before: Sequence[asyncio.Task[None]]) -> None:
+        """`before`: what this worker did under an earlier claim of the saga, which an intervention ended."""
         try:
+            for task in before:
+                task.cancel()
+            await asyncio.gather(*before, return_exceptions=True)
             await driver.drive(self._definitions, self._executions)
         except LeaseLostError as error:
             self.observation.leases_lost += 1

@@ -12,12 +12,14 @@ from typing import Any
 import asyncpg
 import pytest
 from voice_policies import Duration
+from voice_runtime import Caller, Runtime
 from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, SqliteJournal, StepContext
 from voice_runtime.saga.barrier import once
 from voice_runtime.saga.journal import Claim, Journal, Outcome
 from voice_runtime.saga.postgresql import PostgresqlJournal
 
 from tests.loopback import free_port
+from tests.runtime.bundles import bundle, mount, operation
 from tests.runtime.saga.crash_worker import EFFECTS
 from tests.runtime.saga.definitions import Log, eventually, saga, step
 
@@ -99,6 +101,43 @@ async def test_the_barrier_shares_the_transaction_of_the_effect(database: str) -
                 await once(connection, context, lambda: break_after_the_effect(connection))
         assert await pool.fetchval("SELECT count(*) FROM effects") == 0
         assert await pool.fetchval("SELECT count(*) FROM saga.barriers") == 0
+
+
+async def test_a_saga_outlives_the_deadline_of_the_request_that_starts_it(journal: Journal, tmp_path: Path) -> None:
+    inbound = (operation("run", deadline=Duration("300ms")),)
+    runtime = Runtime.load(mount(tmp_path, bundle(inbound=inbound)))
+    log = Log()
+
+    async def slow_and_failing(_: StepContext) -> None:
+        await asyncio.sleep(0.5)
+        raise ValueError("no such street")
+
+    log.does("ship", slow_and_failing)
+    async with JournalEngine(journal, [log.definition(saga(step("pay"), step("ship")))]) as engine:
+        async with runtime.request("run", Caller()):
+            saga_id = await engine.start("order")
+        record = await engine.wait(saga_id, 20)
+    assert (record.state, record.reason) == ("compensated", "ship: ValueError: no such street")
+    assert log.done == ["pay", "ship", "undo-ship", "undo-pay"]
+
+
+async def test_what_an_intervention_took_a_saga_from_ends_before_its_next_step_begins(journal: Journal) -> None:
+    log = Log()
+
+    async def hang(_: StepContext) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            log.done.append("ended")
+
+    log.does("pay", hang)
+    policy = saga(step("pay", attempt_timeout=Duration("20s"), timeout=Duration("50s")))
+    async with JournalEngine(journal, [log.definition(policy)], poll_interval=0.05) as engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _has_begun(log))
+        await engine.compensate(saga_id)
+        assert (await engine.wait(saga_id, 20)).state == "compensated"
+    assert log.done == ["pay", "ended", "undo-pay"]
 
 
 async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Journal) -> None:
