@@ -192,6 +192,6 @@ async def test_s4_a_write_under_a_lease_that_has_passed_is_refused(journal: Jour
     record = await journal.show("saga-1")
     assert record is not None
     assert [entry.kind for entry in record.entries] == ["started", "began"]
-    async with journal.outbox(10) as messages:
-        assert messages == []
+    async with journal.outbox(10) as batch:
+        assert batch.messages == []
     await journal.close()

@@ -52,6 +52,15 @@ class Outcome:
     """W3C `traceparent` of what delivered it."""
 
 
+@dataclass(slots=True)
+class Batch:
+    """Messages in one sender's hands."""
+
+    messages: Sequence[Message]
+    refused: Collection[int] = ()
+    """Places in `messages` of those that stay: each is due again after a second, twice that the next time, up to 64."""
+
+
 class Journal(Protocol):
     """A store of sagas. Every write is one transaction. Raises `JournalUnavailableError` where it cannot be reached."""
 
@@ -128,6 +137,6 @@ class Journal(Protocol):
         """How many sagas there are by name and state, of those that have not ended."""
         ...
 
-    def outbox(self, limit: int) -> AbstractAsyncContextManager[Sequence[Message]]:
-        """The oldest messages that nobody else is sending; leaving without an error forgets them."""
+    def outbox(self, limit: int) -> AbstractAsyncContextManager[Batch]:
+        """The oldest due messages that nobody else is sending; leaving without an error forgets what is not refused."""
         ...

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from voice_runtime.saga.context import Message, to_json
+from voice_runtime.saga.errors import MessagesRefusedError
 from voice_runtime.saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_runtime.saga")
@@ -41,16 +42,19 @@ class RedisStreams:
         self._block = max(1, int(block * 1000))
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """One round trip for all. Raises `ConnectionError`."""
+        """One round trip for all. Raises `ConnectionError`, or `MessagesRefusedError` for those that Redis refuses."""
         pipeline = self._redis.pipeline(transaction=False)
         for message in messages:
             payload = to_json(message.payload, f"message {message.type}")
             fields: Any = {"id": message.id, "payload": payload, "trace": message.trace}
             pipeline.xadd(message.type, fields, maxlen=self._max_length, approximate=True)
         try:
-            await pipeline.execute()
+            answers = await pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise ConnectionError(f"Redis: {error}") from error
+        refused = {place: answer for place, answer in enumerate(answers) if isinstance(answer, RedisError)}
+        if refused:
+            raise MessagesRefusedError({place: f"{messages[place].type}: {why}" for place, why in refused.items()})
 
     async def receive(self, types: Sequence[str], consumer: str) -> AsyncIterator[Received]:
         """What this group has not acknowledged, for as long as it is read; a lost connection is made again."""
