@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from voice_runtime.events import Events, Listener
 from voice_runtime.outcome import Classify, classify
-from voice_runtime.saga.context import to_json
+from voice_runtime.saga.context import to_json, without_nul
 from voice_runtime.saga.definition import Definition, Definitions
 from voice_runtime.saga.driver import Driver
 from voice_runtime.saga.errors import JournalUnavailableError, LeaseLostError, SagaConflictError, UnknownSagaError
@@ -212,6 +212,7 @@ class JournalEngine:
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
+        error = None if error is None else without_nul(error)
         known = await self.journal.deliver(saga_id, Outcome(step, result, error, self.observation.tracing.current()))
         self._wake.set()
         return known
