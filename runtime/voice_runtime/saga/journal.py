@@ -33,8 +33,6 @@ class Claim:
     entries: list[Entry]
     age: float = 0.0
     """Seconds since it was started."""
-    idle: float = 0.0
-    """Seconds since its last entry."""
     claims: int = 1
     """Claims since its last entry: more than a few, and its step kills whoever runs it."""
     signals: int = 0

@@ -48,8 +48,7 @@ RETURNING saga_id"""
 
 _TAKEN = """
 RETURNING saga.id, name, version, fingerprint, input, trace, epoch, claims, signals,
-          extract(epoch FROM clock_timestamp() - started_at)::float8 AS age,
-          extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle"""
+          extract(epoch FROM clock_timestamp() - started_at)::float8 AS age"""
 _TAKE = """
 UPDATE saga.sagas AS saga SET owner = $1, epoch = epoch + 1, claims = claims + 1,
     due = clock_timestamp() + make_interval(secs => $2)"""

@@ -21,11 +21,13 @@ EntryKind = Literal[
     "undoing",
     "undone",
     "parked",
+    "left",
     "resumed",
     "completed",
     "compensated",
     "abandoned",
 ]
+"""`left`: a worker that knows older versions alone leaves it to a newer one."""
 
 
 @dataclass(frozen=True, slots=True)

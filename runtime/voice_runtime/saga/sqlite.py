@@ -34,8 +34,7 @@ INSERT OR IGNORE INTO sagas (id, name, version, fingerprint, input, trace, state
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 TAKE = """
 UPDATE sagas SET owner = ?1, due = ?2, epoch = epoch + 1, claims = claims + 1 WHERE id = ?4
-RETURNING id, name, version, fingerprint, input, trace, epoch, claims, signals, ?3 - started_at AS age,
-          ?3 - updated_at AS idle"""
+RETURNING id, name, version, fingerprint, input, trace, epoch, claims, signals, ?3 - started_at AS age"""
 ENTRIES = "SELECT kind, step, data, at FROM entries WHERE saga_id = ? ORDER BY sequence"
 UPDATE = """
 UPDATE sagas SET state = ?, reason = ?, entries = ?, claims = 0, updated_at = ?, owner = ?, due = ? WHERE id = ?"""

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from voice_policies import Duration
 from voice_runtime import Caller, Runtime
-from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, SqliteJournal, StepContext
+from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, Reply, SqliteJournal, StepContext
 from voice_runtime.saga.barrier import once
 from voice_runtime.saga.journal import Claim, Journal, Outcome
 from voice_runtime.saga.postgresql import PostgresqlJournal
@@ -85,6 +85,52 @@ async def test_a_step_that_kills_its_worker_again_and_again_is_parked(database: 
     assert record.state == "parked"
     assert "without getting on with pay" in record.reason
     assert log.done == []
+
+
+async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_left_it(
+    database: str,
+) -> None:
+    """However long it had waited before: the rollout has just begun."""
+    newer, older = Log(), Log()
+
+    async def later(_: StepContext) -> Reply:
+        return Reply.LATER
+
+    newer.does("pay", later)
+    policy = saga(step("pay", timeout=Duration("2h")), version=2, timeout="3h")
+    connection = await asyncpg.connect(database)
+
+    async def minutes_pass(minutes: int) -> None:
+        await connection.execute(f"UPDATE saga.sagas SET updated_at = updated_at - interval '{minutes} minutes'")
+        await connection.execute(f"UPDATE saga.entries SET at = at - interval '{minutes} minutes'")
+        await connection.execute("UPDATE saga.sagas SET due = clock_timestamp() WHERE owner IS NULL")
+
+    async with JournalEngine(PostgresqlJournal(database), [newer.definition(policy)]) as worker:
+        saga_id = await worker.start("order")
+        await eventually(lambda: _is(worker, saga_id, "waiting"))
+    definition = older.definition(saga(step("pay"), version=1))
+    async with JournalEngine(PostgresqlJournal(database), [definition], poll_interval=0.02) as worker:
+        await minutes_pass(11)
+        await eventually(lambda: _left(worker, saga_id))
+        await minutes_pass(9)
+        await asyncio.sleep(0.3)
+        assert (await worker.show(saga_id)).state == "waiting"
+        await minutes_pass(2)
+        record = await worker.wait(saga_id, 30)
+    await connection.close()
+    assert record.state == "parked"
+    assert "began under order version 2, which is not here" in record.reason
+    assert [entry.kind for entry in record.entries].count("left") == 1
+
+
+async def _is(engine: JournalEngine, saga_id: str, state: str) -> bool:
+    return (await engine.show(saga_id)).state == state
+
+
+async def _left(engine: JournalEngine, saga_id: str) -> bool:
+    record = await engine.show(saga_id)
+    assert record.state == "waiting", record.reason
+    return any(entry.kind == "left" for entry in record.entries)
 
 
 async def test_the_barrier_shares_the_transaction_of_the_effect(database: str) -> None:
