@@ -101,8 +101,8 @@ async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_old
     connection = await asyncpg.connect(database)
 
     async def minutes_pass(minutes: int) -> None:
-        await connection.execute(f"UPDATE saga.sagas SET updated_at = updated_at - interval '{minutes} minutes'")
-        await connection.execute(f"UPDATE saga.entries SET at = at - interval '{minutes} minutes'")
+        for ago in ("UPDATE saga.sagas SET updated_at = updated_at", "UPDATE saga.entries SET at = at"):
+            await connection.execute(f"{ago} - make_interval(mins => $1)", minutes)
         await connection.execute("UPDATE saga.sagas SET due = clock_timestamp() WHERE owner IS NULL")
 
     async with JournalEngine(PostgresqlJournal(database), [newer.definition(policy)]) as worker:
