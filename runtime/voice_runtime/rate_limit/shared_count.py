@@ -59,11 +59,11 @@ class _Share:
 class _Turn:
     """The queue before one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves it without a trace."""
 
-    __slots__ = ("lock", "waiters")
+    __slots__ = ("cost", "lock")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.waiters = 0
+        self.cost = 0
 
 
 class SharedCount:
@@ -91,7 +91,8 @@ class SharedCount:
     async def take_by(self, latest: float, key: str, cost: int, connection: Connection) -> float:
         """Take `cost` as soon as it can be had: 0, or seconds until it can, where that is after `latest`.
 
-        Those who wait for a key take in the order they came. Raises `StoreUnavailableError`.
+        Those who wait for a key take in the order they came; who cannot, behind them, is told so at once. Raises
+        `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
         if turn is None:
@@ -99,7 +100,10 @@ class SharedCount:
             if not wait or self._now() + wait > latest:
                 return wait
             turn = self._turns.setdefault(key, _Turn())
-        turn.waiters += 1
+        wait = self._earliest(key, turn.cost + cost)
+        if self._now() + wait > latest:
+            return wait
+        turn.cost += cost
         try:
             async with asyncio.timeout(latest - self._now()):
                 await turn.lock.acquire()
@@ -111,12 +115,25 @@ class SharedCount:
             finally:
                 turn.lock.release()
         except TimeoutError:
-            return SHORTEST_RETRY
+            return max(self._earliest(key, turn.cost), SHORTEST_RETRY)  # other replicas were quicker
         finally:
-            turn.waiters -= 1
-            if not turn.waiters:
+            turn.cost -= cost
+            if not turn.cost:
                 self._turns.pop(key, None)
         return 0.0
+
+    def _earliest(self, key: str, cost: int) -> float:
+        """Seconds before which the queue cannot have `cost`: what the store said of its head, then the limit's pace."""
+        share = self._shares.get(key)
+        if share is None:
+            return 0.0
+        pace = 0.0
+        match self._policy.limit:
+            case TokenBucket(rate=rate):
+                pace = (cost - share.refused_cost) / rate.per_second
+            case SlidingWindow(limit=limit, window=window):
+                pace = (cost - 1) // limit * window.seconds
+        return max(share.refused_until - self._now() + pace, 0.0)
 
     async def _take(self, key: str, cost: int, connection: Connection) -> float:
         share = self._shares.get(key)

@@ -22,7 +22,7 @@ from voice_runtime.shared_store import Script
 from voice_runtime.testing import FakeClock, run
 
 from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared
+from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared, window
 from tests.runtime.redis_servers import Server
 from tests.runtime.redis_servers import single as single_server
 
@@ -187,6 +187,20 @@ async def test_replicas_of_a_service_share_a_limit(tmp_path: Path, server: Serve
     replicas = [loaded(tmp_path / str(number), server, policy) for number in range(3)]
     assert sum([await enters(replica) for replica in replicas * 5]) == 10
     assert replicas[0].outbound("redis.access").statistics.successful > 0
+
+
+@pytest.mark.parametrize("limit", [bucket("1/s", 1), window(1, "1s")])
+async def test_who_cannot_pass_in_time_behind_those_who_wait_is_refused_at_once(limit: Any, server: Server) -> None:
+    """One has passed, two wait for the next two seconds: the next would need three."""
+    server.ask("FLUSHALL")
+    limited = gate(RedisStore(lambda: single(server.url)), shared(limit, max_wait=Duration("2500ms")))
+    requests = [asyncio.create_task(limited.admit(Caller(), 1, FOREVER)) for _ in range(5)]
+    done, waiting = await asyncio.wait(requests, timeout=0.7)
+    for task in waiting:
+        task.cancel()
+    refused = [error.retry_after for task in done if isinstance(error := task.exception(), RateLimitedError)]
+    assert (len(done), len(refused), len(waiting)) == (3, 2, 2)
+    assert all(2.2 < (after or 0) <= 3 for after in refused), "when it could pass, not when the next one can"
 
 
 async def test_the_count_outlives_a_reload_that_changes_the_limit(tmp_path: Path, server: Server) -> None:
