@@ -60,13 +60,14 @@ class RedisStreams:
         """What this group has not acknowledged, for as long as it is read; a lost connection is made again."""
         name = uuid.uuid4().hex
         grouped = False
+        cursors = dict.fromkeys(types, "0-0")
         while True:
             end_if_cancelled()
             try:
                 if not grouped:
                     await self._make_groups(types, consumer)
                     grouped = True
-                batch = [*await self._left_over(types, consumer, name), *await self._fresh(types, consumer, name)]
+                batch = [*await self._left_over(cursors, consumer, name), *await self._fresh(types, consumer, name)]
             except RedisError as error:
                 logger.warning("Redis: %s", error)
                 grouped = False
@@ -84,11 +85,16 @@ class RedisStreams:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def _left_over(self, types: Sequence[str], consumer: str, name: str) -> list[tuple[str, Any, Any]]:
-        """Messages that another consumer, or this one, got and did not acknowledge."""
+    async def _left_over(self, cursors: dict[str, Any], consumer: str, name: str) -> list[tuple[str, Any, Any]]:
+        """Messages that another consumer, or this one, got and did not acknowledge, a few at a time from each cursor.
+
+        Some that fail again and again come round like all others, and keep nobody from being looked at.
+        """
         found = []
-        for stream in types:
-            _, entries, *_ = await self._redis.xautoclaim(stream, consumer, name, self._redeliver_after, count=10)
+        for stream, cursor in cursors.items():
+            cursors[stream], entries, *_ = await self._redis.xautoclaim(
+                stream, consumer, name, self._redeliver_after, start_id=cursor, count=10
+            )
             found += [(stream, entry_id, fields) for entry_id, fields in entries if fields]
         return found
 

@@ -17,7 +17,7 @@ from voice_runtime import Caller, RateLimitedError, Runtime
 from voice_runtime.metrics import METRICS
 from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.shared_count import TOKEN_BUCKET
-from voice_runtime.redis import RedisStore, single
+from voice_runtime.redis import RedisStore, cluster, sentinel, single
 from voice_runtime.shared_store import Script
 from voice_runtime.testing import FakeClock, run
 
@@ -240,6 +240,23 @@ async def test_whatever_a_store_says_instead_of_an_answer_is_a_lost_connection(s
     server.ask("RPUSH", "a list", "x")
     with pytest.raises(ConnectionError, match="WRONGTYPE"):
         await RedisStore(lambda: single(server.url)).run(TOKEN_BUCKET, "a list", 1.0, 1, 1, 1)
+    with pytest.raises(ConnectionError, match="RedisClusterException"):
+        await RedisStore(lambda: cluster("redis://127.0.0.1:1")).run(TOKEN_BUCKET, "k", 1.0, 1, 1, 1)
+
+
+async def test_sentinels_may_ask_for_a_password_of_their_own(tmp_path: Path, server: Server) -> None:
+    file = tmp_path / "sentinel.conf"
+    file.write_text(f"sentinel monitor cache 127.0.0.1 {server.port} 1\n")
+    asked = Server(tmp_path, str(file), "--sentinel")
+    try:
+        asked.ask("ACL", "SETUSER", "default", "resetpass", ">secret")
+        addresses = [("127.0.0.1", asked.port)]
+        known = RedisStore(lambda: sentinel(addresses, "cache", sentinel_options={"password": "secret"}))
+        assert await known.run(TOKEN_BUCKET, "behind a sentinel", 1.0, 5, 1, 1) == 1
+        with pytest.raises(ConnectionError):
+            await RedisStore(lambda: sentinel(addresses, "cache")).run(TOKEN_BUCKET, "k", 1.0, 5, 1, 1)
+    finally:
+        asked.kill()
 
 
 def test_threads_share_the_limit_too_and_after_a_fork_the_child_does(tmp_path: Path, server: Server) -> None:

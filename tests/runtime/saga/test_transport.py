@@ -180,6 +180,28 @@ async def test_a_message_whose_handler_fails_or_whose_consumer_died_comes_again(
     assert sorted(handled) == [0, 1, 2]
 
 
+async def test_messages_that_fail_again_and_again_do_not_hide_those_behind_them(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    await RedisStreams(redis).send([Message(str(number), stream, number) for number in range(30)])
+    await redis.xgroup_create(stream, "group", id="0")
+    await redis.xreadgroup("group", "died", {stream: ">"}, count=30)
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        if message.payload < 12:
+            raise ValueError("never")
+        handled.append(message.payload)
+
+    transport = RedisStreams(redis, redeliver_after=0.001, block=0.002)
+    consuming = asyncio.create_task(consume(transport, "group", {stream: handle}))
+    await eventually(lambda: _has(handled, 18), 20)
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    await redis.aclose()
+    assert sorted(handled) == list(range(12, 30))
+
+
 async def test_what_is_no_message_stays_where_it_is_and_stops_nobody(redis_port: int) -> None:
     stream = f"{uuid.uuid4().hex}.made"
     redis = Redis(port=redis_port)
