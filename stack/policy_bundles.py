@@ -60,7 +60,7 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
         outbound=tuple(_outbound(edges, environment)),
         degradation=Degradation(features=service.features) if service.features else None,
         health=Health(checks=tuple(_health_checks(edges))),
-        sagas=tuple(operation.saga for operation in service.operations if operation.saga),
+        sagas=tuple(saga for operation in service.operations for saga in operation.sagas),
         tracing=Tracing(endpoint=targets.COLLECTOR_ENDPOINT, sample_ratio=environment.settings.trace_sample_ratio),
     ).sealed()
 

@@ -173,6 +173,24 @@ def _breakers(opened: int) -> Series:
     )
 
 
+def _sagas(parked: int) -> Series:
+    """Both replicas tell of every saga of the engine."""
+    return _joined(
+        *(
+            _series(
+                "voice_saga_unfinished",
+                f"{count}x30",
+                job=SAGA["job"],
+                instance=replica,
+                saga=SAGA["saga"],
+                state=state,
+            )
+            for replica in ("a", "b")
+            for state, count in (("parked", parked), ("waiting", 7))
+        )
+    )
+
+
 def _replicas(current: int, minimum: int = 2) -> Series:
     metric = "kube_horizontalpodautoscaler"
     labels = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
@@ -213,6 +231,7 @@ RESTARTS = {"namespace": "voice-apps", "pod": "rag-engine-x", "container": "rag-
 AUTOSCALER = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
 VOLUME = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
 GATEWAY = {"instance": "gateway:443"}
+SAGA = {"job": "indexing-service", "saga": "document-deletion"}
 OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operations()]
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
 OF_MEASURED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] not in _sessions()]
@@ -235,6 +254,7 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("ServiceSaturated", None): Case(_load(0.95), _load(0.8), "30m", [_whose(job) for job in _jobs()]),
     ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_whose(job) for job in _jobs()]),
     ("BreakerOpen", None): Case(_breakers(1), _breakers(0), "20m", [_whose(job) for job in _jobs()]),
+    ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_whose(**SAGA)]),
     ("ContainerRestarts", "warning"): Case(
         _series("kube_pod_container_status_restarts_total", "0x30 1+1x5 6x60", **RESTARTS),
         _series("kube_pod_container_status_restarts_total", "0x30 1x60", **RESTARTS),

@@ -121,7 +121,9 @@ def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> Non
     with pytest.raises(InvalidInputError) as caught:
         Platform(call_graph(), environment(settings.model_copy(update={"replicas": replicas, "backups": elsewhere})))
     strange, outside = caught.value.faults
-    assert str(strange).startswith("config.voiceassistant:replicas.agent-engin: is no service; expected one of agent-engine, ")
+    assert str(strange).startswith(
+        "config.voiceassistant:replicas.agent-engin: is no service; expected one of agent-engine, "
+    )
     assert str(outside) == (
         "config.voiceassistant:backups.network: is '10.64.0.0/24'; "
         "expected a block within 10.200.0.0/16, where objects.voicehelper.internal stands"
