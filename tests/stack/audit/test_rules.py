@@ -290,7 +290,7 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
         "D02", Platform(call_graph(), real_environment("prod").model_copy(update={"quotas": quotas}))
     ).findings
     assert found.path == "voice-data → quota"
-    assert found.proposal == "50560Mi"
+    assert found.proposal == "50624Mi"
 
 
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:

@@ -125,7 +125,7 @@ def git(*arguments: str) -> None:
 
 def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
-    for part in ("components", "stack", "policies"):
+    for part in ("components", "stack", "policies", "runtime"):
         shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
         shutil.copy(file, repository)

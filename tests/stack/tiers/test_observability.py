@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from voice_policies import Bytes, Duration, Fault, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
+from voice_runtime.saga.metrics import METRICS as SAGA_METRICS
 
 from components.component import Component
 from components.edge.gateway import ApisixGateway
@@ -176,6 +177,7 @@ def expressions(environment: str) -> str:
 
 EXPORTED = {
     *(metric.name for metric in METRICS),
+    *(metric.name for metric in SAGA_METRICS),
     *kube_state_metrics.METRICS,
     *scraping.KUBELET_METRICS,
     "up",

@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 from voice_policies import RateLimit
 from voice_runtime.redis import RedisStore
 from voice_runtime.redis import single as reached
-from voice_runtime.saga import Message
+from voice_runtime.saga import Message, MessagesRefusedError
 from voice_runtime.saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
 
 from stack.tiers.data import CACHE_COMMANDS
@@ -183,7 +183,7 @@ def test_on_redis_full_streams_leave_the_store_room_for_more(tmp_path: Path) -> 
         asyncio.run(publish(port, MAX_LENGTH // SCALE))
     with (
         running_valkey("prod", "events", tmp_path / "full", port, scaled),
-        pytest.raises(ConnectionError, match="used memory > 'maxmemory'"),
+        pytest.raises(MessagesRefusedError, match="used memory > 'maxmemory'"),
     ):
         asyncio.run(publish(port, 2 * MAX_LENGTH // SCALE))
 
