@@ -125,4 +125,5 @@ class _Exchange:
 
 
 def _seconds(milliseconds: str | None) -> float:
-    return int(milliseconds) / 1000 if milliseconds and milliseconds.isdecimal() else NEVER
+    """A number that is too large for a float is read as infinite, which is `NEVER` too."""
+    return float(milliseconds) / 1000 if milliseconds and milliseconds.isdecimal() else NEVER

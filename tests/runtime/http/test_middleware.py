@@ -105,8 +105,12 @@ async def test_t4_the_callers_deadline_is_the_requests(tmp_path: Path) -> None:
     seen: list[float | None] = []
     async with policed(tmp_path, Agent(lambda: seen.append(remaining()))) as (_, client):
         await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "500"})
-        await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "never"})
-    assert 0 < (seen[0] or 0) <= 0.5 < (seen[1] or 0) <= 2
+        for unusable in ("never", "-1", "9" * 400, "9" * 5_000):
+            assert (await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": unusable})).status_code == 200
+    given, *without = seen
+    assert 0 < (given or 0) <= 0.5
+    assert all(1 < (left or 0) <= 2 for left in without)
+    assert len(without) == 4
 
 
 async def test_a_handler_beyond_its_deadline_is_ended(tmp_path: Path) -> None:
