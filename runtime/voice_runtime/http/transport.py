@@ -26,18 +26,17 @@ ONCE: Iterator[Any] = iter(())
 
 
 class _Call:
-    """What the attempts of one request share."""
+    """What the attempts of one request share: the policies of one bundle."""
 
     def __init__(self, runtime: Runtime, name: str, request: httpx.Request) -> None:
-        outbound = runtime.outbound(name)
-        addresses = next(call.addresses for call in runtime.bundle.outbound if call.name == outbound.name)
+        assembled = runtime.assembled
+        outbound = assembled.call(name)
+        addresses = next(call.addresses for call in assembled.bundle.outbound if call.name == outbound.name)
         self.outbound = outbound
         self.request = request
-        proxies = {address.host: address.via for address in addresses if address.via}
-        if request.url.host in proxies:
-            _send_through(request, proxies[request.url.host])
         self.arguments = () if isinstance(request.stream, httpx.ByteStream) else (ONCE,)
-        self._is_internal = all(address.via is None for address in addresses)
+        self._proxies = {address.host: address.via for address in addresses if address.via}
+        self._is_internal = not self._proxies
 
     def begin(self) -> Span:
         """Begin its span."""
@@ -53,15 +52,25 @@ class _Call:
         trace_context.end_span(self._span, error, failed=failed)
 
     def prepare(self) -> httpx.Request:
-        """The request with what this attempt adds. Nobody outside of the platform is told about its traces."""
-        headers = self.request.headers
+        """A copy of the request with what this attempt adds; through the egress proxy, if the bundle says so.
+
+        Nobody outside of the platform is told about its traces.
+        """
+        request = self.request
+        headers = request.headers.copy()
         if self._is_internal:
             headers.update(trace_context.headers(self._span))
         if (left := remaining()) is not None:
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
             headers[ATTEMPT] = str(number)
-        return self.request
+        extensions, url = dict(request.extensions), request.url
+        if proxy := self._proxies.get(url.host):
+            # The proxy passes TLS on by the server name; the Host header stays the callee's.
+            extensions["sni_hostname"] = url.host
+            host, _, port = proxy.rpartition(":")
+            url = url.copy_with(host=host, port=int(port))
+        return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
@@ -142,13 +151,6 @@ class Transport(httpx.BaseTransport):
     def close(self) -> None:
         """Close the connections."""
         self._inner.close()
-
-
-def _send_through(request: httpx.Request, proxy: str) -> None:
-    """Connect to the egress proxy, which passes TLS on by the server name; the Host header stays the callee's."""
-    request.extensions = {**request.extensions, "sni_hostname": request.url.host}
-    host, _, port = proxy.rpartition(":")
-    request.url = request.url.copy_with(host=host, port=int(port))
 
 
 def _is_stream(response: httpx.Response) -> bool:

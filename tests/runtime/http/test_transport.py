@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from voice_runtime import (
     trace_context,
 )
 from voice_runtime.http.status import failure_of
+from voice_runtime.http.transport import TIMEOUT
 
 from tests.runtime.bundles import bundle, call, mount
 from tests.runtime.certificates import Authority
@@ -40,6 +42,7 @@ AT_ONCE = Retry(
     conditions=("unavailable", "attempt_timeout", "connection_failed", "resource_exhausted"),
 )
 NAME = "elasticsearch.search"
+OUTSIDE = {"host": "api.example.com", "port": 443, "via": "egress-proxy:8443"}
 
 
 def search(**policies: Any) -> OutboundCall:
@@ -56,6 +59,15 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace_context, "_tracer", provider.get_tracer("test"))
     return exporter
+
+
+@pytest.fixture
+def often_interrupted() -> Iterator[None]:
+    """Threads that are interrupted so often that no two steps belong together by chance."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
 
 
 async def test_a_transient_status_is_asked_again_and_the_answer_read(tmp_path: Path) -> None:
@@ -200,11 +212,10 @@ def test_transport_errors_have_the_names_of_the_policies(error: Exception, condi
 
 async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch()
-    outside = {"host": "api.example.com", "port": 443, "via": "egress-proxy:8443"}
     async with serving(app) as url:
         async with runtime(tmp_path).http.client(NAME, base_url=url) as client:
             await client.get("/")
-        async with runtime(tmp_path, addresses=(outside,)).http.client(NAME, base_url=url) as client:
+        async with runtime(tmp_path, addresses=(OUTSIDE,)).http.client(NAME, base_url=url) as client:
             await client.get("/")
     first, second = spans.get_finished_spans()
     assert first.context is not None
@@ -263,3 +274,58 @@ async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_n
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get("https://api.example.com/v1/models")).status_code == 200
     assert app.asked[0][0]["host"] == "api.example.com"
+
+
+class Answering(httpx.AsyncBaseTransport):
+    """In a server's place: keeps what it is sent, and answers what the test says."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)) -> None:
+        self.answer = answer
+        self.asked: list[httpx.Request] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        answer = self.answer(request)
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(answer.content))
+
+
+@pytest.mark.usefixtures("often_interrupted")
+async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(tmp_path: Path) -> None:
+    """Where a request goes and how long it may take are of one bundle."""
+    inside = bundle(search(timeout=Timeout(attempt=Duration("20s"), overall=Duration("1h"))))
+    outside = search(timeout=Timeout(attempt=Duration("5m"), overall=Duration("1h")), addresses=(OUTSIDE,))
+    bundles = [inside, bundle(outside)]
+    client_runtime = Runtime.load(mount(tmp_path, bundles[0]))
+    wire = Answering()
+
+    def swap() -> None:
+        for number in range(1, 1_001):
+            mount(tmp_path, bundles[number % 2])
+            assert client_runtime.reload()
+
+    swapping = asyncio.create_task(asyncio.to_thread(swap))
+    async with httpx.AsyncClient(transport=client_runtime.http.transport(NAME, wire)) as client:
+        while not swapping.done():
+            assert (await client.get("https://api.example.com/")).status_code == 200
+            await asyncio.sleep(0)
+    await swapping
+    seen = {(request.url.host, int(request.headers[TIMEOUT]) > 20_000) for request in wire.asked}
+    assert seen == {("api.example.com", False), ("egress-proxy", True)}
+
+
+async def test_what_is_sent_leaves_the_callers_request_as_it_was(tmp_path: Path) -> None:
+    wire = Answering(
+        lambda request: (
+            httpx.Response(307, headers={"location": "/v2"}) if request.url.path == "/v1" else httpx.Response(200)
+        )
+    )
+    transport = runtime(tmp_path, protocol="https", addresses=(OUTSIDE,)).http.transport(NAME, wire)
+    async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+        answer = await client.get("https://api.example.com/v1")
+    assert answer.url == "https://api.example.com/v2"
+    assert answer.history[0].url == "https://api.example.com/v1"
+    assert TIMEOUT not in answer.request.headers
+    assert [(str(sent.url), sent.headers["host"]) for sent in wire.asked] == [
+        ("https://egress-proxy:8443/v1", "api.example.com"),
+        ("https://egress-proxy:8443/v2", "api.example.com"),
+    ]
