@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from voice_runtime import trace_context
-from voice_runtime.deadline import attempt_number, next_hop, remaining
+from voice_runtime.deadline import CURRENT, attempt_number, next_hop, remaining
 from voice_runtime.http.status import RETRY_AFTER, failure_of
 from voice_runtime.outcome import FailedResultError, classify
 
@@ -21,6 +21,8 @@ TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 """Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
 ATTEMPT = "x-envoy-attempt-count"
 """The number of the attempt, from 1; sent from the second on."""
+PHASES = ("connect", "read", "write", "pool")
+"""What httpx limits, each by itself."""
 ONCE: Iterator[Any] = iter(())
 """An argument that the pipeline never sends twice: it goes with a body that can be read once."""
 
@@ -116,7 +118,10 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 class Transport(httpx.BaseTransport):
-    """For `httpx.Client(transport=…)`; otherwise as `AsyncTransport`."""
+    """For `httpx.Client(transport=…)`; otherwise as `AsyncTransport`.
+
+    Nothing interrupts the thread of an attempt, so its sockets wait for no longer than the attempt may take.
+    """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.BaseTransport) -> None:
         runtime.outbound(name)
@@ -138,19 +143,47 @@ class Transport(httpx.BaseTransport):
         return response
 
     def _attempt(self, call: _Call, *_: Any) -> httpx.Response:
-        response = self._inner.handle_request(call.prepare())
-        if not _is_stream(response):
-            try:
-                content = b"".join(response.iter_raw())
-            finally:
-                response.close()
-            response = _read(response, content)
+        request = call.prepare()
+        given = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = timeouts = given | _at_most(remaining(), given)
+        try:
+            response = self._inner.handle_request(request)
+            if _is_stream(response):
+                timeouts.update(dict.fromkeys(PHASES), **given)  # its headers have come, and with them the attempt ends
+            else:
+                response = _read(response, _content(response))
+        except httpx.TimeoutException as error:
+            scope = CURRENT.get()
+            if scope is not None and remaining() == 0:
+                raise scope.timeout_error() from error
+            raise
         _raise_for(response)
         return response
 
     def close(self) -> None:
         """Close the connections."""
         self._inner.close()
+
+
+def _at_most(left: float | None, given: dict[str, float | None]) -> dict[str, float | None]:
+    """The timeouts of httpx that end with the attempt, or earlier where its caller says so."""
+    if left is None:
+        return {}
+    limits = ((phase, given.get(phase)) for phase in PHASES)
+    return {phase: left if limit is None else min(limit, left) for phase, limit in limits}
+
+
+def _content(response: httpx.Response) -> bytes:
+    """An answer to its end. Each part of it restarts httpx's timeout, so time is looked at in between."""
+    parts = []
+    try:
+        for part in response.iter_raw():
+            parts.append(part)
+            if remaining() == 0:
+                raise httpx.ReadTimeout("the answer takes too long")
+    finally:
+        response.close()
+    return b"".join(parts)
 
 
 def _is_stream(response: httpx.Response) -> bool:

@@ -239,6 +239,73 @@ async def test_synchronous_code_has_the_same_policies(tmp_path: Path) -> None:
     assert [headers.get("x-envoy-attempt-count") for headers, _ in app.asked] == [None, "2"]
 
 
+async def hangs(_scope: Any, receive: Any, _send: Any) -> None:
+    await receive()
+    await receive()  # until the client has gone
+
+
+async def drips(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    leaving = asyncio.ensure_future(receive())
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while not leaving.done():
+        await send({"type": "http.response.body", "body": b".", "more_body": True})
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("app", [hangs, drips])
+async def test_t5_time_that_is_up_gives_the_threads_back(tmp_path: Path, app: Any) -> None:
+    short = Timeout(attempt=Duration("200ms"), overall=Duration("5m"))
+    client_runtime = runtime(tmp_path, timeout=short)
+    outbound = client_runtime.outbound(NAME)
+
+    def ask(url: str) -> None:
+        with (
+            client_runtime.http.sync_client(NAME, base_url=url) as client,
+            pytest.raises(RetriesExhaustedError) as gave_up,
+        ):
+            client.get("/")
+        assert isinstance(gave_up.value.__cause__, AttemptTimeoutError)
+
+    async with serving(app, timeout_graceful_shutdown=1) as url:
+        await asyncio.to_thread(ask, url)
+        await eventually(lambda: outbound.workers.idle == outbound.workers.threads)
+    assert outbound.statistics.timeouts == 4
+
+
+async def test_a_callers_own_timeout_stays_if_it_is_shorter(tmp_path: Path) -> None:
+    client_runtime = runtime(tmp_path, retry=None)
+
+    def ask(url: str) -> None:
+        with (
+            client_runtime.http.sync_client(NAME, base_url=url, timeout=0.1) as client,
+            pytest.raises(httpx.ReadTimeout),
+        ):
+            client.get("/")
+
+    async with serving(hangs) as url:
+        await asyncio.to_thread(ask, url)
+
+
+async def test_synchronous_events_may_come_later_than_an_attempt_may_take(tmp_path: Path) -> None:
+    async def events(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await asyncio.sleep(1)
+        await send({"type": "http.response.body", "body": b"data: 2\n\n"})
+
+    short = Timeout(attempt=Duration("300ms"), overall=Duration("5m"))
+    client_runtime = runtime(tmp_path, timeout=short)
+
+    def ask(url: str) -> list[str]:
+        with client_runtime.http.sync_client(NAME, base_url=url) as client, client.stream("GET", "/") as answer:
+            return [line for line in answer.iter_lines() if line]
+
+    async with serving(events) as url:
+        assert await asyncio.to_thread(ask, url) == ["data: 1", "data: 2"]
+
+
 async def test_a_cancelled_request_is_neutral(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch()
     app.hold.clear()
