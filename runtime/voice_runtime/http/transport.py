@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from voice_policies import Address
 
 from voice_runtime import trace_context
 from voice_runtime.deadline import CURRENT, attempt_number, next_hop, remaining
+from voice_runtime.errors import UnknownCallError
 from voice_runtime.http.status import RETRY_AFTER, failure_of
 from voice_runtime.outcome import FailedResultError, classify
 
@@ -34,6 +36,8 @@ class _Call:
         assembled = runtime.assembled
         outbound = assembled.call(name)
         addresses = next(call.addresses for call in assembled.bundle.outbound if call.name == outbound.name)
+        if len(addresses) > 1:
+            outbound = runtime.targets.of(outbound, _one_of(addresses, outbound.name, request.url.host))
         self.outbound = outbound
         self.request = request
         self.arguments = () if isinstance(request.stream, httpx.ByteStream) else (ONCE,)
@@ -87,7 +91,10 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         self._runtime, self._name, self._inner = runtime, name, inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it under the policies of the call. Raises what httpx raises and the errors of the policies."""
+        """Send it under the policies of the call, to the host that it names of several.
+
+        Raises what httpx raises and the errors of the policies, and `UnknownCallError` for another host than those.
+        """
         call = _Call(self._runtime, self._name, request)
         response: httpx.Response | None = None
         error: BaseException | None = None
@@ -105,7 +112,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         response = await self._inner.handle_async_request(call.prepare())
         if not _is_stream(response):
             try:
-                content = b"".join([chunk async for chunk in response.aiter_raw()])
+                content = b"".join([part async for part in response.stream])  # type: ignore[union-attr]  # asynchronous
             finally:
                 await response.aclose()
             response = _read(response, content)
@@ -165,6 +172,14 @@ class Transport(httpx.BaseTransport):
         self._inner.close()
 
 
+def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
+    """The host that a request names of several. Raises `UnknownCallError`."""
+    hosts = [address.host for address in addresses]
+    if host not in hosts:
+        raise UnknownCallError(f"host of {name}", host, hosts)
+    return host
+
+
 def _at_most(left: float | None, given: dict[str, float | None]) -> dict[str, float | None]:
     """The timeouts of httpx that end with the attempt, or earlier where its caller says so."""
     if left is None:
@@ -177,7 +192,7 @@ def _content(response: httpx.Response) -> bytes:
     """An answer to its end. Each part of it restarts httpx's timeout, so time is looked at in between."""
     parts = []
     try:
-        for part in response.iter_raw():
+        for part in response.stream:  # type: ignore[union-attr]  # synchronous, as its transport is
             parts.append(part)
             if remaining() == 0:
                 raise httpx.ReadTimeout("the answer takes too long")

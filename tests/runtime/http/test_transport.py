@@ -343,17 +343,16 @@ async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_n
     assert app.asked[0][0]["host"] == "api.example.com"
 
 
-class Answering(httpx.AsyncBaseTransport):
+class Answering(httpx.MockTransport):
     """In a server's place: keeps what it is sent, and answers what the test says."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)) -> None:
-        self.answer = answer
         self.asked: list[httpx.Request] = []
+        super().__init__(answer)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
-        answer = self.answer(request)
-        return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(answer.content))
+        return await super().handle_async_request(request)
 
 
 @pytest.mark.usefixtures("often_interrupted")
@@ -396,3 +395,26 @@ async def test_what_is_sent_leaves_the_callers_request_as_it_was(tmp_path: Path)
         ("https://egress-proxy:8443/v1", "api.example.com"),
         ("https://egress-proxy:8443/v2", "api.example.com"),
     ]
+
+
+PROVIDERS = ({"host": "api.example.com", "port": 443}, {"host": "api.example.org", "port": 443})
+
+
+async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> None:
+    wire = Answering(lambda request: httpx.Response(500 if request.url.host == "api.example.com" else 200))
+    breaker = CircuitBreaker(consecutive_failures=2)
+    client_runtime = runtime(tmp_path, protocol="https", addresses=PROVIDERS, circuit_breaker=breaker, retry=None)
+    async with client_runtime.http.client(NAME, transport=client_runtime.http.transport(NAME, wire)) as client:
+        for _ in range(2):
+            assert (await client.get("https://api.example.com/")).status_code == 500
+        with pytest.raises(CircuitOpenError):
+            await client.get("https://api.example.com/")
+        assert (await client.get("https://api.example.org/")).status_code == 200
+    assert client_runtime.outbound(NAME).breaker.current() == "closed"  # type: ignore[union-attr]  # it has one
+
+
+@pytest.mark.parametrize("url", ["/", "https://api.example.net/"])
+async def test_a_request_names_one_of_several_hosts(tmp_path: Path, url: str) -> None:
+    async with runtime(tmp_path, protocol="https", addresses=PROVIDERS).http.client(NAME) as client:
+        with pytest.raises(UnknownCallError, match=r"no single host of .* declared: api.example.com, api.example.org"):
+            await client.get(url)
