@@ -11,7 +11,7 @@ from voice_policies import Address
 from voice_runtime import trace_context
 from voice_runtime.deadline import CURRENT, attempt_number, next_hop, remaining
 from voice_runtime.errors import UnknownCallError
-from voice_runtime.http.status import RETRY_AFTER, failure_of
+from voice_runtime.http.status import RETRY_AFTER, failure_of, show_status
 from voice_runtime.outcome import FailedResultError, classify
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _Call:
     def end(self, error: BaseException | None, response: httpx.Response | None) -> None:
         """End its span."""
         if response is not None:
-            self._span.set_attribute("http.response.status_code", response.status_code)
+            show_status(response.status_code, self._span)
         failed = isinstance(error, Exception) and classify(error) is not None
         trace_context.end_span(self._span, error, failed=failed)
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 from voice_policies import CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, Timeout
 from voice_runtime import (
     AttemptTimeoutError,
@@ -25,7 +24,6 @@ from voice_runtime import (
     Runtime,
     UnknownCallError,
     classify,
-    trace_context,
 )
 from voice_runtime.http.status import failure_of
 from voice_runtime.http.transport import TIMEOUT
@@ -51,14 +49,6 @@ def search(**policies: Any) -> OutboundCall:
 
 def runtime(directory: Path, **policies: Any) -> Runtime:
     return Runtime.load(mount(directory, bundle(search(**policies))))
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace_context, "_tracer", provider.get_tracer("test"))
-    return exporter
 
 
 @pytest.fixture
@@ -94,7 +84,7 @@ async def test_the_last_error_status_is_the_answer(tmp_path: Path) -> None:
     assert len(app.asked) == 5
 
 
-async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path) -> None:
+async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch((404, {}), (500, {}))
     client_runtime = runtime(tmp_path)
     async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
@@ -102,6 +92,7 @@ async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path) -> Non
     assert len(app.asked) == 2
     statistics = client_runtime.outbound(NAME).statistics
     assert (statistics.successful, statistics.failed) == (1, 1)
+    assert [each.status.status_code for each in spans.get_finished_spans()] == [StatusCode.UNSET, StatusCode.ERROR]
 
 
 @pytest.mark.parametrize(
