@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from contextvars import Context, copy_context
@@ -42,18 +43,33 @@ class Listener(Protocol):
         ...
 
 
+class PromptListener(ABC):
+    """A listener that the thread tells where the event happened, before it goes on: many at a time, in no common order.
+
+    For what belongs to the request, such as its span, which may have ended by the time another thread delivers.
+    """
+
+    @abstractmethod
+    def on_event(self, event: Event) -> None:
+        """As of any listener."""
+
+
 class Events:
-    """Hands events to listeners in the order in which they were published, from any thread."""
+    """Hands events to listeners from any thread: to prompt ones at once, to others in the order of publishing."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)
         self.listener_errors = 0
+        self._prompt = [listener for listener in self.listeners if isinstance(listener, PromptListener)]
+        self._in_order = [listener for listener in self.listeners if not isinstance(listener, PromptListener)]
         self._queue: deque[tuple[Context, Event]] = deque()
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
         """Deliver `event`, or leave it to the thread that is delivering already."""
-        if not self.listeners:
+        for listener in self._prompt:
+            self._tell(listener, event)
+        if not self._in_order:
             return
         self._queue.append((copy_context(), event))
         while self._queue and self._delivering.acquire(blocking=False):
@@ -65,9 +81,12 @@ class Events:
     def _deliver(self) -> None:
         while self._queue:
             context, event = self._queue.popleft()
-            for listener in self.listeners:
-                try:
-                    context.run(listener.on_event, event)
-                except Exception:
-                    self.listener_errors += 1
-                    logger.exception("a listener failed on %s of %s", event.kind, event.target)
+            for listener in self._in_order:
+                context.run(self._tell, listener, event)
+
+    def _tell(self, listener: Listener, event: Event) -> None:
+        try:
+            listener.on_event(event)
+        except Exception:
+            self.listener_errors += 1
+            logger.exception("a listener failed on %s of %s", event.kind, event.target)

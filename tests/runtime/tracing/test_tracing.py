@@ -8,11 +8,12 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.trace import SpanKind
-from voice_policies import CircuitBreaker, Ratio, Retry
+from voice_policies import CircuitBreaker, EnforcedBy, Ratio, Retry
 from voice_runtime import CalleeError, CircuitOpenError, RetriesExhaustedError
 from voice_runtime.reference.collector import ReceivedSpan
 from voice_runtime.tracing import JsonFormatter, attributed, span, traced
@@ -73,23 +74,28 @@ async def test_every_decision_of_a_pipeline_is_an_event_of_its_span(
     assert not refused.failed
 
 
-async def test_events_of_many_requests_at_once_stay_with_their_own(
+def test_events_of_many_threads_at_once_stay_with_their_own_span(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with collected(monkeypatch, tmp_path, call(necessity="soft", fallback="none")) as (runtime, collector):
+    threads, requests = 8, 500
+    soft = call(necessity="soft", fallback="none", enforced_by=EnforcedBy(timeout="driver"))
+    with collected(monkeypatch, tmp_path, soft, max_queue=threads * requests) as (runtime, collector):
         runtime.fallback("rag-engine", lambda _: None)
 
-        def request(number: int) -> None:
-            with span(f"request {number}"):
-                runtime.call_sync("rag-engine", fails)
+        def ask() -> None:
+            for _ in range(requests):
+                with span("request"):
+                    runtime.call_sync("rag-engine", fails)
 
         def fails() -> None:
             raise ConnectionResetError
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(40):
-                group.create_task(asyncio.to_thread(request, number))
-    assert len(collector.spans) == 40
+        asking = [Thread(target=ask) for _ in range(threads)]
+        for each in asking:
+            each.start()
+        for each in asking:
+            each.join()
+    assert len(collector.spans) == threads * requests
     assert {len(each.events) for each in collector.spans} == {1}
 
 
