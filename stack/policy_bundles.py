@@ -42,6 +42,8 @@ APPS = "voice-apps"
 CLUSTER_DOMAIN = "svc.cluster.local"
 BULKHEAD_HEADROOM = 4
 """Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
+CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
+"""An objective that is no shorter says nothing about a check: it has failed by then."""
 
 
 def address_of(service: Service) -> str:
@@ -181,7 +183,8 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
     """A check for each thing that an operation cannot do without.
 
     Only an own datastore is critical: a process without it can serve nothing, while an unready process for every callee
-    that is down would take the whole platform out of rotation.
+    that is down would take the whole platform out of rotation. A gRPC callee counts as
+    degraded when it answers a check later than its operation may.
     """
     callees = {edge.call.callee: edge for edge in edges if not edge.call.soft}
     for name, edge in callees.items():
@@ -200,5 +203,8 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
                 "kind": kind[protocol],
                 "target": edge.call.name,
                 "critical": protocol in {"postgresql", "redis"},
+                "max_latency": edge.target.latency
+                if protocol == "grpc" and edge.target.latency < CHECK_TIMEOUT
+                else None,
             }
         )
