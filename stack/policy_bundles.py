@@ -42,6 +42,8 @@ APPS = "voice-apps"
 CLUSTER_DOMAIN = "svc.cluster.local"
 BULKHEAD_HEADROOM = 4
 """Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
+CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
+"""An objective that is no shorter says nothing about a check: it has failed by then."""
 
 
 def address_of(service: Service) -> str:
@@ -181,13 +183,15 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
     """A check for each store and provider, and for each service that an operation cannot do without.
 
     Only an own datastore is critical, and only where it is needed: a process without it can serve nothing, while an
-    unready process for every callee that is down would take the whole platform out of rotation.
+    unready process for every callee that is down would take the whole platform out of rotation. A gRPC callee
+    counts as degraded when it answers a check later than its operation may.
     """
     looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
     # Of several calls of one callee the last stands: a hard one, where there is one.
     callees = {edge.call.callee: edge for edge in sorted(looked_at, key=lambda edge: not edge.call.soft)}
     for name, edge in callees.items():
         protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"
+        promised = edge.target.latency
         kind = {
             "postgresql": "postgresql",
             "redis": "redis",
@@ -202,5 +206,6 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
                 "kind": kind[protocol],
                 "target": edge.call.name,
                 "critical": protocol in {"postgresql", "redis"} and not edge.call.soft,
+                "max_latency": promised if protocol == "grpc" and promised < CHECK_TIMEOUT else None,
             }
         )
