@@ -64,7 +64,8 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
     """The demand of every workload; a DaemonSet has a pod on each of the `nodes`."""
     most: dict[tuple[str, str, str], int] = {}
     archivers: dict[tuple[str, str], Amounts] = {}
-    workloads: list[Mapping[str, Any]] = []
+    # What is kept of a workload is what it asks for, so that the rendered resources can go.
+    asked: list[tuple[tuple[str, str, str], int, int, Amounts, frozenset[str]]] = []
     for resource in resources:
         kind, metadata, spec = resource["kind"], resource["metadata"], resource.get("spec", {})
         if kind == "HorizontalPodAutoscaler":
@@ -73,18 +74,16 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
         elif kind == "ObjectStore":
             archivers[metadata["namespace"], metadata["name"]] = _of_container(spec["instanceSidecarConfiguration"])
         elif kind in _PODS:
-            workloads.append(resource)
-    for workload in workloads:
-        kind, metadata, spec = workload["kind"], workload["metadata"], workload["spec"]
-        namespace, name = metadata.get("namespace", ""), metadata["name"]
-        pods, surge, each = _PODS[kind](spec, nodes)
-        beside = (archivers[namespace, store] for store in _archives(spec))
+            place = kind, metadata.get("namespace", ""), metadata["name"]
+            asked.append((place, *_PODS[kind](spec, nodes), _archives(spec)))
+    for (kind, namespace, name), pods, surge, each, stores in asked:
+        beside = (archivers[namespace, store] for store in stores)
         yield Demand(namespace, name, most.get((kind, namespace, name), pods) + surge, sum(beside, each))
 
 
-def _archives(spec: Mapping[str, Any]) -> set[str]:
+def _archives(spec: Mapping[str, Any]) -> frozenset[str]:
     """The object stores that a database archives to: its operator adds one container for each to every instance."""
-    return {plugin["parameters"]["barmanObjectName"] for plugin in spec.get("plugins", ())}
+    return frozenset(plugin["parameters"]["barmanObjectName"] for plugin in spec.get("plugins", ()))
 
 
 _PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[int, int, Amounts]]] = {
