@@ -232,6 +232,7 @@ async def test_g2_one_connection_serves_every_channel_of_a_target(tmp_path: Path
 async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its grace is the longest call's: until then it takes what its calls have still to send."""
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
     free, begun = asyncio.Event(), asyncio.Event()
     peers: list[str] = []
@@ -244,7 +245,8 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
                 await free.wait()
 
     async with serving(Patient()) as address:
-        client = runtime(tmp_path)
+        short = Timeout(attempt=Duration("2s"), overall=Duration("2s"))
+        client = runtime(tmp_path, *calls(timeout=short))
         async with client.grpc.channel("rag-engine", target=address) as channel:
             stub = RagEngineStub(channel)
             old = channel.connection()
@@ -258,6 +260,68 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
             assert await slow == b"slow"
             shutdown = grpc.ChannelConnectivity.SHUTDOWN
             await eventually(lambda: old.channel.get_state() is shutdown)
+        await client.grpc.close()
+
+
+async def test_g2_a_call_that_is_asked_again_outlives_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
+    free = asyncio.Event()
+
+    class Busy(RagEngine):
+        async def behave(self, name: str, request: Any, context: Any) -> None:
+            if request == b"slow" and not free.is_set():
+                await free.wait()
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+
+    servicer = Busy()
+    async with connected(tmp_path, servicer, *retrying()) as (client, stub):
+        slow = asyncio.create_task(ended(stub.Context(b"slow")))
+        await eventually(lambda: len(servicer.asked) == 1)
+        await asyncio.sleep(0.06)
+        assert await stub.Context(b"quick") == b"quick"  # on another connection
+        await settle()
+        free.set()
+        assert await slow == b"slow"
+        assert client.outbound("rag-engine.context").statistics.retries == 1
+
+
+async def test_g2_a_stream_is_on_the_connection_of_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
+    short = Timeout(attempt=Duration("100ms"), overall=Duration("100ms"))
+    async with connected(tmp_path, RagEngine(), *calls(timeout=short)) as (_, stub):
+        old = stub.Context._channel.connection().channel  # noqa: SLF001  # the one that is about to go
+        made = stub.ListSources(b"1")
+        await asyncio.sleep(0.06)
+        assert await stub.Context(b"quick") == b"quick"
+        await eventually(lambda: old.get_state() is grpc.ChannelConnectivity.SHUTDOWN)
+        assert [message async for message in made] == [b"0"]
+
+
+async def test_g2_connections_that_nobody_comes_for_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
+    short = Timeout(attempt=Duration("100ms"), overall=Duration("100ms"))
+    client = runtime(tmp_path, *calls(timeout=short))
+    channels = [client.grpc.channel("rag-engine", target=f"127.0.0.1:{port}") for port in range(1, 51)]
+    kept = [channel.connection().channel for channel in channels]
+    await asyncio.sleep(0.06)
+    client.grpc.channel("rag-engine", target="127.0.0.1:51").connection()
+    shutdown = grpc.ChannelConnectivity.SHUTDOWN
+    await eventually(lambda: all(channel.get_state() is shutdown for channel in kept))
+    await client.grpc.close()
+
+
+async def test_g2_a_call_goes_to_every_address_of_its_target(tmp_path: Path) -> None:
+    servicers = RagEngine(), RagEngine()
+    async with serving(servicers[0]) as first, serving(servicers[1]) as second:
+        client = runtime(tmp_path)
+        stub = RagEngineStub(client.grpc.channel("rag-engine", target=f"ipv4:{first},{second}"))
+        async with asyncio.timeout(20):
+            while not all(servicer.asked for servicer in servicers):
+                assert await stub.Context(b"x") == b"x"
         await client.grpc.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from grpc.aio import EOF, Metadata
 
 from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.grpc.attempts import Attempts
+from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import status_of
 
 
@@ -174,13 +175,16 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
 class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
     """Many answers. It begins when it is first iterated, read, written or asked: one that is not costs nothing.
 
-    It is as open as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
+    That may be long after it was made, so `begin` says then which bundle and which connection it is on. It is as open
+    as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any, begin: Callable[[], Resolved]
+    ) -> None:
         self._loop = loop
         self._attempts = attempts
-        self._messages = _messages(attempts, request)
+        self._messages = _messages(attempts, request, begin)
 
     def _start(self) -> None:
         """Fetch the first message for whoever comes for it."""
@@ -216,11 +220,12 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         return True
 
 
-async def _messages(attempts: Attempts, request: Any) -> AsyncGenerator[Any, None]:
+async def _messages(attempts: Attempts, request: Any, begin: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
     """The messages of a stream. It does not know the call, so that it is closed as soon as nobody has the call."""
     error: BaseException | None = None
-    attempts.enter()
     try:
+        attempts.method = begin()
+        attempts.enter()
         async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
             async for message in messages:
                 attempts.leave()  # what is between messages belongs to the consumer

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from voice_policies import PolicyBundle
 
 from voice_runtime.assembly import Assembled
 from voice_runtime.grpc.attempts import WRITTEN, Attempts
 from voice_runtime.grpc.call import StreamCall, UnaryCall
 from voice_runtime.grpc.connections import Connection, Connections, Target
-from voice_runtime.grpc.methods import Method
+from voice_runtime.grpc.methods import Method, Resolved
 
 if TYPE_CHECKING:
     from voice_runtime.runtime import Runtime
@@ -21,24 +23,34 @@ if TYPE_CHECKING:
 class Channel(grpc.aio.Channel):
     """What generated stubs are made of. Belongs to the event loop that it was made in."""
 
-    def __init__(self, runtime: Runtime, name: str, target: Target, connections: Connections) -> None:
+    def __init__(
+        self, runtime: Runtime, name: str, target: Callable[[PolicyBundle], Target], connections: Connections
+    ) -> None:
         self.runtime = runtime
         self.name = name
-        self._target = target
+        self.target = target
+        """Where it leads under a bundle. Raises `UnknownCallError`."""
+        target(runtime.bundle)
         self._connections = connections
         self.loop = asyncio.get_running_loop()
         self._now = runtime.clock.monotonic
-        self._connection: Connection | None = None
+        self._assembled: Assembled | None = None
+        self._connection: Connection
         self._closed = False
 
-    def connection(self) -> Connection:
-        """The connection for another call. Raises `RuntimeError` on another event loop, or once it is closed."""
+    def connection(self, assembled: Assembled | None = None) -> Connection:
+        """The connection for a call that begins now, under the bundle in force.
+
+        Raises `RuntimeError` on another event loop, or once it is closed.
+        """
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(f"the channel to {self.name} belongs to another event loop: make one in each loop")
         if self._closed:
             raise RuntimeError(f"the channel to {self.name} is closed")
-        if self._connection is None or self._now() >= self._connection.expires:
-            self._connection = self._connections.of(self._target, grace_of(self.runtime.assembled))
+        assembled = assembled or self.runtime.assembled
+        if assembled is not self._assembled or self._now() >= self._connection.expires:
+            self._connection = self._connections.of(self.target(assembled.bundle), grace_of(assembled))
+            self._assembled = assembled
         return self._connection
 
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
@@ -89,14 +101,21 @@ class _Method(Method):
     def __init__(self, channel: Channel, kind: str, path: str, *serializers: Any) -> None:
         super().__init__(channel.runtime, channel.name, kind, path, *serializers)
         self._channel = channel
-        self._make = UnaryCall if kind.endswith("unary") else StreamCall
+        self._is_unary = kind.endswith("unary")
 
     def _call(self, request: Any, timeout: float | None, metadata: Any, options: dict[str, Any]) -> Any:
-        connection = self._channel.connection()
+        channel = self._channel
         if self.is_infrastructure:
-            return self.invoke_on(connection)(request, timeout=timeout, metadata=metadata, **options)
-        attempts = Attempts(self.resolved(connection), timeout, metadata, options)
-        return self._make(self._channel.loop, attempts, request)
+            return self.invoke_on(channel.connection())(request, timeout=timeout, metadata=metadata, **options)
+        attempts = Attempts(self._begin(), timeout, metadata, options)
+        if self._is_unary:
+            return UnaryCall(channel.loop, attempts, request)
+        return StreamCall(channel.loop, attempts, request, self._begin)
+
+    def _begin(self) -> Resolved:
+        """The method for a call that begins now: the bundle in force, and the connection that it leads to."""
+        assembled = self._runtime.assembled
+        return self.resolved(assembled, self._channel.connection(assembled))
 
 
 class UnaryRequest(_Method):

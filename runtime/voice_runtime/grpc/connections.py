@@ -60,27 +60,38 @@ class Connection:
         self.expires = expires
 
 
+class _Kept:
+    """The channels of one event loop."""
+
+    def __init__(self) -> None:
+        self.connections: dict[Target, Connection] = {}
+        self.closing: dict[asyncio.Task[None], Connection] = {}
+        """Those that were replaced, until their calls have ended."""
+
+
 class Connections:
     """The channels of one process: each belongs to the event loop that it was opened in."""
 
     def __init__(self, now: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
         self._now = now
         self._uniform = uniform
-        self._by_loop: dict[asyncio.AbstractEventLoop, dict[Target, Connection]] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _Kept] = {}
         self._by_process: dict[int, dict[Target, Connection]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
 
     def of(self, target: Target, grace: float) -> Connection:
-        """The connection to a target; one that is too old is replaced, and closed when its calls have ended."""
+        """The connection to a target. One that is too old is replaced, and closed `grace` seconds later.
+
+        Until then it takes the attempts of the calls that began on it.
+        """
         kept = self._of_this_loop()
-        connection = kept.get(target)
+        connection = kept.connections.get(target)
         if connection is not None and self._now() < connection.expires:
             return connection
-        if connection is not None:
-            self._close_later(connection, grace)
-        channel = target.open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
-        age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
-        kept[target] = fresh = Connection(channel, self._now() + age)
+        for old in self._expired(kept.connections):
+            closing = asyncio.get_running_loop().create_task(_close_later(old, grace))
+            kept.closing[closing] = old
+            closing.add_done_callback(kept.closing.pop)
+        kept.connections[target] = fresh = self._open(target, grpc.aio.insecure_channel, grpc.aio.secure_channel)
         return fresh
 
     def of_process(self, target: Target) -> Connection:
@@ -88,26 +99,38 @@ class Connections:
         kept = self._by_process.setdefault(os.getpid(), {})
         connection = kept.get(target)
         if connection is None or self._now() >= connection.expires:
-            channel = target.open(grpc.insecure_channel, grpc.secure_channel)
-            age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
-            connection = kept[target] = Connection(channel, self._now() + age)
+            self._expired(kept)
+            connection = kept[target] = self._open(target, grpc.insecure_channel, grpc.secure_channel)
         return connection
 
     async def close(self, grace: float) -> None:
         """Close what this loop has open; calls in flight get `grace` seconds to end."""
-        kept = self._by_loop.pop(asyncio.get_running_loop(), {})
-        for connection in kept.values():
+        kept = self._by_loop.pop(asyncio.get_running_loop(), _Kept())
+        open_ones = [*kept.connections.values(), *kept.closing.values()]
+        for task in kept.closing:
+            task.cancel()
+        for connection in open_ones:
             connection.expires = float("-inf")
-        await asyncio.gather(*(connection.channel.close(grace) for connection in kept.values()), *self._closing)
+        await asyncio.gather(*(connection.channel.close(grace) for connection in open_ones))
 
-    def _of_this_loop(self) -> dict[Target, Connection]:
+    def _of_this_loop(self) -> _Kept:
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:
             self._by_loop = {kept: channels for kept, channels in self._by_loop.items() if not kept.is_closed()}
-            self._by_loop[loop] = {}
+            self._by_loop[loop] = _Kept()
         return self._by_loop[loop]
 
-    def _close_later(self, connection: Connection, grace: float) -> None:
-        closing = asyncio.get_running_loop().create_task(connection.channel.close(grace))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+    def _expired(self, connections: dict[Target, Connection]) -> list[Connection]:
+        """Take out those that are too old, of whichever target: nobody may come for one again."""
+        now = self._now()
+        return [connections.pop(target) for target, old in list(connections.items()) if old.expires <= now]
+
+    def _open(self, target: Target, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Connection:
+        age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
+        return Connection(target.open(insecure, secure), self._now() + age)
+
+
+async def _close_later(connection: Connection, grace: float) -> None:
+    """Not `close(grace)`: it would refuse the next attempt of a call in flight."""
+    await asyncio.sleep(grace)
+    await connection.channel.close()

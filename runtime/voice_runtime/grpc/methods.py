@@ -89,9 +89,8 @@ class Method:
         self._connection: Connection | None = None
         self._resolved: Resolved
 
-    def resolved(self, connection: Connection) -> Resolved:
-        """The method under the bundle in force. Raises `UnknownCallError`."""
-        assembled = self._runtime.assembled
+    def resolved(self, assembled: Assembled, connection: Connection) -> Resolved:
+        """The method under a bundle. Raises `UnknownCallError`."""
         if assembled is not self._assembled or connection is not self._connection:
             self._resolved = self._resolve(assembled, connection)
             self._assembled, self._connection = assembled, connection

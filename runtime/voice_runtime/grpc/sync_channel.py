@@ -6,7 +6,9 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from voice_policies import PolicyBundle
 
+from voice_runtime.assembly import Assembled
 from voice_runtime.clock import NEVER
 from voice_runtime.deadline import CURRENT
 from voice_runtime.grpc.attempts import Attempts
@@ -20,15 +22,24 @@ if TYPE_CHECKING:
 class SyncChannel(grpc.Channel):
     """What generated stubs are made of. May be used by any thread, and opens its connection after a fork anew."""
 
-    def __init__(self, runtime: Runtime, name: str, target: Target, connections: Connections) -> None:
+    def __init__(
+        self, runtime: Runtime, name: str, target: Callable[[PolicyBundle], Target], connections: Connections
+    ) -> None:
         self.runtime = runtime
         self.name = name
-        self._target = target
+        self.target = target
+        """Where it leads under a bundle. Raises `UnknownCallError`."""
+        self._found: tuple[Assembled, Target] = runtime.assembled, target(runtime.bundle)
         self._connections = connections
 
-    def connection(self) -> Connection:
-        """The connection for another call."""
-        return self._connections.of_process(self._target)
+    def connection(self, assembled: Assembled | None = None) -> Connection:
+        """The connection for another call, under the bundle in force."""
+        assembled = assembled or self.runtime.assembled
+        known, target = self._found
+        if known is not assembled:
+            target = self.target(assembled.bundle)
+            self._found = assembled, target
+        return self._connections.of_process(target)
 
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
         """A method with one request and one answer."""
@@ -71,7 +82,8 @@ class _Method(Method):
         self._streams_requests = kind.startswith("stream")
 
     def _attempts(self, request: Any, timeout: float | None, metadata: Any, options: Any) -> tuple[Attempts, Any]:
-        attempts = Attempts(self.resolved(self._channel.connection()), timeout, metadata, options)
+        assembled = self._runtime.assembled
+        attempts = Attempts(self.resolved(assembled, self._channel.connection(assembled)), timeout, metadata, options)
         return attempts, iter(request) if self._streams_requests else request
 
 

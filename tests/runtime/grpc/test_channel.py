@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from voice_policies import Duration, Timeout
-from voice_runtime import DeadlineExceededError, UnknownCallError
+from voice_policies import Duration, PolicyBundle, Timeout
+from voice_runtime import DeadlineExceededError, Runtime, UnknownCallError
 
-from tests.runtime.bundles import call
-from tests.runtime.grpc.rag_engine import OPERATIONS, RagEngine, RagEngineStub, calls, connected, runtime
+from tests.runtime.bundles import bundle, call, mount
+from tests.runtime.grpc.rag_engine import OPERATIONS, RagEngine, RagEngineStub, calls, connected, runtime, serving
 
 
 async def numbers() -> AsyncIterator[bytes]:
@@ -104,7 +105,8 @@ async def test_a_purpose_is_chosen_by_the_name_of_the_call(tmp_path: Path) -> No
     async with connected(tmp_path, servicer, *purposes) as (client, ambiguous):
         with pytest.raises(UnknownCallError, match=r"rag-engine.context:answer, rag-engine.context:plan"):
             ambiguous.Context(b"x")
-        target = ambiguous.Context._channel._target.address  # noqa: SLF001  # where the server is
+        channel = ambiguous.Context._channel  # noqa: SLF001  # it knows where the server is
+        target = channel.target(client.bundle).address
         async with client.grpc.channel("rag-engine.context:plan", target=target) as channel:
             assert await RagEngineStub(channel).Context(b"x") == b"x"
         assert client.outbound("rag-engine.context:plan").statistics.successful == 1
@@ -118,6 +120,26 @@ async def test_the_address_is_the_bundles(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match=r"127.0.0.1:1|::1.*:1"):
             await RagEngineStub(channel).Context(b"x")
     await client.grpc.close()
+
+
+@pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
+async def test_a_new_address_in_the_bundle_is_where_the_next_call_goes(tmp_path: Path, *, synchronous: bool) -> None:
+    def at(address: str) -> PolicyBundle:
+        host, _, port = address.rpartition(":")
+        return bundle(*calls(addresses=({"host": host, "port": int(port)},)))
+
+    old, new = RagEngine(), RagEngine()
+    async with serving(old) as before, serving(new) as after:
+        client = Runtime.load(mount(tmp_path, at(before)))
+        make = client.grpc.sync_channel if synchronous else client.grpc.channel
+        stub = RagEngineStub(make("rag-engine"))
+        ask: Any = partial(asyncio.to_thread, stub.Context) if synchronous else stub.Context
+        assert await ask(b"x") == b"x"
+        mount(tmp_path, at(after))
+        assert client.reload()
+        assert await ask(b"x") == b"x"
+        await client.grpc.close()
+    assert (len(old.asked), len(new.asked)) == (1, 1)
 
 
 async def test_a_closed_channel_takes_no_call(tmp_path: Path) -> None:
