@@ -35,7 +35,11 @@ class Event:
 
 
 class Listener(Protocol):
-    """Told of every event, in order, one at a time. What it raises is logged and counted, and changes nothing."""
+    """Told of every event, in order, one at a time. What it raises is logged and counted, and changes nothing.
+
+    One with `at_once = True` is told by the thread in which the event happens, before it goes on, and so by several
+    threads at a time: for what belongs to a request that may have ended a moment later.
+    """
 
     def on_event(self, event: Event) -> None:
         """Called outside every lock, in the context where the event happened: must not block."""
@@ -48,12 +52,16 @@ class Events:
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)
         self.listener_errors = 0
+        self._at_once = tuple(each for each in self.listeners if getattr(each, "at_once", False))
+        self._in_order = tuple(each for each in self.listeners if each not in self._at_once)
         self._queue: deque[tuple[Context, Event]] = deque()
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
         """Deliver `event`, or leave it to the thread that is delivering already."""
-        if not self.listeners:
+        for listener in self._at_once:
+            self._tell(listener, event)
+        if not self._in_order:
             return
         self._queue.append((copy_context(), event))
         while self._queue and self._delivering.acquire(blocking=False):
@@ -65,9 +73,12 @@ class Events:
     def _deliver(self) -> None:
         while self._queue:
             context, event = self._queue.popleft()
-            for listener in self.listeners:
-                try:
-                    context.run(listener.on_event, event)
-                except Exception:
-                    self.listener_errors += 1
-                    logger.exception("a listener failed on %s of %s", event.kind, event.target)
+            for listener in self._in_order:
+                context.run(self._tell, listener, event)
+
+    def _tell(self, listener: Listener, event: Event) -> None:
+        try:
+            listener.on_event(event)
+        except Exception:
+            self.listener_errors += 1
+            logger.exception("a listener failed on %s of %s", event.kind, event.target)

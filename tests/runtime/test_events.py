@@ -8,7 +8,7 @@ from threading import Thread
 
 from voice_runtime.events import Event, Events
 
-request: ContextVar[str] = ContextVar("request")
+request: ContextVar[str] = ContextVar("request", default="")
 
 
 class Slow:
@@ -40,3 +40,28 @@ def test_an_event_that_another_thread_delivers_keeps_its_context() -> None:
     listener.go_on.set()
     first.join(10)
     assert listener.heard == [("first", "request of first"), ("second", "request of second")]
+
+
+class AtOnce:
+    """A listener that belongs to the thread in which the event happens."""
+
+    at_once = True
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_event(self, event: Event) -> None:
+        self.heard.append(event.target)
+
+
+def test_an_event_is_told_at_once_whoever_delivers_to_the_others() -> None:
+    slow, at_once = Slow(), AtOnce()
+    events = Events([slow, at_once])
+    first = Thread(target=events.publish, args=(Event("retry", "retry", "first"),))
+    first.start()
+    assert slow.busy.wait(10)
+    events.publish(Event("retry", "retry", "second"))
+    assert at_once.heard == ["first", "second"]
+    slow.go_on.set()
+    first.join(10)
+    assert [target for target, _ in slow.heard] == ["first", "second"]

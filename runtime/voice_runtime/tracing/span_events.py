@@ -11,6 +11,9 @@ from voice_runtime.events import Event
 class SpanEvents:
     """A listener that adds each event to the current span: give it to `Runtime.load(listeners=[SpanEvents()])`."""
 
+    at_once = True
+    """A span takes no events after its end."""
+
     def on_event(self, event: Event) -> None:
         """Called in the context where the event happened."""
         span = trace.get_current_span()

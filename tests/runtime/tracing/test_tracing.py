@@ -6,8 +6,12 @@ import asyncio
 import io
 import json
 import logging
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from opentelemetry import baggage, propagate, trace
@@ -73,24 +77,30 @@ async def test_every_decision_of_a_pipeline_is_an_event_of_its_span(
     assert not refused.failed
 
 
-async def test_events_of_many_requests_at_once_stay_with_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_events_of_many_threads_at_once_are_on_their_own_spans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    with collected(monkeypatch, tmp_path, call(necessity="soft", fallback="none")) as (runtime, collector):
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-5)
+    with collected(monkeypatch, tmp_path, call(necessity="soft", fallback="none"), max_queue=5_000) as received:
+        runtime, collector = received
         runtime.fallback("rag-engine", lambda _: None)
-
-        def request(number: int) -> None:
-            with span(f"request {number}"):
-                runtime.call_sync("rag-engine", fails)
 
         def fails() -> None:
             raise ConnectionResetError
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(40):
-                group.create_task(asyncio.to_thread(request, number))
-    assert len(collector.spans) == 40
-    assert {len(each.events) for each in collector.spans} == {1}
+        def requests() -> None:
+            for _ in range(500):
+                with span("request"):
+                    runtime.call_sync("rag-engine", fails)
+
+        threads = [Thread(target=requests) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(collector.spans) == 4_000
+    assert Counter(len(each.events) for each in collector.spans) == {1: 4_000}
 
 
 async def test_errors_are_recorded_and_cancellations_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
