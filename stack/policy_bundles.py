@@ -40,6 +40,7 @@ from stack.environments import Environment
 
 APPS = "voice-apps"
 CLUSTER_DOMAIN = "svc.cluster.local"
+HEALTH_CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
 BULKHEAD_HEADROOM = 4
 """Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
 
@@ -200,5 +201,11 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
                 "kind": kind[protocol],
                 "target": edge.call.name,
                 "critical": protocol in {"postgresql", "redis"},
+                "max_latency": _max_latency(edge) if kind[protocol] == "grpc" else None,
             }
         )
+
+
+def _max_latency(edge: Edge) -> Duration | None:
+    """A callee that takes longer to say how it is than its operation should take is slow. The timeout is the rest."""
+    return edge.target.latency if edge.target.latency < HEALTH_CHECK_TIMEOUT else None
