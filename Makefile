@@ -18,8 +18,8 @@ render: $(READY) ## Render every environment into build/<environment>/ and print
 test: $(READY) ## Run the tests that need Python alone
 	$(BIN)/pytest -m "not cluster and not integration" -n auto
 
-integration-test: $(READY) ## Build Consul and a Go client from Go modules and try what is rendered for them
-	$(BIN)/pytest -m integration tests/integration
+integration-test: $(READY) ## Try what is rendered for Consul, a Go client (both built from Go modules) and HAProxy
+	$(BIN)/pytest -m integration -rs tests/integration
 
 flows: $(READY) ## Run the platform's flows between reference services on this machine
 	$(BIN)/voice render dev

@@ -7,6 +7,7 @@ retries and availability are computed on operations, so everything the audit say
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -95,7 +96,7 @@ class HttpRoute(ClosedModel):
     path: Annotated[str, Field(pattern=r"^(/[a-z0-9-]+)+$", max_length=100)]
     method: Literal["GET", "POST"]
     public: bool = False
-    """Open to callers without a token; its limits then hold for each address instead of each tenant."""
+    """Open to callers without a token; its limits then hold for each address that asks instead of each tenant."""
     max_body: Bytes = Bytes("1Mi")
 
 
@@ -121,16 +122,26 @@ class Operation(ClosedModel):
     """Of a gateway's operation alone."""
     saga: Saga | None = None
     """What carries it out, where it is a transaction over several services."""
+    retired_sagas: tuple[Saga, ...] = ()
+    """Older versions of `saga`, the oldest first, until the sagas that began under them have ended."""
+
+    @property
+    def sagas(self) -> tuple[Saga, ...]:
+        """Every version of its saga, the newest last."""
+        return (*self.retired_sagas, self.saga) if self.saga else self.retired_sagas
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
-        if self.saga is None:
-            return
-        saga, declared = self.saga, {call.name for call in self.calls}
-        used = {name for step in saga.steps for name in (*step.calls, *step.compensation_calls)}
-        yield from (f"saga {saga.name} makes call {name}, which is not declared" for name in sorted(used - declared))
-        if saga.started_by is not None and saga.started_by not in self.consumes:
-            yield f"saga {saga.name} is started by {saga.started_by}, which the operation does not consume"
+        declared = {call.name for call in self.calls}
+        for saga in self.sagas:
+            title = f"saga {saga.name} version {saga.version}"
+            used = {name for step in saga.steps for name in (*step.calls, *step.compensation_calls)}
+            yield from (f"{title} makes call {name}, which is not declared" for name in sorted(used - declared))
+            if saga.started_by is not None and saga.started_by not in self.consumes:
+                yield f"{title} is started by {saga.started_by}, which the operation does not consume"
+        for older, newer in zip_longest(self.retired_sagas, self.sagas[1:]):
+            if newer is None or (older.name, older.version < newer.version) != (newer.name, True):
+                yield f"retired saga {older.name} version {older.version} is followed by no newer version of itself"
 
     @property
     def calls(self) -> tuple[Call, ...]:

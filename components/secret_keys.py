@@ -18,7 +18,7 @@ class SecretKeys(ClosedModel):
     name: Name
     keys: tuple[Name, ...]
     username: str | None = None
-    """Stands in clear beside the keys, for readers that want a `kubernetes.io/basic-auth` pair."""
+    """Stands in clear beside the keys, for CloudNativePG, which wants a `kubernetes.io/basic-auth` pair."""
 
     @property
     def path(self) -> str:

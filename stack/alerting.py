@@ -10,6 +10,9 @@ from components.observability.scraping import CERTIFICATES, KUBELET, ScrapeTarge
 from stack.call_graph import CallGraph
 from stack.catalog import alerts, targets
 
+WATCHING = {targets.OBSERVABILITY, targets.NODE_AGENTS}
+"""Where what only watches runs: nobody is woken for a pod of it."""
+
 
 def rule_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> tuple[RuleGroup, ...]:
     """Objectives first, then what is held against them, then the alerts."""
@@ -24,7 +27,7 @@ def rule_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> tuple[Rule
 def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> Iterator[Recording]:
     tiers = {service.name: service.tier for service in graph.services}
     for target in scraped:
-        own: Severity = "warning" if target.namespace == targets.OBSERVABILITY else "critical"
+        own: Severity = "warning" if target.namespace in WATCHING else "critical"
         severity = alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
         yield _objective("target:declared", 1, target.name, severity)
     for job in (KUBELET, CERTIFICATES):
@@ -50,15 +53,18 @@ def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
 
 
 def _routes(graph: CallGraph) -> Iterator[Recording]:
-    """A route is its service's: who keeps the service is told, as bad as it is for the service."""
+    """A route is its service's: who keeps the service is told, as bad as it is for the service.
+
+    A WebSocket's has no objective for its latency: APISIX observes the whole session, from its handshake to its end.
+    """
     tiers = {service.name: service.tier for service in graph.services}
     for edge in graph.edges_from(graph.gateway) if graph.gateway else ():
         if edge.callee.name in tiers:
             severity = alerts.SEVERITIES[tiers[edge.callee.name]]
-            for name, value in (
-                ("route:failures:budget", float(alerts.ERROR_BUDGET)),
-                ("route:seconds:objective", edge.operation.latency.seconds),
-            ):
+            objectives = {"route:failures:budget": float(alerts.ERROR_BUDGET)}
+            if edge.operation.transport != "websocket":
+                objectives["route:seconds:objective"] = edge.operation.latency.seconds
+            for name, value in objectives.items():
                 yield _objective(name, value, edge.callee.name, severity, route=edge.operation.name)
 
 

@@ -69,11 +69,10 @@ def event_calls(operation: Operation) -> Iterator[Call]:
 
 
 def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
-    """Every saga, with the operation that it carries out."""
+    """Every version of every saga, with the operation that it carries out."""
     for node in nodes:
         for operation in node.operations:
-            if operation.saga is not None:
-                yield node, operation, operation.saga
+            yield from ((node, operation, saga) for saga in operation.sagas)
 
 
 class CallGraph:
@@ -205,13 +204,17 @@ class CallGraph:
                 for stage in operation.stages
                 for call in stage.calls
             }
+            title = f"{node.name}.{operation.name}: saga {saga.name} version {saga.version}"
             for step in saga.steps:
                 needed = max(
                     sum((longest[call] for call in calls), NO_TIME) for calls in (step.calls, step.compensation_calls)
                 )
                 if step.attempt_timeout < needed:
-                    path = f"{node.name}.{operation.name}: saga {saga.name}: {step.name}.attempt_timeout"
-                    yield Fault(path, f"is {step.attempt_timeout}", f"its calls may take {needed}")
+                    yield Fault(
+                        f"{title}: {step.name}.attempt_timeout",
+                        f"is {step.attempt_timeout}",
+                        f"its calls may take {needed}",
+                    )
 
     def _cycle_faults(self) -> Iterator[Fault]:
         """Synchronous operations that wait for themselves; found by a depth-first walk, each cycle once."""

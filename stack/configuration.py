@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 from voice_policies import Fault, InvalidInputError
 
-from stack.settings import SECRETS, Settings, decoded, parse_settings
+from stack.settings import SECRETS, Settings, decoded, file_of, parse_settings
 
 SecretValues = Mapping[str, Mapping[str, str]]
 """Secret, then key, then value."""
@@ -34,7 +34,7 @@ def read_configuration() -> Configuration:
     config = decoded(pulumi.runtime.get_config_env())
     encrypted = pulumi.runtime.get_config_secret_keys_env()
     stack = pulumi.get_stack()
-    source = f"Pulumi.{stack}.yaml"
+    source = file_of(stack)
     cluster = pulumi.Config("kubernetes")
     return Configuration(
         source=source,

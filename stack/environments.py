@@ -32,10 +32,16 @@ class DatabaseLimits(ClosedModel):
     reserved: int = 13
     """Superuser (3) and the operator's, exporter's and replication's own (10)."""
     poolers: int
+    """0 where the services connect to the server itself."""
     pool_size: int
-    """Server connections of one pooler for each database."""
-    max_client_connections: int
+    """Server connections of one pooler for each database; without a pooler, of all that connect as its role."""
+    max_client_connections: int = 0
     """Clients of one pooler; with N+1 poolers one of them must hold all."""
+
+    @property
+    def role_limit(self) -> int:
+        """Most connections of one role."""
+        return self.pool_size * max(1, self.poolers)
 
 
 class Environment(ClosedModel):
@@ -138,8 +144,8 @@ _QUOTAS = {
 stopping: they count until they are gone."""
 
 _DATABASES = {
-    # 8 databases × 1 pooler × 20 = 160 ≤ 187; 8 services × 1 replica + surge need 118 clients.
-    "dev": DatabaseLimits(poolers=1, pool_size=20, max_client_connections=200),
+    # 8 roles × 20 = 160 ≤ 187; 8 services × (1 replica + surge) connect 110 times, none of them more than 20.
+    "dev": DatabaseLimits(poolers=0, pool_size=20),
     # 8 databases × 2 poolers × 10 = 160 ≤ 187.
     "staging": DatabaseLimits(poolers=2, pool_size=10, max_client_connections=600),
     "prod": DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),

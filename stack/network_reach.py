@@ -127,6 +127,13 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
     return in_namespace and _matches(selector.get("podSelector", {}), peer.labels)
 
 
+def egress_ports(policies: Iterable[Mapping[str, Any]]) -> Iterator[int]:
+    """Every port that some policy opens outward, to whomever."""
+    for policy in policies:
+        for rule in policy["spec"].get("egress", ()):
+            yield from (allowed["port"] for allowed in rule.get("ports", ()) if "port" in allowed)
+
+
 def is_within(block: Mapping[str, Any], ip: str) -> bool:
     """Whether an `ipBlock` holds an address."""
     return _is_within(block["cidr"], tuple(block.get("except", ())), ip)

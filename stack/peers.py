@@ -16,6 +16,9 @@ from stack.catalog import targets
 from stack.egress import egress_port, is_private
 from stack.policy_bundles import APPS
 
+PEERED_NETWORK = AddressBlock(name="peered-network", cidr=targets.PEERED_NETWORK, ports=())
+PUBLIC_NETWORK = AddressBlock(name="internet", cidr=targets.INTERNET, excepted=targets.RESERVED_NETWORKS, ports=())
+
 
 class Link(ClosedModel):
     """A way that a tier needs for itself, such as replication: who reaches what."""
@@ -119,19 +122,17 @@ def egress_proxy_ingress(allow_lists: Iterable[AllowList]) -> Iterator[Peer]:
     yield from peers
 
 
+def network_of(host: Host) -> AddressBlock:
+    """What a policy knows of where a host stands: the network, without ports."""
+    return PEERED_NETWORK if is_private(host) else PUBLIC_NETWORK
+
+
 def egress_proxy_egress(allow_lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
     """The ports of public hosts anywhere but inside, and those of private ones in the peered network."""
     hosts = {host for allowed in allow_lists for host in allowed.hosts}
-    private = {host for host in hosts if is_private(host)}
-    if private:
-        yield AddressBlock(name="peered-network", cidr=targets.PEERED_NETWORK, ports=_ports(private))
-    if hosts - private:
-        ports = _ports(hosts - private)
-        yield AddressBlock(name="internet", cidr=targets.INTERNET, excepted=targets.RESERVED_NETWORKS, ports=ports)
-
-
-def _ports(hosts: set[Host]) -> tuple[int, ...]:
-    return tuple(sorted({host.port for host in hosts}))
+    for network in (PEERED_NETWORK, PUBLIC_NETWORK):
+        if ports := {host.port for host in hosts if network_of(host) == network}:
+            yield network.model_copy(update={"ports": tuple(sorted(ports))})
 
 
 def _add_address(peers: _Peers, address: Host | InCluster, caller: Node) -> None:

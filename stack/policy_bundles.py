@@ -40,9 +40,10 @@ from stack.environments import Environment
 
 APPS = "voice-apps"
 CLUSTER_DOMAIN = "svc.cluster.local"
-HEALTH_CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
 BULKHEAD_HEADROOM = 4
 """Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
+CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
+"""An objective that is no shorter says nothing about a check: it has failed by then."""
 
 
 def address_of(service: Service) -> str:
@@ -61,7 +62,7 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
         outbound=tuple(_outbound(edges, environment)),
         degradation=Degradation(features=service.features) if service.features else None,
         health=Health(checks=tuple(_health_checks(edges))),
-        sagas=tuple(operation.saga for operation in service.operations if operation.saga),
+        sagas=tuple(saga for operation in service.operations for saga in operation.sagas),
         tracing=Tracing(endpoint=targets.COLLECTOR_ENDPOINT, sample_ratio=environment.settings.trace_sample_ratio),
     ).sealed()
 
@@ -179,14 +180,18 @@ def addresses(edge: Edge) -> Iterator[Address]:
 
 
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
-    """A check for each thing that an operation cannot do without.
+    """A check for each store and provider, and for each service that an operation cannot do without.
 
-    Only an own datastore is critical: a process without it can serve nothing, while an unready process for every callee
-    that is down would take the whole platform out of rotation.
+    Only an own datastore is critical, and only where it is needed: a process without it can serve nothing, while an
+    unready process for every callee that is down would take the whole platform out of rotation. A gRPC callee
+    counts as degraded when it answers a check later than its operation may.
     """
-    callees = {edge.call.callee: edge for edge in edges if not edge.call.soft}
+    looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
+    # Of several calls of one callee the last stands: a hard one, where there is one.
+    callees = {edge.call.callee: edge for edge in sorted(looked_at, key=lambda edge: not edge.call.soft)}
     for name, edge in callees.items():
         protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"
+        promised = edge.target.latency
         kind = {
             "postgresql": "postgresql",
             "redis": "redis",
@@ -200,12 +205,7 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
                 "name": name,
                 "kind": kind[protocol],
                 "target": edge.call.name,
-                "critical": protocol in {"postgresql", "redis"},
-                "max_latency": _max_latency(edge) if kind[protocol] == "grpc" else None,
+                "critical": protocol in {"postgresql", "redis"} and not edge.call.soft,
+                "max_latency": promised if protocol == "grpc" and promised < CHECK_TIMEOUT else None,
             }
         )
-
-
-def _max_latency(edge: Edge) -> Duration | None:
-    """A callee that takes longer to say how it is than its operation should take is slow. The timeout is the rest."""
-    return edge.target.latency if edge.target.latency < HEALTH_CHECK_TIMEOUT else None

@@ -24,6 +24,8 @@ from stack.topology import Platform
 
 AWAITED = frozenset({"DaemonSet", "Deployment", "Job", "PersistentVolumeClaim", "Service", "StatefulSet"})
 """Kinds whose readiness Pulumi waits for: begun before what they stand on, they would run out of time."""
+RELOAD_LABEL = "cnpg.io/reload"
+"""Makes CloudNativePG set a role's password when its Secret changes, rather than at its next reconciliation."""
 SLACK = 60
 """Seconds beyond a Job's own deadline before Pulumi gives it up; by default it would after 10 minutes."""
 
@@ -177,13 +179,14 @@ def _snake_case(key: str) -> str:
 
 def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str]) -> dict[str, Any]:
     """The Secret that no rendered file holds; its class marks the data secret in Pulumi's state and output."""
-    data = {key: values[key] for key in secret.keys}
+    data, labels = {key: values[key] for key in secret.keys}, component.labels
     if secret.username:
         data["username"] = secret.username
+        labels = {**labels, RELOAD_LABEL: "true"}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": secret.name, "namespace": component.namespace, "labels": component.labels},
+        "metadata": {"name": secret.name, "namespace": component.namespace, "labels": labels},
         "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
         "data": {key: b64encode(value.encode()).decode() for key, value in data.items()},
     }

@@ -43,7 +43,7 @@ class NodePool(ClosedModel):
 class ApiServer(ClosedModel):
     """Where pods that must read the Kubernetes API find it, as NetworkPolicies see it: behind its Service's address."""
 
-    cidr: Cidr = "0.0.0.0/0"
+    cidr: Cidr
     port: Annotated[int, Field(ge=1, le=65_535)] = 6443
 
 
@@ -82,8 +82,8 @@ class Settings(ClosedModel):
     restart_on_policy_change: bool = False
     """Whether a changed policy rolls the pods; otherwise they reload it in place."""
     node_pool: NodePool
-    api_server: ApiServer = ApiServer()
-    nodes: Cidr = "0.0.0.0/0"
+    api_server: ApiServer
+    nodes: Cidr
     """Network of the nodes, whose kubelets Prometheus asks how full the volumes are."""
     metrics: MetricsStorage = MetricsStorage()
     notifications: Notifications | None = None
@@ -121,12 +121,22 @@ class Settings(ClosedModel):
             yield f"accepted_findings is for prod alone: {self.environment} is deployed with any finding"
 
 
+def file_of(environment: str) -> str:
+    """The file that configures an environment."""
+    return f"Pulumi.{environment}.yaml"
+
+
+def path_of(setting: str) -> str:
+    """Where a setting stands in that file."""
+    return f"config.{PROJECT}:{setting}"
+
+
 def load_settings(environment: str, root: Path = ROOT) -> Settings:
     """The settings of an environment; raises `InvalidInputError` with every fault of its file."""
     if environment not in ENVIRONMENTS:
         accepted = f"expected one of {', '.join(ENVIRONMENTS)}"
         raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
-    path = root / f"Pulumi.{environment}.yaml"
+    path = root / file_of(environment)
     config = decoded(_config(path))
     _refuse_plain_secrets(config.get(SECRETS), path.name)
     return parse_settings(config, environment, path.name)
@@ -142,10 +152,10 @@ def parse_settings(config: dict[str, Any], environment: str, source: str) -> Set
         settings = Settings.model_validate({"environment": environment, **values})
     except ValidationError as error:
         found = faults_of(error, Settings)
-        faults = [replace(fault, path=f"config.{prefix}{fault.path}".removesuffix(":")) for fault in found]
+        faults = [replace(fault, path=path_of(fault.path).removesuffix(":")) for fault in found]
         raise InvalidInputError(source, faults) from None
     if settings.environment != environment:
-        fault = Fault(f"config.{prefix}environment", f"is {settings.environment!r}", f"expected {environment!r}")
+        fault = Fault(path_of("environment"), f"is {settings.environment!r}", f"expected {environment!r}")
         raise InvalidInputError(source, [fault])
     return settings
 

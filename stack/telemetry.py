@@ -64,9 +64,12 @@ def trace_bytes(graph: CallGraph, environment: Environment) -> Bytes:
 
 
 def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
-    """Of log lines, in a second: one for each operation that a service runs."""
-    services = {service.name for service in graph.services}
-    lines = sum(rate for (node, _), rate in executions(graph).items() if node in services)
+    """Of log lines, in a second: one for each operation that a service runs, and one for each request at the gateway.
+
+    Left out is what a service prints beside its operations, and what the stores and the platform's own parts print.
+    """
+    printing = {service.name for service in graph.services} | ({graph.gateway.name} if graph.gateway else set())
+    lines = sum(rate for (node, _), rate in executions(graph).items() if node in printing)
     return Bytes.of_units(round(lines * LOAD_SHARE[environment.name] * LINE_BYTES))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from ipaddress import IPv4Network
 from typing import Literal
 
 from voice_policies import Fault, InvalidInputError
@@ -13,9 +14,11 @@ from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack import catalog
 from stack.call_graph import CallGraph
-from stack.catalog.targets import NODE_AGENTS
+from stack.catalog.targets import NODE_AGENTS, PEERED_NETWORK
 from stack.environments import Environment
 from stack.peers import Link
+from stack.refusals import Refusals
+from stack.settings import file_of, path_of
 from stack.tiers import (
     applications,
     data,
@@ -48,19 +51,22 @@ class Platform:
     """Every component of one environment, in an order that an API server accepts."""
 
     def __init__(self, graph: CallGraph, environment: Environment) -> None:
-        """Join a call graph with an environment; raises `InvalidInputError` where the settings name a stranger."""
+        """Join a call graph with an environment; raises `InvalidInputError` where the settings do not fit the graph."""
         self.graph = graph
         self.environment = environment
-        known = {service.name for service in graph.services}
-        if strangers := sorted(environment.settings.replicas.keys() - known):
-            accepted = f"expected one of {', '.join(sorted(known))}"
-            faults = [Fault(f"replicas.{name}", "is no service", accepted) for name in strangers]
-            raise InvalidInputError(f"settings of {environment.name}", faults)
+        if faults := [*_stranger_faults(graph, environment), *_backup_faults(environment)]:
+            raise InvalidInputError(file_of(environment.name), faults)
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
-        """The guards of the namespaces first, then tier by tier."""
-        return (*self._guards(), *(found for tier in TIERS for found in tier.components(self.graph, self.environment)))
+        """The guards of the namespaces first, then tier by tier; raises `InvalidInputError` with what all refuse."""
+        found: list[Component] = [*self._guards()]
+        refusals = Refusals(self.environment.settings)
+        for tier in TIERS:
+            with refusals.collected():
+                found += tier.components(self.graph, self.environment)
+        refusals.tell()
+        return tuple(found)
 
     def _guards(self) -> Iterator[NamespaceGuard]:
         for namespace, quota in self.environment.quotas.items():
@@ -76,3 +82,18 @@ class Platform:
     def microservices(self) -> tuple[Microservice, ...]:
         """The application tier, in the catalogue's order."""
         return tuple(component for component in self.components if isinstance(component, Microservice))
+
+
+def _stranger_faults(graph: CallGraph, environment: Environment) -> Iterator[Fault]:
+    known = {service.name for service in graph.services}
+    accepted = f"expected one of {', '.join(sorted(known))}"
+    for name in sorted(environment.settings.replicas.keys() - known):
+        yield Fault(path_of(f"replicas.{name}"), "is no service", accepted)
+
+
+def _backup_faults(environment: Environment) -> Iterator[Fault]:
+    """The object store is one host for services and backups alike: it stands where the proxies look for it too."""
+    backups = environment.settings.backups
+    if backups and not IPv4Network(backups.network).subnet_of(IPv4Network(PEERED_NETWORK)):
+        accepted = f"expected a block within {PEERED_NETWORK}, where {data.backup_store().host} stands"
+        yield Fault(path_of("backups.network"), f"is {backups.network!r}", accepted)

@@ -1,9 +1,9 @@
 """Consul's servers: the catalogue and key-value store that the platform is asked to offer.
 
 Services find each other by Kubernetes DNS: the address that a pod answers on is known there first, from its readiness,
-and needs no agent beside each pod. So nothing registers with Consul by itself, and no catalogue sync runs, which would
-need rights on every Service of the cluster to copy what DNS already tells. What an operator wants in the catalogue,
-such as a system outside the cluster, is registered through the HTTP interface with a token of its own.
+and needs no agent beside each pod. The catalogue tells the same names to who asks Consul: the servers register the
+declared services from a file. No catalogue sync runs, which would need rights on every Service of the cluster to copy
+what the model knows. What stands outside the cluster an operator registers through the HTTP interface.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from voice_policies import Bytes, Duration
 from components.access import service_account
 from components.component import Component
 from components.consul.access import SECRET
+from components.consul.catalogue import CatalogueService, permit_script, rules
 from components.consul.snapshots import ACTIONS, snapshot_job, snapshot_labels, snapshot_scripts
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
@@ -49,9 +50,12 @@ WRITE_SECRETS = f"""\
 set -eu
 umask 077
 cd {SECRET.path}
-printf '{{"encrypt":"%s","acl":{{"tokens":{{"initial_management":"%s","agent":"%s"}}}}}}' \\
-  "$(cat gossip-key)" "$(cat management-token)" "$(cat management-token)" > {RUN_PATH}/secrets.json
+printf '{{"encrypt":"%s","acl":{{"tokens":{{' "$(cat gossip-key)" > {RUN_PATH}/secrets.json
+printf '"initial_management":"%s","agent":"%s","config_file_service_registration":"%s"}}}}}}' \\
+  "$(cat management-token)" "$(cat management-token)" "$(cat registration-token)" >> {RUN_PATH}/secrets.json
+cp management-token registration-token {RUN_PATH}
 """
+"""The copies are for the operator's script, which runs beside the server."""
 
 
 class Consul(Component):
@@ -63,6 +67,8 @@ class Consul(Component):
     sizing: Sizing
     servers: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes
+    services: tuple[CatalogueService, ...]
+    """What the catalogue tells."""
     ingress: tuple[NetworkEnd, ...] = ()
     egress: tuple[NetworkEnd, ...] = ()
     bucket_url: str | None = None
@@ -106,7 +112,13 @@ class Consul(Component):
             },
             "acl": {"enabled": True, "default_policy": "deny", "enable_token_persistence": True},
         }
-        return {"consul.json": file_text(configuration), "write-secrets.sh": WRITE_SECRETS}
+        return {
+            "consul.json": file_text(configuration),
+            "services.json": file_text({"services": [service.definition() for service in self.services]}),
+            "services.hcl": rules(self.services),
+            "write-secrets.sh": WRITE_SECRETS,
+            "permit-services.sh": permit_script(CONFIG_PATH, RUN_PATH),
+        }
 
     def resources(self) -> Iterator[Resource]:
         """What they need first, then the servers."""
@@ -155,7 +167,8 @@ class Consul(Component):
 
     def _server(self) -> Container:
         container = hardened_container(self.name, self.image, self.sizing)
-        files = [f"-config-file={path}" for path in (f"{CONFIG_PATH}/consul.json", f"{RUN_PATH}/secrets.json")]
+        paths = (f"{CONFIG_PATH}/consul.json", f"{CONFIG_PATH}/services.json", f"{RUN_PATH}/secrets.json")
+        files = [f"-config-file={path}" for path in paths]
         container["command"] = ["consul", "agent", "-bind=$(POD_IP)", "-node=$(POD_NAME)", *files]
         container["env"] = [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},

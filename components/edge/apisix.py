@@ -66,6 +66,11 @@ class GatewayRoute(ClosedModel):
                 yield f"{self.name} has a limit by {limit.limit.algorithm}: the gateway holds token_bucket alone"
         if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
             yield f"{self.name} has a breaker without consecutive_failures: the gateway counts nothing else"
+        if self.circuit_breaker and self.websocket:
+            yield (
+                f"{self.name} is a WebSocket with a breaker: the gateway counts no status below 200 as a success, and "
+                "an upgraded connection's is 101, so no failure is ever forgotten; expected circuit_breaker None"
+            )
 
 
 class Entrance(ClosedModel):

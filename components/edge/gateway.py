@@ -73,6 +73,8 @@ class ApisixGateway(Component):
             "metadata": self.metadata(),
             "spec": {
                 "type": self.exposed_as,
+                # Otherwise a node that passes a connection on puts its own address in the place of the client's.
+                "externalTrafficPolicy": "Local",
                 "selector": self.selector,
                 "ports": [
                     {"name": "http", "port": 80, "targetPort": "http"},

@@ -42,8 +42,6 @@ def _http(**options: Any) -> dict[str, Any]:
 
 PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
 MODULES: dict[str, dict[str, Any]] = {
-    # What is asked for is when the certificate ends, whoever signed it and for whatever name.
-    TLS: _tcp(tls=True, tls_config={"insecure_skip_verify": True}),
     "tcp": _tcp(),
     "valkey": _tcp(query_response=[{"send": f"AUTH {HEALTH_USER} -"}, {"expect": r"^\+OK"}, *PING]),
     "sentinel": _tcp(query_response=[*PING]),
@@ -60,13 +58,17 @@ class BlackboxExporter(Component):
     folder: ClassVar[str] = "30-observability"
     image: Image
     sizing: Sizing
+    server_name: str
+    """Whose certificate the module `tls` asks for: APISIX ends a handshake for any name but its own."""
     ingress: tuple[NetworkEnd, ...] = ()
     egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def files(self) -> dict[str, str]:
         """Its configuration, as mounted."""
-        return {"blackbox.json": file_text({"modules": MODULES})}
+        # When the certificate ends is asked for, whoever signed it.
+        tls = _tcp(tls=True, tls_config={"server_name": self.server_name, "insecure_skip_verify": True})
+        return {"blackbox.json": file_text({"modules": {TLS: tls, **MODULES}})}
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:

@@ -6,9 +6,10 @@ build; a key that none of them knows is refused by its `validate`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+from pydantic_core import to_json
 from voice_policies import Bytes, ClosedModel, Ratio
 
 from components.operation import Name
@@ -35,10 +36,40 @@ SECRET_VALUES = (
     r"(?i)\b(bearer|basic)\s+[\w.~+/-]{8,}=*",
     r"\b(sk|pk|rk)[-_][\w-]{16,}",  # keys of the language-model and payment providers
     r"://[^/\s:@]+:[^/\s:@]+@",  # a user and a password within a URL
-    r"\b\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b",  # a payment card
+    r"\b[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b",  # a payment card, and no time in microseconds
     r"[\w.+-]+@[\w-]+\.[\w.-]+\w",  # an e-mail address
 )
 """What is masked wherever it stands, in log lines too."""
+MASK = "****"
+"""What the processor `redaction` puts in a secret's place."""
+TEXT_OF_SPANS = ("span.name", "span.status.message")
+"""What the processor `redaction` leaves alone of a span: it looks at attributes."""
+LINE_STATEMENTS = (
+    # A line without a message has its members in the body. Putting them in anew leaves one of each.
+    'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
+    'set(log.body, "") where IsMap(log.body)',
+    "set(log.body, String(log.body)) where not IsString(log.body)",
+    "flatten(log.attributes)",
+    # Elasticsearch refuses a whole batch for an empty value, and a number where it has seen a word.
+    "stringify_all(log.attributes)",
+    (
+        'set(log.trace_id.string, log.attributes["trace_id"])'
+        r' where IsMatch(log.attributes["trace_id"], "^[0-9a-f]{32}\\z")'
+    ),
+    (
+        'set(log.span_id.string, log.attributes["span_id"])'
+        r' where IsMatch(log.attributes["span_id"], "^[0-9a-f]{16}\\z")'
+    ),
+    'set(log.severity_text, Coalesce([log.attributes["level"], log.attributes["log.level"], log.severity_text]))',
+    # What the record says itself, and what would choose another data stream.
+    r'delete_matching_keys(log.attributes, "^(@timestamp|time|trace_id|span_id|(log\\.)?level)\\z")',
+    r'delete_matching_keys(log.attributes, "^(data_stream\\..*|elasticsearch\\.(index|mapping\\..*))\\z")',
+)
+"""What makes one form of all log records, printed or sent: text as the body, attributes that are text too, each once.
+
+Elasticsearch's `OTelDocumentBuilder.buildAnyValue` and `TargetIndex.evaluate` (x-pack/plugin/otel-data) say what it
+takes, and what it reads out of attributes.
+"""
 
 
 class Backend(ClosedModel):
@@ -120,6 +151,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
     queued = tuple(backends)
     guarded = [backend for backend, _ in queued if backend.user]
     sampled = sampling.processors()
+    made = {"traces": (*sampled, "transform/spans"), "logs": ("transform/lines",)}
     return {
         "extensions": {
             "health_check": {"endpoint": f"{POD_ADDRESS}:{HEALTH_PORT}"},
@@ -134,8 +166,11 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
         "processors": {
             "memory_limiter": _memory_limiter(memory_limit),
             **sampled,
+            "transform/spans": {"trace_statements": [{"statements": list(_masking_statements())}]},
+            "transform/lines": {"log_statements": [{"statements": list(LINE_STATEMENTS)}]},
             "redaction": {
                 "allow_all_keys": True,
+                "redact_all_types": True,
                 "blocked_key_patterns": list(SECRET_KEYS),
                 "blocked_values": list(SECRET_VALUES),
                 "summary": "silent",
@@ -148,7 +183,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
                 signal: {
                     "receivers": ["otlp"],
                     # What is over the limit of memory is refused before anything else looks at it.
-                    "processors": ["memory_limiter", *(sampled if signal == "traces" else ()), "redaction"],
+                    "processors": ["memory_limiter", *made.get(signal, ()), "redaction"],
                     "exporters": [backend.exporter for backend, _ in queued if backend.signal == signal],
                 }
                 for signal in dict.fromkeys(backend.signal for backend, _ in queued)
@@ -162,6 +197,12 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             },
         },
     }
+
+
+def _masking_statements() -> Iterator[str]:
+    for text in TEXT_OF_SPANS:
+        for pattern in SECRET_VALUES:
+            yield f'replace_pattern({text}, {to_json(pattern).decode()}, "{MASK}")'
 
 
 def _entrance() -> dict[str, Any]:

@@ -127,8 +127,10 @@ def _metric_query(number: int, query: Query) -> dict[str, Any]:
 
 
 def _log_query() -> dict[str, Any]:
+    """What the service's containers print, and what comes of it over OTLP."""
+    fields = ("attributes.kubernetes.container_name", "resource.attributes.service.name")
     logs = {"id": "1", "type": "logs", "settings": {"limit": "200"}}
-    return {"refId": "A", "query": f'kubernetes.container_name:"${SERVICE}"', "metrics": [logs]}
+    return {"refId": "A", "query": " OR ".join(f'{field}:"${SERVICE}"' for field in fields), "metrics": [logs]}
 
 
 def _trace_query() -> dict[str, Any]:

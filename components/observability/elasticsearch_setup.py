@@ -1,6 +1,6 @@
-"""What is made in Elasticsearch through its interface: lifecycle policies, the logs' template, roles and users.
+"""What is made in Elasticsearch through its interface: lifecycle policies, the settings of logs, roles and users.
 
-Sources of the bodies: Elastic's reference of the interfaces `ilm.put_lifecycle`, `indices.put_index_template`,
+Sources of the bodies: Elastic's reference of the interfaces `ilm.put_lifecycle`, `cluster.put_component_template`,
 `security.put_role`, `security.put_user` and `security.change_password`, 9.x.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from voice_policies import ClosedModel, Duration
 
-from components.observability.retention import Stream
+from components.observability.retention import DAY, Stream
 from components.observability.setup_job import Account, Request
 from components.operation import Name
 from components.secret_keys import SecretKeys
@@ -21,27 +21,9 @@ SUPERUSER = Account(user="elastic", secret=SecretKeys(name="elasticsearch-superu
 LOGS = "voice-logs"
 """Name of the stream that holds log lines, and of its lifecycle policy."""
 LOGS_PATTERN = "logs-*"
-"""Every data stream of log lines, however they came: what readers look at."""
-PRINTED, PRINTED_PATTERN = "logs-voice-kubernetes", "logs-voice-*"
-"""What containers print, and the pattern of its template."""
+"""Every data stream of log lines: what readers look at."""
 OTLP_PATTERN = "logs-*.otel-*"
-"""What comes over OTLP: Elasticsearch names the data streams, and has a template of its own for them."""
-KEYWORD = {"type": "keyword", "ignore_above": 1024}
-LOG_FIELDS: dict[str, Any] = {
-    "@timestamp": {"type": "date"},
-    "message": {"type": "match_only_text"},
-    "level": KEYWORD,
-    "service": KEYWORD,
-    "trace_id": KEYWORD,
-    "span_id": KEYWORD,
-    "stream": KEYWORD,
-    "kubernetes": {
-        "properties": {"namespace_name": KEYWORD, "pod_name": KEYWORD, "container_name": KEYWORD},
-    },
-}
-"""What is indexed of a line; the rest is kept and shown but not searched, so that no line makes a new field."""
-TEMPLATE_PRIORITY = 500
-"""Above that of the templates for `logs-*-*` that Elasticsearch brings along (100)."""
+"""What the Collector sends: Elasticsearch names the data streams, and has a template of its own for them."""
 ROLLOVER = Duration("1d")
 ROLLOVER_SIZE = "50gb"
 """Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""
@@ -71,10 +53,7 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
     for stream in declared:
         if stream.name == LOGS:
             yield Request(
-                name="template-logs", method="PUT", path="/_index_template/logs-voice", body=_template(stream)
-            )
-            yield Request(
-                name="settings-otlp",
+                name="settings-logs",
                 method="PUT",
                 path="/_component_template/logs@custom",
                 body={"template": {"settings": _settings(stream)}},
@@ -84,22 +63,14 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
 
 
 def _lifecycle(stream: Stream) -> dict[str, Any]:
-    """Logs roll over and go by their age; other indices are made by their writers, a day each, and only go."""
+    """Logs roll over and go by their age since then; other indices are made by their writers, a day each, and only go.
+
+    Their age counts from when they were made, and what was written last is a day younger.
+    """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}
-    return {"policy": {"phases": {**hot, "delete": {"min_age": str(stream.retention), "actions": {"delete": {}}}}}}
-
-
-def _template(stream: Stream) -> dict[str, Any]:
-    return {
-        "index_patterns": [PRINTED_PATTERN],
-        "priority": TEMPLATE_PRIORITY,
-        "data_stream": {},
-        "template": {
-            "settings": _settings(stream),
-            "mappings": {"dynamic": False, "properties": LOG_FIELDS},
-        },
-    }
+    age = stream.retention if stream.name == LOGS else stream.retention + DAY
+    return {"policy": {"phases": {**hot, "delete": {"min_age": str(age), "actions": {"delete": {}}}}}}
 
 
 def _settings(stream: Stream) -> dict[str, Any]:

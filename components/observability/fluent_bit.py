@@ -1,8 +1,8 @@
-"""Fluent Bit: on every node, reads what our containers print and ships it to Elasticsearch.
+"""Fluent Bit: on every node, reads what our containers print and sends it to the Collector.
 
-A line is JSON, and its members become fields; the names of namespace, pod and container come from the file's name, so
-that nothing is asked of the API server and no token is needed. What cannot be shipped waits on the node's disk, within
-a limit.
+A line is JSON: its message becomes the body of a log record and its other members attributes, which the Collector makes
+one of each, masks and hands on. The names of namespace, pod and container come from the file's name, so that nothing is
+asked of the API server and no token is needed. What cannot be sent waits on the node's disk, within a limit.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from components.component import Component, Exemption
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
-from components.observability.elasticsearch_setup import PRINTED, user_secret
-from components.observability.setup_job import Account
+from components.observability.collector_config import HTTP_PORT as COLLECTOR_PORT
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.stateful_set import mount
-from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
+from components.workload import pod_spec, pre_stop
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -35,12 +34,13 @@ STATE_PATH = "/var/lib/fluent-bit"
 ROOT = 0
 TAG = "kube."
 RETRY_LIMIT = 60
-"""Attempts for one chunk, at most `BACKOFF_CAP` seconds apart: about two hours of Elasticsearch being away."""
+"""Attempts for one chunk: about an hour of a Collector that refuses. The pauses are drawn at random from 5 seconds up
+to `BACKOFF_CAP`, and half of it on average (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
-PASSWORD_REFRESH = 60
-"""Seconds until a rotated password is read."""
+BATCH_RECORDS = 50_000
+"""More than a chunk of 2 MB holds. A chunk that went in parts would be taken for sent when its last part is
+(`otel_process_logs` in plugins/out_opentelemetry/opentelemetry_logs.c)."""
 STOP = Duration("30s")
-ACCOUNT = Account(user="fluent-bit", secret=user_secret("fluent-bit"))
 
 
 class FluentBit(Component):
@@ -52,8 +52,8 @@ class FluentBit(Component):
     sizing: Sizing
     namespaces: str
     """Pattern of the namespaces whose containers are read."""
-    elasticsearch: str
-    """Host of Elasticsearch."""
+    collector: str
+    """Host of the Collector."""
     buffer: Bytes
     """Of one node's disk; when it is full the oldest lines go first."""
     ingress: tuple[NetworkEnd, ...] = ()
@@ -74,13 +74,6 @@ class FluentBit(Component):
 
     def _configuration(self) -> dict[str, Any]:
         return {
-            "env": [
-                {
-                    "name": "ELASTICSEARCH_PASSWORD",
-                    "uri": f"file://{ACCOUNT.password_file}",
-                    "refresh_interval": PASSWORD_REFRESH,
-                }
-            ],
             "service": {
                 "flush": 1,
                 "grace": STOP.whole_seconds(),
@@ -114,8 +107,13 @@ class FluentBit(Component):
         }
 
     def _filters(self) -> list[dict[str, Any]]:
-        """Names from the file, members from the line; what is no JSON stays whole, as the message."""
+        """Names from the file, members from the line; what is no JSON stays whole.
+
+        The members are put beside what the parser found, which goes first: a line tells its time too, and a key that
+        stood twice would stay so.
+        """
         return [
+            {"name": "modify", "match": f"{TAG}*", "remove": ["time", "_p"]},
             {
                 "name": "kubernetes",
                 "match": f"{TAG}*",
@@ -124,22 +122,18 @@ class FluentBit(Component):
                 "merge_log": "on",
                 "keep_log": "off",
             },
-            {"name": "modify", "match": f"{TAG}*", "rename": ["log message"]},
         ]
 
     def _output(self) -> dict[str, Any]:
         return {
-            "name": "es",
+            "name": "opentelemetry",
             "match": f"{TAG}*",
-            "host": self.elasticsearch,
-            "port": 9200,
-            "http_user": ACCOUNT.user,
-            "http_passwd": "${ELASTICSEARCH_PASSWORD}",
-            "index": PRINTED,
-            "write_operation": "create",
-            "generate_id": "on",
-            "suppress_type_name": "on",
-            "replace_dots": "on",
+            "host": self.collector,
+            "port": COLLECTOR_PORT,
+            # The first that a record has: Python's and Elastic's programs, Go's, and what was no JSON.
+            "logs_body_key": ["$message", "$msg", "$log"],
+            "logs_body_key_attributes": "on",
+            "batch_size": BATCH_RECORDS,
             "compress": "gzip",
             "retry_limit": RETRY_LIMIT,
             "storage.total_limit_size": f"{self.buffer.units // 1024**2}M",
@@ -175,7 +169,6 @@ class FluentBit(Component):
             {"name": "config", "configMap": {"name": f"{self.name}-config"}},
             {"name": "logs", "hostPath": {"path": LOGS_PATH, "type": "Directory"}},
             {"name": "state", "hostPath": {"path": STATE_PATH, "type": "DirectoryOrCreate"}},
-            *secret_volumes([ACCOUNT.secret]),
         ]
         pod = pod_spec(self.name, self._container(), volumes, self.selector, STOP)
         pod["securityContext"].update({"runAsNonRoot": False, "runAsUser": ROOT, "runAsGroup": ROOT})
@@ -192,13 +185,12 @@ class FluentBit(Component):
         mount(container, "config", CONFIG_PATH, read_only=True)
         mount(container, "logs", LOGS_PATH, read_only=True)
         mount(container, "state", STATE_PATH)
-        container["volumeMounts"] += secret_mounts([ACCOUNT.secret])
         _probes_onto(container)
         return container
 
 
 def _probes_onto(container: Container) -> None:
-    """Ready while what it ships arrives; alive while it answers at all."""
+    """Ready while what it sends is taken; alive while it answers at all."""
     answers: Probe = {
         "httpGet": {"path": "/api/v1/uptime", "port": "http"},
         "periodSeconds": 10,

@@ -143,8 +143,8 @@ class Grafana(Component):
             {
                 "index": LOGS_PATTERN,
                 "timeField": "@timestamp",
-                "logMessageField": "message",
-                "logLevelField": "level",
+                "logMessageField": "body.text",
+                "logLevelField": "severity_text",
                 "dataLinks": [
                     {
                         "field": "trace_id",

@@ -36,11 +36,14 @@ class ScrapeTarget(ClosedModel):
     """What one of them exposes, at most."""
     probe: Probe | None = None
     """How the prober asks what has no metrics of its own, at `path` if over HTTP; `None` asks the pod for metrics."""
+    tells_of_others: bool = False
+    """Whether its series name a pod and a namespace that they are about, which are then not its own."""
 
     def job(self, prober: str) -> dict[str, Any]:
         """Its job: running pods that carry the name and declare the port."""
         return {
             "job_name": self.name,
+            **({"honor_labels": True} if self.tells_of_others else {}),
             **({"metrics_path": self.path} if self.probe is None else probing(self.probe)),
             "kubernetes_sd_configs": [discovery([self.namespace])],
             "relabel_configs": [

@@ -40,8 +40,8 @@ SUPERUSER_SECRET = SecretKeys(name="postgresql-superuser", keys=("password",))
 class PostgresqlServer(Component):
     """One server. Its Service and its pods carry the name under which callers elsewhere find the pooler.
 
-    Roles and databases are made when the volume is empty. A new service or password later:
-    `kubectl exec -n voice-data postgresql-0 -- psql -U postgres -f /docker-entrypoint-initdb.d/roles.sql`.
+    Roles and databases are made when the volume is empty. A new service or password later: `roles.sql` by hand, as
+    docs/deploy.md says.
     """
 
     kind: ClassVar[str] = "PostgresqlServer"

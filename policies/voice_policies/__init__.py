@@ -19,7 +19,7 @@ from voice_policies.circuit_breaker import CircuitBreaker
 from voice_policies.closed_model import ClosedModel
 from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
 from voice_policies.fault_injection import FaultInjection
-from voice_policies.faults import Fault, InvalidInputError, faults_of
+from voice_policies.faults import Fault, InvalidInputError, faults_of, one_of
 from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, Rate, Ratio
@@ -84,4 +84,5 @@ __all__ = [
     "faults_of",
     "grpc_method",
     "grpc_service",
+    "one_of",
 ]

@@ -154,13 +154,14 @@ class PolicyBundle(Policy):
     health: Health
     tracing: Tracing
     sagas: Annotated[tuple[Saga, ...], Field(strict=False)] = ()
+    """Several versions of one where running sagas end under an older one: new ones begin under the newest."""
     fault_injection: FaultInjection | None = None
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
         names = [call.name for call in self.outbound]
         operations = [inbound.operation for inbound in self.inbound]
-        sagas = [saga.name for saga in self.sagas]
+        sagas = [f"{saga.name} version {saga.version}" for saga in self.sagas]
         for what, found in (("outbound call", names), ("inbound operation", operations), ("saga", sagas)):
             yield from (f"{what} {name} stands twice" for name in sorted({n for n in found if found.count(n) > 1}))
         for inbound in self.inbound:
@@ -193,7 +194,8 @@ class PolicyBundle(Policy):
                 yield f"inbound operation {inbound.operation} names saga {inbound.saga}, which is not there"
         for saga in self.sagas:
             for step in saga.steps:
-                yield from (f"saga {saga.name}: step {step.name}{fault}" for fault in _step_conflicts(step, calls))
+                path = f"saga {saga.name} version {saga.version}: step {step.name}"
+                yield from (f"{path}{fault}" for fault in _step_conflicts(step, calls))
 
     def sealed(self) -> PolicyBundle:
         """The same bundle with its digest filled in."""

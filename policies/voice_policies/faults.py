@@ -75,17 +75,17 @@ def _sentence(message: str) -> str:
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> str:
-    """What could stand instead of an unknown key: the nearest key, then all that are known there."""
-    known = sorted(
-        {
-            field.alias or name
-            for found in _models_at(model, location[:-1])
-            for name, field in found.model_fields.items()
-        }
-    )
-    nearest = get_close_matches(str(location[-1]), known, n=1)
+    models = _models_at(model, location[:-1])
+    known = {field.alias or name for found in models for name, field in found.model_fields.items()}
+    return f"not a known key: {one_of(str(location[-1]), known)}"
+
+
+def one_of(name: str, known: Iterable[str]) -> str:
+    """What could stand instead of an unknown name: the nearest, then all that are known."""
+    names = sorted(known)
+    nearest = get_close_matches(name, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return f"not a known key: {hint}expected one of {', '.join(known)}"
+    return f"{hint}expected one of {', '.join(names)}"
 
 
 def _models_at(model: type[BaseModel], location: Sequence[int | str]) -> list[type[BaseModel]]:

@@ -23,7 +23,7 @@ from voice_runtime.errors import (
     UnknownCallError,
     VoiceRuntimeError,
 )
-from voice_runtime.events import Event, Listener
+from voice_runtime.events import Event, Listener, PromptListener
 from voice_runtime.inbound import Request, current_request
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, ClassifyResult, Failure, classify
@@ -50,6 +50,7 @@ __all__ = [
     "Failure",
     "Listener",
     "Outbound",
+    "PromptListener",
     "RateLimitedError",
     "Request",
     "RetriesExhaustedError",

@@ -19,6 +19,7 @@ from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import NEVER, Clock
 from voice_runtime.degradation import Degradation
+from voice_runtime.errors import UnknownCallError
 from voice_runtime.events import Events, logger
 from voice_runtime.fault_injection import FaultInjection
 from voice_runtime.inbound import Inbound
@@ -67,6 +68,15 @@ class Assembled:
     outbound: dict[str, Outbound]
     inbound: dict[str, Inbound]
     degradation: Degradation | None
+    calls: dict[str, Outbound]
+    """Every outbound call by its name, and by its callee where that has no other."""
+
+    def call(self, name: str) -> Outbound:
+        """The pipeline of an outbound call. Raises `UnknownCallError`."""
+        try:
+            return self.calls[name]
+        except KeyError:
+            raise UnknownCallError("outbound call", name, self.outbound) from None
 
 
 class Assembly:
@@ -89,7 +99,7 @@ class Assembly:
             for operation in bundle.inbound
         }
         self._states = self._fresh
-        return Assembled(bundle, outbound, inbound, degradation)
+        return Assembled(bundle, outbound, inbound, degradation, _by_name_and_callee(bundle, outbound))
 
     def breaker(self, name: str, policy: CircuitBreakerPolicy) -> CircuitBreaker:
         """A new breaker."""
@@ -208,3 +218,8 @@ class Assembly:
     def _counted(self, kind: str, name: str, make: Callable[[], Any]) -> Any:
         _, statistics = self._fresh[kind, name] = self._states.get((kind, name)) or (None, make())
         return statistics
+
+
+def _by_name_and_callee(bundle: PolicyBundle, outbound: dict[str, Outbound]) -> dict[str, Outbound]:
+    callees = [call.callee for call in bundle.outbound]
+    return {call.callee: outbound[call.name] for call in bundle.outbound if callees.count(call.callee) == 1} | outbound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from contextvars import Context, copy_context
@@ -35,31 +36,38 @@ class Event:
 
 
 class Listener(Protocol):
-    """Told of every event, in order, one at a time. What it raises is logged and counted, and changes nothing.
-
-    One with `at_once = True` is told by the thread in which the event happens, before it goes on, and so by several
-    threads at a time: for what belongs to a request that may have ended a moment later.
-    """
+    """Told of every event, in order, one at a time. What it raises is logged and counted, and changes nothing."""
 
     def on_event(self, event: Event) -> None:
         """Called outside every lock, in the context where the event happened: must not block."""
         ...
 
 
+class PromptListener(ABC):
+    """A listener that the thread tells where the event happened, before it goes on: many at a time, in no common order.
+
+    For what belongs to the request, such as its span, which may have ended by the time another thread delivers.
+    """
+
+    @abstractmethod
+    def on_event(self, event: Event) -> None:
+        """As of any listener."""
+
+
 class Events:
-    """Hands events to listeners in the order in which they were published, from any thread."""
+    """Hands events to listeners from any thread: to prompt ones at once, to others in the order of publishing."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)
         self.listener_errors = 0
-        self._at_once = tuple(each for each in self.listeners if getattr(each, "at_once", False))
-        self._in_order = tuple(each for each in self.listeners if each not in self._at_once)
+        self._prompt = [listener for listener in self.listeners if isinstance(listener, PromptListener)]
+        self._in_order = [listener for listener in self.listeners if not isinstance(listener, PromptListener)]
         self._queue: deque[tuple[Context, Event]] = deque()
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
         """Deliver `event`, or leave it to the thread that is delivering already."""
-        for listener in self._at_once:
+        for listener in self._prompt:
             self._tell(listener, event)
         if not self._in_order:
             return

@@ -165,8 +165,7 @@ class Runtime:
 
     def _enforce(self, bundle: PolicyBundle) -> None:
         self._assembled = assembled = self._assembly.assemble(bundle, self._fallbacks)
-        self._calls = _by_name_and_callee(assembled)
-        self._entries = {name: outbound.entry() for name, outbound in self._calls.items()}
+        self._entries = {name: outbound.entry() for name, outbound in assembled.calls.items()}
 
     # --- outbound
 
@@ -197,9 +196,7 @@ class Runtime:
 
         Raises `UnknownCallError`. A reload replaces it: ask again for each call.
         """
-        outbound = self._calls.get(name)
-        if outbound is None:
-            raise UnknownCallError("outbound call", name, self._assembled.outbound)
+        outbound = self._assembled.call(name)
         return outbound if target is None else self.targets.of(outbound, target)
 
     def protect(self, name: str) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
@@ -276,17 +273,6 @@ class Runtime:
     def assembled(self) -> Assembled:
         """What is in force, for those who export or test it."""
         return self._assembled
-
-
-def _by_name_and_callee(assembled: Assembled) -> dict[str, Outbound]:
-    """Every call by its name, and by its callee where that has no other."""
-    callees = [call.callee for call in assembled.bundle.outbound]
-    by_callee = {
-        call.callee: assembled.outbound[call.name]
-        for call in assembled.bundle.outbound
-        if callees.count(call.callee) == 1
-    }
-    return by_callee | assembled.outbound
 
 
 def _underlying(fn: Callable[..., Any]) -> Callable[..., Any]:

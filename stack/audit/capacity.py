@@ -12,6 +12,7 @@ from components.namespace import Quota
 from components.node import Service
 from stack.audit.finding import Finding, Rule, Severity
 from stack.audit.rendered import rendered
+from stack.environments import DatabaseLimits
 from stack.pod_demand import SURGE, Amounts
 from stack.topology import Platform
 
@@ -24,40 +25,46 @@ def _pods(platform: Platform, service: Service, bound: Bound) -> int:
 
 
 def connections(platform: Platform) -> Iterator[Finding | None]:
-    """Connections through the pooler: its servers within PostgreSQL's limit, its clients within its own."""
-    limits = platform.environment.database
+    """Connections of the services at their maximum, by the pooler or straight to the server."""
     users = [service for service in platform.graph.services if service.connection_pool]
-    if not users:
-        return
-    room = limits.max_connections - limits.reserved
-    servers = limits.pool_size * len(users) * limits.poolers
+    if users:
+        yield from (_pooled if platform.environment.database.poolers else _direct)(platform, users)
+
+
+def _direct(platform: Platform, users: list[Service]) -> Iterator[Finding | None]:
+    """Without a pooler each service within its role's limit, and all of them within the server's."""
+    limits = platform.environment.database
+    for service in users:
+        wanted = _clients(platform, [service], "max")
+        text = f"(max replicas + {SURGE}) × pool = {wanted} > {limits.role_limit} connections of its role"
+        field = f"replicas.{service.name}, its connection_pool, or database.pool_size"
+        found = Finding("D01", "error", f"{service.name} → postgresql", text, field, str(wanted))
+        yield None if wanted <= limits.role_limit else found
+    wanted, room = _clients(platform, users, "max"), limits.max_connections - limits.reserved
+    text = f"Σ (max replicas + {SURGE}) × pool = {wanted} > {_room_text(limits)}"
+    field = "database.max_connections, or a service's connection_pool"
+    yield None if wanted <= room else Finding("D01", "error", "services → postgresql", text, field, str(wanted))
+
+
+def _pooled(platform: Platform, users: list[Service]) -> Iterator[Finding | None]:
+    """The pooler's servers within PostgreSQL's limit, its clients within its own."""
+    limits = platform.environment.database
+    servers, room = limits.pool_size * len(users) * limits.poolers, limits.max_connections - limits.reserved
     sum_text = f"{limits.pool_size} × {len(users)} databases × {limits.poolers} poolers = {servers}"
+    text, fitting = f"{sum_text} > {_room_text(limits)}", str(room // (len(users) * limits.poolers))
     yield (
-        None
-        if servers <= room
-        else Finding(
-            "D01",
-            "error",
-            "pooler → postgresql",
-            f"{sum_text} > {limits.max_connections} − {limits.reserved} reserved = {room}",
-            "database.pool_size",
-            str(room // (len(users) * limits.poolers)),
-        )
+        None if servers <= room else Finding("D01", "error", "pooler → postgresql", text, "database.pool_size", fitting)
     )
-    wanted = _clients(platform, users, "max")
-    severity: Severity = "critical" if _clients(platform, users, "min") > limits.max_client_connections else "error"
-    yield (
-        None
-        if wanted <= limits.max_client_connections
-        else Finding(
-            "D01",
-            severity,
-            "services → pooler",
-            f"Σ (max replicas + {SURGE}) × pool = {wanted} > {limits.max_client_connections} clients of one pooler",
-            "database.max_client_connections, or a service's connection_pool",
-            str(wanted),
-        )
-    )
+    wanted, most = _clients(platform, users, "max"), limits.max_client_connections
+    severity: Severity = "critical" if _clients(platform, users, "min") > most else "error"
+    text = f"Σ (max replicas + {SURGE}) × pool = {wanted} > {most} clients of one pooler"
+    field = "database.max_client_connections, or a service's connection_pool"
+    yield None if wanted <= most else Finding("D01", severity, "services → pooler", text, field, str(wanted))
+
+
+def _room_text(limits: DatabaseLimits) -> str:
+    room = limits.max_connections - limits.reserved
+    return f"{limits.max_connections} − {limits.reserved} reserved = {room}"
 
 
 def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:

@@ -7,17 +7,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from components.edge.egress_proxy import FILE_NAME, EgressProxy
+from components.network_policy import AddressBlock
 from components.node import Dependency, Host
 from stack.audit.finding import Finding, Rule
-from stack.audit.network import INTERNET, PEERED_NETWORK, network_of, reached
+from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached
+from stack.egress import is_private
 from stack.network_reach import Reach
 from stack.topology import Platform
 
 ANY_HOST = "any host"
+NO_PROXY = "no proxy"
 
 
 class WayOut(NamedTuple):
-    """A caller that reaches a host by a proxy; without one it reaches whatever the network permits."""
+    """A caller that reaches a host by a proxy; without one, a block of addresses."""
 
     caller: str
     proxy: str
@@ -26,19 +29,26 @@ class WayOut(NamedTuple):
 
 
 def declared_ways_out(platform: Platform) -> set[WayOut]:
-    """The ways of the declared calls."""
-    return {
+    """The ways of the declared calls, and those that a tier goes without a proxy."""
+    called = {
         WayOut(edge.caller.name, address.egress, address.host, address.port)
         for edge in platform.graph.edges
         if isinstance(edge.callee, Dependency)
         for address in edge.callee.addresses
         if isinstance(address, Host)
     }
+    direct = {
+        WayOut(link.source.name, NO_PROXY, link.target.name, port)
+        for link in platform.links
+        if isinstance(link.target, AddressBlock)
+        for port in link.target.ports
+    }
+    return called | direct
 
 
 def open_ways_out(platform: Platform) -> set[WayOut]:
     """The ways that are open, read from the rendered resources alone."""
-    ways = reached(platform)
+    ways, everyone = reached(platform), endpoints(platform)
     proxies = {component.name for component in platform.components if isinstance(component, EgressProxy)}
     listeners = {
         (component.name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(bootstrap, listener))
@@ -51,10 +61,10 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
         WayOut(way.source, way.target, name, host.port)
         for way in ways
         for name, host in listeners.get((way.target, way.port), {}).items()
-        if Reach(way.target, network_of(host), host.port) in ways
+        if Reach(way.target, PEERED_NETWORK if is_private(host) else INTERNET, host.port) in ways
     }
-    outside = (way for way in ways if way.target in {INTERNET, PEERED_NETWORK} and way.source not in proxies)
-    return through | {WayOut(way.source, "no proxy", ANY_HOST, way.port) for way in outside}
+    outside = (way for way in ways if everyone[way.target].ip and way.source not in proxies)
+    return through | {WayOut(way.source, NO_PROXY, way.target, way.port) for way in outside}
 
 
 def _bootstrap(proxy: EgressProxy) -> dict[str, Any]:

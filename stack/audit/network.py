@@ -13,8 +13,9 @@ from components.node import Dependency, Gateway, Host, InCluster, Service
 from stack.audit.finding import Finding, Rule
 from stack.audit.rendered import rendered
 from stack.catalog import targets
-from stack.egress import allow_lists, egress_port, is_private
-from stack.network_reach import Endpoint, Reach, is_within, permitted
+from stack.egress import allow_lists, egress_port
+from stack.network_reach import Endpoint, Reach, egress_ports, is_within, permitted
+from stack.peers import network_of
 from stack.policy_bundles import APPS
 from stack.topology import Platform
 
@@ -27,6 +28,8 @@ PEERED_NETWORK = "the peered network"
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Everything that is declared, and strangers that nobody declared, which must reach nothing."""
     found = list(_others(platform))
+    # With every port that some policy opens, so that one that is open to anywhere is seen, whatever it was meant for.
+    outside = tuple(sorted({80, *_host_ports(platform), *egress_ports(rendered(platform).network_policies)}))
     found += [
         Endpoint(
             service.name,
@@ -41,10 +44,11 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
     found += [
         Endpoint("stranger in the services' namespace", APPS, {}, (8080, 9000)),
         Endpoint("stranger in another namespace", "default", {}, (8080, 9000)),
-        Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=(443, 10250)),
-        Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=(80, 443)),
-        Endpoint(INTERNET, ip="203.0.113.1", ports=(80, *_host_ports(platform))),
-        Endpoint(PEERED_NETWORK, ip="10.200.0.1", ports=(80, *_host_ports(platform))),
+        Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=outside),
+        Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
+        Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
+        # Its last address: the object store's block, which has a name of its own, lies in it too.
+        Endpoint(PEERED_NETWORK, ip=str(ip_network(targets.PEERED_NETWORK)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
 
@@ -93,19 +97,15 @@ def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
             yield node.namespace, node.name, tuple(PORTS.model_dump().values())
 
 
-def _host_ports(platform: Platform) -> tuple[int, ...]:
-    lists = (each for allowed in allow_lists(platform.graph).values() for each in allowed)
-    return tuple(sorted({host.port for each in lists for host in each.hosts}))
-
-
-def network_of(host: Host) -> str:
-    """The endpoint that a host outside stands for: what its address block tells apart, and no more."""
-    return PEERED_NETWORK if is_private(host) else INTERNET
+def _host_ports(platform: Platform) -> Iterator[int]:
+    for allowed in allow_lists(platform.graph).values():
+        yield from (host.port for each in allowed for host in each.hosts)
 
 
 def declared(platform: Platform) -> set[Reach]:
     """The ways that declared calls take, with telemetry, scraping and DNS."""
     ways: set[Reach] = set()
+    everyone = endpoints(platform)
     for edge in platform.graph.edges:
         if isinstance(edge.callee, Service):
             port = edge.callee.http_port if isinstance(edge.caller, Gateway) else edge.callee.grpc_port
@@ -114,10 +114,9 @@ def declared(platform: Platform) -> set[Reach]:
             for address in edge.callee.addresses:
                 if isinstance(address, Host):
                     ways.add(Reach(edge.caller.name, address.egress, egress_port(edge.caller.name)))
-                    ways.add(Reach(address.egress, network_of(address), address.port))
+                    ways |= set(_towards(address, everyone))
                 else:
                     ways.add(Reach(edge.caller.name, address.service, address.port))
-    everyone = endpoints(platform)
     ways |= set(_linked(platform, everyone))
     for service in platform.graph.services:
         ways.add(Reach(service.name, targets.COLLECTOR, targets.COLLECTOR_PORT))
@@ -127,6 +126,13 @@ def declared(platform: Platform) -> set[Reach]:
     ways |= {Reach(name, DNS, DNS_PORT) for name in governed}
     # Where neither end is deployed by us, no policy of ours speaks about the way.
     return {way for way in ways if way.source in governed or way.target in governed}
+
+
+def _towards(host: Host, everyone: Mapping[str, Endpoint]) -> Iterator[Reach]:
+    """From a host's proxy to all that stands in the host's network: a policy tells no more of them apart."""
+    for name in _names(network_of(host), everyone):
+        if host.port in everyone[name].ports:
+            yield Reach(host.egress, name, host.port)
 
 
 def _linked(platform: Platform, everyone: Mapping[str, Endpoint]) -> Iterator[Reach]:

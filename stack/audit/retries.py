@@ -44,8 +44,8 @@ def _attempts(path: Path) -> int:
 
 def _step_attempts(path: Path) -> int:
     """Of the saga step that makes the path's first call. Compensations are left out: they wait longer each time."""
-    saga = path[0].operation.saga if path else None
-    made = [step.retry.max_attempts for step in saga.steps if path[0].call.name in step.calls] if saga else []
+    sagas = path[0].operation.sagas if path else ()
+    made = [step.retry.max_attempts for saga in sagas for step in saga.steps if path[0].call.name in step.calls]
     return max(made, default=1)
 
 

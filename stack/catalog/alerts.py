@@ -145,6 +145,13 @@ OBJECTIVE_ALERTS = (
         summary="{{ $labels.job }} no longer calls {{ $labels.name }}: it failed too often",
         action="Look at the callee's own alerts; while the breaker is open the declared fallback serves",
     ),
+    Alert(
+        name="SagaParked",
+        expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',
+        lasting=Duration("1m"),
+        summary="{{ $labels.job }}: {{ $value | humanize }} of its sagas {{ $labels.saga }} are parked, half done",
+        action="`voice-saga list --state parked` says why; mend that, then resume or compensate: see docs/sagas.md",
+    ),
 )
 """Severity and team come with the objective."""
 

@@ -127,10 +127,11 @@ OBJECT_STORAGE = _outside(
     "object-storage",
     "objects.voicehelper.internal",
     "https",
-    "uploaded documents (S3-compatible, external)",
+    "uploaded documents (S3-compatible, external, in a versioned bucket)",
     operation("read", "60ms", "500ms"),
     operation("write", "100ms", "800ms"),
     operation("delete", "60ms", "500ms"),
+    operation("restore", "60ms", "500ms"),
 )
 EXTERNAL_TOOLS = _outside(
     "external-tools",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from voice_policies import Bytes, Idempotency, Ratio
+from voice_policies import Bytes, CircuitBreaker, Idempotency, Ratio
 
 from components.node import Gateway
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
 from stack.catalog.defaults import per_tenant
+
+BREAKER = CircuitBreaker()
 
 
 def route(
@@ -17,6 +19,7 @@ def route(
     deadline: str,
     idempotency: Idempotency,
     limit: tuple[str, int],
+    circuit_breaker: CircuitBreaker | None = BREAKER,
     **options: object,
 ) -> Operation:
     """A route to one operation: its path and method, load in all, latency target and deadline, limit of a tenant.
@@ -27,7 +30,10 @@ def route(
         target.replace(".", "-"),
         latency,
         deadline,
-        stage(soft("redis.access", "limits then per node", circuit_breaker=None), hard(target, idempotency)),
+        stage(
+            soft("redis.access", "limits then per node", circuit_breaker=None),
+            hard(target, idempotency, circuit_breaker=circuit_breaker),
+        ),
         load=load,
         http=http,
         rate_limits=per_tenant(*limit),
@@ -111,6 +117,8 @@ GATEWAY = Gateway(
             "18250ms",
             "never",
             ("5/s", 10),
+            # The gateway's would forget no failure: an upgraded connection (101) is no success to it.
+            circuit_breaker=None,
             transport="websocket",
         ),
         route(

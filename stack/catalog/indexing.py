@@ -1,7 +1,8 @@
 """indexing-service: documents are indexed and deleted by sagas, so that no crash leaves half of one behind.
 
 What the steps hand on is stored beside the document, as chunks and their embeddings: the journal holds names alone, and
-a deletion that cannot finish restores from there what it had deleted. Objects go last.
+a deletion that cannot finish restores from there what it had deleted. Objects go last, and by delete markers of their
+versioned bucket alone: to restore them is to remove the markers. The bucket's lifecycle removes what stays marked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ BATCHES = 20
 PATIENCE = Duration("10s")
 """Before a step is tried once more: nobody waits, and what was down for a moment is up again."""
 
-LAST = "the last step: nothing after it can fail"
+MARKED = "mark-failed, which undoes begin, marks it anew"
 
 
 def _step(
@@ -41,7 +42,8 @@ def _step(
     )
 
 
-READ, WRITE, DELETE = "object-storage.read", "object-storage.write", "object-storage.delete"
+READ, WRITE = "object-storage.read", "object-storage.write"
+DELETE, RESTORE = "object-storage.delete", "object-storage.restore"
 EMBED = "model-adapter.embed"
 INSERT, DELETE_VECTORS = "vector-store-adapter.insert", "vector-store-adapter.delete"
 BUILD, DELETE_GRAPH = "knowledge-graph-service.build", "knowledge-graph-service.delete"
@@ -67,7 +69,7 @@ INDEX = Saga(
         _step("embed", "110s", (EMBED, WRITE), ("remove-embeddings", _undo(DELETE))),
         _step("insert-vectors", "30s", (READ, INSERT), ("remove-vectors", _undo(DELETE_VECTORS))),
         _step("build-graph", "10s", (READ, BUILD), ("remove-graph", _undo(DELETE_GRAPH)), with_previous=True),
-        _step("mark-indexed", "1s", ("postgresql.write",), (), no_compensation_because=LAST),
+        _step("mark-indexed", "1s", ("postgresql.write",), (), no_compensation_because=MARKED),
     ),
     timeout=Duration("15m"),
 )
@@ -77,7 +79,7 @@ DELETION = Saga(
     steps=(
         _step("delete-vectors", "30s", (DELETE_VECTORS,), ("restore-vectors", _undo(READ), _undo(INSERT))),
         _step("delete-graph", "10s", (DELETE_GRAPH,), ("restore-graph", _undo(READ), _undo(BUILD)), with_previous=True),
-        _step("delete-objects", "2s", (DELETE,), (), no_compensation_because=LAST),
+        _step("delete-objects", "2s", (DELETE,), ("restore-objects", _undo(RESTORE))),
     ),
     timeout=Duration("5m"),
 )
@@ -117,7 +119,7 @@ INDEXING = Service(
             stage(hard(DELETE_VECTORS, "idempotent"), hard(DELETE_GRAPH, "idempotent")),
             stage(hard(DELETE, "idempotent")),
             _undoing(INSERT, at_most=BATCHES),
-            _undoing(READ, BUILD, at_most=3),
+            _undoing(READ, BUILD, RESTORE, at_most=3),
             background=True,
             consumes=("document.deleted",),
             saga=DELETION,

@@ -9,10 +9,11 @@ from voice_policies import Bytes
 from components import images
 from components.component import Component
 from components.consul.access import SECRET
+from components.consul.catalogue import CatalogueService
 from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, Consul
 from components.consul.snapshots import CREDENTIALS as SNAPSHOT_CREDENTIALS
 from components.network_policy import AddressBlock, Peer
-from components.node import Dependency, Host, InCluster, Node, Sizing
+from components.node import Dependency, Host, InCluster, Node, Service, Sizing
 from components.postgresql.backups import CREDENTIALS
 from components.postgresql.cluster import PostgresqlCluster
 from components.postgresql.databases import ServerLimits, ServiceDatabase
@@ -27,6 +28,7 @@ from stack.call_graph import CallGraph
 from stack.catalog import dependencies, targets
 from stack.environments import Environment
 from stack.peers import BLACKBOX, PROMETHEUS, Link, datastore_ingress, link_egress, link_ingress
+from stack.policy_bundles import APPS, CLUSTER_DOMAIN, address_of
 from stack.tiers.applications import secret_name
 
 POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
@@ -151,11 +153,10 @@ def _databases(graph: CallGraph, environment: Environment, *, pair: bool) -> tup
 
 def database_of(caller: Node, environment: Environment, *, pair: bool = False) -> ServiceDatabase:
     """The database of one caller; as a `pair` its secret holds the role's name too."""
-    limits = environment.database
     return ServiceDatabase(
         name=caller.name,
         secret=_secret(caller, dependencies.POSTGRESQL, pair=pair),
-        connection_limit=limits.pool_size * limits.poolers,
+        connection_limit=environment.database.role_limit,
     )
 
 
@@ -216,11 +217,22 @@ def _consul(graph: CallGraph, environment: Environment) -> Consul:
         sizing=environment.scaled(CACHE_SIZING),
         servers=3 if backups else 1,
         storage=CONSUL_STORAGE if backups else DEV_STORAGE,
+        services=tuple(_catalogue_service(service) for service in graph.services),
         secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
         ingress=tuple(link_ingress(ways, "consul")),
         egress=tuple(link_egress(ways, "consul")),
         bucket_url=f"https://{backup_store().host}/{backups.bucket}" if backups else None,
         snapshot_egress=tuple(link_egress(ways, "consul-snapshot")),
+    )
+
+
+def _catalogue_service(service: Service) -> CatalogueService:
+    return CatalogueService(
+        name=service.name,
+        grpc_host=address_of(service),
+        grpc_port=service.grpc_port,
+        http_host=f"{service.name}.{APPS}.{CLUSTER_DOMAIN}",
+        http_port=service.http_port,
     )
 
 

@@ -9,12 +9,11 @@ from voice_policies import Bytes
 from components import images
 from components.network_policy import Peer
 from components.node import InCluster, Sizing
-from components.observability import elasticsearch, fluent_bit, grafana, jaeger, kibana
+from components.observability import elasticsearch, grafana, jaeger, kibana
 from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import (
     LOGS_PATTERN,
     OTLP_PATTERN,
-    PRINTED_PATTERN,
     SUPERUSER,
     IndexUser,
     user,
@@ -24,7 +23,7 @@ from components.observability.setup_job import Account
 from components.secret_keys import SecretKeys
 from stack.call_graph import CallGraph
 from stack.catalog.dependencies import ELASTICSEARCH
-from stack.catalog.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY
+from stack.catalog.targets import COLLECTOR, OBSERVABILITY
 from stack.environments import Environment
 from stack.peers import BLACKBOX, Link, datastore_ingress, link_egress, link_ingress
 from stack.policy_bundles import CLUSTER_DOMAIN
@@ -82,7 +81,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
         return
     clients = [SETUP, *(_pods(name) for name in ("grafana", COLLECTOR))]
     if environment.name != "dev":
-        clients += [*map(_pods, ("jaeger", "jaeger-retention", "kibana")), _pods("fluent-bit", NODE_AGENTS)]
+        clients += map(_pods, ("jaeger", "jaeger-retention", "kibana"))
     for client in (*clients, BLACKBOX):
         yield Link(source=client, target=INDEX)
     if NODES[environment.name] > 1:
@@ -90,8 +89,8 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
         yield Link(source=INDEX.model_copy(update={"ports": ()}), target=nodes)
 
 
-def _pods(name: str, namespace: str = OBSERVABILITY) -> Peer:
-    return Peer(namespace=namespace, name=name, ports=())
+def _pods(name: str) -> Peer:
+    return Peer(namespace=OBSERVABILITY, name=name, ports=())
 
 
 def _streams(graph: CallGraph, environment: Environment) -> Iterator[Stream]:
@@ -101,7 +100,7 @@ def _streams(graph: CallGraph, environment: Environment) -> Iterator[Stream]:
 
 
 def _users(graph: CallGraph, environment: Environment) -> Iterator[IndexUser]:
-    """Each service over indices of its own name; what ships logs only adds to them."""
+    """Each service over indices of its own name; the Collector only adds to those of log lines."""
     for name, caller in {edge.caller.name: edge.caller for edge in graph.edges_to(ELASTICSEARCH)}.items():
         secret = SecretKeys(name=secret_name(caller, ELASTICSEARCH), keys=ELASTICSEARCH.credentials)
         yield IndexUser(account=Account(user=name, secret=secret), indices=(f"{name}-*",), privileges=OWNS)
@@ -109,7 +108,6 @@ def _users(graph: CallGraph, environment: Environment) -> Iterator[IndexUser]:
     yield user(COLLECTOR, cluster=("monitor",), indices=(OTLP_PATTERN,), privileges=ADDS)
     if environment.name == "dev":
         return
-    yield user(fluent_bit.ACCOUNT.user, cluster=("monitor",), indices=(PRINTED_PATTERN,), privileges=ADDS)
     templates = ("monitor", "manage_index_templates")
     yield user(jaeger.ACCOUNT.user, cluster=templates, indices=(jaeger.INDICES,), privileges=(*OWNS, "manage"))
     yield from kibana.USERS

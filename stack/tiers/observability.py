@@ -96,22 +96,22 @@ ON_CALL = "on-call"
 def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
     """Every part of the tier; raises `InvalidInputError` with what cannot hold together, of all parts at once."""
     ways = tuple(_all_links(graph, environment))
-    builders: tuple[tuple[str, Callable[[], Component]], ...] = (
-        ("collector", lambda: _collector(graph, environment, ways)),
-        ("prometheus", lambda: _prometheus(graph, environment, ways)),
-        ("alertmanager", lambda: _alertmanager(environment, ways)),
-        ("kube_state_metrics", lambda: _state(environment, ways)),
-        ("blackbox_exporter", lambda: _blackbox(environment, ways)),
+    builders: tuple[Callable[[], Component], ...] = (
+        lambda: _collector(graph, environment, ways),
+        lambda: _prometheus(graph, environment, ways),
+        lambda: _alertmanager(environment, ways),
+        lambda: _state(environment, ways),
+        lambda: _blackbox(environment, ways),
     )
     built: list[Component] = []
     faults: list[Fault] = []
-    for name, build in builders:
+    for build in builders:
         try:
             built.append(build())
         except ValidationError as error:
-            faults += faults_of(error, prefix=name)
+            faults += faults_of(error, prefix=error.title)
     if faults:
-        raise InvalidInputError(f"settings of {environment.name}", faults)
+        raise InvalidInputError("stack/catalog", faults)
     yield from built
 
 
@@ -169,6 +169,7 @@ def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget
                 path=METRICS_PATHS.get(port, "/metrics"),
                 pods=pool.nodes if link.target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS,
                 series=MANY_SERIES if port == apisix.PORTS.metrics else SERIES,
+                tells_of_others=link.target.name == STATE.name,
             )
 
 
@@ -277,9 +278,8 @@ def _alertmanager(environment: Environment, ways: tuple[Link, ...]) -> Alertmana
         routes=tuple(_routes(told)),
         default=alerts.PLATFORM_TEAM if told else alertmanager.NOBODY,
         inhibitions=(
-            # What cannot be seen is not slow; what is down has told so already.
+            # Of what cannot be seen at all nothing else is known. One replica that is down says nothing of the others.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
-            Inhibition(alert="TargetDown", severities=("warning",), equal=("job",)),
         ),
         secrets=tuple(receiver.secret for receiver in receivers),
         ingress=tuple(link_ingress(ways, ALERTMANAGER.name)),
@@ -314,6 +314,7 @@ def _blackbox(environment: Environment, ways: tuple[Link, ...]) -> BlackboxExpor
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.BLACKBOX_EXPORTER),
         sizing=environment.scaled(SMALL_SIZING),
+        server_name=gateway.HOSTS[environment.name],
         ingress=tuple(link_ingress(ways, BLACKBOX.name)),
         egress=tuple(link_egress(ways, BLACKBOX.name)),
     )

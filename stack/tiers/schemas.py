@@ -15,6 +15,7 @@ from stack.settings import ROOT
 from stack.tiers.data import SCHEMAS, database_of, links, schema_users
 
 FILES = ROOT / "runtime" / "voice_runtime" / "saga" / "migrations" / "postgresql"
+NIGHTLY = FILES.with_name("nightly.sql")
 """The runtime's own: what it expects is what is applied."""
 
 
@@ -29,6 +30,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[DatabaseS
             host=address.service,
             image=environment.third_party_image(images.POSTGRESQL),
             databases=databases,
+            nightly=NIGHTLY.read_text(),
             files={file.name: file.read_text() for file in sorted(FILES.glob("*.sql"))},
             egress=tuple(link_egress(links(graph, environment), SCHEMAS)),
         )

@@ -29,7 +29,7 @@ from stack.policy_bundles import CLUSTER_DOMAIN
 from stack.telemetry_streams import block_stream, trace_stream
 from stack.tiers import full_text_index
 from stack.tiers.data import backup_store
-from stack.tiers.full_text_index import INDEX, INDEX_URL, is_declared
+from stack.tiers.full_text_index import INDEX_URL, is_declared
 
 TEMPO_SIZING = Sizing.of(cpu=("1", "2"), memory=("4Gi", "4Gi"))
 JAEGER_SIZING = Sizing.of(cpu=("250m", "1"), memory=("512Mi", "512Mi"))
@@ -85,6 +85,7 @@ def _replicated_links(environment: Environment) -> Iterator[Link]:
         yield Link(source=client, target=_pods("kibana", kibana.PORT))
     shippers = Peer(namespace=NODE_AGENTS, name="fluent-bit", ports=(fluent_bit.PORT,))
     yield Link(source=PROMETHEUS, target=shippers)
+    yield Link(source=shippers.model_copy(update={"ports": ()}), target=_pods(COLLECTOR, targets.COLLECTOR_HTTP_PORT))
     if backups := environment.settings.backups:
         store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
         yield Link(source=_pods("tempo"), target=store)
@@ -199,9 +200,8 @@ def _fluent_bit(graph: CallGraph, environment: Environment) -> FluentBit:
         image=environment.third_party_image(images.FLUENT_BIT),
         sizing=SHIPPER_SIZING,
         namespaces="voice-*",
-        elasticsearch=f"{INDEX.name}.{INDEX.namespace}.{CLUSTER_DOMAIN}",
+        collector=f"{COLLECTOR}.{OBSERVABILITY}.{CLUSTER_DOMAIN}",
         buffer=SHIPPER_BUFFER,
-        secrets=(fluent_bit.ACCOUNT.secret,),
         ingress=ingress,
         egress=egress,
     )

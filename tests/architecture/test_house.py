@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +121,11 @@ def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> Non
 
     assert 'Extra key "imagePullPolcy"' in mypy(MISSPELT).stdout
     assert mypy(MISSPELT.replace("Polcy", "Policy")).returncode == 0
+
+
+def test_no_older_grpc_is_promised_than_the_tests_run_on() -> None:
+    """Its asyncio side looks into calls that are not its own: what is older closes channels with an error."""
+    extras = tomllib.loads((ROOT / "runtime/pyproject.toml").read_text())["project"]["optional-dependencies"]["grpc"]
+    locked = dict(re.findall(r"^([a-z-]+)==(\d+\.\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    promised = dict(requirement.split(">=") for requirement in extras if requirement.startswith("grpcio"))
+    assert promised == {name: locked[name] for name in ("grpcio", "grpcio-health-checking", "grpcio-reflection")}

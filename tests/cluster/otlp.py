@@ -9,15 +9,27 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-Attributes = dict[str, str]
+Attributes = dict[str, Any]
 SIGNALS = ("traces", "metrics", "logs")
 
 
+def any_value(value: Any) -> dict[str, Any]:
+    """A value of JSON as OTLP's `AnyValue`."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": _attributes(value)}}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [any_value(each) for each in value]}}
+    kind = {bool: "boolValue", int: "intValue", float: "doubleValue", str: "stringValue"}[type(value)]
+    return {kind: str(value) if kind == "intValue" else value}
+
+
 def _attributes(values: Attributes) -> list[dict[str, Any]]:
-    return [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
+    return [{"key": key, "value": any_value(value)} for key, value in values.items()]
 
 
 def _now() -> str:
@@ -29,7 +41,7 @@ def trace_id() -> str:
     return secrets.token_hex(16)
 
 
-def trace(service: str, name: str, identity: str | None = None, **attributes: str) -> dict[str, Any]:
+def trace(service: str, name: str, identity: str | None = None, status: str = "", **attributes: Any) -> dict[str, Any]:
     """One span of one service."""
     span = {
         "traceId": identity or trace_id(),
@@ -39,6 +51,7 @@ def trace(service: str, name: str, identity: str | None = None, **attributes: st
         "startTimeUnixNano": _now(),
         "endTimeUnixNano": _now(),
         "attributes": _attributes(attributes),
+        "status": {"message": status, "code": 2} if status else {},
     }
     return {"resourceSpans": [{"resource": _resource(service), "scopeSpans": [{"spans": [span]}]}]}
 
@@ -60,6 +73,11 @@ def log(service: str, line: str, attributes: Attributes | None = None) -> dict[s
     return {"resourceLogs": [{"resource": _resource(service), "scopeLogs": [{"logRecords": [record]}]}]}
 
 
+def records(*found: dict[str, Any]) -> dict[str, Any]:
+    """Log records of nobody in particular, as a log shipper sends them."""
+    return {"resourceLogs": [{"resource": {}, "scopeLogs": [{"scope": {}, "logRecords": list(found)}]}]}
+
+
 def _resource(service: str) -> dict[str, Any]:
     return {"attributes": _attributes({"service.name": service})}
 
@@ -79,6 +97,11 @@ def send(port: int, signal: str, document: dict[str, Any]) -> bool:
 
 def send_to(entrance: str, signal: str, document: dict[str, Any]) -> bool:
     """Whether what has this entrance for OTLP took it."""
+    return status(entrance, signal, document) == HTTPStatus.OK
+
+
+def status(entrance: str, signal: str, document: dict[str, Any]) -> int:
+    """What the entrance answers; 0 where nothing does."""
     request = Request(  # noqa: S310 - loopback
         f"{entrance}/v1/{signal}",
         data=json.dumps(document).encode(),
@@ -86,9 +109,11 @@ def send_to(entrance: str, signal: str, document: dict[str, Any]) -> bool:
     )
     try:
         with urlopen(request, timeout=5) as answer:  # noqa: S310 - loopback
-            return bool(answer.status == HTTPStatus.OK)
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
     except URLError:
-        return False
+        return 0
 
 
 class Sink:

@@ -19,6 +19,8 @@ from stack.settings import ENVIRONMENTS
 from tests.cluster import otlp
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.cluster.processes import Processes
+from tests.components.observability.stores import documents
+from tests.fluent_bit import ECS_LINE, GO_LINE, json_line, shipped
 from tests.loopback import free_port
 from tests.platforms import platform
 
@@ -243,6 +245,9 @@ def test_a_queue_that_is_full_refuses_and_never_drops_what_it_took(
                     refused += 1
             assert refused
             assert taken
+            # Whoever is told one of these sends it again, as Fluent Bit does: after any other it is gone.
+            entrance = f"http://127.0.0.1:{place.entrance}"
+            assert otlp.status(entrance, "logs", otlp.log("agent-engine", "one more")) in {429, 502, 503, 504}
             # What the alerts read: how full a queue is, in the unit that it is bounded in, and what it refused.
             told = own_metrics(place)
             exporter = 'exporter="otlp_http/elasticsearch"'
@@ -283,7 +288,7 @@ def kept(sink: otlp.Sink, name: str) -> set[str]:
     return {span["traceId"] for span in sink.spans("jaeger") if span["name"] == name}
 
 
-SECRETS = {
+SECRETS: otlp.Attributes = {
     "http.request.header.authorization": "Bearer abcdefghijklmnop",
     "db.password": "correct horse",
     "session_token": "0123456789",
@@ -293,8 +298,13 @@ SECRETS = {
     "url.full": "https://someone:hunter2@host.example/",
     "card": "4111 1111 1111 1111",
     "mail": "person@example.com",
+    "recipients": ["a", "person@example.com"],
+    "payer": {"card": 4111111111111111, "tries": 1},
 }
+"""As text, and within a list and a map."""
 HARMLESS = {"gen_ai.usage.input_tokens": "128", "http.route": "/v1/tokens/verify", "tenant.id": "t-1", "user.id": "u-1"}
+NUMBERS: otlp.Attributes = {"messaging.batch.message_count": 12, "enqueued.microseconds": 1767225600000000}
+"""What stays a number in a span, though the second has as many digits as a card."""
 
 
 def test_what_must_not_leave_is_masked_in_spans_and_log_lines_and_nothing_else(
@@ -304,14 +314,68 @@ def test_what_must_not_leave_is_masked_in_spans_and_log_lines_and_nothing_else(
     with otlp.Sink() as sink:
         backends = backends_place("prod", place, sink, tmp_path / "backends")
         with running(collector, place), running(collector, backends):
-            assert otlp.send(place.entrance, "traces", otlp.trace("agent-engine", "span", **SECRETS, **HARMLESS))
+            sent = otlp.trace("agent-engine", "for person@example.com", status=line, **SECRETS, **HARMLESS, **NUMBERS)
+            assert otlp.send(place.entrance, "traces", sent)
             assert otlp.send(place.entrance, "logs", otlp.log("agent-engine", line, {**SECRETS, **HARMLESS}))
             otlp.eventually(lambda: bool(sink.spans("tempo") and sink.logs("elasticsearch")), SECONDS)
         (span,), (record,) = sink.spans("tempo"), sink.logs("elasticsearch")
     for item in (span, record):
         found = otlp.attributes_of(item)
         assert {key: found[key] for key in HARMLESS} == HARMLESS
-        assert {key for key, value in SECRETS.items() if found[key] == value} == set()
-        assert "hunter2" not in json.dumps(item)
+        assert {key for key, value in SECRETS.items() if found.get(key) == str(value)} == set()
+        assert not any(secret in json.dumps(item) for secret in ("hunter2", "person@", "4111", "eyJ"))
+    assert (span["name"], span["status"]["message"]) == ("for ****", "called with jwt **** here by ****")
+    assert {each["key"]: each["value"] for each in span["attributes"] if each["key"] in NUMBERS} == {
+        key: otlp.any_value(value) for key, value in NUMBERS.items()
+    }
     assert record["body"]["stringValue"].startswith("called with jwt ")
     assert not any(secret in record["body"]["stringValue"] for secret in ("eyJ", "person@"))
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def test_a_printed_line_arrives_once_with_each_key_once_and_masked(
+    collector: Path, place: Place, tmp_path: Path
+) -> None:
+    printed = json_line(
+        f"called by {SECRETS['mail']} with {SECRETS['note']}",
+        attempts=3,
+        user={"password": "hunter2", "name": "someone"},
+        trace_id=TRACE,
+        span_id=SPAN,
+        nothing=None,
+        elasticsearch={"index": "elsewhere"},
+    )
+    lines = [printed, ECS_LINE, GO_LINE, "no JSON, hunter@example.com", json.dumps({"time": 1, "event": "started"})]
+    pipeline = documents("prod")["fluent-bit"]["pipeline"]
+    doubled = shipped({**pipeline, "filters": pipeline["filters"][1:]}, printed)
+    assert [each["key"] for each in doubled["attributes"]].count("time") == 2
+    with otlp.Sink() as sink:
+        backends = backends_place("prod", place, sink, tmp_path / "backends")
+        with running(collector, place), running(collector, backends):
+            sent = [*(shipped(pipeline, line) for line in lines), doubled]
+            assert otlp.send(place.entrance, "logs", otlp.records(*sent))
+            otlp.eventually(lambda: bool(sink.logs("elasticsearch")), SECONDS)
+        arrived = sink.logs("elasticsearch")
+    assert [record["body"]["stringValue"] for record in arrived] == [
+        "called by **** with jwt **** here",
+        "served",
+        "served",
+        "no JSON, ****",
+        "",
+        "called by **** with jwt **** here",
+    ]
+    for record in arrived:
+        keys = [each["key"] for each in record["attributes"]]
+        assert sorted(keys) == sorted(set(keys))
+        assert not {"@timestamp", "time", "level", "log.level", "elasticsearch.index"} & set(keys)
+        assert otlp.attributes_of(record)["kubernetes.container_name"] == "agent-engine"
+        # A value of another type than before, or none at all, would have Elasticsearch refuse it.
+        assert {kind for each in record["attributes"] for kind in each["value"]} == {"stringValue"}
+    first, elastic, go, *_ = arrived
+    assert (first["traceId"], first["spanId"], first["severityText"]) == (TRACE, SPAN, "info")
+    assert (elastic["severityText"], go["severityText"]) == ("INFO", "INFO")
+    found = otlp.attributes_of(first)
+    assert (found["service"], found["attempts"], found["user.name"]) == ("agent-engine", "3", "someone")
+    assert "hunter2" not in json.dumps(arrived)

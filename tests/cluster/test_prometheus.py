@@ -138,12 +138,14 @@ voice_operation_requests_total{{operation="run",kind="successful"}} {0}
 voice_operation_requests_total{{operation="run",kind="failed"}} {0}
 # TYPE voice_operation_slow_requests_total counter
 voice_operation_slow_requests_total{{operation="run"}} {0}
+# TYPE kube_pod_container_status_restarts_total counter
+kube_pod_container_status_restarts_total{{namespace="voice-apps",pod="rag-engine-1",container="rag-engine"}} {0}
 """
 
 
 @contextmanager
 def target() -> Iterator[int]:
-    """A pod of agent-engine, whose every second request fails."""
+    """A pod of agent-engine, whose every second request fails; and kube-state-metrics, which tells of another."""
     asked = [0]
 
     class Handler(BaseHTTPRequestHandler):
@@ -169,7 +171,7 @@ def target() -> Iterator[int]:
 
 
 def pods(port: int) -> list[dict[str, Any]]:
-    """What discovery would tell of four pods: one to ask, one finished, one of another name, one on another port."""
+    """What discovery would tell of five pods: two to ask, one finished, one of another name, one on another port."""
     running = {
         "__meta_kubernetes_namespace": "voice-apps",
         "__meta_kubernetes_pod_name": "agent-engine-1",
@@ -183,7 +185,14 @@ def pods(port: int) -> list[dict[str, Any]]:
         {"__meta_kubernetes_pod_label_app_kubernetes_io_name": "someone-else"},
         {"__meta_kubernetes_pod_container_port_number": "9000"},
     )
-    labels = [running, *({**running, "__meta_kubernetes_pod_name": "stranger", **other} for other in others)]
+    counting = {
+        **running,
+        "__meta_kubernetes_namespace": "voice-observability",
+        "__meta_kubernetes_pod_name": "kube-state-metrics-1",
+        "__meta_kubernetes_pod_label_app_kubernetes_io_name": "kube-state-metrics",
+        "__meta_kubernetes_pod_container_port_number": "8080",
+    }
+    labels = [running, counting, *({**running, "__meta_kubernetes_pod_name": "stranger", **other} for other in others)]
     return [{"targets": [f"127.0.0.1:{port}"], "labels": each} for each in labels]
 
 
@@ -250,7 +259,10 @@ def test_a_server_finds_the_pods_asks_them_evaluates_the_rules_and_takes_what_is
         otlp.eventually(lambda: query(server, 'up{job="agent-engine"}') == {expected: 1.0}, SECONDS)
         otlp.eventually(lambda: list(query(server, failing).values()) == [0.5], SECONDS)
         otlp.eventually(lambda: bool(query(server, pending)), SECONDS)
-        assert jobs(server) == {"agent-engine"}
+        assert jobs(server) == {"agent-engine", "kube-state-metrics"}
+        (restarts,) = query(server, 'kube_pod_container_status_restarts_total{job="kube-state-metrics"}')
+        assert 'namespace="voice-apps", node="node-1", pod="rag-engine-1"' in restarts
+        assert "exported_" not in restarts
         told = (answer(f"{server}/metrics") or b"").decode()
         assert "\nprometheus_rule_evaluation_failures_total{" in told
         assert "\nprometheus_config_last_reload_successful 1\n" in told
@@ -261,7 +273,7 @@ def test_a_server_finds_the_pods_asks_them_evaluates_the_rules_and_takes_what_is
 
 
 def jobs(server: str) -> set[str]:
-    """The jobs that have a pod among their targets: each job's rules judged the same four."""
+    """The jobs that have a pod among their targets: each job's rules judged the same five."""
     active = json.loads(answer(f"{server}/api/v1/targets?state=active") or b"{}")["data"]["activeTargets"]
     return {each["labels"]["job"] for each in active if each["labels"].get("pod")}
 

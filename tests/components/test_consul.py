@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -14,6 +13,7 @@ from components.consul.access import SECRET
 from components.consul.servers import RUN_PATH, Consul
 from components.network_policy import NAME_LABEL
 from tests.platforms import of_kind, platform
+from tests.stack.tiers.real_servers import Place
 
 BOTH = ("dev", "prod")
 
@@ -47,14 +47,20 @@ def test_servers_that_cannot_form_a_better_quorum_are_refused() -> None:
 
 
 def test_key_and_token_reach_the_server_by_a_file_of_their_own(tmp_path: Path) -> None:
-    script: Any = consul("prod").files["write-secrets.sh"]
+    place = Place(tmp_path, (SECRET.path, RUN_PATH))
     for key in SECRET.keys:
-        (tmp_path / key).write_text(f"the {key}")
-    moved = script.replace(SECRET.path, str(tmp_path)).replace(RUN_PATH, str(tmp_path))
-    subprocess.run(["/bin/sh", "-c", moved], check=True)
-    assert json.loads((tmp_path / "secrets.json").read_text()) == {
+        place.write(f"{SECRET.path}/{key}", f"the {key}")
+    script = place.moved(consul("prod").files["write-secrets.sh"])
+    subprocess.run(["/bin/sh", "-c", script], check=True)
+    assert json.loads((place.inside(RUN_PATH) / "secrets.json").read_text()) == {
         "encrypt": "the gossip-key",
-        "acl": {"tokens": {"initial_management": "the management-token", "agent": "the management-token"}},
+        "acl": {
+            "tokens": {
+                "initial_management": "the management-token",
+                "agent": "the management-token",
+                "config_file_service_registration": "the registration-token",
+            }
+        },
     }
 
 

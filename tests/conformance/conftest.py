@@ -1,4 +1,5 @@
 from tests.runtime.driver import clock, pytest_pyfunc_call
+from tests.runtime.recorded_spans import spans
 from tests.runtime.saga.backends import backend, database, journal, postgresql, redis_port, temporal
 
 __all__ = [
@@ -9,5 +10,6 @@ __all__ = [
     "postgresql",
     "pytest_pyfunc_call",
     "redis_port",
+    "spans",
     "temporal",
 ]

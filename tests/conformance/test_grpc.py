@@ -12,9 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
 from pydantic import ValidationError
 from voice_policies import CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, RetryCondition, Timeout
 from voice_runtime import (
@@ -24,7 +22,6 @@ from voice_runtime import (
     Runtime,
     classify,
     remaining,
-    trace_context,
 )
 from voice_runtime.grpc import connections
 from voice_runtime.grpc.connections import CHANNEL_OPTIONS
@@ -43,6 +40,7 @@ from tests.runtime.grpc.rag_engine import (
     runtime,
     serving,
 )
+from tests.runtime.recorded_spans import Spans
 
 GENEROUS = RetryBudget(ratio=Ratio("100%"), reserve=1000)
 AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=GENEROUS)
@@ -75,22 +73,13 @@ class Hanging(RagEngine):
         await asyncio.sleep(3600)
 
 
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Every span that ends, without touching the process's own provider."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace_context, "_tracer", provider.get_tracer("test"))
-    return exporter
-
-
 # --- G1
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
 @pytest.mark.parametrize("by", ["task", "call"])
 async def test_g1_a_cancellation_stays_one_and_reaches_the_callee(
-    tmp_path: Path, spans: InMemorySpanExporter, by: str, *, streams: bool
+    tmp_path: Path, spans: Spans, by: str, *, streams: bool
 ) -> None:
     servicer = Hanging()
     async with connected(tmp_path, servicer, *retrying()) as (client, stub):
@@ -141,9 +130,7 @@ async def test_g1_metadata_details_and_the_call_itself_outlive_the_policies(tmp_
     assert len(servicer.asked) == 4
 
 
-async def test_g1_spans_end_on_an_answer_a_failure_and_an_early_close(
-    tmp_path: Path, spans: InMemorySpanExporter
-) -> None:
+async def test_g1_spans_end_on_an_answer_a_failure_and_an_early_close(tmp_path: Path, spans: Spans) -> None:
     async with connected(tmp_path, Failing(grpc.StatusCode.INTERNAL)) as (_, stub):
         await ended(stub.Context(b"x"))
         await stub.Context(b"x")
@@ -164,9 +151,7 @@ def code_of(span: ReadableSpan) -> object:
     return (span.attributes or {})["rpc.grpc.status_code"]
 
 
-async def test_g1_streams_that_are_dropped_or_never_iterated_leave_nothing(
-    tmp_path: Path, spans: InMemorySpanExporter
-) -> None:
+async def test_g1_streams_that_are_dropped_or_never_iterated_leave_nothing(tmp_path: Path, spans: Spans) -> None:
     async with connected(tmp_path, RagEngine(), *calls(bulkhead={"max_concurrent": 1})) as (client, stub):
         for _ in range(20):
             stub.ListSources(b"1")
@@ -183,7 +168,7 @@ async def test_g1_streams_that_are_dropped_or_never_iterated_leave_nothing(
     assert len(spans.get_finished_spans()) == 2
 
 
-async def test_g1_the_trace_goes_on_at_the_callee(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+async def test_g1_the_trace_goes_on_at_the_callee(tmp_path: Path, spans: Spans) -> None:
     servicer = RagEngine()
     async with connected(tmp_path, servicer) as (_, stub):
         await stub.Context(b"x", metadata=(("mine", "1"),))
@@ -197,7 +182,7 @@ async def test_g1_the_trace_goes_on_at_the_callee(tmp_path: Path, spans: InMemor
     assert servicer.asked[0][1]["mine"] == "1"
 
 
-async def test_g1_an_external_callee_sees_no_trace(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+async def test_g1_an_external_callee_sees_no_trace(tmp_path: Path, spans: Spans) -> None:
     servicer = RagEngine()
     address = {"host": "milvus.example", "port": 19530, "via": "egress-proxy:8443"}
     async with connected(tmp_path, servicer, call("rag-engine.context", addresses=(address,))) as (_, stub):
@@ -223,16 +208,15 @@ async def test_g2_one_connection_serves_every_channel_of_a_target(tmp_path: Path
     async with serving(RagEngine()) as address:
         client = runtime(tmp_path)
         channels = [client.grpc.channel("rag-engine", target=address) for _ in range(10)]
-        assert len({id(channel.connection().channel) for channel in channels}) == 1
+        assert len({id(channel.connection(client.assembled).channel) for channel in channels}) == 1
         other = client.grpc.channel("rag-engine", target="127.0.0.1:1")
-        assert other.connection() is not channels[0].connection()
+        assert other.connection(client.assembled) is not channels[0].connection(client.assembled)
         await client.grpc.close()
 
 
 async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its grace is the longest call's: until then it takes what its calls have still to send."""
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
     free, begun = asyncio.Event(), asyncio.Event()
     peers: list[str] = []
@@ -245,16 +229,16 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
                 await free.wait()
 
     async with serving(Patient()) as address:
-        short = Timeout(attempt=Duration("2s"), overall=Duration("2s"))
-        client = runtime(tmp_path, *calls(timeout=short))
+        longest = Duration("1s")
+        client = runtime(tmp_path, *calls(timeout=Timeout(attempt=longest, overall=longest)))
         async with client.grpc.channel("rag-engine", target=address) as channel:
             stub = RagEngineStub(channel)
-            old = channel.connection()
+            old = channel.connection(client.assembled)
             slow = asyncio.ensure_future(ended(stub.Context(b"slow")))
             await begun.wait()
             await asyncio.sleep(0.06)
             assert await stub.Context(b"quick") == b"quick"
-            assert channel.connection() is not old
+            assert channel.connection(client.assembled) is not old
             assert len(set(peers)) == 2, "the callee sees the connection that it had"
             free.set()
             assert await slow == b"slow"
@@ -263,65 +247,59 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
         await client.grpc.close()
 
 
-async def test_g2_a_call_that_is_asked_again_outlives_its_connection(
+async def test_g2_an_attempt_is_repeated_though_its_connection_was_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
-    free = asyncio.Event()
+    free, begun = asyncio.Event(), asyncio.Event()
 
-    class Busy(RagEngine):
+    class FailingLate(RagEngine):
         async def behave(self, name: str, request: Any, context: Any) -> None:
             if request == b"slow" and not free.is_set():
+                begun.set()
                 await free.wait()
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "try again")
 
-    servicer = Busy()
-    async with connected(tmp_path, servicer, *retrying()) as (client, stub):
-        slow = asyncio.create_task(ended(stub.Context(b"slow")))
-        await eventually(lambda: len(servicer.asked) == 1)
+    servicer = FailingLate()
+    async with connected(tmp_path, servicer, *retrying("unavailable")) as (_, stub):
+        slow = asyncio.ensure_future(ended(stub.Context(b"slow")))
+        late = stub.ListSources(b"2")
+        await begun.wait()
         await asyncio.sleep(0.06)
-        assert await stub.Context(b"quick") == b"quick"  # on another connection
-        await settle()
+        assert await stub.Context(b"quick") == b"quick"
         free.set()
         assert await slow == b"slow"
-        assert client.outbound("rag-engine.context").statistics.retries == 1
+        assert [message async for message in late] == [b"0", b"1"]
+        assert [name for name, _, _ in servicer.asked] == ["Context", "Context", "Context", "ListSources"]
 
 
-async def test_g2_a_stream_is_on_the_connection_of_its_beginning(
+async def test_g2_connections_that_nobody_asks_for_again_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
-    short = Timeout(attempt=Duration("100ms"), overall=Duration("100ms"))
-    async with connected(tmp_path, RagEngine(), *calls(timeout=short)) as (_, stub):
-        old = stub.Context._channel.connection().channel  # noqa: SLF001  # the one that is about to go
-        made = stub.ListSources(b"1")
+    at_once = Duration("10ms")
+    async with serving(RagEngine()) as address:
+        client = runtime(tmp_path, *calls(timeout=Timeout(attempt=at_once, overall=at_once)))
+        once = client.grpc.channel("rag-engine", target="127.0.0.1:1").connection(client.assembled)
         await asyncio.sleep(0.06)
-        assert await stub.Context(b"quick") == b"quick"
-        await eventually(lambda: old.get_state() is grpc.ChannelConnectivity.SHUTDOWN)
-        assert [message async for message in made] == [b"0"]
+        client.grpc.channel("rag-engine", target=address).connection(client.assembled)
+        await eventually(lambda: once.channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN)
+        await client.grpc.close()
 
 
-async def test_g2_connections_that_nobody_comes_for_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
-    short = Timeout(attempt=Duration("100ms"), overall=Duration("100ms"))
-    client = runtime(tmp_path, *calls(timeout=short))
-    channels = [client.grpc.channel("rag-engine", target=f"127.0.0.1:{port}") for port in range(1, 51)]
-    kept = [channel.connection().channel for channel in channels]
-    await asyncio.sleep(0.06)
-    client.grpc.channel("rag-engine", target="127.0.0.1:51").connection()
-    shutdown = grpc.ChannelConnectivity.SHUTDOWN
-    await eventually(lambda: all(channel.get_state() is shutdown for channel in kept))
-    await client.grpc.close()
-
-
-async def test_g2_a_call_goes_to_every_address_of_its_target(tmp_path: Path) -> None:
-    servicers = RagEngine(), RagEngine()
-    async with serving(servicers[0]) as first, serving(servicers[1]) as second:
+async def test_g2_calls_go_to_every_replica_in_turn(tmp_path: Path) -> None:
+    replicas = [RagEngine() for _ in range(2)]
+    async with serving(replicas[0]) as first, serving(replicas[1]) as second:
         client = runtime(tmp_path)
-        stub = RagEngineStub(client.grpc.channel("rag-engine", target=f"ipv4:{first},{second}"))
-        async with asyncio.timeout(20):
-            while not all(servicer.asked for servicer in servicers):
+        async with client.grpc.channel("rag-engine", target=f"ipv4:{first},{second}") as channel:
+            stub = RagEngineStub(channel)
+            async with asyncio.timeout(20):
+                while not all(replica.asked for replica in replicas):
+                    assert await stub.Context(b"x") == b"x"  # until both are connected, one answers
+            before = [len(replica.asked) for replica in replicas]
+            for _ in range(10):
                 assert await stub.Context(b"x") == b"x"
+        assert [len(replica.asked) - count for replica, count in zip(replicas, before, strict=True)] == [5, 5]
         await client.grpc.close()
 
 

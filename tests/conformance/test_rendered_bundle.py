@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from voice_policies import FILE_NAME, OutboundCall, PolicyBundle
+from voice_policies import FILE_NAME, Duration, OutboundCall, PolicyBundle
 from voice_runtime import Caller, CircuitOpenError, Runtime
 from voice_runtime.outcome import PERMANENT
 from voice_runtime.testing import FakeClock
@@ -31,6 +31,12 @@ def agent_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def enforced_here(bundle: PolicyBundle) -> list[OutboundCall]:
     return [call for call in bundle.outbound if call.enforced_by.timeout == "runtime"]
+
+
+def test_a_grpc_callee_is_degraded_beyond_its_objective(agent_engine: Path) -> None:
+    checks = {check.name: check for check in Runtime.load(agent_engine).bundle.health.checks}
+    assert checks["model-adapter"].max_latency == Duration("900ms")
+    assert {check.kind for check in checks.values() if check.max_latency is not None} == {"grpc"}
 
 
 def test_agent_engine_calls_all_its_callees(agent_engine: Path) -> None:

@@ -17,15 +17,17 @@ import pytest
 from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, LeaseLostError, Message
 from voice_runtime.saga.journal import Claim, Journal
 from voice_runtime.saga.postgresql import PostgresqlJournal, migrate
+from voice_runtime.saga.transport import Outbox
 
-from tests.runtime.saga.crash_worker import EFFECTS, STEPS, Job, definitions, engine_of
+from tests.runtime.saga.crash_worker import DELIVERIES, EFFECTS, STEPS, Job, Wire, definitions, engine_of
 from tests.runtime.saga.definitions import eventually
 from tests.runtime.saga.servers import running_postgresql
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100
-BOUNDARIES = 17
-"""Writes of one worker that starts both sagas and is not disturbed, at each of which it is killed before and after."""
+DRY_RUNS = 3
+"""Workers that are not disturbed, whose writes are counted: at each of them workers are killed, before and after it."""
+KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
 
 
 @dataclass
@@ -39,6 +41,11 @@ class Ledger:
     compensated: int = 0
     lost: int = 0
     doubled: int = 0
+    boundaries: int = 0
+    published: int = 0
+    delivered: int = 0
+    undelivered: int = 0
+    unpublished: int = 0
 
 
 async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
@@ -47,6 +54,7 @@ async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
     ledger = Ledger()
     async with asyncpg.create_pool(database) as pool:
         await pool.execute(EFFECTS)
+        await pool.execute(DELIVERIES)
         await asyncio.to_thread(_kill_workers, database, ledger)
         await _finish_what_is_left(database, pool)
         await _settle(pool, ledger)
@@ -55,20 +63,35 @@ async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
     assert ledger.completed + ledger.compensated == ledger.started
     assert ledger.completed > ROUNDS / 2 < ledger.compensated
     assert (ledger.lost, ledger.doubled) == (0, 0)
+    assert (ledger.undelivered, ledger.unpublished) == (0, 0)
+    assert ledger.delivered > ledger.published, "some were sent, and their sender killed before it forgot them"
+    assert ledger.boundaries * 2 <= ROUNDS, "each is killed at before and after"
 
 
 def _kill_workers(dsn: str, ledger: Ledger) -> None:
     command = [sys.executable, "-m", "tests.runtime.saga.crash_worker", dsn]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zygote:
-        assert zygote.stdin is not None
-        assert zygote.stdout is not None
+        orders, answers = zygote.stdin, zygote.stdout
+        assert orders is not None
+        assert answers is not None
+
+        def send(job: Job) -> str:
+            orders.write(f"{json.dumps(asdict(job))}\n")
+            orders.flush()
+            return answers.readline()
+
+        counted = []
+        for number in range(DRY_RUNS):
+            counted.append(json.loads(send(Job(ROUNDS + number))))
+            assert answers.readline() == "0\n"
+        boundaries = [(kind, each + 1) for kind in KINDS for each in range(min(writes[kind] for writes in counted))]
+        assert {kind for kind, _ in boundaries} == {*KINDS}
+        ledger.boundaries = len(boundaries)
         for number in range(ROUNDS):
-            job = Job(number, kill_at=1 + number // 2 % BOUNDARIES, after=bool(number % 2))
-            zygote.stdin.write(f"{json.dumps(asdict(job))}\n")
-            zygote.stdin.flush()
+            kind, which = boundaries[number // 2 % len(boundaries)]
             ledger.rounds += 1
-            ledger.kills += int(zygote.stdout.readline()) == signal.SIGKILL
-        zygote.stdin.close()
+            ledger.kills += int(send(Job(number, kind, which, after=bool(number % 2)))) == signal.SIGKILL
+        orders.close()
 
 
 async def _finish_what_is_left(dsn: str, pool: Any) -> None:
@@ -77,6 +100,7 @@ async def _finish_what_is_left(dsn: str, pool: Any) -> None:
     own.append(engine)
     async with engine:
         await eventually(lambda: _nothing_unfinished(engine))
+        await Outbox(engine.journal, Wire(pool)).flush()
 
 
 async def _nothing_unfinished(engine: JournalEngine) -> bool:
@@ -97,6 +121,11 @@ async def _settle(pool: Any, ledger: Ledger) -> None:
         )
         kept = {*STEPS} if state == "completed" else set()
         ledger.lost += actions - undone != kept or not undone <= actions
+    reserved = "SELECT saga_id FROM saga.entries WHERE step = 'reserve' AND kind = 'succeeded'"
+    published = {f"{row['saga_id']}/reserve/action/0" for row in await pool.fetch(reserved)}
+    delivered = [row["message_id"] for row in await pool.fetch("SELECT message_id FROM deliveries")]
+    ledger.published, ledger.delivered = len(published), len(delivered)
+    ledger.undelivered, ledger.unpublished = len(published - {*delivered}), len({*delivered} - published)
     ledger.started = len(sagas)
     ledger.completed = sum(state == "completed" for state in sagas.values())
     ledger.compensated = sum(state == "compensated" for state in sagas.values())
@@ -105,6 +134,7 @@ async def _settle(pool: Any, ledger: Ledger) -> None:
 async def test_s4_a_worker_that_was_stopped_past_its_lease_cannot_write(database: str) -> None:
     async with asyncpg.create_pool(database) as pool:
         await pool.execute(EFFECTS)
+        await pool.execute(DELIVERIES)
         command = [sys.executable, "-c", STOPPABLE, database]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zombie:  # noqa: ASYNC220  # at once
             assert zombie.stdout is not None
@@ -127,7 +157,7 @@ import asyncio, sys
 from tests.runtime.saga.backends import JOURNALS
 from tests.runtime.saga.crash_worker import Job, work
 
-lost = asyncio.run(work(sys.argv[1], Job(0, stop=True)))
+lost, _ = asyncio.run(work(sys.argv[1], Job(0, stop=True)))
 print(f"leases lost: {lost}", flush=True)
 """
 
@@ -192,6 +222,6 @@ async def test_s4_a_write_under_a_lease_that_has_passed_is_refused(journal: Jour
     record = await journal.show("saga-1")
     assert record is not None
     assert [entry.kind for entry in record.entries] == ["started", "began"]
-    async with journal.outbox(10) as messages:
-        assert messages == []
+    async with journal.outbox(10) as batch:
+        assert batch.messages == []
     await journal.close()

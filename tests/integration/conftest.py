@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,12 @@ def serviceconfig(request: pytest.FixtureRequest) -> Path:
 def consul(request: pytest.FixtureRequest) -> Path:
     """Consul itself."""
     return build_or_skip(request, toolchain.CONSUL) / "consul"
+
+
+@pytest.fixture(scope="session")
+def haproxy() -> Path:
+    """HAProxy as the system has it: no package of Python or Go holds it."""
+    found = shutil.which("haproxy")
+    if found is None:
+        pytest.skip("haproxy is not on PATH: install the system's package")
+    return Path(found)

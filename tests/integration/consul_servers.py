@@ -40,6 +40,7 @@ class Keys:
 
     gossip: str = field(default_factory=new_gossip_key)
     token: str = field(default_factory=lambda: str(uuid.uuid4()))
+    registration: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 @dataclass
@@ -69,10 +70,17 @@ class Server:
         configuration["ports"].update(self.ports)
         configuration |= {"retry_join": self.joined, "client_addr": self.address, **changes}
         self.place.write(f"{CONFIG_PATH}/consul.json", json.dumps(configuration))
-        script = self.place.write(f"{CONFIG_PATH}/write-secrets.sh", rendered["write-secrets.sh"])
-        for key, value in zip(SECRET.keys, (keys.gossip, keys.token), strict=True):
+        for name in ("services.json", "services.hcl", "permit-services.sh", "write-secrets.sh"):
+            self.place.write(f"{CONFIG_PATH}/{name}", rendered[name])
+        for key, value in zip(SECRET.keys, (keys.gossip, keys.token, keys.registration), strict=True):
             self.place.write(f"{SECRET.path}/{key}", value)
-        subprocess.run(["/bin/sh", str(script)], check=True)
+        subprocess.run(["/bin/sh", str(self.place.inside(f"{CONFIG_PATH}/write-secrets.sh"))], check=True)
+
+    def permit_services(self) -> None:
+        """What the operator runs in the container."""
+        variables = {"CONSUL_HTTP_ADDR": self.url, "PATH": f"{self.program.parent}:{os.environ['PATH']}"}
+        script = self.place.inside(f"{CONFIG_PATH}/permit-services.sh")
+        subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True, env=variables)
 
     def start(self) -> None:
         """The command of the rendered container."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.integration.consul_servers import (
     running_servers,
     wait_until,
 )
+from tests.platforms import platform
 
 pytestmark = pytest.mark.integration
 RULES = 'key_prefix "conversation-service/" { policy = "write" }'
@@ -85,6 +87,79 @@ def test_a_token_of_a_service_can_do_what_its_policy_says_and_nothing_else(
     assert servers[0].ask("kv/agent-engine/mode", service_token)[0] == 403
     assert servers[0].ask("acl/tokens", service_token)[0] == 403
     assert servers[0].ask("snapshot", service_token)[0] == 403
+
+
+DECLARED = {
+    service.name: (
+        (f"{service.name}-grpc.voice-apps.svc.cluster.local", service.grpc_port),
+        (f"{service.name}.voice-apps.svc.cluster.local", service.http_port),
+    )
+    for service in platform("dev").graph.services
+}
+
+
+def catalogue(server: Server, token: str) -> dict[str, Any]:
+    """Each service with its gRPC and its HTTP address; Consul itself is in its own catalogue too."""
+    found = {}
+    for name in server.ask("catalog/services", token)[1].keys() - {"consul"}:
+        (entry,) = server.ask(f"catalog/service/{name}", token)[1]
+        http = entry["ServiceTaggedAddresses"]["http"]
+        found[name] = (entry["ServiceAddress"], entry["ServicePort"]), (http["Address"], http["Port"])
+    return found
+
+
+def restarted(server: Server) -> None:
+    """It asks at once; otherwise it would only with the next anti-entropy."""
+    server.stop()
+    server.start()
+    wait_until(server.ready, server)
+
+
+def test_the_catalogue_tells_the_declared_services_once_the_operator_has_permitted_it(consul: Path, keys: Keys) -> None:
+    with running_servers(consul, "dev", 1, keys) as (server,):
+        wait_until(lambda: "Service registration blocked by ACLs" in server.log, server)
+        assert catalogue(server, keys.token) == {}
+        server.permit_services()
+        restarted(server)
+        wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
+        server.permit_services()
+        assert catalogue(server, keys.token) == DECLARED
+        assert server.ask("catalog/services") == (200, {})
+        assert server.ask("catalog/service/agent-engine") == (200, [])
+        stranger = {"Name": "stranger", "Port": 80}
+        assert server.ask("agent/service/register", keys.registration, stranger)[0] == 403
+        assert server.ask("kv/agent-engine/mode", keys.registration, "fast")[0] == 403
+        assert server.ask("acl/tokens", keys.registration)[0] == 403
+
+
+def test_rotated_tokens_hold_after_a_restart_and_the_old_ones_until_they_are_deleted(consul: Path) -> None:
+    old = Keys()
+    with running_servers(consul, "dev", 1, old) as (server,):
+        server.permit_services()
+        new = Keys(gossip=old.gossip)
+        server.prepare(new)
+        restarted(server)
+        wait_until(lambda: server.knows(new.token), server)
+        server.permit_services()
+        restarted(server)
+        wait_until(lambda: catalogue(server, new.token) == DECLARED, server)
+        for token in (old.token, old.registration):
+            accessor = server.ask("acl/token/self", token)[1]["AccessorID"]
+            assert server.ask(f"acl/token/{accessor}", new.token, method="DELETE") == (200, True)
+            assert not server.knows(token)
+
+
+def test_each_server_registers_the_services_so_that_they_outlive_the_loss_of_one(
+    servers: list[Server], keys: Keys
+) -> None:
+    servers[0].permit_services()
+    for server in servers:
+        restarted(server)
+
+    def nodes() -> set[str]:
+        return {entry["Node"] for entry in servers[0].ask("catalog/service/agent-engine", keys.token)[1]}
+
+    wait_until(lambda: nodes() == {"consul-1", "consul-2", "consul-3"}, servers[0])
 
 
 def test_gossip_is_encrypted_with_the_key_of_the_secret_alone(servers: list[Server], keys: Keys) -> None:

@@ -132,8 +132,16 @@ def test_a_saga_names_only_calls_that_are_there_and_gives_them_their_time() -> N
     said = refused(changed)
     assert f"call {run['name']} may: 4s" in said
     assert "step store names outbound call nobody.nothing, which is not there" in said
-    assert "saga keeping stands twice" in said
+    assert "saga keeping version 1 stands twice" in said
     assert "names saga losing, which is not there" in said
+
+
+def test_several_versions_of_a_saga_stand_beside_each_other() -> None:
+    changed = document()
+    steps = [{"name": "store", "compensation": "remove"}]
+    changed["sagas"] = [{"name": "keeping", "version": version, "timeout": "1m", "steps": steps} for version in (1, 2)]
+    del changed["metadata"]["digest"]
+    assert [saga.version for saga in PolicyBundle.model_validate(changed).sagas] == [1, 2]
 
 
 def test_a_distributed_limit_is_kept_in_a_redis_that_is_called() -> None:

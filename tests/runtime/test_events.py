@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from threading import Event as Signal
-from threading import Thread
+from threading import Thread, get_ident
 
-from voice_runtime.events import Event, Events
+from voice_runtime.events import Event, Events, PromptListener
 
-request: ContextVar[str] = ContextVar("request", default="")
+request: ContextVar[str] = ContextVar("request")
 
 
 class Slow:
@@ -42,26 +42,26 @@ def test_an_event_that_another_thread_delivers_keeps_its_context() -> None:
     assert listener.heard == [("first", "request of first"), ("second", "request of second")]
 
 
-class AtOnce:
-    """A listener that belongs to the thread in which the event happens."""
-
-    at_once = True
+class Prompt(PromptListener):
+    """Keeps the thread that told it."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.heard: list[tuple[str, int, str]] = []
 
     def on_event(self, event: Event) -> None:
-        self.heard.append(event.target)
+        self.heard.append((event.target, get_ident(), request.get()))
 
 
-def test_an_event_is_told_at_once_whoever_delivers_to_the_others() -> None:
-    slow, at_once = Slow(), AtOnce()
-    events = Events([slow, at_once])
-    first = Thread(target=events.publish, args=(Event("retry", "retry", "first"),))
+def test_a_prompt_listener_is_told_at_once_whoever_delivers_to_the_others() -> None:
+    slow, prompt = Slow(), Prompt()
+    events = Events([slow, prompt])
+    request.set("request")
+    first = Thread(target=copy_context().run, args=(events.publish, Event("retry", "retry", "first")))
     first.start()
     assert slow.busy.wait(10)
     events.publish(Event("retry", "retry", "second"))
-    assert at_once.heard == ["first", "second"]
+    assert prompt.heard[-1] == ("second", get_ident(), "request")
+    assert slow.heard == []
     slow.go_on.set()
     first.join(10)
     assert [target for target, _ in slow.heard] == ["first", "second"]

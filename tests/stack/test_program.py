@@ -206,7 +206,11 @@ def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is
         f"{component.namespace}/{secret.name}": {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": secret.name, "namespace": component.namespace, "labels": component.labels},
+            "metadata": {
+                "name": secret.name,
+                "namespace": component.namespace,
+                "labels": component.labels | ({"cnpg.io/reload": "true"} if secret.username else {}),
+            },
             "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
             "data": {
                 **{key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
@@ -220,6 +224,7 @@ def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is
         name: {**found.properties, "data": _revealed(found.properties["data"])} for name, found in registered.items()
     }
     assert revealed == expected
+    assert any("username" in each["data"] for each in revealed.values()) == (environment != "dev")
     assert all({"data", "stringData"} <= set(found.secret_outputs) for found in registered.values())
 
 

@@ -20,6 +20,8 @@ GOOD: dict[str, Any] = {
     f"{PROJECT}:mesh": True,
     f"{PROJECT}:trace_sample_ratio": "10%",
     f"{PROJECT}:node_pool": {"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"},
+    f"{PROJECT}:api_server": {"cidr": "10.0.2.0/28"},
+    f"{PROJECT}:nodes": "10.0.16.0/20",
     f"{PROJECT}:backups": {"bucket": "voice-backups", "network": "10.0.0.0/24"},
     f"{PROJECT}:trace_bucket": "voice-traces",
     f"{PROJECT}:notifications": {"network": "10.0.1.0/24"},
@@ -51,6 +53,7 @@ def test_what_is_no_block_of_addresses_is_refused_wherever_one_is_asked_for(bloc
 def test_what_pulumi_writes_as_text_is_read_from_the_file_too(tmp_path: Path) -> None:
     pool = '{"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"}'
     values = {"mesh": "true", "restart_on_policy_change": "false", "trace_sample_ratio": "10%", "node_pool": pool}
+    values |= {"api_server": '{"cidr": "172.16.0.0/12"}', "nodes": "172.16.0.0/12"}
     document = {"config": {f"{PROJECT}:{key}": value for key, value in values.items()}}
     (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
     read = load_settings("dev", tmp_path)
@@ -92,6 +95,14 @@ def test_every_fault_is_named_at_once() -> None:
     assert "log_level: is 'loud'; expected 'debug', 'info'" in said
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_where_api_server_and_nodes_are_must_be_said(environment: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_settings({key: GOOD[key] for key in GOOD if "nodes" not in key and "api" not in key}, environment, "file")
+    assert "config.voiceassistant:nodes: is missing" in str(caught.value)
+    assert "config.voiceassistant:api_server: is missing" in str(caught.value)
+
+
 def test_an_unknown_environment_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="expected one of dev, staging, prod"):
         load_settings("production")
@@ -101,10 +112,22 @@ def test_a_file_of_another_environment_is_refused() -> None:
     assert "expected 'prod'" in refused({"environment": "staging"})
 
 
-def test_replicas_of_a_service_that_is_not_there_are_refused() -> None:
-    changed = load_settings("prod").model_copy(update={"replicas": {"agent-engin": Replicas(min=1, max=1)}})
-    with pytest.raises(InvalidInputError, match=r"replicas\.agent-engin: is no service; expected one of agent-engine"):
-        Platform(call_graph(), environment(changed))
+def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> None:
+    """The backups' store is the services' own: where the proxies do not find it, it cannot be."""
+    settings = load_settings("prod")
+    assert settings.backups
+    replicas = {"agent-engin": Replicas(min=1, max=1)}
+    elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
+    with pytest.raises(InvalidInputError) as caught:
+        Platform(call_graph(), environment(settings.model_copy(update={"replicas": replicas, "backups": elsewhere})))
+    strange, outside = caught.value.faults
+    assert str(strange).startswith(
+        "config.voiceassistant:replicas.agent-engin: is no service; expected one of agent-engine, "
+    )
+    assert str(outside) == (
+        "config.voiceassistant:backups.network: is '10.64.0.0/24'; "
+        "expected a block within 10.200.0.0/16, where objects.voicehelper.internal stands"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,15 @@ async with runtime.grpc.channel("rag-engine") as channel:
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import grpc
-from voice_policies import PolicyBundle
 
+from voice_runtime.assembly import Assembled
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.grpc.channel import Channel, grace_of
-from voice_runtime.grpc.connections import Connections, Target
+from voice_runtime.grpc.connections import Connections, Locate, Target
 from voice_runtime.grpc.server import Server
 from voice_runtime.grpc.status import NeverSentError
 from voice_runtime.grpc.sync_channel import SyncChannel
@@ -37,17 +37,18 @@ class Grpc:
     ) -> Channel:
         """The channel to a callee, or to the callee of one call if `name` is that call's.
 
-        `target` replaces the address of the bundle, which is followed through reloads; `credentials` are those of
-        `grpc.ssl_channel_credentials`. Make them once: a connection is shared by the channels that share them. Without
-        them the channel is in the clear, except through an egress proxy. Raises `UnknownCallError`.
+        `target` replaces the address of the bundle, as gRPC writes it. `credentials` are those of
+        `grpc.ssl_channel_credentials`, made once: each of them has a connection of its own. Without them the channel
+        is in the clear, but for an address of the bundle that is reached through a proxy: there it is TLS. Raises
+        `UnknownCallError`.
         """
-        return Channel(self._runtime, name, partial(self._target, name, target, credentials), self._connections)
+        return Channel(self._runtime, name, self._locate(name, target, credentials), self._connections)
 
     def sync_channel(
         self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
     ) -> SyncChannel:
         """As `channel`, for code without an event loop."""
-        return SyncChannel(self._runtime, name, partial(self._target, name, target, credentials), self._connections)
+        return SyncChannel(self._runtime, name, self._locate(name, target, credentials), self._connections)
 
     def server(self) -> Server:
         """A server of this service's operations: add handlers and a port, start it, and `drain` it on SIGTERM."""
@@ -57,23 +58,29 @@ class Grpc:
         """Close the connections of this event loop; calls in flight end first."""
         await self._connections.close(grace_of(self._runtime.assembled))
 
-    def _target(
-        self, name: str, address: str | None, credentials: grpc.ChannelCredentials | None, bundle: PolicyBundle
-    ) -> Target:
-        calls = [call for call in bundle.outbound if call.protocol == "grpc"]
-        found = next((call for call in calls if name in (call.name, call.callee)), None)
-        if found is None:
-            known = {call.callee for call in calls} | {call.name for call in calls}
-            raise UnknownCallError("gRPC callee", name, known)
-        callee = found.addresses[0]
-        server_name = callee.host if callee.via else None
-        if address is not None:
-            return Target(address, credentials, server_name)
-        if callee.via is None:
-            return Target(f"dns:///{callee.host}:{callee.port}", credentials)
-        return Target(f"dns:///{callee.via}", credentials or self._public_credentials, server_name)
+    def _locate(self, name: str, target: str | None, credentials: grpc.ChannelCredentials | None) -> Locate:
+        locate = partial(_target, name, target, credentials)
+        locate(self._runtime.assembled)  # a name that is none is refused here
+        return locate
 
-    @cached_property
-    def _public_credentials(self) -> grpc.ChannelCredentials:
-        """The certificate authorities that everybody trusts: beyond the egress proxy is the internet."""
-        return grpc.ssl_channel_credentials()
+
+def _target(
+    name: str, address: str | None, credentials: grpc.ChannelCredentials | None, assembled: Assembled
+) -> Target:
+    """Where a bundle says that the callee is."""
+    calls = [call for call in assembled.bundle.outbound if call.protocol == "grpc"]
+    found = next((call for call in calls if name in (call.name, call.callee)), None)
+    if found is None:
+        known = {call.callee for call in calls} | {call.name for call in calls}
+        raise UnknownCallError("gRPC callee", name, known)
+    callee = found.addresses[0]
+    server_name = callee.host if callee.via else None
+    if address is None and callee.via:
+        credentials = credentials or _public_roots()
+    return Target(address or f"dns:///{callee.via or f'{callee.host}:{callee.port}'}", credentials, server_name)
+
+
+@cache
+def _public_roots() -> grpc.ChannelCredentials:
+    """What proves hosts outside of the platform."""
+    return grpc.ssl_channel_credentials()

@@ -175,16 +175,15 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
 class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
     """Many answers. It begins when it is first iterated, read, written or asked: one that is not costs nothing.
 
-    That may be long after it was made, so `begin` says then which bundle and which connection it is on. It is as open
-    as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
+    It is as open as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any, begin: Callable[[], Resolved]
+        self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any, resolve: Callable[[], Resolved]
     ) -> None:
         self._loop = loop
         self._attempts = attempts
-        self._messages = _messages(attempts, request, begin)
+        self._messages = _messages(attempts, request, resolve)
 
     def _start(self) -> None:
         """Fetch the first message for whoever comes for it."""
@@ -220,11 +219,11 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         return True
 
 
-async def _messages(attempts: Attempts, request: Any, begin: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
+async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
     """The messages of a stream. It does not know the call, so that it is closed as soon as nobody has the call."""
     error: BaseException | None = None
     try:
-        attempts.method = begin()
+        attempts.method = resolve()  # it may begin long after it was made, when its connection is gone
         attempts.enter()
         async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
             async for message in messages:

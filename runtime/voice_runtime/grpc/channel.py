@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from voice_policies import PolicyBundle
 
 from voice_runtime.assembly import Assembled
 from voice_runtime.grpc.attempts import WRITTEN, Attempts
 from voice_runtime.grpc.call import StreamCall, UnaryCall
-from voice_runtime.grpc.connections import Connection, Connections, Target
+from voice_runtime.grpc.connections import Connection, Connections, Locate
 from voice_runtime.grpc.methods import Method, Resolved
 
 if TYPE_CHECKING:
@@ -23,35 +21,32 @@ if TYPE_CHECKING:
 class Channel(grpc.aio.Channel):
     """What generated stubs are made of. Belongs to the event loop that it was made in."""
 
-    def __init__(
-        self, runtime: Runtime, name: str, target: Callable[[PolicyBundle], Target], connections: Connections
-    ) -> None:
+    def __init__(self, runtime: Runtime, name: str, locate: Locate, connections: Connections) -> None:
         self.runtime = runtime
         self.name = name
-        self.target = target
-        """Where it leads under a bundle. Raises `UnknownCallError`."""
-        target(runtime.bundle)
+        self._locate = locate
         self._connections = connections
         self.loop = asyncio.get_running_loop()
         self._now = runtime.clock.monotonic
+        self._connection: Connection | None = None
         self._assembled: Assembled | None = None
-        self._connection: Connection
         self._closed = False
 
-    def connection(self, assembled: Assembled | None = None) -> Connection:
-        """The connection for a call that begins now, under the bundle in force.
+    def connection(self, assembled: Assembled) -> Connection:
+        """The connection for another call under a bundle.
 
-        Raises `RuntimeError` on another event loop, or once it is closed.
+        Raises `RuntimeError` on another event loop, or once it is closed; `UnknownCallError` where the bundle has no
+        such callee.
         """
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(f"the channel to {self.name} belongs to another event loop: make one in each loop")
         if self._closed:
             raise RuntimeError(f"the channel to {self.name} is closed")
-        assembled = assembled or self.runtime.assembled
-        if assembled is not self._assembled or self._now() >= self._connection.expires:
-            self._connection = self._connections.of(self.target(assembled.bundle), grace_of(assembled))
+        connection = self._connection
+        if connection is None or assembled is not self._assembled or self._now() >= connection.expires:
+            self._connection = connection = self._connections.of(self._locate(assembled), grace_of(assembled))
             self._assembled = assembled
-        return self._connection
+        return connection
 
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
         """A method with one request and one answer."""
@@ -83,39 +78,43 @@ class Channel(grpc.aio.Channel):
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT002  # as grpc.aio has it
         """The state of the present connection."""
-        state: grpc.ChannelConnectivity = self.connection().channel.get_state(try_to_connect)
+        state: grpc.ChannelConnectivity = self._present().get_state(try_to_connect)
         return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the present connection is in another state."""
-        await self.connection().channel.wait_for_state_change(last_observed_state)
+        await self._present().wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """Wait until the callee can be reached."""
-        await self.connection().channel.channel_ready()
+        await self._present().channel_ready()
+
+    def _present(self) -> Any:
+        return self.connection(self.runtime.assembled).channel
 
 
 class _Method(Method):
     """One method of a stub."""
 
     def __init__(self, channel: Channel, kind: str, path: str, *serializers: Any) -> None:
-        super().__init__(channel.runtime, channel.name, kind, path, *serializers)
+        super().__init__(channel.name, kind, path, *serializers)
         self._channel = channel
-        self._is_unary = kind.endswith("unary")
+        self._is_stream = kind.endswith("stream")
+
+    def current(self) -> Resolved:
+        """The method under the bundle in force, on the connection in use."""
+        assembled = self._channel.runtime.assembled
+        return self.resolved(assembled, self._channel.connection(assembled))
 
     def _call(self, request: Any, timeout: float | None, metadata: Any, options: dict[str, Any]) -> Any:
         channel = self._channel
         if self.is_infrastructure:
-            return self.invoke_on(channel.connection())(request, timeout=timeout, metadata=metadata, **options)
-        attempts = Attempts(self._begin(), timeout, metadata, options)
-        if self._is_unary:
-            return UnaryCall(channel.loop, attempts, request)
-        return StreamCall(channel.loop, attempts, request, self._begin)
-
-    def _begin(self) -> Resolved:
-        """The method for a call that begins now: the bundle in force, and the connection that it leads to."""
-        assembled = self._runtime.assembled
-        return self.resolved(assembled, self._channel.connection(assembled))
+            invoke = self.invoke_on(channel.connection(channel.runtime.assembled))
+            return invoke(request, timeout=timeout, metadata=metadata, **options)
+        attempts = Attempts(self.current(), timeout, metadata, options)
+        if self._is_stream:
+            return StreamCall(channel.loop, attempts, request, self.current)
+        return UnaryCall(channel.loop, attempts, request)
 
 
 class UnaryRequest(_Method):

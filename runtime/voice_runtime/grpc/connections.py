@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 
+from voice_runtime.assembly import Assembled
+
 CONNECTION_AGE = 300.0
 """Seconds after which a channel is replaced, so that replicas that were added are found (gRPC A9 asks for an age; 5
 minutes is what the project's own servers keep to). Up to a tenth less, so that replicas do not reconnect in step."""
@@ -50,6 +52,10 @@ class Target:
         return secure(self.address, self.credentials, options=options)
 
 
+Locate = Callable[[Assembled], Target]
+"""Where the bundle in force says that a callee is."""
+
+
 class Connection:
     """A channel, until it is replaced."""
 
@@ -60,13 +66,37 @@ class Connection:
         self.expires = expires
 
 
-class _Kept:
-    """The channels of one event loop."""
+class _OfLoop:
+    """What an event loop has open."""
 
     def __init__(self) -> None:
-        self.connections: dict[Target, Connection] = {}
-        self.closing: dict[asyncio.Task[None], Connection] = {}
-        """Those that were replaced, until their calls have ended."""
+        self.kept: dict[Target, Connection] = {}
+        self.replaced: dict[asyncio.Task[None], Connection] = {}
+        """By the task that will close it."""
+
+    def replace(self, target: Target, grace: float) -> None:
+        """Forget a connection, and close it when whatever began on it has ended.
+
+        Until then it takes calls: an attempt that fails on it is repeated on it.
+        """
+        connection = self.kept.pop(target)
+        closing = asyncio.get_running_loop().create_task(_close_after(grace, connection))
+        self.replaced[closing] = connection
+        closing.add_done_callback(lambda task: self.replaced.pop(task, None))
+
+    async def close(self, grace: float) -> None:
+        """Close everything; calls in flight get `grace` seconds to end."""
+        connections = [*self.kept.values(), *self.replaced.values()]
+        for connection in self.kept.values():
+            connection.expires = float("-inf")
+        for closing in self.replaced:
+            closing.cancel()
+        await asyncio.gather(*(connection.channel.close(grace) for connection in connections))
+
+
+async def _close_after(grace: float, connection: Connection) -> None:
+    await asyncio.sleep(grace)
+    await connection.channel.close(None)
 
 
 class Connections:
@@ -75,62 +105,43 @@ class Connections:
     def __init__(self, now: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
         self._now = now
         self._uniform = uniform
-        self._by_loop: dict[asyncio.AbstractEventLoop, _Kept] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
         self._by_process: dict[int, dict[Target, Connection]] = {}
 
     def of(self, target: Target, grace: float) -> Connection:
-        """The connection to a target. One that is too old is replaced, and closed `grace` seconds later.
-
-        Until then it takes the attempts of the calls that began on it.
-        """
-        kept = self._of_this_loop()
-        connection = kept.connections.get(target)
-        if connection is not None and self._now() < connection.expires:
-            return connection
-        for old in self._expired(kept.connections):
-            closing = asyncio.get_running_loop().create_task(_close_later(old, grace))
-            kept.closing[closing] = old
-            closing.add_done_callback(kept.closing.pop)
-        kept.connections[target] = fresh = self._open(target, grpc.aio.insecure_channel, grpc.aio.secure_channel)
-        return fresh
+        """The connection to a target. What is too old is closed `grace` seconds later, when its calls have ended."""
+        opened = self._of_this_loop()
+        connection = opened.kept.get(target)
+        if connection is None or self._is_old(connection):
+            for old in [each for each, kept in opened.kept.items() if self._is_old(kept)]:
+                opened.replace(old, grace)
+            connection = opened.kept[target] = self._open(target, grpc.aio.insecure_channel, grpc.aio.secure_channel)
+        return connection
 
     def of_process(self, target: Target) -> Connection:
         """As `of`, for code without an event loop. A channel that was replaced closes with the last call on it."""
         kept = self._by_process.setdefault(os.getpid(), {})
         connection = kept.get(target)
-        if connection is None or self._now() >= connection.expires:
-            self._expired(kept)
+        if connection is None or self._is_old(connection):
+            for old in [each for each, other in list(kept.items()) if self._is_old(other)]:
+                kept.pop(old, None)
             connection = kept[target] = self._open(target, grpc.insecure_channel, grpc.secure_channel)
         return connection
 
     async def close(self, grace: float) -> None:
         """Close what this loop has open; calls in flight get `grace` seconds to end."""
-        kept = self._by_loop.pop(asyncio.get_running_loop(), _Kept())
-        open_ones = [*kept.connections.values(), *kept.closing.values()]
-        for task in kept.closing:
-            task.cancel()
-        for connection in open_ones:
-            connection.expires = float("-inf")
-        await asyncio.gather(*(connection.channel.close(grace) for connection in open_ones))
+        await self._by_loop.pop(asyncio.get_running_loop(), _OfLoop()).close(grace)
 
-    def _of_this_loop(self) -> _Kept:
-        loop = asyncio.get_running_loop()
-        if loop not in self._by_loop:
-            self._by_loop = {kept: channels for kept, channels in self._by_loop.items() if not kept.is_closed()}
-            self._by_loop[loop] = _Kept()
-        return self._by_loop[loop]
-
-    def _expired(self, connections: dict[Target, Connection]) -> list[Connection]:
-        """Take out those that are too old, of whichever target: nobody may come for one again."""
-        now = self._now()
-        return [connections.pop(target) for target, old in list(connections.items()) if old.expires <= now]
+    def _is_old(self, connection: Connection) -> bool:
+        return self._now() >= connection.expires
 
     def _open(self, target: Target, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Connection:
         age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
         return Connection(target.open(insecure, secure), self._now() + age)
 
-
-async def _close_later(connection: Connection, grace: float) -> None:
-    """Not `close(grace)`: it would refuse the next attempt of a call in flight."""
-    await asyncio.sleep(grace)
-    await connection.channel.close()
+    def _of_this_loop(self) -> _OfLoop:
+        loop = asyncio.get_running_loop()
+        if loop not in self._by_loop:
+            self._by_loop = {kept: opened for kept, opened in self._by_loop.items() if not kept.is_closed()}
+            self._by_loop[loop] = _OfLoop()
+        return self._by_loop[loop]

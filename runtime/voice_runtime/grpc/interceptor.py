@@ -15,7 +15,7 @@ from voice_runtime.clock import NEVER
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.events import logger
 from voice_runtime.grpc.methods import INFRASTRUCTURE, operation_of
-from voice_runtime.grpc.status import StatusError, answer_to
+from voice_runtime.grpc.status import StatusError, answer_to, failure_of
 from voice_runtime.outcome import classify
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None
     code = servicer.code() or grpc.StatusCode.OK
     if span.is_recording():
         span.set_attribute("rpc.grpc.status_code", code.value[0])
+    if failure is None and failure_of(code) is not None:
+        failure = StatusError(code)  # the handler said so itself
     failed = failure is not None and not (isinstance(failure, Exception) and classify(failure) is None)
     trace_context.end_span(span, failure, failed=failed)
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from voice_runtime import trace_context
 from voice_runtime.assembly import Assembled
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.grpc.connections import Connection
 from voice_runtime.outbound import Outbound
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
 
 
 class Resolved(NamedTuple):
@@ -68,9 +65,8 @@ def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
 class Method:
     """One method of a stub. What it resolved is kept until the bundle or the connection is another."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # whose it is, and what the stub says of it
+    def __init__(
         self,
-        runtime: Runtime,
         channel: str,
         kind: str,
         path: str,
@@ -78,7 +74,6 @@ class Method:
         settings: dict[str, Any],
     ) -> None:
         self.is_infrastructure = path.startswith(INFRASTRUCTURE)
-        self._runtime = runtime
         self._name = channel
         self._kind = kind
         self._path = path

@@ -6,13 +6,12 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from voice_policies import PolicyBundle
 
 from voice_runtime.assembly import Assembled
 from voice_runtime.clock import NEVER
 from voice_runtime.deadline import CURRENT
 from voice_runtime.grpc.attempts import Attempts
-from voice_runtime.grpc.connections import Connection, Connections, Target
+from voice_runtime.grpc.connections import Connection, Connections, Locate, Target
 from voice_runtime.grpc.methods import Method
 
 if TYPE_CHECKING:
@@ -22,24 +21,22 @@ if TYPE_CHECKING:
 class SyncChannel(grpc.Channel):
     """What generated stubs are made of. May be used by any thread, and opens its connection after a fork anew."""
 
-    def __init__(
-        self, runtime: Runtime, name: str, target: Callable[[PolicyBundle], Target], connections: Connections
-    ) -> None:
+    def __init__(self, runtime: Runtime, name: str, locate: Locate, connections: Connections) -> None:
         self.runtime = runtime
         self.name = name
-        self.target = target
-        """Where it leads under a bundle. Raises `UnknownCallError`."""
-        self._found: tuple[Assembled, Target] = runtime.assembled, target(runtime.bundle)
+        self._locate = locate
+        self._located: tuple[Assembled, Target] | None = None
         self._connections = connections
 
-    def connection(self, assembled: Assembled | None = None) -> Connection:
-        """The connection for another call, under the bundle in force."""
-        assembled = assembled or self.runtime.assembled
-        known, target = self._found
-        if known is not assembled:
-            target = self.target(assembled.bundle)
-            self._found = assembled, target
-        return self._connections.of_process(target)
+    def connection(self, assembled: Assembled) -> Connection:
+        """The connection for another call under a bundle. Raises `UnknownCallError` where it has no such callee."""
+        located = self._located
+        if located is None or located[0] is not assembled:
+            self._located = located = assembled, self._locate(assembled)
+        return self._connections.of_process(located[1])
+
+    def _present(self) -> Any:
+        return self.connection(self.runtime.assembled).channel
 
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
         """A method with one request and one answer."""
@@ -59,11 +56,11 @@ class SyncChannel(grpc.Channel):
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT002  # as grpc has it
         """Hear of the present connection's states."""
-        self.connection().channel.subscribe(callback, try_to_connect)
+        self._present().subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Hear no more."""
-        self.connection().channel.unsubscribe(callback)
+        self._present().unsubscribe(callback)
 
     def close(self) -> None:
         """Leave it: the connection stays for others, and closes with the process."""
@@ -77,14 +74,19 @@ class SyncChannel(grpc.Channel):
 
 class _Method(Method):
     def __init__(self, channel: SyncChannel, kind: str, path: str, *serializers: Any) -> None:
-        super().__init__(channel.runtime, channel.name, kind, path, *serializers)
+        super().__init__(channel.name, kind, path, *serializers)
         self._channel = channel
         self._streams_requests = kind.startswith("stream")
 
     def _attempts(self, request: Any, timeout: float | None, metadata: Any, options: Any) -> tuple[Attempts, Any]:
-        assembled = self._runtime.assembled
-        attempts = Attempts(self.resolved(assembled, self._channel.connection(assembled)), timeout, metadata, options)
+        assembled = self._channel.runtime.assembled
+        method = self.resolved(assembled, self._channel.connection(assembled))
+        attempts = Attempts(method, timeout, metadata, options)
         return attempts, iter(request) if self._streams_requests else request
+
+    def _bare(self) -> Any:
+        """The method without policies."""
+        return self.invoke_on(self._channel.connection(self._channel.runtime.assembled))
 
 
 class OneAnswer(_Method):
@@ -99,7 +101,7 @@ class OneAnswer(_Method):
     ) -> tuple[Any, Any]:
         """The answer and the call of the attempt that got it; no call where a fallback answered."""
         if self.is_infrastructure:
-            bare: tuple[Any, Any] = self.invoke_on(self._channel.connection())(request, timeout, metadata, **options)
+            bare: tuple[Any, Any] = self._bare()(request, timeout, metadata, **options)
             return bare
         attempts, request = self._attempts(request, timeout, metadata, options)
         error: BaseException | None = None
@@ -127,7 +129,7 @@ class ManyAnswers(_Method):
     def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
         """Call it. Raises `UnknownCallError` for a method that is no call of the bundle."""
         if self.is_infrastructure:
-            return self.invoke_on(self._channel.connection())(request, timeout, metadata, **options)
+            return self._bare()(request, timeout, metadata, **options)
         attempts, request = self._attempts(request, timeout, metadata, options)
         return SyncStream(attempts, request)
 

@@ -40,7 +40,10 @@ class Http:
         return Transport(self._runtime, name, inner or httpx.HTTPTransport())
 
     def client(self, name: str, **settings: Any) -> httpx.AsyncClient:
-        """A client for a call, at the address of the bundle; its policies are the only timeouts."""
+        """A client for a call, at its address; where it has several, each request names its host.
+
+        The call's policies are the only timeouts.
+        """
         return httpx.AsyncClient(**{"transport": self.transport(name)} | self._settings(name) | settings)
 
     def sync_client(self, name: str, **settings: Any) -> httpx.Client:
@@ -48,7 +51,9 @@ class Http:
         return httpx.Client(**{"transport": self.sync_transport(name)} | self._settings(name) | settings)
 
     def _settings(self, name: str) -> dict[str, Any]:
-        full_name = self._runtime.outbound(name).name
-        call = next(call for call in self._runtime.bundle.outbound if call.name == full_name)
+        assembled = self._runtime.assembled
+        full_name = assembled.call(name).name
+        call = next(call for call in assembled.bundle.outbound if call.name == full_name)
         scheme = "https" if call.protocol == "https" else "http"
-        return {"base_url": f"{scheme}://{call.addresses[0].host}:{call.addresses[0].port}", "timeout": None}
+        urls = [f"{scheme}://{address.host}:{address.port}" for address in call.addresses]
+        return {"base_url": urls[0] if len(urls) == 1 else "", "timeout": None}

@@ -11,9 +11,9 @@ from opentelemetry import context, trace
 from voice_runtime import trace_context
 from voice_runtime.asgi import Application, Message, Receive, Scope, Send
 from voice_runtime.clock import NEVER
-from voice_runtime.errors import UnknownCallError
+from voice_runtime.errors import RateLimitedError, UnknownCallError
 from voice_runtime.events import logger
-from voice_runtime.http.status import StatusError, answer_to
+from voice_runtime.http.status import StatusError, answer_to, failure_of, show_status
 from voice_runtime.http.transport import TIMEOUT
 from voice_runtime.outcome import classify
 
@@ -116,13 +116,17 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": json.dumps({"error": text}).encode()})
 
     def end(self, span: trace.Span, error: BaseException | None) -> None:
-        """End the span."""
-        if self.status:
-            span.set_attribute("http.response.status_code", self.status)
+        """End the span. A caller beyond its rate limit is no error of the service."""
         error = error or self.error
-        failed = error is not None and not (isinstance(error, Exception) and classify(error) is None)
-        trace_context.end_span(span, error, failed=failed)
+        limited = isinstance(error, RateLimitedError)
+        if limited:
+            span.set_attribute("http.response.status_code", self.status)
+        elif self.status:
+            show_status(self.status, span)
+        neutral = isinstance(error, Exception) and classify(error) is None and failure_of(self.status) is None
+        trace_context.end_span(span, error, failed=not (limited or neutral))
 
 
 def _seconds(milliseconds: str | None) -> float:
-    return int(milliseconds) / 1000 if milliseconds and milliseconds.isdecimal() else NEVER
+    """A number that is too large for a float is read as infinite, which is `NEVER` too."""
+    return float(milliseconds) / 1000 if milliseconds and milliseconds.isdecimal() else NEVER

@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from math import ceil
 
 import httpx
+from opentelemetry.trace import Span, StatusCode
 
 from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimitedError, VoiceRuntimeError
 from voice_runtime.outcome import PERMANENT, Failure, classify
@@ -35,6 +36,13 @@ def failure_of(status: int, retry_after: str | None = None) -> Failure | None:
     if failure is None or retry_after is None:
         return failure
     return Failure(failure.condition, _seconds(retry_after))
+
+
+def show_status(status: int, span: Span) -> None:
+    """Put an answer's status on its span, which is an error where the status is a failure."""
+    span.set_attribute("http.response.status_code", status)
+    if failure_of(status) is not None:
+        span.set_status(StatusCode.ERROR)
 
 
 def _seconds(retry_after: str) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from voice_policies import Address
 
 from voice_runtime import trace_context
-from voice_runtime.deadline import attempt_number, next_hop, remaining
-from voice_runtime.http.status import RETRY_AFTER, failure_of
+from voice_runtime.deadline import CURRENT, attempt_number, next_hop, remaining
+from voice_runtime.errors import UnknownCallError
+from voice_runtime.http.status import RETRY_AFTER, failure_of, show_status
 from voice_runtime.outcome import FailedResultError, classify
 
 if TYPE_CHECKING:
@@ -21,23 +23,26 @@ TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 """Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
 ATTEMPT = "x-envoy-attempt-count"
 """The number of the attempt, from 1; sent from the second on."""
+PHASES = ("connect", "read", "write", "pool")
+"""What httpx limits, each by itself."""
 ONCE: Iterator[Any] = iter(())
 """An argument that the pipeline never sends twice: it goes with a body that can be read once."""
 
 
 class _Call:
-    """What the attempts of one request share."""
+    """What the attempts of one request share: the policies of one bundle."""
 
     def __init__(self, runtime: Runtime, name: str, request: httpx.Request) -> None:
-        outbound = runtime.outbound(name)
-        addresses = next(call.addresses for call in runtime.bundle.outbound if call.name == outbound.name)
+        assembled = runtime.assembled
+        outbound = assembled.call(name)
+        addresses = next(call.addresses for call in assembled.bundle.outbound if call.name == outbound.name)
+        if len(addresses) > 1:
+            outbound = runtime.targets.of(outbound, _one_of(addresses, outbound.name, request.url.host))
         self.outbound = outbound
         self.request = request
-        proxies = {address.host: address.via for address in addresses if address.via}
-        if request.url.host in proxies:
-            _send_through(request, proxies[request.url.host])
         self.arguments = () if isinstance(request.stream, httpx.ByteStream) else (ONCE,)
-        self._is_internal = all(address.via is None for address in addresses)
+        self._proxies = {address.host: address.via for address in addresses if address.via}
+        self._is_internal = not self._proxies
 
     def begin(self) -> Span:
         """Begin its span."""
@@ -48,20 +53,30 @@ class _Call:
     def end(self, error: BaseException | None, response: httpx.Response | None) -> None:
         """End its span."""
         if response is not None:
-            self._span.set_attribute("http.response.status_code", response.status_code)
+            show_status(response.status_code, self._span)
         failed = isinstance(error, Exception) and classify(error) is not None
         trace_context.end_span(self._span, error, failed=failed)
 
     def prepare(self) -> httpx.Request:
-        """The request with what this attempt adds. Nobody outside of the platform is told about its traces."""
-        headers = self.request.headers
+        """A copy of the request with what this attempt adds; through the egress proxy, if the bundle says so.
+
+        Nobody outside of the platform is told about its traces.
+        """
+        request = self.request
+        headers = request.headers.copy()
         if self._is_internal:
             headers.update(trace_context.headers(self._span))
         if (left := remaining()) is not None:
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
             headers[ATTEMPT] = str(number)
-        return self.request
+        extensions, url = dict(request.extensions), request.url
+        if proxy := self._proxies.get(url.host):
+            # The proxy passes TLS on by the server name; the Host header stays the callee's.
+            extensions["sni_hostname"] = url.host
+            host, _, port = proxy.rpartition(":")
+            url = url.copy_with(host=host, port=int(port))
+        return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
@@ -76,7 +91,10 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         self._runtime, self._name, self._inner = runtime, name, inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it under the policies of the call. Raises what httpx raises and the errors of the policies."""
+        """Send it under the policies of the call, to the host that it names of several.
+
+        Raises what httpx raises and the errors of the policies, and `UnknownCallError` for another host than those.
+        """
         call = _Call(self._runtime, self._name, request)
         response: httpx.Response | None = None
         error: BaseException | None = None
@@ -94,7 +112,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         response = await self._inner.handle_async_request(call.prepare())
         if not _is_stream(response):
             try:
-                content = b"".join([chunk async for chunk in response.aiter_raw()])
+                content = b"".join([part async for part in response.stream])  # type: ignore[union-attr]  # asynchronous
             finally:
                 await response.aclose()
             response = _read(response, content)
@@ -107,7 +125,10 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 class Transport(httpx.BaseTransport):
-    """For `httpx.Client(transport=…)`; otherwise as `AsyncTransport`."""
+    """For `httpx.Client(transport=…)`; otherwise as `AsyncTransport`.
+
+    Nothing interrupts the thread of an attempt, so its sockets wait for no longer than the attempt may take.
+    """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.BaseTransport) -> None:
         runtime.outbound(name)
@@ -129,13 +150,20 @@ class Transport(httpx.BaseTransport):
         return response
 
     def _attempt(self, call: _Call, *_: Any) -> httpx.Response:
-        response = self._inner.handle_request(call.prepare())
-        if not _is_stream(response):
-            try:
-                content = b"".join(response.iter_raw())
-            finally:
-                response.close()
-            response = _read(response, content)
+        request = call.prepare()
+        given = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = timeouts = given | _at_most(remaining(), given)
+        try:
+            response = self._inner.handle_request(request)
+            if _is_stream(response):
+                timeouts.update(dict.fromkeys(PHASES), **given)  # its headers have come, and with them the attempt ends
+            else:
+                response = _read(response, _content(response))
+        except httpx.TimeoutException as error:
+            scope = CURRENT.get()
+            if scope is not None and remaining() == 0:
+                raise scope.timeout_error() from error
+            raise
         _raise_for(response)
         return response
 
@@ -144,11 +172,33 @@ class Transport(httpx.BaseTransport):
         self._inner.close()
 
 
-def _send_through(request: httpx.Request, proxy: str) -> None:
-    """Connect to the egress proxy, which passes TLS on by the server name; the Host header stays the callee's."""
-    request.extensions = {**request.extensions, "sni_hostname": request.url.host}
-    host, _, port = proxy.rpartition(":")
-    request.url = request.url.copy_with(host=host, port=int(port))
+def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
+    """The host that a request names of several. Raises `UnknownCallError`."""
+    hosts = [address.host for address in addresses]
+    if host not in hosts:
+        raise UnknownCallError(f"host of {name}", host, hosts)
+    return host
+
+
+def _at_most(left: float | None, given: dict[str, float | None]) -> dict[str, float | None]:
+    """The timeouts of httpx that end with the attempt, or earlier where its caller says so."""
+    if left is None:
+        return {}
+    limits = ((phase, given.get(phase)) for phase in PHASES)
+    return {phase: left if limit is None else min(limit, left) for phase, limit in limits}
+
+
+def _content(response: httpx.Response) -> bytes:
+    """An answer to its end. Each part of it restarts httpx's timeout, so time is looked at in between."""
+    parts = []
+    try:
+        for part in response.stream:  # type: ignore[union-attr]  # synchronous, as its transport is
+            parts.append(part)
+            if remaining() == 0:
+                raise httpx.ReadTimeout("the answer takes too long")
+    finally:
+        response.close()
+    return b"".join(parts)
 
 
 def _is_stream(response: httpx.Response) -> bool:

@@ -39,9 +39,11 @@ class StoreUnavailableError(Exception):
 class _Share:
     """What this event loop knows of one key: admissions it has left, and until when there are none to be had."""
 
-    __slots__ = ("failures", "left", "lock", "refused_cost", "refused_until", "waiting")
+    __slots__ = ("failures", "left", "lock", "name", "refused_cost", "refused_until", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """What the key is called in the store."""
         self.lock = asyncio.Lock()
         self.left = self.waiting = self.failures = 0
         self.refused_cost = 0
@@ -59,11 +61,11 @@ class _Share:
 class _Turn:
     """The queue before one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves it without a trace."""
 
-    __slots__ = ("lock", "waiters")
+    __slots__ = ("cost", "lock")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.waiters = 0
+        self.cost = 0
 
 
 class SharedCount:
@@ -91,7 +93,8 @@ class SharedCount:
     async def take_by(self, latest: float, key: str, cost: int, connection: Connection) -> float:
         """Take `cost` as soon as it can be had: 0, or seconds until it can, where that is after `latest`.
 
-        Those who wait for a key take in the order they came. Raises `StoreUnavailableError`.
+        Those who wait for a key take in the order they came; who cannot, behind them, is told so at once. Raises
+        `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
         if turn is None:
@@ -99,7 +102,10 @@ class SharedCount:
             if not wait or self._now() + wait > latest:
                 return wait
             turn = self._turns.setdefault(key, _Turn())
-        turn.waiters += 1
+        wait = self._earliest(key, turn.cost + cost)
+        if self._now() + wait > latest:
+            return wait
+        turn.cost += cost
         try:
             async with asyncio.timeout(latest - self._now()):
                 await turn.lock.acquire()
@@ -111,12 +117,25 @@ class SharedCount:
             finally:
                 turn.lock.release()
         except TimeoutError:
-            return SHORTEST_RETRY
+            return max(self._earliest(key, turn.cost), SHORTEST_RETRY)  # other replicas were quicker
         finally:
-            turn.waiters -= 1
-            if not turn.waiters:
+            turn.cost -= cost
+            if not turn.cost:
                 self._turns.pop(key, None)
         return 0.0
+
+    def _earliest(self, key: str, cost: int) -> float:
+        """Seconds before which the queue cannot have `cost`: what the store said of its head, then the limit's pace."""
+        share = self._shares.get(key)
+        if share is None:
+            return 0.0
+        pace = 0.0
+        match self._policy.limit:
+            case TokenBucket(rate=rate):
+                pace = (cost - share.refused_cost) / rate.per_second
+            case SlidingWindow(limit=limit, window=window):
+                pace = (cost - 1) // limit * window.seconds
+        return max(share.refused_until - self._now() + pace, 0.0)
 
     async def _take(self, key: str, cost: int, connection: Connection) -> float:
         share = self._shares.get(key)
@@ -133,17 +152,17 @@ class SharedCount:
             async with share.lock:
                 if share.failures != failures:  # who asked meanwhile asked for all who waited
                     raise StoreUnavailableError
-                return await self._settle(share, key, cost, connection)
+                return await self._settle(share, cost, connection)
         finally:
             share.waiting -= cost
 
-    async def _settle(self, share: _Share, key: str, cost: int, connection: Connection) -> float:
+    async def _settle(self, share: _Share, cost: int, connection: Connection) -> float:
         if share.left < cost:
             if (wait := share.refused_for(cost, self._now())) > 0:
                 return wait
             needed, wanted = cost - share.left, share.waiting - share.left
             try:
-                given = await self._ask(key, needed, max(self._policy.lease, wanted), connection)
+                given = await self._ask(share.name, needed, max(self._policy.lease, wanted), connection)
             except Exception as error:
                 share.failures += 1
                 raise StoreUnavailableError from error
@@ -155,11 +174,9 @@ class SharedCount:
         share.left -= cost
         return 0.0
 
-    def _ask(self, key: str, needed: int, lease: int, connection: Connection) -> Awaitable[int]:
-        """Callers' keys are hashed: their length is bounded, and an API key does not stand in a store."""
-        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else ""
+    def _ask(self, name: str, needed: int, lease: int, connection: Connection) -> Awaitable[int]:
         store, call = connection
-        return call.call(store.run, self._script, self._prefix + digest, *self._arguments, needed, lease)
+        return call.call(store.run, self._script, name, *self._arguments, needed, lease)
 
     def _new(self, key: str) -> _Share:
         """Bounded: what is left of a lease is given up before one key too many is kept."""
@@ -169,8 +186,13 @@ class SharedCount:
             share = shares.pop(oldest)
             if share.waiting or (len(shares) + 1 < self._policy.max_keys and not share.is_idle(now)):
                 shares[oldest] = share
-        share = shares[key] = _Share()
+        share = shares[key] = _Share(self._prefix + _digest(key))
         return share
+
+
+def _digest(key: str) -> str:
+    """Callers' keys are hashed: their length is bounded, and an API key does not stand in a store."""
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else ""
 
 
 def _script(policy: RateLimit) -> tuple[Script, tuple[float, ...]]:

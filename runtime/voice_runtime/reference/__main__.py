@@ -17,7 +17,7 @@ from pathlib import Path
 from voice_policies import SETTINGS_FILE_NAME, InvalidInputError
 
 from voice_runtime.reference.configuration import ConfigurationFile
-from voice_runtime.reference.service import Service
+from voice_runtime.reference.service import PortError, Service
 from voice_runtime.runtime import Runtime
 from voice_runtime.settings import load_settings
 from voice_runtime.tracing import SpanEvents, Telemetry, log_as_json
@@ -30,19 +30,19 @@ def main() -> int:
     """The exit code: 2 for bad input, named on standard error."""
     try:
         run()
-    except InvalidInputError as error:
+    except (InvalidInputError, PortError) as error:
         print(error, file=sys.stderr)  # noqa: T201  # the one thing it says to a terminal
         return 2
     return 0
 
 
 def run() -> None:
-    """Serve until SIGTERM. Raises `InvalidInputError`."""
+    """Serve until SIGTERM. Raises `InvalidInputError` and `PortError`."""
     runtime = Runtime.load(os.environ.get("VOICE_POLICY_PATH", POLICY_PATH), listeners=[SpanEvents()])
     directory = Path(os.environ.get("VOICE_SETTINGS_PATH", SETTINGS_PATH))
     settings = load_settings(directory) if (directory / SETTINGS_FILE_NAME).exists() else None
     path = os.environ.get("VOICE_REFERENCE_PATH")
-    configuration = ConfigurationFile(Path(path) if path else None)
+    configuration = ConfigurationFile(Path(path) if path else None, runtime)
     log_as_json(runtime, settings.log_level if settings else "info")
     service = Service(runtime, configuration, settings)
     with runtime, Telemetry(runtime, endpoint=configuration.current().collector):

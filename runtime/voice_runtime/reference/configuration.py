@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
-from voice_policies import ClosedModel, Duration, Fault, InvalidInputError, Ratio, faults_of
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import from_json
+from voice_policies import ClosedModel, Duration, Fault, InvalidInputError, PolicyBundle, Ratio, faults_of, one_of
 
 from voice_runtime.events import logger
+from voice_runtime.runtime import Runtime
+
+DEFAULT = "default"
+"""The behaviour of what has none of its own."""
+
+
+def _host_and_port(text: str) -> str:
+    found = re.fullmatch(r"[A-Za-z0-9.-]+:(\d{1,5})", text)
+    if found is None or not 1 <= int(found[1]) <= 65_535:
+        raise ValueError("expected host:port, such as 127.0.0.1:9000")
+    return text
 
 
 class Behaviour(ClosedModel):
@@ -34,21 +47,22 @@ class Configuration(ClosedModel):
     http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     collector: str | None = None
     """Replaces `tracing.endpoint`."""
-    addresses: dict[str, str] = Field(default_factory=dict)
+    addresses: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
     """Callee → `host:port`, where it is not where the bundle says."""
     behaviour: dict[str, Behaviour] = Field(default_factory=dict)
     """By the name of a simulated call or of one's own operation; `default` for all others."""
 
     def of(self, name: str) -> Behaviour:
         """The behaviour of a call or an operation."""
-        return self.behaviour.get(name) or self.behaviour.get("default") or Behaviour()
+        return self.behaviour.get(name) or self.behaviour.get(DEFAULT) or Behaviour()
 
 
 class ConfigurationFile:
     """A configuration that may change while it is in use. Raises `InvalidInputError` if it is faulty at the start."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, runtime: Runtime) -> None:
         self._path = path
+        self._runtime = runtime
         self._text = b""
         self._configuration = Configuration() if path is None else self._read(path)
 
@@ -71,6 +85,28 @@ class ConfigurationFile:
             return self._configuration
         self._text = text
         try:
-            return Configuration.model_validate_json(text)
+            configuration, faults = Configuration.model_validate_json(text), []
         except ValidationError as error:
-            raise InvalidInputError(str(path), faults_of(error, Configuration)) from None
+            configuration, faults = Configuration(), faults_of(error, Configuration)
+        faults += _unknown_names(text, self._runtime.bundle)
+        if faults:
+            raise InvalidInputError(str(path), faults)
+        return configuration
+
+
+def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
+    """The callees, calls and operations that the bundle does not have, in what may be faulty otherwise."""
+    try:
+        document = from_json(text)
+    except ValueError:
+        return
+    calls = [call.name for call in bundle.outbound]
+    known = {
+        "addresses": {call.callee for call in bundle.outbound},
+        "behaviour": {DEFAULT, *calls, *(inbound.operation for inbound in bundle.inbound)},
+    }
+    for key, names in known.items():
+        given = document.get(key) if isinstance(document, dict) else None
+        for name in given if isinstance(given, dict) else ():
+            if name not in names:
+                yield Fault(f"{key}.{name}", "is not in the bundle", one_of(name, names))

@@ -100,7 +100,8 @@ class Platform:
             self._configure(service)
 
     def _configure(self, service: str) -> None:
-        addresses = {name: f"{LOOPBACK}:{process.grpc_port}" for name, process in self.processes.items()}
+        callees = {call.callee for call in self.processes[service].bundle.outbound}
+        addresses = {name: f"{LOOPBACK}:{self.processes[name].grpc_port}" for name in callees & self.processes.keys()}
         configuration = Configuration(
             host=LOOPBACK,
             grpc_port=0,

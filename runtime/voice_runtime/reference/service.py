@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 from voice_policies import Address, HealthCheck, OutboundCall, ServiceSettings
 
@@ -21,6 +23,10 @@ DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT = 9000, 8080
 """Where neither the settings nor the configuration says otherwise: what most services of the platform use."""
 
 
+class PortError(Exception):
+    """A port that cannot be listened on."""
+
+
 class Service:
     """Serves the operations of a bundle. Raises `InvalidInputError` if it says what cannot be checked."""
 
@@ -36,12 +42,15 @@ class Service:
         self._grpc = GrpcOperations(operations)
 
     async def serve(self) -> None:
-        """Serve until SIGTERM; then `/ready` fails first, and what was accepted is finished."""
+        """Serve until SIGTERM; then `/ready` fails first, and what was accepted is finished. Raises `PortError`."""
         configuration = self._configuration.current()
         server = self._runtime.grpc.server()
         server.add_generic_rpc_handlers((self._grpc,))
-        grpc_port = server.add_insecure_port(f"{configuration.host}:{self._grpc_port()}")
-        async with serving(self._http, self._http_port(), configuration.host) as http_port:
+        async with AsyncExitStack() as open_ports:
+            with _listening("gRPC", self._grpc_port()) as port:
+                grpc_port = server.add_insecure_port(f"{configuration.host}:{port}")
+            with _listening("HTTP", self._http_port()) as port:
+                http_port = await open_ports.enter_async_context(serving(self._http, port, configuration.host))
             await server.start()
             logger.info("ready", extra={"grpc_port": grpc_port, "http_port": http_port})
             await terminated()
@@ -77,3 +86,12 @@ class Service:
             await grpc_checker(Place(check, address, self._runtime.bundle.metadata.service, None))()
 
         return look
+
+
+@contextmanager
+def _listening(protocol: str, port: int) -> Iterator[int]:
+    """Where gRPC raises `RuntimeError`, a socket raises `OSError`."""
+    try:
+        yield port
+    except (OSError, RuntimeError) as error:
+        raise PortError(f"{protocol} port {port} cannot be listened on: {error}") from None

@@ -15,9 +15,10 @@ import argparse
 import asyncio
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="sagas, the newest first")
     listing.add_argument("--state", choices=get_args(State))
     listing.add_argument("--name")
-    listing.add_argument("--limit", type=int, default=100)
+    listing.add_argument("--limit", type=_count, default=100)
     show = commands.add_parser("show", help="one saga with its journal")
     for name, does in (
         ("resume", "let a parked saga go on"),
@@ -70,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("id")
     show.add_argument("id")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a whole number from 1")
+    return int(text)
 
 
 async def _carry_out(options: argparse.Namespace) -> str:
@@ -87,29 +94,50 @@ async def _carry_out(options: argparse.Namespace) -> str:
 
 @asynccontextmanager
 async def _engine(text: str) -> AsyncIterator[Engine]:
-    url = urlsplit(text)
-    match url.scheme:
-        case "sqlite":
-            journal = _sqlite(url)
-        case "postgresql" | "postgres":
-            journal = _postgresql(text)
-        case "temporal":
-            yield await _temporal(url)
-            return
-        case _:
-            raise ValueError(f"--engine is {text!r}; expected {ACCEPTED}")
-    engine = JournalEngine(journal)
-    await engine.open()
+    try:
+        engine = await _opened(text)
+    except ValueError as error:
+        raise ValueError(f"--engine {error}; expected {ACCEPTED}") from None
     try:
         yield engine
     finally:
-        await engine.close()
+        if isinstance(engine, JournalEngine):
+            await engine.close()
+
+
+async def _opened(text: str) -> Engine:
+    """Raises `ValueError` that goes on from the option's name."""
+    try:
+        url = urlsplit(text)
+        match url.scheme:
+            case "sqlite":
+                journal = _sqlite(url)
+            case "postgresql" | "postgres":
+                journal = _postgresql(text)
+            case "temporal":
+                return await _temporal(url)
+            case _:
+                raise ValueError(f"is {text!r}")
+    except ImportError as error:
+        raise ValueError(f"is {url.scheme}://, which needs voice-runtime[{url.scheme}]: {error}") from None
+    engine = JournalEngine(journal)
+    try:
+        await engine.open()
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    return engine
 
 
 def _sqlite(url: SplitResult) -> Journal:
+    """Opening a journal makes its tables, which nobody who looks at another file wants in it."""
     path = Path(url.path)
     if not path.is_file():
-        raise ValueError(f"--engine names {path}, which is no file")
+        raise ValueError(f"names {path}, which is no file")
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT 1 FROM sagas LIMIT 0")
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"names {path}, which holds no sagas: {error}") from None
     return SqliteJournal(path)
 
 
@@ -120,12 +148,22 @@ def _postgresql(dsn: str) -> Journal:
 
 
 async def _temporal(url: SplitResult) -> Engine:
-    from temporalio.client import Client  # noqa: PLC0415  # an extra
+    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest  # noqa: PLC0415  # an extra
+    from temporalio.client import Client  # noqa: PLC0415  # likewise
+    from temporalio.service import RPCError, RPCStatusCode  # noqa: PLC0415  # likewise
 
     from voice_runtime.saga.temporal import TemporalEngine  # noqa: PLC0415  # likewise
 
+    namespace = url.path.strip("/") or "default"
     try:
-        client = await Client.connect(url.netloc, namespace=url.path.strip("/") or "default")
+        client = await Client.connect(url.netloc, namespace=namespace)
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise ValueError(f"names namespace {namespace!r}, which is not there") from None
+        raise ConnectionError(f"Temporal: {error.message}") from None
     except RuntimeError as error:
         raise ConnectionError(f"Temporal: {error}") from None
     return TemporalEngine(client)

@@ -67,6 +67,11 @@ Action = Callable[[StepContext], Awaitable[Any]]
 barrier in its own transaction, or by a callee that honours `idempotency_key`."""
 
 
+def without_nul(text: str) -> str:
+    """`text` with U+2400 for the character NUL, which PostgreSQL keeps in no text."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}")
+
+
 def to_json(value: Any, what: str) -> str:
     """`value` as JSON; raises `NotJsonError` that names `what`."""
     try:

@@ -47,8 +47,9 @@ class Driver:
         if self._progress.state in ENDED or self._progress.state == "parked":
             await self._write([])  # somebody seized it and went no further
             return
-        if definitions.is_ahead(claim.name, claim.version) and claim.idle < HANDOVER:
-            await self._write([], release=LOOK_AGAIN)
+        if definitions.is_ahead(claim.name, claim.version) and self._left_for() < HANDOVER:
+            seen = claim.entries[-1].kind == "left"
+            await self._write([] if seen else [Entry("left")], release=LOOK_AGAIN)
             return
         try:
             definition = definitions.pinned(claim.name, claim.version, claim.fingerprint)
@@ -61,6 +62,11 @@ class Driver:
             await self._write([Entry("parked", data=reason)])
             return
         await self._go_on(executions[definition.plan])
+
+    def _left_for(self) -> float:
+        """Seconds since a worker first left the saga to a newer one, which none has taken up since."""
+        last = self._claim.entries[-1]
+        return last.age if last.kind == "left" else 0.0
 
     async def _go_on(self, execution: Execution) -> None:
         progress = self._progress

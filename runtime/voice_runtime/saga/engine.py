@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from math import inf
 from random import Random
 from types import TracebackType
@@ -16,7 +17,7 @@ from typing import Any, Self
 
 from voice_runtime.events import Events, Listener
 from voice_runtime.outcome import Classify, classify
-from voice_runtime.saga.context import to_json
+from voice_runtime.saga.context import to_json, without_nul
 from voice_runtime.saga.definition import Definition, Definitions
 from voice_runtime.saga.driver import Driver
 from voice_runtime.saga.errors import JournalUnavailableError, LeaseLostError, SagaConflictError, UnknownSagaError
@@ -143,11 +144,18 @@ class JournalEngine:
         self.observation.unfinished = await self.journal.unfinished()
 
     def _drive(self, claim: Claim) -> None:
+        """In a context of its own: a saga outlives the request that starts it, and that request's deadline."""
         driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
-        self._driving[claim.id] = (claim, driver, asyncio.create_task(self._driven(claim, driver)))
+        before = [self._driving[claim.id][2]] if claim.id in self._driving else []
+        task = asyncio.create_task(self._driven(claim, driver, before), context=Context())
+        self._driving[claim.id] = (claim, driver, task)
 
-    async def _driven(self, claim: Claim, driver: Driver) -> None:
+    async def _driven(self, claim: Claim, driver: Driver, before: Sequence[asyncio.Task[None]]) -> None:
+        """`before`: what this worker did under an earlier claim of the saga, which an intervention ended."""
         try:
+            for task in before:
+                task.cancel()
+            await asyncio.gather(*before, return_exceptions=True)
             await driver.drive(self._definitions, self._executions)
         except LeaseLostError as error:
             self.observation.leases_lost += 1
@@ -204,6 +212,7 @@ class JournalEngine:
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
+        error = None if error is None else without_nul(error)
         known = await self.journal.deliver(saga_id, Outcome(step, result, error, self.observation.tracing.current()))
         self._wake.set()
         return known

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class SagaError(Exception):
     """The base of what the saga engines raise."""
@@ -29,6 +31,15 @@ class BarrierClosedError(SagaError):
 
 class DefinitionMismatchError(SagaError):
     """The running saga began under a definition that this process does not have."""
+
+
+class MessagesRefusedError(SagaError):
+    """The transport took every message but these, which sending again at once would not change."""
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        """`reasons`: why, by the message's place among those that were sent."""
+        super().__init__(f"{len(reasons)} refused: {next(iter(reasons.values()))}")
+        self.reasons = reasons
 
 
 class NotJsonError(SagaError, TypeError):

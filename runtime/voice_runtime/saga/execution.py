@@ -11,7 +11,7 @@ from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, classify
 from voice_runtime.retry import Retry
-from voice_runtime.saga.context import Reply, StepContext, to_json
+from voice_runtime.saga.context import Reply, StepContext, to_json, without_nul
 from voice_runtime.saga.definition import Definition
 from voice_runtime.saga.observation import Observation
 from voice_runtime.timeout import Timeout
@@ -95,4 +95,4 @@ def reason_of(error: BaseException) -> str:
     attempts = ""
     if isinstance(error, RetriesExhaustedError) and error.__cause__ is not None:
         attempts, error = f" (attempt {error.attempts}, {error.reason})", error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}{attempts}".split())[:500]
+    return " ".join(without_nul(f"{type(error).__name__}: {error}{attempts}").split())[:500]

@@ -33,8 +33,6 @@ class Claim:
     entries: list[Entry]
     age: float = 0.0
     """Seconds since it was started."""
-    idle: float = 0.0
-    """Seconds since its last entry."""
     claims: int = 1
     """Claims since its last entry: more than a few, and its step kills whoever runs it."""
     signals: int = 0
@@ -50,6 +48,15 @@ class Outcome:
     error: str | None = None
     trace: str = ""
     """W3C `traceparent` of what delivered it."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages in one sender's hands."""
+
+    messages: Sequence[Message]
+    refused: Collection[int] = ()
+    """Places in `messages` of those that stay: each is due again after a second, twice that the next time, up to 64."""
 
 
 class Journal(Protocol):
@@ -128,6 +135,6 @@ class Journal(Protocol):
         """How many sagas there are by name and state, of those that have not ended."""
         ...
 
-    def outbox(self, limit: int) -> AbstractAsyncContextManager[Sequence[Message]]:
-        """The oldest messages that nobody else is sending; leaving without an error forgets them."""
+    def outbox(self, limit: int) -> AbstractAsyncContextManager[Batch]:
+        """The oldest due messages that nobody else is sending; leaving without an error forgets what is not refused."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from voice_runtime.metrics import Metric, Samples
 from voice_runtime.saga.observation import Observation
+from voice_runtime.saga.transport import Outbox
 
 
 def _unfinished(observation: Observation) -> Samples:
@@ -30,6 +31,14 @@ def _listener_errors(observation: Observation) -> Samples:
     yield (), observation.events.listener_errors
 
 
+def _sent(outbox: Outbox) -> Samples:
+    yield (), outbox.sent
+
+
+def _refused(outbox: Outbox) -> Samples:
+    yield (), outbox.refused
+
+
 _STEP = ("saga", "step", "branch")
 
 METRICS: tuple[Metric[Observation], ...] = (
@@ -47,4 +56,8 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors
     ),
+)
+OUTBOX_METRICS: tuple[Metric[Outbox], ...] = (
+    Metric("voice_outbox_sent_total", "counter", "Messages that the transport took.", (), _sent),
+    Metric("voice_outbox_refused_total", "counter", "Times that the transport refused a message.", (), _refused),
 )

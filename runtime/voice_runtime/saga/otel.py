@@ -17,13 +17,19 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from voice_runtime.otel import register
 from voice_runtime.saga.context import Message, StepContext
-from voice_runtime.saga.metrics import METRICS
+from voice_runtime.saga.metrics import METRICS, OUTBOX_METRICS
 from voice_runtime.saga.observation import Observation
+from voice_runtime.saga.transport import Outbox
 
 
 def observe(observation: Observation, meter: Meter) -> None:
     """Register the metrics of an engine's `observation` with `meter`."""
     register(observation, METRICS, meter)
+
+
+def observe_outbox(outbox: Outbox, meter: Meter) -> None:
+    """Likewise those of an outbox."""
+    register(outbox, OUTBOX_METRICS, meter)
 
 
 _PROPAGATOR = TraceContextTextMapPropagator()

@@ -16,7 +16,7 @@ import asyncpg
 
 from voice_runtime.saga.context import Message, to_json
 from voice_runtime.saga.errors import JournalUnavailableError, LeaseLostError
-from voice_runtime.saga.journal import Claim, Outcome
+from voice_runtime.saga.journal import Batch, Claim, Outcome
 from voice_runtime.saga.migrations import scripts
 from voice_runtime.saga.progress import Entry, State
 from voice_runtime.saga.record import SagaRecord, SagaSummary
@@ -48,8 +48,7 @@ RETURNING saga_id"""
 
 _TAKEN = """
 RETURNING saga.id, name, version, fingerprint, input, trace, epoch, claims, signals,
-          extract(epoch FROM clock_timestamp() - started_at)::float8 AS age,
-          extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle"""
+          extract(epoch FROM clock_timestamp() - started_at)::float8 AS age"""
 _TAKE = """
 UPDATE saga.sagas AS saga SET owner = $1, epoch = epoch + 1, claims = claims + 1,
     due = clock_timestamp() + make_interval(secs => $2)"""
@@ -108,7 +107,12 @@ UNFINISHED = """
 SELECT name, state, count(*) FROM saga.sagas WHERE state NOT IN ('completed', 'compensated', 'abandoned')
 GROUP BY name, state"""
 TAKE_MESSAGES = """
-SELECT sequence, id, type, payload, trace FROM saga.outbox ORDER BY sequence LIMIT $1 FOR UPDATE SKIP LOCKED"""
+SELECT sequence, id, type, payload, trace FROM saga.outbox WHERE due <= clock_timestamp()
+ORDER BY sequence LIMIT $1 FOR UPDATE SKIP LOCKED"""
+REFUSED = """
+UPDATE saga.outbox SET refusals = refusals + 1,
+    due = clock_timestamp() + make_interval(secs => 1 << least(refusals, 6))
+WHERE sequence = ANY($1::bigint[])"""
 
 
 async def migrate(connection: Connection) -> None:
@@ -290,12 +294,15 @@ class PostgresqlJournal:
         return {(row["name"], row["state"]): row["count"] for row in rows}
 
     @asynccontextmanager
-    async def outbox(self, limit: int) -> AsyncIterator[Sequence[Message]]:
-        """The rows are locked while they are sent, and deleted when all of them were."""
+    async def outbox(self, limit: int) -> AsyncIterator[Batch]:
+        """The rows are locked while they are sent."""
         async with self._connection() as connection, connection.transaction():
             rows = await connection.fetch(TAKE_MESSAGES, limit)
-            yield [Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"]) for row in rows]
-            sent = [row["sequence"] for row in rows]
+            yield (batch := Batch([_message(row) for row in rows]))
+            refused = [row["sequence"] for place, row in enumerate(rows) if place in batch.refused]
+            if refused:
+                await connection.execute(REFUSED, refused)
+            sent = [row["sequence"] for place, row in enumerate(rows) if place not in batch.refused]
             await connection.execute("DELETE FROM saga.outbox WHERE sequence = ANY($1::bigint[])", sent)
 
 
@@ -306,6 +313,10 @@ def _columns(entries: Sequence[Entry]) -> tuple[list[str], list[str], list[str]]
 
 def _entry(row: asyncpg.Record) -> Entry:
     return Entry(row["kind"], row["step"], json.loads(row["data"]), row["at"], row["age"])
+
+
+def _message(row: asyncpg.Record) -> Message:
+    return Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"])
 
 
 async def _leave_as_it_is(_: asyncpg.Connection[Any]) -> None:

@@ -21,11 +21,13 @@ EntryKind = Literal[
     "undoing",
     "undone",
     "parked",
+    "left",
     "resumed",
     "completed",
     "compensated",
     "abandoned",
 ]
+"""`left`: a worker that knows older versions alone leaves it to a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Entry:
     """A step's result; the reason of what failed, was parked, resumed or abandoned."""
     at: float = 0.0
     """When it was written, in seconds since 1970, by the journal's clock; 0 until then."""
-    age: float = 0.0
+    age: float = field(default=0.0, compare=False)
     """Seconds since, when it was read."""
 
 

@@ -6,8 +6,9 @@ REGISTRY.register(SagaCollector(engine.observation))
 from __future__ import annotations
 
 from voice_runtime.prometheus import MetricsCollector
-from voice_runtime.saga.metrics import METRICS
+from voice_runtime.saga.metrics import METRICS, OUTBOX_METRICS
 from voice_runtime.saga.observation import Observation
+from voice_runtime.saga.transport import Outbox
 
 
 class SagaCollector(MetricsCollector[Observation]):
@@ -15,3 +16,10 @@ class SagaCollector(MetricsCollector[Observation]):
 
     def __init__(self, observation: Observation) -> None:
         super().__init__(observation, METRICS)
+
+
+class OutboxCollector(MetricsCollector[Outbox]):
+    """The metrics of one outbox."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(outbox, OUTBOX_METRICS)

@@ -18,22 +18,28 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from voice_runtime.saga.context import Message, to_json
+from voice_runtime.saga.errors import MessagesRefusedError
 from voice_runtime.saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_runtime.saga")
+MAX_LENGTH = 100_000
+"""Entries of a stream. The platform's three streams of them, with payloads of `PAYLOAD` on average, fill somewhat more
+than half of the memory that its store may take. One that is full refuses each message, and with it the trimming."""
+PAYLOAD = 1024
+"""Bytes. A message says what happened and where the rest is."""
 Received = tuple[Message, Callable[[], Awaitable[None]]]
 
 
 class RedisStreams:
     """A transport over one Redis.
 
-    `max_length`: entries that a stream keeps, about; older ones are trimmed, read or not. `redeliver_after`: seconds
-    that a message may stay unacknowledged before another consumer of the group gets it. `block`: longest wait of one
-    read, in seconds.
+    `max_length`: entries that a stream keeps, about; older ones are trimmed, read or not, so that a consumer which is
+    further behind misses them. `redeliver_after`: seconds that a message may stay unacknowledged before another
+    consumer of the group gets it. `block`: longest wait of one read, in seconds.
     """
 
     def __init__(
-        self, redis: Redis, *, max_length: int = 1_000_000, redeliver_after: float = 60.0, block: float = 1.0
+        self, redis: Redis, *, max_length: int = MAX_LENGTH, redeliver_after: float = 60.0, block: float = 1.0
     ) -> None:
         self._redis = redis
         self._max_length = max_length
@@ -41,28 +47,32 @@ class RedisStreams:
         self._block = max(1, int(block * 1000))
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """One round trip for all. Raises `ConnectionError`."""
+        """One round trip for all. Raises `ConnectionError`, or `MessagesRefusedError` for those that Redis refuses."""
         pipeline = self._redis.pipeline(transaction=False)
         for message in messages:
             payload = to_json(message.payload, f"message {message.type}")
             fields: Any = {"id": message.id, "payload": payload, "trace": message.trace}
             pipeline.xadd(message.type, fields, maxlen=self._max_length, approximate=True)
         try:
-            await pipeline.execute()
+            answers = await pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise ConnectionError(f"Redis: {error}") from error
+        refused = {place: answer for place, answer in enumerate(answers) if isinstance(answer, RedisError)}
+        if refused:
+            raise MessagesRefusedError({place: f"{messages[place].type}: {why}" for place, why in refused.items()})
 
     async def receive(self, types: Sequence[str], consumer: str) -> AsyncIterator[Received]:
         """What this group has not acknowledged, for as long as it is read; a lost connection is made again."""
         name = uuid.uuid4().hex
         grouped = False
+        cursors = dict.fromkeys(types, "0-0")
         while True:
             end_if_cancelled()
             try:
                 if not grouped:
                     await self._make_groups(types, consumer)
                     grouped = True
-                batch = [*await self._left_over(types, consumer, name), *await self._fresh(types, consumer, name)]
+                batch = [*await self._left_over(cursors, consumer, name), *await self._fresh(types, consumer, name)]
             except RedisError as error:
                 logger.warning("Redis: %s", error)
                 grouped = False
@@ -80,11 +90,16 @@ class RedisStreams:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def _left_over(self, types: Sequence[str], consumer: str, name: str) -> list[tuple[str, Any, Any]]:
-        """Messages that another consumer, or this one, got and did not acknowledge."""
+    async def _left_over(self, cursors: dict[str, Any], consumer: str, name: str) -> list[tuple[str, Any, Any]]:
+        """Messages that another consumer, or this one, got and did not acknowledge, a few at a time from each cursor.
+
+        Some that fail again and again come round like all others, and keep nobody from being looked at.
+        """
         found = []
-        for stream in types:
-            _, entries, *_ = await self._redis.xautoclaim(stream, consumer, name, self._redeliver_after, count=10)
+        for stream, cursor in cursors.items():
+            cursors[stream], entries, *_ = await self._redis.xautoclaim(
+                stream, consumer, name, self._redeliver_after, start_id=cursor, count=10
+            )
             found += [(stream, entry_id, fields) for entry_id, fields in entries if fields]
         return found
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from voice_runtime.saga.context import Message, to_json
 from voice_runtime.saga.errors import JournalUnavailableError, LeaseLostError
-from voice_runtime.saga.journal import Claim, Outcome
+from voice_runtime.saga.journal import Batch, Claim, Outcome
 from voice_runtime.saga.migrations import scripts
 from voice_runtime.saga.progress import ENDED, Entry, State
 from voice_runtime.saga.record import SagaRecord, SagaSummary
@@ -34,14 +34,18 @@ INSERT OR IGNORE INTO sagas (id, name, version, fingerprint, input, trace, state
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 TAKE = """
 UPDATE sagas SET owner = ?1, due = ?2, epoch = epoch + 1, claims = claims + 1 WHERE id = ?4
-RETURNING id, name, version, fingerprint, input, trace, epoch, claims, signals, ?3 - started_at AS age,
-          ?3 - updated_at AS idle"""
+RETURNING id, name, version, fingerprint, input, trace, epoch, claims, signals, ?3 - started_at AS age"""
 ENTRIES = "SELECT kind, step, data, at FROM entries WHERE saga_id = ? ORDER BY sequence"
 UPDATE = """
 UPDATE sagas SET state = ?, reason = ?, entries = ?, claims = 0, updated_at = ?, owner = ?, due = ? WHERE id = ?"""
 SIGNAL = """
 UPDATE sagas SET signals = signals + 1, due = CASE WHEN state = 'waiting' AND owner ISNULL THEN ?1 ELSE due END
 WHERE id = ?2"""
+TAKE_MESSAGES = """
+SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence) WHERE due ISNULL OR due <= ? ORDER BY sequence LIMIT ?"""
+REFUSED = """
+INSERT INTO refused VALUES (?1, 1, ?2 + 1)
+ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
 
 
 class SqliteJournal:
@@ -265,12 +269,21 @@ class SqliteJournal:
         return {(row["name"], row["state"]): row["count"] for row in rows if row["state"] not in ENDED}
 
     @asynccontextmanager
-    async def outbox(self, limit: int) -> AsyncIterator[Sequence[Message]]:
+    async def outbox(self, limit: int) -> AsyncIterator[Batch]:
         """One process sends, so nothing is locked."""
-        rows = await self._read("SELECT * FROM outbox ORDER BY sequence LIMIT ?", limit)
-        yield [Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"]) for row in rows]
-        sent = [(row["sequence"],) for row in rows]
-        await self._write(lambda db: db.executemany("DELETE FROM outbox WHERE sequence = ?", sent))
+        rows = await self._read(TAKE_MESSAGES, time.time(), limit)
+        batch = Batch([Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"]) for row in rows])
+        yield batch
+        refused = [(row["sequence"], time.time()) for place, row in enumerate(rows) if place in batch.refused]
+        sent = [(row["sequence"],) for place, row in enumerate(rows) if place not in batch.refused]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany(REFUSED, refused)
+            for table in ("outbox", "refused"):
+                db.executemany(f"DELETE FROM {table} WHERE sequence = ?", sent)  # noqa: S608  # ours
+
+        if rows:
+            await self._write(write)
 
 
 def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:

@@ -32,7 +32,7 @@ from temporalio.worker import Worker
 from voice_runtime.events import Events, Listener
 from voice_runtime.outcome import Classify, classify
 from voice_runtime.retry import Retry
-from voice_runtime.saga.context import Message, Reply, StepContext, to_json
+from voice_runtime.saga.context import Message, Reply, StepContext, to_json, without_nul
 from voice_runtime.saga.definition import Definition, Definitions
 from voice_runtime.saga.errors import (
     DefinitionMismatchError,
@@ -217,7 +217,7 @@ class TemporalEngine:
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
         handle = self._client.get_workflow_handle(saga_id)
-        arguments = [step, result, error, self.observation.tracing.current()]
+        arguments = [step, result, None if error is None else without_nul(error), self.observation.tracing.current()]
         try:
             with _reached():
                 await handle.signal(SagaWorkflow.deliver, args=arguments)

@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Protocol
 
 from voice_runtime.saga.context import Message
-from voice_runtime.saga.errors import JournalUnavailableError
-from voice_runtime.saga.journal import Journal
+from voice_runtime.saga.errors import MessagesRefusedError
+from voice_runtime.saga.journal import Batch, Journal
 from voice_runtime.saga.observation import NoTracing, Tracing
 from voice_runtime.saga.record import Engine
 
 logger = logging.getLogger("voice_runtime.saga")
 BATCH = 100
 """Messages of one transaction of the outbox."""
+PAUSE_CAP = 5.0
+"""Longest pause of an outbox whose journal or transport is away, in seconds."""
 Handler = Callable[[Message], Awaitable[object]]
 """Takes one message; the message is acknowledged when it returns, and comes again where it raises.
 
@@ -28,7 +30,10 @@ class Transport(Protocol):
     """Carries messages at least once. `voice_runtime.saga.redis_streams.RedisStreams` is one."""
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """Hand over every message, in order; raises `ConnectionError` or `OSError` where it cannot."""
+        """Hand over every message, in order.
+
+        Raises `OSError` where it cannot, and `MessagesRefusedError` where it could all but some.
+        """
         ...
 
     def receive(
@@ -58,29 +63,42 @@ class Outbox:
         self._journal = journal
         self._transport = transport
         self._poll_interval = poll_interval
-        self.sent = 0
+        self.sent = self.refused = 0
 
     async def flush(self) -> int:
-        """Send what is there now; how many that was."""
+        """Send what is due now; how many were sent."""
         total = 0
         while True:
-            async with self._journal.outbox(BATCH) as messages:
-                if messages:
-                    await self._transport.send(messages)
-            total += len(messages)
-            self.sent += len(messages)
-            if len(messages) < BATCH:
+            async with self._journal.outbox(BATCH) as batch:
+                if batch.messages:
+                    await self._send(batch)
+            sent = len(batch.messages) - len(batch.refused)
+            total += sent
+            self.sent += sent
+            self.refused += len(batch.refused)
+            if len(batch.messages) < BATCH or not sent:
                 return total
 
+    async def _send(self, batch: Batch) -> None:
+        try:
+            await self._transport.send(batch.messages)
+        except MessagesRefusedError as error:
+            batch.refused = error.reasons
+            for place, reason in error.reasons.items():
+                logger.error("message %s stays in the outbox: %s", batch.messages[place].id, reason)  # noqa: TRY400  # it has no more to say
+
     async def run(self) -> None:
-        """Until it is cancelled. What cannot be sent stays and is tried again."""
+        """Until it is cancelled, and by nothing else. What cannot be sent stays and is tried again."""
+        pause = self._poll_interval
         while True:
             try:
                 await self.flush()
-            except (JournalUnavailableError, OSError) as error:
-                logger.warning("the outbox waits: %s", error)
+                pause = self._poll_interval
+            except Exception as error:  # a full disk or a missing privilege ends as well
+                logger.warning("the outbox waits: %s", error, exc_info=not isinstance(error, OSError))
+                pause = min(pause * 2, PAUSE_CAP)
             end_if_cancelled()
-            await asyncio.sleep(self._poll_interval)
+            await asyncio.sleep(pause)
 
 
 async def consume(

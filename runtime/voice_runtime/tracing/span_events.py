@@ -5,14 +5,11 @@ from __future__ import annotations
 from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
-from voice_runtime.events import Event
+from voice_runtime.events import Event, PromptListener
 
 
-class SpanEvents:
+class SpanEvents(PromptListener):
     """A listener that adds each event to the current span: give it to `Runtime.load(listeners=[SpanEvents()])`."""
-
-    at_once = True
-    """A span takes no events after its end."""
 
     def on_event(self, event: Event) -> None:
         """Called in the context where the event happened."""

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
-from voice_policies import Adaptive, InvalidInputError, Rate, RateLimit, Ratio
+from voice_policies import Adaptive, Duration, InvalidInputError, Rate, RateLimit, Ratio, Retry
 
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
@@ -88,15 +88,16 @@ def test_a_route_is_what_the_model_says_of_its_operation() -> None:
             continue
         http, route, call = edge.operation.http, routes[edge.operation.name], outbound_call(edge, mesh=False)
         assert http is not None
-        assert call.circuit_breaker is not None
         assert (route["uri"], route["methods"]) == (http.path, [http.method, "OPTIONS"])
         assert route["upstream"]["nodes"][0]["host"] == f"{edge.callee.name}.voice-apps.svc.cluster.local"
         assert route["upstream"]["timeout"]["read"] == call.timeout.attempt.seconds
-        assert route["upstream"]["retries"] == 0
         assert route["plugins"]["client-control"]["max_body_size"] == http.max_body.units
         assert ("jwt-auth" in route["plugins"]) != http.public
-        assert route["plugins"]["api-breaker"]["unhealthy"]["failures"] == call.circuit_breaker.consecutive_failures
-        assert route["enable_websocket"] == (edge.operation.name == "voice-engine-dialogue")
+        is_websocket = edge.operation.name == "voice-engine-dialogue"
+        assert route["enable_websocket"] == is_websocket
+        assert ("api-breaker" not in route["plugins"]) == (call.circuit_breaker is None) == is_websocket
+        if call.circuit_breaker:
+            assert route["plugins"]["api-breaker"]["unhealthy"]["failures"] == call.circuit_breaker.consecutive_failures
 
 
 def test_a_limit_holds_for_all_replicas_and_for_each_without_redis() -> None:
@@ -137,6 +138,11 @@ def of_kind(environment: str, kind: str) -> dict[str, Any]:
 def test_dev_waits_for_no_load_balancer() -> None:
     kinds = [of_kind(environment, "Service")["spec"]["type"] for environment in ENVIRONMENTS]
     assert kinds == ["NodePort", "LoadBalancer", "LoadBalancer"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_no_node_puts_its_own_address_in_the_place_of_a_clients(environment: str) -> None:
+    assert of_kind(environment, "Service")["spec"]["externalTrafficPolicy"] == "Local"
 
 
 def test_what_apisix_writes_is_an_empty_directory_and_its_files_are_copied_there() -> None:
@@ -194,6 +200,22 @@ def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> Non
     with pytest.raises(InvalidInputError) as refused:
         built(*(route(name, f"/v1/{name}", *calls, rate_limits=(adaptive,)) for name in ("one", "two")))
     assert str(refused.value).count("the gateway holds token_bucket alone") == 2
+
+
+def test_the_gateway_repeats_as_often_as_the_call_may_be() -> None:
+    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
+    retry = Retry(max_retries=2, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
+    again, once = hard("a.read", "idempotent", retry=retry), hard("a.read", "idempotent")
+    (component_,) = built(route("again", "/v1/again", redis, again), route("once", "/v1/once", redis, once))
+    routes = yaml.safe_load(component_.files["apisix.yaml"])["routes"]
+    assert {each["id"]: each["upstream"]["retries"] for each in routes} == {"again": 2, "once": 0}
+
+
+def test_a_websocket_with_a_breaker_that_would_forget_no_failure_is_refused() -> None:
+    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
+    with pytest.raises(InvalidInputError, match=r"one → a\.read: is refused; one is a WebSocket with a breaker"):
+        built(route("one", "/v1/a", redis, hard("a.read", "never"), transport="websocket"))
+    assert built(route("one", "/v1/a", redis, hard("a.read", "never", circuit_breaker=None), transport="websocket"))
 
 
 def test_limits_without_a_store_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from pydantic import ValidationError
 from voice_policies import Bytes, Duration, InvalidInputError
 
 from components.component import Component
+from components.observability.collector_config import HTTP_PORT
 from components.observability.elasticsearch import Elasticsearch
-from components.observability.elasticsearch_setup import PRINTED, PRINTED_PATTERN, requests
+from components.observability.elasticsearch_setup import LOGS_PATTERN, requests
 from components.observability.fluent_bit import FluentBit
 from components.observability.grafana import Grafana
 from components.observability.jaeger import InMemory, Jaeger
@@ -19,9 +21,12 @@ from components.observability.retention import Stream
 from components.observability.tempo import Tempo
 from stack.settings import PROJECT, parse_settings
 from tests.components.observability.stores import REPLICATED, documents, rendered, the
+from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 from tests.stack.program_run import configured
 
+SMALLEST_RECORD = 60
+"""In bytes, of the members of `kubernetes` alone: names of the shortest kind, and an identifier of 64 digits."""
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 
 
@@ -44,10 +49,15 @@ def test_dev_forgets_its_traces_and_the_others_keep_them_for_as_long_as_jaeger_l
 def test_jaegers_lifecycle_deletes_and_never_rolls_over_what_jaeger_names_by_the_day() -> None:
     index = the(Elasticsearch)
     bodies = {each.path: each.body for each in requests(index.streams, index.users)}
-    assert bodies["/_ilm/policy/voice-traces"]["policy"]["phases"].keys() == {"delete"}
-    assert bodies["/_ilm/policy/voice-logs"]["policy"]["phases"].keys() == {"hot", "delete"}
-    for path in ("/_index_template/logs-voice", "/_component_template/logs@custom"):
-        assert bodies[path]["template"]["settings"]["index.lifecycle.name"] == "voice-logs"
+    phases = {name: bodies[f"/_ilm/policy/{name}"]["policy"]["phases"] for name in ("voice-traces", "voice-logs")}
+    assert phases["voice-traces"].keys() == {"delete"}
+    assert phases["voice-logs"].keys() == {"hot", "delete"}
+    # Both keep the last line of a day for as long as is said: an index of a day that never rolls over is older by it.
+    ages = {name: found["delete"]["min_age"] for name, found in phases.items()}
+    kept = {stream.name: stream.retention for stream in index.streams}
+    assert ages == {"voice-traces": str(kept["voice-traces"] + Duration("1d")), "voice-logs": str(kept["voice-logs"])}
+    settings = bodies["/_component_template/logs@custom"]["template"]["settings"]
+    assert settings["index.lifecycle.name"] == "voice-logs"
 
 
 def test_traces_that_memory_does_not_hold_and_replicas_that_share_none_are_refused_at_once() -> None:
@@ -142,17 +152,54 @@ def test_the_shipper_may_read_the_nodes_logs_and_write_its_own_state_and_no_more
 
 
 @pytest.mark.parametrize("environment", REPLICATED)
-def test_lines_wait_on_the_node_within_limits_and_end_in_a_data_stream_with_a_template(environment: str) -> None:
+def test_lines_wait_on_the_node_within_limits_and_go_to_the_collector_with_no_credential(environment: str) -> None:
     pipeline = documents(environment)["fluent-bit"]["pipeline"]
     (source,), (target,) = pipeline["inputs"], pipeline["outputs"]
     assert source["storage.type"] == "filesystem"
     assert target["storage.total_limit_size"] == "1024M"
     assert 0 < target["retry_limit"] < 1000
-    assert target["write_operation"] == "create"
-    assert target["index"] == PRINTED
-    assert PRINTED.startswith(PRINTED_PATTERN.removesuffix("*"))
+    assert target["host"] == "otel-collector.voice-observability.svc.cluster.local"
+    assert target["port"] == HTTP_PORT
+    assert the(FluentBit, environment).secrets == ()
+    assert {peer.name for peer in the(FluentBit, environment).egress} == {"otel-collector"}
     assert source["path"] == "/var/log/containers/*_voice-*_*.log"
-    assert pipeline["filters"][0]["kube_tag_prefix"] == "kube.var.log.containers."
+    (names,) = (each for each in pipeline["filters"] if each["name"] == "kubernetes")
+    assert names["kube_tag_prefix"] == "kube.var.log.containers."
+
+
+@pytest.mark.parametrize("line", [json_line("served", tenant="t-1"), ECS_LINE, GO_LINE, "no JSON at all"])
+def test_no_key_stands_twice_in_what_is_made_of_a_line(line: str) -> None:
+    pipeline = documents("prod")["fluent-bit"]["pipeline"]
+    keys = [key for key, _ in filtered(pipeline["filters"], line)]
+    assert sorted(keys) == sorted(set(keys))
+    record = shipped(pipeline, line)
+    assert record["body"] in ({"stringValue": "served"}, {"stringValue": "no JSON at all"})
+    assert "kubernetes" in {each["key"] for each in record["attributes"]}
+    assert not {"message", "msg"} & {each["key"] for each in record["attributes"]}
+
+
+def test_log_lines_are_looked_at_where_elasticsearch_puts_them() -> None:
+    """Sources: `TargetIndex.evaluate` and `LogDocumentBuilder` in Elasticsearch's x-pack/plugin/otel-data."""
+    (sender,) = (each for each in the(Elasticsearch).users if each.account.user == "otel-collector")
+    for pattern in (*sender.indices, LOGS_PATTERN):
+        assert fnmatch("logs-generic.otel-default", pattern)
+    (source,) = (each for each in documents("prod")["data-sources"]["datasources"] if each["uid"] == "logs")
+    shown = {key: source["jsonData"][key] for key in ("index", "timeField", "logMessageField", "logLevelField")}
+    assert shown == {
+        "index": LOGS_PATTERN,
+        "timeField": "@timestamp",
+        "logMessageField": "body.text",
+        "logLevelField": "severity_text",
+    }
+    panel = documents("prod")["dashboard-service"]["panels"][-1]
+    assert panel["targets"][0]["query"] == (
+        'attributes.kubernetes.container_name:"$service" OR resource.attributes.service.name:"$service"'
+    )
+
+
+def test_every_record_of_the_largest_chunk_goes_in_one_request() -> None:
+    (output,) = documents("prod")["fluent-bit"]["pipeline"]["outputs"]
+    assert output["batch_size"] > 2_048_000 / SMALLEST_RECORD
 
 
 def test_dev_reads_no_node_and_shows_logs_with_grafana_alone() -> None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from voice_policies import Duration, PolicyBundle, Timeout
-from voice_runtime import DeadlineExceededError, Runtime, UnknownCallError
+from voice_policies import Duration, OutboundCall, Timeout
+from voice_runtime import DeadlineExceededError, UnknownCallError
 
 from tests.runtime.bundles import bundle, call, mount
-from tests.runtime.grpc.rag_engine import OPERATIONS, RagEngine, RagEngineStub, calls, connected, runtime, serving
+from tests.runtime.grpc.rag_engine import (
+    OPERATIONS,
+    RagEngine,
+    RagEngineStub,
+    calls,
+    connected,
+    ended,
+    runtime,
+    serving,
+)
 
 
 async def numbers() -> AsyncIterator[bytes]:
@@ -100,15 +108,15 @@ async def test_a_method_that_the_bundle_does_not_name_is_refused(tmp_path: Path)
 
 
 async def test_a_purpose_is_chosen_by_the_name_of_the_call(tmp_path: Path) -> None:
-    servicer = RagEngine()
     purposes = call("rag-engine.context:plan"), call("rag-engine.context:answer")
-    async with connected(tmp_path, servicer, *purposes) as (client, ambiguous):
-        with pytest.raises(UnknownCallError, match=r"rag-engine.context:answer, rag-engine.context:plan"):
-            ambiguous.Context(b"x")
-        channel = ambiguous.Context._channel  # noqa: SLF001  # it knows where the server is
-        target = channel.target(client.bundle).address
-        async with client.grpc.channel("rag-engine.context:plan", target=target) as channel:
+    async with serving(RagEngine()) as address:
+        client = runtime(tmp_path, *purposes)
+        async with client.grpc.channel("rag-engine", target=address) as channel:
+            with pytest.raises(UnknownCallError, match=r"rag-engine.context:answer, rag-engine.context:plan"):
+                RagEngineStub(channel).Context(b"x")
+        async with client.grpc.channel("rag-engine.context:plan", target=address) as channel:
             assert await RagEngineStub(channel).Context(b"x") == b"x"
+        await client.grpc.close()
         assert client.outbound("rag-engine.context:plan").statistics.successful == 1
         with pytest.raises(UnknownCallError, match="'rag-engin' names no single gRPC callee"):
             client.grpc.channel("rag-engin")
@@ -123,23 +131,44 @@ async def test_the_address_is_the_bundles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
-async def test_a_new_address_in_the_bundle_is_where_the_next_call_goes(tmp_path: Path, *, synchronous: bool) -> None:
-    def at(address: str) -> PolicyBundle:
-        host, _, port = address.rpartition(":")
-        return bundle(*calls(addresses=({"host": host, "port": int(port)},)))
+async def test_a_channel_follows_the_bundles_address(tmp_path: Path, *, synchronous: bool) -> None:
+    first, second = RagEngine(), RagEngine()
+    async with serving(first) as before, serving(second) as after:
+        client = runtime(tmp_path, at(before))
+        context = RagEngineStub(
+            client.grpc.sync_channel("rag-engine") if synchronous else client.grpc.channel("rag-engine")
+        ).Context
 
-    old, new = RagEngine(), RagEngine()
-    async with serving(old) as before, serving(new) as after:
-        client = Runtime.load(mount(tmp_path, at(before)))
-        make = client.grpc.sync_channel if synchronous else client.grpc.channel
-        stub = RagEngineStub(make("rag-engine"))
-        ask: Any = partial(asyncio.to_thread, stub.Context) if synchronous else stub.Context
-        assert await ask(b"x") == b"x"
-        mount(tmp_path, at(after))
+        async def ask() -> bytes:
+            return await asyncio.to_thread(context, b"x") if synchronous else await context(b"x")
+
+        assert await ask() == b"x"
+        mount(tmp_path, bundle(at(after)))
         assert client.reload()
-        assert await ask(b"x") == b"x"
+        assert await ask() == b"x"
+        mount(tmp_path, bundle(call("elsewhere.context")))
+        assert client.reload()
+        with pytest.raises(UnknownCallError, match="'rag-engine' names no single gRPC callee"):
+            await ask()
+        assert (len(first.asked), len(second.asked)) == (1, 1)
         await client.grpc.close()
-    assert (len(old.asked), len(new.asked)) == (1, 1)
+
+
+def at(address: str) -> OutboundCall:
+    """The call to a server on this machine."""
+    return call("rag-engine.context", addresses=({"host": "127.0.0.1", "port": int(address.rpartition(":")[2])},))
+
+
+async def test_what_is_reached_through_a_proxy_is_reached_by_tls_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    async with serving(RagEngine()) as proxy:
+        addresses = ({"host": "store.example.com", "port": 443, "via": proxy},)
+        client = runtime(tmp_path, call("rag-engine.context", addresses=addresses))
+        refused = await ended(RagEngineStub(client.grpc.channel("rag-engine")).Context(b"x"))
+        assert isinstance(refused, grpc.aio.AioRpcError)
+        assert refused.code() is grpc.StatusCode.UNAVAILABLE
+        assert "SSL" in (refused.details() or "")
+        assert await RagEngineStub(client.grpc.channel("rag-engine", target=proxy)).Context(b"x") == b"x"
+        await client.grpc.close()
 
 
 async def test_a_closed_channel_takes_no_call(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import voice_runtime
-from voice_policies import CircuitBreaker, Degradation, DegradedFeature, Duration, Health
+from voice_policies import Address, CircuitBreaker, Degradation, DegradedFeature, Duration, Health
 
 from tests.runtime.bundles import bundle, call, mount, operation
 from tests.runtime.examples import DOCUMENTS, run_examples
+
+PROVIDERS = tuple(Address(host=host, port=443) for host in ("api.example.com", "api.example.org"))
 
 
 def test_the_examples_of_grpc_run(tmp_path: Path) -> None:
@@ -22,11 +24,13 @@ def test_the_examples_of_grpc_run(tmp_path: Path) -> None:
         health=Health(drain_duration=Duration("0s")),
     )
     caller = bundle(
-        call("rag-engine.context", circuit_breaker=CircuitBreaker()), call("elasticsearch.search", protocol="http")
+        call("rag-engine.context", circuit_breaker=CircuitBreaker()),
+        call("elasticsearch.search", protocol="http"),
+        call("llm-providers.generate", protocol="https", addresses=PROVIDERS, circuit_breaker=CircuitBreaker()),
     )
     services = {"agent-engine": caller, "rag-engine": callee}
     mounted = {f"/etc/voice/{name}": mount(tmp_path / name, content) for name, content in services.items()}
-    assert run_examples("grpc.md", mounted) == 5
+    assert run_examples("grpc.md", mounted) == 6
 
 
 def test_the_document_names_what_there_is() -> None:

@@ -28,21 +28,34 @@ from tests.runtime.grpc.rag_engine import (
     ended,
     eventually,
     runtime,
+    serving,
 )
+from tests.runtime.recorded_spans import Spans
 
 SHORT = Timeout(attempt=Duration("100ms"), overall=Duration("5s"))
 
 
 @asynccontextmanager
-async def leaving_nothing(client: Runtime) -> AsyncIterator[None]:
-    """The tasks and the permits after it are those of before."""
+async def leaving_nothing(client: Runtime, spans: Spans | None = None) -> AsyncIterator[None]:
+    """The tasks, permits, connections and open spans after it are those of before."""
+    await client.grpc.close()
+    opened = sockets()
     yield
+    await client.grpc.close()
     gc.collect()
     await eventually(lambda: not tasks_of_calls())
+    await eventually(lambda: sockets() <= opened)
+    assert spans is None or spans.open == 0
     for name in OPERATIONS.values():
         bulkhead = client.outbound(f"rag-engine.{name}").bulkhead
         assert bulkhead is not None
         assert (bulkhead.in_flight, bulkhead.waiting) == (0, 0)
+
+
+def sockets() -> int:
+    """Both ends of each connection, where the server is in the same process."""
+    gc.collect()  # a connection stays as long as a call on it is referred to
+    return sum(each.is_socket() for each in Path("/proc/self/fd").iterdir())
 
 
 def tasks_of_calls() -> list[str]:
@@ -76,14 +89,14 @@ class Hanging(RagEngine):
 
 
 @pytest.mark.parametrize("servicer", [Late(), Hanging()], ids=["answers late", "hangs"])
-async def test_a_callee_that_is_too_slow_leaves_nothing(tmp_path: Path, servicer: RagEngine) -> None:
+async def test_a_callee_that_is_too_slow_leaves_nothing(tmp_path: Path, spans: Spans, servicer: RagEngine) -> None:
     policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4), circuit_breaker=CircuitBreaker())
-    async with connected(tmp_path, servicer, *policies) as (client, stub), leaving_nothing(client):
+    async with connected(tmp_path, servicer, *policies) as (client, stub), leaving_nothing(client, spans):
         for _ in range(3):
             assert all(isinstance(error, VoiceRuntimeError) for error in await one_of_each(stub))
 
 
-async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Path, spans: Spans) -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(64)
         writer.transport.abort()
@@ -91,28 +104,44 @@ async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Pa
     server = await asyncio.start_server(reset, "127.0.0.1", 0)
     client = runtime(tmp_path, *calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4)))
     target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with client.grpc.channel("rag-engine", target=target) as channel, leaving_nothing(client):
-        for _ in range(3):
-            errors = await one_of_each(RagEngineStub(channel))
-            assert all(isinstance(error, grpc.aio.AioRpcError | VoiceRuntimeError) for error in errors)
-        await client.grpc.close()
+    async with client.grpc.channel("rag-engine", target=target) as channel:
+        await one_of_each(RagEngineStub(channel))  # what gRPC opens once for a process is open now
+        async with leaving_nothing(client, spans):
+            for _ in range(3):
+                errors = await one_of_each(RagEngineStub(channel))
+                assert all(isinstance(error, grpc.aio.AioRpcError | VoiceRuntimeError) for error in errors)
     server.close()
 
 
-async def test_a_server_that_goes_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_server_that_goes_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path, spans: Spans) -> None:
     servicer = Hanging()
     client = runtime(tmp_path, *calls(bulkhead=Bulkhead(max_concurrent=4)))
     server = grpc.aio.server()
     add_to_server(servicer, server)
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    async with client.grpc.channel("rag-engine", target=target) as channel, leaving_nothing(client):
+    async with client.grpc.channel("rag-engine", target=target) as channel, leaving_nothing(client, spans):
         running = asyncio.create_task(one_of_each(RagEngineStub(channel)))
         await eventually(lambda: len(servicer.asked) == 4)
         await server.stop(None)  # GOAWAY, and every stream cancelled
         errors = await running
         assert [error.code() for error in errors] == [grpc.StatusCode.UNAVAILABLE] * 4
-        await client.grpc.close()
+
+
+@pytest.mark.parametrize("servicer", [Late(), Hanging()], ids=["answers late", "hangs"])
+async def test_a_callee_that_is_too_slow_leaves_no_thread_waiting(
+    tmp_path: Path, spans: Spans, servicer: RagEngine
+) -> None:
+    policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4))
+    async with serving(servicer) as address:
+        client = runtime(tmp_path, *policies)
+        stub = RagEngineStub(client.grpc.sync_channel("rag-engine", target=address))
+        await ended(asyncio.to_thread(stub.Context, b"x"))  # its one connection stays, for the process
+        async with leaving_nothing(client, spans):
+            for _ in range(3):
+                made = (asyncio.to_thread(stub.Context, b"x") for _ in range(4))
+                errors = await asyncio.gather(*(ended(call) for call in made))
+                assert all(isinstance(error, VoiceRuntimeError) for error in errors)
 
 
 async def test_ten_thousand_streams_leak_nothing(tmp_path: Path) -> None:
@@ -200,9 +229,14 @@ import asyncio, signal, sys
 from voice_runtime import Runtime
 from tests.runtime.grpc.rag_engine import RagEngine, add_to_server
 
+begun = finished = 0
+
 class Slow(RagEngine):
     async def behave(self, name, request, context):
-        await asyncio.sleep(3)
+        global begun, finished
+        begun += 1
+        await asyncio.sleep(float(sys.argv[2]))
+        finished += 1
 
 async def main():
     server = Runtime.load(sys.argv[1]).grpc.server()
@@ -214,6 +248,7 @@ async def main():
     print(port, flush=True)
     await terminated.wait()
     await server.drain()
+    print(begun, finished, flush=True)
 
 asyncio.run(main())
 """
@@ -223,7 +258,7 @@ async def test_sigterm_under_load_refuses_nothing_that_was_accepted(tmp_path: Pa
     inbound = tuple(operation(name, deadline=Duration("30s")) for name in OPERATIONS.values())
     content = bundle(inbound=inbound, service="rag-engine", health=Health(drain_duration=Duration("2s")))
     mounted = mount(tmp_path, content)
-    command = [sys.executable, "-c", DRAINED, str(mounted)]
+    command = [sys.executable, "-c", DRAINED, str(mounted), "3"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     port = int(await asyncio.wait_for(process.stdout.readline(), 60))
@@ -245,3 +280,33 @@ async def test_sigterm_under_load_refuses_nothing_that_was_accepted(tmp_path: Pa
         answers = await asyncio.gather(*accepted)
         assert all(isinstance(answer, bytes) for answer in answers)
     assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
+async def test_sigterm_under_a_load_that_does_not_end_answers_whatever_had_begun(tmp_path: Path) -> None:
+    inbound = tuple(operation(name, deadline=Duration("30s")) for name in OPERATIONS.values())
+    content = bundle(inbound=inbound, service="rag-engine", health=Health(drain_duration=Duration("1s")))
+    command = [sys.executable, "-c", DRAINED, str(mount(tmp_path, content)), "0.2"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    port = int(await asyncio.wait_for(process.stdout.readline(), 60))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub, answers = RagEngineStub(channel), []
+
+        async def load() -> None:
+            while process.returncode is None:
+                answers.append(answer := await ended(stub.Context(b"x")))
+                if not isinstance(answer, bytes):
+                    await asyncio.sleep(0.05)
+
+        loads = [asyncio.create_task(load()) for _ in range(40)]
+        await asyncio.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            begun, finished = map(int, (await process.stdout.readline()).split())
+            assert await process.wait() == 0
+            await asyncio.gather(*loads)
+    answered = [answer for answer in answers if isinstance(answer, bytes)]
+    refused = {answer.code() for answer in answers if not isinstance(answer, bytes)}
+    assert len(answered) == begun == finished
+    assert len(answered) > 40, "the server serves on while callers learn that it goes"
+    assert refused <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

@@ -36,6 +36,7 @@ from tests.runtime.grpc.rag_engine import (
     ended,
     eventually,
 )
+from tests.runtime.recorded_spans import Spans
 
 HEALTH = Health(drain_duration=Duration("0s"))
 
@@ -197,7 +198,7 @@ async def test_an_error_becomes_a_status_that_betrays_nothing(
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL])
 @pytest.mark.parametrize("aborts", [True, False], ids=["aborted", "set"])
 async def test_g4_a_status_counts_for_the_operation_if_it_blames_the_service(
-    tmp_path: Path, code: grpc.StatusCode, *, aborts: bool
+    tmp_path: Path, spans: Spans, code: grpc.StatusCode, *, aborts: bool
 ) -> None:
     async def act(_: Any, context: Any) -> None:
         if aborts:
@@ -212,6 +213,9 @@ async def test_g4_a_status_counts_for_the_operation_if_it_blames_the_service(
         statistics = service.inbound("context").statistics
         await eventually(lambda: statistics.failed + statistics.successful == 1)  # an abort is sent first
         assert (statistics.failed, statistics.successful) == ((1, 0) if code.name == "INTERNAL" else (0, 1))
+        await eventually(lambda: bool(spans.get_finished_spans()))
+    (span,) = spans.get_finished_spans()
+    assert span.status.is_ok == (code.name != "INTERNAL")
 
 
 async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +15,6 @@ from tests.runtime.certificates import Authority
 from tests.runtime.grpc.rag_engine import RagEngine, RagEngineStub, add_to_server, ended, runtime
 
 AUTHORITY = Authority()
-TLS_HANDSHAKE = b"\x16"
-"""The type of the first record of a connection under TLS (RFC 8446, 5.1)."""
 
 
 @asynccontextmanager
@@ -73,20 +70,3 @@ async def test_a_callee_behind_the_egress_proxy_must_prove_its_own_name(tmp_path
             answers.append(await ask(client, grpc.ssl_channel_credentials(AUTHORITY.certificate)))
     assert answers[0] == b"x"
     assert isinstance(answers[1], grpc.aio.AioRpcError)
-
-
-async def test_through_the_egress_proxy_it_is_never_in_the_clear(tmp_path: Path) -> None:
-    begun: list[bytes] = []
-
-    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        begun.append(await reader.read(1))
-        writer.close()
-
-    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
-    via = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    address = {"host": "milvus.example", "port": 19530, "via": via}
-    client = runtime(tmp_path, call("rag-engine.context", addresses=(address,)))
-    assert isinstance(await ended(RagEngineStub(client.grpc.channel("rag-engine")).Context(b"x")), Exception)
-    await client.grpc.close()
-    server.close()
-    assert begun[0] == TLS_HANDSHAKE

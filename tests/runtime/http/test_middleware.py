@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry import baggage
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 from voice_policies import (
     Bulkhead,
     Degradation,
@@ -77,7 +79,7 @@ async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path
     assert app.asked == 0
 
 
-async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path) -> None:
+async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1), key="tenant")
     async with policed(tmp_path, Agent(), operation("run", rate_limits=(limit,))) as (_, client):
         acme = {"baggage": "tenant.id=acme"}
@@ -87,6 +89,7 @@ async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path
         assert 0 < int(refused.headers["retry-after"]) <= 60
         assert refused.json() == {"error": "rate_limit: the rate limit is reached"}
         assert (await client.post("/run")).status_code == 200
+    assert all(span.status.is_ok for span in spans.get_finished_spans())
 
 
 async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
@@ -105,8 +108,12 @@ async def test_t4_the_callers_deadline_is_the_requests(tmp_path: Path) -> None:
     seen: list[float | None] = []
     async with policed(tmp_path, Agent(lambda: seen.append(remaining()))) as (_, client):
         await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "500"})
-        await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "never"})
-    assert 0 < (seen[0] or 0) <= 0.5 < (seen[1] or 0) <= 2
+        for unusable in ("never", "-1", "9" * 400, "9" * 5_000):
+            assert (await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": unusable})).status_code == 200
+    given, *without = seen
+    assert 0 < (given or 0) <= 0.5
+    assert all(1 < (left or 0) <= 2 for left in without)
+    assert len(without) == 4
 
 
 async def test_a_handler_beyond_its_deadline_is_ended(tmp_path: Path) -> None:
@@ -133,23 +140,28 @@ def raising(error: Exception) -> Any:
     ],
     ids=["breaker", "retries", "unexpected"],
 )
-async def test_an_error_becomes_a_status_that_betrays_nothing(
-    tmp_path: Path, error: Exception, status: int, text: str, retry_after: str | None
+async def test_an_error_becomes_a_status_that_betrays_nothing(  # noqa: PLR0913, PLR0917  # the parts of an answer
+    tmp_path: Path, spans: InMemorySpanExporter, error: Exception, status: int, text: str, retry_after: str | None
 ) -> None:
     async with policed(tmp_path, Agent(raising(error))) as (service, client):
         answer = await client.post("/run")
         assert (answer.status_code, answer.json()) == (status, {"error": text})
         assert answer.headers.get("retry-after") == retry_after
         assert service.inbound("run").statistics.failed == 1
+    (span,) = spans.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.events[0].name == "exception"
 
 
 @pytest.mark.parametrize(("status", "failed"), [(404, 0), (429, 1), (500, 1), (503, 1)])
 async def test_the_applications_status_counts_if_it_blames_the_service(
-    tmp_path: Path, status: int, failed: int
+    tmp_path: Path, spans: InMemorySpanExporter, status: int, failed: int
 ) -> None:
     async with policed(tmp_path, Agent(status=status)) as (service, client):
         assert (await client.post("/run")).status_code == status
         assert service.inbound("run").statistics.failed == failed
+    (span,) = spans.get_finished_spans()
+    assert span.status.is_ok == (not failed)
 
 
 async def test_an_answer_that_breaks_off_stays_broken(tmp_path: Path) -> None:

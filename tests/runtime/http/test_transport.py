@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 from voice_policies import CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, Timeout
 from voice_runtime import (
     AttemptTimeoutError,
@@ -24,9 +24,9 @@ from voice_runtime import (
     Runtime,
     UnknownCallError,
     classify,
-    trace_context,
 )
 from voice_runtime.http.status import failure_of
+from voice_runtime.http.transport import TIMEOUT
 
 from tests.runtime.bundles import bundle, call, mount
 from tests.runtime.certificates import Authority
@@ -40,6 +40,7 @@ AT_ONCE = Retry(
     conditions=("unavailable", "attempt_timeout", "connection_failed", "resource_exhausted"),
 )
 NAME = "elasticsearch.search"
+OUTSIDE = {"host": "api.example.com", "port": 443, "via": "egress-proxy:8443"}
 
 
 def search(**policies: Any) -> OutboundCall:
@@ -51,11 +52,12 @@ def runtime(directory: Path, **policies: Any) -> Runtime:
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace_context, "_tracer", provider.get_tracer("test"))
-    return exporter
+def often_interrupted() -> Iterator[None]:
+    """Threads that are interrupted so often that no two steps belong together by chance."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
 
 
 async def test_a_transient_status_is_asked_again_and_the_answer_read(tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ async def test_the_last_error_status_is_the_answer(tmp_path: Path) -> None:
     assert len(app.asked) == 5
 
 
-async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path) -> None:
+async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch((404, {}), (500, {}))
     client_runtime = runtime(tmp_path)
     async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
@@ -90,6 +92,7 @@ async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path) -> Non
     assert len(app.asked) == 2
     statistics = client_runtime.outbound(NAME).statistics
     assert (statistics.successful, statistics.failed) == (1, 1)
+    assert [each.status.status_code for each in spans.get_finished_spans()] == [StatusCode.UNSET, StatusCode.ERROR]
 
 
 @pytest.mark.parametrize(
@@ -200,11 +203,10 @@ def test_transport_errors_have_the_names_of_the_policies(error: Exception, condi
 
 async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch()
-    outside = {"host": "api.example.com", "port": 443, "via": "egress-proxy:8443"}
     async with serving(app) as url:
         async with runtime(tmp_path).http.client(NAME, base_url=url) as client:
             await client.get("/")
-        async with runtime(tmp_path, addresses=(outside,)).http.client(NAME, base_url=url) as client:
+        async with runtime(tmp_path, addresses=(OUTSIDE,)).http.client(NAME, base_url=url) as client:
             await client.get("/")
     first, second = spans.get_finished_spans()
     assert first.context is not None
@@ -226,6 +228,73 @@ async def test_synchronous_code_has_the_same_policies(tmp_path: Path) -> None:
         answer = await asyncio.to_thread(ask, url)
     assert (answer.status_code, answer.json()) == (200, {"body": "1"})
     assert [headers.get("x-envoy-attempt-count") for headers, _ in app.asked] == [None, "2"]
+
+
+async def hangs(_scope: Any, receive: Any, _send: Any) -> None:
+    await receive()
+    await receive()  # until the client has gone
+
+
+async def drips(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    leaving = asyncio.ensure_future(receive())
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while not leaving.done():
+        await send({"type": "http.response.body", "body": b".", "more_body": True})
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("app", [hangs, drips])
+async def test_t5_time_that_is_up_gives_the_threads_back(tmp_path: Path, app: Any) -> None:
+    short = Timeout(attempt=Duration("200ms"), overall=Duration("5m"))
+    client_runtime = runtime(tmp_path, timeout=short)
+    outbound = client_runtime.outbound(NAME)
+
+    def ask(url: str) -> None:
+        with (
+            client_runtime.http.sync_client(NAME, base_url=url) as client,
+            pytest.raises(RetriesExhaustedError) as gave_up,
+        ):
+            client.get("/")
+        assert isinstance(gave_up.value.__cause__, AttemptTimeoutError)
+
+    async with serving(app, timeout_graceful_shutdown=1) as url:
+        await asyncio.to_thread(ask, url)
+        await eventually(lambda: outbound.workers.idle == outbound.workers.threads)
+    assert outbound.statistics.timeouts == 4
+
+
+async def test_a_callers_own_timeout_stays_if_it_is_shorter(tmp_path: Path) -> None:
+    client_runtime = runtime(tmp_path, retry=None)
+
+    def ask(url: str) -> None:
+        with (
+            client_runtime.http.sync_client(NAME, base_url=url, timeout=0.1) as client,
+            pytest.raises(httpx.ReadTimeout),
+        ):
+            client.get("/")
+
+    async with serving(hangs) as url:
+        await asyncio.to_thread(ask, url)
+
+
+async def test_synchronous_events_may_come_later_than_an_attempt_may_take(tmp_path: Path) -> None:
+    async def events(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await asyncio.sleep(1)
+        await send({"type": "http.response.body", "body": b"data: 2\n\n"})
+
+    short = Timeout(attempt=Duration("300ms"), overall=Duration("5m"))
+    client_runtime = runtime(tmp_path, timeout=short)
+
+    def ask(url: str) -> list[str]:
+        with client_runtime.http.sync_client(NAME, base_url=url) as client, client.stream("GET", "/") as answer:
+            return [line for line in answer.iter_lines() if line]
+
+    async with serving(events) as url:
+        assert await asyncio.to_thread(ask, url) == ["data: 1", "data: 2"]
 
 
 async def test_a_cancelled_request_is_neutral(tmp_path: Path, spans: InMemorySpanExporter) -> None:
@@ -263,3 +332,80 @@ async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_n
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get("https://api.example.com/v1/models")).status_code == 200
     assert app.asked[0][0]["host"] == "api.example.com"
+
+
+class Answering(httpx.MockTransport):
+    """In a server's place: keeps what it is sent, and answers what the test says."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)) -> None:
+        self.asked: list[httpx.Request] = []
+        super().__init__(answer)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.usefixtures("often_interrupted")
+async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(tmp_path: Path) -> None:
+    """Where a request goes and how long it may take are of one bundle."""
+    inside = bundle(search(timeout=Timeout(attempt=Duration("20s"), overall=Duration("1h"))))
+    outside = search(timeout=Timeout(attempt=Duration("5m"), overall=Duration("1h")), addresses=(OUTSIDE,))
+    bundles = [inside, bundle(outside)]
+    client_runtime = Runtime.load(mount(tmp_path, bundles[0]))
+    wire = Answering()
+
+    def swap() -> None:
+        for number in range(1, 1_001):
+            mount(tmp_path, bundles[number % 2])
+            assert client_runtime.reload()
+
+    swapping = asyncio.create_task(asyncio.to_thread(swap))
+    async with httpx.AsyncClient(transport=client_runtime.http.transport(NAME, wire)) as client:
+        while not swapping.done():
+            assert (await client.get("https://api.example.com/")).status_code == 200
+            await asyncio.sleep(0)
+    await swapping
+    seen = {(request.url.host, int(request.headers[TIMEOUT]) > 20_000) for request in wire.asked}
+    assert seen == {("api.example.com", False), ("egress-proxy", True)}
+
+
+async def test_what_is_sent_leaves_the_callers_request_as_it_was(tmp_path: Path) -> None:
+    wire = Answering(
+        lambda request: (
+            httpx.Response(307, headers={"location": "/v2"}) if request.url.path == "/v1" else httpx.Response(200)
+        )
+    )
+    transport = runtime(tmp_path, protocol="https", addresses=(OUTSIDE,)).http.transport(NAME, wire)
+    async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+        answer = await client.get("https://api.example.com/v1")
+    assert answer.url == "https://api.example.com/v2"
+    assert answer.history[0].url == "https://api.example.com/v1"
+    assert TIMEOUT not in answer.request.headers
+    assert [(str(sent.url), sent.headers["host"]) for sent in wire.asked] == [
+        ("https://egress-proxy:8443/v1", "api.example.com"),
+        ("https://egress-proxy:8443/v2", "api.example.com"),
+    ]
+
+
+PROVIDERS = ({"host": "api.example.com", "port": 443}, {"host": "api.example.org", "port": 443})
+
+
+async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> None:
+    wire = Answering(lambda request: httpx.Response(500 if request.url.host == "api.example.com" else 200))
+    breaker = CircuitBreaker(consecutive_failures=2)
+    client_runtime = runtime(tmp_path, protocol="https", addresses=PROVIDERS, circuit_breaker=breaker, retry=None)
+    async with client_runtime.http.client(NAME, transport=client_runtime.http.transport(NAME, wire)) as client:
+        for _ in range(2):
+            assert (await client.get("https://api.example.com/")).status_code == 500
+        with pytest.raises(CircuitOpenError):
+            await client.get("https://api.example.com/")
+        assert (await client.get("https://api.example.org/")).status_code == 200
+    assert client_runtime.outbound(NAME).breaker.current() == "closed"  # type: ignore[union-attr]  # it has one
+
+
+@pytest.mark.parametrize("url", ["/", "https://api.example.net/"])
+async def test_a_request_names_one_of_several_hosts(tmp_path: Path, url: str) -> None:
+    async with runtime(tmp_path, protocol="https", addresses=PROVIDERS).http.client(NAME) as client:
+        with pytest.raises(UnknownCallError, match=r"no single host of .* declared: api.example.com, api.example.org"):
+            await client.get(url)

@@ -17,12 +17,12 @@ from voice_runtime import Caller, RateLimitedError, Runtime
 from voice_runtime.metrics import METRICS
 from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.shared_count import TOKEN_BUCKET
-from voice_runtime.redis import RedisStore, single
+from voice_runtime.redis import RedisStore, cluster, sentinel, single
 from voice_runtime.shared_store import Script
 from voice_runtime.testing import FakeClock, run
 
 from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared
+from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared, window
 from tests.runtime.redis_servers import Server
 from tests.runtime.redis_servers import single as single_server
 
@@ -189,6 +189,20 @@ async def test_replicas_of_a_service_share_a_limit(tmp_path: Path, server: Serve
     assert replicas[0].outbound("redis.access").statistics.successful > 0
 
 
+@pytest.mark.parametrize("limit", [bucket("1/s", 1), window(1, "1s")])
+async def test_who_cannot_pass_in_time_behind_those_who_wait_is_refused_at_once(limit: Any, server: Server) -> None:
+    """One has passed, two wait for the next two seconds: the next would need three."""
+    server.ask("FLUSHALL")
+    limited = gate(RedisStore(lambda: single(server.url)), shared(limit, max_wait=Duration("2500ms")))
+    requests = [asyncio.create_task(limited.admit(Caller(), 1, FOREVER)) for _ in range(5)]
+    done, waiting = await asyncio.wait(requests, timeout=0.7)
+    for task in waiting:
+        task.cancel()
+    refused = [error.retry_after for task in done if isinstance(error := task.exception(), RateLimitedError)]
+    assert (len(done), len(refused), len(waiting)) == (3, 2, 2)
+    assert all(2.2 < (after or 0) <= 3 for after in refused), "when it could pass, not when the next one can"
+
+
 async def test_the_count_outlives_a_reload_that_changes_the_limit(tmp_path: Path, server: Server) -> None:
     runtime = loaded(tmp_path, server, shared(bucket("1/h", 10)))
     assert sum([await enters(runtime) for _ in range(6)]) == 6
@@ -226,6 +240,23 @@ async def test_whatever_a_store_says_instead_of_an_answer_is_a_lost_connection(s
     server.ask("RPUSH", "a list", "x")
     with pytest.raises(ConnectionError, match="WRONGTYPE"):
         await RedisStore(lambda: single(server.url)).run(TOKEN_BUCKET, "a list", 1.0, 1, 1, 1)
+    with pytest.raises(ConnectionError, match="RedisClusterException"):
+        await RedisStore(lambda: cluster("redis://127.0.0.1:1")).run(TOKEN_BUCKET, "k", 1.0, 1, 1, 1)
+
+
+async def test_sentinels_may_ask_for_a_password_of_their_own(tmp_path: Path, server: Server) -> None:
+    file = tmp_path / "sentinel.conf"
+    file.write_text(f"sentinel monitor cache 127.0.0.1 {server.port} 1\n")
+    asked = Server(tmp_path, str(file), "--sentinel")
+    try:
+        asked.ask("ACL", "SETUSER", "default", "resetpass", ">secret")
+        addresses = [("127.0.0.1", asked.port)]
+        known = RedisStore(lambda: sentinel(addresses, "cache", sentinel_options={"password": "secret"}))
+        assert await known.run(TOKEN_BUCKET, "behind a sentinel", 1.0, 5, 1, 1) == 1
+        with pytest.raises(ConnectionError):
+            await RedisStore(lambda: sentinel(addresses, "cache")).run(TOKEN_BUCKET, "k", 1.0, 5, 1, 1)
+    finally:
+        asked.kill()
 
 
 def test_threads_share_the_limit_too_and_after_a_fork_the_child_does(tmp_path: Path, server: Server) -> None:

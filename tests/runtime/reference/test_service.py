@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +141,35 @@ def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, rendered: Path) -
     assert "did you mean grpc_port" in faulty.stderr
     assert "p95 2ms is below median 9ms" in faulty.stderr
     assert "Traceback" not in faulty.stderr + missing.stderr
+
+
+def test_what_the_configuration_names_is_in_the_bundle(tmp_path: Path, rendered: Path) -> None:
+    configuration = tmp_path / "configuration.json"
+    configuration.write_text(
+        '{"addresses": {"rag-enginee": "nonsense"}, "behaviour": {"no.such.call": {"error_ratio": "1%"}}}'
+    )
+    policy = str(rendered / "agent-engine")
+    faulty = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
+    assert faulty.returncode == 2
+    assert "configuration.json: 3 faults" in faulty.stderr
+    assert "addresses.rag-enginee: is 'nonsense'; expected host:port, such as 127.0.0.1:9000" in faulty.stderr
+    assert "addresses.rag-enginee: is not in the bundle; did you mean rag-engine?" in faulty.stderr
+    assert "behaviour.no.such.call: is not in the bundle; " in faulty.stderr
+
+
+@pytest.mark.parametrize("protocol", ["gRPC", "HTTP"])
+def test_a_port_that_is_taken_is_named_and_nothing_starts(tmp_path: Path, rendered: Path, protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ports = {"grpc_port": 0, "http_port": 0, f"{protocol.lower()}_port": port}
+        configuration = tmp_path / "configuration.json"
+        configuration.write_text(json.dumps({"host": "127.0.0.1"} | ports))
+        policy = str(rendered / "agent-engine")
+        taken = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
+    assert taken.returncode == 2
+    (told,) = (line for line in taken.stderr.splitlines() if line.startswith(protocol))
+    assert told.startswith(f"{protocol} port {port} cannot be listened on: ")
+    assert "Traceback" not in taken.stderr
 
 
 def test_a_faulty_change_of_the_configuration_leaves_it_as_it_was(pair: tuple[Platform, Collector]) -> None:

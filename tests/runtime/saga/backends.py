@@ -48,7 +48,7 @@ def database(postgresql: Postgresql) -> str:
     )
     postgresql.psql(
         "TRUNCATE saga.sagas, saga.entries, saga.outcomes, saga.outbox, saga.inbox, saga.barriers; "
-        "DROP TABLE IF EXISTS effects"
+        "DROP TABLE IF EXISTS effects, deliveries"
     )
     return postgresql.dsn("postgres")
 

@@ -19,6 +19,9 @@ from tests.runtime.saga.servers import Postgresql
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 
 
+EXPECTED = "expected sqlite:///PATH, postgresql://HOST/DATABASE or temporal://HOST:PORT/NAMESPACE"
+
+
 async def voice_saga(engine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "voice_runtime.saga.cli", *arguments]
     environment = {**os.environ, "VOICE_SAGA_ENGINE": engine}
@@ -95,6 +98,12 @@ async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) 
         ("mysql://x", 2, "--engine is 'mysql://x'; expected"),
         ("sqlite:///nowhere/sagas.db", 2, "--engine names /nowhere/sagas.db, which is no file"),
         ("postgresql://nobody@127.0.0.1:1/x", 1, "PostgreSQL: "),
+        (
+            "postgresql://h:notaport/x",
+            2,
+            f"--engine is no address: invalid literal for int() with base 10: 'notaport'; {EXPECTED}",
+        ),
+        ("temporal://h:notaport/x", 2, f"--engine is no address: invalid target URL: invalid port number; {EXPECTED}"),
         ("temporal://127.0.0.1:1/default", 1, "Temporal: "),
     ],
 )
@@ -103,3 +112,42 @@ async def test_an_engine_that_is_not_there_is_one_clear_line(engine: str, code: 
     assert done.returncode == code
     assert done.stderr.startswith(f"voice-saga: {message}")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("content", "said"), [("no database", "file is not a database"), ("", "no such table: sagas")])
+def test_a_file_without_sagas_is_told_so_and_left_as_it_is(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "other"
+    path.write_text(content)
+    done = asyncio.run(voice_saga(f"sqlite://{path}", "list"))
+    assert done.stderr == f"voice-saga: --engine names {path}, which holds no sagas: {said}; {EXPECTED}\n"
+    assert (done.returncode, path.read_text(), [*tmp_path.iterdir()]) == (2, content, [path])
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "saga-1")])
+async def test_a_namespace_that_is_not_there_is_told_so(temporal: str, arguments: tuple[str, ...]) -> None:
+    done = await voice_saga(f"temporal://{temporal}/nosuch", *arguments)
+    assert done.stderr == f"voice-saga: --engine names namespace 'nosuch', which is not there; {EXPECTED}\n"
+    assert done.returncode == 2
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+from voice_runtime.saga.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("scheme", "module"), [("postgresql", "asyncpg"), ("temporal", "temporalio")])
+def test_an_extra_that_is_not_installed_is_named(scheme: str, module: str) -> None:
+    command = [sys.executable, "-c", WITHOUT, module, "--engine", f"{scheme}://h/x", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-runtime[{scheme}]: ")
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "some"])
+async def test_a_limit_is_a_whole_number(limit: str, tmp_path: Path) -> None:
+    done = await voice_saga(f"sqlite://{tmp_path}/sagas.db", "list", "--limit", limit)
+    assert done.returncode == 2
+    assert f"argument --limit: is '{limit}'; expected a whole number from 1" in done.stderr

@@ -9,10 +9,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from voice_runtime.saga import JournalEngine, Message, NotJsonError, SqliteJournal, StepContext
 from voice_runtime.saga.journal import Journal
 from voice_runtime.saga.postgresql import PostgresqlJournal, publish
+from voice_runtime.saga.prometheus import OutboxCollector
 from voice_runtime.saga.redis_streams import RedisStreams
 from voice_runtime.saga.transport import Outbox, consume, delivers
 
@@ -60,6 +62,61 @@ async def test_what_a_step_publishes_is_sent_once_it_is_recorded_and_then_forgot
         assert (await outbox.flush(), await outbox.flush()) == (2, 0)
     sent = [(message.id, message.type, message.payload["amount"]) for message in wire.sent]
     assert sent == [(f"{saga_id}/pay/action/0", "order.paid", 7), (f"{saga_id}/pay/action/1", "order.paid", 8)]
+
+
+async def test_what_redis_refuses_holds_up_no_other_message_and_floods_no_stream(
+    journal: Journal, redis_port: int
+) -> None:
+    log, name = Log(), uuid.uuid4().hex
+    good, forbidden = f"{name}.good", f"{name}.forbidden"
+    redis = Redis(port=redis_port)
+    await redis.set(forbidden, "no stream")
+
+    async def tell(context: StepContext) -> Any:
+        context.publish(forbidden, 1)
+        context.publish(good, 2)
+
+    log.does("pay", tell)
+    registry = CollectorRegistry()
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:
+        await engine.wait(await engine.start("order"), 30)
+        outbox = Outbox(journal, RedisStreams(redis), poll_interval=0.02)
+        registry.register(OutboxCollector(outbox))
+        sending = asyncio.create_task(outbox.run())
+        await engine.wait(await engine.start("order"), 30)
+        await eventually(lambda: _counts(outbox, refused=3))
+        assert await redis.xlen(good) == 2
+        await redis.delete(forbidden)
+        await eventually(lambda: _counts(outbox, sent=4))
+        sending.cancel()
+        async with journal.outbox(10) as batch:
+            assert batch.messages == []
+    assert (await redis.xlen(good), await redis.xlen(forbidden)) == (2, 2)
+    assert registry.get_sample_value("voice_outbox_refused_total") == outbox.refused < 6, "later each time"
+    assert registry.get_sample_value("voice_outbox_sent_total") == 4
+    await redis.aclose()
+
+
+async def _counts(outbox: Outbox, sent: int = 0, refused: int = 0) -> bool:
+    return outbox.sent >= sent and outbox.refused >= refused
+
+
+async def test_a_sender_survives_what_its_database_says(database: str) -> None:
+    """A table that is gone, or a full disk, is no lost connection."""
+    journal, wire = PostgresqlJournal(database), Wire()
+    await journal.open(worker=False)
+    connection = await asyncpg.connect(database)
+    await connection.execute("ALTER TABLE saga.outbox RENAME TO elsewhere")
+    sending = asyncio.create_task(Outbox(journal, wire, poll_interval=0.02).run())
+    await asyncio.sleep(0.2)
+    assert not sending.done()
+    await connection.execute("ALTER TABLE saga.elsewhere RENAME TO outbox")
+    await publish(connection, Message("1", "message.created", {}))
+    await connection.close()
+    await eventually(lambda: _has(wire.sent, 1))
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    await journal.close()
 
 
 async def test_a_message_of_the_services_own_leaves_with_its_transaction(database: str) -> None:
@@ -123,6 +180,28 @@ async def test_a_message_whose_handler_fails_or_whose_consumer_died_comes_again(
     assert sorted(handled) == [0, 1, 2]
 
 
+async def test_messages_that_fail_again_and_again_do_not_hide_those_behind_them(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    await RedisStreams(redis).send([Message(str(number), stream, number) for number in range(30)])
+    await redis.xgroup_create(stream, "group", id="0")
+    await redis.xreadgroup("group", "died", {stream: ">"}, count=30)
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        if message.payload < 12:
+            raise ValueError("never")
+        handled.append(message.payload)
+
+    transport = RedisStreams(redis, redeliver_after=0.001, block=0.002)
+    consuming = asyncio.create_task(consume(transport, "group", {stream: handle}))
+    await eventually(lambda: _has(handled, 18), 20)
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    await redis.aclose()
+    assert sorted(handled) == list(range(12, 30))
+
+
 async def test_what_is_no_message_stays_where_it_is_and_stops_nobody(redis_port: int) -> None:
     stream = f"{uuid.uuid4().hex}.made"
     redis = Redis(port=redis_port)
@@ -144,7 +223,7 @@ async def test_a_reply_to_a_saga_that_is_gone_is_dropped(tmp_path: Path) -> None
             await delivers(engine)(Message("2", "embedding.made", {}))
 
 
-async def _has(handled: list[int], count: int) -> bool:
+async def _has(handled: list[Any], count: int) -> bool:
     return len(handled) >= count
 
 

@@ -12,12 +12,14 @@ from typing import Any
 import asyncpg
 import pytest
 from voice_policies import Duration
-from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, SqliteJournal, StepContext
+from voice_runtime import Caller, Runtime
+from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, Reply, SqliteJournal, StepContext
 from voice_runtime.saga.barrier import once
 from voice_runtime.saga.journal import Claim, Journal, Outcome
 from voice_runtime.saga.postgresql import PostgresqlJournal
 
 from tests.loopback import free_port
+from tests.runtime.bundles import bundle, mount, operation
 from tests.runtime.saga.crash_worker import EFFECTS
 from tests.runtime.saga.definitions import Log, eventually, saga, step
 
@@ -85,6 +87,52 @@ async def test_a_step_that_kills_its_worker_again_and_again_is_parked(database: 
     assert log.done == []
 
 
+async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_left_it(
+    database: str,
+) -> None:
+    """However long it had waited before: the rollout has just begun."""
+    newer, older = Log(), Log()
+
+    async def later(_: StepContext) -> Reply:
+        return Reply.LATER
+
+    newer.does("pay", later)
+    policy = saga(step("pay", timeout=Duration("2h")), version=2, timeout="3h")
+    connection = await asyncpg.connect(database)
+
+    async def minutes_pass(minutes: int) -> None:
+        for ago in ("UPDATE saga.sagas SET updated_at = updated_at", "UPDATE saga.entries SET at = at"):
+            await connection.execute(f"{ago} - make_interval(mins => $1)", minutes)
+        await connection.execute("UPDATE saga.sagas SET due = clock_timestamp() WHERE owner IS NULL")
+
+    async with JournalEngine(PostgresqlJournal(database), [newer.definition(policy)]) as worker:
+        saga_id = await worker.start("order")
+        await eventually(lambda: _is(worker, saga_id, "waiting"))
+    definition = older.definition(saga(step("pay"), version=1))
+    async with JournalEngine(PostgresqlJournal(database), [definition], poll_interval=0.02) as worker:
+        await minutes_pass(11)
+        await eventually(lambda: _left(worker, saga_id))
+        await minutes_pass(9)
+        await asyncio.sleep(0.3)
+        assert (await worker.show(saga_id)).state == "waiting"
+        await minutes_pass(2)
+        record = await worker.wait(saga_id, 30)
+    await connection.close()
+    assert record.state == "parked"
+    assert "began under order version 2, which is not here" in record.reason
+    assert [entry.kind for entry in record.entries].count("left") == 1
+
+
+async def _is(engine: JournalEngine, saga_id: str, state: str) -> bool:
+    return (await engine.show(saga_id)).state == state
+
+
+async def _left(engine: JournalEngine, saga_id: str) -> bool:
+    record = await engine.show(saga_id)
+    assert record.state == "waiting", record.reason
+    return any(entry.kind == "left" for entry in record.entries)
+
+
 async def test_the_barrier_shares_the_transaction_of_the_effect(database: str) -> None:
     context = StepContext("saga-1", "order", "pay", "action", None, {})
     async with asyncpg.create_pool(database) as pool:
@@ -99,6 +147,43 @@ async def test_the_barrier_shares_the_transaction_of_the_effect(database: str) -
                 await once(connection, context, lambda: break_after_the_effect(connection))
         assert await pool.fetchval("SELECT count(*) FROM effects") == 0
         assert await pool.fetchval("SELECT count(*) FROM saga.barriers") == 0
+
+
+async def test_a_saga_outlives_the_deadline_of_the_request_that_starts_it(journal: Journal, tmp_path: Path) -> None:
+    inbound = (operation("run", deadline=Duration("300ms")),)
+    runtime = Runtime.load(mount(tmp_path, bundle(inbound=inbound)))
+    log = Log()
+
+    async def slow_and_failing(_: StepContext) -> None:
+        await asyncio.sleep(0.5)
+        raise ValueError("no such street")
+
+    log.does("ship", slow_and_failing)
+    async with JournalEngine(journal, [log.definition(saga(step("pay"), step("ship")))]) as engine:
+        async with runtime.request("run", Caller()):
+            saga_id = await engine.start("order")
+        record = await engine.wait(saga_id, 20)
+    assert (record.state, record.reason) == ("compensated", "ship: ValueError: no such street")
+    assert log.done == ["pay", "ship", "undo-ship", "undo-pay"]
+
+
+async def test_what_an_intervention_took_a_saga_from_ends_before_its_next_step_begins(journal: Journal) -> None:
+    log = Log()
+
+    async def hang(_: StepContext) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            log.done.append("ended")
+
+    log.does("pay", hang)
+    policy = saga(step("pay", attempt_timeout=Duration("20s"), timeout=Duration("50s")))
+    async with JournalEngine(journal, [log.definition(policy)], poll_interval=0.05) as engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _has_begun(log))
+        await engine.compensate(saga_id)
+        assert (await engine.wait(saga_id, 20)).state == "compensated"
+    assert log.done == ["pay", "ended", "undo-pay"]
 
 
 async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Journal) -> None:

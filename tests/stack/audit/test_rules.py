@@ -11,13 +11,15 @@ from components.edge.egress_proxy import EgressProxy
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host, Node, Replicas
 from components.operation import Operation, hard, loop, operation, soft, stage
+from components.postgresql.cluster import PostgresqlCluster
 from stack.audit import RULES, Finding, Verdict, audit
 from stack.audit.availability import flow_availability
 from stack.audit.retries import worst_paths
 from stack.audit.timeouts import critical_path, worst_case
 from stack.call_graph import CallGraph
 from stack.catalog import Flow
-from stack.environments import DatabaseLimits
+from stack.environments import DatabaseLimits, environment
+from stack.settings import ApiServer
 from stack.topology import Platform, call_graph
 from tests.platforms import ENVIRONMENTS, datastore, gateway, platform, real_environment, service, small_platform
 
@@ -250,6 +252,22 @@ def test_d01_finds_pools_that_do_not_fit() -> None:
     assert verdict("D01", with_environment(database=roomy)).text == "holds"
 
 
+def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler() -> None:
+    dev = real_environment("dev")
+    many = dict.fromkeys(("identity-service", "conversation-service"), Replicas(min=4, max=4))
+    settings = dev.settings.model_copy(update={"replicas": many})
+    found = verdict("D01", Platform(call_graph(), dev.model_copy(update={"settings": settings}))).findings
+    assert {(each.path, each.arithmetic) for each in found} == {
+        (f"{name} → postgresql", "(max replicas + 1) × pool = 50 > 20 connections of its role") for name in many
+    }
+    few = dev.database.model_copy(update={"max_connections": 100})
+    (found_,) = verdict("D01", Platform(call_graph(), dev.model_copy(update={"database": few}))).findings
+    assert (found_.path, found_.arithmetic) == (
+        "services → postgresql",
+        "Σ (max replicas + 1) × pool = 110 > 100 − 13 reserved = 87",
+    )
+
+
 def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
     quota = (
         real_environment("prod")
@@ -272,7 +290,7 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
         "D02", Platform(call_graph(), real_environment("prod").model_copy(update={"quotas": quotas}))
     ).findings
     assert found.path == "voice-data → quota"
-    assert found.proposal == "49536Mi"
+    assert found.proposal == "50624Mi"
 
 
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
@@ -390,8 +408,28 @@ def test_n05_finds_a_proxy_that_may_not_go_out() -> None:
 def test_n05_finds_a_service_that_passes_no_proxy() -> None:
     block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
     (service_,) = [each for each in platform("prod").microservices if each.name == "rag-engine"]
-    (found, *_) = verdict("N05", Leaking("rag-engine", egress=(*service_.egress, block))).findings
-    assert found.path == "rag-engine → no proxy → any host:443"
+    paths = {found.path for found in verdict("N05", Leaking("rag-engine", egress=(*service_.egress, block))).findings}
+    assert "rag-engine → no proxy → the internet:443" in paths
+    assert "rag-engine → no proxy → backup-store:443" in paths
+
+
+@pytest.mark.parametrize(
+    ("update", "port"),
+    [({"api_server": ApiServer(cidr="0.0.0.0/0")}, 6443), ({"nodes": "0.0.0.0/0"}, 10250)],
+)
+def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], port: int) -> None:
+    real = platform("staging")
+    settings = real.environment.settings.model_copy(update=update)
+    paths = {found.path for found in verdict("N05", Platform(real.graph, environment(settings))).findings}
+    assert f"prometheus → no proxy → the internet:{port}" in paths
+    assert f"prometheus → no proxy → the cloud's metadata service:{port}" in paths
+
+
+def test_n05_finds_a_store_that_may_not_be_reached() -> None:
+    (cluster,) = [each for each in platform("prod").components if isinstance(each, PostgresqlCluster)]
+    closed = tuple(end for end in cluster.instance_egress if end.name != "backup-store")
+    (found,) = verdict("N05", Leaking("postgresql", instance_egress=closed)).findings
+    assert (found.path, found.arithmetic.partition(",")[0]) == ("postgresql → no proxy → backup-store:443", "declared")
 
 
 def test_n02_finds_a_proxy_that_may_reach_the_clusters_own_network() -> None:

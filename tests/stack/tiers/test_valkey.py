@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from voice_policies import RateLimit
 from voice_runtime.redis import RedisStore
 from voice_runtime.redis import single as reached
+from voice_runtime.saga import Message, MessagesRefusedError
+from voice_runtime.saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
 
 from stack.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port
+from tests.platforms import platform
 from tests.runtime.rate_limit.gates import gate, passes
 from tests.runtime.redis_servers import single
-from tests.stack.tiers.real_servers import answers_probe, password_of, running_valkey
+from tests.stack.tiers.real_servers import (
+    VALKEY_PATHS,
+    Place,
+    answers_probe,
+    files,
+    password_of,
+    refused_by_redis,
+    running_valkey,
+)
 
 SHARED = {"scope": "distributed", "store": "redis.access"}
 
@@ -28,6 +42,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     port = free_port()
     with running_valkey("dev", "redis", tmp_path_factory.mktemp("cache"), port):
         yield port
+
+
+@pytest.mark.parametrize(("environment", "name"), [("dev", "redis"), ("prod", "redis"), ("prod", "events")])
+def test_on_redis_every_misspelt_key_is_refused(tmp_path: Path, environment: str, name: str) -> None:
+    place = Place(tmp_path, VALKEY_PATHS)
+    configured = place.moved(files(environment, f"{name}-config")["valkey.conf"]).splitlines()
+    for line in configured:
+        assert refused_by_redis(tmp_path / "valkey.conf", configured, line.partition(" ")[0]), line
 
 
 def append(publisher: Any, times: int) -> None:
@@ -73,6 +95,21 @@ def test_on_redis_a_stranger_does_nothing(cache: int) -> None:
         Redis(port=cache, username="identity-service", password=password_of("rag-engine-redis")).ping()
 
 
+def test_on_redis_a_rotated_password_holds_after_a_restart_and_the_old_one_until_then(tmp_path: Path) -> None:
+    port = free_port()
+    new: Any = Redis(port=port, username="identity-service", password="rotated")  # noqa: S106 - the test's own
+    with running_valkey("dev", "redis", tmp_path, port):
+        (secret,) = tmp_path.glob("etc/voice/secrets/identity-service-redis/password")
+        secret.write_text("rotated")
+        assert connected(port, "identity-service", "redis").ping()
+        with pytest.raises(AuthenticationError):
+            new.ping()
+    with running_valkey("dev", "redis", tmp_path, port, rotated={"identity-service-redis": "rotated"}):
+        assert new.ping()
+        with pytest.raises(AuthenticationError):
+            connected(port, "identity-service", "redis").ping()
+
+
 def test_on_redis_the_probes_user_asks_for_health_alone(cache: int) -> None:
     health: Any = Redis(port=cache, username="health", password="")
     assert health.ping()
@@ -113,6 +150,42 @@ def test_on_redis_publishers_append_and_consumers_read_their_declared_events(tmp
             consumer.xgroup_create("message.created", "indexing-service", mkstream=True)
         with pytest.raises(NoPermissionError):
             publisher.delete("message.created")
+
+
+PUBLISHERS = {
+    event: service.name
+    for service in platform("prod").graph.services
+    for operation in service.operations
+    for event in operation.publishes
+}
+TRACE = f"00-{'0' * 32}-{'0' * 16}-01"
+SCALE = 25
+"""How much smaller streams and memory are in the test than in the platform."""
+
+
+async def publish(port: int, max_length: int) -> None:
+    """Twice what each declared stream holds, with payloads of the stated size."""
+    for event, service in PUBLISHERS.items():
+        url = f"redis://{service}:{quote(password_of(f'{service}-events'))}@127.0.0.1:{port}"
+        async with AsyncRedis.from_url(url) as redis:
+            transport = RedisStreams(redis, max_length=max_length)
+            for first in range(0, 2 * max_length, 100):
+                text = "x" * (PAYLOAD - len('{"text":""}'))
+                named = [f"{event}/{first + each}" for each in range(100)]
+                await transport.send([Message(name, event, {"text": text}, TRACE) for name in named])
+
+
+def test_on_redis_full_streams_leave_the_store_room_for_more(tmp_path: Path) -> None:
+    configured = files("prod", "events-config")["valkey.conf"]
+    (maxmemory,) = re.findall(r"^maxmemory (\d+)$", configured, re.MULTILINE)
+    port, scaled = free_port(), f"maxmemory {int(maxmemory) // SCALE}"
+    with running_valkey("prod", "events", tmp_path / "fits", port, scaled):
+        asyncio.run(publish(port, MAX_LENGTH // SCALE))
+    with (
+        running_valkey("prod", "events", tmp_path / "full", port, scaled),
+        pytest.raises(MessagesRefusedError, match="used memory > 'maxmemory'"),
+    ):
+        asyncio.run(publish(port, 2 * MAX_LENGTH // SCALE))
 
 
 def test_on_redis_full_events_refuse_what_a_full_cache_evicts_for(tmp_path: Path) -> None:
