@@ -31,6 +31,8 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self.refusing = False
+        """Whether every request is refused, unseen by any policy: the server is about to stop."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The method's handler, wrapped; those of health and reflection as they are."""
@@ -41,6 +43,8 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
         make, handle = _shape(handler)
 
         async def serve(request: Any, servicer: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            if self.refusing:
+                await servicer.abort(grpc.StatusCode.UNAVAILABLE, "the server is about to stop")
             return await self._serve(path, handle, request, servicer)
 
         return make(

@@ -16,6 +16,8 @@ from voice_runtime.grpc.interceptor import InboundInterceptor
 if TYPE_CHECKING:
     from voice_runtime.runtime import Runtime
 
+REFUSING = 0.5
+"""Seconds in which a draining server refuses: callers that were told try elsewhere, and few come at the very end."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -28,8 +30,9 @@ class Server(grpc.aio.Server):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._services: list[str] = []
+        self._inbound = InboundInterceptor(runtime)
         self._server = grpc.aio.server(
-            interceptors=[InboundInterceptor(runtime)],
+            interceptors=[self._inbound],
             options=[
                 ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # the C core jitters it by a tenth
                 ("grpc.max_connection_age_grace_ms", round(self._longest() * 1000)),
@@ -69,11 +72,14 @@ class Server(grpc.aio.Server):
     async def drain(self) -> None:
         """Go: say so first, serve on while callers learn of it, then take nothing new and end what is in flight.
 
-        How long each takes stands in the bundle: `health.drain_duration`, and the longest deadline of an operation.
+        How long each takes stands in the bundle: `health.drain_duration`, and the longest deadline of an operation. Who
+        calls all the same is answered UNAVAILABLE for a moment more, since gRPC cancels what it has not handed over.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
-        await self.stop(self._longest())
+        self._inbound.refusing = True
+        await asyncio.sleep(REFUSING)
+        await self.stop(max(self._longest() - REFUSING, 0.0))
 
     async def stop(self, grace: float | None) -> None:
         """Take nothing new; what is in flight gets `grace` seconds."""

@@ -30,7 +30,7 @@ def test_the_examples_of_grpc_run(tmp_path: Path) -> None:
     )
     services = {"agent-engine": caller, "rag-engine": callee}
     mounted = {f"/etc/voice/{name}": mount(tmp_path / name, content) for name, content in services.items()}
-    assert run_examples("grpc.md", mounted) == 6
+    assert run_examples("grpc.md", mounted) == 7
 
 
 def test_the_document_names_what_there_is() -> None:

@@ -25,6 +25,7 @@ from voice_policies import (
     TokenBucket,
 )
 from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, current_request, remaining
+from voice_runtime.health import Health as Readiness
 
 from tests.runtime.bundles import bundle, mount, operation
 from tests.runtime.grpc.rag_engine import (
@@ -257,3 +258,22 @@ async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> No
         propagate.inject(carrier, baggage.set_baggage("tenant.id", "acme", context.Context()))
         await RagEngineStub(channel).Context(b"x", metadata=tuple(carrier.items()))
     assert seen == ["acme"]
+
+
+async def test_health_says_not_serving_where_it_is_joined_with_readiness(tmp_path: Path) -> None:
+    """As docs/grpc.md does it."""
+    service = Runtime.load(mount(tmp_path, bundle(inbound=operations(), service="rag-engine", health=HEALTH)))
+    server, readiness = service.grpc.server(), Readiness(service)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        seen: list[int] = []
+        for draining in (False, True):
+            readiness.draining = draining
+            ready = (await readiness.readiness()).ready
+            status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            await server.health.set("", status)
+            seen.append((await stub.Check(health_pb2.HealthCheckRequest())).status)
+    await server.stop(None)
+    assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]

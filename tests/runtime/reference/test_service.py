@@ -94,11 +94,14 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
     agent = platform.processes["agent-engine"]
     platform.behave("agent-engine", run=Behaviour(median=Duration("200ms"), p95=Duration("400ms")))
     answers: list[int] = []
-    unready = asyncio.Event()
 
     async def load(client: httpx.AsyncClient) -> None:
-        while not unready.is_set():
-            answers.append((await client.post(f"{agent.url}/run")).status_code)
+        """Until nobody listens: what is refused then had not begun."""
+        while agent.process.poll() is None:
+            try:
+                answers.append((await client.post(f"{agent.url}/run")).status_code)
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
 
     async def watch(client: httpx.AsyncClient) -> None:
         while (await client.get(f"{agent.url}/ready")).status_code == 200:  # noqa: ASYNC110  # it is another process's
@@ -107,7 +110,6 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
         assert (await client.get(f"{agent.url}/health")).status_code == 200
         # Not ready any more, and still at work.
         answers.append((await client.post(f"{agent.url}/run")).status_code)
-        unready.set()
 
     async with httpx.AsyncClient(timeout=30, trust_env=False) as client, asyncio.TaskGroup() as group:
         for _ in range(8):
