@@ -106,6 +106,8 @@ def declared(platform: Platform) -> set[Reach]:
     """The ways that declared calls take, with telemetry, scraping and DNS."""
     ways: set[Reach] = set()
     everyone = endpoints(platform)
+    # A few of them: to look at all for each call would grow with the square.
+    outside = {found.name: found for found in everyone.values() if found.ip}
     for edge in platform.graph.edges:
         if isinstance(edge.callee, Service):
             port = edge.callee.http_port if isinstance(edge.caller, Gateway) else edge.callee.grpc_port
@@ -114,7 +116,7 @@ def declared(platform: Platform) -> set[Reach]:
             for address in edge.callee.addresses:
                 if isinstance(address, Host):
                     ways.add(Reach(edge.caller.name, address.egress, egress_port(edge.caller.name)))
-                    ways |= set(_towards(address, everyone))
+                    ways |= set(_towards(address, outside))
                 else:
                     ways.add(Reach(edge.caller.name, address.service, address.port))
     ways |= set(_linked(platform, everyone))
@@ -128,10 +130,10 @@ def declared(platform: Platform) -> set[Reach]:
     return {way for way in ways if way.source in governed or way.target in governed}
 
 
-def _towards(host: Host, everyone: Mapping[str, Endpoint]) -> Iterator[Reach]:
+def _towards(host: Host, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
     """From a host's proxy to all that stands in the host's network: a policy tells no more of them apart."""
-    for name in _names(network_of(host), everyone):
-        if host.port in everyone[name].ports:
+    for name in _names(network_of(host), outside):
+        if host.port in outside[name].ports:
             yield Reach(host.egress, name, host.port)
 
 
