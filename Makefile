@@ -35,10 +35,11 @@ bench: $(READY) ## Measure rendering, the runtime, a call on the wire, distribut
 	$(BIN)/python -m bench.shared_state
 	$(BIN)/python -m bench.sagas
 
-lint: $(READY) ## Formatting, lint and strict types
+lint: $(READY) ## Formatting, lint, strict types, and the arrows between packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY) ## Format and mend what lint can mend
 	$(BIN)/ruff format .
