@@ -55,20 +55,20 @@ docs: $(READY) ## Make the generated documents and the bundle's JSON Schema anew
 lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no addresses
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 pyproject.toml --group dev \
-		--no-emit-package voice-policies --no-emit-package voice-runtime -o requirements.lock
+		--no-emit-package voice-policies -o requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 runtime/pyproject.toml --extra reference -c requirements.lock \
-		--no-emit-package voice-policies --no-emit-package voice-runtime -o runtime/requirements.lock
+		--python-version 3.11 runtime/voice_reference/pyproject.toml -c requirements.lock \
+		--no-emit-package voice-policies --no-emit-package voice-runtime -o runtime/voice_reference/requirements.lock
 
 clean: ## Remove what the build made
 	rm -rf build $(VENV)
 
-$(READY): requirements.lock pyproject.toml policies/pyproject.toml runtime/pyproject.toml
+$(READY): requirements.lock pyproject.toml policies/pyproject.toml $(wildcard runtime/*/pyproject.toml)
 	@echo "Installing into $(VENV) from requirements.lock"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation \
-		-e policies -e runtime -e .
+		-e policies $(addprefix -e ,$(wildcard runtime/*)) -e .
 	@touch $@

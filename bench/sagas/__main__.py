@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
-from voice_runtime.saga.postgresql import migrate
+from voice_saga.postgresql import migrate
 
-from tests.runtime.saga.servers import Postgresql, running_postgresql, running_temporal
+from tests.saga.servers import Postgresql, running_postgresql, running_temporal
 from tests.stack.tiers.real_servers import POSTGRES
 
 CLIENTS = 4

@@ -15,9 +15,9 @@ from typing import Any
 from temporalio.client import Client
 from voice_policies import Duration, Saga, SagaStep
 from voice_runtime import Event
-from voice_runtime.saga import Definition, JournalEngine, SqliteJournal, StepContext
-from voice_runtime.saga.postgresql import PostgresqlJournal
-from voice_runtime.saga.temporal import TemporalEngine
+from voice_saga import Definition, JournalEngine, SqliteJournal, StepContext
+from voice_saga.postgresql import PostgresqlJournal
+from voice_saga.temporal import TemporalEngine
 
 STEPS = ("parse", "embed", "store", "link")
 AT_ONCE = 32

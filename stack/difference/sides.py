@@ -86,7 +86,7 @@ def _run(revision: str, command: list[str], source: Path | None = None) -> bytes
     """What a command prints; with `source`, it runs there and imports from there alone."""
     variables = dict(os.environ)
     if source:
-        variables["PYTHONPATH"] = os.pathsep.join(str(source / part) for part in ("", "policies", "runtime"))
+        variables["PYTHONPATH"] = os.pathsep.join(str(source / part) for part in ("", "policies"))
     try:
         done = subprocess.run(  # noqa: S603 - git and ourselves, with a revision that git has verified
             command, cwd=source, env=variables, capture_output=True, check=True, timeout=LONGEST_RENDER

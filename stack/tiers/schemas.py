@@ -14,7 +14,7 @@ from stack.peers import link_egress
 from stack.settings import ROOT
 from stack.tiers.data import SCHEMAS, database_of, links, schema_users
 
-FILES = ROOT / "runtime" / "voice_runtime" / "saga" / "migrations" / "postgresql"
+FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
 NIGHTLY = FILES.with_name("nightly.sql")
 """The runtime's own: what it expects is what is applied."""
 

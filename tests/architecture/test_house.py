@@ -21,7 +21,15 @@ MAY_IMPORT = {
     "runtime/voice_runtime": {
         *("voice_policies", "pydantic", "pydantic_core"),
         *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras
-        *("asyncpg", "redis", "temporalio", "uvicorn"),  # likewise
+        *("asyncpg", "redis", "uvicorn"),  # likewise
+    },
+    "runtime/voice_saga": {
+        *("voice_policies", "voice_runtime"),
+        *("asyncpg", "opentelemetry", "redis", "temporalio"),  # extras
+    },
+    "runtime/voice_reference": {
+        *("voice_policies", "voice_runtime", "pydantic", "pydantic_core"),
+        *("grpc", "httpx", "opentelemetry", "prometheus_client"),
     },
     "components": {"voice_policies", "pydantic", "pydantic_core"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},
@@ -125,7 +133,9 @@ def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> Non
 
 def test_no_older_grpc_is_promised_than_the_tests_run_on() -> None:
     """Its asyncio side looks into calls that are not its own: what is older closes channels with an error."""
-    extras = tomllib.loads((ROOT / "runtime/pyproject.toml").read_text())["project"]["optional-dependencies"]["grpc"]
+    extras = tomllib.loads((ROOT / "runtime/voice_runtime/pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]["grpc"]
     locked = dict(re.findall(r"^([a-z-]+)==(\d+\.\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     promised = dict(requirement.split(">=") for requirement in extras if requirement.startswith("grpcio"))
     assert promised == {name: locked[name] for name in ("grpcio", "grpcio-health-checking", "grpcio-reflection")}

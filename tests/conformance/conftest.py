@@ -1,6 +1,6 @@
 from tests.runtime.driver import clock, pytest_pyfunc_call
 from tests.runtime.recorded_spans import spans
-from tests.runtime.saga.backends import backend, database, journal, postgresql, redis_port, temporal
+from tests.saga.backends import backend, database, journal, postgresql, redis_port, temporal
 
 __all__ = [
     "backend",

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from voice_policies import Duration, FaultInjection, Rate, RateLimit, Ratio, TokenBucket
+from voice_reference.collector import Collector
 from voice_runtime import Caller, Runtime
 from voice_runtime.metrics import METRICS
-from voice_runtime.reference.collector import Collector
 from voice_runtime.testing import FakeClock
 from voice_runtime.tracing import span, spans
 

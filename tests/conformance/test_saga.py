@@ -16,18 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 from voice_policies import Duration
-from voice_runtime.saga import BarrierClosedError, Entry, JournalEngine, Message, Reply, SqliteJournal, StepContext
-from voice_runtime.saga.barrier import once, once_sqlite
-from voice_runtime.saga.definition import Plan
-from voice_runtime.saga.journal import Claim, Journal
-from voice_runtime.saga.migrations import scripts
-from voice_runtime.saga.postgresql import PostgresqlJournal, admit, publish
-from voice_runtime.saga.progress import Progress, following
-from voice_runtime.saga.redis_streams import RedisStreams
-from voice_runtime.saga.transport import Outbox, consume, delivers, starts
+from voice_saga import BarrierClosedError, Entry, JournalEngine, Message, Reply, SqliteJournal, StepContext
+from voice_saga.barrier import once, once_sqlite
+from voice_saga.definition import Plan
+from voice_saga.journal import Claim, Journal
+from voice_saga.migrations import scripts
+from voice_saga.postgresql import PostgresqlJournal, admit, publish
+from voice_saga.progress import Progress, following
+from voice_saga.redis_streams import RedisStreams
+from voice_saga.transport import Outbox, consume, delivers, starts
 
-from tests.runtime.saga.backends import Backend
-from tests.runtime.saga.definitions import Log, eventually, saga, step
+from tests.saga.backends import Backend
+from tests.saga.definitions import Log, eventually, saga, step
 
 PLAN = Plan("order", 1, (("a",), ("b", "c", "d"), ("e",)), frozenset("abde"))
 Once = Callable[[StepContext], Awaitable[Any]]

@@ -14,14 +14,14 @@ from typing import Any
 
 import asyncpg
 import pytest
-from voice_runtime.saga import Entry, JournalEngine, JournalUnavailableError, LeaseLostError, Message
-from voice_runtime.saga.journal import Claim, Journal
-from voice_runtime.saga.postgresql import PostgresqlJournal, migrate
-from voice_runtime.saga.transport import Outbox
+from voice_saga import Entry, JournalEngine, JournalUnavailableError, LeaseLostError, Message
+from voice_saga.journal import Claim, Journal
+from voice_saga.postgresql import PostgresqlJournal, migrate
+from voice_saga.transport import Outbox
 
-from tests.runtime.saga.crash_worker import DELIVERIES, EFFECTS, STEPS, Job, Wire, definitions, engine_of
-from tests.runtime.saga.definitions import eventually
-from tests.runtime.saga.servers import running_postgresql
+from tests.saga.crash_worker import DELIVERIES, EFFECTS, STEPS, Job, Wire, definitions, engine_of
+from tests.saga.definitions import eventually
+from tests.saga.servers import running_postgresql
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100
@@ -69,7 +69,7 @@ async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
 
 
 def _kill_workers(dsn: str, ledger: Ledger) -> None:
-    command = [sys.executable, "-m", "tests.runtime.saga.crash_worker", dsn]
+    command = [sys.executable, "-m", "tests.saga.crash_worker", dsn]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zygote:
         orders, answers = zygote.stdin, zygote.stdout
         assert orders is not None
@@ -154,8 +154,8 @@ async def test_s4_a_worker_that_was_stopped_past_its_lease_cannot_write(database
 
 STOPPABLE = """
 import asyncio, sys
-from tests.runtime.saga.backends import JOURNALS
-from tests.runtime.saga.crash_worker import Job, work
+from tests.saga.backends import JOURNALS
+from tests.saga.crash_worker import Job, work
 
 lost, _ = asyncio.run(work(sys.argv[1], Job(0, stop=True)))
 print(f"leases lost: {lost}", flush=True)

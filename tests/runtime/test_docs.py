@@ -15,8 +15,8 @@ from opentelemetry.util._once import Once
 from prometheus_client import REGISTRY
 from voice_policies import CircuitBreaker, Degradation, DegradedFeature, Duration, HealthCheck, Timeout
 from voice_policies import Health as HealthPolicy
-from voice_runtime.reference.collector import Collector
-from voice_runtime.reference.configuration import Configuration
+from voice_reference.collector import Collector
+from voice_reference.configuration import Configuration
 from voice_runtime.tracing import spans
 
 from tests.runtime.bundles import bundle, call, mount, operation

@@ -146,7 +146,7 @@ def test_the_scripts_are_part_of_the_package() -> None:
     for script in (TOKEN_BUCKET, SLIDING_WINDOW):
         assert len(script.sha) == 40
         assert "KEYS[2]" not in script.text
-    assert {path.name for path in Path("runtime/voice_runtime/rate_limit").glob("*.lua")} == {
+    assert {path.name for path in Path("runtime/voice_runtime/voice_runtime/rate_limit").glob("*.lua")} == {
         "token_bucket.lua",
         "sliding_window.lua",
     }

@@ -11,8 +11,8 @@ import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.util._once import Once
 from voice_policies import Duration, Ratio, Tracing
+from voice_reference.collector import Collector
 from voice_runtime import Runtime
-from voice_runtime.reference.collector import Collector
 from voice_runtime.tracing import SpanEvents, Telemetry, spans
 
 from tests.runtime.bundles import bundle, mount

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from voice_policies import Bytes, Duration, Fault, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
-from voice_runtime.saga.metrics import METRICS as SAGA_METRICS
+from voice_saga.metrics import METRICS as SAGA_METRICS
 
 from components.component import Component
 from components.edge.gateway import ApisixGateway

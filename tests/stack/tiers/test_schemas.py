@@ -175,7 +175,7 @@ def test_another_content_or_image_is_another_job_since_a_job_cannot_be_changed()
 
 
 def test_what_is_applied_is_what_the_runtime_expects() -> None:
-    from voice_runtime.saga.migrations import scripts  # noqa: PLC0415  # the one place where both are known
+    from voice_saga.migrations import scripts  # noqa: PLC0415  # the one place where both are known
 
     (made,) = (each for each in platform("prod").components if isinstance(each, DatabaseSchemas))
     assert made.files == scripts("postgresql")

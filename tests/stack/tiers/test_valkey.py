@@ -16,8 +16,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 from voice_policies import RateLimit
 from voice_runtime.redis import RedisStore
 from voice_runtime.redis import single as reached
-from voice_runtime.saga import Message, MessagesRefusedError
-from voice_runtime.saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
+from voice_saga import Message, MessagesRefusedError
+from voice_saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
 
 from stack.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port

@@ -1,0 +1,53 @@
+"""Runs one reference service: `python -m voice_reference`.
+
+| variable | is |
+|---|---|
+| `VOICE_POLICY_PATH` | the directory of the bundle; all that is needed |
+| `VOICE_SETTINGS_PATH` | the directory of the service's settings: ports and log level |
+| `VOICE_REFERENCE_PATH` | a file that says how simulated work behaves, and where callees are on one machine |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from voice_policies import SETTINGS_FILE_NAME, InvalidInputError
+from voice_runtime.runtime import Runtime
+from voice_runtime.settings import load_settings
+from voice_runtime.tracing import SpanEvents, Telemetry, log_as_json
+
+from voice_reference.configuration import ConfigurationFile
+from voice_reference.service import PortError, Service
+
+POLICY_PATH = "/etc/voice/policy"
+SETTINGS_PATH = "/etc/voice/settings"
+
+
+def main() -> int:
+    """The exit code: 2 for bad input, named on standard error."""
+    try:
+        run()
+    except (InvalidInputError, PortError) as error:
+        print(error, file=sys.stderr)  # noqa: T201  # the one thing it says to a terminal
+        return 2
+    return 0
+
+
+def run() -> None:
+    """Serve until SIGTERM. Raises `InvalidInputError` and `PortError`."""
+    runtime = Runtime.load(os.environ.get("VOICE_POLICY_PATH", POLICY_PATH), listeners=[SpanEvents()])
+    directory = Path(os.environ.get("VOICE_SETTINGS_PATH", SETTINGS_PATH))
+    settings = load_settings(directory) if (directory / SETTINGS_FILE_NAME).exists() else None
+    path = os.environ.get("VOICE_REFERENCE_PATH")
+    configuration = ConfigurationFile(Path(path) if path else None, runtime)
+    log_as_json(runtime, settings.log_level if settings else "info")
+    service = Service(runtime, configuration, settings)
+    with runtime, Telemetry(runtime, endpoint=configuration.current().collector):
+        asyncio.run(service.serve())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What a reference service is told beside its bundle: where callees are on this machine, and how work behaves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import from_json
+from voice_policies import ClosedModel, Duration, Fault, InvalidInputError, PolicyBundle, Ratio, faults_of, one_of
+from voice_runtime.events import logger
+from voice_runtime.runtime import Runtime
+
+DEFAULT = "default"
+"""The behaviour of what has none of its own."""
+
+
+def _host_and_port(text: str) -> str:
+    found = re.fullmatch(r"[A-Za-z0-9.-]+:(\d{1,5})", text)
+    if found is None or not 1 <= int(found[1]) <= 65_535:
+        raise ValueError("expected host:port, such as 127.0.0.1:9000")
+    return text
+
+
+class Behaviour(ClosedModel):
+    """How simulated work turns out: log-normal latency, and a share of failures."""
+
+    median: Duration = Duration("2ms")
+    p95: Duration = Duration("4ms")
+    error_ratio: Ratio = Ratio("0%")
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.p95 < self.median:
+            yield f"p95 {self.p95} is below median {self.median}"
+
+
+class Configuration(ClosedModel):
+    """The configuration of one reference service. Addresses and behaviour are read again for each request."""
+
+    host: str = "0.0.0.0"  # noqa: S104  # a pod's own address
+    grpc_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """`None`: the port of the service's settings. 0: any free one."""
+    http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    collector: str | None = None
+    """Replaces `tracing.endpoint`."""
+    addresses: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
+    """Callee → `host:port`, where it is not where the bundle says."""
+    behaviour: dict[str, Behaviour] = Field(default_factory=dict)
+    """By the name of a simulated call or of one's own operation; `default` for all others."""
+
+    def of(self, name: str) -> Behaviour:
+        """The behaviour of a call or an operation."""
+        return self.behaviour.get(name) or self.behaviour.get(DEFAULT) or Behaviour()
+
+
+class ConfigurationFile:
+    """A configuration that may change while it is in use. Raises `InvalidInputError` if it is faulty at the start."""
+
+    def __init__(self, path: Path | None, runtime: Runtime) -> None:
+        self._path = path
+        self._runtime = runtime
+        self._text = b""
+        self._configuration = Configuration() if path is None else self._read(path)
+
+    def current(self) -> Configuration:
+        """What the file says now; a faulty change is logged, and what was before stays."""
+        if self._path is not None:
+            try:
+                self._configuration = self._read(self._path)
+            except InvalidInputError as error:
+                logger.error("the configuration stays as it was: %s", error)
+        return self._configuration
+
+    def _read(self, path: Path) -> Configuration:
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            fault = Fault("", f"cannot be read ({error.strerror})", "expected a JSON file")
+            raise InvalidInputError(str(path), [fault]) from None
+        if text == self._text:
+            return self._configuration
+        self._text = text
+        try:
+            configuration, faults = Configuration.model_validate_json(text), []
+        except ValidationError as error:
+            configuration, faults = Configuration(), faults_of(error, Configuration)
+        faults += _unknown_names(text, self._runtime.bundle)
+        if faults:
+            raise InvalidInputError(str(path), faults)
+        return configuration
+
+
+def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
+    """The callees, calls and operations that the bundle does not have, in what may be faulty otherwise."""
+    try:
+        document = from_json(text)
+    except ValueError:
+        return
+    calls = [call.name for call in bundle.outbound]
+    known = {
+        "addresses": {call.callee for call in bundle.outbound},
+        "behaviour": {DEFAULT, *calls, *(inbound.operation for inbound in bundle.inbound)},
+    }
+    for key, names in known.items():
+        given = document.get(key) if isinstance(document, dict) else None
+        for name in given if isinstance(given, dict) else ():
+            if name not in names:
+                yield Fault(f"{key}.{name}", "is not in the bundle", one_of(name, names))

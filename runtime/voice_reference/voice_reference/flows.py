@@ -1,0 +1,260 @@
+"""The platform's flows between reference services on one machine: `voice-flows build/dev/policies`.
+
+Sends a request into each flow and prints where its time went, hop by hop, from the spans that arrived; then takes a
+soft dependency away and gives it back. Exit code 0: everything held; 1: something did not; 2: bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from voice_policies import Duration, InvalidInputError, OutboundCall, PolicyBundle, Ratio
+
+from voice_reference.collector import Collector, ReceivedSpan
+from voice_reference.configuration import Behaviour
+from voice_reference.processes import Platform, Process, bundles_of, running, wait_until
+
+SERVER = 2
+"""SPAN_KIND_SERVER of OTLP."""
+PATIENCE = 30.0
+"""Seconds to wait for anything."""
+ATTEMPTS = 5
+PAUSE = 0.15
+"""Seconds between two requests: agent-engine admits ten a second of one tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A path through the platform, by where it begins."""
+
+    title: str
+    service: str
+    operation: str
+
+
+FLOWS = (
+    Flow("Voice dialogue", "voice-engine", "dialogue"),
+    Flow("Retrieve and re-rank", "conversation-service", "send"),
+    Flow("Tool call", "ai-orchestrator", "task"),
+)
+
+
+class FlowError(Exception):
+    """A flow did not do what it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request and its answer."""
+
+    trace_id: str
+    span_id: str
+    """The sender's own span, which is not among those that arrive."""
+    status: int
+    fallbacks: tuple[str, ...]
+
+
+def send(process: Process, operation: str) -> Sent:
+    """Begin a trace, as the gateway would, and send a request into it."""
+    trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
+    headers = {"traceparent": f"00-{trace_id}-{span_id}-01", "baggage": "tenant.id=acme"}
+    answer = httpx.post(f"{process.url}/{operation}", headers=headers, timeout=PATIENCE, trust_env=False)
+    return Sent(trace_id, span_id, answer.status_code, tuple(answer.json().get("fallbacks", ())))
+
+
+def trace(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
+    """Send one request, and wait for all that arrives of it. Raises `FlowError` if something does not."""
+    earlier = {span.trace_id for span in collector.spans}
+    sent = send(platform.processes[flow.service], flow.operation)
+    if not collector.wait_for(lambda spans: is_whole(spans, sent), PATIENCE):
+        raise FlowError(f"{flow.title}: spans are missing of trace {sent.trace_id}")
+    return sent, [span for span in collector.spans if span.trace_id not in earlier]
+
+
+def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
+    """The trace of a request that was answered. A busy machine may miss a store's timeout: that is told."""
+    for _ in range(ATTEMPTS):
+        sent, spans = trace(flow, platform, collector)
+        if sent.status == 200:
+            return sent, spans
+        print(f"\n{flow.title}: answered {sent.status}, once more")
+    raise FlowError(f"{flow.title}: {flow.service}.{flow.operation} answers {sent.status}")
+
+
+def show(flow: Flow, platform: Platform, collector: Collector) -> None:
+    """Send one request and print its hops. Raises `FlowError` if it fails, or spans are of more than one trace."""
+    trace(flow, platform, collector)  # unseen: the first request of a process opens its connections
+    sent, spans = answered(flow, platform, collector)
+    hops = [span for span in spans if span.kind == SERVER]
+    traces = {span.trace_id for span in spans}
+    print(f"\n{flow.title}: {len(hops)} hops between {len({hop.service for hop in hops})} services")
+    for line in tree(spans):
+        print(f"  {line}")
+    if traces != {sent.trace_id}:
+        raise FlowError(f"{flow.title}: {len(traces)} traces where there should be one")
+    print(f"  one trace id on all hops: {sent.trace_id}")
+    shrinking(spans)
+    print("  every deadline is shorter than its caller's")
+
+
+def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
+    """Whether a trace is there to its last span: nobody's parent is missing, and no call lacks its other end.
+
+    A call that failed may have none: it never arrived.
+    """
+    own = [span for span in spans if span.trace_id == sent.trace_id]
+    parents = {span.parent_id for span in own}
+    calls = {span.span_id for span in own if is_call(span) and not span.failed}
+    return parents - {span.span_id for span in own} == {sent.span_id} and calls <= parents
+
+
+def is_call(span: ReceivedSpan) -> bool:
+    """Whether it is the caller's end of a call on the wire."""
+    return span.kind != SERVER and "voice.simulated" not in span.attributes
+
+
+def tree(spans: list[ReceivedSpan]) -> Iterator[str]:
+    """The hops and simulated calls of one trace, indented; a call and its other end are one line."""
+    ids = {span.span_id for span in spans}
+    (root,) = (span for span in spans if span.parent_id not in ids)
+    yield from _branch(root, spans, 0)
+
+
+def _branch(span: ReceivedSpan, spans: list[ReceivedSpan], depth: int) -> Iterator[str]:
+    children = sorted((each for each in spans if each.parent_id == span.span_id), key=lambda each: each.begin)
+    if not (is_call(span) and children):
+        yield _line(span, depth)
+        depth += 1
+    for event in span.events:
+        if event.name.startswith("voice."):
+            yield f"{'  ' * depth}! {event.name[6:]}: {' '.join(str(value) for value in event.attributes.values())}"
+    for child in children:
+        yield from _branch(child, spans, depth)
+
+
+def _line(span: ReceivedSpan, depth: int) -> str:
+    operation = re.split("[/ ]", span.name)[-1]  # `Service/run` over gRPC, `POST run` over HTTP
+    call = f"{span.attributes.get('voice.call')} ({'no answer' if is_call(span) else 'simulated'})"
+    name = f"{span.service}.{operation}" if span.kind == SERVER else call
+    left = span.attributes.get("voice.deadline_seconds")
+    deadline = "" if left is None else f"   deadline in {left:.3f} s"
+    return f"{'  ' * depth + name:<62} {(span.end - span.begin) / 1e6:7.1f} ms{deadline}"
+
+
+def shrinking(spans: list[ReceivedSpan]) -> None:
+    """Raises `FlowError` if a hop has a deadline that is not shorter than that of the hop that called it."""
+    by_id = {span.span_id: span for span in spans}
+    for span in spans:
+        left = span.attributes.get("voice.deadline_seconds")
+        caller = by_id.get(span.parent_id)
+        while caller is not None and caller.kind != SERVER:
+            caller = by_id.get(caller.parent_id)
+        if left is not None and caller is not None and not left < caller.attributes["voice.deadline_seconds"]:
+            raise FlowError(f"{span.service} has {left} s left, its caller {caller.service} no more than that")
+
+
+BREAK_DURATION = Duration("2s")
+"""Instead of the policy's minute: somebody is watching."""
+
+
+def break_and_mend(platform: Platform) -> None:
+    """Take rag-engine from agent-engine and give it back: a soft dependency. Raises `FlowError`."""
+    agent, entrance = platform.processes["agent-engine"], platform.processes["ai-orchestrator"]
+    print("\nA soft dependency fails: rag-engine.context, which agent-engine needs for citations")
+    digest = agent.bundle.metadata.digest
+    agent.mount(with_break_duration(agent.bundle, "rag-engine.context"))
+    wait_until(lambda: f'digest="{agent.bundle.metadata.digest}"' in metrics(agent), PATIENCE)
+    print(
+        f"  agent-engine has swapped its policy while running: {short(digest)} → {short(agent.bundle.metadata.digest)}"
+    )
+    platform.behave("rag-engine", context=Behaviour(error_ratio=Ratio("100%")))
+    print("  rag-engine fails")
+    follow(entrance, agent, degraded=True, until="open")
+    platform.behave("rag-engine")
+    print("  rag-engine works again")
+    follow(entrance, agent, degraded=False, until="closed")
+
+
+def follow(entrance: Process, agent: Process, *, degraded: bool, until: str) -> None:
+    """Send requests until the breaker and the answers are as they should be. Every one must be answered."""
+    seen = ""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        sent = send(entrance, "task")
+        if sent.status != 200:
+            raise FlowError(f"a request failed with {sent.status}, where it should have degraded")
+        is_degraded, state = "no citations" in sent.fallbacks, breaker_state(agent, "rag-engine.context")
+        line = f"  answered {'without citations' if is_degraded else 'with citations'}, breaker {state}"
+        if line != seen:
+            print(line)
+        seen = line
+        if (is_degraded, state) == (degraded, until):
+            return
+        time.sleep(PAUSE)
+    raise FlowError(f"the breaker is not {until} after {PATIENCE} s")
+
+
+def with_break_duration(bundle: PolicyBundle, name: str) -> PolicyBundle:
+    """The same bundle, with a circuit breaker that tries again sooner."""
+
+    def changed(call: OutboundCall) -> OutboundCall:
+        if call.name != name or call.circuit_breaker is None:
+            return call
+        breaker = call.circuit_breaker.model_copy(update={"break_duration": BREAK_DURATION})
+        return call.model_copy(update={"circuit_breaker": breaker})
+
+    return bundle.model_copy(update={"outbound": tuple(changed(call) for call in bundle.outbound)})
+
+
+def metrics(process: Process) -> str:
+    """What Prometheus would scrape."""
+    return httpx.get(f"{process.url}/metrics", timeout=PATIENCE, trust_env=False).text
+
+
+def breaker_state(process: Process, name: str) -> str:
+    """The state of a call's breaker."""
+    prefix = f'voice_circuitbreaker_state{{name="{name}",state="'
+    lines = (line for line in metrics(process).splitlines() if line.startswith(prefix) and line.endswith(" 1.0"))
+    return next(lines).removeprefix(prefix).partition('"')[0]
+
+
+def short(digest: str | None) -> str:
+    """The beginning of a digest."""
+    return (digest or "")[:15]
+
+
+def run(directory: Path) -> None:
+    """Every flow. Raises `InvalidInputError` for bundles that are missing or faulty, `FlowError`, `TimeoutError`."""
+    bundles = bundles_of(directory, [flow.service for flow in FLOWS])
+    with Collector() as collector, running(bundles, collector.endpoint) as platform:
+        print(f"{len(platform.processes)} services, a process each: {', '.join(sorted(platform.processes))}")
+        for flow in FLOWS:
+            show(flow, platform, collector)
+        break_and_mend(platform)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="voice-flows", description="Run the platform's flows on one machine.")
+    parser.add_argument("policies", type=Path, help="rendered bundles, such as build/dev/policies")
+    try:
+        run(parser.parse_args(arguments).policies)
+    except InvalidInputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (FlowError, TimeoutError, httpx.HTTPError) as error:
+        print(f"\nfailed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What a reference service does: the calls of an operation, one after another, as its bundle declares them.
+
+A callee inside the platform that speaks gRPC is called on the wire; stores and providers are simulated in this process,
+under the same policies. The bundle says which calls an operation makes and not which run at once, so they run in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+from voice_policies import OutboundCall
+from voice_runtime.clock import NEVER
+from voice_runtime.deadline import remaining
+from voice_runtime.runtime import Runtime
+from voice_runtime.tracing import span
+
+from voice_reference.configuration import ConfigurationFile
+from voice_reference.simulation import work
+
+Answer = dict[str, Any]
+
+
+class Operations:
+    """The operations of one service."""
+
+    def __init__(self, runtime: Runtime, configuration: ConfigurationFile) -> None:
+        self._runtime = runtime
+        self._configuration = configuration
+        for call in runtime.bundle.outbound:
+            if call.necessity == "soft":
+                runtime.fallback(call.name, _fallback(call))
+
+    async def run(self, operation: str) -> Answer:
+        """Make every call of an operation, then its own work. Call it inside of a request.
+
+        The answer lists the fallbacks that were taken, here and behind the callees.
+        """
+        left = remaining()
+        if left is not None:
+            trace.get_current_span().set_attribute("voice.deadline_seconds", round(left, 6))
+        bundle = self._runtime.bundle
+        declared = {call.name: call for call in bundle.outbound}
+        inbound = next(each for each in bundle.inbound if each.operation == operation)
+        fallbacks: list[str] = []
+        for name in inbound.calls:
+            fallbacks += await self._call(declared[name])
+        await work(operation, self._configuration.current().of(operation), self._runtime.random)
+        return {"service": bundle.metadata.service, "operation": operation, "fallbacks": fallbacks}
+
+    async def _call(self, call: OutboundCall) -> list[str]:
+        answer: Answer = await (self._on_the_wire(call) if is_on_the_wire(call) else self._simulated(call))
+        found: list[str] = answer["fallbacks"]
+        return found
+
+    async def _on_the_wire(self, call: OutboundCall) -> Answer:
+        configuration = self._configuration.current()
+        async with self._runtime.grpc.channel(call.name, target=configuration.addresses.get(call.callee)) as channel:
+            method = channel.unary_unary(
+                f"/voice.reference.v1.Reference/{call.operation}",
+                request_serializer=_encoded,
+                response_deserializer=json.loads,
+            )
+            # In a Go service gRPC itself enforces the timeout; here the deadline of the RPC does.
+            timeout = call.timeout.overall.seconds if call.enforced_by.timeout == "grpc" else None
+            answer: Answer = await method({}, timeout=timeout)
+            return answer
+
+    async def _simulated(self, call: OutboundCall) -> Answer:
+        # A driver's own timeout is part of what is simulated.
+        limit = call.timeout.attempt.seconds if call.enforced_by.timeout == "driver" else NEVER
+        behaviour = self._configuration.current().of(call.name)
+
+        async def answer() -> Answer:
+            async with asyncio.timeout(None if limit == NEVER else limit):
+                await work(call.name, behaviour, self._runtime.random)
+            return {"fallbacks": []}
+
+        with span(call.name, SpanKind.CLIENT, {"voice.call": call.name, "voice.simulated": True}):
+            return await self._runtime.call(call.name, answer)
+
+
+def is_on_the_wire(call: OutboundCall) -> bool:
+    """Whether the callee is another reference service: inside the platform, and reached over gRPC."""
+    return call.protocol == "grpc" and all(address.via is None for address in call.addresses)
+
+
+def _encoded(document: Answer) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _fallback(call: OutboundCall) -> Any:
+    return lambda _: {"fallbacks": [call.fallback]}

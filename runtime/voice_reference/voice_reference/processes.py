@@ -1,0 +1,172 @@
+"""Reference services of many bundles on one machine: a process each, on free ports of the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voice_policies import FILE_NAME, Fault, InvalidInputError, PolicyBundle
+from voice_runtime.bundle_source import BundleSource
+
+from voice_reference.configuration import Behaviour, Configuration
+from voice_reference.operations import is_on_the_wire
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 60.0
+"""Longest start of all processes together: two cores need a fraction of it."""
+
+
+def bundles_of(directory: Path, entrances: Iterable[str]) -> dict[str, PolicyBundle]:
+    """The bundles of some services and of all that they call. Raises `InvalidInputError`."""
+    found: dict[str, PolicyBundle] = {}
+    wanted = list(entrances)
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            source = BundleSource(directory / name)
+            found[name] = PolicyBundle.from_json(source.read(), str(source.path))
+            wanted += [call.callee for call in found[name].outbound if is_on_the_wire(call)]
+    return found
+
+
+@dataclass
+class Process:
+    """One reference service."""
+
+    bundle: PolicyBundle
+    directory: Path
+    process: subprocess.Popen[bytes]
+    grpc_port: int = 0
+    http_port: int = 0
+
+    @property
+    def log(self) -> Path:
+        """What it writes to standard output."""
+        return self.directory / "log"
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP side listens."""
+        return f"http://{LOOPBACK}:{self.http_port}"
+
+    def find_ports(self) -> bool:
+        """Whether it is ready, and says where it listens."""
+        for line in self.log.read_text().splitlines():
+            entry = _entry(line)
+            if entry.get("message") == "ready":
+                self.grpc_port, self.http_port = entry["grpc_port"], entry["http_port"]
+                return True
+        if self.process.poll() is not None:
+            fault = Fault("", f"ended with {self.process.returncode}", self.log.read_text()[-500:])
+            raise InvalidInputError(self.bundle.metadata.service, [fault])
+        return False
+
+    def mount(self, bundle: PolicyBundle) -> None:
+        """Put another bundle in force, sealed anew, by one rename, as a ConfigMap is swapped."""
+        self.bundle = bundle.sealed()
+        _replace(self.directory / "policy" / FILE_NAME, json.dumps(self.bundle.to_document()))
+
+    def configure(self, configuration: Configuration) -> None:
+        """Give it another configuration."""
+        _replace(self.directory / "configuration.json", configuration.model_dump_json())
+
+
+class Platform:
+    """Running reference services."""
+
+    def __init__(self, processes: dict[str, Process], collector: str) -> None:
+        self.processes = processes
+        self._collector = collector
+        self._behaviour: dict[str, dict[str, Behaviour]] = {}
+
+    def behave(self, service: str, **behaviour: Behaviour) -> None:
+        """Change how a service's simulated work turns out; what is not named behaves as by default."""
+        self._behaviour[service] = behaviour
+        self._configure(service)
+
+    def connect(self) -> None:
+        """Tell every service where the others are."""
+        for service in self.processes:
+            self._configure(service)
+
+    def _configure(self, service: str) -> None:
+        callees = {call.callee for call in self.processes[service].bundle.outbound}
+        addresses = {name: f"{LOOPBACK}:{self.processes[name].grpc_port}" for name in callees & self.processes.keys()}
+        configuration = Configuration(
+            host=LOOPBACK,
+            grpc_port=0,
+            http_port=0,
+            collector=self._collector,
+            addresses=addresses,
+            behaviour=self._behaviour.get(service, {}),
+        )
+        self.processes[service].configure(configuration)
+
+
+@contextmanager
+def running(bundles: dict[str, PolicyBundle], collector: str) -> Iterator[Platform]:
+    """Start a process for each bundle, and end them all. Raises `InvalidInputError` if one does not start."""
+    root = Path(tempfile.mkdtemp(prefix="voice-reference-"))
+    processes: dict[str, Process] = {}
+    try:
+        for name, bundle in bundles.items():
+            processes[name] = _start(root / name, bundle, collector)
+        wait_until(lambda: all(process.find_ports() for process in processes.values()), START_SECONDS)
+        platform = Platform(processes, collector)
+        platform.connect()
+        yield platform
+    finally:
+        for process in processes.values():
+            process.process.kill()
+            process.process.wait()
+        shutil.rmtree(root)
+
+
+def wait_until(holds: Callable[[], bool], timeout: float) -> None:
+    """Ask until it holds. Raises `TimeoutError`."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not hold within {timeout} s")
+        time.sleep(0.05)
+
+
+def _start(directory: Path, bundle: PolicyBundle, collector: str) -> Process:
+    (directory / "policy").mkdir(parents=True)
+    environment = os.environ | {
+        "VOICE_POLICY_PATH": str(directory / "policy"),
+        "VOICE_SETTINGS_PATH": str(directory),
+        "VOICE_REFERENCE_PATH": str(directory / "configuration.json"),
+        "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds: somebody waits for the spans
+    }
+    configuration = Configuration(host=LOOPBACK, grpc_port=0, http_port=0, collector=collector)
+    _replace(directory / "policy" / FILE_NAME, json.dumps(bundle.to_document()))
+    _replace(directory / "configuration.json", configuration.model_dump_json())
+    with (directory / "log").open("wb") as log:
+        command = [sys.executable, "-m", "voice_reference"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # ourselves
+    return Process(bundle, directory, process)
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.rename(path)
+
+
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}

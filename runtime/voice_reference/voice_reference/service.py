@@ -1,0 +1,97 @@
+"""One reference service, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+from voice_policies import Address, HealthCheck, OutboundCall, ServiceSettings
+from voice_runtime.events import logger
+from voice_runtime.health import Checker, Health, HealthApp
+from voice_runtime.health.grpc import checker as grpc_checker
+from voice_runtime.health.place import Place
+from voice_runtime.health.server import serving, terminated
+from voice_runtime.runtime import Runtime
+
+from voice_reference.configuration import ConfigurationFile
+from voice_reference.operations import Operations, is_on_the_wire
+from voice_reference.servers import GrpcOperations, HttpOperations
+from voice_reference.simulation import work
+
+DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT = 9000, 8080
+"""Where neither the settings nor the configuration says otherwise: what most services of the platform use."""
+
+
+class PortError(Exception):
+    """A port that cannot be listened on."""
+
+
+class Service:
+    """Serves the operations of a bundle. Raises `InvalidInputError` if it says what cannot be checked."""
+
+    def __init__(
+        self, runtime: Runtime, configuration: ConfigurationFile, settings: ServiceSettings | None = None
+    ) -> None:
+        self._runtime = runtime
+        self._configuration = configuration
+        self._settings = settings
+        self._health = Health(runtime, checkers=dict(self._checkers()))
+        operations = Operations(runtime, configuration)
+        self._http = HealthApp(self._health, runtime.http.middleware(HttpOperations(runtime, operations)))
+        self._grpc = GrpcOperations(operations)
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM; then `/ready` fails first, and what was accepted is finished. Raises `PortError`."""
+        configuration = self._configuration.current()
+        server = self._runtime.grpc.server()
+        server.add_generic_rpc_handlers((self._grpc,))
+        async with AsyncExitStack() as open_ports:
+            with _listening("gRPC", self._grpc_port()) as port:
+                grpc_port = server.add_insecure_port(f"{configuration.host}:{port}")
+            with _listening("HTTP", self._http_port()) as port:
+                http_port = await open_ports.enter_async_context(serving(self._http, port, configuration.host))
+            await server.start()
+            logger.info("ready", extra={"grpc_port": grpc_port, "http_port": http_port})
+            await terminated()
+            logger.info("draining")
+            await asyncio.gather(self._health.drain(), server.drain())
+        await self._runtime.grpc.close()
+
+    def _grpc_port(self) -> int:
+        chosen = self._configuration.current().grpc_port
+        return chosen if chosen is not None else self._settings.grpc_port if self._settings else DEFAULT_GRPC_PORT
+
+    def _http_port(self) -> int:
+        chosen = self._configuration.current().http_port
+        return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
+
+    def _checkers(self) -> list[tuple[str, Checker]]:
+        """What is simulated is as well as it is simulated to be; other reference services are asked."""
+        calls = {call.name: call for call in self._runtime.bundle.outbound}
+        return [
+            (check.name, self._checker(check, calls[check.target]))
+            for check in self._runtime.bundle.health.checks
+            if check.target in calls
+        ]
+
+    def _checker(self, check: HealthCheck, call: OutboundCall) -> Checker:
+        async def look() -> None:
+            configuration = self._configuration.current()
+            if not is_on_the_wire(call):
+                await work(call.name, configuration.of(call.name), self._runtime.random)
+                return
+            host, _, port = configuration.addresses.get(call.callee, "").rpartition(":")
+            address = Address(host=host, port=int(port)) if host else call.addresses[0]
+            await grpc_checker(Place(check, address, self._runtime.bundle.metadata.service, None))()
+
+        return look
+
+
+@contextmanager
+def _listening(protocol: str, port: int) -> Iterator[int]:
+    """Where gRPC raises `RuntimeError`, a socket raises `OSError`."""
+    try:
+        yield port
+    except (OSError, RuntimeError) as error:
+        raise PortError(f"{protocol} port {port} cannot be listened on: {error}") from None

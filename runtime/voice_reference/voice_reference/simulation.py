@@ -1,0 +1,29 @@
+"""Simulated work: what a store, a provider or a service's own code would have done."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from random import Random
+
+from voice_runtime.errors import CalleeError
+
+from voice_reference.configuration import Behaviour
+
+Z95 = 1.6449
+"""The 95th percentile of the standard normal distribution."""
+
+
+def latency(behaviour: Behaviour, random: Random) -> float:
+    """Seconds, drawn from the log-normal distribution of this median and P95."""
+    median = behaviour.median.seconds
+    if not median:
+        return 0.0
+    return random.lognormvariate(math.log(median), math.log(behaviour.p95.seconds / median) / Z95)
+
+
+async def work(name: str, behaviour: Behaviour, random: Random) -> None:
+    """Take some time. Raises `CalleeError` as often as the behaviour says."""
+    await asyncio.sleep(latency(behaviour, random))
+    if random.random() < behaviour.error_ratio:
+        raise CalleeError(name)

@@ -1,0 +1,50 @@
+"""Sagas: business transactions over several services that survive any crash, or are undone step by step.
+
+indexing = Definition(policy, {"embed": embed, "forget-embeddings": forget_embeddings, ...})
+async with JournalEngine(PostgresqlJournal(dsn), [indexing]) as engine:
+    saga_id = await engine.start("document-indexing", {"document": "42"})
+"""
+
+from voice_saga.context import Action, Branch, Message, Reply, StepContext
+from voice_saga.definition import Definition
+from voice_saga.engine import JournalEngine
+from voice_saga.errors import (
+    BarrierClosedError,
+    DefinitionMismatchError,
+    JournalUnavailableError,
+    LeaseLostError,
+    MessagesRefusedError,
+    NotJsonError,
+    SagaConflictError,
+    SagaError,
+    UnknownSagaError,
+)
+from voice_saga.progress import Entry, EntryKind, State
+from voice_saga.record import Engine, SagaRecord, SagaSummary
+from voice_saga.sqlite import SqliteJournal
+
+__all__ = [
+    "Action",
+    "BarrierClosedError",
+    "Branch",
+    "Definition",
+    "DefinitionMismatchError",
+    "Engine",
+    "Entry",
+    "EntryKind",
+    "JournalEngine",
+    "JournalUnavailableError",
+    "LeaseLostError",
+    "Message",
+    "MessagesRefusedError",
+    "NotJsonError",
+    "Reply",
+    "SagaConflictError",
+    "SagaError",
+    "SagaRecord",
+    "SagaSummary",
+    "SqliteJournal",
+    "State",
+    "StepContext",
+    "UnknownSagaError",
+]

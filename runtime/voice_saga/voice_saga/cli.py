@@ -1,0 +1,198 @@
+"""`voice-saga`: look at sagas and intervene, whichever engine runs them.
+
+    voice-saga list [--state parked] [--name order]
+    voice-saga show ID
+    voice-saga resume ID | compensate ID | abandon ID --reason WHY
+
+The engine comes from --engine or VOICE_SAGA_ENGINE: sqlite:///PATH, postgresql://HOST/DATABASE (a password belongs in
+PGPASSWORD, where no process list shows it), or temporal://HOST:PORT/NAMESPACE.
+Exit code 0 is done, 1 refused or out of reach, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn, get_args
+from urllib.parse import SplitResult, urlsplit
+
+from voice_saga.engine import JournalEngine
+from voice_saga.errors import SagaError
+from voice_saga.journal import Journal
+from voice_saga.progress import State
+from voice_saga.record import Engine, SagaRecord, SagaSummary
+from voice_saga.sqlite import SqliteJournal
+
+VARIABLE = "VOICE_SAGA_ENGINE"
+ACCEPTED = "sqlite:///PATH, postgresql://HOST/DATABASE or temporal://HOST:PORT/NAMESPACE"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(asyncio.run(_carry_out(options)))  # noqa: T201  # printing is what it is for
+    except ValueError as error:
+        return _complain(str(error), 2)
+    except (SagaError, OSError) as error:
+        return _complain(str(error), 1)
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"voice-saga: {message}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("voice-saga", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--engine", default=os.environ.get(VARIABLE, ""), help=f"{ACCEPTED}; or {VARIABLE}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="sagas, the newest first")
+    listing.add_argument("--state", choices=get_args(State))
+    listing.add_argument("--name")
+    listing.add_argument("--limit", type=_count, default=100)
+    show = commands.add_parser("show", help="one saga with its journal")
+    for name, does in (
+        ("resume", "let a parked saga go on"),
+        ("compensate", "undo a saga"),
+        ("abandon", "end it as is"),
+    ):
+        command = commands.add_parser(name, help=does)
+        command.add_argument("--reason", default="by hand", required=name == "abandon")
+        command.add_argument("id")
+    show.add_argument("id")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a whole number from 1")
+    return int(text)
+
+
+async def _carry_out(options: argparse.Namespace) -> str:
+    async with _engine(options.engine) as engine:
+        match options.command:
+            case "list":
+                found = await engine.list(state=options.state, name=options.name, limit=options.limit)
+                return "\n".join(_row(saga) for saga in found) or "no sagas"
+            case "show":
+                return _journal(await engine.show(options.id))
+            case command:
+                await getattr(engine, command)(options.id, options.reason)
+                return _row(await engine.show(options.id))
+
+
+@asynccontextmanager
+async def _engine(text: str) -> AsyncIterator[Engine]:
+    try:
+        engine = await _opened(text)
+    except ValueError as error:
+        raise ValueError(f"--engine {error}; expected {ACCEPTED}") from None
+    try:
+        yield engine
+    finally:
+        if isinstance(engine, JournalEngine):
+            await engine.close()
+
+
+async def _opened(text: str) -> Engine:
+    """Raises `ValueError` that goes on from the option's name."""
+    try:
+        url = urlsplit(text)
+        match url.scheme:
+            case "sqlite":
+                journal = _sqlite(url)
+            case "postgresql" | "postgres":
+                journal = _postgresql(text)
+            case "temporal":
+                return await _temporal(url)
+            case _:
+                raise ValueError(f"is {text!r}")
+    except ImportError as error:
+        raise ValueError(f"is {url.scheme}://, which needs voice-saga[{url.scheme}]: {error}") from None
+    engine = JournalEngine(journal)
+    try:
+        await engine.open()
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    return engine
+
+
+def _sqlite(url: SplitResult) -> Journal:
+    """Opening a journal makes its tables, which nobody who looks at another file wants in it."""
+    path = Path(url.path)
+    if not path.is_file():
+        raise ValueError(f"names {path}, which is no file")
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT 1 FROM sagas LIMIT 0")
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"names {path}, which holds no sagas: {error}") from None
+    return SqliteJournal(path)
+
+
+def _postgresql(dsn: str) -> Journal:
+    from voice_saga.postgresql import PostgresqlJournal  # noqa: PLC0415  # an extra
+
+    return PostgresqlJournal(dsn, connections=1)
+
+
+async def _temporal(url: SplitResult) -> Engine:
+    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest  # noqa: PLC0415  # an extra
+    from temporalio.client import Client  # noqa: PLC0415  # likewise
+    from temporalio.service import RPCError, RPCStatusCode  # noqa: PLC0415  # likewise
+
+    from voice_saga.temporal import TemporalEngine  # noqa: PLC0415  # likewise
+
+    namespace = url.path.strip("/") or "default"
+    try:
+        client = await Client.connect(url.netloc, namespace=namespace)
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise ValueError(f"names namespace {namespace!r}, which is not there") from None
+        raise ConnectionError(f"Temporal: {error.message}") from None
+    except RuntimeError as error:
+        raise ConnectionError(f"Temporal: {error}") from None
+    return TemporalEngine(client)
+
+
+def _row(saga: SagaSummary) -> str:
+    columns = (saga.id, f"{saga.name} v{saga.version}", saga.state, _time(saga.updated_at), saga.reason)
+    return "  ".join(columns).rstrip()
+
+
+def _journal(saga: SagaRecord) -> str:
+    lines = [_row(saga), f"input {json.dumps(saga.input)}"]
+    for entry in saga.entries:
+        data = "" if entry.data is None else json.dumps(entry.data, ensure_ascii=False)
+        lines.append(f"{_time(entry.at)}  {entry.step or '·':24} {entry.kind:12} {data}".rstrip())
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def command() -> NoReturn:
+    """The console script. Temporal's client may abort an interpreter that shuts down in order, so this one does not."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,117 @@
+"""A saga as it runs: the policy's steps, each with the code that does it and the code that undoes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from voice_policies import Fault, InvalidInputError, Saga, SagaStep
+
+from voice_saga.context import Action
+from voice_saga.errors import DefinitionMismatchError, UnknownSagaError
+
+Stages = tuple[tuple[str, ...], ...]
+"""Step names: those of one stage run in parallel, stages in sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The shape of a saga, which alone decides what comes next."""
+
+    name: str
+    version: int
+    stages: Stages
+    compensated: frozenset[str]
+    """Steps that have a compensation."""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Every step, in the order of the policy."""
+        return tuple(step for stage in self.stages for step in stage)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a running saga is pinned to. Retries and timeouts are not part of it: changing them changes no step."""
+        shape = [self.name, self.version, self.stages, sorted(self.compensated)]
+        return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
+
+
+class Definition:
+    """A saga's policy and its code. Raises `InvalidInputError` with every action that lacks, or is not asked for."""
+
+    def __init__(self, policy: Saga, actions: Mapping[str, Action]) -> None:
+        wanted = [name for step in policy.steps for name in (step.name, step.compensation) if name]
+        faults = [
+            *(
+                Fault(name, "has no code", "expected an asynchronous function")
+                for name in wanted
+                if name not in actions
+            ),
+            *(
+                Fault(name, "is asked for by no step", f"expected {', '.join(wanted)}")
+                for name in {*actions} - {*wanted}
+            ),
+        ]
+        if faults:
+            raise InvalidInputError(f"saga {policy.name} version {policy.version}", sorted(faults, key=str))
+        self.policy = policy
+        self.actions = dict(actions)
+        self.steps: dict[str, SagaStep] = {step.name: step for step in policy.steps}
+        self.plan = Plan(
+            policy.name,
+            policy.version,
+            tuple(tuple(step.name for step in stage) for stage in policy.stages),
+            frozenset(step.name for step in policy.steps if step.compensation),
+        )
+
+    def compensation(self, step: str) -> Action:
+        """The code that undoes a step; raises `KeyError` where the policy says that there is nothing to undo."""
+        return self.actions[self.steps[step].compensation or ""]
+
+
+class Definitions:
+    """Those that a process runs; several versions of one saga where running ones end under an older version."""
+
+    def __init__(self, definitions: Iterable[Definition] = ()) -> None:
+        self._known: dict[str, dict[int, Definition]] = {}
+        for definition in definitions:
+            versions = self._known.setdefault(definition.plan.name, {})
+            if definition.plan.version in versions:
+                fault = Fault(
+                    definition.plan.name, f"has version {definition.plan.version} twice", "expected a version for each"
+                )
+                raise InvalidInputError("saga definitions", [fault])
+            versions[definition.plan.version] = definition
+
+    def __iter__(self) -> Iterator[Definition]:
+        return (definition for versions in self._known.values() for definition in versions.values())
+
+    def newest(self, name: str) -> Definition:
+        """What a new saga begins under. Raises `UnknownSagaError`."""
+        versions = self._known.get(name)
+        if not versions:
+            raise UnknownSagaError(f"no definition of saga {name!r}; known: {', '.join(sorted(self._known)) or 'none'}")
+        return versions[max(versions)]
+
+    def is_ahead(self, name: str, version: int) -> bool:
+        """Whether a saga began under a version newer than any here: a newer process has it."""
+        return version > max(self._known.get(name, {}), default=0)
+
+    def pinned(self, name: str, version: int, fingerprint: str) -> Definition:
+        """What a running saga began under. Raises `DefinitionMismatchError` that says how to go on."""
+        definition = self._known.get(name, {}).get(version)
+        if definition is None:
+            here = ", ".join(map(str, sorted(self._known.get(name, {})))) or "none"
+            raise DefinitionMismatchError(
+                f"began under {name} version {version}, which is not here (versions here: {here}); "
+                "deploy that version beside the newer one, then resume"
+            )
+        if definition.plan.fingerprint != fingerprint:
+            raise DefinitionMismatchError(
+                f"the steps of {name} version {version} changed while it ran "
+                f"({fingerprint} then, {definition.plan.fingerprint} now); give the changed steps a version of their "
+                "own, put the old ones back, then resume"
+            )
+        return definition

@@ -1,0 +1,180 @@
+"""Drives one saga that a worker holds, from one entry of its journal to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+
+from voice_saga.context import Branch, Message, Reply, StepContext
+from voice_saga.definition import Definitions, Plan
+from voice_saga.errors import DefinitionMismatchError
+from voice_saga.execution import Execution, reason_of
+from voice_saga.journal import Claim, Journal
+from voice_saga.observation import Observation
+from voice_saga.progress import ENDED, Entry, Progress, following
+
+logger = logging.getLogger("voice_saga")
+HANDOVER = 600.0
+"""Seconds that a saga of a newer version than any here is left to a newer process, before it is parked."""
+LOOK_AGAIN = 2.0
+"""Seconds after which a worker that left a saga to a newer process looks at it again."""
+
+
+class Driver:
+    """One claim. Every write names the claim's epoch, so that a driver whose lease has passed stops at its next one."""
+
+    def __init__(
+        self, journal: Journal, claim: Claim, observation: Observation, max_claims: int, stopping: Callable[[], bool]
+    ) -> None:
+        self._journal = journal
+        self._claim = claim
+        self._observation = observation
+        self._max_claims = max_claims
+        self._stopping = stopping
+        self._progress = Progress.of(claim.entries)
+        self._begun = time.monotonic() - claim.age
+        self.released = False
+        """Whether nothing more is to be done here, or written."""
+        self._state = self._progress.shown
+        self._caused_by = ""
+
+    async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
+        """Until the saga ends, is parked, waits, or the worker stops. Raises `LeaseLostError`."""
+        claim = self._claim
+        if self._progress.state in ENDED or self._progress.state == "parked":
+            await self._write([])  # somebody seized it and went no further
+            return
+        if definitions.is_ahead(claim.name, claim.version) and self._left_for() < HANDOVER:
+            seen = claim.entries[-1].kind == "left"
+            await self._write([] if seen else [Entry("left")], release=LOOK_AGAIN)
+            return
+        try:
+            definition = definitions.pinned(claim.name, claim.version, claim.fingerprint)
+        except DefinitionMismatchError as mismatch:
+            await self._write([Entry("parked", data=str(mismatch))])
+            return
+        if claim.claims > self._max_claims:
+            doing = ", ".join(self._progress.running) or self._progress.undoing
+            reason = f"was taken up {claim.claims} times without getting on with {doing or 'its next step'}"
+            await self._write([Entry("parked", data=reason)])
+            return
+        await self._go_on(executions[definition.plan])
+
+    def _left_for(self) -> float:
+        """Seconds since a worker first left the saga to a newer one, which none has taken up since."""
+        last = self._claim.entries[-1]
+        return last.age if last.kind == "left" else 0.0
+
+    async def _go_on(self, execution: Execution) -> None:
+        progress = self._progress
+        if following(execution.definition.plan, progress):
+            await self._write([], plan=execution.definition.plan)
+        while not self.released:
+            if progress.state == "compensating":
+                await self._undo(execution)
+            elif progress.running:
+                await self._act(execution)
+            else:
+                await self._take_outcomes(execution)
+
+    async def _write(
+        self,
+        entries: Sequence[Entry],
+        messages: Sequence[Message] = (),
+        *,
+        plan: Plan | None = None,
+        release: float | None = None,
+    ) -> None:
+        """One write: what happened, and with a plan what follows from it. Lets go where there is nothing more to do."""
+        progress = self._progress
+        written = list(entries)
+        for entry in entries:
+            progress.apply(entry)
+        if plan is not None and (after := following(plan, progress)):
+            written += after
+            for entry in after:
+                progress.apply(entry)
+        if progress.state in ENDED or progress.state == "parked":
+            release = inf
+        elif self._stopping():
+            release = 0.0
+        self.released = release is not None
+        state = progress.shown
+        await self._journal.append(
+            self._claim, written, state, reason=progress.reason, messages=messages, release=release
+        )
+        self._observation.written(self._claim.name, self._claim.id, written, self._state)
+        self._state = state
+
+    async def _act(self, execution: Execution) -> None:
+        """Execute what has begun; each outcome is written as soon as it is there."""
+        plan, steps = execution.definition.plan, self._progress.running
+        if len(steps) == 1:
+            await self._write(*await self._attempt(execution, steps[0]), plan=plan)
+            return
+        tasks = {asyncio.create_task(self._attempt(execution, step)) for step in steps}
+        try:
+            while tasks and not self.released:
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                outcomes = [task.result() for task in done]
+                entries = [entry for written, _ in outcomes for entry in written]
+                messages = [message for _, sent in outcomes for message in sent]
+                await self._write(entries, messages, plan=plan)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _attempt(self, execution: Execution, step: str) -> tuple[list[Entry], Sequence[Message]]:
+        context = self._context(step, "action")
+        try:
+            result = await execution.act(context, self._remaining(execution))
+        except Exception as error:  # whatever it is, the saga is compensated
+            logger.info("saga %s: %s failed", self._claim.id, step, exc_info=True)
+            return [Entry("failed", step, reason_of(error))], ()
+        if result is Reply.LATER:
+            return [Entry("waiting", step)], context.messages
+        return [Entry("succeeded", step, result)], context.messages
+
+    async def _undo(self, execution: Execution) -> None:
+        context = self._context(self._progress.undoing, "compensation")
+        try:
+            await execution.undo(context)
+        except Exception as error:  # whatever it is, the saga is parked
+            logger.exception("saga %s: the compensation of %s failed", self._claim.id, context.step)
+            reason = f"compensation_failed: {context.step}: {reason_of(error)}"
+            await self._write([Entry("parked", data=reason)])
+        else:
+            entries = [Entry("undone", context.step)]
+            await self._write(entries, context.messages, plan=execution.definition.plan)
+
+    async def _take_outcomes(self, execution: Execution) -> None:
+        """Go on with what was delivered or is overdue; otherwise let go until it will be."""
+        delivered = await self._journal.outcomes(self._claim)
+        entries, patience = [], self._remaining(execution)
+        for step, waiting in self._progress.waiting.items():
+            left = execution.definition.steps[step].timeout.seconds - waiting.age
+            if (outcome := delivered.get(step)) is not None:
+                failed = outcome.error is not None
+                data = outcome.error if failed else outcome.result
+                self._caused_by = outcome.trace
+                entries.append(Entry("failed" if failed else "succeeded", step, data))
+            elif min(left, self._remaining(execution)) <= 0:
+                entries.append(Entry("failed", step, "no outcome was delivered in time"))
+            patience = min(patience, left)
+        if entries:
+            await self._write(entries, plan=execution.definition.plan)
+        else:
+            await self._write([], release=max(patience, 0.0))
+
+    def _remaining(self, execution: Execution) -> float:
+        """Seconds that the saga's own timeout leaves."""
+        return self._begun + execution.definition.policy.timeout.seconds - time.monotonic()
+
+    def _context(self, step: str, branch: Branch) -> StepContext:
+        claim = self._claim
+        results = dict(self._progress.results)
+        return StepContext(claim.id, claim.name, step, branch, claim.input, results, claim.trace, self._caused_by)

@@ -1,0 +1,271 @@
+"""The engine over a journal: any process that holds the journal may run, look at and intervene in its sagas."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from contextvars import Context
+from math import inf
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+from voice_runtime.events import Events, Listener
+from voice_runtime.outcome import Classify, classify
+
+from voice_saga.context import to_json, without_nul
+from voice_saga.definition import Definition, Definitions
+from voice_saga.driver import Driver
+from voice_saga.errors import JournalUnavailableError, LeaseLostError, SagaConflictError, UnknownSagaError
+from voice_saga.execution import Execution
+from voice_saga.journal import Claim, Journal, Outcome
+from voice_saga.observation import Observation, Tracing
+from voice_saga.progress import Entry, Progress, State, following
+from voice_saga.record import SagaRecord, SagaSummary
+
+logger = logging.getLogger("voice_saga")
+POLL_CAP = 0.5
+"""Longest time between two looks of `wait`, in seconds."""
+
+
+class JournalEngine:
+    """Runs sagas while it is entered (`async with`); without that it only looks and intervenes after `open`.
+
+    `lease`: seconds that a saga stays with a worker that says nothing; it is renewed three times in that span, and a
+    saga whose worker died is taken over after it. `poll_interval`: seconds between two looks for due sagas, which is
+    how late another process's start or event is noticed. `concurrency`: sagas that run at once. `grace`: seconds that
+    running steps get to end when the engine is left. `max_claims`: claims without an entry after which a saga is
+    parked, since its step seems to kill whoever runs it.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a process decides, each with its default
+        self,
+        journal: Journal,
+        definitions: Iterable[Definition] = (),
+        *,
+        lease: float = 30.0,
+        poll_interval: float = 0.5,
+        concurrency: int = 32,
+        grace: float = 10.0,
+        max_claims: int = 10,
+        listeners: Sequence[Listener] = (),
+        tracing: Tracing | None = None,
+        classify: Classify = classify,
+        random: Random | None = None,
+    ) -> None:
+        self.journal = journal
+        self.observation = Observation(Events(listeners), tracing)
+        self.owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+        self._definitions = Definitions(definitions)
+        self._executions = {
+            definition.plan: Execution(definition, self.observation, classify=classify, random=random)
+            for definition in self._definitions
+        }
+        self._lease = lease
+        self._poll_interval = poll_interval
+        self._concurrency = concurrency
+        self._grace = grace
+        self._max_claims = max_claims
+        self._driving: dict[str, tuple[Claim, Driver, asyncio.Task[None]]] = {}
+        self._wake = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def open(self) -> None:
+        """Connect, to look and intervene."""
+        await self.journal.open(worker=False)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.journal.close()
+
+    async def __aenter__(self) -> Self:
+        await self.journal.open(worker=True)
+        self._stopping = False
+        self._loops = [
+            asyncio.create_task(self._again_and_again(self._claim_due, self._until_woken)),
+            asyncio.create_task(self._again_and_again(self._renew, self._until_renewal)),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        tasks = [task for _, _, task in self._driving.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._grace)
+        for task in (*self._loops, *tasks):
+            task.cancel()
+        await asyncio.gather(*self._loops, *tasks, return_exceptions=True)
+        with suppress(JournalUnavailableError):
+            await self.journal.release(self.owner)
+        await self.journal.close()
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
+        """A journal that cannot be reached is tried again: nothing here ends with it."""
+        while not self._stopping:
+            try:
+                await work()
+            except JournalUnavailableError as error:
+                logger.warning("%s", error)
+            except Exception:
+                logger.exception("the saga engine goes on after an error of its own")
+            await pause()
+
+    async def _until_woken(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_interval):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _until_renewal(self) -> None:
+        await asyncio.sleep(self._lease / 3)
+
+    async def _claim_due(self) -> None:
+        while not self._stopping and (free := self._concurrency - len(self._driving)) > 0:
+            claims = await self.journal.claim(self.owner, free, self._lease)
+            for claim in claims:
+                self._drive(claim)
+            if len(claims) < free:
+                return
+
+    async def _renew(self) -> None:
+        driven = list(self._driving.values())
+        held = await self.journal.renew([claim for claim, _, _ in driven], self._lease)
+        for claim, driver, task in driven:
+            if claim.id not in held and not driver.released:
+                self.observation.leases_lost += 1
+                task.cancel()  # another worker has it, and the barrier keeps what this one did from counting twice
+        self.observation.unfinished = await self.journal.unfinished()
+
+    def _drive(self, claim: Claim) -> None:
+        """In a context of its own: a saga outlives the request that starts it, and that request's deadline."""
+        driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
+        before = [self._driving[claim.id][2]] if claim.id in self._driving else []
+        task = asyncio.create_task(self._driven(claim, driver, before), context=Context())
+        self._driving[claim.id] = (claim, driver, task)
+
+    async def _driven(self, claim: Claim, driver: Driver, before: Sequence[asyncio.Task[None]]) -> None:
+        """`before`: what this worker did under an earlier claim of the saga, which an intervention ended."""
+        try:
+            for task in before:
+                task.cancel()
+            await asyncio.gather(*before, return_exceptions=True)
+            await driver.drive(self._definitions, self._executions)
+        except LeaseLostError as error:
+            self.observation.leases_lost += 1
+            logger.warning("%s", error)
+        except JournalUnavailableError as error:
+            logger.warning("saga %s: %s; it is taken up again when its lease has passed", claim.id, error)
+        except Exception:
+            logger.exception("saga %s: the engine failed; it is taken up again when its lease has passed", claim.id)
+        finally:
+            if self._driving.get(claim.id, (None,))[0] is claim:
+                del self._driving[claim.id]
+            self._wake.set()
+
+    async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
+        """See `Engine.start`. An engine that runs sagas and has a slot free begins at once."""
+        plan = self._definitions.newest(name).plan
+        running = bool(self._loops) and not self._stopping and len(self._driving) < self._concurrency
+        claim = Claim(
+            id=saga_id or uuid.uuid4().hex,
+            name=name,
+            version=plan.version,
+            fingerprint=plan.fingerprint,
+            input=argument,
+            trace=self.observation.tracing.current(),
+            epoch=1,
+            entries=[Entry("started"), *following(plan, Progress())],
+        )
+        if not await self.journal.start(claim, self.owner if running else None, self._lease):
+            await self._refuse_another(claim)
+            return claim.id
+        self.observation.written(name, claim.id, claim.entries, "")
+        if running:
+            self._drive(claim)
+        return claim.id
+
+    async def _refuse_another(self, claim: Claim) -> None:
+        there = await self.show(claim.id)
+        if (there.name, to_json(there.input, "")) != (claim.name, to_json(claim.input, "")):
+            raise SagaConflictError(f"saga {claim.id} is there already: a {there.name} with another input or name")
+
+    async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
+        """See `Engine.wait`."""
+        pause = 0.005
+        async with asyncio.timeout(seconds):
+            while not ((summary := await self._summary(saga_id)).ended or summary.state == "parked"):
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, POLL_CAP)
+        return await self.show(saga_id)
+
+    async def _summary(self, saga_id: str) -> SagaSummary:
+        if (summary := await self.journal.summary(saga_id)) is None:
+            raise UnknownSagaError(f"no saga {saga_id}")
+        return summary
+
+    async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
+        """See `Engine.deliver`."""
+        error = None if error is None else without_nul(error)
+        known = await self.journal.deliver(saga_id, Outcome(step, result, error, self.observation.tracing.current()))
+        self._wake.set()
+        return known
+
+    async def show(self, saga_id: str) -> SagaRecord:
+        """See `Engine.show`."""
+        if (record := await self.journal.show(saga_id)) is None:
+            raise UnknownSagaError(f"no saga {saga_id}")
+        return record
+
+    async def list(
+        self, *, state: State | None = None, name: str | None = None, limit: int = 100
+    ) -> Sequence[SagaSummary]:
+        """See `Engine.list`."""
+        return await self.journal.list(state, name, limit)
+
+    async def resume(self, saga_id: str, reason: str = "by hand") -> None:
+        """See `Engine.resume`."""
+        await self._intervene(saga_id, Entry("resumed", data=reason), ("parked",))
+
+    async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
+        """See `Engine.compensate`. A step that is being executed counts as one whose outcome is unknown."""
+        await self._intervene(saga_id, Entry("compensating", data=reason), ("running", "waiting", "parked"))
+
+    async def abandon(self, saga_id: str, reason: str) -> None:
+        """See `Engine.abandon`."""
+        await self._intervene(
+            saga_id, Entry("abandoned", data=reason), ("running", "waiting", "compensating", "parked")
+        )
+
+    async def _intervene(self, saga_id: str, entry: Entry, allowed: tuple[State, ...]) -> None:
+        summary = await self._summary(saga_id)
+        _refuse(summary.state not in allowed, summary, entry)
+        claim = await self.journal.seize(saga_id, self.owner, self._lease)
+        assert claim is not None, saga_id  # noqa: S101  # it was there a moment ago, and nothing deletes sagas
+        progress = Progress.of(claim.entries)
+        if refused := progress.shown not in allowed:
+            await self.journal.append(claim, [], progress.state, reason=progress.reason, release=_rest(progress))
+        _refuse(refused, summary, entry)
+        progress.apply(entry)
+        await self.journal.append(claim, [entry], progress.shown, reason=progress.reason, release=_rest(progress))
+        self.observation.written(claim.name, saga_id, [entry], summary.state)
+        self._wake.set()
+
+
+def _rest(progress: Progress) -> float:
+    return inf if progress.state in {"completed", "compensated", "abandoned", "parked"} else 0.0
+
+
+def _refuse(refused: bool, summary: SagaSummary, entry: Entry) -> None:
+    if refused:
+        raise SagaConflictError(f"saga {summary.id} is {summary.state}: it cannot be {_ASKED[entry.kind]} now")
+
+
+_ASKED = {"resumed": "resumed", "compensating": "compensated", "abandoned": "abandoned"}

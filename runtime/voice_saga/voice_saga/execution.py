@@ -1,0 +1,99 @@
+"""Executes a definition's actions and compensations under their policies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from voice_runtime.errors import RetriesExhaustedError
+from voice_runtime.outbound import Outbound
+from voice_runtime.outcome import Classify, classify
+from voice_runtime.retry import Retry
+from voice_runtime.timeout import Timeout
+
+from voice_saga.context import Reply, StepContext, to_json, without_nul
+from voice_saga.definition import Definition
+from voice_saga.observation import Observation
+
+
+class Execution:
+    """One definition at work in one process; its retry budgets are shared by all sagas of it."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        observation: Observation,
+        *,
+        classify: Classify = classify,
+        random: Random | None = None,
+    ) -> None:
+        self.definition = definition
+        self._observation = observation
+        self._actions = {
+            step.name: Outbound(
+                f"{definition.plan.name}.{step.name}",
+                attempt_timeout=step.attempt_timeout.seconds,
+                overall_timeout=step.timeout.seconds,
+                retry=Retry(step.name, step.retry, classify=classify, random=random),
+                classify=classify,
+            )
+            for step in definition.policy.steps
+        }
+        self._compensations = {
+            step.name: (
+                Retry(step.name, step.compensation_retry, random=random),
+                Timeout(f"{definition.plan.name}.{step.compensation}", step.attempt_timeout.seconds),
+            )
+            for step in definition.policy.steps
+        }
+
+    async def act(self, context: StepContext, remaining: float) -> Any:
+        """The action's result, with its retries, within its timeout and `remaining` seconds. Raises what it raised."""
+        outbound = self._actions[context.step]
+        action = checked(self.definition.actions[context.step])
+        if remaining <= 0:
+            raise TimeoutError(f"the saga's timeout of {self.definition.policy.timeout} has passed")
+        with self._observation.execution(context):
+            return await Timeout(outbound.name, remaining).call(outbound.call, action, context)
+
+    async def undo(self, context: StepContext) -> None:
+        """The compensation: repeated whatever failed, as often as the policy says. Raises the last failure."""
+        retry, timeout = self._compensations[context.step]
+        compensation = checked(self.definition.compensation(context.step))
+        with self._observation.execution(context):
+            attempt = 1
+            while True:
+                try:
+                    await timeout.call(compensation, context)
+                except Exception:
+                    if attempt > retry.max_retries:
+                        raise
+                else:
+                    return
+                await asyncio.sleep(retry.backoff(attempt))
+                attempt += 1
+
+
+def checked(action: Callable[[StepContext], Any]) -> Callable[[StepContext], Any]:
+    """The action, whose result and messages are refused where JSON cannot carry them."""
+
+    async def run(context: StepContext) -> Any:
+        context.messages.clear()  # of an attempt before
+        result = await action(context)
+        if result is not Reply.LATER:
+            to_json(result, f"the result of {context.step}")
+        for message in context.messages:
+            to_json(message.payload, f"message {message.type}")
+        return result
+
+    return run
+
+
+def reason_of(error: BaseException) -> str:
+    """Why it failed, as the journal keeps it: one line of at most 500 characters."""
+    attempts = ""
+    if isinstance(error, RetriesExhaustedError) and error.__cause__ is not None:
+        attempts, error = f" (attempt {error.attempts}, {error.reason})", error.__cause__
+    return " ".join(without_nul(f"{type(error).__name__}: {error}{attempts}").split())[:500]

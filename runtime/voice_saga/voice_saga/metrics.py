@@ -1,0 +1,64 @@
+"""What is exported of sagas. Labels are names of definitions and words of this package: an id is never one."""
+
+from __future__ import annotations
+
+from voice_runtime.metrics import Metric, Samples
+
+from voice_saga.observation import Observation
+from voice_saga.transport import Outbox
+
+
+def _unfinished(observation: Observation) -> Samples:
+    yield from observation.unfinished.items()
+
+
+def _transitions(observation: Observation) -> Samples:
+    yield from observation.transitions.items()
+
+
+def _executions(observation: Observation) -> Samples:
+    yield from observation.executions.items()
+
+
+def _seconds(observation: Observation) -> Samples:
+    yield from observation.seconds.items()
+
+
+def _leases_lost(observation: Observation) -> Samples:
+    yield (), observation.leases_lost
+
+
+def _listener_errors(observation: Observation) -> Samples:
+    yield (), observation.events.listener_errors
+
+
+def _sent(outbox: Outbox) -> Samples:
+    yield (), outbox.sent
+
+
+def _refused(outbox: Outbox) -> Samples:
+    yield (), outbox.refused
+
+
+_STEP = ("saga", "step", "branch")
+
+METRICS: tuple[Metric[Observation], ...] = (
+    Metric(
+        "voice_saga_unfinished",
+        "gauge",
+        "Sagas of the whole engine that run, wait, are compensated or parked.",
+        ("saga", "state"),
+        _unfinished,
+    ),
+    Metric("voice_saga_transitions_total", "counter", "Journal entries written here.", ("saga", "kind"), _transitions),
+    Metric("voice_saga_step_executions_total", "counter", "Executions that ended.", (*_STEP, "kind"), _executions),
+    Metric("voice_saga_step_seconds_total", "counter", "Time of executions, with retries.", _STEP, _seconds),
+    Metric("voice_saga_leases_lost_total", "counter", "Sagas that went to another worker meanwhile.", (), _leases_lost),
+    Metric(
+        "voice_saga_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors
+    ),
+)
+OUTBOX_METRICS: tuple[Metric[Outbox], ...] = (
+    Metric("voice_outbox_sent_total", "counter", "Messages that the transport took.", (), _sent),
+    Metric("voice_outbox_refused_total", "counter", "Times that the transport refused a message.", (), _refused),
+)

@@ -1,0 +1,87 @@
+"""What the engines tell: events for listeners, counts for metrics, spans for traces. The same on each."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol
+
+from voice_runtime.events import Event, Events
+
+from voice_saga.context import Message, StepContext
+from voice_saga.progress import Entry, State
+
+
+class Tracing(Protocol):
+    """Where spans come from: `voice_saga.otel.Spans`, or nowhere."""
+
+    def current(self) -> str:
+        """The W3C `traceparent` of what is being done now; empty where nothing traces."""
+        ...
+
+    def step(self, context: StepContext) -> AbstractContextManager[None]:
+        """The span of one execution, in the saga's trace and linked to what caused it."""
+        ...
+
+    def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:
+        """The span of handling a message, in the trace of what sent it."""
+        ...
+
+
+class NoTracing:
+    """No spans."""
+
+    def current(self) -> str:
+        """Nothing."""
+        return ""
+
+    def step(self, context: StepContext) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
+        """Nothing."""
+        return nullcontext()
+
+    def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+        """Nothing."""
+        return nullcontext()
+
+
+class Observation:
+    """One engine's counts, kept as plain numbers and read when they are scraped."""
+
+    def __init__(self, events: Events | None = None, tracing: Tracing | None = None) -> None:
+        self.events = events or Events()
+        self.tracing = tracing or NoTracing()
+        self.transitions: Counter[tuple[str, str]] = Counter()
+        """Entries by saga and kind: `started`, `completed`, `compensating`, `parked`, …"""
+        self.executions: Counter[tuple[str, str, str, str]] = Counter()
+        """Ended executions by saga, step, branch and kind: `successful`, `failed` or `cancelled`."""
+        self.seconds: Counter[tuple[str, str, str]] = Counter()
+        """Time of executions, retries and backoffs included."""
+        self.unfinished: dict[tuple[str, State], int] = {}
+        """Sagas of the whole engine by name and state, as of the last look."""
+        self.leases_lost = 0
+        """Sagas that went to another worker while this one was at them."""
+
+    def written(self, saga: str, saga_id: str, entries: Sequence[Entry], before: State | Literal[""]) -> None:
+        """An event for each entry, once it is in the journal; `before` is the state that the saga was in."""
+        for entry in entries:
+            self.transitions[saga, entry.kind] += 1
+            after = f"{entry.step} {entry.kind}" if entry.step else entry.kind
+            reason = f": {entry.data}" if entry.kind in {"failed", "compensating", "parked", "abandoned"} else ""
+            self.events.publish(Event("transition", "saga", f"{saga}/{saga_id}", before=before, after=after + reason))
+
+    @contextmanager
+    def execution(self, context: StepContext) -> Iterator[None]:
+        """Measures and traces one execution of an action or compensation."""
+        begun, kind = time.monotonic(), "cancelled"
+        try:
+            with self.tracing.step(context):
+                yield
+            kind = "successful"
+        except Exception:
+            kind = "failed"
+            raise
+        finally:
+            self.executions[context.saga, context.step, context.branch, kind] += 1
+            self.seconds[context.saga, context.step, context.branch] += time.monotonic() - begun  # type: ignore[assignment]  # a Counter adds floats as well

@@ -1,0 +1,310 @@
+"""The journal in a file, for one process: the embedded default, with nothing to install."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TypeVar
+
+from voice_saga.context import Message, to_json
+from voice_saga.errors import JournalUnavailableError, LeaseLostError
+from voice_saga.journal import Batch, Claim, Outcome
+from voice_saga.migrations import scripts
+from voice_saga.progress import ENDED, Entry, State
+from voice_saga.record import SagaRecord, SagaSummary
+
+T = TypeVar("T")
+BUSY_SECONDS = 10
+"""How long a write waits for another process's, such as the command line's."""
+SUMMARY = "id, name, version, state, reason, started_at, updated_at"
+RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
+RELEASE = "UPDATE sagas SET owner = NULL, due = 0 WHERE owner NOTNULL"
+START = """
+INSERT OR IGNORE INTO sagas (id, name, version, fingerprint, input, trace, state, owner, epoch, due, entries, claims,
+                             started_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+TAKE = """
+UPDATE sagas SET owner = ?1, due = ?2, epoch = epoch + 1, claims = claims + 1 WHERE id = ?4
+RETURNING id, name, version, fingerprint, input, trace, epoch, claims, signals, ?3 - started_at AS age"""
+ENTRIES = "SELECT kind, step, data, at FROM entries WHERE saga_id = ? ORDER BY sequence"
+UPDATE = """
+UPDATE sagas SET state = ?, reason = ?, entries = ?, claims = 0, updated_at = ?, owner = ?, due = ? WHERE id = ?"""
+SIGNAL = """
+UPDATE sagas SET signals = signals + 1, due = CASE WHEN state = 'waiting' AND owner ISNULL THEN ?1 ELSE due END
+WHERE id = ?2"""
+TAKE_MESSAGES = """
+SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence) WHERE due ISNULL OR due <= ? ORDER BY sequence LIMIT ?"""
+REFUSED = """
+INSERT INTO refused VALUES (?1, 1, ?2 + 1)
+ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
+
+
+class SqliteJournal:
+    """The journal in the file at `path`. One process at a time runs its sagas; others may look and intervene."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saga-journal")
+        self._lock: TextIOWrapper | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._pending: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
+
+    async def open(self, *, worker: bool) -> None:
+        """Make what is missing. A worker locks the file's neighbour `.lock`, and takes over what a dead one held."""
+        if worker:
+            self._lock = self._only_worker()
+        self._connection = await self._on_thread(self._connect)
+        if worker:
+            await self._write(lambda db: db.execute(RELEASE))
+
+    def _only_worker(self) -> TextIOWrapper:
+        file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held while the worker lives
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise JournalUnavailableError(
+                f"{self.path}: another process runs its sagas; for several workers use PostgreSQL"
+            ) from None
+        return file
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a write that was acknowledged survives a power cut
+        for script in scripts("sqlite").values():
+            connection.executescript(script)
+        return connection
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            await self._on_thread(self._connection.close)
+        self._thread.shutdown()
+        if self._lock is not None:
+            self._lock.close()
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        """A write to the disk does not hold up the event loop."""
+        with self._reached():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise JournalUnavailableError(f"{self.path}: {error}") from error
+
+    async def _read(self, statement: str, *values: Any) -> list[sqlite3.Row]:
+        return await self._on_thread(lambda: self._opened().execute(statement, values).fetchall())
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One write. Those that come while the disk is busy are committed together, and fail apart."""
+        done: Future[T] = Future()
+        self._pending.append((work, done))
+        self._thread.submit(self._commit_pending)
+        with self._reached():
+            return await asyncio.wrap_future(done)
+
+    def _commit_pending(self) -> None:
+        batch = [self._pending.popleft() for _ in range(len(self._pending))]
+        batch = [(work, done) for work, done in batch if done.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        db = self._opened()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            outcomes = [_apart(db, work) for work, _ in batch]
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            outcomes = [(None, error)] * len(batch)
+        for (_, done), (result, refusal) in zip(batch, outcomes, strict=True):
+            if refusal is None:
+                done.set_result(result)
+            else:
+                done.set_exception(refusal)
+
+    def _opened(self) -> sqlite3.Connection:
+        assert self._connection is not None, "open() first"  # noqa: S101  # a fault of the program
+        return self._connection
+
+    async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
+        """One write: the saga and its first entries."""
+        now = time.time()
+        row = (
+            claim.id, claim.name, claim.version, claim.fingerprint, to_json(claim.input, "the input"), claim.trace,
+            "running", owner, 1, now + lease if owner else now, len(claim.entries), 1, now, now,
+        )  # fmt: skip
+
+        def write(db: sqlite3.Connection) -> bool:
+            if not db.execute(START, row).rowcount:
+                return False
+            _write_entries(db, claim, 0, claim.entries, now)
+            return True
+
+        return await self._write(write)
+
+    async def claim(self, owner: str, limit: int, lease: float) -> list[Claim]:
+        """The longest due first."""
+        return await self._take(owner, lease, "due <= ? ORDER BY due LIMIT ?", time.time(), limit)
+
+    async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
+        """Whoever holds it writes no more: its epoch has passed."""
+        claims = await self._take(owner, lease, "id = ?", saga_id)
+        return claims[0] if claims else None
+
+    async def _take(self, owner: str, lease: float, which: str, *values: Any) -> list[Claim]:
+        def write(db: sqlite3.Connection) -> list[Claim]:
+            now = time.time()
+            ids = [row["id"] for row in db.execute(f"SELECT id FROM sagas WHERE {which}", values)]  # noqa: S608  # ours
+            claims = []
+            for saga_id in ids:
+                (row,) = db.execute(TAKE, (owner, now + lease, now, saga_id)).fetchall()
+                entries = [_entry(entry, now) for entry in db.execute(ENTRIES, (saga_id,))]
+                claims.append(Claim(**{**dict(row), "input": json.loads(row["input"]), "entries": entries}))
+            return claims
+
+        return await self._write(write)
+
+    async def append(  # noqa: PLR0913  # one write, whole
+        self,
+        claim: Claim,
+        entries: Sequence[Entry],
+        state: State,
+        *,
+        reason: str = "",
+        messages: Sequence[Message] = (),
+        release: float | None = None,
+    ) -> None:
+        """One write."""
+        sent = [(m.id, m.type, to_json(m.payload, f"message {m.type}"), m.trace) for m in messages]
+        seen = claim.signals
+
+        def write(db: sqlite3.Connection) -> None:
+            now = time.time()
+            held = (claim.id, claim.epoch, now)
+            row = db.execute("SELECT * FROM sagas WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?", held)
+            if (saga := row.fetchone()) is None:
+                raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has passed")
+            _write_entries(db, claim, saga["entries"], entries, now)
+            db.executemany("INSERT INTO outbox (id, type, payload, trace) VALUES (?, ?, ?, ?)", sent)
+            due = saga["due"] if release is None else now + (release if saga["signals"] <= seen else 0)
+            owner = saga["owner"] if release is None else None
+            updated = now if entries else saga["updated_at"]
+            db.execute(UPDATE, (state, reason, saga["entries"] + len(entries), updated, owner, due, claim.id))
+
+        await self._write(write)
+
+    async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
+        """One write for all of them."""
+        now = time.time()
+        held = [(claim.id, claim.epoch) for claim in claims]
+        return await self._write(
+            lambda db: {
+                saga_id for saga_id, epoch in held if db.execute(RENEW, (now + lease, saga_id, epoch, now)).rowcount
+            }
+        )
+
+    async def release(self, owner: str) -> None:
+        """One write."""
+        await self._write(lambda db: db.execute(f"{RELEASE} AND owner = ?", (owner,)))
+
+    async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
+        """Raises `signals` on the saga's row, so that a worker about to let go of it notices."""
+        result = to_json(outcome.result, f"the outcome of step {outcome.step}")
+
+        def write(db: sqlite3.Connection) -> bool:
+            if db.execute("SELECT 1 FROM sagas WHERE id = ?", (saga_id,)).fetchone() is None:
+                return False
+            values = (saga_id, outcome.step, result, outcome.error, outcome.trace)
+            if db.execute("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?)", values).rowcount:
+                db.execute(SIGNAL, (time.time(), saga_id))
+            return True
+
+        return await self._write(write)
+
+    async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
+        """`signals` is read first: what comes between the two reads is counted as not seen yet."""
+        (row,) = await self._read("SELECT signals FROM sagas WHERE id = ?", claim.id)
+        claim.signals = row["signals"]
+        rows = await self._read("SELECT step, result, error, trace FROM outcomes WHERE saga_id = ?", claim.id)
+        return {row["step"]: Outcome(**{**dict(row), "result": json.loads(row["result"])}) for row in rows}
+
+    async def show(self, saga_id: str) -> SagaRecord | None:
+        """Row and entries."""
+        rows = await self._read(f"SELECT {SUMMARY}, input FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # columns
+        if not rows:
+            return None
+        now = time.time()
+        entries = tuple(_entry(row, now) for row in await self._read(ENTRIES, saga_id))
+        return SagaRecord(**{**dict(rows[0]), "input": json.loads(rows[0]["input"])}, entries=entries)
+
+    async def summary(self, saga_id: str) -> SagaSummary | None:
+        """The row alone."""
+        rows = await self._read(f"SELECT {SUMMARY} FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # columns
+        return SagaSummary(**dict(rows[0])) if rows else None
+
+    async def list(self, state: State | None, name: str | None, limit: int) -> list[SagaSummary]:
+        """The newest first."""
+        statement = f"SELECT {SUMMARY} FROM sagas WHERE ?1 IN (state, '') AND ?2 IN (name, '') ORDER BY started_at DESC"  # noqa: S608  # columns
+        rows = await self._read(f"{statement} LIMIT ?3", state or "", name or "", limit)
+        return [SagaSummary(**dict(row)) for row in rows]
+
+    async def unfinished(self) -> dict[tuple[str, State], int]:
+        """Counted."""
+        rows = await self._read("SELECT name, state, count(*) AS count FROM sagas GROUP BY name, state")
+        return {(row["name"], row["state"]): row["count"] for row in rows if row["state"] not in ENDED}
+
+    @asynccontextmanager
+    async def outbox(self, limit: int) -> AsyncIterator[Batch]:
+        """One process sends, so nothing is locked."""
+        rows = await self._read(TAKE_MESSAGES, time.time(), limit)
+        batch = Batch([Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"]) for row in rows])
+        yield batch
+        refused = [(row["sequence"], time.time()) for place, row in enumerate(rows) if place in batch.refused]
+        sent = [(row["sequence"],) for place, row in enumerate(rows) if place not in batch.refused]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany(REFUSED, refused)
+            for table in ("outbox", "refused"):
+                db.executemany(f"DELETE FROM {table} WHERE sequence = ?", sent)  # noqa: S608  # ours
+
+        if rows:
+            await self._write(write)
+
+
+def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
+    """What a write gives, or why it did not happen, whatever becomes of those it is committed with."""
+    db.execute("SAVEPOINT write")
+    try:
+        result = work(db)
+    except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
+        db.execute("ROLLBACK TO write")
+        return None, error
+    db.execute("RELEASE write")
+    return result, None
+
+
+def _write_entries(db: sqlite3.Connection, claim: Claim, written: int, entries: Sequence[Entry], now: float) -> None:
+    rows = [
+        (claim.id, number, entry.kind, entry.step, to_json(entry.data, "a result"), claim.epoch, now)
+        for number, entry in enumerate(entries, written + 1)
+    ]
+    db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _entry(row: sqlite3.Row, now: float) -> Entry:
+    return Entry(row["kind"], row["step"], json.loads(row["data"]), row["at"], now - row["at"])

@@ -1,0 +1,332 @@
+"""Sagas on Temporal: its history is the journal, and actions are activities. Needs the extra `temporal`.
+
+The workflow decides by the same `following` as the other engines. An activity makes one attempt; Temporal repeats it.
+Backoffs have no jitter and retries no budget here, since Temporal offers neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from temporalio import activity
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Worker
+from voice_runtime.events import Events, Listener
+from voice_runtime.outcome import Classify, classify
+from voice_runtime.retry import Retry
+from voice_runtime.timeout import Timeout
+
+from voice_saga.context import Message, Reply, StepContext, to_json, without_nul
+from voice_saga.definition import Definition, Definitions
+from voice_saga.errors import (
+    DefinitionMismatchError,
+    JournalUnavailableError,
+    SagaConflictError,
+    UnknownSagaError,
+)
+from voice_saga.execution import checked, reason_of
+from voice_saga.observation import Observation, Tracing
+from voice_saga.progress import Entry, EntryKind, State
+from voice_saga.record import SagaRecord, SagaSummary
+from voice_saga.temporal_workflow import (
+    AHEAD,
+    MISMATCH,
+    OBSERVATIONS,
+    PUBLISH,
+    WORKFLOW,
+    Attempt,
+    Attempted,
+    SagaWorkflow,
+    beginning,
+)
+from voice_saga.transport import Transport
+
+logger = logging.getLogger("voice_saga")
+COUNT_SECONDS = 10.0
+"""Time between two counts of unfinished sagas."""
+QUERY_TIMEOUT = timedelta(seconds=30)
+"""How long a worker has to answer whoever looks or intervenes."""
+UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
+_PAUSE, _PAUSE_CAP = 0.02, 0.5
+
+
+class TemporalEngine:
+    """Runs sagas on the Temporal service that `client` is connected to; its worker polls `task_queue` while entered.
+
+    `transport` sends what actions publish. Looking and intervening works without being entered; interventions are
+    carried out by whichever worker runs the saga.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a process decides, each with its default
+        self,
+        client: Client,
+        definitions: Iterable[Definition] = (),
+        *,
+        task_queue: str = "sagas",
+        transport: Transport | None = None,
+        concurrency: int = 32,
+        listeners: Sequence[Listener] = (),
+        tracing: Tracing | None = None,
+        classify: Classify = classify,
+    ) -> None:
+        self.observation = Observation(Events(listeners), tracing)
+        self._client = client
+        self._definitions = Definitions(definitions)
+        self._task_queue = task_queue
+        self._transport = transport
+        self._concurrency = concurrency
+        self._classify = classify
+        self._worker: Worker | None = None
+        self._counting: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        names = {f"{definition.plan.name}.{name}" for definition in self._definitions for name in definition.actions}
+        activities = [activity.defn(name=name)(self._activity()) for name in sorted(names)]
+        OBSERVATIONS[self._task_queue] = self.observation
+        self._worker = Worker(
+            self._client,
+            task_queue=self._task_queue,
+            workflows=[SagaWorkflow],
+            activities=[*activities, self._publish, _not_here],
+            max_concurrent_activities=self._concurrency,
+        )
+        await self._worker.__aenter__()
+        self._counting = asyncio.create_task(self._count())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
+        if self._worker is not None:
+            await self._worker.__aexit__(kind, error, traceback)
+
+    async def _count(self) -> None:
+        while True:
+            counted: dict[tuple[str, State], int] = {}
+            try:
+                async for found in self._client.list_workflows(
+                    f"WorkflowType='{WORKFLOW}' AND ExecutionStatus='Running'"
+                ):
+                    memo = await found.memo()
+                    key = memo["name"], memo["state"]
+                    counted[key] = counted.get(key, 0) + 1
+                self.observation.unfinished = counted
+            except RPCError as error:
+                logger.warning("Temporal: %s", error)
+            await asyncio.sleep(COUNT_SECONDS)
+
+    def _activity(self) -> Callable[[Attempt], Awaitable[Attempted]]:
+        async def run(attempt: Attempt) -> Attempted:
+            definition = self._pinned(attempt)
+            context = StepContext(
+                attempt.saga_id, attempt.name, attempt.step, attempt.branch, attempt.input, attempt.results,
+                attempt.trace, attempt.caused_by,
+            )  # fmt: skip
+            result = await self._attempt(definition, context)
+            messages = [asdict(message) for message in context.messages]
+            return Attempted(None if result is Reply.LATER else result, result is Reply.LATER, messages)
+
+        return run
+
+    def _pinned(self, attempt: Attempt) -> Definition:
+        try:
+            return self._definitions.pinned(attempt.name, attempt.version, attempt.fingerprint)
+        except DefinitionMismatchError as error:
+            kind = AHEAD if self._definitions.is_ahead(attempt.name, attempt.version) else MISMATCH
+            raise ApplicationError(str(error), type=kind, non_retryable=True) from None
+
+    async def _attempt(self, definition: Definition, context: StepContext) -> Any:
+        step = definition.steps[context.step]
+        action = definition.actions[step.name] if context.branch == "action" else definition.compensation(step.name)
+        timeout = Timeout(f"{context.saga}.{context.step}", step.attempt_timeout.seconds)
+        try:
+            with self.observation.execution(context):
+                result = await timeout.call(checked(action), context)
+                if context.messages and self._transport is None:
+                    raise RuntimeError("it publishes, and this engine has no transport")  # noqa: TRY301  # as any failure
+                return result
+        except Exception as error:
+            transient = Retry(step.name, step.retry).is_transient(self._classify(error))
+            again = context.branch == "compensation" or transient
+            raise ApplicationError(reason_of(error), type=type(error).__name__, non_retryable=not again) from error
+
+    @activity.defn(name=PUBLISH)
+    async def _publish(self, messages: list[dict[str, Any]]) -> None:
+        assert self._transport is not None  # noqa: S101  # the step would have failed
+        await self._transport.send([Message(**message) for message in messages])
+
+    async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
+        """See `Engine.start`."""
+        definition = self._definitions.newest(name)
+        text = to_json(argument, "the input")
+        saga_id = saga_id or uuid.uuid4().hex
+        begun = beginning(definition, argument, self.observation.tracing.current())
+        memo = {
+            "name": name,
+            "version": begun.version,
+            "state": "running",
+            "input": hashlib.sha256(text.encode()).hexdigest(),
+        }
+        try:
+            with _reached():
+                await self._client.start_workflow(
+                    WORKFLOW,
+                    begun,
+                    id=saga_id,
+                    task_queue=self._task_queue,
+                    memo=memo,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                )
+        except WorkflowAlreadyStartedError:
+            there = await (await self._describe(saga_id)).memo()
+            if (there["name"], there["input"]) != (memo["name"], memo["input"]):
+                raise SagaConflictError(
+                    f"saga {saga_id} is there already: a {there['name']} with another input or name"
+                ) from None
+        return saga_id
+
+    async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
+        """See `Engine.wait`."""
+        pause = _PAUSE
+        async with asyncio.timeout(seconds):
+            while not ((summary := await self._summary(saga_id)).ended or summary.state == "parked"):
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, _PAUSE_CAP)
+        return await self.show(saga_id)
+
+    async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
+        """See `Engine.deliver`."""
+        handle = self._client.get_workflow_handle(saga_id)
+        arguments = [step, result, None if error is None else without_nul(error), self.observation.tracing.current()]
+        try:
+            with _reached():
+                await handle.signal(SagaWorkflow.deliver, args=arguments)
+        except RPCError as refused:
+            if refused.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return await self._is_known(saga_id)
+        return True
+
+    async def _is_known(self, saga_id: str) -> bool:
+        try:
+            await self._describe(saga_id)
+        except UnknownSagaError:
+            return False
+        return True
+
+    async def _describe(self, saga_id: str) -> WorkflowExecution:
+        try:
+            with _reached():
+                return await self._client.get_workflow_handle(saga_id).describe()
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            raise UnknownSagaError(f"no saga {saga_id}") from None
+
+    async def _summary(self, saga_id: str) -> SagaSummary:
+        return await _summary(await self._describe(saga_id))
+
+    async def show(self, saga_id: str) -> SagaRecord:
+        """See `Engine.show`. A worker has to answer for the journal: `JournalUnavailableError` where none does."""
+        summary = await self._summary(saga_id)
+        handle = self._client.get_workflow_handle_for(SagaWorkflow.run, saga_id)
+        with _reached():
+            begun, journal = await handle.query(SagaWorkflow.journal, rpc_timeout=QUERY_TIMEOUT)
+        entries = tuple(Entry(kind, step, data, at) for kind, step, data, at in journal)
+        return SagaRecord(**asdict(summary), input=begun, entries=entries)
+
+    async def list(
+        self, *, state: State | None = None, name: str | None = None, limit: int = 100
+    ) -> Sequence[SagaSummary]:
+        """See `Engine.list`. Temporal's list follows what happens within about a second."""
+        found: list[SagaSummary] = []
+        with _reached():
+            async for execution in self._client.list_workflows(f"WorkflowType='{WORKFLOW}'"):
+                summary = await _summary(execution)
+                if summary.state == (state or summary.state) and summary.name == (name or summary.name):
+                    found.append(summary)
+                if len(found) == limit:
+                    break
+        return found
+
+    async def resume(self, saga_id: str, reason: str = "by hand") -> None:
+        """See `Engine.resume`."""
+        await self._intervene(saga_id, "resumed", reason)
+
+    async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
+        """See `Engine.compensate`. A step that is being executed counts as one whose outcome is unknown."""
+        await self._intervene(saga_id, "compensating", reason)
+
+    async def abandon(self, saga_id: str, reason: str) -> None:
+        """See `Engine.abandon`."""
+        await self._intervene(saga_id, "abandoned", reason)
+
+    async def _intervene(self, saga_id: str, kind: EntryKind, reason: str) -> None:
+        summary = await self._summary(saga_id)
+        if summary.ended:
+            raise SagaConflictError(f"saga {saga_id} is {summary.state}: it cannot be {kind} now")
+        try:
+            with _reached():
+                await self._client.get_workflow_handle(saga_id).execute_update(
+                    SagaWorkflow.intervene, args=[kind, reason], rpc_timeout=QUERY_TIMEOUT
+                )
+        except WorkflowUpdateFailedError as error:
+            raise SagaConflictError(f"saga {saga_id} {error.cause}") from None
+
+
+@activity.defn(dynamic=True)
+async def _not_here(_: Sequence[RawValue]) -> None:
+    """An activity that no definition here names."""
+    name = activity.info().activity_type
+    raise ApplicationError(
+        f"no definition here has {name}; deploy the one that the saga began under, then resume",
+        type=MISMATCH,
+        non_retryable=True,
+    )
+
+
+async def _summary(execution: WorkflowExecution) -> SagaSummary:
+    memo = await execution.memo()  # Temporal leaves empty values out
+    started = execution.start_time.timestamp()
+    return SagaSummary(
+        execution.id,
+        memo["name"],
+        memo["version"],
+        memo["state"],
+        memo.get("reason", ""),
+        started,
+        memo.get("updated_at", started),
+    )
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Temporal's own errors of transport, in the words of the engines."""
+    try:
+        yield
+    except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+        raise JournalUnavailableError(f"Temporal: no worker answers: {error}") from error
+    except RPCError as error:
+        if error.status not in UNAVAILABLE:
+            raise
+        raise JournalUnavailableError(f"Temporal: {error.message}") from error

@@ -1,0 +1,299 @@
+"""The workflow that carries out any saga on Temporal. It is given its plan, so it is the same code for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from weakref import WeakValueDictionary
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+from voice_policies import Retry
+
+from voice_saga.context import Branch
+from voice_saga.definition import Definition, Plan
+from voice_saga.driver import HANDOVER, LOOK_AGAIN
+from voice_saga.observation import Observation
+from voice_saga.progress import ENDED, Entry, EntryKind, Progress, State, following
+
+WORKFLOW = "voice-saga"
+PUBLISH = "voice-saga.publish"
+MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
+"""Types of the failures that say that a worker lacks the saga's definition; `AHEAD`: since a newer one has it."""
+WORKER_DEATH_MARGIN = 1.0
+"""Seconds beyond an attempt's own timeout after which Temporal takes its worker for dead."""
+MEMO_REASON = 1000
+"""Characters of a reason in the memo, which Temporal wants below two kilobytes."""
+OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
+"""Who is told of transitions in this process, by task queue."""
+ALLOWED: dict[EntryKind, frozenset[State]] = {
+    "resumed": frozenset({"parked"}),
+    "compensating": frozenset({"running", "waiting", "parked"}),
+    "abandoned": frozenset({"running", "waiting", "compensating", "parked"}),
+}
+"""The states in which a saga may be intervened in, by the entry that it makes."""
+
+
+@dataclass
+class StepTimes:
+    """A step's policy, in seconds."""
+
+    activity: str
+    compensation: str
+    timeout: float
+    attempt_timeout: float
+    retry: dict[str, Any]
+    compensation_retry: dict[str, Any]
+
+
+@dataclass
+class Beginning:
+    """What a workflow is started with: the saga's plan, pinned."""
+
+    name: str
+    version: int
+    fingerprint: str
+    stages: list[list[str]]
+    compensated: list[str]
+    timeout: float
+    steps: dict[str, StepTimes]
+    input: Any
+    trace: str = ""
+
+    def plan(self) -> Plan:
+        """The shape of the saga."""
+        stages = tuple(tuple(stage) for stage in self.stages)
+        return Plan(self.name, self.version, stages, frozenset(self.compensated))
+
+
+@dataclass
+class Attempt:
+    """What an activity is given."""
+
+    saga_id: str
+    name: str
+    version: int
+    fingerprint: str
+    step: str
+    branch: Branch
+    input: Any
+    results: dict[str, Any]
+    trace: str = ""
+    caused_by: str = ""
+
+
+@dataclass
+class Attempted:
+    """What an activity gives back."""
+
+    result: Any = None
+    later: bool = False
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+
+def beginning(definition: Definition, argument: Any, trace: str) -> Beginning:
+    """The definition as the workflow is given it."""
+    plan = definition.plan
+    steps = {
+        step.name: StepTimes(
+            f"{plan.name}.{step.name}",
+            f"{plan.name}.{step.compensation}",
+            step.timeout.seconds,
+            step.attempt_timeout.seconds,
+            _retry(step.retry),
+            _retry(step.compensation_retry),
+        )
+        for step in definition.policy.steps
+    }
+    timeout = definition.policy.timeout.seconds
+    stages = [list(stage) for stage in plan.stages]
+    compensated = sorted(plan.compensated)
+    return Beginning(plan.name, plan.version, plan.fingerprint, stages, compensated, timeout, steps, argument, trace)
+
+
+def _retry(policy: Retry) -> dict[str, Any]:
+    return {
+        "initial": max(policy.base_delay.seconds, 0.001),
+        "coefficient": policy.multiplier,
+        "maximum": max(policy.max_delay.seconds, 0.001),
+        "attempts": policy.max_attempts,
+    }
+
+
+@workflow.defn(name=WORKFLOW, sandboxed=False)
+class SagaWorkflow:
+    """One saga. Its memo tells its state without a worker; its journal is a query, which a worker answers."""
+
+    @workflow.init
+    def __init__(self, begun: Beginning) -> None:
+        self._begun = begun
+        self._plan = begun.plan()
+        self._progress = Progress()
+        self._entries: list[Entry] = []
+        self._outcomes: dict[str, tuple[Any, str | None, str]] = {}
+        self._interrupted = False
+        self._caused_by = ""
+
+    @workflow.run
+    async def run(self, begun: Beginning) -> str:
+        """Until the saga has ended; the state it ended in."""
+        self._deadline = workflow.now() + timedelta(seconds=begun.timeout)
+        self._write([Entry("started")])
+        while self._progress.state not in ENDED:
+            self._interrupted = False
+            work = asyncio.ensure_future(self._work())
+            await workflow.wait_condition(lambda: work.done() or self._interrupted)  # noqa: B023  # of this turn
+            if not work.done():
+                work.cancel()
+            await asyncio.gather(work, return_exceptions=self._interrupted)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._progress.state
+
+    @workflow.signal
+    def deliver(self, step: str, result: Any, error: str | None, trace: str) -> None:
+        """The first outcome of a step counts."""
+        self._outcomes.setdefault(step, (result, error, trace))
+
+    @workflow.query
+    def journal(self) -> tuple[Any, list[tuple[EntryKind, str, Any, float]]]:
+        """The input and every transition: kind, step, data and time."""
+        return self._begun.input, [(entry.kind, entry.step, entry.data, entry.at) for entry in self._entries]
+
+    @workflow.update
+    def intervene(self, kind: EntryKind, reason: str) -> None:
+        """Resume, compensate or abandon, by the entry that it makes."""
+        if self._progress.shown not in ALLOWED[kind]:
+            raise ApplicationError(f"is {self._progress.shown}: it cannot be {kind} now", type="Conflict")
+        self._interrupted = True
+        self._write([Entry(kind, data=reason)])
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        progress, now = self._progress, workflow.now().timestamp()
+        before = progress.shown if self._entries else ""
+        written: list[Entry] = []
+        due: Sequence[Entry] = entries
+        while due:
+            stamped = [replace(entry, at=now) for entry in due]
+            written += stamped
+            for entry in stamped:
+                progress.apply(entry)
+            due = following(self._plan, progress)
+        self._entries += written
+        memo = {"state": progress.shown, "reason": progress.reason[:MEMO_REASON], "updated_at": now}
+        workflow.upsert_memo(memo)
+        observation = OBSERVATIONS.get(workflow.info().task_queue)
+        if observation is not None and not workflow.unsafe.is_replaying():
+            observation.written(self._begun.name, workflow.info().workflow_id, written, before)
+
+    async def _work(self) -> None:
+        """One turn of what the state asks for."""
+        progress = self._progress
+        if progress.state == "parked":
+            await workflow.wait_condition(lambda: self._interrupted)
+        elif progress.state == "compensating":
+            await self._undo(progress.undoing)
+        elif progress.running:
+            await asyncio.gather(*(self._act(step) for step in progress.running))
+        else:
+            await self._take_outcomes()
+
+    async def _act(self, step: str) -> None:
+        try:
+            attempted = await self._execute(step, "action", schedule_to_close_timeout=self._remaining())
+        except ActivityError as error:
+            self._failed(step, error)
+            return
+        await self._publish(attempted)
+        self._write([Entry("waiting", step) if attempted.later else Entry("succeeded", step, attempted.result)])
+
+    def _failed(self, step: str, error: ActivityError) -> None:
+        if self._interrupted:
+            return  # cancelled, since somebody intervened
+        if _type(error) in {MISMATCH, AHEAD}:
+            self._write([Entry("parked", data=_reason(error))])
+        else:
+            self._write([Entry("failed", step, _reason(error))])
+
+    async def _undo(self, step: str) -> None:
+        try:
+            attempted = await self._execute(step, "compensation")
+        except ActivityError as error:
+            if not self._interrupted:
+                mismatch = _type(error) in {MISMATCH, AHEAD}
+                reason = _reason(error) if mismatch else f"compensation_failed: {step}: {_reason(error)}"
+                self._write([Entry("parked", data=reason)])
+            return
+        await self._publish(attempted)
+        self._write([Entry("undone", step)])
+
+    async def _take_outcomes(self) -> None:
+        """Wait for the first outcome, or for the first wait to be over."""
+        waiting = self._progress.waiting
+        over = {
+            step: datetime.fromtimestamp(entry.at, UTC) + timedelta(seconds=self._begun.steps[step].timeout)
+            for step, entry in waiting.items()
+        }
+        patience = min([*over.values(), self._deadline]) - workflow.now()
+        try:
+            await workflow.wait_condition(lambda: bool({*waiting} & {*self._outcomes}), timeout=patience)
+        except TimeoutError:
+            late = [step for step, end in over.items() if min(end, self._deadline) <= workflow.now()]
+            self._write([Entry("failed", step, "no outcome was delivered in time") for step in late])
+            return
+        entries = []
+        for step in [step for step in waiting if step in self._outcomes]:
+            result, error, self._caused_by = self._outcomes[step]
+            entries.append(Entry("succeeded", step, result) if error is None else Entry("failed", step, error))
+        self._write(entries)
+
+    def _remaining(self) -> timedelta:
+        return max(self._deadline - workflow.now(), timedelta(milliseconds=1))
+
+    async def _publish(self, attempted: Attempted) -> None:
+        """As an activity of its own: it is repeated until the messages are sent."""
+        if attempted.messages:
+            await workflow.execute_activity(PUBLISH, attempted.messages, start_to_close_timeout=timedelta(seconds=30))
+
+    async def _execute(
+        self, step: str, branch: Branch, schedule_to_close_timeout: timedelta | None = None
+    ) -> Attempted:
+        """The activity; where its worker is older than the saga, again until a newer one takes it."""
+        begun, times = self._begun, self._begun.steps[step]
+        retry = times.retry if branch == "action" else times.compensation_retry
+        patience = workflow.now() + timedelta(seconds=HANDOVER)
+        while True:
+            try:
+                attempted: Attempted = await workflow.execute_activity(
+                    times.activity if branch == "action" else times.compensation,
+                    Attempt(
+                        workflow.info().workflow_id, begun.name, begun.version, begun.fingerprint, step, branch,
+                        begun.input, dict(self._progress.results), begun.trace, self._caused_by,
+                    ),
+                    result_type=Attempted,
+                    schedule_to_close_timeout=schedule_to_close_timeout,
+                    start_to_close_timeout=timedelta(seconds=times.attempt_timeout + WORKER_DEATH_MARGIN),
+                    retry_policy=RetryPolicy(
+                        initial_interval=timedelta(seconds=retry["initial"]),
+                        backoff_coefficient=retry["coefficient"],
+                        maximum_interval=timedelta(seconds=max(retry["initial"], retry["maximum"])),
+                        maximum_attempts=retry["attempts"],
+                    ),
+                )  # fmt: skip
+                return attempted  # noqa: TRY300  # of this turn
+            except ActivityError as error:
+                if _type(error) != AHEAD or workflow.now() > patience:
+                    raise
+            await asyncio.sleep(LOOK_AGAIN)
+
+
+def _type(error: ActivityError) -> str | None:
+    return error.cause.type if isinstance(error.cause, ApplicationError) else None
+
+
+def _reason(error: ActivityError) -> str:
+    """What the activity said; where Temporal gave up on it, what Temporal says."""
+    return error.cause.message if isinstance(error.cause, ApplicationError) else f"{error.cause or error}"

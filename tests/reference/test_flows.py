@@ -1,0 +1,80 @@
+"""The flows between reference services, from the bundles that the platform renders."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from voice_reference.collector import ReceivedSpan
+from voice_reference.flows import FlowError, Sent, is_whole, main, shrinking, tree
+
+SPAN = ReceivedSpan(
+    resource={"service.name": "agent-engine"},
+    name="Reference/run",
+    kind=2,
+    trace_id="t",
+    span_id="a",
+    parent_id="gateway",
+    begin=0,
+    end=1_000_000,
+    attributes={"voice.deadline_seconds": 2.0},
+    events=(),
+    failed=False,
+)
+CALL = replace(SPAN, kind=3, span_id="b", parent_id="a", attributes={"voice.call": "rag-engine.context"})
+CALLEE = replace(SPAN, span_id="c", parent_id="b", attributes={"voice.deadline_seconds": 1.0})
+
+
+def test_the_flows_run_between_processes(rendered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([str(rendered)])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    text = printed.out
+    for title in ("Voice dialogue", "Retrieve and re-rank", "Tool call"):
+        assert re.search(rf"^{title}: \d\d hops between \d+ services$", text, re.MULTILINE)
+    assert text.count("one trace id on all hops") == text.count("every deadline is shorter") == 3
+    for hop in ("voice-engine.dialogue", "conversation-service.send", "model-adapter.rerank", "external-tools.invoke"):
+        assert hop in text
+    story = text[text.index("A soft dependency fails") :]
+    told = [
+        "agent-engine has swapped its policy while running",
+        "rag-engine fails",
+        "answered without citations, breaker open",
+        "rag-engine works again",
+        "answered with citations, breaker closed",
+    ]
+    positions = [story.index(sentence) for sentence in told]
+    assert positions == sorted(positions)
+
+
+def test_bundles_that_are_missing_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path) in error
+    assert "Traceback" not in error
+
+
+def test_a_trace_is_whole_when_nobodys_parent_and_no_calls_other_end_is_missing() -> None:
+    sent = Sent("t", "gateway", 200, ())
+    assert is_whole([SPAN, CALL, CALLEE], sent)
+    assert not is_whole([SPAN, CALL], sent)
+    assert is_whole([SPAN, replace(CALL, failed=True)], sent)
+    assert not is_whole([SPAN, CALLEE], sent)
+    assert not is_whole([CALL, CALLEE], sent)
+    assert not is_whole([SPAN, CALL, CALLEE], replace(sent, trace_id="other"))
+    assert not is_whole([], sent)
+
+
+def test_a_deadline_that_does_not_shrink_is_told() -> None:
+    shrinking([SPAN, CALL, CALLEE])
+    with pytest.raises(FlowError, match="no more than that"):
+        shrinking([SPAN, CALL, replace(CALLEE, attributes={"voice.deadline_seconds": 2.0})])
+
+
+def test_a_call_and_its_other_end_are_one_line() -> None:
+    lines = list(tree([SPAN, CALL, CALLEE]))
+    assert [line.split()[0] for line in lines] == ["agent-engine.run", "agent-engine.run"]
+    assert lines[1].startswith("  agent")
+    assert "deadline in 1.000 s" in lines[1]

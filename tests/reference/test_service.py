@@ -1,0 +1,189 @@
+"""Reference services as processes: what they answer, how they degrade, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from voice_policies import FILE_NAME, Duration, Rate, RateLimit, Ratio, TokenBucket
+from voice_policies import Health as HealthPolicy
+from voice_reference.collector import Collector
+from voice_reference.configuration import Behaviour
+from voice_reference.processes import Platform, Process, bundles_of, running, wait_until
+from voice_reference.simulation import latency
+
+from tests.runtime.bundles import bundle, call, operation
+from tests.runtime.driver import seeded
+from tests.runtime.tracing.telemetry import tracing
+
+BROKEN = Behaviour(error_ratio=Ratio("100%"))
+
+
+def post(process: Process, path: str) -> httpx.Response:
+    headers = {"baggage": "tenant.id=acme,card=4111"}
+    return httpx.post(f"{process.url}/{path}", headers=headers, timeout=30, trust_env=False)
+
+
+def get(process: Process, path: str) -> httpx.Response:
+    return httpx.get(f"{process.url}/{path}", timeout=30, trust_env=False)
+
+
+def test_all_services_of_the_platform_run_every_operation_from_their_bundle(rendered: Path) -> None:
+    names = [path.parent.name for path in rendered.glob(f"*/{FILE_NAME}")]
+    assert len(names) == 16
+    with Collector() as collector, running(bundles_of(rendered, names), collector.endpoint) as platform:
+        for process in platform.processes.values():
+            assert get(process, "health").json() == {"status": "alive"}
+            ready = get(process, "ready")
+            assert ready.status_code == 200, ready.text
+            for inbound in process.bundle.inbound:
+                answer = post(process, inbound.operation)
+                assert answer.status_code == 200, f"{process.bundle.metadata.service}.{inbound.operation}"
+                assert answer.json()["operation"] == inbound.operation
+            assert f'digest="{process.bundle.metadata.digest}"' in get(process, "metrics").text
+        called = {(s.service, s.name) for s in collector.spans}
+        assert collector.wait_for(lambda spans: {s.service for s in spans} == set(names), 30), called
+
+
+@pytest.fixture
+def pair() -> Any:
+    """agent-engine, which needs rag-engine softly and a store hard."""
+    store = call("postgresql.write", protocol="postgresql")
+    soft = call("rag-engine.context", necessity="soft", fallback="no citations")
+    limited = operation("limited", rate_limits=(RateLimit(limit=TokenBucket(rate=Rate("1/d"), burst=1), key="tenant"),))
+    run = operation("run", calls=("rag-engine.context", "postgresql.write"))
+    policies: dict[str, Any] = {
+        "health": HealthPolicy(drain_duration=Duration("3s")),
+        "tracing": tracing("http://replaced:4317"),
+    }
+    agent = bundle(store, soft, inbound=(run, limited), **policies)
+    rag = bundle(inbound=(operation("context"),), service="rag-engine", **policies)
+    with Collector() as collector, running({"agent-engine": agent, "rag-engine": rag}, collector.endpoint) as platform:
+        yield platform, collector
+
+
+def test_what_fails_is_degraded_or_told(pair: tuple[Platform, Collector]) -> None:
+    platform, collector = pair
+    agent = platform.processes["agent-engine"]
+    assert post(agent, "run").json()["fallbacks"] == []
+    platform.behave("rag-engine", context=BROKEN)
+    assert post(agent, "run").json()["fallbacks"] == ["no citations"]
+    platform.behave("agent-engine", **{"postgresql.write": BROKEN})
+    failed = post(agent, "run")
+    assert (failed.status_code, failed.json()) == (500, {"error": "callee: the callee is unavailable"})
+    assert post(agent, "nothing").status_code == 404
+    assert get(agent, "run").status_code == 405
+    assert [post(agent, "limited").status_code for _ in range(2)] == [200, 429]
+    assert collector.wait_for(lambda spans: any(s.failed and s.name == "POST run" for s in spans), 30)
+    for span in (each for each in collector.spans if each.name != "GET run"):
+        assert span.attributes["tenant.id"] == "acme"
+        assert "card" not in span.attributes
+
+
+async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Platform, Collector]) -> None:
+    platform, collector = pair
+    agent = platform.processes["agent-engine"]
+    platform.behave("agent-engine", run=Behaviour(median=Duration("200ms"), p95=Duration("400ms")))
+    answers: list[int] = []
+
+    async def load(client: httpx.AsyncClient) -> None:
+        """Until nobody listens: what is refused then had not begun."""
+        while agent.process.poll() is None:
+            try:
+                answers.append((await client.post(f"{agent.url}/run")).status_code)
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+
+    async def watch(client: httpx.AsyncClient) -> None:
+        while (await client.get(f"{agent.url}/ready")).status_code == 200:  # noqa: ASYNC110  # it is another process's
+            await asyncio.sleep(0.02)
+        assert (await client.get(f"{agent.url}/ready")).json()["status"] == "draining"
+        assert (await client.get(f"{agent.url}/health")).status_code == 200
+        # Not ready any more, and still at work.
+        answers.append((await client.post(f"{agent.url}/run")).status_code)
+
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as client, asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(load(client))
+        await asyncio.sleep(0.3)
+        agent.process.send_signal(signal.SIGTERM)
+        group.create_task(watch(client))
+    assert await asyncio.to_thread(agent.process.wait, 30) == 0
+    assert set(answers) == {200}
+    assert len(answers) > 8
+    # What was served was traced, to the last request.
+    served = sum(span.name == "POST run" for span in collector.spans)
+    assert served == len(answers)
+
+
+def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"VOICE_SETTINGS_PATH": str(tmp_path)} | variables
+    command = [sys.executable, "-m", "voice_reference"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, rendered: Path) -> None:
+    policy = str(rendered / "agent-engine")
+    missing = start(tmp_path, VOICE_POLICY_PATH=str(tmp_path))
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "policy.json: 1 fault" in missing.stderr
+    configuration = tmp_path / "configuration.json"
+    configuration.write_text('{"grpc_prot": 1, "behaviour": {"run": {"median": "9ms", "p95": "2ms"}}}')
+    faulty = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
+    assert faulty.returncode == 2
+    assert "did you mean grpc_port" in faulty.stderr
+    assert "p95 2ms is below median 9ms" in faulty.stderr
+    assert "Traceback" not in faulty.stderr + missing.stderr
+
+
+def test_what_the_configuration_names_is_in_the_bundle(tmp_path: Path, rendered: Path) -> None:
+    configuration = tmp_path / "configuration.json"
+    configuration.write_text(
+        '{"addresses": {"rag-enginee": "nonsense"}, "behaviour": {"no.such.call": {"error_ratio": "1%"}}}'
+    )
+    policy = str(rendered / "agent-engine")
+    faulty = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
+    assert faulty.returncode == 2
+    assert "configuration.json: 3 faults" in faulty.stderr
+    assert "addresses.rag-enginee: is 'nonsense'; expected host:port, such as 127.0.0.1:9000" in faulty.stderr
+    assert "addresses.rag-enginee: is not in the bundle; did you mean rag-engine?" in faulty.stderr
+    assert "behaviour.no.such.call: is not in the bundle; " in faulty.stderr
+
+
+@pytest.mark.parametrize("protocol", ["gRPC", "HTTP"])
+def test_a_port_that_is_taken_is_named_and_nothing_starts(tmp_path: Path, rendered: Path, protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ports = {"grpc_port": 0, "http_port": 0, f"{protocol.lower()}_port": port}
+        configuration = tmp_path / "configuration.json"
+        configuration.write_text(json.dumps({"host": "127.0.0.1"} | ports))
+        policy = str(rendered / "agent-engine")
+        taken = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
+    assert taken.returncode == 2
+    (told,) = (line for line in taken.stderr.splitlines() if line.startswith(protocol))
+    assert told.startswith(f"{protocol} port {port} cannot be listened on: ")
+    assert "Traceback" not in taken.stderr
+
+
+def test_a_faulty_change_of_the_configuration_leaves_it_as_it_was(pair: tuple[Platform, Collector]) -> None:
+    agent = pair[0].processes["agent-engine"]
+    (agent.directory / "configuration.json").write_text("{")
+    assert post(agent, "run").status_code == 200
+    wait_until(lambda: "stays as it was" in agent.log.read_text(), 30)
+
+
+def test_latency_is_drawn_from_its_median_and_p95() -> None:
+    behaviour, random = Behaviour(median=Duration("10ms"), p95=Duration("50ms")), seeded()
+    drawn = sorted(latency(behaviour, random) for _ in range(20_000))
+    assert drawn[10_000] == pytest.approx(0.010, rel=0.05)
+    assert drawn[19_000] == pytest.approx(0.050, rel=0.05)
+    assert latency(Behaviour(median=Duration("0s")), random) == 0

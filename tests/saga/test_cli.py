@@ -1,0 +1,153 @@
+"""`voice-saga` against each engine, as its own process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_saga import Reply, StepContext
+
+from tests.saga.backends import Backend
+from tests.saga.definitions import Log, eventually, saga, step
+from tests.saga.servers import Postgresql
+
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
+
+
+EXPECTED = "expected sqlite:///PATH, postgresql://HOST/DATABASE or temporal://HOST:PORT/NAMESPACE"
+
+
+async def voice_saga(engine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "voice_saga.cli", *arguments]
+    environment = {**os.environ, "VOICE_SAGA_ENGINE": engine}
+    return await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """How the command line reaches the test's `backend`."""
+    engine = request.node.callspec.params["backend"]
+    if engine == "temporal":
+        return f"temporal://{request.getfixturevalue('temporal')}/default"
+    return str(request.getfixturevalue("database")) if engine == "postgresql" else f"sqlite://{tmp_path}/sagas.db"
+
+
+async def test_sagas_are_listed_shown_resumed_compensated_and_abandoned(backend: Backend, address: str) -> None:
+    log = Log()
+
+    async def later(_: StepContext) -> Any:
+        return Reply.LATER
+
+    log.does("pay", later)
+    log.fails("undo-reserve", lambda: ConnectionError("gone"), times=2)
+    async with backend([log.definition(saga(step("reserve"), step("pay")))]) as engine:
+        one, two = await engine.start("order", {"item": 7}), await engine.start("order")
+        await eventually(lambda: _is(engine, one, "waiting"))
+        await eventually(lambda: _is(engine, two, "waiting"))
+
+        compensated = await voice_saga(address, "compensate", one, "--reason", "the customer called")
+        assert compensated.stderr == ""
+        assert one in compensated.stdout
+        assert (await engine.wait(one, 60)).state == "parked"
+        shown = (await voice_saga(address, "show", one)).stdout
+        assert 'input {"item": 7}' in shown
+        assert "compensation_failed: reserve: ConnectionError: gone" in shown
+        assert [line.split()[1:3] for line in shown.splitlines()[2:4]] == [["·", "started"], ["reserve", "began"]]
+        assert (await voice_saga(address, "resume", one)).returncode == 0
+        assert (await engine.wait(one, 60)).state == "compensated"
+
+        assert (await voice_saga(address, "abandon", two, "--reason", "settled")).returncode == 0
+        await eventually(lambda: _is(engine, two, "abandoned"))
+        await eventually(lambda: _lists(address, two))
+        refused = await voice_saga(address, "resume", two)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith(f"voice-saga: saga {two} is abandoned: it cannot be resumed now")
+        unknown = await voice_saga(address, "show", "nobody")
+        assert (unknown.returncode, unknown.stderr) == (1, "voice-saga: no saga nobody\n")
+
+
+async def _is(engine: Any, saga_id: str, state: str) -> bool:
+    return bool((await engine.show(saga_id)).state == state)
+
+
+async def _lists(address: str, saga_id: str) -> bool:
+    done = await voice_saga(address, "list", "--state", "abandoned", "--name", "order")
+    return saga_id in done.stdout and "order v1  abandoned" in done.stdout and "settled" in done.stdout
+
+
+async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) -> None:
+    done = await voice_saga(postgresql.dsn("template1"), "list")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == 'voice-saga: PostgreSQL: relation "saga.sagas" does not exist; migrate first, and grant what it made\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "code", "message"),
+    [
+        ("", 2, "--engine is ''; expected sqlite:///PATH, postgresql://"),
+        ("mysql://x", 2, "--engine is 'mysql://x'; expected"),
+        ("sqlite:///nowhere/sagas.db", 2, "--engine names /nowhere/sagas.db, which is no file"),
+        ("postgresql://nobody@127.0.0.1:1/x", 1, "PostgreSQL: "),
+        (
+            "postgresql://h:notaport/x",
+            2,
+            f"--engine is no address: invalid literal for int() with base 10: 'notaport'; {EXPECTED}",
+        ),
+        ("temporal://h:notaport/x", 2, f"--engine is no address: invalid target URL: invalid port number; {EXPECTED}"),
+        ("temporal://127.0.0.1:1/default", 1, "Temporal: "),
+    ],
+)
+async def test_an_engine_that_is_not_there_is_one_clear_line(engine: str, code: int, message: str) -> None:
+    done = await voice_saga(engine, "list")
+    assert done.returncode == code
+    assert done.stderr.startswith(f"voice-saga: {message}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("content", "said"), [("no database", "file is not a database"), ("", "no such table: sagas")])
+def test_a_file_without_sagas_is_told_so_and_left_as_it_is(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "other"
+    path.write_text(content)
+    done = asyncio.run(voice_saga(f"sqlite://{path}", "list"))
+    assert done.stderr == f"voice-saga: --engine names {path}, which holds no sagas: {said}; {EXPECTED}\n"
+    assert (done.returncode, path.read_text(), [*tmp_path.iterdir()]) == (2, content, [path])
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "saga-1")])
+async def test_a_namespace_that_is_not_there_is_told_so(temporal: str, arguments: tuple[str, ...]) -> None:
+    done = await voice_saga(f"temporal://{temporal}/nosuch", *arguments)
+    assert done.stderr == f"voice-saga: --engine names namespace 'nosuch', which is not there; {EXPECTED}\n"
+    assert done.returncode == 2
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+from voice_saga.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("scheme", "module"), [("postgresql", "asyncpg"), ("temporal", "temporalio")])
+def test_an_extra_that_is_not_installed_is_named(scheme: str, module: str) -> None:
+    command = [sys.executable, "-c", WITHOUT, module, "--engine", f"{scheme}://h/x", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-saga[{scheme}]: ")
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "some"])
+async def test_a_limit_is_a_whole_number(limit: str, tmp_path: Path) -> None:
+    done = await voice_saga(f"sqlite://{tmp_path}/sagas.db", "list", "--limit", limit)
+    assert done.returncode == 2
+    assert f"argument --limit: is '{limit}'; expected a whole number from 1" in done.stderr

@@ -1,0 +1,73 @@
+"""What cannot run is refused before it runs, every fault at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from voice_policies import Duration, InvalidInputError, Retry, Saga, SagaStep
+from voice_saga import Definition, JournalEngine, SqliteJournal, StepContext
+
+from tests.saga.definitions import Log, saga, step
+
+
+async def nothing(_: StepContext) -> Any:
+    return None
+
+
+def test_code_that_is_missing_or_that_nobody_asks_for_is_refused_all_at_once() -> None:
+    policy = saga(step("pay"), step("ship", undo=False))
+    with pytest.raises(InvalidInputError) as refused:
+        Definition(policy, {"pay": nothing, "undo-ship": nothing})
+    assert str(refused.value).splitlines() == [
+        "saga order version 1: 3 faults",
+        "  ship: has no code; expected an asynchronous function",
+        "  undo-pay: has no code; expected an asynchronous function",
+        "  undo-ship: is asked for by no step; expected pay, undo-pay, ship",
+    ]
+
+
+def test_one_version_twice_is_refused() -> None:
+    log = Log()
+    with pytest.raises(InvalidInputError, match="has version 1 twice"):
+        JournalEngine(SqliteJournal("unused.db"), [log.definition(saga(step("pay"))) for _ in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: SagaStep(name="pay"), "name a compensation, or say in no_compensation_because why none is needed"),
+        (lambda: saga(step("pay"), step("pay")), "step pay is named twice"),
+        (
+            lambda: SagaStep(
+                name="pay",
+                compensation="refund",
+                timeout=Duration("1s"),
+                attempt_timeout=Duration("600ms"),
+                retry=Retry(max_retries=1),
+            ),
+            "timeout 1s is shorter than its 2 attempts of 600ms",
+        ),
+        (lambda: saga(step("pay"), timeout="1s"), "timeout 1s is shorter than its steps together"),
+    ],
+)
+def test_a_policy_that_cannot_hold_is_refused(make: Any, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        make()
+
+
+def test_retries_and_timeouts_may_change_under_a_running_saga_and_steps_may_not() -> None:
+    def fingerprint(policy: Saga) -> str:
+        return Log().definition(policy).plan.fingerprint
+
+    one = fingerprint(saga(step("pay"), step("ship")))
+    assert one == fingerprint(saga(step("pay", retries=0), step("ship", timeout=Duration("20s")), timeout="2m"))
+    changed = [
+        saga(step("ship"), step("pay")),
+        saga(step("pay"), step("ship", with_previous=True)),
+        saga(step("pay"), step("ship", undo=False)),
+        saga(step("pay"), step("ship"), step("thank")),
+        saga(step("pay"), step("ship"), version=2),
+    ]
+    assert one not in {fingerprint(policy) for policy in changed}

@@ -1,0 +1,293 @@
+"""The outbox, and Redis Streams: what is sent arrives, what fails comes again."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from voice_saga import JournalEngine, Message, NotJsonError, SqliteJournal, StepContext
+from voice_saga.journal import Journal
+from voice_saga.postgresql import PostgresqlJournal, publish
+from voice_saga.prometheus import OutboxCollector
+from voice_saga.redis_streams import RedisStreams
+from voice_saga.transport import Outbox, consume, delivers
+
+from tests.runtime.driver import seeded
+from tests.saga.definitions import Log, eventually, saga, step
+from tests.saga.servers import running_redis
+
+
+class Wire:
+    """A transport that writes down what it is given, and breaks when it is told to."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.sent: list[Message] = []
+        self.broken = broken
+
+    async def send(self, messages: Any) -> None:
+        if self.broken:
+            raise ConnectionError("the wire is cut")
+        self.sent += messages
+
+    def receive(self, types: Any, consumer: str) -> Any:
+        raise NotImplementedError
+
+
+async def test_what_a_step_publishes_is_sent_once_it_is_recorded_and_then_forgotten(journal: Journal) -> None:
+    log, wire = Log(), Wire(broken=True)
+
+    async def tell(context: StepContext) -> Any:
+        context.publish("order.paid", {"amount": 7})
+        context.publish("order.paid", {"amount": 8})
+
+    async def tell_and_fail(context: StepContext) -> Any:
+        context.publish("order.shipped", None)
+        raise ValueError("no")
+
+    log.does("pay", tell)
+    log.does("ship", tell_and_fail)
+    async with JournalEngine(journal, [log.definition(saga(step("pay"), step("ship")))]) as engine:
+        saga_id = await engine.start("order")
+        await engine.wait(saga_id, 30)
+        outbox = Outbox(journal, wire)
+        with pytest.raises(ConnectionError):
+            await outbox.flush()
+        wire.broken = False
+        assert (await outbox.flush(), await outbox.flush()) == (2, 0)
+    sent = [(message.id, message.type, message.payload["amount"]) for message in wire.sent]
+    assert sent == [(f"{saga_id}/pay/action/0", "order.paid", 7), (f"{saga_id}/pay/action/1", "order.paid", 8)]
+
+
+async def test_what_redis_refuses_holds_up_no_other_message_and_floods_no_stream(
+    journal: Journal, redis_port: int
+) -> None:
+    log, name = Log(), uuid.uuid4().hex
+    good, forbidden = f"{name}.good", f"{name}.forbidden"
+    redis = Redis(port=redis_port)
+    await redis.set(forbidden, "no stream")
+
+    async def tell(context: StepContext) -> Any:
+        context.publish(forbidden, 1)
+        context.publish(good, 2)
+
+    log.does("pay", tell)
+    registry = CollectorRegistry()
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:
+        await engine.wait(await engine.start("order"), 30)
+        outbox = Outbox(journal, RedisStreams(redis), poll_interval=0.02)
+        registry.register(OutboxCollector(outbox))
+        sending = asyncio.create_task(outbox.run())
+        await engine.wait(await engine.start("order"), 30)
+        await eventually(lambda: _counts(outbox, refused=3))
+        assert await redis.xlen(good) == 2
+        await redis.delete(forbidden)
+        await eventually(lambda: _counts(outbox, sent=4))
+        sending.cancel()
+        async with journal.outbox(10) as batch:
+            assert batch.messages == []
+    assert (await redis.xlen(good), await redis.xlen(forbidden)) == (2, 2)
+    assert registry.get_sample_value("voice_outbox_refused_total") == outbox.refused < 6, "later each time"
+    assert registry.get_sample_value("voice_outbox_sent_total") == 4
+    await redis.aclose()
+
+
+async def _counts(outbox: Outbox, sent: int = 0, refused: int = 0) -> bool:
+    return outbox.sent >= sent and outbox.refused >= refused
+
+
+async def test_a_sender_survives_what_its_database_says(database: str) -> None:
+    """A table that is gone, or a full disk, is no lost connection."""
+    journal, wire = PostgresqlJournal(database), Wire()
+    await journal.open(worker=False)
+    connection = await asyncpg.connect(database)
+    await connection.execute("ALTER TABLE saga.outbox RENAME TO elsewhere")
+    sending = asyncio.create_task(Outbox(journal, wire, poll_interval=0.02).run())
+    await asyncio.sleep(0.2)
+    assert not sending.done()
+    await connection.execute("ALTER TABLE saga.elsewhere RENAME TO outbox")
+    await publish(connection, Message("1", "message.created", {}))
+    await connection.close()
+    await eventually(lambda: _has(wire.sent, 1))
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    await journal.close()
+
+
+async def test_a_message_of_the_services_own_leaves_with_its_transaction(database: str) -> None:
+    journal, wire = PostgresqlJournal(database), Wire()
+    await journal.open(worker=False)
+    connection = await asyncpg.connect(database)
+    with pytest.raises(ValueError, match="rolled back"):  # noqa: PT012  # what came before the error counts
+        async with connection.transaction():
+            await publish(connection, Message("1", "message.created", {}))
+            raise ValueError("rolled back")
+    await publish(connection, Message("2", "message.created", {"text": "naïve"}))
+    with pytest.raises(NotJsonError, match=r"message message\.created is no JSON value"):
+        await publish(connection, Message("3", "message.created", object()))
+    await connection.close()
+    await Outbox(journal, wire).flush()
+    await journal.close()
+    assert wire.sent == [Message("2", "message.created", {"text": "naïve"})]
+
+
+async def test_two_senders_share_the_outbox(database: str) -> None:
+    wires = [Wire(), Wire()]
+    journals = [PostgresqlJournal(database) for _ in wires]
+    connection = await asyncpg.connect(database)
+    for number in range(300):
+        await publish(connection, Message(str(number), "message.created", number))
+    await connection.close()
+    for journal in journals:
+        await journal.open(worker=False)
+    await asyncio.gather(*(Outbox(journal, wire).flush() for journal, wire in zip(journals, wires, strict=True)))
+    for journal in journals:
+        await journal.close()
+    assert sorted(message.payload for wire in wires for message in wire.sent) == list(range(300))
+
+
+async def test_a_message_whose_handler_fails_or_whose_consumer_died_comes_again(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    transport = RedisStreams(redis, redeliver_after=0.05, block=0.02)
+    await transport.send([Message(str(number), stream, {"number": number}, "trace") for number in range(3)])
+
+    first = transport.receive([stream], "group")
+    taken, _ = await anext(first)  # and its consumer dies with it
+    assert (taken.payload, taken.trace, taken.type) == ({"number": 0}, "trace", stream)
+
+    handled: list[int] = []
+    failures = {1: 1}
+
+    async def handle(message: Message) -> None:
+        number = message.payload["number"]
+        if failures.get(number, 0):
+            failures[number] -= 1
+            raise ValueError("not yet")
+        handled.append(number)
+
+    consuming = asyncio.create_task(consume(transport, "group", {stream: handle}))
+    await eventually(lambda: _has(handled, 3))
+    await eventually(lambda: _nothing_pending(redis, stream))
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    await redis.aclose()
+    assert sorted(handled) == [0, 1, 2]
+
+
+async def test_messages_that_fail_again_and_again_do_not_hide_those_behind_them(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    await RedisStreams(redis).send([Message(str(number), stream, number) for number in range(30)])
+    await redis.xgroup_create(stream, "group", id="0")
+    await redis.xreadgroup("group", "died", {stream: ">"}, count=30)
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        if message.payload < 12:
+            raise ValueError("never")
+        handled.append(message.payload)
+
+    transport = RedisStreams(redis, redeliver_after=0.001, block=0.002)
+    consuming = asyncio.create_task(consume(transport, "group", {stream: handle}))
+    await eventually(lambda: _has(handled, 18), 20)
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    await redis.aclose()
+    assert sorted(handled) == list(range(12, 30))
+
+
+async def test_what_is_no_message_stays_where_it_is_and_stops_nobody(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    transport = RedisStreams(redis, block=0.02)
+    await redis.xadd(stream, {"id": "1"})
+    await redis.xadd(stream, {"id": "2", "payload": "no JSON"})
+    await transport.send([Message("3", stream, {})])
+    message, acknowledge = await anext(transport.receive([stream], "group"))
+    await acknowledge()
+    assert message.id == "3"
+    assert (await redis.xpending(stream, "group"))["pending"] == 2
+    await redis.aclose()
+
+
+async def test_a_reply_to_a_saga_that_is_gone_is_dropped(tmp_path: Path) -> None:
+    async with JournalEngine(SqliteJournal(tmp_path / "sagas.db")) as engine:
+        await delivers(engine)(Message("1", "embedding.made", {"saga_id": "gone", "step": "pay"}))
+        with pytest.raises(KeyError, match="saga_id"):
+            await delivers(engine)(Message("2", "embedding.made", {}))
+
+
+async def _has(handled: list[Any], count: int) -> bool:
+    return len(handled) >= count
+
+
+async def _nothing_pending(redis: Redis, stream: str) -> bool:
+    return bool((await redis.xpending(stream, "group"))["pending"] == 0)
+
+
+async def test_every_group_gets_every_message_though_redis_lost_its_groups(tmp_path: Path) -> None:
+    log = Log()
+    handled: list[str] = []
+
+    async def tell(context: StepContext) -> Any:
+        context.publish("order.paid", context.saga_id)
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+
+    log.does("pay", tell)
+    journal = SqliteJournal(tmp_path / "sagas.db")
+    with running_redis() as port:
+        redis = Redis(port=port, socket_timeout=5)
+        transport = RedisStreams(redis, block=0.02)
+        async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:
+            tasks = [asyncio.create_task(Outbox(journal, transport, poll_interval=0.02).run())]
+            tasks += [asyncio.create_task(consume(transport, group, {"order.paid": handle})) for group in ("a", "b")]
+            one = await engine.start("order")
+            await eventually(lambda: _times(handled, one, 2))
+            await redis.flushall()  # the groups are gone, as with a Redis that lost its data
+            two = await engine.start("order")
+            await eventually(lambda: _times(handled, two, 2))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await redis.aclose()
+
+
+async def _times(handled: list[str], saga_id: str, count: int) -> bool:
+    return handled.count(saga_id) >= count
+
+
+async def test_a_sender_ends_whenever_it_is_cancelled(database: str) -> None:
+    """A driver may answer a cancellation with an error of its own, which is no reason to go on."""
+    journal = PostgresqlJournal(database)
+    await journal.open(worker=False)
+    random = seeded()
+    for _ in range(150):
+        sending = asyncio.create_task(Outbox(journal, Wire(), poll_interval=0).run())
+        await asyncio.sleep(random.uniform(0, 0.004))
+        sending.cancel()
+        done, _ = await asyncio.wait([sending], timeout=10)
+        assert done
+        assert sending.cancelled()
+    await journal.close()
+
+
+async def test_a_consumer_ends_whenever_it_is_cancelled(redis_port: int) -> None:
+    stream = f"{uuid.uuid4().hex}.made"
+    redis = Redis(port=redis_port)
+    transport = RedisStreams(redis, block=0.001)
+    random = seeded()
+    for _ in range(300):
+        consuming = asyncio.create_task(consume(transport, "group", {stream: Wire().send}))
+        await asyncio.sleep(random.uniform(0, 0.006))
+        consuming.cancel()
+        done, _ = await asyncio.wait([consuming], timeout=10)
+        assert done
+    await redis.aclose()
