@@ -16,6 +16,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
 from voice_policies import FILE_NAME
 from voice_runtime import Runtime
+from voice_runtime.grpc import Grpc
 
 from bench.runtime.ours import bundle
 from bench.wire.measure import Rows, measure
@@ -39,7 +40,7 @@ def ours(address: str) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, FILE_NAME).write_text(json.dumps(bundle().to_document()))
         runtime = Runtime.load(directory)
-    return runtime.grpc.channel("callee-0", target=address).unary_unary(METHOD)
+    return Grpc(runtime).channel("callee-0", target=address).unary_unary(METHOD)
 
 
 def untraced(address: str) -> Rows:

@@ -23,7 +23,7 @@ from voice_runtime import (
     classify,
     remaining,
 )
-from voice_runtime.grpc import connections
+from voice_runtime.grpc import Grpc, connections
 from voice_runtime.grpc.connections import CHANNEL_OPTIONS
 from voice_runtime.grpc.status import failure_of
 
@@ -39,6 +39,7 @@ from tests.runtime.grpc.rag_engine import (
     eventually,
     runtime,
     serving,
+    wired,
 )
 from tests.runtime.recorded_spans import Spans
 
@@ -207,11 +208,12 @@ async def test_g2_a_channel_on_another_event_loop_says_so(tmp_path: Path) -> Non
 async def test_g2_one_connection_serves_every_channel_of_a_target(tmp_path: Path) -> None:
     async with serving(RagEngine()) as address:
         client = runtime(tmp_path)
-        channels = [client.grpc.channel("rag-engine", target=address) for _ in range(10)]
+        wire = Grpc(client)
+        channels = [wire.channel("rag-engine", target=address) for _ in range(10)]
         assert len({id(channel.connection(client.assembled).channel) for channel in channels}) == 1
-        other = client.grpc.channel("rag-engine", target="127.0.0.1:1")
+        other = wire.channel("rag-engine", target="127.0.0.1:1")
         assert other.connection(client.assembled) is not channels[0].connection(client.assembled)
-        await client.grpc.close()
+        await wire.close()
 
 
 async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
@@ -231,7 +233,8 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
     async with serving(Patient()) as address:
         longest = Duration("1s")
         client = runtime(tmp_path, *calls(timeout=Timeout(attempt=longest, overall=longest)))
-        async with client.grpc.channel("rag-engine", target=address) as channel:
+        wire = Grpc(client)
+        async with wire.channel("rag-engine", target=address) as channel:
             stub = RagEngineStub(channel)
             old = channel.connection(client.assembled)
             slow = asyncio.ensure_future(ended(stub.Context(b"slow")))
@@ -244,7 +247,7 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
             assert await slow == b"slow"
             shutdown = grpc.ChannelConnectivity.SHUTDOWN
             await eventually(lambda: old.channel.get_state() is shutdown)
-        await client.grpc.close()
+        await wire.close()
 
 
 async def test_g2_an_attempt_is_repeated_though_its_connection_was_replaced(
@@ -280,18 +283,19 @@ async def test_g2_connections_that_nobody_asks_for_again_are_closed(
     at_once = Duration("10ms")
     async with serving(RagEngine()) as address:
         client = runtime(tmp_path, *calls(timeout=Timeout(attempt=at_once, overall=at_once)))
-        once = client.grpc.channel("rag-engine", target="127.0.0.1:1").connection(client.assembled)
+        wire = Grpc(client)
+        once = wire.channel("rag-engine", target="127.0.0.1:1").connection(client.assembled)
         await asyncio.sleep(0.06)
-        client.grpc.channel("rag-engine", target=address).connection(client.assembled)
+        wire.channel("rag-engine", target=address).connection(client.assembled)
         await eventually(lambda: once.channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN)
-        await client.grpc.close()
+        await wire.close()
 
 
 async def test_g2_calls_go_to_every_replica_in_turn(tmp_path: Path) -> None:
     replicas = [RagEngine() for _ in range(2)]
     async with serving(replicas[0]) as first, serving(replicas[1]) as second:
-        client = runtime(tmp_path)
-        async with client.grpc.channel("rag-engine", target=f"ipv4:{first},{second}") as channel:
+        wire = Grpc(runtime(tmp_path))
+        async with wire.channel("rag-engine", target=f"ipv4:{first},{second}") as channel:
             stub = RagEngineStub(channel)
             async with asyncio.timeout(20):
                 while not all(replica.asked for replica in replicas):
@@ -300,24 +304,24 @@ async def test_g2_calls_go_to_every_replica_in_turn(tmp_path: Path) -> None:
             for _ in range(10):
                 assert await stub.Context(b"x") == b"x"
         assert [len(replica.asked) - count for replica, count in zip(replicas, before, strict=True)] == [5, 5]
-        await client.grpc.close()
+        await wire.close()
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
 async def test_g2_what_became_of_another_runtimes_connection_is_no_matter(tmp_path: Path, *, synchronous: bool) -> None:
     """A callee has gone and is back: a runtime that waits before it tries again does not make a new one wait."""
-    runtimes = [runtime(tmp_path, *retrying()) for _ in range(2)]
+    wires = [Grpc(runtime(tmp_path, *retrying())) for _ in range(2)]
     port = free_port()
-    for client in runtimes:
+    for wire in wires:
         async with serving(RagEngine(), port=port) as address:
             if synchronous:
-                waiting = RagEngineStub(client.grpc.sync_channel("rag-engine", target=address))
+                waiting = RagEngineStub(wire.sync_channel("rag-engine", target=address))
                 assert await asyncio.to_thread(waiting.Context, b"x") == b"x"
             else:
-                assert await RagEngineStub(client.grpc.channel("rag-engine", target=address)).Context(b"x") == b"x"
+                assert await RagEngineStub(wire.channel("rag-engine", target=address)).Context(b"x") == b"x"
         await asyncio.sleep(0.05)  # the connection breaks, and is refused
-    for client in runtimes:
-        await client.grpc.close()
+    for wire in wires:
+        await wire.close()
 
 
 async def test_g2_closing_waits_for_what_is_in_flight(tmp_path: Path) -> None:
@@ -328,10 +332,10 @@ async def test_g2_closing_waits_for_what_is_in_flight(tmp_path: Path) -> None:
             await free.wait()
 
     servicer = Patient()
-    async with connected(tmp_path, servicer) as (client, stub):
+    async with wired(tmp_path, servicer) as (wire, stub):
         made = stub.Context(b"x")
         await eventually(lambda: len(servicer.asked) == 1)
-        closing = asyncio.create_task(client.grpc.close())
+        closing = asyncio.create_task(wire.close())
         await settle()
         assert not closing.done()
         free.set()
@@ -350,9 +354,9 @@ async def test_g2_a_servers_goaway_costs_no_call(tmp_path: Path) -> None:
 
 async def test_g2_a_callee_that_comes_back_elsewhere_is_found(tmp_path: Path) -> None:
     ports = [free_port() for _ in range(2)]
-    client = runtime(tmp_path, *retrying(timeout=Timeout(attempt=Duration("5s"), overall=Duration("1m"))))
+    wire = Grpc(runtime(tmp_path, *retrying(timeout=Timeout(attempt=Duration("5s"), overall=Duration("1m")))))
     target = f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
-    async with client.grpc.channel("rag-engine", target=target) as channel:
+    async with wire.channel("rag-engine", target=target) as channel:
         stub = RagEngineStub(channel)
         for port in ports:
             async with serving(RagEngine(), port=port):
@@ -361,7 +365,7 @@ async def test_g2_a_callee_that_comes_back_elsewhere_is_found(tmp_path: Path) ->
                     while answer != b"x":
                         answer = await ended(stub.Context(b"x"))
             assert isinstance(await ended(stub.Context(b"x")), Exception)
-    await client.grpc.close()
+    await wire.close()
 
 
 # --- G3
@@ -456,7 +460,8 @@ async def test_t4_the_callee_gets_what_is_left_less_a_margin(tmp_path: Path) -> 
     content = bundle(*calls(), inbound=(operation("run", deadline=Duration("500ms")),))
     async with serving(servicer) as address:
         client = Runtime.load(mount(tmp_path, content))
-        async with client.grpc.channel("rag-engine", target=address) as channel:
+        wire = Grpc(client)
+        async with wire.channel("rag-engine", target=address) as channel:
             stub = RagEngineStub(channel)
             await stub.Context(b"attempt")
             await stub.Context(b"given", timeout=0.2)
@@ -464,7 +469,7 @@ async def test_t4_the_callee_gets_what_is_left_less_a_margin(tmp_path: Path) -> 
                 left = remaining()
                 await stub.Context(b"request")
                 assert [message async for message in stub.ListSources(b"1")] == [b"0"]
-        await client.grpc.close()
+        await wire.close()
     attempt, given, request, stream = (time or 0 for _, _, time in servicer.asked)
     assert 0.5 < attempt <= 0.998  # gRPC sends whole milliseconds, rounded up, and its clock is coarser
     assert 0 < given <= 0.198
@@ -562,8 +567,8 @@ async def test_r5_unavailable_alone_is_no_proof(tmp_path: Path, details: str) ->
 
 
 async def test_r5_a_request_that_never_left_is_sent_again(tmp_path: Path) -> None:
-    client = runtime(tmp_path, *once_only())
-    async with client.grpc.channel("rag-engine", target="127.0.0.1:1") as channel:
+    wire = Grpc(runtime(tmp_path, *once_only()))
+    async with wire.channel("rag-engine", target="127.0.0.1:1") as channel:
         with pytest.raises(RetriesExhaustedError) as gave_up:
             await RagEngineStub(channel).Context(b"x")
         assert gave_up.value.attempts == 4
@@ -572,7 +577,7 @@ async def test_r5_a_request_that_never_left_is_sent_again(tmp_path: Path) -> Non
         failure = classify(cause)
         assert failure is not None
         assert failure.condition == "connection_failed"
-    await client.grpc.close()
+    await wire.close()
 
 
 # --- R11
@@ -622,14 +627,16 @@ async def test_r12_the_number_of_earlier_attempts_is_sent_and_grpc_adds_none(tmp
 ASK_AFTER_FORK = """
 import asyncio, os, sys
 from voice_runtime import Runtime
+from voice_runtime.grpc import Grpc
+from voice_runtime.grpc import Grpc
 
 runtime = Runtime.load(sys.argv[1])
-assert runtime.grpc is runtime.grpc
+wire = Grpc(runtime)
 
 async def ask():
-    async with runtime.grpc.channel("rag-engine", target=sys.argv[2]) as channel:
+    async with wire.channel("rag-engine", target=sys.argv[2]) as channel:
         answer = await channel.unary_unary("/voice.rag.v1.RagEngine/Context")(b"x")
-    await runtime.grpc.close()
+    await wire.close()
     return 0 if answer == b"x" else 1
 
 workers = []

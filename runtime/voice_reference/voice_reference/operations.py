@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind
 from voice_policies import OutboundCall
 from voice_runtime.clock import NEVER
 from voice_runtime.deadline import remaining
+from voice_runtime.grpc import Grpc
 from voice_runtime.runtime import Runtime
 from voice_runtime.tracing import span
 
@@ -27,8 +28,9 @@ Answer = dict[str, Any]
 class Operations:
     """The operations of one service."""
 
-    def __init__(self, runtime: Runtime, configuration: ConfigurationFile) -> None:
+    def __init__(self, runtime: Runtime, configuration: ConfigurationFile, wire: Grpc) -> None:
         self._runtime = runtime
+        self._wire = wire
         self._configuration = configuration
         for call in runtime.bundle.outbound:
             if call.necessity == "soft":
@@ -58,7 +60,7 @@ class Operations:
 
     async def _on_the_wire(self, call: OutboundCall) -> Answer:
         configuration = self._configuration.current()
-        async with self._runtime.grpc.channel(call.name, target=configuration.addresses.get(call.callee)) as channel:
+        async with self._wire.channel(call.name, target=configuration.addresses.get(call.callee)) as channel:
             method = channel.unary_unary(
                 f"/voice.reference.v1.Reference/{call.operation}",
                 request_serializer=_encoded,

@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack, contextmanager
 
 from voice_policies import Address, HealthCheck, OutboundCall, ServiceSettings
 from voice_runtime.events import logger
+from voice_runtime.grpc import Grpc
 from voice_runtime.health import Checker, Health, HealthApp
 from voice_runtime.health.grpc import checker as grpc_checker
 from voice_runtime.health.place import Place
 from voice_runtime.health.server import serving, terminated
+from voice_runtime.http import Http
 from voice_runtime.runtime import Runtime
 
 from voice_reference.configuration import ConfigurationFile
@@ -37,14 +39,15 @@ class Service:
         self._configuration = configuration
         self._settings = settings
         self._health = Health(runtime, checkers=dict(self._checkers()))
-        operations = Operations(runtime, configuration)
-        self._http = HealthApp(self._health, runtime.http.middleware(HttpOperations(runtime, operations)))
+        self._wire = Grpc(runtime)
+        operations = Operations(runtime, configuration, self._wire)
+        self._http = HealthApp(self._health, Http(runtime).middleware(HttpOperations(runtime, operations)))
         self._grpc = GrpcOperations(operations)
 
     async def serve(self) -> None:
         """Serve until SIGTERM; then `/ready` fails first, and what was accepted is finished. Raises `PortError`."""
         configuration = self._configuration.current()
-        server = self._runtime.grpc.server()
+        server = self._wire.server()
         server.add_generic_rpc_handlers((self._grpc,))
         async with AsyncExitStack() as open_ports:
             with _listening("gRPC", self._grpc_port()) as port:
@@ -56,7 +59,7 @@ class Service:
             await terminated()
             logger.info("draining")
             await asyncio.gather(self._health.drain(), server.drain())
-        await self._runtime.grpc.close()
+        await self._wire.close()
 
     def _grpc_port(self) -> int:
         chosen = self._configuration.current().grpc_port

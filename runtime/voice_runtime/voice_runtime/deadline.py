@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
-
 from voice_runtime.clock import NEVER
-
-if TYPE_CHECKING:
-    from voice_runtime.timeout import TimedScope
+from voice_runtime.timeout import CURRENT
 
 MARGIN = 0.005
 """Seconds that the next hop gets less than is left here, for the way back; a tenth of it if that is less."""
-CURRENT: ContextVar[TimedScope | None] = ContextVar("voice_runtime_scope", default=None)
-"""The innermost scope. Child tasks copy it with the rest of their parent's context."""
 
 
 def remaining() -> float | None:

@@ -16,7 +16,6 @@ from voice_policies import DegradationLevel
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.caller import NOBODY, Caller
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import CallRejectedError, DeadlineExceededError
 from voice_runtime.events import Event, Events
@@ -25,7 +24,7 @@ from voice_runtime.rate_limit.adaptive import Adaptive
 from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.statistics import OperationStatistics
-from voice_runtime.timeout import TimedScope, Timer
+from voice_runtime.timeout import CURRENT, TimedScope, Timer
 
 
 class Inbound:

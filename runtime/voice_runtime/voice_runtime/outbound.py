@@ -21,14 +21,13 @@ from voice_runtime.attempt import Attempt
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT
 from voice_runtime.errors import BulkheadFullError, VoiceRuntimeError
 from voice_runtime.events import Event, Events
 from voice_runtime.fault_injection import FaultInjection
 from voice_runtime.outcome import Classify, ClassifyResult, FailedResultError, classify
 from voice_runtime.retry import Retry
 from voice_runtime.statistics import CallStatistics
-from voice_runtime.timeout import TimedScope, Timeout, Timer
+from voice_runtime.timeout import CURRENT, TimedScope, Timeout, Timer
 from voice_runtime.worker_threads import OutOfTimeError, WorkerThreads
 
 P = ParamSpec("P")

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from voice_policies import Fault, InvalidInputError, PolicyBundle
 
@@ -28,10 +28,6 @@ from voice_runtime.statistics import SpanStatistics
 from voice_runtime.targets import Targets
 from voice_runtime.timeout import TimedScope
 from voice_runtime.worker_threads import WorkerThreads
-
-if TYPE_CHECKING:
-    from voice_runtime.grpc import Grpc
-    from voice_runtime.http import Http
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -231,22 +227,6 @@ class Runtime:
         with self._reloading:
             self._fallbacks[full_name] = handler
             self._enforce(self.bundle)
-
-    # --- on the wire
-
-    @functools.cached_property
-    def grpc(self) -> Grpc:
-        """Channels and servers. Needs the extra `grpc`."""
-        from voice_runtime.grpc import Grpc  # noqa: PLC0415  # an extra: only those who use it have it
-
-        return Grpc(self)
-
-    @functools.cached_property
-    def http(self) -> Http:
-        """Middleware and transports. Needs the extra `http`."""
-        from voice_runtime.http import Http  # noqa: PLC0415  # likewise
-
-        return Http(self)
 
     # --- inbound
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from asyncio import AbstractEventLoop, CancelledError, Task, TimerHandle, current_task, get_running_loop
 from collections.abc import Awaitable, Callable
-from contextvars import Token
+from contextvars import ContextVar, Token
 from itertools import takewhile
 from threading import get_ident
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
-from voice_runtime.deadline import CURRENT
 from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError
 
 P = ParamSpec("P")
@@ -214,6 +213,10 @@ class TimedScope:
     def _owns(self, error: BaseException | None) -> bool:
         """Whether the timer is what ended the work: a cancellation that somebody else asked for too stays one."""
         return self._task.uncancel() <= self._cancelling or not isinstance(error, CancelledError)
+
+
+CURRENT: ContextVar[TimedScope | None] = ContextVar("voice_runtime_scope", default=None)
+"""The innermost scope. Child tasks copy it with the rest of their parent's context."""
 
 
 class Timeout:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 from voice_policies import OutboundCall
 from voice_runtime import Runtime
+from voice_runtime.grpc import Grpc
 
 from tests.runtime.bundles import bundle, call, mount
 
@@ -114,15 +115,24 @@ def runtime(directory: Path, *outbound: OutboundCall, **settings: Any) -> Runtim
 
 
 @asynccontextmanager
+async def wired(
+    directory: Path, servicer: RagEngine, *outbound: OutboundCall, options: Any = (), **settings: Any
+) -> AsyncIterator[tuple[Grpc, RagEngineStub]]:
+    """A stub on a policed channel to a real server."""
+    async with serving(servicer, options) as address:
+        wire = Grpc(runtime(directory, *outbound, **settings))
+        async with wire.channel("rag-engine", target=address) as channel:
+            yield wire, RagEngineStub(channel)
+        await wire.close()
+
+
+@asynccontextmanager
 async def connected(
     directory: Path, servicer: RagEngine, *outbound: OutboundCall, options: Any = (), **settings: Any
 ) -> AsyncIterator[tuple[Runtime, RagEngineStub]]:
-    """A stub on a policed channel to a real server."""
-    async with serving(servicer, options) as address:
-        client = runtime(directory, *outbound, **settings)
-        async with client.grpc.channel("rag-engine", target=address) as channel:
-            yield client, RagEngineStub(channel)
-        await client.grpc.close()
+    """As `wired`, for tests that look at the runtime alone."""
+    async with wired(directory, servicer, *outbound, options=options, **settings) as (wire, stub):
+        yield wire.runtime, stub
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from voice_policies import Duration, OutboundCall, Timeout
 from voice_runtime import DeadlineExceededError, UnknownCallError
+from voice_runtime.grpc import Grpc
 
 from tests.runtime.bundles import bundle, call, mount
 from tests.runtime.grpc.rag_engine import (
@@ -22,6 +23,7 @@ from tests.runtime.grpc.rag_engine import (
     ended,
     runtime,
     serving,
+    wired,
 )
 
 
@@ -111,23 +113,24 @@ async def test_a_purpose_is_chosen_by_the_name_of_the_call(tmp_path: Path) -> No
     purposes = call("rag-engine.context:plan"), call("rag-engine.context:answer")
     async with serving(RagEngine()) as address:
         client = runtime(tmp_path, *purposes)
-        async with client.grpc.channel("rag-engine", target=address) as channel:
+        wire = Grpc(client)
+        async with wire.channel("rag-engine", target=address) as channel:
             with pytest.raises(UnknownCallError, match=r"rag-engine.context:answer, rag-engine.context:plan"):
                 RagEngineStub(channel).Context(b"x")
-        async with client.grpc.channel("rag-engine.context:plan", target=address) as channel:
+        async with wire.channel("rag-engine.context:plan", target=address) as channel:
             assert await RagEngineStub(channel).Context(b"x") == b"x"
-        await client.grpc.close()
+        await wire.close()
         assert client.outbound("rag-engine.context:plan").statistics.successful == 1
         with pytest.raises(UnknownCallError, match="'rag-engin' names no single gRPC callee"):
-            client.grpc.channel("rag-engin")
+            wire.channel("rag-engin")
 
 
 async def test_the_address_is_the_bundles(tmp_path: Path) -> None:
-    client = runtime(tmp_path, call("rag-engine.context", addresses=({"host": "localhost", "port": 1},)))
-    async with client.grpc.channel("rag-engine") as channel:
+    wire = Grpc(runtime(tmp_path, call("rag-engine.context", addresses=({"host": "localhost", "port": 1},))))
+    async with wire.channel("rag-engine") as channel:
         with pytest.raises(grpc.aio.AioRpcError, match=r"127.0.0.1:1|::1.*:1"):
             await RagEngineStub(channel).Context(b"x")
-    await client.grpc.close()
+    await wire.close()
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
@@ -135,9 +138,8 @@ async def test_a_channel_follows_the_bundles_address(tmp_path: Path, *, synchron
     first, second = RagEngine(), RagEngine()
     async with serving(first) as before, serving(second) as after:
         client = runtime(tmp_path, at(before))
-        context = RagEngineStub(
-            client.grpc.sync_channel("rag-engine") if synchronous else client.grpc.channel("rag-engine")
-        ).Context
+        wire = Grpc(client)
+        context = RagEngineStub(wire.sync_channel("rag-engine") if synchronous else wire.channel("rag-engine")).Context
 
         async def ask() -> bytes:
             return await asyncio.to_thread(context, b"x") if synchronous else await context(b"x")
@@ -151,7 +153,7 @@ async def test_a_channel_follows_the_bundles_address(tmp_path: Path, *, synchron
         with pytest.raises(UnknownCallError, match="'rag-engine' names no single gRPC callee"):
             await ask()
         assert (len(first.asked), len(second.asked)) == (1, 1)
-        await client.grpc.close()
+        await wire.close()
 
 
 def at(address: str) -> OutboundCall:
@@ -162,18 +164,18 @@ def at(address: str) -> OutboundCall:
 async def test_what_is_reached_through_a_proxy_is_reached_by_tls_unless_it_is_said_otherwise(tmp_path: Path) -> None:
     async with serving(RagEngine()) as proxy:
         addresses = ({"host": "store.example.com", "port": 443, "via": proxy},)
-        client = runtime(tmp_path, call("rag-engine.context", addresses=addresses))
-        refused = await ended(RagEngineStub(client.grpc.channel("rag-engine")).Context(b"x"))
+        wire = Grpc(runtime(tmp_path, call("rag-engine.context", addresses=addresses)))
+        refused = await ended(RagEngineStub(wire.channel("rag-engine")).Context(b"x"))
         assert isinstance(refused, grpc.aio.AioRpcError)
         assert refused.code() is grpc.StatusCode.UNAVAILABLE
         assert "SSL" in (refused.details() or "")
-        assert await RagEngineStub(client.grpc.channel("rag-engine", target=proxy)).Context(b"x") == b"x"
-        await client.grpc.close()
+        assert await RagEngineStub(wire.channel("rag-engine", target=proxy)).Context(b"x") == b"x"
+        await wire.close()
 
 
 async def test_a_closed_channel_takes_no_call(tmp_path: Path) -> None:
-    async with connected(tmp_path, RagEngine()) as (client, stub):
-        async with client.grpc.channel("rag-engine") as channel:
+    async with wired(tmp_path, RagEngine()) as (wire, stub):
+        async with wire.channel("rag-engine") as channel:
             pass
         with pytest.raises(RuntimeError, match="the channel to rag-engine is closed"):
             RagEngineStub(channel).Context(b"x")

@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from voice_policies import Bulkhead, CircuitBreaker, Duration, Health, Ratio, Retry, RetryBudget, Timeout
 from voice_runtime import Runtime, VoiceRuntimeError
+from voice_runtime.grpc import Grpc
 from voice_runtime.grpc.server import REFUSING
 
 from tests.runtime.bundles import bundle, mount, operation
@@ -30,6 +31,7 @@ from tests.runtime.grpc.rag_engine import (
     eventually,
     runtime,
     serving,
+    wired,
 )
 from tests.runtime.recorded_spans import Spans
 
@@ -37,18 +39,18 @@ SHORT = Timeout(attempt=Duration("100ms"), overall=Duration("5s"))
 
 
 @asynccontextmanager
-async def leaving_nothing(client: Runtime, spans: Spans | None = None) -> AsyncIterator[None]:
+async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterator[None]:
     """The tasks, permits, connections and open spans after it are those of before."""
-    await client.grpc.close()
+    await wire.close()
     opened = sockets()
     yield
-    await client.grpc.close()
+    await wire.close()
     gc.collect()
     await eventually(lambda: not tasks_of_calls())
     await eventually(lambda: sockets() <= opened)
     assert spans is None or spans.open == 0
     for name in OPERATIONS.values():
-        bulkhead = client.outbound(f"rag-engine.{name}").bulkhead
+        bulkhead = wire.runtime.outbound(f"rag-engine.{name}").bulkhead
         assert bulkhead is not None
         assert (bulkhead.in_flight, bulkhead.waiting) == (0, 0)
 
@@ -92,7 +94,7 @@ class Hanging(RagEngine):
 @pytest.mark.parametrize("servicer", [Late(), Hanging()], ids=["answers late", "hangs"])
 async def test_a_callee_that_is_too_slow_leaves_nothing(tmp_path: Path, spans: Spans, servicer: RagEngine) -> None:
     policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4), circuit_breaker=CircuitBreaker())
-    async with connected(tmp_path, servicer, *policies) as (client, stub), leaving_nothing(client, spans):
+    async with wired(tmp_path, servicer, *policies) as (wire, stub), leaving_nothing(wire, spans):
         for _ in range(3):
             assert all(isinstance(error, VoiceRuntimeError) for error in await one_of_each(stub))
 
@@ -103,11 +105,11 @@ async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Pa
         writer.transport.abort()
 
     server = await asyncio.start_server(reset, "127.0.0.1", 0)
-    client = runtime(tmp_path, *calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4)))
+    wire = Grpc(runtime(tmp_path, *calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4))))
     target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with client.grpc.channel("rag-engine", target=target) as channel:
+    async with wire.channel("rag-engine", target=target) as channel:
         await one_of_each(RagEngineStub(channel))  # what gRPC opens once for a process is open now
-        async with leaving_nothing(client, spans):
+        async with leaving_nothing(wire, spans):
             for _ in range(3):
                 errors = await one_of_each(RagEngineStub(channel))
                 assert all(isinstance(error, grpc.aio.AioRpcError | VoiceRuntimeError) for error in errors)
@@ -116,12 +118,12 @@ async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Pa
 
 async def test_a_server_that_goes_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path, spans: Spans) -> None:
     servicer = Hanging()
-    client = runtime(tmp_path, *calls(bulkhead=Bulkhead(max_concurrent=4)))
+    wire = Grpc(runtime(tmp_path, *calls(bulkhead=Bulkhead(max_concurrent=4))))
     server = grpc.aio.server()
     add_to_server(servicer, server)
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    async with client.grpc.channel("rag-engine", target=target) as channel, leaving_nothing(client, spans):
+    async with wire.channel("rag-engine", target=target) as channel, leaving_nothing(wire, spans):
         running = asyncio.create_task(one_of_each(RagEngineStub(channel)))
         await eventually(lambda: len(servicer.asked) == 4)
         await server.stop(None)  # GOAWAY, and every stream cancelled
@@ -135,10 +137,10 @@ async def test_a_callee_that_is_too_slow_leaves_no_thread_waiting(
 ) -> None:
     policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4))
     async with serving(servicer) as address:
-        client = runtime(tmp_path, *policies)
-        stub = RagEngineStub(client.grpc.sync_channel("rag-engine", target=address))
+        wire = Grpc(runtime(tmp_path, *policies))
+        stub = RagEngineStub(wire.sync_channel("rag-engine", target=address))
         await ended(asyncio.to_thread(stub.Context, b"x"))  # its one connection stays, for the process
-        async with leaving_nothing(client, spans):
+        async with leaving_nothing(wire, spans):
             for _ in range(3):
                 made = (asyncio.to_thread(stub.Context, b"x") for _ in range(4))
                 errors = await asyncio.gather(*(ended(call) for call in made))
@@ -150,7 +152,7 @@ async def test_ten_thousand_streams_leak_nothing(tmp_path: Path) -> None:
         bulkhead=Bulkhead(max_concurrent=200), timeout=Timeout(attempt=Duration("1m"), overall=Duration("1m"))
     )
     servicer = RagEngine()
-    async with connected(tmp_path, servicer, *policies) as (client, stub):
+    async with wired(tmp_path, servicer, *policies) as (wire, stub):
 
         async def stream(number: int) -> None:
             made = stub.ListSources(b"3")
@@ -167,13 +169,13 @@ async def test_ten_thousand_streams_leak_nothing(tmp_path: Path) -> None:
                 await asyncio.gather(*(stream(number) for number in range(begin, begin + 100)))
             servicer.asked.clear()
 
-        async with leaving_nothing(client):
+        async with leaving_nothing(wire):
             await streams(0, 1_000)
         objects = count_objects()
-        async with leaving_nothing(client):
+        async with leaving_nothing(wire):
             await streams(1_000, 10_000)
         await eventually(lambda: count_objects() < objects + 500)  # the server lets go a little later
-        statistics = client.outbound("rag-engine.list-sources").statistics
+        statistics = wire.runtime.outbound("rag-engine.list-sources").statistics
         assert statistics.successful + statistics.cancelled + statistics.failed == 10_000
         assert statistics.failed == 0
 
@@ -228,6 +230,7 @@ async def swap(client: Runtime, directory: Path, bundles: list[Any], times: int)
 DRAINED = """
 import asyncio, signal, sys
 from voice_runtime import Runtime
+from voice_runtime.grpc import Grpc
 from tests.runtime.grpc.rag_engine import RagEngine, add_to_server
 
 begun = finished = 0
@@ -240,7 +243,7 @@ class Slow(RagEngine):
         finished += 1
 
 async def main():
-    server = Runtime.load(sys.argv[1]).grpc.server()
+    server = Grpc(Runtime.load(sys.argv[1])).server()
     add_to_server(Slow(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -25,6 +25,7 @@ from voice_policies import (
     TokenBucket,
 )
 from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, current_request, remaining
+from voice_runtime.grpc import Grpc
 from voice_runtime.health import Health as Readiness
 
 from tests.runtime.bundles import bundle, mount, operation
@@ -53,7 +54,7 @@ async def policed(
     """A policed server and a bare channel to it."""
     content = bundle(inbound=inbound or operations(), service="rag-engine", **{"health": HEALTH} | parts)
     service = Runtime.load(mount(directory, content))
-    server = service.grpc.server()
+    server = Grpc(service).server()
     add_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -263,7 +264,7 @@ async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> No
 async def test_health_says_not_serving_where_it_is_joined_with_readiness(tmp_path: Path) -> None:
     """As docs/grpc.md does it."""
     service = Runtime.load(mount(tmp_path, bundle(inbound=operations(), service="rag-engine", health=HEALTH)))
-    server, readiness = service.grpc.server(), Readiness(service)
+    server, readiness = Grpc(service).server(), Readiness(service)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

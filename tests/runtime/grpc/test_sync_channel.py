@@ -11,6 +11,7 @@ import grpc
 import pytest
 from voice_policies import Bulkhead, CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, Timeout
 from voice_runtime import AttemptTimeoutError, CircuitOpenError, RetriesExhaustedError, Runtime, UnknownCallError
+from voice_runtime.grpc import Grpc
 
 from tests.runtime.bundles import call
 from tests.runtime.grpc.rag_engine import RagEngine, RagEngineStub, calls, eventually, runtime, serving
@@ -28,7 +29,7 @@ async def asked(
         client = runtime(directory, *outbound)
 
         def on_a_thread() -> Any:
-            with client.grpc.sync_channel("rag-engine", target=address) as channel:
+            with Grpc(client).sync_channel("rag-engine", target=address) as channel:
                 return ask(client, RagEngineStub(channel))
 
         return await asyncio.to_thread(on_a_thread)
@@ -135,7 +136,7 @@ async def test_a_stream_that_is_cancelled_or_closed_ends_at_the_callee(tmp_path:
     long = Timeout(attempt=Duration("5m"), overall=Duration("5m"))
     async with serving(servicer) as address:
         client = runtime(tmp_path, *calls(timeout=long, bulkhead=Bulkhead(max_concurrent=2)))
-        stub = RagEngineStub(client.grpc.sync_channel("rag-engine", target=address))
+        stub = RagEngineStub(Grpc(client).sync_channel("rag-engine", target=address))
         await asyncio.to_thread(ask, client, stub)
         await eventually(lambda: servicer.cancelled == 2)
 

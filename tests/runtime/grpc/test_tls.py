@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 from voice_policies import Duration, Health
 from voice_runtime import Runtime
+from voice_runtime.grpc import Grpc
 
 from tests.runtime.bundles import bundle, call, mount, operation
 from tests.runtime.certificates import Authority
@@ -23,7 +24,7 @@ async def serving(directory: Path, name: str, *, mutual: bool = False) -> AsyncI
     content = bundle(
         inbound=(operation("context"),), service="rag-engine", health=Health(drain_duration=Duration("0s"))
     )
-    server = Runtime.load(mount(directory / "server", content)).grpc.server()
+    server = Grpc(Runtime.load(mount(directory / "server", content))).server()
     add_to_server(RagEngine(), server)
     credentials = grpc.ssl_server_credentials([AUTHORITY.issue(name)], AUTHORITY.certificate, mutual)
     port = server.add_secure_port("127.0.0.1:0", credentials)
@@ -35,9 +36,10 @@ async def serving(directory: Path, name: str, *, mutual: bool = False) -> AsyncI
 
 
 async def ask(client: Runtime, credentials: grpc.ChannelCredentials | None, target: str | None = None) -> object:
-    async with client.grpc.channel("rag-engine", target=target, credentials=credentials) as channel:
+    wire = Grpc(client)
+    async with wire.channel("rag-engine", target=target, credentials=credentials) as channel:
         answer = await ended(RagEngineStub(channel).Context(b"x"))
-    await client.grpc.close()
+    await wire.close()
     return answer
 
 

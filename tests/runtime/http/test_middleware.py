@@ -24,6 +24,7 @@ from voice_policies import (
     TokenBucket,
 )
 from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, current_request, remaining
+from voice_runtime.http import Http
 
 from tests.runtime.bundles import bundle, mount, operation
 from tests.runtime.grpc.rag_engine import eventually
@@ -52,7 +53,7 @@ async def policed(
     directory: Path, app: Any, *inbound: InboundOperation, **parts: Any
 ) -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
     service = Runtime.load(mount(directory, bundle(inbound=inbound or (operation("run"),), **parts)))
-    async with serving(service.http.middleware(app)) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with serving(Http(service).middleware(app)) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
         yield service, client
 
 

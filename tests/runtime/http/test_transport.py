@@ -25,6 +25,7 @@ from voice_runtime import (
     UnknownCallError,
     classify,
 )
+from voice_runtime.http import Http
 from voice_runtime.http.status import failure_of
 from voice_runtime.http.transport import TIMEOUT
 
@@ -62,7 +63,7 @@ def often_interrupted() -> Iterator[None]:
 
 async def test_a_transient_status_is_asked_again_and_the_answer_read(tmp_path: Path) -> None:
     app = Elasticsearch((503, {}), (502, {}))
-    async with serving(app) as url, runtime(tmp_path).http.client(NAME, base_url=url) as client:
+    async with serving(app) as url, Http(runtime(tmp_path)).client(NAME, base_url=url) as client:
         answer = await client.post("/_search", json={"query": "tides"})
         assert answer.status_code == 200
         assert answer.json()["body"] == '{"query":"tides"}'
@@ -76,7 +77,7 @@ async def test_a_transient_status_is_asked_again_and_the_answer_read(tmp_path: P
 async def test_the_last_error_status_is_the_answer(tmp_path: Path) -> None:
     app = Elasticsearch(*[(503, {})] * 10)
     client_runtime = runtime(tmp_path, circuit_breaker=CircuitBreaker(consecutive_failures=5))
-    async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
+    async with serving(app) as url, Http(client_runtime).client(NAME, base_url=url) as client:
         assert (await client.get("/")).status_code == 503
         assert len(app.asked) == 4
         with pytest.raises(CircuitOpenError):
@@ -87,7 +88,7 @@ async def test_the_last_error_status_is_the_answer(tmp_path: Path) -> None:
 async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch((404, {}), (500, {}))
     client_runtime = runtime(tmp_path)
-    async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
+    async with serving(app) as url, Http(client_runtime).client(NAME, base_url=url) as client:
         assert [(await client.get("/")).status_code for _ in range(2)] == [404, 500]
     assert len(app.asked) == 2
     statistics = client_runtime.outbound(NAME).statistics
@@ -102,7 +103,7 @@ async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path, spans:
 )
 async def test_r4_retry_after_decides(tmp_path: Path, retry_after: str | None, attempts: int) -> None:
     app = Elasticsearch((429, {} if retry_after is None else {"retry-after": retry_after}))
-    async with serving(app) as url, runtime(tmp_path).http.client(NAME, base_url=url) as client:
+    async with serving(app) as url, Http(runtime(tmp_path)).client(NAME, base_url=url) as client:
         assert (await client.get("/")).status_code == (200 if attempts == 2 else 429)
     assert len(app.asked) == attempts
 
@@ -120,7 +121,7 @@ async def test_r11_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path) -> 
         yield b"once"
 
     app = Elasticsearch((503, {}))
-    async with serving(app) as url, runtime(tmp_path).http.client(NAME, base_url=url) as client:
+    async with serving(app) as url, Http(runtime(tmp_path)).client(NAME, base_url=url) as client:
         assert (await client.post("/", content=body())).status_code == 503
     assert len(app.asked) == 1
 
@@ -130,7 +131,7 @@ async def test_a_callee_that_hangs_is_left_in_time(tmp_path: Path) -> None:
     app.hold.clear()
     short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
     hurried = runtime(tmp_path, timeout=short, retry=None)
-    async with serving(app) as url, hurried.http.client(NAME, base_url=url) as client:
+    async with serving(app) as url, Http(hurried).client(NAME, base_url=url) as client:
         with pytest.raises(AttemptTimeoutError):
             await client.get("/")
         app.hold.set()
@@ -147,7 +148,7 @@ async def test_a_body_that_stalls_counts_as_the_attempt(tmp_path: Path) -> None:
     short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
     async with (
         serving(stalling) as url,
-        runtime(tmp_path, timeout=short, retry=None).http.client(NAME, base_url=url) as client,
+        Http(runtime(tmp_path, timeout=short, retry=None)).client(NAME, base_url=url) as client,
     ):
         with pytest.raises(AttemptTimeoutError):
             await client.get("/")
@@ -165,7 +166,7 @@ async def test_server_sent_events_are_handed_on_as_they_come(tmp_path: Path) -> 
 
     async with (
         serving(events) as url,
-        runtime(tmp_path).http.client(NAME, base_url=url) as client,
+        Http(runtime(tmp_path)).client(NAME, base_url=url) as client,
         client.stream("GET", "/") as answer,
     ):
         lines = answer.aiter_lines()
@@ -177,7 +178,7 @@ async def test_server_sent_events_are_handed_on_as_they_come(tmp_path: Path) -> 
 async def test_r5_a_connection_that_was_refused_is_provably_unsent(tmp_path: Path) -> None:
     retry = AT_ONCE.model_copy(update={"conditions": ("connection_failed",)})
     client_runtime = runtime(tmp_path, retry=retry, idempotency="never")
-    async with client_runtime.http.client(NAME, base_url="http://127.0.0.1:1") as client:
+    async with Http(client_runtime).client(NAME, base_url="http://127.0.0.1:1") as client:
         with pytest.raises(RetriesExhaustedError) as gave_up:
             await client.get("/")
     assert gave_up.value.attempts == 4
@@ -204,9 +205,9 @@ def test_transport_errors_have_the_names_of_the_policies(error: Exception, condi
 async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch()
     async with serving(app) as url:
-        async with runtime(tmp_path).http.client(NAME, base_url=url) as client:
+        async with Http(runtime(tmp_path)).client(NAME, base_url=url) as client:
             await client.get("/")
-        async with runtime(tmp_path, addresses=(OUTSIDE,)).http.client(NAME, base_url=url) as client:
+        async with Http(runtime(tmp_path, addresses=(OUTSIDE,))).client(NAME, base_url=url) as client:
             await client.get("/")
     first, second = spans.get_finished_spans()
     assert first.context is not None
@@ -221,7 +222,7 @@ async def test_synchronous_code_has_the_same_policies(tmp_path: Path) -> None:
     client_runtime = runtime(tmp_path)
 
     def ask(url: str) -> httpx.Response:
-        with client_runtime.http.sync_client(NAME, base_url=url) as client:
+        with Http(client_runtime).sync_client(NAME, base_url=url) as client:
             return client.post("/", json=1)
 
     async with serving(app) as url:
@@ -252,7 +253,7 @@ async def test_t5_time_that_is_up_gives_the_threads_back(tmp_path: Path, app: An
 
     def ask(url: str) -> None:
         with (
-            client_runtime.http.sync_client(NAME, base_url=url) as client,
+            Http(client_runtime).sync_client(NAME, base_url=url) as client,
             pytest.raises(RetriesExhaustedError) as gave_up,
         ):
             client.get("/")
@@ -269,7 +270,7 @@ async def test_a_callers_own_timeout_stays_if_it_is_shorter(tmp_path: Path) -> N
 
     def ask(url: str) -> None:
         with (
-            client_runtime.http.sync_client(NAME, base_url=url, timeout=0.1) as client,
+            Http(client_runtime).sync_client(NAME, base_url=url, timeout=0.1) as client,
             pytest.raises(httpx.ReadTimeout),
         ):
             client.get("/")
@@ -290,7 +291,7 @@ async def test_synchronous_events_may_come_later_than_an_attempt_may_take(tmp_pa
     client_runtime = runtime(tmp_path, timeout=short)
 
     def ask(url: str) -> list[str]:
-        with client_runtime.http.sync_client(NAME, base_url=url) as client, client.stream("GET", "/") as answer:
+        with Http(client_runtime).sync_client(NAME, base_url=url) as client, client.stream("GET", "/") as answer:
             return [line for line in answer.iter_lines() if line]
 
     async with serving(events) as url:
@@ -301,7 +302,7 @@ async def test_a_cancelled_request_is_neutral(tmp_path: Path, spans: InMemorySpa
     app = Elasticsearch()
     app.hold.clear()
     client_runtime = runtime(tmp_path)
-    async with serving(app) as url, client_runtime.http.client(NAME, base_url=url) as client:
+    async with serving(app) as url, Http(client_runtime).client(NAME, base_url=url) as client:
         asking = asyncio.create_task(client.get("/"))
         await eventually(lambda: len(app.asked) == 1)
         asking.cancel()
@@ -313,9 +314,9 @@ async def test_a_cancelled_request_is_neutral(tmp_path: Path, spans: InMemorySpa
 
 
 def test_the_address_is_the_bundles_and_a_wrong_name_is_refused(tmp_path: Path) -> None:
-    assert str(runtime(tmp_path).http.client("elasticsearch").base_url) == "http://elasticsearch:9000"
+    assert str(Http(runtime(tmp_path)).client("elasticsearch").base_url) == "http://elasticsearch:9000"
     with pytest.raises(UnknownCallError, match="'elastic' names no single outbound call"):
-        runtime(tmp_path).http.transport("elastic")
+        Http(runtime(tmp_path)).transport("elastic")
 
 
 async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_name(tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_n
     trusting = ssl.create_default_context(cadata=authority.certificate.decode())
     async with serving(app, **files) as url:
         proxied = {"host": "api.example.com", "port": 443, "via": url.removeprefix("http://")}
-        transport = runtime(tmp_path, protocol="https", addresses=(proxied,)).http.transport(
+        transport = Http(runtime(tmp_path, protocol="https", addresses=(proxied,))).transport(
             NAME, httpx.AsyncHTTPTransport(verify=trusting)
         )
         async with httpx.AsyncClient(transport=transport) as client:
@@ -361,7 +362,7 @@ async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(
             assert client_runtime.reload()
 
     swapping = asyncio.create_task(asyncio.to_thread(swap))
-    async with httpx.AsyncClient(transport=client_runtime.http.transport(NAME, wire)) as client:
+    async with httpx.AsyncClient(transport=Http(client_runtime).transport(NAME, wire)) as client:
         while not swapping.done():
             assert (await client.get("https://api.example.com/")).status_code == 200
             await asyncio.sleep(0)
@@ -376,7 +377,7 @@ async def test_what_is_sent_leaves_the_callers_request_as_it_was(tmp_path: Path)
             httpx.Response(307, headers={"location": "/v2"}) if request.url.path == "/v1" else httpx.Response(200)
         )
     )
-    transport = runtime(tmp_path, protocol="https", addresses=(OUTSIDE,)).http.transport(NAME, wire)
+    transport = Http(runtime(tmp_path, protocol="https", addresses=(OUTSIDE,))).transport(NAME, wire)
     async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
         answer = await client.get("https://api.example.com/v1")
     assert answer.url == "https://api.example.com/v2"
@@ -395,7 +396,7 @@ async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> No
     wire = Answering(lambda request: httpx.Response(500 if request.url.host == "api.example.com" else 200))
     breaker = CircuitBreaker(consecutive_failures=2)
     client_runtime = runtime(tmp_path, protocol="https", addresses=PROVIDERS, circuit_breaker=breaker, retry=None)
-    async with client_runtime.http.client(NAME, transport=client_runtime.http.transport(NAME, wire)) as client:
+    async with Http(client_runtime).client(NAME, transport=Http(client_runtime).transport(NAME, wire)) as client:
         for _ in range(2):
             assert (await client.get("https://api.example.com/")).status_code == 500
         with pytest.raises(CircuitOpenError):
@@ -406,6 +407,6 @@ async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("url", ["/", "https://api.example.net/"])
 async def test_a_request_names_one_of_several_hosts(tmp_path: Path, url: str) -> None:
-    async with runtime(tmp_path, protocol="https", addresses=PROVIDERS).http.client(NAME) as client:
+    async with Http(runtime(tmp_path, protocol="https", addresses=PROVIDERS)).client(NAME) as client:
         with pytest.raises(UnknownCallError, match=r"no single host of .* declared: api.example.com, api.example.org"):
             await client.get(url)

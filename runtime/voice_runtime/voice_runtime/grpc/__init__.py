@@ -1,13 +1,13 @@
 """gRPC under the policies of a bundle. Needs the extra `grpc`.
 
-async with runtime.grpc.channel("rag-engine") as channel:
+wire = Grpc(runtime)
+async with wire.channel("rag-engine") as channel:
     answer = await RagEngineStub(channel).Context(request)
 """
 
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import grpc
 
@@ -18,18 +18,19 @@ from voice_runtime.grpc.connections import Connections, Locate, Target
 from voice_runtime.grpc.server import Server
 from voice_runtime.grpc.status import NeverSentError
 from voice_runtime.grpc.sync_channel import SyncChannel
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
 
 __all__ = ["Channel", "Grpc", "NeverSentError", "Server", "SyncChannel", "Target"]
 
 
 class Grpc:
-    """The gRPC side of a runtime: `runtime.grpc`. Nothing is opened before it is used."""
+    """The gRPC side of a runtime: channels and servers. Nothing is opened before it is used.
+
+    It holds the connections, so that one object serves a process.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         self._connections = Connections(runtime.clock.monotonic, runtime.random.uniform)
 
     def channel(
@@ -42,25 +43,25 @@ class Grpc:
         is in the clear, but for an address of the bundle that is reached through a proxy: there it is TLS. Raises
         `UnknownCallError`.
         """
-        return Channel(self._runtime, name, self._locate(name, target, credentials), self._connections)
+        return Channel(self.runtime, name, self._locate(name, target, credentials), self._connections)
 
     def sync_channel(
         self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
     ) -> SyncChannel:
         """As `channel`, for code without an event loop."""
-        return SyncChannel(self._runtime, name, self._locate(name, target, credentials), self._connections)
+        return SyncChannel(self.runtime, name, self._locate(name, target, credentials), self._connections)
 
     def server(self) -> Server:
         """A server of this service's operations: add handlers and a port, start it, and `drain` it on SIGTERM."""
-        return Server(self._runtime)
+        return Server(self.runtime)
 
     async def close(self) -> None:
         """Close the connections of this event loop; calls in flight end first."""
-        await self._connections.close(grace_of(self._runtime.assembled))
+        await self._connections.close(grace_of(self.runtime.assembled))
 
     def _locate(self, name: str, target: str | None, credentials: grpc.ChannelCredentials | None) -> Locate:
         locate = partial(_target, name, target, credentials)
-        locate(self._runtime.assembled)  # a name that is none is refused here
+        locate(self.runtime.assembled)  # a name that is none is refused here
         return locate
 
 

@@ -13,12 +13,12 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from voice_runtime import trace_context
 from voice_runtime.clock import NEVER
-from voice_runtime.deadline import CURRENT, MARGIN, next_hop, remaining
+from voice_runtime.deadline import MARGIN, next_hop, remaining
 from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import classify
-from voice_runtime.timeout import TimedScope, Timeout
+from voice_runtime.timeout import CURRENT, TimedScope, Timeout
 
 ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata (gRPC A6): how often the request was sent before; left out the first time."""

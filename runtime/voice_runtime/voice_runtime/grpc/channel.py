@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 
@@ -13,9 +13,7 @@ from voice_runtime.grpc.attempts import WRITTEN, Attempts
 from voice_runtime.grpc.call import StreamCall, UnaryCall
 from voice_runtime.grpc.connections import Connection, Connections, Locate
 from voice_runtime.grpc.methods import Method, Resolved
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
 
 
 class Channel(grpc.aio.Channel):
@@ -65,7 +63,7 @@ class Channel(grpc.aio.Channel):
         return StreamRequest(self, "stream_stream", method, serializers, settings)
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002  # calls in flight end by themselves
-        """Take no further call. The connection stays for others; `runtime.grpc.close()` closes it."""
+        """Take no further call. The connection stays for others; `Grpc.close` closes it."""
         self._closed = True
 
     async def __aenter__(self) -> Self:

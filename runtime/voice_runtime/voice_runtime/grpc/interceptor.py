@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from opentelemetry import context, trace
@@ -17,9 +17,7 @@ from voice_runtime.events import logger
 from voice_runtime.grpc.methods import INFRASTRUCTURE, operation_of
 from voice_runtime.grpc.status import StatusError, answer_to, failure_of
 from voice_runtime.outcome import classify
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
 
 API_KEY = "x-api-key"
 """The metadata that holds an API key; tenant and user come with the baggage."""

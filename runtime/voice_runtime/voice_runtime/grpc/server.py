@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,9 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from voice_runtime.grpc.connections import CONNECTION_AGE
 from voice_runtime.grpc.interceptor import InboundInterceptor
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
 
 REFUSING = 0.5
 """Seconds in which a draining server refuses: callers that were told try elsewhere, and few come at the very end."""
@@ -22,7 +20,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 class Server(grpc.aio.Server):
-    """A `grpc.aio` server with the standard health service and reflection. Made by `runtime.grpc.server()`.
+    """A `grpc.aio` server with the standard health service and reflection. Made by `Grpc.server`.
 
     Each handler runs under the policies of the operation that its method names; `current_request()` asks for features.
     """

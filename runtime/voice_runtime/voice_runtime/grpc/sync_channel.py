@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 
 from voice_runtime.assembly import Assembled
 from voice_runtime.clock import NEVER
-from voice_runtime.deadline import CURRENT
 from voice_runtime.grpc.attempts import Attempts
 from voice_runtime.grpc.connections import Connection, Connections, Locate, Target
 from voice_runtime.grpc.methods import Method
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
+from voice_runtime.timeout import CURRENT
 
 
 class SyncChannel(grpc.Channel):
@@ -120,7 +118,7 @@ class OneAnswer(_Method):
 
     def future(self, *_: Any, **__: Any) -> Any:
         """There is none: a thread waits for its answer."""
-        raise NotImplementedError("no futures under policies: use runtime.grpc.channel, or a thread for each call")
+        raise NotImplementedError("no futures under policies: use `Grpc.channel`, or a thread for each call")
 
 
 class ManyAnswers(_Method):

@@ -1,28 +1,26 @@
 """HTTP under the policies of a bundle. Needs the extra `http`.
 
-async with runtime.http.client("elasticsearch.search") as client:
+async with Http(runtime).client("elasticsearch.search") as client:
     found = await client.post("/documents/_search", json=query)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from voice_runtime.asgi import Application, Scope
 from voice_runtime.http.middleware import Middleware, last_segment
 from voice_runtime.http.transport import AsyncTransport, Transport
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
 
 __all__ = ["AsyncTransport", "Http", "Middleware", "Transport"]
 
 
 class Http:
-    """The HTTP side of a runtime: `runtime.http`."""
+    """The HTTP side of a runtime: clients, transports and the middleware of a server."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from opentelemetry import context, trace
 
@@ -16,9 +15,7 @@ from voice_runtime.events import logger
 from voice_runtime.http.status import StatusError, answer_to, failure_of, show_status
 from voice_runtime.http.transport import TIMEOUT
 from voice_runtime.outcome import classify
-
-if TYPE_CHECKING:
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
 
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
 """Paths about the process, so no policy of an operation applies."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
+from opentelemetry.trace import Span
 from voice_policies import Address
 
 from voice_runtime import trace_context
-from voice_runtime.deadline import CURRENT, attempt_number, next_hop, remaining
+from voice_runtime.deadline import attempt_number, next_hop, remaining
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.http.status import RETRY_AFTER, failure_of, show_status
 from voice_runtime.outcome import FailedResultError, classify
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
-
-    from voice_runtime.runtime import Runtime
+from voice_runtime.runtime import Runtime
+from voice_runtime.timeout import CURRENT
 
 TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 """Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
