@@ -16,8 +16,8 @@ from typing import Any
 from voice_runtime.runtime import Runtime
 from voice_runtime.tracing import JsonFormatter
 
+from tests.bundles import bundle, mount
 from tests.cluster.otlp import any_value
-from tests.runtime.bundles import bundle, mount
 
 Record = list[tuple[str, Any]]
 KUBERNETES = {

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.cluster import toolchain
-
 SKIPPED = pytest.StashKey[str]()
-
-
-def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
-    """Builds a module's programs, or skips what needs them when that takes a Go that is not there."""
-    try:
-        return toolchain.ensure_built(module)
-    except toolchain.GoMissingError as error:
-        request.config.stash[SKIPPED] = str(error)
-        pytest.skip(str(error))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -19,8 +19,9 @@ from pathlib import Path
 import asyncpg
 from voice_saga.postgresql import migrate
 
-from tests.saga.servers import Postgresql, running_postgresql, running_temporal
-from tests.stack.tiers.real_servers import POSTGRES
+from tests.postgresql_servers import Postgresql, running_postgresql
+from tests.programs import POSTGRES
+from tests.saga.temporal_server import running_temporal
 
 CLIENTS = 4
 GOAL = 0.25

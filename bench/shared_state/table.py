@@ -14,7 +14,7 @@ from typing import IO
 
 from bench.shared_state import ours, peers
 from bench.shared_state.ours import ALIKE, DEFAULT, LEASES, Check
-from tests.runtime.redis_servers import Server, single
+from tests.redis_servers import Server, single
 
 ROUNDS, CHECKS, TOGETHER = 150, 32, 64
 """Short rounds in turns, so that what disturbs the machine disturbs every row alike."""

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import toolchain
+from tests.cluster.build_or_skip import build_or_skip
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import control_plane
-from tests.go_programs import build_or_skip
 
 StartCluster = Callable[[], AbstractContextManager[Cluster]]
 

@@ -1,4 +1,4 @@
-from tests.runtime.driver import clock, pytest_pyfunc_call
+from tests.driver import clock, pytest_pyfunc_call
 from tests.runtime.recorded_spans import spans
 from tests.saga.backends import backend, database, journal, postgresql, redis_port, temporal
 

@@ -31,8 +31,8 @@ from voice_runtime.events import Events
 from voice_runtime.outcome import PERMANENT, Failure
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, call, mount
-from tests.runtime.driver import Recorder, seeded, settle
+from tests.bundles import bundle, call, mount
+from tests.driver import Recorder, seeded, settle
 
 FAILURE = PERMANENT
 

@@ -11,8 +11,8 @@ from voice_runtime import Degradation, Runtime
 from voice_runtime.events import Events
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, mount, operation
-from tests.runtime.driver import Recorder
+from tests.bundles import bundle, mount, operation
+from tests.driver import Recorder
 
 FEATURES = (
     DegradedFeature(name="citations", off_at="partial", fallback="answer without citations"),

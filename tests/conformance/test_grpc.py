@@ -27,9 +27,9 @@ from voice_runtime.grpc import Grpc, connections
 from voice_runtime.grpc.connections import CHANNEL_OPTIONS
 from voice_runtime.grpc.status import failure_of
 
+from tests.bundles import bundle, call, mount, operation
+from tests.driver import settle
 from tests.loopback import free_port
-from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.driver import settle
 from tests.runtime.grpc.rag_engine import (
     RagEngine,
     RagEngineStub,

@@ -19,8 +19,8 @@ from voice_runtime.health import Health, HealthApp
 from voice_runtime.health.server import serving, serving_in_thread, terminated
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, call, mount
-from tests.runtime.driver import settle
+from tests.bundles import bundle, call, mount
+from tests.driver import settle
 
 Checkers = dict[str, Callable[[], Awaitable[object]]]
 

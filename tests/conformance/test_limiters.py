@@ -22,8 +22,8 @@ from voice_runtime.rate_limit.sliding_window import SlidingWindow
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, mount, operation
-from tests.runtime.driver import seeded, settle
+from tests.bundles import bundle, mount, operation
+from tests.driver import seeded, settle
 
 FOREVER = float("inf")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from voice_policies import Duration, FaultInjection, Rate, RateLimit, Ratio, TokenBucket
-from voice_reference.collector import Collector
 from voice_runtime import Caller, Runtime
 from voice_runtime.metrics import METRICS
 from voice_runtime.testing import FakeClock
 from voice_runtime.tracing import span, spans
+from voice_runtime.tracing.collector import Collector
 
-from tests.runtime.bundles import bundle, call, mount, operation
+from tests.bundles import bundle, call, mount, operation
 from tests.runtime.tracing.telemetry import telemetry, tracing
 
 SLOWER = 5

@@ -39,8 +39,8 @@ from voice_runtime import (
 from voice_runtime.outcome import PERMANENT
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.driver import Recorder, settle
+from tests.bundles import bundle, call, mount, operation
+from tests.driver import Recorder, settle
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:

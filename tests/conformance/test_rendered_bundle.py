@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from voice_policies import FILE_NAME, Duration, OutboundCall, PolicyBundle
 from voice_runtime import Caller, CircuitOpenError, Runtime
 from voice_runtime.outcome import PERMANENT
 from voice_runtime.testing import FakeClock
+
+from tests.platforms import ENVIRONMENTS, platform
 
 
 def rendered_bundle(service: str, environment: str, directory: Path) -> Path:
@@ -82,3 +85,10 @@ async def test_its_operation_is_served_under_its_deadline(agent_engine: Path, cl
         async with runtime.request("run", Caller(tenant="acme", user="ann")):
             await asyncio.sleep(3600)
     assert clock.monotonic() - begun == pytest.approx(operation.deadline.seconds)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_bundle_survives_the_way_to_its_reader(environment: str) -> None:
+    for service in platform(environment).microservices:
+        text = json.dumps(service.bundle.to_document())
+        assert PolicyBundle.from_json(text, "policy.json") == service.bundle

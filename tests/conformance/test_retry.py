@@ -27,8 +27,8 @@ from voice_runtime import (
 from voice_runtime.events import Events
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, call, mount
-from tests.runtime.driver import Recorder, seeded, settle
+from tests.bundles import bundle, call, mount
+from tests.driver import Recorder, seeded, settle
 
 GENEROUS = RetryBudget(ratio=Ratio("100%"), reserve=1000)
 

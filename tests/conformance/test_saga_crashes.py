@@ -19,9 +19,9 @@ from voice_saga.journal import Claim, Journal
 from voice_saga.postgresql import PostgresqlJournal, migrate
 from voice_saga.transport import Outbox
 
+from tests.postgresql_servers import running_postgresql
 from tests.saga.crash_worker import DELIVERIES, EFFECTS, STEPS, Job, Wire, definitions, engine_of
 from tests.saga.definitions import eventually
-from tests.saga.servers import running_postgresql
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100

@@ -19,9 +19,9 @@ from voice_runtime.rate_limit.shared_count import TOKEN_BUCKET
 from voice_runtime.redis import RedisStore, cluster, sentinel, single
 from voice_runtime.testing import FakeClock
 
-from tests.runtime import redis_servers
+from tests import redis_servers
+from tests.redis_servers import Server
 from tests.runtime.rate_limit.gates import FOREVER, NAME, bucket, gate, passes, shared, window
-from tests.runtime.redis_servers import Server
 
 LIMITS: dict[str, TokenBucket | SlidingWindow] = {"token bucket": bucket("1/h", 10), "sliding window": window(10, "1h")}
 every_algorithm = pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)

@@ -25,8 +25,8 @@ from voice_runtime.attempt import Attempt
 from voice_runtime.testing import FakeClock
 from voice_runtime.worker_threads import WorkerThreads
 
-from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.driver import settle
+from tests.bundles import bundle, call, mount, operation
+from tests.driver import settle
 
 
 def pipeline(clock: FakeClock, attempt: float = 1.0, overall: float = 60.0) -> Outbound:

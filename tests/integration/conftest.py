@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import toolchain
-from tests.go_programs import build_or_skip
+from tests.cluster.build_or_skip import build_or_skip
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,8 @@ from components.consul.access import SECRET
 from components.consul.servers import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_PORT, RUN_PATH
 from tests.loopback import START_SECONDS, free_port
 from tests.platforms import of_kind
-from tests.stack.tiers.real_servers import Place, directory, files
+from tests.programs import directory
+from tests.stack.tiers.real_servers import Place, files
 
 """An election takes some seconds, more on a loaded machine."""
 PATHS = (CONFIG_PATH, RUN_PATH, DATA_PATH, SECRET.path)

@@ -15,7 +15,8 @@ from components.consul.snapshots import CREDENTIALS, SCRIPTS_PATH, WORK_PATH
 from tests.integration.consul_servers import Keys, Server, running_servers, wait_until
 from tests.integration.object_store import Bucket, running_bucket
 from tests.platforms import of_kind
-from tests.stack.tiers.real_servers import Place, directory, files
+from tests.programs import directory
+from tests.stack.tiers.real_servers import Place, files
 
 pytestmark = pytest.mark.integration
 BUCKET = "https://objects.voicehelper.internal/voicehelper-prod-postgresql"

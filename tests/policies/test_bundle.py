@@ -6,12 +6,42 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voice_policies import InvalidInputError, PolicyBundle
+from voice_policies import (
+    CircuitBreaker,
+    Duration,
+    Health,
+    HealthCheck,
+    InvalidInputError,
+    PolicyBundle,
+    Rate,
+    RateLimit,
+    Ratio,
+    Timeout,
+    TokenBucket,
+)
 from voice_policies.bundle import digest_of
 
-from tests.platforms import ENVIRONMENTS, platform
+from tests.bundles import bundle, call, operation
 
-AGENT = next(service for service in platform("prod").microservices if service.name == "agent-engine").bundle
+SHARED = RateLimit(
+    limit=TokenBucket(rate=Rate("10/s"), burst=20),
+    key="tenant",
+    scope="distributed",
+    store="redis.access",
+    local_share=Ratio("50%"),
+)
+AGENT = bundle(
+    call(
+        "model-adapter.generate:plan",
+        idempotency="with_key",
+        timeout=Timeout(attempt=Duration("1500ms"), overall=Duration("1500ms")),
+        circuit_breaker=CircuitBreaker(),
+    ),
+    call("redis.access", protocol="redis", necessity="soft", fallback="no long memory"),
+    call("postgresql.write", protocol="postgresql"),
+    inbound=(operation("run", deadline=Duration("14s"), calls=("redis.access",), rate_limits=(SHARED,)),),
+    health=Health(checks=(HealthCheck(name="redis", kind="redis", target="redis.access", critical=False),)),
+)
 
 
 def document() -> dict[str, Any]:
@@ -24,11 +54,8 @@ def refused(changed: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_bundle_survives_the_way_to_its_reader(environment: str) -> None:
-    for service in platform(environment).microservices:
-        text = json.dumps(service.bundle.to_document())
-        assert PolicyBundle.from_json(text, "policy.json") == service.bundle
+def test_a_bundle_survives_the_way_to_its_reader() -> None:
+    assert PolicyBundle.from_json(json.dumps(document()), "policy.json") == AGENT
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
@@ -43,8 +70,8 @@ def test_the_digest_changes_exactly_with_the_content(milliseconds: int) -> None:
     changed = document()
     changed["metadata"].pop("digest")
     changed["inbound"][0]["deadline"] = f"{milliseconds}ms"
-    bundle = PolicyBundle.model_validate_json(json.dumps(changed))
-    assert (digest_of(bundle) == AGENT.metadata.digest) == (milliseconds == 14_000)
+    read = PolicyBundle.model_validate_json(json.dumps(changed))
+    assert (digest_of(read) == AGENT.metadata.digest) == (milliseconds == 14_000)
 
 
 def test_content_that_was_changed_under_its_digest_is_refused() -> None:

@@ -14,16 +14,15 @@ from typing import Any
 
 import httpx
 import pytest
-from voice_policies import FILE_NAME, Duration, Rate, RateLimit, Ratio, TokenBucket
+from voice_policies import Duration, Rate, RateLimit, Ratio, TokenBucket, Tracing
 from voice_policies import Health as HealthPolicy
-from voice_reference.collector import Collector
 from voice_reference.configuration import Behaviour
-from voice_reference.processes import Platform, Process, bundles_of, running, wait_until
+from voice_reference.processes import Platform, Process, running, wait_until
 from voice_reference.simulation import latency
+from voice_runtime.tracing.collector import Collector
 
-from tests.runtime.bundles import bundle, call, operation
-from tests.runtime.driver import seeded
-from tests.runtime.tracing.telemetry import tracing
+from tests.bundles import bundle, call, mount, operation
+from tests.driver import seeded
 
 BROKEN = Behaviour(error_ratio=Ratio("100%"))
 
@@ -37,23 +36,6 @@ def get(process: Process, path: str) -> httpx.Response:
     return httpx.get(f"{process.url}/{path}", timeout=30, trust_env=False)
 
 
-def test_all_services_of_the_platform_run_every_operation_from_their_bundle(rendered: Path) -> None:
-    names = [path.parent.name for path in rendered.glob(f"*/{FILE_NAME}")]
-    assert len(names) == 16
-    with Collector() as collector, running(bundles_of(rendered, names), collector.endpoint) as platform:
-        for process in platform.processes.values():
-            assert get(process, "health").json() == {"status": "alive"}
-            ready = get(process, "ready")
-            assert ready.status_code == 200, ready.text
-            for inbound in process.bundle.inbound:
-                answer = post(process, inbound.operation)
-                assert answer.status_code == 200, f"{process.bundle.metadata.service}.{inbound.operation}"
-                assert answer.json()["operation"] == inbound.operation
-            assert f'digest="{process.bundle.metadata.digest}"' in get(process, "metrics").text
-        called = {(s.service, s.name) for s in collector.spans}
-        assert collector.wait_for(lambda spans: {s.service for s in spans} == set(names), 30), called
-
-
 @pytest.fixture
 def pair() -> Any:
     """agent-engine, which needs rag-engine softly and a store hard."""
@@ -63,7 +45,9 @@ def pair() -> Any:
     run = operation("run", calls=("rag-engine.context", "postgresql.write"))
     policies: dict[str, Any] = {
         "health": HealthPolicy(drain_duration=Duration("3s")),
-        "tracing": tracing("http://replaced:4317"),
+        "tracing": Tracing(
+            endpoint="http://replaced:4317", sample_ratio=Ratio("100%"), shutdown_timeout=Duration("20s")
+        ),
     }
     agent = bundle(store, soft, inbound=(run, limited), **policies)
     rag = bundle(inbound=(operation("context"),), service="rag-engine", **policies)
@@ -125,14 +109,19 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
     assert served == len(answers)
 
 
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    """The folder of agent-engine's bundle."""
+    return str(mount(tmp_path / "policy", bundle(call("rag-engine.context"), inbound=(operation("run"),))))
+
+
 def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"VOICE_SETTINGS_PATH": str(tmp_path)} | variables
     command = [sys.executable, "-m", "voice_reference"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, rendered: Path) -> None:
-    policy = str(rendered / "agent-engine")
+def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, policy: str) -> None:
     missing = start(tmp_path, VOICE_POLICY_PATH=str(tmp_path))
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "policy.json: 1 fault" in missing.stderr
@@ -145,12 +134,11 @@ def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, rendered: Path) -
     assert "Traceback" not in faulty.stderr + missing.stderr
 
 
-def test_what_the_configuration_names_is_in_the_bundle(tmp_path: Path, rendered: Path) -> None:
+def test_what_the_configuration_names_is_in_the_bundle(tmp_path: Path, policy: str) -> None:
     configuration = tmp_path / "configuration.json"
     configuration.write_text(
         '{"addresses": {"rag-enginee": "nonsense"}, "behaviour": {"no.such.call": {"error_ratio": "1%"}}}'
     )
-    policy = str(rendered / "agent-engine")
     faulty = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
     assert faulty.returncode == 2
     assert "configuration.json: 3 faults" in faulty.stderr
@@ -160,13 +148,12 @@ def test_what_the_configuration_names_is_in_the_bundle(tmp_path: Path, rendered:
 
 
 @pytest.mark.parametrize("protocol", ["gRPC", "HTTP"])
-def test_a_port_that_is_taken_is_named_and_nothing_starts(tmp_path: Path, rendered: Path, protocol: str) -> None:
+def test_a_port_that_is_taken_is_named_and_nothing_starts(tmp_path: Path, policy: str, protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         ports = {"grpc_port": 0, "http_port": 0, f"{protocol.lower()}_port": port}
         configuration = tmp_path / "configuration.json"
         configuration.write_text(json.dumps({"host": "127.0.0.1"} | ports))
-        policy = str(rendered / "agent-engine")
         taken = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
     assert taken.returncode == 2
     (told,) = (line for line in taken.stderr.splitlines() if line.startswith(protocol))

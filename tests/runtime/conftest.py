@@ -1,3 +1,3 @@
-from tests.runtime.driver import clock, pytest_pyfunc_call
+from tests.driver import clock, pytest_pyfunc_call
 
 __all__ = ["clock", "pytest_pyfunc_call"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import json
 import logging
 import re
 from pathlib import Path
@@ -15,12 +14,11 @@ from opentelemetry.util._once import Once
 from prometheus_client import REGISTRY
 from voice_policies import CircuitBreaker, Degradation, DegradedFeature, Duration, HealthCheck, Timeout
 from voice_policies import Health as HealthPolicy
-from voice_reference.collector import Collector
-from voice_reference.configuration import Configuration
 from voice_runtime.tracing import spans
+from voice_runtime.tracing.collector import Collector
 
-from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.examples import DOCUMENTS, run_examples
+from tests.bundles import bundle, call, mount, operation
+from tests.examples import DOCUMENTS, run_examples
 from tests.runtime.tracing.telemetry import tracing
 
 POLICY = "/etc/voice/policy"
@@ -74,9 +72,3 @@ def test_the_examples_of_tracing_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     finally:
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
-
-
-def test_the_configuration_of_the_reference_service_is_one() -> None:
-    text = (DOCUMENTS / "reference-service.md").read_text()
-    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    assert Configuration.model_validate_json(example).addresses == json.loads(example)["addresses"]

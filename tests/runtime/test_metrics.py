@@ -19,7 +19,7 @@ from voice_runtime.otel import observe
 from voice_runtime.prometheus import RuntimeCollector
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, call, mount, operation
+from tests.bundles import bundle, call, mount, operation
 
 
 @pytest.fixture

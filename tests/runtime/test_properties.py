@@ -16,7 +16,7 @@ from voice_runtime.rate_limit.keyed import KeyedTokenBucket
 from voice_runtime.rate_limit.sliding_window import SlidingWindow
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.driver import seeded
+from tests.driver import seeded
 
 POLICY = Policy(
     consecutive_failures=3,

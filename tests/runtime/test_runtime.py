@@ -40,8 +40,8 @@ from voice_runtime import (
 from voice_runtime.outcome import PERMANENT
 from voice_runtime.testing import FakeClock
 
-from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.driver import Recorder, seeded, settle
+from tests.bundles import bundle, call, mount, operation
+from tests.driver import Recorder, seeded, settle
 
 
 async def unavailable() -> str:

@@ -17,7 +17,9 @@ from voice_saga.journal import Journal
 from voice_saga.postgresql import PostgresqlJournal, migrate
 from voice_saga.temporal import TemporalEngine
 
-from tests.saga.servers import Postgresql, running_postgresql, running_redis, running_temporal
+from tests import redis_servers
+from tests.postgresql_servers import Postgresql, running_postgresql
+from tests.saga.temporal_server import running_temporal
 
 AnyEngine = JournalEngine | TemporalEngine
 Backend = Callable[..., AbstractAsyncContextManager[Any]]
@@ -60,9 +62,9 @@ def temporal() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def redis_port() -> Iterator[int]:
-    with running_redis() as port:
-        yield port
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with redis_servers.single(tmp_path_factory.mktemp("redis")) as server:
+        yield server.port
 
 
 @pytest.fixture(params=JOURNALS)

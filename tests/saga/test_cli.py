@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from voice_saga import Reply, StepContext
 
+from tests.postgresql_servers import Postgresql
 from tests.saga.backends import Backend
 from tests.saga.definitions import Log, eventually, saga, step
-from tests.saga.servers import Postgresql
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 

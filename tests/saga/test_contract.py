@@ -17,7 +17,7 @@ from voice_saga import (
     UnknownSagaError,
 )
 
-from tests.runtime.driver import Recorder
+from tests.driver import Recorder
 from tests.saga.backends import Backend
 from tests.saga.definitions import QUICK, Log, eventually, saga, step
 

@@ -14,7 +14,7 @@ import voice_saga
 from voice_policies import Duration, Saga, SagaStep
 from voice_saga.metrics import METRICS
 
-from tests.runtime.bundles import bundle, call, mount
+from tests.bundles import bundle, call, mount
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sagas.md"
 

@@ -18,9 +18,9 @@ from voice_saga.prometheus import OutboxCollector
 from voice_saga.redis_streams import RedisStreams
 from voice_saga.transport import Outbox, consume, delivers
 
-from tests.runtime.driver import seeded
+from tests import redis_servers
+from tests.driver import seeded
 from tests.saga.definitions import Log, eventually, saga, step
-from tests.saga.servers import running_redis
 
 
 class Wire:
@@ -243,8 +243,8 @@ async def test_every_group_gets_every_message_though_redis_lost_its_groups(tmp_p
 
     log.does("pay", tell)
     journal = SqliteJournal(tmp_path / "sagas.db")
-    with running_redis() as port:
-        redis = Redis(port=port, socket_timeout=5)
+    with redis_servers.single(tmp_path) as server:
+        redis = Redis(port=server.port, socket_timeout=5)
         transport = RedisStreams(redis, block=0.02)
         async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:
             tasks = [asyncio.create_task(Outbox(journal, transport, poll_interval=0.02).run())]

@@ -18,8 +18,8 @@ from voice_saga.barrier import once
 from voice_saga.journal import Claim, Journal, Outcome
 from voice_saga.postgresql import PostgresqlJournal
 
+from tests.bundles import bundle, mount, operation
 from tests.loopback import free_port
-from tests.runtime.bundles import bundle, mount, operation
 from tests.saga.crash_worker import EFFECTS
 from tests.saga.definitions import Log, eventually, saga, step
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 from voice_policies import Duration, InvalidInputError, OutboundCall, PolicyBundle, Ratio
+from voice_runtime.tracing.collector import Collector, ReceivedSpan
 
-from voice_reference.collector import Collector, ReceivedSpan
 from voice_reference.configuration import Behaviour
 from voice_reference.processes import Platform, Process, bundles_of, running, wait_until
 

@@ -15,7 +15,7 @@ from voice_policies import OutboundCall
 from voice_runtime import Runtime
 from voice_runtime.grpc import Grpc
 
-from tests.runtime.bundles import bundle, call, mount
+from tests.bundles import bundle, call, mount
 
 SERVICE = "voice.rag.v1.RagEngine"
 METHODS = {

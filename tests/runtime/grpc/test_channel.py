@@ -13,7 +13,7 @@ from voice_policies import Duration, OutboundCall, Timeout
 from voice_runtime import DeadlineExceededError, UnknownCallError
 from voice_runtime.grpc import Grpc
 
-from tests.runtime.bundles import bundle, call, mount
+from tests.bundles import bundle, call, mount
 from tests.runtime.grpc.rag_engine import (
     OPERATIONS,
     RagEngine,

@@ -9,8 +9,8 @@ from pathlib import Path
 import voice_runtime
 from voice_policies import Address, CircuitBreaker, Degradation, DegradedFeature, Duration, Health
 
-from tests.runtime.bundles import bundle, call, mount, operation
-from tests.runtime.examples import DOCUMENTS, run_examples
+from tests.bundles import bundle, call, mount, operation
+from tests.examples import DOCUMENTS, run_examples
 
 PROVIDERS = tuple(Address(host=host, port=443) for host in ("api.example.com", "api.example.org"))
 

@@ -19,7 +19,7 @@ from voice_runtime import Runtime, VoiceRuntimeError
 from voice_runtime.grpc import Grpc
 from voice_runtime.grpc.server import REFUSING
 
-from tests.runtime.bundles import bundle, mount, operation
+from tests.bundles import bundle, mount, operation
 from tests.runtime.grpc.rag_engine import (
     OPERATIONS,
     RagEngine,

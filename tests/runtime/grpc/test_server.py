@@ -28,7 +28,7 @@ from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, curr
 from voice_runtime.grpc import Grpc
 from voice_runtime.health import Health as Readiness
 
-from tests.runtime.bundles import bundle, mount, operation
+from tests.bundles import bundle, mount, operation
 from tests.runtime.grpc.rag_engine import (
     OPERATIONS,
     SERVICE,

@@ -13,7 +13,7 @@ from voice_policies import Bulkhead, CircuitBreaker, Duration, OutboundCall, Rat
 from voice_runtime import AttemptTimeoutError, CircuitOpenError, RetriesExhaustedError, Runtime, UnknownCallError
 from voice_runtime.grpc import Grpc
 
-from tests.runtime.bundles import call
+from tests.bundles import call
 from tests.runtime.grpc.rag_engine import RagEngine, RagEngineStub, calls, eventually, runtime, serving
 
 AT_ONCE = Retry(

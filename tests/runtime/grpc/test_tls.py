@@ -11,7 +11,7 @@ from voice_policies import Duration, Health
 from voice_runtime import Runtime
 from voice_runtime.grpc import Grpc
 
-from tests.runtime.bundles import bundle, call, mount, operation
+from tests.bundles import bundle, call, mount, operation
 from tests.runtime.certificates import Authority
 from tests.runtime.grpc.rag_engine import RagEngine, RagEngineStub, add_to_server, ended, runtime
 

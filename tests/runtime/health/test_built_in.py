@@ -22,19 +22,14 @@ from voice_runtime.health import Health, Result
 from voice_runtime.health.server import serving
 from voice_runtime.settings import load_settings
 
+from tests.bundles import bundle, call, mount
 from tests.loopback import free_port
-from tests.platforms import of_kind
-from tests.runtime.bundles import bundle, call, mount
+from tests.postgresql_servers import Postgresql, running_postgresql
+from tests.redis_servers import Server
 from tests.runtime.certificates import Authority
-from tests.stack.tiers.real_servers import (
-    Postgresql,
-    directory,
-    password_of,
-    running_postgresql,
-    running_valkey,
-)
 
 SERVICE = "agent-engine"
+PASSWORD = "its own"  # noqa: S105  # of a server that lives as long as a test
 LOOPBACK = "127.0.0.1"
 OUTSIDE = "milvus.example"
 
@@ -78,11 +73,16 @@ async def result(health: Health) -> Result:
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[Postgresql]:
     with running_postgresql() as running:
+        running.psql(f"CREATE ROLE \"{SERVICE}\" LOGIN PASSWORD '{PASSWORD}'")
+        running.psql(f'CREATE DATABASE "{SERVICE}" OWNER "{SERVICE}"')
+        access = running.root / "data" / "pg_hba.conf"
+        access.write_text(f"host {SERVICE} {SERVICE} {LOOPBACK}/32 scram-sha-256\n{access.read_text()}")
+        running.psql("SELECT pg_reload_conf()")
         yield running
 
 
 async def test_postgresql_answers_a_service_with_its_own_password(tmp_path: Path, postgresql: Postgresql) -> None:
-    right = monitor(tmp_path, "postgresql", postgresql.port, password_of(f"{SERVICE}-postgresql"))
+    right = monitor(tmp_path, "postgresql", postgresql.port, PASSWORD)
     assert (await result(right)).status == "healthy"
     (tmp_path / "secret" / "password").write_text("rotated")
     wrong = await result(right)
@@ -94,20 +94,19 @@ async def test_postgresql_that_is_gone_is_unhealthy(tmp_path: Path) -> None:
 
 
 async def test_an_answer_slower_than_its_limit_is_degraded(tmp_path: Path, postgresql: Postgresql) -> None:
-    password = password_of(f"{SERVICE}-postgresql")
-    slow = monitor(tmp_path, "postgresql", postgresql.port, password, max_latency=Duration("1us"))
+    slow = monitor(tmp_path, "postgresql", postgresql.port, PASSWORD, max_latency=Duration("1us"))
     assert (await result(slow)).status == "degraded"
     assert (await slow.readiness()).ready
 
 
 async def test_redis_answers_a_service_with_its_own_password(tmp_path: Path) -> None:
-    port = free_port()
-    with directory() as root, running_valkey("dev", "redis", root, port):
-        health = monitor(tmp_path, "redis", port, password_of(f"{SERVICE}-redis"))
-        assert (await result(health)).status == "healthy"
-        (tmp_path / "secret" / "password").write_text("rotated")
-        assert (await result(health)).error == "AuthenticationError"
-        (tmp_path / "secret" / "password").write_text(password_of(f"{SERVICE}-redis"))
+    server = Server(tmp_path, "--user", SERVICE, "on", f">{PASSWORD}", "+ping", "+@connection")
+    health = monitor(tmp_path, "redis", server.port, PASSWORD)
+    assert (await result(health)).status == "healthy"
+    (tmp_path / "secret" / "password").write_text("rotated")
+    assert (await result(health)).error == "AuthenticationError"
+    (tmp_path / "secret" / "password").write_text(PASSWORD)
+    server.kill()
     assert (await result(health)).error == "ConnectionError"
 
 
@@ -246,12 +245,7 @@ async def test_checks_follow_the_bundle(tmp_path: Path) -> None:
     assert health.checks()[0] is kept
 
 
-def test_the_rendered_settings_are_read(tmp_path: Path) -> None:
-    for config_map in of_kind("prod", "ConfigMap"):
-        for name, text in config_map["data"].items():
-            if name == "settings.json":
-                (tmp_path / name).write_text(text)
-                assert load_settings(tmp_path).service == config_map["metadata"]["name"].removesuffix("-settings")
+def test_settings_that_are_wrong_or_missing_are_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"service": 1, "http_prot": 2}')
     with pytest.raises(InvalidInputError, match="did you mean http_port"):
         load_settings(tmp_path)

@@ -26,7 +26,7 @@ from voice_policies import (
 from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, current_request, remaining
 from voice_runtime.http import Http
 
-from tests.runtime.bundles import bundle, mount, operation
+from tests.bundles import bundle, mount, operation
 from tests.runtime.grpc.rag_engine import eventually
 from tests.runtime.http.servers import serving
 

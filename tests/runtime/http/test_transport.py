@@ -29,7 +29,7 @@ from voice_runtime.http import Http
 from voice_runtime.http.status import failure_of
 from voice_runtime.http.transport import TIMEOUT
 
-from tests.runtime.bundles import bundle, call, mount
+from tests.bundles import bundle, call, mount
 from tests.runtime.certificates import Authority
 from tests.runtime.grpc.rag_engine import eventually
 from tests.runtime.http.servers import Elasticsearch, serving

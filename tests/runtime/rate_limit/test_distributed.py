@@ -21,10 +21,10 @@ from voice_runtime.redis import RedisStore, cluster, sentinel, single
 from voice_runtime.shared_store import Script
 from voice_runtime.testing import FakeClock, run
 
-from tests.runtime.bundles import bundle, call, mount, operation
+from tests.bundles import bundle, call, mount, operation
+from tests.redis_servers import Server
+from tests.redis_servers import single as single_server
 from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared, window
-from tests.runtime.redis_servers import Server
-from tests.runtime.redis_servers import single as single_server
 
 
 class Kept:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.runtime.redis_servers import single as single_server
+from tests.redis_servers import single as single_server
 
 PROCESSES, RATE, BURST, SECONDS = 8, 500, 1000, 4.0  # room for what is not asked for while others use the machine
 HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]

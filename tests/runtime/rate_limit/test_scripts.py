@@ -14,7 +14,7 @@ from voice_runtime.rate_limit.sliding_window import RESOLUTION, SlidingWindow
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 from voice_runtime.shared_store import Script
 
-from tests.runtime.redis_servers import PATIENCE, single
+from tests.redis_servers import PATIENCE, single
 
 HOUR = 3_600_000
 START = 1_800_000_000

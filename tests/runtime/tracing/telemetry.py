@@ -11,11 +11,11 @@ import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.util._once import Once
 from voice_policies import Duration, Ratio, Tracing
-from voice_reference.collector import Collector
 from voice_runtime import Runtime
 from voice_runtime.tracing import SpanEvents, Telemetry, spans
+from voice_runtime.tracing.collector import Collector
 
-from tests.runtime.bundles import bundle, mount
+from tests.bundles import bundle, mount
 
 
 def tracing(endpoint: str, **overrides: Any) -> Tracing:

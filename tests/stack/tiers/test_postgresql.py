@@ -12,15 +12,8 @@ import pytest
 from stack.environments import environment as environment_of
 from stack.settings import ROOT, load_settings
 from tests.platforms import platform
-from tests.stack.tiers.real_servers import (
-    NOBODY,
-    POSTGRES,
-    Postgresql,
-    directory,
-    files,
-    password_of,
-    running_postgresql,
-)
+from tests.programs import NOBODY, POSTGRES, directory
+from tests.stack.tiers.real_servers import Postgresql, files, password_of, running_postgresql
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 

@@ -11,7 +11,8 @@ import pytest
 
 from components.postgresql.schemas import DatabaseSchemas
 from tests.platforms import ENVIRONMENTS, of_kind, platform
-from tests.stack.tiers.real_servers import POSTGRES, Postgresql, files, running_postgresql
+from tests.programs import POSTGRES
+from tests.stack.tiers.real_servers import Postgresql, files, running_postgresql
 
 USERS = [
     "conversation-service",

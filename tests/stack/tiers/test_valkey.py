@@ -22,8 +22,8 @@ from voice_saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
 from stack.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port
 from tests.platforms import platform
+from tests.redis_servers import single
 from tests.runtime.rate_limit.gates import gate, passes
-from tests.runtime.redis_servers import single
 from tests.stack.tiers.real_servers import (
     VALKEY_PATHS,
     Place,

@@ -10,8 +10,8 @@ from voice_policies import Saga, SagaStep
 from voice_runtime import Runtime
 from voice_saga import Action, Definition, JournalEngine, SqliteJournal, StepContext
 
+from tests.bundles import mount
 from tests.platforms import platform
-from tests.runtime.bundles import mount
 
 (BUNDLE,) = (each.bundle for each in platform("prod").microservices if each.name == "indexing-service")
 CASES = [(saga, step.name) for saga in BUNDLE.sagas for step in saga.steps]

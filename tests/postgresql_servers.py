@@ -1,21 +1,15 @@
-"""Real servers on loopback: PostgreSQL, Redis and a Temporal dev server, each from a wheel."""
+"""A real PostgreSQL on loopback, with the settings that it comes with."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from redis import Redis
-from redis.exceptions import ConnectionError as NotListening
-
 from tests.loopback import free_port, wait_until
-from tests.stack.tiers.real_servers import NOBODY, POSTGRES, REDIS, directory
-
-TEMPORAL = Path(sys.executable).with_name("temporal")
+from tests.programs import NOBODY, POSTGRES, directory
 
 
 class Postgresql:
@@ -70,36 +64,3 @@ def running_postgresql(*settings: str) -> Iterator[Postgresql]:
             yield server
         finally:
             server.kill()
-
-
-@contextmanager
-def running_redis() -> Iterator[int]:
-    """Its port."""
-    with directory() as root:
-        port = free_port()
-        command = [str(REDIS), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(root)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            wait_until(lambda: Redis(port=port).ping(), NotListening)
-            yield port
-        finally:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def running_temporal() -> Iterator[str]:
-    """Its address. What it keeps is in memory."""
-    port = free_port()
-    command = [
-        str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port),
-        "--log-level", "error", "--dynamic-config-value", "system.forceSearchAttributesCacheRefreshOnRead=true",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    health = [str(TEMPORAL), "operator", "cluster", "health", "--address", f"127.0.0.1:{port}"]
-    try:
-        wait_until(lambda: subprocess.run(health, check=True, capture_output=True), subprocess.CalledProcessError)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def test_the_probes_ask_for_what_is_served(container: dict[str, Any]) -> None:
     }
 
 
-def test_what_is_mounted_is_what_is_read(container: dict[str, Any], tmp_path: Any) -> None:
+def test_what_is_mounted_is_what_is_read(container: dict[str, Any], tmp_path: Path) -> None:
     variables = {each["name"]: each.get("value") for each in container["env"]}
     assert variables["VOICE_POLICY_PATH"] == POLICY_PATH
     assert variables["VOICE_SETTINGS_PATH"] == SETTINGS_PATH
@@ -44,3 +45,11 @@ def test_what_is_mounted_is_what_is_read(container: dict[str, Any], tmp_path: An
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     read = load_settings(tmp_path)
     assert ports == {"http": read.http_port, "grpc": read.grpc_port}
+
+
+def test_the_rendered_settings_are_read(tmp_path: Path) -> None:
+    for config_map in of_kind("prod", "ConfigMap"):
+        for name, text in config_map["data"].items():
+            if name == "settings.json":
+                (tmp_path / name).write_text(text)
+                assert load_settings(tmp_path).service == config_map["metadata"]["name"].removesuffix("-settings")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.container import USER
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "runtime" / "voice_reference" / "Dockerfile").read_text()
 STAGES = DOCKERFILE.split("\nFROM ")[1:]
 

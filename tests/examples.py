@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
-DOCUMENTS = Path(__file__).parents[2] / "docs"
+DOCUMENTS = Path(__file__).parents[1] / "docs"
 
 
 def run_examples(document: str, replaced: Mapping[str, Path]) -> int:

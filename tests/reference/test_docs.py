@@ -1,0 +1,16 @@
+"""The examples of docs/reference-service.md."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from voice_reference.configuration import Configuration
+
+from tests.examples import DOCUMENTS
+
+
+def test_the_configuration_of_the_reference_service_is_one() -> None:
+    text = (DOCUMENTS / "reference-service.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert Configuration.model_validate_json(example).addresses == json.loads(example)["addresses"]
