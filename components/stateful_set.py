@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 DATA_VOLUME = "data"
 SCRATCH_SIZE = "64Mi"
-UNUSED_SIZE = Bytes("1Gi")
-"""Of a StatefulSet's claim template, which makes nothing: each claim is there before it."""
 
 
 def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
@@ -62,12 +60,12 @@ def stateful_set(
 def with_volumes(workload: StatefulSet, size: Bytes) -> Iterator[PersistentVolumeClaim | StatefulSet]:
     """A claim for each pod, by the name that its StatefulSet looks for, then the StatefulSet.
 
-    What a StatefulSet says of its claims can never be changed, and a claim can be grown: so the claims are resources of
-    their own, and its template is the same for ever. Volumes outlive the StatefulSet: data goes only deliberately.
+    The claims are resources of their own because a claim can grow and a StatefulSet's template cannot change: the
+    template keeps the size that it was created with. Volumes outlive the StatefulSet: data goes only deliberately.
     """
     spec, metadata = workload["spec"], workload["metadata"]
     spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
-    spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, UNUSED_SIZE)]
+    spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, size)]
     for ordinal in range(spec["replicas"]):
         yield volume_claim({**metadata, "name": f"{DATA_VOLUME}-{metadata['name']}-{ordinal}"}, size)
     yield workload

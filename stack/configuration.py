@@ -31,8 +31,10 @@ class Configuration:
 
 def read_configuration() -> Configuration:
     """The configuration of the running stack; raises `InvalidInputError` with every fault of its settings."""
-    config = decoded(pulumi.runtime.get_config_env())
-    encrypted = pulumi.runtime.get_config_secret_keys_env()
+    # Set by the language host from PULUMI_CONFIG, and by the Automation API in this process.
+    given = pulumi.runtime.config.CONFIG.get()
+    config = decoded(given)
+    encrypted = [key for key in given if pulumi.runtime.is_config_secret(key)]
     stack = pulumi.get_stack()
     source = file_of(stack)
     cluster = pulumi.Config("kubernetes")

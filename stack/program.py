@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import groupby
@@ -22,8 +22,13 @@ from stack.data_safety import bears_data, data_namespaces
 from stack.policy_bundles import CLUSTER_DOMAIN, address_of
 from stack.topology import Platform
 
-AWAITED = frozenset({"DaemonSet", "Deployment", "Job", "PersistentVolumeClaim", "Service", "StatefulSet"})
-"""Kinds whose readiness Pulumi waits for: begun before what they stand on, they would run out of time."""
+WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
+"""Kinds whose pods Pulumi waits for: begun before what they stand on, they would run out of time."""
+SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
+"""Of a Service inside the cluster Pulumi awaits the pods behind it, and then 10 s more, one tier after the other; of a
+claim that it is bound. The workloads are awaited, and they stand for both."""
+TEMPLATE_SIZE = "spec.volumeClaimTemplates[*].spec.resources"
+"""Nothing can change it: it stays as the StatefulSet was created, and the claims grow by themselves."""
 RELOAD_LABEL = "cnpg.io/reload"
 """Makes CloudNativePG set a role's password when its Secret changes, rather than at its next reconciliation."""
 SLACK = 60
@@ -54,6 +59,8 @@ class Target:
 def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
     """Register every component on the configured cluster, each tier after the one that it stands on.
 
+    A tier has one resource of Pulumi's own, by the name of its folder, that stands for "all of it is ready": if each
+    resource waited for each below, prod would have 10,000 dependencies, and Pulumi looks for cycles behind every one.
     In prod what bears data is protected and retained.
     """
     provider = pulumi_kubernetes.Provider(
@@ -72,10 +79,11 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         frozenset(data_namespaces(resources)) if platform.environment.name == "prod" else None,
     )
     trees: list[ComponentTree] = []
-    below: Sequence[pulumi.Resource] = []
-    for _, tier in groupby(platform.components, key=lambda component: component.folder):
+    below: list[pulumi.Resource] = []
+    for folder, tier in groupby(platform.components, key=lambda component: component.folder):
         made = [ComponentTree(component, target, below) for component in tier]
-        below = [resource for tree in made for resource in tree.awaited]
+        awaited = [resource for tree in made for resource in tree.awaited]
+        below = [pulumi.Stash(folder, input="ready", opts=pulumi.ResourceOptions(depends_on=[*below, *awaited]))]
         trees += made
     return trees
 
@@ -96,57 +104,77 @@ class ComponentTree(pulumi.ComponentResource):
     """A component with its Kubernetes resources and its secrets below it.
 
     Logical names are `namespace/name`, which Kubernetes keeps unique for each kind. They are part of a resource's
-    identity: a changed one needs an alias. Each resource waits for its namespace; what must become ready waits for the
-    tier `below` too. That all of a tier waited for all below is 37,000 dependencies in prod, and Pulumi looks for
-    cycles behind each.
+    identity: a changed one needs an alias. Each resource waits for its namespace, and what must become ready waits for
+    the tier `below` too.
     """
 
-    def __init__(self, component: Component, target: Target, below: Sequence[pulumi.Resource]) -> None:
+    def __init__(self, component: Component, target: Target, below: Iterable[pulumi.Resource]) -> None:
         super().__init__(
             f"voice:components:{component.kind}",
             f"{component.namespace}/{component.name}",
             opts=pulumi.ResourceOptions(providers=[target.provider]),
         )
         self.component = component
+        self._target = target
+        self._made: list[tuple[Mapping[str, Any], pulumi.CustomResource]] = []
         for secret in component.secrets:
             needed = [target.namespaces[component.namespace]]
             _register(
                 _secret(component, secret, target.secrets[secret.name]),
                 pulumi.ResourceOptions(parent=self, depends_on=needed),
             )
-        made = [(resource, self._made(resource, target, below)) for resource in component.resources()]
-        self.awaited = [each for resource, each in made if _is_awaited(resource)] or [each for _, each in made]
-        """What the tier above waits for."""
-        self.services = [each for _, each in made if isinstance(each, pulumi_kubernetes.core.v1.Service)]
+        for resource in component.resources():
+            self._made.append((resource, self._make(resource, below)))
         self.register_outputs({})
 
-    def _made(
-        self, resource: Mapping[str, Any], target: Target, below: Sequence[pulumi.Resource]
-    ) -> pulumi.CustomResource:
-        metadata = resource["metadata"]
-        needed = [*below] if _is_awaited(resource) else []
-        if namespace := target.namespaces.get(metadata.get("namespace")):
-            needed.append(namespace)
-        if definition := operators.definition_of(resource):
-            needed.append(target.definitions[definition])
+    @property
+    def awaited(self) -> list[pulumi.CustomResource]:
+        """What the tier above waits for: what must become ready, or everything where nothing does."""
+        awaited = [made for resource, made in self._made if _is_awaited(resource)]
+        return awaited or [made for _, made in self._made]
+
+    @property
+    def services(self) -> list[pulumi_kubernetes.core.v1.Service]:
+        """Its Services."""
+        return [made for _, made in self._made if isinstance(made, pulumi_kubernetes.core.v1.Service)]
+
+    def _make(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> pulumi.CustomResource:
+        target, metadata = self._target, resource["metadata"]
         keep = target.keeps(resource)
         options = pulumi.ResourceOptions(
             parent=self,
             # Dependencies, unlike the provider, are not handed down from parent to child.
-            depends_on=needed,
+            depends_on=list(self._needed(resource, below)),
             protect=keep,
             retain_on_delete=keep,
             custom_timeouts=_timeouts(resource),
+            ignore_changes=[TEMPLATE_SIZE] if resource["kind"] == "StatefulSet" else None,
         )
         made = _register(resource, options)
         if resource["kind"] == "Namespace":
             target.namespaces[metadata["name"]] = made
         return made
 
+    def _needed(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> Iterator[pulumi.Resource]:
+        if _is_awaited(resource):
+            yield from below
+        if namespace := self._target.namespaces.get(resource["metadata"].get("namespace")):
+            yield namespace
+        if definition := operators.definition_of(resource):
+            yield self._target.definitions[definition]
+        if resource["kind"] == "StatefulSet":
+            # Its controller makes each claim that is not there, and Pulumi would then find it taken.
+            yield from (made for former, made in self._made if former["kind"] == "PersistentVolumeClaim")
+
 
 def _is_awaited(resource: Mapping[str, Any]) -> bool:
     """Whether somebody waits until it is ready: Pulumi, or the operator whose custom resource it is."""
-    return resource["kind"] in AWAITED or operators.operator_of(resource["apiVersion"]) is not None
+    is_custom = operators.operator_of(resource["apiVersion"]) is not None
+    return resource["kind"] in WORKLOADS or _needs_balancer(resource) or is_custom
+
+
+def _needs_balancer(resource: Mapping[str, Any]) -> bool:
+    return bool(resource["kind"] == "Service" and resource["spec"].get("type") == "LoadBalancer")
 
 
 def _timeouts(resource: Mapping[str, Any]) -> pulumi.CustomTimeouts | None:
@@ -159,7 +187,9 @@ def _timeouts(resource: Mapping[str, Any]) -> pulumi.CustomTimeouts | None:
 def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> pulumi.CustomResource:
     metadata = resource["metadata"]
     name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
-    properties = {_snake_case(key): value for key, value in resource.items()}
+    if resource["kind"] in {"PersistentVolumeClaim", "Service"} and not _needs_balancer(resource):
+        metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), **SKIP_AWAIT}}
+    properties = {_snake_case(key): value for key, value in {**resource, "metadata": metadata}.items()}
     return resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -35,6 +36,8 @@ _IMMUTABLE = {
     "Service": ("spec.clusterIP",),
 }
 """Fields that the API server refuses to change, so that the resource is deleted and made anew."""
+_TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources\b")
+"""The size of new volumes stays as the StatefulSet was created, and the claims grow by themselves."""
 
 
 class Identity(NamedTuple):
@@ -77,7 +80,8 @@ class Change:
     @property
     def replaces(self) -> bool:
         """Whether the resource can only be deleted and made anew."""
-        return self.touches(*_IMMUTABLE.get(self.identity.kind, ()))
+        fields = tuple(field for field in self.fields if not _TEMPLATE_SIZE.match(field.path))
+        return Change(self.identity, fields).touches(*_IMMUTABLE.get(self.identity.kind, ()))
 
 
 @dataclass(frozen=True, slots=True)

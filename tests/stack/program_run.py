@@ -127,8 +127,7 @@ def run_program(
 ) -> Run:
     """Run the program with a configuration; an Output in a string raises."""
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
-    monkeypatch.setenv("PULUMI_CONFIG", json.dumps({key: _as_pulumi_writes(value) for key, value in config.items()}))
-    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps(encrypted))
+    pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])
     # Pulumi takes the thread's current loop, and an `asyncio.run` of another test leaves none.
     asyncio.set_event_loop(asyncio.new_event_loop())
     monitor = _Recorder()

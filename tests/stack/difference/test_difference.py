@@ -169,6 +169,7 @@ def test_a_changed_selector_replaces_a_deployment() -> None:
     ("before", "path", "value", "at_risk"),
     [
         (STATEFUL_SET, "spec.volumeClaimTemplates.0.spec.storageClassName", "slow", (Risk(REDIS, "replaced"),)),
+        (STATEFUL_SET, "spec.volumeClaimTemplates.0.spec.resources", {"requests": {"storage": "2Gi"}}, ()),
         (STATEFUL_SET, "spec.serviceName", "other", (Risk(REDIS, "replaced"),)),
         (STATEFUL_SET, "spec.template.spec.containers.0.image", "redis:2", ()),
         (CLAIM, "spec.storageClassName", "slow", (Risk(FILES, "replaced"),)),
