@@ -107,7 +107,7 @@ def cases(runtime: Runtime) -> list[Case]:
         attempt_timeout=1.0,
         overall_timeout=60.0,
         retry=retry,
-        circuit_breaker=Breaker("callee", FULL_BREAKER),
+        breaker=Breaker("callee", FULL_BREAKER),
     )
     bucket, keyed, window = (
         TokenBucket(1e9, LIMIT, 0.0),

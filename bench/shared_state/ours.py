@@ -34,7 +34,7 @@ def gate(url: str, limit: TokenBucket | SlidingWindow, lease: int = 1) -> Distri
     policy = RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access", lease=lease)
     made = DistributedGate("run", f"bench:rate-limit:run:{lease}", policy, time, Random(7))  # noqa: S311  # nothing secret
     breaker = CircuitBreaker("redis.access", CircuitBreakerPolicy())
-    call = Outbound("redis.access", attempt_timeout=PATIENCE, circuit_breaker=breaker)
+    call = Outbound("redis.access", attempt_timeout=PATIENCE, breaker=breaker)
     made.connection = Connection(RedisStore(lambda: single(url)), call)
     return made
 

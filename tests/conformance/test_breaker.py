@@ -84,7 +84,7 @@ async def test_b1_half_open_admits_only_its_permits_of_a_thousand_released_at_on
     clock: FakeClock, *, alone: bool
 ) -> None:
     tripped = opened(clock)
-    shell = tripped if alone else Outbound("callee", circuit_breaker=tripped, attempt_timeout=9.0, clock=clock)
+    shell = tripped if alone else Outbound("callee", breaker=tripped, attempt_timeout=9.0, clock=clock)
     clock.advance(120)
     release, running, most = asyncio.Event(), 0, 0
 
@@ -172,7 +172,7 @@ async def test_b5_a_probe_refused_further_in_gives_its_permit_back(clock: FakeCl
     async def refused() -> None:
         raise BulkheadFullError("inner")
 
-    pipeline = Outbound("outer", circuit_breaker=tripped, clock=clock)
+    pipeline = Outbound("outer", breaker=tripped, clock=clock)
     for _ in range(10):
         with pytest.raises(BulkheadFullError):
             await pipeline.call(refused)
@@ -255,7 +255,7 @@ def test_b10_what_ends_a_task_or_process_is_no_failure_and_passes_unchanged(
     clock: FakeClock, kind: type[BaseException], shell: str
 ) -> None:
     tripped = breaker(clock, Policy(consecutive_failures=1))
-    pipeline = Outbound("callee", circuit_breaker=tripped, clock=clock)
+    pipeline = Outbound("callee", breaker=tripped, clock=clock)
     raised = kind()
 
     def end() -> Any:
@@ -294,7 +294,7 @@ async def test_b11_a_cancellation_does_not_reset_the_streak(clock: FakeClock) ->
 
 async def test_b12_our_own_deadline_outside_counts_and_the_callers_cancellation_does_not(clock: FakeClock) -> None:
     counted = breaker(clock)
-    pipeline = Outbound("callee", circuit_breaker=counted, attempt_timeout=5.0, clock=clock)
+    pipeline = Outbound("callee", breaker=counted, attempt_timeout=5.0, clock=clock)
     for _ in range(5):
         cancelled = asyncio.create_task(pipeline.call(asyncio.sleep, 10))
         await settle()
@@ -356,7 +356,7 @@ def test_b14_unreachable_and_impossible_thresholds_are_refused_at_load(
 
 
 async def test_b15_rejections_are_new_errors_and_hold_no_memory(clock: FakeClock) -> None:
-    pipeline = Outbound("callee", circuit_breaker=opened(clock), attempt_timeout=1.0, clock=clock)
+    pipeline = Outbound("callee", breaker=opened(clock), attempt_timeout=1.0, clock=clock)
 
     async def reject() -> CircuitOpenError:
         with pytest.raises(CircuitOpenError) as refused:
@@ -414,7 +414,7 @@ class Callable1:
 )
 async def test_b17_an_asynchronous_failure_is_never_seen_as_a_success(clock: FakeClock, fn: Any) -> None:
     counted = breaker(clock)
-    pipeline = Outbound("callee", circuit_breaker=counted, clock=clock)
+    pipeline = Outbound("callee", breaker=counted, clock=clock)
     with pytest.raises(OSError, match="down"):
         await pipeline.call(fn)
     with pytest.raises(TypeError, match="coroutine function"):
@@ -430,7 +430,7 @@ async def test_b17_generators_and_plain_functions_are_told_apart(clock: FakeCloc
         return number + 1
 
     counted = breaker(clock)
-    pipeline = Outbound("callee", circuit_breaker=counted, clock=clock)
+    pipeline = Outbound("callee", breaker=counted, clock=clock)
     with pytest.raises(TypeError, match="stream"):
         await pipeline.call(messages)  # type: ignore[arg-type]
     assert await pipeline.call(plain, 1) == 2  # type: ignore[arg-type]
@@ -501,7 +501,7 @@ def test_b19_a_slow_failure_counts_once_each_way(clock: FakeClock) -> None:
 
 async def test_b20_slow_successes_open(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
-    pipeline = Outbound("callee", circuit_breaker=windowed, attempt_timeout=5.0, clock=clock)
+    pipeline = Outbound("callee", breaker=windowed, attempt_timeout=5.0, clock=clock)
     await asyncio.gather(*(pipeline.call(asyncio.sleep, 1.5) for _ in range(10)))
     assert (windowed.slow, windowed.failed, windowed.current()) == (10, 0, "open")
 
@@ -509,7 +509,7 @@ async def test_b20_slow_successes_open(clock: FakeClock) -> None:
 async def test_b20_time_in_the_queue_is_not_the_callees(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
     narrow = Bulkhead("callee", BulkheadPolicy(max_concurrent=1, max_queue=100, queue_timeout=Duration("1m")))
-    pipeline = Outbound("callee", circuit_breaker=windowed, bulkhead=narrow, attempt_timeout=5.0, clock=clock)
+    pipeline = Outbound("callee", breaker=windowed, bulkhead=narrow, attempt_timeout=5.0, clock=clock)
     await asyncio.gather(*(pipeline.call(asyncio.sleep, 0.5) for _ in range(20)))
     assert (windowed.slow, windowed.current()) == (0, "closed")
 
@@ -566,7 +566,7 @@ async def test_b23_a_stream_succeeds_at_its_end_and_closing_it_early_is_neutral(
             raise OSError("connection lost")
 
     counted = breaker(clock)
-    pipeline = Outbound("callee", circuit_breaker=counted, attempt_timeout=1.0, overall_timeout=9.0, clock=clock)
+    pipeline = Outbound("callee", breaker=counted, attempt_timeout=1.0, overall_timeout=9.0, clock=clock)
     stream = pipeline.stream(messages, 3)
     assert await anext(stream) == 0
     assert counted.successful == 0

@@ -182,7 +182,7 @@ async def test_r6_rejections_are_not_retried_and_spend_no_budget(clock: FakeCloc
 
 async def test_r6_a_breaker_that_opens_between_attempts_ends_the_retries(clock: FakeClock) -> None:
     breaker = CircuitBreaker("callee", BreakerPolicy(consecutive_failures=2), clock=clock)
-    pipeline = Outbound("callee", retry=retry(clock), circuit_breaker=breaker, clock=clock)
+    pipeline = Outbound("callee", retry=retry(clock), breaker=breaker, clock=clock)
     callee = Callee(clock)
     with pytest.raises(CircuitOpenError) as refused:
         await pipeline.call(callee)

@@ -16,6 +16,7 @@ from voice_policies import CircuitBreaker as CircuitBreakerPolicy
 from voice_policies import InboundOperation, OutboundCall, PolicyBundle
 
 from voice_runtime.bulkhead import Bulkhead
+from voice_runtime.call_policies import Fallback
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import NEVER, Clock
 from voice_runtime.degradation import Degradation
@@ -23,7 +24,7 @@ from voice_runtime.errors import UnknownCallError
 from voice_runtime.events import Events, logger
 from voice_runtime.fault_injection import FaultInjection
 from voice_runtime.inbound import Inbound
-from voice_runtime.outbound import Fallback, Outbound
+from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, ClassifyResult
 from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
@@ -118,7 +119,7 @@ class Assembly:
             attempt_timeout=call.timeout.attempt.seconds if timed else NEVER,
             overall_timeout=call.timeout.overall.seconds if timed else NEVER,
             retry=retry,
-            circuit_breaker=self._kept(
+            breaker=self._kept(
                 "circuit_breaker",
                 name,
                 call.circuit_breaker if by.circuit_breaker == "runtime" else None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from voice_runtime.breaker_state import Closed, State
+from voice_runtime.call_policies import CallPolicies
 from voice_runtime.errors import (
     AttemptTimeoutError,
     CallRejectedError,
@@ -18,16 +19,15 @@ from voice_runtime.events import Event
 from voice_runtime.outcome import PERMANENT, FailedResultError, Failure, classify
 from voice_runtime.timeout import TimedScope
 
-if TYPE_CHECKING:
-    from voice_runtime.outbound import Outbound
-
 
 class Attempt(TimedScope):
     """Admitted by the breaker, timed while it is inside its `with`, and reported once: succeeded or failed."""
 
     __slots__ = ("answered", "call", "state")
 
-    def __init__(self, call: Outbound, parent: TimedScope | None, limit: float, started: float, number: int) -> None:
+    def __init__(
+        self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
+    ) -> None:
         # The base's attributes are set here as well: a call of its constructor would cost as much as all of them.
         self.owner = self.call = call
         self.parent = parent

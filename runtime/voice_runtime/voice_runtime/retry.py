@@ -124,20 +124,27 @@ class Retry:
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(...)` with this retry alone. Raises `RetriesExhaustedError`."""
-        attempt = 1
         calls = self.budget.calls
         if (now := self.now()) >= calls.end:
             calls.rotate(now)
         calls.count += 1
-        while True:
+        number = 1
+        while True:  # not an `AttemptLoop`: most calls succeed at once, and are to cost nothing more
             try:
                 return await fn(*args, **kwargs)
             except Exception as error:
-                failure = self._classify(error)
-                if failure is None or not self.is_transient(failure):
+                delay = self._delay_after(error, number)
+                if delay is None:
                     raise
-                delay = self.next_delay(failure, attempt, NEVER)
-                if isinstance(delay, str):
-                    raise RetriesExhaustedError(self.target, failure.retry_after, attempt, delay) from error
             await asyncio.sleep(delay)
-            attempt += 1
+            number += 1
+
+    def _delay_after(self, error: Exception, number: int) -> float | None:
+        """Seconds until the next attempt; `None` for an error that is not transient. Raises `RetriesExhaustedError`."""
+        failure = self._classify(error)
+        if failure is None or not self.is_transient(failure):
+            return None
+        delay = self.next_delay(failure, number, NEVER)
+        if isinstance(delay, str):
+            raise RetriesExhaustedError(self.target, failure.retry_after, number, delay) from error
+        return delay

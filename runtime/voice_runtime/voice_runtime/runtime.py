@@ -15,13 +15,14 @@ from voice_policies import Fault, InvalidInputError, PolicyBundle
 
 from voice_runtime.assembly import Assembled, Assembly, Surroundings
 from voice_runtime.bundle_source import POLL_INTERVAL, BundleSource, Watcher, content_hash
+from voice_runtime.call_policies import Fallback
 from voice_runtime.caller import NOBODY, Caller
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.events import Event, Events, Listener, logger
 from voice_runtime.inbound import Inbound, Request
-from voice_runtime.outbound import Fallback, Outbound
+from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, ClassifyResult, classify
 from voice_runtime.shared_store import SharedStore
 from voice_runtime.statistics import SpanStatistics

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from voice_runtime.attempt_loop import AttemptLoop
 from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, classify
@@ -62,18 +62,15 @@ class Execution:
         """The compensation: repeated whatever failed, as often as the policy says. Raises the last failure."""
         retry, timeout = self._compensations[context.step]
         compensation = checked(self.definition.compensation(context.step))
+
+        def delay_after(error: BaseException, number: int) -> float | None:
+            return retry.backoff(number) if isinstance(error, Exception) and number <= retry.max_retries else None
+
+        attempts = AttemptLoop(delay_after)
         with self._observation.execution(context):
-            attempt = 1
-            while True:
-                try:
+            async for _ in attempts:
+                with attempts:
                     await timeout.call(compensation, context)
-                except Exception:
-                    if attempt > retry.max_retries:
-                        raise
-                else:
-                    return
-                await asyncio.sleep(retry.backoff(attempt))
-                attempt += 1
 
 
 def checked(action: Callable[[StepContext], Any]) -> Callable[[StepContext], Any]:

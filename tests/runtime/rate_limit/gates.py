@@ -34,7 +34,7 @@ def shared(limit: TokenBucket | SlidingWindow, **fields: Any) -> RateLimit:
 
 def guarded(timeout: float = 5.0) -> Outbound:
     """The declared call: patient, since others use the machine, unless patience is what is tested."""
-    return Outbound("redis.access", attempt_timeout=timeout, circuit_breaker=CircuitBreaker("redis.access", BREAKER))
+    return Outbound("redis.access", attempt_timeout=timeout, breaker=CircuitBreaker("redis.access", BREAKER))
 
 
 def gate(store: SharedStore | None, policy: RateLimit, *, timeout: float = 5.0, clock: Clock = time) -> DistributedGate:

@@ -1,0 +1,66 @@
+"""The loop of attempts, for code that waits and for code that awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from voice_runtime.clock import SYSTEM_CLOCK
+
+DelayAfter = Callable[[BaseException, int], float | None]
+"""Seconds until the attempt after the one that failed, which is named by its number; `None` raises its error."""
+
+
+class AttemptLoop:
+    """The numbers of attempts, from 1, until one of them ends without an error or with one that is final.
+
+        attempts = AttemptLoop(delay_after)
+        async for number in attempts:  # `for`, where the thread may sleep
+            with attempts:
+                result = await work()
+        return result
+
+    What is called a million times a second repeats by itself: an object and two more awaits cost more than its work.
+    """
+
+    __slots__ = ("_delay", "_delay_after", "_number", "_sleep")
+
+    def __init__(self, delay_after: DelayAfter, sleep: Callable[[float], None] = SYSTEM_CLOCK.sleep) -> None:
+        self._delay_after = delay_after
+        self._sleep = sleep
+        self._number = 0
+        self._delay: float | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        if self._number:
+            if self._delay is None:
+                raise StopIteration
+            self._sleep(self._delay)
+        self._number += 1
+        return self._number
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        if self._number:
+            if self._delay is None:
+                raise StopAsyncIteration
+            await asyncio.sleep(self._delay)
+        self._number += 1
+        return self._number
+
+    def __enter__(self) -> None:
+        self._delay = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            self._delay = self._delay_after(error, self._number)
+        return self._delay is not None

@@ -1,0 +1,75 @@
+"""The attempts of one outbound call, under its policies."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from voice_runtime.attempt import Attempt
+from voice_runtime.attempt_loop import AttemptLoop
+from voice_runtime.call_policies import CallPolicies
+from voice_runtime.timeout import CURRENT
+
+
+class CallAttempts:
+    """Each attempt takes a slot of the bulkhead when its turn comes, and gives it back at the end of its `with`.
+
+        attempts = CallAttempts(policies, arguments)
+        async for attempt in attempts:  # `for`, where the thread may wait
+            with attempts:
+                attempt.admit()
+                ...
+
+    `arguments` are those of the call: one that can be read once is not sent again.
+    """
+
+    __slots__ = ("_arguments", "_attempt", "_call", "_limit", "_loop", "_parent", "_repeatable")
+
+    _attempt: Attempt
+
+    def __init__(self, call: CallPolicies, arguments: tuple[Any, ...] = (), *, repeatable: bool = True) -> None:
+        self._call = call
+        self._arguments = arguments
+        self._repeatable = repeatable
+        self._parent = CURRENT.get()
+        self._limit = call.begin(self._parent, call.now())
+        self._loop = AttemptLoop(self._settle, call.clock.sleep)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Attempt:
+        number, call = next(self._loop), self._call
+        if call.bulkhead is not None and not call.bulkhead.try_enter():
+            call.queue_sync(call.bulkhead, self._limit)
+        return self._begun(number)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Attempt:
+        number, call = await anext(self._loop), self._call
+        if call.bulkhead is not None and not call.bulkhead.try_enter():
+            await call.queue(call.bulkhead, self._limit)
+        return self._begun(number)
+
+    def __enter__(self) -> None:
+        self._loop.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        try:
+            if error is None:
+                self._attempt.succeeded()
+            return self._loop.__exit__(kind, error, traceback)
+        finally:
+            if self._call.bulkhead is not None:
+                self._call.bulkhead.leave()
+
+    def _begun(self, number: int) -> Attempt:
+        self._attempt = Attempt(self._call, self._parent, self._limit, self._call.now(), number)
+        return self._attempt
+
+    def _settle(self, error: BaseException, _: int) -> float | None:
+        return self._attempt.failed(error, self._arguments, repeatable=self._repeatable)

@@ -1,0 +1,82 @@
+"""The policies of one outbound call, in one record that its shells and its attempts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from voice_runtime.bulkhead import Bulkhead
+from voice_runtime.circuit_breaker import CircuitBreaker
+from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
+from voice_runtime.errors import BulkheadFullError
+from voice_runtime.events import Event, Events
+from voice_runtime.fault_injection import FaultInjection
+from voice_runtime.outcome import Classify, ClassifyResult, classify
+from voice_runtime.retry import Retry
+from voice_runtime.statistics import CallStatistics
+from voice_runtime.timeout import TimedScope, Timer
+from voice_runtime.worker_threads import WorkerThreads
+
+Fallback = Callable[[Exception], Any]
+"""Makes the result of a soft call that failed; may be asynchronous for asynchronous calls."""
+
+
+@dataclass(slots=True, eq=False)
+class CallPolicies:
+    """A strategy that is `None` is not enforced here. Timeouts are in seconds."""
+
+    name: str
+    """The call's, as the bundle declares it."""
+    _: KW_ONLY
+    attempt_timeout: float = NEVER
+    overall_timeout: float = NEVER
+    retry: Retry | None = None
+    breaker: CircuitBreaker | None = None
+    bulkhead: Bulkhead | None = None
+    fallback: Fallback | None = None
+    fault_injection: FaultInjection | None = None
+    classify: Classify = classify
+    classify_result: ClassifyResult | None = None
+    clock: Clock = SYSTEM_CLOCK
+    events: Events = field(default_factory=Events)
+    statistics: CallStatistics = field(default_factory=CallStatistics)
+    workers: WorkerThreads = field(default_factory=WorkerThreads)
+    now: Callable[[], float] = field(init=False)
+    timer: Timer = field(init=False)
+    """Of an attempt."""
+
+    def __post_init__(self) -> None:
+        self.now = self.clock.monotonic
+        self.timer = Timer(self.attempt_timeout, self.clock)
+
+    def begin(self, parent: TimedScope | None, now: float) -> float:
+        """Count the call; the moment at which it must have ended."""
+        if self.retry is not None:
+            calls = self.retry.budget.calls
+            if now >= calls.end:
+                calls.rotate(now)
+            calls.count += 1
+        limit = now + self.overall_timeout
+        return limit if parent is None or limit < parent.expires else parent.expires
+
+    async def queue(self, bulkhead: Bulkhead, limit: float) -> float:
+        """Wait for a slot; the moment at which it was granted. Raises `BulkheadFullError`."""
+        try:
+            await bulkhead.enter(limit - self.now())
+        except BulkheadFullError as error:
+            self._rejected(error)
+            raise
+        return self.now()
+
+    def queue_sync(self, bulkhead: Bulkhead, limit: float) -> float:
+        """As `queue`, for code without an event loop."""
+        try:
+            bulkhead.enter_sync(limit - self.now())
+        except BulkheadFullError as error:
+            self._rejected(error)
+            raise
+        return self.now()
+
+    def _rejected(self, error: BulkheadFullError) -> None:
+        self.events.publish(Event("rejected", error.policy, self.name, error=error))
