@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from voice_runtime import (
     UnknownCallError,
     bundle_source,
 )
+from voice_runtime.assembly import Assembly
 from voice_runtime.outcome import PERMANENT
 from voice_runtime.testing import FakeClock
 
@@ -54,19 +57,50 @@ def timeouts(attempt: str) -> PolicyBundle:
     return bundle(call(timeout=Timeout(attempt=Duration(attempt), overall=Duration("1h"))))
 
 
-@pytest.mark.parametrize("notifies", [True, False], ids=["inotify", "silent"])
-def test_p1_a_swapped_link_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, notifies: bool) -> None:
-    if not notifies:
-        monkeypatch.setattr(bundle_source, "_changes_in", lambda _: None)
+def test_p1_a_swapped_link_is_seen(tmp_path: Path) -> None:
     first, second = timeouts("1s"), timeouts("2s")
     mount(tmp_path, first)
-    interval = 3600.0 if notifies else 0.02
-    with Runtime.load(tmp_path, poll_interval=interval) as runtime:
+    with Runtime.load(tmp_path, poll_interval=0.02) as runtime:
         assert runtime.digest == first.metadata.digest
         mount(tmp_path, second)
         assert eventually(lambda: runtime.digest == second.metadata.digest)
         assert runtime.reloads == {"applied": 1, "refused": 0}
     assert not [thread for thread in threading.enumerate() if thread.name == "voice-runtime-watch"]
+
+
+def test_p1_the_file_is_looked_at_every_second(tmp_path: Path) -> None:
+    mount(tmp_path, timeouts("1s"))
+    with Runtime.load(tmp_path) as runtime:
+        mount(tmp_path, second := timeouts("2s"))
+        assert eventually(lambda: runtime.digest == second.metadata.digest)
+    assert bundle_source.POLL_INTERVAL == 1.0
+
+
+def test_p1_a_process_with_thousands_of_descriptors_sees_a_new_bundle(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with ExitStack() as connections:
+        connections.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1_100):
+            connections.enter_context(Path(os.devnull).open())
+        test_p1_a_swapped_link_is_seen(tmp_path)
+
+
+def test_p2_an_error_that_nobody_foresaw_does_not_end_the_watcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = timeouts("1s"), timeouts("2s")
+    mount(tmp_path, first)
+    with Runtime.load(tmp_path, poll_interval=0.02) as runtime:
+        with monkeypatch.context() as broken:
+            broken.setattr(Assembly, "assemble", lambda *_: 1 // 0)
+            mount(tmp_path, timeouts("3s"))
+            assert eventually(lambda: runtime.reloads["refused"] == 1)
+        assert runtime.digest == first.metadata.digest
+        assert "ZeroDivisionError" in caplog.text
+        mount(tmp_path, second)
+        assert eventually(lambda: runtime.digest == second.metadata.digest)
+        assert runtime.reloads == {"applied": 1, "refused": 1}
 
 
 def test_p1_the_content_counts_and_not_the_time_of_change(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Runtime:
         return self.bundle.metadata.digest or ""
 
     def __enter__(self) -> Self:
-        self._watcher = Watcher(self._source.path.parent, self._poll_interval, self.reload)
+        self._watcher = Watcher(self._poll_interval, self._look)
         self._watcher.start()
         return self
 
@@ -137,6 +137,14 @@ class Runtime:
         logger.info("policy bundle %s is in force", self.digest)
         self.events.publish(Event("reloaded", "bundle", str(self._source.path), after=self.digest))
         return True
+
+    def _look(self) -> None:
+        """Reload for the watcher: an error that nobody foresaw is counted and logged, and the next look comes."""
+        try:
+            self.reload()
+        except Exception:  # noqa: BLE001  # the thread must live on, whatever it is
+            self.reloads["refused"] += 1
+            logger.exception("the policy bundle could not be put in force, %s stays", self.digest)
 
     def _swap(self) -> bool:
         """Whether the file holds something else than at the last look, and that is in force now."""
