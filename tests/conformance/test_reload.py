@@ -95,9 +95,8 @@ def test_p2_an_error_that_nobody_foresaw_does_not_end_the_watcher(
         with monkeypatch.context() as broken:
             broken.setattr(Assembly, "assemble", lambda *_: 1 // 0)
             mount(tmp_path, timeouts("3s"))
-            assert eventually(lambda: runtime.reloads["refused"] == 1)
+            assert eventually(lambda: "ZeroDivisionError" in caplog.text)
         assert runtime.digest == first.metadata.digest
-        assert "ZeroDivisionError" in caplog.text
         mount(tmp_path, second)
         assert eventually(lambda: runtime.digest == second.metadata.digest)
         assert runtime.reloads == {"applied": 1, "refused": 1}
