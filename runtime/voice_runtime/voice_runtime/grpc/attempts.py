@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextvars import Token
 from typing import Any
 
 import grpc
 from opentelemetry import context, trace
-from opentelemetry.trace import INVALID_SPAN, Span
+from opentelemetry.trace import Span
 
 from voice_runtime import trace_context
 from voice_runtime.clock import NEVER
 from voice_runtime.deadline import MARGIN, next_hop, remaining
+from voice_runtime.grpc.call_state import Ended, Made, Sent, State, Stopped, Waiting
 from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
@@ -24,43 +24,18 @@ ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata (gRPC A6): how often the request was sent before; left out the first time."""
 WRITTEN: Iterator[Any] = iter(())
 """Stands for requests that the caller writes one by one: an iterator, which the pipeline never sends twice."""
+MADE, WAITING = Made(), Waiting()
 
 
-class Attempts:
-    """A call that a stub made, as often as it is attempted. Defaults stand in the class: most calls need no other."""
+class _CallContext:
+    """What the code inside a call belongs to: the call's span, and the deadline that its stub gave it."""
 
-    rpc: Any = None
-    """The RPC of the last attempt."""
-    done = False
-    """Whether it is over: nothing is sent any more."""
-    cancelled = False
-    error: BaseException | None = None
-    """How it ended, where that was not with an answer."""
-    _stopped = False
-    _begun: asyncio.Future[None] | None = None
-    _ended: asyncio.Future[None] | None = None
-    _deadline: TimedScope | None = None
-    _span: Span = INVALID_SPAN
-    _context: Token[context.Context] | None = None
-    _scope: Token[TimedScope | None] | None = None
+    __slots__ = ("_context", "_scope", "span")
 
-    def __init__(self, method: Resolved, timeout: float | None, metadata: Any, options: dict[str, Any]) -> None:
-        self.method = method
-        self._given = tuple(metadata) if metadata else ()
-        self._options = options
-        if timeout is not None:
-            self._deadline = _deadline(method.outbound, timeout)
-
-    def enter(self) -> None:
-        """Begin the span and the stub's own deadline; until `leave` both are what the code inside belongs to."""
-        method, span = self.method, None
-        if method.is_recorded:
-            self._span = span = trace_context.begin_client_span(method.path[1:], method.attributes)
-            self._context = context.attach(trace.set_span_in_context(span))
-        if method.is_internal and (carrier := trace_context.headers(span)):
-            self._given = (*self._given, *carrier.items())
-        if self._deadline is not None:
-            self._scope = CURRENT.set(self._deadline)
+    def __init__(self, span: Span | None, deadline: TimedScope | None) -> None:
+        self.span = span
+        self._context = None if span is None else context.attach(trace.set_span_in_context(span))
+        self._scope = None if deadline is None else CURRENT.set(deadline)
 
     def leave(self) -> None:
         """Go back to where it began; the second time does nothing."""
@@ -71,36 +46,92 @@ class Attempts:
             CURRENT.reset(self._scope)
             self._scope = None
 
+
+class Attempts:
+    """A call that a stub made, as often as it is attempted.
+
+    Made ──begin──▶ Waiting ──send──▶ Sent ──┐
+     │                 │               │ ▲   │ send: the next attempt
+     │                 │               │ └───┘
+     └─────────────────┴──── stop ─────┴──────▶ Stopped
+
+    each of them ──end──▶ Ended
+    """
+
+    state: State = MADE
+    _sent: asyncio.Future[None] | None = None
+    _ended: asyncio.Future[None] | None = None
+    _deadline: TimedScope | None = None
+    _entered: _CallContext | None = None
+
+    def __init__(self, method: Resolved, timeout: float | None, metadata: Any, options: dict[str, Any]) -> None:
+        self.method = method
+        self._metadata = tuple(metadata) if metadata else ()
+        self._options = options
+        if timeout is not None:
+            self._deadline = _deadline(method.outbound, timeout)
+
+    def begin(self) -> bool:
+        """Take it on. Whether nothing had: only the first to ask runs it."""
+        if self.state is not MADE:
+            return False
+        self.state = WAITING
+        return True
+
+    def enter(self) -> None:
+        """Begin the span and the stub's own deadline; until `leave` both are what the code inside belongs to."""
+        method, span = self.method, None
+        if method.is_recorded:
+            span = trace_context.begin_client_span(method.path[1:], method.attributes)
+        if method.is_internal and (carrier := trace_context.headers(span)):
+            self._metadata = (*self._metadata, *carrier.items())
+        if span is not None or self._deadline is not None:
+            self._entered = _CallContext(span, self._deadline)
+
+    def leave(self) -> None:
+        """Go back to where it began; the second time does nothing."""
+        if self._entered is not None:
+            self._entered.leave()
+
+    def stop(self) -> bool:
+        """Cancel the RPC that is under way, and send no other. Whether there was anything to stop."""
+        state = self.state
+        if isinstance(state, Stopped | Ended):
+            return False
+        self.state = Stopped(state.rpc)
+        if state is MADE:
+            self.end(asyncio.CancelledError())
+        elif state.rpc is not None:
+            state.rpc.cancel()
+        return True
+
     def end(self, error: BaseException | None) -> None:
         """It is over, with an answer or with an error; so is its span."""
-        self.done = True
-        if self._context is not None or self._scope is not None:
-            self.leave()
-        if error is not None:
-            self.error = error
-            self.cancelled = self.cancelled or isinstance(error, asyncio.CancelledError)
+        self.state = Ended(self.state, error)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
-        span = self._span
-        if span is not INVALID_SPAN and span.is_recording():
-            code = grpc.StatusCode.OK if error is None else status_of(error)
-            span.set_attribute("rpc.grpc.status_code", code.value[0])
-            failed = isinstance(error, Exception) and classify(error) is not None
-            trace_context.end_span(span, error, failed=failed)
+        if self._entered is not None:
+            self._entered.leave()
+            _end_span(self._entered.span, error)
 
     @property
-    def begun(self) -> asyncio.Future[None]:
+    def sent(self) -> asyncio.Future[None]:
         """Done as soon as an attempt was sent."""
-        if self._begun is None:
-            self._begun = _future(done=self.rpc is not None)
-        return self._begun
+        if self._sent is None:
+            self._sent = _future(done=self.state.rpc is not None)
+        return self._sent
 
     @property
     def ended(self) -> asyncio.Future[None]:
         """Done as soon as it is over."""
         if self._ended is None:
-            self._ended = _future(done=self.done)
+            self._ended = _future(done=isinstance(self.state, Ended))
         return self._ended
+
+    @property
+    def error(self) -> BaseException | None:
+        """How it ended, where that was not with an answer."""
+        return self.state.error if isinstance(self.state, Ended) else None
 
     async def unary(self, request: Any) -> Any:
         """One attempt for one answer."""
@@ -125,26 +156,33 @@ class Attempts:
         finally:
             rpc.cancel()
 
-    def stop(self) -> None:
-        """Cancel the RPC that is under way, and send no other."""
-        self.cancelled = self._stopped = True
-        if self.rpc is not None:
-            self.rpc.cancel()
-
     def send(self, request: Any, scope: TimedScope | None, end: float) -> Any:
         """Begin the RPC of an attempt."""
-        if self._stopped:
+        rpc = self.invoke(request, scope, end)
+        self.has_sent(rpc)
+        return rpc
+
+    def invoke(self, request: Any, scope: TimedScope | None, end: float) -> Any:
+        """What the stub's method on the bare channel returns, for a caller that reports its RPC by `has_sent`."""
+        if self.state.cancelled:
             raise asyncio.CancelledError
-        timeout, metadata = None, self._given
+        timeout, metadata = None, self._metadata
         if end < NEVER:
             timeout = next_hop(end - self.method.outbound.now())
         if scope is not None and scope.attempt > 1:
             metadata = (*metadata, (ATTEMPTS, str(scope.attempt - 1)))
         request = None if request is WRITTEN else request
-        self.rpc = rpc = self.method.invoke(request, timeout=timeout, metadata=metadata, **self._options)
-        if self._begun is not None and not self._begun.done():
-            self._begun.set_result(None)
-        return rpc
+        return self.method.invoke(request, timeout=timeout, metadata=metadata, **self._options)
+
+    def has_sent(self, rpc: Any) -> None:
+        """An attempt was sent: `rpc` is its RPC."""
+        if isinstance(self.state, Stopped):
+            self.state.rpc = rpc
+            rpc.cancel()  # another thread stopped it meanwhile
+        else:
+            self.state = Sent(rpc)
+        if self._sent is not None and not self._sent.done():
+            self._sent.set_result(None)
 
     def raise_explained(self, error: grpc.RpcError) -> None:
         """Raise what the error is by our own measure: time that we limited, or a request that never left."""
@@ -153,6 +191,14 @@ class Attempts:
             raise scope.timeout_error() from error
         if isinstance(error, grpc.aio.AioRpcError) and was_never_sent(error, self.method.channel.get_state()):
             raise never_sent(error) from error
+
+
+def _end_span(span: Span | None, error: BaseException | None) -> None:
+    if span is not None and span.is_recording():
+        code = grpc.StatusCode.OK if error is None else status_of(error)
+        span.set_attribute("rpc.grpc.status_code", code.value[0])
+        failed = isinstance(error, Exception) and classify(error) is not None
+        trace_context.end_span(span, error, failed=failed)
 
 
 def _future(*, done: bool) -> asyncio.Future[None]:

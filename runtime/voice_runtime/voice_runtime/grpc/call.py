@@ -12,6 +12,7 @@ from grpc.aio import EOF, Metadata
 
 from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.grpc.attempts import Attempts
+from voice_runtime.grpc.call_state import Ended
 from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import status_of
 
@@ -19,7 +20,6 @@ from voice_runtime.grpc.status import status_of
 class _Call(grpc.aio.Call):
     """What all kinds share: the status is that of the last attempt, or of the policy that decided."""
 
-    _running = False
     _task: asyncio.Task[Any] | None = None
     """What runs it, where nobody waits for it: a unary call, or a stream up to its first message."""
 
@@ -34,8 +34,8 @@ class _Call(grpc.aio.Call):
         """The RPC that is under way, once there is one; `None` if there never was."""
         self._start()
         attempts = self._attempts
-        await asyncio.wait({attempts.ended, attempts.begun}, return_when=asyncio.FIRST_COMPLETED)
-        return attempts.rpc
+        await asyncio.wait({attempts.ended, attempts.sent}, return_when=asyncio.FIRST_COMPLETED)
+        return attempts.state.rpc
 
     async def _ended(self) -> BaseException | None:
         self._start()
@@ -44,7 +44,7 @@ class _Call(grpc.aio.Call):
 
     def time_remaining(self) -> float | None:
         """Seconds that the present attempt has left."""
-        rpc = self._attempts.rpc
+        rpc = self._attempts.state.rpc
         return None if rpc is None else rpc.time_remaining()
 
     async def initial_metadata(self) -> Metadata:
@@ -55,7 +55,7 @@ class _Call(grpc.aio.Call):
     async def trailing_metadata(self) -> Metadata:
         """What the callee sent last; empty where it did not answer."""
         await self._ended()
-        rpc = self._attempts.rpc
+        rpc = self._attempts.state.rpc
         return Metadata() if rpc is None else await rpc.trailing_metadata()
 
     async def code(self) -> grpc.StatusCode:
@@ -92,24 +92,19 @@ class _Call(grpc.aio.Call):
 
     def cancel(self) -> bool:
         """Stop, and let go of what it holds. Whether there was anything to stop."""
-        attempts = self._attempts
-        if attempts.done or attempts.cancelled:
+        if not self._attempts.stop():
             return False
-        attempts.stop()
-        if not self._running:
-            self._running = True
-            attempts.end(asyncio.CancelledError())
-        elif self._task is not None:
+        if self._task is not None:
             self._task.cancel()
         return True
 
     def cancelled(self) -> bool:
         """Whether it was cancelled here."""
-        return self._attempts.cancelled
+        return self._attempts.state.cancelled
 
     def done(self) -> bool:
         """Whether it has ended."""
-        return self._attempts.done
+        return isinstance(self._attempts.state, Ended)
 
     def add_done_callback(self, callback: Any) -> None:
         """Call `callback(call)` at the end."""
@@ -132,8 +127,7 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
         self._starting = loop.call_soon(self._start)
 
     def _start(self) -> None:
-        if not self._running:
-            self._running = True
+        if self._attempts.begin():
             self._starting.cancel()
             self._task = self._loop.create_task(self._run_apart())
 
@@ -165,9 +159,8 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
         return self._result
 
     def __await__(self) -> Generator[Any, None, Any]:
-        if self._running:
+        if not self._attempts.begin():
             return self._wait().__await__()
-        self._running = True
         self._starting.cancel()
         return self._run().__await__()
 
@@ -187,17 +180,16 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
 
     def _start(self) -> None:
         """Fetch the first message for whoever comes for it."""
-        if not self._running:
-            self._running = True
+        if self._attempts.begin():
             self._task = self._loop.create_task(_next(self._messages))
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        if self._attempts.cancelled:
+        if self._attempts.state.cancelled:
             raise asyncio.CancelledError
-        self._running = True
+        self._attempts.begin()
         if self._task is not None:
             first, self._task = self._task, None
             return await first

@@ -103,9 +103,10 @@ class OneAnswer(_Method):
             return bare
         attempts, request = self._attempts(request, timeout, metadata, options)
         error: BaseException | None = None
+        attempts.begin()
         attempts.enter()
         try:
-            return attempts.method.outbound.enter_sync(_answer, attempts, request), attempts.rpc
+            return attempts.method.outbound.enter_sync(_answer, attempts, request), attempts.state.rpc
         except BaseException as raised:
             error = raised
             raise
@@ -146,14 +147,11 @@ class SyncStream:
         return next(self._messages)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._attempts.rpc, name)
+        return getattr(self._attempts.state.rpc, name)
 
     def cancel(self) -> bool:
         """Stop. Whether there was anything to stop."""
-        if self._attempts.done or self._attempts.cancelled:
-            return False
-        self._attempts.stop()
-        return True
+        return self._attempts.stop()
 
     def close(self) -> None:
         """End it without an error, wherever it is."""
@@ -164,15 +162,17 @@ def _answer(attempts: Attempts, request: Any) -> Any:
     """One attempt for one answer."""
     scope = CURRENT.get()
     try:
-        answer, attempts.rpc = attempts.send(request, scope, NEVER if scope is None else scope.expires)
+        answer, rpc = attempts.invoke(request, scope, NEVER if scope is None else scope.expires)
     except grpc.RpcError as error:
         attempts.raise_explained(error)
         raise
+    attempts.has_sent(rpc)
     return answer
 
 
 def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
     error: BaseException | None = None
+    attempts.begin()
     attempts.enter()
     try:
         for message in attempts.method.outbound.stream_sync(_answers, attempts, request):
@@ -182,14 +182,14 @@ def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
         error = raised
         raise
     finally:
-        if attempts.rpc is not None:
-            attempts.rpc.cancel()
+        if attempts.state.rpc is not None:
+            attempts.state.rpc.cancel()
         attempts.end(error)
 
 
 def _answers(attempts: Attempts, request: Any) -> Iterator[Any]:
     """One attempt for many answers; the one before it, which may still wait on its thread, is over."""
-    if attempts.rpc is not None:
-        attempts.rpc.cancel()
+    if attempts.state.rpc is not None:
+        attempts.state.rpc.cancel()
     scope = CURRENT.get()
     yield from attempts.send(request, scope, NEVER if scope is None else scope.limit)
