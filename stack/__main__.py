@@ -3,11 +3,11 @@
 import pulumi
 from voice_policies import InvalidInputError
 
-from stack.configuration import read_configuration
-from stack.environments import environment
-from stack.preconditions import refuse_unfit
-from stack.program import outputs, register
-from stack.topology import Platform, call_graph
+from stack.deploy.configuration import read_configuration
+from stack.deploy.preconditions import refuse_unfit
+from stack.deploy.program import outputs, register
+from stack.model.environments import environment
+from stack.model.platform import Platform, call_graph
 
 try:
     configuration = read_configuration()

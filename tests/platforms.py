@@ -10,11 +10,11 @@ from voice_policies import Rate, Ratio
 
 from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service, Sizing
 from components.operation import Operation
-from stack.call_graph import CallGraph
-from stack.catalog import Flow
-from stack.environments import Environment, environment
-from stack.settings import load_settings
-from stack.topology import Platform, call_graph
+from stack.model.call_graph import CallGraph
+from stack.model.environments import Environment, environment
+from stack.model.flow import Flow
+from stack.model.platform import Platform, call_graph
+from stack.model.settings import load_settings
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stack.settings import ROOT
+from stack.model.settings import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 OFFICIAL = re.compile(r"actions/[a-z-]+@v\d+")

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from stack.manifest_yaml import documents
+from stack.model.manifest_yaml import documents
 
 Manifest = dict[str, Any]
 

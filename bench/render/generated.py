@@ -14,9 +14,12 @@ from voice_policies import Saga, SagaStep
 
 from components.node import Service
 from components.operation import Call, Operation, Stage
-from stack import catalog, cli, egress, topology
-from stack.call_graph import CallGraph
-from stack.tiers import applications
+from stack import cli
+from stack.model import egress
+from stack.model import platform as topology
+from stack.model.call_graph import CallGraph
+from stack.voiceassistant import catalog
+from stack.voiceassistant.tiers import applications
 
 _OWN = {service.name for service in catalog.SERVICES}
 

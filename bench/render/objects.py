@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from stack.strict_yaml import read_documents
+from stack.model.strict_yaml import read_documents
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pulumi
 
-from stack.program import resource_type
+from stack.deploy.program import resource_type
 
 
 class Echo(pulumi.runtime.Mocks):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from stack.audit import availability, capacity, egress, network, retries, structure, timeouts
 from stack.audit.finding import Finding, Rule, Severity, Verdict
-from stack.topology import Platform
+from stack.model.platform import Platform
 
 RULES: tuple[Rule, ...] = (
     *structure.RULES,

@@ -10,9 +10,10 @@ from math import prod
 from components.node import Dependency, Gateway, Host, Node, Service
 from components.operation import Operation
 from stack.audit.finding import Finding, Rule
-from stack.call_graph import CallGraph
-from stack.catalog import Flow, targets
-from stack.topology import Platform
+from stack.model.call_graph import CallGraph
+from stack.model.flow import Flow
+from stack.model.platform import Platform
+from stack.voiceassistant import targets
 
 
 @dataclass(slots=True)

@@ -12,9 +12,9 @@ from components.namespace import Quota
 from components.node import Service
 from stack.audit.finding import Finding, Rule, Severity
 from stack.audit.rendered import rendered
-from stack.environments import DatabaseLimits
-from stack.pod_demand import SURGE, Amounts
-from stack.topology import Platform
+from stack.model.environments import DatabaseLimits
+from stack.model.platform import Platform
+from stack.model.pod_demand import SURGE, Amounts
 
 Bound = Literal["min", "max"]
 

@@ -11,9 +11,9 @@ from components.network_policy import AddressBlock
 from components.node import Dependency, Host
 from stack.audit.finding import Finding, Rule
 from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached
-from stack.egress import is_private
-from stack.network_reach import Reach
-from stack.topology import Platform
+from stack.model.egress import is_private
+from stack.model.network_reach import Reach
+from stack.model.platform import Platform
 
 ANY_HOST = "any host"
 NO_PROXY = "no proxy"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stack.topology import Platform
+from stack.model.platform import Platform
 
 Severity = Literal["info", "warning", "error", "critical"]
 

@@ -12,12 +12,12 @@ from components.network_policy import DNS_PORT, NAME_LABEL, AddressBlock, Networ
 from components.node import Dependency, Gateway, Host, InCluster, Service
 from stack.audit.finding import Finding, Rule
 from stack.audit.rendered import rendered
-from stack.catalog import targets
-from stack.egress import allow_lists, egress_port
-from stack.network_reach import Endpoint, Reach, egress_ports, is_within, permitted
-from stack.peers import network_of
-from stack.policy_bundles import APPS
-from stack.topology import Platform
+from stack.model.egress import allow_lists, egress_port
+from stack.model.network_reach import Endpoint, Reach, egress_ports, is_within, permitted
+from stack.model.peers import network_of
+from stack.model.platform import Platform
+from stack.model.policy_bundles import APPS
+from stack.voiceassistant import targets
 
 DNS = "kube-dns"
 INTERNET = "the internet"

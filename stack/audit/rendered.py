@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from stack.pod_demand import Demand, demands
-from stack.topology import Platform
+from stack.model.platform import Platform
+from stack.model.pod_demand import Demand, demands
 
 if TYPE_CHECKING:
     from components.component import Resource

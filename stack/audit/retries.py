@@ -8,8 +8,8 @@ from math import prod
 from components.node import Node, Service
 from components.operation import Operation
 from stack.audit.finding import Finding, Rule, Severity
-from stack.call_graph import CallGraph, Edge
-from stack.topology import Platform
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.platform import Platform
 
 WARN_ATTEMPTS = 5
 MAX_ATTEMPTS = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stack.audit.finding import Finding, Rule
-from stack.enforcement import DECLARED, unenforced
-from stack.topology import Platform
+from stack.model.enforcement import DECLARED, unenforced
+from stack.model.platform import Platform
 
 
 def no_cycles(platform: Platform) -> Iterator[None]:

@@ -9,8 +9,8 @@ from voice_policies import Duration
 from components.node import Dependency, Node
 from components.operation import Operation
 from stack.audit.finding import Finding, Rule
-from stack.call_graph import CallGraph, Edge
-from stack.topology import Platform
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.platform import Platform
 
 ZERO = Duration("0s")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components.kubernetes.__main__ import TYPES, source
-from stack.settings import ROOT
+from stack.model.settings import ROOT
 
 MAY_IMPORT = {
     "policies/voice_policies": {"pydantic", "pydantic_core"},
@@ -40,11 +40,11 @@ EXCEPTIONS = {
         "kubernetes_validate",
         "datamodel_code_generator",
     },  # run by `make types` alone
-    "stack/program.py": {"pulumi", "pulumi_kubernetes"},  # the one thin shell around the pure core
+    "stack/deploy/program.py": {"pulumi", "pulumi_kubernetes"},  # the one thin shell around the pure core
     "stack/__main__.py": {"pulumi"},
-    "stack/configuration.py": {"pulumi"},
+    "stack/deploy/configuration.py": {"pulumi"},
 }
-PUBLIC = ["voice_policies", "stack.catalog"]
+PUBLIC = ["voice_policies", "stack.voiceassistant.catalog"]
 
 
 def modules(package: str) -> Iterator[Path]:
@@ -73,7 +73,9 @@ def test_imports_point_one_way(package: str) -> None:
 
 
 def test_kubernetes_types_are_imported_for_checking_only() -> None:
-    script = "import sys, stack.topology, stack.render; print('components.kubernetes.types' in sys.modules)"
+    script = (
+        "import sys, stack.model.platform, stack.output.render; print('components.kubernetes.types' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
 

@@ -10,9 +10,9 @@ import pytest
 from bench.render.chart import write_chart
 from bench.render.equal import kinds
 from bench.render.generated import services
-from stack import catalog
-from stack.render import render
-from stack.settings import ROOT
+from stack.model.settings import ROOT
+from stack.output.render import render
+from stack.voiceassistant import catalog
 from tests.platforms import platform
 
 

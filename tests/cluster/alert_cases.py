@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from stack.catalog import alerts, targets
-from stack.tiers.observability import scraped
+from stack.voiceassistant import alerts, targets
+from stack.voiceassistant.tiers.observability import scraped
 from tests.platforms import platform
 
 Series = dict[str, str]

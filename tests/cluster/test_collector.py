@@ -15,7 +15,7 @@ import pytest
 
 from components.observability import collector_config
 from components.observability.collector import Collector
-from stack.settings import ENVIRONMENTS
+from stack.model.settings import ENVIRONMENTS
 from tests.cluster import otlp
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.cluster.processes import Processes

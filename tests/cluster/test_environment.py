@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stack.operators import OPERATORS
-from stack.settings import ENVIRONMENTS, ROOT, load_settings
+from stack.deploy.operators import OPERATORS
+from stack.model.settings import ENVIRONMENTS, ROOT, load_settings
 from tests.cluster import manifests
 from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
 from tests.cluster.cluster import Applied, Cluster, NodePool

@@ -17,7 +17,7 @@ import pytest
 from components.access import TOKEN_PATH
 from components.observability.prometheus import CONFIG_PATH, Prometheus
 from components.observability.rules import Alert
-from stack.settings import ENVIRONMENTS
+from stack.model.settings import ENVIRONMENTS
 from tests.cluster import otlp
 from tests.cluster.alert_cases import CASES, Case, Labels, Series
 from tests.cluster.misspelling import keys_of, misspelt

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stack.operators import operator_of
+from stack.deploy.operators import operator_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import StartCluster
 from tests.cluster.manifests import Object

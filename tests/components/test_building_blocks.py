@@ -14,7 +14,7 @@ from components.node import Replicas, Sizing
 from components.operation import Name
 from components.probes import HttpProbes
 from components.workload import grace_seconds
-from stack.policy_bundles import outbound_call
+from stack.model.policy_bundles import outbound_call
 from tests.platforms import platform, service
 
 NAMES = TypeAdapter(Name)

@@ -13,7 +13,7 @@ from components.consul.access import SECRET
 from components.consul.servers import RUN_PATH, Consul
 from components.network_policy import NAME_LABEL
 from tests.platforms import of_kind, platform
-from tests.stack.tiers.real_servers import Place
+from tests.stack.voiceassistant.tiers.real_servers import Place
 
 BOTH = ("dev", "prod")
 

@@ -12,9 +12,9 @@ from voice_policies import Duration, InvalidInputError, OutboundCall, PolicyBund
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels, protobuf_duration
 from components.operation import Stage, hard, operation, soft, stage
 from stack.audit import RULES
-from stack.policy_bundles import policy_bundle
-from stack.settings import ROOT
-from stack.topology import Platform
+from stack.model.platform import Platform
+from stack.model.policy_bundles import policy_bundle
+from stack.model.settings import ROOT
 from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment, service, small_platform
 
 ANSWER = operation("answer-all", "10ms", "1s")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from components.images import KNOWN
-from stack import image_lock
-from stack.documents import IMAGES, third_party_images
-from stack.settings import ENVIRONMENTS
+from stack.model import image_lock
+from stack.model.settings import ENVIRONMENTS
+from stack.output.documents import IMAGES, third_party_images
 from tests.platforms import resources
 
 

@@ -24,7 +24,7 @@ from components.consul.servers import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_POR
 from tests.loopback import START_SECONDS, free_port
 from tests.platforms import of_kind
 from tests.programs import directory
-from tests.stack.tiers.real_servers import Place, files
+from tests.stack.voiceassistant.tiers.real_servers import Place, files
 
 """An election takes some seconds, more on a loaded machine."""
 PATHS = (CONFIG_PATH, RUN_PATH, DATA_PATH, SECRET.path)

@@ -16,7 +16,7 @@ from tests.integration.consul_servers import Keys, Server, running_servers, wait
 from tests.integration.object_store import Bucket, running_bucket
 from tests.platforms import of_kind
 from tests.programs import directory
-from tests.stack.tiers.real_servers import Place, files
+from tests.stack.voiceassistant.tiers.real_servers import Place, files
 
 pytestmark = pytest.mark.integration
 BUCKET = "https://objects.voicehelper.internal/voicehelper-prod-postgresql"

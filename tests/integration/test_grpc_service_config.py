@@ -11,7 +11,7 @@ import pytest
 from voice_policies import OutboundCall, grpc_method, grpc_service
 
 from components.grpc_service_config import GRPC_FILE_NAME
-from stack.render import render
+from stack.output.render import render
 from tests.platforms import platform
 
 pytestmark = pytest.mark.integration

@@ -13,8 +13,8 @@ from redis import Redis
 
 from components.valkey.server import PORT
 from tests.loopback import free_port
-from tests.stack.tiers.real_cache import NODES, eventually, running_cache
-from tests.stack.tiers.real_servers import files, password_of
+from tests.stack.voiceassistant.tiers.real_cache import NODES, eventually, running_cache
+from tests.stack.voiceassistant.tiers.real_servers import files, password_of
 
 pytestmark = pytest.mark.integration
 RENDERED = files("prod", "redis-config")["haproxy.cfg"]

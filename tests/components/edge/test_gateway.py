@@ -16,10 +16,10 @@ from voice_policies import Adaptive, Duration, InvalidInputError, Rate, RateLimi
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
-from stack.call_graph import CallGraph
-from stack.catalog import GATEWAY
-from stack.policy_bundles import outbound_call
-from stack.tiers import gateway as tier
+from stack.model.call_graph import CallGraph
+from stack.model.policy_bundles import outbound_call
+from stack.voiceassistant.catalog import GATEWAY
+from stack.voiceassistant.tiers import gateway as tier
 from tests.components.edge.apisix_schema import PROGRAM, RESOURCES
 from tests.platforms import ENVIRONMENTS, gateway, platform, real_environment, service
 

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from components.observability.elasticsearch import TRANSPORT
-from stack.settings import ROOT
-from stack.telemetry_streams import BLOCK_RETENTION, LOG_RETENTION, TRACE_RETENTION
+from stack.model.settings import ROOT
+from stack.voiceassistant.telemetry_streams import BLOCK_RETENTION, LOG_RETENTION, TRACE_RETENTION
 
 TEXT = (ROOT / "docs" / "telemetry.md").read_text()
 

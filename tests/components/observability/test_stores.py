@@ -19,11 +19,11 @@ from components.observability.jaeger import InMemory, Jaeger
 from components.observability.kibana import Kibana
 from components.observability.retention import Stream
 from components.observability.tempo import Tempo
-from stack.settings import PROJECT, parse_settings
+from stack.model.settings import PROJECT, parse_settings
 from tests.components.observability.stores import REPLICATED, documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
-from tests.stack.program_run import configured
+from tests.stack.deploy.program_run import configured
 
 SMALLEST_RECORD = 60
 """In bytes, of the members of `kubernetes` alone: names of the shortest kind, and an identifier of 64 digits."""

@@ -16,11 +16,11 @@ from stack.audit import RULES, Finding, Verdict, audit
 from stack.audit.availability import flow_availability
 from stack.audit.retries import worst_paths
 from stack.audit.timeouts import critical_path, worst_case
-from stack.call_graph import CallGraph
-from stack.catalog import Flow
-from stack.environments import DatabaseLimits, environment
-from stack.settings import ApiServer
-from stack.topology import Platform, call_graph
+from stack.model.call_graph import CallGraph
+from stack.model.environments import DatabaseLimits, environment
+from stack.model.flow import Flow
+from stack.model.platform import Platform, call_graph
+from stack.model.settings import ApiServer
 from tests.platforms import ENVIRONMENTS, datastore, gateway, platform, real_environment, service, small_platform
 
 READ = operation("read", "10ms", "50ms")

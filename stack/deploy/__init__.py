@@ -1,0 +1,1 @@
+"""The Pulumi shell: configuration, preconditions, registration."""

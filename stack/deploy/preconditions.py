@@ -1,0 +1,76 @@
+"""What must hold before a platform is deployed, beyond what must hold for it to be rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from voice_policies import Fault, InvalidInputError
+
+from stack.audit import audit
+from stack.model.image_lock import images
+from stack.model.platform import Platform
+from stack.model.settings import SECRETS, AcceptedFinding, secret_line
+
+if TYPE_CHECKING:
+    from stack.deploy.configuration import Configuration, SecretValues
+
+REFUSED = frozenset({"error", "critical"})
+"""Severities of findings that prod is not deployed with."""
+
+
+def refuse_unfit(platform: Platform, configuration: Configuration) -> None:
+    """Refuse a deployment that would fail or harm; raises `InvalidInputError` with every reason at once.
+
+    Everywhere the cluster must be named, and each secret needs its value. prod runs only images that are pinned by
+    digest, and only with those findings of severity error or critical that its configuration accepts.
+    """
+    environment = platform.environment.name
+    faults = [*_cluster_faults(configuration), *_secret_faults(platform, configuration.secrets)]
+    if environment == "prod":
+        faults += [*_image_faults(platform), *_finding_faults(platform, configuration.settings.accepted_findings)]
+    if faults:
+        raise InvalidInputError(configuration.source, faults)
+
+
+def _cluster_faults(configuration: Configuration) -> Iterator[Fault]:
+    """Without a context the platform would go to whichever cluster was used last."""
+    if not configuration.context:
+        line = f"pulumi config set --stack {configuration.settings.environment} kubernetes:context NAME"
+        yield Fault("config.kubernetes:context", "is missing", f"run `{line}`")
+
+
+def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:
+    declared = dict.fromkeys(
+        (secret.name, key) for component in platform.components for secret in component.secrets for key in secret.keys
+    )
+    for secret, key in declared:
+        if not values.get(secret, {}).get(key):
+            line = secret_line(platform.environment.name, secret, key)
+            yield Fault(f"config.{SECRETS}.{secret}.{key}", "is missing", f"run `{line}`")
+    given = [(secret, key) for secret, keys in values.items() for key in keys]
+    for secret, key in sorted(set(given) - declared.keys()):
+        yield Fault(f"config.{SECRETS}.{secret}.{key}", "is read by no component", "remove it")
+
+
+def _image_faults(platform: Platform) -> Iterator[Fault]:
+    for component in platform.components:
+        for image in dict.fromkeys(images(component.resources())):
+            if "@sha256:" not in image:
+                yield Fault(f"{component.name}.image", f"is {image!r}", "expected a digest: run `voice images lock`")
+
+
+def _finding_faults(platform: Platform, accepted: tuple[AcceptedFinding, ...]) -> Iterator[Fault]:
+    findings = [finding for verdict in audit(platform) for finding in verdict.findings if finding.severity in REFUSED]
+    known = {(entry.rule, entry.path) for entry in accepted}
+    for finding in findings:
+        if (finding.rule, finding.path) not in known:
+            yield Fault(
+                finding.path,
+                f"{finding.rule} ({finding.severity}): {finding.arithmetic}",
+                f"change {finding.field}, or accept it in accepted_findings with a reason",
+            )
+    for rule, path in sorted(known - {(finding.rule, finding.path) for finding in findings}):
+        yield Fault(
+            "config.voiceassistant:accepted_findings", f"accepts {rule} at {path!r}", "no such finding: remove it"
+        )

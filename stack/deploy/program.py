@@ -1,0 +1,261 @@
+"""Registers with Pulumi what the components yield: a tree of components, below each its Kubernetes resources."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from itertools import groupby
+from typing import Any, cast
+
+import pulumi
+import pulumi_kubernetes
+
+from components.component import Component
+from components.edge.gateway import ApisixGateway
+from components.secret_keys import SecretKeys
+from stack.deploy import operators
+from stack.deploy.configuration import Configuration, SecretValues
+from stack.deploy.data_safety import bears_data, data_namespaces
+from stack.model.platform import Platform
+from stack.model.policy_bundles import CLUSTER_DOMAIN, address_of
+
+WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
+"""Kinds whose pods Pulumi waits for: begun before what they stand on, they would run out of time."""
+SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
+"""Of a Service inside the cluster Pulumi awaits the pods behind it, and then 10 s more, one tier after the other; of a
+claim that it is bound. The workloads are awaited, and they stand for both."""
+TEMPLATE_SIZE = "spec.volumeClaimTemplates[*].spec.resources"
+"""Nothing can change it: it stays as the StatefulSet was created, and the claims grow by themselves."""
+RELOAD_LABEL = "cnpg.io/reload"
+"""Makes CloudNativePG set a role's password when its Secret changes, rather than at its next reconciliation."""
+SLACK = 60
+"""Seconds beyond a Job's own deadline before Pulumi gives it up; by default it would after 10 minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What every resource is registered with."""
+
+    provider: pulumi.ProviderResource
+    secrets: SecretValues
+    definitions: Mapping[str, pulumi.Resource]
+    """Resource definitions of operators, by name."""
+    kept_namespaces: frozenset[str] | None
+    """Namespaces that hold data; `None` where nothing is kept."""
+    namespaces: dict[str, pulumi.Resource] = field(default_factory=dict)
+    """Those that are registered, by name."""
+
+    def keeps(self, resource: Mapping[str, Any]) -> bool | None:
+        """Whether Pulumi refuses to replace or delete it, and leaves it in place when it forgets it; `None` is no."""
+        if self.kept_namespaces is None:
+            return None
+        is_namespace = resource["kind"] == "Namespace" and resource["metadata"]["name"] in self.kept_namespaces
+        return True if is_namespace or bears_data(resource) else None
+
+
+def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
+    """Register every component on the configured cluster, each tier after the one that it stands on.
+
+    A tier has one resource of Pulumi's own, by the name of its folder, that stands for "all of it is ready": if each
+    resource waited for each below, prod would have 10,000 dependencies, and Pulumi looks for cycles behind every one.
+    In prod what bears data is protected and retained.
+    """
+    provider = pulumi_kubernetes.Provider(
+        "cluster",
+        kubeconfig=configuration.kubeconfig,
+        context=configuration.context,
+        # A changed file is an update in place; otherwise Pulumi replaces the object and every pod that mounts it.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
+    )
+    resources = (resource for component in platform.components for resource in component.resources())
+    target = Target(
+        provider,
+        configuration.secrets,
+        _found_definitions(platform, provider),
+        frozenset(data_namespaces(resources)) if platform.environment.name == "prod" else None,
+    )
+    trees: list[ComponentTree] = []
+    below: list[pulumi.Resource] = []
+    for folder, tier in groupby(platform.components, key=lambda component: component.folder):
+        made = [ComponentTree(component, target, below) for component in tier]
+        awaited = [resource for tree in made for resource in tree.awaited]
+        below = [pulumi.Stash(folder, input="ready", opts=pulumi.ResourceOptions(depends_on=[*below, *awaited]))]
+        trees += made
+    return trees
+
+
+def _found_definitions(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, pulumi.Resource]:
+    """What operators must have brought. Where it is missing Pulumi names the lookup, whose name is the way out."""
+    return {
+        name: pulumi_kubernetes.apiextensions.v1.CustomResourceDefinition.get(
+            f"{name} ({operator.name} {operator.version}: {operator.install})",
+            name,
+            opts=pulumi.ResourceOptions(provider=provider),
+        )
+        for name, operator in operators.required(platform.components).items()
+    }
+
+
+class ComponentTree(pulumi.ComponentResource):
+    """A component with its Kubernetes resources and its secrets below it.
+
+    Logical names are `namespace/name`, which Kubernetes keeps unique for each kind. They are part of a resource's
+    identity: a changed one needs an alias. Each resource waits for its namespace, and what must become ready waits for
+    the tier `below` too.
+    """
+
+    def __init__(self, component: Component, target: Target, below: Iterable[pulumi.Resource]) -> None:
+        super().__init__(
+            f"voice:components:{component.kind}",
+            f"{component.namespace}/{component.name}",
+            opts=pulumi.ResourceOptions(providers=[target.provider]),
+        )
+        self.component = component
+        self._target = target
+        self._made: list[tuple[Mapping[str, Any], pulumi.CustomResource]] = []
+        for secret in component.secrets:
+            needed = [target.namespaces[component.namespace]]
+            _register(
+                _secret(component, secret, target.secrets[secret.name]),
+                pulumi.ResourceOptions(parent=self, depends_on=needed),
+            )
+        for resource in component.resources():
+            self._made.append((resource, self._make(resource, below)))
+        self.register_outputs({})
+
+    @property
+    def awaited(self) -> list[pulumi.CustomResource]:
+        """What the tier above waits for: what must become ready, or everything where nothing does."""
+        awaited = [made for resource, made in self._made if _is_awaited(resource)]
+        return awaited or [made for _, made in self._made]
+
+    @property
+    def services(self) -> list[pulumi_kubernetes.core.v1.Service]:
+        """Its Services."""
+        return [made for _, made in self._made if isinstance(made, pulumi_kubernetes.core.v1.Service)]
+
+    def _make(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> pulumi.CustomResource:
+        target, metadata = self._target, resource["metadata"]
+        keep = target.keeps(resource)
+        options = pulumi.ResourceOptions(
+            parent=self,
+            # Dependencies, unlike the provider, are not handed down from parent to child.
+            depends_on=list(self._needed(resource, below)),
+            protect=keep,
+            retain_on_delete=keep,
+            custom_timeouts=_timeouts(resource),
+            ignore_changes=[TEMPLATE_SIZE] if resource["kind"] == "StatefulSet" else None,
+        )
+        made = _register(resource, options)
+        if resource["kind"] == "Namespace":
+            target.namespaces[metadata["name"]] = made
+        return made
+
+    def _needed(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> Iterator[pulumi.Resource]:
+        if _is_awaited(resource):
+            yield from below
+        if namespace := self._target.namespaces.get(resource["metadata"].get("namespace")):
+            yield namespace
+        if definition := operators.definition_of(resource):
+            yield self._target.definitions[definition]
+        if resource["kind"] == "StatefulSet":
+            # Its controller makes each claim that is not there, and Pulumi would then find it taken.
+            yield from (made for former, made in self._made if former["kind"] == "PersistentVolumeClaim")
+
+
+def _is_awaited(resource: Mapping[str, Any]) -> bool:
+    """Whether somebody waits until it is ready: Pulumi, or the operator whose custom resource it is."""
+    is_custom = operators.operator_of(resource["apiVersion"]) is not None
+    return resource["kind"] in WORKLOADS or _needs_balancer(resource) or is_custom
+
+
+def _needs_balancer(resource: Mapping[str, Any]) -> bool:
+    return bool(resource["kind"] == "Service" and resource["spec"].get("type") == "LoadBalancer")
+
+
+def _timeouts(resource: Mapping[str, Any]) -> pulumi.CustomTimeouts | None:
+    if resource["kind"] != "Job":
+        return None
+    longest = f"{resource['spec']['activeDeadlineSeconds'] + SLACK}s"
+    return pulumi.CustomTimeouts(create=longest, update=longest)
+
+
+def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> pulumi.CustomResource:
+    metadata = resource["metadata"]
+    name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+    if resource["kind"] in {"PersistentVolumeClaim", "Service"} and not _needs_balancer(resource):
+        metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), **SKIP_AWAIT}}
+    properties = {_snake_case(key): value for key, value in {**resource, "metadata": metadata}.items()}
+    return resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
+
+
+def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
+    """The class of a kind: `networking.k8s.io/v1` is the module `networking.v1`, and `v1` is `core.v1`."""
+    group, _, version = api_version.rpartition("/")
+    if operators.operator_of(api_version):
+        return pulumi_kubernetes.apiextensions.CustomResource
+    module = import_module(f"pulumi_kubernetes.{group.partition('.')[0] or 'core'}.{version}")
+    return cast("type[pulumi.CustomResource]", getattr(module, kind))
+
+
+def _snake_case(key: str) -> str:
+    """A property as Pulumi's Python classes name it; below the top they take the API's own names."""
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", key)
+
+
+def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str]) -> dict[str, Any]:
+    """The Secret that no rendered file holds; its class marks the data secret in Pulumi's state and output."""
+    data, labels = {key: values[key] for key in secret.keys}, component.labels
+    if secret.username:
+        data["username"] = secret.username
+        labels = {**labels, RELOAD_LABEL: "true"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": secret.name, "namespace": component.namespace, "labels": labels},
+        "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
+        "data": {key: b64encode(value.encode()).decode() for key, value in data.items()},
+    }
+
+
+def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any]:
+    """What the stack tells: the digest of each policy bundle, the namespaces, addresses of services and entrance."""
+    services = platform.microservices
+    return {
+        "gateway_addresses": {
+            f"{gateway.name}.{gateway.namespace}": {
+                "url": gateway.address,
+                **_entrance(service),
+            }
+            for tree in trees
+            for service in tree.services
+            if isinstance(gateway := tree.component, ApisixGateway)
+        },
+        "policy_digests": {service.name: service.digest for service in services},
+        "namespaces": sorted({component.namespace for component in platform.components}),
+        "service_addresses": {
+            service.name: {
+                "http": f"{service.name}.{service.namespace}.{CLUSTER_DOMAIN}:{service.service.http_port}",
+                "grpc": f"{address_of(service.service)}:{service.service.grpc_port}",
+            }
+            for service in services
+        },
+    }
+
+
+def _entrance(service: pulumi_kubernetes.core.v1.Service) -> dict[str, pulumi.Output[Any]]:
+    """Where the cluster lets callers in: the name in `url` must point to the load balancer, where there is one."""
+    return {
+        "load_balancer": service.status.apply(_balancers),
+        "node_ports": service.spec.apply(lambda spec: {port.name: port.node_port for port in spec.ports or ()}),
+    }
+
+
+def _balancers(status: Any) -> list[str]:
+    """Addresses or names, as the cluster's provider gives them; none until it has, and where there is no balancer."""
+    balancer = status and status.load_balancer
+    return [point.ip or point.hostname for point in (balancer and balancer.ingress) or ()]

@@ -1,0 +1,1 @@
+"""The engine's model: what is declared, joined and computed."""

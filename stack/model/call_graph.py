@@ -1,0 +1,239 @@
+"""The graph of operations: every declared call joined with its callee, or refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from voice_policies import Duration, Fault, InvalidInputError, Saga
+
+from components.node import Dependency, Gateway, Node, Service
+from components.operation import Call, Operation, soft
+from stack.model.flow import Flow
+
+NO_TIME = Duration("0s")
+NETWORK_MARGIN = Duration("150ms")
+"""Added where a deadline does not travel with the request (HTTP from the gateway): the callee ends first."""
+OUTBOX = "the row stays in the outbox until it is acknowledged"
+STREAM = "events wait in their stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One declared call of one operation, joined with the operation it calls."""
+
+    caller: Node
+    operation: Operation
+    call: Call
+    callee: Node
+    target: Operation
+
+    @property
+    def path(self) -> str:
+        """`caller.operation → callee.operation`."""
+        return f"{self.caller.name}.{self.operation.name} → {self.call.name}"
+
+    @property
+    def propagates_deadline(self) -> bool:
+        """Whether the callee learns how long its caller waits: over gRPC between our own."""
+        return isinstance(self.caller, Service) and isinstance(self.callee, Service)
+
+    @property
+    def attempt_timeout(self) -> Duration:
+        """Longest time of one attempt."""
+        if self.call.timeout is not None:
+            return self.call.timeout
+        margin = NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else NO_TIME
+        return self.target.deadline + margin
+
+    @property
+    def overall_timeout(self) -> Duration:
+        """Longest time of the call: every attempt and every wait."""
+        waits = self.call.retry.longest_wait() if self.call.retry else NO_TIME
+        return self.attempt_timeout * self.call.max_attempts + waits
+
+    @property
+    def latency(self) -> Duration:
+        """P95 of the call."""
+        return self.call.latency or self.target.latency
+
+
+def event_calls(operation: Operation) -> Iterator[Call]:
+    """The calls that publishing and consuming make, beside the operation and never on its critical path."""
+    if operation.publishes:
+        yield soft("events.append", OUTBOX, "with_key")
+    if operation.consumes:
+        yield soft("events.consume", STREAM)
+
+
+def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
+    """Every version of every saga, with the operation that it carries out."""
+    for node in nodes:
+        for operation in node.operations:
+            yield from ((node, operation, saga) for saga in operation.sagas)
+
+
+class CallGraph:
+    """Nodes and the edges between their operations. Building it refuses a catalogue that contradicts itself."""
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        flows: Iterable[Flow] = (),
+        *,
+        only_callers: Mapping[str, str] | None = None,
+        forbidden: frozenset[tuple[str, str]] = frozenset(),
+        source: str = "stack/voiceassistant/catalog",
+    ) -> None:
+        """Join `nodes` by their calls; raises `InvalidInputError` with every fault of them together."""
+        self._all = tuple(nodes)
+        self.nodes: dict[str, Node] = {node.name: node for node in self._all}
+        self.flows = tuple(flows)
+        self.only_callers = only_callers or {}
+        self.forbidden = forbidden
+        faults = [*self._name_faults(), *self._call_faults(), *self._flow_faults()]
+        if not faults:
+            faults += [*self._cycle_faults(), *self._saga_faults()]
+        if faults:
+            raise InvalidInputError(source, faults)
+
+    @property
+    def services(self) -> Iterator[Service]:
+        """Our own services, in the catalogue's order."""
+        return (node for node in self.nodes.values() if isinstance(node, Service))
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """The entrance, if there is one."""
+        return next((node for node in self.nodes.values() if isinstance(node, Gateway)), None)
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Every call of every operation, events included."""
+        return tuple(
+            self.edge(node, operation, call)
+            for node in self.nodes.values()
+            for operation in node.operations
+            for call in (*operation.calls, *event_calls(operation))
+        )
+
+    def edge(self, caller: Node, operation: Operation, call: Call) -> Edge:
+        """A call joined with its callee."""
+        callee = self.nodes[call.callee]
+        return Edge(caller, operation, call, callee, callee.operation(call.operation))
+
+    def entrance(self, flow: Flow) -> tuple[Gateway, Operation]:
+        """The gateway and the route that a flow begins at."""
+        if self.gateway is None:
+            raise KeyError(flow.route)
+        return self.gateway, self.gateway.operation(flow.route)
+
+    def edges_from(self, node: Node) -> Sequence[Edge]:
+        """The calls of one node."""
+        return self._edges_by_end[0][node.name]
+
+    def edges_to(self, node: Node) -> Sequence[Edge]:
+        """The calls to one node."""
+        return self._edges_by_end[1][node.name]
+
+    @cached_property
+    def _edges_by_end(self) -> tuple[dict[str, list[Edge]], dict[str, list[Edge]]]:
+        """Edges by the name of their caller, and by that of their callee: searching them all grows with the square."""
+        by_caller: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        by_callee: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        for edge in self.edges:
+            by_caller[edge.caller.name].append(edge)
+            by_callee[edge.callee.name].append(edge)
+        return by_caller, by_callee
+
+    def _name_faults(self) -> Iterator[Fault]:
+        for name, count in Counter(node.name for node in self._all).items():
+            if count > 1:
+                yield Fault(name, f"is declared {count} times", "each name stands once")
+
+    def _call_faults(self) -> Iterator[Fault]:
+        for caller in self._all:
+            for operation in caller.operations:
+                for call in (*operation.calls, *event_calls(operation)):
+                    path = f"{caller.name}.{operation.name} → {call.name}"
+                    yield from self._target_faults(path, call)
+                    yield from self._rule_faults(path, caller.name, call.callee)
+                if isinstance(caller, Dependency) and operation.calls:
+                    yield Fault(
+                        f"{caller.name}.{operation.name}", "makes calls", "a dependency is not ours: it only answers"
+                    )
+
+    def _target_faults(self, path: str, call: Call) -> Iterator[Fault]:
+        callee = self.nodes.get(call.callee)
+        if callee is None or isinstance(callee, Gateway):
+            known = ", ".join(sorted(name for name, node in self.nodes.items() if not isinstance(node, Gateway)))
+            yield Fault(path, f"calls {call.callee!r}, which nobody declares", f"expected one of {known}")
+        elif not callee.offers(call.operation):
+            offered = ", ".join(operation.name for operation in callee.operations) or "nothing"
+            yield Fault(
+                path, f"calls operation {call.operation!r}, which {call.callee} does not offer", f"it offers {offered}"
+            )
+
+    def _rule_faults(self, path: str, caller: str, callee: str) -> Iterator[Fault]:
+        only = self.only_callers.get(callee)
+        if only is not None and caller != only:
+            yield Fault(path, "is forbidden by rule", f"only {only} may call {callee}")
+        if (caller, callee) in self.forbidden:
+            yield Fault(path, "is forbidden by rule", f"{caller} may never call {callee}")
+
+    def _flow_faults(self) -> Iterator[Fault]:
+        gateway = self.gateway
+        routes = {operation.name for operation in gateway.operations} if gateway else set()
+        for flow in self.flows:
+            if flow.route not in routes:
+                accepted = f"expected one of {', '.join(sorted(routes)) or 'no routes'}"
+                yield Fault(f"flows.{flow.name}.route", f"is {flow.route!r}", accepted)
+            service, _, operation = (flow.continues or "").partition(".")
+            if flow.continues and (service not in self.nodes or not self.nodes[service].offers(operation)):
+                yield Fault(
+                    f"flows.{flow.name}.continues", f"is {flow.continues!r}", "expected a declared service.operation"
+                )
+
+    def _saga_faults(self) -> Iterator[Fault]:
+        """Steps whose attempt ends before its calls may, each as often as the operation makes it at most."""
+        for node, operation, saga in sagas(self._all):
+            longest = {
+                call.name: self.edge(node, operation, call).overall_timeout * stage.max_rounds
+                for stage in operation.stages
+                for call in stage.calls
+            }
+            title = f"{node.name}.{operation.name}: saga {saga.name} version {saga.version}"
+            for step in saga.steps:
+                needed = max(
+                    sum((longest[call] for call in calls), NO_TIME) for calls in (step.calls, step.compensation_calls)
+                )
+                if step.attempt_timeout < needed:
+                    yield Fault(
+                        f"{title}: {step.name}.attempt_timeout",
+                        f"is {step.attempt_timeout}",
+                        f"its calls may take {needed}",
+                    )
+
+    def _cycle_faults(self) -> Iterator[Fault]:
+        """Synchronous operations that wait for themselves; found by a depth-first walk, each cycle once."""
+        done: set[str] = set()
+
+        def walk(node: Node, operation: Operation, trail: tuple[str, ...]) -> Iterator[Fault]:
+            key = f"{node.name}.{operation.name}"
+            if key in trail:
+                yield Fault(
+                    " → ".join((*trail[trail.index(key) :], key)), "is a cycle", "make one of its calls an event"
+                )
+                return
+            if key in done:
+                return
+            for call in operation.calls:
+                edge = self.edge(node, operation, call)
+                yield from walk(edge.callee, edge.target, (*trail, key))
+            done.add(key)
+
+        for node in self.nodes.values():
+            for operation in node.operations:
+                yield from walk(node, operation, ())

@@ -1,0 +1,78 @@
+"""Ways out of the cluster: who may reach which host, through which proxy and port. Derived from the declared calls.
+
+A proxy knows its caller by the port that is asked: each caller has one of its own, and the NetworkPolicy of the proxy
+admits that caller's pods alone to it. Nothing that a caller says about itself is believed, and neither certificates nor
+a mesh are needed. The port follows from the caller's name, so that it does not move when others come and go.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from zlib import crc32
+
+from voice_policies import Fault, InvalidInputError
+
+from components.edge.envoy import AllowList
+from components.node import Dependency, Host
+from stack.model.call_graph import CallGraph
+from stack.voiceassistant import targets
+
+PORTS = range(20_000, 30_000)
+"""Of the callers: below the node ports (30000) and the ports of outgoing connections (32768)."""
+
+
+def egress_port(caller: str) -> int:
+    """The port of every egress proxy that is this caller's own."""
+    return PORTS[crc32(caller.encode()) % len(PORTS)]
+
+
+def is_private(host: Host) -> bool:
+    """Whether a host stands in the peered network rather than on the internet."""
+    return host.host.endswith(targets.PRIVATE_DOMAIN)
+
+
+def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
+    """What each proxy lets each caller reach, both in order of name; raises `InvalidInputError` where it is unclear."""
+    hosts: dict[str, dict[str, set[Host]]] = defaultdict(lambda: defaultdict(set))
+    for caller, host in _ways_out(graph):
+        hosts[host.egress][caller].add(host)
+    faults = [*_shared_ports({caller for callers in hosts.values() for caller in callers}), *_shared_names(hosts)]
+    if faults:
+        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+    return {
+        proxy: tuple(
+            AllowList(
+                caller=caller,
+                port=egress_port(caller),
+                hosts=tuple(sorted(callers[caller], key=lambda host: (host.host, host.port))),
+            )
+            for caller in sorted(callers)
+        )
+        for proxy, callers in sorted(hosts.items())
+    }
+
+
+def _ways_out(graph: CallGraph) -> Iterator[tuple[str, Host]]:
+    for edge in graph.edges:
+        if isinstance(edge.callee, Dependency):
+            yield from ((edge.caller.name, host) for host in edge.callee.addresses if isinstance(host, Host))
+
+
+def _shared_ports(callers: set[str]) -> Iterator[Fault]:
+    by_port: dict[int, list[str]] = defaultdict(list)
+    for caller in sorted(callers):
+        by_port[egress_port(caller)].append(caller)
+    for port, sharing in by_port.items():
+        if len(sharing) > 1:
+            yield Fault(" and ".join(sharing), f"have one egress port, {port}", "rename one of them")
+
+
+def _shared_names(hosts: dict[str, dict[str, set[Host]]]) -> Iterator[Fault]:
+    """TLS says the name of a host and not its port, so one name on two ports could not be told apart."""
+    for proxy, callers in sorted(hosts.items()):
+        for caller, reached in sorted(callers.items()):
+            names = [host.host for host in reached]
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                ports = " and ".join(str(port) for port in sorted(host.port for host in reached if host.host == name))
+                yield Fault(f"{caller} → {name}", f"has ports {ports} through {proxy}", "expected one port for a name")

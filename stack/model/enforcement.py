@@ -1,0 +1,82 @@
+"""Who enforces which policy on which edge.
+
+| layer | speaks for | can express |
+|---|---|---|
+| `runtime` | Python services | everything |
+| `grpc` | Go services, gRPC service config | timeout, retry (not an attempt's timeout) |
+| `gateway` | the gateway's routes | timeout, retry, circuit breaker |
+| `driver` | the client library of a store or provider, through its connection settings | timeout |
+| `mesh` | Go services, where the mesh is on | attempt's timeout, circuit breaker, bulkhead |
+
+On each edge exactly one layer retries. A policy that only the mesh could enforce is not in force where the mesh is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from voice_policies import Enforcer
+
+from components.grpc_service_config import inexpressible
+from components.node import Gateway, Service
+from stack.model.call_graph import Edge
+
+PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
+
+DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
+"""What a call may declare beside its timeout, which it always has."""
+_ORDER: tuple[Enforcer, ...] = ("runtime", "grpc", "gateway", "driver", "mesh")
+_EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
+    "runtime": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"}),
+    "grpc": frozenset({"timeout", "retry"}),
+    "gateway": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker"}),
+    "driver": frozenset({"timeout"}),
+    "mesh": frozenset({"attempt_timeout", "circuit_breaker", "bulkhead"}),
+}
+
+
+def layers(edge: Edge) -> frozenset[Enforcer]:
+    """The layers that see the calls of an edge, in an environment that has them all."""
+    if isinstance(edge.caller, Gateway):
+        return frozenset({"gateway"}) if isinstance(edge.callee, Service) else frozenset({"driver"})
+    if isinstance(edge.caller, Service) and edge.caller.language == "python":
+        return frozenset({"runtime"})
+    return frozenset({"grpc", "mesh"}) if isinstance(edge.callee, Service) else frozenset({"driver", "mesh"})
+
+
+def enforcer(edge: Edge, policy: PolicyKind) -> Enforcer | None:
+    """The layer that enforces a policy of an edge; `None` where none can (rule E01)."""
+    seen = layers(edge)
+    return next((layer for layer in _ORDER if layer in seen and policy in _EXPRESSES[layer]), None)
+
+
+def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
+    """Policies that an edge declares and no layer of it can express, each with the reason."""
+    seen = " and ".join(sorted(layers(edge)))
+    for kind in DECLARED:
+        if getattr(edge.call, kind) is not None and enforcer(edge, kind) is None:
+            yield kind, f"{seen} cannot express it on this edge"
+    if edge.call.retry and enforcer(edge, "retry") == "grpc" and (why := "; ".join(inexpressible(edge.call.retry))):
+        yield "retry", why
+
+
+def timeout_enforcer(edge: Edge) -> Enforcer:
+    """The layer that enforces the timeout: every edge has one, since each set of layers holds one that can."""
+    layer = enforcer(edge, "timeout")
+    if layer is None:
+        raise ValueError(f"{edge.path}: no layer can enforce a timeout")
+    return layer
+
+
+def attempt_timeout_enforcer(edge: Edge, *, mesh: bool) -> Enforcer | None:
+    """The layer of each attempt's timeout where it is not that of the whole call, and there is such a layer."""
+    if not edge.call.retry or enforcer(edge, "retry") != "grpc":
+        return None
+    return in_force(edge, "attempt_timeout", mesh=mesh)
+
+
+def in_force(edge: Edge, policy: PolicyKind, *, mesh: bool) -> Enforcer | None:
+    """The layer that enforces a policy of an edge in an environment with or without a mesh."""
+    layer = enforcer(edge, policy)
+    return None if layer == "mesh" and not mesh else layer

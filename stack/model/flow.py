@@ -1,0 +1,23 @@
+"""A flow that people see, with its targets: a sequence diagram, a load scenario and a latency budget."""
+
+from __future__ import annotations
+
+from voice_policies import ClosedModel, Duration, Ratio
+
+from components.operation import Name, Sentence
+
+
+class Flow(ClosedModel):
+    """A path through the platform that begins at a route of the gateway."""
+
+    name: Name
+    title: Sentence
+    route: Name
+    latency: Duration
+    """P95 target at the gateway."""
+    availability: Ratio | None = None
+    """Target over all hard dependencies; `None` where the platform states none."""
+    diagram: bool = False
+    """One of the four flows that the documents draw."""
+    continues: str | None = None
+    """A background operation that ends the flow after the route has answered, as `service.operation`."""

@@ -1,0 +1,211 @@
+"""The policy bundle of a service: its operations and its outbound calls, as the call graph and the environment say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+from pydantic import ValidationError
+from voice_policies import (
+    Address,
+    Bulkhead,
+    BundleMetadata,
+    Degradation,
+    Duration,
+    EnforcedBy,
+    Enforcer,
+    Fault,
+    Health,
+    HealthCheck,
+    InboundOperation,
+    InvalidInputError,
+    OutboundCall,
+    PolicyBundle,
+    RateLimit,
+    Ratio,
+    ServiceLevel,
+    Timeout,
+    Tracing,
+    faults_of,
+)
+
+from components.node import Dependency, Host, Service
+from components.operation import Operation
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.egress import egress_port
+from stack.model.enforcement import attempt_timeout_enforcer, enforcer, in_force, timeout_enforcer, unenforced
+from stack.model.environments import Environment
+from stack.voiceassistant import targets
+
+APPS = "voice-apps"
+CLUSTER_DOMAIN = "svc.cluster.local"
+BULKHEAD_HEADROOM = 4
+"""Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
+CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
+"""An objective that is no shorter says nothing about a check: it has failed by then."""
+
+
+def address_of(service: Service) -> str:
+    """DNS name of a service's gRPC pods: headless, so that a client sees them all."""
+    return f"{service.name}-grpc.{APPS}.{CLUSTER_DOMAIN}"
+
+
+def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
+    """The sealed bundle of one service; raises `InvalidInputError` where two calls of one name disagree."""
+    edges = list(graph.edges_from(service))
+    return PolicyBundle(
+        metadata=BundleMetadata(service=service.name, environment=environment.name, language=service.language),
+        inbound=tuple(
+            _inbound(service, operation, edges, environment.replicas(service).min) for operation in service.operations
+        ),
+        outbound=tuple(_outbound(edges, environment)),
+        degradation=Degradation(features=service.features) if service.features else None,
+        health=Health(checks=tuple(_health_checks(edges))),
+        sagas=tuple(saga for operation in service.operations for saga in operation.sagas),
+        tracing=Tracing(endpoint=targets.COLLECTOR_ENDPOINT, sample_ratio=environment.settings.trace_sample_ratio),
+    ).sealed()
+
+
+def _inbound(service: Service, operation: Operation, edges: list[Edge], replicas: int) -> InboundOperation:
+    concurrent = service.capacity.per_second * operation.latency.seconds * BULKHEAD_HEADROOM
+    # A Go service has no layer of its own that bounds what comes in: its callers and the gateway do.
+    bulkhead = Bulkhead(max_concurrent=max(8, math.ceil(concurrent))) if service.language == "python" else None
+    return InboundOperation(
+        operation=operation.name,
+        deadline=operation.deadline,
+        service_level=ServiceLevel(availability=targets.OWN_AVAILABILITY[service.tier], latency=operation.latency),
+        calls=tuple(dict.fromkeys(edge.call.name for edge in edges if edge.operation is operation)),
+        rate_limits=tuple(_shared_by(replicas, limit) for limit in operation.rate_limits),
+        bulkhead=bulkhead,
+        saga=operation.saga.name if operation.saga else None,
+    )
+
+
+def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
+    """Without its store the least replicas together admit a distributed limit; more of them, in proportion more."""
+    if limit.scope == "local":
+        return limit
+    return limit.model_copy(update={"local_share": Ratio(f"{1 / replicas:.11f}")})
+
+
+def _outbound(edges: Iterable[Edge], environment: Environment) -> Iterator[OutboundCall]:
+    """One policy for each name; operations that share a name share its breaker, so they must agree on its policy."""
+    found: dict[str, OutboundCall] = {}
+    for edge in edges:
+        call = outbound_call(edge, mesh=environment.settings.mesh)
+        known = found.setdefault(call.name, call)
+        if known != call:
+            fault = Fault(edge.path, f"disagrees with another call named {call.name}", "give one of them a purpose")
+            raise InvalidInputError("stack/voiceassistant/catalog", [fault])
+    if faults := list(_method_faults(found.values())):
+        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+    yield from found.values()
+
+
+def _method_faults(calls: Iterable[OutboundCall]) -> Iterator[Fault]:
+    """Calls of one gRPC method that differ in what gRPC enforces: it knows no purposes."""
+    found: dict[tuple[str, str], OutboundCall] = {}
+    for call in calls:
+        if call.enforced_by.timeout == "grpc":
+            known = found.setdefault((call.callee, call.operation), call)
+            if (known.timeout, known.retry) != (call.timeout, call.retry):
+                wanted = (
+                    f"give both one timeout and one retry, as gRPC tells calls of {call.callee} apart by method alone"
+                )
+                yield Fault(call.name, f"differs from {known.name}", wanted)
+
+
+def outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
+    """The policy of one edge, each part with the layer that enforces it; raises `InvalidInputError` where none can."""
+    if faults := [Fault(edge.path, f"{kind} is declared", why) for kind, why in unenforced(edge)]:
+        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+    try:
+        return _outbound_call(edge, mesh=mesh)
+    except ValidationError as error:
+        raise InvalidInputError("stack/voiceassistant/catalog", faults_of(error, OutboundCall, edge.path)) from None
+
+
+def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
+    call = edge.call
+    breaker_layer = in_force(edge, "circuit_breaker", mesh=mesh) if call.circuit_breaker else None
+    bulkhead_layer = in_force(edge, "bulkhead", mesh=mesh) if call.bulkhead else None
+    return OutboundCall(
+        name=call.name,
+        callee=call.callee,
+        operation=call.operation,
+        protocol=edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc",
+        addresses=tuple(addresses(edge)),
+        idempotency=call.idempotency,
+        necessity="soft" if call.soft else "hard",
+        fallback=call.fallback,
+        timeout=_timeout(edge.attempt_timeout, edge.overall_timeout),
+        retry=call.retry,
+        circuit_breaker=call.circuit_breaker if breaker_layer else None,
+        bulkhead=call.bulkhead if bulkhead_layer else None,
+        enforced_by=_enforced_by(
+            timeout=timeout_enforcer(edge),
+            attempt_timeout=attempt_timeout_enforcer(edge, mesh=mesh),
+            retry=enforcer(edge, "retry") if call.retry else None,
+            circuit_breaker=breaker_layer,
+            bulkhead=bulkhead_layer,
+        ),
+    )
+
+
+@cache
+def _timeout(attempt: Duration, overall: Duration) -> Timeout:
+    """Of thousands of calls a few dozen differ, and frozen models may be shared."""
+    return Timeout(attempt=attempt, overall=overall)
+
+
+@cache
+def _enforced_by(**layers: Enforcer | None) -> EnforcedBy:
+    """Likewise."""
+    return EnforcedBy.model_validate(layers)
+
+
+def addresses(edge: Edge) -> Iterator[Address]:
+    """Where the caller of an edge reaches its callee, in order of preference."""
+    callee = edge.callee
+    if isinstance(callee, Service):
+        yield Address(host=address_of(callee), port=callee.grpc_port)
+    elif isinstance(callee, Dependency):
+        for address in callee.addresses:
+            if isinstance(address, Host):
+                via = f"{address.egress}.{targets.EGRESS}.{CLUSTER_DOMAIN}:{egress_port(edge.caller.name)}"
+                yield Address(host=address.host, port=address.port, via=via)
+            else:
+                yield Address(host=f"{address.service}.{address.namespace}.{CLUSTER_DOMAIN}", port=address.port)
+
+
+def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
+    """A check for each store and provider, and for each service that an operation cannot do without.
+
+    Only an own datastore is critical, and only where it is needed: a process without it can serve nothing, while an
+    unready process for every callee that is down would take the whole platform out of rotation. A gRPC callee
+    counts as degraded when it answers a check later than its operation may.
+    """
+    looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
+    # Of several calls of one callee the last stands: a hard one, where there is one.
+    callees = {edge.call.callee: edge for edge in sorted(looked_at, key=lambda edge: not edge.call.soft)}
+    for name, edge in callees.items():
+        protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"
+        promised = edge.target.latency
+        kind = {
+            "postgresql": "postgresql",
+            "redis": "redis",
+            "grpc": "grpc",
+            "https": "tcp",
+            "http": "tcp",
+            "smtp": "tcp",
+        }
+        yield HealthCheck.model_validate(
+            {
+                "name": name,
+                "kind": kind[protocol],
+                "target": edge.call.name,
+                "critical": protocol in {"postgresql", "redis"} and not edge.call.soft,
+                "max_latency": promised if protocol == "grpc" and promised < CHECK_TIMEOUT else None,
+            }
+        )

@@ -1,0 +1,1 @@
+"""The engine's projections that people and tools read."""

@@ -1,0 +1,179 @@
+"""What a change does to a platform that runs: which resources, which fields, which pods, whose data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from stack.deploy.data_safety import INSTEAD, Loss, bears_data, data_namespaces, volume_sizes
+from stack.output.difference.fields import FieldChange, field_changes
+
+_POD_FIELDS = {
+    "Deployment": ("spec.template",),
+    "StatefulSet": ("spec.template",),
+    "DaemonSet": ("spec.template",),
+    "Cluster": ("spec.imageName", "spec.resources", "spec.postgresql.parameters"),
+    "Pooler": ("spec.template", "spec.pgbouncer.parameters"),
+}
+"""Fields of each kind whose change restarts the pods that it, or its operator, keeps running."""
+_IMMUTABLE = {
+    "Deployment": ("spec.selector",),
+    "DaemonSet": ("spec.selector",),
+    "StatefulSet": ("spec.selector", "spec.serviceName", "spec.podManagementPolicy", "spec.volumeClaimTemplates"),
+    "PersistentVolumeClaim": (
+        "spec.accessModes",
+        "spec.dataSource",
+        "spec.selector",
+        "spec.storageClassName",
+        "spec.volumeMode",
+        "spec.volumeName",
+    ),
+    "ClusterRoleBinding": ("roleRef",),
+    "Job": ("spec.selector", "spec.template"),
+    "RoleBinding": ("roleRef",),
+    "Service": ("spec.clusterIP",),
+}
+"""Fields that the API server refuses to change, so that the resource is deleted and made anew."""
+_TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources\b")
+"""The size of new volumes stays as the StatefulSet was created, and the claims grow by themselves."""
+
+
+class Identity(NamedTuple):
+    """What makes a resource the same one in two trees: a new version of its API does not make it another."""
+
+    kind: str
+    namespace: str
+    name: str
+    group: str
+
+    @classmethod
+    def of(cls, resource: Mapping[str, Any]) -> Identity:
+        """The identity of a manifest."""
+        metadata = resource["metadata"]
+        group = resource["apiVersion"].rpartition("/")[0]
+        return cls(resource["kind"], metadata.get("namespace", ""), metadata["name"], group)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+Resources = Mapping[Identity, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A resource that both sides have, and the fields in which it differs."""
+
+    identity: Identity
+    fields: tuple[FieldChange, ...]
+
+    def touches(self, *prefixes: str) -> bool:
+        """Whether a field at or below one of `prefixes` differs."""
+        return any(
+            field.path == prefix or field.path.startswith((f"{prefix}.", f"{prefix}["))
+            for field in self.fields
+            for prefix in prefixes
+        )
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the resource can only be deleted and made anew."""
+        fields = tuple(field for field in self.fields if not _TEMPLATE_SIZE.match(field.path))
+        return Change(self.identity, fields).touches(*_IMMUTABLE.get(self.identity.kind, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What happens to the pods of a workload that both sides have, and because of what."""
+
+    workload: Identity
+    pods: Literal["restart", "reload"]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """A resource that bears data, and how it would lose it."""
+
+    identity: Identity
+    loss: Loss
+
+    def __str__(self) -> str:
+        return f"{self.identity}: would be {self.loss}, and bears data; {INSTEAD[self.loss]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Everything between two trees."""
+
+    added: tuple[Identity, ...]
+    removed: tuple[Identity, ...]
+    changed: tuple[Change, ...]
+    effects: tuple[Effect, ...]
+    data_at_risk: tuple[Risk, ...]
+
+    def __bool__(self) -> bool:
+        return any((self.added, self.removed, self.changed))
+
+
+def compare(before: Resources, after: Resources) -> Difference:
+    """What leads from one tree to the other."""
+    changed = tuple(_changes(before, after))
+    removed = tuple(identity for identity in before if identity not in after)
+    return Difference(
+        added=tuple(identity for identity in after if identity not in before),
+        removed=removed,
+        changed=changed,
+        effects=tuple(_effects(changed, before, after)),
+        data_at_risk=tuple(_risks(changed, removed, before, after)),
+    )
+
+
+def _changes(before: Resources, after: Resources) -> Iterator[Change]:
+    for identity, resource in before.items():
+        if identity in after and (fields := tuple(field_changes(resource, after[identity]))):
+            yield Change(identity, fields)
+
+
+def _risks(
+    changed: Iterable[Change], removed: Iterable[Identity], before: Resources, after: Resources
+) -> Iterator[Risk]:
+    kept = data_namespaces(before.values())
+    for identity in removed:
+        if bears_data(before[identity]) or (identity.kind == "Namespace" and identity.name in kept):
+            yield Risk(identity, "removed")
+    for change in changed:
+        if change.replaces and bears_data(before[change.identity]):
+            yield Risk(change.identity, "replaced")
+            continue
+        old, new = volume_sizes(before[change.identity]), volume_sizes(after[change.identity])
+        if any(new[path] < old[path] for path in old.keys() & new.keys()):
+            yield Risk(change.identity, "shrunk")
+
+
+def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> Iterator[Effect]:
+    """Restarts where what its pods are made of changed; reloads where only the content of a mounted ConfigMap did."""
+    changes = {change.identity: change for change in changed}
+    for workload, resource in after.items():
+        if workload.kind not in _POD_FIELDS or workload not in before:
+            continue
+        change = changes.get(workload)
+        if change and change.replaces:
+            yield Effect(workload, "restart", "it is replaced")
+            continue
+        if change and (touched := [path for path in _POD_FIELDS[workload.kind] if change.touches(path)]):
+            yield Effect(workload, "restart", f"its {', '.join(touched)} changes")
+            continue
+        mounted = [Identity("ConfigMap", workload.namespace, name, "") for name in _config_maps(resource)]
+        names = [config.name for config in mounted if config in changes and changes[config].touches("data")]
+        if names:
+            yield Effect(workload, "reload", f"the content of {', '.join(names)} changes")
+
+
+def _config_maps(workload: Mapping[str, Any]) -> Iterator[str]:
+    for volume in workload["spec"].get("template", {}).get("spec", {}).get("volumes", ()):
+        for source in (volume, *volume.get("projected", {}).get("sources", ())):
+            if "configMap" in source:
+                yield source["configMap"]["name"]

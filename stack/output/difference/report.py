@@ -1,0 +1,115 @@
+"""A difference as text, JSON and Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from difflib import unified_diff
+from typing import Any
+
+from components.policy_config import file_text
+from stack.deploy.data_safety import INSTEAD
+from stack.output.difference import Change, Difference
+from stack.output.difference.fields import ABSENT, FieldChange
+
+SHOWN = 80
+"""Longest value that is shown, in characters; JSON has them whole."""
+_FENCE = "~~~~"
+"""Of code in Markdown: no manifest holds it."""
+
+
+def text(difference: Difference) -> str:
+    """For people at a terminal, and for `grep`."""
+    lines = [f"+ {identity}" for identity in difference.added]
+    lines += [f"- {identity}" for identity in difference.removed]
+    for change in difference.changed:
+        lines += [_head(change), *(f"    {line}" for line in _field_lines(change))]
+    return "\n".join([*lines, *_effect_lines(difference), _summary(difference)])
+
+
+def markdown(difference: Difference) -> str:
+    """For the review of a pull request: what happens first, the fields folded away."""
+    parts = [_summary(difference)]
+    if effects := list(_effect_lines(difference)):
+        parts.append("\n".join(f"- {line}" for line in effects))
+    whole = [f"+ {identity}" for identity in difference.added] + [f"- {identity}" for identity in difference.removed]
+    if whole:
+        parts.append(_folded(f"{len(whole)} resources added or removed", whole))
+    parts += [_folded(_head(change), list(_field_lines(change))) for change in difference.changed]
+    return "\n\n".join(parts)
+
+
+def as_json(difference: Difference) -> str:
+    """Everything, for programs."""
+    return file_text(
+        {
+            "added": [identity._asdict() for identity in difference.added],
+            "removed": [identity._asdict() for identity in difference.removed],
+            "changed": [
+                {
+                    **change.identity._asdict(),
+                    "replaced": change.replaces,
+                    "fields": [_field_document(field) for field in change.fields],
+                }
+                for change in difference.changed
+            ],
+            "effects": [
+                {**effect.workload._asdict(), "pods": effect.pods, "because": effect.because}
+                for effect in difference.effects
+            ],
+            "data_at_risk": [
+                {**risk.identity._asdict(), "loss": risk.loss, "instead": INSTEAD[risk.loss]}
+                for risk in difference.data_at_risk
+            ],
+        }
+    ).rstrip()
+
+
+def _summary(difference: Difference) -> str:
+    if not difference:
+        return "no differences"
+    pods = [effect.pods for effect in difference.effects]
+    return (
+        f"{len(difference.added)} added, {len(difference.removed)} removed, {len(difference.changed)} changed; "
+        f"restarts: {pods.count('restart')}, reloads: {pods.count('reload')}, "
+        f"data at risk: {len(difference.data_at_risk)}"
+    )
+
+
+def _head(change: Change) -> str:
+    return f"~ {change.identity}{' (replaced)' if change.replaces else ''}"
+
+
+def _effect_lines(difference: Difference) -> Iterator[str]:
+    for effect in difference.effects:
+        yield f"{effect.workload}: pods {effect.pods}, because {effect.because}"
+    yield from map(str, difference.data_at_risk)
+
+
+def _field_lines(change: Change) -> Iterator[str]:
+    for field in change.fields:
+        if isinstance(field.before, str) and isinstance(field.after, str) and "\n" in field.before + field.after:
+            yield f"{field.path}:"
+            hunks = unified_diff(field.before.splitlines(), field.after.splitlines(), lineterm="", n=1)
+            yield from (f"    {line}" for line in list(hunks)[2:])
+        else:
+            yield f"{field.path}: {_shown(field.before)} -> {_shown(field.after)}"
+
+
+def _shown(value: object) -> str:
+    if value is ABSENT:
+        return "(absent)"
+    shown = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+
+
+def _field_document(field: FieldChange) -> dict[str, Any]:
+    sides = {"before": field.before, "after": field.after}
+    return {"path": field.path, **{side: value for side, value in sides.items() if value is not ABSENT}}
+
+
+def _folded(title: str, lines: list[str]) -> str:
+    return "\n".join([f"<details><summary>{title}</summary>", "", f"{_FENCE}diff", *lines, _FENCE, "", "</details>"])
+
+
+REPORTS: Mapping[str, Callable[[Difference], str]] = {"text": text, "json": as_json, "markdown": markdown}

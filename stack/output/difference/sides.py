@@ -1,0 +1,99 @@
+"""What the two sides of a comparison may be: an environment, a rendered tree, or an environment at a git revision."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from voice_policies import Fault, InvalidInputError
+
+from components.component import Component
+from stack.model.environments import environment
+from stack.model.platform import Platform, call_graph
+from stack.model.settings import ENVIRONMENTS, ROOT, load_settings
+from stack.model.strict_yaml import read_documents
+from stack.output.difference import Identity, Resources
+
+LONGEST_RENDER = 120
+"""Seconds that another revision may take."""
+
+
+def resources_of(side: str) -> Resources:
+    """The resources that `side` names; raises `InvalidInputError` where it names nothing that can be had."""
+    if side in ENVIRONMENTS:
+        return _of_components(Platform(call_graph(), environment(load_settings(side))).components)
+    if (Path(side) / "index.json").is_file():
+        return _of_tree(Path(side))
+    revision, colon, name = side.rpartition(":")
+    if colon and revision and name in ENVIRONMENTS:
+        return _of_revision(revision, name)
+    accepted = f"expected one of {', '.join(ENVIRONMENTS)}, a directory that `voice render` wrote, or REVISION:ENV"
+    raise InvalidInputError("voice diff", [Fault(repr(side), "names nothing to compare", accepted)])
+
+
+def _of_components(components: Iterable[Component]) -> Resources:
+    return _identified(resource for component in components for resource in component.resources())
+
+
+def _of_tree(root: Path) -> Resources:
+    found, faults = [], []
+    for path in sorted(root.glob("manifests/**/*.yaml")):
+        for number, document in enumerate(read_documents(path)):
+            if _is_manifest(document):
+                found.append(document)
+            elif document is not None:
+                accepted = "expected apiVersion, kind and metadata.name, as `voice render` writes them"
+                faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is no Kubernetes resource", accepted))
+    if faults:
+        raise InvalidInputError(str(root), faults)
+    return _identified(found)
+
+
+def _is_manifest(document: object) -> bool:
+    if not isinstance(document, dict) or not isinstance(metadata := document.get("metadata"), dict):
+        return False
+    return all(
+        isinstance(text, str) for text in (document.get("apiVersion"), document.get("kind"), metadata.get("name"))
+    )
+
+
+def _identified(resources: Iterable[Any]) -> Resources:
+    return {Identity.of(resource): resource for resource in resources}
+
+
+def _of_revision(revision: str, name: str) -> Resources:
+    """Render with that revision's own code and settings, in a directory of its own."""
+    commit = _run(
+        revision, ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
+    )
+    archive = _run(revision, ["git", "-C", str(ROOT), "archive", commit.decode().strip()])
+    with tempfile.TemporaryDirectory(prefix="voice-diff-") as directory:
+        source, out = Path(directory, "source"), Path(directory, "rendered")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(source, filter="data")
+        _run(revision, [sys.executable, "-m", "stack.cli", "render", name, "-o", str(out)], source)
+        return _of_tree(out)
+
+
+def _run(revision: str, command: list[str], source: Path | None = None) -> bytes:
+    """What a command prints; with `source`, it runs there and imports from there alone."""
+    variables = dict(os.environ)
+    if source:
+        variables["PYTHONPATH"] = os.pathsep.join(str(source / part) for part in ("", "policies"))
+    try:
+        done = subprocess.run(  # noqa: S603 - git and ourselves, with a revision that git has verified
+            command, cwd=source, env=variables, capture_output=True, check=True, timeout=LONGEST_RENDER
+        )
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.decode(errors="replace").split())[-300:]
+        raise InvalidInputError("voice diff", [Fault(revision, "cannot be rendered", said)]) from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InvalidInputError("voice diff", [Fault(revision, "cannot be rendered", str(error))]) from None
+    return done.stdout

@@ -1,0 +1,132 @@
+"""What is generated for people: documents and the bundle's JSON Schema. All are checked to be current."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from voice_policies import ClosedModel, Duration, PolicyBundle
+
+from components import images
+from components.policy_config import file_text
+from stack.audit.availability import flow_availability
+from stack.audit.timeouts import critical_path
+from stack.model.call_graph import CallGraph
+from stack.model.enforcement import in_force
+from stack.model.flow import Flow
+from stack.model.settings import ROOT
+from stack.output.diagrams import component_diagram, sequence_diagram
+from stack.voiceassistant import alerts, targets
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ALERTS = ROOT / "docs" / "alerts.md"
+IMAGES = ROOT / "docs" / "images.md"
+SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def architecture(graph: CallGraph) -> str:
+    """The text of `docs/architecture.md`."""
+    return _template("architecture.md.j2").render(
+        components=component_diagram(graph),
+        flows=[(flow, sequence_diagram(graph, flow)) for flow in graph.flows if flow.diagram],
+        services=list(graph.services),
+        edges=[(edge, in_force(edge, "retry", mesh=True)) for edge in graph.edges],
+        targets=[_target_row(graph, flow) for flow in graph.flows],
+        first_frame=_first_stage(graph, "conversation-service", "send"),
+        first_audio=graph.nodes["speech-providers"].operation("synthesize").latency,
+        own_availability=targets.OWN_AVAILABILITY,
+        only_callers=graph.only_callers,
+        forbidden=sorted(graph.forbidden),
+    )
+
+
+def third_party_images() -> str:
+    """The text of `docs/images.md`."""
+    return _template("images.md.j2").render(images=sorted(images.KNOWN, key=lambda image: image.reference))
+
+
+def alert_list() -> str:
+    """The text of `docs/alerts.md`: the runbook's first step of every alert."""
+    return _template("alerts.md.j2").render(
+        alerts=(*alerts.OBJECTIVE_ALERTS, *alerts.PLATFORM_ALERTS),
+        teams=alerts.TEAM_SERVICES,
+        platform_team=alerts.PLATFORM_TEAM,
+        core=alerts.SEVERITIES["core"],
+        other=alerts.SEVERITIES["standard"],
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - Markdown made of our own catalogue, no one else's input
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
+
+
+def _first_stage(graph: CallGraph, name: str, operation: str) -> Duration:
+    """P95 of an operation's first stage."""
+    node = graph.nodes[name]
+    found = node.operation(operation)
+    return max(graph.edge(node, found, call).latency for call in found.stages[0].calls)
+
+
+def _target_row(graph: CallGraph, flow: Flow) -> dict[str, str]:
+    dependencies = flow_availability(graph, flow)
+    return {
+        "title": flow.title,
+        "latency": str(flow.latency),
+        "latency_met": str(critical_path(graph, *graph.entrance(flow))),
+        "availability": str(flow.availability or "none stated"),
+        "availability_met": f"{dependencies.availability():.3%}",
+        "arithmetic": dependencies.arithmetic(),
+    }
+
+
+def bundle_schema() -> str:
+    """The text of `policies/policy-bundle.schema.json`: what a bundle may say, for readers in any language."""
+    schema = PolicyBundle.model_json_schema(by_alias=True)
+    for model in _models(PolicyBundle):
+        described = schema if model is PolicyBundle else schema["$defs"].get(model.__name__, {})
+        for name, text in attribute_docstrings(model).items():
+            field = model.model_fields.get(name)
+            properties: dict[str, Any] = described.get("properties", {})
+            if field is not None and (field.alias or name) in properties:
+                properties[field.alias or name]["description"] = text
+    return file_text({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+
+
+def _models(root: type[ClosedModel]) -> list[type[ClosedModel]]:
+    """Every policy model there is, found by inheritance."""
+    found = [root]
+    pending: list[type[ClosedModel]] = [ClosedModel]
+    while pending:
+        children = pending.pop().__subclasses__()
+        pending += children
+        found += [child for child in children if child.__module__.startswith("voice_policies") and child is not root]
+    return found
+
+
+def attribute_docstrings(model: type[ClosedModel]) -> dict[str, str]:
+    """The strings that stand below a model's fields in its source: what each means, in one place only."""
+    (body,) = ast.parse(inspect.getsource(model)).body
+    found: dict[str, str] = {}
+    statements = body.body if isinstance(body, ast.ClassDef) else []
+    for field, text in pairwise(statements):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            found[field.target.id] = inspect.cleandoc(str(text.value.value)).replace("\n", " ")
+    return found

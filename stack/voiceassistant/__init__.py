@@ -1,0 +1,1 @@
+"""VoiceAssistant, the tenant: catalogue, tiers and alerts."""

@@ -1,0 +1,77 @@
+"""The rules of Prometheus: the model's objectives as series, and the catalogue's alerts that are held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from components.node import Service
+from components.observability.rules import Recording, RuleGroup, Severity
+from components.observability.scraping import CERTIFICATES, KUBELET, ScrapeTarget
+from stack.model.call_graph import CallGraph
+from stack.voiceassistant import alerts, targets
+
+WATCHING = {targets.OBSERVABILITY, targets.NODE_AGENTS}
+"""Where what only watches runs: nobody is woken for a pod of it."""
+
+
+def rule_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> tuple[RuleGroup, ...]:
+    """Objectives first, then what is held against them, then the alerts."""
+    return (
+        RuleGroup(name="objectives", rules=(*_targets(graph, scraped), *_services(graph), *_routes(graph))),
+        RuleGroup(name="rates", rules=alerts.RATES),
+        RuleGroup(name="service-alerts", rules=alerts.OBJECTIVE_ALERTS),
+        RuleGroup(name="platform-alerts", rules=alerts.PLATFORM_ALERTS),
+    )
+
+
+def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> Iterator[Recording]:
+    tiers = {service.name: service.tier for service in graph.services}
+    for target in scraped:
+        own: Severity = "warning" if target.namespace in WATCHING else "critical"
+        severity = alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
+        yield _objective("target:declared", 1, target.name, severity)
+    for job in (KUBELET, CERTIFICATES):
+        yield _objective("target:declared", 1, job, "warning")
+
+
+def _services(graph: CallGraph) -> Iterator[Recording]:
+    for service in graph.services:
+        severity = alerts.SEVERITIES[service.tier]
+        capacity = service.capacity.per_second
+        yield _objective("job:requests_per_replica:capacity", capacity, service.name, severity)
+        yield from _operations(service, severity)
+
+
+def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
+    budget = 1 - targets.OWN_AVAILABILITY[service.tier]
+    for operation in service.operations:
+        for name, value in (
+            ("operation:failures:budget", budget),
+            ("operation:slow:budget", float(alerts.SLOW_BUDGET)),
+        ):
+            yield _objective(name, value, service.name, severity, operation=operation.name)
+
+
+def _routes(graph: CallGraph) -> Iterator[Recording]:
+    """A route is its service's: who keeps the service is told, as bad as it is for the service.
+
+    A WebSocket's has no objective for its latency: APISIX observes the whole session, from its handshake to its end.
+    """
+    tiers = {service.name: service.tier for service in graph.services}
+    for edge in graph.edges_from(graph.gateway) if graph.gateway else ():
+        if edge.callee.name in tiers:
+            severity = alerts.SEVERITIES[tiers[edge.callee.name]]
+            objectives = {"route:failures:budget": float(alerts.ERROR_BUDGET)}
+            if edge.operation.transport != "websocket":
+                objectives["route:seconds:objective"] = edge.operation.latency.seconds
+            for name, value in objectives.items():
+                yield _objective(name, value, edge.callee.name, severity, route=edge.operation.name)
+
+
+def _objective(name: str, value: float, job: str, severity: Severity, **labels: str) -> Recording:
+    team = alerts.TEAMS.get(job, alerts.PLATFORM_TEAM)
+    return Recording(
+        name=name,
+        expression=f"vector({value:.10g})",
+        labels={"job": job, **labels, "team": team, "severity": severity},
+    )

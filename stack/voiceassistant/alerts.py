@@ -1,0 +1,265 @@
+"""What is told to whom, and when: teams, and the alerts that every platform of this shape has.
+
+An alert is held against an objective that the model declares, as a series of its own that carries whose it is and how
+bad a miss is: a new operation has its alerts with its declaration, and nothing here changes.
+"""
+
+from __future__ import annotations
+
+from voice_policies import Duration, Ratio
+
+from components.node import Tier
+from components.observability.rules import Alert, Recording, Severity
+from stack.voiceassistant.catalog import conversations, intelligence, knowledge
+
+PLATFORM_TEAM = "platform"
+"""Keeps what the services stand on."""
+TEAM_SERVICES = {
+    "conversations": conversations.SERVICES,
+    "knowledge": knowledge.SERVICES,
+    "intelligence": intelligence.SERVICES,
+}
+TEAMS = {service.name: team for team, services in TEAM_SERVICES.items() for service in services}
+"""Service → the team that keeps it."""
+SEVERITIES: dict[Tier, Severity] = {"core": "critical", "standard": "warning", "batch": "warning"}
+"""How bad it is when a service of a tier misses its objective."""
+
+ERROR_BUDGET = Ratio("1%")
+"""Of a route: answers with a 5xx status (the platform's targets)."""
+SLOW_BUDGET = Ratio("5%")
+"""Of an operation: requests that may take longer than the objective for their P95, which is what a P95 is."""
+BURN_RATE = 14.4
+"""Times the budget: at this rate 2 % of the budget of 30 days is gone in an hour (Site Reliability Workbook, ch. 5)."""
+FULL = 0.9
+"""Share of a declared capacity that leaves no room for a burst."""
+
+_OF_OPERATION = "on (job, operation) group_left (team, severity)"
+_OF_JOB = "on (job) group_left (team, severity)"
+_OF_ROUTE = "on (route) group_left (job, team, severity)"
+
+
+def _rate(metric: str, by: str, window: str, *matchers: str) -> str:
+    chosen = f"{{{','.join(matchers)}}}" if matchers else ""
+    return f"sum by ({by}) (rate({metric}{chosen}[{window}]))"
+
+
+def _share(metric: str, by: str, window: str, matcher: str) -> str:
+    return f"{_rate(metric, by, window, matcher)} / {_rate(metric, by, window)}"
+
+
+_REQUESTS, _SLOW = "voice_operation_requests_total", "voice_operation_slow_requests_total"
+_FAILED, _SERVER_ERROR = 'kind="failed"', 'code=~"5.."'
+_LATENCY = _rate("apisix_http_latency_bucket", "route, le", "5m", 'type="request"')
+
+RATES = (
+    Recording(name="operation:failures:ratio_rate5m", expression=_share(_REQUESTS, "job, operation", "5m", _FAILED)),
+    Recording(name="operation:failures:ratio_rate1h", expression=_share(_REQUESTS, "job, operation", "1h", _FAILED)),
+    Recording(
+        name="operation:slow:ratio_rate5m",
+        expression=f"{_rate(_SLOW, 'job, operation', '5m')} / {_rate(_REQUESTS, 'job, operation', '5m')}",
+    ),
+    Recording(
+        name="route:failures:ratio_rate5m", expression=_share("apisix_http_status", "route", "5m", _SERVER_ERROR)
+    ),
+    Recording(name="route:seconds:p95_5m", expression=f"histogram_quantile(0.95, {_LATENCY}) / 1000"),
+    Recording(
+        name="job:requests_per_replica:rate5m",
+        expression=f"{_rate(_REQUESTS, 'job', '5m')} / count by (job) (up == 1)",
+    ),
+)
+"""What the objectives are held against. APISIX counts milliseconds."""
+
+_SLOTS_TAKEN = "max by (job, name, direction) (voice_bulkhead_in_flight_calls / voice_bulkhead_max_concurrent_calls)"
+
+OBJECTIVE_ALERTS = (
+    Alert(
+        name="TargetDown",
+        expression=f"(up{{probe=''}} == 0) + {_OF_JOB} target:declared",
+        lasting=Duration("5m"),
+        summary="{{ $labels.job }}: {{ $labels.instance }} does not answer when it is asked for metrics",
+        action="Is the pod ready, and is it restarting? If it runs, ask it from Prometheus' pod: the network policy",
+    ),
+    Alert(
+        name="ProbeFailing",
+        expression=f"(probe_success == 0) + {_OF_JOB} target:declared",
+        lasting=Duration("2m"),
+        summary="{{ $labels.job }}: {{ $labels.instance }} does not answer the probe {{ $labels.probe }}",
+        action="Is the pod ready, and what does its log say? If it serves its callers, ask it from the prober's pod",
+    ),
+    Alert(
+        name="TargetMissing",
+        expression="target:declared unless on (job) up",
+        lasting=Duration("10m"),
+        summary="{{ $labels.job }} is declared, and no pod of it is found",
+        action="Was it scaled to nothing, or did its labels or its port change? See Prometheus' page of targets",
+    ),
+    Alert(
+        name="OperationFailing",
+        expression=f"operation:failures:ratio_rate5m > {_OF_OPERATION} {BURN_RATE} * operation:failures:budget"
+        f" and on (job, operation) operation:failures:ratio_rate1h > {_OF_OPERATION} {BURN_RATE}"
+        " * operation:failures:budget",
+        lasting=Duration("2m"),
+        summary="{{ $labels.job }}.{{ $labels.operation }} fails {{ $value | humanizePercentage }} of its requests",
+        action="Which dependency's breaker is open, and what was rolled out last? Traces with an error say the rest",
+    ),
+    Alert(
+        name="OperationSlow",
+        expression=f"operation:slow:ratio_rate5m > {_OF_OPERATION} operation:slow:budget",
+        lasting=Duration("10m"),
+        summary="{{ $labels.job }}.{{ $labels.operation }}: {{ $value | humanizePercentage }} of its requests take "
+        "longer than the objective for its P95",
+        action="Find the slow hop in a trace; then look whether its service is saturated or its dependency is slow",
+    ),
+    Alert(
+        name="RouteFailing",
+        expression=f"route:failures:ratio_rate5m > {_OF_ROUTE} route:failures:budget",
+        lasting=Duration("5m"),
+        summary="{{ $labels.route }} answers {{ $value | humanizePercentage }} of its requests with a 5xx status",
+        action="The gateway's log has the upstream of each failure; go on with the alerts of that service",
+    ),
+    Alert(
+        name="RouteSlow",
+        expression=f"route:seconds:p95_5m > {_OF_ROUTE} route:seconds:objective",
+        lasting=Duration("10m"),
+        summary="{{ $labels.route }}: one request of twenty takes more than {{ $value | humanizeDuration }}",
+        action="Find the slow hop in a trace of this route; then look at the alerts of its service",
+    ),
+    Alert(
+        name="ServiceSaturated",
+        expression=f"job:requests_per_replica:rate5m > {_OF_JOB} {FULL} * job:requests_per_replica:capacity",
+        lasting=Duration("10m"),
+        summary="{{ $labels.job }} serves {{ $value | humanize }} requests a second and replica, close to what it can",
+        action="Is its autoscaler at the maximum? Raise it, or the limit of the tenant that sends so much",
+    ),
+    Alert(
+        name="BulkheadSaturated",
+        expression=f"{_SLOTS_TAKEN} > {_OF_JOB} {FULL} * target:declared",
+        lasting=Duration("5m"),
+        summary="{{ $labels.job }}: {{ $value | humanizePercentage }} of the slots of {{ $labels.name }} are taken",
+        action="What holds the slots is slow: look at its latency before the bulkhead is made larger",
+    ),
+    Alert(
+        name="BreakerOpen",
+        expression=f'max by (job, name) (voice_circuitbreaker_state{{state="open"}}) == {_OF_JOB} target:declared',
+        lasting=Duration("2m"),
+        summary="{{ $labels.job }} no longer calls {{ $labels.name }}: it failed too often",
+        action="Look at the callee's own alerts; while the breaker is open the declared fallback serves",
+    ),
+    Alert(
+        name="SagaParked",
+        expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',
+        lasting=Duration("1m"),
+        summary="{{ $labels.job }}: {{ $value | humanize }} of its sagas {{ $labels.saga }} are parked, half done",
+        action="`voice-saga list --state parked` says why; mend that, then resume or compensate: see docs/sagas.md",
+    ),
+)
+"""Severity and team come with the objective."""
+
+_CERTIFICATE = "probe_ssl_earliest_cert_expiry - time()"
+_FREE = "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes"
+_VOLUME = "{{ $labels.namespace }}/{{ $labels.persistentvolumeclaim }}"
+
+
+def _platform(name: str, severity: Severity, expression: str, lasting: str, summary: str, action: str) -> Alert:
+    return Alert(
+        name=name,
+        severity=severity,
+        team=PLATFORM_TEAM,
+        expression=expression,
+        lasting=Duration(lasting),
+        summary=summary,
+        action=action,
+    )
+
+
+PLATFORM_ALERTS = (
+    _platform(
+        "ContainerRestarts",
+        "warning",
+        "increase(kube_pod_container_status_restarts_total[1h]) > 3",
+        "0s",
+        "{{ $labels.namespace }}/{{ $labels.pod }}: {{ $labels.container }} restarted {{ $value | humanize }} times",
+        "The container's last state says why it ended: out of memory, a failed probe, or an error in its log",
+    ),
+    _platform(
+        "AutoscalerAtMaximum",
+        "warning",
+        "kube_horizontalpodautoscaler_status_current_replicas >= kube_horizontalpodautoscaler_spec_max_replicas"
+        " > kube_horizontalpodautoscaler_spec_min_replicas",
+        "15m",
+        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} has all the replicas that it may have",
+        "If the load is real, raise the maximum in the catalogue: the audit says whether quota and nodes hold it",
+    ),
+    _platform(
+        "VolumeFilling",
+        "warning",
+        f"predict_linear(kubelet_volume_stats_available_bytes[6h], 4 * 86400) < 0 and {_FREE} < 0.5",
+        "1h",
+        f"{_VOLUME} is full within four days, if it goes on as in the last six hours",
+        "Shorten what is kept, or grow the claim: a volume grows in place where its storage class allows it",
+    ),
+    _platform(
+        "VolumeFull",
+        "critical",
+        f"{_FREE} < 0.1",
+        "5m",
+        f"{_VOLUME} has {{{{ $value | humanizePercentage }}}} left",
+        "Grow the claim now; a store on a full volume stops, and some do not start again by themselves",
+    ),
+    _platform(
+        "CertificateExpires",
+        "warning",
+        f"{_CERTIFICATE} < 21 * 86400",
+        "1h",
+        "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}",
+        "Set the new certificate and key as the gateway's secret; see docs/deploy.md",
+    ),
+    _platform(
+        "CertificateExpires",
+        "critical",
+        f"{_CERTIFICATE} < 3 * 86400",
+        "0s",
+        "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}",
+        "Set the new certificate and key as the gateway's secret today: clients refuse an expired one",
+    ),
+    _platform(
+        "CollectorQueueFilling",
+        "warning",
+        "otelcol_exporter_queue_size / otelcol_exporter_queue_capacity > 0.5",
+        "5m",
+        "{{ $labels.exporter }} in {{ $labels.pod }}: {{ $value | humanizePercentage }} of the buffer is taken",
+        "The backend is away or too slow. What is held is lost when the buffer is full: see how long that takes",
+    ),
+    _platform(
+        "TelemetryLost",
+        "critical",
+        'sum by (job, exporter) (rate({__name__=~"otelcol_exporter_(send|enqueue)_failed_.+"}[5m])) > 0',
+        "5m",
+        "{{ $labels.exporter }} loses {{ $value | humanize }} items a second",
+        "A full buffer refuses, and a backend that answers with a lasting error drops: the Collector's log says which",
+    ),
+    _platform(
+        "RulesFailing",
+        "critical",
+        "increase(prometheus_rule_evaluation_failures_total[10m]) > 0",
+        "5m",
+        "{{ $labels.pod }} cannot evaluate {{ $labels.rule_group }}: its alerts are blind",
+        "Prometheus' page of rules shows the error; two series that were one are the usual reason",
+    ),
+    _platform(
+        "ConfigurationRefused",
+        "warning",
+        "prometheus_config_last_reload_successful == 0",
+        "5m",
+        "{{ $labels.pod }} goes on with its old configuration: the new one is refused",
+        "Its log names the line; `promtool check config` says the same before a deployment",
+    ),
+    _platform(
+        "NotificationsFailing",
+        "critical",
+        "sum by (job, pod, integration) (rate(alertmanager_notifications_failed_total[5m])) > 0",
+        "5m",
+        "{{ $labels.pod }} cannot tell anybody over {{ $labels.integration }}",
+        "Is the address of the receiver still right, and may Alertmanager reach it? See notifications.network",
+    ),
+)

@@ -1,0 +1,11 @@
+"""What VoiceAssistant is: services, dependencies, gateway and flows, as data. A call that is not here is forbidden."""
+
+from stack.voiceassistant.catalog import conversations, intelligence, knowledge
+from stack.voiceassistant.catalog.dependencies import DEPENDENCIES
+from stack.voiceassistant.catalog.flows import FLOWS
+from stack.voiceassistant.catalog.gateway import GATEWAY
+from stack.voiceassistant.catalog.rules import FORBIDDEN, ONLY_CALLERS
+
+SERVICES = (*conversations.SERVICES, *knowledge.SERVICES, *intelligence.SERVICES)
+
+__all__ = ["DEPENDENCIES", "FLOWS", "FORBIDDEN", "GATEWAY", "ONLY_CALLERS", "SERVICES"]

@@ -1,0 +1,192 @@
+"""What the services need and the platform does not write: datastores, providers, infrastructure.
+
+Latency is each operation's P95 at the callee; the deadline is what a caller waits for one attempt, below ten times
+it. Availabilities are the platform's targets: PostgreSQL, Redis, gateway and DNS 99.99 %, other infrastructure 99.9
+%, each provider 99.5 %. External hosts are reached through one of two egress proxies. The two members of a provider
+pair use one each, so that the pair shares nothing: one proxy (99.9 %) before both would cost the voice flow its
+target.
+"""
+
+from __future__ import annotations
+
+from voice_policies import Protocol, Ratio
+
+from components.node import Dependency, Host, InCluster
+from components.operation import Operation, operation
+from stack.voiceassistant.targets import DATA, EGRESS_PROXIES, STORE_LABEL
+
+INFRASTRUCTURE = Ratio("99.9%")
+FOUR_NINES = Ratio("99.99%")
+PROVIDER = Ratio("99.5%")
+PASSWORD = ("password",)
+
+
+def _outside(
+    name: str,
+    host: str,
+    protocol: Protocol,
+    purpose: str,
+    *operations: Operation,
+    port: int = 443,
+    availability: Ratio = INFRASTRUCTURE,
+) -> Dependency:
+    return Dependency(
+        name=name,
+        kind="infrastructure" if availability == INFRASTRUCTURE else "provider",
+        purpose=purpose,
+        protocol=protocol,
+        addresses=(Host(host=host, port=port, egress=EGRESS_PROXIES[0]),),
+        availability=availability,
+        credentials=("api-key",),
+        operations=operations,
+    )
+
+
+def _pair(name: str, hosts: tuple[str, str], purpose: str, *operations: Operation) -> Dependency:
+    return Dependency(
+        name=name,
+        kind="provider",
+        purpose=purpose,
+        protocol="https",
+        addresses=tuple(
+            Host(host=host, port=443, egress=proxy) for host, proxy in zip(hosts, EGRESS_PROXIES, strict=True)
+        ),
+        availability=PROVIDER,
+        credentials=("api-key-primary", "api-key-secondary"),
+        operations=operations,
+    )
+
+
+POSTGRESQL = Dependency(
+    name="postgresql",
+    kind="datastore",
+    purpose="system of record, reached through its pooler",
+    protocol="postgresql",
+    addresses=(InCluster(namespace=DATA, service="postgresql-pooler", port=5432, label=STORE_LABEL),),
+    availability=FOUR_NINES,
+    credentials=PASSWORD,
+    database=True,
+    operations=(operation("read", "20ms", "100ms"), operation("write", "30ms", "200ms")),
+)
+REDIS = Dependency(
+    name="redis",
+    kind="datastore",
+    purpose="losable cache: sessions, contexts, shared rate limits",
+    protocol="redis",
+    addresses=(InCluster(namespace=DATA, service="redis", port=6379),),
+    availability=FOUR_NINES,
+    credentials=PASSWORD,
+    operations=(operation("access", "3ms", "20ms"),),
+)
+EVENTS = Dependency(
+    name="events",
+    kind="datastore",
+    purpose="event streams on a durable Valkey of their own",
+    protocol="redis",
+    addresses=(InCluster(namespace=DATA, service="events", port=6379),),
+    availability=INFRASTRUCTURE,
+    credentials=PASSWORD,
+    operations=(operation("append", "10ms", "100ms"), operation("consume", "10ms", "100ms")),
+)
+ELASTICSEARCH = Dependency(
+    name="elasticsearch",
+    kind="datastore",
+    purpose="full-text index (BM25)",
+    protocol="http",
+    addresses=(InCluster(namespace=DATA, service="elasticsearch", port=9200),),
+    availability=INFRASTRUCTURE,
+    credentials=PASSWORD,
+    operations=(operation("search", "80ms", "250ms"),),
+)
+VECTOR_STORE = _outside(
+    "vector-store",
+    "milvus.voicehelper.internal",
+    "grpc",
+    "embeddings (Milvus, external)",
+    operation("search", "60ms", "250ms"),
+    operation("insert", "150ms", "500ms"),
+    operation("delete", "150ms", "500ms"),
+    port=19530,
+)
+GRAPH_STORE = _outside(
+    "graph-store",
+    "neo4j.voicehelper.internal",
+    "https",
+    "entities and relations (Neo4j, external)",
+    operation("read", "60ms", "250ms"),
+    operation("write", "300ms", "1s"),
+)
+COLUMN_STORE = _outside(
+    "column-store",
+    "clickhouse.voicehelper.internal",
+    "https",
+    "events for reports (ClickHouse, external)",
+    operation("read", "500ms", "1s"),
+)
+OBJECT_STORAGE = _outside(
+    "object-storage",
+    "objects.voicehelper.internal",
+    "https",
+    "uploaded documents (S3-compatible, external, in a versioned bucket)",
+    operation("read", "60ms", "500ms"),
+    operation("write", "100ms", "800ms"),
+    operation("delete", "60ms", "500ms"),
+    operation("restore", "60ms", "500ms"),
+)
+EXTERNAL_TOOLS = _outside(
+    "external-tools",
+    "tools.voicehelper.internal",
+    "https",
+    "tools that agents may use, behind one gateway",
+    operation("invoke", "600ms", "2s"),
+)
+SMTP = _outside(
+    "smtp-provider",
+    "smtp.voicehelper.internal",
+    "smtp",
+    "e-mail delivery",
+    operation("send", "800ms", "5s"),
+    # TLS from the first byte (RFC 8314). STARTTLS begins in clear text, so a proxy sees no host name in time.
+    port=465,
+    availability=PROVIDER,
+)
+SMS = _outside(
+    "sms-provider",
+    "sms.voicehelper.internal",
+    "https",
+    "SMS delivery",
+    operation("send", "500ms", "3s"),
+    availability=PROVIDER,
+)
+LLM_PROVIDERS = _pair(
+    "llm-providers",
+    ("api.openai.com", "api.mistral.ai"),
+    "language and embedding models; either suffices",
+    operation("generate", "850ms", "1400ms"),
+    operation("rewrite", "130ms", "400ms"),
+    operation("rerank", "70ms", "250ms"),
+    operation("embed", "40ms", "200ms"),
+)
+SPEECH_PROVIDERS = _pair(
+    "speech-providers",
+    ("eastus.stt.speech.microsoft.com", "speech.googleapis.com"),
+    "speech recognition and synthesis; either suffices",
+    operation("recognize", "250ms", "700ms"),
+    operation("synthesize", "250ms", "700ms"),
+)
+
+DEPENDENCIES = (
+    POSTGRESQL,
+    REDIS,
+    EVENTS,
+    ELASTICSEARCH,
+    VECTOR_STORE,
+    GRAPH_STORE,
+    COLUMN_STORE,
+    OBJECT_STORAGE,
+    EXTERNAL_TOOLS,
+    SMTP,
+    SMS,
+    LLM_PROVIDERS,
+    SPEECH_PROVIDERS,
+)

@@ -1,0 +1,128 @@
+"""indexing-service: documents are indexed and deleted by sagas, so that no crash leaves half of one behind.
+
+What the steps hand on is stored beside the document, as chunks and their embeddings: the journal holds names alone, and
+a deletion that cannot finish restores from there what it had deleted. Objects go last, and by delete markers of their
+versioned bucket alone: to restore them is to remove the markers. The bucket's lifecycle removes what stays marked.
+"""
+
+from __future__ import annotations
+
+from voice_policies import Duration, Rate, Retry, Saga, SagaStep
+
+from components.node import Replicas, Service, Sizing
+from components.operation import Stage, hard, loop, operation, soft, stage
+from stack.voiceassistant.catalog.defaults import LEAF_RETRY
+
+CHUNKS = 200
+"""Most chunks of one document; a larger one is split before it is indexed. Typical: 50."""
+BATCHES = 20
+"""Most insertions of one document's vectors. Typical: 5."""
+PATIENCE = Duration("10s")
+"""Before a step is tried once more: nobody waits, and what was down for a moment is up again."""
+
+MARKED = "mark-failed, which undoes begin, marks it anew"
+
+
+def _step(
+    name: str, attempt_timeout: str, calls: tuple[str, ...], undo: tuple[str, ...], **options: object
+) -> SagaStep:
+    """A step, tried twice. `undo`: the compensation and its calls; `options` are the other fields of `SagaStep`."""
+    attempt, retry = Duration(attempt_timeout), Retry(max_retries=1, base_delay=PATIENCE, max_delay=PATIENCE)
+    return SagaStep.model_validate(
+        {
+            **options,
+            "name": name,
+            "calls": calls,
+            "compensation": undo[0] if undo else None,
+            "compensation_calls": undo[1:],
+            "timeout": attempt * retry.max_attempts + retry.longest_wait(),
+            "attempt_timeout": attempt,
+            "retry": retry,
+        }
+    )
+
+
+READ, WRITE = "object-storage.read", "object-storage.write"
+DELETE, RESTORE = "object-storage.delete", "object-storage.restore"
+EMBED = "model-adapter.embed"
+INSERT, DELETE_VECTORS = "vector-store-adapter.insert", "vector-store-adapter.delete"
+BUILD, DELETE_GRAPH = "knowledge-graph-service.build", "knowledge-graph-service.delete"
+
+
+def _undo(call: str) -> str:
+    """The name of a call that a compensation makes."""
+    return f"{call}:undo"
+
+
+def _undoing(*calls: str, at_most: int) -> Stage:
+    """What compensations call: never, when all goes well."""
+    undoing = (soft(call, "repeated, then parked and resumed by hand", purpose="undo") for call in calls)
+    return loop(*undoing, at_most=at_most, typically=0)
+
+
+INDEX = Saga(
+    name="document-indexing",
+    started_by="document.uploaded",
+    steps=(
+        _step("begin", "1s", ("postgresql.write",), ("mark-failed", "postgresql.write")),
+        _step("split", "20s", (READ, WRITE), ("remove-chunks", _undo(DELETE))),
+        _step("embed", "110s", (EMBED, WRITE), ("remove-embeddings", _undo(DELETE))),
+        _step("insert-vectors", "30s", (READ, INSERT), ("remove-vectors", _undo(DELETE_VECTORS))),
+        _step("build-graph", "10s", (READ, BUILD), ("remove-graph", _undo(DELETE_GRAPH)), with_previous=True),
+        _step("mark-indexed", "1s", ("postgresql.write",), (), no_compensation_because=MARKED),
+    ),
+    timeout=Duration("15m"),
+)
+DELETION = Saga(
+    name="document-deletion",
+    started_by="document.deleted",
+    steps=(
+        _step("delete-vectors", "30s", (DELETE_VECTORS,), ("restore-vectors", _undo(READ), _undo(INSERT))),
+        _step("delete-graph", "10s", (DELETE_GRAPH,), ("restore-graph", _undo(READ), _undo(BUILD)), with_previous=True),
+        _step("delete-objects", "2s", (DELETE,), ("restore-objects", _undo(RESTORE))),
+    ),
+    timeout=Duration("5m"),
+)
+
+INDEXING = Service(
+    name="indexing-service",
+    purpose="parse, chunk, embed, store documents (saga)",
+    language="python",
+    tier="batch",
+    grpc_port=9000,
+    http_port=8004,
+    sizing=Sizing.of(cpu=("500m", "1"), memory=("1Gi", "2Gi")),
+    replicas=Replicas(min=2, max=2),
+    capacity=Rate("5/s"),
+    connection_pool=5,
+    operations=(
+        operation(
+            "index",
+            "60s",
+            "150s",
+            stage(hard("postgresql.write", "with_key", retry=LEAF_RETRY)),
+            loop(hard(READ, "idempotent", retry=LEAF_RETRY), at_most=3, typically=3),
+            loop(hard(WRITE, "with_key"), at_most=2, typically=2),
+            loop(hard(EMBED, "idempotent"), at_most=CHUNKS, typically=50),
+            loop(hard(INSERT, "idempotent"), at_most=BATCHES, typically=5),
+            stage(soft(BUILD, "indexed without graph, built later", "idempotent")),
+            _undoing(DELETE, DELETE_VECTORS, DELETE_GRAPH, at_most=4),
+            background=True,
+            consumes=("document.uploaded",),
+            saga=INDEX,
+        ),
+        operation(
+            "delete",
+            "1s",
+            "60s",
+            stage(hard("postgresql.write", "with_key", retry=LEAF_RETRY)),
+            stage(hard(DELETE_VECTORS, "idempotent"), hard(DELETE_GRAPH, "idempotent")),
+            stage(hard(DELETE, "idempotent")),
+            _undoing(INSERT, at_most=BATCHES),
+            _undoing(READ, BUILD, RESTORE, at_most=3),
+            background=True,
+            consumes=("document.deleted",),
+            saga=DELETION,
+        ),
+    ),
+)

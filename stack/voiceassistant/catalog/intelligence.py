@@ -1,0 +1,180 @@
+"""Intelligence: tasks, agents, models, voice and pictures."""
+
+from __future__ import annotations
+
+from voice_policies import DegradedFeature, Duration, Rate
+
+from components.node import Replicas, Service, Sizing
+from components.operation import Stage, hard, loop, operation, soft, stage
+from stack.voiceassistant.catalog.defaults import LEAF_RETRY, following_health, per_tenant, provider_bulkhead
+
+_ANSWER: tuple[Stage, ...] = (
+    stage(soft("redis.access", "no cache of tasks"), soft("model-router.choose", "default model")),
+    stage(hard("agent-engine.run", "with_key"), soft("multimodal-engine.describe", "text only")),
+)
+
+ORCHESTRATOR = Service(
+    name="ai-orchestrator",
+    purpose="routes AI tasks, joins results",
+    language="go",
+    tier="core",
+    grpc_port=9003,
+    http_port=8080,
+    sizing=Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi")),
+    replicas=Replicas(min=3, max=20),
+    capacity=Rate("40/s"),
+    operations=(
+        operation("answer", "2200ms", "14500ms", *_ANSWER, transport="streamed"),
+        operation("task", "2200ms", "14500ms", *_ANSWER),
+    ),
+)
+
+MODEL_ROUTER = Service(
+    name="model-router",
+    purpose="chooses a model by cost, latency, quota",
+    language="go",
+    tier="standard",
+    grpc_port=9004,
+    http_port=8080,
+    sizing=Sizing.of(cpu=("250m", "500m"), memory=("256Mi", "512Mi")),
+    replicas=Replicas(min=2, max=2),
+    capacity=Rate("300/s"),
+    connection_pool=5,
+    operations=(
+        operation(
+            "choose",
+            "30ms",
+            "150ms",
+            stage(
+                soft("redis.access", "quota as last seen"),
+                soft("postgresql.read", "last known prices"),
+            ),
+        ),
+    ),
+)
+
+AGENT = Service(
+    name="agent-engine",
+    purpose="ReAct reasoning, tools, multi-step tasks",
+    language="python",
+    tier="core",
+    grpc_port=9000,
+    http_port=8003,
+    sizing=Sizing.of(cpu=("1", "2"), memory=("2Gi", "4Gi")),
+    replicas=Replicas(min=3, max=10),
+    capacity=Rate("10/s"),
+    connection_pool=5,
+    features=(
+        DegradedFeature(name="citations", off_at="partial", fallback="no citations"),
+        DegradedFeature(name="tools", off_at="full", fallback="tool refused"),
+    ),
+    operations=(
+        operation(
+            "run",
+            "2s",
+            "14s",
+            # A plan is short, and streams the answer at once when no tool is needed: half of a whole answer's time
+            # holds one attempt at a provider (1.4 s).
+            stage(
+                hard(
+                    "model-adapter.generate",
+                    "with_key",
+                    purpose="plan",
+                    latency=Duration("300ms"),
+                    timeout=Duration("1500ms"),
+                ),
+                soft("redis.access", "no long memory"),
+            ),
+            loop(
+                soft("rag-engine.context", "no citations"),
+                soft("retrieval-service.search", "tool refused"),
+                soft("external-tools.invoke", "tool refused", "never"),
+                at_most=3,
+                typically=1,
+            ),
+            stage(
+                hard("model-adapter.generate", "with_key", purpose="answer"),
+                soft("postgresql.write", "steps kept in memory", "with_key"),
+            ),
+            transport="streamed",
+            # A question costs several model calls: one tenant's agents may not take every slot of the others.
+            rate_limits=per_tenant("10/s", 20),
+        ),
+    ),
+)
+
+MODEL_ADAPTER = Service(
+    name="model-adapter",
+    purpose="the only door to LLM and embedding providers",
+    language="python",
+    tier="core",
+    grpc_port=9000,
+    http_port=8005,
+    sizing=Sizing.of(cpu=("500m", "1"), memory=("512Mi", "1Gi")),
+    replicas=Replicas(min=3, max=12),
+    capacity=Rate("150/s"),
+    operations=tuple(
+        operation(
+            name,
+            latency,
+            deadline,
+            # The second attempt goes to the other provider, under the same key.
+            stage(
+                hard(f"llm-providers.{name}", "with_key", retry=LEAF_RETRY, bulkhead=provider_bulkhead(concurrent)),
+                soft("redis.access", "quota per replica"),
+            ),
+            transport="streamed" if name == "generate" else "unary",
+            rate_limits=following_health(rate),
+        )
+        # A replica serves 150 requests a second in all, of any kind. Slots at the provider: that rate × P95, where one
+        # kind takes everything, capped at 64 for the long ones, which rather degrade than queue.
+        for name, latency, deadline, concurrent, rate in (
+            ("generate", "900ms", "3s", 64, "64/s"),
+            ("rewrite", "150ms", "1s", 32, "150/s"),
+            ("rerank", "80ms", "600ms", 16, "150/s"),
+            ("embed", "50ms", "500ms", 16, "150/s"),
+        )
+    ),
+)
+
+VOICE = Service(
+    name="voice-engine",
+    purpose="ASR, TTS, VAD (its own; nobody calls it but the gateway)",
+    language="python",
+    tier="standard",
+    grpc_port=9000,
+    http_port=8002,
+    sizing=Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi")),
+    replicas=Replicas(min=2, max=8),
+    capacity=Rate("10/s"),
+    operations=(
+        operation(
+            "dialogue",
+            "2500ms",
+            "18s",
+            stage(hard("speech-providers.recognize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32))),
+            stage(hard("ai-orchestrator.answer", "with_key")),
+            # Speech starts with the first text: it adds nothing to the whole answer.
+            stage(
+                hard("speech-providers.synthesize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32)),
+                overlaps=True,
+            ),
+            transport="websocket",
+        ),
+    ),
+)
+
+MULTIMODAL = Service(
+    name="multimodal-engine",
+    purpose="images, OCR, video",
+    language="python",
+    tier="standard",
+    grpc_port=9000,
+    http_port=8007,
+    sizing=Sizing.of(cpu=("1", "2"), memory=("2Gi", "4Gi")),
+    replicas=Replicas(min=2, max=2),
+    capacity=Rate("5/s"),
+    operations=(operation("describe", "1500ms", "3500ms", stage(hard("model-adapter.generate", "with_key"))),),
+)
+
+SERVICES = (ORCHESTRATOR, MODEL_ROUTER, AGENT, MODEL_ADAPTER, VOICE, MULTIMODAL)

@@ -1,0 +1,90 @@
+"""How much telemetry the declared load makes: what buffers and disks are held against."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from voice_policies import Bytes
+
+from components.node import Node, Service
+from components.operation import Call, Operation
+from stack.model.call_graph import CallGraph
+from stack.model.environments import Environment
+
+SPAN_BYTES = 1024
+"""Of one span over OTLP: identifiers, names, a dozen attributes and the resource's share."""
+LINE_BYTES = 512
+"""Of one structured log line over OTLP."""
+POINT_BYTES = 128
+"""Of one data point over OTLP."""
+PUSHED_SERIES = 20_000
+"""What may come over OTLP instead of being asked for: as much as ten services expose."""
+EXPORT_SECONDS = 60
+"""Between two exports of a series: the OpenTelemetry SDKs' default."""
+LOAD_SHARE = {"dev": 0.01, "staging": 0.5, "prod": 1.0}
+"""Of the declared load that an environment is built for."""
+
+
+def executions(graph: CallGraph) -> dict[tuple[str, str], float]:
+    """How often each operation of a node runs in a second, from what arrives at the gateway and what is published."""
+    rates: dict[tuple[str, str], float] = defaultdict(float)
+
+    def run(node: Node, operation: Operation, rate: float) -> None:
+        rates[node.name, operation.name] += rate
+        for call, each in _calls(operation):
+            callee = graph.nodes[call.callee]
+            run(callee, callee.operation(call.operation), rate * each)
+        for event in operation.publishes:
+            for consumer, consuming in _consumers(graph, event):
+                run(consumer, consuming, rate)
+
+    for node in graph.nodes.values():
+        for operation in node.operations:
+            if operation.load:
+                run(node, operation, operation.load.per_second)
+    return rates
+
+
+def spans_per_second(graph: CallGraph, environment: Environment) -> float:
+    """Spans that are kept: one for each operation that runs here, and one for each call that it makes."""
+    rates = executions(graph)
+    made = sum(
+        rates[node.name, operation.name] * (1 + sum(each for _, each in _calls(operation)))
+        for node in graph.nodes.values()
+        for operation in node.operations
+        if isinstance(node, Service) or node is graph.gateway
+    )
+    return made * LOAD_SHARE[environment.name] * float(environment.settings.trace_sample_ratio)
+
+
+def trace_bytes(graph: CallGraph, environment: Environment) -> Bytes:
+    """Of spans, in a second."""
+    return Bytes.of_units(round(spans_per_second(graph, environment) * SPAN_BYTES))
+
+
+def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
+    """Of log lines, in a second: one for each operation that a service runs, and one for each request at the gateway.
+
+    Left out is what a service prints beside its operations, and what the stores and the platform's own parts print.
+    """
+    printing = {service.name for service in graph.services} | ({graph.gateway.name} if graph.gateway else set())
+    lines = sum(rate for (node, _), rate in executions(graph).items() if node in printing)
+    return Bytes.of_units(round(lines * LOAD_SHARE[environment.name] * LINE_BYTES))
+
+
+def metric_bytes() -> Bytes:
+    """Of data points that are pushed, in a second."""
+    return Bytes.of_units(round(PUSHED_SERIES / EXPORT_SECONDS * POINT_BYTES))
+
+
+def _calls(operation: Operation) -> Iterator[tuple[Call, float]]:
+    """Each call with how often one run of the operation makes it, typically."""
+    for stage in operation.stages:
+        share = len(stage.calls) if stage.choice == "one" else 1
+        yield from ((call, stage.typical_rounds / share) for call in stage.calls)
+
+
+def _consumers(graph: CallGraph, event: str) -> Iterator[tuple[Node, Operation]]:
+    for node in graph.nodes.values():
+        yield from ((node, operation) for operation in node.operations if event in operation.consumes)

@@ -1,0 +1,91 @@
+"""The application tier: a microservice for each service of the catalogue."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from voice_policies import Connection, ServiceSettings
+
+from components.microservice import Microservice
+from components.node import Dependency, Node, Service
+from components.secret_keys import SecretKeys
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.environments import Environment
+from stack.model.peers import service_egress, service_ingress
+from stack.model.policy_bundles import APPS, addresses, policy_bundle
+from stack.voiceassistant.tiers import mesh
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[Microservice]:
+    """Every service, in the catalogue's order."""
+    return (_microservice(graph, environment, service) for service in graph.services)
+
+
+def _microservice(graph: CallGraph, environment: Environment, service: Service) -> Microservice:
+    return Microservice(
+        name=service.name,
+        namespace=APPS,
+        service=service,
+        image=environment.image(service),
+        sizing=environment.sizing(service),
+        replicas=environment.replicas(service),
+        bundle=policy_bundle(graph, service, environment),
+        settings=_settings(graph, environment, service),
+        secrets=tuple(_secrets(service, graph.edges_from(service))),
+        ingress=tuple(service_ingress(graph, service)),
+        egress=(*service_egress(graph, service), *mesh.proxy_egress(environment)),
+        mesh_proxy=environment.mesh_proxy,
+        longest_request=max(operation.deadline for operation in service.operations),
+        restart_on_policy_change=environment.settings.restart_on_policy_change,
+    )
+
+
+def _settings(graph: CallGraph, environment: Environment, service: Service) -> ServiceSettings:
+    return ServiceSettings(
+        service=service.name,
+        environment=environment.name,
+        log_level=environment.settings.log_level,
+        grpc_port=service.grpc_port,
+        http_port=service.http_port,
+        connections=tuple(_connections(service, graph.edges_from(service))),
+    )
+
+
+def secret_name(caller: Node, dependency: Dependency) -> str:
+    """The secret that one caller holds for one dependency: each has its own."""
+    return f"{caller.name}-{dependency.name}"
+
+
+def _dependencies(edges: Iterable[Edge]) -> dict[str, list[Edge]]:
+    found: dict[str, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        if isinstance(edge.callee, Dependency):
+            found[edge.callee.name].append(edge)
+    return found
+
+
+def _secrets(service: Service, edges: Iterable[Edge]) -> Iterator[SecretKeys]:
+    for calls in _dependencies(edges).values():
+        dependency = calls[0].callee
+        if isinstance(dependency, Dependency) and dependency.credentials:
+            yield SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
+
+
+def _connections(service: Service, edges: Iterable[Edge]) -> Iterator[Connection]:
+    for name, calls in _dependencies(edges).items():
+        dependency = calls[0].callee
+        if not isinstance(dependency, Dependency):
+            continue
+        reached = list(addresses(calls[0]))
+        secret = SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
+        yield Connection(
+            name=name,
+            protocol=dependency.protocol,
+            hosts=tuple(f"{address.host}:{address.port}" for address in reached),
+            via=tuple(address.via for address in reached if address.via),
+            timeout=max(edge.attempt_timeout for edge in calls),
+            database=service.name if dependency.database else None,
+            pool=service.connection_pool if dependency.database else None,
+            credentials=secret.path if dependency.credentials else None,
+        )

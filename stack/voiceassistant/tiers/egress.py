@@ -1,0 +1,51 @@
+"""The egress tier: the proxies that the declared hosts name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components import images
+from components.edge.egress_proxy import EgressProxy
+from components.edge.envoy import STATUS_PORT
+from components.network_policy import Peer
+from components.node import Dependency, Host, Replicas, Sizing
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.egress import allow_lists
+from stack.model.environments import N_PLUS_ONE, Environment
+from stack.model.peers import PROMETHEUS, Link, egress_proxy_egress, egress_proxy_ingress, link_ingress
+from stack.voiceassistant import targets
+
+SIZING = Sizing.of(cpu=("250m", "1"), memory=("256Mi", "512Mi"))
+"""TLS is passed through unopened: a core moves gigabits, and memory holds the buffers of its connections."""
+DEV_SIZING = Sizing.of(cpu=("50m", "1"), memory=("64Mi", "256Mi"))
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[EgressProxy]:
+    """Every proxy, in order of name."""
+    dev = environment.name == "dev"
+    count = 1 if dev else N_PLUS_ONE
+    ways = list(links(graph, environment))
+    for proxy, allowed in allow_lists(graph).items():
+        yield EgressProxy(
+            name=proxy,
+            namespace=targets.EGRESS,
+            image=environment.third_party_image(images.ENVOY),
+            sizing=DEV_SIZING if dev else SIZING,
+            replicas=Replicas(min=count, max=count),
+            allow_lists=allowed,
+            ingress=(*egress_proxy_ingress(allowed), *link_ingress(ways, proxy)),
+            egress=tuple(egress_proxy_egress(allowed)),
+            longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
+        )
+
+
+def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
+    """Prometheus asks each proxy how it is."""
+    for proxy in allow_lists(graph):
+        yield Link(source=PROMETHEUS, target=Peer(namespace=targets.EGRESS, name=proxy, ports=(STATUS_PORT,)))
+
+
+def _passes(edge: Edge, proxy: str) -> bool:
+    return isinstance(edge.callee, Dependency) and any(
+        isinstance(address, Host) and address.egress == proxy for address in edge.callee.addresses
+    )

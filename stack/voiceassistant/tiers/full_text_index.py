@@ -1,0 +1,113 @@
+"""The full-text index: Elasticsearch, which services search in and which keeps logs and Jaeger's traces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from voice_policies import Bytes
+
+from components import images
+from components.network_policy import Peer
+from components.node import InCluster, Sizing
+from components.observability import elasticsearch, grafana, jaeger, kibana
+from components.observability.elasticsearch import Elasticsearch
+from components.observability.elasticsearch_setup import (
+    LOGS_PATTERN,
+    OTLP_PATTERN,
+    SUPERUSER,
+    IndexUser,
+    user,
+)
+from components.observability.retention import Stream
+from components.observability.setup_job import Account
+from components.secret_keys import SecretKeys
+from stack.model.call_graph import CallGraph
+from stack.model.environments import Environment
+from stack.model.peers import BLACKBOX, Link, datastore_ingress, link_egress, link_ingress
+from stack.model.policy_bundles import CLUSTER_DOMAIN
+from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
+from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY
+from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
+from stack.voiceassistant.tiers.applications import secret_name
+
+SIZING = Sizing.of(cpu=("2", "2"), memory=("8Gi", "8Gi"))
+DEV_SIZING = Sizing.of(cpu=("100m", "1"), memory=("1Gi", "2Gi"))
+"""Half of the limit is heap. Beyond dev requests equal limits: what is throttled takes its readers along."""
+NODES = {"dev": 1, "staging": 3, "prod": 3}
+STORAGE = Bytes("1Ti")
+DEV_STORAGE = Bytes("10Gi")
+"""Of each node: the rule and its arithmetic are `Elasticsearch.conflicts`."""
+READS = ("read", "view_index_metadata")
+OWNS = (*READS, "write", "create_index")
+ADDS = ("create_doc", "auto_configure")
+(ADDRESS,) = (found for found in ELASTICSEARCH.addresses if isinstance(found, InCluster))
+INDEX = Peer(namespace=ADDRESS.namespace, name=ADDRESS.service, ports=(ADDRESS.port,))
+INDEX_URL = f"http://{ADDRESS.service}.{ADDRESS.namespace}.{CLUSTER_DOMAIN}:{ADDRESS.port}"
+SETUP = INDEX.model_copy(update={"name": f"{ADDRESS.service}-setup", "ports": ()})
+
+
+def is_declared(graph: CallGraph) -> bool:
+    """Whether the graph has the index, as the real one has."""
+    return graph.nodes.get(ELASTICSEARCH.name) == ELASTICSEARCH
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[Elasticsearch]:
+    """The index, where it is declared."""
+    if not is_declared(graph):
+        return
+    users = tuple(_users(graph, environment))
+    ways = list(links(graph, environment))
+    dev = environment.name == "dev"
+    own = () if dev else (elasticsearch.TRANSPORT,)
+    yield Elasticsearch(
+        name=INDEX.name,
+        namespace=INDEX.namespace,
+        image=environment.third_party_image(images.ELASTICSEARCH),
+        sizing=DEV_SIZING if dev else SIZING,
+        nodes=NODES[environment.name],
+        storage=DEV_STORAGE if dev else STORAGE,
+        streams=tuple(_streams(graph, environment)),
+        users=users,
+        secrets=(SUPERUSER.secret, *own, *(found.account.secret for found in users)),
+        ingress=(*datastore_ingress(graph, ELASTICSEARCH, ADDRESS.port), *link_ingress(ways, INDEX.name)),
+        egress=tuple(link_egress(ways, INDEX.name)),
+        setup_egress=tuple(link_egress(ways, SETUP.name)),
+    )
+
+
+def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
+    """What sets it up, what keeps telemetry in it and shows that, and its nodes among themselves."""
+    if not is_declared(graph):
+        return
+    clients = [SETUP, *(_pods(name) for name in ("grafana", COLLECTOR))]
+    if environment.name != "dev":
+        clients += map(_pods, ("jaeger", "jaeger-retention", "kibana"))
+    for client in (*clients, BLACKBOX):
+        yield Link(source=client, target=INDEX)
+    if NODES[environment.name] > 1:
+        nodes = INDEX.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)})
+        yield Link(source=INDEX.model_copy(update={"ports": ()}), target=nodes)
+
+
+def _pods(name: str) -> Peer:
+    return Peer(namespace=OBSERVABILITY, name=name, ports=())
+
+
+def _streams(graph: CallGraph, environment: Environment) -> Iterator[Stream]:
+    yield log_stream(graph, environment)
+    if environment.name != "dev":
+        yield trace_stream(graph, environment)
+
+
+def _users(graph: CallGraph, environment: Environment) -> Iterator[IndexUser]:
+    """Each service over indices of its own name; the Collector only adds to those of log lines."""
+    for name, caller in {edge.caller.name: edge.caller for edge in graph.edges_to(ELASTICSEARCH)}.items():
+        secret = SecretKeys(name=secret_name(caller, ELASTICSEARCH), keys=ELASTICSEARCH.credentials)
+        yield IndexUser(account=Account(user=name, secret=secret), indices=(f"{name}-*",), privileges=OWNS)
+    yield user(grafana.ACCOUNT.user, cluster=("monitor",), indices=(LOGS_PATTERN,), privileges=READS)
+    yield user(COLLECTOR, cluster=("monitor",), indices=(OTLP_PATTERN,), privileges=ADDS)
+    if environment.name == "dev":
+        return
+    templates = ("monitor", "manage_index_templates")
+    yield user(jaeger.ACCOUNT.user, cluster=templates, indices=(jaeger.INDICES,), privileges=(*OWNS, "manage"))
+    yield from kibana.USERS

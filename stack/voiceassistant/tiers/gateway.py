@@ -1,0 +1,153 @@
+"""The gateway tier: the entrance, with a route for each operation that the gateway offers over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from pydantic import ValidationError
+from voice_policies import Fault, InvalidInputError, faults_of
+
+from components import images
+from components.edge.apisix import PORTS, Entrance, GatewayRoute, program, resources
+from components.edge.gateway import ApisixGateway
+from components.network_policy import AddressBlock, Peer
+from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service, Sizing
+from components.operation import Operation
+from components.policy_config import file_text
+from components.secret_keys import SecretKeys
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.environments import Environment
+from stack.model.manifest_yaml import documents
+from stack.model.peers import BLACKBOX, PROMETHEUS, Link, gateway_egress, link_egress, link_ingress
+from stack.model.policy_bundles import APPS, CLUSTER_DOMAIN, outbound_call
+from stack.voiceassistant import targets
+from stack.voiceassistant.tiers import mesh
+
+SIZING = Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi"))
+DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("384Mi", "2Gi"))
+REPLICAS = {"dev": 1, "staging": 2, "prod": 3}
+HOSTS = {
+    "dev": "api.voicehelper.localhost",
+    "staging": "api.staging.voicehelper.com",
+    "prod": "api.voicehelper.com",
+}
+"""The name that clients ask for; the application's pages stand beside it, under `app`."""
+VARIABLES = {
+    "JWT_PUBLIC_KEY": ("gateway-jwt", "public-key"),
+    "REDIS_PASSWORD": ("gateway-redis", "password"),
+    "TLS_CERTIFICATE": ("gateway-tls", "certificate"),
+    "TLS_PRIVATE_KEY": ("gateway-tls", "private-key"),
+}
+END = "#END\n"
+"""APISIX takes a file without it for one that is half written. JSON, which is YAML too, has numbers with fractions."""
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGateway]:
+    """The gateway, where the graph has one that offers anything over HTTP."""
+    gateway = graph.gateway
+    if gateway is None or not any(operation.http for operation in gateway.operations):
+        return
+    dev = environment.name == "dev"
+    count = REPLICAS[environment.name]
+    sizing = DEV_SIZING if dev else SIZING
+    edges = list(graph.edges_from(gateway))
+    ways = [*links(graph, environment), *mesh.links(graph, environment)]
+    routes, entrance = _routes(gateway, edges), _entrance(gateway, edges, environment, sizing)
+    yield ApisixGateway(
+        name=gateway.name,
+        namespace=gateway.namespace,
+        image=environment.third_party_image(images.APISIX),
+        sizing=sizing,
+        replicas=Replicas(min=count, max=count),
+        files={
+            "config.yaml": documents([program(entrance, routes)]),
+            "apisix.yaml": file_text(resources(entrance, routes)) + END,
+        },
+        variables=VARIABLES,
+        secrets=tuple(_secrets()),
+        exposed_as="NodePort" if dev else "LoadBalancer",
+        address=f"https://{entrance.host}",
+        ingress=tuple(link_ingress(ways, gateway.name)),
+        egress=(*gateway_egress(graph, gateway), *link_egress(ways, gateway.name)),
+        mesh_proxy=environment.mesh_proxy,
+        longest_request=max(operation.deadline for operation in gateway.operations),
+    )
+
+
+def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
+    """Every address may come in on the entrance's ports; Prometheus asks for metrics; spans go to the Collector."""
+    gateway = graph.gateway
+    if gateway is None:
+        return
+    pods = Peer(namespace=gateway.namespace, name=gateway.name, ports=())
+    anywhere = AddressBlock(name="anywhere", cidr=targets.INTERNET, ports=())
+    yield Link(source=anywhere, target=pods.model_copy(update={"ports": (PORTS.http, PORTS.https)}))
+    yield Link(source=PROMETHEUS, target=pods.model_copy(update={"ports": (PORTS.metrics,)}))
+    yield Link(source=BLACKBOX, target=pods.model_copy(update={"ports": (PORTS.https,)}))
+    collector = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=(targets.COLLECTOR_HTTP_PORT,))
+    yield Link(source=pods, target=collector)
+
+
+def _secrets() -> Iterator[SecretKeys]:
+    for secret, variables in groupby(VARIABLES.values(), key=itemgetter(0)):
+        yield SecretKeys(name=secret, keys=tuple(key for _, key in variables))
+
+
+def _entrance(gateway: Gateway, edges: list[Edge], environment: Environment, sizing: Sizing) -> Entrance:
+    """What all routes share; raises `InvalidInputError` where no store is declared that holds the limits."""
+    store = next(((edge, address) for edge in edges if (address := _redis(edge.callee))), None)
+    if store is None:
+        raise InvalidInputError(
+            "stack/voiceassistant/catalog", [Fault("gateway", "calls no Redis", "its replicas share their limits")]
+        )
+    edge, redis = store
+    host = HOSTS[environment.name]
+    return Entrance(
+        host=host,
+        origins=(f"https://{host.replace('api.', 'app.', 1)}",),
+        redis=redis,
+        redis_user=gateway.name,
+        redis_timeout=edge.attempt_timeout,
+        collector=f"{targets.COLLECTOR}.{targets.OBSERVABILITY}.{CLUSTER_DOMAIN}:{targets.COLLECTOR_HTTP_PORT}",
+        trace_sample_ratio=environment.settings.trace_sample_ratio,
+        workers=round(sizing.cpu_limit.cores),
+    )
+
+
+def _redis(callee: Node) -> InCluster | None:
+    if not isinstance(callee, Dependency) or callee.protocol != "redis":
+        return None
+    return next((address for address in callee.addresses if isinstance(address, InCluster)), None)
+
+
+def _routes(gateway: Gateway, edges: list[Edge]) -> list[GatewayRoute]:
+    """Every route; raises `InvalidInputError` with what the gateway cannot express, of all routes at once."""
+    found, faults = [], []
+    for operation in gateway.operations:
+        for edge in edges:
+            if edge.operation is operation and operation.http and isinstance(edge.callee, Service):
+                try:
+                    found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee)))
+                except ValidationError as error:
+                    faults += faults_of(error, GatewayRoute, edge.path)
+    if faults:
+        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+    return found
+
+
+def _values(operation: Operation, edge: Edge, service: Service) -> dict[str, Any]:
+    call = outbound_call(edge, mesh=False)
+    return {
+        "name": operation.name,
+        "http": operation.http,
+        "websocket": operation.transport == "websocket",
+        "upstream": f"{service.name}.{APPS}.{CLUSTER_DOMAIN}",
+        "port": service.http_port,
+        "timeout": call.timeout.attempt,
+        "retries": edge.call.max_attempts - 1,
+        "circuit_breaker": call.circuit_breaker,
+        "rate_limits": operation.rate_limits,
+    }

@@ -1,0 +1,135 @@
+"""The mesh tier, where an environment has one: who may call whom, and the policies that the mesh enforces."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+from voice_policies import Fault, InvalidInputError, OutboundCall, faults_of, grpc_method, grpc_service
+
+from components.component import Component
+from components.mesh.policy import AttemptTimeout, MeshCaller, MeshDefaults, MeshDestination, MeshPolicy, MeshServer
+from components.network_policy import Peer
+from components.node import Gateway, Service
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.environments import Environment
+from stack.model.peers import Link
+from stack.model.policy_bundles import APPS, CLUSTER_DOMAIN, address_of, outbound_call
+from stack.voiceassistant import targets
+
+CONTROL_PLANE = Peer(namespace="istio-system", name="istiod", ports=(15012,), label="app")
+"""Where proxies get their configuration and certificates."""
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
+    """The defaults of the services' namespace, then each member of the mesh."""
+    if not environment.settings.mesh:
+        return
+    yield MeshDefaults(name="mesh", namespace=APPS)
+    yield from (_service(graph, service) for service in graph.services)
+    if gateway := graph.gateway:
+        yield MeshPolicy(
+            name=gateway.name,
+            namespace=gateway.namespace,
+            server=None,
+            destinations=tuple(_destinations(graph, gateway)),
+        )
+
+
+def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
+    """The proxy in each member's pods asks the control plane."""
+    members = [(APPS, service.name) for service in graph.services]
+    if gateway := graph.gateway:
+        members.append((gateway.namespace, gateway.name))
+    for target in proxy_egress(environment):
+        for namespace, name in members:
+            yield Link(source=Peer(namespace=namespace, name=name, ports=()), target=target)
+
+
+def proxy_egress(environment: Environment) -> tuple[Peer, ...]:
+    """What the proxy of every member reaches; nothing where there is no mesh."""
+    return (CONTROL_PLANE,) if environment.settings.mesh else ()
+
+
+def _service(graph: CallGraph, service: Service) -> MeshPolicy:
+    callers = {_caller(edge, service) for edge in graph.edges_to(service)}
+    return MeshPolicy(
+        name=service.name,
+        namespace=APPS,
+        server=MeshServer(
+            hosts=(http_host(service), address_of(service)),
+            callers=tuple(sorted(callers, key=lambda caller: (caller.namespace, caller.name))),
+            attempt_timeouts=tuple(dict.fromkeys(_attempt_timeouts(graph, service))),
+            metrics_port=service.http_port,
+        ),
+        destinations=tuple(_destinations(graph, service)),
+    )
+
+
+def _attempt_timeouts(graph: CallGraph, service: Service) -> Iterator[AttemptTimeout]:
+    """Of the calls whose retrying layer has none."""
+    for edge in graph.edges_to(service):
+        call = outbound_call(edge, mesh=True)
+        if call.enforced_by.attempt_timeout == "mesh":
+            yield AttemptTimeout(
+                host=address_of(service),
+                caller=edge.caller.name,
+                path=f"/{grpc_service(call.callee)}/{grpc_method(call.operation)}",
+                timeout=call.timeout.attempt,
+            )
+
+
+def _caller(edge: Edge, service: Service) -> MeshCaller:
+    if isinstance(edge.caller, Gateway):
+        return MeshCaller(namespace=edge.caller.namespace, name=edge.caller.name, port=service.http_port)
+    return MeshCaller(namespace=APPS, name=edge.caller.name, port=service.grpc_port)
+
+
+def http_host(service: Service) -> str:
+    """The name that a service's HTTP side is called by."""
+    return f"{service.name}.{APPS}.{CLUSTER_DOMAIN}"
+
+
+def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshDestination]:
+    """Every host that is called, and the Collector; raises `InvalidInputError` where two calls of a host disagree."""
+    calls: dict[str, list[tuple[Edge, OutboundCall]]] = defaultdict(list)
+    for edge in graph.edges_from(caller):
+        for host, call in _hosts(edge):
+            calls[host].append((edge, call))
+    faults: list[Fault] = []
+    for host, found in sorted(calls.items()):
+        try:
+            yield _destination(host, found, faults)
+        except ValidationError as error:
+            faults += faults_of(error, MeshDestination, f"{caller.name} → {host}")
+    yield MeshDestination(host=f"{targets.COLLECTOR}.{targets.OBSERVABILITY}.{CLUSTER_DOMAIN}", http=True)
+    if faults:
+        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+
+
+def _hosts(edge: Edge) -> Iterator[tuple[str, OutboundCall]]:
+    """The Service that each address of a call is reached by: its own, the egress proxy's, a route's HTTP side."""
+    call = outbound_call(edge, mesh=True)
+    if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
+        yield http_host(edge.callee), call
+        return
+    for address in call.addresses:
+        yield (address.via or address.host).partition(":")[0], call
+
+
+def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list[Fault]) -> MeshDestination:
+    by_mesh = [
+        (edge, call) for edge, call in found if "mesh" in (call.enforced_by.circuit_breaker, call.enforced_by.bulkhead)
+    ]
+    breakers = {call.circuit_breaker for _, call in by_mesh if call.enforced_by.circuit_breaker == "mesh"}
+    bulkheads = {call.bulkhead for _, call in by_mesh if call.enforced_by.bulkhead == "mesh"}
+    if len(breakers) > 1 or len(bulkheads) > 1:
+        paths = ", ".join(edge.path for edge, _ in by_mesh)
+        faults.append(Fault(paths, f"disagree on the policy of {host}", "give them one: the mesh holds one for a host"))
+    return MeshDestination(
+        host=host,
+        http=all(call.protocol in {"grpc", "http"} for _, call in found),
+        circuit_breaker=next(iter(breakers), None),
+        bulkhead=next(iter(bulkheads), None),
+    )

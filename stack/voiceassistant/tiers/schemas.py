@@ -1,0 +1,37 @@
+"""The tables behind events and sagas: outbox, inbox and journal, in the database of each service that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components import images
+from components.node import InCluster
+from components.postgresql.schemas import DatabaseSchemas
+from stack.model.call_graph import CallGraph
+from stack.model.environments import Environment
+from stack.model.peers import link_egress
+from stack.model.settings import ROOT
+from stack.voiceassistant import targets
+from stack.voiceassistant.catalog import dependencies
+from stack.voiceassistant.tiers.data import SCHEMAS, database_of, links, schema_users
+
+FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
+NIGHTLY = FILES.with_name("nightly.sql")
+"""The runtime's own: what it expects is what is applied."""
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[DatabaseSchemas]:
+    """Where a service has events or sagas, and a database for them."""
+    databases = tuple(database_of(user, environment) for user in schema_users(graph))
+    if databases:
+        (address,) = (found for found in dependencies.POSTGRESQL.addresses if isinstance(found, InCluster))
+        yield DatabaseSchemas(
+            name=SCHEMAS,
+            namespace=targets.DATA,
+            host=address.service,
+            image=environment.third_party_image(images.POSTGRESQL),
+            databases=databases,
+            nightly=NIGHTLY.read_text(),
+            files={file.name: file.read_text() for file in sorted(FILES.glob("*.sql"))},
+            egress=tuple(link_egress(links(graph, environment), SCHEMAS)),
+        )

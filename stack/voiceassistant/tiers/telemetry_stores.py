@@ -1,0 +1,207 @@
+"""Where telemetry is kept and looked at: Jaeger, Tempo, Grafana, Kibana, and what ships the nodes' logs.
+
+dev has neither shipper nor Kibana: `kubectl logs` shows what its pods print, and nothing there reads the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from voice_policies import Bytes
+
+from components import images
+from components.component import Component
+from components.network_policy import AddressBlock, NetworkEnd, Peer
+from components.node import Sizing
+from components.observability import fluent_bit, grafana, jaeger, kibana, tempo
+from components.observability.dashboards import platform_dashboard, service_dashboard
+from components.observability.fluent_bit import FluentBit
+from components.observability.grafana import Grafana, Sources
+from components.observability.jaeger import InElasticsearch, InMemory, Jaeger
+from components.observability.kibana import Kibana
+from components.observability.tempo import Bucket, Tempo
+from stack.model.call_graph import CallGraph
+from stack.model.environments import N_PLUS_ONE, Environment
+from stack.model.peers import BLACKBOX, PROMETHEUS, Link, link_egress, link_ingress
+from stack.model.policy_bundles import CLUSTER_DOMAIN
+from stack.voiceassistant import targets
+from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY
+from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
+from stack.voiceassistant.tiers import full_text_index
+from stack.voiceassistant.tiers.data import backup_store
+from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared
+
+TEMPO_SIZING = Sizing.of(cpu=("1", "2"), memory=("4Gi", "4Gi"))
+JAEGER_SIZING = Sizing.of(cpu=("250m", "1"), memory=("512Mi", "512Mi"))
+KIBANA_SIZING = Sizing.of(cpu=("250m", "1"), memory=("1Gi", "1536Mi"))
+GRAFANA_SIZING = Sizing.of(cpu=("100m", "1"), memory=("256Mi", "512Mi"))
+SHIPPER_SIZING = Sizing.of(cpu=("50m", "500m"), memory=("64Mi", "256Mi"))
+TEMPO_STORAGE = Bytes("50Gi")
+DEV_TEMPO_STORAGE = Bytes("5Gi")
+SHIPPER_BUFFER = Bytes("1Gi")
+MAX_TRACES = 10_000
+"""Of Jaeger in dev's memory."""
+
+
+def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
+    """Stores before what shows and fills them; none where there is no full-text index to keep logs in."""
+    if not is_declared(graph):
+        return
+    yield _jaeger(graph, environment)
+    yield _tempo(graph, environment)
+    yield _grafana(graph, environment)
+    if environment.name != "dev":
+        yield _kibana(graph, environment)
+        yield _fluent_bit(graph, environment)
+
+
+def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
+    """Who writes to the stores, who reads them, and what they need of each other."""
+    if not is_declared(graph):
+        return
+    yield Link(source=_pods(COLLECTOR), target=_pods("jaeger", jaeger.OTLP_PORT))
+    yield Link(source=_pods(COLLECTOR), target=_pods("tempo", tempo.OTLP_PORT))
+    yield Link(source=_pods("tempo"), target=PROMETHEUS.model_copy(update={"ports": (targets.PROMETHEUS_PORT,)}))
+    yield from _grafana_links()
+    for name, port in (("jaeger", jaeger.METRICS_PORT), ("tempo", tempo.HTTP_PORT), ("grafana", grafana.PORT)):
+        yield Link(source=PROMETHEUS, target=_pods(name, port))
+    if environment.name != "dev":
+        yield from _replicated_links(environment)
+
+
+def _grafana_links() -> Iterator[Link]:
+    shown = {
+        targets.PROMETHEUS: targets.PROMETHEUS_PORT,
+        targets.ALERTMANAGER: targets.ALERTMANAGER_PORT,
+        "tempo": tempo.HTTP_PORT,
+        "jaeger": jaeger.QUERY_PORT,
+    }
+    for name, port in shown.items():
+        yield Link(source=_pods("grafana"), target=_pods(name, port))
+
+
+def _replicated_links(environment: Environment) -> Iterator[Link]:
+    for client in (_pods("kibana-setup"), BLACKBOX):
+        yield Link(source=client, target=_pods("kibana", kibana.PORT))
+    shippers = Peer(namespace=NODE_AGENTS, name="fluent-bit", ports=(fluent_bit.PORT,))
+    yield Link(source=PROMETHEUS, target=shippers)
+    yield Link(source=shippers.model_copy(update={"ports": ()}), target=_pods(COLLECTOR, targets.COLLECTOR_HTTP_PORT))
+    if backups := environment.settings.backups:
+        store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
+        yield Link(source=_pods("tempo"), target=store)
+
+
+def _pods(name: str, *ports: int) -> Peer:
+    return Peer(namespace=OBSERVABILITY, name=name, ports=ports)
+
+
+def _url(name: str, port: int) -> str:
+    return f"http://{name}.{OBSERVABILITY}.{CLUSTER_DOMAIN}:{port}"
+
+
+def _peers(
+    graph: CallGraph, environment: Environment, name: str
+) -> tuple[tuple[NetworkEnd, ...], tuple[NetworkEnd, ...]]:
+    ways = [*full_text_index.links(graph, environment), *links(graph, environment)]
+    return tuple(link_ingress(ways, name)), tuple(link_egress(ways, name))
+
+
+def _jaeger(graph: CallGraph, environment: Environment) -> Jaeger:
+    dev = environment.name == "dev"
+    ingress, egress = _peers(graph, environment, "jaeger")
+    index = InElasticsearch(
+        url=INDEX_URL,
+        stream=trace_stream(graph, environment),
+        image=environment.third_party_image(images.ELASTICSEARCH),
+    )
+    return Jaeger(
+        name="jaeger",
+        namespace=OBSERVABILITY,
+        image=environment.third_party_image(images.JAEGER),
+        sizing=environment.scaled(JAEGER_SIZING),
+        replicas=1 if dev else N_PLUS_ONE,
+        storage=InMemory(max_traces=MAX_TRACES) if dev else index,
+        secrets=() if dev else (jaeger.ACCOUNT.secret,),
+        ingress=ingress,
+        egress=egress,
+        retention_egress=_peers(graph, environment, "jaeger-retention")[1],
+    )
+
+
+def _tempo(graph: CallGraph, environment: Environment) -> Tempo:
+    ingress, egress = _peers(graph, environment, "tempo")
+    bucket = environment.settings.trace_bucket
+    endpoint = f"{backup_store().host}:{backup_store().port}"
+    return Tempo(
+        name="tempo",
+        namespace=OBSERVABILITY,
+        image=environment.third_party_image(images.TEMPO),
+        sizing=environment.scaled(TEMPO_SIZING),
+        storage=TEMPO_STORAGE if bucket else DEV_TEMPO_STORAGE,
+        stream=block_stream(graph, environment),
+        bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
+        remote_write=tuple(f"{url}/api/v1/write" for url in prometheus_urls(environment)),
+        secrets=(tempo.CREDENTIALS,) if bucket else (),
+        ingress=ingress,
+        egress=egress,
+    )
+
+
+def prometheus_urls(environment: Environment) -> Iterator[str]:
+    """Of each replica of Prometheus by itself."""
+    for index in range(1 if environment.name == "dev" else N_PLUS_ONE):
+        host = f"{targets.PROMETHEUS}-{index}.{targets.PROMETHEUS}-replicas"
+        yield _url(host, targets.PROMETHEUS_PORT)
+
+
+def _grafana(graph: CallGraph, environment: Environment) -> Grafana:
+    ingress, egress = _peers(graph, environment, "grafana")
+    return Grafana(
+        name="grafana",
+        namespace=OBSERVABILITY,
+        image=environment.third_party_image(images.GRAFANA),
+        sizing=environment.scaled(GRAFANA_SIZING),
+        sources=Sources(
+            prometheus=_url(targets.PROMETHEUS, targets.PROMETHEUS_PORT),
+            alertmanager=_url(targets.ALERTMANAGER, targets.ALERTMANAGER_PORT),
+            tempo=_url("tempo", tempo.HTTP_PORT),
+            jaeger=_url("jaeger", jaeger.QUERY_PORT),
+            elasticsearch=INDEX_URL,
+        ),
+        dashboards=(platform_dashboard(), service_dashboard(service.name for service in graph.services)),
+        secrets=(grafana.SECRET, grafana.ACCOUNT.secret),
+        ingress=ingress,
+        egress=egress,
+    )
+
+
+def _kibana(graph: CallGraph, environment: Environment) -> Kibana:
+    ingress, egress = _peers(graph, environment, "kibana")
+    return Kibana(
+        name="kibana",
+        namespace=OBSERVABILITY,
+        image=environment.third_party_image(images.KIBANA),
+        setup_image=environment.third_party_image(images.ELASTICSEARCH),
+        sizing=KIBANA_SIZING,
+        replicas=N_PLUS_ONE,
+        elasticsearch=INDEX_URL,
+        secrets=(kibana.ACCOUNT.secret, kibana.SETUP_USER.account.secret, kibana.ENCRYPTION),
+        ingress=ingress,
+        egress=egress,
+        setup_egress=_peers(graph, environment, "kibana-setup")[1],
+    )
+
+
+def _fluent_bit(graph: CallGraph, environment: Environment) -> FluentBit:
+    ingress, egress = _peers(graph, environment, "fluent-bit")
+    return FluentBit(
+        name="fluent-bit",
+        namespace=NODE_AGENTS,
+        image=environment.third_party_image(images.FLUENT_BIT),
+        sizing=SHIPPER_SIZING,
+        namespaces="voice-*",
+        collector=f"{COLLECTOR}.{OBSERVABILITY}.{CLUSTER_DOMAIN}",
+        buffer=SHIPPER_BUFFER,
+        ingress=ingress,
+        egress=egress,
+    )

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stack.model.settings import ROOT
+
+
+def voice(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "stack.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["diff", "prod", "prod"], 0),
+        (["diff", "staging", "prod"], 1),
+        (["diff", "dev", "prod"], 2),
+        (["diff", "prod", "nowhere"], 2),
+        (["nothing"], 2),
+    ],
+)
+def test_the_process_ends_with_the_status_of_its_command(arguments: list[str], status: int) -> None:
+    assert voice(*arguments).returncode == status
+
+
+def test_what_cannot_be_written_is_said_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "stack.cli", "graph"]
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (2, "voice: the output cannot be written: No space left on device\n")
+
+
+def test_help_loads_no_library() -> None:
+    helped = voice("--help")
+    assert helped.stdout.startswith("usage: voice")
+    assert "argparse" in helped.stderr
+    assert "pydantic" not in helped.stderr
+    assert "yaml" not in helped.stderr
+
+
+def test_rendering_loads_only_what_it_needs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    loaded = voice("render", "prod", "-o", str(tmp_path_factory.mktemp("rendered") / "prod")).stderr
+    assert "stack.output.render" in loaded
+    for heavy in ("pulumi", "jinja2", "urllib.request", "ssl", "stack.deploy.registry", "stack.output.difference"):
+        assert f" {heavy}\n" not in loaded

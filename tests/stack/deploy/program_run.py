@@ -1,0 +1,166 @@
+"""Runs the Pulumi program as Pulumi's language host does, on a monitor that records what is registered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import runpy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from pulumi.runtime import mocks, rpc
+
+from stack.model.environments import environment
+from stack.model.image_lock import ImageLock
+from stack.model.platform import Platform, call_graph
+from stack.model.settings import PROJECT, ROOT, SECRETS, load_settings
+
+DIGEST = f"@sha256:{64 * '0'}"
+CONTEXT = "kubernetes:context"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One resource as the engine is asked to make it."""
+
+    type: str
+    name: str
+    urn: str
+    parent: str
+    provider: str
+    dependencies: frozenset[str]
+    secret_outputs: tuple[str, ...]
+    protected: bool
+    retained: bool
+    create_timeout: str
+    properties: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the program registered, and told."""
+
+    registrations: tuple[Registration, ...]
+    lookups: dict[str, str]
+    """What was looked up in the cluster: URN → id."""
+    outputs: dict[str, Any]
+
+    @property
+    def kubernetes(self) -> Iterator[Registration]:
+        return (found for found in self.registrations if found.type.startswith("kubernetes:"))
+
+    @property
+    def by_urn(self) -> dict[str, Registration]:
+        return {found.urn: found for found in self.registrations}
+
+
+BALANCER = "192.0.2.1"
+"""The address that the cluster gives to a load balancer."""
+NODE_PORT = 30443
+"""The port that the cluster opens on its nodes."""
+
+
+class _Echo(mocks.Mocks):
+    """A cluster that makes what it is asked for, and adds what only it decides."""
+
+    def call(self, args: mocks.MockCallArgs) -> Any:
+        raise AssertionError(f"the program asks no provider anything, and asked for {args.token}")
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        return f"{args.name}-id", {**args.inputs, **_decided(args.typ, args.inputs)}
+
+
+def _decided(type_: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    if type_ != "kubernetes:core/v1:Service":
+        return {}
+    spec = inputs["spec"]
+    match spec.get("type"):
+        case "LoadBalancer":
+            return {"status": {"loadBalancer": {"ingress": [{"ip": BALANCER}]}}}
+        case "NodePort":
+            return {"spec": {**spec, "ports": [{**port, "nodePort": NODE_PORT} for port in spec["ports"]]}}
+        case _:
+            return {}
+
+
+class _Recorder(mocks.MockMonitor):
+    def __init__(self) -> None:
+        super().__init__(_Echo())
+        self.registrations: list[Registration] = []
+        self.lookups: dict[str, str] = {}
+
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        # The engine leaves the stack's own type out of the URNs of its children; the mock does not.
+        return super().make_urn(parent, type_, name).replace("pulumi:pulumi:Stack$", "")
+
+    def ReadResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
+        response = super().ReadResource(request)  # type: ignore[no-untyped-call]
+        self.lookups[response.urn] = request.id
+        return response
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        self.registrations.append(
+            Registration(
+                type=request.type,
+                name=request.name,
+                urn=response.urn,
+                parent=request.parent,
+                provider=request.provider,
+                dependencies=frozenset(request.dependencies),
+                secret_outputs=tuple(request.additionalSecretOutputs),
+                protected=request.protect,
+                retained=request.retainOnDelete,
+                create_timeout=request.customTimeouts.create,
+                properties=rpc.deserialize_properties(request.object),
+            )
+        )
+        return response
+
+
+def run_program(
+    stack: str, config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, *, encrypted: Sequence[str] = (SECRETS,)
+) -> Run:
+    """Run the program with a configuration; an Output in a string raises."""
+    monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
+    pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])
+    # Pulumi takes the thread's current loop, and an `asyncio.run` of another test leaves none.
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    monitor = _Recorder()
+    pulumi.runtime.reset_options()
+    mocks.set_mocks(mocks=monitor.mocks, project=PROJECT, stack=stack, preview=False, monitor=monitor)
+    mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()  # type: ignore[no-untyped-call]
+    stack_resource: Any = pulumi.runtime.get_root_resource()
+    outputs = asyncio.get_event_loop().run_until_complete(pulumi.Output.from_input(stack_resource.outputs).future())
+    assert isinstance(outputs, dict)
+    return Run(tuple(monitor.registrations), monitor.lookups, outputs)
+
+
+def _as_pulumi_writes(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
+    """A complete configuration of an environment: its file's values, a cluster, and a value for every secret."""
+    file = yaml.safe_load((ROOT / f"Pulumi.{environment_name}.yaml").read_text())
+    values = {
+        secret.name: {key: f"value of {secret.name}/{key}" for key in secret.keys}
+        for component in offline(environment_name).components
+        for secret in component.secrets
+    }
+    keyed = {f"{PROJECT}:{key}": value for key, value in changes.items()}
+    return {**file["config"], CONTEXT: "test", SECRETS: values, **keyed}
+
+
+def offline(environment_name: str) -> Platform:
+    """The platform as `voice render` makes it."""
+    return Platform(call_graph(), environment(load_settings(environment_name)))
+
+
+def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every image a digest, as a full lock would."""
+    monkeypatch.setattr(ImageLock, "pinned", lambda _, reference: reference.partition("@")[0] + DIGEST)

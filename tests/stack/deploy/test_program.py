@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from pulumi.runtime import rpc
+
+from stack.deploy.operators import definition_of, required
+from stack.model.policy_bundles import APPS
+from stack.model.settings import ENVIRONMENTS, ROOT, SECRETS
+from stack.output.render import Index, rendered_files
+from stack.voiceassistant.tiers.gateway import HOSTS
+from tests.stack.deploy.program_run import (
+    BALANCER,
+    NODE_PORT,
+    Registration,
+    Run,
+    configured,
+    offline,
+    pin_images,
+    run_program,
+)
+
+GATE = "pulumi:index:Stash"
+NAMESPACE = "kubernetes:core/v1:Namespace"
+SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 - a type
+
+
+@cache
+def deployed(environment: str) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        pin_images(patch)
+        return run_program(environment, configured(environment), patch)
+
+
+@cache
+def manifests(environment: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What `voice render` writes, read back from its YAML, by type and logical name."""
+    with pytest.MonkeyPatch.context() as patch:
+        pin_images(patch)
+        files = list(rendered_files(offline(environment), Index(environment)))
+    documents = [document for path, text in files if path.endswith(".yaml") for document in yaml.safe_load_all(text)]
+    return {(_type(document), _name(document)): document for document in documents}
+
+
+def _type(document: Mapping[str, Any]) -> str:
+    version = document["apiVersion"]
+    return f"kubernetes:{version if '/' in version else f'core/{version}'}:{document['kind']}"
+
+
+def _name(document: Mapping[str, Any]) -> str:
+    metadata = document["metadata"]
+    return "/".join([*filter(None, [metadata.get("namespace")]), metadata["name"]])
+
+
+def rendered_registrations(run: Run) -> Iterator[Registration]:
+    return (found for found in run.kubernetes if found.type != SECRET)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_what_is_registered_is_what_is_rendered(environment: str) -> None:
+    registered = {
+        (found.type, found.name): _as_rendered(found) for found in rendered_registrations(deployed(environment))
+    }
+    assert len(registered) > 100
+    assert registered == manifests(environment)
+
+
+def _as_rendered(found: Registration) -> dict[str, Any]:
+    """Without the annotations that speak to Pulumi alone."""
+    metadata = found.properties["metadata"]
+    kept = {key: value for key, value in metadata.get("annotations", {}).items() if not key.startswith("pulumi.com/")}
+    others = {key: value for key, value in metadata.items() if key != "annotations"}
+    return {**found.properties, "metadata": {**others, **({"annotations": kept} if kept else {})}}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_urns_are_the_committed_ones(environment: str) -> None:
+    urns = sorted(found.urn for found in deployed(environment).registrations)
+    committed = ROOT / "tests" / "snapshots" / "urns" / f"{environment}.txt"
+    proposed = ROOT / "build" / "urns" / committed.name
+    proposed.parent.mkdir(parents=True, exist_ok=True)
+    proposed.write_text("".join(f"{urn}\n" for urn in urns))
+    assert committed.read_text().splitlines() == urns, (
+        f"a resource that exists under another URN needs an alias; then move {proposed} to {committed}"
+    )
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_resource_hangs_below_its_component(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = deployed(environment)
+    pin_images(monkeypatch)  # a job is named by its content, which the image is part of
+    parents = {
+        (_type(resource), _name(resource)): f"voice:components:{component.kind}::{component.namespace}/{component.name}"
+        for component in offline(environment).components
+        for resource in component.resources()
+    }
+    for found in rendered_registrations(run):
+        assert found.parent.endswith(f"::{parents[found.type, found.name]}")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
+    run = deployed(environment)
+    folders = {
+        (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder
+        for found in offline(environment).components
+    }
+    tiers: dict[str, set[str]] = defaultdict(set)
+    awaited: dict[str, set[str]] = defaultdict(set)
+    for found in run.kubernetes:
+        parent = run.by_urn[found.parent]
+        folder = folders[parent.type, parent.name]
+        if found.type != SECRET:
+            tiers[folder].add(found.urn)
+        if _is_awaited(found):
+            awaited[folder].add(found.urn)
+    gates = {found.name: found for found in run.registrations if found.type == GATE}
+    assert gates.keys() == tiers.keys()
+    below: set[str] = set()
+    for folder in sorted(tiers):
+        assert gates[folder].dependencies == (awaited[folder] or tiers[folder]) | below
+        for urn in tiers[folder]:
+            waited = run.by_urn[urn].dependencies - run.lookups.keys() - claims(run)
+            assert waited == (below if urn in awaited[folder] else set()) | own_namespace(run, urn)
+        below = {gates[folder].urn}
+    assert not awaited["10-namespaces"]
+
+
+def own_namespace(run: Run, urn: str) -> set[str]:
+    name = run.by_urn[urn].properties["metadata"].get("namespace")
+    return {found.urn for found in run.kubernetes if found.type == NAMESPACE and found.name == name}
+
+
+def claims(run: Run) -> set[str]:
+    return {found.urn for found in run.kubernetes if found.type.endswith(":PersistentVolumeClaim")}
+
+
+def _is_awaited(found: Registration) -> bool:
+    if found.type.endswith(":Service"):
+        return bool(found.properties["spec"]["type"] == "LoadBalancer")
+    is_workload = found.type.endswith((":DaemonSet", ":Deployment", ":Job", ":StatefulSet"))
+    return is_workload or definition_of(found.properties) is not None
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_pulumi_awaits_no_address_inside_the_cluster_and_no_binding(environment: str) -> None:
+    unawaited = {
+        found.urn
+        for found in deployed(environment).kubernetes
+        if found.properties["metadata"].get("annotations", {}).get("pulumi.com/skipAwait") == "true"
+    }
+    kinds = {found.urn: found for found in deployed(environment).kubernetes}
+    assert unawaited == {
+        urn
+        for urn, found in kinds.items()
+        if found.type.endswith((":Service", ":PersistentVolumeClaim")) and not _is_awaited(found)
+    }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_claims_are_made_before_the_stateful_set_whose_controller_would_make_them(environment: str) -> None:
+    run = deployed(environment)
+    by_name = {run.by_urn[urn].name: urn for urn in claims(run)}
+    sets = [found for found in run.kubernetes if found.type.endswith(":StatefulSet")]
+    looked_for = 0
+    for found in sets:
+        spec = found.properties["spec"]
+        for template in spec.get("volumeClaimTemplates", []):
+            for ordinal in range(int(spec["replicas"])):
+                claim = f"{template['metadata']['name']}-{found.properties['metadata']['name']}-{ordinal}"
+                urn = by_name[f"{found.properties['metadata']['namespace']}/{claim}"]
+                assert urn in found.dependencies
+                assert run.by_urn[urn].properties["spec"] == template["spec"]
+                looked_for += 1
+    assert looked_for > 0
+
+
+@pytest.mark.parametrize(("environment", "most"), [("dev", 800), ("prod", 2000)])
+def test_dependencies_grow_with_the_resources_alone(environment: str, most: int) -> None:
+    """Pulumi looks for cycles behind each: 36,522 of them took 23 of the 26 s that prod's program ran."""
+    assert sum(len(found.dependencies) for found in deployed(environment).registrations) <= most
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_pulumi_waits_for_a_job_as_long_as_the_job_may_take(environment: str) -> None:
+    jobs = [found for found in deployed(environment).kubernetes if found.type.endswith(":Job")]
+    assert jobs
+    for job in jobs:
+        assert int(job.create_timeout.removesuffix("s")) > job.properties["spec"]["activeDeadlineSeconds"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_custom_resources_wait_for_their_definitions_whose_lookups_say_how_to_install_them(environment: str) -> None:
+    run = deployed(environment)
+    custom = {found.urn: definition_of(found.properties) for found in run.kubernetes}
+    needed = {definition for definition in custom.values() if definition}
+    assert set(run.lookups.values()) == needed == required(offline(environment).components).keys()
+    assert bool(needed) == (environment != "dev")
+    for urn, looked_up in run.lookups.items():
+        operator = required(offline(environment).components)[looked_up]
+        assert urn.endswith(f"::{looked_up} ({operator.name} {operator.version}: {operator.install})")
+    for urn, definition in custom.items():
+        waited = {run.lookups[found] for found in run.by_urn[urn].dependencies & run.lookups.keys()}
+        assert waited == ({definition} if definition else set())
+
+
+def test_what_bears_data_is_protected_and_retained_in_prod_and_nothing_else_is() -> None:
+    run = deployed("prod")
+    kept = {(found.properties["kind"], found.name) for found in run.kubernetes if found.protected}
+    assert kept == {(found.properties["kind"], found.name) for found in run.kubernetes if found.retained}
+    claims = {("PersistentVolumeClaim", name) for kind, name in manifests("prod") if kind.endswith("Claim")}
+    assert claims
+    assert kept >= claims | {
+        ("Cluster", "voice-data/postgresql"),
+        ("Namespace", "voice-data"),
+        ("StatefulSet", "voice-data/consul"),
+        ("StatefulSet", "voice-data/events"),
+    }
+    assert not {kind for kind, _ in kept} & {"Deployment", "ConfigMap", "Secret", "Service"}
+    assert ("StatefulSet", "voice-data/redis-node") not in kept, "the cache may be lost"
+    assert not [found for name in ("dev", "staging") for found in deployed(name).kubernetes if found.protected]
+
+
+def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
+    run = deployed("dev")
+    (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
+    assert provider.properties == {
+        "context": "test",
+        "enableConfigMapMutable": "true",
+        "enableSecretMutable": "true",
+    }
+    assert {found.provider for found in run.kubernetes} == {f"{provider.urn}::cluster-id"}
+
+
+def test_kubeconfig_and_context_come_from_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {**configured("dev"), "kubernetes:kubeconfig": "clusters: []", "kubernetes:context": "other"}
+    run = run_program("dev", config, monkeypatch)
+    (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
+    assert _revealed(provider.properties["kubeconfig"]) == "clusters: []"
+    assert provider.properties["context"] == "other"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is(environment: str) -> None:
+    registered = {found.name: found for found in deployed(environment).kubernetes if found.type == SECRET}
+    expected = {
+        f"{component.namespace}/{secret.name}": {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": secret.name,
+                "namespace": component.namespace,
+                "labels": component.labels | ({"cnpg.io/reload": "true"} if secret.username else {}),
+            },
+            "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
+            "data": {
+                **{key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
+                **({"username": b64encode(secret.username.encode()).decode()} if secret.username else {}),
+            },
+        }
+        for component in offline(environment).components
+        for secret in component.secrets
+    }
+    revealed = {
+        name: {**found.properties, "data": _revealed(found.properties["data"])} for name, found in registered.items()
+    }
+    assert revealed == expected
+    assert any("username" in each["data"] for each in revealed.values()) == (environment != "dev")
+    assert all({"data", "stringData"} <= set(found.secret_outputs) for found in registered.values())
+
+
+def _revealed(value: Any) -> Any:
+    """The content of a value that Pulumi keeps secret; anything else fails."""
+    assert rpc.is_rpc_secret(value)
+    return rpc.unwrap_rpc_secret(value)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_no_value_of_a_secret_leaves_its_secret(environment: str) -> None:
+    run = deployed(environment)
+    others = [found.properties for found in run.registrations if found.type != SECRET]
+    text = repr((others, run.outputs, manifests(environment)))
+    for secret, keys in configured(environment)[SECRETS].items():
+        assert secret in text
+        for value in keys.values():
+            assert value not in text
+            assert b64encode(value.encode()).decode() not in text
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_outputs_tell_what_is_registered(environment: str) -> None:
+    run = deployed(environment)
+    found = {(each.type, each.name): each.properties for each in rendered_registrations(run)}
+    for service, digest in run.outputs["policy_digests"].items():
+        config_map = found["kubernetes:core/v1:ConfigMap", f"voice-apps/{service}-policy"]
+        assert config_map["metadata"]["annotations"]["voiceassistant.dev/policy-digest"] == digest
+    for addresses in run.outputs["service_addresses"].values():
+        for protocol, address in addresses.items():
+            host, port = address.split(":")
+            name, namespace, *_ = host.split(".")
+            spec = found["kubernetes:core/v1:Service", f"{namespace}/{name}"]["spec"]
+            assert (spec["ports"][0]["name"], spec["ports"][0]["port"]) == (protocol, int(port))
+    assert len(run.outputs["policy_digests"]) == len(run.outputs["service_addresses"]) == 16
+    inside = environment == "dev"
+    assert run.outputs["gateway_addresses"] == {
+        "gateway.voice-gateway": {
+            "url": f"https://{HOSTS[environment]}",
+            "load_balancer": [] if inside else [BALANCER],
+            "node_ports": {"http": NODE_PORT, "https": NODE_PORT} if inside else {"http": None, "https": None},
+        }
+    }
+    assert run.outputs["namespaces"] == sorted(offline(environment).environment.quotas)
+
+
+SERVICES = tuple(service.name for service in offline("staging").microservices)
+CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
+    "the count of a fixed service": (
+        {"replicas": {"notification-service": {"min": 3, "max": 3}}},
+        {("Deployment", "notification-service")},
+    ),
+    "the least count of a scaled service": (
+        {"replicas": {"identity-service": {"min": 3, "max": 5}}},
+        {("HorizontalPodAutoscaler", "identity-service")},
+    ),
+    "the log level": ({"log_level": "debug"}, {("ConfigMap", f"{service}-settings") for service in SERVICES}),
+    "a policy": (
+        {"trace_sample_ratio": "51%"},
+        {
+            *(("ConfigMap", f"{service}-policy") for service in SERVICES),
+            ("ConfigMap", "gateway-configuration"),
+            ("Deployment", "gateway"),
+            ("ConfigMap", "otel-collector-config"),
+            ("StatefulSet", "otel-collector"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reaches_exactly_what_it_is_about(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, expected = CHANGES[change]
+    before = deployed("staging").by_urn
+    pin_images(monkeypatch)
+    after = run_program("staging", configured("staging", **settings), monkeypatch).by_urn
+    changed = {urn for urn in after if after[urn] != before[urn]}
+    assert before.keys() == after.keys()
+    assert {_kind_and_name(urn) for urn in changed} == expected
+
+
+def test_a_rotated_password_changes_its_secret_alone_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured("dev")
+    config[SECRETS]["rag-engine-redis"]["password"] = "rotated"  # noqa: S105 - the test's own
+    before = deployed("dev").by_urn
+    pin_images(monkeypatch)
+    after = run_program("dev", config, monkeypatch).by_urn
+    changed = [urn for urn in after if after[urn] != before[urn]]
+    assert [_kind_and_name(urn) for urn in changed] == [
+        ("Secret", "rag-engine-redis")
+    ] * 2  # the server's and the service's
+
+
+def _kind_and_name(urn: str) -> tuple[str, str]:
+    *_, type_, name = urn.split("::")
+    return type_.rpartition(":")[2], name.partition("/")[2]
+
+
+def test_one_reference_image_runs_every_service_of_dev(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = "registry.localhost:5000/voice-reference:1.0.0"
+    run = run_program("dev", configured("dev", reference_image=image), monkeypatch)
+    deployments = [
+        found.properties
+        for found in run.kubernetes
+        if found.type.endswith(":Deployment") and found.name.startswith(f"{APPS}/")
+    ]
+    images = [each["spec"]["template"]["spec"]["containers"][0]["image"] for each in deployments]
+    assert images == [image] * len(SERVICES)
+
+
+def test_an_output_in_a_string_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stack.deploy.program.outputs", lambda *_: {"text": f"{pulumi.Output.from_input(1)}"})
+    with pytest.raises(Exception, match="Calling __str__ on an Output"):
+        run_program("dev", configured("dev"), monkeypatch)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from voice_policies import InvalidInputError
+
+from stack.deploy.configuration import read_configuration
+from stack.model.image_lock import images
+from stack.model.settings import ENVIRONMENTS, PROJECT, ROOT, SECRETS, Settings, load_settings
+from tests.stack.deploy.program_run import CONTEXT, configured, offline, pin_images, run_program
+
+SMALL_POOL = {"nodes": 3, "zones": 3, "cpu": "2", "memory": "8Gi"}
+ACCEPTED = {"rule": "D02", "path": "platform → node_pool", "reason": "the pool grows with the load"}
+
+
+def refusal(
+    stack: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, encrypted: Sequence[str] = (SECRETS,)
+) -> str:
+    """The one error that a refused run shows."""
+    with pytest.raises(pulumi.RunError) as refused:
+        run_program(stack, config, monkeypatch, encrypted=encrypted)
+    assert refused.value.__suppress_context__
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_settings_are_the_same_from_pulumi_and_from_the_file(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def reading() -> Any:
+        read.append(read_configuration())
+        return read[0]
+
+    pin_images(monkeypatch)
+    monkeypatch.setattr("stack.deploy.configuration.read_configuration", reading)
+    run_program(environment, configured(environment), monkeypatch)
+    assert read[0].settings == load_settings(environment)
+    assert "value of" not in repr(read[0])
+
+
+def test_all_missing_secrets_are_refused_together_each_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {key: value for key, value in configured("dev").items() if key != SECRETS}
+    first, *faults = refusal("dev", config, monkeypatch).splitlines()
+    components = offline("dev").components
+    declared = dict.fromkeys(
+        (secret.name, key) for component in components for secret in component.secrets for key in secret.keys
+    )
+    assert first == f"Pulumi.dev.yaml: {len(declared)} faults"
+    assert faults == [
+        f"  config.voiceassistant:secrets.{secret}.{key}: is missing; "
+        f"run `pulumi config set --stack dev --secret --path secrets.{secret}.{key}`"
+        for secret, key in declared
+    ]
+
+
+def test_an_empty_secret_is_missing_and_an_unread_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured("staging")
+    config[SECRETS]["rag-engine-redis"] = {"password": "", "pasword": "hidden"}
+    text = refusal("staging", config, monkeypatch)
+    assert "secrets.rag-engine-redis.password: is missing; run `pulumi config set --stack staging" in text
+    assert "secrets.rag-engine-redis.pasword: is read by no component; remove it" in text
+    assert "hidden" not in text
+
+
+@pytest.mark.parametrize(
+    "values",
+    ["hidden", ["hidden"], {"rag-engine-redis": "hidden"}, {"rag-engine-redis": {"password": {"a": "hidden"}}}],
+)
+def test_secrets_of_another_shape_are_refused_unseen(values: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = refusal("dev", {**configured("dev"), SECRETS: values}, monkeypatch)
+    assert "config.voiceassistant:secrets: is refused; expected encrypted values" in text
+    assert "hidden" not in text
+
+
+def test_secrets_in_plain_text_are_refused_by_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = refusal("dev", configured("dev"), monkeypatch, encrypted=())
+    assert "config.voiceassistant:secrets: is refused; expected encrypted values" in text
+
+
+def test_a_secret_under_a_wrong_key_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = refusal("dev", configured("dev", redis="hidden"), monkeypatch, encrypted=(SECRETS, f"{PROJECT}:redis"))
+    assert "config.voiceassistant:redis: is '[secret]'; not a known key" in text
+    assert "hidden" not in text
+
+
+def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_passed_over(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())
+    file = tmp_path / "Pulumi.dev.yaml"
+    document["config"][SECRETS] = {"rag-engine-redis": {"password": {"secure": "v1:abc"}}}
+    file.write_text(json.dumps(document))
+    assert load_settings("dev", tmp_path) == load_settings("dev")
+    document["config"][SECRETS]["rag-engine-events"] = {"password": "hidden"}
+    file.write_text(json.dumps(document))
+    with pytest.raises(InvalidInputError) as refused:
+        load_settings("dev", tmp_path)
+    assert str(refused.value) == (
+        "Pulumi.dev.yaml: 1 fault\n"
+        "  config.voiceassistant:secrets.rag-engine-events.password: is not encrypted; "
+        "set it with `pulumi config set --secret --path`"
+    )
+
+
+def test_a_cluster_that_is_not_named_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {key: value for key, value in configured("staging").items() if key != CONTEXT}
+    assert refusal("staging", config, monkeypatch) == (
+        "Pulumi.staging.yaml: 1 fault\n"
+        "  config.kubernetes:context: is missing; run `pulumi config set --stack staging kubernetes:context NAME`"
+    )
+
+
+def test_prod_refuses_every_image_without_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = refusal("prod", configured("prod", image_tag="2.0.0-unreleased"), monkeypatch)
+    for service in offline("prod").microservices:
+        image = f"ghcr.io/voicehelper/{service.name}:2.0.0-unreleased"
+        assert f"{service.name}.image: is '{image}'; expected a digest: run `voice images lock`" in text
+
+
+def test_staging_runs_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_program("staging", configured("staging"), monkeypatch).outputs
+
+
+def test_prod_refuses_grave_findings_and_staging_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    pin_images(monkeypatch)
+    text = refusal("prod", configured("prod", node_pool=SMALL_POOL), monkeypatch)
+    assert text.startswith("Pulumi.prod.yaml: 2 faults\n")
+    assert "platform → node_pool: D02 (error): " in text
+    assert "change node_pool.requests.cpu, or accept it in accepted_findings with a reason" in text
+    assert run_program("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch).outputs
+
+
+def test_prod_is_deployed_with_findings_that_it_accepts_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    pin_images(monkeypatch)
+    config = configured("prod", node_pool=SMALL_POOL, accepted_findings=[ACCEPTED])
+    assert run_program("prod", config, monkeypatch).outputs
+
+
+def test_an_accepted_finding_that_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pin_images(monkeypatch)
+    assert refusal("prod", configured("prod", accepted_findings=[ACCEPTED]), monkeypatch) == (
+        "Pulumi.prod.yaml: 1 fault\n"
+        "  config.voiceassistant:accepted_findings: accepts D02 at 'platform → node_pool'; no such finding: remove it"
+    )
+
+
+def test_all_that_prod_lacks_is_refused_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured("prod", node_pool=SMALL_POOL, image_tag="2.0.0-unreleased")
+    del config[SECRETS]["rag-engine-redis"]
+    del config[CONTEXT]
+    text = refusal("prod", config, monkeypatch)
+    unpinned = sum(len(set(images(component.resources()))) for component in offline("prod").components)
+    # Beside the images: the cluster's name, one secret, and two findings of the small pool.
+    assert text.startswith(f"Pulumi.prod.yaml: {unpinned + 4} faults\n")
+
+
+@pytest.mark.parametrize(
+    ("stack", "changes", "sentence"),
+    [
+        ("dev", {"log_levle": "debug"}, "did you mean log_level?"),
+        ("dev", {"mesh": "yes"}, "config.voiceassistant:mesh: is 'yes'"),
+        ("dev", {"node_pool": "{broken"}, "config.voiceassistant:node_pool: is '{broken'"),
+        ("dev", {"reference_image": "no tag"}, "config.voiceassistant:reference_image: is 'no tag'"),
+        (
+            "dev",
+            {"accepted_findings": [ACCEPTED]},
+            "config.voiceassistant: is refused; accepted_findings is for prod alone",
+        ),
+        ("staging", {"reference_image": "voice-reference:1"}, "reference_image is for dev alone"),
+        ("prod", {"reference_image": "voice-reference:1"}, "reference_image is for dev alone"),
+        ("prod", {"accepted_findings": [{**ACCEPTED, "reason": ""}]}, "accepted_findings[0].reason: is ''"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(
+    stack: str, changes: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = refusal(stack, configured(stack, **changes), monkeypatch)
+    assert text.startswith(f"Pulumi.{stack}.yaml: 1 fault\n")
+    assert sentence in text
+
+
+def test_a_stack_that_is_no_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = refusal("production", configured("prod"), monkeypatch)
+    assert text.startswith("Pulumi.production.yaml: 1 fault\n")
+    assert "is 'production'; expected 'dev', 'staging' or 'prod'" in text
+
+
+def test_a_refused_run_registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal("prod", configured("prod"), monkeypatch)
+    monitor: Any = pulumi.runtime.settings.get_monitor()
+    assert [found.type for found in monitor.registrations] == ["pulumi:pulumi:Stack"]
+
+
+def test_the_project_of_the_program_is_the_one_that_pulumi_is_told() -> None:
+    assert yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"] == PROJECT
+
+
+def test_the_document_quotes_what_the_program_says_and_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (ROOT / "docs" / "deploy.md").read_text()
+    config = configured("dev")
+    del config[SECRETS]["rag-engine-redis"]
+    assert refusal("dev", config, monkeypatch).splitlines()[1].strip() in document
+    (example,) = re.findall(r"^  ```yaml\n(.*?)^  ```", document, re.DOTALL | re.MULTILINE)
+    accepted = yaml.safe_load(example)[f"{PROJECT}:accepted_findings"]
+    pin_images(monkeypatch)
+    assert run_program(
+        "prod", configured("prod", node_pool=SMALL_POOL, accepted_findings=accepted), monkeypatch
+    ).outputs
+    for key in re.findall(r"config set --stack \w+ ([a-z_]+) ", document):
+        assert key in Settings.model_fields

@@ -1,0 +1,111 @@
+"""A catalogue that contradicts itself is refused, with every fault at once."""
+
+from __future__ import annotations
+
+import pytest
+from voice_policies import Duration, InvalidInputError
+
+from components.node import Node
+from components.operation import hard, operation, soft, stage
+from stack.model.call_graph import CallGraph
+from stack.model.flow import Flow
+from stack.model.platform import call_graph
+from stack.voiceassistant import catalog
+from tests.platforms import datastore, gateway, service
+
+READ = operation("read", "10ms", "50ms")
+
+
+def faults(*nodes: Node, **rules: object) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        CallGraph(nodes, **rules)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_the_catalogue_stands() -> None:
+    graph = call_graph()
+    assert len(list(graph.services)) == 16
+    assert sum(service.language == "go" for service in graph.services) == 7
+
+
+def test_a_callee_that_nobody_declares_is_refused() -> None:
+    said = faults(service("a", operation("run", "1s", "2s", stage(hard("nobody.run", "idempotent")))))
+    assert "a.run → nobody.run: calls 'nobody', which nobody declares; expected one of a" in said
+
+
+def test_an_operation_that_nobody_offers_is_refused() -> None:
+    said = faults(
+        service("a", operation("run", "1s", "2s", stage(hard("store.write", "with_key")))), datastore("store", READ)
+    )
+    assert "calls operation 'write', which store does not offer; it offers read" in said
+
+
+def test_a_name_declared_twice_is_refused() -> None:
+    assert "a: is declared 2 times" in faults(service("a", READ), service("a", READ))
+
+
+def test_a_forbidden_call_is_refused() -> None:
+    caller = service("a", operation("run", "1s", "2s", stage(hard("store.read", "idempotent"))))
+    nodes = (caller, service("b", READ), datastore("store", READ))
+    assert "only b may call store" in faults(*nodes, only_callers={"store": "b"})
+    assert "a may never call store" in faults(*nodes, forbidden=frozenset({("a", "store")}))
+
+
+def test_a_cycle_of_operations_is_refused_and_drawn() -> None:
+    said = faults(
+        service("a", operation("run", "1s", "2s", stage(hard("b.run", "idempotent")))),
+        service("b", operation("run", "1s", "2s", stage(soft("c.run", "without")))),
+        service("c", operation("run", "1s", "2s", stage(hard("a.run", "idempotent")))),
+    )
+    assert "a.run → b.run → c.run → a.run: is a cycle" in said
+
+
+def test_two_services_may_call_each_other_where_no_operation_waits_for_itself() -> None:
+    graph = CallGraph(
+        [
+            service("a", READ, operation("run", "1s", "2s", stage(hard("b.read", "idempotent")))),
+            service("b", READ, operation("run", "1s", "2s", stage(hard("a.read", "idempotent")))),
+        ]
+    )
+    assert [edge.path for edge in graph.edges] == ["a.run → b.read", "b.run → a.read"]
+
+
+def test_a_flow_over_a_missing_route_is_refused() -> None:
+    flow = Flow(name="f", title="a flow", route="nowhere", latency=Duration("1s"), continues="a.nothing")
+    said = faults(gateway(), service("a", READ), flows=[flow])
+    assert "flows.f.route: is 'nowhere'" in said
+    assert "flows.f.continues: is 'a.nothing'" in said
+
+
+def test_a_dependency_calls_nobody() -> None:
+    store = datastore("store", operation("read", "1s", "2s", stage(hard("a.read", "idempotent"))))
+    assert "a dependency is not ours" in faults(service("a", READ), store)
+
+
+def test_all_faults_are_named_at_once() -> None:
+    said = faults(
+        service(
+            "a",
+            operation("run", "1s", "2s", stage(hard("nobody.run", "idempotent"), hard("a.nothing", "idempotent"))),
+        ),
+        service("a", READ),
+    )
+    assert "3 faults" in said
+
+
+@pytest.mark.parametrize("event", [event for s in catalog.SERVICES for o in s.operations for event in o.consumes])
+def test_whatever_is_consumed_is_published_by_someone(event: str) -> None:
+    assert any(event in o.publishes for s in catalog.SERVICES for o in s.operations)
+
+
+def test_publishing_and_consuming_are_calls_to_the_event_streams() -> None:
+    edges = call_graph().edges
+    assert {edge.caller.name for edge in edges if edge.call.name == "events.append"} == {
+        "conversation-service",
+        "knowledge-service",
+    }
+    assert {edge.caller.name for edge in edges if edge.call.name == "events.consume"} == {
+        "notification-service",
+        "analytics-service",
+        "indexing-service",
+    }

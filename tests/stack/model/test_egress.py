@@ -1,0 +1,95 @@
+"""Ways out: ports that do not move, and what cannot be told apart is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pydantic import ValidationError
+from voice_policies import InvalidInputError, Ratio
+
+from components.node import Dependency, Host
+from components.operation import hard, operation, stage
+from stack.model.call_graph import CallGraph
+from stack.model.egress import PORTS, allow_lists, egress_port
+from stack.model.environments import environment
+from stack.model.platform import Platform, call_graph
+from stack.model.settings import load_settings
+from tests.platforms import service
+
+READ = operation("read", "10ms", "100ms")
+
+
+def outside(name: str, *hosts: Host) -> Dependency:
+    return Dependency(
+        name=name,
+        kind="provider",
+        purpose="stands in a test",
+        protocol="https",
+        addresses=hosts,
+        availability=Ratio("99.5%"),
+        operations=(READ,),
+    )
+
+
+def calling(name: str, *callees: str) -> object:
+    calls = stage(*(hard(f"{callee}.read", "idempotent") for callee in callees))
+    return service(name, operation("run", "1s", "2s", calls))
+
+
+def host(name: str, port: int = 443, egress: str = "egress-proxy-a") -> Host:
+    return Host(host=name, port=port, egress=egress)
+
+
+def test_a_port_follows_from_the_name_alone() -> None:
+    assert (egress_port("model-adapter"), egress_port("voice-engine")) == (20480, 27715)
+    assert all(egress_port(each.name) in PORTS for each in call_graph().services)
+
+
+def test_a_caller_is_allowed_what_it_declares_and_by_the_proxy_that_the_host_names() -> None:
+    pair = outside("pair", host("a.example.com"), host("b.example.com", egress="egress-proxy-b"))
+    other = outside("other", host("c.example.com"))
+    graph = CallGraph([calling("one", "pair"), calling("two", "pair", "other"), pair, other])  # type: ignore[list-item]
+    found = {
+        (proxy, allowed.caller): [each.host for each in allowed.hosts]
+        for proxy, lists in allow_lists(graph).items()
+        for allowed in lists
+    }
+    assert found == {
+        ("egress-proxy-a", "one"): ["a.example.com"],
+        ("egress-proxy-a", "two"): ["a.example.com", "c.example.com"],
+        ("egress-proxy-b", "one"): ["b.example.com"],
+        ("egress-proxy-b", "two"): ["b.example.com"],
+    }
+
+
+def test_what_cannot_be_told_apart_is_refused_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stack.model.egress.PORTS", range(20_000, 20_001))
+    first, second = outside("first", host("a.example.com")), outside("second", host("a.example.com", 8443))
+    graph = CallGraph([calling("one", "first", "second"), calling("two", "first"), first, second])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError) as refused:
+        allow_lists(graph)
+    assert str(refused.value).splitlines() == [
+        "stack/voiceassistant/catalog: 2 faults",
+        "  one and two: have one egress port, 20000; rename one of them",
+        "  one → a.example.com: has ports 443 and 8443 through egress-proxy-a; expected one port for a name",
+    ]
+
+
+@pytest.mark.parametrize("name", ["*.example.com", "*", "example", "a.example.com:443", "203.0.113.1/24", ""])
+def test_a_wildcard_is_no_host(name: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape("host")):
+        host(name)
+
+
+@pytest.mark.parametrize("name", ["dev", "staging", "prod"])
+def test_no_listener_is_left_where_nothing_goes_out(name: str) -> None:
+    graph = CallGraph([service("alone", operation("run", "1s", "2s"))])
+    assert [each.name for each in Platform(graph, environment(load_settings(name))).components][-1] == "alone"
+    assert allow_lists(graph) == {}
+
+
+@pytest.mark.parametrize("host", ["*.example.com", "*", "example", "https://api.example.com", "api.example.com."])
+def test_a_host_that_is_no_whole_name_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="host"):
+        Host(host=host, port=443, egress="egress-proxy-a")

@@ -1,0 +1,35 @@
+"""What a process looks at follows from its calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.node import Dependency
+from components.operation import hard, operation, soft, stage
+from stack.model.policy_bundles import policy_bundle
+from tests.platforms import ENVIRONMENTS, datastore, platform, service, small_platform
+
+READ, WRITE = operation("read", "10ms", "50ms"), operation("write", "10ms", "50ms")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_store_and_provider_is_looked_at_and_every_service_that_is_needed(environment: str) -> None:
+    looked_at = platform(environment)
+    for microservice in looked_at.microservices:
+        edges = list(looked_at.graph.edges_from(microservice.service))
+        needed = {edge.callee.name for edge in edges if not edge.call.soft}
+        outside = {edge.callee.name: edge.callee.protocol for edge in edges if isinstance(edge.callee, Dependency)}
+        checks = microservice.bundle.health.checks
+        assert {check.name for check in checks} == needed | outside.keys()
+        assert {check.name for check in checks if check.critical} == {
+            name for name in needed if outside.get(name) in {"postgresql", "redis"}
+        }
+
+
+@pytest.mark.parametrize("hard_first", [True, False])
+def test_a_store_is_critical_where_one_of_its_calls_is_hard(*, hard_first: bool) -> None:
+    calls = [hard("store.read", "idempotent"), soft("store.write", "without")]
+    made = stage(*(calls if hard_first else reversed(calls)))
+    small = small_platform(service("a", operation("run", "1s", "2s", made)), datastore("store", READ, WRITE))
+    (check,) = policy_bundle(small.graph, next(iter(small.graph.services)), small.environment).health.checks
+    assert (check.target, check.critical) == ("store.read", True)

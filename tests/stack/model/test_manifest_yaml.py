@@ -1,0 +1,73 @@
+"""The emitter against PyYAML (YAML 1.1) and ruamel.yaml (YAML 1.2): both must read back what was written."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from stack.model.manifest_yaml import documents
+
+NASTY = [
+    "y", "Y", "n", "yes", "No", "on", "OFF", "true", "False", "null", "~", "", " ", "1", "01", "0o7", "0x1F",
+    "1e3", "1_000", "12:30:45", "1.5", ".5", ".inf", "-.INF", ".nan", "-", "--", "---", "...", "?", ":", "a: b",
+    "a #b", "#a", "a:", "&a", "*a", "!a", "!!str", "|", ">", "%a", "@a", "`a", "'a'", '"a"', "[a]", "{a}",
+    "a,b", "<<", "=", "2026-11-23", "a\tb", "a\n", "a\nb", "a\n\n", "\na", " a\nb", "a \nb", "a\n b", "a\r\nb",
+    "\u2028", "\x00", "\x1b", "é", "日本", "😀", "\ufeff", "a\\b", 'a"b', "+1", "-1", "0", "a ", "/etc",
+    "app.kubernetes.io/name", "100m", "1Gi", "sha256:abc",
+]  # fmt: skip
+
+
+def read_back(text: str) -> list[Any]:
+    old = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 2)
+    new = list(reader.load_all(io.StringIO(text)))
+    assert old == new
+    return old
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_nasty_string_stays_a_string(text: str) -> None:
+    value = {"key": text, "list": [text, {"inner": text}], text or "empty": "as a key"}
+    assert read_back(documents([value])) == [value]
+
+
+REFUSED = [chr(code) for code in (*range(0x7F, 0xA0), 0xFFFE, 0xFFFF)]
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=REFUSED))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT | st.sampled_from(NASTY),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.dictionaries(TEXT.filter(bool), VALUES, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_what_is_written_is_read_back(values: list[dict[str, Any]]) -> None:
+    assert read_back(documents(values)) == values
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), b"bytes", {1, 2}])
+def test_what_has_no_place_in_a_manifest_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="has no place in a manifest"):
+        documents([{"key": value}])
+
+
+@pytest.mark.parametrize("text", ["\x7f", "\x85", "\x9f", "\ud800", "\uffff"])
+def test_characters_that_yaml_does_not_allow_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="does not allow"):
+        documents([{"key": text}])
+
+
+def test_text_of_several_lines_is_a_literal_block() -> None:
+    assert documents([{"a": {"file": "one\n  two\n"}}]) == "---\na:\n  file: |\n    one\n      two\n"
+
+
+def test_empty_collections_stay_collections() -> None:
+    assert documents([{"a": {}, "b": [], "c": [{}]}]) == "---\na: {}\nb: []\nc:\n- {}\n"

@@ -1,0 +1,98 @@
+"""Permitted ways, computed from the rendered YAML alone, are exactly the declared ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from stack.audit.network import declared, endpoints
+from stack.model.network_reach import Endpoint, Reach, permitted
+from stack.output.render import manifest
+from tests.platforms import ENVIRONMENTS, platform
+
+WEB = Endpoint("web", "apps", {"app": "web"}, (80,), governed=True)
+API = Endpoint("api", "apps", {"app": "api"}, (8080, 9090), governed=True)
+FAR = Endpoint("far", "other", {"app": "api"}, (8080,))
+OUTSIDE = Endpoint("outside", ip="203.0.113.1", ports=(443,))
+ALL = (WEB, API, FAR, OUTSIDE)
+
+
+def policy(pods: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    types = [name.capitalize() for name in rules]
+    return {
+        "kind": "NetworkPolicy",
+        "metadata": {"namespace": "apps", "name": "p"},
+        "spec": {"podSelector": pods, "policyTypes": types, **rules},
+    }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_yaml_permits_exactly_what_is_declared(environment: str) -> None:
+    looked_at = platform(environment)
+    text = "".join(manifest(component, environment) for component in looked_at.components)
+    everyone = endpoints(looked_at)
+    found = set(permitted(yaml.safe_load_all(text), everyone.values()))
+    ours = {way for way in found if everyone[way.source].governed or everyone[way.target].governed}
+    assert ours == declared(looked_at)
+    assert len(ours) > 100
+
+
+def ways(*policies: dict[str, Any]) -> set[Reach]:
+    return set(permitted(policies, ALL))
+
+
+def test_without_policies_everything_is_permitted() -> None:
+    assert len(ways()) == 3 * 1 + 3 * 2 + 3 * 1 + 3 * 1
+
+
+def test_a_policy_without_rules_denies_its_direction_alone() -> None:
+    found = ways(policy({}, ingress=[]))
+    assert not {way for way in found if way.target in {"web", "api"}}
+    assert Reach("web", "far", 8080) in found
+
+
+def test_policies_add_up() -> None:
+    first = policy(
+        {"matchLabels": {"app": "api"}},
+        ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 8080}]}],
+    )
+    second = policy(
+        {"matchLabels": {"app": "api"}}, ingress=[{"from": [{"podSelector": {}}], "ports": [{"port": 9090}]}]
+    )
+    assert {way for way in ways(first, second) if way.target == "api"} == {
+        Reach("web", "api", 8080),
+        Reach("web", "api", 9090),
+    }
+
+
+def test_a_pod_selector_alone_means_the_policys_own_namespace() -> None:
+    found = ways(
+        policy({"matchLabels": {"app": "web"}}, ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "api"}}}]}])
+    )
+    assert {way.source for way in found if way.target == "web"} == {"api"}
+
+
+def test_a_namespace_selector_reaches_other_namespaces() -> None:
+    other = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}
+    found = ways(policy({"matchLabels": {"app": "web"}}, ingress=[{"from": [other]}]))
+    assert {way.source for way in found if way.target == "web"} == {"far"}
+
+
+def test_an_address_block_reaches_hosts_and_no_pods() -> None:
+    found = ways(
+        policy({}, egress=[{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 400, "endPort": 500}]}])
+    )
+    assert {way for way in found if way.source == "web"} == {Reach("web", "outside", 443)}
+
+
+def test_another_protocol_permits_no_tcp() -> None:
+    found = ways(policy({}, egress=[{"ports": [{"port": 443, "protocol": "UDP"}]}]))
+    assert not {way for way in found if way.source in {"web", "api"}}
+
+
+def test_an_exception_of_a_block_is_not_reached() -> None:
+    block = {"cidr": "203.0.113.0/24", "except": ["203.0.113.0/30"]}
+    found = ways(policy({}, egress=[{"to": [{"ipBlock": block}]}]))
+    assert not {way for way in found if way.source in {"web", "api"}}

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import Any
+
+from voice_policies import Bytes, Cpu
+
+from stack.model.pod_demand import Amounts, demands
+
+
+def container(cpu: str, memory: str) -> dict[str, Any]:
+    return {"resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}}}
+
+
+def workload(kind: str, spec: dict[str, Any], name: str = "a") -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": name, "namespace": "there"}, "spec": spec}
+
+
+def template(*containers: dict[str, Any], first: tuple[dict[str, Any], ...] = (), **metadata: Any) -> dict[str, Any]:
+    return {"metadata": metadata, "spec": {"containers": list(containers), "initContainers": list(first)}}
+
+
+def amounts(cpu: str, memory: str) -> Amounts:
+    return Amounts(Cpu(cpu), Cpu(cpu), Bytes(memory), Bytes(memory))
+
+
+def test_a_deployment_counts_at_its_autoscalers_maximum_plus_surge() -> None:
+    scaler = workload(
+        "HorizontalPodAutoscaler", {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 7}
+    )
+    (found,) = demands([workload("Deployment", {"template": template(container("1", "1Gi"))}), scaler], nodes=3)
+    assert (found.namespace, found.name, found.pods, found.each) == ("there", "a", 8, amounts("1", "1Gi"))
+
+
+def test_containers_add_up_and_one_that_runs_first_needs_its_own_room() -> None:
+    pod = template(container("1", "1Gi"), container("500m", "1Gi"), first=(container("2", "512Mi"),))
+    (found,) = demands([workload("StatefulSet", {"replicas": 3, "template": pod})], nodes=3)
+    assert (found.pods, found.each) == (3, amounts("2", "2Gi"))
+
+
+def test_a_daemon_runs_on_every_node_and_a_job_once() -> None:
+    pod = template(container("1", "1Gi"))
+    daemon, job, cron = (
+        workload("DaemonSet", {"template": pod}),
+        workload("Job", {"template": pod}),
+        workload("CronJob", {"jobTemplate": {"spec": {"template": pod}}}),
+    )
+    assert [found.pods for found in demands([daemon, job, cron], nodes=5)] == [5, 1, 1]
+
+
+def test_the_proxy_that_a_mesh_adds_is_counted_by_its_annotations() -> None:
+    sizes = {"CPU": "100m", "CPULimit": "500m", "Memory": "64Mi", "MemoryLimit": "256Mi"}
+    annotations = {f"sidecar.istio.io/proxy{what}": size for what, size in sizes.items()}
+    pod = template(container("1", "1Gi"), annotations=annotations)
+    (found,) = demands([workload("StatefulSet", {"template": pod})], nodes=1)
+    assert found.each == Amounts(Cpu("1100m"), Cpu("1500m"), Bytes("1088Mi"), Bytes("1280Mi"))
+
+
+def test_what_archives_beside_a_database_is_counted_in_each_of_its_instances() -> None:
+    plugin = {"name": "barman", "parameters": {"barmanObjectName": "store"}}
+    cluster = workload("Cluster", {"instances": 3, "plugins": [plugin, plugin], **container("2", "4Gi")})
+    store = workload("ObjectStore", {"instanceSidecarConfiguration": container("100m", "1Gi")}, name="store")
+    (found,) = demands([cluster, store], nodes=1)
+    assert (found.pods, found.each) == (4, amounts("2100m", "5Gi"))
+
+
+def test_what_an_operator_runs_is_counted() -> None:
+    cluster = workload("Cluster", {"instances": 3, **container("2", "4Gi")})
+    pooler = workload("Pooler", {"instances": 2, "template": template(container("1", "1Gi"))})
+    assert [(found.pods, found.each.cpu_requests) for found in demands([cluster, pooler], nodes=1)] == [
+        (4, Cpu("2")),
+        (3, Cpu("1")),
+    ]

@@ -1,0 +1,110 @@
+"""The platform's own sagas: declared with their operations, refused where they contradict, rendered into bundles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from voice_policies import PolicyBundle, Saga, SagaStep
+
+from components.node import Service
+from components.operation import Operation, hard, loop, operation, stage
+from stack.model.call_graph import CallGraph, sagas
+from stack.model.policy_bundles import policy_bundle
+from stack.voiceassistant import catalog
+from tests.platforms import ENVIRONMENTS, datastore, platform, real_environment, service
+from tests.stack.audit.test_rules import findings
+from tests.stack.model.test_call_graph import faults
+
+STORE = datastore("store", operation("read", "10ms", "50ms"), operation("delete", "10ms", "50ms"))
+READS = {"name": "read", "calls": ["store.read"], "no_compensation_because": "reads only"}
+OURS = {saga.name: (node, operation, saga) for node, operation, saga in sagas(catalog.SERVICES)}
+
+
+def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
+    """A service whose one operation is a saga of these steps."""
+    made = [{"timeout": "5m", "attempt_timeout": "2s", "retry": {"max_retries": retries}, **step} for step in steps]
+    saga = {"name": "keeping", "timeout": "1h", "steps": made, **fields}
+    calls = (stage(hard("store.delete", "idempotent")), loop(hard("store.read", "idempotent"), at_most=40, typically=2))
+    return service("keeper", operation("keep", "1s", "60s", *calls, background=True, saga=Saga.model_validate(saga)))
+
+
+def test_a_saga_calls_what_its_operation_declares_and_starts_by_what_it_consumes() -> None:
+    stranger = {"name": "tell", "calls": ["nobody.listens"], "no_compensation_because": "told"}
+    with pytest.raises(ValidationError) as caught:
+        keeping(READS, stranger, started_by="document.uploaded")
+    assert "saga keeping version 1 makes call nobody.listens, which is not declared" in str(caught.value)
+    assert "is started by document.uploaded, which the operation does not consume" in str(caught.value)
+
+
+def test_an_attempt_holds_its_calls_as_often_as_they_are_made() -> None:
+    CallGraph([STORE, keeping(READS)])
+    said = faults(STORE, keeping({**READS, "attempt_timeout": "1999ms"}))
+    assert "keeper.keep: saga keeping version 1: read.attempt_timeout: is 1999ms; its calls may take 2s" in said
+
+
+def test_an_attempt_of_a_compensation_holds_its_calls_too() -> None:
+    undone = {"name": "write", "compensation": "undo", "compensation_calls": ["store.read", "store.delete"]}
+    assert "is 2s; its calls may take 2050ms" in faults(STORE, keeping(undone))
+
+
+def test_r01_counts_the_attempts_of_a_step() -> None:
+    assert findings("R01", STORE, keeping(READS, retries=4)) == ()
+    (found,) = findings("R01", STORE, keeping(READS, retries=6))
+    assert found.arithmetic == "7 = 7 attempts > 5"
+
+
+def with_retired(*versions: int, name: str = "keeping") -> Service:
+    """`keeping` at version 3, and versions that it had before."""
+    node = keeping(READS, version=3)
+    (keep,) = node.operations
+    assert keep.saga
+    retired = tuple(keep.saga.model_copy(update={"name": name, "version": version}) for version in versions)
+    return node.model_copy(update={"operations": (Operation.model_validate({**dict(keep), "retired_sagas": retired}),)})
+
+
+def test_retired_versions_are_deployed_beside_the_newest_one() -> None:
+    graph = CallGraph([STORE, with_retired(1, 2)])
+    bundle = policy_bundle(graph, next(iter(graph.services)), real_environment("dev"))
+    assert [(saga.name, saga.version) for saga in bundle.sagas] == [("keeping", 1), ("keeping", 2), ("keeping", 3)]
+    assert [inbound.saga for inbound in bundle.inbound] == ["keeping"]
+
+
+@pytest.mark.parametrize(("versions", "name"), [((3,), "keeping"), ((2, 1), "keeping"), ((1,), "losing")])
+def test_a_retired_version_is_an_older_one_of_the_same_saga(versions: tuple[int, ...], name: str) -> None:
+    with pytest.raises(ValidationError, match=f"retired saga {name} version . is followed by no newer version"):
+        with_retired(*versions, name=name)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_indexing_service_is_told_its_sagas(environment: str) -> None:
+    bundles: dict[str, PolicyBundle] = {each.name: each.bundle for each in platform(environment).microservices}
+    assert [saga.name for saga in bundles.pop("indexing-service").sagas] == ["document-indexing", "document-deletion"]
+    assert not any(bundle.sagas for bundle in bundles.values())
+
+
+def test_every_step_is_undone_but_the_mark_that_another_compensation_takes_back() -> None:
+    """A step that has failed may have done its part all the same: the last one too."""
+    kept = [(name, step.name) for name, (_, _, saga) in OURS.items() for step in saga.steps if not step.compensation]
+    assert kept == [("document-indexing", "mark-indexed")]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_call_of_a_saga_has_a_step(name: str) -> None:
+    """What the operation declares and no step makes would be permitted for nothing."""
+    _, operation_, saga = OURS[name]
+    made = {call for step in saga.steps for call in (*step.calls, *step.compensation_calls)}
+    assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal
+
+
+def test_a_deletion_restores_the_objects_before_what_is_restored_from_them() -> None:
+    def undoing(step: SagaStep) -> set[str]:
+        return {call.removesuffix(":undo") for call in step.compensation_calls}
+
+    deletion = OURS["document-deletion"][2]
+    vectors, graph, objects = deletion.steps
+    assert undoing(vectors) == {"object-storage.read", "vector-store-adapter.insert"}
+    assert undoing(graph) == {"object-storage.read", "knowledge-graph-service.build"}
+    assert undoing(objects) == {"object-storage.restore"}
+    assert deletion.stages == ((vectors, graph), (objects,))

@@ -1,0 +1,189 @@
+"""Configuration is read once, strictly, and refused with every fault in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from voice_policies import InvalidInputError, Ratio
+
+from components.node import Replicas
+from stack.model.environments import environment
+from stack.model.platform import Platform, call_graph
+from stack.model.settings import ENVIRONMENTS, PROJECT, Settings, load_settings, parse_settings
+
+GOOD: dict[str, Any] = {
+    f"{PROJECT}:mesh": True,
+    f"{PROJECT}:trace_sample_ratio": "10%",
+    f"{PROJECT}:node_pool": {"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"},
+    f"{PROJECT}:api_server": {"cidr": "10.0.2.0/28"},
+    f"{PROJECT}:nodes": "10.0.16.0/20",
+    f"{PROJECT}:backups": {"bucket": "voice-backups", "network": "10.0.0.0/24"},
+    f"{PROJECT}:trace_bucket": "voice-traces",
+    f"{PROJECT}:notifications": {"network": "10.0.1.0/24"},
+}
+
+
+def refused(changes: dict[str, Any]) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_settings(
+            {**GOOD, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}, "prod", "Pulumi.prod.yaml"
+        )
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("block", ["10.64.1.5/24", "10.64.0.0/240", "999.1.2.3/8", "10.0.0.0", "10.0.0.0/255.0.0.0", 7])
+def test_what_is_no_block_of_addresses_is_refused_wherever_one_is_asked_for(block: object) -> None:
+    said = refused(
+        {
+            "backups": {"bucket": "voice-backups", "network": block},
+            "notifications": {"network": block},
+            "api_server": {"cidr": block},
+            "nodes": block,
+        }
+    )
+    for path in ("backups.network", "notifications.network", "api_server.cidr", "nodes"):
+        assert f"{path}: is {block!r}; expected" in said
+
+
+def test_what_pulumi_writes_as_text_is_read_from_the_file_too(tmp_path: Path) -> None:
+    pool = '{"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"}'
+    values = {"mesh": "true", "restart_on_policy_change": "false", "trace_sample_ratio": "10%", "node_pool": pool}
+    values |= {"api_server": '{"cidr": "172.16.0.0/12"}', "nodes": "172.16.0.0/12"}
+    document = {"config": {f"{PROJECT}:{key}": value for key, value in values.items()}}
+    (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
+    read = load_settings("dev", tmp_path)
+    assert (read.mesh, read.restart_on_policy_change, read.node_pool.nodes) == (True, False, 3)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_environment_has_settings(environment: str) -> None:
+    assert load_settings(environment).environment == environment
+
+
+def test_other_namespaces_and_secrets_are_left_alone() -> None:
+    config = {
+        **GOOD,
+        "kubernetes:context": "kind",
+        f"{PROJECT}:secrets": {"identity-service-redis": {"password": {"secure": "v1:abc"}}},
+    }
+    assert parse_settings(config, "prod", "Pulumi.prod.yaml").trace_sample_ratio == Ratio("10%")
+
+
+def test_every_fault_is_named_at_once() -> None:
+    said = refused(
+        {
+            "msh": True,
+            "trace_sample_ratio": "110%",
+            "node_pool": {"nodes": 0, "zones": 3, "cpu": "8 cores", "memory": "32GB"},
+            "replicas": {"agent-engine": {"min": 5, "max": 3}},
+            "log_level": "loud",
+            "backups": {"network": "10.0.0.0/24"},
+        }
+    )
+    assert "Pulumi.prod.yaml: 8 faults" in said
+    assert "backups.bucket: is missing" in said
+    assert "did you mean mesh?" in said
+    assert "trace_sample_ratio: is '110%'; expected a ratio from 0% to 100%" in said
+    assert "node_pool.cpu: is '8 cores'; expected a CPU quantity" in said
+    assert "node_pool.memory: is '32GB'; expected a size in bytes" in said
+    assert "replicas.agent-engine: is refused; min 5 is above max 3" in said
+    assert "log_level: is 'loud'; expected 'debug', 'info'" in said
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_where_api_server_and_nodes_are_must_be_said(environment: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_settings({key: GOOD[key] for key in GOOD if "nodes" not in key and "api" not in key}, environment, "file")
+    assert "config.voiceassistant:nodes: is missing" in str(caught.value)
+    assert "config.voiceassistant:api_server: is missing" in str(caught.value)
+
+
+def test_an_unknown_environment_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="expected one of dev, staging, prod"):
+        load_settings("production")
+
+
+def test_a_file_of_another_environment_is_refused() -> None:
+    assert "expected 'prod'" in refused({"environment": "staging"})
+
+
+def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> None:
+    """The backups' store is the services' own: where the proxies do not find it, it cannot be."""
+    settings = load_settings("prod")
+    assert settings.backups
+    replicas = {"agent-engin": Replicas(min=1, max=1)}
+    elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
+    with pytest.raises(InvalidInputError) as caught:
+        Platform(call_graph(), environment(settings.model_copy(update={"replicas": replicas, "backups": elsewhere})))
+    strange, outside = caught.value.faults
+    assert str(strange).startswith(
+        "config.voiceassistant:replicas.agent-engin: is no service; expected one of agent-engine, "
+    )
+    assert str(outside) == (
+        "config.voiceassistant:backups.network: is '10.64.0.0/24'; "
+        "expected a block within 10.200.0.0/16, where objects.voicehelper.internal stands"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("config: [", "is not YAML"),
+        ("config:\n  a: 1\n  a: 2\n", "key 'a' stands twice"),
+        ("[]", "config: is not a mapping"),
+        ("config: 5", "config: is not a mapping"),
+        ("config: {1: 2}", "config: is not a mapping"),
+        ("!!python/object:os.system {}", "is not YAML"),
+        ("\x00", "is not YAML"),
+        ("config: {? [a] : b}", "is not"),
+        ("a: &a [*a]", "is not a mapping"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "Pulumi.dev.yaml").write_text(text)
+    with pytest.raises(InvalidInputError, match=r"Pulumi\.dev\.yaml") as caught:
+        load_settings("dev", tmp_path)
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        load_settings("dev", tmp_path)
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=10)
+    | st.sampled_from(["10%", "1Gi", "dev"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = st.sampled_from([f"{PROJECT}:{name}" for name in Settings.model_fields]) | st.text(max_size=12)
+
+
+@settings(max_examples=5000)
+@given(st.dictionaries(KEYS, PLAIN, max_size=6))
+def test_any_configuration_is_read_or_refused(config: dict[str, Any]) -> None:
+    try:
+        parse_settings({**GOOD, **config}, "prod", "Pulumi.prod.yaml")
+    except InvalidInputError as error:
+        assert str(error).startswith("Pulumi.prod.yaml: ")
+        assert error.faults
+
+
+@settings(max_examples=1000)
+@given(text=st.text(max_size=200) | st.builds("config:\n{}".format, st.text(max_size=100)))
+def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any-file"
+    folder.mkdir(exist_ok=True)
+    (folder / "Pulumi.dev.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(InvalidInputError, match=r"Pulumi\.dev\.yaml"):
+        load_settings("dev", folder)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stack.output.difference.fields import ABSENT, FieldChange, field_changes
+
+KEYS = st.sampled_from(["name", "spec", "app.kubernetes.io/name", "a"])
+SCALARS = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["", "x", "y", "1"])
+VALUES = st.recursive(
+    SCALARS | st.dictionaries(KEYS, SCALARS).map(lambda value: json.dumps(value, indent=2)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def changes(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
+    return [(field.path, field.before, field.after) for field in field_changes(before, after)]
+
+
+@given(VALUES, VALUES)
+def test_two_values_differ_in_no_field_exactly_when_they_are_equal(before: Any, after: Any) -> None:
+    equal = json.dumps(before, sort_keys=True) == json.dumps(after, sort_keys=True)
+    assert (not list(field_changes(before, after))) == equal
+
+
+@given(VALUES, VALUES)
+def test_the_way_back_changes_the_same_fields(before: Any, after: Any) -> None:
+    there = {field.path: (repr(field.before), repr(field.after)) for field in field_changes(before, after)}
+    back = {field.path: (repr(field.after), repr(field.before)) for field in field_changes(after, before)}
+    assert there == back
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"spec": {"replicas": 2}}, {"spec": {"replicas": 3}}, [("spec.replicas", 2, 3)]),
+        ({"a": 1}, {"b": None}, [("a", 1, ABSENT), ("b", ABSENT, None)]),
+        ({"on": True}, {"on": 1}, [("on", True, 1)]),
+        ({"labels": {"x/y": "a"}}, {"labels": {"x/y": "b"}}, [("labels[x/y]", "a", "b")]),
+        ({"ports": [1, 2]}, {"ports": (1, 3)}, [("ports[1]", 2, 3)]),
+    ],
+)
+def test_a_field_is_named_as_people_write_it(before: Any, after: Any, expected: Any) -> None:
+    assert changes(before, after) == expected
+
+
+def test_items_with_names_are_told_apart_by_them() -> None:
+    before = [{"name": "app", "image": "a:1"}, {"name": "proxy", "image": "p:1"}]
+    after = [{"name": "first", "image": "f:1"}, {"name": "app", "image": "a:2"}, {"name": "proxy", "image": "p:1"}]
+    assert changes(before, after) == [
+        ("[app].image", "a:1", "a:2"),
+        ("[first]", ABSENT, {"name": "first", "image": "f:1"}),
+    ]
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "a")])
+def test_items_in_another_order_or_with_one_name_are_compared_by_position(names: tuple[str, str]) -> None:
+    before = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
+    after = [{"name": name, "value": item["value"]} for name, item in zip(names, before, strict=True)]
+    assert all(path.startswith(("[0]", "[1]")) for path, *_ in changes(before, after))
+    assert changes(before, after)
+
+
+def test_text_that_holds_json_is_compared_as_its_document() -> None:
+    before, after = json.dumps({"outbound": [{"name": "redis.access", "timeout": "20ms"}]}), '{"outbound": []}'
+    assert [path for path, *_ in changes({"policy.json": before}, {"policy.json": after})] == [
+        "[policy.json].outbound[redis.access]"
+    ]
+
+
+def test_text_whose_json_differs_in_blanks_alone_differs_as_text() -> None:
+    assert list(field_changes('{"a": 1}', '{"a":1}', "data")) == [FieldChange("data", '{"a": 1}', '{"a":1}')]

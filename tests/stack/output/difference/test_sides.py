@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from voice_policies import InvalidInputError
+
+from stack.cli import main
+from stack.model.settings import ROOT
+from stack.output.difference import compare
+from stack.output.difference.report import as_json, markdown, text
+from stack.output.difference.sides import resources_of
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    out = tmp_path / "prod"
+    assert main(["render", "prod", "-o", str(out)]) == 0
+    return out
+
+
+def edit(tree: Path, before: str, after: str) -> None:
+    path = tree / "manifests/50-services/agent-engine.yaml"
+    content = path.read_text(encoding="utf-8")
+    assert before in content
+    path.write_text(content.replace(before, after), encoding="utf-8")
+
+
+def claim(tree: Path, storage_class: str) -> None:
+    metadata = {"name": "files", "namespace": "voice-data"}
+    document = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+    spec = {"storageClassName": storage_class}
+    (tree / "manifests/claim.yaml").write_text(yaml.safe_dump({**document, "spec": spec}), encoding="utf-8")
+
+
+def test_an_environment_equals_the_tree_that_it_renders(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["diff", "prod", str(tree)]) == 0
+    assert capsys.readouterr().out == "no differences\n"
+
+
+def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
+    capsys.readouterr()
+    assert main(["diff", "prod", str(tree)]) == 1
+    assert capsys.readouterr().out == (
+        "~ Deployment voice-apps/agent-engine\n"
+        "    spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n"
+        "Deployment voice-apps/agent-engine: pods restart, because its spec.template changes\n"
+        "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, data at risk: 0\n"
+    )
+
+
+def test_a_tree_that_holds_something_else_is_refused_with_every_such_file(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "manifests/a.yaml").write_text("foo: bar\n---\n- 1\n")
+    (tree / "manifests/b.yaml").write_text("apiVersion: v1\nkind: List\nitems: []\n")
+    capsys.readouterr()
+    assert main(["diff", "prod", str(tree)]) == 2
+    refused = capsys.readouterr().err
+    assert refused.startswith(f"voice: {tree}: 3 faults\n")
+    for place in ("a.yaml[0]", "a.yaml[1]", "b.yaml[0]"):
+        assert f"  manifests/{place}: is no Kubernetes resource; expected apiVersion, kind and metadata.name" in refused
+
+
+def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "staging", "prod"]) == 1
+    out = capsys.readouterr().out
+    assert "data[policy.json].tracing.sample_ratio: 50% -> 10%" in out
+    assert "pods reload" in out
+    restarted = [line for line in out.splitlines() if "pods restart" in line]
+    assert [line.partition(":")[0] for line in restarted] == [
+        "Pooler voice-data/postgresql-pooler",
+        "StatefulSet voice-observability/tempo",
+        "StatefulSet voice-observability/otel-collector",
+        "Deployment voice-observability/blackbox-exporter",
+        "Deployment voice-gateway/gateway",
+    ]
+
+
+def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = shutil.copytree(tree, tmp_path / "other")
+    claim(tree, "fast")
+    claim(other, "slow")
+    assert main(["diff", str(tree), str(other)]) == 2
+    refused = capsys.readouterr()
+    assert "spec.storageClassName: fast -> slow" in refused.out
+    assert "PersistentVolumeClaim voice-data/files: would be replaced, and bears data; leave the field" in refused.err
+    assert main(["diff", "--allow-replacement", str(tree), str(other)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [
+        ("production", "names nothing to compare"),
+        ("nowhere/", "names nothing to compare"),
+        ("HEAD:production", "names nothing to compare"),
+        (":prod", "names nothing to compare"),
+        ("no-such-revision:prod", "cannot be rendered"),
+        ("--output=x:prod", "cannot be rendered"),
+    ],
+)
+def test_what_names_no_side_is_bad_input(side: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "--", "prod", side]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("voice: voice diff: 1 fault\n")
+    assert said in error
+
+
+def test_a_tree_that_is_not_yaml_is_told(tree: Path) -> None:
+    edit(tree, "kind: Deployment", "kind: [")
+    with pytest.raises(InvalidInputError, match=r"agent-engine\.yaml"):
+        resources_of(str(tree))
+
+
+def git(*arguments: str) -> None:
+    names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=30)
+
+
+def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "repository"
+    for part in ("components", "stack", "policies", "runtime"):
+        shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
+        shutil.copy(file, repository)
+    git("-C", str(repository), "init", "--quiet")
+    for number, (path, before, after) in enumerate(
+        (
+            ("Pulumi.prod.yaml", "trace_sample_ratio: 10%", "trace_sample_ratio: 12%"),
+            ("components/workload.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
+            ("policies/voice_policies/tracing.py", "= 2048", "= 4096"),
+        )
+    ):
+        git("-C", str(repository), "add", ".")
+        git("-C", str(repository), "commit", "--quiet", "--allow-empty", "-m", f"{number}")
+        content = (repository / path).read_text(encoding="utf-8")
+        assert before in content
+        (repository / path).write_text(content.replace(before, after), encoding="utf-8")
+    git("-C", str(repository), "commit", "--quiet", "-a", "-m", "all")
+    monkeypatch.setattr("stack.output.difference.sides.ROOT", repository)
+    difference = compare(resources_of("HEAD~3:prod"), resources_of("HEAD:prod"))
+    found = {
+        (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
+    }
+    # The gateway's routes are one text, which tells the sampling ratio too; the Collector's queues grow with it.
+    elsewhere = ("digest", "data[apisix.yaml]", "queue_size")
+    assert {change for change in found if not any(part in change[0] for part in elsewhere)} == {
+        ("data[collector.json].processors.probabilistic_sampler.sampling_percentage", "10.0", "12.0"),
+        ("spec.minReadySeconds", "5", "6"),
+        ("data[policy.json].tracing.sample_ratio", "10%", "12%"),
+        ("data[policy.json].tracing.max_queue", "2048", "4096"),
+    }
+
+
+def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
+    edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
+    edit(tree, "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow", "maxUnavailable: 1")
+    claim(tree, "fast")
+    difference = compare(resources_of("prod"), resources_of(str(tree)))
+    document = json.loads(as_json(difference))
+    assert document["added"] == [
+        {"kind": "PersistentVolumeClaim", "namespace": "voice-data", "name": "files", "group": ""}
+    ]
+    assert [change["fields"] for change in document["changed"]] == [
+        [{"path": "spec.template.spec.terminationGracePeriodSeconds", "before": 29, "after": 40}],
+        [{"path": "spec.unhealthyPodEvictionPolicy", "before": "AlwaysAllow"}],
+    ]
+    assert document["effects"][0]["pods"] == "restart"
+    assert "    spec.unhealthyPodEvictionPolicy: AlwaysAllow -> (absent)\n" in text(difference)
+    assert (
+        "<details><summary>~ Deployment voice-apps/agent-engine</summary>\n\n~~~~diff\n"
+        "spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n~~~~\n\n</details>"
+    ) in markdown(difference)
+    assert markdown(difference).startswith("1 added, 0 removed, 2 changed; restarts: 1,")
+
+
+def test_text_of_several_lines_is_shown_as_its_changed_lines(tree: Path) -> None:
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: rules\ndata:\n  rules.yaml: |\n    a: 1\n    b: {b}\n"
+    other = tree.parent / "other"
+    shutil.copytree(tree, other)
+    for root, value in ((tree, "2"), (other, "3")):
+        (root / "manifests/rules.yaml").write_text(config.replace("{b}", value), encoding="utf-8")
+    lines = text(compare(resources_of(str(tree)), resources_of(str(other)))).splitlines()
+    assert lines[:6] == [
+        "~ ConfigMap rules",
+        "    data[rules.yaml]:",
+        "        @@ -1,2 +1,2 @@",
+        "         a: 1",
+        "        -b: 2",
+        "        +b: 3",
+    ]

@@ -1,0 +1,245 @@
+"""What is rendered, environment by environment: snapshots, schemas, and what every workload must be."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from syrupy.assertion import SnapshotAssertion
+from syrupy.data import Snapshot, SnapshotCollection
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+from syrupy.location import PyTestLocation
+from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
+
+from stack.deploy.operators import operator_of
+from stack.model.policy_bundles import APPS
+from stack.output.render import manifest, manifest_path
+from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
+
+SNAPSHOTS = Path(__file__).parents[2] / "snapshots"
+KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")
+"""The oldest and the newest Kubernetes that the manifests are for."""
+WITHOUT_NAMESPACE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+SERVICES = [service.name for service in platform("prod").microservices]
+
+
+class ManifestSnapshot(SingleFileSnapshotExtension):
+    """One reviewable file for each component: tests/snapshots/<environment>/<the component's manifest>."""
+
+    _write_mode = WriteMode.TEXT
+    file_extension = "yaml"
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        return str(SNAPSHOTS)
+
+    @classmethod
+    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: Any = 0) -> str:
+        return str(index)
+
+    @classmethod
+    def get_location(cls, *, test_location: PyTestLocation, index: Any = 0) -> str:
+        return str(SNAPSHOTS / f"{index}.yaml")
+
+    def read_snapshot_collection(self, *, snapshot_location: str) -> SnapshotCollection:
+        collection = SnapshotCollection(location=snapshot_location)
+        collection.add(Snapshot(name=str(Path(snapshot_location).relative_to(SNAPSHOTS).with_suffix(""))))
+        return collection
+
+    def serialize(
+        self,
+        data: SerializableData,
+        *,
+        exclude: PropertyFilter | None = None,
+        include: PropertyFilter | None = None,
+        matcher: PropertyMatcher | None = None,
+    ) -> SerializedData:
+        return str(data)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_manifests_are_as_reviewed(environment: str, snapshot: SnapshotAssertion) -> None:
+    reviewed = snapshot.use_extension(ManifestSnapshot)
+    for component in platform(environment).components:
+        name = f"{environment}/{manifest_path(component).removeprefix('manifests/').removesuffix('.yaml')}"
+        assert manifest(component, environment) == reviewed(name=name)
+
+
+def test_no_snapshot_is_left_over() -> None:
+    known = {
+        f"{environment}/{manifest_path(component).removeprefix('manifests/')}"
+        for environment in ENVIRONMENTS
+        for component in platform(environment).components
+    }
+    found = {str(path.relative_to(SNAPSHOTS)) for name in ENVIRONMENTS for path in (SNAPSHOTS / name).rglob("*.yaml")}
+    assert found == known
+
+
+@cache
+def definitions(version: str) -> dict[str, Any]:
+    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{version}-local-strict"
+    loaded: dict[str, Any] = json.loads((folder / "_definitions.json").read_text())["$defs"]
+    return loaded
+
+
+@cache
+def validator(version: str, api_version: str, kind: str) -> Draft202012Validator:
+    identity = {"apiVersion": [api_version], "kind": [kind]}
+    (name,) = [
+        name
+        for name, schema in definitions(version).items()
+        if {key: schema.get("properties", {}).get(key, {}).get("enum") for key in identity} == identity
+    ]
+    return Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": definitions(version)})
+
+
+def is_custom(resource: dict[str, Any]) -> bool:
+    """Whether an operator serves it: its schema is held in the tests of its tier."""
+    return operator_of(resource["apiVersion"]) is not None
+
+
+def schema_faults(resource: dict[str, Any], version: str) -> list[str]:
+    found = validator(version, resource["apiVersion"], resource["kind"]).iter_errors(resource)
+    return [f"{resource['kind']} {resource['metadata']['name']}: {error.json_path}: {error.message}" for error in found]
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_resource_is_strictly_valid(environment: str, version: str) -> None:
+    own = [resource for resource in resources(environment) if not is_custom(resource)]
+    assert [fault for resource in own for fault in schema_faults(resource, version)] == []
+
+
+def test_the_schema_would_see_a_misspelt_field() -> None:
+    deployment = json.loads(json.dumps(of_kind("prod", "Deployment")[0]))
+    deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Always"
+    assert "imagePullPolcy" in schema_faults(deployment, KUBERNETES_VERSIONS[1])[0]
+
+
+def services(environment: str) -> list[dict[str, Any]]:
+    """The Deployments of our own services."""
+    return [found for found in of_kind(environment, "Deployment") if found["metadata"]["namespace"] == APPS]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_service_is_there(environment: str) -> None:
+    assert [deployment["metadata"]["name"] for deployment in services(environment)] == SERVICES
+    assert len(SERVICES) == 16
+
+
+def named(kind: str, name: str, environment: str = "prod") -> dict[str, Any]:
+    (found,) = [resource for resource in of_kind(environment, kind) if resource["metadata"]["name"] == name]
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_in_prod_a_service_survives_the_loss_of_a_pod_and_a_zone(service: str) -> None:
+    deployment = named("Deployment", service)
+    autoscalers = [
+        found for found in of_kind("prod", "HorizontalPodAutoscaler") if found["metadata"]["name"] == service
+    ]
+    minimum = autoscalers[0]["spec"]["minReplicas"] if autoscalers else deployment["spec"]["replicas"]
+    assert minimum >= 2
+    budget = named("PodDisruptionBudget", service)["spec"]
+    assert budget["maxUnavailable"] < minimum
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    (spread,) = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "topology.kubernetes.io/zone"
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_three_different_probes(service: str) -> None:
+    (container,) = named("Deployment", service)["spec"]["template"]["spec"]["containers"]
+    startup, liveness, readiness = (container[f"{name}Probe"] for name in ("startup", "liveness", "readiness"))
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 60
+    assert liveness["httpGet"]["path"] == "/health"
+    assert readiness["httpGet"]["path"] == "/ready"
+    assert all(probe["timeoutSeconds"] < probe["periodSeconds"] for probe in (startup, liveness, readiness))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_nobody_owns_the_replica_count_twice(environment: str) -> None:
+    scaled = {
+        autoscaler["spec"]["scaleTargetRef"]["name"] for autoscaler in of_kind(environment, "HorizontalPodAutoscaler")
+    }
+    for deployment in of_kind(environment, "Deployment"):
+        assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_one_replica_has_no_disruption_budget(environment: str) -> None:
+    alone = {d["metadata"]["name"] for d in of_kind(environment, "Deployment") if d["spec"].get("replicas") == 1}
+    assert alone.isdisjoint(budget["metadata"]["name"] for budget in of_kind(environment, "PodDisruptionBudget"))
+    # What keeps nothing and serves nobody's request is alone everywhere.
+    helpers = {"blackbox-exporter", "grafana", "kube-state-metrics"}
+    assert (alone > helpers) if environment == "dev" else (alone == helpers)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_pod_is_restricted_and_nobody(environment: str) -> None:
+    for deployment in of_kind(environment, "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == deployment["metadata"]["name"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert min(security["runAsUser"], security["runAsGroup"]) >= 10001
+            assert set(container["resources"]["limits"]) == {"cpu", "memory", "ephemeral-storage"}
+        assert all(volume.get("emptyDir", {"sizeLimit": True}).get("sizeLimit") for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_shutdown_holds_the_drain_and_the_longest_request(environment: str) -> None:
+    for service in platform(environment).microservices:
+        pod = named("Deployment", service.name, environment)["spec"]["template"]["spec"]
+        sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        longest = max(operation.deadline.seconds for operation in service.service.operations)
+        drain = service.bundle.health.drain_duration.seconds
+        assert pod["terminationGracePeriodSeconds"] > sleep + drain + longest
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_configuration_is_mounted_as_directories(environment: str) -> None:
+    config_maps = {config_map["metadata"]["name"] for config_map in of_kind(environment, "ConfigMap")}
+    for deployment in services(environment):
+        pod = deployment["spec"]["template"]["spec"]
+        assert not any("subPath" in mount for container in pod["containers"] for mount in container["volumeMounts"])
+        mounted = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+        assert mounted
+        assert mounted == {name for name in config_maps if name.startswith(f"{deployment['metadata']['name']}-")}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_no_secret_and_no_value_of_one_is_rendered(environment: str) -> None:
+    assert of_kind(environment, "Secret") == []
+    for deployment in services(environment):
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            literal = {variable["name"] for variable in container.get("env", []) if "value" in variable}
+            assert literal <= {"VOICE_POLICY_PATH", "VOICE_SETTINGS_PATH", "APISIX_STAND_ALONE"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_resource_names_its_namespace(environment: str) -> None:
+    for resource in resources(environment):
+        assert ("namespace" in resource["metadata"]) != (resource["kind"] in WITHOUT_NAMESPACE)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_what_is_written_is_what_was_built(environment: str) -> None:
+    for component in platform(environment).components:
+        built = [json.loads(json.dumps(resource)) for resource in component.resources()]
+        assert list(yaml.safe_load_all(manifest(component, environment))) == built

@@ -1,0 +1,134 @@
+"""Rendering is deterministic to the byte, touches exactly what changed, and never leaves half a tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from voice_policies import InvalidInputError
+
+from components.node import Replicas
+from stack.model.environments import Environment, environment
+from stack.model.platform import Platform, call_graph
+from stack.model.settings import load_settings
+from stack.output.render import Index, render, rendered_files
+from tests.platforms import ENVIRONMENTS, of_kind, platform
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def files(looked_at: Platform) -> dict[str, str]:
+    return dict(rendered_files(looked_at, Index(looked_at.environment.name)))
+
+
+def with_replicas(name: str, replicas: Replicas) -> Environment:
+    changed = load_settings("prod").model_copy(update={"replicas": {name: replicas}})
+    return environment(changed)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_two_processes_render_the_same_bytes(tmp_path: Path, name: str) -> None:
+    for number in ("0", "1"):
+        command = [sys.executable, "-m", "stack.cli", "render", name, "-o", str(tmp_path / number)]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": number})
+    assert tree(tmp_path / "0") == tree(tmp_path / "1")
+    policies = [found for found in of_kind(name, "ConfigMap") if found["metadata"]["name"].endswith("-policy")]
+    mounted = sum(len(found["data"]) for found in policies)
+    assert len(tree(tmp_path / "0")) == len(platform(name).components) + mounted + 1
+
+
+def test_one_replica_count_changes_one_service_alone() -> None:
+    before = files(platform("prod"))
+    after = files(Platform(call_graph(), with_replicas("agent-engine", Replicas(min=4, max=10))))
+    changed = [path for path in before if before[path] != after[path]]
+    # Its policy says which share of a distributed limit is a replica's while Redis is away.
+    assert changed == ["manifests/50-services/agent-engine.yaml", "policies/agent-engine/policy.json"]
+    after = files(Platform(call_graph(), with_replicas("rag-engine", Replicas(min=4, max=15))))
+    assert [path for path in before if before[path] != after[path]] == ["manifests/50-services/rag-engine.yaml"]
+
+
+def test_rendering_loads_no_pulumi_and_opens_no_socket(tmp_path: Path) -> None:
+    script = """
+import sys
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(event) if event.startswith("socket.") else None)
+from stack.cli import main
+assert main(["render", "prod", "-o", sys.argv[1]]) == 0
+print(sorted({"pulumi", "pulumi_kubernetes", "kubernetes", "jinja2"} & set(sys.modules)), opened)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[] []"
+
+
+def test_every_resource_is_in_the_index(tmp_path: Path) -> None:
+    written = render(platform("prod"), tmp_path / "out")
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert len(index["resources"]) == len(written.entries)
+    for entry in index["resources"]:
+        assert f"name: {entry['name']}\n" in (tmp_path / "out" / entry["file"]).read_text()
+
+
+def test_a_new_run_replaces_the_whole_tree(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    render(platform("prod"), out)
+    (out / "manifests" / "50-services" / "gone.yaml").write_text("left over")
+    render(platform("prod"), out)
+    assert tree(out) == {path: text.encode() for path, text in files(platform("prod")).items()}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_strangers_are_never_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InvalidInputError, match="holds files that no run of `voice render` wrote"):
+        render(platform("dev"), tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_failed_run_leaves_the_previous_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    render(platform("dev"), out)
+    before = tree(out)
+    real, count = Path.write_text, 0
+
+    def full_disk(self: Path, text: str, encoding: str | None = None) -> int:
+        nonlocal count
+        count += 1
+        if count > 20:
+            raise OSError(28, "No space left on device", str(self))
+        return real(self, text, encoding=encoding)
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(InvalidInputError, match="No space left on device"):
+        render(platform("prod"), out)
+    assert tree(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_swap_that_fails_puts_the_previous_tree_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    render(platform("dev"), out)
+    before = tree(out)
+    real = Path.replace
+
+    def refuse_new(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_new)
+    with pytest.raises(InvalidInputError, match="Permission denied"):
+        render(platform("prod"), out)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("out", ["/proc/nowhere/out", "/dev/null/out", "/dev/null"])
+def test_an_unwritable_directory_is_one_clear_error(out: str) -> None:
+    with pytest.raises(InvalidInputError, match="-o DIR: 1 fault"):
+        render(platform("dev"), Path(out))

@@ -1,0 +1,133 @@
+"""Starts the replicated cache on its rendered files: real servers and Sentinels, each pod with a port of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from components.valkey.replicated import SENTINEL_PORT
+from components.valkey.server import PORT
+from tests.loopback import free_port
+from tests.programs import REDIS, REDIS_CLI
+from tests.stack.voiceassistant.tiers.real_servers import VALKEY_PATHS, Place, files
+
+NODES = [f"redis-node-{index}" for index in range(3)]
+SENTINELS = [f"redis-sentinel-{index}" for index in range(3)]
+FAILOVER_SECONDS = 40
+Found = TypeVar("Found")
+
+
+class Member:
+    """One pod's place, its port and its process."""
+
+    def __init__(self, root: Path, name: str, ports: dict[str, int]) -> None:
+        self.name, self.port, self.ports = name, ports[name], ports
+        self.part = name.rsplit("-", 1)[0].removeprefix("redis-")
+        self.place = Place(root / name, VALKEY_PATHS)
+        self.place.mount_secrets("redis", "prod")
+        for file, text in files("prod", "redis-config").items():
+            self.place.write(f"/etc/valkey/{file}", text)
+        client = self.place.write("/bin/valkey-cli", self._client())
+        client.chmod(0o755)
+        self.start()
+
+    def start(self) -> None:
+        """As a new pod does: its init container's script, then the server."""
+        self.file.write_text(self.configure())
+        command = [str(REDIS), str(self.file), *(["--sentinel"] if self.part == "sentinel" else [])]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def configure(self) -> str:
+        """What the script writes."""
+        script = self.place.inside(f"/etc/valkey/configure-{self.part}.sh")
+        path = f"{self.place.inside('/bin')}:/usr/bin:/bin"
+        subprocess.run(["/bin/sh", str(script)], check=True, env={"POD_NAME": self.name, "PATH": path})
+        return self._on_loopback(self.file.read_text())
+
+    @property
+    def file(self) -> Path:
+        """Its configuration."""
+        name = "sentinel.conf" if self.part == "sentinel" else "valkey.conf"
+        return self.place.inside("/run/valkey") / name
+
+    def stop(self) -> None:
+        """At once, as when its node is lost."""
+        self.process.kill()
+        self.process.wait()
+
+    def _client(self) -> str:
+        """Redis' own, which finds each pod by its name, and gives an address that Sentinels tell a name again."""
+        known = "".join(f"  {name}) port={port};;\n" for name, port in self.ports.items())
+        names = " ".join(f"-e 's/^127.0.0.1 {port} $/{name}/'" for name, port in self.ports.items())
+        return f"""\
+#!/bin/sh
+case $3 in
+{known}esac
+shift 5
+{REDIS_CLI} -e -h 127.0.0.1 -p "$port" "$@" | tr '\\n' ' ' | sed {names}
+"""
+
+    def _on_loopback(self, text: str) -> str:
+        """Each pod's name and its port become loopback and a port of its own."""
+        for name, port in self.ports.items():
+            text = text.replace(f"{name} {PORT}", f"127.0.0.1 {port}")
+            text = re.sub(rf"(announce-ip) {name}$", r"\1 127.0.0.1", text, flags=re.MULTILINE)
+        standard = SENTINEL_PORT if self.part == "sentinel" else PORT
+        return text.replace(f"port {standard}\n", f"port {self.port}\n", 1)
+
+    def ask(self, *command: str, user: str | None = "health", password: str = "") -> Any:
+        """The answer to one command."""
+        client: Any = Redis(port=self.port, username=user, password=password, decode_responses=True)
+        return client.execute_command(*command)
+
+    @property
+    def primary(self) -> str:
+        """The name of the server that a Sentinel follows."""
+        _, port = self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "cache", user=None)
+        return next(name for name, own in self.ports.items() if own == int(port))
+
+    @property
+    def role(self) -> str:
+        """What it says of itself."""
+        return str(self.ask("ROLE")[0])
+
+
+@contextmanager
+def running_cache(root: Path) -> Iterator[tuple[list[Member], list[Member]]]:
+    """Servers and Sentinels that know each other."""
+    ports = {name: free_port() for name in (*NODES, *SENTINELS)}
+    with ExitStack() as stack:
+        running = []
+        for name in ports:
+            running.append(Member(root, name, ports))
+            stack.callback(running[-1].stop)
+        nodes, sentinels = running[: len(NODES)], running[len(NODES) :]
+        eventually(lambda: [node.role for node in nodes] == ["master", "slave", "slave"])
+        eventually(lambda: all(_knows_all(sentinel) for sentinel in sentinels))
+        yield nodes, sentinels
+
+
+def _knows_all(sentinel: Member) -> bool:
+    known = sentinel.ask("SENTINEL", "MASTER", "cache", user=None)
+    return [int(known[flag]) for flag in ("num-slaves", "num-other-sentinels")] == [2, 2]
+
+
+def eventually(holds: Callable[[], Found]) -> Found:
+    """What holds at last."""
+    deadline = time.monotonic() + FAILOVER_SECONDS
+    while True:
+        try:
+            if found := holds():
+                return found
+        except RedisError:  # a server that is gone, or in the middle of it
+            found = None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

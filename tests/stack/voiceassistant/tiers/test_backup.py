@@ -1,0 +1,78 @@
+"""Dump, wipe, restore: the rendered scripts on a real PostgreSQL 18."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.platforms import platform
+from tests.programs import POSTGRES
+from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, running_postgresql
+
+SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
+DUMPS = "/var/backups/postgresql"
+COUNT = "SELECT count(*), coalesce(sum(id), 0) FROM kept"
+
+
+@pytest.fixture
+def server() -> Iterator[Postgresql]:
+    with running_postgresql() as running:
+        running.place.paths += (DUMPS,)
+        running.place.inside(DUMPS).mkdir(parents=True)
+        for name, text in files("dev", "postgresql-backup").items():
+            running.place.write(f"/scripts/{name}", text)
+        running.place.write("/etc/voice/secrets/postgresql-backup-key/password", "the key")
+        yield running
+
+
+def run(server: Postgresql, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    path = f"{POSTGRES}:{os.environ['PATH']}"
+    environment = {"PATH": path, "PGHOST": "127.0.0.1", "PGPORT": str(server.port), **variables}
+    command = ["/bin/bash", str(server.place.inside(f"/scripts/{script}.sh"))]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+
+def fill(server: Postgresql) -> dict[str, str]:
+    for number, service in enumerate(SERVICES, start=1):
+        rows = f"CREATE TABLE kept (id int PRIMARY KEY); INSERT INTO kept SELECT generate_series(1, {number * 100})"
+        server.sql(rows, role=service)
+    return {service: server.sql(COUNT, role=service) for service in SERVICES}
+
+
+def test_what_was_dumped_comes_back_after_a_wipe(server: Postgresql) -> None:
+    before = fill(server)
+    assert len(set(before.values())) == len(SERVICES)
+    dumped = run(server, "backup")
+    assert dumped.returncode == 0, dumped.stderr
+    for service in SERVICES:
+        server.sql("DROP TABLE kept", role=service)
+        assert "does not exist" in server.sql(COUNT, role=service)
+    restored = run(server, "restore")
+    assert restored.returncode == 0, restored.stderr
+    assert restored.stdout == dumped.stdout
+    assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
+
+
+def test_a_dump_can_be_read_by_nobody_without_the_key(server: Postgresql) -> None:
+    before = fill(server)
+    run(server, "backup")
+    (dumped,) = server.place.inside(DUMPS).iterdir()
+    assert all(b"PGDMP" not in file.read_bytes() for file in dumped.iterdir())
+    server.place.write("/etc/voice/secrets/postgresql-backup-key/password", "another key")
+    assert run(server, "restore").returncode != 0
+    assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
+
+
+def test_a_dump_that_broke_off_is_never_restored(server: Postgresql) -> None:
+    fill(server)
+    whole = run(server, "backup").stdout
+    server.place.write(f"/etc/voice/secrets/{SERVICES[-1]}-postgresql/password", "wrong")
+    assert run(server, "backup").returncode != 0
+    assert len(list(server.place.inside(DUMPS).glob("*.partial"))) == 1
+    server.place.mount_secrets("postgresql", "dev")
+    server.place.write("/etc/voice/secrets/postgresql-backup-key/password", "the key")
+    restored = run(server, "restore")
+    assert (restored.returncode, restored.stdout) == (0, whole), restored.stderr

@@ -1,0 +1,204 @@
+"""The mesh says exactly what the calls and their policies say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from voice_policies import Bulkhead, CircuitBreaker, Duration, InvalidInputError
+
+from components.mesh.policy import MeshDestination
+from components.node import Gateway, Service
+from components.operation import hard, operation, stage
+from stack.model.platform import Platform
+from stack.model.policy_bundles import APPS, address_of, outbound_call
+from stack.voiceassistant.tiers import mesh
+from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
+
+MESHED = ("staging", "prod")
+METRICS = {"methods": ["GET"], "paths": ["/metrics"]}
+
+
+def test_dev_has_no_mesh() -> None:
+    assert [found["kind"] for found in resources("dev") if "istio" in found["apiVersion"]] == []
+    assert [pod for pod in pod_templates("dev") if "sidecar.istio.io/inject" in pod["metadata"]["labels"]] == []
+
+
+def pod_templates(environment: str) -> list[dict[str, Any]]:
+    return [found["spec"]["template"] for found in of_kind(environment, "Deployment")]
+
+
+@pytest.mark.parametrize("environment", MESHED)
+def test_who_may_call_is_who_was_declared_both_ways(environment: str) -> None:
+    declared = {
+        (
+            edge.caller.name,
+            edge.callee.name,
+            edge.callee.http_port if isinstance(edge.caller, Gateway) else edge.callee.grpc_port,
+        )
+        for edge in platform(environment).graph.edges
+        if isinstance(edge.callee, Service)
+    }
+    allowed, open_to_all = set(), []
+    for policy in of_kind(environment, "AuthorizationPolicy"):
+        for rule in policy["spec"]["rules"]:
+            (operation,) = [to["operation"] for to in rule["to"]]
+            (port,) = operation["ports"]
+            for principal in (name for each in rule.get("from", []) for name in each["source"]["principals"]):
+                domain, _, namespace, _, account = principal.split("/")
+                assert (domain, namespace) == ("cluster.local", "voice-gateway" if account == "gateway" else APPS)
+                allowed.add((account, policy["metadata"]["name"], int(port)))
+            if "from" not in rule:
+                open_to_all.append({key: value for key, value in operation.items() if key != "ports"})
+    assert allowed == declared
+    assert open_to_all == [METRICS] * len(list(platform(environment).graph.services))
+
+
+@pytest.mark.parametrize("environment", MESHED)
+def test_a_destination_rule_stands_for_each_policy_that_bundles_say_the_mesh_enforces(environment: str) -> None:
+    graph = platform(environment).graph
+    promised = {
+        (edge.caller.name, host, call.circuit_breaker)
+        for edge in graph.edges
+        for call in [outbound_call(edge, mesh=True)]
+        if call.enforced_by.circuit_breaker == "mesh"
+        for host in [(address.via or address.host).partition(":")[0] for address in call.addresses]
+    }
+    rules = {
+        (rule["spec"]["workloadSelector"]["matchLabels"]["app.kubernetes.io/name"], rule["spec"]["host"]): rule["spec"]
+        for rule in of_kind(environment, "DestinationRule")
+    }
+    assert rules.keys() == {(caller, host) for caller, host, _ in promised}
+    for caller, host, breaker in promised:
+        detection = rules[caller, host]["trafficPolicy"]["outlierDetection"]
+        assert breaker is not None
+        assert detection["consecutive5xxErrors"] == breaker.consecutive_failures
+        assert detection["baseEjectionTime"] == f"{breaker.break_duration.seconds:.0f}s"
+
+
+@pytest.mark.parametrize("environment", MESHED)
+def test_the_mesh_retries_nothing_that_another_layer_does(environment: str) -> None:
+    silent = {
+        host
+        for found in of_kind(environment, "VirtualService")
+        for host in found["spec"]["hosts"]
+        if all(route["retries"] == {"attempts": 0} for route in found["spec"]["http"])
+    }
+    called = {
+        name
+        for service in platform(environment).graph.services
+        for name in (mesh.http_host(service), address_of(service))
+    }
+    assert silent == called
+
+
+@pytest.mark.parametrize("environment", MESHED)
+def test_an_attempts_timeout_stands_for_each_that_bundles_say_the_mesh_enforces(environment: str) -> None:
+    promised = {
+        (service.name, address.host, call.operation, call.timeout.attempt)
+        for service in platform(environment).microservices
+        for call in service.bundle.outbound
+        if call.enforced_by.attempt_timeout == "mesh"
+        for address in call.addresses
+    }
+    assert promised
+    bounded = [
+        (match, found["spec"]["hosts"], route)
+        for found in of_kind(environment, "VirtualService")
+        for route in found["spec"]["http"]
+        for match in route.get("match", [])
+    ]
+    assert {
+        (
+            match["sourceLabels"]["app.kubernetes.io/name"],
+            host,
+            match["uri"]["exact"].rpartition("/")[2].lower(),
+            Duration(route["timeout"]),
+        )
+        for match, (host,), route in bounded
+    } == promised
+    assert all(route["route"] == [{"destination": {"host": host}}] for _, (host,), route in bounded)
+
+
+@pytest.mark.parametrize("environment", MESHED)
+def test_each_member_knows_exactly_the_hosts_that_its_calls_name(environment: str) -> None:
+    graph = platform(environment).graph
+    for sidecar in of_kind(environment, "Sidecar"):
+        (listener,) = sidecar["spec"]["egress"]
+        caller = graph.nodes[sidecar["metadata"]["name"]]
+        known = {host.partition("/")[2] for host in listener["hosts"]}
+        reached = {
+            (address.via or address.host).partition(":")[0]
+            for edge in graph.edges_from(caller)
+            for address in outbound_call(edge, mesh=True).addresses
+        }
+        if isinstance(caller, Gateway):
+            services = {edge.callee for edge in graph.edges_from(caller) if isinstance(edge.callee, Service)}
+            reached = reached - {address_of(found) for found in services} | {
+                mesh.http_host(found) for found in services
+            }
+        assert known == reached | {"otel-collector.voice-observability.svc.cluster.local"}
+        assert all(host.split("/")[0] == host.split(".")[1] for host in listener["hosts"])
+
+
+@pytest.mark.parametrize("environment", MESHED)
+def test_every_service_and_the_gateway_are_members_and_each_member_has_its_policy(environment: str) -> None:
+    members = {
+        (
+            pod["metadata"]["labels"]["app.kubernetes.io/name"],
+            pod["metadata"]["annotations"].get("traffic.sidecar.istio.io/includeInboundPorts"),
+        )
+        for pod in pod_templates(environment)
+        if pod["metadata"]["labels"].get("sidecar.istio.io/inject") == "true"
+    }
+    services = {service.name for service in platform(environment).graph.services}
+    assert members == {*((name, None) for name in services), ("gateway", "")}
+    strict = {
+        found["spec"].get("selector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+        for found in of_kind(environment, "PeerAuthentication")
+        if found["spec"]["mtls"] == {"mode": "STRICT"}
+    }
+    assert strict == {None, *services}
+
+
+def test_a_breaker_that_the_mesh_cannot_express_is_refused() -> None:
+    breaker = CircuitBreaker.model_validate(
+        {"consecutive_failures": None, "failure_ratio": "50%", "break_duration": "1m"}
+    )
+    with pytest.raises(ValueError, match="without consecutive_failures: the mesh counts nothing else"):
+        MeshDestination(host="a.b.svc.cluster.local", http=True, circuit_breaker=breaker)
+
+
+def test_a_bulkhead_of_a_go_services_call_bounds_requests_or_where_the_mesh_sees_none_connections() -> None:
+    read = operation("read", "10ms", "50ms")
+    calls = stage(
+        hard("b.read", "idempotent", circuit_breaker=None, bulkhead=Bulkhead(max_concurrent=7)),
+        hard("store.read", "idempotent", circuit_breaker=None, bulkhead=Bulkhead(max_concurrent=3)),
+    )
+    caller = service("a", operation("run", "1s", "2s", calls), language="go")
+    small = small_platform(caller, service("b", read), datastore("store", read))
+    made: list[dict[str, Any]] = [
+        dict(resource)
+        for component in mesh.components(small.graph, small.environment)
+        for resource in component.resources()
+    ]
+    rules = [resource["spec"] for resource in made if resource["kind"] == "DestinationRule"]
+    assert {rule["host"]: rule["trafficPolicy"] for rule in rules} == {
+        "b-grpc.voice-apps.svc.cluster.local": {"connectionPool": {"http": {"http2MaxRequests": 7}}},
+        "store.voice-data.svc.cluster.local": {"connectionPool": {"tcp": {"maxConnections": 3}}},
+    }
+
+
+def test_two_calls_of_one_host_that_disagree_are_refused_with_both_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(edge: Any, *, mesh: bool) -> Any:
+        call = outbound_call(edge, mesh=mesh)
+        if edge.call.name == "postgresql.write" and call.circuit_breaker:
+            tighter = call.circuit_breaker.model_copy(update={"consecutive_failures": 2})
+            return call.model_copy(update={"circuit_breaker": tighter})
+        return call
+
+    monkeypatch.setattr(mesh, "outbound_call", other)
+    small = Platform(platform("prod").graph, platform("prod").environment)
+    with pytest.raises(InvalidInputError, match="disagree on the policy of postgresql-pooler") as refused:
+        list(mesh.components(small.graph, small.environment))
+    assert "postgresql.read" in str(refused.value)

@@ -1,0 +1,473 @@
+"""The observability tier as rendered: what is asked for metrics, who may, what is held, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from voice_policies import Bytes, Duration, Fault, InvalidInputError, Rate, Ratio
+from voice_runtime.metrics import METRICS
+from voice_saga.metrics import METRICS as SAGA_METRICS
+
+from components.component import Component
+from components.edge.gateway import ApisixGateway
+from components.node import Gateway
+from components.observability import kube_state_metrics, scraping
+from components.observability.alertmanager import Alertmanager, AlertRoute
+from components.observability.blackbox_exporter import BlackboxExporter
+from components.observability.collector import Collector
+from components.observability.prometheus import Prometheus
+from components.observability.rules import Alert
+from components.operation import hard, operation, soft, stage
+from stack.model.environments import environment as environment_of
+from stack.model.platform import Platform
+from stack.model.refusals import Refusals
+from stack.model.settings import ENVIRONMENTS, PROJECT, ROOT, parse_settings
+from stack.output.documents import ALERTS, alert_list
+from stack.voiceassistant import alerts, telemetry
+from stack.voiceassistant.catalog import SERVICES
+from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
+from tests.stack.deploy.program_run import configured
+
+INFRASTRUCTURE = {
+    "gateway": ("voice-gateway", "/apisix/prometheus/metrics"),
+    "egress-proxy-a": ("voice-egress", "/stats/prometheus"),
+    "egress-proxy-b": ("voice-egress", "/stats/prometheus"),
+    "otel-collector": ("voice-observability", "/metrics"),
+    "prometheus": ("voice-observability", "/metrics"),
+    "alertmanager": ("voice-observability", "/metrics"),
+    "kube-state-metrics": ("voice-observability", "/metrics"),
+    "blackbox-exporter": ("voice-observability", "/metrics"),
+    "jaeger": ("voice-observability", "/metrics"),
+    "tempo": ("voice-observability", "/metrics"),
+    "grafana": ("voice-observability", "/metrics"),
+}
+REPLICATED = {
+    "postgresql": ("voice-data", "/metrics"),
+    "postgresql-pooler": ("voice-data", "/metrics"),
+    "fluent-bit": ("voice-node-agents", "/api/v2/metrics/prometheus"),
+}
+"""dev's PostgreSQL is one server without an exporter, and nothing there reads the node."""
+PROBED = {
+    "consul": ("voice-data", "consul", "/v1/status/leader"),
+    "redis": ("voice-data", "valkey", ""),
+    "events": ("voice-data", "valkey", ""),
+    "elasticsearch": ("voice-data", "http", ""),
+}
+PROBED_IN_DEV = {"postgresql-pooler": ("voice-data", "tcp", "")}
+PROBED_IF_REPLICATED = {
+    "redis-node": ("voice-data", "valkey", ""),
+    "redis-sentinel": ("voice-data", "sentinel", ""),
+    "kibana": ("voice-observability", "http", "/api/status"),
+}
+"""What has no metrics of its own: where it is, how the prober asks it, and where over HTTP."""
+
+
+def prometheus(environment: str) -> Prometheus:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Prometheus))
+    return found
+
+
+def collector(environment: str) -> Collector:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Collector))
+    return found
+
+
+def alertmanager(environment: str) -> Alertmanager:
+    (found,) = (each for each in platform(environment).components if isinstance(each, Alertmanager))
+    return found
+
+
+def document(component: Component, file: str) -> dict[str, Any]:
+    files: dict[str, str] = component.files  # type: ignore[attr-defined]  # every component of this tier has files
+    found: dict[str, Any] = json.loads(files[file])
+    return found
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_service_and_every_component_with_metrics_has_a_job(environment: str) -> None:
+    jobs = {job["job_name"]: job for job in document(prometheus(environment), "prometheus.json")["scrape_configs"]}
+    services = {each.name: ("voice-apps", "/metrics") for each in SERVICES}
+    declared = services | INFRASTRUCTURE | ({} if environment == "dev" else REPLICATED)
+    probed = PROBED | (PROBED_IN_DEV if environment == "dev" else PROBED_IF_REPLICATED)
+    assert jobs.keys() == {*declared, *probed, "kubelet", "certificates"}
+    for name, (namespace, path) in declared.items():
+        assert jobs[name]["metrics_path"] == path
+        assert jobs[name]["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": [namespace]}}]
+    for name, (namespace, module, path) in probed.items():
+        assert (jobs[name]["metrics_path"], jobs[name]["params"]) == ("/probe", {"module": [module]})
+        assert jobs[name]["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": [namespace]}}]
+        address, instance, probe, prober = jobs[name]["relabel_configs"][-4:]
+        assert (address["target_label"], address["replacement"]) == ("__param_target", f"$1{path}")
+        assert address["source_labels"] == instance["source_labels"] == ["__address__"]
+        assert (probe["target_label"], probe["replacement"]) == ("probe", module)
+        assert prober == {
+            "target_label": "__address__",
+            "replacement": "blackbox-exporter.voice-observability.svc.cluster.local:9115",
+        }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_labels_of_what_tells_of_others_alone_are_kept(environment: str) -> None:
+    jobs = document(prometheus(environment), "prometheus.json")["scrape_configs"]
+    assert {job["job_name"] for job in jobs if job.get("honor_labels")} == {"kube-state-metrics"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_one(environment: str) -> None:
+    """But for the pods of operators, which are not rendered."""
+    asked = {target.name: target for target in prometheus(environment).targets}
+    found = set()
+    for kind in ("Deployment", "StatefulSet", "DaemonSet"):
+        for workload in of_kind(environment, kind):
+            template = workload["spec"]["template"]
+            ports = {port["containerPort"] for each in template["spec"]["containers"] for port in each.get("ports", [])}
+            finding = {
+                name
+                for name, target in asked.items()
+                if (target.namespace, target.name)
+                == (workload["metadata"]["namespace"], template["metadata"]["labels"].get(target.label))
+                and target.port in ports
+            }
+            assert finding, workload["metadata"]["name"]
+            found |= finding
+    operated = set() if environment == "dev" else {"postgresql", "postgresql-pooler"}
+    assert asked.keys() - found == operated
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_who_reads_the_api_reads_pods_and_autoscalers_in_our_namespaces_and_no_more(environment: str) -> None:
+    rules = [
+        rule
+        for role in of_kind(environment, "Role")
+        if role["metadata"]["name"] in {"prometheus", "kube-state-metrics"}
+        for rule in role["rules"]
+    ]
+    assert {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]} == {
+        ("", "pods"),
+        ("autoscaling", "horizontalpodautoscalers"),
+    }
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
+    (role,) = of_kind(environment, "ClusterRole")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_certificate_is_asked_for_by_the_name_that_the_gateway_has_one_for(environment: str) -> None:
+    (entrance,) = (each for each in platform(environment).components if isinstance(each, ApisixGateway))
+    (certificate,) = json.loads(entrance.files["apisix.yaml"].removesuffix("#END\n"))["ssls"]
+    (prober,) = (each for each in platform(environment).components if isinstance(each, BlackboxExporter))
+    modules = document(prober, "blackbox.json")["modules"]
+    (job,) = (
+        each
+        for each in document(prometheus(environment), "prometheus.json")["scrape_configs"]
+        if each["job_name"] == "certificates"
+    )
+    (module,) = job["params"]["module"]
+    assert [modules[module]["tcp"]["tls_config"]["server_name"]] == certificate["snis"]
+
+
+def expressions(environment: str) -> str:
+    rules = [rule for group in prometheus(environment).groups for rule in group.rules]
+    return "\n".join(rule.expression for rule in rules)
+
+
+EXPORTED = {
+    *(metric.name for metric in METRICS),
+    *(metric.name for metric in SAGA_METRICS),
+    *kube_state_metrics.METRICS,
+    *scraping.KUBELET_METRICS,
+    "up",
+    # What the sources of others name: apisix/plugins/prometheus/exporter.lua, blackbox_exporter's prober/tcp.go, the
+    # Collector's exporterhelper, Prometheus' rules/manager.go and cmd/prometheus, Alertmanager's notify.
+    "apisix_http_status",
+    "apisix_http_latency_bucket",
+    "probe_ssl_earliest_cert_expiry",
+    "probe_success",
+    "otelcol_exporter_queue_size",
+    "otelcol_exporter_queue_capacity",
+    "prometheus_rule_evaluation_failures_total",
+    "prometheus_config_last_reload_successful",
+    "alertmanager_notifications_failed_total",
+}
+WORDS = {
+    *("sum", "by", "on", "and", "unless", "rate", "count", "max", "vector", "increase", "time", "histogram_quantile"),
+    *("predict_linear", "group_left", "__name__", "otelcol_exporter_"),
+}
+
+
+def test_no_rule_names_a_metric_that_nothing_exports() -> None:
+    recorded = {rule.name for group in prometheus("prod").groups for rule in group.rules}
+    text = re.sub(r'"[^"]*"|\[[0-9a-z]+\]|(by|on|group_left) ?\([^)]*\)', " ", expressions("prod"))
+    text = re.sub(r"\{[^}]*\}", " ", text)
+    named = set(re.findall(r"[a-z_][a-z0-9_:]*", text)) - WORDS
+    assert named - recorded - EXPORTED == set()
+
+
+def test_the_series_that_the_alerts_document_names_are_recorded() -> None:
+    named = set(re.findall(r"`(\w+:[\w:]+)`", ALERTS.read_text()))
+    assert named
+    assert named <= {rule.name for group in prometheus("prod").groups for rule in group.rules}
+
+
+def test_every_operation_and_every_route_has_its_objectives() -> None:
+    rules = [rule for group in prometheus("prod").groups for rule in group.rules]
+    recorded = {
+        (rule.name, rule.labels["job"], rule.labels.get("operation")): float(rule.expression[7:-1])
+        for rule in rules
+        if not isinstance(rule, Alert) and rule.name.startswith("operation:") and "job" in rule.labels
+    }
+    for each in SERVICES:
+        for found in each.operations:
+            assert recorded.pop(("operation:slow:budget", each.name, found.name)) == 0.05
+            assert 0 < recorded.pop(("operation:failures:budget", each.name, found.name)) < 0.01
+    assert recorded == {}
+    entrance = platform("prod").graph.gateway
+    assert isinstance(entrance, Gateway)
+    routes = {rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and "route" in rule.labels}
+    assert routes == {found.name for found in entrance.operations}
+    timed = {
+        rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and rule.name == "route:seconds:objective"
+    }
+    assert routes - timed == {found.name for found in entrance.operations if found.transport == "websocket"} != set()
+
+
+def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
+    assert alerts.TEAMS.keys() == {each.name for each in SERVICES}
+    assert sum(len(services) for services in alerts.TEAM_SERVICES.values()) == len(SERVICES)
+    assert all(alert.action for alert in (*alerts.OBJECTIVE_ALERTS, *alerts.PLATFORM_ALERTS))
+
+
+def test_the_document_of_alerts_is_current() -> None:
+    assert ALERTS.read_text() == alert_list(), "run `make docs`"
+
+
+def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str]) -> bool:
+    """Whether Alertmanager does not tell `target` while `source` fires, by the words of its inhibition rules."""
+
+    def fits(matchers: list[str], labels: dict[str, str]) -> bool:
+        found = [re.fullmatch(r'(\w+)(=~|!=|=)"(.*)"', matcher) for matcher in matchers]
+        return all(
+            each and (re.fullmatch(each[3], labels.get(each[1], "")) is not None) == (each[2] != "!=") for each in found
+        )
+
+    alike = all(source.get(label) == target.get(label) for label in rule["equal"])
+    return alike and fits(rule["source_matchers"], source) and fits(rule["target_matchers"], target)
+
+
+@pytest.mark.parametrize(
+    ("alert", "other", "hidden"),
+    [
+        ("TargetMissing", {"alertname": "OperationSlow", "severity": "warning", "job": "agent-engine"}, True),
+        ("TargetMissing", {"alertname": "OperationFailing", "severity": "critical", "job": "agent-engine"}, False),
+        ("TargetMissing", {"alertname": "OperationSlow", "severity": "warning", "job": "rag-engine"}, False),
+        ("TargetDown", {"alertname": "OperationSlow", "severity": "warning", "job": "agent-engine"}, False),
+        ("TargetDown", {"alertname": "TargetDown", "severity": "critical", "job": "agent-engine"}, False),
+    ],
+)
+def test_a_component_of_which_nothing_is_seen_hides_its_warnings_and_a_pod_that_is_down_hides_nothing(
+    alert: str, other: dict[str, str], hidden: bool
+) -> None:
+    firing = {"alertname": alert, "severity": "critical", "job": "agent-engine", "instance": "10.0.0.1:8003"}
+    rules = document(alertmanager("prod"), "alertmanager.json")["inhibit_rules"]
+    assert any(silenced(rule, firing, other) for rule in rules) is hidden
+
+
+def test_nobody_is_woken_for_a_pod_of_what_only_watches() -> None:
+    rules = [rule for group in prometheus("prod").groups for rule in group.rules if rule.name == "target:declared"]
+    found = {rule.labels["job"]: rule.labels["severity"] for rule in rules if not isinstance(rule, Alert)}
+    assert {found[job] for job in ("fluent-bit", "otel-collector", "grafana")} == {"warning"}
+    assert {found[job] for job in ("gateway", "redis", "postgresql")} == {"critical"}
+
+
+def test_who_is_told_is_a_secret_and_stands_in_a_file() -> None:
+    text = alertmanager("prod").files["alertmanager.json"]
+    assert "://" not in text
+    files = re.findall(r'"url_file": "([^"]+)"', text)
+    mounted = {secret.path for secret in alertmanager("prod").secrets}
+    assert {file.rpartition("/")[0] for file in files} == mounted
+    assert len(files) == len(alerts.TEAM_SERVICES) + 2
+
+
+def test_prod_has_two_replicas_that_keep_fifteen_days_on_their_disk() -> None:
+    found = prometheus("prod")
+    assert (found.replicas, found.retention, found.storage) == (2, Duration("15d"), Bytes("100Gi"))
+    retention = document(found, "prometheus.json")["storage"]["tsdb"]["retention"]
+    assert retention["time"] == "15d"
+    assert int(retention["size"].removesuffix("MB")) * 1e6 < found.storage.units
+
+
+def test_replicas_are_told_apart_by_a_label_that_no_alert_keeps() -> None:
+    found = document(prometheus("prod"), "prometheus.json")
+    assert found["global"]["external_labels"] == {"cluster": "voice-prod", "replica": "${POD_NAME}"}
+    assert found["alerting"]["alert_relabel_configs"] == [{"regex": "replica", "action": "labeldrop"}]
+    (told,) = found["alerting"]["alertmanagers"]
+    assert len(told["static_configs"][0]["targets"]) == alertmanager("prod").replicas == 2
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_memory_is_limited_first_and_every_queue_is_bounded_and_on_disk(environment: str) -> None:
+    found = document(collector(environment), "collector.json")
+    for pipeline in found["service"]["pipelines"].values():
+        assert pipeline["processors"][0] == "memory_limiter"
+        assert pipeline["processors"][-1] == "redaction"
+    for exporter in found["exporters"].values():
+        queue = exporter["sending_queue"]
+        assert queue["storage"] == "file_storage/queues"
+        assert queue["sizer"] == "bytes"
+        assert queue["batch"]["max_size"] <= queue["queue_size"]
+        assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_sampler_keeps_of_others_what_the_bundles_say(environment: str) -> None:
+    found = platform(environment)
+    (ratio,) = {each.bundle.tracing.sample_ratio for each in found.microservices}
+    processors = document(collector(environment), "collector.json")["processors"]
+    assert processors["probabilistic_sampler"]["sampling_percentage"] == float(ratio) * 100
+    assert set(processors["attributes/decided"]["include"]["services"]) == {
+        "gateway",
+        *(each.name for each in found.microservices),
+    }
+
+
+def test_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
+    found = collector("prod")
+    for backend in found.backends:
+        held = found.queue(backend).units * (found.replicas - 1)
+        assert held >= backend.bytes_per_second.units * found.outage.seconds * 0.999
+
+
+def test_executions_follow_calls_rounds_and_events() -> None:
+    store = datastore("postgresql", operation("read", "10ms", "100ms"))
+    behind = service(
+        "behind", operation("run", "50ms", "1s", stage(hard("postgresql.read", "idempotent")), publishes=("row.made",))
+    )
+    hearing = service("hearing", operation("take", "50ms", "1s", background=True, consumes=("row.made",)))
+    entrance = Gateway(
+        name="gateway",
+        namespace="voice-gateway",
+        availability=Ratio("99.99%"),
+        operations=(operation("route", "100ms", "2s", stage(soft("behind.run", "nothing")), load=Rate("10/s")),),
+    )
+    events = datastore("events", operation("append", "1ms", "10ms"), operation("consume", "1ms", "10ms"))
+    found = small_platform(store, events, behind, hearing, entrance)
+    rates = telemetry.executions(found.graph)
+    assert rates["behind", "run"] == rates["postgresql", "read"] == rates["hearing", "take"] == 10
+    # The route, its call, the operation, its call, and the operation that hears of it: five spans for each request.
+    ratio = float(found.environment.settings.trace_sample_ratio)
+    assert telemetry.spans_per_second(found.graph, found.environment) == pytest.approx(50 * ratio)
+    # The gateway's line of the request, and one of each service that runs an operation for it.
+    share = telemetry.LOAD_SHARE[found.environment.name]
+    assert telemetry.log_bytes(found.graph, found.environment).units == 30 * share * telemetry.LINE_BYTES
+
+
+def made(environment: str, changes: dict[str, object]) -> Platform:
+    config = {key: value for key, value in configured(environment).items() if key.startswith(f"{PROJECT}:")}
+    changed = {**config, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}
+    settings = parse_settings(changed, environment, f"Pulumi.{environment}.yaml")
+    found = Platform(platform(environment).graph, environment_of(settings))
+    assert found.components
+    return found
+
+
+def refused(environment: str, **changes: object) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        made(environment, changes)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("environment", "refusing"), [("staging", 2), ("prod", 3)])
+def test_disks_that_are_too_small_are_refused_all_at_once_by_the_settings_that_decide(
+    environment: str, refusing: int
+) -> None:
+    metrics = {"retention": "400d", "storage": "50Gi"}
+    said = refused(environment, trace_sample_ratio="100%", metrics=metrics).splitlines()
+    assert said[0] == f"Pulumi.{environment}.yaml: {refusing} faults"
+    ratio, retention = "config.voiceassistant:trace_sample_ratio", "config.voiceassistant:metrics.retention"
+    expected = [
+        f"  {ratio}: is '100%'; Elasticsearch: voice-traces: 3d of ",
+        f"  {ratio}: is '100%'; Collector: outage: 30m of what arrives needs ",
+        f"  {retention}: is '400d'; Prometheus: metrics: 400d of ",
+    ]
+    for line, beginning in zip(said[1:], expected[-refusing:], strict=True):
+        assert line.startswith(beginning)
+
+
+@pytest.mark.parametrize(("document", "environment"), [("metrics.md", "staging"), ("telemetry.md", "prod")])
+def test_the_refusal_that_a_document_shows_is_what_is_said(document: str, environment: str) -> None:
+    shown = f"```\nvoice: {refused(environment, trace_sample_ratio='100%')}\n```\n"
+    assert shown in (ROOT / "docs" / document).read_text()
+
+
+def test_what_the_model_decides_is_told_beside_the_settings_with_its_own_file() -> None:
+    refusals = Refusals(platform("prod").environment.settings)
+    for source, sentence in (
+        ("stack/voiceassistant/catalog", "nodes is 2"),
+        ("stack/voiceassistant/catalog", "outage: needs more"),
+    ):
+        with refusals.collected():
+            raise InvalidInputError(source, [Fault("Part", "is refused", sentence)])
+    with pytest.raises(InvalidInputError) as caught:
+        refusals.tell()
+    assert str(caught.value).splitlines() == [
+        "stack/voiceassistant/catalog and Pulumi.prod.yaml: 2 faults",
+        "  stack/voiceassistant/catalog: Part: is refused; nodes is 2",
+        "  Pulumi.prod.yaml: config.voiceassistant:trace_sample_ratio: is '10%'; Part: outage: needs more",
+    ]
+
+
+def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
+    said = refused("prod", trace_sample_ratio="110%", metrics={"retention": "long", "size": "1Gi"}, nodes="anywhere")
+    assert "4 faults" in said
+    assert "trace_sample_ratio: is '110%'; expected a ratio from 0% to 100%" in said
+    assert "metrics.retention: is 'long'" in said
+    assert "not a known key: did you mean" in said or "metrics.size" in said
+    assert "nodes: is 'anywhere'" in said
+
+
+def test_prod_that_would_tell_nobody_is_refused() -> None:
+    assert "notifications is missing: prod needs a network to send alerts to" in refused("prod", notifications=None)
+
+
+def test_routes_to_receivers_that_are_missing_are_refused_all_at_once() -> None:
+    routes = tuple(
+        AlertRoute.model_validate({"receiver": name, "team": "knowledge", "repeat": Duration("1h")})
+        for name in ("knowlege", "on-call", "on-cal")
+    )
+    with pytest.raises(ValidationError) as caught:
+        Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes, "default": "platfrom"})
+    said = str(caught.value)
+    assert "default: receiver platfrom is not declared" in said
+    assert "routes[0]: receiver knowlege is not declared; expected one of conversations" in said
+    assert "routes[2]: receiver on-cal is not declared" in said
+    assert "routes[1]" not in said
+
+
+def test_a_route_that_hides_all_behind_it_is_refused() -> None:
+    routes = (AlertRoute(receiver="on-call", repeat=Duration("1h")),)
+    with pytest.raises(ValidationError, match=r"routes\[0\]: matches every alert"):
+        Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes})
+
+
+def test_targets_and_rules_that_stand_twice_are_refused_all_at_once() -> None:
+    found = prometheus("prod")
+    doubled = {**dict(found), "targets": found.targets * 2, "groups": found.groups * 2}
+    with pytest.raises(ValidationError) as caught:
+        Prometheus.model_validate(doubled)
+    said = str(caught.value)
+    assert "targets: agent-engine stands twice" in said
+    assert "groups: OperationSlow None stands twice" in said
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_everything_of_the_tier_stands_in_its_namespace_and_is_restricted(environment: str) -> None:
+    for resource in resources(environment):
+        if resource["kind"] == "StatefulSet" and resource["metadata"]["namespace"] == "voice-observability":
+            pod = resource["spec"]["template"]["spec"]
+            assert pod["automountServiceAccountToken"] is False
+            assert not any("hostPath" in volume for volume in pod["volumes"])
+            assert resource["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"

@@ -1,0 +1,127 @@
+"""The rendered configuration and roles of PostgreSQL, held by a real PostgreSQL 18."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from stack.model.environments import environment as environment_of
+from stack.model.settings import ROOT, load_settings
+from tests.platforms import platform
+from tests.programs import NOBODY, POSTGRES, directory
+from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, password_of, running_postgresql
+
+SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgresql]:
+    with running_postgresql() as running:
+        yield running
+
+
+CONFIGURED = files("dev", "postgresql-config")["postgresql.conf"].splitlines()
+
+
+@pytest.mark.parametrize("line", CONFIGURED)
+def test_every_misspelt_key_is_refused(line: str) -> None:
+    with directory() as root:
+        root.chmod(0o755)
+        file = root / "postgresql.conf"
+        command = [str(POSTGRES / "postgres"), "-C", "data_directory", "-c", f"config_file={file}", "-D", str(root)]
+        file.write_text("\n".join(CONFIGURED))
+        assert subprocess.run(command, check=False, capture_output=True, **NOBODY).returncode == 0
+        file.write_text("\n".join(CONFIGURED).replace(line, f"x{line}"))
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **NOBODY)
+        assert f'unrecognized configuration parameter "x{line.partition(" ")[0]}"' in done.stderr
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_owns_its_database(server: Postgresql, service: str) -> None:
+    assert server.sql("CREATE TABLE owned (id int); DROP TABLE owned; SELECT current_database()", role=service) == (
+        f"CREATE TABLE\nDROP TABLE\n{service}"
+    )
+
+
+def documented(line: str) -> str:
+    """The script that docs/deploy.md hands to the shell of dev's server."""
+    (found,) = re.findall(rf"-- sh -c '([^']*{re.escape(line)}[^']*)'", (ROOT / "docs/deploy.md").read_text())
+    return str(found)
+
+
+def test_a_rotated_password_holds_after_what_the_document_says_and_the_old_one_until_then() -> None:
+    service, old = SERVICES[0], password_of(f"{SERVICES[0]}-postgresql")
+    with running_postgresql() as server:
+        server.place.write(f"/etc/voice/secrets/{service}-postgresql/password", "it's rotated")
+        assert server.sql("SELECT 1", role=service, password=old) == "1"
+        script = server.place.moved(documented("roles.sql"))
+        socket = str(server.place.inside("/var/run/postgresql"))
+        variables = {"PATH": f"{POSTGRES}:{os.environ['PATH']}", "PGHOST": socket, "PGPORT": str(server.port)}
+        subprocess.run(["/bin/sh", "-c", script], check=True, capture_output=True, env=variables)
+        assert server.sql("SELECT 1", role=service, password="it's rotated") == "1"  # noqa: S106 - the test's own
+        assert "password authentication failed" in server.sql("SELECT 1", role=service, password=old)
+
+
+def test_a_service_enters_no_database_but_its_own(server: Postgresql) -> None:
+    for database in (SERVICES[1], "postgres", "template1"):
+        assert "pg_hba.conf rejects connection" in server.sql("SELECT 1", role=SERVICES[0], database=database)
+
+
+def test_a_database_admits_no_other_role_even_behind_the_rules_of_the_network(server: Postgresql) -> None:
+    granted = server.sql(
+        f"SELECT has_database_privilege('{SERVICES[0]}', '{SERVICES[1]}', 'CONNECT'), "
+        f"has_database_privilege('{SERVICES[0]}', 'postgres', 'CONNECT')",
+        role="postgres",
+        database="postgres",
+    )
+    assert granted == "f|f"
+
+
+def test_a_wrong_password_and_the_superuser_over_the_network_are_refused(server: Postgresql) -> None:
+    assert "password authentication failed" in server.sql("SELECT 1", role=SERVICES[0], password="wrong")  # noqa: S106 - the test's own
+    remote = server.run(
+        "psql", "-X", "-h", "127.0.0.1", "-c", "SELECT 1", user="postgres", password=password_of("postgresql-superuser")
+    )
+    assert "pg_hba.conf rejects connection" in remote.stderr
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE ROLE intruder", "CREATE DATABASE more", "ALTER SYSTEM SET work_mem = '1GB'"]
+)
+def test_a_service_has_no_right_beyond_its_database(server: Postgresql, statement: str) -> None:
+    assert "permission denied" in server.sql(statement, role=SERVICES[0])
+
+
+def test_passwords_are_kept_as_scram_verifiers(server: Postgresql) -> None:
+    weak = "SELECT count(*) FROM pg_authid WHERE rolcanlogin AND rolpassword NOT LIKE 'SCRAM-SHA-256$%'"
+    assert server.sql(weak, role="postgres", database="postgres") == "0"
+
+
+def test_the_limits_of_the_roles_and_the_server_are_the_declared_ones(server: Postgresql) -> None:
+    limits = environment_of(load_settings("dev")).database
+    total = server.sql(
+        "SELECT sum(rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0", role="postgres", database="postgres"
+    )
+    assert int(total) == limits.role_limit * len(SERVICES) <= limits.max_connections - limits.reserved
+    names = "ARRAY['max_connections', 'superuser_reserved_connections', 'reserved_connections']"
+    shown = f"SELECT current_setting(name)::int FROM unnest({names}) name"  # noqa: S608 - the test's own
+    most, superusers, reserved = map(int, server.sql(shown, role="postgres", database="postgres").splitlines())
+    assert (most, superusers + reserved) == (limits.max_connections, limits.reserved)
+
+
+def test_roles_are_taken_up_again_with_a_new_password(server: Postgresql) -> None:
+    secret = server.place.inside(f"/etc/voice/secrets/{SERVICES[0]}-postgresql/password")
+    script = server.place.inside("/docker-entrypoint-initdb.d/roles.sql")
+    before = secret.read_text()
+    try:
+        secret.write_text("it's new")
+        again = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", str(script))
+        assert server.run(*again, user="postgres", password=password_of("postgresql-superuser")).returncode == 0
+        assert server.sql("SELECT 1", role=SERVICES[0], password="it's new") == "1"  # noqa: S106 - the test's own
+    finally:
+        secret.write_text(before)
+        server.run(*again, user="postgres", password=password_of("postgresql-superuser"))

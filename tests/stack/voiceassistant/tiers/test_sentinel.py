@@ -1,0 +1,64 @@
+"""The replicated cache's rendered files, held by real servers and Sentinels: Redis 6.2 stands in for Valkey."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from components.valkey.replicated import ReplicatedValkey
+from tests.loopback import free_port
+from tests.platforms import platform
+from tests.stack.voiceassistant.tiers.real_cache import NODES, SENTINELS, Member, eventually, running_cache
+from tests.stack.voiceassistant.tiers.real_servers import answers_probe, password_of, refused_by_redis
+
+
+def test_on_redis_sentinels_replace_a_lost_primary_and_it_comes_back_as_a_replica(tmp_path: Path) -> None:
+    with running_cache(tmp_path) as (nodes, sentinels):
+        assert all(answers_probe("valkey", node.port) for node in nodes)
+        assert all(answers_probe("sentinel", sentinel.port) for sentinel in sentinels)
+        identity = {"user": "identity-service", "password": password_of("identity-service-redis")}
+        eventually(lambda: nodes[0].ask("SET", "identity-service:1", "before", **identity))
+        eventually(lambda: nodes[1].ask("GET", "identity-service:1", **identity) == "before")
+        nodes[0].stop()
+        (elected,) = eventually(lambda: [node for node in nodes[1:] if node.role == "master"])
+        assert eventually(lambda: elected.ask("SET", "identity-service:1", "after", **identity))
+        eventually(lambda: {sentinel.primary for sentinel in sentinels} == {elected.name})
+        nodes[0].start()
+        assert f"replicaof 127.0.0.1 {elected.port}\n" in nodes[0].file.read_text()
+        eventually(lambda: nodes[0].ask("GET", "identity-service:1", **identity) == "after")
+        assert (nodes[0].role, elected.role) == ("slave", "master")
+        sentinels[0].stop()
+        sentinels[0].start()
+        assert f"sentinel monitor cache 127.0.0.1 {elected.port} 2\n" in sentinels[0].file.read_text()
+
+
+def test_on_redis_a_sentinel_refuses_every_misspelt_key(tmp_path: Path) -> None:
+    member = Member(tmp_path, SENTINELS[0], {name: free_port() for name in (*NODES, *SENTINELS)})
+    member.stop()
+    configured = member.configure().splitlines()
+    keys = [" ".join(line.split()[: 2 if line.startswith("sentinel ") else 1]) for line in configured]
+    assert len(keys) == len(set(keys)) == 12
+    for key in keys:
+        assert refused_by_redis(member.file, configured, key, "--sentinel"), key
+
+
+def replicated() -> ReplicatedValkey:
+    (found,) = (each for each in platform("prod").components if isinstance(each, ReplicatedValkey))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sentinels", "quorum", "sentences"),
+    [
+        (2, 2, ["sentinels is 2: expected an odd number from 3"]),
+        (4, 2, ["sentinels is 4: expected an odd number from 3", "quorum is 2: of 4 sentinels expected 3 to 4"]),
+        (3, 1, ["quorum is 1: of 3 sentinels expected 2 to 3"]),
+        (3, 4, ["quorum is 4: of 3 sentinels expected 2 to 3"]),
+    ],
+)
+def test_sentinels_that_cannot_form_a_quorum_are_refused(sentinels: int, quorum: int, sentences: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ReplicatedValkey.model_validate({**dict(replicated()), "sentinels": sentinels, "quorum": quorum})
+    assert all(sentence in str(caught.value) for sentence in sentences)

@@ -1,0 +1,199 @@
+"""The rendered configuration of cache and events, held by a real server: Redis 6.2 stands in for Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from voice_policies import RateLimit
+from voice_runtime.redis import RedisStore
+from voice_runtime.redis import single as reached
+from voice_saga import Message, MessagesRefusedError
+from voice_saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
+
+from stack.voiceassistant.tiers.data import CACHE_COMMANDS
+from tests.loopback import free_port
+from tests.platforms import platform
+from tests.redis_servers import single
+from tests.runtime.rate_limit.gates import gate, passes
+from tests.stack.voiceassistant.tiers.real_servers import (
+    VALKEY_PATHS,
+    Place,
+    answers_probe,
+    files,
+    password_of,
+    refused_by_redis,
+    running_valkey,
+)
+
+SHARED = {"scope": "distributed", "store": "redis.access"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    with running_valkey("dev", "redis", tmp_path_factory.mktemp("cache"), port):
+        yield port
+
+
+@pytest.mark.parametrize(("environment", "name"), [("dev", "redis"), ("prod", "redis"), ("prod", "events")])
+def test_on_redis_every_misspelt_key_is_refused(tmp_path: Path, environment: str, name: str) -> None:
+    place = Place(tmp_path, VALKEY_PATHS)
+    configured = place.moved(files(environment, f"{name}-config")["valkey.conf"]).splitlines()
+    for line in configured:
+        assert refused_by_redis(tmp_path / "valkey.conf", configured, line.partition(" ")[0]), line
+
+
+def append(publisher: Any, times: int) -> None:
+    for _ in range(times):
+        publisher.xadd("message.created", {"text": "x" * 100_000})
+
+
+def connected(port: int, service: str, store: str) -> Any:
+    return Redis(port=port, username=service, password=password_of(f"{service}-{store}"), decode_responses=True)
+
+
+def test_on_redis_a_service_reads_and_writes_its_own_keys_alone(cache: int) -> None:
+    identity = connected(cache, "identity-service", "redis")
+    assert identity.set("identity-service:session:1", "x", ex=60)
+    assert identity.get("identity-service:session:1") == "x"
+    with pytest.raises(NoPermissionError):
+        identity.get("rag-engine:answer:1")
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "ACL LIST", "DEBUG SLEEP 0"])
+def test_on_redis_no_service_administers_the_cache(cache: int, command: str) -> None:
+    with pytest.raises(NoPermissionError):
+        connected(cache, "identity-service", "redis").execute_command(*command.split())
+
+
+@pytest.mark.parametrize(("service", "counted"), [("agent-engine", True), ("rag-engine", False)])
+def test_on_redis_a_service_counts_its_own_limits(tmp_path: Path, service: str, *, counted: bool) -> None:
+    """Of Redis 6.2's reads Valkey leaves TIME out: so does this user, unless its rules name it."""
+    rules = CACHE_COMMANDS.replace("+@read", "+@read -time").split()
+    limit = RateLimit.model_validate({**SHARED, "limit": {"algorithm": "token_bucket", "rate": "1/h", "burst": 5}})
+    with single(tmp_path) as server:
+        server.ask("ACL", "SETUSER", service, "on", ">secret", f"~{service}:*", *rules)
+        url = f"redis://{service}:secret@127.0.0.1:{server.port}"
+        limited = gate(RedisStore(lambda: reached(url)), limit)  # of agent-engine, whoever connects
+        asyncio.run(passes(limited))
+        assert (limited.without_store == 0) == counted
+
+
+def test_on_redis_a_stranger_does_nothing(cache: int) -> None:
+    with pytest.raises(AuthenticationError):
+        Redis(port=cache).ping()
+    with pytest.raises(AuthenticationError):
+        Redis(port=cache, username="identity-service", password=password_of("rag-engine-redis")).ping()
+
+
+def test_on_redis_a_rotated_password_holds_after_a_restart_and_the_old_one_until_then(tmp_path: Path) -> None:
+    port = free_port()
+    new: Any = Redis(port=port, username="identity-service", password="rotated")  # noqa: S106 - the test's own
+    with running_valkey("dev", "redis", tmp_path, port):
+        (secret,) = tmp_path.glob("etc/voice/secrets/identity-service-redis/password")
+        secret.write_text("rotated")
+        assert connected(port, "identity-service", "redis").ping()
+        with pytest.raises(AuthenticationError):
+            new.ping()
+    with running_valkey("dev", "redis", tmp_path, port, rotated={"identity-service-redis": "rotated"}):
+        assert new.ping()
+        with pytest.raises(AuthenticationError):
+            connected(port, "identity-service", "redis").ping()
+
+
+def test_on_redis_the_probes_user_asks_for_health_alone(cache: int) -> None:
+    health: Any = Redis(port=cache, username="health", password="")
+    assert health.ping()
+    assert health.execute_command("ROLE")[0] == b"master"
+    with pytest.raises(NoPermissionError):
+        health.get("identity-service:session:1")
+    assert answers_probe("valkey", cache)
+    assert not answers_probe("sentinel", cache), "who has not said its name is not answered"
+
+
+def test_on_redis_the_cache_counts_limits_by_script(cache: int) -> None:
+    gateway = connected(cache, "gateway", "redis")
+    assert gateway.eval("return redis.call('incr', KEYS[1])", 1, "plugin-limit-count-tenant-1") == 1
+
+
+def test_on_redis_events_outlive_a_killed_server(tmp_path: Path) -> None:
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path, port):
+        connected(port, "conversation-service", "events").xadd("message.created", {"id": "1"})
+    with running_valkey("prod", "events", tmp_path, port):
+        consumer = connected(port, "analytics-service", "events")
+        consumer.xgroup_create("message.created", "analytics-service", id="0")
+        ((_, [(event, fields)]),) = consumer.xreadgroup("analytics-service", "one", {"message.created": ">"})
+        assert fields == {"id": "1"}
+        assert consumer.xack("message.created", "analytics-service", event) == 1
+
+
+def test_on_redis_publishers_append_and_consumers_read_their_declared_events(tmp_path: Path) -> None:
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path, port):
+        publisher = connected(port, "conversation-service", "events")
+        consumer = connected(port, "indexing-service", "events")
+        with pytest.raises(NoPermissionError):
+            publisher.xadd("document.uploaded", {"id": "1"})
+        with pytest.raises(NoPermissionError):
+            consumer.xadd("document.uploaded", {"id": "1"})
+        with pytest.raises(NoPermissionError):
+            consumer.xgroup_create("message.created", "indexing-service", mkstream=True)
+        with pytest.raises(NoPermissionError):
+            publisher.delete("message.created")
+
+
+PUBLISHERS = {
+    event: service.name
+    for service in platform("prod").graph.services
+    for operation in service.operations
+    for event in operation.publishes
+}
+TRACE = f"00-{'0' * 32}-{'0' * 16}-01"
+SCALE = 25
+"""How much smaller streams and memory are in the test than in the platform."""
+
+
+async def publish(port: int, max_length: int) -> None:
+    """Twice what each declared stream holds, with payloads of the stated size."""
+    for event, service in PUBLISHERS.items():
+        url = f"redis://{service}:{quote(password_of(f'{service}-events'))}@127.0.0.1:{port}"
+        async with AsyncRedis.from_url(url) as redis:
+            transport = RedisStreams(redis, max_length=max_length)
+            for first in range(0, 2 * max_length, 100):
+                text = "x" * (PAYLOAD - len('{"text":""}'))
+                named = [f"{event}/{first + each}" for each in range(100)]
+                await transport.send([Message(name, event, {"text": text}, TRACE) for name in named])
+
+
+def test_on_redis_full_streams_leave_the_store_room_for_more(tmp_path: Path) -> None:
+    configured = files("prod", "events-config")["valkey.conf"]
+    (maxmemory,) = re.findall(r"^maxmemory (\d+)$", configured, re.MULTILINE)
+    port, scaled = free_port(), f"maxmemory {int(maxmemory) // SCALE}"
+    with running_valkey("prod", "events", tmp_path / "fits", port, scaled):
+        asyncio.run(publish(port, MAX_LENGTH // SCALE))
+    with (
+        running_valkey("prod", "events", tmp_path / "full", port, scaled),
+        pytest.raises(MessagesRefusedError, match="used memory > 'maxmemory'"),
+    ):
+        asyncio.run(publish(port, 2 * MAX_LENGTH // SCALE))
+
+
+def test_on_redis_full_events_refuse_what_a_full_cache_evicts_for(tmp_path: Path) -> None:
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path / "events", port, "maxmemory 4mb"):
+        publisher = connected(port, "conversation-service", "events")
+        with pytest.raises(ResponseError, match=r"used memory > 'maxmemory'"):
+            append(publisher, 100)
+    with running_valkey("dev", "redis", tmp_path / "cache", port, "maxmemory 4mb"):
+        identity = connected(port, "identity-service", "redis")
+        assert all(identity.set(f"identity-service:{number}", "x" * 100_000) for number in range(100))
