@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import override
 
 from voice_policies.measure import Duration
 from voice_policies.policy import Policy
@@ -21,7 +22,7 @@ class Bulkhead(Policy):
     queue_timeout: Duration = Duration("0s")
     """Longest wait for a slot."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if (self.max_queue > 0) != bool(self.queue_timeout):
             yield "max_queue and queue_timeout go together: a queue needs a wait above 0s, and no queue none"

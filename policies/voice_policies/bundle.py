@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_core import from_json
+from typing_extensions import override
 
 from voice_policies.bulkhead import Bulkhead
 from voice_policies.circuit_breaker import CircuitBreaker
@@ -33,7 +34,7 @@ FILE_NAME = "policy.json"
 
 Protocol = Literal["grpc", "http", "websocket", "https", "postgresql", "redis", "smtp"]
 Idempotency = Literal["idempotent", "with_key", "never"]
-"""Whether a call may be repeated: as it is, with an idempotency key, or not at all."""
+"""How a call may be repeated: as it is, with an idempotency key, or never."""
 Enforcer = Literal["runtime", "grpc", "gateway", "mesh", "driver"]
 """The layer that enforces a policy on an edge. `driver`: a store's client library, through its connection settings."""
 
@@ -51,10 +52,10 @@ class EnforcedBy(Policy):
     """The layer that enforces each policy of a call; `None` exactly where the call has no such policy."""
 
     timeout: Enforcer
-    """Of the whole call, and of each attempt unless `attempt_timeout` names another layer."""
+    """The layer that bounds the whole call, and each attempt unless `attempt_timeout` names another layer."""
     attempt_timeout: Enforcer | None = None
-    """The layer of each attempt's timeout where that of the whole call has none: gRPC's has none for a call that it
-    repeats. Where the mesh is off nothing takes its place, and an attempt ends with the callee's own deadline."""
+    """The layer that bounds each attempt, where the layer of `timeout` cannot. gRPC cannot bound one attempt of a call
+    that it repeats. Without the mesh no layer does, and an attempt ends with the callee's own deadline."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None
     bulkhead: Enforcer | None = None
@@ -64,17 +65,17 @@ class OutboundCall(Policy):
     """The policy of one declared call."""
 
     name: CallName
-    """What the service's code names: `runtime.call(name, …)`. Unique in the bundle."""
+    """The name that the service's code passes to `runtime.call(name, …)`. Unique in the bundle."""
     callee: Name
     operation: OperationName
     protocol: Protocol
     addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
-    """Where the callee is; more than one where any of them suffices, in order of preference."""
+    """The callee's addresses, in order of preference. With several, any one suffices."""
     idempotency: Idempotency
     necessity: Literal["hard", "soft"]
     """`hard`: the operation fails without this call. `soft`: it goes on with the fallback."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """What happens instead of a soft call, in words; the handler is registered under the call's name."""
+    """The behaviour without a soft call, in words. The service registers its handler under the call's name."""
     timeout: Timeout
     retry: Retry | None = None
     """`None`: one attempt."""
@@ -87,8 +88,8 @@ class OutboundCall(Policy):
         """Attempts in all."""
         return self.retry.max_attempts if self.retry else 1
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if (self.necessity == "soft") != (self.fallback is not None):
             yield "a soft call names its fallback, and a hard one has none"
         for policy in ("retry", "circuit_breaker", "bulkhead"):
@@ -117,19 +118,19 @@ class InboundOperation(Policy):
 
     operation: OperationName
     deadline: PositiveDuration
-    """Longest time the operation gives itself; a shorter deadline of its caller wins."""
+    """Longest time that the operation may take. A shorter deadline of the caller wins."""
     service_level: ServiceLevel
     calls: Annotated[tuple[CallName, ...], Field(strict=False)] = ()
     """Outbound calls that belong to this operation."""
     rate_limits: Annotated[tuple[RateLimit, ...], Field(strict=False)] = ()
-    """Every one must admit."""
+    """A request passes when every limit admits it."""
     bulkhead: Bulkhead | None = None
     saga: StepName | None = None
-    """The saga that carries it out."""
+    """The saga that carries out the operation; `None` if no saga does."""
 
 
 class BundleMetadata(Policy):
-    """Whose bundle this is."""
+    """The identity of a bundle: its service, environment and digest."""
 
     service: Name
     environment: Name
@@ -139,7 +140,7 @@ class BundleMetadata(Policy):
 
 
 class PolicyBundle(Policy):
-    """What one service enforces, inbound and per outbound call.
+    """The policies that one service enforces, for each inbound operation and each outbound call.
 
     The canonical form is JSON: keys sorted, no blanks, measures in their canonical text. The digest is taken over it
     with `metadata.digest` left out, so declared, mounted and enforced can be compared.
@@ -154,16 +155,16 @@ class PolicyBundle(Policy):
     health: Health
     tracing: Tracing
     sagas: Annotated[tuple[Saga, ...], Field(strict=False)] = ()
-    """Several versions of one where running sagas end under an older one: new ones begin under the newest."""
+    """A saga may be here in several versions: a new run takes the newest, an older run ends under its own."""
     fault_injection: FaultInjection | None = None
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         names = [call.name for call in self.outbound]
         operations = [inbound.operation for inbound in self.inbound]
         sagas = [f"{saga.name} version {saga.version}" for saga in self.sagas]
         for what, found in (("outbound call", names), ("inbound operation", operations), ("saga", sagas)):
-            yield from (f"{what} {name} stands twice" for name in sorted({n for n in found if found.count(n) > 1}))
+            yield from (f"{what} {name} is declared twice" for name in sorted({n for n in found if found.count(n) > 1}))
         for inbound in self.inbound:
             yield from (
                 f"inbound operation {inbound.operation} names outbound call {call}, which is not there"
@@ -247,7 +248,7 @@ def digest_of(bundle: PolicyBundle) -> str:
 
 
 def _refuse_other_versions(document: object, source: str) -> None:
-    """A newer schema is refused as such, before its unknown fields are listed one by one."""
+    """Refuse another schema version in one sentence, instead of listing its unknown fields one by one."""
     if not isinstance(document, dict):
         raise InvalidInputError(source, [Fault("", "is not an object", f"expected a {KIND}")])
     found = (document.get("apiVersion"), document.get("kind"))

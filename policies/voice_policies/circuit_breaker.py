@@ -1,4 +1,4 @@
-"""Circuit breaker: stop calling what is known to be down (layer L3)."""
+"""Circuit breaker: stop calling a target that is down (layer L3)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import override
 
 from voice_policies.measure import Duration, PositiveDuration, PositiveRatio, Ratio
 from voice_policies.policy import Policy
 
 
 class CircuitBreaker(Policy):
-    """When calls to one target are refused at once, and how it is tried again.
+    """The conditions that stop calls to a target, and the probes that resume them.
 
-    Trips on whichever condition is met first: consecutive failures, or a ratio over a sliding window. A slow call is
-    one whose attempt takes `slow_call_duration` or longer, whether or not it succeeds. Defaults are the platform's:
+    The breaker opens on the condition that is met first: consecutive failures, or a ratio over a sliding window. A call
+    is slow if its attempt takes `slow_call_duration` or longer, even if it succeeds. Defaults are the platform's:
     opens after 5 failures, stays open 60 s, 3 probes half-open, 2 successes close it.
     """
 
@@ -34,7 +35,7 @@ class CircuitBreaker(Policy):
     break_duration: PositiveDuration = Duration("60s")
     """How long the breaker stays open the first time."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
-    """Growth of the open time with each failed round of probes; back to the start when it closes."""
+    """Factor on the open time after each failed round of probes. Closing resets it."""
     max_break_duration: Duration = Duration("5m")
     """Cap on the grown open time."""
     break_duration_jitter: Ratio = Ratio("10%")
@@ -46,11 +47,10 @@ class CircuitBreaker(Policy):
     half_open_max_duration: PositiveDuration = Duration("30s")
     """A half-open round that has not decided by then counts as failed."""
     count_resource_exhausted: bool = False
-    """Whether the callee's RESOURCE_EXHAUSTED (HTTP 429) counts as a failure: an overloaded callee is not a dead
-    one."""
+    """Whether RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.consecutive_failures is None and self.failure_ratio is None and self.slow_call_ratio is None:
             yield "it can never open: set consecutive_failures, failure_ratio or slow_call_ratio"
         if self.success_threshold > self.half_open_max_requests:

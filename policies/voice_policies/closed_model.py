@@ -1,4 +1,4 @@
-"""The base of every description: policies, components, settings."""
+"""The base class of all declared models: policies, components, settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_val
 from pydantic_core import PydanticCustomError
 
 CONFLICT = "conflict"
-"""Error type of settings that are each valid and cannot hold together; its context lists them."""
+"""Error type of values that are valid one by one but contradict each other. Its context lists the conflicts."""
 
 
 class ClosedModel(BaseModel):
@@ -24,14 +24,14 @@ class ClosedModel(BaseModel):
     )
 
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
+        """Values that contradict each other, one sentence each. Subclasses override it."""
         yield from ()
 
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         model = validate(value)
-        # A model that is part of another was asked when it was made, and it is frozen.
+        # A nested model was checked when it was made, and it is frozen.
         if model is not value and cls.conflicts is not ClosedModel.conflicts and (found := list(model.conflicts())):
             raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(found), "conflicts": found})
         return model

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from voice_policies.measure import Duration, PositiveDuration, Ratio
 from voice_policies.policy import Policy
@@ -26,8 +27,8 @@ class DegradationTrigger(Policy):
     exit_latency: PositiveDuration | None = None
     """P95 latency below which the level may be left."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if not 0 < self.exit_error_ratio < self.enter_error_ratio:
             yield (
                 f"exit_error_ratio {self.exit_error_ratio} must be above 0% and below "
@@ -40,14 +41,14 @@ class DegradationTrigger(Policy):
 
 
 class DegradedFeature(Policy):
-    """A feature that can be switched off, and at which level it goes."""
+    """A feature that can be switched off, and the level at which it is off."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
     """The name the service asks for."""
     off_at: Literal["partial", "full"]
     """The feature is off at this level and beyond."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)]
-    """What the service does instead, in words; the name of the handler it registers is the feature's."""
+    """The behaviour without the feature, in words. The service registers its handler under the feature's name."""
 
 
 class Degradation(Policy):
@@ -63,11 +64,11 @@ class Degradation(Policy):
     """Shortest stay at a level before it may be lowered."""
     features: Annotated[tuple[DegradedFeature, ...], Field(strict=False)] = ()
     override: DegradationLevel | None = None
-    """A level set by hand, which wins over the triggers; `None` leaves it to them."""
+    """A level set by hand. It wins over the triggers; `None` leaves the level to the triggers."""
 
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
+        """Values that contradict each other, one sentence each."""
         if self.full.enter_error_ratio <= self.partial.enter_error_ratio:
             yield "full.enter_error_ratio must be above partial.enter_error_ratio"
         names = [feature.name for feature in self.features]
-        yield from (f"feature {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
+        yield from (f"feature {name} is declared twice" for name in sorted({n for n in names if names.count(n) > 1}))

@@ -1,4 +1,4 @@
-"""Fault injection: trouble on purpose, to see the other policies work."""
+"""Fault injection: deliberate faults that show how the other policies react."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from voice_policies.policy import Policy
 
 
 class FaultInjection(Policy):
-    """Faults added to outbound calls. Works only where the process was started with fault injection allowed as well."""
+    """Faults added to outbound calls. The process must also be started with fault injection allowed."""
 
     enabled: Literal[True]
-    """Said out loud, so that it is never there by omission."""
+    """Always written out, so that no default can switch fault injection on."""
     latency: Duration = Duration("0s")
     """Delay added to the calls that are hit."""
     latency_ratio: Ratio = Ratio("0%")
@@ -22,6 +22,6 @@ class FaultInjection(Policy):
     error_ratio: Ratio = Ratio("0%")
     """Share of calls that fail as unavailable without being sent."""
     abort_ratio: Ratio = Ratio("0%")
-    """Share of calls cut off after the callee has worked: their outcome is unknown to the caller."""
+    """Share of calls cut off after the callee has answered. The caller does not know their outcome."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of the draw; `None` draws afresh in each process."""

@@ -1,4 +1,4 @@
-"""What is wrong with an input, all of it at once, in words its author can act on."""
+"""The faults of an input: all of them at once, in words that its author can act on."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: where (`path` inside the input), what stands there, and what would be accepted."""
+    """One fault: its `path` in the input (empty for the input itself), the value there, and the accepted values."""
 
     path: str
     value: str
     accepted: str
 
     def __str__(self) -> str:
-        return f"{self.path or 'the whole'}: {self.value}; {self.accepted}"
+        return f"{self.path}: {self.value}; {self.accepted}".removeprefix(": ")
 
 
 class InvalidInputError(ValueError):
@@ -37,7 +37,7 @@ class InvalidInputError(ValueError):
 
 
 def faults_of(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> list[Fault]:
-    """Every fault that pydantic found, paths under `prefix`; `model`, what the input was for, knows the keys."""
+    """Every fault that pydantic found. Paths start with `prefix`; `model` supplies the known keys."""
     return [
         Fault(path_text(prefix, found["loc"]), _shown(found["type"], found["input"]), accepted)
         for found in error.errors(include_url=False)
@@ -81,7 +81,7 @@ def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> str:
 
 
 def one_of(name: str, known: Iterable[str]) -> str:
-    """What could stand instead of an unknown name: the nearest, then all that are known."""
+    """The names accepted instead of an unknown one: the nearest first, then all."""
     names = sorted(known)
     nearest = get_close_matches(name, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""

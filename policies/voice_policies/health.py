@@ -1,4 +1,4 @@
-"""Health: what a service checks before it calls itself ready."""
+"""Health: the checks that decide whether a service is ready."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from voice_policies.measure import Bytes, Duration, PositiveDuration
 from voice_policies.policy import Policy
@@ -21,14 +22,14 @@ class HealthCheck(Policy):
     critical: bool
     """A failed critical check takes the process out of rotation; any other marks it degraded and keeps it in."""
     timeout: PositiveDuration = Duration("1s")
-    """A check that has not answered by then has failed."""
+    """A check without an answer after this time has failed."""
     max_latency: Duration | None = None
     """An answer slower than this is degraded; `None` accepts any within the timeout."""
     min_free: Bytes | None = None
     """Free space below which a disk is unhealthy."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.max_latency is not None and self.max_latency >= self.timeout:
             yield f"max_latency {self.max_latency} must be below timeout {self.timeout}"
         if (self.kind == "disk") != (self.min_free is not None):
@@ -40,6 +41,6 @@ class Health(Policy):
 
     checks: Annotated[tuple[HealthCheck, ...], Field(strict=False)] = ()
     cache_duration: Duration = Duration("2s")
-    """How long a result is reused, so that probes do not hammer what they check. Below the readiness period of 5 s."""
+    """Time for which a result is reused, so that probes do not load the target. Below the readiness period of 5 s."""
     drain_duration: Duration = Duration("5s")
-    """On SIGTERM `/ready` fails first and work is still accepted for this long, while endpoints are withdrawn."""
+    """Time after SIGTERM in which `/ready` fails and work is accepted, until Kubernetes has withdrawn the endpoint."""

@@ -37,7 +37,7 @@ class Text:
 
     @classmethod
     def refused(cls) -> ValueError:
-        """The one error for anything that is not what `accepts` says."""
+        """The error for text that `accepts` does not describe."""
         return ValueError(f"expected {cls.accepts}")
 
     @classmethod
@@ -98,7 +98,7 @@ class Measure(Text):
     @classmethod
     @lru_cache(maxsize=4096)
     def _text(cls, units: int) -> str:
-        """In the largest unit that it is a whole number of. A platform has few different ones and prints them often."""
+        """The text in the largest unit that divides `units`. Cached: a platform prints few different values often."""
         for suffix, size in cls.UNITS.items():
             if units and units % size == 0:
                 return f"{units // size}{suffix}"
@@ -212,11 +212,11 @@ class Ratio(Text, float):
         return super().__new__(cls, value)
 
     def __init__(self, text: str) -> None:
-        """The value is made in `__new__`."""
+        """Do nothing: `__new__` makes the value."""
 
     @property
     def fraction(self) -> Fraction:
-        """As it is written: 15 % of 100 is 15, and of its float a little less."""
+        """The exact fraction: 15 % of 100 is 15, but of its float a little less."""
         return Fraction(float.__repr__(self))
 
     def __str__(self) -> str:
@@ -256,7 +256,7 @@ class Rate(Text):
         return self.count / self.SECONDS[self.unit]
 
     def __mul__(self, share: Ratio) -> Rate:
-        """A part of this rate, rounded down in the longest unit that can tell it, and at least one event a day."""
+        """A share of this rate, rounded down in the longest unit that can express it; at least one event a day."""
         exact = Fraction(self.count, self.SECONDS[self.unit]) * share.fraction
         counts = ((math.floor(exact * seconds), unit) for unit, seconds in [*self.SECONDS.items()][::-1])
         return next((Rate(f"{count}/{unit}") for count, unit in counts if 0 < count < MAXIMUM_COUNT), Rate("1/d"))

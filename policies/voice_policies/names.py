@@ -1,4 +1,4 @@
-"""The names that a bundle's parts know each other by."""
+"""The forms of the names in a bundle."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ OperationName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=63
 CallName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)?(:[a-z][a-z0-9-]*)?$", max_length=128)]
 """`callee`, `callee.operation`, or `callee.operation:purpose` where one operation is called for two purposes."""
 EventType = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z]+$", max_length=63)]
-"""What happened, such as `document.uploaded`; also the name of the stream that carries it."""
+"""The type of an event, such as `document.uploaded`, and the name of the stream that carries it."""

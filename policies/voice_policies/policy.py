@@ -6,4 +6,4 @@ from voice_policies.closed_model import ClosedModel
 
 
 class Policy(ClosedModel):
-    """What a layer enforces: part of a `PolicyBundle`."""
+    """A part of a `PolicyBundle` that one layer enforces."""

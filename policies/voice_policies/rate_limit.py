@@ -1,4 +1,4 @@
-"""Rate limit: more than can be served is refused early (layer L5)."""
+"""Rate limit: refuse early the requests that cannot be served (layer L5)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from voice_policies.measure import Duration, PositiveDuration, PositiveRatio, Rate, Ratio
 from voice_policies.names import CallName
@@ -78,8 +79,8 @@ class Adaptive(Policy):
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Samples in an interval below which the rate stays as it is."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.max_rate < self.min_rate:
             yield f"max_rate {self.max_rate} is below min_rate {self.min_rate}"
         if not 0 < self.decrease < 1:
@@ -87,11 +88,11 @@ class Adaptive(Policy):
 
 
 class RateLimit(Policy):
-    """One limit, for whom it counts and where it is kept."""
+    """One limit: its algorithm, its key, and the place of its counters."""
 
     limit: Annotated[TokenBucket | SlidingWindow | Adaptive, Field(discriminator="algorithm")]
     key: Literal["none", "tenant", "user", "api_key"] = "none"
-    """Whose requests share one count; `none` is one count for all."""
+    """The key of the counters: each tenant or user has its own; `none` is one counter for all requests."""
     scope: Literal["local", "distributed"] = "local"
     """`local`: each replica counts for itself. `distributed`: all replicas share one count in Redis."""
     max_wait: Duration = Duration("0s")
@@ -102,15 +103,16 @@ class RateLimit(Policy):
     """The outbound call that reaches the count of a distributed limit: its timeout bounds the wait for the store, its
     circuit breaker stands before it."""
     lease: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Admissions that a replica takes from the store at once and then gives out by itself. Over time the limit stays
-    exact; in a single span up to `lease` more are admitted for each replica, those it had left over from before."""
+    """Admissions that a replica takes from the store in one round trip and then grants locally. Over time the limit is
+    exact. Within one span each replica may admit up to `lease` more, left over from the span before."""
     when_store_unavailable: Literal["open", "closed", "local_share"] = "local_share"
-    """A distributed limit without its store: admit all, refuse all, or let each replica count its `local_share`."""
+    """Behaviour of a distributed limit while its store is down: admit all, refuse all, or let each replica enforce its
+    `local_share`."""
     local_share: PositiveRatio = Ratio("100%")
-    """Part of the limit that one replica counts by itself while the store is unavailable."""
+    """Part of the limit that one replica enforces while the store is unavailable."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         distributed = self.scope == "distributed"
         if distributed != (self.store is not None):
             yield "a distributed limit names its store, such as redis.access, and a local one has none"
@@ -123,7 +125,7 @@ class RateLimit(Policy):
             yield f"lease {self.lease} is more than the limit ever admits at once: {self.limit.capacity}"
 
     def of_one_replica(self) -> RateLimit:
-        """What one replica counts by itself while the store is unavailable: the same limit, times `local_share`."""
+        """The limit of one replica while the store is unavailable: this limit times `local_share`."""
         local = {"scope": "local", "store": None, "lease": 1}
         if isinstance(self.limit, Adaptive):
             return self.model_copy(update=local)

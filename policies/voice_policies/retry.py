@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from voice_policies.measure import Duration, PositiveDuration, Ratio
 from voice_policies.policy import Policy
@@ -21,12 +22,12 @@ serialization failure. Nothing else can be named, so a retry on a permanent erro
 
 
 class RetryBudget(Policy):
-    """How many retries a process may add to one target's calls, so that a global failure is not multiplied."""
+    """A bound on the retries that a process adds to the calls of one target, so that an outage is not multiplied."""
 
     ratio: Ratio = Ratio("10%")
     """Retries per call over `window` (10 %: SRE book, ch. 21)."""
     reserve: Annotated[int, Field(ge=0, le=1000)] = 3
-    """Retries per `window` that are allowed whatever the traffic, so that a quiet caller can retry at all."""
+    """Retries per `window` that are allowed at any traffic, so that a quiet caller can retry."""
     window: PositiveDuration = Duration("10s")
     """Span over which calls and retries are counted (10 s as Finagle's and Linkerd's budgets)."""
 
@@ -34,12 +35,12 @@ class RetryBudget(Policy):
 class Retry(Policy):
     """Exponential backoff with full jitter: the n-th wait is uniform between 0 and the n-th cap.
 
-    Defaults are the platform's: 3 retries, 100 ms first delay, × 2.0, at most 10 s. They are defaults, not duties: on
-    each edge one layer retries, and a path's product of attempts stays at 4 or below.
+    Defaults are the platform's: 3 retries, 100 ms first delay, × 2.0, at most 10 s. On each edge one layer
+    retries, and a path's product of attempts stays at 4 or below.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=10)] = 3
-    """Further attempts after the first; 3 means 4 attempts, 0 means 1."""
+    """Attempts after the first: 3 means 4 attempts in all, 0 means 1."""
     base_delay: Duration = Duration("100ms")
     """Cap of the first wait."""
     multiplier: Annotated[float, Field(ge=1, le=10)] = 2.0
@@ -60,14 +61,14 @@ class Retry(Policy):
         return self.max_retries + 1
 
     def longest_wait(self) -> Duration:
-        """Sum of every backoff at its cap: what a timeout around all attempts must leave room for."""
+        """Sum of all backoffs at their caps. A timeout around all attempts must hold it."""
         waits = [
             min(self.base_delay.units * self.multiplier**number, self.max_delay.units)
             for number in range(self.max_retries)
         ]
         return Duration.of_units(round(sum(waits)))
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.max_delay < self.base_delay:
             yield f"max_delay {self.max_delay} is below base_delay {self.base_delay}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import override
 
 from voice_policies.measure import Duration, PositiveDuration
 from voice_policies.names import CallName, EventType
@@ -17,32 +18,32 @@ StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
 
 class SagaStep(Policy):
-    """One step: what it does, what undoes it, and how long it may take."""
+    """One step: its action, its compensation, and their time limits."""
 
     name: StepName
     """The action, by the name that the service registers it under."""
     compensation: StepName | None = None
-    """The action that undoes this step; `None` only with `no_compensation_because`."""
+    """The action that undoes this step. `None` needs `no_compensation_because`."""
     no_compensation_because: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Why there is nothing to undo."""
+    """The reason that nothing has to be undone."""
     with_previous: bool = False
-    """Runs in parallel with the step before it."""
+    """True if the step runs in parallel with the step before it."""
     calls: Annotated[tuple[CallName, ...], Field(strict=False)] = ()
     """Outbound calls that the action makes."""
     compensation_calls: Annotated[tuple[CallName, ...], Field(strict=False)] = ()
     """Outbound calls that the compensation makes."""
     timeout: PositiveDuration = Duration("10s")
-    """Longest time for all attempts of the action; then its outcome is unknown, and it is compensated."""
+    """Longest time for all attempts of the action. After it the outcome is unknown and the step is compensated."""
     attempt_timeout: PositiveDuration = Duration("3s")
     """Longest time for one attempt, of the action or of its compensation."""
     retry: Retry = Retry(max_retries=1)
-    """Further attempts of the action. Each call inside may have retries of its own, which multiply."""
+    """Retries of the action. The retries of the calls inside it multiply with these."""
     compensation_retry: Retry = Retry(max_retries=7, base_delay=Duration("1s"), max_delay=Duration("1m"))
-    """Further attempts of the compensation (about two minutes); after the last it is parked until somebody resumes
-    it. Conditions do not apply: a compensation is repeated whatever failed, since nothing else undoes the step."""
+    """Retries of the compensation, over about two minutes. After the last one the saga is parked until somebody resumes
+    it. `conditions` do not apply: a compensation is retried after any failure, since nothing else undoes the step."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if (self.compensation is None) == (self.no_compensation_because is None):
             yield "name a compensation, or say in no_compensation_because why none is needed"
         if self.compensation is None and self.compensation_calls:
@@ -60,16 +61,16 @@ class Saga(Policy):
 
     name: StepName
     version: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Raised with every change of the steps: a running saga ends under the version it began with."""
+    """Raise it with every change of the steps. A running saga ends under the version that it began with."""
     started_by: EventType | None = None
-    """The event that starts one; `None` where the service starts it by itself."""
+    """The event that starts the saga; `None` if the service starts it."""
     steps: Annotated[tuple[SagaStep, ...], Field(strict=False, min_length=1)]
     timeout: PositiveDuration
-    """Longest time from the first step to the last; then the saga is compensated."""
+    """Longest time from the first step to the last. After it the saga is compensated."""
 
     @property
     def stages(self) -> tuple[tuple[SagaStep, ...], ...]:
-        """The steps as they run: those of one stage in parallel, stages in sequence."""
+        """The steps by stage. Steps of one stage run in parallel, stages in sequence."""
         stages: list[list[SagaStep]] = []
         for step in self.steps:
             if step.with_previous and stages:
@@ -78,11 +79,11 @@ class Saga(Policy):
                 stages.append([step])
         return tuple(map(tuple, stages))
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         names = [step.name for step in self.steps]
         compensations = [step.compensation for step in self.steps if step.compensation]
-        yield from (f"step {name} is named twice" for name in _repeated(names))
+        yield from (f"step {name} is declared twice" for name in _repeated(names))
         yield from (f"compensation {name} undoes two steps: give each its own" for name in _repeated(compensations))
         yield from (f"{name} names a step and a compensation" for name in sorted({*names} & {*compensations}))
         if self.steps[0].with_previous:

@@ -1,4 +1,4 @@
-"""What a service is told at startup that is not a policy: its ports, and how it reaches its stores."""
+"""The startup settings of a service that are not policies: ports, log level, connections to its stores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Connection(ClosedModel):
     hosts: Annotated[tuple[str, ...], Field(strict=False)]
     """`host:port`, in order of preference."""
     via: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """The egress proxy of each host, where it is outside the cluster."""
+    """The egress proxy of each host that is outside the cluster."""
     timeout: Duration
     """Longest of the service's attempt timeouts on this target."""
     database: str | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from typing_extensions import override
+
 from voice_policies.measure import Duration, PositiveDuration
 from voice_policies.policy import Policy
 
@@ -19,7 +21,7 @@ class Timeout(Policy):
     overall: Duration
     """Longest time the whole call may take."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.overall < self.attempt:
             yield f"overall {self.overall} is below attempt {self.attempt}: no attempt could finish"

@@ -1,4 +1,4 @@
-"""Tracing: what a process sends to the Collector."""
+"""Tracing: the spans that a process sends to the Collector."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from voice_policies.policy import Policy
 
 
 class Tracing(Policy):
-    """OpenTelemetry over OTLP. Soft: a Collector that is down costs no request any time."""
+    """OpenTelemetry over OTLP. A Collector that is down delays no request."""
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[a-z0-9.-]+:\d{1,5}$")]
     """The Collector's OTLP/gRPC address."""
     sample_ratio: Ratio = Ratio("10%")
-    """Share of traces begun here that are kept (parent-based: a caller's decision is followed)."""
+    """Share of the traces begun in this process that are kept. For other traces the caller's decision holds."""
     baggage: Annotated[tuple[str, ...], Field(strict=False)] = ("tenant.id", "user.id")
     """Baggage keys copied to span attributes inside the platform; never sent to an external host, never a metric
     label."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 2048
-    """Spans kept while the Collector is slow; more are dropped and counted (2048: the OpenTelemetry SDK's default)."""
+    """Spans queued while the Collector is slow. The rest are dropped and counted (2048: the OpenTelemetry default)."""
     shutdown_timeout: Duration = Duration("2s")
     """Longest time that flushing may delay the end of the process."""

@@ -17,7 +17,7 @@ from components.kubernetes.__main__ import TYPES, source
 from stack.model.settings import ROOT
 
 MAY_IMPORT = {
-    "policies/voice_policies": {"pydantic", "pydantic_core"},
+    "policies/voice_policies": {"pydantic", "pydantic_core", "typing_extensions"},
     "runtime/voice_runtime": {
         *("voice_policies", "pydantic", "pydantic_core"),
         *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras

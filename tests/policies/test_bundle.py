@@ -134,7 +134,7 @@ def test_every_fault_is_named_with_its_path_and_what_is_accepted() -> None:
             ),
             "cannot hold 2 attempts",
         ),
-        (lambda call: call.update(name="redis.access"), "outbound call redis.access stands twice"),
+        (lambda call: call.update(name="redis.access"), "outbound call redis.access is declared twice"),
     ],
 )
 def test_a_call_that_contradicts_itself_is_refused(change: Any, said: str) -> None:
@@ -159,7 +159,7 @@ def test_a_saga_names_only_calls_that_are_there_and_gives_them_their_time() -> N
     said = refused(changed)
     assert f"call {run['name']} may: 4s" in said
     assert "step store names outbound call nobody.nothing, which is not there" in said
-    assert "saga keeping version 1 stands twice" in said
+    assert "saga keeping version 1 is declared twice" in said
     assert "names saga losing, which is not there" in said
 
 

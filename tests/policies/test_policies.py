@@ -123,7 +123,7 @@ def test_retry_defaults_are_the_platforms() -> None:
         (
             Degradation,
             {"features": [{"name": "a", "off_at": "full", "fallback": "x"}] * 2},
-            "feature a is named twice",
+            "feature a is declared twice",
         ),
         (HealthCheck, {"name": "d", "kind": "disk", "target": "/", "critical": True}, "a disk needs it"),
         (
@@ -139,7 +139,7 @@ def test_retry_defaults_are_the_platforms() -> None:
             {"name": "read", "no_compensation_because": "reads only", "compensation_calls": ["redis.access"]},
             "redis.access belong to no compensation",
         ),
-        (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, STEP]}, "step store is named twice"),
+        (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, STEP]}, "step store is declared twice"),
         (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, {**STEP, "name": "b"}]}, "remove undoes two steps"),
         (
             Saga,

@@ -38,7 +38,7 @@ def test_one_version_twice_is_refused() -> None:
     ("make", "said"),
     [
         (lambda: SagaStep(name="pay"), "name a compensation, or say in no_compensation_because why none is needed"),
-        (lambda: saga(step("pay"), step("pay")), "step pay is named twice"),
+        (lambda: saga(step("pay"), step("pay")), "step pay is declared twice"),
         (
             lambda: SagaStep(
                 name="pay",
