@@ -1,0 +1,133 @@
+"""Installs each distribution alone into an empty environment and runs its own tests there.
+
+    python -m tests.distributions [DISTRIBUTION ...]
+
+A distribution is built as a wheel and installed with what its metadata names, at the versions of the lock and from uv's
+cache. Imported without an extra first, it is then tested with all of them, in a folder that holds its tests, the
+documents that they run and nothing else of this repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "distributions"
+WHEELS = BUILD / "wheels"
+LOCK = ROOT / "requirements.lock"
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A folder with a `pyproject.toml`, and the folder of its tests."""
+
+    folder: Path
+    tests: str
+
+    @cached_property
+    def project(self) -> dict[str, Any]:
+        project: dict[str, Any] = tomllib.loads((self.folder / "pyproject.toml").read_text())["project"]
+        return project
+
+    @property
+    def name(self) -> str:
+        return str(self.project["name"])
+
+    @property
+    def module(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def with_extras(self) -> str:
+        return f"{self.name}[{','.join(self.project.get('optional-dependencies', {}))}]"
+
+    @property
+    def environment(self) -> Path:
+        return BUILD / self.name / "venv"
+
+    @property
+    def python(self) -> Path:
+        return self.environment / "bin" / "python"
+
+
+DISTRIBUTIONS = (
+    Distribution(ROOT / "policies", "policies"),
+    Distribution(ROOT / "runtime" / "voice_runtime", "runtime"),
+    Distribution(ROOT / "runtime" / "voice_saga", "saga"),
+    Distribution(ROOT / "runtime" / "voice_reference", "reference"),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Test the named distributions, or all of them. Raises `CalledProcessError` at the first that fails."""
+    by_name = {each.name: each for each in DISTRIBUTIONS}
+    parser = argparse.ArgumentParser(prog="distributions", description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*by_name, []], default=list(by_name), metavar="DISTRIBUTION")
+    names = parser.parse_args(arguments).names
+    build()
+    for name in names:
+        install(by_name[name])
+        test(by_name[name])
+
+
+def build() -> None:
+    """A wheel of each distribution: one may need another."""
+    say("building wheels")
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    for distribution in DISTRIBUTIONS:
+        run("build", "--wheel", "--no-build-isolation", "--out-dir", WHEELS, distribution.folder)
+
+
+def install(distribution: Distribution) -> None:
+    """Into an empty environment: first without extras, to see that it can be imported, then with its tests' tools."""
+    say(f"{distribution.name}: installing without extras, importing")
+    run("venv", "--clear", "--python", sys.executable, distribution.environment)
+    install_into(distribution, distribution.name)
+    command = [distribution.python, "-I", "-c", f"import {distribution.module}"]
+    subprocess.run(command, check=True, cwd=distribution.environment)
+    say(f"{distribution.name}: installing {distribution.with_extras} and its tests' tools")
+    install_into(distribution, distribution.with_extras, "--group", f"{distribution.folder / 'pyproject.toml'}:test")
+
+
+def install_into(distribution: Distribution, *what: str) -> None:
+    sources = ("--find-links", str(WHEELS), "--constraints", str(LOCK))
+    run("pip", "install", "--python", distribution.python, *sources, *what)
+
+
+def test(distribution: Distribution) -> None:
+    """Run its tests where nothing else of this repository can be imported."""
+    say(f"{distribution.name}: running tests/{distribution.tests}")
+    copied = BUILD / distribution.name / "copied"
+    shutil.rmtree(copied, ignore_errors=True)
+    (copied / "tests").mkdir(parents=True)
+    for file in (ROOT / "tests").glob("*.py"):
+        shutil.copy(file, copied / "tests")
+    for folder in (f"tests/{distribution.tests}", "docs"):
+        shutil.copytree(ROOT / folder, copied / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    command = ["-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", "tests"]
+    subprocess.run([distribution.python, *command], check=True, cwd=copied)
+
+
+def run(*arguments: str | Path) -> None:
+    """Run uv without the network: what the lock names is in its cache since it was installed."""
+    subprocess.run([Path(sys.executable).with_name("uv"), "--quiet", "--offline", *arguments], check=True, cwd=ROOT)
+
+
+def say(text: str) -> None:
+    print(f"distributions: {text}", flush=True)  # noqa: T201  # a long run shows where it is
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"distributions: {' '.join(map(str, error.cmd))} ended with {error.returncode}")
