@@ -7,16 +7,19 @@ READY := $(VENV)/.ready
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test lint format types docs lock bench flows cluster-test clean
+.PHONY: help render test integration-test distributions-test lint format types docs lock bench flows cluster-test clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 render: $(READY) ## Render every environment into build/<environment>/ and print a summary
 	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
 
 test: $(READY) ## Run the tests that need Python alone
 	$(BIN)/pytest -m "not cluster and not integration" -n auto
+
+distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
+	$(BIN)/python -m tests.distributions
 
 integration-test: $(READY) ## Try what is rendered for Consul, a Go client (both built from Go modules) and HAProxy
 	$(BIN)/pytest -m integration -rs tests/integration
@@ -51,6 +54,7 @@ types: $(READY) ## Make the Kubernetes types anew from the API's schema
 docs: $(READY) ## Make the generated documents and the bundle's JSON Schema anew
 	$(BIN)/voice docs
 	$(BIN)/voice schema
+	$(BIN)/python -m tests.architecture.public_api
 
 lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no addresses
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \

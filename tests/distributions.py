@@ -92,7 +92,7 @@ def install(distribution: Distribution) -> None:
     say(f"{distribution.name}: installing without extras, importing")
     run("venv", "--clear", "--python", sys.executable, distribution.environment)
     install_into(distribution, distribution.name)
-    command = [distribution.python, "-I", "-c", f"import {distribution.module}"]
+    command: list[str | Path] = [distribution.python, "-I", "-c", f"import {distribution.module}"]
     subprocess.run(command, check=True, cwd=distribution.environment)
     say(f"{distribution.name}: installing {distribution.with_extras} and its tests' tools")
     install_into(distribution, distribution.with_extras, "--group", f"{distribution.folder / 'pyproject.toml'}:test")
@@ -113,7 +113,7 @@ def test(distribution: Distribution) -> None:
         shutil.copy(file, copied / "tests")
     for folder in (f"tests/{distribution.tests}", "docs"):
         shutil.copytree(ROOT / folder, copied / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    command = ["-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", "tests"]
+    command = ["-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", f"tests/{distribution.tests}"]
     subprocess.run([distribution.python, *command], check=True, cwd=copied)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from voice_policies import Bytes, ClosedModel, Duration
-from voice_policies.measure import PositiveDuration
+from voice_policies import Bytes, ClosedModel, Duration, PositiveDuration
 
 from components.operation import Name
 

@@ -22,7 +22,7 @@ from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of, one_of
 from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
-from voice_policies.measure import Bytes, Cpu, Duration, Rate, Ratio
+from voice_policies.measure import Bytes, Cpu, Duration, PositiveDuration, Rate, Ratio
 from voice_policies.names import CallName, EventType
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
@@ -66,6 +66,7 @@ __all__ = [
     "OutboundCall",
     "Policy",
     "PolicyBundle",
+    "PositiveDuration",
     "Protocol",
     "Rate",
     "RateLimit",

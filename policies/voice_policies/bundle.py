@@ -28,11 +28,14 @@ from voice_policies.timeout import Timeout
 from voice_policies.tracing import Tracing
 
 API_VERSION: Literal["voiceassistant.dev/v1"] = "voiceassistant.dev/v1"
+"""The version of the bundle's schema that this package reads."""
 KIND: Literal["PolicyBundle"] = "PolicyBundle"
+"""The kind that a bundle's document names."""
 FILE_NAME = "policy.json"
 """Name of the bundle's file in the directory that a service mounts."""
 
 Protocol = Literal["grpc", "http", "websocket", "https", "postgresql", "redis", "smtp"]
+"""The protocol that a call speaks on the wire."""
 Idempotency = Literal["idempotent", "with_key", "never"]
 """How a call may be repeated: as it is, with an idempotency key, or never."""
 Enforcer = Literal["runtime", "grpc", "gateway", "mesh", "driver"]

@@ -44,7 +44,7 @@ EXCEPTIONS = {
     "stack/__main__.py": {"pulumi"},
     "stack/deploy/configuration.py": {"pulumi"},
 }
-PUBLIC = ["voice_policies", "stack.voiceassistant.catalog"]
+PUBLIC = ["stack.voiceassistant.catalog"]
 
 
 def modules(package: str) -> Iterator[Path]:

@@ -338,10 +338,7 @@ async def test_our_own_errors_are_judged_by_us_whatever_the_classifier_says(cloc
     assert await runtime.call("rag-engine", answer) == "answer"
 
 
-def test_the_public_api_is_what_it_says() -> None:
-    public = {name for name in vars(voice_runtime) if not name.startswith("_") and name[0].isupper()}
-    assert public <= set(voice_runtime.__all__)
-    assert voice_runtime.__all__ == sorted(voice_runtime.__all__)
+def test_every_public_error_is_in_the_tree() -> None:
     errors = [
         value for value in vars(voice_runtime).values() if isinstance(value, type) and issubclass(value, Exception)
     ]

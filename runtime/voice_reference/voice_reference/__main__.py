@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from voice_policies import SETTINGS_FILE_NAME, InvalidInputError
-from voice_runtime.runtime import Runtime
+from voice_runtime import Runtime
 from voice_runtime.settings import load_settings
 from voice_runtime.tracing import SpanEvents, Telemetry, log_as_json
 

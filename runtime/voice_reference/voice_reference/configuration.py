@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import from_json
 from voice_policies import ClosedModel, Duration, Fault, InvalidInputError, PolicyBundle, Ratio, faults_of, one_of
-from voice_runtime.events import logger
-from voice_runtime.runtime import Runtime
+from voice_runtime import Runtime
 
+__all__ = ["Behaviour", "Configuration"]
+
+logger = logging.getLogger("voice_reference")
 DEFAULT = "default"
 """The behaviour of what has none of its own."""
 
@@ -71,7 +74,7 @@ class ConfigurationFile:
             try:
                 self._configuration = self._read(self._path)
             except InvalidInputError as error:
-                logger.error("the configuration stays as it was: %s", error)
+                logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400  # the faults say it all
         return self._configuration
 
     def _read(self, path: Path) -> Configuration:

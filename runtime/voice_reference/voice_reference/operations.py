@@ -13,10 +13,8 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from voice_policies import OutboundCall
-from voice_runtime.clock import NEVER
-from voice_runtime.deadline import remaining
+from voice_runtime import Runtime, remaining
 from voice_runtime.grpc import Grpc
-from voice_runtime.runtime import Runtime
 from voice_runtime.tracing import span
 
 from voice_reference.configuration import ConfigurationFile
@@ -73,11 +71,11 @@ class Operations:
 
     async def _simulated(self, call: OutboundCall) -> Answer:
         # A driver's own timeout is part of what is simulated.
-        limit = call.timeout.attempt.seconds if call.enforced_by.timeout == "driver" else NEVER
+        limit = call.timeout.attempt.seconds if call.enforced_by.timeout == "driver" else None
         behaviour = self._configuration.current().of(call.name)
 
         async def answer() -> Answer:
-            async with asyncio.timeout(None if limit == NEVER else limit):
+            async with asyncio.timeout(limit):
                 await work(call.name, behaviour, self._runtime.random)
             return {"fallbacks": []}
 

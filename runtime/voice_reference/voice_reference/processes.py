@@ -21,6 +21,8 @@ from voice_runtime.bundle_source import BundleSource
 from voice_reference.configuration import Behaviour, Configuration
 from voice_reference.operations import is_on_the_wire
 
+__all__ = ["Platform", "Process", "bundles_of", "running", "wait_until"]
+
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 """Longest start of all processes together: two cores need a fraction of it."""

@@ -7,11 +7,10 @@ from typing import Any
 
 import grpc
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from voice_runtime.asgi import Receive, Scope, Send
-from voice_runtime.health.app import respond
-from voice_runtime.http.middleware import last_segment
+from voice_runtime import Runtime
+from voice_runtime.asgi import Receive, Scope, Send, respond
+from voice_runtime.http import last_segment
 from voice_runtime.prometheus import RuntimeCollector
-from voice_runtime.runtime import Runtime
 
 from voice_reference.operations import Operations
 

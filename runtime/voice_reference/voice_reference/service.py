@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 from voice_policies import Address, HealthCheck, OutboundCall, ServiceSettings
-from voice_runtime.events import logger
+from voice_runtime import Runtime
 from voice_runtime.grpc import Grpc
-from voice_runtime.health import Checker, Health, HealthApp
+from voice_runtime.health import Checker, Health, HealthApp, Place
 from voice_runtime.health.grpc import checker as grpc_checker
-from voice_runtime.health.place import Place
 from voice_runtime.health.server import serving, terminated
 from voice_runtime.http import Http
-from voice_runtime.runtime import Runtime
 
 from voice_reference.configuration import ConfigurationFile
 from voice_reference.operations import Operations, is_on_the_wire
 from voice_reference.servers import GrpcOperations, HttpOperations
 from voice_reference.simulation import work
 
+logger = logging.getLogger("voice_reference")
 DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT = 9000, 8080
 """Where neither the settings nor the configuration says otherwise: what most services of the platform use."""
 

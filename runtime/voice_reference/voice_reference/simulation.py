@@ -6,7 +6,7 @@ import asyncio
 import math
 from random import Random
 
-from voice_runtime.errors import CalleeError
+from voice_runtime import CalleeError
 
 from voice_reference.configuration import Behaviour
 

@@ -23,12 +23,13 @@ from voice_runtime.errors import (
     UnknownCallError,
     VoiceRuntimeError,
 )
-from voice_runtime.events import Event, Listener, PromptListener
+from voice_runtime.events import Event, Events, Listener, PromptListener
 from voice_runtime.inbound import Request, current_request
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, ClassifyResult, Failure, classify
 from voice_runtime.retry import Retry
 from voice_runtime.runtime import Runtime
+from voice_runtime.shared_store import SharedStore
 from voice_runtime.timeout import Timeout
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "DeadlineExceededError",
     "Degradation",
     "Event",
+    "Events",
     "Failure",
     "Listener",
     "Outbound",
@@ -56,6 +58,7 @@ __all__ = [
     "RetriesExhaustedError",
     "Retry",
     "Runtime",
+    "SharedStore",
     "Timeout",
     "UnknownCallError",
     "VoiceRuntimeError",

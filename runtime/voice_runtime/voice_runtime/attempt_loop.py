@@ -9,6 +9,8 @@ from typing import Self
 
 from voice_runtime.clock import SYSTEM_CLOCK
 
+__all__ = ["AttemptLoop"]
+
 DelayAfter = Callable[[BaseException, int], float | None]
 """Seconds until the attempt after the one that failed, which is named by its number; `None` raises its error."""
 

@@ -12,6 +12,8 @@ from threading import Event, Thread
 
 from voice_policies import FILE_NAME, Fault, InvalidInputError
 
+__all__ = ["BundleSource"]
+
 POLL_INTERVAL = 1.0
 """Seconds between two looks at the file; kubelet takes up to a minute to swap it."""
 

@@ -19,8 +19,12 @@ from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.runtime import Runtime
 
+__all__ = ["METRICS", "Metric", "Samples"]
+
 Source = TypeVar("Source")
+"""The object that a metric is read from."""
 Samples = Iterator[tuple[tuple[str, ...], float]]
+"""The values of a metric's labels, in their order, each with its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,3 +263,4 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_degradation_level", "gauge", "1 for the level in force.", ("level",), _level),
     Metric("voice_degradation_transitions_total", "counter", "Changes by triggers.", (), _level_transitions),
 )
+"""Every metric of a runtime."""

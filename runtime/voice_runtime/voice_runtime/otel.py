@@ -12,6 +12,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from voice_runtime.metrics import METRICS, Metric, Source
 from voice_runtime.runtime import Runtime
 
+__all__ = ["observe", "register"]
+
 
 def observe(runtime: Runtime, meter: Meter) -> None:
     """Register every metric of `runtime` with `meter`, under the names that Prometheus sees after translation."""

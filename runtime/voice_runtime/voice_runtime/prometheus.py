@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 from voice_runtime.metrics import METRICS, Metric, Source
 from voice_runtime.runtime import Runtime
 
+__all__ = ["MetricsCollector", "RuntimeCollector"]
+
 
 class MetricsCollector(Collector, Generic[Source]):
     """The metrics of one source."""

@@ -19,6 +19,8 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException
 
 from voice_runtime.shared_store import Script
 
+__all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
+
 CONNECTIONS = 32
 """Connections of one event loop; further commands wait for one, within their timeout."""
 CONNECT_TIMEOUT = 1.0

@@ -204,14 +204,14 @@ class Runtime:
         outbound = self._assembled.call(name)
         return outbound if target is None else self.targets.of(outbound, target)
 
-    def protect(self, name: str) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+    def protect(self, name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """A decorator that makes every call of a function this call. Raises `UnknownCallError` where it stands.
 
         For a coroutine function, an asynchronous generator function, or a synchronous function.
         """
         self.outbound(name)
 
-        def decorate(fn: Callable[P, Any]) -> Callable[P, Any]:
+        def decorate(fn: Callable[P, T]) -> Callable[P, T]:
             shell: Callable[..., Any] = self.call_sync
             if inspect.isasyncgenfunction(_underlying(fn)):
                 shell = self.stream

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from voice_policies import SETTINGS_FILE_NAME, Fault, InvalidInputError, ServiceSettings
 
+__all__ = ["load_settings"]
+
 
 def load_settings(directory: str | Path) -> ServiceSettings:
     """Read the settings that are mounted at `directory`. Raises `InvalidInputError` with every fault of the file."""

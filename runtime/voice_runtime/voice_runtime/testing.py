@@ -11,6 +11,8 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+__all__ = ["FakeClock", "run"]
+
 T = TypeVar("T")
 
 

@@ -19,6 +19,7 @@ from voice_saga.errors import (
     SagaError,
     UnknownSagaError,
 )
+from voice_saga.journal import Journal
 from voice_saga.progress import Entry, EntryKind, State
 from voice_saga.record import Engine, SagaRecord, SagaSummary
 from voice_saga.sqlite import SqliteJournal
@@ -32,6 +33,7 @@ __all__ = [
     "Engine",
     "Entry",
     "EntryKind",
+    "Journal",
     "JournalEngine",
     "JournalUnavailableError",
     "LeaseLostError",

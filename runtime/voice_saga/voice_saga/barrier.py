@@ -27,6 +27,8 @@ from voice_saga.errors import BarrierClosedError
 if TYPE_CHECKING:
     from voice_saga.postgresql import Connection  # whose driver is an extra
 
+__all__ = ["once", "once_sqlite"]
+
 _INSERT = (
     "INSERT INTO {table} (saga_id, step, branch, origin) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING 1"
 )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from voice_saga.errors import NotJsonError
 
 Branch = Literal["action", "compensation"]
+"""The side of a step: its action, or the compensation that undoes it."""
 
 
 class Reply(Enum):

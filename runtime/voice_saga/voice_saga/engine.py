@@ -15,8 +15,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from voice_runtime.events import Events, Listener
-from voice_runtime.outcome import Classify, classify
+from voice_runtime import Classify, Events, Listener, classify
 
 from voice_saga.context import to_json, without_nul
 from voice_saga.definition import Definition, Definitions

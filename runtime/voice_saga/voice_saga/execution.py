@@ -6,12 +6,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from voice_runtime import Classify, Outbound, RetriesExhaustedError, Retry, Timeout, classify
 from voice_runtime.attempt_loop import AttemptLoop
-from voice_runtime.errors import RetriesExhaustedError
-from voice_runtime.outbound import Outbound
-from voice_runtime.outcome import Classify, classify
-from voice_runtime.retry import Retry
-from voice_runtime.timeout import Timeout
 
 from voice_saga.context import Reply, StepContext, to_json, without_nul
 from voice_saga.definition import Definition

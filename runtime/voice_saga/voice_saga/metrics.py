@@ -7,6 +7,8 @@ from voice_runtime.metrics import Metric, Samples
 from voice_saga.observation import Observation
 from voice_saga.transport import Outbox
 
+__all__ = ["METRICS", "OUTBOX_METRICS"]
+
 
 def _unfinished(observation: Observation) -> Samples:
     yield from observation.unfinished.items()
@@ -58,7 +60,9 @@ METRICS: tuple[Metric[Observation], ...] = (
         "voice_saga_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors
     ),
 )
+"""Every metric of an engine."""
 OUTBOX_METRICS: tuple[Metric[Outbox], ...] = (
     Metric("voice_outbox_sent_total", "counter", "Messages that the transport took.", (), _sent),
     Metric("voice_outbox_refused_total", "counter", "Times that the transport refused a message.", (), _refused),
 )
+"""Every metric of an outbox."""

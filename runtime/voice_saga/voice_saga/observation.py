@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, Protocol
 
-from voice_runtime.events import Event, Events
+from voice_runtime import Event, Events
 
 from voice_saga.context import Message, StepContext
 from voice_saga.progress import Entry, State
+
+__all__ = ["Observation", "Tracing"]
 
 
 class Tracing(Protocol):

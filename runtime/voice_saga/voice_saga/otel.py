@@ -21,6 +21,8 @@ from voice_saga.metrics import METRICS, OUTBOX_METRICS
 from voice_saga.observation import Observation
 from voice_saga.transport import Outbox
 
+__all__ = ["Spans", "observe", "observe_outbox"]
+
 
 def observe(observation: Observation, meter: Meter) -> None:
     """Register the metrics of an engine's `observation` with `meter`."""

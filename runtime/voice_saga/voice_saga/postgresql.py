@@ -21,6 +21,8 @@ from voice_saga.migrations import scripts
 from voice_saga.progress import Entry, State
 from voice_saga.record import SagaRecord, SagaSummary
 
+__all__ = ["PostgresqlJournal", "admit", "migrate", "publish"]
+
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 MIGRATION_LOCK = 0x5A6A
 """Advisory lock under which one process at a time makes the tables."""

@@ -11,6 +11,8 @@ from voice_saga.metrics import METRICS, OUTBOX_METRICS
 from voice_saga.observation import Observation
 from voice_saga.transport import Outbox
 
+__all__ = ["OutboxCollector", "SagaCollector"]
+
 
 class SagaCollector(MetricsCollector[Observation]):
     """The metrics of one engine, on whichever store."""

@@ -21,6 +21,8 @@ from voice_saga.context import Message, to_json
 from voice_saga.errors import MessagesRefusedError
 from voice_saga.transport import end_if_cancelled
 
+__all__ = ["RedisStreams"]
+
 logger = logging.getLogger("voice_saga")
 MAX_LENGTH = 100_000
 """Entries of a stream. The platform's three streams of them, with payloads of `PAYLOAD` on average, fill somewhat more

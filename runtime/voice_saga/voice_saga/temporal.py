@@ -28,10 +28,7 @@ from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReus
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
-from voice_runtime.events import Events, Listener
-from voice_runtime.outcome import Classify, classify
-from voice_runtime.retry import Retry
-from voice_runtime.timeout import Timeout
+from voice_runtime import Classify, Events, Listener, Retry, Timeout, classify
 
 from voice_saga.context import Message, Reply, StepContext, to_json, without_nul
 from voice_saga.definition import Definition, Definitions
@@ -57,6 +54,8 @@ from voice_saga.temporal_workflow import (
     beginning,
 )
 from voice_saga.transport import Transport
+
+__all__ = ["TemporalEngine"]
 
 logger = logging.getLogger("voice_saga")
 COUNT_SECONDS = 10.0

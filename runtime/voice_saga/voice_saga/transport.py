@@ -13,6 +13,8 @@ from voice_saga.journal import Batch, Journal
 from voice_saga.observation import NoTracing, Tracing
 from voice_saga.record import Engine
 
+__all__ = ["Handler", "Outbox", "Transport", "consume", "delivers", "starts"]
+
 logger = logging.getLogger("voice_saga")
 BATCH = 100
 """Messages of one transaction of the outbox."""

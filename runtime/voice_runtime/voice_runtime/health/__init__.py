@@ -7,5 +7,6 @@ app = HealthApp(health, otherwise=service)
 from voice_runtime.health.app import HealthApp
 from voice_runtime.health.check import Checker, Result, Status
 from voice_runtime.health.monitor import Health, Report
+from voice_runtime.health.place import Place
 
-__all__ = ["Checker", "Health", "HealthApp", "Report", "Result", "Status"]
+__all__ = ["Checker", "Health", "HealthApp", "Place", "Report", "Result", "Status"]

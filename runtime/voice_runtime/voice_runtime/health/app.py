@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from voice_runtime.asgi import Application, Receive, Scope, Send
+from voice_runtime.asgi import Application, Receive, Scope, Send, respond
 from voice_runtime.health.monitor import Health
 
 LIVENESS_PATH = "/health"
@@ -29,13 +26,6 @@ class HealthApp:
             await respond(send, 200 if report.ready else 503, report.to_document())
         else:
             await self._otherwise(scope, receive, send)
-
-
-async def respond(send: Send, status: int, document: dict[str, Any]) -> None:
-    """Send a JSON document."""
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(document).encode() + b"\n"})
 
 
 async def _not_found(scope: Scope, _: Receive, send: Send) -> None:

@@ -13,6 +13,7 @@ from voice_policies import HealthCheck
 from voice_runtime.clock import SYSTEM_CLOCK, Clock
 
 Status = Literal["healthy", "degraded", "unhealthy"]
+"""`degraded`: it works, and slower than its limit allows."""
 Checker = Callable[[], Awaitable[object]]
 """Returns if what it looks at works, and raises if not. It need not limit its own time."""
 logger = logging.getLogger("voice_runtime.health")

@@ -12,6 +12,8 @@ from voice_runtime.grpc.connections import Target
 from voice_runtime.health.check import Checker
 from voice_runtime.health.place import Place
 
+__all__ = ["NotServingError", "checker"]
+
 
 class NotServingError(Exception):
     """The server answers that it does not serve."""

@@ -14,6 +14,8 @@ import uvicorn
 
 from voice_runtime.asgi import Application
 
+__all__ = ["serving", "serving_in_thread", "terminated"]
+
 
 class _Server(uvicorn.Server):
     @contextmanager

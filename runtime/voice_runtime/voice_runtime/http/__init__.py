@@ -16,7 +16,7 @@ from voice_runtime.http.middleware import Middleware, last_segment
 from voice_runtime.http.transport import AsyncTransport, Transport
 from voice_runtime.runtime import Runtime
 
-__all__ = ["AsyncTransport", "Http", "Middleware", "Transport"]
+__all__ = ["AsyncTransport", "Http", "Middleware", "Transport", "last_segment"]
 
 
 class Http:

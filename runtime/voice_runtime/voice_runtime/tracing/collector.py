@@ -19,6 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+__all__ = ["Collector", "ReceivedEvent", "ReceivedSpan"]
+
 Attributes = Mapping[str, Any]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Literal
 
+__all__ = ["scripts"]
+
 
 def scripts(database: Literal["postgresql", "sqlite"]) -> dict[str, str]:
     """Every script of one database, by file name."""

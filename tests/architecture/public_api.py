@@ -1,0 +1,71 @@
+"""The public API of the distributions: the names that a module lists in `__all__`.
+
+`make docs` writes the list to docs/api.md; a test holds that it is current.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import griffe
+
+from stack.model.settings import ROOT
+
+DOCUMENT = ROOT / "docs" / "api.md"
+DISTRIBUTIONS = {
+    "voice_policies": ROOT / "policies",
+    **{name: ROOT / "runtime" / name for name in ("voice_runtime", "voice_saga", "voice_reference")},
+}
+HEAD = """# Public API
+
+<!-- Written by `make docs`. -->
+
+A name is public if its module lists it in `__all__`, and is imported from that module. Every other name is private: it
+may change in any version. Extras are named where a module needs one.
+"""
+
+
+def modules(distribution: str) -> Iterator[griffe.Module]:
+    """The public modules of a distribution, each after the package that it is in."""
+    loaded = griffe.load(distribution, search_paths=[DISTRIBUTIONS[distribution]])
+    assert isinstance(loaded, griffe.Module)
+    yield from _public(loaded)
+
+
+def _public(module: griffe.Module) -> Iterator[griffe.Module]:
+    if module.exports is not None:
+        yield module
+    for name in sorted(module.modules):
+        yield from _public(module.modules[name])
+
+
+def _paragraph(documented: griffe.Object | griffe.Alias) -> str:
+    return " ".join(documented.docstring.value.split("\n\n")[0].split()) if documented.docstring else ""
+
+
+def summary(documented: griffe.Object | griffe.Alias) -> str:
+    """The first sentence of a docstring; empty without one."""
+    return re.split(r"(?<=\.)\s", _paragraph(documented), maxsplit=1)[0]
+
+
+def document() -> str:
+    """The content of docs/api.md."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    yield HEAD
+    for distribution in DISTRIBUTIONS:
+        yield f"## {distribution}\n"
+        for module in modules(distribution):
+            yield f"### `{module.path}`\n\n{_paragraph(module)}\n"
+            yield "| name | meaning |"
+            yield "|---|---|"
+            for name in sorted(map(str, module.exports or ())):
+                yield f"| `{name}` | {summary(module[name]).replace('|', '&#124;')} |"
+            yield ""
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document())
