@@ -1,9 +1,14 @@
-# The one developer door. Needs Python 3.11 or later and make; everything else is installed into .venv from the hashed lock.
+# The one developer door. Needs Python 3.11 or later and make; everything else is installed into .venv from the hashed locks.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
+# `voice` needs requirements.lock alone; the tests and the tools of developers need requirements-dev.lock, which holds both.
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	--python-version 3.11 --no-emit-package voice-policies --no-emit-package voice-runtime
 ENVIRONMENTS := dev staging prod
 
 .DEFAULT_GOAL := help
@@ -12,7 +17,7 @@ ENVIRONMENTS := dev staging prod
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-render: $(READY) ## Render every environment into build/<environment>/ and print a summary
+render: $(INSTALLED) ## Render every environment into build/<environment>/ and print a summary
 	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
 
 test: $(READY) ## Run the tests that need Python alone
@@ -51,28 +56,30 @@ format: $(READY) ## Format and mend what lint can mend
 types: $(READY) ## Make the Kubernetes types anew from the API's schema
 	$(BIN)/python -m components.kubernetes
 
-docs: $(READY) ## Make the generated documents and the bundle's JSON Schema anew
+docs: $(INSTALLED) ## Make the generated documents and the bundle's JSON Schema anew
 	$(BIN)/voice docs
 	$(BIN)/voice schema
 	$(BIN)/python -m tests.architecture.public_api
 
-lock: $(READY) ## Resolve the dependencies anew: versions and hashes, no addresses
-	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 pyproject.toml --group dev \
-		--no-emit-package voice-policies -o requirements.lock
-	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--python-version 3.11 runtime/voice_reference/pyproject.toml -c requirements.lock \
-		--no-emit-package voice-policies --no-emit-package voice-runtime -o runtime/voice_reference/requirements.lock
+lock: $(INSTALLED) ## Resolve the dependencies anew: versions and hashes, no addresses
+	$(COMPILE) pyproject.toml --group build -o requirements.lock
+	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) runtime/voice_reference/pyproject.toml -c requirements-dev.lock -o runtime/voice_reference/requirements.lock
 
 clean: ## Remove what the build made
 	rm -rf build $(VENV)
 
-$(READY): requirements.lock pyproject.toml policies/pyproject.toml $(wildcard runtime/*/pyproject.toml)
+$(INSTALLED): requirements.lock pyproject.toml policies/pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation \
-		-e policies $(addprefix -e ,$(wildcard runtime/*)) -e .
+	@$(INSTALL) --require-hashes --compile-bytecode -r requirements.lock
+	@$(INSTALL) --offline --no-deps --no-build-isolation -e policies -e .
+	@touch $@
+
+$(READY): $(INSTALLED) requirements-dev.lock $(wildcard runtime/*/pyproject.toml)
+	@echo "Installing into $(VENV) from requirements-dev.lock"
+	@$(INSTALL) --require-hashes --compile-bytecode -r requirements-dev.lock
+	@$(INSTALL) --offline --no-deps --no-build-isolation $(addprefix -e ,$(wildcard runtime/*))
 	@touch $@

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.loopback import free_port, wait_until
-from tests.programs import NOBODY, POSTGRES, directory
+from tests.programs import directory, postgresql, unprivileged
 
 
 class Postgresql:
@@ -24,7 +24,12 @@ class Postgresql:
 
     def _run(self, program: str, *arguments: str) -> str:
         done = subprocess.run(
-            [str(POSTGRES / program), *arguments], cwd=self.root, capture_output=True, text=True, check=False, **NOBODY
+            [str(postgresql() / program), *arguments],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            **unprivileged(),
         )
         assert done.returncode == 0, done.stderr
         output: str = done.stdout
@@ -32,13 +37,18 @@ class Postgresql:
 
     def start(self) -> None:
         command = [
-            str(POSTGRES / "postgres"), "-D", str(self._data), "-p", str(self.port), "-k", str(self.root),
+            str(postgresql() / "postgres"), "-D", str(self._data), "-p", str(self.port), "-k", str(self.root),
             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=60", "-c", "shared_buffers=64MB",
             *self._settings,
         ]  # fmt: skip
         with (self.root / "log").open("a") as log:
-            self._process = subprocess.Popen(command, cwd=self.root, stderr=log, **NOBODY)
-        wait_until(lambda: self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port)), AssertionError)
+            self._process = subprocess.Popen(command, cwd=self.root, stderr=log, **unprivileged())
+        wait_until(
+            lambda: self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port)),
+            AssertionError,
+            process=self._process,
+            log=self.root / "log",
+        )
 
     def kill(self) -> None:
         """As a power cut ends it."""
@@ -56,8 +66,6 @@ class Postgresql:
 @contextmanager
 def running_postgresql(*settings: str) -> Iterator[Postgresql]:
     with directory() as root:
-        if NOBODY:
-            subprocess.run(["/bin/chown", "nobody:nogroup", str(root)], check=True)
         server = Postgresql(root, settings)
         server.start()
         try:

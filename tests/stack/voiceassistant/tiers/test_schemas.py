@@ -11,7 +11,7 @@ import pytest
 
 from components.postgresql.schemas import DatabaseSchemas
 from tests.platforms import ENVIRONMENTS, of_kind, platform
-from tests.programs import POSTGRES
+from tests.programs import postgresql
 from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, running_postgresql
 
 USERS = [
@@ -59,7 +59,7 @@ def starting(server: Postgresql, pod: dict[str, Any]) -> subprocess.Popen[str]:
     (container,) = pod["containers"]
     variables = {each["name"]: server.place.moved(each["value"]) for each in container["env"]}
     assert variables["PGHOST"] == "postgresql-pooler"
-    reached = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PATH": f"{POSTGRES}:{os.environ['PATH']}"}
+    reached = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PATH": f"{postgresql()}:{os.environ['PATH']}"}
     command = [server.place.moved(part) for part in container["command"]]
     return subprocess.Popen(
         command, env=variables | reached, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

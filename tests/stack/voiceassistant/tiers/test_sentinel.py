@@ -1,4 +1,4 @@
-"""The replicated cache's rendered files, held by real servers and Sentinels: Redis 6.2 stands in for Valkey."""
+"""The replicated cache's rendered files, held by real servers and Sentinels of Valkey 9.1."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from components.valkey.replicated import ReplicatedValkey
 from tests.loopback import free_port
 from tests.platforms import platform
 from tests.stack.voiceassistant.tiers.real_cache import NODES, SENTINELS, Member, eventually, running_cache
-from tests.stack.voiceassistant.tiers.real_servers import answers_probe, password_of, refused_by_redis
+from tests.stack.voiceassistant.tiers.real_servers import answers_probe, password_of, refused_by_valkey
 
 
-def test_on_redis_sentinels_replace_a_lost_primary_and_it_comes_back_as_a_replica(tmp_path: Path) -> None:
+def test_sentinels_replace_a_lost_primary_and_it_comes_back_as_a_replica(tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, sentinels):
         assert all(answers_probe("valkey", node.port) for node in nodes)
         assert all(answers_probe("sentinel", sentinel.port) for sentinel in sentinels)
@@ -34,14 +34,14 @@ def test_on_redis_sentinels_replace_a_lost_primary_and_it_comes_back_as_a_replic
         assert f"sentinel monitor cache 127.0.0.1 {elected.port} 2\n" in sentinels[0].file.read_text()
 
 
-def test_on_redis_a_sentinel_refuses_every_misspelt_key(tmp_path: Path) -> None:
+def test_a_sentinel_refuses_every_misspelt_key(tmp_path: Path) -> None:
     member = Member(tmp_path, SENTINELS[0], {name: free_port() for name in (*NODES, *SENTINELS)})
     member.stop()
     configured = member.configure().splitlines()
     keys = [" ".join(line.split()[: 2 if line.startswith("sentinel ") else 1]) for line in configured]
     assert len(keys) == len(set(keys)) == 12
     for key in keys:
-        assert refused_by_redis(member.file, configured, key, "--sentinel"), key
+        assert refused_by_valkey(member.file, configured, key, "--sentinel"), key
 
 
 def replicated() -> ReplicatedValkey:
