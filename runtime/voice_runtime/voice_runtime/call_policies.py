@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Self
+
+from voice_policies import OutboundCall
 
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
@@ -13,8 +16,10 @@ from voice_runtime.errors import BulkheadFullError
 from voice_runtime.events import Event, Events
 from voice_runtime.fault_injection import FaultInjection
 from voice_runtime.outcome import Classify, ClassifyResult, classify
-from voice_runtime.retry import Retry
+from voice_runtime.policy_states import PolicyStates
+from voice_runtime.retry import Retry, RetryBudget
 from voice_runtime.statistics import CallStatistics
+from voice_runtime.surroundings import Surroundings
 from voice_runtime.timeout import TimedScope, Timer
 from voice_runtime.worker_threads import WorkerThreads
 
@@ -49,6 +54,42 @@ class CallPolicies:
     def __post_init__(self) -> None:
         self.now = self.clock.monotonic
         self.timer = Timer(self.attempt_timeout, self.clock)
+
+    @classmethod
+    def of(
+        cls,
+        call: OutboundCall,
+        states: PolicyStates,
+        around: Surroundings,
+        *,
+        fallback: Fallback | None,
+        fault_injection: FaultInjection | None,
+    ) -> Self:
+        """The declared call, with the policies that the runtime is to enforce and the states that they had."""
+        name, by = call.name, call.enforced_by
+        timed = by.timeout == "runtime"
+        retry = None
+        if call.retry and by.retry == "runtime":
+            budget = states.kept("budget", name, call.retry.budget, lambda policy: RetryBudget(policy, around.clock))
+            retry = Retry(name, call.retry, budget=budget, clock=around.clock, random=around.random)
+        breaker = call.circuit_breaker if by.circuit_breaker == "runtime" else None
+        bulkhead = call.bulkhead if by.bulkhead == "runtime" else None
+        return cls(
+            name,
+            attempt_timeout=call.timeout.attempt.seconds if timed else NEVER,
+            overall_timeout=call.timeout.overall.seconds if timed else NEVER,
+            retry=retry,
+            breaker=states.kept("circuit_breaker", name, breaker, partial(around.breaker, name)),
+            bulkhead=states.kept("bulkhead", name, bulkhead, partial(Bulkhead, name)),
+            fallback=fallback,
+            fault_injection=fault_injection,
+            classify=around.classify,
+            classify_result=around.classify_result,
+            clock=around.clock,
+            events=around.events,
+            statistics=states.counted("outbound", name, CallStatistics),
+            workers=around.workers,
+        )
 
     def begin(self, parent: TimedScope | None, now: float) -> float:
         """Count the call; the moment at which it must have ended."""

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from voice_policies import Fault, InvalidInputError, PolicyBundle
 
-from voice_runtime.assembly import Assembled, Assembly, Surroundings
+from voice_runtime.assembly import Assembled, Assembly
 from voice_runtime.bundle_source import POLL_INTERVAL, BundleSource, Watcher, content_hash
 from voice_runtime.call_policies import Fallback
 from voice_runtime.caller import NOBODY, Caller
@@ -26,6 +26,7 @@ from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import Classify, ClassifyResult, classify
 from voice_runtime.shared_store import SharedStore
 from voice_runtime.statistics import SpanStatistics
+from voice_runtime.surroundings import Surroundings
 from voice_runtime.targets import Targets
 from voice_runtime.timeout import TimedScope
 from voice_runtime.worker_threads import WorkerThreads
@@ -45,7 +46,7 @@ class Runtime:
         self.clock = surroundings.clock
         self.random = surroundings.random
         self._assembly = Assembly(surroundings)
-        self.targets = Targets(self._assembly.breaker)
+        self.targets = Targets(surroundings.breaker)
         self._fallbacks: dict[str, Fallback] = {}
         self._reloading = Lock()
         self._watcher: Watcher | None = None
