@@ -34,25 +34,52 @@ def test_no_job_runs_the_code_of_a_pull_request_with_a_right_to_write(path: Path
         assert not (runs and "write" in str(job.get("permissions"))), name
 
 
-def test_the_review_compares_every_environment_and_fails_where_one_is_refused(tmp_path: Path) -> None:
-    """The step is run as the runner would run it, with a command that answers as `voice diff` does."""
-    (step,) = [step for step in jobs(ROOT / ".github/workflows/review.yml")["compare"]["steps"] if "id" in step]
-    voice = tmp_path / ".venv/bin/voice"
-    voice.parent.mkdir(parents=True)
-    voice.write_text('#!/bin/sh\necho "$@"\ncase $5 in staging) exit 1;; prod) exit 2;; esac\n', encoding="utf-8")
-    voice.chmod(0o755)
-    variables = {
-        "PATH": "/usr/bin:/bin",
-        "REPLACEMENT": "",
+def run_step(job: str, command: str, answers: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the step that writes a comment as the runner would, with a command that answers as its own would."""
+    (step,) = [step for step in jobs(ROOT / ".github/workflows/review.yml")[job]["steps"] if "id" in step]
+    program = folder / command
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{answers}\n", encoding="utf-8")
+    program.chmod(0o755)
+    environment = {
+        "PATH": f"{program.parent}:/usr/bin:/bin",
         "GITHUB_STEP_SUMMARY": "summary",
         "GITHUB_OUTPUT": "output",
+        **variables,
     }
-    done = subprocess.run(["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=variables, check=False, timeout=30)
+    return subprocess.run(
+        ["bash", "-e", "-c", step["run"]], cwd=folder, env=environment, check=False, timeout=30, text=True
+    )
+
+
+def commented(folder: Path) -> str:
+    """The comment that the step hands over, which is its summary too."""
+    first, *text, last = (folder / "output").read_text(encoding="utf-8").splitlines()
+    assert first == f"comment<<{last}"
+    assert (folder / "summary").read_text(encoding="utf-8").strip() == "\n".join(text).strip()
+    return "\n".join(text).strip()
+
+
+def test_the_review_compares_every_environment_and_fails_where_one_is_refused(tmp_path: Path) -> None:
+    answers = 'echo "$@"; case $5 in staging) exit 1;; prod) exit 2;; esac'
+    done = run_step("compare", ".venv/bin/voice", answers, tmp_path, REPLACEMENT="")
     assert done.returncode == 1
-    output = (tmp_path / "output").read_text(encoding="utf-8").splitlines()
-    expected = "\n\n".join(
+    assert commented(tmp_path) == "\n\n".join(
         f"## {name}\n\ndiff --format markdown HEAD^1:{name} {name}" for name in ("dev", "staging", "prod")
     )
-    assert (tmp_path / "summary").read_text(encoding="utf-8").strip() == expected
-    assert output[0] == f"comment<<{output[-1]}"
-    assert "\n".join(output[1:-1]).strip() == expected
+
+
+def test_the_review_previews_every_stack_and_fails_where_one_cannot_be(tmp_path: Path) -> None:
+    answers = 'echo "$@"; [ "$3" != staging ]'
+    done = run_step("preview", "bin/pulumi", answers, tmp_path, STACKS="staging prod")
+    assert done.returncode == 1
+    assert commented(tmp_path) == "\n\n".join(
+        f"## pulumi preview of {name}\n\n```diff\npreview --stack {name} --diff --non-interactive --color never\n```"
+        for name in ("staging", "prod")
+    )
+
+
+def test_a_preview_takes_no_fork_and_waits_for_a_reviewer() -> None:
+    job = jobs(ROOT / ".github/workflows/review.yml")["preview"]
+    assert "vars.PULUMI_STACKS && github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
+    assert job["environment"] == "preview"
