@@ -23,10 +23,12 @@ class Configuration:
     """The file that it stands in, for messages."""
     settings: Settings
     secrets: SecretValues = field(repr=False)
-    kubeconfig: pulumi.Output[str] | None = field(repr=False)
+    kubeconfig: str | None = field(repr=False)
     """Path or text; `None` is kubectl's own choice."""
     context: str | None
     """The kubeconfig's context that names the cluster."""
+    cluster_identifier: str | None
+    """The uid of the namespace `kube-system`, which tells the stack's cluster from any other."""
 
 
 def read_configuration() -> Configuration:
@@ -43,8 +45,9 @@ def read_configuration() -> Configuration:
         # What was encrypted is no setting; masked, it can be refused by name.
         settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, source),
         secrets=_secret_values(config.get(SECRETS, {}), source, encrypted=SECRETS in encrypted),
-        kubeconfig=cluster.get_secret("kubeconfig"),
+        kubeconfig=cluster.get("kubeconfig"),
         context=cluster.get("context"),
+        cluster_identifier=cluster.get("clusterIdentifier"),
     )
 
 

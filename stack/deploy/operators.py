@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from voice_policies import ClosedModel
 
@@ -19,14 +18,21 @@ class Operator(ClosedModel):
     """The oldest that our resources were held against."""
     install: str
     """The command that installs it."""
-    group: str
-    """The API group that it serves."""
-    plurals: dict[str, str]
-    """Kind → the plural that its resource definition is named by."""
+    needs: str | None = None
+    """Another program that must be in the cluster before it."""
+    plurals: dict[str, dict[str, str]]
+    """API group that it serves → kind → the plural that its resource definition is named by."""
 
-    def definition(self, kind: str) -> str:
-        """The name of the resource definition of a kind."""
-        return f"{self.plurals[kind]}.{self.group}"
+    @property
+    def definitions(self) -> Iterator[str]:
+        """The names of the resource definitions that it brings."""
+        return (f"{plural}.{group}" for group, kinds in self.plurals.items() for plural in kinds.values())
+
+    @property
+    def way_out(self) -> str:
+        """How to get it, for an error message."""
+        before = f", after {self.needs}" if self.needs else ""
+        return f"install {self.name} {self.version}{before}: `{self.install}`"
 
 
 ISTIO_INSTALL = (
@@ -39,37 +45,40 @@ OPERATORS = (
         name="CloudNativePG",
         version="1.30",
         install="kubectl cnpg install generate --version 1.30.0 | kubectl apply --server-side -f -",
-        group="postgresql.cnpg.io",
         plurals={
-            "Cluster": "clusters",
-            "Database": "databases",
-            "Pooler": "poolers",
-            "ScheduledBackup": "scheduledbackups",
+            "postgresql.cnpg.io": {
+                "Cluster": "clusters",
+                "Database": "databases",
+                "Pooler": "poolers",
+                "ScheduledBackup": "scheduledbackups",
+            }
         },
     ),
     Operator(
-        name="CloudNativePG's Barman Cloud plugin, which needs cert-manager",
+        name="CloudNativePG's Barman Cloud plugin",
         version="0.15",
         install=(
             "helm upgrade --install plugin-barman-cloud plugin-barman-cloud --namespace cnpg-system"
             " --repo https://cloudnative-pg.github.io/charts --set image.tag=v0.15.0 --set sidecarImage.tag=v0.15.0"
         ),
-        group="barmancloud.cnpg.io",
-        plurals={"ObjectStore": "objectstores"},
+        needs="cert-manager",
+        plurals={"barmancloud.cnpg.io": {"ObjectStore": "objectstores"}},
     ),
     Operator(
         name="Istio",
         version="1.31",
         install=ISTIO_INSTALL,
-        group="networking.istio.io",
-        plurals={"DestinationRule": "destinationrules", "Sidecar": "sidecars", "VirtualService": "virtualservices"},
-    ),
-    Operator(
-        name="Istio",
-        version="1.31",
-        install=ISTIO_INSTALL,
-        group="security.istio.io",
-        plurals={"AuthorizationPolicy": "authorizationpolicies", "PeerAuthentication": "peerauthentications"},
+        plurals={
+            "networking.istio.io": {
+                "DestinationRule": "destinationrules",
+                "Sidecar": "sidecars",
+                "VirtualService": "virtualservices",
+            },
+            "security.istio.io": {
+                "AuthorizationPolicy": "authorizationpolicies",
+                "PeerAuthentication": "peerauthentications",
+            },
+        },
     ),
 )
 
@@ -77,21 +86,16 @@ OPERATORS = (
 def operator_of(api_version: str) -> Operator | None:
     """The operator that serves an API version; `None` for Kubernetes' own."""
     group = api_version.partition("/")[0]
-    return next((operator for operator in OPERATORS if operator.group == group), None)
+    return next((operator for operator in OPERATORS if group in operator.plurals), None)
 
 
-def definition_of(resource: Mapping[str, Any]) -> str | None:
-    """The resource definition that a resource needs; `None` for Kubernetes' own kinds."""
-    operator = operator_of(resource["apiVersion"])
-    return operator.definition(resource["kind"]) if operator else None
-
-
-def required(components: Iterable[Component]) -> dict[str, Operator]:
-    """Every resource definition that must be there before the components are, with the operator that brings it."""
-    found: dict[str, Operator] = {}
+def required(components: Iterable[Component]) -> dict[str, set[str]]:
+    """The plural of every custom resource that the components have, by the API version that must serve it."""
+    found: dict[str, set[str]] = {}
     for component in components:
         for resource in component.resources():
-            operator = operator_of(resource["apiVersion"])
-            if operator:
-                found[operator.definition(resource["kind"])] = operator
+            api_version = resource["apiVersion"]
+            if operator := operator_of(api_version):
+                group = api_version.partition("/")[0]
+                found.setdefault(api_version, set()).add(operator.plurals[group][resource["kind"]])
     return found

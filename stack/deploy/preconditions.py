@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from voice_policies import Fault, InvalidInputError
 
 from stack.audit import audit
+from stack.deploy.cluster_faults import cluster_faults
 from stack.model.image_lock import images
 from stack.model.platform import Platform
 from stack.model.settings import SECRETS, AcceptedFinding, secret_line
@@ -22,22 +23,16 @@ REFUSED = frozenset({"error", "critical"})
 def refuse_unfit(platform: Platform, configuration: Configuration) -> None:
     """Refuse a deployment that would fail or harm; raises `InvalidInputError` with every reason at once.
 
-    Everywhere the cluster must be named, and each secret needs its value. prod runs only images that are pinned by
-    digest, and only with those findings of severity error or critical that its configuration accepts.
+    Everywhere the cluster must be named, answer and be the stack's own, serve what operators bring and be able to grow
+    the volumes that grow; and each secret needs its value. prod runs only images that are pinned by digest, and only
+    with those findings of severity error or critical that its configuration accepts.
     """
     environment = platform.environment.name
-    faults = [*_cluster_faults(configuration), *_secret_faults(platform, configuration.secrets)]
+    faults = [*cluster_faults(platform, configuration), *_secret_faults(platform, configuration.secrets)]
     if environment == "prod":
         faults += [*_image_faults(platform), *_finding_faults(platform, configuration.settings.accepted_findings)]
     if faults:
         raise InvalidInputError(configuration.source, faults)
-
-
-def _cluster_faults(configuration: Configuration) -> Iterator[Fault]:
-    """Without a context the platform would go to whichever cluster was used last."""
-    if not configuration.context:
-        line = f"pulumi config set --stack {configuration.settings.environment} kubernetes:context NAME"
-        yield Fault("config.kubernetes:context", "is missing", f"run `{line}`")
 
 
 def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:

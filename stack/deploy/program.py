@@ -16,9 +16,9 @@ import pulumi_kubernetes
 from components.component import Component
 from components.edge.gateway import ApisixGateway
 from components.secret_keys import SecretKeys
-from stack.deploy import operators
 from stack.deploy.configuration import Configuration, SecretValues
 from stack.deploy.data_safety import bears_data, data_namespaces
+from stack.deploy.operators import operator_of
 from stack.model.platform import Platform
 from stack.model.policy_bundles import CLUSTER_DOMAIN, address_of
 
@@ -41,8 +41,6 @@ class Target:
 
     provider: pulumi.ProviderResource
     secrets: SecretValues
-    definitions: Mapping[str, pulumi.Resource]
-    """Resource definitions of operators, by name."""
     kept_namespaces: frozenset[str] | None
     """Namespaces that hold data; `None` where nothing is kept."""
     namespaces: dict[str, pulumi.Resource] = field(default_factory=dict)
@@ -65,8 +63,10 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",
-        kubeconfig=configuration.kubeconfig,
+        kubeconfig=configuration.kubeconfig and pulumi.Output.secret(configuration.kubeconfig),
         context=configuration.context,
+        # The cluster is the same one under another address; by default Pulumi would replace everything on it.
+        cluster_identifier=configuration.cluster_identifier,
         # A changed file is an update in place; otherwise Pulumi replaces the object and every pod that mounts it.
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
@@ -75,7 +75,6 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
     target = Target(
         provider,
         configuration.secrets,
-        _found_definitions(platform, provider),
         frozenset(data_namespaces(resources)) if platform.environment.name == "prod" else None,
     )
     trees: list[ComponentTree] = []
@@ -86,18 +85,6 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         below = [pulumi.Stash(folder, input="ready", opts=pulumi.ResourceOptions(depends_on=[*below, *awaited]))]
         trees += made
     return trees
-
-
-def _found_definitions(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, pulumi.Resource]:
-    """What operators must have brought. Where it is missing Pulumi names the lookup, whose name is the way out."""
-    return {
-        name: pulumi_kubernetes.apiextensions.v1.CustomResourceDefinition.get(
-            f"{name} ({operator.name} {operator.version}: {operator.install})",
-            name,
-            opts=pulumi.ResourceOptions(provider=provider),
-        )
-        for name, operator in operators.required(platform.components).items()
-    }
 
 
 class ComponentTree(pulumi.ComponentResource):
@@ -160,8 +147,6 @@ class ComponentTree(pulumi.ComponentResource):
             yield from below
         if namespace := self._target.namespaces.get(resource["metadata"].get("namespace")):
             yield namespace
-        if definition := operators.definition_of(resource):
-            yield self._target.definitions[definition]
         if resource["kind"] == "StatefulSet":
             # Its controller makes each claim that is not there, and Pulumi would then find it taken.
             yield from (made for former, made in self._made if former["kind"] == "PersistentVolumeClaim")
@@ -169,7 +154,7 @@ class ComponentTree(pulumi.ComponentResource):
 
 def _is_awaited(resource: Mapping[str, Any]) -> bool:
     """Whether somebody waits until it is ready: Pulumi, or the operator whose custom resource it is."""
-    is_custom = operators.operator_of(resource["apiVersion"]) is not None
+    is_custom = operator_of(resource["apiVersion"]) is not None
     return resource["kind"] in WORKLOADS or _needs_balancer(resource) or is_custom
 
 
@@ -196,7 +181,7 @@ def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> p
 def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
     """The class of a kind: `networking.k8s.io/v1` is the module `networking.v1`, and `v1` is `core.v1`."""
     group, _, version = api_version.rpartition("/")
-    if operators.operator_of(api_version):
+    if operator_of(api_version):
         return pulumi_kubernetes.apiextensions.CustomResource
     module = import_module(f"pulumi_kubernetes.{group.partition('.')[0] or 'core'}.{version}")
     return cast("type[pulumi.CustomResource]", getattr(module, kind))

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
+from stack.model.settings import load_settings
 from tests.cluster import manifests, readiness
 from tests.cluster.access import Question
 from tests.cluster.kubectl import Kubectl
@@ -36,6 +37,14 @@ class NodePool:
     memory: str
     ephemeral_storage: str = "100Gi"
     pods: int = 110
+
+    @classmethod
+    def declared(cls, environment: str) -> Self:
+        """The capacity that an environment's settings declare."""
+        pool = load_settings(environment).node_pool
+        return cls(
+            zones=pool.zones, nodes_per_zone=pool.nodes // pool.zones, cpu=str(pool.cpu), memory=str(pool.memory)
+        )
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,12 @@ class Cluster:
         if objects:
             self.kubectl.run("apply", "--server-side", "--filename=-", stdin=_as_list(objects))
 
-    def apply(self, tree: Path) -> Applied:
-        """Applies every object below `tree` that the API server serves, server-side, with strict field validation."""
-        objects = manifests.read(tree)
+    def apply(self, tree: Path, over: Sequence[Document] = ()) -> Applied:
+        """Applies every object below `tree` that the API server serves, server-side, with strict field validation.
+
+        A StatefulSet keeps the volume templates of the one in `over` that it is applied over, as a deployment does.
+        """
+        objects = manifests.with_volume_templates(manifests.read(tree), over)
         with tempfile.TemporaryDirectory(prefix="manifests-") as folder:
             manifests.write(objects, Path(folder))
             arguments = ("--server-side", "--validate=strict", "--recursive", f"--filename={folder}")

@@ -25,6 +25,7 @@ class Kubectl:
     """Runs kubectl against one cluster as one user, apart from the configuration of whoever runs the tests."""
 
     def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
         self._environment = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig),

@@ -1,7 +1,8 @@
 """Rendered manifests as text and content. The text is what gets applied: kubectl's reader judges it, not ours."""
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +42,20 @@ def read(tree: Path) -> list[Document]:
     return documents
 
 
+def with_volume_templates(documents: Sequence[Document], deployed: Iterable[Document]) -> list[Document]:
+    """`documents`, with the volume templates of those StatefulSets that are deployed: nothing can change them."""
+    sets = {identity(each.content): each.content for each in deployed if each.content["kind"] == "StatefulSet"}
+    return [_with_templates(each, sets.get(identity(each.content))) for each in documents]
+
+
+def _with_templates(document: Document, deployed: Object | None) -> Document:
+    if deployed is None or "volumeClaimTemplates" not in deployed["spec"]:
+        return document
+    templates = deployed["spec"]["volumeClaimTemplates"]
+    content = {**document.content, "spec": {**document.content["spec"], "volumeClaimTemplates": templates}}
+    return Document(document.file, json.dumps(content), content)
+
+
 def write(documents: Iterable[Document], tree: Path) -> None:
     """Writes `documents` below `tree` under the names of their files."""
     for document in documents:
@@ -59,3 +74,16 @@ def identity(content: Object) -> str:
 def of_kind(objects: Iterable[Object], *kinds: str) -> Iterator[Object]:
     """The objects of these kinds."""
     return (content for content in objects if content["kind"] in kinds)
+
+
+def claims(objects: list[Object]) -> Iterator[Object]:
+    """The spec of every claim that `objects` make; one that only a template makes is made once for each replica."""
+    declared = {identity(claim): claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim")}
+    for workload in of_kind(objects, "StatefulSet"):
+        metadata = workload["metadata"]
+        for template in workload["spec"].get("volumeClaimTemplates", []):
+            for ordinal in range(workload["spec"].get("replicas", 1)):
+                name = f"{template['metadata']['name']}-{metadata['name']}-{ordinal}"
+                claim = f"PersistentVolumeClaim {metadata['namespace']}/{name}"
+                declared.setdefault(claim, template["spec"])
+    yield from declared.values()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stack.deploy.operators import OPERATORS
-from stack.model.settings import ENVIRONMENTS, ROOT, load_settings
+from stack.model.settings import ENVIRONMENTS, ROOT
 from tests.cluster import manifests
 from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
 from tests.cluster.cluster import Applied, Cluster, NodePool
@@ -53,14 +53,6 @@ class Deployed:
         return [document.content for document in self.applied.objects]
 
 
-def declared_nodes(environment: str) -> NodePool:
-    """The capacity that the environment's settings declare."""
-    pool = load_settings(environment).node_pool
-    return NodePool(
-        zones=pool.zones, nodes_per_zone=pool.nodes // pool.zones, cpu=str(pool.cpu), memory=str(pool.memory)
-    )
-
-
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
 def environment(request: pytest.FixtureRequest) -> str:
     """Each environment in turn."""
@@ -75,8 +67,8 @@ def prepared_cluster(environment: str, start_cluster: StartCluster) -> Callable[
     def prepare(*trees: Path) -> Iterator[Cluster]:
         objects = [document.content for tree in trees for document in manifests.read(tree)]
         with start_cluster() as cluster:
-            cluster.add_nodes(declared_nodes(environment))
-            cluster.add_volumes(list(claims(objects)))
+            cluster.add_nodes(NodePool.declared(environment))
+            cluster.add_volumes(list(manifests.claims(objects)))
             yield cluster
 
     return prepare
@@ -104,26 +96,13 @@ def ready(deployed: Deployed) -> Deployed:
     return deployed
 
 
-def claims(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every claim that `objects` make; one that only a template makes is made once for each replica."""
-    declared = {identity(claim): claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim")}
-    for workload in of_kind(objects, "StatefulSet"):
-        metadata = workload["metadata"]
-        for template in workload["spec"].get("volumeClaimTemplates", []):
-            for ordinal in range(workload["spec"].get("replicas", 1)):
-                name = f"{template['metadata']['name']}-{metadata['name']}-{ordinal}"
-                claim = f"PersistentVolumeClaim {metadata['namespace']}/{name}"
-                declared.setdefault(claim, template["spec"])
-    yield from declared.values()
-
-
 def test_nothing_is_rejected_or_warned_about(deployed: Deployed) -> None:
     assert deployed.applied.rejected == []
     assert deployed.applied.warnings == []
 
 
 def test_the_definitions_that_the_program_looks_up_are_those_that_operators_ship(deployed: Deployed) -> None:
-    looked_up = {operator.definition(kind) for operator in OPERATORS for kind in operator.plurals}
+    looked_up = {definition for operator in OPERATORS for definition in operator.definitions}
     shipped = {each["metadata"]["name"] for each in deployed.cluster.kubectl.objects("customresourcedefinitions")}
     assert looked_up <= shipped
 
@@ -223,7 +202,7 @@ def test_an_upgrade_applies_in_place(
         old = cluster.apply(previous)
         cluster.wait_ready()
         before = uids(cluster, old)
-        new = cluster.apply(current)
+        new = cluster.apply(current, over=old.objects)
         cluster.wait_ready()
         after = uids(cluster, old)
     assert (new.rejected, new.warnings) == ([], [])

@@ -7,6 +7,7 @@ import json
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pulumi
@@ -14,13 +15,31 @@ import pytest
 import yaml
 from pulumi.runtime import mocks, rpc
 
+from stack.deploy.cluster import NotFoundError
+from stack.deploy.operators import required
 from stack.model.environments import environment
 from stack.model.image_lock import ImageLock
 from stack.model.platform import Platform, call_graph
 from stack.model.settings import PROJECT, ROOT, SECRETS, load_settings
 
+
+def offline(environment_name: str) -> Platform:
+    """The platform as `voice render` makes it."""
+    return Platform(call_graph(), environment(load_settings(environment_name)))
+
+
 DIGEST = f"@sha256:{64 * '0'}"
 CONTEXT = "kubernetes:context"
+IDENTIFIER = "kubernetes:clusterIdentifier"
+CLUSTER: Mapping[str, Any] = {
+    "/api/v1/namespaces/kube-system": {"metadata": {"uid": "00000000-0000-4000-8000-000000000001"}},
+    **{
+        f"/apis/{api_version}": {"resources": [{"name": plural} for plural in plurals]}
+        for api_version, plurals in required(offline("prod").components).items()
+    },
+    "/apis/storage.k8s.io/v1/storageclasses": {"items": []},
+}
+"""The answers of a cluster that lacks nothing and holds nothing yet, by path."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,6 @@ class Run:
     """What one run of the program registered, and told."""
 
     registrations: tuple[Registration, ...]
-    lookups: dict[str, str]
-    """What was looked up in the cluster: URN → id."""
     outputs: dict[str, Any]
 
     @property
@@ -91,16 +108,13 @@ class _Recorder(mocks.MockMonitor):
     def __init__(self) -> None:
         super().__init__(_Echo())
         self.registrations: list[Registration] = []
-        self.lookups: dict[str, str] = {}
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
         # The engine leaves the stack's own type out of the URNs of its children; the mock does not.
         return super().make_urn(parent, type_, name).replace("pulumi:pulumi:Stack$", "")
 
     def ReadResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
-        response = super().ReadResource(request)  # type: ignore[no-untyped-call]
-        self.lookups[response.urn] = request.id
-        return response
+        raise AssertionError(f"the program reads no object into its state, and asked for {request.id}")
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
         response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
@@ -123,9 +137,15 @@ class _Recorder(mocks.MockMonitor):
 
 
 def run_program(
-    stack: str, config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, *, encrypted: Sequence[str] = (SECRETS,)
+    stack: str,
+    config: Mapping[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    encrypted: Sequence[str] = (SECRETS,),
+    cluster: Mapping[str, Any] = CLUSTER,
 ) -> Run:
-    """Run the program with a configuration; an Output in a string raises."""
+    """Run the program with a configuration on a cluster; an Output in a string raises."""
+    monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_answer, cluster))
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])
     # Pulumi takes the thread's current loop, and an `asyncio.run` of another test leaves none.
@@ -137,7 +157,19 @@ def run_program(
     stack_resource: Any = pulumi.runtime.get_root_resource()
     outputs = asyncio.get_event_loop().run_until_complete(pulumi.Output.from_input(stack_resource.outputs).future())
     assert isinstance(outputs, dict)
-    return Run(tuple(monitor.registrations), monitor.lookups, outputs)
+    return Run(tuple(monitor.registrations), outputs)
+
+
+def _answer(cluster: Mapping[str, Any], _: str | None, *arguments: str) -> str:
+    """The answer of kubectl, whose kubeconfig has the contexts `test` and `other`."""
+    if arguments[0] == "config":
+        return "test\nother\n"
+    path = arguments[-1].removeprefix("--raw=")
+    if path.endswith("/persistentvolumeclaims"):
+        return json.dumps(cluster.get(path, {"items": []}))
+    if path not in cluster:
+        raise NotFoundError(f"Error from server (NotFound): {path}")
+    return json.dumps(cluster[path])
 
 
 def _as_pulumi_writes(value: Any) -> str:
@@ -153,12 +185,8 @@ def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
         for secret in component.secrets
     }
     keyed = {f"{PROJECT}:{key}": value for key, value in changes.items()}
-    return {**file["config"], CONTEXT: "test", SECRETS: values, **keyed}
-
-
-def offline(environment_name: str) -> Platform:
-    """The platform as `voice render` makes it."""
-    return Platform(call_graph(), environment(load_settings(environment_name)))
+    identifier = CLUSTER["/api/v1/namespaces/kube-system"]["metadata"]["uid"]
+    return {**file["config"], CONTEXT: "test", IDENTIFIER: identifier, SECRETS: values, **keyed}
 
 
 def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:

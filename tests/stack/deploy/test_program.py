@@ -11,13 +11,14 @@ import pytest
 import yaml
 from pulumi.runtime import rpc
 
-from stack.deploy.operators import definition_of, required
+from stack.deploy.operators import operator_of
 from stack.model.policy_bundles import APPS
 from stack.model.settings import ENVIRONMENTS, ROOT, SECRETS
 from stack.output.render import Index, rendered_files
 from stack.voiceassistant.tiers.gateway import HOSTS
 from tests.stack.deploy.program_run import (
     BALANCER,
+    CLUSTER,
     NODE_PORT,
     Registration,
     Run,
@@ -127,7 +128,7 @@ def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
     for folder in sorted(tiers):
         assert gates[folder].dependencies == (awaited[folder] or tiers[folder]) | below
         for urn in tiers[folder]:
-            waited = run.by_urn[urn].dependencies - run.lookups.keys() - claims(run)
+            waited = run.by_urn[urn].dependencies - claims(run)
             assert waited == (below if urn in awaited[folder] else set()) | own_namespace(run, urn)
         below = {gates[folder].urn}
     assert not awaited["10-namespaces"]
@@ -146,7 +147,7 @@ def _is_awaited(found: Registration) -> bool:
     if found.type.endswith(":Service"):
         return bool(found.properties["spec"]["type"] == "LoadBalancer")
     is_workload = found.type.endswith((":DaemonSet", ":Deployment", ":Job", ":StatefulSet"))
-    return is_workload or definition_of(found.properties) is not None
+    return is_workload or operator_of(found.properties["apiVersion"]) is not None
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -196,21 +197,6 @@ def test_pulumi_waits_for_a_job_as_long_as_the_job_may_take(environment: str) ->
         assert int(job.create_timeout.removesuffix("s")) > job.properties["spec"]["activeDeadlineSeconds"]
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_custom_resources_wait_for_their_definitions_whose_lookups_say_how_to_install_them(environment: str) -> None:
-    run = deployed(environment)
-    custom = {found.urn: definition_of(found.properties) for found in run.kubernetes}
-    needed = {definition for definition in custom.values() if definition}
-    assert set(run.lookups.values()) == needed == required(offline(environment).components).keys()
-    assert bool(needed) == (environment != "dev")
-    for urn, looked_up in run.lookups.items():
-        operator = required(offline(environment).components)[looked_up]
-        assert urn.endswith(f"::{looked_up} ({operator.name} {operator.version}: {operator.install})")
-    for urn, definition in custom.items():
-        waited = {run.lookups[found] for found in run.by_urn[urn].dependencies & run.lookups.keys()}
-        assert waited == ({definition} if definition else set())
-
-
 def test_what_bears_data_is_protected_and_retained_in_prod_and_nothing_else_is() -> None:
     run = deployed("prod")
     kept = {(found.properties["kind"], found.name) for found in run.kubernetes if found.protected}
@@ -232,6 +218,7 @@ def test_everything_goes_through_the_one_provider_that_updates_files_in_place() 
     run = deployed("dev")
     (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
     assert provider.properties == {
+        "clusterIdentifier": CLUSTER["/api/v1/namespaces/kube-system"]["metadata"]["uid"],
         "context": "test",
         "enableConfigMapMutable": "true",
         "enableSecretMutable": "true",

@@ -107,14 +107,6 @@ def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_passed
     )
 
 
-def test_a_cluster_that_is_not_named_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {key: value for key, value in configured("staging").items() if key != CONTEXT}
-    assert refusal("staging", config, monkeypatch) == (
-        "Pulumi.staging.yaml: 1 fault\n"
-        "  config.kubernetes:context: is missing; run `pulumi config set --stack staging kubernetes:context NAME`"
-    )
-
-
 def test_prod_refuses_every_image_without_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     text = refusal("prod", configured("prod", image_tag="2.0.0-unreleased"), monkeypatch)
     for service in offline("prod").microservices:

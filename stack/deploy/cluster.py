@@ -1,0 +1,87 @@
+"""The cluster of a stack, as the program asks it before anything is registered.
+
+`kubectl` asks: it logs in wherever Pulumi's provider does, because it reads the same kubeconfig with the same plugins.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+TIMEOUT = 10
+"""Seconds that the API server has for one answer."""
+
+
+class ClusterError(Exception):
+    """The cluster gave no answer; the message is what `kubectl` said."""
+
+
+class NotFoundError(ClusterError):
+    """The cluster has nothing at that path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster, by the context of a kubeconfig."""
+
+    context: str
+    kubeconfig: str | None = field(default=None, repr=False)
+    """A file; `None` is kubectl's own choice."""
+
+    @classmethod
+    @contextmanager
+    def connected(cls, context: str, kubeconfig: str | None) -> Iterator[Self]:
+        """A cluster whose kubeconfig is a file, the text of one, or kubectl's own."""
+        if kubeconfig is None or "\n" not in kubeconfig:
+            yield cls(context, kubeconfig)
+            return
+        with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:  # readable to this user alone
+            file.write(kubeconfig)
+            file.flush()
+            yield cls(context, file.name)
+
+    @property
+    def identifier(self) -> str:
+        """The uid of the namespace `kube-system`: it lives as long as the cluster, under whatever address."""
+        return str(self.get("/api/v1/namespaces/kube-system")["metadata"]["uid"])
+
+    @property
+    def contexts(self) -> list[str]:
+        """The contexts of the kubeconfig."""
+        return kubectl(self.kubeconfig, "config", "get-contexts", "--output=name").split()
+
+    def served(self, api_version: str) -> frozenset[str]:
+        """The plural of every kind that the API server serves in a version of an API; none where it serves no such."""
+        try:
+            answer = self.get(f"/apis/{api_version}")
+        except NotFoundError:
+            return frozenset()
+        return frozenset(resource["name"] for resource in answer["resources"])
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The object or the list at a path of the API."""
+        answer: dict[str, Any] = json.loads(self._ask("get", f"--raw={path}"))
+        return answer
+
+    def _ask(self, *arguments: str) -> str:
+        return kubectl(self.kubeconfig, f"--context={self.context}", f"--request-timeout={TIMEOUT}s", *arguments)
+
+
+def kubectl(kubeconfig: str | None, *arguments: str) -> str:
+    """The answer of `kubectl`; raises `ClusterError` where it has none."""
+    command = ["kubectl", *([f"--kubeconfig={kubeconfig}"] if kubeconfig else []), *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603 - a list, and no shell
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise ClusterError("kubectl is not on PATH; install it, the program asks the cluster with it") from None
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise (NotFoundError if "(NotFound)" in said else ClusterError)(said)
+    return done.stdout

@@ -1,0 +1,116 @@
+"""What keeps a platform from being deployed to the cluster of its stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from voice_policies import Bytes, Fault
+
+from stack.deploy.cluster import Cluster, ClusterError
+from stack.deploy.data_safety import INSTEAD, volume_sizes
+from stack.deploy.operators import operator_of, required
+
+if TYPE_CHECKING:
+    from stack.deploy.configuration import Configuration
+    from stack.model.platform import Platform
+
+CONTEXT, IDENTIFIER = "config.kubernetes:context", "config.kubernetes:clusterIdentifier"
+GROW = (
+    "set allowVolumeExpansion where its driver can grow volumes, or restore a backup (docs/backup.md) into a new store"
+)
+CLOUDNATIVE_PG_VOLUMES = {"PG_DATA": "spec.storage.size", "PG_WAL": "spec.walStorage.size"}
+"""What CloudNativePG calls the volumes of a server → where its Cluster says how large they are."""
+
+
+class Volume(NamedTuple):
+    """One declared volume, or several equal ones: the resource, and the path of the size in it."""
+
+    namespace: str
+    kind: str
+    name: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}.{self.path}"
+
+
+def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator[Fault]:
+    """Everything that is wrong with the cluster; where it is not the stack's own, that alone."""
+    stack, context = configuration.settings.environment, configuration.context
+    if not context:
+        # Without a context the platform would go to whichever cluster was used last.
+        yield Fault(CONTEXT, "is missing", f"run `pulumi config set --stack {stack} kubernetes:context NAME`")
+        return
+    with Cluster.connected(context, configuration.kubeconfig) as cluster:
+        try:
+            if context not in cluster.contexts:
+                yield Fault(CONTEXT, f"is {context!r}", f"expected one of {', '.join(cluster.contexts) or 'none'}")
+            elif faults := [*_identity_faults(cluster, stack, configuration.cluster_identifier)]:
+                yield from faults
+            else:
+                yield from _operator_faults(platform, cluster)
+                yield from _growth_faults(platform, cluster)
+        except ClusterError as error:
+            yield Fault(CONTEXT, f"is {context!r}, and its cluster does not answer", str(error))
+
+
+def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> Iterator[Fault]:
+    """On another cluster Pulumi would replace everything, volumes included; the address alone does not tell one."""
+    identifier = cluster.identifier
+    if not configured:
+        line = f"pulumi config set --stack {stack} kubernetes:clusterIdentifier {identifier}"
+        yield Fault(IDENTIFIER, "is missing", f"if {cluster.context} is the cluster of this stack, run `{line}`")
+    elif configured != identifier:
+        value = f"is {configured!r}, and {cluster.context} is the cluster {identifier!r}"
+        yield Fault(
+            IDENTIFIER, value, "choose the context of the stack's own cluster; another cluster has another stack"
+        )
+
+
+def _operator_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
+    missing: dict[str, tuple[str, list[str]]] = {}
+    for api_version, plurals in required(platform.components).items():
+        operator = operator_of(api_version)
+        absent = sorted(plurals - cluster.served(api_version))
+        if operator and absent:
+            _, definitions = missing.setdefault(operator.name, (operator.way_out, []))
+            definitions += [f"{plural}.{api_version.partition('/')[0]}" for plural in absent]
+    for name, (way_out, definitions) in missing.items():
+        yield Fault(name, f"is not in the cluster, which has no {', '.join(definitions)}", way_out)
+
+
+def _growth_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
+    """A volume never shrinks, and grows only where its class allows it: an update would end halfway there."""
+    wanted = dict(_wanted_volumes(platform))
+    growing: dict[str, list[Fault]] = {}
+    for namespace in sorted({volume.namespace for volume in wanted}):
+        for claim in cluster.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims")["items"]:
+            volume, size = _volume_of(claim), Bytes(claim["spec"]["resources"]["requests"]["storage"])
+            if wanted.get(volume, size) < size:
+                yield Fault(str(volume), f"shrinks from {size} to {wanted[volume]}", INSTEAD["shrunk"])
+            elif wanted.get(volume, size) > size:
+                class_ = claim["spec"].get("storageClassName", "")
+                value = f"grows from {size} to {wanted[volume]}, and its storage class {class_!r} does not let it"
+                growing.setdefault(class_, []).append(Fault(str(volume), value, GROW))
+    if growing:
+        classes = cluster.get("/apis/storage.k8s.io/v1/storageclasses")["items"]
+        expandable = {each["metadata"]["name"] for each in classes if each.get("allowVolumeExpansion")}
+        yield from (fault for class_, faults in growing.items() if class_ not in expandable for fault in faults)
+
+
+def _wanted_volumes(platform: Platform) -> Iterator[tuple[Volume, Bytes]]:
+    for component in platform.components:
+        for resource in component.resources():
+            metadata = resource["metadata"]
+            for path, size in volume_sizes(resource).items():
+                yield Volume(metadata["namespace"], resource["kind"], metadata["name"], path), size
+
+
+def _volume_of(claim: Mapping[str, Any]) -> Volume:
+    """The declaration that a live claim comes from: its own, or that of the database whose operator made it."""
+    metadata = claim["metadata"]
+    labels = metadata.get("labels", {})
+    if cluster := labels.get("cnpg.io/cluster"):
+        return Volume(metadata["namespace"], "Cluster", cluster, CLOUDNATIVE_PG_VOLUMES[labels["cnpg.io/pvcRole"]])
+    return Volume(metadata["namespace"], "PersistentVolumeClaim", metadata["name"], "spec.resources.requests.storage")

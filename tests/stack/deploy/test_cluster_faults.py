@@ -1,0 +1,158 @@
+"""What the program refuses because of the cluster, before it registers anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from stack.deploy import cluster as cluster_module
+from stack.deploy.cluster import Cluster, ClusterError
+from stack.deploy.operators import OPERATORS
+from tests.stack.deploy.program_run import CLUSTER, CONTEXT, IDENTIFIER, configured, pin_images, run_program
+
+UID = CLUSTER["/api/v1/namespaces/kube-system"]["metadata"]["uid"]
+CLAIMS = "/api/v1/namespaces/voice-data/persistentvolumeclaims"
+CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+
+
+def faults(
+    stack: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, cluster: dict[str, Any] | None = None
+) -> list[str]:
+    """The lines of the one error that a refused run shows."""
+    pin_images(monkeypatch)
+    with pytest.raises(pulumi.RunError) as refused:
+        run_program(stack, config, monkeypatch, cluster={**CLUSTER, **(cluster or {})})
+    return str(refused.value).splitlines()[1:]
+
+
+def claim(name: str, size: str, **labels: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "voice-data", "labels": labels}
+    return {"metadata": metadata, "spec": {"resources": {"requests": {"storage": size}}, "storageClassName": "fast"}}
+
+
+def classes(*, expandable: bool) -> dict[str, Any]:
+    return {CLASSES: {"items": [{"metadata": {"name": "fast"}, "allowVolumeExpansion": expandable}]}}
+
+
+def test_a_missing_context_is_refused_with_the_command_that_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {key: value for key, value in configured("dev").items() if key != CONTEXT}
+    (line,) = faults("dev", config, monkeypatch)
+    assert (
+        line == "  config.kubernetes:context: is missing; run `pulumi config set --stack dev kubernetes:context NAME`"
+    )
+
+
+def test_a_context_that_does_not_exist_is_refused_once_with_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert faults("prod", {**configured("prod"), CONTEXT: "absent"}, monkeypatch)[0] == (
+        "  config.kubernetes:context: is 'absent'; expected one of test, other"
+    )
+
+
+def test_a_stack_is_told_its_cluster_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {key: value for key, value in configured("dev").items() if key != IDENTIFIER}
+    (line,) = faults("dev", config, monkeypatch)
+    assert line == (
+        "  config.kubernetes:clusterIdentifier: is missing; if test is the cluster of this stack, "
+        f"run `pulumi config set --stack dev kubernetes:clusterIdentifier {UID}`"
+    )
+
+
+def test_another_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = faults("dev", {**configured("dev"), IDENTIFIER: "another"}, monkeypatch)
+    assert line == (
+        f"  config.kubernetes:clusterIdentifier: is 'another', and test is the cluster '{UID}'; "
+        "choose the context of the stack's own cluster; another cluster has another stack"
+    )
+
+
+def test_each_missing_operator_is_named_once_with_its_version_and_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served: dict[str, Any] = {
+        path: {"resources": []} for path in CLUSTER if path.startswith("/apis/") and path != CLASSES
+    }
+    found = [line for line in faults("staging", configured("staging"), monkeypatch, served) if "is not in" in line]
+    assert len(found) == len(OPERATORS)
+    assert found[0] == (
+        "  CloudNativePG's Barman Cloud plugin: is not in the cluster, which has no objectstores.barmancloud.cnpg.io; "
+        f"install CloudNativePG's Barman Cloud plugin 0.15, after cert-manager: `{OPERATORS[1].install}`"
+    )
+
+
+def test_an_api_version_that_is_not_served_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = {path: answer for path, answer in CLUSTER.items() if "barmancloud" not in path}
+    with pytest.raises(pulumi.RunError, match=r"has no objectstores\.barmancloud\.cnpg\.io"):
+        run_program("staging", configured("staging"), monkeypatch, cluster=cluster)
+
+
+def test_a_volume_that_would_shrink_or_cannot_grow_is_refused_before_anything_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = {CLAIMS: {"items": [claim("data-consul-0", "1Mi"), claim("data-postgresql-0", "1Ti")]}}
+    grown, shrunk = faults("dev", configured("dev"), monkeypatch, {**live, **classes(expandable=False)})
+    if "shrinks" in grown:
+        grown, shrunk = shrunk, grown
+    assert "PersistentVolumeClaim voice-data/data-consul-0.spec.resources.requests.storage: grows from 1Mi to" in grown
+    assert "its storage class 'fast' does not let it; set allowVolumeExpansion where its driver can" in grown
+    assert "data-postgresql-0.spec.resources.requests.storage: shrinks from 1Ti to 5Gi; volumes only grow" in shrunk
+
+
+def test_a_volume_grows_where_its_class_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = {CLAIMS: {"items": [claim("data-consul-0", "1Mi")]}}
+    cluster = {**CLUSTER, **live, **classes(expandable=True)}
+    assert run_program("dev", configured("dev"), monkeypatch, cluster=cluster).outputs
+
+
+def test_the_volumes_of_a_database_are_those_that_its_operator_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {"cnpg.io/cluster": "postgresql", "cnpg.io/pvcRole": "PG_WAL"}
+    live = {CLAIMS: {"items": [claim("postgresql-1-wal", "1Mi", **labels)]}}
+    (line,) = faults("staging", configured("staging"), monkeypatch, {**live, **classes(expandable=False)})
+    assert "Cluster voice-data/postgresql.spec.walStorage.size: grows from 1Mi to" in line
+
+
+@pytest.mark.parametrize("text", ["apiVersion: v1\nkind: Config\n", None])
+def test_a_kubeconfig_that_is_given_as_text_stands_in_a_file_for_as_long_as_it_is_asked_with(
+    text: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        seen.extend(argument for argument in command if argument.startswith("--kubeconfig="))
+        if seen:
+            file = Path(seen[0].partition("=")[2])
+            assert (file.read_text(), file.stat().st_mode & 0o077) == (text, 0)
+        return subprocess.CompletedProcess(command, 0, "a\n", "")
+
+    monkeypatch.setattr("stack.deploy.cluster.subprocess.run", run)
+    with Cluster.connected("a", text) as cluster:
+        assert cluster.contexts == ["a"]
+    assert len(seen) == (1 if text else 0)
+    assert not any(Path(argument.partition("=")[2]).exists() for argument in seen)
+
+
+def test_a_cluster_that_does_not_answer_is_refused_with_what_kubectl_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", sysconfig.get_path("scripts"))
+    file = tmp_path / "kubeconfig"
+    clusters = [{"name": "gone", "cluster": {"server": "https://127.0.0.1:1"}}]
+    contexts = [{"name": "gone", "context": {"cluster": "gone", "user": "somebody"}}]
+    users = [{"name": "somebody", "user": {"token": "a"}}]
+    config = {"apiVersion": "v1", "kind": "Config", "clusters": clusters, "contexts": contexts, "users": users}
+    file.write_text(json.dumps(config))
+    with Cluster.connected("gone", str(file)) as cluster:
+        assert cluster.contexts == ["gone"]
+        with pytest.raises(ClusterError, match=r"127\.0\.0\.1:1 was refused"):
+            _ = cluster.identifier
+
+
+def test_a_machine_without_kubectl_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ClusterError, match="kubectl is not on PATH; install it"):
+        cluster_module.kubectl(None, "version")
