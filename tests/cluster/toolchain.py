@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,9 @@ MODULES = Path(__file__).parent / "tools"
 KWOK_MODULE = "sigs.k8s.io/kwok"
 # kwok acts only by the stages it is given: a Node and its Pods become Ready, a Job's Pods end, deleted Pods go.
 KWOK_STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-complete", "pod/fast/pod-delete")
+
+GO_MISSING = 77
+"""The exit code that says that there is no Go: 77 is how Automake's tests say that they are skipped."""
 
 
 class ToolchainError(RuntimeError):
@@ -172,16 +175,18 @@ def _progress(what: str) -> Iterator[None]:
     print(f"built {what} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Builds what is missing and prints the folder of each module's programs."""
+def main(names: Sequence[str]) -> int:
+    """Builds what is missing of the named modules, or of all, and prints the folder of each module's programs."""
+    modules = (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMETHEUS, AMTOOL, COLLECTOR, CONSUL, SERVICE_CONFIG)
+    by_name = {module.name: module for module in modules}
     try:
-        for module in (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMETHEUS, AMTOOL, COLLECTOR, CONSUL, SERVICE_CONFIG):
-            print(ensure_built(module))
+        for name in names or by_name:
+            print(ensure_built(by_name[name]))
     except ToolchainError as error:
         print(error, file=sys.stderr)
-        return 1
+        return GO_MISSING if isinstance(error, GoMissingError) else 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

