@@ -16,7 +16,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test distributions-test lint format types docs lock bench flows cluster-test clean
+.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows cluster-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ format: $(READY) ## Format and mend what lint can mend
 
 types: $(READY) ## Make the Kubernetes types anew from the API's schema
 	$(BIN)/python -m components.kubernetes
+
+accept: docs ## Renew what people review: snapshots, URN lists and generated documents
+	$(BIN)/python -m tests.accept
 
 docs: $(READY) ## Make the generated documents and the bundle's JSON Schema anew
 	$(BIN)/voice docs

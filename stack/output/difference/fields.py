@@ -25,8 +25,8 @@ class FieldChange:
 def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChange]:
     """Every field in which the two differ; none exactly where they are equal.
 
-    Items of a list are told apart by their `name` where they have one, and text that holds a JSON document is compared
-    as that document.
+    Items of a list are told apart by their `name`, rules of a NetworkPolicy by their peers, and text that holds a JSON
+    document is compared as that document.
     """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         yield from _entries(_fields(before), _fields(after), path)
@@ -48,7 +48,7 @@ def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items by name, or by position where names are not there, not unique, or in another order."""
+    """Items by identity, or by position where one has no identity, or they are not unique or in another order."""
     left, right = _named(before), _named(after)
     if left is None or right is None or [n for n in left if n in right] != [n for n in right if n in left]:
         return _numbered(before), _numbered(after)
@@ -60,10 +60,30 @@ def _numbered(items: Sequence[Any]) -> dict[str, Any]:
 
 
 def _named(items: Sequence[Any]) -> dict[str, Any] | None:
-    names = [item.get("name") if isinstance(item, Mapping) else None for item in items]
-    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+    names = [_identity(item) for item in items]
+    if not all(names) or len(set(names)) < len(names):
         return None
     return {f"[{name}]": item for name, item in zip(names, items, strict=True)}
+
+
+def _identity(item: Any) -> str | None:
+    """The name of an item, or the peers of a rule: `voice-apps/rag-engine`, `10.0.0.0/8`."""
+    if not isinstance(item, Mapping):
+        return None
+    if isinstance(name := item.get("name"), str):
+        return name
+    peers = item.get("from") or item.get("to")
+    return ", ".join("/".join(_leaves(peer)) for peer in peers) if isinstance(peers, list | tuple) else None
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The values of a peer's selectors, or its block of addresses without the exceptions."""
+    if isinstance(value, Mapping):
+        yield from (leaf for key, inner in value.items() if key != "except" for leaf in _leaves(inner))
+    elif isinstance(value, list | tuple):
+        yield from (leaf for inner in value for leaf in _leaves(inner))
+    else:
+        yield str(value)
 
 
 def _embedded(before: Any, after: Any, path: str) -> list[FieldChange]:

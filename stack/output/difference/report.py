@@ -12,8 +12,8 @@ from stack.deploy.data_safety import INSTEAD
 from stack.output.difference import Change, Difference
 from stack.output.difference.fields import ABSENT, FieldChange
 
-SHOWN = 80
-"""Longest value that is shown, in characters; JSON has them whole."""
+LINE = 300
+"""Longest mapping or list that is shown on one line, in characters: a rule of a NetworkPolicy fits."""
 _FENCE = "~~~~"
 """Of code in Markdown: no manifest holds it."""
 
@@ -87,20 +87,26 @@ def _effect_lines(difference: Difference) -> Iterator[str]:
 
 
 def _field_lines(change: Change) -> Iterator[str]:
+    """A line for each field; the changed lines where a value needs several."""
     for field in change.fields:
-        if isinstance(field.before, str) and isinstance(field.after, str) and "\n" in field.before + field.after:
+        before, after = _lines(field.before), _lines(field.after)
+        if max(len(before), len(after)) > 1:
             yield f"{field.path}:"
-            hunks = unified_diff(field.before.splitlines(), field.after.splitlines(), lineterm="", n=1)
+            hunks = unified_diff(before, after, lineterm="", n=1)
             yield from (f"    {line}" for line in list(hunks)[2:])
         else:
-            yield f"{field.path}: {_shown(field.before)} -> {_shown(field.after)}"
+            yield f"{field.path}: {''.join(before) or '(absent)'} -> {''.join(after) or '(absent)'}"
 
 
-def _shown(value: object) -> str:
+def _lines(value: object) -> list[str]:
+    """A value as people read it, none of it left out."""
     if value is ABSENT:
-        return "(absent)"
-    shown = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+        return []
+    if isinstance(value, str) and value.strip():
+        return value.splitlines()
+    line = json.dumps(value, ensure_ascii=False)
+    is_long = len(line) > LINE and not isinstance(value, str)
+    return json.dumps(value, ensure_ascii=False, indent=2).splitlines() if is_long else [line]
 
 
 def _field_document(field: FieldChange) -> dict[str, Any]:

@@ -69,17 +69,21 @@ def _identified(resources: Iterable[Any]) -> Resources:
 
 
 def _of_revision(revision: str, name: str) -> Resources:
-    """Render with that revision's own code and settings, in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="voice-diff-") as directory:
+        render_revision(revision, name, Path(directory))
+        return _of_tree(Path(directory))
+
+
+def render_revision(revision: str, name: str, out: Path) -> None:
+    """Render with the own code and settings of a revision, to `out`; raises `InvalidInputError` if it fails."""
     commit = _run(
         revision, ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     )
     archive = _run(revision, ["git", "-C", str(ROOT), "archive", commit.decode().strip()])
-    with tempfile.TemporaryDirectory(prefix="voice-diff-") as directory:
-        source, out = Path(directory, "source"), Path(directory, "rendered")
+    with tempfile.TemporaryDirectory(prefix="voice-revision-") as source:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(source, filter="data")
-        _run(revision, [sys.executable, "-m", "stack.cli", "render", name, "-o", str(out)], source)
-        return _of_tree(out)
+        _run(revision, [sys.executable, "-m", "stack.cli", "render", name, "-o", str(out)], Path(source))
 
 
 def _run(revision: str, command: list[str], source: Path | None = None) -> bytes:

@@ -7,7 +7,7 @@ import json
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pulumi
@@ -187,6 +187,14 @@ def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
     keyed = {f"{PROJECT}:{key}": value for key, value in changes.items()}
     identifier = CLUSTER["/api/v1/namespaces/kube-system"]["metadata"]["uid"]
     return {**file["config"], CONTEXT: "test", IDENTIFIER: identifier, SECRETS: values, **keyed}
+
+
+@cache
+def deployed(environment: str) -> Run:
+    """One run for each environment, with every image pinned."""
+    with pytest.MonkeyPatch.context() as patch:
+        pin_images(patch)
+        return run_program(environment, configured(environment), patch)
 
 
 def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ from tests.platforms import ENVIRONMENTS, platform
 
 
 def test_the_architecture_document_is_current() -> None:
-    assert ARCHITECTURE.read_text() == architecture(call_graph()), "run `make docs`"
+    assert ARCHITECTURE.read_text() == architecture(call_graph()), "run `make accept`"
 
 
 def test_the_bundle_schema_is_current() -> None:
-    assert SCHEMA.read_text() == bundle_schema(), "run `make docs`"
+    assert SCHEMA.read_text() == bundle_schema(), "run `make accept`"
 
 
 def test_every_bundle_satisfies_the_published_schema() -> None:

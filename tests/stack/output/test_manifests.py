@@ -1,4 +1,4 @@
-"""What is rendered, environment by environment: snapshots, schemas, and what every workload must be."""
+"""What is rendered, environment by environment: schemas, and what every workload must be."""
 
 from __future__ import annotations
 
@@ -11,74 +11,16 @@ import kubernetes_validate
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from syrupy.assertion import SnapshotAssertion
-from syrupy.data import Snapshot, SnapshotCollection
-from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
-from syrupy.location import PyTestLocation
-from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
 
 from stack.deploy.operators import operator_of
 from stack.model.policy_bundles import APPS
-from stack.output.render import manifest, manifest_path
+from stack.output.render import manifest
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 
-SNAPSHOTS = Path(__file__).parents[2] / "snapshots"
 KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")
 """The oldest and the newest Kubernetes that the manifests are for."""
 WITHOUT_NAMESPACE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
 SERVICES = [service.name for service in platform("prod").microservices]
-
-
-class ManifestSnapshot(SingleFileSnapshotExtension):
-    """One reviewable file for each component: tests/snapshots/<environment>/<the component's manifest>."""
-
-    _write_mode = WriteMode.TEXT
-    file_extension = "yaml"
-
-    @classmethod
-    def dirname(cls, *, test_location: PyTestLocation) -> str:
-        return str(SNAPSHOTS)
-
-    @classmethod
-    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: Any = 0) -> str:
-        return str(index)
-
-    @classmethod
-    def get_location(cls, *, test_location: PyTestLocation, index: Any = 0) -> str:
-        return str(SNAPSHOTS / f"{index}.yaml")
-
-    def read_snapshot_collection(self, *, snapshot_location: str) -> SnapshotCollection:
-        collection = SnapshotCollection(location=snapshot_location)
-        collection.add(Snapshot(name=str(Path(snapshot_location).relative_to(SNAPSHOTS).with_suffix(""))))
-        return collection
-
-    def serialize(
-        self,
-        data: SerializableData,
-        *,
-        exclude: PropertyFilter | None = None,
-        include: PropertyFilter | None = None,
-        matcher: PropertyMatcher | None = None,
-    ) -> SerializedData:
-        return str(data)
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_manifests_are_as_reviewed(environment: str, snapshot: SnapshotAssertion) -> None:
-    reviewed = snapshot.use_extension(ManifestSnapshot)
-    for component in platform(environment).components:
-        name = f"{environment}/{manifest_path(component).removeprefix('manifests/').removesuffix('.yaml')}"
-        assert manifest(component, environment) == reviewed(name=name)
-
-
-def test_no_snapshot_is_left_over() -> None:
-    known = {
-        f"{environment}/{manifest_path(component).removeprefix('manifests/')}"
-        for environment in ENVIRONMENTS
-        for component in platform(environment).components
-    }
-    found = {str(path.relative_to(SNAPSHOTS)) for name in ENVIRONMENTS for path in (SNAPSHOTS / name).rglob("*.yaml")}
-    assert found == known
 
 
 @cache

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stack.output.difference.fields import ABSENT, FieldChange, field_changes
 
-KEYS = st.sampled_from(["name", "spec", "app.kubernetes.io/name", "a"])
+KEYS = st.sampled_from(["name", "spec", "app.kubernetes.io/name", "a", "from", "except"])
 SCALARS = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["", "x", "y", "1"])
 VALUES = st.recursive(
     SCALARS | st.dictionaries(KEYS, SCALARS).map(lambda value: json.dumps(value, indent=2)),
@@ -56,6 +56,35 @@ def test_items_with_names_are_told_apart_by_them() -> None:
         ("[app].image", "a:1", "a:2"),
         ("[first]", ABSENT, {"name": "first", "image": "f:1"}),
     ]
+
+
+def rules(direction: str, *peers: tuple[dict[str, Any], int]) -> list[dict[str, Any]]:
+    return [{direction: [peer], "ports": [{"port": port}]} for peer, port in peers]
+
+
+def pods(namespace: str, name: str) -> dict[str, Any]:
+    labels = {"namespaceSelector": {"kubernetes.io/metadata.name": namespace}, "podSelector": {"x/name": name}}
+    return {selector: {"matchLabels": label} for selector, label in labels.items()}
+
+
+OUTSIDE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}
+
+
+@pytest.mark.parametrize("direction", ["from", "to"])
+def test_rules_of_a_network_policy_are_told_apart_by_their_peers(direction: str) -> None:
+    before = rules(direction, (pods("apps", "b"), 1), (pods("apps", "c"), 1), (OUTSIDE, 443))
+    added = rules(direction, (pods("apps", "a"), 1))
+    after = added + rules(direction, (pods("apps", "b"), 1), (pods("apps", "c"), 2), (OUTSIDE, 465))
+    assert changes(before, after) == [
+        ("[apps/c].ports[0].port", 1, 2),
+        ("[0.0.0.0/0].ports[0].port", 443, 465),
+        ("[apps/a]", ABSENT, added[0]),
+    ]
+
+
+def test_two_rules_of_one_peer_are_compared_by_position() -> None:
+    before = rules("to", (pods("apps", "a"), 1), (pods("apps", "a"), 2))
+    assert changes(before, before[1:]) == [("[0].ports[0].port", 1, 2), ("[1]", before[1], ABSENT)]
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "a")])

@@ -11,7 +11,7 @@ from voice_policies import InvalidInputError
 
 from stack.cli import main
 from stack.model.settings import ROOT
-from stack.output.difference import compare
+from stack.output.difference import Identity, compare
 from stack.output.difference.report import as_json, markdown, text
 from stack.output.difference.sides import resources_of
 
@@ -194,4 +194,26 @@ def test_text_of_several_lines_is_shown_as_its_changed_lines(tree: Path) -> None
         "         a: 1",
         "        -b: 2",
         "        +b: 3",
+    ]
+
+
+def test_text_shows_every_value_whole() -> None:
+    before = {"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "a"}, "short": {"a": 1}, "old": ""}
+    after = {
+        **before,
+        "short": {"a": 1, "b": "c" * 200},
+        "new": {"ports": [{"number": 1, "name": "x" * 300}]},
+        "old": "a\nb",
+    }
+    sides = [{Identity.of(side): side} for side in (before, after)]
+    assert text(compare(*sides)).splitlines()[1:-1] == [
+        f"    short.b: (absent) -> {'c' * 200}",
+        "    old:",
+        "        @@ -1 +1,2 @@",
+        '        -""',
+        "        +a",
+        "        +b",
+        "    new:",
+        "        @@ -0,0 +1,8 @@",
+        *(f"        +{line}" for line in json.dumps(after["new"], indent=2).splitlines()),
     ]

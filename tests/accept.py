@@ -1,0 +1,68 @@
+"""What people review, as files below `tests/snapshots/`: `python -m tests.accept` writes them, a test compares them.
+
+dev and prod are reviewed as manifests, staging as the text of `voice diff staging prod`, and of each the URNs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from stack.model.settings import ENVIRONMENTS
+from stack.output.difference import compare
+from stack.output.difference.report import text
+from stack.output.difference.sides import resources_of
+from stack.output.render import manifest, manifest_path
+from tests.platforms import platform
+from tests.stack.deploy.program_run import deployed
+
+SNAPSHOTS = Path(__file__).with_name("snapshots")
+
+
+def manifests(environment: str) -> dict[Path, str]:
+    """One file for each component: `<environment>/<folder>/<component>.yaml`."""
+    return {
+        SNAPSHOTS / environment / manifest_path(component).removeprefix("manifests/"): manifest(component, environment)
+        for component in platform(environment).components
+    }
+
+
+def comparison(environment: str, other: str) -> dict[Path, str]:
+    """The text of `voice diff`, which shows every changed value whole."""
+    difference = compare(resources_of(environment), resources_of(other))
+    return {SNAPSHOTS / f"{environment}-{other}.txt": f"{text(difference)}\n"}
+
+
+def urns(environment: str) -> dict[Path, str]:
+    """The URN of every resource: one that exists under another URN needs an alias."""
+    found = sorted(registration.urn for registration in deployed(environment).registrations)
+    return {SNAPSHOTS / "urns" / f"{environment}.txt": "".join(f"{urn}\n" for urn in found)}
+
+
+REVIEWED: Mapping[str, Callable[[], dict[Path, str]]] = {
+    "dev": partial(manifests, "dev"),
+    "staging": partial(comparison, "staging", "prod"),
+    "prod": partial(manifests, "prod"),
+    **{f"urns of {environment}": partial(urns, environment) for environment in ENVIRONMENTS},
+}
+"""Every family of files, by its name."""
+
+
+def committed() -> set[Path]:
+    """The files that are there."""
+    return {path for path in SNAPSHOTS.rglob("*") if path.is_file()}
+
+
+def accept() -> None:
+    """Write every file, and delete those that nothing renders any more."""
+    files = {path: content for family in REVIEWED.values() for path, content in family().items()}
+    for path in committed() - files.keys():
+        path.unlink()
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    accept()

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+
+from tests import accept
+from tests.accept import REVIEWED, committed
+
+
+@pytest.mark.parametrize("family", REVIEWED)
+def test_what_is_rendered_is_what_was_reviewed(family: str) -> None:
+    for path, content in REVIEWED[family]().items():
+        reviewed = path.read_text(encoding="utf-8") if path.exists() else ""
+        changes = unified_diff(reviewed.splitlines(), content.splitlines(), str(path), "rendered", lineterm="")
+        assert "\n".join(changes) == "", "run `make accept`, and review the difference"
+
+
+def test_nothing_is_reviewed_that_nothing_renders() -> None:
+    assert committed() == {path for family in REVIEWED.values() for path in family()}
+
+
+def test_accepting_writes_what_is_rendered_and_deletes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "SNAPSHOTS", tmp_path)
+    monkeypatch.setattr(accept, "REVIEWED", {"one": lambda: {tmp_path / "dev" / "new.yaml": "a: 1\n"}})
+    (tmp_path / "left-over.yaml").touch()
+    accept.accept()
+    assert {path: path.read_text(encoding="utf-8") for path in committed()} == {tmp_path / "dev" / "new.yaml": "a: 1\n"}
