@@ -1,4 +1,4 @@
-"""What people review, as files below `tests/snapshots/`: `python -m tests.accept` writes them, a test compares them.
+"""Snapshots for review, below `tests/snapshots/`: `python -m tests.accept` writes them, a test compares them.
 
 dev and prod are reviewed as manifests, staging as the text of `voice diff staging prod`, and of each the URNs.
 """

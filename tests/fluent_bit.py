@@ -1,4 +1,4 @@
-"""What Fluent Bit 5.1.1 makes of a line that a container printed, with the filters and the output as configured.
+"""Fluent Bit 5.1.1's record of a line that a container printed, with the configured filters and output.
 
 Each function does what the source that it names does. A record keeps a key that stands twice, as Fluent Bit's do.
 """

@@ -22,7 +22,7 @@ class Case:
     call: Callable[[], Any]
     asynchronous: bool = True
     goal: float | None = None
-    """What the project set itself, in microseconds."""
+    """The project's goals, in microseconds."""
 
 
 async def measure(cases: list[Case]) -> dict[Case, float]:

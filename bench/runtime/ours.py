@@ -42,12 +42,12 @@ LIMIT = 1_000_000
 
 
 async def callee() -> int:
-    """What is called."""
+    """The callee of the bench."""
     return 1
 
 
 def callee_sync() -> int:
-    """What is called."""
+    """The callee of the bench."""
     return 1
 
 

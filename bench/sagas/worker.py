@@ -40,7 +40,7 @@ class Ended:
 
 
 async def nothing(_: StepContext) -> None:
-    """What a step does here: the journal is what is measured."""
+    """A step without effects: the bench measures the journal."""
 
 
 def definition() -> Definition:

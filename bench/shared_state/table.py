@@ -76,7 +76,7 @@ def _goal(met: bool, goal: str) -> str:
 
 
 def accuracy(url: str, lease: int) -> tuple[int, float]:
-    """What processes together were given, and the limit, from the first that asked to the last."""
+    """Admissions of all processes together, and the limit, from the first request to the last."""
     command = [*HAMMER, url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own

@@ -44,7 +44,7 @@ def ours(address: str) -> Any:
 
 
 def untraced(address: str) -> Rows:
-    """What one would pick instead."""
+    """The library that a user would choose instead."""
     bare: Any = grpc.aio.insecure_channel(address).unary_unary(METHOD)
     options = [("grpc.service_config", json.dumps(SERVICE_CONFIG))]
     configured: Any = grpc.aio.insecure_channel(address, options=options).unary_unary(METHOD)
@@ -103,7 +103,7 @@ def report(results: dict[str, tuple[float, float]], goals: dict[str, str]) -> No
 
 
 def said(taken: float, limit: float) -> str:
-    """Whether a goal was met."""
+    """True if a goal was met."""
     return "met" if taken <= limit else "missed"
 
 

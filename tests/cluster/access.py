@@ -1,4 +1,4 @@
-"""What Roles grant on paper, and the same as questions to the authorizer."""
+"""The permissions that Roles grant, computed from the objects and asked of the API server's authorizer."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Permission:
     name: str = ""
 
     def granted_by(self, rule: Object) -> bool:
-        """Whether a rule of a Role allows it."""
+        """True if a rule of a Role allows it."""
         return (
             bool({self.verb, ANY} & set(rule["verbs"]))
             and bool({self.group, ANY} & set(rule.get("apiGroups", [])))
@@ -65,7 +65,7 @@ class Question:
 
 
 class Grants:
-    """What the Roles and bindings among some objects give to the ServiceAccounts that the bindings name."""
+    """The permissions that Roles and bindings among the objects grant to the bound ServiceAccounts."""
 
     def __init__(self, objects: Iterable[Object]) -> None:
         objects = list(objects)
@@ -73,7 +73,7 @@ class Grants:
         self._bindings = list(of_kind(objects, "RoleBinding", "ClusterRoleBinding"))
 
     def allow(self, question: Question) -> bool:
-        """Whether some rule bound to the account allows it there."""
+        """True if some rule bound to the account allows it there."""
         return any(
             question.permission.granted_by(rule) for rule in self._rules_of(question.account, question.namespace)
         )

@@ -1,4 +1,4 @@
-"""What the tests do with a running cluster."""
+"""Operations of the tests on a running cluster."""
 
 import json
 import tempfile
@@ -49,7 +49,7 @@ class NodePool:
 
 @dataclass(frozen=True)
 class Applied:
-    """What came of applying a tree.
+    """The result of applying a rendered tree.
 
     Attributes:
         objects: what was sent to the API server.
@@ -128,7 +128,7 @@ class Cluster:
         )
 
     def dry_run(self, content: Object) -> str:
-        """What the API server says against creating the object, empty when it would; nothing is stored."""
+        """The API server's objection to the object in a dry run. Empty if it would create the object."""
         arguments = ("--dry-run=server", "--validate=strict", "--warnings-as-errors", "--filename=-")
         return self.kubectl.attempt("create", *arguments, stdin=json.dumps(content)).stderr
 
@@ -167,13 +167,13 @@ class Cluster:
         return [event["message"] for event in self._warning_events() if "exceeded quota" in event["message"]]
 
     def stored(self, documents: Sequence[Document]) -> list[Object]:
-        """What the API server holds for each document."""
+        """The API server's object for each document."""
         text = "\n---\n".join(document.text for document in documents)
         items: list[Object] = json.loads(self.kubectl.run("get", "--filename=-", "--output=json", stdin=text))["items"]
         return items
 
     def contents(self, documents: Sequence[Document]) -> dict[str, Object]:
-        """What the API server holds of each document, by identity, but for what controllers write of its state."""
+        """The API server's object for each document, by identity, without the fields that controllers write."""
         return {manifests.identity(each): _without_state(each) for each in self.stored(documents)}
 
     def ready_endpoints(self) -> Mapping[tuple[str, str], int]:

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: programs, rendered trees, and the closing report."""
+"""Fixtures of this folder: programs, rendered trees, and the closing report."""
 
 import subprocess
 import sys

@@ -87,11 +87,11 @@ class Kubectl:
             seen += _objects_in(states.read())
 
     def exists(self, kind: str, name: str, namespace: str) -> bool:
-        """Whether the object is there."""
+        """True if the object is there."""
         return self.attempt("get", kind, name, f"--namespace={namespace}").returncode == 0
 
     def server_is_ready(self) -> bool:
-        """Whether the API server answers and says that it is ready."""
+        """True if the API server answers and says that it is ready."""
         return self.attempt("get", "--raw=/readyz").returncode == 0
 
 

@@ -91,17 +91,17 @@ def eventually(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def send(port: int, signal: str, document: dict[str, Any]) -> bool:
-    """Whether the Collector on that port took it."""
+    """True if the Collector on that port took it."""
     return send_to(f"http://127.0.0.1:{port}", signal, document)
 
 
 def send_to(entrance: str, signal: str, document: dict[str, Any]) -> bool:
-    """Whether what has this entrance for OTLP took it."""
+    """True if the server at this OTLP endpoint accepted it."""
     return status(entrance, signal, document) == HTTPStatus.OK
 
 
 def status(entrance: str, signal: str, document: dict[str, Any]) -> int:
-    """What the entrance answers; 0 where nothing does."""
+    """The status that the OTLP endpoint answers; 0 without an answer."""
     request = Request(  # noqa: S310 - loopback
         f"{entrance}/v1/{signal}",
         data=json.dumps(document).encode(),

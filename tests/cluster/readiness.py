@@ -1,4 +1,4 @@
-"""What keeps a cluster from being as its objects ask, in words. Pure functions of those objects."""
+"""The reasons that a cluster does not yet match its objects, in words. Pure functions of the objects."""
 
 from collections.abc import Iterable
 

@@ -105,7 +105,7 @@ def test_every_key_misspelt_is_refused(collector: Path, tmp_path: Path) -> None:
 
 
 def own_metrics(place: Place) -> dict[str, float]:
-    """What the Collector tells of itself, by name and labels."""
+    """The Collector's own metrics, by name and labels."""
     with urlopen(f"http://127.0.0.1:{place.metrics}/metrics", timeout=5) as answer:
         lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
@@ -304,7 +304,7 @@ SECRETS: otlp.Attributes = {
 """As text, and within a list and a map."""
 HARMLESS = {"gen_ai.usage.input_tokens": "128", "http.route": "/v1/tokens/verify", "tenant.id": "t-1", "user.id": "u-1"}
 NUMBERS: otlp.Attributes = {"messaging.batch.message_count": 12, "enqueued.microseconds": 1767225600000000}
-"""What stays a number in a span, though the second has as many digits as a card."""
+"""Numbers that stay in a span. The second has as many digits as a card number."""
 
 
 def test_what_must_not_leave_is_masked_in_spans_and_log_lines_and_nothing_else(

@@ -1,4 +1,4 @@
-"""What a drain would be caught at: Pods that go past their disruption budget are seen, however short it is."""
+"""A drain that exceeds a disruption budget is noticed, however short the moment is."""
 
 import copy
 

@@ -48,7 +48,7 @@ class Deployed:
 
     @property
     def objects(self) -> list[Object]:
-        """What was applied."""
+        """The applied objects."""
         return [document.content for document in self.applied.objects]
 
 
@@ -223,5 +223,5 @@ def git(*arguments: str) -> list[str]:
 
 
 def uids(cluster: Cluster, applied: Applied) -> dict[str, str]:
-    """What tells an object from a later one of the same name."""
+    """The UID, which differs between an object and a later one of the same name."""
     return {identity(each): each["metadata"]["uid"] for each in cluster.stored(applied.objects)}

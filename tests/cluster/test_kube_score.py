@@ -32,7 +32,7 @@ BLIND = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What kube-score calls critical or warns about.
+    """kube-score's critical findings and warnings.
 
     Attributes:
         subject: kind, API version, namespace and name of the object.
@@ -85,14 +85,14 @@ def test_kube_score_finds_elsewhere_what_exemptions_name_and_nothing_else(
 
 
 def is_blind(finding: Finding, documents: list[manifests.Document]) -> bool:
-    """Whether kube-score looked for pods that no template describes."""
+    """True if kube-score looked for pods that no template describes."""
     label = BLIND.get(finding.check)
     objects = {tuple(manifests.identity(each.content).replace("/", " ").split()): each.text for each in documents}
     return label is not None and label in objects[finding.place]
 
 
 def score(kube_score: Path, text: str) -> tuple[list[Finding], int]:
-    """What kube-score calls critical or warns about, and its exit status."""
+    """kube-score's critical findings and warnings, and its exit status."""
     arguments = ("score", "--output-format=json", "--kubernetes-version=v1.36", "-")
     scored = subprocess.run([kube_score, *arguments], input=text, capture_output=True, text=True, check=False)
     findings = [

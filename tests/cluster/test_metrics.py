@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 
 def check(promtool: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """What promtool says of an exposition."""
+    """promtool's verdict on an exposition."""
     return subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
 
 

@@ -171,7 +171,7 @@ def target() -> Iterator[int]:
 
 
 def pods(port: int) -> list[dict[str, Any]]:
-    """What discovery would tell of five pods: two to ask, one finished, one of another name, one on another port."""
+    """Discovery of five pods: two targets, one finished, one with another name, one with another port."""
     running = {
         "__meta_kubernetes_namespace": "voice-apps",
         "__meta_kubernetes_pod_name": "agent-engine-1",

@@ -1,4 +1,4 @@
-"""What the API server refuses: the last net under the model and the schemas."""
+"""Faults that only the API server refuses, after the model and the schemas."""
 
 import copy
 from collections.abc import Iterator

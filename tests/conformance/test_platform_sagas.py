@@ -18,7 +18,7 @@ CASES = [(saga, step.name) for saga in BUNDLE.sagas for step in saga.steps]
 
 
 class Callees:
-    """Whoever the steps call, under the policies of the bundle. One step fails after its effects.
+    """The callees of the steps, under the policies of the bundle. One step fails after its effects.
 
     The document's objects are remembered: what is restored is restored from them.
     """

@@ -347,7 +347,7 @@ async def _all_completed(engine: Any, ids: list[str]) -> bool:
 
 
 def test_s10_the_order_in_which_parallel_steps_end_decides_nothing() -> None:
-    """Whatever the order of outcomes, the same entries follow, and the same are undone in the same order."""
+    """Any order of outcomes gives the same entries, and the same compensations in the same order."""
     begun = [Entry("started"), Entry("began", "a"), Entry("succeeded", "a"), *(Entry("began", n) for n in "bcd")]
     mixed, fine = {"b": "succeeded", "c": "failed", "d": "failed"}, dict.fromkeys("bcd", "succeeded")
     for outcomes, end in ((mixed, "compensated"), (fine, "completed")):

@@ -32,7 +32,7 @@ KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
 
 @dataclass
 class Ledger:
-    """What is left of all rounds."""
+    """The effects of all rounds."""
 
     rounds: int = 0
     kills: int = 0

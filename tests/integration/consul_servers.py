@@ -78,7 +78,7 @@ class Server:
         subprocess.run(["/bin/sh", str(self.place.inside(f"{CONFIG_PATH}/write-secrets.sh"))], check=True)
 
     def permit_services(self) -> None:
-        """What the operator runs in the container."""
+        """A command that the operator runs in the container."""
         variables = {"CONSUL_HTTP_ADDR": self.url, "PATH": f"{self.program.parent}:{os.environ['PATH']}"}
         script = self.place.inside(f"{CONFIG_PATH}/permit-services.sh")
         subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True, env=variables)
@@ -95,14 +95,14 @@ class Server:
             )
 
     def ready(self) -> bool:
-        """What the rendered readiness probe says."""
+        """The result of the rendered readiness probe."""
         *shell, line = container(self.environment)["readinessProbe"]["exec"]["command"]
         line = line.replace(f"127.0.0.1:{HTTP_PORT}", f"{self.address}:{self.ports['http']}")
         probe = [*shell, line.replace(f":{RPC_PORT}", f":{self.ports['server']}")]
         return subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
     def knows(self, token: str) -> bool:
-        """Whether it takes a token."""
+        """True if it takes a token."""
         return self.ask("acl/token/self", token)[0] == HTTPStatus.OK
 
     def ask(self, path: str, token: str = "", body: object = None, method: str = "") -> tuple[int, Any]:

@@ -14,7 +14,7 @@ from threading import Thread
 
 @dataclass
 class Bucket:
-    """What was put, by path, and the encryption that was asked for."""
+    """The stored objects by path, with the requested encryption."""
 
     key_id: str
     secret: str
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _signed(self) -> bool:
-        """Whether the signature is that of the bucket's key; answers 403 where it is not."""
+        """True if the signature is that of the bucket's key; answers 403 where it is not."""
         scheme, _, rest = (self.headers["Authorization"] or "").partition(" ")
         parts = dict(part.strip().split("=", 1) for part in rest.split(",") if "=" in part)
         key_id, _, scope = parts.get("Credential", "").partition("/")

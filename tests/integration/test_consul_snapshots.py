@@ -24,7 +24,7 @@ BUCKET = "https://objects.voicehelper.internal/voicehelper-prod-postgresql"
 
 @dataclass
 class Jobs:
-    """What the CronJobs' pods would run."""
+    """The commands of the CronJobs' pods."""
 
     place: Place
     server: Server

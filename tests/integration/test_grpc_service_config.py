@@ -1,4 +1,4 @@
-"""What grpc-go does with the rendered service config of real Go services, counted on servers that misbehave."""
+"""grpc-go under the rendered service config of real Go services, counted on servers that misbehave."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def observed(serviceconfig: Path, policies: Path) -> dict[str, Observations]:
-    """What the servers saw, for each service and method. The services run at once: they mostly wait."""
+    """The attempts that the servers saw, by service and method. The services run in parallel: they mostly wait."""
     running = {
         service: subprocess.Popen([serviceconfig, policies / service / GRPC_FILE_NAME], stdout=subprocess.PIPE)
         for service in {service for service, _ in CALLS}

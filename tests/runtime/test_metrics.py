@@ -1,4 +1,4 @@
-"""What is exported is well formed and bounded."""
+"""Exported metrics are well formed and bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service sees: calls by name, decorators, fallbacks, requests."""
+"""The runtime as a service uses it: calls by name, decorators, fallbacks, requests."""
 
 from __future__ import annotations
 

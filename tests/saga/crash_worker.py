@@ -39,7 +39,7 @@ DUE = "SELECT 1 FROM saga.sagas WHERE due <= clock_timestamp() AND due < 'infini
 
 @dataclass
 class Job:
-    """What a worker starts, and at which write it dies: the kind of it, empty for none, and which of that kind."""
+    """The sagas that a worker starts, and the write at which it dies: its kind (empty for none) and its number."""
 
     round: int
     kind: str = ""
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """Whether its steps take so long that it renews its leases: where it dies then, or all is counted."""
+        """True if its steps take so long that it renews its leases: where it dies then, or all is counted."""
         return not self.stop and self.kind in {"", "renew"}
 
 

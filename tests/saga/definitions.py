@@ -33,7 +33,7 @@ def saga(*steps: SagaStep, name: str = "order", version: int = 1, timeout: str =
 
 
 class Log:
-    """What was done, in order, and what some actions do instead."""
+    """The actions in the order of their execution, and the replacements of some actions."""
 
     def __init__(self) -> None:
         self.done: list[str] = []

@@ -1,4 +1,4 @@
-"""What cannot run is refused before it runs, every fault at once."""
+"""A definition that cannot run is refused before it runs, with every fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers do with a journal that they share, lose or find."""
+"""Workers that share a journal, lose it, or take it over."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ class CountingJournal(PostgresqlJournal):
 
 
 async def test_a_parked_saga_that_was_seized_and_left_stays_parked(journal: Journal) -> None:
-    """Whoever intervenes may die in between."""
+    """An operator's command may be killed halfway."""
     log = Log()
     log.fails("pay", lambda: ValueError("no"))
     log.fails("undo-pay", lambda: ValueError("no"))

@@ -1,4 +1,4 @@
-"""What APISIX 3.18 accepts of the fields that we set, and no others: a misspelt one is refused.
+"""A closed schema of the APISIX 3.18 fields that we set: a misspelt field is refused.
 
 Transcribed from its own sources: `apisix/schema_def.lua` (route, upstream, consumer, global rule, ssl),
 `apisix/plugins/<plugin>.lua` (each plugin's `schema`), `apisix/plugins/limit-count/init.lua`,

@@ -1,4 +1,4 @@
-"""What Grafana 13 accepts of the fields that we set.
+"""A closed schema of the Grafana 13 fields that we set.
 
 `conf/defaults.ini`, and of its documentation: provisioning (data sources, dashboards), and the pages of the Prometheus,
 Alertmanager, Tempo, Jaeger and Elasticsearch data sources with their provisioning examples; for dashboards, the JSON

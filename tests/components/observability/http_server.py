@@ -23,7 +23,7 @@ class Sent:
 
 @dataclass
 class Recorder:
-    """What came. The first `unavailable` requests are answered as by a server that starts."""
+    """The received requests. The first `unavailable` requests get the answer of a starting server."""
 
     unavailable: int = 0
     url: str = ""

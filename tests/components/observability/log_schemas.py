@@ -1,4 +1,4 @@
-"""What Elasticsearch and Kibana 9.5 and Fluent Bit 5.1 accept of the fields that we set.
+"""Closed schemas of the Elasticsearch 9.5, Kibana 9.5 and Fluent Bit 5.1 fields that we set.
 
 Elasticsearch: its reference of settings (cluster formation, networking, security, `node.store.allow_mmap`,
 `readiness.port`) and of the interfaces that `elasticsearch_setup` names. Kibana: `config/kibana.yml`, its reference of

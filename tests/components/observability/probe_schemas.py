@@ -1,4 +1,4 @@
-"""What the blackbox exporter 0.28 accepts of the fields that we set: its CONFIGURATION.md and config/config.go."""
+"""A closed schema of the blackbox exporter 0.28 fields that we set, from its CONFIGURATION.md and config/config.go."""
 
 from tests.closed_schema import FLAG, SPAN_OF_TIME, TEXT, Schema, closed, listed, one_of
 

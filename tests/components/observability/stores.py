@@ -1,4 +1,4 @@
-"""What keeps, shows and probes in an environment, as the tiers make it, and the files that each is given."""
+"""Stores, views and probers of an environment, as the tiers build them, with the files of each."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.components.observability.stores import rendered, the
 from tests.platforms import ENVIRONMENTS, platform
 
 TARGET_LABELS = {"job", "instance", "namespace", "pod", "node"}
-"""What Prometheus puts on every series of a target that it scrapes."""
+"""The labels that Prometheus adds to every series of a scraped target."""
 SPANS = {name: {*tempo.SPAN_LABELS, "le", "source"} for name in tempo.METRICS if "spanmetrics" in name}
 EDGES = {name: {*tempo.EDGE_LABELS, "le", "source"} for name in tempo.METRICS if "service_graph" in name}
 KNOWN: dict[str, set[str]] = {
@@ -51,7 +51,7 @@ def parsed(expression: str) -> promql_parser.Expr:
 
 
 def strangers(expression: str) -> list[str]:
-    """What the query names and nothing exports: metrics, and labels of theirs."""
+    """Metrics and labels that a query names and nothing exports."""
     found: list[str] = []
     labels: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""What docs/telemetry.md says is so: its commands make what Elasticsearch needs, its table is what is configured."""
+"""docs/telemetry.md is true: its commands make what Elasticsearch needs, its table matches the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept fits its disk, or is refused with the arithmetic."""
+"""A retention that does not fit its disk is refused with the arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made in Elasticsearch and Kibana: the scripts are run, against a server that keeps what they send."""
+"""The setup scripts of Elasticsearch and Kibana, run against a server that records the requests."""
 
 from __future__ import annotations
 

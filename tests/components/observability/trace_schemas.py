@@ -1,4 +1,4 @@
-"""What Jaeger 2.20.0 and Tempo 3.0.3 accept of the fields that we set.
+"""Closed schemas of the Jaeger 2.20.0 and Tempo 3.0.3 fields that we set.
 
 Jaeger: `cmd/jaeger/internal/all-in-one.yaml`, `cmd/jaeger/config-elasticsearch-auto-rollover.yaml`,
 `internal/storage/elasticsearch/config/config.go` and `config_rotation.go`, `internal/storage/v2/memory/config.go`,

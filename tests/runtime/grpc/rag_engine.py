@@ -28,7 +28,7 @@ OPERATIONS = {"Context": "context", "ListSources": "list-sources", "Upload": "up
 
 
 class RagEngineStub:
-    """What generated stubs do with a channel, and nothing else."""
+    """The calls that generated stubs make on a channel."""
 
     Context: Any
     ListSources: Any
@@ -51,7 +51,7 @@ class RagEngine:
         self.cancelled = 0
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
-        """What a test puts here happens first."""
+        """A hook of the test that runs first."""
 
     async def _asked(self, name: str, request: Any, context: Any) -> None:
         self.asked.append((name, dict(context.invocation_metadata()), context.time_remaining()))

@@ -1,4 +1,4 @@
-"""What goes wrong with real servers, and what is left afterwards: no task, no permit, no call in flight."""
+"""Failures of real servers leave nothing behind: no task, no permit, no call in flight."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ AT_ONCE = Retry(
 async def asked(
     directory: Path, servicer: RagEngine, ask: Callable[[Runtime, RagEngineStub], Any], *outbound: OutboundCall
 ) -> Any:
-    """What `ask` returns, called on a thread."""
+    """The result of `ask`, called on a thread."""
     async with serving(servicer) as address:
         client = runtime(directory, *outbound)
 

@@ -168,7 +168,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 @asynccontextmanager
 async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncIterator[str]:
-    """What the egress proxy's address leads to: HTTPS of a host with a certificate."""
+    """The server behind the egress proxy's address: HTTPS with a certificate."""
     key, certificate = authority.issue(host)
     (directory / "host.pem").write_bytes(key + certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

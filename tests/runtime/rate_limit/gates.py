@@ -44,7 +44,7 @@ def gate(store: SharedStore | None, policy: RateLimit, *, timeout: float = 5.0, 
 
 
 async def passes(limited: DistributedGate, caller: Caller = NOBODY, cost: int = 1) -> bool:
-    """Whether a request is admitted. Nothing but a refusal may come out of a gate."""
+    """True if a request is admitted. Nothing but a refusal may come out of a gate."""
     try:
         await limited.admit(caller, cost, FOREVER)
     except RateLimitedError as error:

@@ -1,4 +1,4 @@
-"""What a Collector receives over OTLP, decoded; and what the logs say."""
+"""The spans that a Collector receives over OTLP, and the log lines."""
 
 from __future__ import annotations
 

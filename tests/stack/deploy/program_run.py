@@ -61,7 +61,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of the program registered, and told."""
+    """The registered resources and the outputs of one run of the program."""
 
     registrations: tuple[Registration, ...]
     outputs: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What the program refuses because of the cluster, before it registers anything."""
+"""Clusters that the program refuses before it registers anything."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 - a type
 
 @cache
 def manifests(environment: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """What `voice render` writes, read back from its YAML, by type and logical name."""
+    """The output of `voice render`, read back from its YAML, by type and logical name."""
     with pytest.MonkeyPatch.context() as patch:
         pin_images(patch)
         files = list(rendered_files(offline(environment), Index(environment)))

@@ -1,4 +1,4 @@
-"""Whatever a model says, it is rendered or refused: nothing else ever reaches a user."""
+"""Every model is rendered or refused. No other error reaches a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process looks at follows from its calls."""
+"""The health checks of a process follow from its calls."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_every_step_is_undone_but_the_mark_that_another_compensation_takes_back(
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_call_of_a_saga_has_a_step(name: str) -> None:
-    """What the operation declares and no step makes would be permitted for nothing."""
+    """A call that the operation declares and no step makes would be permitted without need."""
     _, operation_, saga = OURS[name]
     made = {call for step in saga.steps for call in (*step.calls, *step.compensation_calls)}
     assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal

@@ -1,4 +1,4 @@
-"""What is generated is current, and true to its source."""
+"""Generated documents are current and match their source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is rendered, environment by environment: schemas, and what every workload must be."""
+"""The manifests of each environment hold the schemas and the rules for workloads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def validator(version: str, api_version: str, kind: str) -> Draft202012Validator
 
 
 def is_custom(resource: dict[str, Any]) -> bool:
-    """Whether an operator serves it: its schema is held in the tests of its tier."""
+    """True if an operator serves it: its schema is held in the tests of its tier."""
     return operator_of(resource["apiVersion"]) is not None
 
 

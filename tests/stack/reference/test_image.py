@@ -1,4 +1,4 @@
-"""What can be said of the image without a container engine."""
+"""The checks of the image that need no container engine."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Member:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def configure(self) -> str:
-        """What the script writes."""
+        """The output of the script."""
         script = self.place.inside(f"/etc/valkey/configure-{self.part}.sh")
         path = f"{self.place.inside('/bin')}:/usr/bin:/bin"
         subprocess.run(["/bin/sh", str(script)], check=True, env={"POD_NAME": self.name, "PATH": path})
@@ -98,7 +98,7 @@ shift 5
 
     @property
     def role(self) -> str:
-        """What it says of itself."""
+        """The server's own answer."""
         return str(self.ask("ROLE")[0])
 
 
@@ -123,7 +123,7 @@ def _knows_all(sentinel: Member) -> bool:
 
 
 def eventually(holds: Callable[[], Found]) -> Found:
-    """What holds at last."""
+    """The final state."""
     deadline = time.monotonic() + FAILOVER_SECONDS
     while True:
         try:

@@ -87,7 +87,7 @@ def running_valkey(
 
 
 def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -> bool:
-    """Whether the server does not start on a configuration whose one key is misspelt."""
+    """True if the server does not start on a configuration whose one key is misspelt."""
     file.write_text(
         "\n".join(f"{key}x{line.removeprefix(key)}" if line.startswith(f"{key} ") else line for line in lines)
     )

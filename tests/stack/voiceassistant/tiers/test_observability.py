@@ -63,7 +63,7 @@ PROBED_IF_REPLICATED = {
     "redis-sentinel": ("voice-data", "sentinel", ""),
     "kibana": ("voice-observability", "http", "/api/status"),
 }
-"""What has no metrics of its own: where it is, how the prober asks it, and where over HTTP."""
+"""Servers without metrics: their address, their probe module, and their HTTP path."""
 
 
 def prometheus(environment: str) -> Prometheus:
@@ -246,7 +246,7 @@ def test_the_document_of_alerts_is_current() -> None:
 
 
 def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str]) -> bool:
-    """Whether Alertmanager does not tell `target` while `source` fires, by the words of its inhibition rules."""
+    """True if Alertmanager does not tell `target` while `source` fires, by the words of its inhibition rules."""
 
     def fits(matchers: list[str], labels: dict[str, str]) -> bool:
         found = [re.fullmatch(r'(\w+)(=~|!=|=)"(.*)"', matcher) for matcher in matchers]
