@@ -1,4 +1,4 @@
-"""What a reference service is told beside its bundle: where callees are on this machine, and how work behaves."""
+"""The configuration of a reference service beside its bundle: local addresses of callees, and simulated behaviour."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ConfigurationFile:
         self._configuration = Configuration() if path is None else self._read(path)
 
     def current(self) -> Configuration:
-        """What the file says now; a faulty change is logged, and what was before stays."""
+        """The configuration in the file. A faulty change is logged, and the last good configuration stays."""
         if self._path is not None:
             try:
                 self._configuration = self._read(self._path)

@@ -106,7 +106,7 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
 
 
 def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
-    """Whether a trace is there to its last span: nobody's parent is missing, and no call lacks its other end.
+    """True if a trace is complete: every parent and both ends of every call are there.
 
     A call that failed may have none: it never arrived.
     """
@@ -117,7 +117,7 @@ def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
 
 
 def is_call(span: ReceivedSpan) -> bool:
-    """Whether it is the caller's end of a call on the wire."""
+    """True for the caller's span of a call on the wire."""
     return span.kind != SERVER and "voice.simulated" not in span.attributes
 
 
@@ -215,7 +215,7 @@ def with_break_duration(bundle: PolicyBundle, name: str) -> PolicyBundle:
 
 
 def metrics(process: Process) -> str:
-    """What Prometheus would scrape."""
+    """The metrics that Prometheus would scrape."""
     return httpx.get(f"{process.url}/metrics", timeout=PATIENCE, trust_env=False).text
 
 

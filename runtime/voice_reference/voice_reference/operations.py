@@ -1,4 +1,4 @@
-"""What a reference service does: the calls of an operation, one after another, as its bundle declares them.
+"""The work of a reference service: the calls of an operation, in the order that its bundle declares.
 
 A callee inside the platform that speaks gRPC is called on the wire; stores and providers are simulated in this process,
 under the same policies. The bundle says which calls an operation makes and not which run at once, so they run in order.
@@ -84,7 +84,7 @@ class Operations:
 
 
 def is_on_the_wire(call: OutboundCall) -> bool:
-    """Whether the callee is another reference service: inside the platform, and reached over gRPC."""
+    """True if the callee is another reference service: inside the platform and reached over gRPC."""
     return call.protocol == "grpc" and all(address.via is None for address in call.addresses)
 
 

@@ -53,7 +53,7 @@ class Process:
 
     @property
     def log(self) -> Path:
-        """What it writes to standard output."""
+        """The file with its standard output."""
         return self.directory / "log"
 
     @property
@@ -62,7 +62,7 @@ class Process:
         return f"http://{LOOPBACK}:{self.http_port}"
 
     def find_ports(self) -> bool:
-        """Whether it is ready, and says where it listens."""
+        """True once the process is ready and has named its ports."""
         for line in self.log.read_text().splitlines():
             entry = _entry(line)
             if entry.get("message") == "ready":

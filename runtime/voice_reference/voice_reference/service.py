@@ -70,7 +70,7 @@ class Service:
         return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
 
     def _checkers(self) -> list[tuple[str, Checker]]:
-        """What is simulated is as well as it is simulated to be; other reference services are asked."""
+        """A simulated dependency is as healthy as configured; other reference services are checked over gRPC."""
         calls = {call.name: call for call in self._runtime.bundle.outbound}
         return [
             (check.name, self._checker(check, calls[check.target]))

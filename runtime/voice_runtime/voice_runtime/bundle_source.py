@@ -35,7 +35,7 @@ class BundleSource:
 
 
 def content_hash(text: bytes) -> str:
-    """What tells one content of the file from another."""
+    """The hash that tells one content of the file from another."""
     return hashlib.sha256(text).hexdigest()
 
 

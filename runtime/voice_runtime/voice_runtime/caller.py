@@ -1,4 +1,4 @@
-"""Who asks."""
+"""The caller of a request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is. Limits are kept by it; it is never a metric label, and the key never shows in a log."""
+    """The tenant, user or API key of a request. Limits count by it. It is never a metric label, and never in a log."""
 
     tenant: str = ""
     user: str = ""

@@ -121,7 +121,7 @@ class CircuitBreaker:
         raise CircuitOpenError(self.target, refused_for if refused_for < NEVER else None)
 
     def _move_on(self, now: float) -> Event | None:
-        """What time alone does to the state."""
+        """Transitions that time alone causes."""
         state = self.state
         if isinstance(state, Open) and now >= state.until:
             half_open_max_duration = self.policy.half_open_max_duration.seconds

@@ -23,4 +23,4 @@ class Clock(Protocol):
 
 SYSTEM_CLOCK: Clock = time
 NEVER = float("inf")
-"""A time that does not come, and a limit that is none, in seconds."""
+"""Infinity, in seconds: no deadline, no limit."""

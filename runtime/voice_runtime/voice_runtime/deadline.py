@@ -21,7 +21,7 @@ def remaining() -> float | None:
 
 
 def next_hop(left: float) -> float:
-    """What a transport tells the next hop, of the seconds that are left here."""
+    """The seconds that a transport passes to the next hop, from the seconds left here."""
     return left - min(MARGIN, left / 10)
 
 

@@ -73,7 +73,7 @@ class Degradation:
         return self._automatic
 
     def is_on(self, feature: str, level: DegradationLevel) -> bool:
-        """Whether a feature is on at `level`; raises `KeyError` for one that the policy does not name."""
+        """True if a feature is on at `level`. Raises `KeyError` for a feature that the policy does not name."""
         return LEVELS.index(level) < self._features[feature]
 
     def override(self, level: DegradationLevel, duration: float = NEVER) -> None:

@@ -1,4 +1,4 @@
-"""What the runtime raises.
+"""The errors that the runtime raises.
 
     VoiceRuntimeError                  policy, target, retry_after, attempts
     ├── CallRejectedError              refused before anything was sent
@@ -129,7 +129,7 @@ class CalleeError(VoiceRuntimeError):
 
     @property
     def summary(self) -> str:  # type: ignore[override]  # each condition reads differently
-        """What the callee answered."""
+        """The condition that the callee's answer stands for, in words."""
         return f"the callee is {self.condition.replace('_', ' ')}"
 
 

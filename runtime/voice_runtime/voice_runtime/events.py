@@ -1,4 +1,4 @@
-"""What happened, as one record, and who wants to know."""
+"""Events: one record for each, and the listeners that receive them."""
 
 from __future__ import annotations
 

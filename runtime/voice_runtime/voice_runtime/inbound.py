@@ -106,7 +106,7 @@ class Request(TimedScope):
         self._adaptive: list[tuple[Adaptive, int]] = []
 
     def feature(self, name: str) -> bool:
-        """Whether a feature is on for this request; raises `KeyError` for one that the policy does not name."""
+        """True if a feature is on for this request. Raises `KeyError` for a feature that the policy does not name."""
         degradation = self.operation.degradation
         if degradation is None:
             raise KeyError(name)
@@ -211,7 +211,7 @@ class Request(TimedScope):
             operation.degradation.record(latency, failed=failed)
 
     def _is_failure(self, error: BaseException) -> bool:
-        """What the handler lets out is this service's failure, unless it is neutral by the classifier."""
+        """True if a handler's error counts as a failure of this service. The classifier may call it neutral."""
         neutral = isinstance(error, Exception) and self.operation.classify(error) is None
         return isinstance(error, CallRejectedError) or not neutral
 

@@ -1,4 +1,4 @@
-"""What is exported: one table, read by every exporter when it is asked.
+"""The exported metrics: one table that every exporter reads at scrape time.
 
 Labels are names that the bundle declares, or words of this file: their number is bounded by the bundle. Breaker labels
 and their values are resilience4j's (`name`, `state`, `kind`). A tenant, a user or a key is never one.

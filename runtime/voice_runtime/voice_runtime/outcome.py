@@ -1,4 +1,4 @@
-"""What an error says about the callee: the one question that breaker, retry, degradation and adaptive limit share."""
+"""The classification of an error, shared by breaker, retry, degradation and adaptive limit."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CONNECT_TIMEOUT = 1.0
 
 
 def _options(**options: Any) -> dict[str, Any]:
-    """What every connection is made with. A socket timeout would be a second timer, and a task, for each command."""
+    """The options of every connection. A socket timeout would cost a second timer and a task for each command."""
     return {
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -98,7 +98,7 @@ class Connections:
             return answer
 
     async def _distrust(self, error: BaseException) -> None:
-        """What ended one connection, a restart or a failover, has ended those that idle; a cancellation has not."""
+        """Drop idle connections after an error: a restart or failover has ended them too. A cancellation has not."""
         if isinstance(error, Exception):
             await self.close()
 
@@ -140,7 +140,7 @@ class RedisStore:
         self._servers: WeakKeyDictionary[AbstractEventLoop, Connections | Cluster] = WeakKeyDictionary()
 
     async def run(self, script: Script, key: str, *arguments: float) -> int:
-        """What the script answers. Raises `ConnectionError` for whatever the server or the way to it says instead.
+        """The script's answer. Raises `ConnectionError` for any error of the server or the network.
 
         A server that does not know the script, such as one that was restarted, is sent it, once.
         """

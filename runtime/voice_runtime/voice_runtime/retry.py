@@ -106,7 +106,7 @@ class Retry:
         return self._random.uniform(0, cap)
 
     def is_transient(self, failure: Failure | None) -> bool:
-        """Whether the policy names this outcome. An exhausted callee is asked again only if it said when."""
+        """True if the policy names this outcome. An exhausted callee is called again only if it said when."""
         if failure is None or (failure.condition == "resource_exhausted" and failure.retry_after is None):
             return False
         return failure.condition in self.conditions

@@ -148,7 +148,7 @@ class Runtime:
             logger.exception("the policy bundle could not be put in force, %s stays", self.digest)
 
     def _swap(self) -> bool:
-        """Whether the file holds something else than at the last look, and that is in force now."""
+        """Put a changed file in force. True if the file has changed since the last look."""
         before = self._seen
         try:
             text = self._source.read()
@@ -227,7 +227,7 @@ class Runtime:
         return decorate
 
     def fallback(self, name: str, handler: Fallback) -> None:
-        """What makes the result of a soft call that failed: `handler(error)`. It stays through reloads.
+        """Register the handler of a failed soft call: its result is `handler(error)`. It stays through reloads.
 
         Raises `UnknownCallError`, and `ValueError` for a hard call.
         """
@@ -261,7 +261,7 @@ class Runtime:
 
     @property
     def assembled(self) -> Assembled:
-        """What is in force, for those who export or test it."""
+        """The policies in force, for exporters and tests."""
         return self._assembled
 
 

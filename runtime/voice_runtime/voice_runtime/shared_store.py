@@ -28,7 +28,7 @@ class SharedStore(Protocol):
     """Runs scripts. `voice_runtime.redis.RedisStore` is one."""
 
     async def run(self, script: Script, key: str, *arguments: float) -> int:
-        """What the script answers on `key`. Raises `ConnectionError` where the store cannot say."""
+        """The script's answer on `key`. Raises `ConnectionError` if the store cannot answer."""
         ...
 
 

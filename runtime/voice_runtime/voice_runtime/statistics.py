@@ -1,4 +1,4 @@
-"""What was counted, in plain integers; exporters read them when they are asked.
+"""Counters as plain integers. Exporters read them at scrape time.
 
 Threads that count at once may lose a count on a build without the global lock; nothing is decided by these numbers.
 """

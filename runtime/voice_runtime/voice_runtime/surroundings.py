@@ -1,4 +1,4 @@
-"""What a process gives to all its policies."""
+"""The resources that a process gives to all its policies."""
 
 from __future__ import annotations
 

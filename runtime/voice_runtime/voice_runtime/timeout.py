@@ -85,7 +85,7 @@ class Timer:
 
 
 class Timed(Protocol):
-    """Whose time is limited."""
+    """A call with limited time."""
 
     name: str
     timer: Timer
@@ -122,9 +122,9 @@ class TimedScope:
     attempt: int
     """The number of the attempt, from 1; 0 where nothing is attempted."""
     expired: bool
-    """Whether its timer fired: what is cancelled inside is cancelled by the deadline, not by the caller."""
+    """True if the scope's timer fired: the deadline, not the caller, cancelled the work inside."""
     retries_spent: bool
-    """Whether a call inside has spent its retries, so that another attempt out here would multiply them."""
+    """True if a call inside has spent its retries. Another attempt outside would multiply them."""
     _task: Task[Any]
     _cancelling: int
     _token: Token[TimedScope | None]
@@ -202,7 +202,7 @@ class TimedScope:
         return DeadlineExceededError(self.owner.name, None, self.attempt)
 
     def ended_by_deadline(self) -> bool:
-        """Whether the timer of this scope, or of one around it, fired."""
+        """True if the timer of this scope or of an enclosing one fired."""
         scope: TimedScope | None = self
         while scope is not None:
             if scope.expired:
@@ -211,7 +211,7 @@ class TimedScope:
         return False
 
     def _owns(self, error: BaseException | None) -> bool:
-        """Whether the timer is what ended the work: a cancellation that somebody else asked for too stays one."""
+        """True if the timer alone ended the work. A cancellation that somebody else requested stays a cancellation."""
         return self._task.uncancel() <= self._cancelling or not isinstance(error, CancelledError)
 
 

@@ -20,7 +20,7 @@ _tracer = trace.get_tracer("voice_runtime")
 
 
 def is_recorded() -> bool:
-    """Whether there is an SDK that records spans. Not for every call: finding out costs as much as a span."""
+    """True if an SDK records spans. Do not ask for every call: the answer costs as much as a span."""
     return not (isinstance(_tracer, ProxyTracer) and isinstance(trace.get_tracer_provider(), ProxyTracerProvider))
 
 
@@ -48,7 +48,7 @@ def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
 
 
 def headers(span: Span | None = None) -> dict[str, str]:
-    """What to send so that the next hop continues the trace of `span`, or the current one, with the baggage."""
+    """Headers that continue the trace of `span`, or of the current span, at the next hop, with the baggage."""
     carrier: dict[str, str] = {}
     if span is not None:
         propagate.inject(carrier, trace.set_span_in_context(span))
@@ -58,11 +58,11 @@ def headers(span: Span | None = None) -> dict[str, str]:
 
 
 def context_of(carrier: Mapping[str, str]) -> Context:
-    """What the previous hop sent; the keys are lower case."""
+    """The context that the previous hop sent. Keys are lower case."""
     return propagate.extract(carrier)
 
 
 def caller_of(context: Context, api_key: str = "") -> Caller:
-    """Who asks, by the baggage of the request."""
+    """The caller, from the baggage of the request."""
     tenant, user = (str(baggage.get_baggage(key, context) or "") for key in (TENANT, USER))
     return Caller(tenant=tenant, user=user, api_key=api_key)

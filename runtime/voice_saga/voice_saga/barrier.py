@@ -90,5 +90,5 @@ def _before(row: Any, context: StepContext) -> Any:
 
 
 def _came_first(action: Any, context: StepContext) -> bool:
-    """Whether the compensation was there before its action, which therefore never happened."""
+    """True if the compensation came before its action, so the action never ran."""
     return context.branch == "compensation" and bool(action[0] == "compensation")

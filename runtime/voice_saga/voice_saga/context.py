@@ -1,4 +1,4 @@
-"""What an action gets to know, and the messages it sends."""
+"""The context of an action: its inputs, and the messages that it sends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Branch = Literal["action", "compensation"]
 
 
 class Reply(Enum):
-    """What an action returns whose result comes later."""
+    """The return value of an action whose result comes later."""
 
     LATER = "later"
     """The step ends when its outcome is delivered, or fails when its timeout passes without one."""
@@ -23,12 +23,12 @@ class Reply(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What happened, on its way to whoever listens. Delivered once or more, in no promised order."""
+    """An event on its way to its consumers. Delivered at least once, in no promised order."""
 
     id: str
     """The same at every delivery: what a consumer remembers to handle it once."""
     type: str
-    """What happened, such as `document.indexed`; also the stream that carries it."""
+    """The event type, such as `document.indexed`, and the stream that carries it."""
     payload: Any
     trace: str = ""
     """W3C `traceparent` of what sent it; empty where nothing traces."""
@@ -43,9 +43,9 @@ class StepContext:
     step: str
     branch: Branch
     input: Any
-    """What the saga was started with."""
+    """The input of the saga."""
     results: Mapping[str, Any]
-    """What the steps before returned, by step; a compensation finds its own step's result there if there is one."""
+    """Results of earlier steps, by step. A compensation finds its own step's result there, if there is one."""
     trace: str = ""
     """W3C `traceparent` of what started the saga."""
     caused_by: str = ""

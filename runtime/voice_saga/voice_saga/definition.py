@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """What a running saga is pinned to. Retries and timeouts are not part of it: changing them changes no step."""
+        """The hash that a running saga is pinned to. It covers no retries and timeouts: they change no step."""
         shape = [self.name, self.version, self.stages, sorted(self.compensated)]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
 
@@ -89,18 +89,18 @@ class Definitions:
         return (definition for versions in self._known.values() for definition in versions.values())
 
     def newest(self, name: str) -> Definition:
-        """What a new saga begins under. Raises `UnknownSagaError`."""
+        """The definition for a new saga. Raises `UnknownSagaError`."""
         versions = self._known.get(name)
         if not versions:
             raise UnknownSagaError(f"no definition of saga {name!r}; known: {', '.join(sorted(self._known)) or 'none'}")
         return versions[max(versions)]
 
     def is_ahead(self, name: str, version: int) -> bool:
-        """Whether a saga began under a version newer than any here: a newer process has it."""
+        """True if a saga began under a version newer than any here, so a newer process can run it."""
         return version > max(self._known.get(name, {}), default=0)
 
     def pinned(self, name: str, version: int, fingerprint: str) -> Definition:
-        """What a running saga began under. Raises `DefinitionMismatchError` that says how to go on."""
+        """The definition that a running saga began under. Raises `DefinitionMismatchError` with the next steps."""
         definition = self._known.get(name, {}).get(version)
         if definition is None:
             here = ", ".join(map(str, sorted(self._known.get(name, {})))) or "none"

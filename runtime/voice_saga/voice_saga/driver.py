@@ -37,7 +37,7 @@ class Driver:
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
         self.released = False
-        """Whether nothing more is to be done here, or written."""
+        """True if this worker must not run or write anything more of the saga."""
         self._state = self._progress.shown
         self._caused_by = ""
 

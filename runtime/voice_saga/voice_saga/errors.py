@@ -1,4 +1,4 @@
-"""What the saga engines raise."""
+"""The errors that the saga engines raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UnknownSagaError(SagaError, LookupError):
 
 
 class SagaConflictError(SagaError):
-    """What is asked for does not fit the saga's state, or its id belongs to a saga with another beginning."""
+    """The request does not fit the saga's state, or its id belongs to a saga with another input."""
 
 
 class LeaseLostError(SagaError):

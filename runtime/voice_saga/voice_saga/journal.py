@@ -1,4 +1,4 @@
-"""What a journal keeps, so that a saga survives its process.
+"""The journal, which lets a saga survive its process.
 
 A saga has one row, which says who holds it and until when, and one row for each entry. `due` is the time from which
 anybody may claim it: the end of the lease while it is held, the time to look again while it waits, never once it has
@@ -41,7 +41,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an event says of a step: its result, or the error that it failed with."""
+    """The outcome of a step in an event: its result or its error."""
 
     step: str
     result: Any = None
@@ -116,7 +116,7 @@ class Journal(Protocol):
         ...
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
-        """What was delivered, by step; brings `claim.signals` up to date."""
+        """The delivered outcomes, by step. Updates `claim.signals`."""
         ...
 
     async def show(self, saga_id: str) -> SagaRecord | None:

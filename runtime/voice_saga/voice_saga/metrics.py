@@ -1,4 +1,4 @@
-"""What is exported of sagas. Labels are names of definitions and words of this package: an id is never one."""
+"""The metrics of sagas. Labels are names of definitions and words of this package, never an id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engines tell: events for listeners, counts for metrics, spans for traces. The same on each."""
+"""The telemetry of every engine: events for listeners, counts for metrics, spans for traces."""
 
 from __future__ import annotations
 

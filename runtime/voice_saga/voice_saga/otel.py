@@ -30,7 +30,7 @@ def observe(observation: Observation, meter: Meter) -> None:
 
 
 def observe_outbox(outbox: Outbox, meter: Meter) -> None:
-    """Likewise those of an outbox."""
+    """Export the metrics of an outbox."""
     register(outbox, OUTBOX_METRICS, meter)
 
 

@@ -137,7 +137,7 @@ async def publish(connection: Connection, message: Message) -> None:
 
 
 async def admit(connection: Connection, consumer: str, message_id: str) -> bool:
-    """Whether the consumer sees the message for the first time; remembered when the transaction commits."""
+    """True if the message is new to the consumer. Remembered when the transaction commits."""
     done = await connection.execute(
         "INSERT INTO saga.inbox (consumer, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", consumer, message_id
     )
@@ -206,7 +206,7 @@ class PostgresqlJournal:
         return await self._claims(await self._fetch(CLAIM, owner, lease, limit))
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Whoever holds it writes no more: its epoch has passed."""
+        """Claim the saga from its holder, whose writes the new epoch refuses."""
         claims = await self._claims(await self._fetch(SEIZE, owner, lease, saga_id))
         return claims[0] if claims else None
 

@@ -52,7 +52,7 @@ class Progress:
     state: State = "running"
     reason: str = ""
     resumes: State = "running"
-    """What a parked saga goes back to."""
+    """The state that a parked saga resumes in."""
     began: dict[str, None] = field(default_factory=dict)
     """Steps that may have run."""
     waiting: dict[str, Entry] = field(default_factory=dict)

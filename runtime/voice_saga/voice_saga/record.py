@@ -24,7 +24,7 @@ class SagaSummary:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will happen any more."""
+        """True if the saga has ended."""
         return self.state in ENDED
 
 

@@ -64,7 +64,7 @@ class RedisStreams:
             raise MessagesRefusedError({place: f"{messages[place].type}: {why}" for place, why in refused.items()})
 
     async def receive(self, types: Sequence[str], consumer: str) -> AsyncIterator[Received]:
-        """What this group has not acknowledged, for as long as it is read; a lost connection is made again."""
+        """The messages that this group has not acknowledged, without end. Reconnects after a lost connection."""
         name = uuid.uuid4().hex
         grouped = False
         cursors = dict.fromkeys(types, "0-0")

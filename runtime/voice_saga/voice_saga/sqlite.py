@@ -162,7 +162,7 @@ class SqliteJournal:
         return await self._take(owner, lease, "due <= ? ORDER BY due LIMIT ?", time.time(), limit)
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Whoever holds it writes no more: its epoch has passed."""
+        """Claim the saga from its holder, whose writes the new epoch refuses."""
         claims = await self._take(owner, lease, "id = ?", saga_id)
         return claims[0] if claims else None
 
@@ -287,7 +287,7 @@ class SqliteJournal:
 
 
 def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
-    """What a write gives, or why it did not happen, whatever becomes of those it is committed with."""
+    """The result or the error of one write, independent of the other writes of its transaction."""
     db.execute("SAVEPOINT write")
     try:
         result = work(db)

@@ -29,7 +29,7 @@ WORKER_DEATH_MARGIN = 1.0
 MEMO_REASON = 1000
 """Characters of a reason in the memo, which Temporal wants below two kilobytes."""
 OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
-"""Who is told of transitions in this process, by task queue."""
+"""The observations of this process, by task queue."""
 ALLOWED: dict[EntryKind, frozenset[State]] = {
     "resumed": frozenset({"parked"}),
     "compensating": frozenset({"running", "waiting", "parked"}),
@@ -52,7 +52,7 @@ class StepTimes:
 
 @dataclass
 class Beginning:
-    """What a workflow is started with: the saga's plan, pinned."""
+    """The input of a workflow: the saga's pinned plan."""
 
     name: str
     version: int
@@ -72,7 +72,7 @@ class Beginning:
 
 @dataclass
 class Attempt:
-    """What an activity is given."""
+    """The input of an activity."""
 
     saga_id: str
     name: str
@@ -88,7 +88,7 @@ class Attempt:
 
 @dataclass
 class Attempted:
-    """What an activity gives back."""
+    """The result of an activity."""
 
     result: Any = None
     later: bool = False
@@ -295,5 +295,5 @@ def _type(error: ActivityError) -> str | None:
 
 
 def _reason(error: ActivityError) -> str:
-    """What the activity said; where Temporal gave up on it, what Temporal says."""
+    """The activity's error text, or Temporal's own text if Temporal ended it."""
     return error.cause.message if isinstance(error.cause, ApplicationError) else f"{error.cause or error}"

@@ -83,5 +83,5 @@ def _target(
 
 @cache
 def _public_roots() -> grpc.ChannelCredentials:
-    """What proves hosts outside of the platform."""
+    """The root certificates that hosts outside the platform are verified with."""
     return grpc.ssl_channel_credentials()

@@ -1,4 +1,4 @@
-"""What the attempts of one call share, and what each of them sends."""
+"""The state that the attempts of one call share, and the metadata that each attempt sends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MADE, WAITING = Made(), Waiting()
 
 
 class _CallContext:
-    """What the code inside a call belongs to: the call's span, and the deadline that its stub gave it."""
+    """The context of the code inside a call: the call's span and its stub's deadline."""
 
     __slots__ = ("_context", "_scope", "span")
 
@@ -163,7 +163,7 @@ class Attempts:
         return rpc
 
     def invoke(self, request: Any, scope: TimedScope | None, end: float) -> Any:
-        """What the stub's method on the bare channel returns, for a caller that reports its RPC by `has_sent`."""
+        """The bare channel's call object. The caller reports its RPC by `has_sent`."""
         if self.state.cancelled:
             raise asyncio.CancelledError
         timeout, metadata = None, self._metadata

@@ -18,10 +18,10 @@ from voice_runtime.grpc.status import status_of
 
 
 class _Call(grpc.aio.Call):
-    """What all kinds share: the status is that of the last attempt, or of the policy that decided."""
+    """The common part of all kinds of calls. The status is that of the last attempt or of the policy that decided."""
 
     _task: asyncio.Task[Any] | None = None
-    """What runs it, where nobody waits for it: a unary call, or a stream up to its first message."""
+    """The task that runs a unary call, or a stream up to its first message. `None` if the caller's task runs it."""
 
     _loop: asyncio.AbstractEventLoop
     _attempts: Attempts
@@ -48,12 +48,12 @@ class _Call(grpc.aio.Call):
         return None if rpc is None else rpc.time_remaining()
 
     async def initial_metadata(self) -> Metadata:
-        """What the callee sent first; empty where it was not asked."""
+        """The callee's initial metadata. Empty if no attempt was sent."""
         rpc = await self._begun()
         return Metadata() if rpc is None else await rpc.initial_metadata()
 
     async def trailing_metadata(self) -> Metadata:
-        """What the callee sent last; empty where it did not answer."""
+        """The callee's trailing metadata. Empty without an answer."""
         await self._ended()
         rpc = self._attempts.state.rpc
         return Metadata() if rpc is None else await rpc.trailing_metadata()
@@ -64,7 +64,7 @@ class _Call(grpc.aio.Call):
         return grpc.StatusCode.OK if error is None else status_of(error)
 
     async def details(self) -> str:
-        """What the status says in words."""
+        """The text of the status."""
         error = await self._ended()
         if isinstance(error, RetriesExhaustedError):
             error = error.__cause__
@@ -99,11 +99,11 @@ class _Call(grpc.aio.Call):
         return True
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled here."""
+        """True if the call was cancelled on this side."""
         return self._attempts.state.cancelled
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """True if the call has ended."""
         return isinstance(self._attempts.state, Ended)
 
     def add_done_callback(self, callback: Any) -> None:

@@ -12,7 +12,7 @@ class State:
     __slots__ = ()
     rpc: Any = None
     cancelled: bool = False
-    """Whether its holder cancelled it, or the task that it ran in was cancelled."""
+    """True if its holder cancelled the call, or somebody cancelled its task."""
 
 
 class Made(State):

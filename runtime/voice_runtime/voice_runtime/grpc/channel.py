@@ -17,7 +17,7 @@ from voice_runtime.runtime import Runtime
 
 
 class Channel(grpc.aio.Channel):
-    """What generated stubs are made of. Belongs to the event loop that it was made in."""
+    """The channel for generated asyncio stubs. It belongs to the event loop that it was made in."""
 
     def __init__(self, runtime: Runtime, name: str, locate: Locate, connections: Connections) -> None:
         self.runtime = runtime

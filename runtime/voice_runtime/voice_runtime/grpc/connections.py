@@ -67,7 +67,7 @@ class Connection:
 
 
 class _OfLoop:
-    """What an event loop has open."""
+    """The open connections of one event loop."""
 
     def __init__(self) -> None:
         self.kept: dict[Target, Connection] = {}

@@ -30,7 +30,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.refusing = False
-        """Whether every request is refused, unseen by any policy: the server is about to stop."""
+        """True while the server is about to stop: it refuses every request before any policy."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The method's handler, wrapped; those of health and reflection as they are."""

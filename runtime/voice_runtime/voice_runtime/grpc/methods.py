@@ -26,9 +26,9 @@ class Resolved(NamedTuple):
     enter: Callable[..., Awaitable[Any]]
     """The outbound call's shell for one answer."""
     is_internal: bool
-    """Whether the callee is the platform's own: nobody else is sent trace context and baggage."""
+    """True for a callee inside the platform. Other callees get no trace context and no baggage."""
     is_recorded: bool
-    """Whether there are spans: looked at once, so tracing is set up before the first call."""
+    """True if spans are recorded. Read once, so tracing must be set up before the first call."""
     channel: Any
     invoke: Callable[..., Any]
     attributes: dict[str, str]

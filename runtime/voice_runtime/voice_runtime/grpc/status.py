@@ -1,4 +1,4 @@
-"""What a gRPC status says about the callee, and which status a policy's decision becomes."""
+"""The map between gRPC statuses and outcomes: callee status to failure, policy decision to status."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
 
 
 def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> bool:
-    """Whether the request provably never left.
+    """True if the request provably never left.
 
     The text alone proves nothing: a callee may relay that of its own callee. A channel that could reach a callee is
     not in TRANSIENT_FAILURE, though.

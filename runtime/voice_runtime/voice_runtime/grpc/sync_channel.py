@@ -17,7 +17,7 @@ from voice_runtime.timeout import CURRENT
 
 
 class SyncChannel(grpc.Channel):
-    """What generated stubs are made of. May be used by any thread, and opens its connection after a fork anew."""
+    """The channel for generated blocking stubs. Any thread may use it. After a fork it opens a new connection."""
 
     def __init__(self, runtime: Runtime, name: str, locate: Locate, connections: Connections) -> None:
         self.runtime = runtime

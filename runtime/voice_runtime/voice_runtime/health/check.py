@@ -21,7 +21,7 @@ logger = logging.getLogger("voice_runtime.health")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one look has found."""
+    """The result of one check."""
 
     status: Status
     latency: float
@@ -88,6 +88,6 @@ async def _called(checker: Checker) -> Any:
 
 
 def _seen(looking: asyncio.Task[Any]) -> None:
-    """What a look that was given up raises in the end is nobody's, and no warning."""
+    """Consume the late error of an abandoned check, so that asyncio logs no warning."""
     if not looking.cancelled():
         looking.exception()

@@ -1,4 +1,4 @@
-"""What a process says about itself: that it lives, whether it can serve, and what it found."""
+"""The health of a process: liveness, readiness and the results of its checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Report:
 
     @property
     def ready(self) -> bool:
-        """Whether to send requests: a degraded process serves."""
+        """True if the process accepts requests. A degraded process does."""
         return self.status in {"healthy", "degraded"}
 
     def to_document(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Health:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.draining = False
-        """Whether the process is about to end."""
+        """True once the process is about to end."""
         self._runtime = runtime
         self._settings = settings
         self._checkers = dict(checkers or {})

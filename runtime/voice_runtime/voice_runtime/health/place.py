@@ -1,4 +1,4 @@
-"""What a checker looks at."""
+"""The target of a check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Place:
     policy: HealthCheck
     address: Address
     service: str
-    """Whose process it is: its name is its user and its database."""
+    """The service of this process. Its name is also its user and its database."""
     connection: Connection | None
 
     def password(self) -> str:

@@ -1,4 +1,4 @@
-"""What an HTTP status or a transport's error says about the callee, and which status a policy's decision becomes."""
+"""The map between HTTP statuses, transport errors and outcomes, and from a policy's decision to a status."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 ATTEMPT = "x-envoy-attempt-count"
 """The number of the attempt, from 1; sent from the second on."""
 PHASES = ("connect", "read", "write", "pool")
-"""What httpx limits, each by itself."""
+"""The phases that httpx limits separately."""
 ONCE: Iterator[Any] = iter(())
 """An argument that the pipeline never sends twice: it goes with a body that can be read once."""
 
 
 class _Call:
-    """What the attempts of one request share: the policies of one bundle."""
+    """The state that the attempts of one request share: the policies of one bundle."""
 
     def __init__(self, runtime: Runtime, name: str, request: httpx.Request) -> None:
         assembled = runtime.assembled

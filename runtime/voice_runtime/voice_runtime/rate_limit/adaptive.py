@@ -43,7 +43,7 @@ class Adaptive:
         return self.bucket.wait(now, cost)
 
     def is_full(self, now: float) -> bool:
-        """Whether forgetting this limit would change nothing: the bucket is full, and the rate at its start."""
+        """True if the limit can be forgotten: the bucket is full and the rate is the initial one."""
         return self.bucket.is_full(now) and self.rate >= self.policy.max_rate.per_second
 
     def inherit(self, other: Adaptive) -> None:

@@ -23,7 +23,7 @@ EXAMINED = 2
 
 
 class Limit(Protocol):
-    """What decides for one key."""
+    """The limit of one key."""
 
     def take(self, now: float, cost: int = 1) -> float:
         """Take `cost`: 0, or seconds until it can be had; infinite for never."""
@@ -34,7 +34,7 @@ class Limit(Protocol):
         ...
 
     def is_full(self, now: float) -> bool:
-        """Whether forgetting it would change nothing."""
+        """True if the state can be forgotten without an effect."""
         ...
 
     def inherit(self, other: Self) -> None:

@@ -37,13 +37,13 @@ class StoreUnavailableError(Exception):
 
 
 class _Share:
-    """What this event loop knows of one key: admissions it has left, and until when there are none to be had."""
+    """One event loop's share of a key: its remaining admissions, and the time until which the store has none."""
 
     __slots__ = ("failures", "left", "lock", "name", "refused_cost", "refused_until", "waiting")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """What the key is called in the store."""
+        """The name of the key in the store."""
         self.lock = asyncio.Lock()
         self.left = self.waiting = self.failures = 0
         self.refused_cost = 0
@@ -54,7 +54,7 @@ class _Share:
         return self.refused_until - now if cost >= self.refused_cost and now < self.refused_until else 0.0
 
     def is_idle(self, now: float) -> bool:
-        """Whether forgetting it would change nothing."""
+        """True if the state can be forgotten without an effect."""
         return not self.left and not self.waiting and now >= self.refused_until
 
 
@@ -179,7 +179,7 @@ class SharedCount:
         return call.call(store.run, self._script, name, *self._arguments, needed, lease)
 
     def _new(self, key: str) -> _Share:
-        """Bounded: what is left of a lease is given up before one key too many is kept."""
+        """Bound the number of keys: beyond it a key is dropped with the rest of its lease."""
         now, shares = self._now(), self._shares
         for _ in range(min(EXAMINED, len(shares))):
             oldest = next(iter(shares))

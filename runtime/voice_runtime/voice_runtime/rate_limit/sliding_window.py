@@ -60,7 +60,7 @@ class SlidingWindow:
             return rounds * self.window + (0.0 if fits else self._wait(now, rest + 1))
 
     def is_full(self, now: float) -> bool:
-        """Whether forgetting the log would change nothing: it holds no admission of the window."""
+        """True if the log can be forgotten: it holds no admission of the window."""
         return self._last <= now - self.window
 
     def inherit(self, other: SlidingWindow) -> None:

@@ -58,7 +58,7 @@ class TokenBucket:
         return max(max(self.full_at, now) + cost * self.interval - now - self._tolerance, 0.0)
 
     def is_full(self, now: float) -> bool:
-        """Whether forgetting the bucket would change nothing."""
+        """True if the bucket can be forgotten: it is full."""
         return self.full_at <= now
 
     def reconfigure(self, rate: float, burst: int, now: float) -> None:

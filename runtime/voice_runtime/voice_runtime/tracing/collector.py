@@ -50,7 +50,7 @@ class ReceivedSpan:
 
     @property
     def service(self) -> str:
-        """Who sent it."""
+        """The service that sent the span."""
         return str(self.resource["service.name"])
 
 
@@ -79,7 +79,7 @@ class Collector(TraceServiceServicer):
         return ExportTraceServiceResponse()
 
     def wait_for(self, enough: Callable[[list[ReceivedSpan]], bool], timeout: float) -> bool:
-        """Whether `enough` became true of all spans within `timeout` seconds."""
+        """True if `enough` became true of all spans within `timeout` seconds."""
         with self._arrived:
             return self._arrived.wait_for(lambda: enough(self.spans), timeout)
 

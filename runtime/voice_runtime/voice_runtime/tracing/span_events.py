@@ -1,4 +1,4 @@
-"""What a policy decides shows on the span of the request that it decided for."""
+"""Span events: each decision of a policy, on the span of its request."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class PolicySampler(Sampler):
         return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        """What the SDK shows."""
+        """The description that the SDK shows."""
         return f"PolicySampler({self._runtime.bundle.tracing.sample_ratio})"
 
 
@@ -88,7 +88,7 @@ class Telemetry:
 
 
 def resource_of(runtime: Runtime) -> Resource:
-    """Who sends: names of OpenTelemetry's semantic conventions."""
+    """The OpenTelemetry resource of this process, by the semantic conventions."""
     metadata = runtime.bundle.metadata
     pod = os.environ.get("POD_NAME")
     attributes: dict[str, str] = {
