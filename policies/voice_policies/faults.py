@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -21,9 +22,12 @@ class Fault:
     path: str
     value: str
     accepted: str
+    source: str = ""
+    """The file, with the line where it is known; empty where the error names it."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.value}; {self.accepted}".removeprefix(": ")
+        where = (part for part in (self.source, self.path) if part)
+        return ": ".join([*where, f"{self.value}; {self.accepted}"])
 
 
 class InvalidInputError(ValueError):
@@ -34,6 +38,15 @@ class InvalidInputError(ValueError):
         self.faults = tuple(faults)
         many = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__("\n".join([f"{source}: {many}", *(f"  {fault}" for fault in self.faults)]))
+
+    @classmethod
+    def joined(cls, errors: Iterable[InvalidInputError]) -> InvalidInputError:
+        """One error with every fault of `errors`, each fault once; faults of several sources name theirs."""
+        found = dict.fromkeys((error.source, fault) for error in errors for fault in error.faults)
+        sources = list(dict.fromkeys(source for source, _ in found))
+        if len(sources) == 1:
+            return cls(sources[0], [fault for _, fault in found])
+        return cls(" and ".join(sources), [replace(fault, source=fault.source or source) for source, fault in found])
 
 
 def faults_of(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> list[Fault]:
@@ -66,7 +79,14 @@ def _accepted(found: ErrorDetails, model: type[BaseModel] | None) -> list[str]:
     if found["type"] == "extra_forbidden" and model is not None:
         return [_known_keys(model, found["loc"])]
     sentences: list[str] = found.get("ctx", {}).get("conflicts", [found["msg"]])
-    return [_sentence(text) for text in sentences]
+    return [_hint(found) + _sentence(text) for text in sentences]
+
+
+def _hint(found: ErrorDetails) -> str:
+    """The nearest of the words that a field accepts, if any is near."""
+    if found["type"] != "literal_error" or not isinstance(found["input"], str):
+        return ""
+    return _nearest(found["input"], re.findall(r"'([^']*)'", found["ctx"]["expected"]))
 
 
 def _sentence(message: str) -> str:
@@ -83,9 +103,12 @@ def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> str:
 def one_of(name: str, known: Iterable[str]) -> str:
     """The names accepted instead of an unknown one: the nearest first, then all."""
     names = sorted(known)
-    nearest = get_close_matches(name, names, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return f"{hint}expected one of {', '.join(names)}"
+    return f"{_nearest(name, names)}expected one of {', '.join(names)}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    nearest = get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]}? " if nearest else ""
 
 
 def _models_at(model: type[BaseModel], location: Sequence[int | str]) -> list[type[BaseModel]]:
