@@ -96,7 +96,13 @@ class Replicas(ClosedModel):
             yield f"min {self.min} is above max {self.max}"
 
 
-class Service(Node):
+class Caller(Node):
+    """A node that makes calls, from pods in a namespace."""
+
+    namespace: Name
+
+
+class Service(Caller):
     """One of our own services."""
 
     language: Literal["go", "python"]
@@ -121,10 +127,9 @@ class Service(Node):
             yield f"grpc_port and http_port are both {self.grpc_port}"
 
 
-class Gateway(Node):
+class Gateway(Caller):
     """The entrance: each operation is a route, and its load what arrives from outside."""
 
-    namespace: Name
     availability: Ratio
 
     def conflicts(self) -> Iterator[str]:

@@ -11,10 +11,12 @@ from voice_policies import Rate, Ratio
 from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service, Sizing
 from components.operation import Operation
 from stack.model.call_graph import CallGraph
+from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment, environment
 from stack.model.flow import Flow
 from stack.model.platform import Platform, call_graph
 from stack.model.settings import load_settings
+from stack.voiceassistant.targets import SITE
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 
@@ -44,6 +46,7 @@ def service(name: str, *operations: Operation, **changes: object) -> Service:
     """A small service."""
     values: dict[str, object] = {
         "name": name,
+        "namespace": "voice-apps",
         "purpose": "stands in a test",
         "language": "python",
         "tier": "standard",
@@ -77,6 +80,11 @@ def gateway(*routes: Operation) -> Gateway:
     return Gateway(name="gateway", namespace="voice-gateway", availability=Ratio("99.99%"), operations=routes)
 
 
+def graph_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> CallGraph:
+    """The graph of these nodes alone."""
+    return CallGraph(Catalogue(source="tests", site=SITE, nodes=nodes, flows=tuple(flows), **rules))
+
+
 def small_platform(*nodes: Node, flows: Iterable[Flow] = (), name: str = "prod") -> Platform:
     """A platform of these nodes alone."""
-    return Platform(CallGraph(nodes, flows), real_environment(name))
+    return Platform(graph_of(*nodes, flows=flows), real_environment(name))

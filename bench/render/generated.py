@@ -18,7 +18,9 @@ from stack import cli
 from stack.model import egress
 from stack.model import platform as topology
 from stack.model.call_graph import CallGraph
+from stack.model.catalogue import Catalogue
 from stack.voiceassistant import catalog
+from stack.voiceassistant.targets import SITE
 from stack.voiceassistant.tiers import applications
 
 _OWN = {service.name for service in catalog.SERVICES}
@@ -76,9 +78,8 @@ def main() -> None:
     options = parser.parse_args()
     # Others describe a service's kinds of objects; the custom resources of our datastores are ours alone.
     topology.TIERS = (applications,)  # type: ignore[assignment]  # fewer than the platform has
-    topology.call_graph = lambda: CallGraph(
-        [catalog.GATEWAY, *services(options.count), *catalog.DEPENDENCIES], catalog.FLOWS
-    )
+    nodes = (catalog.GATEWAY, *services(options.count), *catalog.DEPENDENCIES)
+    topology.call_graph = lambda: CallGraph(Catalogue(source="bench", site=SITE, nodes=nodes, flows=catalog.FLOWS))
     # By a name's hash a thousand callers of hosts outside share ports here and there, which is refused.
     numbers: dict[bytes, int] = {}
     vars(egress)["crc32"] = lambda name: numbers.setdefault(name, len(numbers))

@@ -13,13 +13,14 @@ from stack.audit.finding import Finding, Rule
 from stack.model.call_graph import CallGraph
 from stack.model.flow import Flow
 from stack.model.platform import Platform
-from stack.voiceassistant import targets
+from stack.model.site import Site
 
 
 @dataclass(slots=True)
 class HardDependencies:
     """All that must be up for an operation to succeed, each once however often it is called."""
 
+    site: Site
     singles: dict[str, float] = field(default_factory=dict)
     """Node → its own availability."""
     groups: dict[str, Dependency] = field(default_factory=dict)
@@ -30,7 +31,7 @@ class HardDependencies:
     def add(self, node: Node) -> None:
         """One more node that must be up."""
         if isinstance(node, Service):
-            self.singles[node.name] = targets.OWN_AVAILABILITY[node.tier]
+            self.singles[node.name] = self.site.own_availability[node.tier]
         elif isinstance(node, Gateway):
             self.singles[node.name] = node.availability
         elif isinstance(node, Dependency) and len(node.addresses) > 1:
@@ -46,13 +47,12 @@ class HardDependencies:
         state a group is up when any member whose proxy is up is up.
         """
         proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in _proxies(group)})
+        each = self.site.egress_availability
         total = 0.0
         for state in product((True, False), repeat=len(proxies)):
             up = {proxy for proxy, is_up in zip(proxies, state, strict=True) if is_up}
             if self.egress <= up:
-                chance = prod(
-                    targets.EGRESS_AVAILABILITY if proxy in up else 1 - targets.EGRESS_AVAILABILITY for proxy in proxies
-                )
+                chance = prod(each if proxy in up else 1 - each for proxy in proxies)
                 total += chance * prod(_any_up(group, up) for group in self.groups.values())
         return total * prod(self.singles.values())
 
@@ -61,7 +61,7 @@ class HardDependencies:
         singles = [f"{name} {100 * value:.10g}%" for name, value in self.singles.items()]
         groups = [f"{name} 1 − Π(1 − {group.availability} × egress)" for name, group in self.groups.items()]
         return " × ".join(
-            [*singles, *(f"{proxy} {targets.EGRESS_AVAILABILITY}" for proxy in sorted(self.egress)), *groups]
+            [*singles, *(f"{proxy} {self.site.egress_availability}" for proxy in sorted(self.egress)), *groups]
         )
 
 
@@ -79,7 +79,7 @@ def _any_up(group: Dependency, up: Iterable[str]) -> float:
 
 def hard_dependencies(graph: CallGraph, node: Node, operation: Operation) -> HardDependencies:
     """What a flow through this operation needs, callees of callees included."""
-    found = HardDependencies()
+    found = HardDependencies(graph.site)
     seen: set[tuple[str, str]] = set()
 
     def visit(node: Node, operation: Operation) -> None:

@@ -11,7 +11,6 @@ from components.network_policy import AddressBlock
 from components.node import Dependency, Host
 from stack.audit.finding import Finding, Rule
 from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached
-from stack.model.egress import is_private
 from stack.model.network_reach import Reach
 from stack.model.platform import Platform
 
@@ -48,7 +47,7 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
 
 def open_ways_out(platform: Platform) -> set[WayOut]:
     """The ways that are open, read from the rendered resources alone."""
-    ways, everyone = reached(platform), endpoints(platform)
+    ways, everyone, site = reached(platform), endpoints(platform), platform.graph.site
     proxies = {component.name for component in platform.components if isinstance(component, EgressProxy)}
     listeners = {
         (component.name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(bootstrap, listener))
@@ -61,7 +60,7 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
         WayOut(way.source, way.target, name, host.port)
         for way in ways
         for name, host in listeners.get((way.target, way.port), {}).items()
-        if Reach(way.target, PEERED_NETWORK if is_private(host) else INTERNET, host.port) in ways
+        if Reach(way.target, PEERED_NETWORK if site.is_private(host) else INTERNET, host.port) in ways
     }
     outside = (way for way in ways if everyone[way.target].ip and way.source not in proxies)
     return through | {WayOut(way.source, NO_PROXY, way.target, way.port) for way in outside}

@@ -14,10 +14,8 @@ from stack.audit.finding import Finding, Rule
 from stack.audit.rendered import rendered
 from stack.model.egress import allow_lists, egress_port
 from stack.model.network_reach import Endpoint, Reach, egress_ports, is_within, permitted
-from stack.model.peers import network_of
 from stack.model.platform import Platform
-from stack.model.policy_bundles import APPS
-from stack.voiceassistant import targets
+from stack.model.site import Site
 
 DNS = "kube-dns"
 INTERNET = "the internet"
@@ -33,22 +31,23 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
     found += [
         Endpoint(
             service.name,
-            APPS,
+            service.namespace,
             {NAME_LABEL: service.name},
             tuple(sorted({service.grpc_port, service.http_port})),
             governed=True,
         )
         for service in platform.graph.services
     ]
+    namespaces = {service.namespace for service in platform.graph.services}
     found.append(Endpoint(DNS, "kube-system", {"k8s-app": "kube-dns"}, (DNS_PORT,)))
     found += [
-        Endpoint("stranger in the services' namespace", APPS, {}, (8080, 9000)),
+        *(Endpoint(f"stranger in {namespace}", namespace, {}, (8080, 9000)) for namespace in sorted(namespaces)),
         Endpoint("stranger in another namespace", "default", {}, (8080, 9000)),
         Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=outside),
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
         # Its last address: the object store's block, which has a name of its own, lies in it too.
-        Endpoint(PEERED_NETWORK, ip=str(ip_network(targets.PEERED_NETWORK)[-2]), ports=outside),
+        Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.graph.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
 
@@ -88,10 +87,11 @@ def _peers(platform: Platform) -> Iterator[Peer]:
 
 def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Namespace, name and ports of what the platform's services rely on beside their dependencies."""
-    yield targets.OBSERVABILITY, targets.COLLECTOR, (targets.COLLECTOR_PORT,)
-    yield targets.OBSERVABILITY, targets.PROMETHEUS, (9090,)
+    site = platform.graph.site
+    for peer in (site.collector, site.prometheus):
+        yield peer.namespace, peer.name, peer.ports
     for proxy, allowed in allow_lists(platform.graph).items():
-        yield targets.EGRESS, proxy, tuple(each.port for each in allowed)
+        yield site.egress, proxy, tuple(each.port for each in allowed)
     for node in platform.graph.nodes.values():
         if isinstance(node, Gateway):
             yield node.namespace, node.name, tuple(PORTS.model_dump().values())
@@ -105,7 +105,7 @@ def _host_ports(platform: Platform) -> Iterator[int]:
 def declared(platform: Platform) -> set[Reach]:
     """The ways that declared calls take, with telemetry, scraping and DNS."""
     ways: set[Reach] = set()
-    everyone = endpoints(platform)
+    everyone, site = endpoints(platform), platform.graph.site
     # A few of them: to look at all for each call would grow with the square.
     outside = {found.name: found for found in everyone.values() if found.ip}
     for edge in platform.graph.edges:
@@ -116,13 +116,13 @@ def declared(platform: Platform) -> set[Reach]:
             for address in edge.callee.addresses:
                 if isinstance(address, Host):
                     ways.add(Reach(edge.caller.name, address.egress, egress_port(edge.caller.name)))
-                    ways |= set(_towards(address, outside))
+                    ways |= set(_towards(address, site, outside))
                 else:
                     ways.add(Reach(edge.caller.name, address.service, address.port))
     ways |= set(_linked(platform, everyone))
     for service in platform.graph.services:
-        ways.add(Reach(service.name, targets.COLLECTOR, targets.COLLECTOR_PORT))
-        ways.add(Reach(targets.PROMETHEUS, service.name, service.http_port))
+        ways |= {Reach(service.name, site.collector.name, port) for port in site.collector.ports}
+        ways.add(Reach(site.prometheus.name, service.name, service.http_port))
         ways.add(Reach(service.name, DNS, DNS_PORT))
     governed = {found.name for found in everyone.values() if found.governed}
     ways |= {Reach(name, DNS, DNS_PORT) for name in governed}
@@ -130,9 +130,9 @@ def declared(platform: Platform) -> set[Reach]:
     return {way for way in ways if way.source in governed or way.target in governed}
 
 
-def _towards(host: Host, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
+def _towards(host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
     """From a host's proxy to all that stands in the host's network: a policy tells no more of them apart."""
-    for name in _names(network_of(host), outside):
+    for name in _names(site.network_of(host), outside):
         if host.port in outside[name].ports:
             yield Reach(host.egress, name, host.port)
 

@@ -20,7 +20,6 @@ from stack.deploy.configuration import Configuration, SecretValues
 from stack.deploy.data_safety import bears_data, data_namespaces
 from stack.deploy.operators import operator_of
 from stack.model.platform import Platform
-from stack.model.policy_bundles import CLUSTER_DOMAIN, address_of
 
 WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 """Kinds whose pods Pulumi waits for: begun before what they stand on, they would run out of time."""
@@ -209,7 +208,7 @@ def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str])
 
 def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any]:
     """What the stack tells: the digest of each policy bundle, the namespaces, addresses of services and entrance."""
-    services = platform.microservices
+    services, site = platform.microservices, platform.graph.site
     return {
         "gateway_addresses": {
             f"{gateway.name}.{gateway.namespace}": {
@@ -224,8 +223,8 @@ def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any
         "namespaces": sorted({component.namespace for component in platform.components}),
         "service_addresses": {
             service.name: {
-                "http": f"{service.name}.{service.namespace}.{CLUSTER_DOMAIN}:{service.service.http_port}",
-                "grpc": f"{address_of(service.service)}:{service.service.grpc_port}",
+                "http": f"{site.http_host(service.service)}:{service.service.http_port}",
+                "grpc": f"{site.grpc_host(service.service)}:{service.service.grpc_port}",
             }
             for service in services
         },

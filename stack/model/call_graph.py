@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from voice_policies import Duration, Fault, InvalidInputError, Saga
 
-from components.node import Dependency, Gateway, Node, Service
+from components.node import Caller, Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, soft
+from stack.model.catalogue import Catalogue
 from stack.model.flow import Flow
 
 NO_TIME = Duration("0s")
@@ -24,7 +25,7 @@ STREAM = "events wait in their stream"
 class Edge:
     """One declared call of one operation, joined with the operation it calls."""
 
-    caller: Node
+    caller: Caller
     operation: Operation
     call: Call
     callee: Node
@@ -78,26 +79,19 @@ def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
 class CallGraph:
     """Nodes and the edges between their operations. Building it refuses a catalogue that contradicts itself."""
 
-    def __init__(
-        self,
-        nodes: Iterable[Node],
-        flows: Iterable[Flow] = (),
-        *,
-        only_callers: Mapping[str, str] | None = None,
-        forbidden: frozenset[tuple[str, str]] = frozenset(),
-        source: str = "stack/voiceassistant/catalog",
-    ) -> None:
-        """Join `nodes` by their calls; raises `InvalidInputError` with every fault of them together."""
-        self._all = tuple(nodes)
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Join the nodes by their calls; raises `InvalidInputError` with every fault of them together."""
+        self._all = catalogue.nodes
         self.nodes: dict[str, Node] = {node.name: node for node in self._all}
-        self.flows = tuple(flows)
-        self.only_callers = only_callers or {}
-        self.forbidden = forbidden
+        self.flows = catalogue.flows
+        self.site = catalogue.site
+        self.only_callers = catalogue.only_callers
+        self.forbidden = catalogue.forbidden
         faults = [*self._name_faults(), *self._call_faults(), *self._flow_faults()]
         if not faults:
             faults += [*self._cycle_faults(), *self._saga_faults()]
         if faults:
-            raise InvalidInputError(source, faults)
+            raise InvalidInputError(catalogue.source, faults)
 
     @property
     def services(self) -> Iterator[Service]:
@@ -120,7 +114,9 @@ class CallGraph:
         )
 
     def edge(self, caller: Node, operation: Operation, call: Call) -> Edge:
-        """A call joined with its callee."""
+        """A call joined with its callee; raises `TypeError` for a dependency, which makes no calls."""
+        if not isinstance(caller, Caller):
+            raise TypeError(f"{caller.name} makes no calls")
         callee = self.nodes[call.callee]
         return Edge(caller, operation, call, callee, callee.operation(call.operation))
 

@@ -16,7 +16,6 @@ from voice_policies import Fault, InvalidInputError
 from components.edge.envoy import AllowList
 from components.node import Dependency, Host
 from stack.model.call_graph import CallGraph
-from stack.voiceassistant import targets
 
 PORTS = range(20_000, 30_000)
 """Of the callers: below the node ports (30000) and the ports of outgoing connections (32768)."""
@@ -25,11 +24,6 @@ PORTS = range(20_000, 30_000)
 def egress_port(caller: str) -> int:
     """The port of every egress proxy that is this caller's own."""
     return PORTS[crc32(caller.encode()) % len(PORTS)]
-
-
-def is_private(host: Host) -> bool:
-    """Whether a host stands in the peered network rather than on the internet."""
-    return host.host.endswith(targets.PRIVATE_DOMAIN)
 
 
 def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:

@@ -10,14 +10,10 @@ from voice_policies import ClosedModel
 
 from components.edge.envoy import AllowList
 from components.network_policy import NAME_LABEL, AddressBlock, NetworkEnd, Peer
-from components.node import Dependency, Gateway, Host, InCluster, Node, Service
+from components.node import Caller, Dependency, Gateway, Host, InCluster, Service
 from stack.model.call_graph import CallGraph
-from stack.model.egress import egress_port, is_private
-from stack.model.policy_bundles import APPS
-from stack.voiceassistant import targets
-
-PEERED_NETWORK = AddressBlock(name="peered-network", cidr=targets.PEERED_NETWORK, ports=())
-PUBLIC_NETWORK = AddressBlock(name="internet", cidr=targets.INTERNET, excepted=targets.RESERVED_NETWORKS, ports=())
+from stack.model.egress import egress_port
+from stack.model.site import PUBLIC_NETWORK, Site
 
 
 class Link(ClosedModel):
@@ -26,12 +22,6 @@ class Link(ClosedModel):
     source: NetworkEnd
     """Without ports of its own."""
     target: NetworkEnd
-
-
-PROMETHEUS = Peer(namespace=targets.OBSERVABILITY, name=targets.PROMETHEUS, ports=())
-"""Who asks for metrics."""
-BLACKBOX = Peer(namespace=targets.OBSERVABILITY, name="blackbox-exporter", ports=())
-"""Who asks what has no metrics of its own, and looks at certificates."""
 
 
 class _Peers:
@@ -58,11 +48,10 @@ def service_ingress(graph: CallGraph, service: Service) -> Iterator[Peer]:
     """Callers on the port of their protocol, and Prometheus on the one that serves `/metrics`."""
     peers = _Peers()
     for edge in graph.edges_to(service):
-        if isinstance(edge.caller, Gateway):
-            peers.add(edge.caller.namespace, edge.caller.name, service.http_port)
-        else:
-            peers.add(APPS, edge.caller.name, service.grpc_port)
-    peers.add(targets.OBSERVABILITY, targets.PROMETHEUS, service.http_port)
+        port = service.http_port if isinstance(edge.caller, Gateway) else service.grpc_port
+        peers.add(edge.caller.namespace, edge.caller.name, port)
+    prometheus = graph.site.prometheus
+    peers.add(prometheus.namespace, prometheus.name, service.http_port)
     yield from peers
 
 
@@ -71,11 +60,13 @@ def service_egress(graph: CallGraph, service: Service) -> Iterator[Peer]:
     peers = _Peers()
     for edge in graph.edges_from(service):
         if isinstance(edge.callee, Service):
-            peers.add(APPS, edge.callee.name, edge.callee.grpc_port)
+            peers.add(edge.callee.namespace, edge.callee.name, edge.callee.grpc_port)
         elif isinstance(edge.callee, Dependency):
             for address in edge.callee.addresses:
-                _add_address(peers, address, service)
-    peers.add(targets.OBSERVABILITY, targets.COLLECTOR, targets.COLLECTOR_PORT)
+                _add_address(peers, address, service, graph.site)
+    collector = graph.site.collector
+    for port in collector.ports:
+        peers.add(collector.namespace, collector.name, port)
     yield from peers
 
 
@@ -83,8 +74,7 @@ def datastore_ingress(graph: CallGraph, dependency: Dependency, port: int) -> It
     """Every caller of a datastore, on the one port that it answers on."""
     peers = _Peers()
     for edge in graph.edges_to(dependency):
-        namespace = edge.caller.namespace if isinstance(edge.caller, Gateway) else APPS
-        peers.add(namespace, edge.caller.name, port)
+        peers.add(edge.caller.namespace, edge.caller.name, port)
     yield from peers
 
 
@@ -107,36 +97,32 @@ def gateway_egress(graph: CallGraph, gateway: Gateway) -> Iterator[Peer]:
     peers = _Peers()
     for edge in graph.edges_from(gateway):
         if isinstance(edge.callee, Service):
-            peers.add(APPS, edge.callee.name, edge.callee.http_port)
+            peers.add(edge.callee.namespace, edge.callee.name, edge.callee.http_port)
         elif isinstance(edge.callee, Dependency):
             for address in edge.callee.addresses:
-                _add_address(peers, address, gateway)
+                _add_address(peers, address, gateway, graph.site)
     yield from peers
 
 
-def egress_proxy_ingress(allow_lists: Iterable[AllowList]) -> Iterator[Peer]:
+def egress_proxy_ingress(graph: CallGraph, allow_lists: Iterable[AllowList]) -> Iterator[Peer]:
     """Each caller on its own port alone."""
     peers = _Peers()
+    namespaces = {edge.caller.name: edge.caller.namespace for edge in graph.edges}
     for allowed in allow_lists:
-        peers.add(APPS, allowed.caller, allowed.port)
+        peers.add(namespaces[allowed.caller], allowed.caller, allowed.port)
     yield from peers
 
 
-def network_of(host: Host) -> AddressBlock:
-    """What a policy knows of where a host stands: the network, without ports."""
-    return PEERED_NETWORK if is_private(host) else PUBLIC_NETWORK
-
-
-def egress_proxy_egress(allow_lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
+def egress_proxy_egress(site: Site, allow_lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
     """The ports of public hosts anywhere but inside, and those of private ones in the peered network."""
     hosts = {host for allowed in allow_lists for host in allowed.hosts}
-    for network in (PEERED_NETWORK, PUBLIC_NETWORK):
-        if ports := {host.port for host in hosts if network_of(host) == network}:
+    for network in (site.private_network, PUBLIC_NETWORK):
+        if ports := {host.port for host in hosts if site.network_of(host) == network}:
             yield network.model_copy(update={"ports": tuple(sorted(ports))})
 
 
-def _add_address(peers: _Peers, address: Host | InCluster, caller: Node) -> None:
+def _add_address(peers: _Peers, address: Host | InCluster, caller: Caller, site: Site) -> None:
     if isinstance(address, Host):
-        peers.add(targets.EGRESS, address.egress, egress_port(caller.name))
+        peers.add(site.egress, address.egress, egress_port(caller.name))
     else:
         peers.add(address.namespace, address.service, address.port, address.label)

@@ -17,8 +17,8 @@ from stack.model.environments import Environment
 from stack.model.peers import Link
 from stack.model.refusals import Refusals
 from stack.model.settings import file_of, path_of
-from stack.voiceassistant import catalog
-from stack.voiceassistant.targets import NODE_AGENTS, PEERED_NETWORK
+from stack.model.site import Site
+from stack.voiceassistant.tenant import CATALOGUE
 from stack.voiceassistant.tiers import (
     applications,
     data,
@@ -39,12 +39,7 @@ LINKED_TIERS = (data, full_text_index, egress, telemetry_stores, observability, 
 
 def call_graph() -> CallGraph:
     """The graph of VoiceAssistant, refused where the catalogue contradicts itself."""
-    return CallGraph(
-        [catalog.GATEWAY, *catalog.SERVICES, *catalog.DEPENDENCIES],
-        catalog.FLOWS,
-        only_callers=catalog.ONLY_CALLERS,
-        forbidden=catalog.FORBIDDEN,
-    )
+    return CallGraph(CATALOGUE)
 
 
 class Platform:
@@ -54,7 +49,7 @@ class Platform:
         """Join a call graph with an environment; raises `InvalidInputError` where the settings do not fit the graph."""
         self.graph = graph
         self.environment = environment
-        if faults := [*_stranger_faults(graph, environment), *_backup_faults(environment)]:
+        if faults := [*_stranger_faults(graph, environment), *_backup_faults(graph.site, environment)]:
             raise InvalidInputError(file_of(environment.name), faults)
 
     @cached_property
@@ -70,7 +65,9 @@ class Platform:
 
     def _guards(self) -> Iterator[NamespaceGuard]:
         for namespace, quota in self.environment.quotas.items():
-            level: Literal["restricted", "privileged"] = "privileged" if namespace == NODE_AGENTS else "restricted"
+            level: Literal["restricted", "privileged"] = (
+                "privileged" if namespace == self.graph.site.node_agents else "restricted"
+            )
             yield NamespaceGuard(name=namespace, namespace=namespace, level=level, quota=quota)
 
     @cached_property
@@ -91,9 +88,9 @@ def _stranger_faults(graph: CallGraph, environment: Environment) -> Iterator[Fau
         yield Fault(path_of(f"replicas.{name}"), "is no service", accepted)
 
 
-def _backup_faults(environment: Environment) -> Iterator[Fault]:
+def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
     """The object store is one host for services and backups alike: it stands where the proxies look for it too."""
     backups = environment.settings.backups
-    if backups and not IPv4Network(backups.network).subnet_of(IPv4Network(PEERED_NETWORK)):
-        accepted = f"expected a block within {PEERED_NETWORK}, where {data.backup_store().host} stands"
+    if backups and not IPv4Network(backups.network).subnet_of(IPv4Network(site.peered_network)):
+        accepted = f"expected a block within {site.peered_network}, where {data.backup_store().host} stands"
         yield Fault(path_of("backups.network"), f"is {backups.network!r}", accepted)

@@ -36,45 +36,43 @@ from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import egress_port
 from stack.model.enforcement import attempt_timeout_enforcer, enforcer, in_force, timeout_enforcer, unenforced
 from stack.model.environments import Environment
-from stack.voiceassistant import targets
+from stack.model.site import Site
 
-APPS = "voice-apps"
-CLUSTER_DOMAIN = "svc.cluster.local"
 BULKHEAD_HEADROOM = 4
 """Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
 CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
 """An objective that is no shorter says nothing about a check: it has failed by then."""
 
 
-def address_of(service: Service) -> str:
-    """DNS name of a service's gRPC pods: headless, so that a client sees them all."""
-    return f"{service.name}-grpc.{APPS}.{CLUSTER_DOMAIN}"
-
-
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
     """The sealed bundle of one service; raises `InvalidInputError` where two calls of one name disagree."""
-    edges = list(graph.edges_from(service))
+    edges, site = list(graph.edges_from(service)), graph.site
+    replicas = environment.replicas(service).min
+    collector = f"http://{site.host(site.collector.name, site.collector.namespace)}:{site.collector.ports[0]}"
     return PolicyBundle(
         metadata=BundleMetadata(service=service.name, environment=environment.name, language=service.language),
         inbound=tuple(
-            _inbound(service, operation, edges, environment.replicas(service).min) for operation in service.operations
+            _inbound(service, operation, edges, replicas, site.own_availability[service.tier])
+            for operation in service.operations
         ),
-        outbound=tuple(_outbound(edges, environment)),
+        outbound=tuple(_outbound(edges, site, mesh=environment.settings.mesh)),
         degradation=Degradation(features=service.features) if service.features else None,
         health=Health(checks=tuple(_health_checks(edges))),
         sagas=tuple(saga for operation in service.operations for saga in operation.sagas),
-        tracing=Tracing(endpoint=targets.COLLECTOR_ENDPOINT, sample_ratio=environment.settings.trace_sample_ratio),
+        tracing=Tracing(endpoint=collector, sample_ratio=environment.settings.trace_sample_ratio),
     ).sealed()
 
 
-def _inbound(service: Service, operation: Operation, edges: list[Edge], replicas: int) -> InboundOperation:
+def _inbound(
+    service: Service, operation: Operation, edges: list[Edge], replicas: int, availability: Ratio
+) -> InboundOperation:
     concurrent = service.capacity.per_second * operation.latency.seconds * BULKHEAD_HEADROOM
     # A Go service has no layer of its own that bounds what comes in: its callers and the gateway do.
     bulkhead = Bulkhead(max_concurrent=max(8, math.ceil(concurrent))) if service.language == "python" else None
     return InboundOperation(
         operation=operation.name,
         deadline=operation.deadline,
-        service_level=ServiceLevel(availability=targets.OWN_AVAILABILITY[service.tier], latency=operation.latency),
+        service_level=ServiceLevel(availability=availability, latency=operation.latency),
         calls=tuple(dict.fromkeys(edge.call.name for edge in edges if edge.operation is operation)),
         rate_limits=tuple(_shared_by(replicas, limit) for limit in operation.rate_limits),
         bulkhead=bulkhead,
@@ -89,11 +87,11 @@ def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
     return limit.model_copy(update={"local_share": Ratio(f"{1 / replicas:.11f}")})
 
 
-def _outbound(edges: Iterable[Edge], environment: Environment) -> Iterator[OutboundCall]:
+def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[OutboundCall]:
     """One policy for each name; operations that share a name share its breaker, so they must agree on its policy."""
     found: dict[str, OutboundCall] = {}
     for edge in edges:
-        call = outbound_call(edge, mesh=environment.settings.mesh)
+        call = outbound_call(edge, site, mesh=mesh)
         known = found.setdefault(call.name, call)
         if known != call:
             fault = Fault(edge.path, f"disagrees with another call named {call.name}", "give one of them a purpose")
@@ -116,17 +114,17 @@ def _method_faults(calls: Iterable[OutboundCall]) -> Iterator[Fault]:
                 yield Fault(call.name, f"differs from {known.name}", wanted)
 
 
-def outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
+def outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
     """The policy of one edge, each part with the layer that enforces it; raises `InvalidInputError` where none can."""
     if faults := [Fault(edge.path, f"{kind} is declared", why) for kind, why in unenforced(edge)]:
         raise InvalidInputError("stack/voiceassistant/catalog", faults)
     try:
-        return _outbound_call(edge, mesh=mesh)
+        return _outbound_call(edge, site, mesh=mesh)
     except ValidationError as error:
         raise InvalidInputError("stack/voiceassistant/catalog", faults_of(error, OutboundCall, edge.path)) from None
 
 
-def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
+def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
     call = edge.call
     breaker_layer = in_force(edge, "circuit_breaker", mesh=mesh) if call.circuit_breaker else None
     bulkhead_layer = in_force(edge, "bulkhead", mesh=mesh) if call.bulkhead else None
@@ -135,7 +133,7 @@ def _outbound_call(edge: Edge, *, mesh: bool) -> OutboundCall:
         callee=call.callee,
         operation=call.operation,
         protocol=edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc",
-        addresses=tuple(addresses(edge)),
+        addresses=tuple(addresses(edge, site)),
         idempotency=call.idempotency,
         necessity="soft" if call.soft else "hard",
         fallback=call.fallback,
@@ -165,18 +163,18 @@ def _enforced_by(**layers: Enforcer | None) -> EnforcedBy:
     return EnforcedBy.model_validate(layers)
 
 
-def addresses(edge: Edge) -> Iterator[Address]:
+def addresses(edge: Edge, site: Site) -> Iterator[Address]:
     """Where the caller of an edge reaches its callee, in order of preference."""
     callee = edge.callee
     if isinstance(callee, Service):
-        yield Address(host=address_of(callee), port=callee.grpc_port)
+        yield Address(host=site.grpc_host(callee), port=callee.grpc_port)
     elif isinstance(callee, Dependency):
         for address in callee.addresses:
             if isinstance(address, Host):
-                via = f"{address.egress}.{targets.EGRESS}.{CLUSTER_DOMAIN}:{egress_port(edge.caller.name)}"
+                via = f"{site.host(address.egress, site.egress)}:{egress_port(edge.caller.name)}"
                 yield Address(host=address.host, port=address.port, via=via)
             else:
-                yield Address(host=f"{address.service}.{address.namespace}.{CLUSTER_DOMAIN}", port=address.port)
+                yield Address(host=site.host(address.service, address.namespace), port=address.port)
 
 
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:

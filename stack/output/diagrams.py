@@ -10,6 +10,7 @@ from components.operation import Call, Operation, Stage
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.flow import Flow
 from stack.model.policy_bundles import outbound_call
+from stack.model.site import Site
 
 _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
@@ -75,13 +76,13 @@ def _frame(stage: Stage) -> tuple[str, str]:
 def _hop(graph: CallGraph, node: Node, operation: Operation, call: Call, indent: str) -> Iterator[str]:
     edge = graph.edge(node, operation, call)
     arrow = "-->>" if call.soft else "->>"
-    yield f"{indent}{node.name}{arrow}{call.callee}: {hop_text(edge)}"
+    yield f"{indent}{node.name}{arrow}{call.callee}: {hop_text(edge, graph.site)}"
     yield from _steps(graph, edge.callee, edge.target, indent)
 
 
-def hop_text(edge: Edge) -> str:
+def hop_text(edge: Edge, site: Site) -> str:
     """A hop in a few words: `search ≤ 1800ms × 2, breaker 5, else no graph hits`."""
-    policy = outbound_call(edge, mesh=True)
+    policy = outbound_call(edge, site, mesh=True)
     text = edge.call.name.removeprefix(f"{edge.call.callee}.").replace(":", " ")
     text += f" ≤ {policy.timeout.attempt} × {policy.max_attempts}"
     if policy.circuit_breaker:
@@ -101,12 +102,12 @@ def graph_document(graph: CallGraph) -> dict[str, Any]:
             }
             for node in graph.nodes.values()
         ],
-        "edges": [_edge_document(edge) for edge in graph.edges],
+        "edges": [_edge_document(edge, graph.site) for edge in graph.edges],
     }
 
 
-def _edge_document(edge: Edge) -> dict[str, Any]:
-    policy = outbound_call(edge, mesh=True)
+def _edge_document(edge: Edge, site: Site) -> dict[str, Any]:
+    policy = outbound_call(edge, site, mesh=True)
     return {
         "caller": edge.caller.name,
         "caller_operation": edge.operation.name,

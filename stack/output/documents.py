@@ -20,7 +20,7 @@ from stack.model.enforcement import in_force
 from stack.model.flow import Flow
 from stack.model.settings import ROOT
 from stack.output.diagrams import component_diagram, sequence_diagram
-from stack.voiceassistant import alerts, targets
+from stack.voiceassistant import alerts
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 ALERTS = ROOT / "docs" / "alerts.md"
@@ -39,7 +39,7 @@ def architecture(graph: CallGraph) -> str:
         targets=[_target_row(graph, flow) for flow in graph.flows],
         first_frame=_first_stage(graph, "conversation-service", "send"),
         first_audio=graph.nodes["speech-providers"].operation("synthesize").latency,
-        own_availability=targets.OWN_AVAILABILITY,
+        own_availability=graph.site.own_availability,
         only_callers=graph.only_callers,
         forbidden=sorted(graph.forbidden),
     )

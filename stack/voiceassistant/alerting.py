@@ -43,7 +43,7 @@ def _services(graph: CallGraph) -> Iterator[Recording]:
 
 
 def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
-    budget = 1 - targets.OWN_AVAILABILITY[service.tier]
+    budget = 1 - targets.SITE.own_availability[service.tier]
     for operation in service.operations:
         for name, value in (
             ("operation:failures:budget", budget),

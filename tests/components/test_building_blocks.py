@@ -80,7 +80,7 @@ def test_grace_holds_sleep_request_and_margin() -> None:
 @pytest.mark.parametrize("mesh", [True, False])
 def test_each_policy_of_each_call_names_its_layer(mesh: bool) -> None:
     for edge in platform("prod").graph.edges:
-        policy = outbound_call(edge, mesh=mesh)
+        policy = outbound_call(edge, platform("prod").graph.site, mesh=mesh)
         layers: dict[str, Any] = policy.enforced_by.model_dump(exclude_none=True)
         assert "timeout" in layers
         assert mesh or "mesh" not in layers.values()

@@ -6,9 +6,11 @@ from voice_policies import Rate
 
 from components.node import Replicas, Service, Sizing
 from components.operation import hard, operation, soft, stage
+from stack.voiceassistant.targets import APPS
 
 IDENTITY = Service(
     name="identity-service",
+    namespace=APPS,
     purpose="authentication, JWT, users, permissions",
     language="go",
     tier="core",
@@ -36,6 +38,7 @@ IDENTITY = Service(
 
 CONVERSATION = Service(
     name="conversation-service",
+    namespace=APPS,
     purpose="conversations, messages, context",
     language="go",
     tier="core",
@@ -66,6 +69,7 @@ CONVERSATION = Service(
 
 NOTIFICATION = Service(
     name="notification-service",
+    namespace=APPS,
     purpose="e-mail, SMS, webhooks; consumes events",
     language="go",
     tier="batch",
@@ -95,6 +99,7 @@ NOTIFICATION = Service(
 
 ANALYTICS = Service(
     name="analytics-service",
+    namespace=APPS,
     purpose="live counters, reports; consumes events",
     language="go",
     tier="batch",

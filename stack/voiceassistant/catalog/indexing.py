@@ -12,6 +12,7 @@ from voice_policies import Duration, Rate, Retry, Saga, SagaStep
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import LEAF_RETRY
+from stack.voiceassistant.targets import APPS
 
 CHUNKS = 200
 """Most chunks of one document; a larger one is split before it is indexed. Typical: 50."""
@@ -86,6 +87,7 @@ DELETION = Saga(
 
 INDEXING = Service(
     name="indexing-service",
+    namespace=APPS,
     purpose="parse, chunk, embed, store documents (saga)",
     language="python",
     tier="batch",

@@ -7,6 +7,7 @@ from voice_policies import DegradedFeature, Duration, Rate
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import LEAF_RETRY, following_health, per_tenant, provider_bulkhead
+from stack.voiceassistant.targets import APPS
 
 _ANSWER: tuple[Stage, ...] = (
     stage(soft("redis.access", "no cache of tasks"), soft("model-router.choose", "default model")),
@@ -15,6 +16,7 @@ _ANSWER: tuple[Stage, ...] = (
 
 ORCHESTRATOR = Service(
     name="ai-orchestrator",
+    namespace=APPS,
     purpose="routes AI tasks, joins results",
     language="go",
     tier="core",
@@ -31,6 +33,7 @@ ORCHESTRATOR = Service(
 
 MODEL_ROUTER = Service(
     name="model-router",
+    namespace=APPS,
     purpose="chooses a model by cost, latency, quota",
     language="go",
     tier="standard",
@@ -55,6 +58,7 @@ MODEL_ROUTER = Service(
 
 AGENT = Service(
     name="agent-engine",
+    namespace=APPS,
     purpose="ReAct reasoning, tools, multi-step tasks",
     language="python",
     tier="core",
@@ -105,6 +109,7 @@ AGENT = Service(
 
 MODEL_ADAPTER = Service(
     name="model-adapter",
+    namespace=APPS,
     purpose="the only door to LLM and embedding providers",
     language="python",
     tier="core",
@@ -139,6 +144,7 @@ MODEL_ADAPTER = Service(
 
 VOICE = Service(
     name="voice-engine",
+    namespace=APPS,
     purpose="ASR, TTS, VAD (its own; nobody calls it but the gateway)",
     language="python",
     tier="standard",
@@ -166,6 +172,7 @@ VOICE = Service(
 
 MULTIMODAL = Service(
     name="multimodal-engine",
+    namespace=APPS,
     purpose="images, OCR, video",
     language="python",
     tier="standard",

@@ -8,9 +8,11 @@ from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import INTERIOR_RETRY, LEAF_RETRY
 from stack.voiceassistant.catalog.indexing import INDEXING
+from stack.voiceassistant.targets import APPS
 
 KNOWLEDGE = Service(
     name="knowledge-service",
+    namespace=APPS,
     purpose="knowledge bases, document metadata; starts indexing",
     language="go",
     tier="standard",
@@ -48,6 +50,7 @@ _CONTEXT: tuple[Stage, ...] = (
 
 RAG = Service(
     name="rag-engine",
+    namespace=APPS,
     purpose="query rewriting, retrieval, context, answers",
     language="python",
     tier="standard",
@@ -65,6 +68,7 @@ RAG = Service(
 
 RETRIEVAL = Service(
     name="retrieval-service",
+    namespace=APPS,
     purpose="vector + BM25 + graph search, fusion, re-rank",
     language="python",
     tier="standard",
@@ -95,6 +99,7 @@ RETRIEVAL = Service(
 
 VECTOR_STORE_ADAPTER = Service(
     name="vector-store-adapter",
+    namespace=APPS,
     purpose="the only door to the vector store",
     language="python",
     tier="standard",
@@ -112,6 +117,7 @@ VECTOR_STORE_ADAPTER = Service(
 
 KNOWLEDGE_GRAPH = Service(
     name="knowledge-graph-service",
+    namespace=APPS,
     purpose="entities and relations",
     language="python",
     tier="standard",

@@ -13,7 +13,7 @@ from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.peers import service_egress, service_ingress
-from stack.model.policy_bundles import APPS, addresses, policy_bundle
+from stack.model.policy_bundles import addresses, policy_bundle
 from stack.voiceassistant.tiers import mesh
 
 
@@ -25,7 +25,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Microserv
 def _microservice(graph: CallGraph, environment: Environment, service: Service) -> Microservice:
     return Microservice(
         name=service.name,
-        namespace=APPS,
+        namespace=service.namespace,
         service=service,
         image=environment.image(service),
         sizing=environment.sizing(service),
@@ -48,7 +48,7 @@ def _settings(graph: CallGraph, environment: Environment, service: Service) -> S
         log_level=environment.settings.log_level,
         grpc_port=service.grpc_port,
         http_port=service.http_port,
-        connections=tuple(_connections(service, graph.edges_from(service))),
+        connections=tuple(_connections(service, graph)),
     )
 
 
@@ -72,12 +72,12 @@ def _secrets(service: Service, edges: Iterable[Edge]) -> Iterator[SecretKeys]:
             yield SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
 
 
-def _connections(service: Service, edges: Iterable[Edge]) -> Iterator[Connection]:
-    for name, calls in _dependencies(edges).items():
+def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
+    for name, calls in _dependencies(graph.edges_from(service)).items():
         dependency = calls[0].callee
         if not isinstance(dependency, Dependency):
             continue
-        reached = list(addresses(calls[0]))
+        reached = list(addresses(calls[0], graph.site))
         secret = SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
         yield Connection(
             name=name,

@@ -26,10 +26,10 @@ from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
 from components.valkey.server import PORT, Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.peers import BLACKBOX, PROMETHEUS, Link, datastore_ingress, link_egress, link_ingress
-from stack.model.policy_bundles import APPS, CLUSTER_DOMAIN, address_of
+from stack.model.peers import Link, datastore_ingress, link_egress, link_ingress
 from stack.voiceassistant import targets
 from stack.voiceassistant.catalog import dependencies
+from stack.voiceassistant.targets import PROBER_PODS, PROMETHEUS_PODS
 from stack.voiceassistant.tiers.applications import secret_name
 
 POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
@@ -76,7 +76,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     if any(schema_users(graph)):
         yield Link(source=Peer(namespace=targets.DATA, name=SCHEMAS, ports=()), target=server)
     if backups is None:
-        for client in (Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), BLACKBOX):
+        for client in (Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), PROBER_PODS):
             yield Link(source=client, target=server)
         return
     instances = Peer(namespace=targets.DATA, name="postgresql", ports=(), label=targets.STORE_LABEL)
@@ -86,8 +86,8 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield from _cache_links()
     yield Link(source=OPERATOR, target=server_and_status)
     yield Link(source=pooler, target=instances.model_copy(update={"ports": (POSTGRESQL_PORT,)}))
-    yield Link(source=PROMETHEUS, target=instances.model_copy(update={"ports": (INSTANCE_METRICS,)}))
-    yield Link(source=PROMETHEUS, target=pooler.model_copy(update={"ports": (POOLER_METRICS,)}))
+    yield Link(source=PROMETHEUS_PODS, target=instances.model_copy(update={"ports": (INSTANCE_METRICS,)}))
+    yield Link(source=PROMETHEUS_PODS, target=pooler.model_copy(update={"ports": (POOLER_METRICS,)}))
     api = environment.settings.api_server
     for manager in (instances, pooler):
         yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
@@ -108,11 +108,11 @@ def schema_users(graph: CallGraph) -> Iterator[Node]:
 
 def _probe_links(graph: CallGraph, servers: Peer) -> Iterator[Link]:
     """Neither Consul, whose metrics want a token, nor Valkey is scraped: the prober asks them."""
-    yield Link(source=BLACKBOX, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
+    yield Link(source=PROBER_PODS, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
     for dependency in (dependencies.REDIS, dependencies.EVENTS):
         if graph.nodes.get(dependency.name) == dependency:
             name = _address(dependency).service
-            yield Link(source=BLACKBOX, target=Peer(namespace=targets.DATA, name=name, ports=(PORT,)))
+            yield Link(source=PROBER_PODS, target=Peer(namespace=targets.DATA, name=name, ports=(PORT,)))
 
 
 def _cache_links() -> Iterator[Link]:
@@ -120,9 +120,9 @@ def _cache_links() -> Iterator[Link]:
     proxies = Peer(namespace=targets.DATA, name=_address(dependencies.REDIS).service, ports=())
     servers = proxies.model_copy(update={"name": f"{proxies.name}-node"})
     sentinels = proxies.model_copy(update={"name": f"{proxies.name}-sentinel"})
-    for source in (proxies, servers, sentinels, BLACKBOX):
+    for source in (proxies, servers, sentinels, PROBER_PODS):
         yield Link(source=source, target=servers.model_copy(update={"ports": (PORT,)}))
-    for source in (servers, sentinels, BLACKBOX):
+    for source in (servers, sentinels, PROBER_PODS):
         yield Link(source=source, target=sentinels.model_copy(update={"ports": (SENTINEL_PORT,)}))
 
 
@@ -230,9 +230,9 @@ def _consul(graph: CallGraph, environment: Environment) -> Consul:
 def _catalogue_service(service: Service) -> CatalogueService:
     return CatalogueService(
         name=service.name,
-        grpc_host=address_of(service),
+        grpc_host=targets.SITE.grpc_host(service),
         grpc_port=service.grpc_port,
-        http_host=f"{service.name}.{APPS}.{CLUSTER_DOMAIN}",
+        http_host=targets.SITE.http_host(service),
         http_port=service.http_port,
     )
 

@@ -12,7 +12,7 @@ from components.node import Dependency, Host, Replicas, Sizing
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import allow_lists
 from stack.model.environments import N_PLUS_ONE, Environment
-from stack.model.peers import PROMETHEUS, Link, egress_proxy_egress, egress_proxy_ingress, link_ingress
+from stack.model.peers import Link, egress_proxy_egress, egress_proxy_ingress, link_ingress
 from stack.voiceassistant import targets
 
 SIZING = Sizing.of(cpu=("250m", "1"), memory=("256Mi", "512Mi"))
@@ -33,8 +33,8 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[EgressPro
             sizing=DEV_SIZING if dev else SIZING,
             replicas=Replicas(min=count, max=count),
             allow_lists=allowed,
-            ingress=(*egress_proxy_ingress(allowed), *link_ingress(ways, proxy)),
-            egress=tuple(egress_proxy_egress(allowed)),
+            ingress=(*egress_proxy_ingress(graph, allowed), *link_ingress(ways, proxy)),
+            egress=tuple(egress_proxy_egress(graph.site, allowed)),
             longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
         )
 
@@ -42,7 +42,9 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[EgressPro
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     """Prometheus asks each proxy how it is."""
     for proxy in allow_lists(graph):
-        yield Link(source=PROMETHEUS, target=Peer(namespace=targets.EGRESS, name=proxy, ports=(STATUS_PORT,)))
+        yield Link(
+            source=targets.PROMETHEUS_PODS, target=Peer(namespace=targets.EGRESS, name=proxy, ports=(STATUS_PORT,))
+        )
 
 
 def _passes(edge: Edge, proxy: str) -> bool:

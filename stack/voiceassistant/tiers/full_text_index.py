@@ -23,10 +23,9 @@ from components.observability.setup_job import Account
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.peers import BLACKBOX, Link, datastore_ingress, link_egress, link_ingress
-from stack.model.policy_bundles import CLUSTER_DOMAIN
+from stack.model.peers import Link, datastore_ingress, link_egress, link_ingress
 from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
-from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY
+from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY, PROBER_PODS, SITE
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
 from stack.voiceassistant.tiers.applications import secret_name
 
@@ -42,7 +41,7 @@ OWNS = (*READS, "write", "create_index")
 ADDS = ("create_doc", "auto_configure")
 (ADDRESS,) = (found for found in ELASTICSEARCH.addresses if isinstance(found, InCluster))
 INDEX = Peer(namespace=ADDRESS.namespace, name=ADDRESS.service, ports=(ADDRESS.port,))
-INDEX_URL = f"http://{ADDRESS.service}.{ADDRESS.namespace}.{CLUSTER_DOMAIN}:{ADDRESS.port}"
+INDEX_URL = f"http://{SITE.host(ADDRESS.service, ADDRESS.namespace)}:{ADDRESS.port}"
 SETUP = INDEX.model_copy(update={"name": f"{ADDRESS.service}-setup", "ports": ()})
 
 
@@ -82,7 +81,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     clients = [SETUP, *(_pods(name) for name in ("grafana", COLLECTOR))]
     if environment.name != "dev":
         clients += map(_pods, ("jaeger", "jaeger-retention", "kibana"))
-    for client in (*clients, BLACKBOX):
+    for client in (*clients, PROBER_PODS):
         yield Link(source=client, target=INDEX)
     if NODES[environment.name] > 1:
         nodes = INDEX.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)})

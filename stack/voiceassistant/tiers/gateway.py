@@ -21,8 +21,9 @@ from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.manifest_yaml import documents
-from stack.model.peers import BLACKBOX, PROMETHEUS, Link, gateway_egress, link_egress, link_ingress
-from stack.model.policy_bundles import APPS, CLUSTER_DOMAIN, outbound_call
+from stack.model.peers import Link, gateway_egress, link_egress, link_ingress
+from stack.model.policy_bundles import outbound_call
+from stack.model.site import INTERNET, Site
 from stack.voiceassistant import targets
 from stack.voiceassistant.tiers import mesh
 
@@ -55,7 +56,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGat
     sizing = DEV_SIZING if dev else SIZING
     edges = list(graph.edges_from(gateway))
     ways = [*links(graph, environment), *mesh.links(graph, environment)]
-    routes, entrance = _routes(gateway, edges), _entrance(gateway, edges, environment, sizing)
+    routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, edges, environment, sizing)
     yield ApisixGateway(
         name=gateway.name,
         namespace=gateway.namespace,
@@ -83,10 +84,10 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     if gateway is None:
         return
     pods = Peer(namespace=gateway.namespace, name=gateway.name, ports=())
-    anywhere = AddressBlock(name="anywhere", cidr=targets.INTERNET, ports=())
+    anywhere = AddressBlock(name="anywhere", cidr=INTERNET, ports=())
     yield Link(source=anywhere, target=pods.model_copy(update={"ports": (PORTS.http, PORTS.https)}))
-    yield Link(source=PROMETHEUS, target=pods.model_copy(update={"ports": (PORTS.metrics,)}))
-    yield Link(source=BLACKBOX, target=pods.model_copy(update={"ports": (PORTS.https,)}))
+    yield Link(source=targets.PROMETHEUS_PODS, target=pods.model_copy(update={"ports": (PORTS.metrics,)}))
+    yield Link(source=targets.PROBER_PODS, target=pods.model_copy(update={"ports": (PORTS.https,)}))
     collector = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=(targets.COLLECTOR_HTTP_PORT,))
     yield Link(source=pods, target=collector)
 
@@ -111,7 +112,7 @@ def _entrance(gateway: Gateway, edges: list[Edge], environment: Environment, siz
         redis=redis,
         redis_user=gateway.name,
         redis_timeout=edge.attempt_timeout,
-        collector=f"{targets.COLLECTOR}.{targets.OBSERVABILITY}.{CLUSTER_DOMAIN}:{targets.COLLECTOR_HTTP_PORT}",
+        collector=f"{targets.SITE.host(targets.COLLECTOR, targets.OBSERVABILITY)}:{targets.COLLECTOR_HTTP_PORT}",
         trace_sample_ratio=environment.settings.trace_sample_ratio,
         workers=round(sizing.cpu_limit.cores),
     )
@@ -123,14 +124,14 @@ def _redis(callee: Node) -> InCluster | None:
     return next((address for address in callee.addresses if isinstance(address, InCluster)), None)
 
 
-def _routes(gateway: Gateway, edges: list[Edge]) -> list[GatewayRoute]:
+def _routes(gateway: Gateway, edges: list[Edge], site: Site) -> list[GatewayRoute]:
     """Every route; raises `InvalidInputError` with what the gateway cannot express, of all routes at once."""
     found, faults = [], []
     for operation in gateway.operations:
         for edge in edges:
             if edge.operation is operation and operation.http and isinstance(edge.callee, Service):
                 try:
-                    found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee)))
+                    found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee, site)))
                 except ValidationError as error:
                     faults += faults_of(error, GatewayRoute, edge.path)
     if faults:
@@ -138,13 +139,13 @@ def _routes(gateway: Gateway, edges: list[Edge]) -> list[GatewayRoute]:
     return found
 
 
-def _values(operation: Operation, edge: Edge, service: Service) -> dict[str, Any]:
-    call = outbound_call(edge, mesh=False)
+def _values(operation: Operation, edge: Edge, service: Service, site: Site) -> dict[str, Any]:
+    call = outbound_call(edge, site, mesh=False)
     return {
         "name": operation.name,
         "http": operation.http,
         "websocket": operation.transport == "websocket",
-        "upstream": f"{service.name}.{APPS}.{CLUSTER_DOMAIN}",
+        "upstream": site.http_host(service),
         "port": service.http_port,
         "timeout": call.timeout.attempt,
         "retries": edge.call.max_attempts - 1,

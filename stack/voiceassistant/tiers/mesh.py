@@ -15,8 +15,9 @@ from components.node import Gateway, Service
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.peers import Link
-from stack.model.policy_bundles import APPS, CLUSTER_DOMAIN, address_of, outbound_call
-from stack.voiceassistant import targets
+from stack.model.policy_bundles import outbound_call
+from stack.model.site import Site
+from stack.voiceassistant.targets import APPS
 
 CONTROL_PLANE = Peer(namespace="istio-system", name="istiod", ports=(15012,), label="app")
 """Where proxies get their configuration and certificates."""
@@ -39,7 +40,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """The proxy in each member's pods asks the control plane."""
-    members = [(APPS, service.name) for service in graph.services]
+    members = [(service.namespace, service.name) for service in graph.services]
     if gateway := graph.gateway:
         members.append((gateway.namespace, gateway.name))
     for target in proxy_egress(environment):
@@ -56,9 +57,9 @@ def _service(graph: CallGraph, service: Service) -> MeshPolicy:
     callers = {_caller(edge, service) for edge in graph.edges_to(service)}
     return MeshPolicy(
         name=service.name,
-        namespace=APPS,
+        namespace=service.namespace,
         server=MeshServer(
-            hosts=(http_host(service), address_of(service)),
+            hosts=(graph.site.http_host(service), graph.site.grpc_host(service)),
             callers=tuple(sorted(callers, key=lambda caller: (caller.namespace, caller.name))),
             attempt_timeouts=tuple(dict.fromkeys(_attempt_timeouts(graph, service))),
             metrics_port=service.http_port,
@@ -70,10 +71,10 @@ def _service(graph: CallGraph, service: Service) -> MeshPolicy:
 def _attempt_timeouts(graph: CallGraph, service: Service) -> Iterator[AttemptTimeout]:
     """Of the calls whose retrying layer has none."""
     for edge in graph.edges_to(service):
-        call = outbound_call(edge, mesh=True)
+        call = outbound_call(edge, graph.site, mesh=True)
         if call.enforced_by.attempt_timeout == "mesh":
             yield AttemptTimeout(
-                host=address_of(service),
+                host=graph.site.grpc_host(service),
                 caller=edge.caller.name,
                 path=f"/{grpc_service(call.callee)}/{grpc_method(call.operation)}",
                 timeout=call.timeout.attempt,
@@ -81,21 +82,15 @@ def _attempt_timeouts(graph: CallGraph, service: Service) -> Iterator[AttemptTim
 
 
 def _caller(edge: Edge, service: Service) -> MeshCaller:
-    if isinstance(edge.caller, Gateway):
-        return MeshCaller(namespace=edge.caller.namespace, name=edge.caller.name, port=service.http_port)
-    return MeshCaller(namespace=APPS, name=edge.caller.name, port=service.grpc_port)
-
-
-def http_host(service: Service) -> str:
-    """The name that a service's HTTP side is called by."""
-    return f"{service.name}.{APPS}.{CLUSTER_DOMAIN}"
+    port = service.http_port if isinstance(edge.caller, Gateway) else service.grpc_port
+    return MeshCaller(namespace=edge.caller.namespace, name=edge.caller.name, port=port)
 
 
 def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshDestination]:
     """Every host that is called, and the Collector; raises `InvalidInputError` where two calls of a host disagree."""
     calls: dict[str, list[tuple[Edge, OutboundCall]]] = defaultdict(list)
     for edge in graph.edges_from(caller):
-        for host, call in _hosts(edge):
+        for host, call in _hosts(edge, graph.site):
             calls[host].append((edge, call))
     faults: list[Fault] = []
     for host, found in sorted(calls.items()):
@@ -103,16 +98,17 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
             yield _destination(host, found, faults)
         except ValidationError as error:
             faults += faults_of(error, MeshDestination, f"{caller.name} → {host}")
-    yield MeshDestination(host=f"{targets.COLLECTOR}.{targets.OBSERVABILITY}.{CLUSTER_DOMAIN}", http=True)
+    collector = graph.site.collector
+    yield MeshDestination(host=graph.site.host(collector.name, collector.namespace), http=True)
     if faults:
         raise InvalidInputError("stack/voiceassistant/catalog", faults)
 
 
-def _hosts(edge: Edge) -> Iterator[tuple[str, OutboundCall]]:
+def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
     """The Service that each address of a call is reached by: its own, the egress proxy's, a route's HTTP side."""
-    call = outbound_call(edge, mesh=True)
+    call = outbound_call(edge, site, mesh=True)
     if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
-        yield http_host(edge.callee), call
+        yield site.http_host(edge.callee), call
         return
     for address in call.addresses:
         yield (address.via or address.host).partition(":")[0], call

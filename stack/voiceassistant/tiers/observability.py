@@ -38,11 +38,13 @@ from components.valkey import server as valkey
 from components.valkey.replicated import SENTINEL_PORT
 from stack.model.call_graph import CallGraph
 from stack.model.environments import N_PLUS_ONE, Environment
-from stack.model.peers import BLACKBOX, PROMETHEUS, Link, link_egress, link_ingress
-from stack.model.policy_bundles import APPS, CLUSTER_DOMAIN
+from stack.model.peers import Link, link_egress, link_ingress
 from stack.voiceassistant import alerts, targets, telemetry
 from stack.voiceassistant.alerting import rule_groups
 from stack.voiceassistant.catalog import dependencies
+from stack.voiceassistant.targets import PROBER_PODS as BLACKBOX
+from stack.voiceassistant.targets import PROMETHEUS_PODS as PROMETHEUS
+from stack.voiceassistant.targets import SITE
 from stack.voiceassistant.tiers import data, egress, full_text_index, gateway, telemetry_stores
 from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared
 from stack.voiceassistant.tiers.telemetry_stores import prometheus_urls
@@ -142,7 +144,9 @@ def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget
     """Every service, and every component whose tier declares that Prometheus or the prober asks it."""
     for service in graph.services:
         pods = environment.replicas(service).max + 1
-        yield ScrapeTarget(name=service.name, namespace=APPS, port=service.http_port, pods=pods, series=SERIES)
+        yield ScrapeTarget(
+            name=service.name, namespace=service.namespace, port=service.http_port, pods=pods, series=SERIES
+        )
     pool = environment.settings.node_pool
     for link in _all_links(graph, environment):
         if not isinstance(link.target, Peer):
@@ -180,7 +184,6 @@ def _all_links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def _collector(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]) -> Collector:
-    senders = [Peer(namespace=APPS, name=service.name, ports=(targets.COLLECTOR_PORT,)) for service in graph.services]
     decided = [service.name for service in graph.services]
     return Collector(
         name=targets.COLLECTOR,
@@ -196,7 +199,7 @@ def _collector(graph: CallGraph, environment: Environment, ways: tuple[Link, ...
             others=environment.settings.trace_sample_ratio,
         ),
         secrets=(LOGS.secret,) if is_declared(graph) else (),
-        ingress=(*senders, *link_ingress(ways, targets.COLLECTOR)),
+        ingress=(*_services(graph, targets.COLLECTOR_PORT), *link_ingress(ways, targets.COLLECTOR)),
         egress=tuple(link_egress(ways, targets.COLLECTOR)),
     )
 
@@ -218,7 +221,7 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
             name=store,
             signal="traces",
             protocol="grpc",
-            endpoint=f"{store}.{targets.OBSERVABILITY}.{CLUSTER_DOMAIN}:{port}",
+            endpoint=f"{SITE.host(store, targets.OBSERVABILITY)}:{port}",
             bytes_per_second=telemetry.trace_bytes(graph, environment),
         )
     yield Backend(
@@ -234,7 +237,6 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
 
 def _prometheus(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]) -> Prometheus:
     found = tuple(scraped(graph, environment))
-    services = [Peer(namespace=APPS, name=service.name, ports=(service.http_port,)) for service in graph.services]
     told = _alertmanager(environment, ways)
     metrics = environment.settings.metrics
     return Prometheus(
@@ -253,13 +255,13 @@ def _prometheus(graph: CallGraph, environment: Environment, ways: tuple[Link, ..
         alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in told.replica_names),
         groups=rule_groups(graph, found),
         ingress=tuple(link_ingress(ways, targets.PROMETHEUS)),
-        egress=(*services, *link_egress(ways, targets.PROMETHEUS)),
+        egress=(*_services(graph), *link_egress(ways, targets.PROMETHEUS)),
     )
 
 
 def _certificates(entrance: Gateway | None) -> Iterator[str]:
     if entrance:
-        yield f"{entrance.name}.{entrance.namespace}.{CLUSTER_DOMAIN}:443"
+        yield f"{SITE.host(entrance.name, entrance.namespace)}:443"
 
 
 def _alertmanager(environment: Environment, ways: tuple[Link, ...]) -> Alertmanager:
@@ -320,5 +322,11 @@ def _blackbox(environment: Environment, ways: tuple[Link, ...]) -> BlackboxExpor
     )
 
 
+def _services(graph: CallGraph, port: int | None = None) -> Iterator[Peer]:
+    """The services' pods on a port, by default on their own for HTTP."""
+    for service in graph.services:
+        yield Peer(namespace=service.namespace, name=service.name, ports=(port or service.http_port,))
+
+
 def _host(peer: Peer) -> str:
-    return f"{peer.name}.{peer.namespace}.{CLUSTER_DOMAIN}"
+    return SITE.host(peer.name, peer.namespace)

@@ -22,10 +22,9 @@ from components.observability.kibana import Kibana
 from components.observability.tempo import Bucket, Tempo
 from stack.model.call_graph import CallGraph
 from stack.model.environments import N_PLUS_ONE, Environment
-from stack.model.peers import BLACKBOX, PROMETHEUS, Link, link_egress, link_ingress
-from stack.model.policy_bundles import CLUSTER_DOMAIN
+from stack.model.peers import Link, link_egress, link_ingress
 from stack.voiceassistant import targets
-from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY
+from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, PROBER_PODS, PROMETHEUS_PODS, SITE
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
 from stack.voiceassistant.tiers import full_text_index
 from stack.voiceassistant.tiers.data import backup_store
@@ -61,10 +60,10 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
         return
     yield Link(source=_pods(COLLECTOR), target=_pods("jaeger", jaeger.OTLP_PORT))
     yield Link(source=_pods(COLLECTOR), target=_pods("tempo", tempo.OTLP_PORT))
-    yield Link(source=_pods("tempo"), target=PROMETHEUS.model_copy(update={"ports": (targets.PROMETHEUS_PORT,)}))
+    yield Link(source=_pods("tempo"), target=SITE.prometheus)
     yield from _grafana_links()
     for name, port in (("jaeger", jaeger.METRICS_PORT), ("tempo", tempo.HTTP_PORT), ("grafana", grafana.PORT)):
-        yield Link(source=PROMETHEUS, target=_pods(name, port))
+        yield Link(source=PROMETHEUS_PODS, target=_pods(name, port))
     if environment.name != "dev":
         yield from _replicated_links(environment)
 
@@ -81,10 +80,10 @@ def _grafana_links() -> Iterator[Link]:
 
 
 def _replicated_links(environment: Environment) -> Iterator[Link]:
-    for client in (_pods("kibana-setup"), BLACKBOX):
+    for client in (_pods("kibana-setup"), PROBER_PODS):
         yield Link(source=client, target=_pods("kibana", kibana.PORT))
     shippers = Peer(namespace=NODE_AGENTS, name="fluent-bit", ports=(fluent_bit.PORT,))
-    yield Link(source=PROMETHEUS, target=shippers)
+    yield Link(source=PROMETHEUS_PODS, target=shippers)
     yield Link(source=shippers.model_copy(update={"ports": ()}), target=_pods(COLLECTOR, targets.COLLECTOR_HTTP_PORT))
     if backups := environment.settings.backups:
         store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
@@ -96,7 +95,7 @@ def _pods(name: str, *ports: int) -> Peer:
 
 
 def _url(name: str, port: int) -> str:
-    return f"http://{name}.{OBSERVABILITY}.{CLUSTER_DOMAIN}:{port}"
+    return f"http://{SITE.host(name, OBSERVABILITY)}:{port}"
 
 
 def _peers(
@@ -200,7 +199,7 @@ def _fluent_bit(graph: CallGraph, environment: Environment) -> FluentBit:
         image=environment.third_party_image(images.FLUENT_BIT),
         sizing=SHIPPER_SIZING,
         namespaces="voice-*",
-        collector=f"{COLLECTOR}.{OBSERVABILITY}.{CLUSTER_DOMAIN}",
+        collector=SITE.host(COLLECTOR, OBSERVABILITY),
         buffer=SHIPPER_BUFFER,
         ingress=ingress,
         egress=egress,

@@ -16,12 +16,12 @@ from voice_policies import Adaptive, Duration, InvalidInputError, Rate, RateLimi
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
-from stack.model.call_graph import CallGraph
 from stack.model.policy_bundles import outbound_call
 from stack.voiceassistant.catalog import GATEWAY
+from stack.voiceassistant.targets import SITE
 from stack.voiceassistant.tiers import gateway as tier
 from tests.components.edge.apisix_schema import PROGRAM, RESOURCES
-from tests.platforms import ENVIRONMENTS, gateway, platform, real_environment, service
+from tests.platforms import ENVIRONMENTS, gateway, graph_of, platform, real_environment, service
 
 
 @cache
@@ -86,7 +86,7 @@ def test_a_route_is_what_the_model_says_of_its_operation() -> None:
     for edge in graph.edges_from(GATEWAY):
         if edge.callee.name == "redis":
             continue
-        http, route, call = edge.operation.http, routes[edge.operation.name], outbound_call(edge, mesh=False)
+        http, route, call = edge.operation.http, routes[edge.operation.name], outbound_call(edge, SITE, mesh=False)
         assert http is not None
         assert (route["uri"], route["methods"]) == (http.path, [http.method, "OPTIONS"])
         assert route["upstream"]["nodes"][0]["host"] == f"{edge.callee.name}.voice-apps.svc.cluster.local"
@@ -190,7 +190,7 @@ def cache_store() -> Dependency:
 
 def built(*routes: Operation) -> list[ApisixGateway]:
     entrance: Gateway = gateway(*routes)
-    return list(tier.components(CallGraph([entrance, service("a", READ), cache_store()]), real_environment("prod")))
+    return list(tier.components(graph_of(entrance, service("a", READ), cache_store()), real_environment("prod")))
 
 
 def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> None:

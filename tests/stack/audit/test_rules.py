@@ -21,7 +21,16 @@ from stack.model.environments import DatabaseLimits, environment
 from stack.model.flow import Flow
 from stack.model.platform import Platform, call_graph
 from stack.model.settings import ApiServer
-from tests.platforms import ENVIRONMENTS, datastore, gateway, platform, real_environment, service, small_platform
+from tests.platforms import (
+    ENVIRONMENTS,
+    datastore,
+    gateway,
+    graph_of,
+    platform,
+    real_environment,
+    service,
+    small_platform,
+)
 
 READ = operation("read", "10ms", "50ms")
 STORE = datastore("store", READ)
@@ -98,7 +107,7 @@ def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], widt
         hard("hop1.run", "idempotent"),
         *[hard("store.read", "idempotent", purpose=f"side-{n}") for n in range(width)],
     ]
-    graph = CallGraph([*nodes, service("root", operation("run", "1s", "60s", stage(*calls)))])
+    graph = graph_of(*nodes, service("root", operation("run", "1s", "60s", stage(*calls))))
     expected = 1
     for retry in attempts:
         expected *= retry.max_attempts if retry else 1
@@ -172,7 +181,7 @@ def run(*stages: object) -> tuple[CallGraph, Node, Operation]:
     target = operation("run", "1s", "60s", *stages)  # type: ignore[arg-type]
     node = service("a", target)
     store = datastore("store", READ, operation("scan", "30ms", "200ms"))
-    return CallGraph([node, store]), node, target
+    return graph_of(node, store), node, target
 
 
 def test_stages_add_parallel_calls_max_loops_multiply_and_streams_overlap() -> None:
@@ -204,7 +213,7 @@ def test_a01_counts_a_shared_dependency_once_and_a_soft_one_not_at_all() -> None
         STORE,
     ]
     asked = flow("a-run", availability="99%")
-    graph = CallGraph(nodes, [asked])
+    graph = graph_of(*nodes, flows=[asked])
     assert flow_availability(graph, asked).availability() == pytest.approx(0.9999**2 * 0.9995**2, abs=1e-12)
 
 
@@ -231,14 +240,14 @@ def providers(*egress: str) -> Dependency:
 def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], expected: float) -> None:
     route = operation("read", "1s", "2s", stage(hard("providers.read", "idempotent")))
     asked = flow("read", availability="99%")
-    graph = CallGraph([gateway(route), providers(*egress)], [asked])
+    graph = graph_of(gateway(route), providers(*egress), flows=[asked])
     assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)
 
 
 def with_environment(**changes: object) -> Platform:
     user = service("a", operation("run", "1s", "2s", stage(hard("store.read", "idempotent"))), connection_pool=10)
     limits = real_environment("prod").model_copy(update=changes)
-    return Platform(CallGraph([user, STORE]), limits)
+    return Platform(graph_of(user, STORE), limits)
 
 
 def test_d01_finds_pools_that_do_not_fit() -> None:
@@ -296,7 +305,7 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
     """The negative control: HPA maxima that add up to 83 CPU fit a quota of 100."""
     big = service("a", operation("run", "1s", "2s"), replicas=Replicas(min=2, max=82), sizing=real_sizing())
-    assert verdict("D02", Platform(CallGraph([big]), real_environment("prod"))).text == "holds"
+    assert verdict("D02", Platform(graph_of(big), real_environment("prod"))).text == "holds"
 
 
 def real_sizing() -> object:

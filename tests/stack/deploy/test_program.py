@@ -12,9 +12,9 @@ import yaml
 from pulumi.runtime import rpc
 
 from stack.deploy.operators import operator_of
-from stack.model.policy_bundles import APPS
 from stack.model.settings import ENVIRONMENTS, SECRETS
 from stack.output.render import Index, rendered_files
+from stack.voiceassistant.targets import APPS
 from stack.voiceassistant.tiers.gateway import HOSTS
 from tests.stack.deploy.program_run import (
     BALANCER,

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from voice_policies import Duration, InvalidInputError
 
 from components.node import Node
 from components.operation import hard, operation, soft, stage
-from stack.model.call_graph import CallGraph
 from stack.model.flow import Flow
 from stack.model.platform import call_graph
 from stack.voiceassistant import catalog
-from tests.platforms import datastore, gateway, service
+from tests.platforms import datastore, gateway, graph_of, service
 
 READ = operation("read", "10ms", "50ms")
 
 
-def faults(*nodes: Node, **rules: object) -> str:
+def faults(*nodes: Node, **rules: Any) -> str:
     with pytest.raises(InvalidInputError) as caught:
-        CallGraph(nodes, **rules)  # type: ignore[arg-type]
+        graph_of(*nodes, **rules)
     return str(caught.value)
 
 
@@ -61,11 +62,9 @@ def test_a_cycle_of_operations_is_refused_and_drawn() -> None:
 
 
 def test_two_services_may_call_each_other_where_no_operation_waits_for_itself() -> None:
-    graph = CallGraph(
-        [
-            service("a", READ, operation("run", "1s", "2s", stage(hard("b.read", "idempotent")))),
-            service("b", READ, operation("run", "1s", "2s", stage(hard("a.read", "idempotent")))),
-        ]
+    graph = graph_of(
+        service("a", READ, operation("run", "1s", "2s", stage(hard("b.read", "idempotent")))),
+        service("b", READ, operation("run", "1s", "2s", stage(hard("a.read", "idempotent")))),
     )
     assert [edge.path for edge in graph.edges] == ["a.run → b.read", "b.run → a.read"]
 

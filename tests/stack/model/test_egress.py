@@ -8,14 +8,13 @@ import pytest
 from pydantic import ValidationError
 from voice_policies import InvalidInputError, Ratio
 
-from components.node import Dependency, Host
+from components.node import Dependency, Host, Service
 from components.operation import hard, operation, stage
-from stack.model.call_graph import CallGraph
 from stack.model.egress import PORTS, allow_lists, egress_port
 from stack.model.environments import environment
 from stack.model.platform import Platform, call_graph
 from stack.model.settings import load_settings
-from tests.platforms import service
+from tests.platforms import graph_of, service
 
 READ = operation("read", "10ms", "100ms")
 
@@ -32,7 +31,7 @@ def outside(name: str, *hosts: Host) -> Dependency:
     )
 
 
-def calling(name: str, *callees: str) -> object:
+def calling(name: str, *callees: str) -> Service:
     calls = stage(*(hard(f"{callee}.read", "idempotent") for callee in callees))
     return service(name, operation("run", "1s", "2s", calls))
 
@@ -49,7 +48,7 @@ def test_a_port_follows_from_the_name_alone() -> None:
 def test_a_caller_is_allowed_what_it_declares_and_by_the_proxy_that_the_host_names() -> None:
     pair = outside("pair", host("a.example.com"), host("b.example.com", egress="egress-proxy-b"))
     other = outside("other", host("c.example.com"))
-    graph = CallGraph([calling("one", "pair"), calling("two", "pair", "other"), pair, other])  # type: ignore[list-item]
+    graph = graph_of(calling("one", "pair"), calling("two", "pair", "other"), pair, other)
     found = {
         (proxy, allowed.caller): [each.host for each in allowed.hosts]
         for proxy, lists in allow_lists(graph).items()
@@ -66,7 +65,7 @@ def test_a_caller_is_allowed_what_it_declares_and_by_the_proxy_that_the_host_nam
 def test_what_cannot_be_told_apart_is_refused_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stack.model.egress.PORTS", range(20_000, 20_001))
     first, second = outside("first", host("a.example.com")), outside("second", host("a.example.com", 8443))
-    graph = CallGraph([calling("one", "first", "second"), calling("two", "first"), first, second])  # type: ignore[list-item]
+    graph = graph_of(calling("one", "first", "second"), calling("two", "first"), first, second)
     with pytest.raises(InvalidInputError) as refused:
         allow_lists(graph)
     assert str(refused.value).splitlines() == [
@@ -84,7 +83,7 @@ def test_a_wildcard_is_no_host(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dev", "staging", "prod"])
 def test_no_listener_is_left_where_nothing_goes_out(name: str) -> None:
-    graph = CallGraph([service("alone", operation("run", "1s", "2s"))])
+    graph = graph_of(service("alone", operation("run", "1s", "2s")))
     assert [each.name for each in Platform(graph, environment(load_settings(name))).components][-1] == "alone"
     assert allow_lists(graph) == {}
 

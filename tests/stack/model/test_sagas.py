@@ -10,10 +10,10 @@ from voice_policies import PolicyBundle, Saga, SagaStep
 
 from components.node import Service
 from components.operation import Operation, hard, loop, operation, stage
-from stack.model.call_graph import CallGraph, sagas
+from stack.model.call_graph import sagas
 from stack.model.policy_bundles import policy_bundle
 from stack.voiceassistant import catalog
-from tests.platforms import ENVIRONMENTS, datastore, platform, real_environment, service
+from tests.platforms import ENVIRONMENTS, datastore, graph_of, platform, real_environment, service
 from tests.stack.audit.test_rules import findings
 from tests.stack.model.test_call_graph import faults
 
@@ -39,7 +39,7 @@ def test_a_saga_calls_what_its_operation_declares_and_starts_by_what_it_consumes
 
 
 def test_an_attempt_holds_its_calls_as_often_as_they_are_made() -> None:
-    CallGraph([STORE, keeping(READS)])
+    graph_of(STORE, keeping(READS))
     said = faults(STORE, keeping({**READS, "attempt_timeout": "1999ms"}))
     assert "keeper.keep: saga keeping version 1: read.attempt_timeout: is 1999ms; its calls may take 2s" in said
 
@@ -65,7 +65,7 @@ def with_retired(*versions: int, name: str = "keeping") -> Service:
 
 
 def test_retired_versions_are_deployed_beside_the_newest_one() -> None:
-    graph = CallGraph([STORE, with_retired(1, 2)])
+    graph = graph_of(STORE, with_retired(1, 2))
     bundle = policy_bundle(graph, next(iter(graph.services)), real_environment("dev"))
     assert [(saga.name, saga.version) for saga in bundle.sagas] == [("keeping", 1), ("keeping", 2), ("keeping", 3)]
     assert [inbound.saga for inbound in bundle.inbound] == ["keeping"]

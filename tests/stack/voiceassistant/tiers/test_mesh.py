@@ -11,7 +11,9 @@ from components.mesh.policy import MeshDestination
 from components.node import Gateway, Service
 from components.operation import hard, operation, stage
 from stack.model.platform import Platform
-from stack.model.policy_bundles import APPS, address_of, outbound_call
+from stack.model.policy_bundles import outbound_call
+from stack.model.site import Site
+from stack.voiceassistant.targets import APPS, SITE
 from stack.voiceassistant.tiers import mesh
 from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
 
@@ -60,7 +62,7 @@ def test_a_destination_rule_stands_for_each_policy_that_bundles_say_the_mesh_enf
     promised = {
         (edge.caller.name, host, call.circuit_breaker)
         for edge in graph.edges
-        for call in [outbound_call(edge, mesh=True)]
+        for call in [outbound_call(edge, SITE, mesh=True)]
         if call.enforced_by.circuit_breaker == "mesh"
         for host in [(address.via or address.host).partition(":")[0] for address in call.addresses]
     }
@@ -87,7 +89,7 @@ def test_the_mesh_retries_nothing_that_another_layer_does(environment: str) -> N
     called = {
         name
         for service in platform(environment).graph.services
-        for name in (mesh.http_host(service), address_of(service))
+        for name in (SITE.http_host(service), SITE.grpc_host(service))
     }
     assert silent == called
 
@@ -130,12 +132,12 @@ def test_each_member_knows_exactly_the_hosts_that_its_calls_name(environment: st
         reached = {
             (address.via or address.host).partition(":")[0]
             for edge in graph.edges_from(caller)
-            for address in outbound_call(edge, mesh=True).addresses
+            for address in outbound_call(edge, SITE, mesh=True).addresses
         }
         if isinstance(caller, Gateway):
             services = {edge.callee for edge in graph.edges_from(caller) if isinstance(edge.callee, Service)}
-            reached = reached - {address_of(found) for found in services} | {
-                mesh.http_host(found) for found in services
+            reached = reached - {SITE.grpc_host(found) for found in services} | {
+                SITE.http_host(found) for found in services
             }
         assert known == reached | {"otel-collector.voice-observability.svc.cluster.local"}
         assert all(host.split("/")[0] == host.split(".")[1] for host in listener["hosts"])
@@ -190,8 +192,8 @@ def test_a_bulkhead_of_a_go_services_call_bounds_requests_or_where_the_mesh_sees
 
 
 def test_two_calls_of_one_host_that_disagree_are_refused_with_both_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(edge: Any, *, mesh: bool) -> Any:
-        call = outbound_call(edge, mesh=mesh)
+    def other(edge: Any, site: Site, *, mesh: bool) -> Any:
+        call = outbound_call(edge, site, mesh=mesh)
         if edge.call.name == "postgresql.write" and call.circuit_breaker:
             tighter = call.circuit_breaker.model_copy(update={"consecutive_failures": 2})
             return call.model_copy(update={"circuit_breaker": tighter})

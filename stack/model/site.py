@@ -1,0 +1,77 @@
+"""The fixed places of a platform: what the engine needs to know of a tenant besides its nodes and tiers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from voice_policies import ClosedModel, Ratio
+
+from components.network_policy import AddressBlock, Cidr, Peer
+from components.node import Host, Service, Tier
+from components.operation import Name
+
+INTERNET = "0.0.0.0/0"
+"""Every address."""
+RESERVED_NETWORKS = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/3",
+)
+"""Blocks without public hosts (RFC 6890): pods, nodes, the cloud's metadata service, multicast."""
+PUBLIC_NETWORK = AddressBlock(name="internet", cidr=INTERNET, excepted=RESERVED_NETWORKS, ports=())
+
+
+class Site(ClosedModel):
+    """Namespaces, networks and the servers that every service talks to."""
+
+    collector: Peer
+    """Pods that every service sends its telemetry to, and their port for OTLP over gRPC."""
+    prometheus: Peer
+    """Pods that scrape every service, and the port of their own API."""
+    prober: Peer
+    """Pods that probe servers without metrics of their own, and the port that Prometheus asks them on."""
+    node_agents: Name
+    """The one namespace whose pods read the nodes they run on."""
+    egress: Name
+    """Namespace of the egress proxies."""
+    private_domain: Annotated[str, Field(pattern=r"^(\.[a-z0-9-]+)+$")]
+    """Ending of the names of hosts in the peered network."""
+    peered_network: Cidr
+    """The network that is peered with the cluster's. No pod or node may have an address of it."""
+    own_availability: dict[Tier, Ratio]
+    """Availability of a service of each tier, its dependencies apart."""
+    egress_availability: Ratio
+    """Availability of one egress proxy."""
+    cluster_domain: str = "svc.cluster.local"
+    """Ending of the names of the cluster's Services."""
+
+    def host(self, name: str, namespace: str) -> str:
+        """DNS name of a Service."""
+        return f"{name}.{namespace}.{self.cluster_domain}"
+
+    def grpc_host(self, service: Service) -> str:
+        """DNS name of a service's gRPC pods: headless, so that a client sees each of them."""
+        return self.host(f"{service.name}-grpc", service.namespace)
+
+    def http_host(self, service: Service) -> str:
+        """DNS name of a service's HTTP port."""
+        return self.host(service.name, service.namespace)
+
+    def is_private(self, host: Host) -> bool:
+        """Whether a host is in the peered network rather than on the internet."""
+        return host.host.endswith(self.private_domain)
+
+    def network_of(self, host: Host) -> AddressBlock:
+        """The network that a host is in, without ports: a NetworkPolicy cannot name the host itself."""
+        return self.private_network if self.is_private(host) else PUBLIC_NETWORK
+
+    @property
+    def private_network(self) -> AddressBlock:
+        """The peered network as an end of a NetworkPolicy, without ports."""
+        return AddressBlock(name="peered-network", cidr=self.peered_network, ports=())
