@@ -45,7 +45,7 @@ class CircuitBreaker(Policy):
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successful probes that close the breaker."""
     half_open_max_duration: PositiveDuration = Duration("30s")
-    """A half-open round that has not decided by then counts as failed."""
+    """A probe that has not answered by then opens the breaker again. If it answers later, that counts all the same."""
     count_resource_exhausted: bool = False
     """Whether RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
 

@@ -29,49 +29,68 @@ POLICY = Policy(
 )
 
 
+class Admitted:
+    """A call, as the model remembers it."""
+
+    def __init__(self, stay: int, since: float) -> None:
+        self.stay, self.since = stay, since
+        self.awaited = True
+
+
 class BreakerModel:
-    """The breaker as one would explain it: every call remembers the stay in which it was admitted."""
+    """The breaker as one would explain it: every call remembers the stay, or the round of probes, that admitted it."""
 
     def __init__(self) -> None:
         self.state, self.stay, self.until = "closed", 0, 0.0
         self.streak = self.successes = 0
-        self.probes = 3
+        self.probes: list[Admitted] = []
 
     def enter(self, state: str, until: float = 0.0) -> None:
         self.state, self.until = state, until
         self.stay += 1
         self.streak = self.successes = 0
-        self.probes = 3
+        self.probes = []
 
-    def pass_time(self, now: float) -> None:
+    def hangs(self, now: float) -> bool:
+        return self.state == "half_open" and any(now >= probe.since + 20 for probe in self.probes)
+
+    def shown(self, now: float) -> str:
+        if self.state in ("open", "interrupted"):
+            return "half_open" if now >= self.until else "open"
+        return "open" if self.hangs(now) else self.state
+
+    def admit(self, now: float) -> Admitted | None:
         if self.state == "open" and now >= self.until:
-            self.enter("half_open", now + 20)
-        elif self.state == "half_open" and now >= self.until:
-            self.enter("open", now + 10)
-
-    def admit(self, now: float) -> int | None:
-        self.pass_time(now)
-        if self.state == "open" or (self.state == "half_open" and not self.probes):
+            self.enter("half_open")
+        elif self.state == "interrupted" and now >= self.until:
+            self.state = "half_open"
+        elif self.hangs(now):
+            for probe in self.probes:
+                probe.awaited = False
+            self.state, self.until, self.probes = "interrupted", now + 10, []
+        if self.state in ("open", "interrupted"):
             return None
+        admitted = Admitted(self.stay, now)
         if self.state == "half_open":
-            self.probes -= 1
-        return self.stay
+            if self.probes and len(self.probes) + self.successes >= 3:
+                return None
+            self.probes.append(admitted)
+        return admitted
 
-    def end(self, stay: int, outcome: str, now: float) -> None:
-        if stay != self.stay:
+    def end(self, call: Admitted, outcome: str, now: float) -> None:
+        if call.stay != self.stay:
             return
-        if self.state == "half_open" and outcome != "neutral" and now >= self.until:
-            self.enter("open", now + 10)
-        elif outcome == "neutral":
-            self.probes += self.state == "half_open"
-        elif outcome == "failure":
-            self.streak += 1
-            if self.state == "half_open" or self.streak == 3:
+        self.probes = [probe for probe in self.probes if probe is not call]
+        if self.state == "closed":
+            self.streak = {"failure": self.streak + 1, "success": 0, "neutral": self.streak}[outcome]
+            if self.streak == 3:
                 self.enter("open", now + 10)
-        else:
-            self.streak, self.successes = 0, self.successes + 1
-            if self.state == "half_open" and self.successes == 2:
+        elif outcome == "success":
+            self.state, self.successes = "half_open", self.successes + 1
+            if self.successes == 2:
                 self.enter("closed")
+        elif outcome == "failure" and call.awaited:
+            self.enter("open", now + 10)
 
 
 class BreakerMachine(RuleBasedStateMachine):
@@ -122,8 +141,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_state(self) -> None:
-        self.model.pass_time(self.clock.monotonic())
-        assert self.breaker.current() == self.model.state
+        assert self.breaker.current() == self.model.shown(self.clock.monotonic())
 
 
 class LimiterMachine(RuleBasedStateMachine):

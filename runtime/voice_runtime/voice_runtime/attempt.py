@@ -46,6 +46,12 @@ class Attempt(TimedScope):
             state = breaker.state
             self.state = state if type(state) is Closed else breaker.acquire()
 
+    def has_first_message(self) -> None:
+        """The first message of a stream has come."""
+        self.answered = now = self.call.now()
+        if self.call.breaker is not None and self.state is not None:
+            self.call.breaker.answered(self.state, now - self.started)
+
     def succeeded(self) -> None:
         """The call returned what it should."""
         call = self.call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar, Literal
 
 from voice_runtime.window import Window
@@ -34,25 +35,48 @@ class Closed(State):
 
 
 class Open(State):
-    """Calls are refused until `until`."""
+    """Calls are refused until `until`. `round` goes on after that, if a hanging probe interrupted one."""
 
-    __slots__ = ("until",)
+    __slots__ = ("round", "until")
     name = "open"
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, round_: HalfOpen | None) -> None:
         self.until = until
+        self.round = round_
 
 
 class HalfOpen(State):
-    """A few probes decide; a round that has not decided by `until` has failed."""
+    """A round of probes. Results decide it; time alone does not."""
 
-    __slots__ = ("permits", "successes", "until")
+    __slots__ = ("probes", "successes")
     name = "half_open"
 
-    def __init__(self, permits: int, until: float) -> None:
-        self.permits = permits
+    def __init__(self) -> None:
         self.successes = 0
-        self.until = until
+        self.probes: dict[Probe, None] = {}
+        """In flight, the oldest first."""
+
+    def hangs_at(self, patience: float) -> float:
+        """When the oldest probe in flight has taken `patience` seconds; infinity without one."""
+        return next((probe.since for probe in self.probes), inf) + patience
+
+    def give_up(self) -> None:
+        """Wait for no probe in flight: others may follow. One that succeeds nevertheless counts."""
+        for probe in self.probes:
+            probe.given_up = True
+        self.probes.clear()
+
+
+class Probe(State):
+    """One call of a round, from its admission to its result."""
+
+    __slots__ = ("answered", "given_up", "round", "since")
+    name = "half_open"
+
+    def __init__(self, round_: HalfOpen, since: float) -> None:
+        self.round = round_
+        self.since = since
+        self.answered = self.given_up = False
 
 
 class ForcedOpen(State):

@@ -1,12 +1,17 @@
 """Circuit breaker (layer L3): what is known to be down is not called.
 
-    Closed ──trips──▶ Open ──break_duration──▶ HalfOpen ──success_threshold──▶ Closed
-                       ▲                          │
-                       └── a failed probe, or no decision in half_open_max_duration ──┘
+    Closed ──trips──▶ Open ──a call, after break_duration──▶ HalfOpen ──success_threshold──▶ Closed
+                      ▲  ▲                                    │    │
+                      │  └───────────── a probe failed ───────┘    │
+                      └─── a probe took half_open_max_duration ────┘ and the round goes on after the break,
+                                                                     or with a late success of such a probe
     by hand: ForcedOpen, Disabled
 
 A state object is its own generation: a result counts only for the state that admitted its call, so whatever finishes
-late changes nothing. Successes while closed take no lock; failures, probes and transitions do.
+late changes nothing. A probe that hung is no exception: its round goes on, and only a failed probe ends one. So a
+callee whose answers take longer than `half_open_max_duration` closes the breaker by them, and one that is called rarely
+has as long for a round as it takes. Calls move the breaker; looking at it does not. Successes while closed take no
+lock; failures, probes and transitions do.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import ParamSpec, TypeVar
 
 from voice_policies import CircuitBreaker as Policy
 
-from voice_runtime.breaker_state import Closed, Disabled, ForcedOpen, HalfOpen, Open, State, StateName
+from voice_runtime.breaker_state import Closed, Disabled, ForcedOpen, HalfOpen, Open, Probe, State, StateName
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.errors import CircuitOpenError
 from voice_runtime.events import Event, Events
@@ -35,7 +40,7 @@ class CircuitBreaker:
         "_classify",
         "_clock",
         "_events",
-        "_half_open_rounds",
+        "_failed_rounds",
         "_lock",
         "_random",
         "failed",
@@ -67,7 +72,7 @@ class CircuitBreaker:
         self._events = events or Events()
         self._classify = classify
         self._lock = Lock()
-        self._half_open_rounds = 0
+        self._failed_rounds = 0
         self.successful = self.failed = self.slow = self.ignored = self.not_permitted = 0
         self._configure(policy)
         self.state: State = self._closed()
@@ -108,34 +113,44 @@ class CircuitBreaker:
         with self._lock:
             now = self.now()
             event = self._move_on(now)
-            state = self.state
-            if isinstance(state, HalfOpen) and state.permits:
-                state.permits -= 1
-                refused_for = None
-            else:
-                refused_for = self._refused_for(state, now)
-                self.not_permitted += refused_for is not None
+            admitted = self._admitted(now)
+            if admitted is None:
+                self.not_permitted += 1
+                retry_after = self._retry_after(now)
         self._publish(event)
-        if refused_for is None:
-            return state
-        raise CircuitOpenError(self.target, refused_for if refused_for < NEVER else None)
+        if admitted is None:
+            raise CircuitOpenError(self.target, retry_after)
+        return admitted
 
     def _move_on(self, now: float) -> Event | None:
-        """Transitions that time alone causes."""
-        state = self.state
+        """Leave a state whose time has passed."""
+        state, policy = self.state, self.policy
         if isinstance(state, Open) and now >= state.until:
-            half_open_max_duration = self.policy.half_open_max_duration.seconds
-            return self._enter(HalfOpen(self.policy.half_open_max_requests, now + half_open_max_duration))
-        if isinstance(state, HalfOpen) and now >= state.until:
-            return self._open(now)
+            return self._enter(state.round or HalfOpen())
+        if isinstance(state, HalfOpen) and now >= state.hangs_at(policy.half_open_max_duration.seconds):
+            state.give_up()
+            return self._open(now, state)
         return None
 
-    @staticmethod
-    def _refused_for(state: State, now: float) -> float | None:
-        """Seconds until the state may admit again; `None` if it admits."""
-        if isinstance(state, Open | HalfOpen):
-            return max(state.until - now, 0.001)
-        return NEVER if isinstance(state, ForcedOpen) else None
+    def _admitted(self, now: float) -> State | None:
+        """The state to report the call's result to; `None` refuses it."""
+        state = self.state
+        if not isinstance(state, HalfOpen):
+            return None if isinstance(state, Open | ForcedOpen) else state
+        if state.probes and state.successes + len(state.probes) >= self.policy.half_open_max_requests:
+            return None
+        probe = Probe(state, now)
+        state.probes[probe] = None
+        return probe
+
+    def _retry_after(self, now: float) -> float | None:
+        """Seconds until the state may admit again, if time can tell."""
+        match self.state:
+            case Open(until=until):
+                return max(until - now, 0.001)
+            case HalfOpen() as state:
+                return max(state.hangs_at(self.policy.half_open_max_duration.seconds) - now, 0.001)
+        return None
 
     # --- results
 
@@ -152,7 +167,12 @@ class CircuitBreaker:
                 calls.count += 1
                 if elapsed >= self.slow_call_duration:
                     self._slow_or_failed(state, now, failed=False, slow=True)
-        elif type(state) is HalfOpen:
+        elif type(state) is Probe:
+            self._probed(state, failed=elapsed >= self.slow_call_duration)
+
+    def answered(self, state: State, elapsed: float) -> None:
+        """The first message of a stream that `state` admitted: a probe has its answer, whenever the stream ends."""
+        if type(state) is Probe:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def failure(self, state: State, failure: Failure, elapsed: float = 0) -> None:
@@ -165,7 +185,7 @@ class CircuitBreaker:
             if state.calls is not None:
                 state.calls.add(self.now())
             self._slow_or_failed(state, self.now(), failed=True, slow=elapsed >= self.slow_call_duration)
-        else:
+        elif isinstance(state, Probe):
             self._probed(state, failed=True)
 
     def release(self, state: State) -> None:
@@ -174,9 +194,9 @@ class CircuitBreaker:
         It was cancelled, refused further in, or failed in a way that is the caller's own.
         """
         self.ignored += 1
-        if isinstance(state, HalfOpen):
+        if isinstance(state, Probe):
             with self._lock:
-                state.permits += 1
+                state.round.probes.pop(state, None)
 
     def _slow_or_failed(self, state: Closed, now: float, *, failed: bool, slow: bool) -> None:
         event = None
@@ -204,36 +224,45 @@ class CircuitBreaker:
             or (policy.slow_call_ratio is not None and state.slow_calls.total(now) >= policy.slow_call_ratio * calls)
         )
 
-    def _probed(self, state: State, *, failed: bool) -> None:
+    def _probed(self, probe: Probe, *, failed: bool) -> None:
         event = None
         with self._lock:
-            now = self.now()
-            if self.state is state and isinstance(state, HalfOpen):
-                if failed or now >= state.until:
-                    event = self._open(now)
-                else:
-                    state.successes += 1
-                    if state.successes >= self.policy.success_threshold:
-                        self._half_open_rounds = 0
-                        event = self._enter(self._closed())
+            probe.round.probes.pop(probe, None)
+            if failed and not probe.given_up and self.state is probe.round:
+                event = self._open(self.now())
+            elif not failed and not probe.answered and self._lasts(probe.round):
+                probe.answered = True
+                event = self._succeeded(probe.round)
         self._publish(event)
+
+    def _lasts(self, round_: HalfOpen) -> bool:
+        """Whether no probe of the round has failed; it may be interrupted."""
+        state = self.state
+        return state is round_ or (isinstance(state, Open) and state.round is round_)
+
+    def _succeeded(self, round_: HalfOpen) -> Event | None:
+        round_.successes += 1
+        if round_.successes >= self.policy.success_threshold:
+            self._failed_rounds = 0
+            return self._enter(self._closed())
+        return None if self.state is round_ else self._enter(round_)
 
     # --- transitions, all under the lock
 
-    def _open(self, now: float) -> Event:
+    def _open(self, now: float, interrupted: HalfOpen | None = None) -> Event:
         policy = self.policy
         if not isinstance(self.state, HalfOpen):
-            self._half_open_rounds = 0
+            self._failed_rounds = 0
         grown = self._grown(policy.break_duration.seconds, policy.break_duration_multiplier)
-        self._half_open_rounds += 1
+        self._failed_rounds += 1
         duration = min(grown, policy.max_break_duration.seconds) * (
             1 + policy.break_duration_jitter * self._random.random()
         )
-        return self._enter(Open(now + duration), duration)
+        return self._enter(Open(now + duration, interrupted), duration)
 
     def _grown(self, duration: float, multiplier: float) -> float:
         try:
-            return duration * multiplier**self._half_open_rounds
+            return duration * multiplier**self._failed_rounds
         except OverflowError:
             return NEVER
 
@@ -257,7 +286,7 @@ class CircuitBreaker:
 
     def close(self) -> None:
         """Close, forget what was counted, and act by the policy again."""
-        self._half_open_rounds = 0
+        self._failed_rounds = 0
         self._force(self._closed())
 
     def _force(self, state: State) -> None:
@@ -266,12 +295,14 @@ class CircuitBreaker:
         self._publish(event)
 
     def current(self) -> StateName:
-        """The name of the state, time's effect included."""
+        """The name of the state that a call would find now. Looking changes nothing."""
         with self._lock:
-            event = self._move_on(self.now())
-            name = self.state.name
-        self._publish(event)
-        return name
+            state, now = self.state, self.now()
+            if isinstance(state, Open) and now >= state.until:
+                return "half_open"
+            if isinstance(state, HalfOpen) and now >= state.hangs_at(self.policy.half_open_max_duration.seconds):
+                return "open"
+            return state.name
 
     # --- alone
 

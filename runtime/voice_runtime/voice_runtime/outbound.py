@@ -113,7 +113,7 @@ class Outbound(CallPolicies):
             with attempts:
                 attempt.admit()
                 begun, messages = self._run_sync(attempt, lambda: _begun(fn(*args, **kwargs)))
-                attempt.answered = self.now()
+                attempt.has_first_message()
                 yield from begun
                 yield from messages
 
@@ -192,7 +192,7 @@ class Outbound(CallPolicies):
                 except StopAsyncIteration:
                     return
                 if scope is attempt:
-                    attempt.answered = self.now()
+                    attempt.has_first_message()
                     scope = TimedScope(unlimited, attempt.parent, attempt.limit, 0.0, attempt.attempt)
                 yield message
                 scope.started = self.now()

@@ -1,0 +1,257 @@
+"""A breaker comes back: whatever the calls are like, a healthy callee is refused nothing after a stated time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from voice_policies import CircuitBreaker as Policy
+from voice_policies import Duration, Ratio
+from voice_runtime import CircuitBreaker, CircuitOpenError, Outbound
+from voice_runtime.events import Events
+from voice_runtime.outcome import PERMANENT
+from voice_runtime.testing import FakeClock
+
+from tests.driver import Recorder, seeded
+
+OUTAGE = 120.0
+"""Seconds until the callee is healthy."""
+PATIENCE = 45.0
+"""Seconds after which a call that was begun in the outage has failed, answered late, or is never heard of again."""
+
+
+@dataclass
+class Calls:
+    """What the calls to a callee are like."""
+
+    gap: float
+    """Seconds between two arrivals."""
+    burst: int = 1
+    """Calls that arrive together."""
+    duration: float = 0.01
+    """Seconds that a healthy callee takes."""
+    streamed: bool = False
+    """Whether that is the time of a first message, with an end that never comes."""
+    scrapes: float = 0.0
+    """Seconds between two looks at the state; 0 for none."""
+    in_the_outage: tuple[str, ...] = ("fails", "hangs", "answers late")
+
+
+@dataclass
+class Simulation:
+    """A breaker on a timeline."""
+
+    policy: Policy
+    calls: Calls
+    clock: FakeClock = field(default_factory=lambda: FakeClock(0.0))
+    last_refused: float = 0.0
+
+    def run(self, end: float) -> None:
+        """Every call and its result until `end`."""
+        self.breaker = CircuitBreaker("callee", self.policy, clock=self.clock, random=seeded())
+        self._number = count()
+        self._timeline: list[tuple[float, int, Callable[[], Any]]] = []
+        self.at(0.0, self.arrive)
+        if self.calls.scrapes:
+            self.at(0.0, self.scrape)
+        while self._timeline[0][0] < end:
+            now, _, happen = heapq.heappop(self._timeline)
+            self.clock.advance(now - self.clock.monotonic())
+            happen()
+
+    def at(self, when: float, happen: Callable[[], Any]) -> None:
+        heapq.heappush(self._timeline, (when, next(self._number), happen))
+
+    def scrape(self) -> None:
+        self.breaker.current()
+        self.at(self.clock.monotonic() + self.calls.scrapes, self.scrape)
+
+    def arrive(self) -> None:
+        now = self.clock.monotonic()
+        for _ in range(self.calls.burst):
+            try:
+                state = self.breaker.state
+                self.begin(state if state.name == "closed" else self.breaker.acquire(), now)
+            except CircuitOpenError as refused:
+                self.last_refused = now
+                assert (refused.retry_after or 0) > 0
+        self.at(now + self.calls.gap, self.arrive)
+
+    def begin(self, state: Any, now: float) -> None:
+        fate = "answers"
+        if now < OUTAGE:
+            fates = self.calls.in_the_outage
+            fate = fates[next(self._number) % len(fates)]
+        breaker, duration = self.breaker, self.calls.duration
+        if fate == "fails":
+            self.at(now + 0.1, lambda: breaker.failure(state, PERMANENT))
+        elif fate == "fails late":
+            self.at(now + PATIENCE, lambda: breaker.failure(state, PERMANENT))
+        elif fate == "answers late":
+            self.at(now + PATIENCE, lambda: breaker.success(state, self.clock.monotonic(), PATIENCE))
+        elif fate == "answers" and self.calls.streamed:
+            self.at(now + duration, lambda: breaker.answered(state, duration))
+        elif fate == "answers":
+            self.at(now + duration, lambda: breaker.success(state, self.clock.monotonic(), duration))
+
+
+def bound(policy: Policy, calls: Calls) -> float:
+    """Seconds after which a healthy callee is refused nothing.
+
+    Calls of the outage are settled within `PATIENCE`, and may fail the last probe: one break. One of them that is never
+    heard of may then hang: `half_open_max_duration`, and another break. After that each probe succeeds, and
+    `success_threshold` of them close, one after the other at worst.
+    """
+    longest_break = policy.max_break_duration.seconds * (1 + float(policy.break_duration_jitter))
+    probes = policy.success_threshold * (calls.gap + calls.duration)
+    return PATIENCE + 2 * longest_break + policy.half_open_max_duration.seconds + 2 * calls.gap + probes
+
+
+def seconds(number: float) -> Duration:
+    return Duration(f"{number}s")
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    opens = draw(st.integers(1, 60))
+    requests = draw(st.integers(1, 5))
+    return Policy(
+        consecutive_failures=draw(st.integers(1, 5)),
+        break_duration=seconds(opens),
+        max_break_duration=seconds(opens * draw(st.integers(1, 5))),
+        break_duration_multiplier=draw(st.sampled_from([1.0, 1.5, 10.0])),
+        break_duration_jitter=draw(st.sampled_from([Ratio("0%"), Ratio("10%"), Ratio("100%")])),
+        half_open_max_requests=requests,
+        success_threshold=draw(st.integers(1, requests)),
+        half_open_max_duration=seconds(draw(st.integers(1, 60))),
+    )
+
+
+FATES = st.lists(st.sampled_from(["fails", "fails late", "hangs", "answers late"]), min_size=1, max_size=4).map(tuple)
+CALLS = st.builds(
+    Calls,
+    gap=st.sampled_from([0.25, 1.0, 7.0, 60.0, 600.0]),
+    burst=st.sampled_from([1, 2, 10]),
+    duration=st.sampled_from([0.01, 1.0, 31.0, 90.0, 200.0]),
+    streamed=st.booleans(),
+    scrapes=st.sampled_from([0.0, 0.5, 15.0]),
+    in_the_outage=FATES,
+)
+ONCE_A_MINUTE = Calls(gap=60.0, in_the_outage=("fails",))
+LONG = Calls(gap=1.0, duration=90.0, in_the_outage=("fails",))
+SCRAPED = Calls(gap=90.0, scrapes=15.0, in_the_outage=("fails",))
+
+
+@given(policy=policies(), calls=CALLS)
+@example(policy=Policy(), calls=ONCE_A_MINUTE)
+@example(policy=Policy(), calls=LONG)
+@example(policy=Policy(), calls=SCRAPED)
+@settings(max_examples=200, deadline=None)
+def test_a_healthy_callee_is_refused_nothing_after_a_while(policy: Policy, calls: Calls) -> None:
+    simulation = Simulation(policy, calls)
+    latest = OUTAGE + bound(policy, calls)
+    simulation.run(latest + 10 * calls.gap + 100)
+    assert simulation.last_refused <= latest
+
+
+def opened(clock: FakeClock, *listeners: Recorder) -> CircuitBreaker:
+    breaker = CircuitBreaker("callee", Policy(), clock=clock, random=seeded(), events=Events(listeners))
+    for _ in range(5):
+        breaker.failure(breaker.state, PERMANENT)
+    return breaker
+
+
+def test_a_look_at_the_state_changes_nothing() -> None:
+    breaker = opened(clock := FakeClock(), recorder := Recorder())
+    told = len(recorder.events)
+    for _ in range(1000):
+        clock.advance(1)
+        before = breaker.state
+        assert breaker.current() in ("open", "half_open")
+        assert breaker.state is before
+    assert len(recorder.events) == told
+    breaker.acquire()
+    clock.advance(1000)
+    assert breaker.current() == "open"  # its probe hangs
+    assert [event.after for event in recorder.events] == ["open", "half_open"]
+
+
+def test_a_probe_that_hung_fails_its_round_once() -> None:
+    breaker = opened(clock := FakeClock())
+    clock.advance(120)
+    hung = breaker.acquire()
+    clock.advance(31)
+    with pytest.raises(CircuitOpenError):
+        breaker.acquire()
+    clock.advance(120)
+    second = breaker.acquire()
+    breaker.failure(hung, PERMANENT)  # of the outage: it has been counted
+    assert breaker.current() == "half_open"
+    breaker.success(second)
+    breaker.success(breaker.acquire())
+    assert breaker.current() == "closed"
+
+
+def test_the_late_success_of_a_probe_that_hung_resumes_its_round() -> None:
+    breaker = opened(clock := FakeClock())
+    clock.advance(120)
+    first, second = breaker.acquire(), breaker.acquire()
+    clock.advance(31)
+    with pytest.raises(CircuitOpenError):
+        breaker.acquire()
+    breaker.success(first)
+    assert breaker.current() == "half_open"
+    breaker.success(first)  # counts once
+    assert breaker.current() == "half_open"
+    breaker.success(second)
+    assert breaker.current() == "closed"
+
+
+def test_a_round_whose_permits_shrink_goes_on() -> None:
+    """A bundle that is swapped in during a round leaves nobody without a probe."""
+    breaker = opened(clock := FakeClock())
+    clock.advance(120)
+    breaker.success(breaker.acquire())
+    breaker.reconfigure(Policy(half_open_max_requests=1, success_threshold=1))
+    breaker.success(breaker.acquire())
+    assert breaker.current() == "closed"
+
+
+@pytest.mark.parametrize("synchronous", [False, True], ids=["stream", "stream_sync"])
+async def test_the_first_message_of_a_stream_is_its_probes_answer(clock: FakeClock, *, synchronous: bool) -> None:
+    async def messages() -> AsyncIterator[int]:
+        for number in range(2):
+            yield number
+
+    breaker = opened(clock)
+    pipeline = Outbound("callee", breaker=breaker, clock=clock)
+    clock.advance(120)
+    for state in ("half_open", "closed"):
+        stream: Any = pipeline.stream_sync(range, 2) if synchronous else pipeline.stream(messages)
+        assert (next(stream) if synchronous else await anext(stream)) == 0
+        assert breaker.current() == state
+        clock.advance(3600)  # the rest may take as long as it likes
+        assert breaker.current() == state
+        if synchronous:
+            stream.close()
+        else:
+            await stream.aclose()
+
+
+async def test_a_stream_that_breaks_after_its_answer_fails_a_round_that_lasts(clock: FakeClock) -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 0
+        raise OSError("connection lost")
+
+    breaker = opened(clock)
+    pipeline = Outbound("callee", breaker=breaker, clock=clock)
+    clock.advance(120)
+    with pytest.raises(OSError, match="lost"):
+        _ = [message async for message in pipeline.stream(broken)]
+    assert breaker.current() == "open"
