@@ -25,6 +25,7 @@ from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.scrape import BlackboxModule, Scrape
 from components.stateful_set import (
     DATA_VOLUME,
     configuration_writer,
@@ -63,6 +64,12 @@ class Consul(Component):
 
     kind: ClassVar[str] = "Consul"
     folder: ClassVar[str] = "20-data"
+    scrape: ClassVar[Scrape] = Scrape.probe(
+        BlackboxModule(name="consul", prober="http", settings={"fail_if_body_not_matches_regexp": [f":{RPC_PORT}"]}),
+        HTTP_PORT,
+        "/v1/status/leader",
+    )
+    """Its own metrics need a token."""
     image: Image
     sizing: Sizing
     servers: Annotated[int, Field(ge=1, le=7)]

@@ -11,11 +11,12 @@ from components.access import service_account
 from components.component import Component
 from components.container import Image, hardened_container
 from components.disruption_budget import disruption_budget
-from components.edge.envoy import LIVE_PATH, READY_PATH, STATUS_PORT, AllowList, configuration
+from components.edge.envoy import LIVE_PATH, METRICS_PATH, READY_PATH, STATUS_PORT, AllowList, configuration
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
+from components.scrape import Scrape
 from components.workload import PRE_STOP, deployment, pod_spec, pre_stop
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class EgressProxy(Component):
 
     kind: ClassVar[str] = "EgressProxy"
     folder: ClassVar[str] = "30-egress"
+    scrape: ClassVar[Scrape] = Scrape(port=STATUS_PORT, path=METRICS_PATH)
     image: Image
     sizing: Sizing
     replicas: Replicas

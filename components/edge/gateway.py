@@ -18,6 +18,7 @@ from components.node import Replicas, Sizing
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
 from components.probes import HttpProbes
+from components.scrape import Scrape
 from components.workload import deployment, pod_spec, pre_stop
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class ApisixGateway(Component):
 
     kind: ClassVar[str] = "Gateway"
     folder: ClassVar[str] = "60-gateway"
+    scrape: ClassVar[Scrape] = Scrape(port=PORTS.metrics, path="/apisix/prometheus/metrics", series=10_000)
+    """Series: routes × statuses × buckets."""
     image: Image
     sizing: Sizing
     replicas: Replicas

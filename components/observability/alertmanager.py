@@ -18,6 +18,7 @@ from components.observability.rules import Severity
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
+from components.scrape import Scrape
 from components.secret_keys import SecretKeys
 from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
@@ -94,6 +95,7 @@ class Alertmanager(Component):
 
     kind: ClassVar[str] = "Alertmanager"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=PORT)
     image: Image
     sizing: Sizing
     replicas: Annotated[int, Field(ge=1, le=5)]

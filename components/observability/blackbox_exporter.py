@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from voice_policies import Duration
 
 from components.access import service_account
 from components.component import Component, Exemption
-from components.consul.servers import RPC_PORT
 from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
+from components.scrape import BlackboxModule, Scrape
 from components.stateful_set import mount, tcp_service
-from components.valkey.access import HEALTH_USER
 from components.workload import deployment, pod_spec, pre_stop
 
 if TYPE_CHECKING:
@@ -27,28 +26,7 @@ PORT = 9115
 CONFIG_PATH = "/etc/blackbox"
 STOP = Duration("10s")
 TLS = "tls"
-Probe = Literal["tcp", "valkey", "sentinel", "http", "consul"]
-"""What is asked of a pod: to open its port; as Valkey or Sentinel, to answer PING; over HTTP, to answer, if only that
-it wants to know who asks; as Consul, for the leader."""
-
-
-def _tcp(**options: Any) -> dict[str, Any]:
-    return {"prober": "tcp", "timeout": "5s", "tcp": {"preferred_ip_protocol": "ip4", **options}}
-
-
-def _http(**options: Any) -> dict[str, Any]:
-    return {"prober": "http", "timeout": "5s", "http": {"preferred_ip_protocol": "ip4", **options}}
-
-
-PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
-MODULES: dict[str, dict[str, Any]] = {
-    "tcp": _tcp(),
-    "valkey": _tcp(query_response=[{"send": f"AUTH {HEALTH_USER} -"}, {"expect": r"^\+OK"}, *PING]),
-    "sentinel": _tcp(query_response=[*PING]),
-    "http": _http(valid_status_codes=[200, 401], follow_redirects=False),
-    "consul": _http(fail_if_body_not_matches_regexp=[f":{RPC_PORT}"]),
-}
-"""Source: CONFIGURATION.md of blackbox_exporter. Each `query_response` waits for its `expect`, then says its `send`."""
+"""The module that asks for a certificate."""
 
 
 class BlackboxExporter(Component):
@@ -56,19 +34,30 @@ class BlackboxExporter(Component):
 
     kind: ClassVar[str] = "BlackboxExporter"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=PORT)
     image: Image
     sizing: Sizing
+    modules: tuple[BlackboxModule, ...]
+    """The questions that the scraped servers declare."""
     server_name: str
     """Whose certificate the module `tls` asks for: APISIX ends a handshake for any name but its own."""
     ingress: tuple[NetworkEnd, ...] = ()
     egress: tuple[NetworkEnd, ...] = ()
 
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        names = [TLS, *(module.name for module in self.modules)]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"modules: {name} stands twice"
+
     @property
     def files(self) -> dict[str, str]:
         """Its configuration, as mounted."""
-        # When the certificate ends is asked for, whoever signed it.
-        tls = _tcp(tls=True, tls_config={"server_name": self.server_name, "insecure_skip_verify": True})
-        return {"blackbox.json": file_text({"modules": {TLS: tls, **MODULES}})}
+        # The exporter tells when the certificate ends, whoever signed it.
+        tls_config = {"server_name": self.server_name, "insecure_skip_verify": True}
+        tls = BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
+        modules = {module.name: module.document() for module in (tls, *self.modules)}
+        return {"blackbox.json": file_text({"modules": modules})}
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:

@@ -28,6 +28,7 @@ from components.observability.collector_config import (
 from components.observability.retention import FILL_LIMIT
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
+from components.scrape import Scrape
 from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
 
@@ -50,6 +51,7 @@ class Collector(Component):
 
     kind: ClassVar[str] = "Collector"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     image: Image
     sizing: Sizing
     replicas: Annotated[int, Field(ge=1, le=20)]

@@ -25,6 +25,7 @@ from components.observability.retention import Stream, disk_conflicts
 from components.observability.setup_job import setup_files, setup_job, setup_labels, setup_pod
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
+from components.scrape import ANSWERS, Scrape
 from components.secret_keys import SecretKeys
 from components.stateful_set import (
     DATA_VOLUME,
@@ -62,6 +63,7 @@ class Elasticsearch(Component):
 
     kind: ClassVar[str] = "Elasticsearch"
     folder: ClassVar[str] = "20-data"
+    scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, HTTP_PORT)
     image: Image
     sizing: Sizing
     nodes: Annotated[int, Field(ge=1, le=7)]

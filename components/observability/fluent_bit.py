@@ -19,6 +19,7 @@ from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.observability.collector_config import HTTP_PORT as COLLECTOR_PORT
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.scrape import Scrape
 from components.stateful_set import mount
 from components.workload import pod_spec, pre_stop
 
@@ -48,6 +49,7 @@ class FluentBit(Component):
 
     kind: ClassVar[str] = "FluentBit"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=PORT, path="/api/v2/metrics/prometheus")
     image: Image
     sizing: Sizing
     namespaces: str

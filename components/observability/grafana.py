@@ -21,6 +21,7 @@ from components.observability.elasticsearch_setup import LOGS_PATTERN, user_secr
 from components.observability.setup_job import Account
 from components.observability.tempo import EXEMPLAR_LABEL
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, config_map, digest_of, file_text
+from components.scrape import Scrape
 from components.secret_keys import SecretKeys
 from components.stateful_set import mount, scratch, tcp_service
 from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
@@ -62,6 +63,7 @@ class Grafana(Component):
 
     kind: ClassVar[str] = "Grafana"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=PORT)
     image: Image
     sizing: Sizing
     sources: Sources

@@ -19,6 +19,7 @@ from components.observability.setup_job import Account, Request, setup_files, se
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
 from components.probes import HttpProbes
+from components.scrape import Scrape
 from components.stateful_set import mount
 from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
 
@@ -61,6 +62,7 @@ class Jaeger(Component):
 
     kind: ClassVar[str] = "Jaeger"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     image: Image
     sizing: Sizing
     replicas: int

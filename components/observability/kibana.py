@@ -24,6 +24,7 @@ from components.observability.setup_job import (
 )
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.scrape import ANSWERS, Scrape
 from components.secret_keys import SecretKeys
 from components.stateful_set import configuration_writer, mount, scratch, tcp_service
 from components.workload import deployment, pod_spec, pre_stop, secret_volumes
@@ -81,6 +82,7 @@ class Kibana(Component):
 
     kind: ClassVar[str] = "Kibana"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, PORT, "/api/status")
     image: Image
     setup_image: Image
     """Has curl, which Kibana's own image does not promise."""

@@ -14,6 +14,7 @@ from components.network_policy import NetworkEnd, network_policy
 from components.node import Replicas, Sizing
 from components.operation import Name
 from components.probes import HttpProbes
+from components.scrape import Scrape
 from components.stateful_set import mount, tcp_service
 from components.workload import deployment, pod_spec, pre_stop
 
@@ -37,6 +38,7 @@ class KubeStateMetrics(Component):
 
     kind: ClassVar[str] = "KubeStateMetrics"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
     image: Image
     sizing: Sizing
     namespaces: tuple[Name, ...]

@@ -20,6 +20,7 @@ from components.observability.scraping import ScrapeTarget, certificates_job, du
 from components.operation import Name
 from components.policy_config import config_files, file_text
 from components.probes import HttpProbes
+from components.scrape import Scrape
 from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
 from components.workload import pod_spec, pre_stop
 
@@ -44,6 +45,7 @@ class Prometheus(Component):
 
     kind: ClassVar[str] = "Prometheus"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=PORT)
     image: Image
     sizing: Sizing
     replicas: Annotated[int, Field(ge=1, le=5)]
@@ -78,7 +80,7 @@ class Prometheus(Component):
     @property
     def samples_per_second(self) -> float:
         """The declared rate: every series of every pod, once an interval."""
-        series = LOCAL_SERIES + sum(target.pods * target.series for target in self.targets)
+        series = LOCAL_SERIES + sum(target.pods * target.scrape.series for target in self.targets)
         return series / self.interval.seconds
 
     @property

@@ -11,8 +11,9 @@ from voice_policies import ClosedModel
 
 from components.access import TOKEN_PATH
 from components.network_policy import NAME_LABEL
-from components.observability.blackbox_exporter import TLS, Probe
+from components.observability.blackbox_exporter import TLS
 from components.operation import Name
+from components.scrape import Scrape
 
 KUBELET_PORT = 10250
 KUBELET = "kubelet"
@@ -22,38 +23,32 @@ POD = "__meta_kubernetes_pod_"
 
 
 class ScrapeTarget(ClosedModel):
-    """The pods of one component, on the port that serves its metrics. Its name is the label `job`."""
+    """The pods of one server, and what Prometheus reads of them. The server's name is the label `job`."""
 
     name: Name
     namespace: Name
-    port: Annotated[int, Field(ge=1, le=65_535)]
-    path: Annotated[str, Field(pattern=r"^(/[a-z0-9/_-]+)?$")] = "/metrics"
     label: str = NAME_LABEL
-    """The label that carries the component's name."""
+    """The label that carries the server's name."""
     pods: Annotated[int, Field(ge=1)]
     """Most of them at once."""
-    series: Annotated[int, Field(ge=1)]
-    """What one of them exposes, at most."""
-    probe: Probe | None = None
-    """How the prober asks what has no metrics of its own, at `path` if over HTTP; `None` asks the pod for metrics."""
-    tells_of_others: bool = False
-    """Whether its series name a pod and a namespace that they are about, which are then not its own."""
+    scrape: Scrape
 
     def job(self, prober: str) -> dict[str, Any]:
         """Its job: running pods that carry the name and declare the port."""
+        scrape, module = self.scrape, self.scrape.module
         return {
             "job_name": self.name,
-            **({"honor_labels": True} if self.tells_of_others else {}),
-            **({"metrics_path": self.path} if self.probe is None else probing(self.probe)),
+            **({"honor_labels": True} if scrape.honor_labels else {}),
+            **(probing(module.name) if module else {"metrics_path": scrape.path}),
             "kubernetes_sd_configs": [discovery([self.namespace])],
             "relabel_configs": [
                 {"source_labels": [f"{POD}phase"], "regex": "Succeeded|Failed", "action": "drop"},
                 {"source_labels": [f"{POD}label_{_meta(self.label)}"], "regex": self.name, "action": "keep"},
-                {"source_labels": [f"{POD}container_port_number"], "regex": str(self.port), "action": "keep"},
+                {"source_labels": [f"{POD}container_port_number"], "regex": str(scrape.port), "action": "keep"},
                 {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
                 {"source_labels": [f"{POD}name"], "target_label": "pod"},
                 {"source_labels": [f"{POD}node_name"], "target_label": "node"},
-                *(probed(prober, self.probe, self.path) if self.probe else ()),
+                *(probed(prober, module.name, scrape.path) if module else ()),
             ],
         }
 

@@ -15,6 +15,7 @@ from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.observability.retention import Stream, disk_conflicts
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.scrape import Scrape
 from components.secret_keys import SecretKeys
 from components.stateful_set import DATA_VOLUME, mount, stateful_set, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
@@ -64,6 +65,7 @@ class Tempo(Component):
 
     kind: ClassVar[str] = "Tempo"
     folder: ClassVar[str] = "30-observability"
+    scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
     image: Image
     sizing: Sizing
     storage: Bytes

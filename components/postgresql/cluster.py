@@ -15,6 +15,7 @@ from components.node import Sizing
 from components.operation import Name
 from components.postgresql.backups import CREDENTIALS, DAILY, Backups
 from components.postgresql.databases import ServerLimits, ServiceDatabase, access_rules
+from components.scrape import Scrape
 from components.workload import HOST, ZONE, alone_on_its_host
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class PostgresqlCluster(Component):
 
     kind: ClassVar[str] = "PostgresqlCluster"
     folder: ClassVar[str] = "20-data"
+    instance_scrape: ClassVar[Scrape] = Scrape(port=9187)
+    """Of CloudNativePG's instance manager."""
+    pooler_scrape: ClassVar[Scrape] = Scrape(port=9127)
     pooler: Name
     store_label: str
     image: Image

@@ -16,6 +16,7 @@ from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
 from components.postgresql.databases import SUPERUSER, ServerLimits, ServiceDatabase, access_rules, roles_sql
 from components.postgresql.dumps import ACTIONS, DUMP_KEY, dump_job, dump_labels, dump_scripts
+from components.scrape import CONNECTS, Scrape
 from components.secret_keys import SecretKeys
 from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service, volume_claim, with_volumes
 from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
@@ -46,6 +47,7 @@ class PostgresqlServer(Component):
 
     kind: ClassVar[str] = "PostgresqlServer"
     folder: ClassVar[str] = "20-data"
+    scrape: ClassVar[Scrape] = Scrape.probe(CONNECTS, PORT)
     service: Name
     store_label: str
     image: Image

@@ -15,10 +15,11 @@ from components.network_policy import NAME_LABEL, NetworkEnd, network_policy
 from components.node import Sizing
 from components.operation import Name
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
+from components.scrape import BlackboxModule, Scrape
 from components.secret_keys import SecretKeys
 from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service
 from components.valkey.access import CONFIG_PATH, RUN_PATH, WRITE_ACL, AclUser, user_file
-from components.valkey.server import PORT, STOP, probes_onto, server_configuration
+from components.valkey.server import PING, PORT, SCRAPE, STOP, probes_onto, server_configuration
 from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_mounts, secret_volumes
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class ReplicatedValkey(Component):
 
     kind: ClassVar[str] = "ReplicatedValkey"
     folder: ClassVar[str] = "20-data"
+    scrape: ClassVar[Scrape] = SCRAPE
+    """Of the proxies and of the servers."""
+    sentinel_scrape: ClassVar[Scrape] = Scrape.probe(
+        BlackboxModule(name="sentinel", prober="tcp", settings={"query_response": [*PING]}), SENTINEL_PORT
+    )
     image: Image
     proxy_image: Image
     sizing: Sizing

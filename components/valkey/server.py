@@ -13,6 +13,7 @@ from components.container import Image, hardened_container
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
+from components.scrape import BlackboxModule, Scrape
 from components.stateful_set import (
     DATA_VOLUME,
     configuration_writer,
@@ -34,6 +35,10 @@ MEMORY_SHARE = 0.6
 """Of the memory limit, for data: a rewrite of the log or a full synchronisation copies what changes meanwhile."""
 STOP = Duration("30s")
 """Longest time to write what is left and stop."""
+PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
+LOGIN = ({"send": f"AUTH {HEALTH_USER} -"}, {"expect": r"^\+OK"})
+"""Each `query_response` of the blackbox exporter waits for its `expect`, then says its `send`."""
+SCRAPE = Scrape.probe(BlackboxModule(name="valkey", prober="tcp", settings={"query_response": [*LOGIN, *PING]}), PORT)
 
 
 class Valkey(Component):
@@ -46,6 +51,7 @@ class Valkey(Component):
 
     kind: ClassVar[str] = "Valkey"
     folder: ClassVar[str] = "20-data"
+    scrape: ClassVar[Scrape] = SCRAPE
     image: Image
     sizing: Sizing
     users: tuple[AclUser, ...]

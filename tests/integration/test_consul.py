@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.consul.servers import RPC_PORT
-from components.observability.blackbox_exporter import MODULES
+from components.consul.servers import RPC_PORT, Consul
 from tests.integration.consul_servers import (
     Keys,
     Server,
@@ -55,7 +54,8 @@ def test_three_servers_make_one_cluster_that_the_readiness_probe_sees(servers: l
     (leader,) = {server.ask("status/leader")[1] for server in servers}
     assert leader in peers
     assert all(server.ready() for server in servers)
-    (expected,) = MODULES["consul"]["http"]["fail_if_body_not_matches_regexp"]
+    assert Consul.scrape.module
+    (expected,) = Consul.scrape.module.settings["fail_if_body_not_matches_regexp"]
     assert expected == f":{RPC_PORT}"
     assert leader.endswith(f":{servers[0].ports['server']}"), "what the prober looks for, on the test's own port"
 

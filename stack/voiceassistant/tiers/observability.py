@@ -10,32 +10,40 @@ from voice_policies import Bytes, Duration, Fault, InvalidInputError, faults_of
 
 from components import images
 from components.component import Component
-from components.consul import servers as consul
-from components.edge import apisix, envoy
+from components.consul.servers import Consul
+from components.edge.egress_proxy import EgressProxy
+from components.edge.gateway import ApisixGateway
 from components.network_policy import AddressBlock, Peer
 from components.node import Gateway, Sizing
 from components.observability import (
     alertmanager,
     blackbox_exporter,
     collector_config,
-    fluent_bit,
     jaeger,
-    kibana,
     kube_state_metrics,
     prometheus,
     tempo,
 )
 from components.observability.alertmanager import WEBHOOK_KEY, Alertmanager, AlertRoute, Inhibition, Receiver
-from components.observability.blackbox_exporter import BlackboxExporter, Probe
+from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector import Collector
 from components.observability.collector_config import Backend, Sampling
+from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import user
+from components.observability.fluent_bit import FluentBit
+from components.observability.grafana import Grafana
+from components.observability.jaeger import Jaeger
+from components.observability.kibana import Kibana
 from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
 from components.observability.scraping import KUBELET_PORT, ScrapeTarget
+from components.observability.tempo import Tempo
+from components.postgresql.cluster import PostgresqlCluster
+from components.postgresql.server import PostgresqlServer
+from components.scrape import Scrape
 from components.secret_keys import SecretKeys
-from components.valkey import server as valkey
-from components.valkey.replicated import SENTINEL_PORT
+from components.valkey.replicated import ReplicatedValkey
+from components.valkey.server import Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import N_PLUS_ONE, Environment
 from stack.model.peers import Link, link_egress, link_ingress
@@ -69,27 +77,17 @@ STATE = Peer(namespace=targets.OBSERVABILITY, name="kube-state-metrics", ports=(
 LOGS = user(targets.COLLECTOR).account
 """Who adds the log lines that come over OTLP."""
 
-METRICS_PATHS = {
-    apisix.PORTS.metrics: "/apisix/prometheus/metrics",
-    envoy.STATUS_PORT: envoy.METRICS_PATH,
-    fluent_bit.PORT: "/api/v2/metrics/prometheus",
-}
-"""Where metrics are not at `/metrics`, by the port that serves them."""
-SERIES = 2_000
-"""Of one pod: what a service's runtime, its process and its gRPC library expose, counted generously."""
-MANY_SERIES = 10_000
-"""Of one pod of the gateway: routes × statuses × buckets."""
-PROBE_SERIES = 20
-"""Of one probe."""
-PROBES: dict[int, tuple[Probe, str]] = {
-    valkey.PORT: ("valkey", ""),
-    SENTINEL_PORT: ("sentinel", ""),
-    consul.HTTP_PORT: ("consul", "/v1/status/leader"),
-    full_text_index.ADDRESS.port: ("http", ""),
-    kibana.PORT: ("http", "/api/status"),
-    data.POSTGRESQL_PORT: ("tcp", ""),
-}
-"""How a component without metrics of its own is asked, and where over HTTP, by its port."""
+DECLARED = (
+    *(
+        server.scrape
+        for server in (Valkey, Consul, PostgresqlServer, Elasticsearch, Kibana, ApisixGateway, EgressProxy)
+    ),
+    *(server.scrape for server in (Prometheus, Collector, Alertmanager, KubeStateMetrics, BlackboxExporter)),
+    *(server.scrape for server in (Jaeger, Tempo, Grafana, FluentBit)),
+    ReplicatedValkey.sentinel_scrape,
+    PostgresqlCluster.instance_scrape,
+    PostgresqlCluster.pooler_scrape,
+)
 INFRASTRUCTURE_PODS = 3
 """Most of one kind, where no autoscaler counts them."""
 ON_CALL = "on-call"
@@ -103,7 +101,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
         lambda: _prometheus(graph, environment, ways),
         lambda: _alertmanager(environment, ways),
         lambda: _state(environment, ways),
-        lambda: _blackbox(environment, ways),
+        lambda: _blackbox(graph, environment, ways),
     )
     built: list[Component] = []
     faults: list[Fault] = []
@@ -144,37 +142,23 @@ def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget
     """Every service, and every component whose tier declares that Prometheus or the prober asks it."""
     for service in graph.services:
         pods = environment.replicas(service).max + 1
-        yield ScrapeTarget(
-            name=service.name, namespace=service.namespace, port=service.http_port, pods=pods, series=SERIES
-        )
+        scrape = Scrape(port=service.http_port)
+        yield ScrapeTarget(name=service.name, namespace=service.namespace, pods=pods, scrape=scrape)
     pool = environment.settings.node_pool
     for link in _all_links(graph, environment):
         if not isinstance(link.target, Peer):
             continue
-        port = link.target.ports[0]
-        if link.source == BLACKBOX and port in PROBES:
-            probe, path = PROBES[port]
-            yield ScrapeTarget(
-                name=link.target.name,
-                namespace=link.target.namespace,
-                label=link.target.label,
-                port=port,
-                path=path,
-                pods=INFRASTRUCTURE_PODS,
-                series=PROBE_SERIES,
-                probe=probe,
-            )
-        elif link.source == PROMETHEUS:
-            yield ScrapeTarget(
-                name=link.target.name,
-                namespace=link.target.namespace,
-                label=link.target.label,
-                port=port,
-                path=METRICS_PATHS.get(port, "/metrics"),
-                pods=pool.nodes if link.target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS,
-                series=MANY_SERIES if port == apisix.PORTS.metrics else SERIES,
-                tells_of_others=link.target.name == STATE.name,
-            )
+        for scrape in DECLARED:
+            asks = PROMETHEUS if scrape.module is None else BLACKBOX
+            if link.source == asks and link.target.ports == (scrape.port,):
+                yield ScrapeTarget(
+                    name=link.target.name,
+                    namespace=link.target.namespace,
+                    label=link.target.label,
+                    pods=pool.nodes if link.target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS,
+                    scrape=scrape,
+                )
+                break
 
 
 def _all_links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
@@ -310,12 +294,14 @@ def _state(environment: Environment, ways: tuple[Link, ...]) -> KubeStateMetrics
     )
 
 
-def _blackbox(environment: Environment, ways: tuple[Link, ...]) -> BlackboxExporter:
+def _blackbox(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]) -> BlackboxExporter:
+    modules = (target.scrape.module for target in scraped(graph, environment))
     return BlackboxExporter(
         name=BLACKBOX.name,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.BLACKBOX_EXPORTER),
         sizing=environment.scaled(SMALL_SIZING),
+        modules=tuple({module.name: module for module in modules if module}.values()),
         server_name=gateway.HOSTS[environment.name],
         ingress=tuple(link_ingress(ways, BLACKBOX.name)),
         egress=tuple(link_egress(ways, BLACKBOX.name)),

@@ -17,14 +17,14 @@ def _http(**fields: Schema) -> Schema:
 BLACKBOX_EXPORTER = closed(
     {
         "modules": closed(
+            {"tls": _tcp(tls=FLAG, tls_config=closed({"server_name": TEXT, "insecure_skip_verify": FLAG}))},
             {
-                "tls": _tcp(tls=FLAG, tls_config=closed({"server_name": TEXT, "insecure_skip_verify": FLAG})),
                 "tcp": _tcp(),
                 "valkey": _tcp(query_response=_STEPS),
                 "sentinel": _tcp(query_response=_STEPS),
                 "http": _http(valid_status_codes=listed(one_of(200, 401)), follow_redirects=FLAG),
                 "consul": _http(fail_if_body_not_matches_regexp=listed(TEXT)),
-            }
+            },
         )
     }
 )

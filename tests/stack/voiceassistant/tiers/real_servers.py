@@ -14,7 +14,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ConnectionError as NotListening
 
-from components.observability.blackbox_exporter import MODULES
+from components.scrape import Scrape
 from tests.loopback import START_SECONDS, free_port, wait_until
 from tests.platforms import of_kind, platform
 from tests.programs import directory, give_away, postgresql, unprivileged, valkey
@@ -96,10 +96,10 @@ def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -
     return done.returncode == 1 and f">>> '{key}x " in done.stderr
 
 
-def answers_probe(module: str, port: int) -> bool:
+def answers_probe(scrape: Scrape, port: int) -> bool:
     """As blackbox_exporter's prober/tcp.go goes: what a step expects is waited for, then what it sends is sent."""
     with socket.create_connection(("127.0.0.1", port), 5) as connection, connection.makefile("rw") as lines:
-        for step in MODULES[module]["tcp"]["query_response"]:
+        for step in scrape.module.settings["query_response"] if scrape.module else ():
             if expected := step.get("expect"):
                 while not re.search(expected, line := lines.readline()):
                     if not line or line.startswith("-"):

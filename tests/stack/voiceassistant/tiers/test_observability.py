@@ -130,7 +130,7 @@ def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_on
                 for name, target in asked.items()
                 if (target.namespace, target.name)
                 == (workload["metadata"]["namespace"], template["metadata"]["labels"].get(target.label))
-                and target.port in ports
+                and target.scrape.port in ports
             }
             assert finding, workload["metadata"]["name"]
             found |= finding

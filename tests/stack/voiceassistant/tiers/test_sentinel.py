@@ -16,8 +16,8 @@ from tests.stack.voiceassistant.tiers.real_servers import answers_probe, passwor
 
 def test_sentinels_replace_a_lost_primary_and_it_comes_back_as_a_replica(tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, sentinels):
-        assert all(answers_probe("valkey", node.port) for node in nodes)
-        assert all(answers_probe("sentinel", sentinel.port) for sentinel in sentinels)
+        assert all(answers_probe(ReplicatedValkey.scrape, node.port) for node in nodes)
+        assert all(answers_probe(ReplicatedValkey.sentinel_scrape, sentinel.port) for sentinel in sentinels)
         identity = {"user": "identity-service", "password": password_of("identity-service-redis")}
         eventually(lambda: nodes[0].ask("SET", "identity-service:1", "before", **identity))
         eventually(lambda: nodes[1].ask("GET", "identity-service:1", **identity) == "before")

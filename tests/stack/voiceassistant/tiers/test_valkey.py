@@ -19,6 +19,8 @@ from voice_runtime.redis import single as reached
 from voice_saga import Message, MessagesRefusedError
 from voice_saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
 
+from components.valkey.replicated import ReplicatedValkey
+from components.valkey.server import Valkey
 from stack.voiceassistant.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port
 from tests.platforms import platform
@@ -114,8 +116,8 @@ def test_the_probes_user_asks_for_health_alone(cache: int) -> None:
     assert health.execute_command("ROLE")[0] == b"master"
     with pytest.raises(NoPermissionError):
         health.get("identity-service:session:1")
-    assert answers_probe("valkey", cache)
-    assert not answers_probe("sentinel", cache), "who has not said its name is not answered"
+    assert answers_probe(Valkey.scrape, cache)
+    assert not answers_probe(ReplicatedValkey.sentinel_scrape, cache), "who has not said its name is not answered"
 
 
 def test_the_cache_counts_limits_by_script(cache: int) -> None:
