@@ -7,11 +7,12 @@ from stack.deploy.configuration import read_configuration
 from stack.deploy.preconditions import refuse_unfit
 from stack.deploy.program import outputs, register
 from stack.model.environments import environment
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
+from stack.voiceassistant import TENANT
 
 try:
     configuration = read_configuration()
-    platform = Platform(call_graph(), environment(configuration.settings))
+    platform = Platform(TENANT, environment(configuration.settings))
     refuse_unfit(platform, configuration)
 except InvalidInputError as error:
     raise pulumi.RunError(str(error)) from None

@@ -14,6 +14,7 @@ from stack.output.difference import compare
 from stack.output.difference.report import text
 from stack.output.difference.sides import resources_of
 from stack.output.render import manifest, manifest_path
+from stack.voiceassistant import TENANT
 from tests.platforms import platform
 from tests.stack.deploy.program_run import deployed
 
@@ -30,7 +31,7 @@ def manifests(environment: str) -> dict[Path, str]:
 
 def comparison(environment: str, other: str) -> dict[Path, str]:
     """The text of `voice diff`, which shows every changed value whole."""
-    difference = compare(resources_of(environment), resources_of(other))
+    difference = compare(resources_of(environment, TENANT), resources_of(other, TENANT))
     return {SNAPSHOTS / f"{environment}-{other}.txt": f"{text(difference)}\n"}
 
 

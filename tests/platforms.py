@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,9 +15,10 @@ from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment, environment
 from stack.model.flow import Flow
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import load_settings
-from stack.voiceassistant.targets import SITE
+from stack.model.tenant import Tenant
+from stack.voiceassistant import TENANT
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 
@@ -24,7 +26,7 @@ ENVIRONMENTS = ("dev", "staging", "prod")
 @cache
 def platform(name: str) -> Platform:
     """A real environment."""
-    return Platform(call_graph(), real_environment(name))
+    return Platform(TENANT, real_environment(name))
 
 
 @cache
@@ -80,11 +82,17 @@ def gateway(*routes: Operation) -> Gateway:
     return Gateway(name="gateway", namespace="voice-gateway", availability=Ratio("99.99%"), operations=routes)
 
 
+def tenant_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> Tenant:
+    """A tenant of these nodes alone."""
+    catalogue = Catalogue(source="tests", site=TENANT.catalogue.site, nodes=nodes, flows=tuple(flows), **rules)
+    return replace(TENANT, catalogue=catalogue)
+
+
 def graph_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> CallGraph:
     """The graph of these nodes alone."""
-    return CallGraph(Catalogue(source="tests", site=SITE, nodes=nodes, flows=tuple(flows), **rules))
+    return tenant_of(*nodes, flows=flows, **rules).graph
 
 
 def small_platform(*nodes: Node, flows: Iterable[Flow] = (), name: str = "prod") -> Platform:
     """A platform of these nodes alone."""
-    return Platform(graph_of(*nodes, flows=flows), real_environment(name))
+    return Platform(tenant_of(*nodes, flows=flows), real_environment(name))

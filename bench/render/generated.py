@@ -1,4 +1,4 @@
-"""Renders an application tier of many services, as `voice render` renders ours: copies of the catalogue side by side.
+"""A tenant of many services, rendered as `voice render` renders ours: copies of the catalogue side by side.
 
 python -m bench.render.generated 1600 -o build/bench/1600
 """
@@ -6,35 +6,59 @@ python -m bench.render.generated 1600 -o build/bench/1600
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from voice_policies import Saga, SagaStep
 
-from components.node import Service
+from components.node import Host, Service
 from components.operation import Call, Operation, Stage
 from stack import cli
-from stack.model import egress
-from stack.model import platform as topology
-from stack.model.call_graph import CallGraph
-from stack.model.catalogue import Catalogue
-from stack.voiceassistant import catalog
-from stack.voiceassistant.targets import SITE
+from stack.model.egress import egress_port
+from stack.model.tenant import Tenant, Tier
+from stack.voiceassistant import TENANT, catalog
 from stack.voiceassistant.tiers import applications
 
 _OWN = {service.name for service in catalog.SERVICES}
+_HOSTED = {node.name for node in catalog.DEPENDENCIES if any(isinstance(address, Host) for address in node.addresses)}
+_CALLERS_OF_HOSTS = [
+    service.name
+    for service in catalog.SERVICES
+    if any(call.callee in _HOSTED for operation in service.operations for call in operation.calls)
+]
 
 
-def services(count: int) -> Iterator[Service]:
-    """`count` services, a multiple of the catalogue's: each copy calls its own copies and the shared dependencies."""
-    copies, rest = divmod(count, len(catalog.SERVICES))
+def tenant(services_wanted: int) -> Tenant:
+    """VoiceAssistant's application tier, of so many services.
+
+    Others describe a service's kinds of objects; the custom resources of our datastores are ours alone.
+    """
+    nodes = (catalog.GATEWAY, *services(services_wanted), *catalog.DEPENDENCIES)
+    catalogue = TENANT.catalogue.model_copy(update={"nodes": nodes, "only_callers": {}, "forbidden": frozenset()})
+    return replace(TENANT, catalogue=catalogue, tiers=(Tier(applications.components),))
+
+
+def services(wanted: int) -> Iterator[Service]:
+    """`wanted` services, a multiple of the catalogue's: each copy calls its own copies and the shared dependencies."""
+    copies, rest = divmod(wanted, len(catalog.SERVICES))
     if rest:
-        raise ValueError(f"{count} services: expected a multiple of {len(catalog.SERVICES)}")
-    for number in range(copies):
+        raise ValueError(f"{wanted} services: expected a multiple of {len(catalog.SERVICES)}")
+    for number, _ in zip(_numbers(), range(copies), strict=False):
         for service in catalog.SERVICES:
             operations = tuple(_operation(operation, number) for operation in service.operations)
             yield Service(**{**dict(service), "name": _name(service.name, number), "operations": operations})
+
+
+def _numbers() -> Iterator[int]:
+    """Numbers of copies whose callers of hosts share no egress port with those of another: that is refused."""
+    taken: set[int] = set()
+    for number in count():
+        ports = {egress_port(_name(caller, number)) for caller in _CALLERS_OF_HOSTS}
+        if len(ports) == len(_CALLERS_OF_HOSTS) and not ports & taken:
+            taken |= ports
+            yield number
 
 
 def _operation(operation: Operation, number: int) -> Operation:
@@ -76,15 +100,7 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("-o", "--out", required=True)
     options = parser.parse_args()
-    # Others describe a service's kinds of objects; the custom resources of our datastores are ours alone.
-    topology.TIERS = (applications,)  # type: ignore[assignment]  # fewer than the platform has
-    nodes = (catalog.GATEWAY, *services(options.count), *catalog.DEPENDENCIES)
-    topology.call_graph = lambda: CallGraph(Catalogue(source="bench", site=SITE, nodes=nodes, flows=catalog.FLOWS))
-    # By a name's hash a thousand callers of hosts outside share ports here and there, which is refused.
-    numbers: dict[bytes, int] = {}
-    vars(egress)["crc32"] = lambda name: numbers.setdefault(name, len(numbers))
-    sys.argv[1:] = ["render", "prod", "-o", options.out]
-    cli.voice()
+    cli.voice(["render", "prod", "-o", options.out], lambda: tenant(options.count))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
 
 def open_ways_out(platform: Platform) -> set[WayOut]:
     """The ways that are open, read from the rendered resources alone."""
-    ways, everyone, site = reached(platform), endpoints(platform), platform.graph.site
+    ways, everyone, site = reached(platform), endpoints(platform), platform.site
     proxies = {component.name for component in platform.components if isinstance(component, EgressProxy)}
     listeners = {
         (component.name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(bootstrap, listener))

@@ -47,7 +47,7 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
         # Its last address: the object store's block, which has a name of its own, lies in it too.
-        Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.graph.site.peered_network)[-2]), ports=outside),
+        Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
 
@@ -87,7 +87,7 @@ def _peers(platform: Platform) -> Iterator[Peer]:
 
 def _places(platform: Platform) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Namespace, name and ports of what the platform's services rely on beside their dependencies."""
-    site = platform.graph.site
+    site = platform.site
     for peer in (site.collector, site.prometheus):
         yield peer.namespace, peer.name, peer.ports
     for proxy, allowed in allow_lists(platform.graph).items():
@@ -105,7 +105,7 @@ def _host_ports(platform: Platform) -> Iterator[int]:
 def declared(platform: Platform) -> set[Reach]:
     """The ways that declared calls take, with telemetry, scraping and DNS."""
     ways: set[Reach] = set()
-    everyone, site = endpoints(platform), platform.graph.site
+    everyone, site = endpoints(platform), platform.site
     # A few of them: to look at all for each call would grow with the square.
     outside = {found.name: found for found in everyone.values() if found.ip}
     for edge in platform.graph.edges:

@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from stack.audit import Verdict
     from stack.model.platform import Platform
+    from stack.model.tenant import Tenant
 
 CLEAN, FINDINGS, BAD_INPUT = 0, 1, 2
 
 
-def voice() -> NoReturn:
+def _voiceassistant() -> Tenant:
+    from stack.voiceassistant import TENANT  # noqa: PLC0415
+
+    return TENANT
+
+
+def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> NoReturn:
     """The command: `main` in a process of its own.
 
     Such a process lives for a second and drops little. Looking for garbage, at last when it ends, would cost it a
@@ -26,14 +33,14 @@ def voice() -> NoReturn:
     """
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    status = main()
+    status = main(arguments, tenant)
     gc.freeze()
     sys.exit(status)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command: 0 is clean, 1 findings or differences, 2 usage or bad input."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> int:
+    """Run one command on a tenant: 0 is clean, 1 findings or differences, 2 usage or bad input."""
+    options = _parser().parse_args(arguments, argparse.Namespace(tenant=tenant))
     # Each command loads what it needs, and only when its arguments are known to be right: `--help` answers at once.
     from pydantic import ValidationError  # noqa: PLC0415
     from voice_policies import InvalidInputError, faults_of  # noqa: PLC0415
@@ -104,12 +111,12 @@ def _command(
     return added
 
 
-def _platform(name: str) -> Platform:
+def _platform(options: argparse.Namespace) -> Platform:
     from stack.model.environments import environment  # noqa: PLC0415
-    from stack.model.platform import Platform, call_graph  # noqa: PLC0415
+    from stack.model.platform import Platform  # noqa: PLC0415
     from stack.model.settings import load_settings  # noqa: PLC0415
 
-    return Platform(call_graph(), environment(load_settings(name)))
+    return Platform(options.tenant(), environment(load_settings(options.environment)))
 
 
 def _render(options: argparse.Namespace) -> int:
@@ -117,7 +124,7 @@ def _render(options: argparse.Namespace) -> int:
     from stack.output.render import render  # noqa: PLC0415
 
     started = time.perf_counter()
-    platform = _platform(options.environment)
+    platform = _platform(options)
     out = options.out or Path("build", options.environment)
     index = render(platform, out)
     findings = [finding for verdict in audit(platform) for finding in verdict.findings]
@@ -140,17 +147,16 @@ def _check(options: argparse.Namespace) -> int:
     from stack.audit import audit  # noqa: PLC0415
     from stack.audit.report import REPORTS  # noqa: PLC0415
 
-    verdicts: tuple[Verdict, ...] = audit(_platform(options.environment))
+    verdicts: tuple[Verdict, ...] = audit(_platform(options))
     print(REPORTS[options.format](verdicts))
     return FINDINGS if any(verdict.findings for verdict in verdicts) else CLEAN
 
 
 def _graph(options: argparse.Namespace) -> int:
     from components.policy_config import file_text  # noqa: PLC0415
-    from stack.model.platform import call_graph  # noqa: PLC0415
     from stack.output.diagrams import component_diagram, graph_document  # noqa: PLC0415
 
-    graph = call_graph()
+    graph = options.tenant().graph
     print(component_diagram(graph) if options.format == "mermaid" else file_text(graph_document(graph)).rstrip())
     return CLEAN
 
@@ -160,7 +166,7 @@ def _diff(options: argparse.Namespace) -> int:
     from stack.output.difference.report import REPORTS  # noqa: PLC0415
     from stack.output.difference.sides import resources_of  # noqa: PLC0415
 
-    difference = compare(resources_of(options.a), resources_of(options.b))
+    difference = compare(*(resources_of(side, options.tenant()) for side in (options.a, options.b)))
     print(REPORTS[options.format](difference))
     if difference.data_at_risk and not options.allow_replacement:
         at_risk = "\n  ".join(str(risk) for risk in difference.data_at_risk)
@@ -169,43 +175,41 @@ def _diff(options: argparse.Namespace) -> int:
     return FINDINGS if difference else CLEAN
 
 
-def _images() -> set[str]:
+def _images(options: argparse.Namespace) -> set[str]:
     """The images of every environment, by tag."""
     from stack.model.environments import environment  # noqa: PLC0415
     from stack.model.image_lock import UNLOCKED, images  # noqa: PLC0415
-    from stack.model.platform import Platform, call_graph  # noqa: PLC0415
+    from stack.model.platform import Platform  # noqa: PLC0415
     from stack.model.settings import ENVIRONMENTS, load_settings  # noqa: PLC0415
 
-    graph = call_graph()
     # A stand-in for the services' own images, which only dev may run, is nobody's to lock.
     settings = [load_settings(name).model_copy(update={"reference_image": None}) for name in ENVIRONMENTS]
-    platforms = [Platform(graph, environment(each, UNLOCKED)) for each in settings]
+    platforms = [Platform(options.tenant(), environment(each, UNLOCKED)) for each in settings]
     return {
         image for platform in platforms for component in platform.components for image in images(component.resources())
     }
 
 
-def _lock_images(_options: argparse.Namespace) -> int:
+def _lock_images(options: argparse.Namespace) -> int:
     from stack.deploy.registry import Registry  # noqa: PLC0415
     from stack.model.image_lock import LOCK, ImageLock  # noqa: PLC0415
 
-    digests = Registry().digests(_images(), lambda line: sys.stderr.write(f"{line}\n"))
+    digests = Registry().digests(_images(options), lambda line: sys.stderr.write(f"{line}\n"))
     ImageLock(digests=digests).write(LOCK)
     print(f"wrote {LOCK.name}: {len(digests)} images")
     return CLEAN
 
 
-def _check_images(_options: argparse.Namespace) -> int:
+def _check_images(options: argparse.Namespace) -> int:
     from stack.model.image_lock import load_lock  # noqa: PLC0415
 
-    references = _images()
+    references = _images(options)
     differences = list(load_lock().differences(references))
     print("\n".join(differences) or f"{len(references)} images are pinned by digest")
     return FINDINGS if differences else CLEAN
 
 
-def _docs(_options: argparse.Namespace) -> int:
-    from stack.model.platform import call_graph  # noqa: PLC0415
+def _docs(options: argparse.Namespace) -> int:
     from stack.output.documents import (  # noqa: PLC0415
         ALERTS,
         ARCHITECTURE,
@@ -215,8 +219,9 @@ def _docs(_options: argparse.Namespace) -> int:
         third_party_images,
     )
 
-    _write(ARCHITECTURE, architecture(call_graph()))
-    _write(ALERTS, alert_list())
+    tenant = options.tenant()
+    _write(ARCHITECTURE, architecture(tenant))
+    _write(ALERTS, alert_list(tenant.alerting))
     return _write(IMAGES, third_party_images())
 
 

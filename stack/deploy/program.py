@@ -208,7 +208,7 @@ def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str])
 
 def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any]:
     """What the stack tells: the digest of each policy bundle, the namespaces, addresses of services and entrance."""
-    services, site = platform.microservices, platform.graph.site
+    services, site = platform.microservices, platform.site
     return {
         "gateway_addresses": {
             f"{gateway.name}.{gateway.namespace}": {

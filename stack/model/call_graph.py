@@ -186,11 +186,14 @@ class CallGraph:
             if flow.route not in routes:
                 accepted = f"expected one of {', '.join(sorted(routes)) or 'no routes'}"
                 yield Fault(f"flows.{flow.name}.route", f"is {flow.route!r}", accepted)
-            service, _, operation = (flow.continues or "").partition(".")
-            if flow.continues and (service not in self.nodes or not self.nodes[service].offers(operation)):
-                yield Fault(
-                    f"flows.{flow.name}.continues", f"is {flow.continues!r}", "expected a declared service.operation"
-                )
+            named = {f"milestones.{index}.operation": each.operation for index, each in enumerate(flow.milestones)}
+            if flow.continues:
+                named["continues"] = flow.continues
+            for path, name in named.items():
+                node, _, operation = name.partition(".")
+                if node not in self.nodes or not self.nodes[node].offers(operation):
+                    accepted = "expected a declared service.operation"
+                    yield Fault(f"flows.{flow.name}.{path}", f"is {name!r}", accepted)
 
     def _saga_faults(self) -> Iterator[Fault]:
         """Steps whose attempt ends before its calls may, each as often as the operation makes it at most."""

@@ -7,6 +7,18 @@ from voice_policies import ClosedModel, Duration, Ratio
 from components.operation import Name, Sentence
 
 
+class Milestone(ClosedModel):
+    """A part of a streamed answer that people wait for before its end."""
+
+    title: Sentence
+    operation: str
+    """The operation that yields it, as `node.operation`."""
+    first_stage: bool = False
+    """Whether the first stage of the operation yields it, rather than the whole operation."""
+    target: Duration
+    """P95 target, from when the operation begins."""
+
+
 class Flow(ClosedModel):
     """A path through the platform that begins at a route of the gateway."""
 
@@ -21,3 +33,4 @@ class Flow(ClosedModel):
     """One of the four flows that the documents draw."""
     continues: str | None = None
     """A background operation that ends the flow after the route has answered, as `service.operation`."""
+    milestones: tuple[Milestone, ...] = ()

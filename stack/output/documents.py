@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from voice_policies import ClosedModel, Duration, PolicyBundle
+from voice_policies import ClosedModel, PolicyBundle
 
 from components import images
 from components.policy_config import file_text
 from stack.audit.availability import flow_availability
 from stack.audit.timeouts import critical_path
+from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.enforcement import in_force
-from stack.model.flow import Flow
+from stack.model.flow import Flow, Milestone
 from stack.model.settings import ROOT
+from stack.model.tenant import Tenant
 from stack.output.diagrams import component_diagram, sequence_diagram
-from stack.voiceassistant import alerts
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 ALERTS = ROOT / "docs" / "alerts.md"
@@ -29,16 +30,18 @@ SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def architecture(graph: CallGraph) -> str:
+def architecture(tenant: Tenant) -> str:
     """The text of `docs/architecture.md`."""
+    graph = tenant.graph
     return _template("architecture.md.j2").render(
+        name=tenant.name,
+        source=tenant.catalogue.source,
         components=component_diagram(graph),
         flows=[(flow, sequence_diagram(graph, flow)) for flow in graph.flows if flow.diagram],
         services=list(graph.services),
         edges=[(edge, in_force(edge, "retry", mesh=True)) for edge in graph.edges],
         targets=[_target_row(graph, flow) for flow in graph.flows],
-        first_frame=_first_stage(graph, "conversation-service", "send"),
-        first_audio=graph.nodes["speech-providers"].operation("synthesize").latency,
+        milestones=[_milestone_row(graph, flow, each) for flow in graph.flows for each in flow.milestones],
         own_availability=graph.site.own_availability,
         only_callers=graph.only_callers,
         forbidden=sorted(graph.forbidden),
@@ -50,14 +53,15 @@ def third_party_images() -> str:
     return _template("images.md.j2").render(images=sorted(images.KNOWN, key=lambda image: image.reference))
 
 
-def alert_list() -> str:
+def alert_list(alerting: Alerting) -> str:
     """The text of `docs/alerts.md`: the runbook's first step of every alert."""
     return _template("alerts.md.j2").render(
-        alerts=(*alerts.OBJECTIVE_ALERTS, *alerts.PLATFORM_ALERTS),
-        teams=alerts.TEAM_SERVICES,
-        platform_team=alerts.PLATFORM_TEAM,
-        core=alerts.SEVERITIES["core"],
-        other=alerts.SEVERITIES["standard"],
+        source=alerting.source,
+        alerts=(*alerting.objective_alerts, *alerting.platform_alerts),
+        teams=alerting.teams,
+        platform_team=alerting.platform_team,
+        core=alerting.severities["core"],
+        other=alerting.severities["standard"],
     )
 
 
@@ -73,11 +77,19 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _first_stage(graph: CallGraph, name: str, operation: str) -> Duration:
-    """P95 of an operation's first stage."""
+def _milestone_row(graph: CallGraph, flow: Flow, milestone: Milestone) -> dict[str, str]:
+    name, _, operation_name = milestone.operation.partition(".")
     node = graph.nodes[name]
-    found = node.operation(operation)
-    return max(graph.edge(node, found, call).latency for call in found.stages[0].calls)
+    operation = node.operation(operation_name)
+    calls = operation.stages[0].calls if milestone.first_stage else ()
+    met = max((graph.edge(node, operation, call).latency for call in calls), default=operation.latency)
+    return {
+        "flow": flow.title,
+        "title": milestone.title,
+        "operation": milestone.operation,
+        "target": str(milestone.target),
+        "met": str(met),
+    }
 
 
 def _target_row(graph: CallGraph, flow: Flow) -> dict[str, str]:

@@ -1,1 +1,5 @@
 """VoiceAssistant, the tenant: catalogue, tiers and alerts."""
+
+from stack.voiceassistant.tenant import TENANT
+
+__all__ = ["TENANT"]

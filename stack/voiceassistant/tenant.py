@@ -1,10 +1,23 @@
-"""VoiceAssistant as one value: its catalogue on its site."""
+"""VoiceAssistant as one value, for the entry points to hand to the engine."""
 
 from __future__ import annotations
 
+from stack.model.alerting import Alerting
 from stack.model.catalogue import Catalogue
-from stack.voiceassistant import catalog
+from stack.model.tenant import Tenant, Tier
+from stack.voiceassistant import alerts, catalog
 from stack.voiceassistant.targets import SITE
+from stack.voiceassistant.tiers import (
+    applications,
+    data,
+    egress,
+    full_text_index,
+    gateway,
+    mesh,
+    observability,
+    schemas,
+    telemetry_stores,
+)
 
 CATALOGUE = Catalogue(
     source="stack/voiceassistant/catalog",
@@ -13,4 +26,28 @@ CATALOGUE = Catalogue(
     flows=catalog.FLOWS,
     only_callers=catalog.ONLY_CALLERS,
     forbidden=catalog.FORBIDDEN,
+)
+ALERTING = Alerting(
+    source="stack/voiceassistant/alerts.py",
+    objective_alerts=alerts.OBJECTIVE_ALERTS,
+    platform_alerts=alerts.PLATFORM_ALERTS,
+    severities=alerts.SEVERITIES,
+    teams=alerts.TEAM_SERVICES,
+    platform_team=alerts.PLATFORM_TEAM,
+)
+TENANT = Tenant(
+    name="VoiceAssistant",
+    catalogue=CATALOGUE,
+    tiers=(
+        Tier(data.components, data.links),
+        Tier(full_text_index.components, full_text_index.links),
+        Tier(schemas.components),
+        Tier(egress.components, egress.links),
+        Tier(telemetry_stores.components, telemetry_stores.links),
+        Tier(observability.components, observability.links),
+        Tier(mesh.components, mesh.links),
+        Tier(applications.components),
+        Tier(gateway.components, gateway.links),
+    ),
+    alerting=ALERTING,
 )

@@ -16,19 +16,20 @@ from voice_policies import Fault, InvalidInputError
 
 from components.component import Component
 from stack.model.environments import environment
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import ENVIRONMENTS, ROOT, load_settings
 from stack.model.strict_yaml import read_documents
+from stack.model.tenant import Tenant
 from stack.output.difference import Identity, Resources
 
 LONGEST_RENDER = 120
 """Seconds that another revision may take."""
 
 
-def resources_of(side: str) -> Resources:
+def resources_of(side: str, tenant: Tenant) -> Resources:
     """The resources that `side` names; raises `InvalidInputError` where it names nothing that can be had."""
     if side in ENVIRONMENTS:
-        return _of_components(Platform(call_graph(), environment(load_settings(side))).components)
+        return _of_components(Platform(tenant, environment(load_settings(side))).components)
     if (Path(side) / "index.json").is_file():
         return _of_tree(Path(side))
     revision, colon, name = side.rpartition(":")

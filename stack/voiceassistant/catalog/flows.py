@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from voice_policies import Duration, Ratio
 
-from stack.model.flow import Flow
+from stack.model.flow import Flow, Milestone
 
 
 def _flow(
@@ -16,6 +16,7 @@ def _flow(
     *,
     diagram: bool = False,
     continues: str | None = None,
+    milestones: tuple[Milestone, ...] = (),
 ) -> Flow:
     return Flow(
         name=name,
@@ -25,12 +26,39 @@ def _flow(
         availability=None if availability is None else Ratio(availability),
         diagram=diagram,
         continues=continues,
+        milestones=milestones,
     )
 
 
+FIRST_FRAME = Milestone(
+    title="the first frame of the stream",
+    operation="conversation-service.send",
+    first_stage=True,
+    target=Duration("300ms"),
+)
+FIRST_AUDIO = Milestone(
+    title="the first audio of a text", operation="speech-providers.synthesize", target=Duration("300ms")
+)
+
 FLOWS = (
-    _flow("voice-dialogue", "Voice dialogue", "voice-engine-dialogue", "2500ms", "99.9%", diagram=True),
-    _flow("chat", "Chat with retrieval and re-rank", "conversation-service-send", "2500ms", "99.9%", diagram=True),
+    _flow(
+        "voice-dialogue",
+        "Voice dialogue",
+        "voice-engine-dialogue",
+        "2500ms",
+        "99.9%",
+        diagram=True,
+        milestones=(FIRST_AUDIO,),
+    ),
+    _flow(
+        "chat",
+        "Chat with retrieval and re-rank",
+        "conversation-service-send",
+        "2500ms",
+        "99.9%",
+        diagram=True,
+        milestones=(FIRST_FRAME,),
+    ),
     _flow("tool-call", "Tool call", "ai-orchestrator-task", "2500ms", diagram=True),
     _flow(
         "document-indexing",

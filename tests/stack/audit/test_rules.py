@@ -19,8 +19,9 @@ from stack.audit.timeouts import critical_path, worst_case
 from stack.model.call_graph import CallGraph
 from stack.model.environments import DatabaseLimits, environment
 from stack.model.flow import Flow
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import ApiServer
+from stack.voiceassistant import TENANT
 from tests.platforms import (
     ENVIRONMENTS,
     datastore,
@@ -30,6 +31,7 @@ from tests.platforms import (
     real_environment,
     service,
     small_platform,
+    tenant_of,
 )
 
 READ = operation("read", "10ms", "50ms")
@@ -247,7 +249,7 @@ def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], ex
 def with_environment(**changes: object) -> Platform:
     user = service("a", operation("run", "1s", "2s", stage(hard("store.read", "idempotent"))), connection_pool=10)
     limits = real_environment("prod").model_copy(update=changes)
-    return Platform(graph_of(user, STORE), limits)
+    return Platform(tenant_of(user, STORE), limits)
 
 
 def test_d01_finds_pools_that_do_not_fit() -> None:
@@ -265,12 +267,12 @@ def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler(
     dev = real_environment("dev")
     many = dict.fromkeys(("identity-service", "conversation-service"), Replicas(min=4, max=4))
     settings = dev.settings.model_copy(update={"replicas": many})
-    found = verdict("D01", Platform(call_graph(), dev.model_copy(update={"settings": settings}))).findings
+    found = verdict("D01", Platform(TENANT, dev.model_copy(update={"settings": settings}))).findings
     assert {(each.path, each.arithmetic) for each in found} == {
         (f"{name} → postgresql", "(max replicas + 1) × pool = 50 > 20 connections of its role") for name in many
     }
     few = dev.database.model_copy(update={"max_connections": 100})
-    (found_,) = verdict("D01", Platform(call_graph(), dev.model_copy(update={"database": few}))).findings
+    (found_,) = verdict("D01", Platform(TENANT, dev.model_copy(update={"database": few}))).findings
     assert (found_.path, found_.arithmetic) == (
         "services → postgresql",
         "Σ (max replicas + 1) × pool = 110 > 100 − 13 reserved = 87",
@@ -295,9 +297,7 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
 def test_d02_adds_up_every_workload_of_every_namespace() -> None:
     quotas = {**real_environment("prod").quotas}
     quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})
-    (found,) = verdict(
-        "D02", Platform(call_graph(), real_environment("prod").model_copy(update={"quotas": quotas}))
-    ).findings
+    (found,) = verdict("D02", Platform(TENANT, real_environment("prod").model_copy(update={"quotas": quotas}))).findings
     assert found.path == "voice-data → quota"
     assert found.proposal == "50624Mi"
 
@@ -305,7 +305,7 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
     """The negative control: HPA maxima that add up to 83 CPU fit a quota of 100."""
     big = service("a", operation("run", "1s", "2s"), replicas=Replicas(min=2, max=82), sizing=real_sizing())
-    assert verdict("D02", Platform(graph_of(big), real_environment("prod"))).text == "holds"
+    assert verdict("D02", Platform(tenant_of(big), real_environment("prod"))).text == "holds"
 
 
 def real_sizing() -> object:
@@ -340,7 +340,7 @@ class Tampered(Platform):
 
     def __init__(self, *, ingress_open: bool = False, egress_open: bool = False, egress_closed: bool = False) -> None:
         real = platform("prod")
-        super().__init__(real.graph, real.environment)
+        super().__init__(real.tenant, real.environment)
         changed = []
         for component in real.microservices:
             update: dict[str, object] = {}
@@ -372,7 +372,7 @@ class Leaking(Platform):
 
     def __init__(self, name: str, **update: object) -> None:
         real = platform("prod")
-        super().__init__(real.graph, real.environment)
+        super().__init__(real.tenant, real.environment)
         self.__dict__["components"] = tuple(
             found.model_copy(update=update) if found.name == name else found for found in real.components
         )
@@ -429,7 +429,7 @@ def test_n05_finds_a_service_that_passes_no_proxy() -> None:
 def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], port: int) -> None:
     real = platform("staging")
     settings = real.environment.settings.model_copy(update=update)
-    paths = {found.path for found in verdict("N05", Platform(real.graph, environment(settings))).findings}
+    paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings))).findings}
     assert f"prometheus → no proxy → the internet:{port}" in paths
     assert f"prometheus → no proxy → the cloud's metadata service:{port}" in paths
 

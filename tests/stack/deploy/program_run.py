@@ -19,13 +19,14 @@ from stack.deploy.cluster import NotFoundError
 from stack.deploy.operators import required
 from stack.model.environments import environment
 from stack.model.image_lock import ImageLock
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import PROJECT, ROOT, SECRETS, load_settings
+from stack.voiceassistant import TENANT
 
 
 def offline(environment_name: str) -> Platform:
     """The platform as `voice render` makes it."""
-    return Platform(call_graph(), environment(load_settings(environment_name)))
+    return Platform(TENANT, environment(load_settings(environment_name)))
 
 
 DIGEST = f"@sha256:{64 * '0'}"

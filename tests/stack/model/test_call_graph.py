@@ -10,8 +10,7 @@ from voice_policies import Duration, InvalidInputError
 from components.node import Node
 from components.operation import hard, operation, soft, stage
 from stack.model.flow import Flow
-from stack.model.platform import call_graph
-from stack.voiceassistant import catalog
+from stack.voiceassistant import TENANT, catalog
 from tests.platforms import datastore, gateway, graph_of, service
 
 READ = operation("read", "10ms", "50ms")
@@ -24,7 +23,7 @@ def faults(*nodes: Node, **rules: Any) -> str:
 
 
 def test_the_catalogue_stands() -> None:
-    graph = call_graph()
+    graph = TENANT.graph
     assert len(list(graph.services)) == 16
     assert sum(service.language == "go" for service in graph.services) == 7
 
@@ -98,7 +97,7 @@ def test_whatever_is_consumed_is_published_by_someone(event: str) -> None:
 
 
 def test_publishing_and_consuming_are_calls_to_the_event_streams() -> None:
-    edges = call_graph().edges
+    edges = TENANT.graph.edges
     assert {edge.caller.name for edge in edges if edge.call.name == "events.append"} == {
         "conversation-service",
         "knowledge-service",

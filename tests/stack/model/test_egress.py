@@ -12,9 +12,10 @@ from components.node import Dependency, Host, Service
 from components.operation import hard, operation, stage
 from stack.model.egress import PORTS, allow_lists, egress_port
 from stack.model.environments import environment
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import load_settings
-from tests.platforms import graph_of, service
+from stack.voiceassistant import TENANT
+from tests.platforms import graph_of, service, tenant_of
 
 READ = operation("read", "10ms", "100ms")
 
@@ -42,7 +43,7 @@ def host(name: str, port: int = 443, egress: str = "egress-proxy-a") -> Host:
 
 def test_a_port_follows_from_the_name_alone() -> None:
     assert (egress_port("model-adapter"), egress_port("voice-engine")) == (20480, 27715)
-    assert all(egress_port(each.name) in PORTS for each in call_graph().services)
+    assert all(egress_port(each.name) in PORTS for each in TENANT.graph.services)
 
 
 def test_a_caller_is_allowed_what_it_declares_and_by_the_proxy_that_the_host_names() -> None:
@@ -83,9 +84,9 @@ def test_a_wildcard_is_no_host(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dev", "staging", "prod"])
 def test_no_listener_is_left_where_nothing_goes_out(name: str) -> None:
-    graph = graph_of(service("alone", operation("run", "1s", "2s")))
-    assert [each.name for each in Platform(graph, environment(load_settings(name))).components][-1] == "alone"
-    assert allow_lists(graph) == {}
+    alone = Platform(tenant_of(service("alone", operation("run", "1s", "2s"))), environment(load_settings(name)))
+    assert [each.name for each in alone.components][-1] == "alone"
+    assert allow_lists(alone.graph) == {}
 
 
 @pytest.mark.parametrize("host", ["*.example.com", "*", "example", "https://api.example.com", "api.example.com."])

@@ -13,7 +13,7 @@ from components.node import Dependency, Gateway, Node, Service
 from stack.audit import audit
 from stack.model.platform import Platform
 from stack.output.render import Index, rendered_files
-from tests.platforms import graph_of, real_environment
+from tests.platforms import real_environment, tenant_of
 
 NAMES = st.sampled_from(["a", "b", "store", "gateway", "events", "-", "A", "x" * 41, ""])
 DURATIONS = st.sampled_from(["1ms", "50ms", "1s", "14s", "0s", "1", "s", "999999d", 5, None])
@@ -102,7 +102,7 @@ def test_any_model_is_rendered_or_refused(services: list[dict[str, Any]], route:
         if route:
             values = {"name": "gateway", "namespace": "voice-gateway", "availability": "99.99%", "operations": (route,)}
             nodes.append(Gateway.model_validate(values))
-        looked_at = Platform(graph_of(*nodes), real_environment("prod"))
+        looked_at = Platform(tenant_of(*nodes), real_environment("prod"))
         files = dict(rendered_files(looked_at, Index("prod")))
         verdicts = audit(looked_at)
     except ValidationError as error:

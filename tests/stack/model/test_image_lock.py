@@ -8,15 +8,16 @@ from voice_policies import InvalidInputError
 from stack.cli import main
 from stack.model.environments import environment
 from stack.model.image_lock import HEADER, UNLOCKED, ImageLock, images, load_lock
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import ENVIRONMENTS, Settings, load_settings
+from stack.voiceassistant import TENANT
 
 DIGEST = f"sha256:{'a' * 64}"
 AGENT = "ghcr.io/voicehelper/agent-engine:1.0.0"
 
 
 def _platform(lock: ImageLock) -> Platform:
-    return Platform(call_graph(), environment(load_settings("prod"), lock))
+    return Platform(TENANT, environment(load_settings("prod"), lock))
 
 
 def test_an_image_with_a_digest_is_rendered_with_tag_and_digest() -> None:
@@ -100,7 +101,7 @@ def test_images_of_containers_are_found_at_any_depth() -> None:
 def test_check_fails_unless_every_image_is_pinned(
     pinned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    platforms = [Platform(call_graph(), environment(load_settings(name), UNLOCKED)) for name in ENVIRONMENTS]
+    platforms = [Platform(TENANT, environment(load_settings(name), UNLOCKED)) for name in ENVIRONMENTS]
     found = {image for each in platforms for component in each.components for image in images(component.resources())}
     lock = ImageLock(digests=dict.fromkeys(found if pinned else found - {AGENT}, DIGEST))
     monkeypatch.setattr("stack.model.image_lock.load_lock", lambda: lock)

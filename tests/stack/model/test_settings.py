@@ -13,8 +13,9 @@ from voice_policies import InvalidInputError, Ratio
 
 from components.node import Replicas
 from stack.model.environments import environment
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import ENVIRONMENTS, PROJECT, Settings, load_settings, parse_settings
+from stack.voiceassistant import TENANT
 
 GOOD: dict[str, Any] = {
     f"{PROJECT}:mesh": True,
@@ -119,14 +120,14 @@ def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> Non
     replicas = {"agent-engin": Replicas(min=1, max=1)}
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
     with pytest.raises(InvalidInputError) as caught:
-        Platform(call_graph(), environment(settings.model_copy(update={"replicas": replicas, "backups": elsewhere})))
+        Platform(TENANT, environment(settings.model_copy(update={"replicas": replicas, "backups": elsewhere})))
     strange, outside = caught.value.faults
     assert str(strange).startswith(
         "config.voiceassistant:replicas.agent-engin: is no service; expected one of agent-engine, "
     )
     assert str(outside) == (
         "config.voiceassistant:backups.network: is '10.64.0.0/24'; "
-        "expected a block within 10.200.0.0/16, where objects.voicehelper.internal stands"
+        "expected a block within 10.200.0.0/16, the network of the object store"
     )
 
 

@@ -6,13 +6,13 @@ import json
 
 from jsonschema import Draft202012Validator
 
-from stack.model.platform import call_graph
 from stack.output.documents import ARCHITECTURE, SCHEMA, architecture, bundle_schema
+from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, platform
 
 
 def test_the_architecture_document_is_current() -> None:
-    assert ARCHITECTURE.read_text() == architecture(call_graph()), "run `make accept`"
+    assert ARCHITECTURE.read_text() == architecture(TENANT), "run `make accept`"
 
 
 def test_the_bundle_schema_is_current() -> None:
@@ -41,7 +41,7 @@ def test_the_schema_says_what_each_field_means() -> None:
 
 
 def test_each_flow_is_drawn_down_to_its_providers() -> None:
-    text = architecture(call_graph())
+    text = architecture(TENANT)
     assert text.count("sequenceDiagram") == 4
     assert "llm-providers: generate ≤ 1400ms × 2, breaker 5" in text
     assert "rag-engine: context ≤ 3s × 1, breaker 5, else no citations" in text

@@ -13,9 +13,10 @@ from voice_policies import InvalidInputError
 
 from components.node import Replicas
 from stack.model.environments import Environment, environment
-from stack.model.platform import Platform, call_graph
+from stack.model.platform import Platform
 from stack.model.settings import load_settings
 from stack.output.render import Index, render, rendered_files
+from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, of_kind, platform
 
 
@@ -45,11 +46,11 @@ def test_two_processes_render_the_same_bytes(tmp_path: Path, name: str) -> None:
 
 def test_one_replica_count_changes_one_service_alone() -> None:
     before = files(platform("prod"))
-    after = files(Platform(call_graph(), with_replicas("agent-engine", Replicas(min=4, max=10))))
+    after = files(Platform(TENANT, with_replicas("agent-engine", Replicas(min=4, max=10))))
     changed = [path for path in before if before[path] != after[path]]
     # Its policy says which share of a distributed limit is a replica's while Redis is away.
     assert changed == ["manifests/50-services/agent-engine.yaml", "policies/agent-engine/policy.json"]
-    after = files(Platform(call_graph(), with_replicas("rag-engine", Replicas(min=4, max=15))))
+    after = files(Platform(TENANT, with_replicas("rag-engine", Replicas(min=4, max=15))))
     assert [path for path in before if before[path] != after[path]] == ["manifests/50-services/rag-engine.yaml"]
 
 

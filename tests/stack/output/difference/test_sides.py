@@ -14,6 +14,7 @@ from stack.model.settings import ROOT
 from stack.output.difference import Identity, compare
 from stack.output.difference.report import as_json, markdown, text
 from stack.output.difference.sides import resources_of
+from stack.voiceassistant import TENANT
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_what_names_no_side_is_bad_input(side: str, said: str, capsys: pytest.Ca
 def test_a_tree_that_is_not_yaml_is_told(tree: Path) -> None:
     edit(tree, "kind: Deployment", "kind: [")
     with pytest.raises(InvalidInputError, match=r"agent-engine\.yaml"):
-        resources_of(str(tree))
+        resources_of(str(tree), TENANT)
 
 
 def git(*arguments: str) -> None:
@@ -144,7 +145,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
         (repository / path).write_text(content.replace(before, after), encoding="utf-8")
     git("-C", str(repository), "commit", "--quiet", "-a", "-m", "all")
     monkeypatch.setattr("stack.output.difference.sides.ROOT", repository)
-    difference = compare(resources_of("HEAD~3:prod"), resources_of("HEAD:prod"))
+    difference = compare(resources_of("HEAD~3:prod", TENANT), resources_of("HEAD:prod", TENANT))
     found = {
         (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
     }
@@ -162,7 +163,7 @@ def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
     edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     edit(tree, "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow", "maxUnavailable: 1")
     claim(tree, "fast")
-    difference = compare(resources_of("prod"), resources_of(str(tree)))
+    difference = compare(resources_of("prod", TENANT), resources_of(str(tree), TENANT))
     document = json.loads(as_json(difference))
     assert document["added"] == [
         {"kind": "PersistentVolumeClaim", "namespace": "voice-data", "name": "files", "group": ""}
@@ -186,7 +187,7 @@ def test_text_of_several_lines_is_shown_as_its_changed_lines(tree: Path) -> None
     shutil.copytree(tree, other)
     for root, value in ((tree, "2"), (other, "3")):
         (root / "manifests/rules.yaml").write_text(config.replace("{b}", value), encoding="utf-8")
-    lines = text(compare(resources_of(str(tree)), resources_of(str(other)))).splitlines()
+    lines = text(compare(resources_of(str(tree), TENANT), resources_of(str(other), TENANT))).splitlines()
     assert lines[:6] == [
         "~ ConfigMap rules",
         "    data[rules.yaml]:",

@@ -200,7 +200,7 @@ def test_two_calls_of_one_host_that_disagree_are_refused_with_both_paths(monkeyp
         return call
 
     monkeypatch.setattr(mesh, "outbound_call", other)
-    small = Platform(platform("prod").graph, platform("prod").environment)
+    small = Platform(platform("prod").tenant, platform("prod").environment)
     with pytest.raises(InvalidInputError, match="disagree on the policy of postgresql-pooler") as refused:
         list(mesh.components(small.graph, small.environment))
     assert "postgresql.read" in str(refused.value)

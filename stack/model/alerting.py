@@ -1,0 +1,25 @@
+"""The alerts of a tenant, and the teams that they go to."""
+
+from __future__ import annotations
+
+from voice_policies import ClosedModel
+
+from components.node import Service, Tier
+from components.observability.rules import Alert, Severity
+
+
+class Alerting(ClosedModel):
+    """Alerts with their receivers, as `docs/alerts.md` lists them."""
+
+    source: str
+    """Where the alerts are declared in the repository."""
+    objective_alerts: tuple[Alert, ...]
+    """Alerts on a declared objective, which carries their severity and team."""
+    platform_alerts: tuple[Alert, ...]
+    """Alerts with a severity and a team of their own."""
+    severities: dict[Tier, Severity]
+    """Severity of a service's alerts, by its tier."""
+    teams: dict[str, tuple[Service, ...]]
+    """Team → the services that it keeps."""
+    platform_team: str
+    """Team that keeps everything else."""

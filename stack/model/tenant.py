@@ -1,0 +1,45 @@
+"""A tenant: everything that makes the engine's platform this one and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from components.component import Component
+from stack.model.alerting import Alerting
+from stack.model.call_graph import CallGraph
+from stack.model.catalogue import Catalogue
+from stack.model.environments import Environment
+from stack.model.peers import Link
+
+
+def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
+    """The links of a tier whose pods talk along declared calls alone."""
+    return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A part of the platform that is built together."""
+
+    components: Callable[[CallGraph, Environment], Iterable[Component]]
+    links: Callable[[CallGraph, Environment], Iterable[Link]] = no_links
+    """Connections beside the declared calls, such as replication and scraping."""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A catalogue and the tiers that deploy it. The entry points hand one to the engine."""
+
+    name: str
+    """Name of the platform in documents."""
+    catalogue: Catalogue
+    tiers: tuple[Tier, ...]
+    """In any order: a component's folder says what it stands on."""
+    alerting: Alerting
+
+    @cached_property
+    def graph(self) -> CallGraph:
+        """The catalogue joined by its calls; raises `InvalidInputError` where it contradicts itself."""
+        return CallGraph(self.catalogue)
