@@ -1,0 +1,55 @@
+"""The engine serves any tenant: the toy is rendered, audited, drawn and compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from stack.audit import audit
+from stack.model.platform import Platform
+from stack.output.diagrams import component_diagram
+from stack.output.difference import compare
+from stack.output.difference.sides import resources_of
+from stack.output.documents import architecture
+from stack.output.render import render
+from tests import toy
+
+PLATFORM = Platform(toy.TENANT, toy.ENVIRONMENT)
+
+
+def test_the_toy_is_rendered(tmp_path: Path) -> None:
+    render(PLATFORM, tmp_path / "toy")
+    written = {str(path.relative_to(tmp_path / "toy")) for path in tmp_path.rglob("*.yaml")}
+    assert written == {
+        "manifests/10-namespaces/shop.yaml",
+        "manifests/10-namespaces/stores.yaml",
+        "manifests/20-data/stock.yaml",
+        "manifests/50-services/orders.yaml",
+        "manifests/50-services/prices.yaml",
+    }
+    everything = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "voice-apps" not in everything
+    assert "voice-observability" not in everything
+
+
+def test_every_rule_holds_on_the_toy_or_does_not_apply() -> None:
+    verdicts = {found.rule.id: found.text for found in audit(PLATFORM)}
+    assert set(verdicts.values()) == {"holds", "does not apply"}
+    assert verdicts["N01"] == verdicts["N02"] == verdicts["D02"] == verdicts["T01"] == "holds"
+
+
+def test_a_changed_service_is_the_only_difference(tmp_path: Path) -> None:
+    nodes = (toy.ORDERS, toy.PRICES.model_copy(update={"http_port": 8081}), toy.STOCK)
+    changed = replace(toy.TENANT, catalogue=toy.TENANT.catalogue.model_copy(update={"nodes": nodes}))
+    for name, tenant in (("before", toy.TENANT), ("after", changed)):
+        render(Platform(tenant, toy.ENVIRONMENT), tmp_path / name)
+    before, after = (resources_of(str(tmp_path / name), toy.TENANT) for name in ("before", "after"))
+    assert not compare(before, before)
+    assert {change.identity.name.partition("-")[0] for change in compare(before, after).changed} == {"prices"}
+
+
+def test_the_toy_is_drawn_and_documented() -> None:
+    drawn = component_diagram(toy.TENANT.graph)
+    assert "orders -.-> prices" in drawn
+    assert "prices --> stock" in drawn
+    assert architecture(toy.TENANT).splitlines()[1] == "# Architecture of Toy"

@@ -1,0 +1,131 @@
+"""The toy tenant: two services and one store. The engine renders, audits and compares it without VoiceAssistant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from voice_policies import Bytes, Cpu, Rate, Ratio
+
+from components import images
+from components.namespace import Quota
+from components.network_policy import Peer
+from components.node import Dependency, InCluster, Replicas, Service, Sizing
+from components.operation import hard, operation, soft, stage
+from components.secret_keys import SecretKeys
+from components.valkey.access import AclUser
+from components.valkey.server import PORT, Valkey
+from stack.model.alerting import Alerting
+from stack.model.call_graph import CallGraph
+from stack.model.catalogue import Catalogue
+from stack.model.environments import DatabaseLimits, Environment
+from stack.model.image_lock import UNLOCKED
+from stack.model.peers import datastore_ingress
+from stack.model.settings import Settings
+from stack.model.site import Site
+from stack.model.tenant import Tenant, Tier
+from stack.voiceassistant.tiers import applications
+
+SIZING = Sizing.of(cpu=("100m", "200m"), memory=("64Mi", "128Mi"))
+SITE = Site(
+    collector=Peer(namespace="watch", name="collector", ports=(4317,)),
+    prometheus=Peer(namespace="watch", name="prometheus", ports=(9090,)),
+    prober=Peer(namespace="watch", name="prober", ports=(9115,)),
+    node_agents="agents",
+    egress="egress",
+    private_domain=".internal",
+    peered_network="10.9.0.0/16",
+    own_availability={"core": Ratio("99.99%"), "standard": Ratio("99.9%"), "batch": Ratio("99%")},
+    egress_availability=Ratio("99.9%"),
+)
+STOCK = Dependency(
+    name="stock",
+    kind="datastore",
+    purpose="how much of everything is there",
+    protocol="redis",
+    addresses=(InCluster(namespace="stores", service="stock", port=PORT),),
+    availability=Ratio("99.99%"),
+    credentials=("password",),
+    operations=(operation("read", "3ms", "20ms"), operation("take", "3ms", "20ms")),
+)
+_SERVICE: dict[str, Any] = {
+    "namespace": "shop",
+    "grpc_port": 9000,
+    "http_port": 8080,
+    "sizing": SIZING,
+    "replicas": Replicas(min=2, max=4),
+    "capacity": Rate("100/s"),
+}
+ORDERS = Service(
+    **_SERVICE,
+    name="orders",
+    purpose="takes orders",
+    language="python",
+    tier="core",
+    operations=(
+        operation(
+            "place",
+            "50ms",
+            "1s",
+            stage(soft("prices.list", "the price of yesterday")),
+            stage(hard("stock.take", "never")),
+        ),
+    ),
+)
+PRICES = Service(
+    **_SERVICE,
+    name="prices",
+    purpose="knows prices",
+    language="go",
+    tier="standard",
+    operations=(operation("list", "20ms", "100ms", stage(hard("stock.read", "idempotent"))),),
+)
+
+
+def stores(graph: CallGraph, environment: Environment) -> Iterator[Valkey]:
+    """The store, for its declared callers alone."""
+    if isinstance(stock := graph.nodes.get("stock"), Dependency):
+        callers = sorted({edge.caller.name for edge in graph.edges_to(stock)})
+        secrets = {caller: SecretKeys(name=f"{caller}-stock", keys=stock.credentials) for caller in callers}
+        yield Valkey(
+            name="stock",
+            namespace="stores",
+            image=environment.third_party_image(images.VALKEY),
+            sizing=environment.scaled(SIZING),
+            users=tuple(AclUser(name=caller, secret=secrets[caller], rules="~* +@all") for caller in callers),
+            secrets=tuple(secrets.values()),
+            ingress=tuple(datastore_ingress(graph, stock, PORT)),
+        )
+
+
+TENANT = Tenant(
+    name="Toy",
+    catalogue=Catalogue(source="tests/toy.py", site=SITE, nodes=(ORDERS, PRICES, STOCK)),
+    tiers=(Tier(applications.components), Tier(stores)),
+    alerting=Alerting(
+        source="tests/toy.py",
+        objective_alerts=(),
+        platform_alerts=(),
+        severities={"core": "critical", "standard": "warning", "batch": "warning"},
+        teams={"sales": (ORDERS, PRICES)},
+        platform_team="platform",
+    ),
+)
+QUOTA = Quota(
+    cpu_requests=Cpu("4"), cpu_limits=Cpu("8"), memory_requests=Bytes("4Gi"), memory_limits=Bytes("8Gi"), pods=40
+)
+ENVIRONMENT = Environment(
+    settings=Settings.model_validate(
+        {
+            "environment": "dev",
+            "trace_sample_ratio": "100%",
+            "mesh": False,
+            "node_pool": {"nodes": 1, "zones": 1, "cpu": "8", "memory": "16Gi"},
+            "api_server": {"cidr": "10.0.0.1/32"},
+            "nodes": "10.0.0.0/24",
+        }
+    ),
+    quotas={"shop": QUOTA, "stores": QUOTA},
+    database=DatabaseLimits(poolers=0, pool_size=10),
+    images=UNLOCKED,
+)
