@@ -48,7 +48,8 @@ class Distribution:
 
     @property
     def with_extras(self) -> str:
-        return f"{self.name}[{','.join(self.project.get('optional-dependencies', {}))}]"
+        extras = ",".join(self.project.get("optional-dependencies", {}))
+        return f"{self.name}[{extras}]" if extras else self.name
 
     @property
     def environment(self) -> Path:
@@ -71,8 +72,10 @@ def main(arguments: Sequence[str]) -> None:
     """Test the named distributions, or all of them. Raises `CalledProcessError` at the first that fails."""
     by_name = {each.name: each for each in DISTRIBUTIONS}
     parser = argparse.ArgumentParser(prog="distributions", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[*by_name, []], default=list(by_name), metavar="DISTRIBUTION")
-    names = parser.parse_args(arguments).names
+    parser.add_argument("names", nargs="*", metavar="DISTRIBUTION", help=f"of {', '.join(by_name)}; all by default")
+    names = parser.parse_args(arguments).names or list(by_name)
+    if strangers := set(names) - set(by_name):
+        parser.error(f"unknown: {', '.join(sorted(strangers))}; expected {', '.join(by_name)}")
     build()
     for name in names:
         install(by_name[name])
