@@ -151,3 +151,11 @@ async def test_a_limit_is_a_whole_number(limit: str, tmp_path: Path) -> None:
     done = await voice_saga(f"sqlite://{tmp_path}/sagas.db", "list", "--limit", limit)
     assert done.returncode == 2
     assert f"argument --limit: is '{limit}'; expected a whole number from 1" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["voice_saga", "voice_saga.cli"])
+def test_importing_imports_no_extra(package: str) -> None:
+    extras = {"prometheus_client", "opentelemetry", "redis", "asyncpg", "temporalio"}
+    code = f"import sys, {package}; print([m for m in sys.modules if m.split('.')[0] in {extras}])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # our own
+    assert result.stdout.strip() == "[]"

@@ -17,6 +17,7 @@ from voice_saga.errors import (
     NotJsonError,
     SagaConflictError,
     SagaError,
+    TooLargeError,
     UnknownSagaError,
 )
 from voice_saga.journal import Journal
@@ -48,5 +49,6 @@ __all__ = [
     "SqliteJournal",
     "State",
     "StepContext",
+    "TooLargeError",
     "UnknownSagaError",
 ]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from voice_saga.errors import NotJsonError
+from voice_saga.errors import NotJsonError, TooLargeError
+
+SAGA_BYTES = 1024 * 1024
+"""Bytes of JSON that a saga's input and the results of its steps take together at most. Temporal carries 2 MiB in one
+message, and each step is given all of them."""
 
 Branch = Literal["action", "compensation"]
 """The side of a step: its action, or the compensation that undoes it."""
@@ -34,6 +39,27 @@ class Message:
     """W3C `traceparent` of what sent it; empty where nothing traces."""
 
 
+class Results(Mapping[str, Any]):
+    """Results by step, but for those of `hidden` steps. Each look at one is a copy, so nobody changes the journal's."""
+
+    __slots__ = ("_hidden", "_results")
+
+    def __init__(self, results: Mapping[str, Any], hidden: Collection[str] = ()) -> None:
+        self._results = results
+        self._hidden = hidden
+
+    def __getitem__(self, step: str) -> Any:
+        if step in self._hidden:
+            raise KeyError(step)
+        return deepcopy(self._results[step])
+
+    def __iter__(self) -> Iterator[str]:
+        return (step for step in self._results if step not in self._hidden)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 @dataclass(slots=True)
 class StepContext:
     """One execution of an action or a compensation."""
@@ -43,9 +69,9 @@ class StepContext:
     step: str
     branch: Branch
     input: Any
-    """The input of the saga."""
+    """The input of the saga: a copy for each execution."""
     results: Mapping[str, Any]
-    """Results of earlier steps, by step. A compensation finds its own step's result there, if there is one."""
+    """Results of earlier stages, by step. A compensation finds its own step's result there, if there is one."""
     trace: str = ""
     """W3C `traceparent` of what started the saga."""
     caused_by: str = ""
@@ -79,3 +105,17 @@ def to_json(value: Any, what: str) -> str:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise NotJsonError(f"{what} is no JSON value: {error}") from None
+
+
+def size_of(value: Any, what: str) -> int:
+    """The bytes of `value` as JSON. Raises `NotJsonError`."""
+    return len(to_json(value, what))
+
+
+def checked_size(size: int, room: int, what: str) -> None:
+    """Raises `TooLargeError` where `size` bytes are more than the `room` that is left."""
+    if size > room:
+        raise TooLargeError(
+            f"{what} takes {size} bytes of JSON, and {max(room, 0)} of {SAGA_BYTES} are left to this saga; "
+            "keep it elsewhere, and let the step return where"
+        )

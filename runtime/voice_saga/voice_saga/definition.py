@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from voice_policies import Fault, InvalidInputError, Saga, SagaStep
 
@@ -16,7 +18,7 @@ Stages = tuple[tuple[str, ...], ...]
 """Step names: those of one stage run in parallel, stages in sequence."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """The shape of a saga, which alone decides what comes next."""
 
@@ -31,7 +33,17 @@ class Plan:
         """Every step, in the order of the policy."""
         return tuple(step for stage in self.stages for step in stage)
 
-    @property
+    @cached_property
+    def after(self) -> dict[int, tuple[str, ...]]:
+        """The stage that follows when so many steps have begun."""
+        return dict(zip(accumulate(map(len, self.stages), initial=0), self.stages, strict=False))
+
+    @cached_property
+    def siblings(self) -> dict[str, tuple[str, ...]]:
+        """The stage of each step."""
+        return {step: stage for stage in self.stages for step in stage}
+
+    @cached_property
     def fingerprint(self) -> str:
         """The hash that a running saga is pinned to. It covers no retries and timeouts: they change no step."""
         shape = [self.name, self.version, self.stages, sorted(self.compensated)]

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
-from voice_saga.context import Branch, Message, Reply, StepContext
+from voice_saga.context import SAGA_BYTES, Branch, Message, Reply, Results, StepContext, size_of
 from voice_saga.definition import Definitions, Plan
 from voice_saga.errors import DefinitionMismatchError
 from voice_saga.execution import Execution, reason_of
 from voice_saga.journal import Claim, Journal
 from voice_saga.observation import Observation
-from voice_saga.progress import ENDED, Entry, Progress, following
+from voice_saga.progress import ENDED, Entry, Progress, ended, following
 
 logger = logging.getLogger("voice_saga")
 HANDOVER = 600.0
@@ -40,6 +40,7 @@ class Driver:
         """True if this worker must not run or write anything more of the saga."""
         self._state = self._progress.shown
         self._caused_by = ""
+        self._input_size = size_of(claim.input, "the input")
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
         """Until the saga ends, is parked, waits, or the worker stops. Raises `LeaseLostError`."""
@@ -129,9 +130,9 @@ class Driver:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _attempt(self, execution: Execution, step: str) -> tuple[list[Entry], Sequence[Message]]:
-        context = self._context(step, "action")
+        context = self._context(step, "action", execution.definition.plan.siblings[step])
         try:
-            result = await execution.act(context, self._remaining(execution))
+            result = await execution.act(context, self._remaining(execution), self._room(execution, step))
         except Exception as error:  # whatever it is, the saga is compensated
             logger.info("saga %s: %s failed", self._claim.id, step, exc_info=True)
             return [Entry("failed", step, reason_of(error))], ()
@@ -142,7 +143,7 @@ class Driver:
     async def _undo(self, execution: Execution) -> None:
         context = self._context(self._progress.undoing, "compensation")
         try:
-            await execution.undo(context)
+            await execution.undo(context, SAGA_BYTES)
         except Exception as error:  # whatever it is, the saga is parked
             logger.exception("saga %s: the compensation of %s failed", self._claim.id, context.step)
             reason = f"compensation_failed: {context.step}: {reason_of(error)}"
@@ -158,10 +159,8 @@ class Driver:
         for step, waiting in self._progress.waiting.items():
             left = execution.definition.steps[step].timeout.seconds - waiting.age
             if (outcome := delivered.get(step)) is not None:
-                failed = outcome.error is not None
-                data = outcome.error if failed else outcome.result
                 self._caused_by = outcome.trace
-                entries.append(Entry("failed" if failed else "succeeded", step, data))
+                entries.append(ended(step, outcome.result, outcome.error, self._room(execution, step)))
             elif min(left, self._remaining(execution)) <= 0:
                 entries.append(Entry("failed", step, "no outcome was delivered in time"))
             patience = min(patience, left)
@@ -174,7 +173,12 @@ class Driver:
         """Seconds that the saga's own timeout leaves."""
         return self._begun + execution.definition.policy.timeout.seconds - time.monotonic()
 
-    def _context(self, step: str, branch: Branch) -> StepContext:
+    def _room(self, execution: Execution, step: str) -> int:
+        """The step's share of the bytes that are left to its stage."""
+        left = SAGA_BYTES - self._input_size - self._progress.size
+        return left // len(execution.definition.plan.siblings[step])
+
+    def _context(self, step: str, branch: Branch, hidden: Sequence[str] = ()) -> StepContext:
         claim = self._claim
-        results = dict(self._progress.results)
+        results = Results(self._progress.results, hidden)
         return StepContext(claim.id, claim.name, step, branch, claim.input, results, claim.trace, self._caused_by)

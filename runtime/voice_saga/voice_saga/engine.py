@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from voice_runtime import Classify, Events, Listener, classify
 
-from voice_saga.context import to_json, without_nul
+from voice_saga.context import SAGA_BYTES, checked_size, size_of, to_json, without_nul
 from voice_saga.definition import Definition, Definitions
 from voice_saga.driver import Driver
 from voice_saga.errors import JournalUnavailableError, LeaseLostError, SagaConflictError, UnknownSagaError
@@ -89,6 +89,7 @@ class JournalEngine:
         self._loops = [
             asyncio.create_task(self._again_and_again(self._claim_due, self._until_woken)),
             asyncio.create_task(self._again_and_again(self._renew, self._until_renewal)),
+            asyncio.create_task(self._again_and_again(self._count, self._until_renewal)),
         ]
         return self
 
@@ -141,6 +142,8 @@ class JournalEngine:
             if claim.id not in held and not driver.released:
                 self.observation.leases_lost += 1
                 task.cancel()  # another worker has it, and the barrier keeps what this one did from counting twice
+
+    async def _count(self) -> None:
         self.observation.unfinished = await self.journal.unfinished()
 
     def _drive(self, claim: Claim) -> None:
@@ -172,6 +175,7 @@ class JournalEngine:
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
         """See `Engine.start`. An engine that runs sagas and has a slot free begins at once."""
         plan = self._definitions.newest(name).plan
+        checked_size(size_of(argument, "the input"), SAGA_BYTES, "the input")
         running = bool(self._loops) and not self._stopping and len(self._driving) < self._concurrency
         claim = Claim(
             id=saga_id or uuid.uuid4().hex,
@@ -213,6 +217,7 @@ class JournalEngine:
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
         error = None if error is None else without_nul(error)
+        checked_size(size_of(result, f"the outcome of {step}"), SAGA_BYTES, f"the outcome of {step}")
         known = await self.journal.deliver(saga_id, Outcome(step, result, error, self.observation.tracing.current()))
         self._wake.set()
         return known

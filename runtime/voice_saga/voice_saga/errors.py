@@ -42,5 +42,9 @@ class MessagesRefusedError(SagaError):
         self.reasons = reasons
 
 
+class TooLargeError(SagaError, ValueError):
+    """An input or a result beyond what a saga keeps. Keep it elsewhere, and let the step return where."""
+
+
 class NotJsonError(SagaError, TypeError):
     """An input, a result or a message that JSON cannot carry."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from voice_runtime import Classify, Outbound, RetriesExhaustedError, Retry, Timeout, classify
 from voice_runtime.attempt_loop import AttemptLoop
 
-from voice_saga.context import Reply, StepContext, to_json, without_nul
+from voice_saga.context import Reply, StepContext, checked_size, size_of, without_nul
 from voice_saga.definition import Definition
 from voice_saga.observation import Observation
 
@@ -45,19 +48,22 @@ class Execution:
             for step in definition.policy.steps
         }
 
-    async def act(self, context: StepContext, remaining: float) -> Any:
-        """The action's result, with its retries, within its timeout and `remaining` seconds. Raises what it raised."""
+    async def act(self, context: StepContext, remaining: float, room: int) -> Any:
+        """The action's result, with its retries, within its timeout and `remaining` seconds. Raises what it raised.
+
+        Its result and messages may take `room` bytes.
+        """
         outbound = self._actions[context.step]
-        action = checked(self.definition.actions[context.step])
+        action = checked(self.definition.actions[context.step], room)
         if remaining <= 0:
             raise TimeoutError(f"the saga's timeout of {self.definition.policy.timeout} has passed")
         with self._observation.execution(context):
             return await Timeout(outbound.name, remaining).call(outbound.call, action, context)
 
-    async def undo(self, context: StepContext) -> None:
+    async def undo(self, context: StepContext, room: int) -> None:
         """The compensation: repeated whatever failed, as often as the policy says. Raises the last failure."""
         retry, timeout = self._compensations[context.step]
-        compensation = checked(self.definition.compensation(context.step))
+        compensation = checked(self.definition.compensation(context.step), room)
 
         def delay_after(error: BaseException, number: int) -> float | None:
             return retry.backoff(number) if isinstance(error, Exception) and number <= retry.max_retries else None
@@ -69,16 +75,26 @@ class Execution:
                     await timeout.call(compensation, context)
 
 
-def checked(action: Callable[[StepContext], Any]) -> Callable[[StepContext], Any]:
-    """The action, whose result and messages are refused where JSON cannot carry them."""
+def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepContext], Any]:
+    """The action as each attempt runs it: on a context of its own, and for a result that the saga can keep.
+
+    Its result and messages are JSON of at most `room` bytes. What it raises when it is cancelled is the cancellation,
+    whatever it makes of that, so that a worker that stops is not taken for a step that failed.
+    """
 
     async def run(context: StepContext) -> Any:
-        context.messages.clear()  # of an attempt before
-        result = await action(context)
-        if result is not Reply.LATER:
-            to_json(result, f"the result of {context.step}")
-        for message in context.messages:
-            to_json(message.payload, f"message {message.type}")
+        attempt = replace(context, input=deepcopy(context.input), messages=[])
+        try:
+            result = await action(attempt)
+        except Exception:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None
+            raise
+        size = 0 if result is Reply.LATER else size_of(result, f"the result of {context.step}")
+        size += sum(size_of(message.payload, f"message {message.type}") for message in attempt.messages)
+        checked_size(size, room, f"the result of {context.step} with its messages")
+        context.messages[:] = attempt.messages
         return result
 
     return run

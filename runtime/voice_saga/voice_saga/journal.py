@@ -108,7 +108,7 @@ class Journal(Protocol):
         ...
 
     async def release(self, owner: str) -> None:
-        """Let go of all that `owner` holds, for the next worker to take at once."""
+        """Let go of all that `owner` holds, for the next worker to take at once; these claims do not count."""
         ...
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:

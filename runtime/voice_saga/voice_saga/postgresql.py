@@ -92,7 +92,9 @@ UPDATE saga.sagas AS saga SET due = clock_timestamp() + make_interval(secs => $3
 FROM unnest($1::text[], $2::bigint[]) AS claim (id, epoch)
 WHERE saga.id = claim.id AND saga.epoch = claim.epoch AND owner IS NOT NULL AND due > clock_timestamp()
 RETURNING saga.id"""
-RELEASE = "UPDATE saga.sagas SET owner = NULL, due = clock_timestamp() WHERE owner = $1 AND due > clock_timestamp()"
+RELEASE = """
+UPDATE saga.sagas SET owner = NULL, due = clock_timestamp(), claims = greatest(claims - 1, 0)
+WHERE owner = $1 AND due > clock_timestamp()"""
 
 DELIVER = """
 WITH outcome AS (
@@ -145,35 +147,48 @@ async def admit(connection: Connection, consumer: str, message_id: str) -> bool:
 
 
 class PostgresqlJournal:
-    """The journal in the database that `dsn` names. `connections` is the most it opens."""
+    """The journal in the database that `dsn` names.
+
+    It opens at most `connections`, and one more in a worker: leases are renewed on it, however busy the others are.
+    """
 
     def __init__(self, dsn: str, *, connections: int = 5) -> None:
         self._dsn = dsn
         self._connections = connections
         self._pool: asyncpg.Pool[Any] | None = None
+        self._leases: asyncpg.Pool[Any] | None = None
+        """One connection, in a pool since that makes it anew when it is lost."""
 
-    async def open(self, *, worker: bool) -> None:  # noqa: ARG002  # any number of workers may
+    async def open(self, *, worker: bool) -> None:
         """Connect. `migrate` has made the tables: where they are not there, that is what is said."""
         try:
-            self._pool = await asyncpg.create_pool(
-                self._dsn, min_size=1, max_size=self._connections, reset=_leave_as_it_is, command_timeout=30
-            )
+            self._pool = await self._connect(self._connections)
+            self._leases = await self._connect(1) if worker else self._pool
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             raise JournalUnavailableError(f"PostgreSQL: {error}; migrate first, and grant what it made") from error
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             raise JournalUnavailableError(f"PostgreSQL: {error}") from error
 
+    async def _connect(self, connections: int) -> asyncpg.Pool[Any]:
+        return await asyncpg.create_pool(
+            self._dsn, min_size=1, max_size=connections, reset=_leave_as_it_is, command_timeout=30
+        )
+
     async def close(self) -> None:
         """Disconnect."""
-        if self._pool is not None:
-            self._pool.terminate()
+        for pool in (self._pool, self._leases):
+            if pool is not None:
+                pool.terminate()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Any]]:
-        assert self._pool is not None, "open() first"  # noqa: S101  # a fault of the program
+    async def _connection(
+        self, pool: asyncpg.Pool[Any] | None = None
+    ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Any]]:
+        pool = pool or self._pool
+        assert pool is not None, "open() first"  # noqa: S101  # a fault of the program
         try:
-            async with self._pool.acquire() as connection:
+            async with pool.acquire() as connection:
                 yield connection
         except UNAVAILABLE as error:
             task = asyncio.current_task()
@@ -252,7 +267,8 @@ class PostgresqlJournal:
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
         """One write for all of them."""
         ids, epochs = [claim.id for claim in claims], [claim.epoch for claim in claims]
-        return {row["id"] for row in await self._fetch(RENEW, ids, epochs, lease)}
+        async with self._connection(self._leases) as connection:
+            return {row["id"] for row in await connection.fetch(RENEW, ids, epochs, lease)}
 
     async def release(self, owner: str) -> None:
         """One write."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from voice_saga.context import checked_size, size_of
 from voice_saga.definition import Plan
+from voice_saga.errors import TooLargeError
 
 State = Literal["running", "waiting", "compensating", "parked", "completed", "compensated", "abandoned"]
 """`waiting`: nothing to do until an event comes. `parked`: nothing is done until somebody resumes it."""
@@ -53,14 +55,19 @@ class Progress:
     reason: str = ""
     resumes: State = "running"
     """The state that a parked saga resumes in."""
-    began: dict[str, None] = field(default_factory=dict)
-    """Steps that may have run."""
+    began: int = 0
+    """How many steps have begun."""
+    to_undo: list[str] = field(default_factory=list)
+    """Steps that may have run and are not undone, in the order in which they began."""
+    acting: dict[str, None] = field(default_factory=dict)
+    """Steps that have begun and neither ended nor wait for their outcome."""
     waiting: dict[str, Entry] = field(default_factory=dict)
     """Steps whose outcome is to be delivered."""
     results: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
+    """Bytes that the results take as JSON."""
     failed: dict[str, str] = field(default_factory=dict)
     undoing: str = ""
-    undone: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Progress:
@@ -75,22 +82,31 @@ class Progress:
         step = entry.step
         match entry.kind:
             case "began":
-                self.began[step] = None
+                self.began += 1
+                self.to_undo.append(step)
+                self.acting[step] = None
             case "waiting":
+                self.acting.pop(step, None)
                 self.waiting[step] = entry
             case "succeeded":
-                self.waiting.pop(step, None)
+                self._ended(step)
                 self.results[step] = entry.data
+                self.size += size_of(entry.data, f"the result of {step}")
             case "failed":
-                self.waiting.pop(step, None)
+                self._ended(step)
                 self.failed[step] = entry.data
             case "undoing":
                 self.undoing = step
             case "undone":
-                self.undone.add(step)
+                while self.to_undo.pop() != step:
+                    continue  # a step after it has nothing to undo
                 self.undoing = ""
             case _:
                 self._turn(entry)
+
+    def _ended(self, step: str) -> None:
+        self.acting.pop(step, None)
+        self.waiting.pop(step, None)
 
     def _turn(self, entry: Entry) -> None:
         """An entry that changes the saga's own state."""
@@ -110,9 +126,7 @@ class Progress:
     @property
     def running(self) -> list[str]:
         """Steps that have begun and have no outcome yet, whose action is to be executed."""
-        if self.state != "running":
-            return []
-        return [step for step in self.began if step not in {*self.results, *self.failed, *self.waiting}]
+        return list(self.acting) if self.state == "running" else []
 
     @property
     def shown(self) -> State:
@@ -133,10 +147,9 @@ def following(plan: Plan, progress: Progress) -> list[Entry]:
 
 
 def _next_stage(plan: Plan, progress: Progress) -> list[Entry]:
-    for stage in plan.stages:
-        if fresh := [Entry("began", step) for step in stage if step not in progress.began]:
-            return fresh
-    return [Entry("completed")]
+    """A stage begins whole, so the number of steps that have begun tells which one is next."""
+    stage = plan.after.get(progress.began)
+    return [Entry("began", step) for step in stage] if stage else [Entry("completed")]
 
 
 def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
@@ -147,7 +160,15 @@ def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
 
 def _undoing(plan: Plan, progress: Progress) -> list[Entry]:
     """The last step that may have run and is not undone. A step whose outcome is unknown may have run."""
-    for step in reversed(plan.steps):
-        if step in progress.began and step in plan.compensated and step not in progress.undone:
-            return [Entry("undoing", step)]
-    return [Entry("compensated")]
+    last = next((step for step in reversed(progress.to_undo) if step in plan.compensated), None)
+    return [Entry("compensated") if last is None else Entry("undoing", last)]
+
+
+def ended(step: str, result: Any, error: str | None, room: int) -> Entry:
+    """The entry of an outcome that was delivered: a result beyond `room` bytes fails its step."""
+    if error is None:
+        try:
+            checked_size(size_of(result, f"the outcome of {step}"), room, f"the outcome of {step}")
+        except TooLargeError as refusal:
+            error = str(refusal)
+    return Entry("succeeded", step, result) if error is None else Entry("failed", step, error)

@@ -44,7 +44,7 @@ class Engine(Protocol):
         """Begin a saga under its newest definition; its id. With an id that exists already, nothing but that.
 
         Raises `UnknownSagaError` for a name without definition, `SagaConflictError` where the id belongs to a saga
-        of another name or input, `NotJsonError`.
+        of another name or input, `NotJsonError`, `TooLargeError`.
         """
         ...
 
@@ -59,6 +59,7 @@ class Engine(Protocol):
         """The outcome of a step that waits, or soon will: a result, or the `error` that it failed with.
 
         The first outcome of a step counts; repeated and late ones change nothing. False if there is no such saga.
+        Raises `NotJsonError`, `TooLargeError`.
         """
         ...
 

@@ -1,4 +1,8 @@
-"""The journal in a file, for one process: the embedded default, with nothing to install."""
+"""The journal in a file, for one process: the embedded default, with nothing to install.
+
+`due` is kept by the machine's monotonic clock, so that no step of the wall clock moves a lease. That clock starts anew
+with the machine: a worker that opens the file makes everything due, and then looks at each saga again.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,8 @@ BUSY_SECONDS = 10
 """How long a write waits for another process's, such as the command line's."""
 SUMMARY = "id, name, version, state, reason, started_at, updated_at"
 RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
-RELEASE = "UPDATE sagas SET owner = NULL, due = 0 WHERE owner NOTNULL"
+RELEASE = "UPDATE sagas SET owner = NULL, due = 0, claims = max(claims - 1, 0) WHERE owner = ?"
+TAKE_OVER = "UPDATE sagas SET owner = NULL, due = 0 WHERE due < 9e999"
 START = """
 INSERT OR IGNORE INTO sagas (id, name, version, fingerprint, input, trace, state, owner, epoch, due, entries, claims,
                              started_at, updated_at)
@@ -42,7 +47,9 @@ SIGNAL = """
 UPDATE sagas SET signals = signals + 1, due = CASE WHEN state = 'waiting' AND owner ISNULL THEN ?1 ELSE due END
 WHERE id = ?2"""
 TAKE_MESSAGES = """
-SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence) WHERE due ISNULL OR due <= ? ORDER BY sequence LIMIT ?"""
+SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence)
+WHERE due ISNULL OR due NOT BETWEEN ?1 AND ?1 + 64 ORDER BY sequence LIMIT ?2"""
+"""A message that is due later than the longest wait was refused before the clock was put back."""
 REFUSED = """
 INSERT INTO refused VALUES (?1, 1, ?2 + 1)
 ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
@@ -64,7 +71,7 @@ class SqliteJournal:
             self._lock = self._only_worker()
         self._connection = await self._on_thread(self._connect)
         if worker:
-            await self._write(lambda db: db.execute(RELEASE))
+            await self._write(lambda db: db.execute(TAKE_OVER))
 
     def _only_worker(self) -> TextIOWrapper:
         file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held while the worker lives
@@ -143,10 +150,10 @@ class SqliteJournal:
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
         """One write: the saga and its first entries."""
-        now = time.time()
+        now, due = time.time(), time.monotonic() + (lease if owner else 0.0)
         row = (
             claim.id, claim.name, claim.version, claim.fingerprint, to_json(claim.input, "the input"), claim.trace,
-            "running", owner, 1, now + lease if owner else now, len(claim.entries), 1, now, now,
+            "running", owner, 1, due, len(claim.entries), 1, now, now,
         )  # fmt: skip
 
         def write(db: sqlite3.Connection) -> bool:
@@ -159,7 +166,7 @@ class SqliteJournal:
 
     async def claim(self, owner: str, limit: int, lease: float) -> list[Claim]:
         """The longest due first."""
-        return await self._take(owner, lease, "due <= ? ORDER BY due LIMIT ?", time.time(), limit)
+        return await self._take(owner, lease, "due <= ? ORDER BY due LIMIT ?", time.monotonic(), limit)
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
         """Claim the saga from its holder, whose writes the new epoch refuses."""
@@ -168,11 +175,11 @@ class SqliteJournal:
 
     async def _take(self, owner: str, lease: float, which: str, *values: Any) -> list[Claim]:
         def write(db: sqlite3.Connection) -> list[Claim]:
-            now = time.time()
+            now, due = time.time(), time.monotonic() + lease
             ids = [row["id"] for row in db.execute(f"SELECT id FROM sagas WHERE {which}", values)]  # noqa: S608  # ours
             claims = []
             for saga_id in ids:
-                (row,) = db.execute(TAKE, (owner, now + lease, now, saga_id)).fetchall()
+                (row,) = db.execute(TAKE, (owner, due, now, saga_id)).fetchall()
                 entries = [_entry(entry, now) for entry in db.execute(ENTRIES, (saga_id,))]
                 claims.append(Claim(**{**dict(row), "input": json.loads(row["input"]), "entries": entries}))
             return claims
@@ -194,14 +201,14 @@ class SqliteJournal:
         seen = claim.signals
 
         def write(db: sqlite3.Connection) -> None:
-            now = time.time()
-            held = (claim.id, claim.epoch, now)
+            now, instant = time.time(), time.monotonic()
+            held = (claim.id, claim.epoch, instant)
             row = db.execute("SELECT * FROM sagas WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?", held)
             if (saga := row.fetchone()) is None:
                 raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has passed")
             _write_entries(db, claim, saga["entries"], entries, now)
             db.executemany("INSERT INTO outbox (id, type, payload, trace) VALUES (?, ?, ?, ?)", sent)
-            due = saga["due"] if release is None else now + (release if saga["signals"] <= seen else 0)
+            due = saga["due"] if release is None else instant + (release if saga["signals"] <= seen else 0)
             owner = saga["owner"] if release is None else None
             updated = now if entries else saga["updated_at"]
             db.execute(UPDATE, (state, reason, saga["entries"] + len(entries), updated, owner, due, claim.id))
@@ -210,7 +217,7 @@ class SqliteJournal:
 
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
         """One write for all of them."""
-        now = time.time()
+        now = time.monotonic()
         held = [(claim.id, claim.epoch) for claim in claims]
         return await self._write(
             lambda db: {
@@ -220,7 +227,7 @@ class SqliteJournal:
 
     async def release(self, owner: str) -> None:
         """One write."""
-        await self._write(lambda db: db.execute(f"{RELEASE} AND owner = ?", (owner,)))
+        await self._write(lambda db: db.execute(RELEASE, (owner,)))
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
         """Raises `signals` on the saga's row, so that a worker about to let go of it notices."""
@@ -231,7 +238,7 @@ class SqliteJournal:
                 return False
             values = (saga_id, outcome.step, result, outcome.error, outcome.trace)
             if db.execute("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?)", values).rowcount:
-                db.execute(SIGNAL, (time.time(), saga_id))
+                db.execute(SIGNAL, (time.monotonic(), saga_id))
             return True
 
         return await self._write(write)

@@ -21,6 +21,7 @@ from temporalio import activity
 from temporalio.client import (
     Client,
     WorkflowExecution,
+    WorkflowExecutionStatus,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -30,7 +31,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from voice_runtime import Classify, Events, Listener, Retry, Timeout, classify
 
-from voice_saga.context import Message, Reply, StepContext, to_json, without_nul
+from voice_saga.context import SAGA_BYTES, Message, Reply, StepContext, checked_size, size_of, to_json, without_nul
 from voice_saga.definition import Definition, Definitions
 from voice_saga.errors import (
     DefinitionMismatchError,
@@ -47,6 +48,7 @@ from voice_saga.temporal_workflow import (
     MISMATCH,
     OBSERVATIONS,
     PUBLISH,
+    STOPPED,
     WORKFLOW,
     Attempt,
     Attempted,
@@ -63,14 +65,16 @@ COUNT_SECONDS = 10.0
 QUERY_TIMEOUT = timedelta(seconds=30)
 """How long a worker has to answer whoever looks or intervenes."""
 UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
+BY_THE_ENGINE = {WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED}
+"""The states of a workflow that nobody else has ended."""
 _PAUSE, _PAUSE_CAP = 0.02, 0.5
 
 
 class TemporalEngine:
     """Runs sagas on the Temporal service that `client` is connected to; its worker polls `task_queue` while entered.
 
-    `transport` sends what actions publish. Looking and intervening works without being entered; interventions are
-    carried out by whichever worker runs the saga.
+    `transport` sends what actions publish. `grace`: seconds that running steps get to end when the engine is left.
+    Looking and intervening works without being entered; the worker that runs the saga carries out interventions.
     """
 
     def __init__(  # noqa: PLR0913  # what a process decides, each with its default
@@ -81,6 +85,7 @@ class TemporalEngine:
         task_queue: str = "sagas",
         transport: Transport | None = None,
         concurrency: int = 32,
+        grace: float = 10.0,
         listeners: Sequence[Listener] = (),
         tracing: Tracing | None = None,
         classify: Classify = classify,
@@ -91,6 +96,7 @@ class TemporalEngine:
         self._task_queue = task_queue
         self._transport = transport
         self._concurrency = concurrency
+        self._grace = grace
         self._classify = classify
         self._worker: Worker | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -105,6 +111,7 @@ class TemporalEngine:
             workflows=[SagaWorkflow],
             activities=[*activities, self._publish, _not_here],
             max_concurrent_activities=self._concurrency,
+            graceful_shutdown_timeout=timedelta(seconds=self._grace),
         )
         await self._worker.__aenter__()
         self._counting = asyncio.create_task(self._count())
@@ -140,7 +147,13 @@ class TemporalEngine:
                 attempt.saga_id, attempt.name, attempt.step, attempt.branch, attempt.input, attempt.results,
                 attempt.trace, attempt.caused_by,
             )  # fmt: skip
-            result = await self._attempt(definition, context)
+            try:
+                result = await self._attempt(definition, context)
+            except asyncio.CancelledError:
+                if not activity.is_worker_shutdown():
+                    raise
+                made = activity.info().attempt - 1
+                raise ApplicationError("the worker stopped", made, type=STOPPED, non_retryable=True) from None
             messages = [asdict(message) for message in context.messages]
             return Attempted(None if result is Reply.LATER else result, result is Reply.LATER, messages)
 
@@ -157,9 +170,13 @@ class TemporalEngine:
         step = definition.steps[context.step]
         action = definition.actions[step.name] if context.branch == "action" else definition.compensation(step.name)
         timeout = Timeout(f"{context.saga}.{context.step}", step.attempt_timeout.seconds)
+        kept = size_of(context.input, "the input") + size_of(context.results, "the results")
+        room = (SAGA_BYTES - kept) // len(definition.plan.siblings[step.name])
         try:
             with self.observation.execution(context):
-                result = await timeout.call(checked(action), context)
+                result = await timeout.call(
+                    checked(action, room if context.branch == "action" else SAGA_BYTES), context
+                )
                 if context.messages and self._transport is None:
                     raise RuntimeError("it publishes, and this engine has no transport")  # noqa: TRY301  # as any failure
                 return result
@@ -177,6 +194,7 @@ class TemporalEngine:
         """See `Engine.start`."""
         definition = self._definitions.newest(name)
         text = to_json(argument, "the input")
+        checked_size(len(text), SAGA_BYTES, "the input")
         saga_id = saga_id or uuid.uuid4().hex
         begun = beginning(definition, argument, self.observation.tracing.current())
         memo = {
@@ -197,12 +215,16 @@ class TemporalEngine:
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 )
         except WorkflowAlreadyStartedError:
-            there = await (await self._describe(saga_id)).memo()
-            if (there["name"], there["input"]) != (memo["name"], memo["input"]):
-                raise SagaConflictError(
-                    f"saga {saga_id} is there already: a {there['name']} with another input or name"
-                ) from None
+            await self._refuse_another(saga_id, memo)
         return saga_id
+
+    async def _refuse_another(self, saga_id: str, memo: dict[str, Any]) -> None:
+        try:
+            there = await (await self._describe(saga_id)).memo()
+        except UnknownSagaError as error:
+            raise SagaConflictError(str(error)) from None
+        if (there["name"], there["input"]) != (memo["name"], memo["input"]):
+            raise SagaConflictError(f"saga {saga_id} is there already: a {there['name']} with another input or name")
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""
@@ -215,6 +237,7 @@ class TemporalEngine:
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
+        checked_size(size_of(result, f"the outcome of {step}"), SAGA_BYTES, f"the outcome of {step}")
         handle = self._client.get_workflow_handle(saga_id)
         arguments = [step, result, None if error is None else without_nul(error), self.observation.tracing.current()]
         try:
@@ -236,11 +259,14 @@ class TemporalEngine:
     async def _describe(self, saga_id: str) -> WorkflowExecution:
         try:
             with _reached():
-                return await self._client.get_workflow_handle(saga_id).describe()
+                execution = await self._client.get_workflow_handle(saga_id).describe()
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
             raise UnknownSagaError(f"no saga {saga_id}") from None
+        if execution.workflow_type != WORKFLOW:
+            raise UnknownSagaError(f"no saga {saga_id}: Temporal has a workflow {execution.workflow_type} of this id")
+        return execution
 
     async def _summary(self, saga_id: str) -> SagaSummary:
         return await _summary(await self._describe(saga_id))
@@ -307,15 +333,11 @@ async def _not_here(_: Sequence[RawValue]) -> None:
 async def _summary(execution: WorkflowExecution) -> SagaSummary:
     memo = await execution.memo()  # Temporal leaves empty values out
     started = execution.start_time.timestamp()
-    return SagaSummary(
-        execution.id,
-        memo["name"],
-        memo["version"],
-        memo["state"],
-        memo.get("reason", ""),
-        started,
-        memo.get("updated_at", started),
-    )
+    state, reason, updated = memo["state"], memo.get("reason", ""), memo.get("updated_at", started)
+    if execution.status not in BY_THE_ENGINE and execution.status is not None:
+        state, reason = "abandoned", f"its workflow was ended from outside, as {execution.status.name}"
+        updated = execution.close_time.timestamp() if execution.close_time else updated
+    return SagaSummary(execution.id, memo["name"], memo["version"], state, reason, started, updated)
 
 
 @contextmanager

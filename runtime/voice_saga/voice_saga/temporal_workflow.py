@@ -14,16 +14,18 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 from voice_policies import Retry
 
-from voice_saga.context import Branch
+from voice_saga.context import SAGA_BYTES, Branch, Results, size_of
 from voice_saga.definition import Definition, Plan
 from voice_saga.driver import HANDOVER, LOOK_AGAIN
 from voice_saga.observation import Observation
-from voice_saga.progress import ENDED, Entry, EntryKind, Progress, State, following
+from voice_saga.progress import ENDED, Entry, EntryKind, Progress, State, ended, following
 
 WORKFLOW = "voice-saga"
 PUBLISH = "voice-saga.publish"
 MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
 """Types of the failures that say that a worker lacks the saga's definition; `AHEAD`: since a newer one has it."""
+STOPPED = "WorkerStopped"
+"""Type of the failure of an attempt whose worker was stopped: it does not count, and its detail says how many do."""
 WORKER_DEATH_MARGIN = 1.0
 """Seconds beyond an attempt's own timeout after which Temporal takes its worker for dead."""
 MEMO_REASON = 1000
@@ -137,6 +139,7 @@ class SagaWorkflow:
         self._outcomes: dict[str, tuple[Any, str | None, str]] = {}
         self._interrupted = False
         self._caused_by = ""
+        self._input_size = size_of(begun.input, "the input")
 
     @workflow.run
     async def run(self, begun: Beginning) -> str:
@@ -203,7 +206,7 @@ class SagaWorkflow:
 
     async def _act(self, step: str) -> None:
         try:
-            attempted = await self._execute(step, "action", schedule_to_close_timeout=self._remaining())
+            attempted = await self._execute(step, "action")
         except ActivityError as error:
             self._failed(step, error)
             return
@@ -247,7 +250,8 @@ class SagaWorkflow:
         entries = []
         for step in [step for step in waiting if step in self._outcomes]:
             result, error, self._caused_by = self._outcomes[step]
-            entries.append(Entry("succeeded", step, result) if error is None else Entry("failed", step, error))
+            left = SAGA_BYTES - self._input_size - self._progress.size
+            entries.append(ended(step, result, error, left // len(self._plan.siblings[step])))
         self._write(entries)
 
     def _remaining(self) -> timedelta:
@@ -258,12 +262,12 @@ class SagaWorkflow:
         if attempted.messages:
             await workflow.execute_activity(PUBLISH, attempted.messages, start_to_close_timeout=timedelta(seconds=30))
 
-    async def _execute(
-        self, step: str, branch: Branch, schedule_to_close_timeout: timedelta | None = None
-    ) -> Attempted:
-        """The activity; where its worker is older than the saga, again until a newer one takes it."""
+    async def _execute(self, step: str, branch: Branch) -> Attempted:
+        """The activity; again where its worker was stopped, or is older than the saga, until a newer one takes it."""
         begun, times = self._begun, self._begun.steps[step]
         retry = times.retry if branch == "action" else times.compensation_retry
+        hidden = self._plan.siblings[step] if branch == "action" else ()
+        attempts = retry["attempts"]
         patience = workflow.now() + timedelta(seconds=HANDOVER)
         while True:
             try:
@@ -271,20 +275,23 @@ class SagaWorkflow:
                     times.activity if branch == "action" else times.compensation,
                     Attempt(
                         workflow.info().workflow_id, begun.name, begun.version, begun.fingerprint, step, branch,
-                        begun.input, dict(self._progress.results), begun.trace, self._caused_by,
+                        begun.input, dict(Results(self._progress.results, hidden)), begun.trace, self._caused_by,
                     ),
                     result_type=Attempted,
-                    schedule_to_close_timeout=schedule_to_close_timeout,
+                    schedule_to_close_timeout=self._remaining() if branch == "action" else None,
                     start_to_close_timeout=timedelta(seconds=times.attempt_timeout + WORKER_DEATH_MARGIN),
                     retry_policy=RetryPolicy(
                         initial_interval=timedelta(seconds=retry["initial"]),
                         backoff_coefficient=retry["coefficient"],
                         maximum_interval=timedelta(seconds=max(retry["initial"], retry["maximum"])),
-                        maximum_attempts=retry["attempts"],
+                        maximum_attempts=attempts,
                     ),
                 )  # fmt: skip
                 return attempted  # noqa: TRY300  # of this turn
             except ActivityError as error:
+                if isinstance(error.cause, ApplicationError) and error.cause.type == STOPPED:
+                    attempts -= error.cause.details[0]
+                    continue
                 if _type(error) != AHEAD or workflow.now() > patience:
                     raise
             await asyncio.sleep(LOOK_AGAIN)

@@ -1,0 +1,33 @@
+"""Leases are renewed however busy the journal's connections are."""
+
+from __future__ import annotations
+
+import asyncio
+
+from voice_policies import Duration
+from voice_saga import JournalEngine, StepContext
+from voice_saga.postgresql import PostgresqlJournal
+
+from tests.saga.definitions import Log, saga, step
+
+LEASE = 3.0
+"""Seconds: a machine that others keep busy renews within a third of it."""
+
+
+async def test_a_busy_pool_costs_no_lease(database: str) -> None:
+    """Senders hold every connection of the journal for three leases, as while Redis is slow."""
+    log, journal = Log(), PostgresqlJournal(database, connections=2)
+
+    async def send(_: StepContext) -> None:
+        async with journal.outbox(1), journal.outbox(1):
+            await asyncio.sleep(3 * LEASE)
+
+    log.does("pay", send)
+    policy = saga(step("pay", timeout=Duration("50s"), attempt_timeout=Duration("20s")))
+    async with (
+        JournalEngine(journal, [log.definition(policy)], lease=LEASE) as engine,
+        JournalEngine(PostgresqlJournal(database), [log.definition(policy)], lease=LEASE) as other,
+    ):
+        record = await engine.wait(await engine.start("order"), 60)
+    assert (record.state, log.done) == ("completed", ["pay"])
+    assert engine.observation.leases_lost == other.observation.leases_lost == 0

@@ -1,0 +1,71 @@
+"""What somebody does to a saga's workflow by Temporal's own means shows as what it is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+from voice_saga import SagaConflictError, StepContext, UnknownSagaError
+from voice_saga.temporal import TemporalEngine
+
+from tests.saga.definitions import Log, eventually, saga, step
+
+WAIT = 60
+
+
+@workflow.defn(name="another", sandboxed=False)
+class Another:
+    """Not a saga's."""
+
+    @workflow.run
+    async def run(self) -> None:
+        await asyncio.sleep(3600)
+
+
+async def hang(_: StepContext) -> None:
+    await asyncio.sleep(600)
+
+
+async def _state(engine: TemporalEngine, saga_id: str, state: str) -> bool:
+    return any(found.id == saga_id for found in await engine.list(state="abandoned" if state == "abandoned" else None))
+
+
+@pytest.mark.parametrize("end", ["terminate", "cancel"])
+async def test_a_workflow_that_is_ended_from_outside_is_abandoned(temporal: str, end: str) -> None:
+    log = Log()
+    log.does("pay", hang)
+    client = await Client.connect(temporal)
+    queue = f"ended-{end}"
+    async with TemporalEngine(client, [log.definition(saga(step("pay")))], task_queue=queue, grace=0.1) as engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _is(log))
+        handle: WorkflowHandle[object, object] = client.get_workflow_handle(saga_id)
+        await (handle.terminate() if end == "terminate" else handle.cancel())
+        record = await engine.wait(saga_id, WAIT)
+        ended = "TERMINATED" if end == "terminate" else "CANCELED"
+        assert (record.state, record.reason) == ("abandoned", f"its workflow was ended from outside, as {ended}")
+        assert record.updated_at > record.started_at
+        with pytest.raises(SagaConflictError, match="is abandoned"):
+            await engine.compensate(saga_id)
+        assert await engine.deliver(saga_id, "pay") is True
+        await eventually(lambda: _state(engine, saga_id, "abandoned"))
+
+
+async def _is(log: Log) -> bool:
+    return log.done == ["pay"]
+
+
+async def test_a_workflow_that_is_no_saga_is_told_as_such(temporal: str) -> None:
+    log = Log()
+    client = await Client.connect(temporal)
+    async with Worker(client, task_queue="another", workflows=[Another]):
+        handle = await client.start_workflow(Another.run, id="taken", task_queue="another")
+        async with TemporalEngine(client, [log.definition(saga(step("pay")))], task_queue="no-saga") as engine:
+            with pytest.raises(UnknownSagaError, match="no saga taken: Temporal has a workflow another of this id"):
+                await engine.show("taken")
+            with pytest.raises(SagaConflictError, match="Temporal has a workflow another of this id"):
+                await engine.start("order", saga_id="taken")
+        await handle.terminate()
