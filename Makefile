@@ -25,7 +25,7 @@ render: $(INSTALLED) ## Render every environment into build/<environment>/ and p
 	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
 
 test: $(READY) ## Run the tests that need Python alone
-	$(BIN)/pytest -m "not cluster and not integration" -n auto
+	$(BIN)/pytest -m "not cluster and not integration" -n auto --dist worksteal
 
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions

@@ -1,5 +1,8 @@
 """Settings of every test."""
 
+import os
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -12,9 +15,29 @@ settings.register_profile("project", deadline=None, suppress_health_check=[Healt
 settings.load_profile("project")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """The number of test processes of `-n auto`: half of a test's time is spent waiting for servers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + cores // 2
+
+
+class Failures:
+    """Names each failure when it happens; the details follow at the end of the run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._plugins = config.pluginmanager
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            reason = next((line for line in report.longreprtext.splitlines() if line.startswith("E  ")), "")
+            terminal: Any = self._plugins.get_plugin("terminalreporter")
+            terminal.write(f"\nFAILED {report.nodeid} ({report.when}) {reason.removeprefix('E').strip()}\n")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Ends the run with one sentence when something is missing that tests start. Workers inherit what was found."""
     if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Failures(config))
         try:
             programs.prepare()
         except programs.MissingError as error:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from tests.loopback import free_port
 from tests.programs import valkey
 
+NO_RETRY = Retry(NoBackoff(), 0)
+"""By default redis-py repeats for seconds what fails, also what is refused for its password."""
 SLOTS = 16_384
 PATIENCE = 60.0
 """Seconds that a condition may take on a machine that others keep busy."""
@@ -49,7 +53,7 @@ class Server:
 
     def ask(self, *command: str | int) -> Any:
         """The answer as the server gives it."""
-        with Redis(port=self.port, socket_timeout=5, decode_responses=True, protocol=2) as client:
+        with Redis(port=self.port, socket_timeout=5, decode_responses=True, protocol=2, retry=NO_RETRY) as client:
             client.response_callbacks.clear()
             return client.execute_command(*command)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.redis_servers import single as single_server
 
-PROCESSES, RATE, BURST, SECONDS = 8, 500, 1000, 4.0  # room for what is not asked for while others use the machine
+PROCESSES, RATE, BURST, SECONDS = 8, 500, 1000, 2.0  # room for what is not asked for while others use the machine
 HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 
 

@@ -35,6 +35,7 @@ from tests.runtime.grpc.rag_engine import (
 )
 from tests.runtime.recorded_spans import Spans
 
+SWAPS = 300
 SHORT = Timeout(attempt=Duration("100ms"), overall=Duration("5s"))
 
 
@@ -147,7 +148,7 @@ async def test_a_callee_that_is_too_slow_leaves_no_thread_waiting(
                 assert all(isinstance(error, VoiceRuntimeError) for error in errors)
 
 
-async def test_ten_thousand_streams_leak_nothing(tmp_path: Path) -> None:
+async def test_three_thousand_streams_leak_nothing(tmp_path: Path) -> None:
     policies = calls(
         bulkhead=Bulkhead(max_concurrent=200), timeout=Timeout(attempt=Duration("1m"), overall=Duration("1m"))
     )
@@ -173,10 +174,10 @@ async def test_ten_thousand_streams_leak_nothing(tmp_path: Path) -> None:
             await streams(0, 1_000)
         objects = count_objects()
         async with leaving_nothing(wire):
-            await streams(1_000, 10_000)
+            await streams(1_000, 3_000)
         await eventually(lambda: count_objects() < objects + 500)  # the server lets go a little later
         statistics = wire.runtime.outbound("rag-engine.list-sources").statistics
-        assert statistics.successful + statistics.cancelled + statistics.failed == 10_000
+        assert statistics.successful + statistics.cancelled + statistics.failed == 3_000
         assert statistics.failed == 0
 
 
@@ -193,7 +194,7 @@ class FailingFirst(RagEngine):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "once more")
 
 
-async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(tmp_path: Path) -> None:
+async def test_a_bundle_that_is_swapped_again_and_again_is_never_half_in_force(tmp_path: Path) -> None:
     """Both attempts of a call have the time of one bundle, however often the bundle changes between them."""
     retry = Retry(base_delay=Duration("1ms"), budget=RetryBudget(ratio=Ratio("100%"), reserve=1000))
     bundles = [
@@ -204,14 +205,14 @@ async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(
     async with connected(tmp_path, servicer) as (client, stub):
         mount(tmp_path, bundles[0])
         assert client.reload()
-        swapping = asyncio.create_task(swap(client, tmp_path, bundles, 1_000))
+        swapping = asyncio.create_task(swap(client, tmp_path, bundles, SWAPS))
         answered = 0
         while not swapping.done():
             made = [stub.Context(b"x", metadata=(("call", str(answered + number)),)) for number in range(10)]
             assert [await call for call in made] == [b"x"] * 10
             answered += 10
         await swapping
-        assert client.reloads["applied"] == 1_001
+        assert client.reloads["applied"] == SWAPS + 1
         assert client.outbound("rag-engine.context").statistics.retries == answered
     seen: dict[str, list[bool]] = {}
     for _, metadata, left in servicer.asked:

@@ -1,7 +1,8 @@
-"""Every model is rendered or refused. No other error reaches a user."""
+"""Whatever a model says, it is rendered or refused: nothing else ever reaches a user."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given, settings
@@ -15,72 +16,92 @@ from stack.model.platform import Platform
 from stack.output.render import Index, rendered_files
 from tests.platforms import real_environment, tenant_of
 
-NAMES = st.sampled_from(["a", "b", "store", "gateway", "events", "-", "A", "x" * 41, ""])
-DURATIONS = st.sampled_from(["1ms", "50ms", "1s", "14s", "0s", "1", "s", "999999d", 5, None])
-NUMBERS = st.integers(-2, 5) | st.sampled_from([70_000, 10**9, True, "3", 1.5, None])
-
-
-def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A mapping in which any field may be missing."""
-    return st.fixed_dictionaries({}, optional=fields)
-
-
-def good(values: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Values that are right, so that the fuzz gets past the first check half of the time."""
-    return st.just(values)
-
-
-RETRY = st.none() | some(max_retries=NUMBERS, base_delay=DURATIONS, max_delay=DURATIONS)
-CALL = st.builds(
-    lambda base, changes: {**base, **changes},
-    good({"callee": "store", "operation": "read", "idempotency": "idempotent"}),
-    some(
-        callee=NAMES,
-        operation=st.sampled_from(["read", "run", "x"]),
-        idempotency=st.sampled_from(["idempotent", "with_key", "never", "maybe"]),
-        fallback=st.sampled_from(["goes on", "", None]),
-        timeout=DURATIONS,
-        retry=RETRY,
-        purpose=st.sampled_from(["one", "two", None]),
+NAMES = ("a", "b", "store", "gateway", "events", "-", "A", "x" * 41, "")
+DURATIONS = ("1ms", "50ms", "1s", "14s", "0s", "1", "s", "999999d", 5, None)
+NUMBERS = (-2, -1, 0, 1, 2, 3, 5, 70_000, 10**9, True, "3", 1.5, None)
+CALL = {"callee": "store", "operation": "read", "idempotency": "idempotent"}
+SERVICE = {
+    "name": "a",
+    "namespace": "voice-apps",
+    "purpose": "a test",
+    "language": "python",
+    "tier": "core",
+    "grpc_port": 9000,
+    "http_port": 8080,
+    "sizing": {"cpu_request": "1", "cpu_limit": "1", "memory_request": "1Gi", "memory_limit": "1Gi"},
+    "replicas": {"min": 2, "max": 3},
+    "capacity": "10/s",
+    "operations": ({"name": "run", "latency": "100ms", "deadline": "20s", "stages": ({"calls": (CALL,)},)},),
+}
+ROUTE = {
+    "name": "run",
+    "latency": "10ms",
+    "deadline": "30s",
+    "stages": ({"calls": ({**CALL, "callee": "a", "operation": "run"},)},),
+}
+MODEL = {"services": (SERVICE, {**SERVICE, "name": "b"}), "routes": (ROUTE,)}
+FIELDS: dict[str, tuple[object, ...]] = {
+    "callee": NAMES,
+    "operation": ("read", "run", "x"),
+    "idempotency": ("idempotent", "with_key", "never", "maybe"),
+    "fallback": ("goes on", "", None),
+    "timeout": DURATIONS,
+    "retry": (
+        None,
+        {},
+        *({"max_retries": number} for number in NUMBERS),
+        *({"base_delay": each} for each in DURATIONS),
     ),
-)
-STAGE = st.builds(
-    lambda calls, changes: {"calls": tuple(calls), **changes},
-    st.lists(CALL, max_size=3),
-    some(max_rounds=NUMBERS, typical_rounds=NUMBERS, choice=st.sampled_from(["all", "one", "two"])),
-)
-OPERATION = st.builds(
-    lambda base, stages, changes: {**base, "stages": tuple(stages), **changes},
-    good({"name": "run", "latency": "100ms", "deadline": "20s"}),
-    st.lists(STAGE, max_size=3),
-    some(name=st.sampled_from(["run", "read", "Run"]), latency=DURATIONS, deadline=DURATIONS),
-)
-SERVICE = st.builds(
-    lambda base, operations, changes: {**base, "operations": tuple(operations), **changes},
-    good(
-        {
-            "name": "a",
-            "namespace": "voice-apps",
-            "purpose": "a test",
-            "language": "python",
-            "tier": "core",
-            "grpc_port": 9000,
-            "http_port": 8080,
-            "sizing": {"cpu_request": "1", "cpu_limit": "1", "memory_request": "1Gi", "memory_limit": "1Gi"},
-            "replicas": {"min": 2, "max": 3},
-            "capacity": "10/s",
-        }
-    ),
-    st.lists(OPERATION, max_size=2),
-    some(
-        name=NAMES,
-        language=st.sampled_from(["python", "go", "cobol"]),
-        grpc_port=NUMBERS,
-        replicas=some(min=NUMBERS, max=NUMBERS),
-        capacity=st.sampled_from(["1/s", "0/s", "10"]),
-        unknown=NUMBERS,
-    ),
-)
+    "purpose": ("one", "two", None),
+    "calls": ((), (CALL, CALL), (CALL, {**CALL, "purpose": "another"}), None),
+    "max_rounds": NUMBERS,
+    "typical_rounds": NUMBERS,
+    "choice": ("all", "one", "two"),
+    "stages": ((), None, ({"calls": (CALL,)}, {"calls": ({**CALL, "callee": "b", "operation": "run"},)})),
+    "name": (*NAMES, "run", "read", "Run"),
+    "latency": DURATIONS,
+    "deadline": DURATIONS,
+    "language": ("python", "go", "cobol"),
+    "grpc_port": NUMBERS,
+    "min": NUMBERS,
+    "max": NUMBERS,
+    "capacity": ("1/s", "0/s", "10"),
+    "unknown": NUMBERS,
+    "operations": ((), None),
+    "services": ((SERVICE,), (SERVICE, SERVICE), (SERVICE, {**SERVICE, "name": "b"}, {**SERVICE, "name": "c"})),
+    "routes": ((),),
+}
+"""What a field may be told to be, right or wrong."""
+OF_CALL = ("fallback", "timeout", "retry", "purpose")
+OPTIONAL = {"callee": OF_CALL, "calls": ("max_rounds", "typical_rounds", "choice"), "tier": ("unknown",)}
+"""Fields that the model leaves out, beside a field that it has."""
+Change = tuple[tuple[str | int, ...], object]
+
+
+def changes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Change]:
+    """Every value of `FIELDS` at every place of a model."""
+    if isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from changes(item, (*path, index))
+    elif isinstance(value, dict):
+        beside = (name for known, names in OPTIONAL.items() if known in value for name in names)
+        for name in (*value, *beside):
+            yield from (((*path, name), other) for other in FIELDS.get(name, ()))
+            yield from changes(value.get(name), (*path, name))
+
+
+def changed(model: Any, path: tuple[str | int, ...], value: object) -> Any:
+    """A copy with one value replaced; the model itself where an earlier change has removed the place."""
+    match path, model:
+        case (), _:
+            return value
+        case (int(index), *rest), tuple() if index < len(model):
+            return (*model[:index], changed(model[index], tuple(rest), value), *model[index + 1 :])
+        case (str(name), *rest), dict():
+            return {**model, name: changed(model.get(name), tuple(rest), value)}
+    return model
+
+
 STORE = Dependency.model_validate(
     {
         "name": "store",
@@ -94,22 +115,31 @@ STORE = Dependency.model_validate(
 )
 
 
-@settings(max_examples=3000)
-@given(services=st.lists(SERVICE, min_size=1, max_size=3), route=st.none() | OPERATION)
-def test_any_model_is_rendered_or_refused(services: list[dict[str, Any]], route: dict[str, Any] | None) -> None:
+def rendered(model: Any) -> None:
+    nodes: list[Node] = [STORE, *(Service.model_validate(values) for values in model["services"])]
+    if routes := model["routes"]:
+        values = {"name": "gateway", "namespace": "voice-gateway", "availability": "99.99%", "operations": routes}
+        nodes.append(Gateway.model_validate(values))
+    looked_at = Platform(tenant_of(*nodes), real_environment("prod"))
+    files = dict(rendered_files(looked_at, Index("prod")))
+    assert len(files) == 1 + len(looked_at.components) + len(model["services"])
+    assert len(looked_at.microservices) == len(model["services"])
+    assert audit(looked_at)
+
+
+def test_the_unchanged_model_is_rendered() -> None:
+    rendered(MODEL)
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.sampled_from(list(changes(MODEL))), max_size=4))
+def test_any_model_is_rendered_or_refused(several: list[Change]) -> None:
+    model: Any = MODEL
+    for path, value in several:
+        model = changed(model, path, value)
     try:
-        nodes: list[Node] = [STORE, *(Service.model_validate(values) for values in services)]
-        if route:
-            values = {"name": "gateway", "namespace": "voice-gateway", "availability": "99.99%", "operations": (route,)}
-            nodes.append(Gateway.model_validate(values))
-        looked_at = Platform(tenant_of(*nodes), real_environment("prod"))
-        files = dict(rendered_files(looked_at, Index("prod")))
-        verdicts = audit(looked_at)
+        rendered(model)
     except ValidationError as error:
         assert faults_of(error, Service)
     except InvalidInputError as error:
         assert error.faults
-    else:
-        assert len(files) == 1 + len(looked_at.components) + len(services)
-        assert len(looked_at.microservices) == len(services)
-        assert verdicts

@@ -47,10 +47,16 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=200)
 @given(st.lists(st.dictionaries(TEXT.filter(bool), VALUES, min_size=1, max_size=4), min_size=1, max_size=3))
 def test_what_is_written_is_read_back(values: list[dict[str, Any]]) -> None:
     assert read_back(documents(values)) == values
+
+
+@settings(max_examples=100)
+@given(st.lists(TEXT, min_size=20, max_size=40))
+def test_any_text_is_read_back(texts: list[str]) -> None:
+    assert read_back(documents([{"texts": texts}])) == [{"texts": texts}]
 
 
 @pytest.mark.parametrize("value", [1.5, float("nan"), b"bytes", {1, 2}])

@@ -168,16 +168,73 @@ PLAIN = st.recursive(
     max_leaves=5,
 )
 KEYS = st.sampled_from([f"{PROJECT}:{name}" for name in Settings.model_fields]) | st.text(max_size=12)
+ODD: tuple[object, ...] = (
+    *(
+        None,
+        True,
+        False,
+        -1,
+        0,
+        1,
+        3,
+        10**20,
+        1.5,
+        float("nan"),
+        float("inf"),
+        "",
+        " ",
+        "dev",
+        "10%",
+        "1Gi",
+        "1h",
+        "true",
+    ),
+    *(
+        "10.0.0.0/24",
+        "0.0.0.0/0",
+        "a.b",
+        "a" * 300,
+        "\x00",
+        "\ud800",
+        "{",
+        [],
+        {},
+        [None],
+        [{}],
+        {"": ""},
+        {"a": {"b": 1}},
+    ),
+)
+WITHIN = [(key, name) for key, value in GOOD.items() if isinstance(value, dict) for name in (*value, "unknown")]
+"""Places within the settings that are mappings."""
 
 
-@settings(max_examples=5000)
-@given(st.dictionaries(KEYS, PLAIN, max_size=6))
-def test_any_configuration_is_read_or_refused(config: dict[str, Any]) -> None:
+def read_or_refused(config: dict[str, Any]) -> None:
     try:
         parse_settings({**GOOD, **config}, "prod", "Pulumi.prod.yaml")
     except InvalidInputError as error:
         assert str(error).startswith("Pulumi.prod.yaml: ")
         assert error.faults
+
+
+@settings(max_examples=500)
+@given(st.dictionaries(KEYS, PLAIN, max_size=6))
+def test_any_configuration_is_read_or_refused(config: dict[str, Any]) -> None:
+    read_or_refused(config)
+
+
+@settings(max_examples=3000)
+@given(
+    whole=st.lists(st.tuples(KEYS, st.sampled_from(ODD)), max_size=2),
+    within=st.lists(st.tuples(st.sampled_from(WITHIN), st.sampled_from(ODD)), max_size=2),
+)
+def test_a_configuration_with_odd_values_is_read_or_refused(
+    whole: list[tuple[str, object]], within: list[tuple[tuple[str, str], object]]
+) -> None:
+    config: dict[str, Any] = {}
+    for (key, name), value in within:
+        config[key] = {**config.get(key, GOOD[key]), name: value}
+    read_or_refused({**config, **dict(whole)})
 
 
 @settings(max_examples=1000)

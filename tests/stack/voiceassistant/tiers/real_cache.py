@@ -18,6 +18,7 @@ from components.valkey.replicated import SENTINEL_PORT
 from components.valkey.server import PORT
 from tests.loopback import free_port
 from tests.programs import program, valkey
+from tests.redis_servers import NO_RETRY
 from tests.stack.voiceassistant.tiers.real_servers import VALKEY_PATHS, Place, files
 
 NODES = [f"redis-node-{index}" for index in range(3)]
@@ -87,7 +88,7 @@ shift 5
 
     def ask(self, *command: str, user: str | None = "health", password: str = "") -> Any:
         """The answer to one command."""
-        client: Any = Redis(port=self.port, username=user, password=password, decode_responses=True)
+        client: Any = Redis(port=self.port, username=user, password=password, decode_responses=True, retry=NO_RETRY)
         return client.execute_command(*command)
 
     @property

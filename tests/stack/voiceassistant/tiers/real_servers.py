@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from components.scrape import Scrape
 from tests.loopback import START_SECONDS, free_port, wait_until
 from tests.platforms import of_kind, platform
 from tests.programs import directory, give_away, postgresql, unprivileged, valkey
+from tests.redis_servers import NO_RETRY
 
 
 def files(environment: str, config_map: str) -> dict[str, str]:
@@ -79,7 +81,8 @@ def running_valkey(
     command = [str(valkey()), str(place.inside("/etc/valkey/valkey.conf"))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: Redis(port=port, username="health", password="").ping(), NotListening, process=process)
+        client = Redis(port=port, username="health", password="", retry=NO_RETRY)
+        wait_until(client.ping, NotListening, process=process)
         yield
     finally:
         process.kill()
@@ -169,6 +172,7 @@ def running_postgresql() -> Iterator[Postgresql]:
             "-U",
             "postgres",
             "--auth=scram-sha-256",
+            "--no-sync",
             f"--pwfile={superuser}",
             "-D",
             str(data),
@@ -177,6 +181,7 @@ def running_postgresql() -> Iterator[Postgresql]:
         command = [
             str(postgresql() / "postgres"), "-D", str(data), "-p", str(port),
             "-c", f"config_file={place.inside('/etc/postgresql/postgresql.conf')}", "-c", "listen_addresses=127.0.0.1",
+            "-c", "fsync=off",
         ]  # fmt: skip
         process = subprocess.Popen(command, cwd=root, stderr=(root / "log").open("w"), **unprivileged())
         server = Postgresql(place, port)
@@ -194,5 +199,5 @@ def running_postgresql() -> Iterator[Postgresql]:
             assert made.returncode == 0, made.stderr
             yield server
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGQUIT)  # at once: nobody reads its data again
             process.wait()

@@ -13,6 +13,8 @@ from tests.programs import postgresql
 from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, running_postgresql
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
+ITERATIONS = "-iter 600000"
+"""The slow derivation of a key, which costs each of some sixty calls of openssl 0.2 s."""
 DUMPS = "/var/backups/postgresql"
 COUNT = "SELECT count(*), coalesce(sum(id), 0) FROM kept"
 
@@ -23,7 +25,8 @@ def server() -> Iterator[Postgresql]:
         running.place.paths += (DUMPS,)
         running.place.inside(DUMPS).mkdir(parents=True)
         for name, text in files("dev", "postgresql-backup").items():
-            running.place.write(f"/scripts/{name}", text)
+            assert ITERATIONS in text
+            running.place.write(f"/scripts/{name}", text.replace(ITERATIONS, "-iter 1"))
         running.place.write("/etc/voice/secrets/postgresql-backup-key/password", "the key")
         yield running
 

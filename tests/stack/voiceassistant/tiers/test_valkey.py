@@ -24,7 +24,7 @@ from components.valkey.server import Valkey
 from stack.voiceassistant.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port
 from tests.platforms import platform
-from tests.redis_servers import single
+from tests.redis_servers import NO_RETRY, single
 from tests.runtime.rate_limit.gates import gate, passes
 from tests.stack.voiceassistant.tiers.real_servers import (
     VALKEY_PATHS,
@@ -60,7 +60,8 @@ def append(publisher: Any, times: int) -> None:
 
 
 def connected(port: int, service: str, store: str) -> Any:
-    return Redis(port=port, username=service, password=password_of(f"{service}-{store}"), decode_responses=True)
+    password = password_of(f"{service}-{store}")
+    return Redis(port=port, username=service, password=password, decode_responses=True, retry=NO_RETRY)
 
 
 def test_a_service_reads_and_writes_its_own_keys_alone(cache: int) -> None:
@@ -90,14 +91,16 @@ def test_a_service_counts_its_own_limits(tmp_path: Path, service: str, *, counte
 
 def test_a_stranger_does_nothing(cache: int) -> None:
     with pytest.raises(AuthenticationError):
-        Redis(port=cache).ping()
+        Redis(port=cache, retry=NO_RETRY).ping()
+    another = password_of("rag-engine-redis")
     with pytest.raises(AuthenticationError):
-        Redis(port=cache, username="identity-service", password=password_of("rag-engine-redis")).ping()
+        Redis(port=cache, username="identity-service", password=another, retry=NO_RETRY).ping()
 
 
 def test_a_rotated_password_holds_after_a_restart_and_the_old_one_until_then(tmp_path: Path) -> None:
     port = free_port()
-    new: Any = Redis(port=port, username="identity-service", password="rotated")  # noqa: S106 - the test's own
+    password = "rotated"  # noqa: S105 - the test's own
+    new: Any = Redis(port=port, username="identity-service", password=password, retry=NO_RETRY)
     with running_valkey("dev", "redis", tmp_path, port):
         (secret,) = tmp_path.glob("etc/voice/secrets/identity-service-redis/password")
         secret.write_text("rotated")
