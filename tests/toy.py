@@ -12,19 +12,19 @@ from components.namespace import Quota
 from components.network_policy import Peer
 from components.node import Dependency, InCluster, Replicas, Service, Sizing
 from components.operation import hard, operation, soft, stage
-from components.secret_keys import SecretKeys
 from components.valkey.access import AclUser
 from components.valkey.server import PORT, Valkey
+from stack.model import microservices
 from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
 from stack.model.environments import DatabaseLimits, Environment
 from stack.model.image_lock import UNLOCKED
-from stack.model.peers import datastore_ingress
+from stack.model.links import Links
+from stack.model.microservices import caller_secret
 from stack.model.settings import Settings
 from stack.model.site import Site
 from stack.model.tenant import Tenant, Tier
-from stack.voiceassistant.tiers import applications
 
 SIZING = Sizing.of(cpu=("100m", "200m"), memory=("64Mi", "128Mi"))
 SITE = Site(
@@ -82,26 +82,25 @@ PRICES = Service(
 )
 
 
-def stores(graph: CallGraph, environment: Environment) -> Iterator[Valkey]:
+def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Valkey]:
     """The store, for its declared callers alone."""
     if isinstance(stock := graph.nodes.get("stock"), Dependency):
-        callers = sorted({edge.caller.name for edge in graph.edges_to(stock)})
-        secrets = {caller: SecretKeys(name=f"{caller}-stock", keys=stock.credentials) for caller in callers}
+        secrets = {edge.caller.name: caller_secret(edge.caller, stock) for edge in graph.edges_to(stock)}
         yield Valkey(
             name="stock",
             namespace="stores",
             image=environment.third_party_image(images.VALKEY),
             sizing=environment.scaled(SIZING),
-            users=tuple(AclUser(name=caller, secret=secrets[caller], rules="~* +@all") for caller in callers),
+            users=tuple(AclUser(name=name, secret=secret, rules="~* +@all") for name, secret in secrets.items()),
             secrets=tuple(secrets.values()),
-            ingress=tuple(datastore_ingress(graph, stock, PORT)),
+            ingress=links.ingress("stores", "stock"),
         )
 
 
 TENANT = Tenant(
     name="Toy",
     catalogue=Catalogue(source="tests/toy.py", site=SITE, nodes=(ORDERS, PRICES, STOCK)),
-    tiers=(Tier(applications.components), Tier(stores)),
+    tiers=(Tier(microservices.components), Tier(stores)),
     alerting=Alerting(
         source="tests/toy.py",
         objective_alerts=(),

@@ -16,10 +16,10 @@ from voice_policies import Saga, SagaStep
 from components.node import Host, Service
 from components.operation import Call, Operation, Stage
 from stack import cli
+from stack.model import microservices
 from stack.model.egress import egress_port
 from stack.model.tenant import Tenant, Tier
 from stack.voiceassistant import TENANT, catalog
-from stack.voiceassistant.tiers import applications
 
 _OWN = {service.name for service in catalog.SERVICES}
 _HOSTED = {node.name for node in catalog.DEPENDENCIES if any(isinstance(address, Host) for address in node.addresses)}
@@ -37,7 +37,7 @@ def tenant(services_wanted: int) -> Tenant:
     """
     nodes = (catalog.GATEWAY, *services(services_wanted), *catalog.DEPENDENCIES)
     catalogue = TENANT.catalogue.model_copy(update={"nodes": nodes, "only_callers": {}, "forbidden": frozenset()})
-    return replace(TENANT, catalogue=catalogue, tiers=(Tier(applications.components),))
+    return replace(TENANT, catalogue=catalogue, tiers=(Tier(microservices.components),))
 
 
 def services(wanted: int) -> Iterator[Service]:

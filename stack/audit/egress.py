@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from components.edge.egress_proxy import FILE_NAME, EgressProxy
-from components.network_policy import AddressBlock
+from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host
 from stack.audit.finding import Finding, Rule
-from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached
+from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached, title
 from stack.model.network_reach import Reach
 from stack.model.platform import Platform
 
@@ -37,9 +37,9 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
         if isinstance(address, Host)
     }
     direct = {
-        WayOut(link.source.name, NO_PROXY, link.target.name, port)
+        WayOut(title(platform, link.source.namespace, link.source.name), NO_PROXY, link.target.name, port)
         for link in platform.links
-        if isinstance(link.target, AddressBlock)
+        if isinstance(link.source, Peer) and isinstance(link.target, AddressBlock)
         for port in link.target.ports
     }
     return called | direct

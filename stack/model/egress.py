@@ -8,14 +8,16 @@ a mesh are needed. The port follows from the caller's name, so that it does not 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from zlib import crc32
 
 from voice_policies import Fault, InvalidInputError
 
 from components.edge.envoy import AllowList
+from components.network_policy import AddressBlock
 from components.node import Dependency, Host
 from stack.model.call_graph import CallGraph
+from stack.model.site import PUBLIC_NETWORK, Site
 
 PORTS = range(20_000, 30_000)
 """Of the callers: below the node ports (30000) and the ports of outgoing connections (32768)."""
@@ -45,6 +47,14 @@ def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
         )
         for proxy, callers in sorted(hosts.items())
     }
+
+
+def outward(site: Site, lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
+    """The networks that a proxy with these lists connects to: a NetworkPolicy tells no more of their hosts apart."""
+    hosts = {host for allowed in lists for host in allowed.hosts}
+    for network in (site.private_network, PUBLIC_NETWORK):
+        if ports := {host.port for host in hosts if site.network_of(host) == network}:
+            yield network.model_copy(update={"ports": tuple(sorted(ports))})
 
 
 def _ways_out(graph: CallGraph) -> Iterator[tuple[str, Host]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from ipaddress import IPv4Network
+from itertools import chain
 from operator import attrgetter
 from typing import Literal
 
@@ -15,7 +16,7 @@ from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.peers import Link
+from stack.model.links import Links, call_links, telemetry_links
 from stack.model.refusals import Refusals
 from stack.model.settings import file_of, path_of
 from stack.model.site import Site
@@ -41,7 +42,7 @@ class Platform:
         refusals = Refusals(self.environment.settings)
         for tier in self.tenant.tiers:
             with refusals.collected():
-                found += tier.components(self.graph, self.environment)
+                found += tier.components(self.graph, self.environment, self.links)
         refusals.tell()
         return tuple(sorted(found, key=attrgetter("folder")))
 
@@ -53,9 +54,10 @@ class Platform:
             yield NamespaceGuard(name=namespace, namespace=namespace, level=level, quota=quota)
 
     @cached_property
-    def links(self) -> tuple[Link, ...]:
-        """The ways that the tiers need for themselves, beside the declared calls."""
-        return tuple(link for tier in self.tenant.tiers for link in tier.links(self.graph, self.environment))
+    def links(self) -> Links:
+        """Every link: of the declared calls, of the services' telemetry, and of the tiers among themselves."""
+        own = (tier.links(self.graph, self.environment) for tier in self.tenant.tiers)
+        return Links(chain(call_links(self.graph), telemetry_links(self.graph), *own))
 
     @cached_property
     def microservices(self) -> tuple[Microservice, ...]:

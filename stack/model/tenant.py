@@ -11,7 +11,7 @@ from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
-from stack.model.peers import Link
+from stack.model.links import Link, Links
 
 
 def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
@@ -23,7 +23,7 @@ def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
 class Tier:
     """A part of the platform that is built together."""
 
-    components: Callable[[CallGraph, Environment], Iterable[Component]]
+    components: Callable[[CallGraph, Environment, Links], Iterable[Component]]
     links: Callable[[CallGraph, Environment], Iterable[Link]] = no_links
     """Connections beside the declared calls, such as replication and scraping."""
 

@@ -57,7 +57,7 @@ class Index:
 
 
 def manifest_path(component: Component) -> str:
-    """Where a component's manifest stands below the output directory."""
+    """Where a component's manifest stands below the output directory; its namesake in another namespace shares it."""
     return f"manifests/{component.folder}/{component.name}.yaml"
 
 
@@ -68,20 +68,22 @@ def manifest(component: Component, environment: str) -> str:
 
 def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]]:
     """Every file of the tree: its path and its text; `index` learns what is in them, and is the last of them."""
+    files: dict[str, list[Component]] = {}
     for component in platform.components:
-        resources = list(component.resources())
-        path = manifest_path(component)
+        files.setdefault(manifest_path(component), []).append(component)
+    for path, components in files.items():
+        resources = [resource for component in components for resource in component.resources()]
         yield path, HEADER.format(environment=index.environment) + documents(resources)
         index.add(path, resources)
-        yield from _bundle(component, resources)
+        yield from _bundle(components[0].name, resources)
     yield "index.json", index.text()
 
 
-def _bundle(component: Component, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
+def _bundle(name: str, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
     """The bundle's ConfigMap as it is mounted: what is reviewed here is what the process reads."""
     for resource in resources:
         if resource["kind"] == "ConfigMap" and FILE_NAME in (data := resource.get("data", {})):
-            yield from ((f"policies/{component.name}/{name}", text) for name, text in data.items())
+            yield from ((f"policies/{name}/{file}", text) for file, text in data.items())
 
 
 def _entry(resource: Resource, path: str) -> dict[str, Any]:

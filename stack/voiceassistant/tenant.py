@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from stack.model import microservices
 from stack.model.alerting import Alerting
 from stack.model.catalogue import Catalogue
 from stack.model.tenant import Tenant, Tier
 from stack.voiceassistant import alerts, catalog
 from stack.voiceassistant.targets import SITE
 from stack.voiceassistant.tiers import (
-    applications,
     data,
     egress,
     full_text_index,
@@ -39,15 +39,15 @@ TENANT = Tenant(
     name="VoiceAssistant",
     catalogue=CATALOGUE,
     tiers=(
+        Tier(microservices.components),
         Tier(data.components, data.links),
         Tier(full_text_index.components, full_text_index.links),
         Tier(schemas.components),
         Tier(egress.components, egress.links),
         Tier(telemetry_stores.components, telemetry_stores.links),
+        Tier(gateway.components, gateway.links),
         Tier(observability.components, observability.links),
         Tier(mesh.components, mesh.links),
-        Tier(applications.components),
-        Tier(gateway.components, gateway.links),
     ),
     alerting=ALERTING,
 )

@@ -36,7 +36,7 @@ def _whose(job: str, **labels: str) -> Labels:
 
 def _targets() -> Iterator["_Target"]:
     found = platform("prod")
-    return (_Target(each.name, each.namespace) for each in scraped(found.graph, found.environment))
+    return (_Target(each.name, each.namespace) for each in scraped(found.graph, found.environment, found.links))
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,9 @@ def test_what_belongs_to_nobody_is_the_platforms_and_dev_tells_nobody(amtool: Pa
 def test_every_pair_of_team_and_severity_that_an_alert_may_carry_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
     found = platform("prod")
     rules = [
-        rule for group in rule_groups(found.graph, scraped(found.graph, found.environment)) for rule in group.rules
+        rule
+        for group in rule_groups(found.graph, scraped(found.graph, found.environment, found.links))
+        for rule in group.rules
     ]
     pairs = {(label["team"], label["severity"]) for rule in rules if (label := rule.document().get("labels"))}
     file = written("prod", tmp_path)

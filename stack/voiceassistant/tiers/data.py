@@ -26,11 +26,11 @@ from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
 from components.valkey.server import PORT, Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.peers import Link, datastore_ingress, link_egress, link_ingress
+from stack.model.links import Link, Links, scrape_link
+from stack.model.microservices import caller_secret
+from stack.model.site import Site
 from stack.voiceassistant import targets
 from stack.voiceassistant.catalog import dependencies
-from stack.voiceassistant.targets import PROBER_PODS, PROMETHEUS_PODS
-from stack.voiceassistant.tiers.applications import secret_name
 
 POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
 CACHE_SIZING = Sizing.of(cpu=("500m", "500m"), memory=("1Gi", "1Gi"))
@@ -55,13 +55,13 @@ INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
 """Ports of CloudNativePG's instance manager and of its pooler."""
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
     """PostgreSQL, the cache, the events: each where something calls it."""
     stores = ((dependencies.POSTGRESQL, _postgresql), (dependencies.REDIS, _cache), (dependencies.EVENTS, _events))
     for dependency, build in stores:
         if graph.nodes.get(dependency.name) == dependency:
-            yield build(graph, environment)
-    yield _consul(graph, environment)
+            yield build(graph, environment, links)
+    yield _consul(graph, environment, links)
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
@@ -76,18 +76,18 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     if any(schema_users(graph)):
         yield Link(source=Peer(namespace=targets.DATA, name=SCHEMAS, ports=()), target=server)
     if backups is None:
-        for client in (Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), PROBER_PODS):
-            yield Link(source=client, target=server)
+        yield Link(source=Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), target=server)
+        yield scrape_link(graph.site, server, PostgresqlServer.scrape)
         return
     instances = Peer(namespace=targets.DATA, name="postgresql", ports=(), label=targets.STORE_LABEL)
     pooler = instances.model_copy(update={"name": _address(dependencies.POSTGRESQL).service})
     server_and_status = instances.model_copy(update={"ports": (POSTGRESQL_PORT, STATUS_PORT)})
     yield Link(source=instances, target=server_and_status)
-    yield from _cache_links()
+    yield from _cache_links(graph.site)
     yield Link(source=OPERATOR, target=server_and_status)
     yield Link(source=pooler, target=instances.model_copy(update={"ports": (POSTGRESQL_PORT,)}))
-    yield Link(source=PROMETHEUS_PODS, target=instances.model_copy(update={"ports": (INSTANCE_METRICS,)}))
-    yield Link(source=PROMETHEUS_PODS, target=pooler.model_copy(update={"ports": (POOLER_METRICS,)}))
+    yield scrape_link(graph.site, instances, PostgresqlCluster.instance_scrape)
+    yield scrape_link(graph.site, pooler, PostgresqlCluster.pooler_scrape)
     api = environment.settings.api_server
     for manager in (instances, pooler):
         yield Link(source=manager, target=AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
@@ -108,22 +108,24 @@ def schema_users(graph: CallGraph) -> Iterator[Node]:
 
 def _probe_links(graph: CallGraph, servers: Peer) -> Iterator[Link]:
     """Neither Consul, whose metrics want a token, nor Valkey is scraped: the prober asks them."""
-    yield Link(source=PROBER_PODS, target=servers.model_copy(update={"ports": (HTTP_PORT,)}))
+    yield scrape_link(graph.site, servers, Consul.scrape)
     for dependency in (dependencies.REDIS, dependencies.EVENTS):
         if graph.nodes.get(dependency.name) == dependency:
-            name = _address(dependency).service
-            yield Link(source=PROBER_PODS, target=Peer(namespace=targets.DATA, name=name, ports=(PORT,)))
+            pods = Peer(namespace=targets.DATA, name=_address(dependency).service, ports=())
+            yield scrape_link(graph.site, pods, Valkey.scrape)
 
 
-def _cache_links() -> Iterator[Link]:
+def _cache_links(site: Site) -> Iterator[Link]:
     """Proxies, servers and Sentinels ask the servers; the last two also ask the Sentinels who the primary is."""
     proxies = Peer(namespace=targets.DATA, name=_address(dependencies.REDIS).service, ports=())
     servers = proxies.model_copy(update={"name": f"{proxies.name}-node"})
     sentinels = proxies.model_copy(update={"name": f"{proxies.name}-sentinel"})
-    for source in (proxies, servers, sentinels, PROBER_PODS):
+    for source in (proxies, servers, sentinels):
         yield Link(source=source, target=servers.model_copy(update={"ports": (PORT,)}))
-    for source in (servers, sentinels, PROBER_PODS):
+    yield scrape_link(site, servers, Valkey.scrape)
+    for source in (servers, sentinels):
         yield Link(source=source, target=sentinels.model_copy(update={"ports": (SENTINEL_PORT,)}))
+    yield scrape_link(site, sentinels, ReplicatedValkey.sentinel_scrape)
 
 
 def backup_store() -> Host:
@@ -143,8 +145,7 @@ def _callers(graph: CallGraph, dependency: Dependency) -> list[Node]:
 
 def _secret(caller: Node, dependency: Dependency, *, pair: bool = False) -> SecretKeys:
     """The same secret as the caller's own: one value, read at both ends."""
-    username = caller.name if pair else None
-    return SecretKeys(name=secret_name(caller, dependency), keys=dependency.credentials, username=username)
+    return caller_secret(caller, dependency, username=caller.name if pair else None)
 
 
 def _databases(graph: CallGraph, environment: Environment, *, pair: bool) -> tuple[ServiceDatabase, ...]:
@@ -161,12 +162,10 @@ def database_of(caller: Node, environment: Environment, *, pair: bool = False) -
     )
 
 
-def _postgresql(graph: CallGraph, environment: Environment) -> Component:
+def _postgresql(graph: CallGraph, environment: Environment, links: Links) -> Component:
     address = _address(dependencies.POSTGRESQL)
-    callers = tuple(datastore_ingress(graph, dependencies.POSTGRESQL, address.port))
     limits = ServerLimits(max_connections=environment.database.max_connections, reserved=environment.database.reserved)
     backups = environment.settings.backups
-    ways = list(links(graph, environment))
     if backups is None:
         databases = _databases(graph, environment, pair=False)
         return PostgresqlServer(
@@ -180,8 +179,8 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
             limits=limits,
             databases=databases,
             secrets=(SUPERUSER_SECRET, DUMP_KEY, *(database.secret for database in databases)),
-            ingress=(*callers, *link_ingress(ways, address.service)),
-            dump_egress=tuple(link_egress(ways, "postgresql-backup")),
+            ingress=links.ingress(targets.DATA, address.service),
+            dump_egress=links.egress(targets.DATA, "postgresql-backup"),
         )
     databases = _databases(graph, environment, pair=True)
     return PostgresqlCluster(
@@ -201,15 +200,14 @@ def _postgresql(graph: CallGraph, environment: Environment) -> Component:
         max_client_connections=environment.database.max_client_connections,
         backups=backups,
         store_url=f"https://{backup_store().host}",
-        instance_ingress=tuple(link_ingress(ways, "postgresql")),
-        instance_egress=tuple(link_egress(ways, "postgresql")),
-        pooler_ingress=(*callers, *link_ingress(ways, address.service)),
-        pooler_egress=tuple(link_egress(ways, address.service)),
+        instance_ingress=links.ingress(targets.DATA, "postgresql"),
+        instance_egress=links.egress(targets.DATA, "postgresql"),
+        pooler_ingress=links.ingress(targets.DATA, address.service),
+        pooler_egress=links.egress(targets.DATA, address.service),
     )
 
 
-def _consul(graph: CallGraph, environment: Environment) -> Consul:
-    ways = list(links(graph, environment))
+def _consul(graph: CallGraph, environment: Environment, links: Links) -> Consul:
     backups = environment.settings.backups
     return Consul(
         name="consul",
@@ -220,10 +218,10 @@ def _consul(graph: CallGraph, environment: Environment) -> Consul:
         storage=CONSUL_STORAGE if backups else DEV_STORAGE,
         services=tuple(_catalogue_service(service) for service in graph.services),
         secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
-        ingress=tuple(link_ingress(ways, "consul")),
-        egress=tuple(link_egress(ways, "consul")),
+        ingress=links.ingress(targets.DATA, "consul"),
+        egress=links.egress(targets.DATA, "consul"),
         bucket_url=f"https://{backup_store().host}/{backups.bucket}" if backups else None,
-        snapshot_egress=tuple(link_egress(ways, "consul-snapshot")),
+        snapshot_egress=links.egress(targets.DATA, "consul-snapshot"),
     )
 
 
@@ -237,7 +235,7 @@ def _catalogue_service(service: Service) -> CatalogueService:
     )
 
 
-def _cache(graph: CallGraph, environment: Environment) -> Component:
+def _cache(graph: CallGraph, environment: Environment, links: Links) -> Component:
     dependency = dependencies.REDIS
     keys = {service.name: f"{service.name}:*" for service in graph.services}
     users = tuple(
@@ -249,8 +247,7 @@ def _cache(graph: CallGraph, environment: Environment) -> Component:
         for caller in _callers(graph, dependency)
     )
     if environment.settings.backups is None:
-        return _valkey(graph, environment, dependency, users)
-    ways = list(links(graph, environment))
+        return _valkey(environment, links, dependency, users)
     name = _address(dependency).service
     return ReplicatedValkey(
         name=name,
@@ -260,22 +257,22 @@ def _cache(graph: CallGraph, environment: Environment) -> Component:
         sizing=CACHE_SIZING,
         users=users,
         secrets=(REPLICATION_SECRET, *(user.secret for user in users)),
-        ingress=(*datastore_ingress(graph, dependency, PORT), *link_ingress(ways, name)),
-        proxy_egress=tuple(link_egress(ways, name)),
-        node_ingress=tuple(link_ingress(ways, f"{name}-node")),
-        node_egress=tuple(link_egress(ways, f"{name}-node")),
-        sentinel_ingress=tuple(link_ingress(ways, f"{name}-sentinel")),
-        sentinel_egress=tuple(link_egress(ways, f"{name}-sentinel")),
+        ingress=links.ingress(targets.DATA, name),
+        proxy_egress=links.egress(targets.DATA, name),
+        node_ingress=links.ingress(targets.DATA, f"{name}-node"),
+        node_egress=links.egress(targets.DATA, f"{name}-node"),
+        sentinel_ingress=links.ingress(targets.DATA, f"{name}-sentinel"),
+        sentinel_egress=links.egress(targets.DATA, f"{name}-sentinel"),
     )
 
 
-def _events(graph: CallGraph, environment: Environment) -> Valkey:
+def _events(graph: CallGraph, environment: Environment, links: Links) -> Valkey:
     dependency = dependencies.EVENTS
     users = tuple(
         AclUser(name=caller.name, secret=_secret(caller, dependency), rules=_stream_rules(caller))
         for caller in _callers(graph, dependency)
     )
-    return _valkey(graph, environment, dependency, users, EVENTS_STORAGE)
+    return _valkey(environment, links, dependency, users, EVENTS_STORAGE)
 
 
 def _stream_rules(caller: Node) -> str:
@@ -288,8 +285,8 @@ def _stream_rules(caller: Node) -> str:
 
 
 def _valkey(
-    graph: CallGraph,
     environment: Environment,
+    links: Links,
     dependency: Dependency,
     users: tuple[AclUser, ...],
     storage: Bytes | None = None,
@@ -302,9 +299,6 @@ def _valkey(
         sizing=environment.scaled(CACHE_SIZING),
         users=users,
         secrets=tuple(user.secret for user in users),
-        ingress=(
-            *datastore_ingress(graph, dependency, address.port),
-            *link_ingress(links(graph, environment), address.service),
-        ),
+        ingress=links.ingress(address.namespace, address.service),
         storage=storage,
     )

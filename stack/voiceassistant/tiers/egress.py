@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from components import images
 from components.edge.egress_proxy import EgressProxy
-from components.edge.envoy import STATUS_PORT
 from components.network_policy import Peer
 from components.node import Dependency, Host, Replicas, Sizing
 from stack.model.call_graph import CallGraph, Edge
-from stack.model.egress import allow_lists
+from stack.model.egress import allow_lists, outward
 from stack.model.environments import N_PLUS_ONE, Environment
-from stack.model.peers import Link, egress_proxy_egress, egress_proxy_ingress, link_ingress
+from stack.model.links import Link, Links, scrape_link
 from stack.voiceassistant import targets
 
 SIZING = Sizing.of(cpu=("250m", "1"), memory=("256Mi", "512Mi"))
@@ -20,11 +19,10 @@ SIZING = Sizing.of(cpu=("250m", "1"), memory=("256Mi", "512Mi"))
 DEV_SIZING = Sizing.of(cpu=("50m", "1"), memory=("64Mi", "256Mi"))
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[EgressProxy]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[EgressProxy]:
     """Every proxy, in order of name."""
     dev = environment.name == "dev"
     count = 1 if dev else N_PLUS_ONE
-    ways = list(links(graph, environment))
     for proxy, allowed in allow_lists(graph).items():
         yield EgressProxy(
             name=proxy,
@@ -33,8 +31,8 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[EgressPro
             sizing=DEV_SIZING if dev else SIZING,
             replicas=Replicas(min=count, max=count),
             allow_lists=allowed,
-            ingress=(*egress_proxy_ingress(graph, allowed), *link_ingress(ways, proxy)),
-            egress=tuple(egress_proxy_egress(graph.site, allowed)),
+            ingress=links.ingress(targets.EGRESS, proxy),
+            egress=tuple(outward(graph.site, allowed)),
             longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
         )
 
@@ -42,9 +40,7 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[EgressPro
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     """Prometheus asks each proxy how it is."""
     for proxy in allow_lists(graph):
-        yield Link(
-            source=targets.PROMETHEUS_PODS, target=Peer(namespace=targets.EGRESS, name=proxy, ports=(STATUS_PORT,))
-        )
+        yield scrape_link(graph.site, Peer(namespace=targets.EGRESS, name=proxy, ports=()), EgressProxy.scrape)
 
 
 def _passes(edge: Edge, proxy: str) -> bool:

@@ -20,14 +20,13 @@ from components.observability.elasticsearch_setup import (
 )
 from components.observability.retention import Stream
 from components.observability.setup_job import Account
-from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.peers import Link, datastore_ingress, link_egress, link_ingress
+from stack.model.links import Link, Links, scrape_link
+from stack.model.microservices import caller_secret
 from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
-from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY, PROBER_PODS, SITE
+from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY, SITE
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
-from stack.voiceassistant.tiers.applications import secret_name
 
 SIZING = Sizing.of(cpu=("2", "2"), memory=("8Gi", "8Gi"))
 DEV_SIZING = Sizing.of(cpu=("100m", "1"), memory=("1Gi", "2Gi"))
@@ -50,12 +49,11 @@ def is_declared(graph: CallGraph) -> bool:
     return graph.nodes.get(ELASTICSEARCH.name) == ELASTICSEARCH
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[Elasticsearch]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Elasticsearch]:
     """The index, where it is declared."""
     if not is_declared(graph):
         return
     users = tuple(_users(graph, environment))
-    ways = list(links(graph, environment))
     dev = environment.name == "dev"
     own = () if dev else (elasticsearch.TRANSPORT,)
     yield Elasticsearch(
@@ -68,9 +66,9 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Elasticse
         streams=tuple(_streams(graph, environment)),
         users=users,
         secrets=(SUPERUSER.secret, *own, *(found.account.secret for found in users)),
-        ingress=(*datastore_ingress(graph, ELASTICSEARCH, ADDRESS.port), *link_ingress(ways, INDEX.name)),
-        egress=tuple(link_egress(ways, INDEX.name)),
-        setup_egress=tuple(link_egress(ways, SETUP.name)),
+        ingress=links.ingress(INDEX.namespace, INDEX.name),
+        egress=links.egress(INDEX.namespace, INDEX.name),
+        setup_egress=links.egress(SETUP.namespace, SETUP.name),
     )
 
 
@@ -81,8 +79,9 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     clients = [SETUP, *(_pods(name) for name in ("grafana", COLLECTOR))]
     if environment.name != "dev":
         clients += map(_pods, ("jaeger", "jaeger-retention", "kibana"))
-    for client in (*clients, PROBER_PODS):
+    for client in clients:
         yield Link(source=client, target=INDEX)
+    yield scrape_link(graph.site, INDEX, Elasticsearch.scrape)
     if NODES[environment.name] > 1:
         nodes = INDEX.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)})
         yield Link(source=INDEX.model_copy(update={"ports": ()}), target=nodes)
@@ -101,7 +100,7 @@ def _streams(graph: CallGraph, environment: Environment) -> Iterator[Stream]:
 def _users(graph: CallGraph, environment: Environment) -> Iterator[IndexUser]:
     """Each service over indices of its own name; the Collector only adds to those of log lines."""
     for name, caller in {edge.caller.name: edge.caller for edge in graph.edges_to(ELASTICSEARCH)}.items():
-        secret = SecretKeys(name=secret_name(caller, ELASTICSEARCH), keys=ELASTICSEARCH.credentials)
+        secret = caller_secret(caller, ELASTICSEARCH)
         yield IndexUser(account=Account(user=name, secret=secret), indices=(f"{name}-*",), privileges=OWNS)
     yield user(grafana.ACCOUNT.user, cluster=("monitor",), indices=(LOGS_PATTERN,), privileges=READS)
     yield user(COLLECTOR, cluster=("monitor",), indices=(OTLP_PATTERN,), privileges=ADDS)

@@ -20,12 +20,11 @@ from components.policy_config import file_text
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
+from stack.model.links import Link, Links, scrape_link
 from stack.model.manifest_yaml import documents
-from stack.model.peers import Link, gateway_egress, link_egress, link_ingress
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import INTERNET, Site
 from stack.voiceassistant import targets
-from stack.voiceassistant.tiers import mesh
 
 SIZING = Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi"))
 DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("384Mi", "2Gi"))
@@ -46,7 +45,7 @@ END = "#END\n"
 """APISIX takes a file without it for one that is half written. JSON, which is YAML too, has numbers with fractions."""
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGateway]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ApisixGateway]:
     """The gateway, where the graph has one that offers anything over HTTP."""
     gateway = graph.gateway
     if gateway is None or not any(operation.http for operation in gateway.operations):
@@ -55,7 +54,6 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGat
     count = REPLICAS[environment.name]
     sizing = DEV_SIZING if dev else SIZING
     edges = list(graph.edges_from(gateway))
-    ways = [*links(graph, environment), *mesh.links(graph, environment)]
     routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, edges, environment, sizing)
     yield ApisixGateway(
         name=gateway.name,
@@ -71,8 +69,8 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[ApisixGat
         secrets=tuple(_secrets()),
         exposed_as="NodePort" if dev else "LoadBalancer",
         address=f"https://{entrance.host}",
-        ingress=tuple(link_ingress(ways, gateway.name)),
-        egress=(*gateway_egress(graph, gateway), *link_egress(ways, gateway.name)),
+        ingress=links.ingress(gateway.namespace, gateway.name),
+        egress=links.egress(gateway.namespace, gateway.name),
         mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in gateway.operations),
     )
@@ -86,7 +84,7 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     pods = Peer(namespace=gateway.namespace, name=gateway.name, ports=())
     anywhere = AddressBlock(name="anywhere", cidr=INTERNET, ports=())
     yield Link(source=anywhere, target=pods.model_copy(update={"ports": (PORTS.http, PORTS.https)}))
-    yield Link(source=targets.PROMETHEUS_PODS, target=pods.model_copy(update={"ports": (PORTS.metrics,)}))
+    yield scrape_link(graph.site, pods, ApisixGateway.scrape)
     yield Link(source=targets.PROBER_PODS, target=pods.model_copy(update={"ports": (PORTS.https,)}))
     collector = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=(targets.COLLECTOR_HTTP_PORT,))
     yield Link(source=pods, target=collector)

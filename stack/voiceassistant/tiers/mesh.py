@@ -14,7 +14,7 @@ from components.network_policy import Peer
 from components.node import Gateway, Service
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
-from stack.model.peers import Link
+from stack.model.links import Link, Links
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
 from stack.voiceassistant.targets import APPS
@@ -23,7 +23,7 @@ CONTROL_PLANE = Peer(namespace="istio-system", name="istiod", ports=(15012,), la
 """Where proxies get their configuration and certificates."""
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
+def components(graph: CallGraph, environment: Environment, _: Links) -> Iterator[Component]:
     """The defaults of the services' namespace, then each member of the mesh."""
     if not environment.settings.mesh:
         return
@@ -40,17 +40,12 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """The proxy in each member's pods asks the control plane."""
-    members = [(service.namespace, service.name) for service in graph.services]
-    if gateway := graph.gateway:
-        members.append((gateway.namespace, gateway.name))
-    for target in proxy_egress(environment):
-        for namespace, name in members:
-            yield Link(source=Peer(namespace=namespace, name=name, ports=()), target=target)
-
-
-def proxy_egress(environment: Environment) -> tuple[Peer, ...]:
-    """What the proxy of every member reaches; nothing where there is no mesh."""
-    return (CONTROL_PLANE,) if environment.settings.mesh else ()
+    if not environment.settings.mesh:
+        return
+    members: list[Service | Gateway] = [*graph.services, *([graph.gateway] if graph.gateway else [])]
+    for member in members:
+        pods = Peer(namespace=member.namespace, name=member.name, ports=())
+        yield Link(source=pods, target=CONTROL_PLANE)
 
 
 def _service(graph: CallGraph, service: Service) -> MeshPolicy:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import chain
 
 from pydantic import ValidationError
 from voice_policies import Bytes, Duration, Fault, InvalidInputError, faults_of
 
 from components import images
 from components.component import Component
-from components.consul.servers import Consul
-from components.edge.egress_proxy import EgressProxy
-from components.edge.gateway import ApisixGateway
 from components.network_policy import AddressBlock, Peer
-from components.node import Gateway, Sizing
+from components.node import Gateway, Service, Sizing
 from components.observability import (
     alertmanager,
     blackbox_exporter,
-    collector_config,
     jaeger,
-    kube_state_metrics,
     prometheus,
     tempo,
 )
@@ -28,32 +22,21 @@ from components.observability.alertmanager import WEBHOOK_KEY, Alertmanager, Ale
 from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector import Collector
 from components.observability.collector_config import Backend, Sampling
-from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import user
-from components.observability.fluent_bit import FluentBit
-from components.observability.grafana import Grafana
-from components.observability.jaeger import Jaeger
-from components.observability.kibana import Kibana
 from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
 from components.observability.scraping import KUBELET_PORT, ScrapeTarget
-from components.observability.tempo import Tempo
-from components.postgresql.cluster import PostgresqlCluster
-from components.postgresql.server import PostgresqlServer
-from components.scrape import Scrape
 from components.secret_keys import SecretKeys
-from components.valkey.replicated import ReplicatedValkey
-from components.valkey.server import Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import N_PLUS_ONE, Environment
-from stack.model.peers import Link, link_egress, link_ingress
+from stack.model.links import Link, Links, scrape_link
 from stack.voiceassistant import alerts, targets, telemetry
 from stack.voiceassistant.alerting import rule_groups
 from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.targets import PROBER_PODS as BLACKBOX
 from stack.voiceassistant.targets import PROMETHEUS_PODS as PROMETHEUS
 from stack.voiceassistant.targets import SITE
-from stack.voiceassistant.tiers import data, egress, full_text_index, gateway, telemetry_stores
+from stack.voiceassistant.tiers import gateway
 from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared
 from stack.voiceassistant.tiers.telemetry_stores import prometheus_urls
 
@@ -77,31 +60,19 @@ STATE = Peer(namespace=targets.OBSERVABILITY, name="kube-state-metrics", ports=(
 LOGS = user(targets.COLLECTOR).account
 """Who adds the log lines that come over OTLP."""
 
-DECLARED = (
-    *(
-        server.scrape
-        for server in (Valkey, Consul, PostgresqlServer, Elasticsearch, Kibana, ApisixGateway, EgressProxy)
-    ),
-    *(server.scrape for server in (Prometheus, Collector, Alertmanager, KubeStateMetrics, BlackboxExporter)),
-    *(server.scrape for server in (Jaeger, Tempo, Grafana, FluentBit)),
-    ReplicatedValkey.sentinel_scrape,
-    PostgresqlCluster.instance_scrape,
-    PostgresqlCluster.pooler_scrape,
-)
 INFRASTRUCTURE_PODS = 3
 """Most of one kind, where no autoscaler counts them."""
 ON_CALL = "on-call"
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
     """Every part of the tier; raises `InvalidInputError` with what cannot hold together, of all parts at once."""
-    ways = tuple(_all_links(graph, environment))
     builders: tuple[Callable[[], Component], ...] = (
-        lambda: _collector(graph, environment, ways),
-        lambda: _prometheus(graph, environment, ways),
-        lambda: _alertmanager(environment, ways),
-        lambda: _state(environment, ways),
-        lambda: _blackbox(graph, environment, ways),
+        lambda: _collector(graph, environment, links),
+        lambda: _prometheus(graph, environment, links),
+        lambda: _alertmanager(environment, links),
+        lambda: _state(environment, links),
+        lambda: _blackbox(graph, environment, links),
     )
     built: list[Component] = []
     faults: list[Fault] = []
@@ -115,17 +86,17 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[Component
     yield from built
 
 
-def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
+def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """What the tier's pods reach among themselves and outside, beside what the services and other tiers declare."""
     yield Link(source=COLLECTOR, target=PROMETHEUS.model_copy(update={"ports": (prometheus.PORT,)}))
-    for asked, port in (
-        (PROMETHEUS, prometheus.PORT),
-        (COLLECTOR, collector_config.METRICS_PORT),
-        (ALERTMANAGER, alertmanager.PORT),
-        (STATE, kube_state_metrics.PORT),
-        (BLACKBOX, blackbox_exporter.PORT),
+    for pods, scrape in (
+        (PROMETHEUS, Prometheus.scrape),
+        (COLLECTOR, Collector.scrape),
+        (ALERTMANAGER, Alertmanager.scrape),
+        (STATE, KubeStateMetrics.scrape),
+        (BLACKBOX, BlackboxExporter.scrape),
     ):
-        yield Link(source=PROMETHEUS, target=asked.model_copy(update={"ports": (port,)}))
+        yield scrape_link(graph.site, pods, scrape)
     gossip = {"ports": (alertmanager.GOSSIP_PORT,), "datagrams": (alertmanager.GOSSIP_PORT,)}
     yield Link(source=ALERTMANAGER, target=ALERTMANAGER.model_copy(update=gossip))
     settings = environment.settings
@@ -138,36 +109,28 @@ def links(_: CallGraph, environment: Environment) -> Iterator[Link]:
     yield Link(source=PROMETHEUS, target=AddressBlock(name="kubelets", cidr=settings.nodes, ports=(KUBELET_PORT,)))
 
 
-def scraped(graph: CallGraph, environment: Environment) -> Iterator[ScrapeTarget]:
-    """Every service, and every component whose tier declares that Prometheus or the prober asks it."""
-    for service in graph.services:
-        pods = environment.replicas(service).max + 1
-        scrape = Scrape(port=service.http_port)
-        yield ScrapeTarget(name=service.name, namespace=service.namespace, pods=pods, scrape=scrape)
-    pool = environment.settings.node_pool
-    for link in _all_links(graph, environment):
-        if not isinstance(link.target, Peer):
-            continue
-        for scrape in DECLARED:
-            asks = PROMETHEUS if scrape.module is None else BLACKBOX
-            if link.source == asks and link.target.ports == (scrape.port,):
-                yield ScrapeTarget(
-                    name=link.target.name,
-                    namespace=link.target.namespace,
-                    label=link.target.label,
-                    pods=pool.nodes if link.target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS,
-                    scrape=scrape,
-                )
-                break
+def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ScrapeTarget]:
+    """Everything that Prometheus, or the prober in its place, reads."""
+    for link in links:
+        if link.scrape and isinstance(link.target, Peer):
+            yield ScrapeTarget(
+                name=link.target.name,
+                namespace=link.target.namespace,
+                label=link.target.label,
+                pods=_most_pods(graph, environment, link.target),
+                scrape=link.scrape,
+            )
 
 
-def _all_links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """Of this tier, and of those whose pods it asks or hears."""
-    tiers = (data, full_text_index, egress, telemetry_stores, gateway)
-    return chain.from_iterable(declared(graph, environment) for declared in (*(tier.links for tier in tiers), links))
+def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
+    """The most pods at once, a rollout's surge included."""
+    node = graph.nodes.get(target.name)
+    if isinstance(node, Service) and node.namespace == target.namespace:
+        return environment.replicas(node).max + 1
+    return environment.settings.node_pool.nodes if target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS
 
 
-def _collector(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]) -> Collector:
+def _collector(graph: CallGraph, environment: Environment, links: Links) -> Collector:
     decided = [service.name for service in graph.services]
     return Collector(
         name=targets.COLLECTOR,
@@ -183,8 +146,8 @@ def _collector(graph: CallGraph, environment: Environment, ways: tuple[Link, ...
             others=environment.settings.trace_sample_ratio,
         ),
         secrets=(LOGS.secret,) if is_declared(graph) else (),
-        ingress=(*_services(graph, targets.COLLECTOR_PORT), *link_ingress(ways, targets.COLLECTOR)),
-        egress=tuple(link_egress(ways, targets.COLLECTOR)),
+        ingress=links.ingress(targets.OBSERVABILITY, targets.COLLECTOR),
+        egress=links.egress(targets.OBSERVABILITY, targets.COLLECTOR),
     )
 
 
@@ -219,9 +182,9 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
     )
 
 
-def _prometheus(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]) -> Prometheus:
-    found = tuple(scraped(graph, environment))
-    told = _alertmanager(environment, ways)
+def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Prometheus:
+    found = tuple(scraped(graph, environment, links))
+    told = _alertmanager(environment, links)
     metrics = environment.settings.metrics
     return Prometheus(
         name=targets.PROMETHEUS,
@@ -238,8 +201,8 @@ def _prometheus(graph: CallGraph, environment: Environment, ways: tuple[Link, ..
         prober=f"{_host(BLACKBOX)}:{blackbox_exporter.PORT}",
         alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in told.replica_names),
         groups=rule_groups(graph, found),
-        ingress=tuple(link_ingress(ways, targets.PROMETHEUS)),
-        egress=(*_services(graph), *link_egress(ways, targets.PROMETHEUS)),
+        ingress=links.ingress(targets.OBSERVABILITY, targets.PROMETHEUS),
+        egress=links.egress(targets.OBSERVABILITY, targets.PROMETHEUS),
     )
 
 
@@ -248,7 +211,7 @@ def _certificates(entrance: Gateway | None) -> Iterator[str]:
         yield f"{SITE.host(entrance.name, entrance.namespace)}:443"
 
 
-def _alertmanager(environment: Environment, ways: tuple[Link, ...]) -> Alertmanager:
+def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
     told = [ON_CALL, alerts.PLATFORM_TEAM, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
     receivers = tuple(
         Receiver(name=name, secret=SecretKeys(name=f"alertmanager-{name}", keys=(WEBHOOK_KEY,))) for name in told
@@ -268,8 +231,8 @@ def _alertmanager(environment: Environment, ways: tuple[Link, ...]) -> Alertmana
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),
         secrets=tuple(receiver.secret for receiver in receivers),
-        ingress=tuple(link_ingress(ways, ALERTMANAGER.name)),
-        egress=tuple(link_egress(ways, ALERTMANAGER.name)),
+        ingress=links.ingress(targets.OBSERVABILITY, ALERTMANAGER.name),
+        egress=links.egress(targets.OBSERVABILITY, ALERTMANAGER.name),
     )
 
 
@@ -282,20 +245,20 @@ def _routes(told: list[str]) -> Iterator[AlertRoute]:
             yield AlertRoute(receiver=name, team=name, repeat=Duration("12h"))
 
 
-def _state(environment: Environment, ways: tuple[Link, ...]) -> KubeStateMetrics:
+def _state(environment: Environment, links: Links) -> KubeStateMetrics:
     return KubeStateMetrics(
         name=STATE.name,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.KUBE_STATE_METRICS),
         sizing=environment.scaled(SMALL_SIZING),
         namespaces=tuple(sorted(environment.quotas)),
-        ingress=tuple(link_ingress(ways, STATE.name)),
-        egress=tuple(link_egress(ways, STATE.name)),
+        ingress=links.ingress(targets.OBSERVABILITY, STATE.name),
+        egress=links.egress(targets.OBSERVABILITY, STATE.name),
     )
 
 
-def _blackbox(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]) -> BlackboxExporter:
-    modules = (target.scrape.module for target in scraped(graph, environment))
+def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> BlackboxExporter:
+    modules = (target.scrape.module for target in scraped(graph, environment, links))
     return BlackboxExporter(
         name=BLACKBOX.name,
         namespace=targets.OBSERVABILITY,
@@ -303,15 +266,9 @@ def _blackbox(graph: CallGraph, environment: Environment, ways: tuple[Link, ...]
         sizing=environment.scaled(SMALL_SIZING),
         modules=tuple({module.name: module for module in modules if module}.values()),
         server_name=gateway.HOSTS[environment.name],
-        ingress=tuple(link_ingress(ways, BLACKBOX.name)),
-        egress=tuple(link_egress(ways, BLACKBOX.name)),
+        ingress=links.ingress(targets.OBSERVABILITY, BLACKBOX.name),
+        egress=links.egress(targets.OBSERVABILITY, BLACKBOX.name),
     )
-
-
-def _services(graph: CallGraph, port: int | None = None) -> Iterator[Peer]:
-    """The services' pods on a port, by default on their own for HTTP."""
-    for service in graph.services:
-        yield Peer(namespace=service.namespace, name=service.name, ports=(port or service.http_port,))
 
 
 def _host(peer: Peer) -> str:

@@ -9,18 +9,18 @@ from components.node import InCluster
 from components.postgresql.schemas import DatabaseSchemas
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.peers import link_egress
+from stack.model.links import Links
 from stack.model.settings import ROOT
 from stack.voiceassistant import targets
 from stack.voiceassistant.catalog import dependencies
-from stack.voiceassistant.tiers.data import SCHEMAS, database_of, links, schema_users
+from stack.voiceassistant.tiers.data import SCHEMAS, database_of, schema_users
 
 FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
 NIGHTLY = FILES.with_name("nightly.sql")
 """The runtime's own: what it expects is what is applied."""
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[DatabaseSchemas]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[DatabaseSchemas]:
     """Where a service has events or sagas, and a database for them."""
     databases = tuple(database_of(user, environment) for user in schema_users(graph))
     if databases:
@@ -33,5 +33,5 @@ def components(graph: CallGraph, environment: Environment) -> Iterator[DatabaseS
             databases=databases,
             nightly=NIGHTLY.read_text(),
             files={file.name: file.read_text() for file in sorted(FILES.glob("*.sql"))},
-            egress=tuple(link_egress(links(graph, environment), SCHEMAS)),
+            egress=links.egress(targets.DATA, SCHEMAS),
         )

@@ -11,7 +11,7 @@ from voice_policies import Bytes
 
 from components import images
 from components.component import Component
-from components.network_policy import AddressBlock, NetworkEnd, Peer
+from components.network_policy import AddressBlock, Peer
 from components.node import Sizing
 from components.observability import fluent_bit, grafana, jaeger, kibana, tempo
 from components.observability.dashboards import platform_dashboard, service_dashboard
@@ -22,11 +22,10 @@ from components.observability.kibana import Kibana
 from components.observability.tempo import Bucket, Tempo
 from stack.model.call_graph import CallGraph
 from stack.model.environments import N_PLUS_ONE, Environment
-from stack.model.peers import Link, link_egress, link_ingress
+from stack.model.links import Link, Links, scrape_link
 from stack.voiceassistant import targets
-from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, PROBER_PODS, PROMETHEUS_PODS, SITE
+from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
-from stack.voiceassistant.tiers import full_text_index
 from stack.voiceassistant.tiers.data import backup_store
 from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared
 
@@ -42,16 +41,16 @@ MAX_TRACES = 10_000
 """Of Jaeger in dev's memory."""
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[Component]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
     """Stores before what shows and fills them; none where there is no full-text index to keep logs in."""
     if not is_declared(graph):
         return
-    yield _jaeger(graph, environment)
-    yield _tempo(graph, environment)
-    yield _grafana(graph, environment)
+    yield _jaeger(graph, environment, links)
+    yield _tempo(graph, environment, links)
+    yield _grafana(graph, environment, links)
     if environment.name != "dev":
-        yield _kibana(graph, environment)
-        yield _fluent_bit(graph, environment)
+        yield _kibana(environment, links)
+        yield _fluent_bit(environment, links)
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
@@ -62,8 +61,8 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield Link(source=_pods(COLLECTOR), target=_pods("tempo", tempo.OTLP_PORT))
     yield Link(source=_pods("tempo"), target=SITE.prometheus)
     yield from _grafana_links()
-    for name, port in (("jaeger", jaeger.METRICS_PORT), ("tempo", tempo.HTTP_PORT), ("grafana", grafana.PORT)):
-        yield Link(source=PROMETHEUS_PODS, target=_pods(name, port))
+    for name, scrape in (("jaeger", Jaeger.scrape), ("tempo", Tempo.scrape), ("grafana", Grafana.scrape)):
+        yield scrape_link(graph.site, _pods(name), scrape)
     if environment.name != "dev":
         yield from _replicated_links(environment)
 
@@ -80,10 +79,10 @@ def _grafana_links() -> Iterator[Link]:
 
 
 def _replicated_links(environment: Environment) -> Iterator[Link]:
-    for client in (_pods("kibana-setup"), PROBER_PODS):
-        yield Link(source=client, target=_pods("kibana", kibana.PORT))
+    yield Link(source=_pods("kibana-setup"), target=_pods("kibana", kibana.PORT))
+    yield scrape_link(SITE, _pods("kibana"), Kibana.scrape)
     shippers = Peer(namespace=NODE_AGENTS, name="fluent-bit", ports=(fluent_bit.PORT,))
-    yield Link(source=PROMETHEUS_PODS, target=shippers)
+    yield scrape_link(SITE, shippers, FluentBit.scrape)
     yield Link(source=shippers.model_copy(update={"ports": ()}), target=_pods(COLLECTOR, targets.COLLECTOR_HTTP_PORT))
     if backups := environment.settings.backups:
         store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
@@ -98,16 +97,8 @@ def _url(name: str, port: int) -> str:
     return f"http://{SITE.host(name, OBSERVABILITY)}:{port}"
 
 
-def _peers(
-    graph: CallGraph, environment: Environment, name: str
-) -> tuple[tuple[NetworkEnd, ...], tuple[NetworkEnd, ...]]:
-    ways = [*full_text_index.links(graph, environment), *links(graph, environment)]
-    return tuple(link_ingress(ways, name)), tuple(link_egress(ways, name))
-
-
-def _jaeger(graph: CallGraph, environment: Environment) -> Jaeger:
+def _jaeger(graph: CallGraph, environment: Environment, links: Links) -> Jaeger:
     dev = environment.name == "dev"
-    ingress, egress = _peers(graph, environment, "jaeger")
     index = InElasticsearch(
         url=INDEX_URL,
         stream=trace_stream(graph, environment),
@@ -121,14 +112,13 @@ def _jaeger(graph: CallGraph, environment: Environment) -> Jaeger:
         replicas=1 if dev else N_PLUS_ONE,
         storage=InMemory(max_traces=MAX_TRACES) if dev else index,
         secrets=() if dev else (jaeger.ACCOUNT.secret,),
-        ingress=ingress,
-        egress=egress,
-        retention_egress=_peers(graph, environment, "jaeger-retention")[1],
+        ingress=links.ingress(OBSERVABILITY, "jaeger"),
+        egress=links.egress(OBSERVABILITY, "jaeger"),
+        retention_egress=links.egress(OBSERVABILITY, "jaeger-retention"),
     )
 
 
-def _tempo(graph: CallGraph, environment: Environment) -> Tempo:
-    ingress, egress = _peers(graph, environment, "tempo")
+def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
     bucket = environment.settings.trace_bucket
     endpoint = f"{backup_store().host}:{backup_store().port}"
     return Tempo(
@@ -141,8 +131,8 @@ def _tempo(graph: CallGraph, environment: Environment) -> Tempo:
         bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
         remote_write=tuple(f"{url}/api/v1/write" for url in prometheus_urls(environment)),
         secrets=(tempo.CREDENTIALS,) if bucket else (),
-        ingress=ingress,
-        egress=egress,
+        ingress=links.ingress(OBSERVABILITY, "tempo"),
+        egress=links.egress(OBSERVABILITY, "tempo"),
     )
 
 
@@ -153,8 +143,7 @@ def prometheus_urls(environment: Environment) -> Iterator[str]:
         yield _url(host, targets.PROMETHEUS_PORT)
 
 
-def _grafana(graph: CallGraph, environment: Environment) -> Grafana:
-    ingress, egress = _peers(graph, environment, "grafana")
+def _grafana(graph: CallGraph, environment: Environment, links: Links) -> Grafana:
     return Grafana(
         name="grafana",
         namespace=OBSERVABILITY,
@@ -169,13 +158,12 @@ def _grafana(graph: CallGraph, environment: Environment) -> Grafana:
         ),
         dashboards=(platform_dashboard(), service_dashboard(service.name for service in graph.services)),
         secrets=(grafana.SECRET, grafana.ACCOUNT.secret),
-        ingress=ingress,
-        egress=egress,
+        ingress=links.ingress(OBSERVABILITY, "grafana"),
+        egress=links.egress(OBSERVABILITY, "grafana"),
     )
 
 
-def _kibana(graph: CallGraph, environment: Environment) -> Kibana:
-    ingress, egress = _peers(graph, environment, "kibana")
+def _kibana(environment: Environment, links: Links) -> Kibana:
     return Kibana(
         name="kibana",
         namespace=OBSERVABILITY,
@@ -185,14 +173,13 @@ def _kibana(graph: CallGraph, environment: Environment) -> Kibana:
         replicas=N_PLUS_ONE,
         elasticsearch=INDEX_URL,
         secrets=(kibana.ACCOUNT.secret, kibana.SETUP_USER.account.secret, kibana.ENCRYPTION),
-        ingress=ingress,
-        egress=egress,
-        setup_egress=_peers(graph, environment, "kibana-setup")[1],
+        ingress=links.ingress(OBSERVABILITY, "kibana"),
+        egress=links.egress(OBSERVABILITY, "kibana"),
+        setup_egress=links.egress(OBSERVABILITY, "kibana-setup"),
     )
 
 
-def _fluent_bit(graph: CallGraph, environment: Environment) -> FluentBit:
-    ingress, egress = _peers(graph, environment, "fluent-bit")
+def _fluent_bit(environment: Environment, links: Links) -> FluentBit:
     return FluentBit(
         name="fluent-bit",
         namespace=NODE_AGENTS,
@@ -201,6 +188,6 @@ def _fluent_bit(graph: CallGraph, environment: Environment) -> FluentBit:
         namespaces="voice-*",
         collector=SITE.host(COLLECTOR, OBSERVABILITY),
         buffer=SHIPPER_BUFFER,
-        ingress=ingress,
-        egress=egress,
+        ingress=links.ingress(NODE_AGENTS, "fluent-bit"),
+        egress=links.egress(NODE_AGENTS, "fluent-bit"),
     )

@@ -21,7 +21,7 @@ from stack.voiceassistant.catalog import GATEWAY
 from stack.voiceassistant.targets import SITE
 from stack.voiceassistant.tiers import gateway as tier
 from tests.components.edge.apisix_schema import PROGRAM, RESOURCES
-from tests.platforms import ENVIRONMENTS, gateway, graph_of, platform, real_environment, service
+from tests.platforms import ENVIRONMENTS, gateway, platform, real_environment, service, small_platform
 
 
 @cache
@@ -190,7 +190,8 @@ def cache_store() -> Dependency:
 
 def built(*routes: Operation) -> list[ApisixGateway]:
     entrance: Gateway = gateway(*routes)
-    return list(tier.components(graph_of(entrance, service("a", READ), cache_store()), real_environment("prod")))
+    made = small_platform(entrance, service("a", READ), cache_store())
+    return list(tier.components(made.graph, made.environment, made.links))
 
 
 def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> None:

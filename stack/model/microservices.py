@@ -1,4 +1,4 @@
-"""The application tier: a microservice for each service of the catalogue."""
+"""The tier of the tenant's own services: a microservice for each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from components.node import Dependency, Node, Service
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
-from stack.model.peers import service_egress, service_ingress
+from stack.model.links import Links
 from stack.model.policy_bundles import addresses, policy_bundle
-from stack.voiceassistant.tiers import mesh
 
 
-def components(graph: CallGraph, environment: Environment) -> Iterator[Microservice]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Microservice]:
     """Every service, in the catalogue's order."""
-    return (_microservice(graph, environment, service) for service in graph.services)
+    return (_microservice(graph, environment, links, service) for service in graph.services)
 
 
-def _microservice(graph: CallGraph, environment: Environment, service: Service) -> Microservice:
+def _microservice(graph: CallGraph, environment: Environment, links: Links, service: Service) -> Microservice:
     return Microservice(
         name=service.name,
         namespace=service.namespace,
@@ -33,8 +32,8 @@ def _microservice(graph: CallGraph, environment: Environment, service: Service) 
         bundle=policy_bundle(graph, service, environment),
         settings=_settings(graph, environment, service),
         secrets=tuple(_secrets(service, graph.edges_from(service))),
-        ingress=tuple(service_ingress(graph, service)),
-        egress=(*service_egress(graph, service), *mesh.proxy_egress(environment)),
+        ingress=links.ingress(service.namespace, service.name),
+        egress=links.egress(service.namespace, service.name),
         mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in service.operations),
         restart_on_policy_change=environment.settings.restart_on_policy_change,
@@ -52,9 +51,9 @@ def _settings(graph: CallGraph, environment: Environment, service: Service) -> S
     )
 
 
-def secret_name(caller: Node, dependency: Dependency) -> str:
-    """The secret that one caller holds for one dependency: each has its own."""
-    return f"{caller.name}-{dependency.name}"
+def caller_secret(caller: Node, dependency: Dependency, username: str | None = None) -> SecretKeys:
+    """The secret that one caller holds for one dependency: each has its own, which both ends read."""
+    return SecretKeys(name=f"{caller.name}-{dependency.name}", keys=dependency.credentials, username=username)
 
 
 def _dependencies(edges: Iterable[Edge]) -> dict[str, list[Edge]]:
@@ -69,7 +68,7 @@ def _secrets(service: Service, edges: Iterable[Edge]) -> Iterator[SecretKeys]:
     for calls in _dependencies(edges).values():
         dependency = calls[0].callee
         if isinstance(dependency, Dependency) and dependency.credentials:
-            yield SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
+            yield caller_secret(service, dependency)
 
 
 def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
@@ -78,7 +77,6 @@ def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
         if not isinstance(dependency, Dependency):
             continue
         reached = list(addresses(calls[0], graph.site))
-        secret = SecretKeys(name=secret_name(service, dependency), keys=dependency.credentials)
         yield Connection(
             name=name,
             protocol=dependency.protocol,
@@ -87,5 +85,5 @@ def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
             timeout=max(edge.attempt_timeout for edge in calls),
             database=service.name if dependency.database else None,
             pool=service.connection_pool if dependency.database else None,
-            credentials=secret.path if dependency.credentials else None,
+            credentials=caller_secret(service, dependency).path if dependency.credentials else None,
         )
