@@ -152,194 +152,77 @@ def _ratio(above: str, below: str) -> str:
     return f"{above} / {below}"
 
 
+def _metrics(title: str, description: str, series: dict[str, str], unit: Unit = "short") -> Panel:
+    """A panel of series, each by its legend."""
+    queries = tuple(Query(expression=expression, legend=legend) for legend, expression in series.items())
+    return Panel(title=title, description=description, unit=unit, queries=queries)
+
+
+def _served(noun: str, by: str, own: str, beyond: str) -> Iterator[Panel]:
+    """The load, failures and time of requests, by service or by operation."""
+    legend, failed = f"{{{{{by}}}}}", ", ".join(filter(None, (own, 'kind="failed"')))
+    requests = _rate("voice_operation_requests_total", by, own)
+    failures = _ratio(_rate("voice_operation_requests_total", by, failed), requests)
+    seconds = _ratio(_rate("voice_operation_seconds_total", by, own), requests)
+    slow = _ratio(_rate("voice_operation_slow_requests_total", by, own), requests)
+    yield _metrics("Requests", f"Requests served, by {noun}.", {legend: requests}, "reqps")
+    yield _metrics("Failures", f"Share of requests that failed, by {noun}.", {legend: failures}, "percentunit")
+    yield _metrics("Time", f"Mean time of a request, by {noun}.", {legend: seconds}, "s")
+    yield _metrics("Beyond the objective", beyond, {legend: slow}, "percentunit")
+
+
 def platform_dashboard() -> Dashboard:
     """Every service beside the others: load, failures, time, and what protects them."""
-    requests = _rate("voice_operation_requests_total", "job")
-    failures = _rate("voice_operation_requests_total", "job", 'kind="failed"')
-    seconds = _rate("voice_operation_seconds_total", "job")
-    slow = _rate("voice_operation_slow_requests_total", "job")
-    fullness = _ratio("voice_bulkhead_in_flight_calls", "voice_bulkhead_max_concurrent_calls")
-    edges = _rate("traces_service_graph_request_server_seconds_bucket", "le, client, server")
+    beyond = "Share of requests that took longer than their operation's objective, by service."
     return Dashboard(
-        uid="platform",
-        title="Platform",
-        panels=(
-            Panel(
-                title="Requests",
-                description="Requests served, by service.",
-                unit="reqps",
-                queries=(Query(expression=requests, legend="{{job}}"),),
-            ),
-            Panel(
-                title="Failures",
-                description="Share of requests that failed, by service.",
-                unit="percentunit",
-                queries=(Query(expression=_ratio(failures, requests), legend="{{job}}"),),
-            ),
-            Panel(
-                title="Time",
-                description="Mean time of a request, by service.",
-                unit="s",
-                queries=(Query(expression=_ratio(seconds, requests), legend="{{job}}"),),
-            ),
-            Panel(
-                title="Beyond the objective",
-                description="Share of requests that took longer than their operation's objective, by service.",
-                unit="percentunit",
-                queries=(Query(expression=_ratio(slow, requests), legend="{{job}}"),),
-            ),
-            Panel(
-                title="Time between services",
-                description="P95 at the callee, by who calls whom: from the spans of sampled traces.",
-                unit="s",
-                queries=(Query(expression=f"histogram_quantile(0.95, {edges})", legend="{{client}} → {{server}}"),),
-            ),
-            Panel(
-                title="Open circuit breakers",
-                description="Pods whose breaker of a call is open.",
-                queries=(
-                    Query(
-                        expression='sum by (job, name) (voice_circuitbreaker_state{state="open"}) > 0',
-                        legend="{{job}}: {{name}}",
-                    ),
-                ),
-            ),
-            Panel(
-                title="Degradation",
-                description="Pods that serve less than everything.",
-                queries=(
-                    Query(
-                        expression='sum by (job, level) (voice_degradation_level{level!="normal"}) > 0',
-                        legend="{{job}}: {{level}}",
-                    ),
-                ),
-            ),
-            Panel(
-                title="Saturation",
-                description="Fullest bulkhead of each service, of what it admits.",
-                unit="percentunit",
-                queries=(
-                    Query(
-                        expression=f"max by (job) ({fullness})",
-                        legend="{{job}}",
-                    ),
-                ),
-            ),
-            Panel(
-                title="Targets down",
-                description="Pods that Prometheus cannot scrape, and what does not answer its probe.",
-                queries=(
-                    Query(expression="count by (job) (up == 0)", legend="{{job}}"),
-                    Query(expression="count by (job) (probe_success == 0)", legend="{{job}}: probe"),
-                ),
-            ),
-        ),
+        uid="platform", title="Platform", panels=(*_served("service", "job", "", beyond), *_between_services())
+    )
+
+
+def _between_services() -> Iterator[Panel]:
+    """The calls between services, and the state of every service."""
+    edges = _rate("traces_service_graph_request_server_seconds_bucket", "le, client, server")
+    fullness = _ratio("voice_bulkhead_in_flight_calls", "voice_bulkhead_max_concurrent_calls")
+    yield _metrics(
+        "Time between services",
+        "P95 at the callee, by who calls whom: from the spans of sampled traces.",
+        {"{{client}} → {{server}}": f"histogram_quantile(0.95, {edges})"},
+        "s",
+    )
+    yield _metrics(
+        "Open circuit breakers",
+        "Pods whose breaker of a call is open.",
+        {"{{job}}: {{name}}": 'sum by (job, name) (voice_circuitbreaker_state{state="open"}) > 0'},
+    )
+    yield _metrics(
+        "Degradation",
+        "Pods that serve less than everything.",
+        {"{{job}}: {{level}}": 'sum by (job, level) (voice_degradation_level{level!="normal"}) > 0'},
+    )
+    yield _metrics(
+        "Saturation",
+        "Fullest bulkhead of each service, of what it admits.",
+        {"{{job}}": f"max by (job) ({fullness})"},
+        "percentunit",
+    )
+    yield _metrics(
+        "Targets down",
+        "Pods that Prometheus cannot scrape, and what does not answer its probe.",
+        {"{{job}}": "count by (job) (up == 0)", "{{job}}: probe": "count by (job) (probe_success == 0)"},
     )
 
 
 def service_dashboard(services: Iterable[Name]) -> Dashboard:
     """One service, chosen from `services`: what it is asked, what it asks others, and its traces and logs."""
     own = f'job="${SERVICE}"'
-    requests = _rate("voice_operation_requests_total", "operation", own)
-    failures = _rate("voice_operation_requests_total", "operation", f'{own}, kind="failed"')
-    seconds = _rate("voice_operation_seconds_total", "operation", own)
-    slow = _rate("voice_operation_slow_requests_total", "operation", own)
-    attempts = _rate("voice_call_attempts_total", "name", own)
+    beyond = "Share of requests that took longer than the objective for their P95: 5 % may."
     return Dashboard(
         uid="service",
         title="Service",
         services=tuple(services),
         panels=(
-            Panel(
-                title="Requests",
-                description="Requests served, by operation.",
-                unit="reqps",
-                queries=(Query(expression=requests, legend="{{operation}}"),),
-            ),
-            Panel(
-                title="Failures",
-                description="Share of requests that failed, by operation.",
-                unit="percentunit",
-                queries=(Query(expression=_ratio(failures, requests), legend="{{operation}}"),),
-            ),
-            Panel(
-                title="Time",
-                description="Mean time of a request, by operation.",
-                unit="s",
-                queries=(Query(expression=_ratio(seconds, requests), legend="{{operation}}"),),
-            ),
-            Panel(
-                title="Beyond the objective",
-                description="Share of requests that took longer than the objective for their P95: 5 % may.",
-                unit="percentunit",
-                queries=(Query(expression=_ratio(slow, requests), legend="{{operation}}"),),
-            ),
-            Panel(
-                title="Slow requests",
-                description="P95 by span of this service: from the spans of sampled traces.",
-                unit="s",
-                queries=(
-                    Query(
-                        expression="histogram_quantile(0.95, "
-                        + _rate(
-                            "traces_spanmetrics_latency_bucket",
-                            "le, span_name",
-                            f'service="${SERVICE}", span_kind="SPAN_KIND_SERVER"',
-                        )
-                        + ")",
-                        legend="{{span_name}}",
-                    ),
-                ),
-            ),
-            Panel(
-                title="Calls to others",
-                description="Attempts that ended, by call.",
-                unit="reqps",
-                queries=(Query(expression=attempts, legend="{{name}}"),),
-            ),
-            Panel(
-                title="Failed calls",
-                description="Share of attempts that failed, by call.",
-                unit="percentunit",
-                queries=(
-                    Query(
-                        expression=_ratio(
-                            _rate("voice_call_attempts_total", "name", f'{own}, kind="failed"'), attempts
-                        ),
-                        legend="{{name}}",
-                    ),
-                ),
-            ),
-            Panel(
-                title="What protects the calls",
-                description="Retries, fallbacks, and calls that a breaker or a bulkhead refused.",
-                unit="reqps",
-                queries=(
-                    Query(expression=_rate("voice_call_retries_total", "name", own), legend="{{name}}: retried"),
-                    Query(expression=_rate("voice_call_fallbacks_total", "name", own), legend="{{name}}: fell back"),
-                    Query(
-                        expression=_rate("voice_circuitbreaker_not_permitted_calls_total", "name", own),
-                        legend="{{name}}: breaker",
-                    ),
-                    Query(
-                        expression=_rate("voice_bulkhead_rejected_calls_total", "name, direction", own),
-                        legend="{{name}}: {{direction}} bulkhead",
-                    ),
-                ),
-            ),
-            Panel(
-                title="Rate limits",
-                description="Requests that a limit refused.",
-                unit="reqps",
-                queries=(
-                    Query(
-                        expression=_rate(
-                            "voice_rate_limit_requests_total", "operation, key", f'{own}, kind="rejected"'
-                        ),
-                        legend="{{operation}} by {{key}}",
-                    ),
-                ),
-            ),
+            *_served("operation", "operation", own, beyond),
+            *_calls(own),
             Panel(title="Traces", description="Latest traces that it takes part in.", shows="traces", width=COLUMNS),
             Panel(
                 title="Logs",
@@ -349,3 +232,37 @@ def service_dashboard(services: Iterable[Name]) -> Dashboard:
             ),
         ),
     )
+
+
+def _calls(own: str) -> Iterator[Panel]:
+    """The calls of one service to others, and the policies that protect both."""
+    spans = f'service="${SERVICE}", span_kind="SPAN_KIND_SERVER"'
+    latency = _rate("traces_spanmetrics_latency_bucket", "le, span_name", spans)
+    attempts = _rate("voice_call_attempts_total", "name", own)
+    failed = _rate("voice_call_attempts_total", "name", f'{own}, kind="failed"')
+    refused = _rate("voice_rate_limit_requests_total", "operation, key", f'{own}, kind="rejected"')
+    yield _metrics(
+        "Slow requests",
+        "P95 by span of this service: from the spans of sampled traces.",
+        {"{{span_name}}": f"histogram_quantile(0.95, {latency})"},
+        "s",
+    )
+    yield _metrics("Calls to others", "Attempts that ended, by call.", {"{{name}}": attempts}, "reqps")
+    yield _metrics(
+        "Failed calls",
+        "Share of attempts that failed, by call.",
+        {"{{name}}": _ratio(failed, attempts)},
+        "percentunit",
+    )
+    yield _metrics(
+        "What protects the calls",
+        "Retries, fallbacks, and calls that a breaker or a bulkhead refused.",
+        {
+            "{{name}}: retried": _rate("voice_call_retries_total", "name", own),
+            "{{name}}: fell back": _rate("voice_call_fallbacks_total", "name", own),
+            "{{name}}: breaker": _rate("voice_circuitbreaker_not_permitted_calls_total", "name", own),
+            "{{name}}: {{direction}} bulkhead": _rate("voice_bulkhead_rejected_calls_total", "name, direction", own),
+        },
+        "reqps",
+    )
+    yield _metrics("Rate limits", "Requests that a limit refused.", {"{{operation}} by {{key}}": refused}, "reqps")
