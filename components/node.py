@@ -144,10 +144,13 @@ class Gateway(Caller):
                 yield f"path {path} is the route of {' and '.join(names)}: give each a path of its own"
 
 
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=253)]
+
+
 class Host(ClosedModel):
     """An address outside the cluster, and the egress proxy it is reached through."""
 
-    host: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=253)]
+    host: HostName
     port: Annotated[int, Field(ge=1, le=65_535)]
     egress: Name
 

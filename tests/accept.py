@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from stack.model.settings import ENVIRONMENTS
 from stack.output.difference import compare
 from stack.output.difference.report import text
 from stack.output.difference.sides import resources_of
 from stack.output.render import manifest, manifest_path
 from stack.voiceassistant import TENANT
-from tests.platforms import platform
+from tests.platforms import ENVIRONMENTS, platform
 from tests.stack.deploy.program_run import deployed
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")

@@ -19,6 +19,7 @@ from stack.model.platform import Platform
 from stack.model.settings import load_settings
 from stack.model.tenant import Tenant
 from stack.voiceassistant import TENANT
+from stack.voiceassistant.profiles import PROFILES
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 
@@ -31,7 +32,12 @@ def platform(name: str) -> Platform:
 
 @cache
 def real_environment(name: str) -> Environment:
-    return environment(load_settings(name))
+    return environment(load_settings(name, PROFILES), PROFILES)
+
+
+def with_profile(changed: Environment, **changes: object) -> Environment:
+    """The environment with some of its profile's values changed."""
+    return changed.model_copy(update={"profile": changed.profile.model_copy(update=changes)})
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from voice_policies import Bytes, Cpu, Rate, Ratio
+from voice_policies import Bytes, Cpu, Duration, Rate, Ratio
 
 from components import images
 from components.namespace import Quota
@@ -18,10 +18,11 @@ from stack.model import microservices
 from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
-from stack.model.environments import DatabaseLimits, Environment
+from stack.model.environments import Environment
 from stack.model.image_lock import UNLOCKED
 from stack.model.links import Links
 from stack.model.microservices import caller_secret
+from stack.model.profile import DatabaseLimits, Defaults, MetricsStorage, Profile, ServerSize
 from stack.model.settings import Settings
 from stack.model.site import Site
 from stack.model.tenant import Tenant, Tier
@@ -90,13 +91,34 @@ def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator
             name="stock",
             namespace="stores",
             image=environment.third_party_image(images.VALKEY),
-            sizing=environment.scaled(SIZING),
+            sizing=environment.server("stock").sizing,
             users=tuple(AclUser(name=name, secret=secret, rules="~* +@all") for name, secret in secrets.items()),
             secrets=tuple(secrets.values()),
             ingress=links.ingress("stores", "stock"),
         )
 
 
+QUOTA = Quota(
+    cpu_requests=Cpu("4"), cpu_limits=Cpu("8"), memory_requests=Bytes("4Gi"), memory_limits=Bytes("8Gi"), pods=40
+)
+PROFILE = Profile(
+    name="dev",
+    defaults=Defaults(
+        log_level="debug",
+        trace_sample_ratio=Ratio("100%"),
+        mesh=False,
+        metrics=MetricsStorage(retention=Duration("1d"), storage=Bytes("1Gi")),
+    ),
+    service_replicas="declared",
+    load_share=1,
+    quotas={"shop": QUOTA, "stores": QUOTA},
+    database=DatabaseLimits(poolers=0, pool_size=10),
+    servers={"stock": ServerSize(sizing=SIZING)},
+    load_balancer=False,
+    pull_policy="Always",
+    protects_data=False,
+    strict=False,
+)
 TENANT = Tenant(
     name="Toy",
     catalogue=Catalogue(source="tests/toy.py", site=SITE, nodes=(ORDERS, PRICES, STOCK)),
@@ -109,22 +131,19 @@ TENANT = Tenant(
         teams={"sales": (ORDERS, PRICES)},
         platform_team="platform",
     ),
-)
-QUOTA = Quota(
-    cpu_requests=Cpu("4"), cpu_limits=Cpu("8"), memory_requests=Bytes("4Gi"), memory_limits=Bytes("8Gi"), pods=40
+    profiles={"dev": PROFILE},
 )
 ENVIRONMENT = Environment(
     settings=Settings.model_validate(
         {
+            **dict(PROFILE.defaults),
             "environment": "dev",
-            "trace_sample_ratio": "100%",
-            "mesh": False,
+            "profile": "dev",
             "node_pool": {"nodes": 1, "zones": 1, "cpu": "8", "memory": "16Gi"},
             "api_server": {"cidr": "10.0.0.1/32"},
             "nodes": "10.0.0.0/24",
         }
     ),
-    quotas={"shop": QUOTA, "stores": QUOTA},
-    database=DatabaseLimits(poolers=0, pool_size=10),
+    profile=PROFILE,
     images=UNLOCKED,
 )

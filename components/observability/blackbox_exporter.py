@@ -39,8 +39,9 @@ class BlackboxExporter(Component):
     sizing: Sizing
     modules: tuple[BlackboxModule, ...]
     """The questions that the scraped servers declare."""
-    server_name: str
-    """Whose certificate the module `tls` asks for: APISIX ends a handshake for any name but its own."""
+    server_name: str | None
+    """Whose certificate the module `tls` asks for: APISIX ends a handshake for any name but its own. `None` where
+    nothing has one."""
     ingress: tuple[NetworkEnd, ...] = ()
     egress: tuple[NetworkEnd, ...] = ()
 
@@ -53,11 +54,14 @@ class BlackboxExporter(Component):
     @property
     def files(self) -> dict[str, str]:
         """Its configuration, as mounted."""
-        # The exporter tells when the certificate ends, whoever signed it.
-        tls_config = {"server_name": self.server_name, "insecure_skip_verify": True}
-        tls = BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
-        modules = {module.name: module.document() for module in (tls, *self.modules)}
+        modules = {module.name: module.document() for module in (*self._certificates(), *self.modules)}
         return {"blackbox.json": file_text({"modules": modules})}
+
+    def _certificates(self) -> Iterator[BlackboxModule]:
+        if self.server_name:
+            # The exporter tells when the certificate ends, whoever signed it.
+            tls_config = {"server_name": self.server_name, "insecure_skip_verify": True}
+            yield BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:

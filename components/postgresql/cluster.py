@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from pydantic import Field
 from voice_policies import Bytes
 
 from components.component import Component, Exemption
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     )
     from components.kubernetes.types import ResourceRequirements
 
-INSTANCES = 3
-"""One primary and two replicas: a write waits for either, and goes on when one is lost."""
 BARMAN = "barman-cloud.cloudnative-pg.io"
 STOP_SECONDS = 120
 WAL_STORAGE = Bytes("10Gi")
@@ -46,7 +45,7 @@ POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
 class PostgresqlCluster(Component):
     """A replicated cluster. No acknowledged write is lost with one instance: each is on two disks first.
 
-    Its limits: with two of the three instances gone writes wait, and a failover takes the operator some 30 s, in which
+    Its limits: with only the primary left writes wait, and a failover takes the operator some 30 s, in which
     clients see errors.
     """
 
@@ -59,6 +58,8 @@ class PostgresqlCluster(Component):
     store_label: str
     image: Image
     pooler_image: Image
+    instances: Annotated[int, Field(ge=3)]
+    """One primary and its replicas: a write waits for one of them, and goes on when another is lost."""
     sizing: Sizing
     storage: Bytes
     limits: ServerLimits
@@ -116,7 +117,7 @@ class PostgresqlCluster(Component):
             "kind": "Cluster",
             "metadata": self.metadata(),
             "spec": {
-                "instances": INSTANCES,
+                "instances": self.instances,
                 "imageName": self.image.reference,
                 "imagePullPolicy": self.image.pull_policy,
                 "enableSuperuserAccess": False,

@@ -12,9 +12,9 @@ from components.namespace import Quota
 from components.node import Service
 from stack.audit.finding import Finding, Rule, Severity
 from stack.audit.rendered import rendered
-from stack.model.environments import DatabaseLimits
 from stack.model.platform import Platform
 from stack.model.pod_demand import SURGE, Amounts
+from stack.model.profile import DatabaseLimits
 
 Bound = Literal["min", "max"]
 
@@ -28,12 +28,12 @@ def connections(platform: Platform) -> Iterator[Finding | None]:
     """Connections of the services at their maximum, by the pooler or straight to the server."""
     users = [service for service in platform.graph.services if service.connection_pool]
     if users:
-        yield from (_pooled if platform.environment.database.poolers else _direct)(platform, users)
+        yield from (_pooled if platform.environment.profile.database.poolers else _direct)(platform, users)
 
 
 def _direct(platform: Platform, users: list[Service]) -> Iterator[Finding | None]:
     """Without a pooler each service within its role's limit, and all of them within the server's."""
-    limits = platform.environment.database
+    limits = platform.environment.profile.database
     for service in users:
         wanted = _clients(platform, [service], "max")
         text = f"(max replicas + {SURGE}) × pool = {wanted} > {limits.role_limit} connections of its role"
@@ -48,7 +48,7 @@ def _direct(platform: Platform, users: list[Service]) -> Iterator[Finding | None
 
 def _pooled(platform: Platform, users: list[Service]) -> Iterator[Finding | None]:
     """The pooler's servers within PostgreSQL's limit, its clients within its own."""
-    limits = platform.environment.database
+    limits = platform.environment.profile.database
     servers, room = limits.pool_size * len(users) * limits.poolers, limits.max_connections - limits.reserved
     sum_text = f"{limits.pool_size} × {len(users)} databases × {limits.poolers} poolers = {servers}"
     text, fitting = f"{sum_text} > {_room_text(limits)}", str(room // (len(users) * limits.poolers))
@@ -80,7 +80,7 @@ def compute(platform: Platform) -> Iterator[Finding | None]:
     for namespace, found in by_namespace.items():
         asked = sum((demand.each.times(demand.pods) for demand in found), Amounts())
         pods = sum(demand.pods for demand in found)
-        yield from _beyond_quota(namespace, asked, pods, platform.environment.quotas[namespace])
+        yield from _beyond_quota(namespace, asked, pods, platform.environment.profile.quotas[namespace])
         everything += asked
     yield _exceeds("platform → node_pool", "requests.cpu", everything.cpu_requests, pool.cpu * pool.nodes)
     yield _exceeds("platform → node_pool", "requests.memory", everything.memory_requests, pool.memory * pool.nodes)

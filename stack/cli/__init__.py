@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stack.model.tenant import Tenant
 
 CLEAN, FINDINGS, BAD_INPUT = 0, 1, 2
+ENVIRONMENT = "the name of an environment, such as prod for Pulumi.prod.yaml"
 
 
 def _voiceassistant() -> Tenant:
@@ -74,18 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     render = _command(commands, "render", _render, "Write an environment's manifests and policy bundles.")
-    render.add_argument("environment", metavar="ENV", help="dev, staging or prod")
+    render.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     render.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to (default: build/ENV)")
     check = _command(commands, "check", _check, "Audit an environment; exit 1 if a rule finds something.")
-    check.add_argument("environment", metavar="ENV", help="dev, staging or prod")
+    check.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     check.add_argument("--format", choices=("text", "json", "markdown"), default="text")
     graph = _command(commands, "graph", _graph, "Print the call graph.")
     graph.add_argument("--format", choices=("mermaid", "json"), default="mermaid")
     diff = _command(commands, "diff", _diff, "Compare two platforms; exit 1 if they differ, 2 if data is at risk.")
     for side in ("A", "B"):
-        diff.add_argument(
-            side.lower(), metavar=side, help="dev, staging or prod, a rendered directory, or REVISION:ENV"
-        )
+        diff.add_argument(side.lower(), metavar=side, help=f"{ENVIRONMENT}, a rendered directory, or REVISION:ENV")
     diff.add_argument("--format", choices=("text", "json", "markdown"), default="text")
     diff.add_argument(
         "--allow-replacement", action="store_true", help="accept that data-bearing resources are replaced or removed"
@@ -112,11 +111,11 @@ def _command(
 
 
 def _platform(options: argparse.Namespace) -> Platform:
-    from stack.model.environments import environment  # noqa: PLC0415
+    from stack.model.environments import load_environment  # noqa: PLC0415
     from stack.model.platform import Platform  # noqa: PLC0415
-    from stack.model.settings import load_settings  # noqa: PLC0415
 
-    return Platform(options.tenant(), environment(load_settings(options.environment)))
+    tenant = options.tenant()
+    return Platform(tenant, load_environment(options.environment, tenant.profiles))
 
 
 def _render(options: argparse.Namespace) -> int:
@@ -180,11 +179,13 @@ def _images(options: argparse.Namespace) -> set[str]:
     from stack.model.environments import environment  # noqa: PLC0415
     from stack.model.image_lock import UNLOCKED, images  # noqa: PLC0415
     from stack.model.platform import Platform  # noqa: PLC0415
-    from stack.model.settings import ENVIRONMENTS, load_settings  # noqa: PLC0415
+    from stack.model.settings import environments, load_settings  # noqa: PLC0415
 
-    # A stand-in for the services' own images, which only dev may run, is nobody's to lock.
-    settings = [load_settings(name).model_copy(update={"reference_image": None}) for name in ENVIRONMENTS]
-    platforms = [Platform(options.tenant(), environment(each, UNLOCKED)) for each in settings]
+    tenant = options.tenant()
+    # A stand-in for the services' own images is nobody's to lock.
+    update = {"reference_image": None}
+    settings = [load_settings(name, tenant.profiles).model_copy(update=update) for name in environments()]
+    platforms = [Platform(tenant, environment(each, tenant.profiles, UNLOCKED)) for each in settings]
     return {
         image for platform in platforms for component in platform.components for image in images(component.resources())
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 from voice_policies import Fault, InvalidInputError
 
+from stack.model.profile import Profiles
 from stack.model.settings import SECRETS, Settings, decoded, file_of, parse_settings
 
 SecretValues = Mapping[str, Mapping[str, str]]
@@ -31,7 +32,7 @@ class Configuration:
     """The uid of the namespace `kube-system`, which tells the stack's cluster from any other."""
 
 
-def read_configuration() -> Configuration:
+def read_configuration(profiles: Profiles) -> Configuration:
     """The configuration of the running stack; raises `InvalidInputError` with every fault of its settings."""
     # Set by the language host from PULUMI_CONFIG, and by the Automation API in this process.
     given = pulumi.runtime.config.CONFIG.get()
@@ -43,7 +44,7 @@ def read_configuration() -> Configuration:
     return Configuration(
         source=source,
         # What was encrypted is no setting; masked, it can be refused by name.
-        settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, source),
+        settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, profiles),
         secrets=_secret_values(config.get(SECRETS, {}), source, encrypted=SECRETS in encrypted),
         kubeconfig=cluster.get("kubeconfig"),
         context=cluster.get("context"),

@@ -17,19 +17,18 @@ if TYPE_CHECKING:
     from stack.deploy.configuration import Configuration, SecretValues
 
 REFUSED = frozenset({"error", "critical"})
-"""Severities of findings that prod is not deployed with."""
+"""Severities of findings that a strict profile refuses."""
 
 
 def refuse_unfit(platform: Platform, configuration: Configuration) -> None:
     """Refuse a deployment that would fail or harm; raises `InvalidInputError` with every reason at once.
 
     Everywhere the cluster must be named, answer and be the stack's own, serve what operators bring and be able to grow
-    the volumes that grow; and each secret needs its value. prod runs only images that are pinned by digest, and only
-    with those findings of severity error or critical that its configuration accepts.
+    the volumes that grow; and each secret needs its value. A strict profile runs only images that are pinned by digest,
+    and only with those findings of severity error or critical that the configuration accepts.
     """
-    environment = platform.environment.name
     faults = [*cluster_faults(platform, configuration), *_secret_faults(platform, configuration.secrets)]
-    if environment == "prod":
+    if platform.environment.profile.strict:
         faults += [*_image_faults(platform), *_finding_faults(platform, configuration.settings.accepted_findings)]
     if faults:
         raise InvalidInputError(configuration.source, faults)

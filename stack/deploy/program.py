@@ -58,7 +58,7 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
 
     A tier has one resource of Pulumi's own, by the name of its folder, that stands for "all of it is ready": if each
     resource waited for each below, prod would have 10,000 dependencies, and Pulumi looks for cycles behind every one.
-    In prod what bears data is protected and retained.
+    What bears data is protected and retained where the profile says so.
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",
@@ -74,7 +74,7 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
     target = Target(
         provider,
         configuration.secrets,
-        frozenset(data_namespaces(resources)) if platform.environment.name == "prod" else None,
+        frozenset(data_namespaces(resources)) if platform.environment.profile.protects_data else None,
     )
     trees: list[ComponentTree] = []
     below: list[pulumi.Resource] = []

@@ -47,7 +47,7 @@ class Platform:
         return tuple(sorted(found, key=attrgetter("folder")))
 
     def _guards(self) -> Iterator[NamespaceGuard]:
-        for namespace, quota in self.environment.quotas.items():
+        for namespace, quota in self.environment.profile.quotas.items():
             level: Literal["restricted", "privileged"] = (
                 "privileged" if namespace == self.site.node_agents else "restricted"
             )

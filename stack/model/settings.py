@@ -10,23 +10,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-from voice_policies import Bytes, ClosedModel, Cpu, Duration, Fault, InvalidInputError, Ratio, faults_of
+from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, faults_of
 
 from components.network_policy import Cidr
-from components.node import Replicas
+from components.node import HostName, Replicas
 from components.operation import Name, Sentence
 from components.postgresql.backups import Backups
+from stack.model.profile import Defaults, Profile, ProfileName, Profiles
 from stack.model.strict_yaml import read_yaml
 
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
 """Configuration key of the secrets' values: secret, then key, then value."""
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENTS = ("dev", "staging", "prod")
-EnvironmentName = Literal["dev", "staging", "prod"]
 
 
 class NodePool(ClosedModel):
@@ -47,14 +46,6 @@ class ApiServer(ClosedModel):
     port: Annotated[int, Field(ge=1, le=65_535)] = 6443
 
 
-class MetricsStorage(ClosedModel):
-    """What Prometheus keeps."""
-
-    retention: Duration = Duration("15d")
-    storage: Bytes = Bytes("100Gi")
-    """Of each replica."""
-
-
 class Notifications(ClosedModel):
     """Where the web addresses are that alerts are sent to, as NetworkPolicies see them."""
 
@@ -62,7 +53,7 @@ class Notifications(ClosedModel):
 
 
 class AcceptedFinding(ClosedModel):
-    """A finding of the audit that prod is deployed with, and why."""
+    """A finding of the audit that a strict environment is deployed with, and the reason."""
 
     rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
     path: str
@@ -70,55 +61,36 @@ class AcceptedFinding(ClosedModel):
     reason: Sentence
 
 
-class Settings(ClosedModel):
-    """What differs between environments and is nobody's secret."""
+class Settings(Defaults):
+    """The settings of one environment, secrets apart. The profile gives those of `Defaults` that the file does not."""
 
-    environment: EnvironmentName
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    trace_sample_ratio: Ratio
-    """Share of traces that are kept."""
-    mesh: bool
-    """Whether a service mesh enforces what gRPC cannot express for the Go services."""
+    environment: Name
+    """Its name, which the file's name says."""
+    profile: ProfileName
     restart_on_policy_change: bool = False
     """Whether a changed policy rolls the pods; otherwise they reload it in place."""
     node_pool: NodePool
     api_server: ApiServer
     nodes: Cidr
     """Network of the nodes, whose kubelets Prometheus asks how full the volumes are."""
-    metrics: MetricsStorage = MetricsStorage()
     notifications: Notifications | None = None
     """Without it alerts are only shown."""
     backups: Backups | None = None
-    """Where PostgreSQL's backups go. dev keeps its own beside the server."""
+    """Where PostgreSQL's backups go. Without it PostgreSQL is one server, which dumps to a volume of its own."""
     trace_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
-    """Bucket of Tempo's blocks, in the object store of the backups. dev keeps them on a volume."""
+    """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo keeps them on a volume."""
+    gateway_host: HostName | None = None
+    """The name that clients ask the gateway for. The application's pages stand beside it, under `app` for `api`."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
-    """Counts of single services that differ from the environment's rule."""
+    """Counts of single services that differ from the profile's rule."""
     image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
     image_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1.0.0"
     reference_image: (
         Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$")] | None
     ) = None
-    """One image that stands in for every service, so that dev runs before the services' own images exist."""
+    """One image that stands in for every service, before the services' own images exist."""
     accepted_findings: Annotated[tuple[AcceptedFinding, ...], Field(strict=False)] = ()
-    """Findings of severity error or critical that prod is deployed with."""
-
-    def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
-        if self.reference_image and self.environment != "dev":
-            yield f"reference_image is for dev alone: {self.environment} runs each service's own image"
-        if self.backups is None and self.environment != "dev":
-            yield f"backups is missing: {self.environment} needs a bucket, and the network it is in, to keep its data"
-        if self.notifications is None and self.environment == "prod":
-            yield "notifications is missing: prod needs a network to send alerts to, or nobody is told of any"
-        if self.backups and self.environment == "dev":
-            yield "backups is for staging and prod: dev dumps to a volume of its own"
-        if self.trace_bucket is None and self.environment != "dev":
-            yield f"trace_bucket is missing: {self.environment} keeps its traces in an object store"
-        if self.trace_bucket and self.environment == "dev":
-            yield "trace_bucket is for staging and prod: dev keeps its traces on a volume"
-        if self.accepted_findings and self.environment != "prod":
-            yield f"accepted_findings is for prod alone: {self.environment} is deployed with any finding"
+    """Findings of severity error or critical that the environment is deployed with."""
 
 
 def file_of(environment: str) -> str:
@@ -131,33 +103,60 @@ def path_of(setting: str) -> str:
     return f"config.{PROJECT}:{setting}"
 
 
-def load_settings(environment: str, root: Path = ROOT) -> Settings:
+def environments(root: Path = ROOT) -> tuple[str, ...]:
+    """The environments that have a file, in order of name."""
+    return tuple(sorted(path.name.split(".")[1] for path in root.glob(file_of("*"))))
+
+
+def load_settings(environment: str, profiles: Profiles, root: Path = ROOT) -> Settings:
     """The settings of an environment; raises `InvalidInputError` with every fault of its file."""
-    if environment not in ENVIRONMENTS:
-        accepted = f"expected one of {', '.join(ENVIRONMENTS)}"
+    if environment not in (known := environments(root)):
+        accepted = f"expected one of {', '.join(known)}, or a file {file_of(environment)}"
         raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
     path = root / file_of(environment)
     config = decoded(_config(path))
     _refuse_plain_secrets(config.get(SECRETS), path.name)
-    return parse_settings(config, environment, path.name)
+    return parse_settings(config, environment, profiles)
 
 
-def parse_settings(config: dict[str, Any], environment: str, source: str) -> Settings:
+def parse_settings(config: dict[str, Any], environment: str, profiles: Profiles) -> Settings:
     """Settings from a stack's configuration values, keyed by project and name as Pulumi keys them."""
     prefix = f"{PROJECT}:"
-    values = {
+    given = {
         key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix) and key != SECRETS
     }
+    profile = next((each for name, each in profiles.items() if name == given.get("profile")), None)
+    faults = [*_profile_faults(given, profile)] if profile else []
+    values = _with_defaults(given, profile.defaults) if profile else given
     try:
         settings = Settings.model_validate({"environment": environment, **values})
     except ValidationError as error:
-        found = faults_of(error, Settings)
-        faults = [replace(fault, path=path_of(fault.path).removesuffix(":")) for fault in found]
-        raise InvalidInputError(source, faults) from None
-    if settings.environment != environment:
-        fault = Fault(path_of("environment"), f"is {settings.environment!r}", f"expected {environment!r}")
-        raise InvalidInputError(source, [fault])
-    return settings
+        faults += [replace(fault, path=path_of(fault.path).removesuffix(":")) for fault in faults_of(error, Settings)]
+    else:
+        if settings.environment != environment:
+            faults.append(Fault(path_of("environment"), f"is {settings.environment!r}", f"expected {environment!r}"))
+        if not faults:
+            return settings
+    raise InvalidInputError(file_of(environment), faults)
+
+
+def _with_defaults(given: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """The given settings and the profile's; of a mapping, key by key."""
+    values: dict[str, Any] = {**dict(defaults), **given}
+    for name, default in defaults:
+        if isinstance(default, ClosedModel) and isinstance(part := given.get(name), dict):
+            values[name] = {**dict(default), **part}
+    return values
+
+
+def _profile_faults(given: Mapping[str, Any], profile: Profile) -> Iterator[Fault]:
+    """Settings that the profile requires and that are missing, and given ones that it refuses."""
+    for name, reason in profile.required.items():
+        if not given.get(name):
+            yield Fault(path_of(name), "is missing", f"profile {profile.name} requires it: {reason}")
+    for name, reason in profile.refused.items():
+        if value := given.get(name):
+            yield Fault(path_of(name), f"is {value!r}", f"profile {profile.name} refuses it: {reason}")
 
 
 def decoded(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
 from stack.model.links import Link, Links
+from stack.model.profile import Profiles
 
 
 def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
@@ -38,6 +39,8 @@ class Tenant:
     tiers: tuple[Tier, ...]
     """In any order: a component's folder says what it stands on."""
     alerting: Alerting
+    profiles: Profiles
+    """One of each name."""
 
     @cached_property
     def graph(self) -> CallGraph:

@@ -22,8 +22,6 @@ PUSHED_SERIES = 20_000
 """What may come over OTLP instead of being asked for: as much as ten services expose."""
 EXPORT_SECONDS = 60
 """Between two exports of a series: the OpenTelemetry SDKs' default."""
-LOAD_SHARE = {"dev": 0.01, "staging": 0.5, "prod": 1.0}
-"""Of the declared load that an environment is built for."""
 
 
 def executions(graph: CallGraph) -> dict[tuple[str, str], float]:
@@ -55,7 +53,7 @@ def spans_per_second(graph: CallGraph, environment: Environment) -> float:
         for operation in node.operations
         if isinstance(node, Service) or node is graph.gateway
     )
-    return made * LOAD_SHARE[environment.name] * float(environment.settings.trace_sample_ratio)
+    return made * environment.profile.load_share * float(environment.settings.trace_sample_ratio)
 
 
 def trace_bytes(graph: CallGraph, environment: Environment) -> Bytes:
@@ -70,7 +68,7 @@ def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
     """
     printing = {service.name for service in graph.services} | ({graph.gateway.name} if graph.gateway else set())
     lines = sum(rate for (node, _), rate in executions(graph).items() if node in printing)
-    return Bytes.of_units(round(lines * LOAD_SHARE[environment.name] * LINE_BYTES))
+    return Bytes.of_units(round(lines * environment.profile.load_share * LINE_BYTES))
 
 
 def metric_bytes() -> Bytes:

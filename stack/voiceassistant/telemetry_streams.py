@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from voice_policies import Bytes, Duration
+from voice_policies import Bytes
 
 from components.observability.elasticsearch_setup import LOGS
 from components.observability.jaeger import TRACES
 from components.observability.retention import DAY, Stream
 from stack.model.call_graph import CallGraph
-from stack.model.environments import N_PLUS_ONE, Environment
+from stack.model.environments import Environment
+from stack.model.profile import N_PLUS_ONE
+from stack.voiceassistant.profiles import BLOCKS
 from stack.voiceassistant.telemetry import log_bytes, trace_bytes
 
 LINE_SHARE, SPAN_SHARE, BLOCK_SHARE = 0.5, 0.4, 0.1
 """Assumed of one copy on disk, of what came over the wire: a log line and a span in Elasticsearch, and a span in a
 columnar block of Tempo's. `_cat/indices` and Tempo's block metadata tell the true ones."""
-LOG_RETENTION = {"dev": Duration("3d"), "staging": Duration("3d"), "prod": Duration("7d")}
-TRACE_RETENTION = Duration("3d")
-"""In Jaeger, which is for looking at what just went wrong."""
-BLOCK_RETENTION = {"dev": Duration("1d"), "staging": Duration("7d"), "prod": Duration("14d")}
-"""In Tempo, which is for comparing with last week."""
 
 
 def log_stream(graph: CallGraph, environment: Environment) -> Stream:
     """Log lines in Elasticsearch, on two of its nodes where there are more than one."""
-    copies = 1 if environment.name == "dev" else N_PLUS_ONE
+    copies = min(N_PLUS_ONE, environment.server("elasticsearch").replicas)
     daily = _daily(log_bytes(graph, environment), LINE_SHARE)
-    return Stream(name=LOGS, daily=daily, retention=LOG_RETENTION[environment.name], copies=copies)
+    return Stream(name=LOGS, daily=daily, retention=environment.profile.retentions[LOGS], copies=copies)
 
 
 def trace_stream(graph: CallGraph, environment: Environment) -> Stream:
     """Jaeger's traces in Elasticsearch, once: Tempo has them too."""
     daily = _daily(trace_bytes(graph, environment), SPAN_SHARE)
-    return Stream(name=TRACES, daily=daily, retention=TRACE_RETENTION)
+    return Stream(name=TRACES, daily=daily, retention=environment.profile.retentions[TRACES])
 
 
 def block_stream(graph: CallGraph, environment: Environment) -> Stream:
     """Tempo's blocks."""
     daily = _daily(trace_bytes(graph, environment), BLOCK_SHARE)
-    return Stream(name=TRACES, daily=daily, retention=BLOCK_RETENTION[environment.name])
+    return Stream(name=TRACES, daily=daily, retention=environment.profile.retentions[BLOCKS])
 
 
 def _daily(arriving: Bytes, share: float) -> Bytes:

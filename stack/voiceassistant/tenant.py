@@ -7,6 +7,7 @@ from stack.model.alerting import Alerting
 from stack.model.catalogue import Catalogue
 from stack.model.tenant import Tenant, Tier
 from stack.voiceassistant import alerts, catalog
+from stack.voiceassistant.profiles import PROFILES
 from stack.voiceassistant.targets import SITE
 from stack.voiceassistant.tiers import (
     data,
@@ -50,4 +51,5 @@ TENANT = Tenant(
         Tier(mesh.components, mesh.links),
     ),
     alerting=ALERTING,
+    profiles=PROFILES,
 )

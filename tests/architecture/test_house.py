@@ -10,10 +10,12 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from components.kubernetes.__main__ import TYPES, source
+from stack.model.profile import ProfileName
 from stack.model.settings import ROOT
 
 MAY_IMPORT = {
@@ -70,6 +72,18 @@ def test_imports_point_one_way(package: str) -> None:
         allowed = MAY_IMPORT[package] | EXCEPTIONS.get(relative, set()) | {package.rsplit("/", maxsplit=1)[-1]}
         strangers = imported(path) - allowed - sys.stdlib_module_names
         assert not strangers, f"{relative} imports {sorted(strangers)}"
+
+
+def test_no_module_knows_an_environment_or_its_kind_by_name() -> None:
+    """Each of those words stands where the profiles are typed and where the tenant fills them in, and nowhere else."""
+    found = {
+        str(path.relative_to(ROOT))
+        for package in ("components", "policies/voice_policies", "stack")
+        for path in modules(package)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in get_args(ProfileName)
+    }
+    assert found == {"stack/model/profile.py", "stack/voiceassistant/profiles.py"}
 
 
 def test_kubernetes_types_are_imported_for_checking_only() -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from components.observability.alertmanager import Alertmanager
-from stack.model.settings import ENVIRONMENTS
 from stack.voiceassistant import alerts
 from stack.voiceassistant.alerting import rule_groups
 from stack.voiceassistant.tiers.observability import scraped
 from tests.cluster.misspelling import keys_of, misspelt
-from tests.platforms import platform
+from tests.platforms import ENVIRONMENTS, platform
 
 pytestmark = pytest.mark.cluster
 

@@ -15,14 +15,13 @@ import pytest
 
 from components.observability import collector_config
 from components.observability.collector import Collector
-from stack.model.settings import ENVIRONMENTS
 from tests.cluster import otlp
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.cluster.processes import Processes
 from tests.components.observability.stores import documents
 from tests.fluent_bit import ECS_LINE, GO_LINE, json_line, shipped
 from tests.loopback import free_port
-from tests.platforms import platform
+from tests.platforms import ENVIRONMENTS, platform
 
 pytestmark = pytest.mark.cluster
 

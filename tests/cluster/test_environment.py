@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stack.deploy.operators import OPERATORS
-from stack.model.settings import ENVIRONMENTS, ROOT
+from stack.model.settings import ROOT
 from stack.output.difference.sides import render_revision
 from tests.cluster import manifests
 from tests.cluster.access import Account, Grants, Permission, Question, spelled_out
@@ -17,6 +17,7 @@ from tests.cluster.cluster import Applied, Cluster, NodePool
 from tests.cluster.conftest import StartCluster
 from tests.cluster.manifests import Object, identity, of_kind
 from tests.cluster.readiness import unready
+from tests.platforms import ENVIRONMENTS
 
 pytestmark = pytest.mark.cluster
 

@@ -17,13 +17,12 @@ import pytest
 from components.access import TOKEN_PATH
 from components.observability.prometheus import CONFIG_PATH, Prometheus
 from components.observability.rules import Alert
-from stack.model.settings import ENVIRONMENTS
 from tests.cluster import otlp
 from tests.cluster.alert_cases import CASES, Case, Labels, Series
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.cluster.processes import Processes
 from tests.loopback import free_port
-from tests.platforms import platform
+from tests.platforms import ENVIRONMENTS, platform
 
 pytestmark = pytest.mark.cluster
 

@@ -6,9 +6,8 @@ import re
 
 from components.images import KNOWN
 from stack.model import image_lock
-from stack.model.settings import ENVIRONMENTS
 from stack.output.documents import IMAGES, third_party_images
-from tests.platforms import resources
+from tests.platforms import ENVIRONMENTS, resources
 
 
 def test_the_document_that_lists_them_with_their_licences_is_current() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 from voice_policies import Fault, InvalidInputError
 
 from components.component import Component
-from stack.model.environments import environment
+from stack.model.environments import load_environment
 from stack.model.platform import Platform
-from stack.model.settings import ENVIRONMENTS, ROOT, load_settings
+from stack.model.settings import ROOT, environments
 from stack.model.strict_yaml import read_documents
 from stack.model.tenant import Tenant
 from stack.output.difference import Identity, Resources
@@ -28,14 +28,14 @@ LONGEST_RENDER = 120
 
 def resources_of(side: str, tenant: Tenant) -> Resources:
     """The resources that `side` names; raises `InvalidInputError` where it names nothing that can be had."""
-    if side in ENVIRONMENTS:
-        return _of_components(Platform(tenant, environment(load_settings(side))).components)
+    if side in (known := environments()):
+        return _of_components(Platform(tenant, load_environment(side, tenant.profiles)).components)
     if (Path(side) / "index.json").is_file():
         return _of_tree(Path(side))
     revision, colon, name = side.rpartition(":")
-    if colon and revision and name in ENVIRONMENTS:
+    if colon and revision and name:
         return _of_revision(revision, name)
-    accepted = f"expected one of {', '.join(ENVIRONMENTS)}, a directory that `voice render` wrote, or REVISION:ENV"
+    accepted = f"expected one of {', '.join(known)}, a directory that `voice render` wrote, or REVISION:ENV"
     raise InvalidInputError("voice diff", [Fault(repr(side), "names nothing to compare", accepted)])
 
 
@@ -84,7 +84,7 @@ def render_revision(revision: str, name: str, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="voice-revision-") as source:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(source, filter="data")
-        _run(revision, [sys.executable, "-m", "stack.cli", "render", name, "-o", str(out)], Path(source))
+        _run(revision, [sys.executable, "-m", "stack.cli", "render", "-o", str(out), "--", name], Path(source))
 
 
 def _run(revision: str, command: list[str], source: Path | None = None) -> bytes:

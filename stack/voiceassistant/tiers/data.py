@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from voice_policies import Bytes
-
 from components import images
 from components.component import Component
 from components.consul.access import SECRET
@@ -13,7 +11,7 @@ from components.consul.catalogue import CatalogueService
 from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, Consul
 from components.consul.snapshots import CREDENTIALS as SNAPSHOT_CREDENTIALS
 from components.network_policy import AddressBlock, Peer
-from components.node import Dependency, Host, InCluster, Node, Service, Sizing
+from components.node import Dependency, Host, InCluster, Node, Service
 from components.postgresql.backups import CREDENTIALS
 from components.postgresql.cluster import PostgresqlCluster
 from components.postgresql.databases import ServerLimits, ServiceDatabase
@@ -31,14 +29,6 @@ from stack.model.microservices import caller_secret
 from stack.model.site import Site
 from stack.voiceassistant import targets
 from stack.voiceassistant.catalog import dependencies
-
-POSTGRESQL_SIZING = Sizing.of(cpu=("2", "2"), memory=("4Gi", "4Gi"))
-CACHE_SIZING = Sizing.of(cpu=("500m", "500m"), memory=("1Gi", "1Gi"))
-"""Requests equal limits: a datastore that is throttled or evicted takes everything above it along."""
-POSTGRESQL_STORAGE = Bytes("50Gi")
-EVENTS_STORAGE = Bytes("10Gi")
-CONSUL_STORAGE = Bytes("10Gi")
-DEV_STORAGE = Bytes("5Gi")
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
 """Distributed limits go by the server's time, which Valkey counts among neither the reads nor the dangerous."""
@@ -158,13 +148,15 @@ def database_of(caller: Node, environment: Environment, *, pair: bool = False) -
     return ServiceDatabase(
         name=caller.name,
         secret=_secret(caller, dependencies.POSTGRESQL, pair=pair),
-        connection_limit=environment.database.role_limit,
+        connection_limit=environment.profile.database.role_limit,
     )
 
 
 def _postgresql(graph: CallGraph, environment: Environment, links: Links) -> Component:
     address = _address(dependencies.POSTGRESQL)
-    limits = ServerLimits(max_connections=environment.database.max_connections, reserved=environment.database.reserved)
+    declared = environment.profile.database
+    limits = ServerLimits(max_connections=declared.max_connections, reserved=declared.reserved)
+    size = environment.server("postgresql")
     backups = environment.settings.backups
     if backups is None:
         databases = _databases(graph, environment, pair=False)
@@ -174,8 +166,8 @@ def _postgresql(graph: CallGraph, environment: Environment, links: Links) -> Com
             service=address.service,
             store_label=address.label,
             image=environment.third_party_image(images.POSTGRESQL),
-            sizing=environment.scaled(POSTGRESQL_SIZING),
-            storage=DEV_STORAGE,
+            sizing=size.sizing,
+            storage=size.volume,
             limits=limits,
             databases=databases,
             secrets=(SUPERUSER_SECRET, DUMP_KEY, *(database.secret for database in databases)),
@@ -190,14 +182,15 @@ def _postgresql(graph: CallGraph, environment: Environment, links: Links) -> Com
         store_label=address.label,
         image=environment.third_party_image(images.POSTGRESQL_OPERAND),
         pooler_image=environment.third_party_image(images.PGBOUNCER),
-        sizing=POSTGRESQL_SIZING,
-        storage=POSTGRESQL_STORAGE,
+        instances=size.replicas,
+        sizing=size.sizing,
+        storage=size.volume,
         limits=limits,
         databases=databases,
         secrets=(CREDENTIALS, *(database.secret for database in databases)),
-        poolers=environment.database.poolers,
-        pool_size=environment.database.pool_size,
-        max_client_connections=environment.database.max_client_connections,
+        poolers=declared.poolers,
+        pool_size=declared.pool_size,
+        max_client_connections=declared.max_client_connections,
         backups=backups,
         store_url=f"https://{backup_store().host}",
         instance_ingress=links.ingress(targets.DATA, "postgresql"),
@@ -209,13 +202,14 @@ def _postgresql(graph: CallGraph, environment: Environment, links: Links) -> Com
 
 def _consul(graph: CallGraph, environment: Environment, links: Links) -> Consul:
     backups = environment.settings.backups
+    size = environment.server("consul")
     return Consul(
         name="consul",
         namespace=targets.DATA,
         image=environment.third_party_image(images.CONSUL),
-        sizing=environment.scaled(CACHE_SIZING),
-        servers=3 if backups else 1,
-        storage=CONSUL_STORAGE if backups else DEV_STORAGE,
+        sizing=size.sizing,
+        servers=size.replicas,
+        storage=size.volume,
         services=tuple(_catalogue_service(service) for service in graph.services),
         secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
         ingress=links.ingress(targets.DATA, "consul"),
@@ -246,7 +240,8 @@ def _cache(graph: CallGraph, environment: Environment, links: Links) -> Componen
         )
         for caller in _callers(graph, dependency)
     )
-    if environment.settings.backups is None:
+    size = environment.server(dependency.name)
+    if size.replicas == 1:
         return _valkey(environment, links, dependency, users)
     name = _address(dependency).service
     return ReplicatedValkey(
@@ -254,7 +249,8 @@ def _cache(graph: CallGraph, environment: Environment, links: Links) -> Componen
         namespace=targets.DATA,
         image=environment.third_party_image(images.VALKEY),
         proxy_image=environment.third_party_image(images.HAPROXY),
-        sizing=CACHE_SIZING,
+        nodes=size.replicas,
+        sizing=size.sizing,
         users=users,
         secrets=(REPLICATION_SECRET, *(user.secret for user in users)),
         ingress=links.ingress(targets.DATA, name),
@@ -272,7 +268,7 @@ def _events(graph: CallGraph, environment: Environment, links: Links) -> Valkey:
         AclUser(name=caller.name, secret=_secret(caller, dependency), rules=_stream_rules(caller))
         for caller in _callers(graph, dependency)
     )
-    return _valkey(environment, links, dependency, users, EVENTS_STORAGE)
+    return _valkey(environment, links, dependency, users)
 
 
 def _stream_rules(caller: Node) -> str:
@@ -289,16 +285,16 @@ def _valkey(
     links: Links,
     dependency: Dependency,
     users: tuple[AclUser, ...],
-    storage: Bytes | None = None,
 ) -> Valkey:
     address = _address(dependency)
+    size = environment.server(dependency.name)
     return Valkey(
         name=address.service,
         namespace=address.namespace,
         image=environment.third_party_image(images.VALKEY),
-        sizing=environment.scaled(CACHE_SIZING),
+        sizing=size.sizing,
         users=users,
         secrets=tuple(user.secret for user in users),
         ingress=links.ingress(address.namespace, address.service),
-        storage=storage,
+        storage=size.storage,
     )

@@ -7,29 +7,24 @@ from collections.abc import Iterator
 from components import images
 from components.edge.egress_proxy import EgressProxy
 from components.network_policy import Peer
-from components.node import Dependency, Host, Replicas, Sizing
+from components.node import Dependency, Host, Replicas
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import allow_lists, outward
-from stack.model.environments import N_PLUS_ONE, Environment
+from stack.model.environments import Environment
 from stack.model.links import Link, Links, scrape_link
 from stack.voiceassistant import targets
-
-SIZING = Sizing.of(cpu=("250m", "1"), memory=("256Mi", "512Mi"))
-"""TLS is passed through unopened: a core moves gigabits, and memory holds the buffers of its connections."""
-DEV_SIZING = Sizing.of(cpu=("50m", "1"), memory=("64Mi", "256Mi"))
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[EgressProxy]:
     """Every proxy, in order of name."""
-    dev = environment.name == "dev"
-    count = 1 if dev else N_PLUS_ONE
+    size = environment.server("egress-proxy")
     for proxy, allowed in allow_lists(graph).items():
         yield EgressProxy(
             name=proxy,
             namespace=targets.EGRESS,
             image=environment.third_party_image(images.ENVOY),
-            sizing=DEV_SIZING if dev else SIZING,
-            replicas=Replicas(min=count, max=count),
+            sizing=size.sizing,
+            replicas=Replicas(min=size.replicas, max=size.replicas),
             allow_lists=allowed,
             ingress=links.ingress(targets.EGRESS, proxy),
             egress=tuple(outward(graph.site, allowed)),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from voice_policies import Bytes
-
 from components import images
 from components.network_policy import Peer
-from components.node import InCluster, Sizing
+from components.node import InCluster
 from components.observability import elasticsearch, grafana, jaeger, kibana
 from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import (
@@ -28,13 +26,6 @@ from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
 from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY, SITE
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
 
-SIZING = Sizing.of(cpu=("2", "2"), memory=("8Gi", "8Gi"))
-DEV_SIZING = Sizing.of(cpu=("100m", "1"), memory=("1Gi", "2Gi"))
-"""Half of the limit is heap. Beyond dev requests equal limits: what is throttled takes its readers along."""
-NODES = {"dev": 1, "staging": 3, "prod": 3}
-STORAGE = Bytes("1Ti")
-DEV_STORAGE = Bytes("10Gi")
-"""Of each node: the rule and its arithmetic are `Elasticsearch.conflicts`."""
 READS = ("read", "view_index_metadata")
 OWNS = (*READS, "write", "create_index")
 ADDS = ("create_doc", "auto_configure")
@@ -49,20 +40,25 @@ def is_declared(graph: CallGraph) -> bool:
     return graph.nodes.get(ELASTICSEARCH.name) == ELASTICSEARCH
 
 
+def keeps_traces(environment: Environment) -> bool:
+    """Whether Jaeger keeps its traces in the index: its replicas share them, while a single one has them in memory."""
+    return environment.server("jaeger").replicas > 1
+
+
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Elasticsearch]:
     """The index, where it is declared."""
     if not is_declared(graph):
         return
     users = tuple(_users(graph, environment))
-    dev = environment.name == "dev"
-    own = () if dev else (elasticsearch.TRANSPORT,)
+    size = environment.server(INDEX.name)
+    own = (elasticsearch.TRANSPORT,) if size.replicas > 1 else ()
     yield Elasticsearch(
         name=INDEX.name,
         namespace=INDEX.namespace,
         image=environment.third_party_image(images.ELASTICSEARCH),
-        sizing=DEV_SIZING if dev else SIZING,
-        nodes=NODES[environment.name],
-        storage=DEV_STORAGE if dev else STORAGE,
+        sizing=size.sizing,
+        nodes=size.replicas,
+        storage=size.volume,
         streams=tuple(_streams(graph, environment)),
         users=users,
         secrets=(SUPERUSER.secret, *own, *(found.account.secret for found in users)),
@@ -77,12 +73,14 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     if not is_declared(graph):
         return
     clients = [SETUP, *(_pods(name) for name in ("grafana", COLLECTOR))]
-    if environment.name != "dev":
-        clients += map(_pods, ("jaeger", "jaeger-retention", "kibana"))
+    if keeps_traces(environment):
+        clients += map(_pods, ("jaeger", "jaeger-retention"))
+    if environment.deploys("kibana"):
+        clients.append(_pods("kibana"))
     for client in clients:
         yield Link(source=client, target=INDEX)
     yield scrape_link(graph.site, INDEX, Elasticsearch.scrape)
-    if NODES[environment.name] > 1:
+    if environment.server(INDEX.name).replicas > 1:
         nodes = INDEX.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)})
         yield Link(source=INDEX.model_copy(update={"ports": ()}), target=nodes)
 
@@ -93,7 +91,7 @@ def _pods(name: str) -> Peer:
 
 def _streams(graph: CallGraph, environment: Environment) -> Iterator[Stream]:
     yield log_stream(graph, environment)
-    if environment.name != "dev":
+    if keeps_traces(environment):
         yield trace_stream(graph, environment)
 
 
@@ -104,8 +102,8 @@ def _users(graph: CallGraph, environment: Environment) -> Iterator[IndexUser]:
         yield IndexUser(account=Account(user=name, secret=secret), indices=(f"{name}-*",), privileges=OWNS)
     yield user(grafana.ACCOUNT.user, cluster=("monitor",), indices=(LOGS_PATTERN,), privileges=READS)
     yield user(COLLECTOR, cluster=("monitor",), indices=(OTLP_PATTERN,), privileges=ADDS)
-    if environment.name == "dev":
-        return
-    templates = ("monitor", "manage_index_templates")
-    yield user(jaeger.ACCOUNT.user, cluster=templates, indices=(jaeger.INDICES,), privileges=(*OWNS, "manage"))
-    yield from kibana.USERS
+    if keeps_traces(environment):
+        templates = ("monitor", "manage_index_templates")
+        yield user(jaeger.ACCOUNT.user, cluster=templates, indices=(jaeger.INDICES,), privileges=(*OWNS, "manage"))
+    if environment.deploys("kibana"):
+        yield from kibana.USERS

@@ -14,7 +14,7 @@ from components import images
 from components.edge.apisix import PORTS, Entrance, GatewayRoute, program, resources
 from components.edge.gateway import ApisixGateway
 from components.network_policy import AddressBlock, Peer
-from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service, Sizing
+from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service
 from components.operation import Operation
 from components.policy_config import file_text
 from components.secret_keys import SecretKeys
@@ -23,18 +23,10 @@ from stack.model.environments import Environment
 from stack.model.links import Link, Links, scrape_link
 from stack.model.manifest_yaml import documents
 from stack.model.policy_bundles import outbound_call
+from stack.model.settings import file_of, path_of
 from stack.model.site import INTERNET, Site
 from stack.voiceassistant import targets
 
-SIZING = Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi"))
-DEV_SIZING = Sizing.of(cpu=("200m", "2"), memory=("384Mi", "2Gi"))
-REPLICAS = {"dev": 1, "staging": 2, "prod": 3}
-HOSTS = {
-    "dev": "api.voicehelper.localhost",
-    "staging": "api.staging.voicehelper.com",
-    "prod": "api.voicehelper.com",
-}
-"""The name that clients ask for; the application's pages stand beside it, under `app`."""
 VARIABLES = {
     "JWT_PUBLIC_KEY": ("gateway-jwt", "public-key"),
     "REDIS_PASSWORD": ("gateway-redis", "password"),
@@ -50,24 +42,22 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
     gateway = graph.gateway
     if gateway is None or not any(operation.http for operation in gateway.operations):
         return
-    dev = environment.name == "dev"
-    count = REPLICAS[environment.name]
-    sizing = DEV_SIZING if dev else SIZING
+    size = environment.server(gateway.name)
     edges = list(graph.edges_from(gateway))
-    routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, edges, environment, sizing)
+    routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, edges, environment)
     yield ApisixGateway(
         name=gateway.name,
         namespace=gateway.namespace,
         image=environment.third_party_image(images.APISIX),
-        sizing=sizing,
-        replicas=Replicas(min=count, max=count),
+        sizing=size.sizing,
+        replicas=Replicas(min=size.replicas, max=size.replicas),
         files={
             "config.yaml": documents([program(entrance, routes)]),
             "apisix.yaml": file_text(resources(entrance, routes)) + END,
         },
         variables=VARIABLES,
         secrets=tuple(_secrets()),
-        exposed_as="NodePort" if dev else "LoadBalancer",
+        exposed_as="LoadBalancer" if environment.profile.load_balancer else "NodePort",
         address=f"https://{entrance.host}",
         ingress=links.ingress(gateway.namespace, gateway.name),
         egress=links.egress(gateway.namespace, gateway.name),
@@ -95,24 +85,28 @@ def _secrets() -> Iterator[SecretKeys]:
         yield SecretKeys(name=secret, keys=tuple(key for _, key in variables))
 
 
-def _entrance(gateway: Gateway, edges: list[Edge], environment: Environment, sizing: Sizing) -> Entrance:
-    """What all routes share; raises `InvalidInputError` where no store is declared that holds the limits."""
+def _entrance(gateway: Gateway, edges: list[Edge], environment: Environment) -> Entrance:
+    """The settings that all routes share; raises `InvalidInputError` without a host, and without a store for limits."""
+    host = environment.settings.gateway_host
+    if host is None:
+        fault = Fault(path_of("gateway_host"), "is missing", "expected the name that clients ask the gateway for")
+        raise InvalidInputError(file_of(environment.name), [fault])
     store = next(((edge, address) for edge in edges if (address := _redis(edge.callee))), None)
     if store is None:
         raise InvalidInputError(
             "stack/voiceassistant/catalog", [Fault("gateway", "calls no Redis", "its replicas share their limits")]
         )
     edge, redis = store
-    host = HOSTS[environment.name]
     return Entrance(
         host=host,
+        # The application's pages stand beside it, under `app`.
         origins=(f"https://{host.replace('api.', 'app.', 1)}",),
         redis=redis,
         redis_user=gateway.name,
         redis_timeout=edge.attempt_timeout,
         collector=f"{targets.SITE.host(targets.COLLECTOR, targets.OBSERVABILITY)}:{targets.COLLECTOR_HTTP_PORT}",
         trace_sample_ratio=environment.settings.trace_sample_ratio,
-        workers=round(sizing.cpu_limit.cores),
+        workers=round(environment.server(gateway.name).sizing.cpu_limit.cores),
     )
 
 

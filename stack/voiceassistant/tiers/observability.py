@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pydantic import ValidationError
-from voice_policies import Bytes, Duration, Fault, InvalidInputError, faults_of
+from voice_policies import Duration, Fault, InvalidInputError, faults_of
 
 from components import images
 from components.component import Component
 from components.network_policy import AddressBlock, Peer
-from components.node import Gateway, Service, Sizing
+from components.node import Gateway, Service
 from components.observability import (
     alertmanager,
     blackbox_exporter,
@@ -28,7 +28,7 @@ from components.observability.prometheus import Prometheus
 from components.observability.scraping import KUBELET_PORT, ScrapeTarget
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
-from stack.model.environments import N_PLUS_ONE, Environment
+from stack.model.environments import Environment
 from stack.model.links import Link, Links, scrape_link
 from stack.voiceassistant import alerts, targets, telemetry
 from stack.voiceassistant.alerting import rule_groups
@@ -36,23 +36,11 @@ from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.targets import PROBER_PODS as BLACKBOX
 from stack.voiceassistant.targets import PROMETHEUS_PODS as PROMETHEUS
 from stack.voiceassistant.targets import SITE
-from stack.voiceassistant.tiers import gateway
 from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared
 from stack.voiceassistant.tiers.telemetry_stores import prometheus_urls
 
-COLLECTOR_SIZING = Sizing.of(cpu=("1", "2"), memory=("2Gi", "2Gi"))
-DEV_COLLECTOR_SIZING = Sizing.of(cpu=("50m", "1"), memory=("128Mi", "512Mi"))
-PROMETHEUS_SIZING = Sizing.of(cpu=("1", "4"), memory=("8Gi", "8Gi"))
-"""8 KiB for each of the series that are declared, and as much again for queries and for pods that come and go."""
-DEV_PROMETHEUS_SIZING = Sizing.of(cpu=("100m", "1"), memory=("512Mi", "2Gi"))
-SMALL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("128Mi", "256Mi"))
-COLLECTORS = {"dev": 1, "staging": 2, "prod": 3}
-SERVERS = {"dev": 1, "staging": N_PLUS_ONE, "prod": N_PLUS_ONE}
-"""Replicas of Prometheus and of Alertmanager."""
-BUFFERS = {"dev": Bytes("3Gi"), "staging": Bytes("60Gi"), "prod": Bytes("60Gi")}
 OUTAGE = Duration("30m")
 """The longest absence of a backend that loses nothing: a node that is replaced, an upgrade that goes wrong once."""
-NOTES = Bytes("1Gi")
 
 COLLECTOR = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=())
 ALERTMANAGER = Peer(namespace=targets.OBSERVABILITY, name="alertmanager", ports=())
@@ -132,13 +120,14 @@ def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
 
 def _collector(graph: CallGraph, environment: Environment, links: Links) -> Collector:
     decided = [service.name for service in graph.services]
+    size = environment.server(targets.COLLECTOR)
     return Collector(
         name=targets.COLLECTOR,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.COLLECTOR),
-        sizing=DEV_COLLECTOR_SIZING if environment.name == "dev" else COLLECTOR_SIZING,
-        replicas=COLLECTORS[environment.name],
-        storage=BUFFERS[environment.name],
+        sizing=size.sizing,
+        replicas=size.replicas,
+        storage=size.volume,
         outage=OUTAGE,
         backends=tuple(_backends(graph, environment)),
         sampling=Sampling(
@@ -186,12 +175,13 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
     found = tuple(scraped(graph, environment, links))
     told = _alertmanager(environment, links)
     metrics = environment.settings.metrics
+    size = environment.server(targets.PROMETHEUS)
     return Prometheus(
         name=targets.PROMETHEUS,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.PROMETHEUS),
-        sizing=DEV_PROMETHEUS_SIZING if environment.name == "dev" else PROMETHEUS_SIZING,
-        replicas=SERVERS[environment.name],
+        sizing=size.sizing,
+        replicas=size.replicas,
         storage=metrics.storage,
         retention=metrics.retention,
         late=OUTAGE * 2,
@@ -216,13 +206,14 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
     receivers = tuple(
         Receiver(name=name, secret=SecretKeys(name=f"alertmanager-{name}", keys=(WEBHOOK_KEY,))) for name in told
     )
+    size = environment.server(ALERTMANAGER.name)
     return Alertmanager(
         name=ALERTMANAGER.name,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.ALERTMANAGER),
-        sizing=environment.scaled(SMALL_SIZING),
-        replicas=SERVERS[environment.name],
-        storage=NOTES,
+        sizing=size.sizing,
+        replicas=size.replicas,
+        storage=size.volume,
         receivers=receivers,
         routes=tuple(_routes(told)),
         default=alerts.PLATFORM_TEAM if told else alertmanager.NOBODY,
@@ -250,8 +241,8 @@ def _state(environment: Environment, links: Links) -> KubeStateMetrics:
         name=STATE.name,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.KUBE_STATE_METRICS),
-        sizing=environment.scaled(SMALL_SIZING),
-        namespaces=tuple(sorted(environment.quotas)),
+        sizing=environment.server(STATE.name).sizing,
+        namespaces=tuple(sorted(environment.profile.quotas)),
         ingress=links.ingress(targets.OBSERVABILITY, STATE.name),
         egress=links.egress(targets.OBSERVABILITY, STATE.name),
     )
@@ -263,9 +254,9 @@ def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> Black
         name=BLACKBOX.name,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.BLACKBOX_EXPORTER),
-        sizing=environment.scaled(SMALL_SIZING),
+        sizing=environment.server(BLACKBOX.name).sizing,
         modules=tuple({module.name: module for module in modules if module}.values()),
-        server_name=gateway.HOSTS[environment.name],
+        server_name=environment.settings.gateway_host if graph.gateway else None,
         ingress=links.ingress(targets.OBSERVABILITY, BLACKBOX.name),
         egress=links.egress(targets.OBSERVABILITY, BLACKBOX.name),
     )

@@ -1,18 +1,15 @@
 """Where telemetry is kept and looked at: Jaeger, Tempo, Grafana, Kibana, and what ships the nodes' logs.
 
-dev has neither shipper nor Kibana: `kubectl logs` shows what its pods print, and nothing there reads the node.
+Where a profile has neither shipper nor Kibana, `kubectl logs` shows what the pods print, and nothing reads the node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from voice_policies import Bytes
-
 from components import images
 from components.component import Component
 from components.network_policy import AddressBlock, Peer
-from components.node import Sizing
 from components.observability import fluent_bit, grafana, jaeger, kibana, tempo
 from components.observability.dashboards import platform_dashboard, service_dashboard
 from components.observability.fluent_bit import FluentBit
@@ -21,24 +18,16 @@ from components.observability.jaeger import InElasticsearch, InMemory, Jaeger
 from components.observability.kibana import Kibana
 from components.observability.tempo import Bucket, Tempo
 from stack.model.call_graph import CallGraph
-from stack.model.environments import N_PLUS_ONE, Environment
+from stack.model.environments import Environment
 from stack.model.links import Link, Links, scrape_link
 from stack.voiceassistant import targets
 from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
 from stack.voiceassistant.tiers.data import backup_store
-from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared
+from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared, keeps_traces
 
-TEMPO_SIZING = Sizing.of(cpu=("1", "2"), memory=("4Gi", "4Gi"))
-JAEGER_SIZING = Sizing.of(cpu=("250m", "1"), memory=("512Mi", "512Mi"))
-KIBANA_SIZING = Sizing.of(cpu=("250m", "1"), memory=("1Gi", "1536Mi"))
-GRAFANA_SIZING = Sizing.of(cpu=("100m", "1"), memory=("256Mi", "512Mi"))
-SHIPPER_SIZING = Sizing.of(cpu=("50m", "500m"), memory=("64Mi", "256Mi"))
-TEMPO_STORAGE = Bytes("50Gi")
-DEV_TEMPO_STORAGE = Bytes("5Gi")
-SHIPPER_BUFFER = Bytes("1Gi")
 MAX_TRACES = 10_000
-"""Of Jaeger in dev's memory."""
+"""Of Jaeger in memory."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
@@ -48,8 +37,9 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
     yield _jaeger(graph, environment, links)
     yield _tempo(graph, environment, links)
     yield _grafana(graph, environment, links)
-    if environment.name != "dev":
+    if environment.deploys("kibana"):
         yield _kibana(environment, links)
+    if environment.deploys("fluent-bit"):
         yield _fluent_bit(environment, links)
 
 
@@ -63,8 +53,14 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield from _grafana_links()
     for name, scrape in (("jaeger", Jaeger.scrape), ("tempo", Tempo.scrape), ("grafana", Grafana.scrape)):
         yield scrape_link(graph.site, _pods(name), scrape)
-    if environment.name != "dev":
-        yield from _replicated_links(environment)
+    if environment.deploys("kibana"):
+        yield Link(source=_pods("kibana-setup"), target=_pods("kibana", kibana.PORT))
+        yield scrape_link(SITE, _pods("kibana"), Kibana.scrape)
+    if environment.deploys("fluent-bit"):
+        yield from _shipper_links()
+    if (backups := environment.settings.backups) and environment.settings.trace_bucket:
+        store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
+        yield Link(source=_pods("tempo"), target=store)
 
 
 def _grafana_links() -> Iterator[Link]:
@@ -78,15 +74,10 @@ def _grafana_links() -> Iterator[Link]:
         yield Link(source=_pods("grafana"), target=_pods(name, port))
 
 
-def _replicated_links(environment: Environment) -> Iterator[Link]:
-    yield Link(source=_pods("kibana-setup"), target=_pods("kibana", kibana.PORT))
-    yield scrape_link(SITE, _pods("kibana"), Kibana.scrape)
+def _shipper_links() -> Iterator[Link]:
     shippers = Peer(namespace=NODE_AGENTS, name="fluent-bit", ports=(fluent_bit.PORT,))
     yield scrape_link(SITE, shippers, FluentBit.scrape)
     yield Link(source=shippers.model_copy(update={"ports": ()}), target=_pods(COLLECTOR, targets.COLLECTOR_HTTP_PORT))
-    if backups := environment.settings.backups:
-        store = AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,))
-        yield Link(source=_pods("tempo"), target=store)
 
 
 def _pods(name: str, *ports: int) -> Peer:
@@ -98,7 +89,7 @@ def _url(name: str, port: int) -> str:
 
 
 def _jaeger(graph: CallGraph, environment: Environment, links: Links) -> Jaeger:
-    dev = environment.name == "dev"
+    size = environment.server("jaeger")
     index = InElasticsearch(
         url=INDEX_URL,
         stream=trace_stream(graph, environment),
@@ -108,10 +99,10 @@ def _jaeger(graph: CallGraph, environment: Environment, links: Links) -> Jaeger:
         name="jaeger",
         namespace=OBSERVABILITY,
         image=environment.third_party_image(images.JAEGER),
-        sizing=environment.scaled(JAEGER_SIZING),
-        replicas=1 if dev else N_PLUS_ONE,
-        storage=InMemory(max_traces=MAX_TRACES) if dev else index,
-        secrets=() if dev else (jaeger.ACCOUNT.secret,),
+        sizing=size.sizing,
+        replicas=size.replicas,
+        storage=index if keeps_traces(environment) else InMemory(max_traces=MAX_TRACES),
+        secrets=(jaeger.ACCOUNT.secret,) if keeps_traces(environment) else (),
         ingress=links.ingress(OBSERVABILITY, "jaeger"),
         egress=links.egress(OBSERVABILITY, "jaeger"),
         retention_egress=links.egress(OBSERVABILITY, "jaeger-retention"),
@@ -121,12 +112,13 @@ def _jaeger(graph: CallGraph, environment: Environment, links: Links) -> Jaeger:
 def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
     bucket = environment.settings.trace_bucket
     endpoint = f"{backup_store().host}:{backup_store().port}"
+    size = environment.server("tempo")
     return Tempo(
         name="tempo",
         namespace=OBSERVABILITY,
         image=environment.third_party_image(images.TEMPO),
-        sizing=environment.scaled(TEMPO_SIZING),
-        storage=TEMPO_STORAGE if bucket else DEV_TEMPO_STORAGE,
+        sizing=size.sizing,
+        storage=size.volume,
         stream=block_stream(graph, environment),
         bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
         remote_write=tuple(f"{url}/api/v1/write" for url in prometheus_urls(environment)),
@@ -138,7 +130,7 @@ def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
 
 def prometheus_urls(environment: Environment) -> Iterator[str]:
     """Of each replica of Prometheus by itself."""
-    for index in range(1 if environment.name == "dev" else N_PLUS_ONE):
+    for index in range(environment.server(targets.PROMETHEUS).replicas):
         host = f"{targets.PROMETHEUS}-{index}.{targets.PROMETHEUS}-replicas"
         yield _url(host, targets.PROMETHEUS_PORT)
 
@@ -148,7 +140,7 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links) -> Grafan
         name="grafana",
         namespace=OBSERVABILITY,
         image=environment.third_party_image(images.GRAFANA),
-        sizing=environment.scaled(GRAFANA_SIZING),
+        sizing=environment.server("grafana").sizing,
         sources=Sources(
             prometheus=_url(targets.PROMETHEUS, targets.PROMETHEUS_PORT),
             alertmanager=_url(targets.ALERTMANAGER, targets.ALERTMANAGER_PORT),
@@ -164,13 +156,14 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links) -> Grafan
 
 
 def _kibana(environment: Environment, links: Links) -> Kibana:
+    size = environment.server("kibana")
     return Kibana(
         name="kibana",
         namespace=OBSERVABILITY,
         image=environment.third_party_image(images.KIBANA),
         setup_image=environment.third_party_image(images.ELASTICSEARCH),
-        sizing=KIBANA_SIZING,
-        replicas=N_PLUS_ONE,
+        sizing=size.sizing,
+        replicas=size.replicas,
         elasticsearch=INDEX_URL,
         secrets=(kibana.ACCOUNT.secret, kibana.SETUP_USER.account.secret, kibana.ENCRYPTION),
         ingress=links.ingress(OBSERVABILITY, "kibana"),
@@ -180,14 +173,15 @@ def _kibana(environment: Environment, links: Links) -> Kibana:
 
 
 def _fluent_bit(environment: Environment, links: Links) -> FluentBit:
+    size = environment.server("fluent-bit")
     return FluentBit(
         name="fluent-bit",
         namespace=NODE_AGENTS,
         image=environment.third_party_image(images.FLUENT_BIT),
-        sizing=SHIPPER_SIZING,
+        sizing=size.sizing,
         namespaces="voice-*",
         collector=SITE.host(COLLECTOR, OBSERVABILITY),
-        buffer=SHIPPER_BUFFER,
+        buffer=size.volume,
         ingress=links.ingress(NODE_AGENTS, "fluent-bit"),
         egress=links.egress(NODE_AGENTS, "fluent-bit"),
     )

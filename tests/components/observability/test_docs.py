@@ -10,8 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from components.observability.elasticsearch import TRANSPORT
+from components.observability.elasticsearch_setup import LOGS
+from components.observability.jaeger import TRACES
 from stack.model.settings import ROOT
-from stack.voiceassistant.telemetry_streams import BLOCK_RETENTION, LOG_RETENTION, TRACE_RETENTION
+from stack.voiceassistant.profiles import BLOCKS, PROFILES
 
 TEXT = (ROOT / "docs" / "telemetry.md").read_text()
 
@@ -29,9 +31,10 @@ def test_its_commands_make_a_certificate_that_its_authority_signed(tmp_path: Pat
 
 
 def test_its_retentions_are_those_that_are_configured() -> None:
-    days = {name: str(retention).removesuffix("d") for name, retention in LOG_RETENTION.items()}
+    days = {name: str(profile.retentions[LOGS]).removesuffix("d") for name, profile in PROFILES.items()}
     assert days["dev"] == days["staging"]
     assert f"| {days['dev']} days, prod {days['prod']} |" in TEXT
-    assert f"| {str(TRACE_RETENTION).removesuffix('d')} days |" in TEXT
-    blocks = {name: str(retention).removesuffix("d") for name, retention in BLOCK_RETENTION.items()}
+    (traces,) = {str(profile.retentions[TRACES]).removesuffix("d") for profile in PROFILES.values()}
+    assert f"| {traces} days |" in TEXT
+    blocks = {name: str(profile.retentions[BLOCKS]).removesuffix("d") for name, profile in PROFILES.items()}
     assert f"| dev {blocks['dev']} day, staging {blocks['staging']}, prod {blocks['prod']} |" in TEXT

@@ -17,11 +17,13 @@ from stack.audit.availability import flow_availability
 from stack.audit.retries import worst_paths
 from stack.audit.timeouts import critical_path, worst_case
 from stack.model.call_graph import CallGraph
-from stack.model.environments import DatabaseLimits, environment
+from stack.model.environments import environment
 from stack.model.flow import Flow
 from stack.model.platform import Platform
+from stack.model.profile import DatabaseLimits
 from stack.model.settings import ApiServer
 from stack.voiceassistant import TENANT
+from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import (
     ENVIRONMENTS,
     datastore,
@@ -32,6 +34,7 @@ from tests.platforms import (
     service,
     small_platform,
     tenant_of,
+    with_profile,
 )
 
 READ = operation("read", "10ms", "50ms")
@@ -248,8 +251,7 @@ def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], ex
 
 def with_environment(**changes: object) -> Platform:
     user = service("a", operation("run", "1s", "2s", stage(hard("store.read", "idempotent"))), connection_pool=10)
-    limits = real_environment("prod").model_copy(update=changes)
-    return Platform(tenant_of(user, STORE), limits)
+    return Platform(tenant_of(user, STORE), with_profile(real_environment("prod"), **changes))
 
 
 def test_d01_finds_pools_that_do_not_fit() -> None:
@@ -271,8 +273,8 @@ def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler(
     assert {(each.path, each.arithmetic) for each in found} == {
         (f"{name} → postgresql", "(max replicas + 1) × pool = 50 > 20 connections of its role") for name in many
     }
-    few = dev.database.model_copy(update={"max_connections": 100})
-    (found_,) = verdict("D01", Platform(TENANT, dev.model_copy(update={"database": few}))).findings
+    few = dev.profile.database.model_copy(update={"max_connections": 100})
+    (found_,) = verdict("D01", Platform(TENANT, with_profile(dev, database=few))).findings
     assert (found_.path, found_.arithmetic) == (
         "services → postgresql",
         "Σ (max replicas + 1) × pool = 110 > 100 − 13 reserved = 87",
@@ -282,10 +284,10 @@ def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler(
 def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
     quota = (
         real_environment("prod")
-        .quotas["voice-apps"]
+        .profile.quotas["voice-apps"]
         .model_copy(update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4})
     )
-    quotas = {**real_environment("prod").quotas, "voice-apps": quota}
+    quotas = {**real_environment("prod").profile.quotas, "voice-apps": quota}
     found = verdict("D02", with_environment(quotas=quotas)).findings
     assert [f.arithmetic for f in found] == [
         "Σ (max replicas + 1) × requests.cpu = 750m > 400m",
@@ -295,9 +297,10 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
 
 
 def test_d02_adds_up_every_workload_of_every_namespace() -> None:
-    quotas = {**real_environment("prod").quotas}
+    quotas = {**real_environment("prod").profile.quotas}
     quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})
-    (found,) = verdict("D02", Platform(TENANT, real_environment("prod").model_copy(update={"quotas": quotas}))).findings
+    changed = with_profile(real_environment("prod"), quotas=quotas)
+    (found,) = verdict("D02", Platform(TENANT, changed)).findings
     assert found.path == "voice-data → quota"
     assert found.proposal == "50624Mi"
 
@@ -429,7 +432,7 @@ def test_n05_finds_a_service_that_passes_no_proxy() -> None:
 def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], port: int) -> None:
     real = platform("staging")
     settings = real.environment.settings.model_copy(update=update)
-    paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings))).findings}
+    paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings, PROFILES))).findings}
     assert f"prometheus → no proxy → the internet:{port}" in paths
     assert f"prometheus → no proxy → the cloud's metadata service:{port}" in paths
 

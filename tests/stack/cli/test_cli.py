@@ -39,8 +39,8 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("render", "production"), "environment: 1 fault\n  ENV: is 'production'; expected one of dev, staging, prod"),
-        (("check", "production"), "expected one of dev, staging, prod"),
+        (("render", "production"), "environment: 1 fault\n  ENV: is 'production'; expected one of dev, prod, staging"),
+        (("check", "production"), "or a file Pulumi.production.yaml"),
         (("render", "dev", "-o", "/dev/null"), "/dev/null: is a file; name a directory"),
         (("render",), "the following arguments are required: ENV"),
         (("paint",), "invalid choice: 'paint'"),

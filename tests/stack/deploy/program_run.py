@@ -17,16 +17,17 @@ from pulumi.runtime import mocks, rpc
 
 from stack.deploy.cluster import NotFoundError
 from stack.deploy.operators import required
-from stack.model.environments import environment
+from stack.model.environments import load_environment
 from stack.model.image_lock import ImageLock
 from stack.model.platform import Platform
-from stack.model.settings import PROJECT, ROOT, SECRETS, load_settings
+from stack.model.settings import PROJECT, ROOT, SECRETS
 from stack.voiceassistant import TENANT
+from stack.voiceassistant.profiles import PROFILES
 
 
 def offline(environment_name: str) -> Platform:
     """The platform as `voice render` makes it."""
-    return Platform(TENANT, environment(load_settings(environment_name)))
+    return Platform(TENANT, load_environment(environment_name, PROFILES))
 
 
 DIGEST = f"@sha256:{64 * '0'}"

@@ -12,10 +12,11 @@ import yaml
 from pulumi.runtime import rpc
 
 from stack.deploy.operators import operator_of
-from stack.model.settings import ENVIRONMENTS, SECRETS
+from stack.model.settings import SECRETS, load_settings
 from stack.output.render import Index, rendered_files
+from stack.voiceassistant.profiles import PROFILES
 from stack.voiceassistant.targets import APPS
-from stack.voiceassistant.tiers.gateway import HOSTS
+from tests.platforms import ENVIRONMENTS
 from tests.stack.deploy.program_run import (
     BALANCER,
     CLUSTER,
@@ -280,12 +281,12 @@ def test_outputs_tell_what_is_registered(environment: str) -> None:
     inside = environment == "dev"
     assert run.outputs["gateway_addresses"] == {
         "gateway.voice-gateway": {
-            "url": f"https://{HOSTS[environment]}",
+            "url": f"https://{load_settings(environment, PROFILES).gateway_host}",
             "load_balancer": [] if inside else [BALANCER],
             "node_ports": {"http": NODE_PORT, "https": NODE_PORT} if inside else {"http": None, "https": None},
         }
     }
-    assert run.outputs["namespaces"] == sorted(offline(environment).environment.quotas)
+    assert run.outputs["namespaces"] == sorted(offline(environment).environment.profile.quotas)
 
 
 SERVICES = tuple(service.name for service in offline("staging").microservices)

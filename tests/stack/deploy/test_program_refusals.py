@@ -13,7 +13,10 @@ from voice_policies import InvalidInputError
 
 from stack.deploy.configuration import read_configuration
 from stack.model.image_lock import images
-from stack.model.settings import ENVIRONMENTS, PROJECT, ROOT, SECRETS, Settings, load_settings
+from stack.model.profile import Profiles
+from stack.model.settings import PROJECT, ROOT, SECRETS, Settings, load_settings
+from stack.voiceassistant.profiles import PROFILES
+from tests.platforms import ENVIRONMENTS
 from tests.stack.deploy.program_run import CONTEXT, configured, offline, pin_images, run_program
 
 SMALL_POOL = {"nodes": 3, "zones": 3, "cpu": "2", "memory": "8Gi"}
@@ -34,14 +37,14 @@ def refusal(
 def test_settings_are_the_same_from_pulumi_and_from_the_file(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
-    def reading() -> Any:
-        read.append(read_configuration())
+    def reading(profiles: Profiles) -> Any:
+        read.append(read_configuration(profiles))
         return read[0]
 
     pin_images(monkeypatch)
     monkeypatch.setattr("stack.deploy.configuration.read_configuration", reading)
     run_program(environment, configured(environment), monkeypatch)
-    assert read[0].settings == load_settings(environment)
+    assert read[0].settings == load_settings(environment, PROFILES)
     assert "value of" not in repr(read[0])
 
 
@@ -95,11 +98,11 @@ def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_passed
     file = tmp_path / "Pulumi.dev.yaml"
     document["config"][SECRETS] = {"rag-engine-redis": {"password": {"secure": "v1:abc"}}}
     file.write_text(json.dumps(document))
-    assert load_settings("dev", tmp_path) == load_settings("dev")
+    assert load_settings("dev", PROFILES, tmp_path) == load_settings("dev", PROFILES)
     document["config"][SECRETS]["rag-engine-events"] = {"password": "hidden"}
     file.write_text(json.dumps(document))
     with pytest.raises(InvalidInputError) as refused:
-        load_settings("dev", tmp_path)
+        load_settings("dev", PROFILES, tmp_path)
     assert str(refused.value) == (
         "Pulumi.dev.yaml: 1 fault\n"
         "  config.voiceassistant:secrets.rag-engine-events.password: is not encrypted; "
@@ -161,10 +164,14 @@ def test_all_that_prod_lacks_is_refused_together(monkeypatch: pytest.MonkeyPatch
         (
             "dev",
             {"accepted_findings": [ACCEPTED]},
-            "config.voiceassistant: is refused; accepted_findings is for prod alone",
+            "profile dev refuses it: the environment is deployed with any finding",
         ),
-        ("staging", {"reference_image": "voice-reference:1"}, "reference_image is for dev alone"),
-        ("prod", {"reference_image": "voice-reference:1"}, "reference_image is for dev alone"),
+        (
+            "staging",
+            {"reference_image": "voice-reference:1"},
+            "profile staging refuses it: each service runs",
+        ),
+        ("prod", {"reference_image": "voice-reference:1"}, "profile prod refuses it: each service runs"),
         ("prod", {"accepted_findings": [{**ACCEPTED, "reason": ""}]}, "accepted_findings[0].reason: is ''"),
     ],
 )
@@ -176,10 +183,14 @@ def test_a_wrong_setting_is_one_clear_error(
     assert sentence in text
 
 
-def test_a_stack_that_is_no_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = refusal("production", configured("prod"), monkeypatch)
-    assert text.startswith("Pulumi.production.yaml: 1 fault\n")
-    assert "is 'production'; expected 'dev', 'staging' or 'prod'" in text
+def test_a_stack_is_an_environment_by_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    pin_images(monkeypatch)
+    config = configured("prod")
+    assert run_program("prod-eu", config, monkeypatch).outputs
+    del config[f"{PROJECT}:profile"]
+    text = refusal("prod-eu", config, monkeypatch)
+    assert text.startswith("Pulumi.prod-eu.yaml: ")
+    assert "config.voiceassistant:profile: is missing" in text
 
 
 def test_a_refused_run_registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

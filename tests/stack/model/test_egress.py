@@ -11,10 +11,10 @@ from voice_policies import InvalidInputError, Ratio
 from components.node import Dependency, Host, Service
 from components.operation import hard, operation, stage
 from stack.model.egress import PORTS, allow_lists, egress_port
-from stack.model.environments import environment
+from stack.model.environments import load_environment
 from stack.model.platform import Platform
-from stack.model.settings import load_settings
 from stack.voiceassistant import TENANT
+from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import graph_of, service, tenant_of
 
 READ = operation("read", "10ms", "100ms")
@@ -84,8 +84,8 @@ def test_a_wildcard_is_no_host(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dev", "staging", "prod"])
 def test_no_listener_is_left_where_nothing_goes_out(name: str) -> None:
-    alone = Platform(tenant_of(service("alone", operation("run", "1s", "2s"))), environment(load_settings(name)))
-    assert [each.name for each in alone.components][-1] == "alone"
+    alone = Platform(tenant_of(service("alone", operation("run", "1s", "2s"))), load_environment(name, PROFILES))
+    assert alone.components[-1].name == "alone"
     assert allow_lists(alone.graph) == {}
 
 

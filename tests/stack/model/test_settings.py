@@ -14,10 +14,15 @@ from voice_policies import InvalidInputError, Ratio
 from components.node import Replicas
 from stack.model.environments import environment
 from stack.model.platform import Platform
-from stack.model.settings import ENVIRONMENTS, PROJECT, Settings, load_settings, parse_settings
+from stack.model.profile import Profile
+from stack.model.settings import PROJECT, Settings, load_settings, parse_settings
 from stack.voiceassistant import TENANT
+from stack.voiceassistant.profiles import PROFILES
+from tests.platforms import ENVIRONMENTS
 
 GOOD: dict[str, Any] = {
+    f"{PROJECT}:profile": "prod",
+    f"{PROJECT}:gateway_host": "api.voicehelper.com",
     f"{PROJECT}:mesh": True,
     f"{PROJECT}:trace_sample_ratio": "10%",
     f"{PROJECT}:node_pool": {"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"},
@@ -31,9 +36,7 @@ GOOD: dict[str, Any] = {
 
 def refused(changes: dict[str, Any]) -> str:
     with pytest.raises(InvalidInputError) as caught:
-        parse_settings(
-            {**GOOD, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}, "prod", "Pulumi.prod.yaml"
-        )
+        parse_settings({**GOOD, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}, "prod", PROFILES)
     return str(caught.value)
 
 
@@ -54,16 +57,44 @@ def test_what_is_no_block_of_addresses_is_refused_wherever_one_is_asked_for(bloc
 def test_what_pulumi_writes_as_text_is_read_from_the_file_too(tmp_path: Path) -> None:
     pool = '{"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"}'
     values = {"mesh": "true", "restart_on_policy_change": "false", "trace_sample_ratio": "10%", "node_pool": pool}
+    values |= {"profile": "dev", "gateway_host": "api.voicehelper.localhost"}
     values |= {"api_server": '{"cidr": "172.16.0.0/12"}', "nodes": "172.16.0.0/12"}
     document = {"config": {f"{PROJECT}:{key}": value for key, value in values.items()}}
     (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
-    read = load_settings("dev", tmp_path)
+    read = load_settings("dev", PROFILES, tmp_path)
     assert (read.mesh, read.restart_on_policy_change, read.node_pool.nodes) == (True, False, 3)
+
+
+def test_the_profile_gives_what_the_file_does_not() -> None:
+    config = {**GOOD, f"{PROJECT}:metrics": {"retention": "7d"}}
+    read = parse_settings(config, "prod-eu", PROFILES)
+    assert (read.environment, read.log_level, read.mesh) == ("prod-eu", "info", True)
+    assert (str(read.metrics.retention), read.metrics.storage) == ("7d", PROFILES["prod"].defaults.metrics.storage)
+
+
+def test_what_the_profile_requires_and_refuses_is_told_with_all_other_faults() -> None:
+    said = refused({"backups": None, "notifications": None, "reference_image": "voice-reference:1", "nodes": "here"})
+    assert said.startswith("Pulumi.prod.yaml: 4 faults\n")
+    assert "config.voiceassistant:backups: is missing; profile prod requires it: PostgreSQL and Consul keep" in said
+    assert "config.voiceassistant:notifications: is missing; profile prod requires it: Alertmanager tells" in said
+    assert "config.voiceassistant:reference_image: is 'voice-reference:1'; profile prod refuses it: each" in said
+    assert "config.voiceassistant:nodes: is 'here'; expected" in said
+
+
+@pytest.mark.parametrize("profile", [None, "production", 7, ["prod"]])
+def test_a_profile_that_is_none_is_refused(profile: object) -> None:
+    assert "config.voiceassistant:profile: is " in refused({"profile": profile})
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_profile_speaks_of_settings_that_there_are(profile: Profile) -> None:
+    assert set(profile.required) | set(profile.refused) <= set(Settings.model_fields)
+    assert not set(profile.required) & set(profile.refused)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_environment_has_settings(environment: str) -> None:
-    assert load_settings(environment).environment == environment
+    assert load_settings(environment, PROFILES).environment == environment
 
 
 def test_other_namespaces_and_secrets_are_left_alone() -> None:
@@ -72,7 +103,7 @@ def test_other_namespaces_and_secrets_are_left_alone() -> None:
         "kubernetes:context": "kind",
         f"{PROJECT}:secrets": {"identity-service-redis": {"password": {"secure": "v1:abc"}}},
     }
-    assert parse_settings(config, "prod", "Pulumi.prod.yaml").trace_sample_ratio == Ratio("10%")
+    assert parse_settings(config, "prod", PROFILES).trace_sample_ratio == Ratio("10%")
 
 
 def test_every_fault_is_named_at_once() -> None:
@@ -99,14 +130,16 @@ def test_every_fault_is_named_at_once() -> None:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_where_api_server_and_nodes_are_must_be_said(environment: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        parse_settings({key: GOOD[key] for key in GOOD if "nodes" not in key and "api" not in key}, environment, "file")
+        parse_settings(
+            {key: GOOD[key] for key in GOOD if "nodes" not in key and "api" not in key}, environment, PROFILES
+        )
     assert "config.voiceassistant:nodes: is missing" in str(caught.value)
     assert "config.voiceassistant:api_server: is missing" in str(caught.value)
 
 
 def test_an_unknown_environment_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="expected one of dev, staging, prod"):
-        load_settings("production")
+    with pytest.raises(InvalidInputError, match="expected one of dev, prod, staging"):
+        load_settings("production", PROFILES)
 
 
 def test_a_file_of_another_environment_is_refused() -> None:
@@ -115,12 +148,13 @@ def test_a_file_of_another_environment_is_refused() -> None:
 
 def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> None:
     """The backups' store is the services' own: where the proxies do not find it, it cannot be."""
-    settings = load_settings("prod")
+    settings = load_settings("prod", PROFILES)
     assert settings.backups
     replicas = {"agent-engin": Replicas(min=1, max=1)}
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
+    changed = settings.model_copy(update={"replicas": replicas, "backups": elsewhere})
     with pytest.raises(InvalidInputError) as caught:
-        Platform(TENANT, environment(settings.model_copy(update={"replicas": replicas, "backups": elsewhere})))
+        Platform(TENANT, environment(changed, PROFILES))
     strange, outside = caught.value.faults
     assert str(strange).startswith(
         "config.voiceassistant:replicas.agent-engin: is no service; expected one of agent-engine, "
@@ -148,13 +182,13 @@ def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> Non
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "Pulumi.dev.yaml").write_text(text)
     with pytest.raises(InvalidInputError, match=r"Pulumi\.dev\.yaml") as caught:
-        load_settings("dev", tmp_path)
+        load_settings("dev", PROFILES, tmp_path)
     assert said in str(caught.value)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="cannot be read"):
-        load_settings("dev", tmp_path)
+    with pytest.raises(InvalidInputError, match=r"or a file Pulumi\.dev\.yaml"):
+        load_settings("dev", PROFILES, tmp_path)
 
 
 PLAIN = st.recursive(
@@ -211,7 +245,7 @@ WITHIN = [(key, name) for key, value in GOOD.items() if isinstance(value, dict) 
 
 def read_or_refused(config: dict[str, Any]) -> None:
     try:
-        parse_settings({**GOOD, **config}, "prod", "Pulumi.prod.yaml")
+        parse_settings({**GOOD, **config}, "prod", PROFILES)
     except InvalidInputError as error:
         assert str(error).startswith("Pulumi.prod.yaml: ")
         assert error.faults
@@ -244,4 +278,4 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
     folder.mkdir(exist_ok=True)
     (folder / "Pulumi.dev.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(InvalidInputError, match=r"Pulumi\.dev\.yaml"):
-        load_settings("dev", folder)
+        load_settings("dev", PROFILES, folder)

@@ -100,7 +100,7 @@ def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, caps
     [
         ("production", "names nothing to compare"),
         ("nowhere/", "names nothing to compare"),
-        ("HEAD:production", "names nothing to compare"),
+        ("HEAD:production", "cannot be rendered"),
         (":prod", "names nothing to compare"),
         ("no-such-revision:prod", "cannot be rendered"),
         ("--output=x:prod", "cannot be rendered"),
@@ -133,7 +133,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     git("-C", str(repository), "init", "--quiet")
     for number, (path, before, after) in enumerate(
         (
-            ("Pulumi.prod.yaml", "trace_sample_ratio: 10%", "trace_sample_ratio: 12%"),
+            ("Pulumi.prod.yaml", "config:\n", "config:\n  voiceassistant:trace_sample_ratio: 12%\n"),
             ("components/workload.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
             ("policies/voice_policies/tracing.py", "= 2048", "= 4096"),
         )

@@ -12,6 +12,7 @@ from voice_policies import InvalidInputError
 from components.postgresql.cluster import PostgresqlCluster
 from stack.audit.capacity import connections
 from stack.model.settings import PROJECT, parse_settings
+from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import of_kind, platform, resources
 from tests.stack.deploy.program_run import configured
 from tests.stack.voiceassistant.tiers.cloudnative_pg_schema import SPECS
@@ -58,7 +59,7 @@ def test_every_service_with_a_pool_has_a_role_a_database_and_a_password(environm
 
 @pytest.mark.parametrize("environment", REPLICATED)
 def test_the_pooler_holds_what_rule_d01_sums(environment: str) -> None:
-    limits = platform(environment).environment.database
+    limits = platform(environment).environment.profile.database
     (pooler,) = of_kind(environment, "Pooler")
     parameters = pooler["spec"]["pgbouncer"]["parameters"]
     assert pooler["spec"]["instances"] == limits.poolers
@@ -90,7 +91,7 @@ def test_a_cluster_recovers_from_a_backup_where_it_is_told_to() -> None:
 @pytest.mark.parametrize(
     ("backups", "sentences"),
     [
-        (None, ["backups is missing: prod needs a bucket"]),
+        (None, ["backups: is missing; profile prod requires it"]),
         ({"network": "10.0.0.0/24"}, ["backups.bucket: is missing"]),
         (
             {"bucket": "Bad_Bucket", "retention": "forever"},
@@ -101,7 +102,7 @@ def test_a_cluster_recovers_from_a_backup_where_it_is_told_to() -> None:
 def test_backups_that_would_keep_nothing_are_refused_with_every_fault(backups: Any, sentences: list[str]) -> None:
     config = {key: value for key, value in configured("prod").items() if key.startswith(f"{PROJECT}:")}
     with pytest.raises(InvalidInputError) as caught:
-        parse_settings({**config, f"{PROJECT}:backups": backups}, "prod", "Pulumi.prod.yaml")
+        parse_settings({**config, f"{PROJECT}:backups": backups}, "prod", PROFILES)
     assert all(sentence in str(caught.value) for sentence in sentences)
 
 

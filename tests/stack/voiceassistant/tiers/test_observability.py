@@ -25,11 +25,12 @@ from components.operation import hard, operation, soft, stage
 from stack.model.environments import environment as environment_of
 from stack.model.platform import Platform
 from stack.model.refusals import Refusals
-from stack.model.settings import ENVIRONMENTS, PROJECT, ROOT, parse_settings
+from stack.model.settings import PROJECT, ROOT, parse_settings
 from stack.output.documents import ALERTS, alert_list
 from stack.voiceassistant import TENANT, alerts, telemetry
 from stack.voiceassistant.catalog import SERVICES
-from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
+from stack.voiceassistant.profiles import PROFILES
+from tests.platforms import ENVIRONMENTS, datastore, of_kind, platform, resources, service, small_platform
 from tests.stack.deploy.program_run import configured
 
 INFRASTRUCTURE = {
@@ -361,15 +362,15 @@ def test_executions_follow_calls_rounds_and_events() -> None:
     ratio = float(found.environment.settings.trace_sample_ratio)
     assert telemetry.spans_per_second(found.graph, found.environment) == pytest.approx(50 * ratio)
     # The gateway's line of the request, and one of each service that runs an operation for it.
-    share = telemetry.LOAD_SHARE[found.environment.name]
+    share = found.environment.profile.load_share
     assert telemetry.log_bytes(found.graph, found.environment).units == 30 * share * telemetry.LINE_BYTES
 
 
 def made(environment: str, changes: dict[str, object]) -> Platform:
     config = {key: value for key, value in configured(environment).items() if key.startswith(f"{PROJECT}:")}
     changed = {**config, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}
-    settings = parse_settings(changed, environment, f"Pulumi.{environment}.yaml")
-    found = Platform(TENANT, environment_of(settings))
+    settings = parse_settings(changed, environment, PROFILES)
+    found = Platform(TENANT, environment_of(settings, PROFILES))
     assert found.components
     return found
 
@@ -430,7 +431,7 @@ def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
 
 
 def test_prod_that_would_tell_nobody_is_refused() -> None:
-    assert "notifications is missing: prod needs a network to send alerts to" in refused("prod", notifications=None)
+    assert "notifications: is missing; profile prod requires it: Alertmanager" in refused("prod", notifications=None)
 
 
 def test_routes_to_receivers_that_are_missing_are_refused_all_at_once() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stack.model.environments import environment as environment_of
-from stack.model.settings import ROOT, load_settings
+from stack.model.settings import ROOT
+from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import platform
 from tests.programs import directory, give_away, postgresql, unprivileged
 from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, password_of, running_postgresql
@@ -102,7 +102,7 @@ def test_passwords_are_kept_as_scram_verifiers(server: Postgresql) -> None:
 
 
 def test_the_limits_of_the_roles_and_the_server_are_the_declared_ones(server: Postgresql) -> None:
-    limits = environment_of(load_settings("dev")).database
+    limits = PROFILES["dev"].database
     total = server.sql(
         "SELECT sum(rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0", role="postgres", database="postgres"
     )

@@ -1,0 +1,181 @@
+"""VoiceAssistant's profiles: how large its servers are, how long it keeps telemetry, and which settings it insists on.
+
+dev fits a laptop: one replica of everything and a fraction of the requests. staging has prod's shape at half its
+height. prod is as the catalogue says, N+1 everywhere.
+"""
+
+from __future__ import annotations
+
+from voice_policies import Bytes, Cpu, Duration, Ratio
+
+from components.namespace import Quota
+from components.node import Sizing
+from components.observability.elasticsearch_setup import LOGS
+from components.observability.jaeger import TRACES
+from stack.model.profile import N_PLUS_ONE, DatabaseLimits, Defaults, MetricsStorage, Profile, ProfileName, ServerSize
+from stack.voiceassistant import targets
+
+BLOCKS = "blocks"
+"""The stream of traces that Tempo keeps, which is for comparing with last week."""
+
+
+def _size(
+    cpu: tuple[str, str], memory: tuple[str, str], *, replicas: int = 1, storage: str | None = None
+) -> ServerSize:
+    return ServerSize(
+        replicas=replicas, sizing=Sizing.of(cpu=cpu, memory=memory), storage=Bytes(storage) if storage else None
+    )
+
+
+def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
+    return Quota(
+        cpu_requests=Cpu(cpu[0]),
+        cpu_limits=Cpu(cpu[1]),
+        memory_requests=Bytes(memory[0]),
+        memory_limits=Bytes(memory[1]),
+        pods=pods,
+    )
+
+
+# Of a datastore requests equal limits beyond dev: one that is throttled or evicted takes everything above it along.
+# The storage of Elasticsearch is held against its streams by `Elasticsearch.conflicts`, the Collector's against the
+# longest outage by `Collector.conflicts`. Prometheus needs 8 KiB for each declared series, and as much again for
+# queries and for pods that come and go. Egress proxies pass TLS through unopened: a core moves gigabits.
+_DEV_SERVERS = {
+    "postgresql": _size(("200m", "2"), ("1Gi", "4Gi"), storage="5Gi"),
+    "redis": _size(("50m", "500m"), ("256Mi", "1Gi")),
+    "events": _size(("50m", "500m"), ("256Mi", "1Gi"), storage="10Gi"),
+    "consul": _size(("50m", "500m"), ("256Mi", "1Gi"), storage="5Gi"),
+    "elasticsearch": _size(("100m", "1"), ("1Gi", "2Gi"), storage="10Gi"),
+    "egress-proxy": _size(("50m", "1"), ("64Mi", "256Mi")),
+    "jaeger": _size(("25m", "1"), ("128Mi", "512Mi")),
+    "tempo": _size(("100m", "2"), ("1Gi", "4Gi"), storage="5Gi"),
+    "grafana": _size(("10m", "1"), ("64Mi", "512Mi")),
+    targets.COLLECTOR: _size(("50m", "1"), ("128Mi", "512Mi"), storage="3Gi"),
+    targets.PROMETHEUS: _size(("100m", "1"), ("512Mi", "2Gi")),
+    targets.ALERTMANAGER: _size(("5m", "200m"), ("32Mi", "256Mi"), storage="1Gi"),
+    "kube-state-metrics": _size(("5m", "200m"), ("32Mi", "256Mi")),
+    "blackbox-exporter": _size(("5m", "200m"), ("32Mi", "256Mi")),
+    "gateway": _size(("200m", "2"), ("384Mi", "2Gi")),
+}
+_PROD_SERVERS = {
+    "postgresql": _size(("2", "2"), ("4Gi", "4Gi"), replicas=3, storage="50Gi"),
+    "redis": _size(("500m", "500m"), ("1Gi", "1Gi"), replicas=3),
+    "events": _size(("500m", "500m"), ("1Gi", "1Gi"), storage="10Gi"),
+    "consul": _size(("500m", "500m"), ("1Gi", "1Gi"), replicas=3, storage="10Gi"),
+    "elasticsearch": _size(("2", "2"), ("8Gi", "8Gi"), replicas=3, storage="1Ti"),
+    "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE),
+    "jaeger": _size(("250m", "1"), ("512Mi", "512Mi"), replicas=N_PLUS_ONE),
+    "tempo": _size(("1", "2"), ("4Gi", "4Gi"), storage="50Gi"),
+    "grafana": _size(("100m", "1"), ("256Mi", "512Mi")),
+    "kibana": _size(("250m", "1"), ("1Gi", "1536Mi"), replicas=N_PLUS_ONE),
+    "fluent-bit": _size(("50m", "500m"), ("64Mi", "256Mi"), storage="1Gi"),
+    targets.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=3, storage="60Gi"),
+    targets.PROMETHEUS: _size(("1", "4"), ("8Gi", "8Gi"), replicas=N_PLUS_ONE),
+    targets.ALERTMANAGER: _size(("50m", "200m"), ("128Mi", "256Mi"), replicas=N_PLUS_ONE, storage="1Gi"),
+    "kube-state-metrics": _size(("50m", "200m"), ("128Mi", "256Mi")),
+    "blackbox-exporter": _size(("50m", "200m"), ("128Mi", "256Mi")),
+    "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=3),
+}
+_STAGING_SERVERS = {
+    **_PROD_SERVERS,
+    targets.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=N_PLUS_ONE, storage="60Gi"),
+    "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=N_PLUS_ONE),
+}
+
+# Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still
+# stopping: they count until they are gone.
+_DEV_QUOTAS = {
+    targets.DATA: _quota(("2", "10"), ("5Gi", "20Gi"), 24),
+    targets.OBSERVABILITY: _quota(("2", "24"), ("8Gi", "40Gi"), 24),
+    targets.EGRESS: _quota(("600m", "6"), ("768Mi", "3Gi"), 6),
+    "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
+    "voice-gateway": _quota(("700m", "6"), ("2Gi", "6Gi"), 3),
+}
+_PROD_QUOTAS = {
+    targets.DATA: _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+    targets.OBSERVABILITY: _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+    targets.NODE_AGENTS: _quota(("2", "20"), ("3Gi", "12Gi"), 40),
+    targets.EGRESS: _quota(("3", "8"), ("3Gi", "5Gi"), 8),
+    "voice-apps": _quota(("110", "280"), ("170Gi", "340Gi"), 200),
+    "voice-gateway": _quota(("6", "13"), ("6Gi", "12Gi"), 5),
+}
+_STAGING_QUOTAS = {
+    **_PROD_QUOTAS,
+    "voice-apps": _quota(("60", "160"), ("100Gi", "200Gi"), 120),
+    "voice-gateway": _quota(("5", "10"), ("5Gi", "10Gi"), 4),
+}
+
+_REQUIRED = {
+    "backups": "PostgreSQL and Consul keep their data in a bucket",
+    "trace_bucket": "Tempo keeps its traces in an object store",
+}
+_METRICS = MetricsStorage(retention=Duration("15d"), storage=Bytes("100Gi"))
+_STAND_IN = "each service runs its own image"
+_DEPLOYED_ANYWAY = "the environment is deployed with any finding"
+
+_DEV = Profile(
+    name="dev",
+    defaults=Defaults(
+        log_level="debug",
+        trace_sample_ratio=Ratio("100%"),
+        mesh=False,
+        metrics=MetricsStorage(retention=Duration("1d"), storage=Bytes("10Gi")),
+    ),
+    required={},
+    refused={
+        "backups": "PostgreSQL dumps to a volume of its own",
+        "trace_bucket": "Tempo keeps its traces on a volume",
+        "accepted_findings": _DEPLOYED_ANYWAY,
+    },
+    service_replicas="one",
+    # An idle service needs a fraction of what a loaded one asks for.
+    cpu_share=0.1,
+    memory_share=0.25,
+    load_share=0.01,
+    quotas=_DEV_QUOTAS,
+    # 8 roles × 20 = 160 ≤ 187; 8 services × (1 replica + surge) connect 110 times, none of them more than 20.
+    database=DatabaseLimits(poolers=0, pool_size=20),
+    servers=_DEV_SERVERS,
+    retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},
+    load_balancer=False,
+    pull_policy="IfNotPresent",
+    protects_data=False,
+    strict=False,
+)
+_PROD = Profile(
+    name="prod",
+    defaults=Defaults(log_level="info", trace_sample_ratio=Ratio("10%"), mesh=True, metrics=_METRICS),
+    required={**_REQUIRED, "notifications": "Alertmanager tells nobody without a network to send alerts to"},
+    refused={"reference_image": _STAND_IN},
+    service_replicas="declared",
+    load_share=1,
+    quotas=_PROD_QUOTAS,
+    # 8 databases × 2 poolers × 10 = 160 ≤ 187.
+    database=DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),
+    servers=_PROD_SERVERS,
+    # Jaeger is for looking at what just went wrong, Tempo for comparing with last week.
+    retentions={LOGS: Duration("7d"), TRACES: Duration("3d"), BLOCKS: Duration("14d")},
+    load_balancer=True,
+    pull_policy="Always",
+    protects_data=True,
+    strict=True,
+)
+_STAGING = Profile(
+    **{
+        **dict(_PROD),
+        "name": "staging",
+        "defaults": Defaults(log_level="info", trace_sample_ratio=Ratio("50%"), mesh=True, metrics=_METRICS),
+        "required": _REQUIRED,
+        "refused": {"reference_image": _STAND_IN, "accepted_findings": _DEPLOYED_ANYWAY},
+        "service_replicas": "half",
+        "load_share": 0.5,
+        "quotas": _STAGING_QUOTAS,
+        "database": DatabaseLimits(poolers=2, pool_size=10, max_client_connections=600),
+        "servers": _STAGING_SERVERS,
+        "retentions": {LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("7d")},
+        "protects_data": False,
+        "strict": False,
+    }
+)
+PROFILES: dict[ProfileName, Profile] = {profile.name: profile for profile in (_DEV, _STAGING, _PROD)}
