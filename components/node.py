@@ -16,6 +16,7 @@ from voice_policies import (
     Ratio,
 )
 
+from components.declaration import Declaration
 from components.network_policy import NAME_LABEL
 from components.operation import Name, Operation, Sentence
 
@@ -24,11 +25,16 @@ Port = Annotated[int, Field(ge=1024, le=65_535)]
 """A port that a process without privileges can open."""
 
 
-class Node(ClosedModel):
+class Node(Declaration):
     """Anything that offers operations or makes calls."""
 
     name: Name
     operations: tuple[Operation, ...]
+
+    @property
+    def label(self) -> str:
+        """The beginning of the path of a fault."""
+        return self.name
 
     def offers(self, name: str) -> bool:
         """Whether there is an operation of that name."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from voice_policies import (
@@ -25,12 +25,14 @@ from voice_policies import (
     Saga,
 )
 
+from components.declaration import Declaration
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 """A DNS label; at most 40 characters, so that no name derived from it passes Kubernetes' 63 and none is ever cut."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]
 
 
-class Call(ClosedModel):
+class Call(Declaration):
     """One declared call: what it needs of its callee and what happens when it cannot have it.
 
     What is left out is derived: protocol, address and attempt timeout from the callee, the enforcing layer from the
@@ -56,6 +58,11 @@ class Call(ClosedModel):
     bulkhead: Bulkhead | None = None
 
     @property
+    def label(self) -> str:
+        """Its part of the path of a fault, after the operation's."""
+        return f" → {self.name}"
+
+    @property
     def target(self) -> str:
         """`callee.operation`."""
         return f"{self.callee}.{self.operation}"
@@ -76,7 +83,7 @@ class Call(ClosedModel):
         return self.retry.max_attempts if self.retry else 1
 
 
-class Stage(ClosedModel):
+class Stage(Declaration):
     """Calls that start together; the next stage starts when all of them have ended."""
 
     calls: Annotated[tuple[Call, ...], Field(min_length=1)]
@@ -100,7 +107,7 @@ class HttpRoute(ClosedModel):
     max_body: Bytes = Bytes("1Mi")
 
 
-class Operation(ClosedModel):
+class Operation(Declaration):
     """Something a node does for its callers, or in the background."""
 
     name: Name
@@ -124,6 +131,11 @@ class Operation(ClosedModel):
     """What carries it out, where it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()
     """Older versions of `saga`, the oldest first, until the sagas that began under them have ended."""
+
+    @property
+    def label(self) -> str:
+        """Its part of the path of a fault, after the node's."""
+        return f".{self.name}"
 
     @property
     def sagas(self) -> tuple[Saga, ...]:
@@ -151,9 +163,8 @@ class Operation(ClosedModel):
 
 def operation(name: str, latency: str, deadline: str, *stages: Stage, **options: object) -> Operation:
     """An operation with its P95 objective and its deadline; `options` are the other fields of `Operation`."""
-    return Operation.model_validate(
-        {**options, "name": name, "latency": latency, "deadline": deadline, "stages": stages}
-    )
+    values: dict[str, Any] = {**options, "name": name, "latency": latency, "deadline": deadline, "stages": stages}
+    return Operation(**values)
 
 
 def hard(target: str, idempotency: Idempotency, **options: object) -> Call:
@@ -168,7 +179,8 @@ def soft(target: str, fallback: str, idempotency: Idempotency = "idempotent", **
 
 def _call(target: str, idempotency: Idempotency, options: dict[str, object]) -> Call:
     callee, _, operation = target.partition(".")
-    return Call.model_validate({**options, "callee": callee, "operation": operation, "idempotency": idempotency})
+    values: dict[str, Any] = {**options, "callee": callee, "operation": operation, "idempotency": idempotency}
+    return Call(**values)
 
 
 def stage(*calls: Call, overlaps: bool = False) -> Stage:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from voice_policies import Duration, Fault, InvalidInputError, Saga
+from voice_policies import Duration, Fault, InvalidInputError, Saga, one_of
 
 from components.node import Caller, Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, soft
@@ -34,7 +34,7 @@ class Edge:
     @property
     def path(self) -> str:
         """`caller.operation → callee.operation`."""
-        return f"{self.caller.name}.{self.operation.name} → {self.call.name}"
+        return self.caller.label + self.operation.label + self.call.label
 
     @property
     def propagates_deadline(self) -> bool:
@@ -64,9 +64,9 @@ class Edge:
 def event_calls(operation: Operation) -> Iterator[Call]:
     """The calls that publishing and consuming make, beside the operation and never on its critical path."""
     if operation.publishes:
-        yield soft("events.append", OUTBOX, "with_key")
+        yield soft("events.append", OUTBOX, "with_key").at(operation.location)
     if operation.consumes:
-        yield soft("events.consume", STREAM)
+        yield soft("events.consume", STREAM).at(operation.location)
 
 
 def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
@@ -81,15 +81,17 @@ class CallGraph:
 
     def __init__(self, catalogue: Catalogue) -> None:
         """Join the nodes by their calls; raises `InvalidInputError` with every fault of them together."""
-        self._all = catalogue.nodes
+        self._all = tuple(node for node in catalogue.nodes if not node.faults)
+        self._faulty = {node.name for node in catalogue.nodes if node.faults}
         self.nodes: dict[str, Node] = {node.name: node for node in self._all}
         self.flows = catalogue.flows
         self.site = catalogue.site
         self.only_callers = catalogue.only_callers
         self.forbidden = catalogue.forbidden
-        faults = [*self._name_faults(), *self._call_faults(), *self._flow_faults()]
+        faults = [fault for declared in (*catalogue.nodes, *catalogue.flows) for fault in declared.faults]
+        faults += [*self._name_faults(), *self._call_faults()]
         if not faults:
-            faults += [*self._cycle_faults(), *self._saga_faults()]
+            faults += [*self._flow_faults(), *self._cycle_faults(), *self._saga_faults()]
         if faults:
             raise InvalidInputError(catalogue.source, faults)
 
@@ -145,47 +147,50 @@ class CallGraph:
         return by_caller, by_callee
 
     def _name_faults(self) -> Iterator[Fault]:
-        for name, count in Counter(node.name for node in self._all).items():
-            if count > 1:
-                yield Fault(name, f"is declared {count} times", "each name stands once")
+        lines = defaultdict(list)
+        for node in self._all:
+            lines[node.name].append(str(node.location))
+        for name, found in lines.items():
+            if len(found) > 1:
+                yield Fault(name, f"is declared {len(found)} times", "each name stands once", " and ".join(found))
 
     def _call_faults(self) -> Iterator[Fault]:
         for caller in self._all:
             for operation in caller.operations:
+                label = caller.label + operation.label
                 for call in (*operation.calls, *event_calls(operation)):
-                    path = f"{caller.name}.{operation.name} → {call.name}"
-                    yield from self._target_faults(path, call)
-                    yield from self._rule_faults(path, caller.name, call.callee)
+                    path, source = label + call.label, str(call.location)
+                    yield from self._target_faults(path, call, source)
+                    yield from self._rule_faults(path, caller.name, call.callee, source)
                 if isinstance(caller, Dependency) and operation.calls:
-                    yield Fault(
-                        f"{caller.name}.{operation.name}", "makes calls", "a dependency is not ours: it only answers"
-                    )
+                    accepted = "a dependency is not ours: it only answers"
+                    yield Fault(label, "makes calls", accepted, str(operation.location))
 
-    def _target_faults(self, path: str, call: Call) -> Iterator[Fault]:
+    def _target_faults(self, path: str, call: Call, source: str) -> Iterator[Fault]:
         callee = self.nodes.get(call.callee)
+        if call.callee in self._faulty:
+            return
         if callee is None or isinstance(callee, Gateway):
-            known = ", ".join(sorted(name for name, node in self.nodes.items() if not isinstance(node, Gateway)))
-            yield Fault(path, f"calls {call.callee!r}, which nobody declares", f"expected one of {known}")
+            known = {name for name, node in self.nodes.items() if not isinstance(node, Gateway)} | self._faulty
+            value = f"calls {call.callee!r}, which nobody declares"
+            yield Fault(path, value, one_of(call.callee, known), source)
         elif not callee.offers(call.operation):
-            offered = ", ".join(operation.name for operation in callee.operations) or "nothing"
-            yield Fault(
-                path, f"calls operation {call.operation!r}, which {call.callee} does not offer", f"it offers {offered}"
-            )
+            value = f"calls operation {call.operation!r}, which {call.callee} does not offer"
+            yield Fault(path, value, one_of(call.operation, (each.name for each in callee.operations)), source)
 
-    def _rule_faults(self, path: str, caller: str, callee: str) -> Iterator[Fault]:
+    def _rule_faults(self, path: str, caller: str, callee: str, source: str) -> Iterator[Fault]:
         only = self.only_callers.get(callee)
         if only is not None and caller != only:
-            yield Fault(path, "is forbidden by rule", f"only {only} may call {callee}")
+            yield Fault(path, "is forbidden by rule", f"only {only} may call {callee}", source)
         if (caller, callee) in self.forbidden:
-            yield Fault(path, "is forbidden by rule", f"{caller} may never call {callee}")
+            yield Fault(path, "is forbidden by rule", f"{caller} may never call {callee}", source)
 
     def _flow_faults(self) -> Iterator[Fault]:
         gateway = self.gateway
         routes = {operation.name for operation in gateway.operations} if gateway else set()
         for flow in self.flows:
             if flow.route not in routes:
-                accepted = f"expected one of {', '.join(sorted(routes)) or 'no routes'}"
-                yield Fault(f"flows.{flow.name}.route", f"is {flow.route!r}", accepted)
+                yield Fault(f"{flow.label}.route", f"is {flow.route!r}", one_of(flow.route, routes), str(flow.location))
             named = {f"milestones.{index}.operation": each.operation for index, each in enumerate(flow.milestones)}
             if flow.continues:
                 named["continues"] = flow.continues
@@ -193,7 +198,7 @@ class CallGraph:
                 node, _, operation = name.partition(".")
                 if node not in self.nodes or not self.nodes[node].offers(operation):
                     accepted = "expected a declared service.operation"
-                    yield Fault(f"flows.{flow.name}.{path}", f"is {name!r}", accepted)
+                    yield Fault(f"{flow.label}.{path}", f"is {name!r}", accepted, str(flow.location))
 
     def _saga_faults(self) -> Iterator[Fault]:
         """Steps whose attempt ends before its calls may, each as often as the operation makes it at most."""
@@ -203,17 +208,14 @@ class CallGraph:
                 for stage in operation.stages
                 for call in stage.calls
             }
-            title = f"{node.name}.{operation.name}: saga {saga.name} version {saga.version}"
+            title = f"{node.label}{operation.label}: saga {saga.name} version {saga.version}"
             for step in saga.steps:
                 needed = max(
                     sum((longest[call] for call in calls), NO_TIME) for calls in (step.calls, step.compensation_calls)
                 )
                 if step.attempt_timeout < needed:
-                    yield Fault(
-                        f"{title}: {step.name}.attempt_timeout",
-                        f"is {step.attempt_timeout}",
-                        f"its calls may take {needed}",
-                    )
+                    path, value = f"{title}: {step.name}.attempt_timeout", f"is {step.attempt_timeout}"
+                    yield Fault(path, value, f"its calls may take {needed}", str(operation.location))
 
     def _cycle_faults(self) -> Iterator[Fault]:
         """Synchronous operations that wait for themselves; found by a depth-first walk, each cycle once."""
@@ -222,9 +224,8 @@ class CallGraph:
         def walk(node: Node, operation: Operation, trail: tuple[str, ...]) -> Iterator[Fault]:
             key = f"{node.name}.{operation.name}"
             if key in trail:
-                yield Fault(
-                    " → ".join((*trail[trail.index(key) :], key)), "is a cycle", "make one of its calls an event"
-                )
+                path = " → ".join((*trail[trail.index(key) :], key))
+                yield Fault(path, "is a cycle", "make one of its calls an event", str(operation.location))
                 return
             if key in done:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from voice_policies import ClosedModel, Duration, Ratio
 
+from components.declaration import Declaration
 from components.operation import Name, Sentence
 
 
@@ -19,7 +20,7 @@ class Milestone(ClosedModel):
     """P95 target, from when the operation begins."""
 
 
-class Flow(ClosedModel):
+class Flow(Declaration):
     """A path through the platform that begins at a route of the gateway."""
 
     name: Name
@@ -34,3 +35,8 @@ class Flow(ClosedModel):
     continues: str | None = None
     """A background operation that ends the flow after the route has answered, as `service.operation`."""
     milestones: tuple[Milestone, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The beginning of the path of a fault."""
+        return f"flows.{self.name}"

@@ -190,18 +190,10 @@ def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
     for name, edge in callees.items():
         protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"
         promised = edge.target.latency
-        kind = {
-            "postgresql": "postgresql",
-            "redis": "redis",
-            "grpc": "grpc",
-            "https": "tcp",
-            "http": "tcp",
-            "smtp": "tcp",
-        }
         yield HealthCheck.model_validate(
             {
                 "name": name,
-                "kind": kind[protocol],
+                "kind": protocol if protocol in {"grpc", "postgresql", "redis"} else "tcp",
                 "target": edge.call.name,
                 "critical": protocol in {"postgresql", "redis"} and not edge.call.soft,
                 "max_latency": promised if protocol == "grpc" and promised < CHECK_TIMEOUT else None,

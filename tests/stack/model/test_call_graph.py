@@ -37,7 +37,7 @@ def test_an_operation_that_nobody_offers_is_refused() -> None:
     said = faults(
         service("a", operation("run", "1s", "2s", stage(hard("store.write", "with_key")))), datastore("store", READ)
     )
-    assert "calls operation 'write', which store does not offer; it offers read" in said
+    assert "calls operation 'write', which store does not offer; expected one of read" in said
 
 
 def test_a_name_declared_twice_is_refused() -> None:

@@ -1,0 +1,108 @@
+"""The base of what a catalogue declares, such as nodes, operations and calls: each knows its line of source code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from inspect import currentframe
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import pydantic
+from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
+from voice_policies import ClosedModel, Fault, faults_of
+
+ROOT = f"{Path(__file__).resolve().parents[1]}/"
+_CONSTRUCTORS = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent))
+"""Folders of the functions that a declaration calls to make its model."""
+
+
+class Location(NamedTuple):
+    """A line of source code."""
+
+    file: str
+    """Path in the repository; absolute outside it."""
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Declaration(ClosedModel):
+    """A model with its location.
+
+    A faulty declaration does not raise. It holds its faults, and the call graph refuses those of all declarations in
+    one message. Location and faults are no fields: they take no part in comparison and serialisation.
+    """
+
+    if not TYPE_CHECKING:  # a type checker takes the parameters from the fields
+
+        def __init__(self, /, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                self._hold(values)
+                found = faults_of(error, type(self))
+            else:
+                found = []
+            self.__dict__["_location"] = _location()
+            if faults := tuple(self._all_faults(found)):
+                self.__dict__["_faults"] = faults
+
+    @property
+    def location(self) -> Location | None:
+        """The line that declares it."""
+        location: Location | None = self.__dict__.get("_location")
+        return location
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Its own faults and those of its parts."""
+        faults: tuple[Fault, ...] = self.__dict__.get("_faults", ())
+        return faults
+
+    def at(self, location: Location | None) -> Self:
+        """A copy that another declaration implies, with the location of that one."""
+        return self.model_copy(update={"_location": location})
+
+    @property
+    def label(self) -> str:
+        """Its part of the path of a fault."""
+        return ""
+
+    def _hold(self, values: dict[str, Any]) -> None:
+        """Take values that are not valid. `model_construct` would copy defaults, and measures refuse to be copied."""
+        fields = type(self).model_fields.items()
+        defaults = {name: "?" if field.is_required() else field.default for name, field in fields}
+        state = {"__dict__": {**defaults, **values}, "__pydantic_fields_set__": set(values)}
+        self.__setstate__({**state, "__pydantic_extra__": None, "__pydantic_private__": None})
+
+    def _all_faults(self, found: list[Fault]) -> Iterator[Fault]:
+        parts = [replace(fault, path=self.label + fault.path) for part in self._parts() for fault in part.faults]
+        if not found and not parts:
+            found = [Fault("", "is refused", sentence) for sentence in self.conflicts()]
+        for fault in found:
+            field = f": {fault.path}" if fault.path else ""
+            yield replace(fault, path=self.label + field, source=str(self.location))
+        yield from parts
+
+    def _parts(self) -> Iterator[Declaration]:
+        for value in vars(self).values():
+            if isinstance(value, tuple | list):
+                yield from (item for item in value if isinstance(item, Declaration))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Conflicts are among the faults, so nothing raises for them."""
+        return validate(value)
+
+
+def _location() -> Location | None:
+    """The line that is being executed, of the outermost of the frames that are in the declaring file."""
+    frame = currentframe()
+    while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):
+        frame = frame.f_back
+    while frame and frame.f_back and frame.f_back.f_code.co_filename == frame.f_code.co_filename:
+        frame = frame.f_back
+    return Location(frame.f_code.co_filename.removeprefix(ROOT), frame.f_lineno) if frame else None
