@@ -11,11 +11,10 @@ from voice_policies import ClosedModel
 from components.operation import Sentence
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import ObjectMeta, PolicyRule, Role, RoleBinding, ServiceAccount, Volume
+    from components.kubernetes.types import ObjectMeta, PolicyRule, Role, RoleBinding, ServiceAccount
 
 TOKEN_VOLUME = "api-token"  # noqa: S105 - the volume's name
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where client libraries look
-TOKEN_SECONDS = 3600
 
 
 class ApiAccess(ClosedModel):
@@ -78,18 +77,4 @@ def pod_reader(reader: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterato
         "metadata": metadata,
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": reader["name"]},
         "subjects": [{"kind": "ServiceAccount", "name": reader["name"], "namespace": reader["namespace"]}],
-    }
-
-
-def token_volume() -> Volume:
-    """A token that expires within the hour and is renewed by the kubelet, with the cluster's certificate."""
-    return {
-        "name": TOKEN_VOLUME,
-        "projected": {
-            "sources": [
-                {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
-                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-            ]
-        },
     }

@@ -1,22 +1,40 @@
-"""The hardened container: what every one of ours is, before it says anything of its own."""
+"""The hardened container: image, resources, security, probes and mounts of one program."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from voice_policies import ClosedModel
+from voice_policies import ClosedModel, Duration
+
+from components.node import Sizing
+from components.probes import Probes
+from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import Container, PodSecurityContext, SecurityContext
-    from components.node import Sizing
+    from components.kubernetes import types
+    from components.kubernetes.types import (
+        ContainerPort,
+        EnvVar,
+        EnvVarSource,
+        ResourceRequirements,
+        SecurityContext,
+        VolumeMount,
+    )
 
 USER = 10001
 """User and group of our own images: above 10000, so that it is no user of the node."""
+ROOT = 0
 TEMPORARY_VOLUME = "tmp"
-TEMPORARY_SIZE = "64Mi"
+TEMPORARY_PATH = "/tmp"  # noqa: S108 - the container's own emptyDir
 EPHEMERAL_REQUEST = "128Mi"
 EPHEMERAL_LIMIT = "512Mi"
 """Ephemeral storage: logs and `/tmp`. Our services keep nothing else on a node."""
+GO_MEMORY_SHARE = 0.8
+"""Of the memory limit: from there on Go's garbage collector works harder, before the kernel kills the process."""
+POD_NAME: EnvVarSource = {"fieldRef": {"fieldPath": "metadata.name"}}
+POD_IP: EnvVarSource = {"fieldRef": {"fieldPath": "status.podIP"}}
 
 
 class Image(ClosedModel):
@@ -29,50 +47,111 @@ class Image(ClosedModel):
     `IfNotPresent` also runs what was loaded onto the node by hand."""
 
 
-def pod_security() -> PodSecurityContext:
-    """The pod's half of Pod Security `restricted`, with a fixed user and group."""
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
+class Defaults(NamedTuple):
+    """Values that the containers of one pod share unless they have their own."""
+
+    name: str
+    image: Image
+    sizing: Sizing
+    user: int
 
 
-def container_security() -> SecurityContext:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """One program of a pod. Its file system is read-only but for `/tmp` and what it mounts."""
+
+    name: str | None = None
+    """`None`, here and below, is the default of its workload."""
+    image: Image | None = None
+    sizing: Sizing | None = None
+    command: Sequence[str] = ()
+    args: Sequence[str] = ()
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """Name → TCP port that it listens on."""
+    udp_ports: Mapping[str, int] = field(default_factory=dict)
+    env: Mapping[str, str | EnvVarSource] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """Volume of the pod → path in the container."""
+    secrets: Sequence[SecretKeys] = ()
+    """Secrets that it reads as files, each at its own path."""
+    probes: Probes | None = None
+
+    def document(
+        self, default: Defaults, read_only: Collection[str], pre_stop: Duration | None = None
+    ) -> types.Container:
+        """The container as the API has it; `read_only` are the volumes that it may not write."""
+        image = self.image or default.image
+        document: types.Container = {
+            "name": self.name or default.name,
+            "image": image.reference,
+            "imagePullPolicy": image.pull_policy,
+            "resources": _resources(self.sizing or default.sizing),
+            "securityContext": _security(default.user),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [{"name": TEMPORARY_VOLUME, "mountPath": TEMPORARY_PATH}, *self._mounts(read_only)],
+        }
+        if self.command:
+            document["command"] = list(self.command)
+        if self.args:
+            document["args"] = list(self.args)
+        if self.ports:
+            document["ports"] = list(self._ports())
+        if self.env:
+            document["env"] = [_variable(name, value) for name, value in self.env.items()]
+        if pre_stop:
+            document["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop.whole_seconds()}}}
+        if self.probes:
+            document["startupProbe"] = self.probes.startup.document()
+            document["livenessProbe"] = self.probes.liveness.document()
+            document["readinessProbe"] = self.probes.readiness.document()
+        return document
+
+    def _mounts(self, read_only: Collection[str]) -> Iterator[VolumeMount]:
+        for name, path in self.mounts.items():
+            mount: VolumeMount = {"name": name, "mountPath": path}
+            yield {**mount, "readOnly": True} if name in read_only else mount
+        for secret in self.secrets:
+            yield {"name": secret.name, "mountPath": secret.path, "readOnly": True}
+
+    def _ports(self) -> Iterator[ContainerPort]:
+        for name, port in self.ports.items():
+            yield {"name": name, "containerPort": port}
+        for name, port in self.udp_ports.items():
+            yield {"name": name, "containerPort": port, "protocol": "UDP"}
+
+
+def _security(user: int) -> SecurityContext:
     """The container's half of Pod Security `restricted`, and a read-only root besides."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
-        "runAsGroup": USER,
-        "runAsNonRoot": True,
-        "runAsUser": USER,
+        "runAsGroup": user,
+        "runAsNonRoot": user != ROOT,
+        "runAsUser": user,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
-def hardened_container(name: str, image: Image, sizing: Sizing) -> Container:
-    """A container with image, resources and security; ports, probes and mounts are its component's."""
+def go_memory_limit(sizing: Sizing) -> dict[str, str]:
+    """The soft memory limit of a Go program, as its runtime reads it."""
+    return {"GOMEMLIMIT": f"{int(sizing.memory_limit.units * GO_MEMORY_SHARE) >> 20}MiB"}
+
+
+def cpu_and_memory(sizing: Sizing) -> ResourceRequirements:
+    """CPU and memory as the API has them."""
     return {
-        "name": name,
-        "image": image.reference,
-        "imagePullPolicy": image.pull_policy,
-        "resources": {
-            "requests": {
-                "cpu": str(sizing.cpu_request),
-                "memory": str(sizing.memory_request),
-                "ephemeral-storage": EPHEMERAL_REQUEST,
-            },
-            "limits": {
-                "cpu": str(sizing.cpu_limit),
-                "memory": str(sizing.memory_limit),
-                "ephemeral-storage": EPHEMERAL_LIMIT,
-            },
-        },
-        "securityContext": container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": TEMPORARY_VOLUME, "mountPath": "/tmp"}],  # noqa: S108 - the container's own emptyDir
+        "requests": {"cpu": str(sizing.cpu_request), "memory": str(sizing.memory_request)},
+        "limits": {"cpu": str(sizing.cpu_limit), "memory": str(sizing.memory_limit)},
     }
+
+
+def _resources(sizing: Sizing) -> ResourceRequirements:
+    resources = cpu_and_memory(sizing)
+    resources["requests"]["ephemeral-storage"] = EPHEMERAL_REQUEST
+    resources["limits"]["ephemeral-storage"] = EPHEMERAL_LIMIT
+    return resources
+
+
+def _variable(name: str, value: str | EnvVarSource) -> EnvVar:
+    return {"name": name, "value": value} if isinstance(value, str) else {"name": name, "valueFrom": value}

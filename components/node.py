@@ -91,6 +91,11 @@ class Replicas(ClosedModel):
     min: Annotated[int, Field(ge=1, le=1000)]
     max: Annotated[int, Field(ge=1, le=1000)]
 
+    @classmethod
+    def exactly(cls, count: int) -> Replicas:
+        """A fixed count."""
+        return cls(min=count, max=count)
+
     @property
     def fixed(self) -> bool:
         """Whether the count never changes."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_core import to_json
 
 from components.component import ANNOTATION_PREFIX
-
-if TYPE_CHECKING:
-    from components.kubernetes.types import ConfigMap, ObjectMeta
 
 DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/policy-digest"
 CONFIG_DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/config-digest"
@@ -19,16 +16,6 @@ CONFIG_DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/config-digest"
 def file_text(document: dict[str, Any]) -> str:
     """A document as the text of its file: JSON, indented for review."""
     return to_json(document, indent=2).decode() + "\n"
-
-
-def config_map(metadata: ObjectMeta, file_name: str, text: str) -> ConfigMap:
-    """A ConfigMap of one file."""
-    return config_files(metadata, {file_name: text})
-
-
-def config_files(metadata: ObjectMeta, files: dict[str, str]) -> ConfigMap:
-    """A ConfigMap of files by name."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files}
 
 
 def digest_of(files: dict[str, str]) -> str:

@@ -1,50 +1,103 @@
-"""Startup, liveness and readiness: three different questions.
+"""Startup, liveness and readiness: three different questions of the kubelet.
 
-Startup: has it begun? Liveness: is it stuck? (looks at no dependency). Readiness: can it serve now?
+Startup: has the program begun? Liveness: is it stuck? (looks at no dependency). Readiness: can it serve now?
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
+from pydantic import Field
 from voice_policies import ClosedModel, Duration
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import Container, Probe
+    from components.kubernetes import types
+
+STARTUP_PERIOD = Duration("2s")
 
 
-class HttpProbes(ClosedModel):
-    """The three probes of one HTTP port. Periods are PLATFORM's: every 2 s for up to 60 s, every 10 s, every 5 s."""
+class Timing(TypedDict, total=False):
+    """How often the kubelet asks, and how long it waits."""
 
-    port: str = "http"
-    liveness_path: str = "/health"
-    readiness_path: str = "/ready"
-    startup_period: Duration = Duration("2s")
-    startup_budget: Duration = Duration("60s")
-    """Longest time a start may take."""
-    liveness_period: Duration = Duration("10s")
-    readiness_period: Duration = Duration("5s")
+    period: Duration
+    timeout: Duration
+    failures: int
+
+
+READINESS_PERIOD = Duration("5s")
+SLOW: Timing = {"timeout": Duration("3s")}
+"""For third-party programs, which may answer late under load."""
+READY: Timing = {"period": READINESS_PERIOD, **SLOW}
+"""For the readiness of such programs."""
+
+
+class Probe(ClosedModel):
+    """One question of the kubelet. The defaults are Kubernetes' own."""
+
+    action: dict[str, Any]
+    """`httpGet`, `tcpSocket` or `exec`, as the API has it."""
+    period: Duration = Duration("10s")
     timeout: Duration = Duration("1s")
-    """Of each probe; below every period."""
+    """Longest time to answer; below the period."""
+    failures: Annotated[int, Field(ge=1)] = 3
+    """Failed answers in a row before the kubelet acts."""
+
+    @classmethod
+    def http(cls, path: str, port: str = "http", **timing: Unpack[Timing]) -> Probe:
+        """A GET request; a status from 200 to 399 is success."""
+        return cls(action={"httpGet": {"path": path, "port": port}}, **timing)
+
+    @classmethod
+    def tcp(cls, port: str = "http", **timing: Unpack[Timing]) -> Probe:
+        """The port opens."""
+        return cls(action={"tcpSocket": {"port": port}}, **timing)
+
+    @classmethod
+    def exec(cls, *command: str, **timing: Unpack[Timing]) -> Probe:
+        """A command in the container; exit status 0 is success."""
+        return cls(action={"exec": {"command": list(command)}}, **timing)
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
-        shortest = min(self.startup_period, self.liveness_period, self.readiness_period)
-        if self.timeout >= shortest:
-            yield f"timeout {self.timeout} must be below the shortest period {shortest}"
+        if self.timeout >= self.period:
+            yield f"timeout {self.timeout} must be below the period {self.period}"
 
-    def onto(self, container: Container) -> None:
-        """Add the three probes to a container."""
-        attempts = self.startup_budget.whole_seconds() // self.startup_period.whole_seconds()
-        container["startupProbe"] = self._probe(self.liveness_path, self.startup_period, attempts)
-        container["livenessProbe"] = self._probe(self.liveness_path, self.liveness_period, 3)
-        container["readinessProbe"] = self._probe(self.readiness_path, self.readiness_period, 3)
-
-    def _probe(self, path: str, period: Duration, failures: int) -> Probe:
-        return {
-            "httpGet": {"path": path, "port": self.port},
-            "periodSeconds": period.whole_seconds(),
+    def document(self) -> types.Probe:
+        """The probe as the API has it."""
+        probe: types.Probe = {
+            "periodSeconds": self.period.whole_seconds(),
             "timeoutSeconds": self.timeout.whole_seconds(),
-            "failureThreshold": failures,
+            "failureThreshold": self.failures,
         }
+        return {**self.action, **probe}  # type: ignore[typeddict-item]  # one action, whose kind the constructor knows
+
+
+class Probes(ClosedModel):
+    """The three probes of one container."""
+
+    startup: Probe
+    liveness: Probe
+    readiness: Probe
+
+    @classmethod
+    def http(cls, liveness: str, readiness: str, port: str = "http", startup: Duration = Duration("60s")) -> Probes:
+        """Three GET requests by their paths, with PLATFORM's periods. `startup` is the longest time of a start."""
+        return cls(
+            startup=Probe.http(liveness, port, period=STARTUP_PERIOD, failures=_attempts(startup)),
+            liveness=Probe.http(liveness, port),
+            readiness=Probe.http(readiness, port, period=READINESS_PERIOD),
+        )
+
+    @classmethod
+    def tcp(cls, readiness: Probe, port: str = "http", startup: Duration = Duration("120s")) -> Probes:
+        """The program has begun and is alive while its port opens."""
+        return cls(
+            startup=Probe.tcp(port, period=STARTUP_PERIOD, failures=_attempts(startup)),
+            liveness=Probe.tcp(port, **SLOW),
+            readiness=readiness,
+        )
+
+
+def _attempts(budget: Duration) -> int:
+    return budget.whole_seconds() // STARTUP_PERIOD.whole_seconds()

@@ -1,111 +1,56 @@
-"""A StatefulSet of pods that each keep a volume, and the Service that names them."""
+"""Pods of stable names, each of which keeps its volume."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voice_policies import Bytes
 
-from components.workload import secret_mounts
+from components.disruption_budget import disruption_budget
+from components.server import MIN_READY_SECONDS, REVISIONS, Workload
+from components.volumes import volume_claim
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import (
-        Container,
-        ObjectMeta,
-        PersistentVolumeClaim,
-        PodTemplateSpec,
-        Service,
-        StatefulSet,
-        StatefulSetSpec,
-        Volume,
-    )
-    from components.secret_keys import SecretKeys
+    from components.component import Resource
+    from components.kubernetes.types import ObjectMeta, PodTemplateSpec, StatefulSetSpec
 
 DATA_VOLUME = "data"
-SCRATCH_SIZE = "64Mi"
 
 
-def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
-    """A volume for one pod at a time. A larger size grows it in place; the API server refuses a smaller one."""
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": metadata,
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(size)}}},
-    }
+@dataclass(frozen=True, kw_only=True)
+class StatefulSet(Workload):
+    """Claims are resources of their own: a claim can grow, and nothing can change a StatefulSet's template of one.
 
-
-def stateful_set(
-    metadata: ObjectMeta,
-    selector: dict[str, str],
-    template: PodTemplateSpec,
-    *,
-    replicas: int = 1,
-) -> StatefulSet:
-    """Pods of stable names."""
-    spec: StatefulSetSpec = {
-        "serviceName": metadata["name"],
-        "replicas": replicas,
-        "revisionHistoryLimit": 5,
-        "minReadySeconds": 5,
-        "podManagementPolicy": "OrderedReady",
-        "updateStrategy": {"type": "RollingUpdate"},
-        "selector": {"matchLabels": selector},
-        "template": template,
-    }
-    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
-
-
-def with_volumes(workload: StatefulSet, size: Bytes) -> Iterator[PersistentVolumeClaim | StatefulSet]:
-    """A claim for each pod, by the name that its StatefulSet looks for, then the StatefulSet.
-
-    The claims are resources of their own because a claim can grow and a StatefulSet's template cannot change: the
-    template keeps the size that it was created with. Volumes outlive the StatefulSet: data goes only deliberately.
+    The template keeps the size that it was created with. Volumes outlive the StatefulSet: data goes only deliberately.
     """
-    spec, metadata = workload["spec"], workload["metadata"]
-    spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
-    spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, size)]
-    for ordinal in range(spec["replicas"]):
-        yield volume_claim({**metadata, "name": f"{DATA_VOLUME}-{metadata['name']}-{ordinal}"}, size)
-    yield workload
 
+    replicas: int = 1
+    storage: Bytes | None = None
+    """Size of the volume `data` of each pod; `None` keeps nothing."""
+    governing_service: str | None = None
+    """The Service that names each pod; `None` is the one of the workload's name."""
+    parallel: bool = False
+    """All pods start at once: none is ready before enough of them have found each other."""
 
-def tcp_service(metadata: ObjectMeta, selector: dict[str, str], port: int, *, headless: bool = False) -> Service:
-    """One port, under one address or (headless) under each pod's own, ready or not."""
-    service: Service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata,
-        "spec": {
-            "type": "ClusterIP",
-            "selector": selector,
-            "ports": [{"name": "tcp", "port": port, "targetPort": port}],
-        },
-    }
-    if headless:
-        service["spec"].update({"clusterIP": "None", "publishNotReadyAddresses": True})
-    return service
-
-
-def scratch(name: str, size: str = SCRATCH_SIZE) -> Volume:
-    """An empty directory that lives as long as the pod."""
-    return {"name": name, "emptyDir": {"sizeLimit": size}}
-
-
-def mount(container: Container, name: str, path: str, *, read_only: bool = False) -> None:
-    """Mount a volume of the pod into a container."""
-    container["volumeMounts"].append(
-        {"name": name, "mountPath": path, "readOnly": True} if read_only else {"name": name, "mountPath": path}
-    )
-
-
-def configuration_writer(
-    container: Container, config_path: str, run_path: str, secrets: Iterable[SecretKeys]
-) -> Container:
-    """Makes `container` run the script of its name before the server: mounted secrets become files in `run_path`."""
-    container["command"] = ["sh", f"{config_path}/{container['name']}.sh"]
-    mount(container, "config", config_path, read_only=True)
-    mount(container, "run", run_path)
-    container["volumeMounts"] += secret_mounts(secrets)
-    return container
+    def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
+        """The claims by the names that the StatefulSet looks for, the StatefulSet, and its disruption budget."""
+        spec: StatefulSetSpec = {
+            "serviceName": self.governing_service or self.name,
+            "replicas": self.replicas,
+            "revisionHistoryLimit": REVISIONS,
+            "minReadySeconds": MIN_READY_SECONDS,
+            "podManagementPolicy": "Parallel" if self.parallel else "OrderedReady",
+            "updateStrategy": {"type": "RollingUpdate"},
+            "selector": {"matchLabels": self.own_label},
+            "template": template,
+        }
+        if self.storage is not None:
+            spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
+            spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, self.storage)]
+            for ordinal in range(self.replicas):
+                yield volume_claim({**metadata, "name": f"{DATA_VOLUME}-{self.name}-{ordinal}"}, self.storage)
+        yield {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
+        if self.replicas > 1:
+            yield disruption_budget(metadata, self.own_label)

@@ -6,28 +6,22 @@ names it, so the newest replaces the one of a month ago, and nothing needs a rig
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator
 
-from voice_policies import Duration
+from voice_policies import Bytes
 
 from components.consul.access import SECRET
-from components.container import Image, hardened_container
-from components.network_policy import NAME_LABEL
-from components.nightly_job import nightly_job
+from components.container import Container
+from components.jobs import CronJob
+from components.network_policy import NetworkEnd
 from components.node import Sizing
 from components.operation import Name
 from components.secret_keys import SecretKeys
-from components.stateful_set import mount, scratch
-from components.workload import pod_spec, secret_mounts, secret_volumes
+from components.volumes import ConfigFiles, Scratch
 
-if TYPE_CHECKING:
-    from components.kubernetes.types import CronJob, ObjectMeta
-
-Action = Literal["snapshot", "restore"]
-ACTIONS: tuple[Action, ...] = ("snapshot", "restore")
 SCRIPTS_PATH = "/etc/consul-snapshot"
 WORK_PATH = "/var/consul-snapshot"
-WORK_SIZE = "256Mi"
+WORK_SIZE = Bytes("256Mi")
 """Holds one snapshot: the catalogue and key-value store are far below it, and the pod's ephemeral storage above."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
 TOKEN = SecretKeys(name=SECRET.name, keys=("management-token",))
@@ -67,28 +61,22 @@ echo "$day"
     return {"snapshot.sh": snapshot, "restore.sh": restore}
 
 
-def snapshot_labels(name: Name) -> dict[str, str]:
-    """The label that picks the jobs' pods."""
-    return {NAME_LABEL: name}
-
-
-def snapshot_job(metadata: ObjectMeta, action: Action, name: Name, image: Image, server_url: str) -> CronJob:
-    """A snapshot every night, or (restore) on demand alone. Both take the management token: Consul asks for no less."""
-    secrets = (TOKEN, CREDENTIALS)
-    container = hardened_container(action, image, SIZING)
-    container["command"] = ["sh", f"{SCRIPTS_PATH}/{action}.sh"]
-    container["env"] = [
-        {"name": "CONSUL_HTTP_ADDR", "value": server_url},
-        {"name": "CONSUL_HTTP_TOKEN_FILE", "value": f"{TOKEN.path}/management-token"},
-    ]
-    mount(container, "scripts", SCRIPTS_PATH, read_only=True)
-    mount(container, "work", WORK_PATH)
-    container["volumeMounts"] += secret_mounts(secrets)
-    pod = pod_spec(
-        name,
-        container,
-        [{"name": "scripts", "configMap": {"name": name}}, scratch("work", WORK_SIZE), *secret_volumes(secrets)],
-        snapshot_labels(name),
-        Duration("30s"),
-    )
-    return nightly_job(metadata, snapshot_labels(name), pod, suspended=action == "restore")
+def snapshot_jobs(server: Name, server_url: str, bucket_url: str, egress: Iterable[NetworkEnd]) -> Iterator[CronJob]:
+    """A snapshot every night, and a restore on demand alone. Consul demands the management token for both."""
+    name = f"{server}-snapshot"
+    for action in ("snapshot", "restore"):
+        yield CronJob(
+            name=name,
+            job=f"{server}-{action}",
+            container=Container(
+                name=action,
+                sizing=SIZING,
+                command=("sh", f"{SCRIPTS_PATH}/{action}.sh"),
+                env={"CONSUL_HTTP_ADDR": server_url, "CONSUL_HTTP_TOKEN_FILE": f"{TOKEN.path}/management-token"},
+                mounts={"scripts": SCRIPTS_PATH, "work": WORK_PATH},
+                secrets=(TOKEN, CREDENTIALS),
+            ),
+            volumes={"scripts": ConfigFiles(name, snapshot_scripts(bucket_url)), "work": Scratch(WORK_SIZE)},
+            suspended=action == "restore",
+            egress=egress,
+        )

@@ -14,9 +14,13 @@ SIZE_ANNOTATION = "sidecar.istio.io/proxy"
 INBOUND_PORTS_ANNOTATION = "traffic.sidecar.istio.io/includeInboundPorts"
 
 
-def join_mesh(template: ObjectMeta, proxy: Sizing, *, inbound: bool = True) -> None:
-    """Make the pods of a template members of the mesh; without `inbound` only what they send goes through it."""
-    template["labels"] = {**template["labels"], INJECT_LABEL: "true"}
+def mesh_member(proxy: Sizing | None, *, inbound: bool = True) -> ObjectMeta:
+    """Labels and annotations that make pods members of the mesh; none where there is no `proxy`.
+
+    Without `inbound` only what the pods send goes through the proxy.
+    """
+    if proxy is None:
+        return {}
     annotations = {
         f"{SIZE_ANNOTATION}CPU": str(proxy.cpu_request),
         f"{SIZE_ANNOTATION}CPULimit": str(proxy.cpu_limit),
@@ -25,4 +29,4 @@ def join_mesh(template: ObjectMeta, proxy: Sizing, *, inbound: bool = True) -> N
     }
     if not inbound:
         annotations[INBOUND_PORTS_ANNOTATION] = ""
-    template["annotations"] = {**template.get("annotations", {}), **annotations}
+    return {"labels": {INJECT_LABEL: "true"}, "annotations": annotations}

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from voice_policies import Bytes, ClosedModel, Duration
 
-from components.access import service_account
-from components.component import Component
-from components.container import Image, hardened_container
-from components.disruption_budget import disruption_budget
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Sizing
+from components.container import Container
 from components.observability.rules import Severity
 from components.operation import Name
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
-from components.probes import HttpProbes
+from components.policy_config import file_text
+from components.probes import Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
-from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, PodSpec
+from components.server import Server
+from components.services import each_pod, tcp
+from components.stateful_set import DATA_VOLUME, StatefulSet
+from components.volumes import ConfigFiles
 
 PORT, GOSSIP_PORT = 9093, 9094
 CONFIG_PATH = "/etc/alertmanager"
 DATA_PATH = "/alertmanager"
-STOP = Duration("10s")
+SHUTDOWN = Duration("10s")
 NOBODY = "nobody"
 """The receiver that tells nobody: alerts are then only shown."""
 WEBHOOK_KEY = "webhook-url"
@@ -90,14 +83,12 @@ class Inhibition(ClosedModel):
         }
 
 
-class Alertmanager(Component):
+class Alertmanager(Server):
     """Replicas that agree by gossip on what was told."""
 
     kind: ClassVar[str] = "Alertmanager"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
-    image: Image
-    sizing: Sizing
     replicas: Annotated[int, Field(ge=1, le=5)]
     storage: Bytes
     """Silences, and what was told."""
@@ -106,8 +97,6 @@ class Alertmanager(Component):
     """In order: the first that matches is told. What none matches is told to `default`."""
     default: Name = NOBODY
     inhibitions: tuple[Inhibition, ...] = ()
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -150,48 +139,30 @@ class Alertmanager(Component):
         service = f"{self.name}-replicas.{self.namespace}.svc.cluster.local"
         return tuple(f"{self.name}-{index}.{service}" for index in range(self.replicas))
 
-    def resources(self) -> Iterator[Resource]:
-        """What they need first, then the replicas."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield tcp_service(self.metadata(), self.selector, PORT)
-        yield tcp_service(self.metadata("replicas"), self.selector, GOSSIP_PORT, headless=True)
-        servers = stateful_set(
-            self.metadata(),
-            self.selector,
-            {
-                "metadata": {"labels": self.labels, "annotations": {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}},
-                "spec": self._pod(),
-            },
-            replicas=self.replicas,
-        )
-        servers["spec"]["serviceName"] = f"{self.name}-replicas"
-        yield from with_volumes(servers, self.storage)
-        if self.replicas > 1:
-            yield disruption_budget(self.metadata(), self.selector)
-
-    def _pod(self) -> PodSpec:
-        config: Any = {"name": "config", "configMap": {"name": f"{self.name}-config"}}
-        return pod_spec(self.name, self._server(), [config, *secret_volumes(self.secrets)], self.selector, STOP)
-
-    def _server(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
+    def workloads(self) -> Iterator[StatefulSet]:
+        """The replicas."""
         peers = [f"--cluster.peer={name}:{GOSSIP_PORT}" for name in self.replica_names]
         gossip = [f"--cluster.listen-address=0.0.0.0:{GOSSIP_PORT}", *peers]
-        container["args"] = [
-            f"--config.file={CONFIG_PATH}/alertmanager.json",
-            f"--storage.path={DATA_PATH}",
-            *(gossip if self.replicas > 1 else ["--cluster.listen-address="]),
-        ]
-        container["ports"] = [
-            {"name": "http", "containerPort": PORT},
-            {"name": "gossip", "containerPort": GOSSIP_PORT},
-            {"name": "gossip-udp", "containerPort": GOSSIP_PORT, "protocol": "UDP"},
-        ]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, DATA_VOLUME, DATA_PATH)
-        container["volumeMounts"] += secret_mounts(self.secrets)
-        HttpProbes(liveness_path="/-/healthy", readiness_path="/-/ready").onto(container)
-        container["lifecycle"] = pre_stop()
-        return container
+        yield StatefulSet(
+            name=self.name,
+            container=Container(
+                args=(
+                    f"--config.file={CONFIG_PATH}/alertmanager.json",
+                    f"--storage.path={DATA_PATH}",
+                    *(gossip if self.replicas > 1 else ["--cluster.listen-address="]),
+                ),
+                ports={"http": PORT, "gossip": GOSSIP_PORT},
+                udp_ports={"gossip-udp": GOSSIP_PORT},
+                mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
+                secrets=self.secrets,
+                probes=Probes.http("/-/healthy", "/-/ready"),
+            ),
+            volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
+            replicas=self.replicas,
+            storage=self.storage,
+            governing_service=f"{self.name}-replicas",
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(GOSSIP_PORT)},
+            ingress=self.ingress,
+            egress=self.egress,
+        )

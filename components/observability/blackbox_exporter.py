@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from voice_policies import Duration
 
-from components.access import service_account
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Replicas, Sizing
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
-from components.probes import HttpProbes
+from components.component import Exemption
+from components.container import Container
+from components.deployment import ONE, Deployment
+from components.policy_config import file_text
+from components.probes import Probes
 from components.scrape import BlackboxModule, Scrape
-from components.stateful_set import mount, tcp_service
-from components.workload import deployment, pod_spec, pre_stop
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, ObjectMeta
+from components.server import Server
+from components.services import tcp
+from components.volumes import ConfigFiles
 
 PORT = 9115
 CONFIG_PATH = "/etc/blackbox"
-STOP = Duration("10s")
+SHUTDOWN = Duration("10s")
 TLS = "tls"
 """The module that asks for a certificate."""
 
 
-class BlackboxExporter(Component):
+class BlackboxExporter(Server):
     """One replica: it keeps nothing, and asks again a moment later."""
 
     kind: ClassVar[str] = "BlackboxExporter"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
-    image: Image
-    sizing: Sizing
     modules: tuple[BlackboxModule, ...]
     """The questions that the scraped servers declare."""
     server_name: str | None
     """Whose certificate the module `tls` asks for: APISIX ends a handshake for any name but its own. `None` where
     nothing has one."""
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -71,23 +62,20 @@ class BlackboxExporter(Component):
             Exemption(rule="two_replicas", reason="it holds nothing, and asks again half a minute later"),
         )
 
-    def resources(self) -> Iterator[Resource]:
-        """What it needs first, then itself."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield tcp_service(self.metadata(), self.selector, PORT)
-        config: Any = {"name": "config", "configMap": {"name": f"{self.name}-config"}}
-        pod = pod_spec(self.name, self._container(), [config], self.selector, STOP)
-        annotations = {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}
-        template: ObjectMeta = {"labels": self.labels, "annotations": annotations}
-        yield deployment(self.metadata(), template, self.selector, pod, Replicas(min=1, max=1))
-
-    def _container(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["args"] = [f"--config.file={CONFIG_PATH}/blackbox.json"]
-        container["ports"] = [{"name": "http", "containerPort": PORT}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        HttpProbes(liveness_path="/-/healthy", readiness_path="/-/healthy").onto(container)
-        container["lifecycle"] = pre_stop()
-        return container
+    def workloads(self) -> Iterator[Deployment]:
+        """The exporter."""
+        yield Deployment(
+            name=self.name,
+            container=Container(
+                args=(f"--config.file={CONFIG_PATH}/blackbox.json",),
+                ports={"http": PORT},
+                mounts={"config": CONFIG_PATH},
+                probes=Probes.http("/-/healthy", "/-/healthy"),
+            ),
+            volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
+            replicas=ONE,
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT)},
+            ingress=self.ingress,
+            egress=self.egress,
+        )

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from voice_policies import Bytes, Duration
 
-from components.access import service_account
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.disruption_budget import disruption_budget
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Sizing
+from components.component import Exemption
+from components.container import POD_IP, Container, go_memory_limit
 from components.observability.collector_config import (
     GRPC_PORT,
     HEALTH_PORT,
@@ -26,24 +22,22 @@ from components.observability.collector_config import (
     configuration,
 )
 from components.observability.retention import FILL_LIMIT
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
-from components.probes import HttpProbes
+from components.policy_config import file_text
+from components.probes import Probes
 from components.scrape import Scrape
-from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
-from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, PodSpec, Service
+from components.server import Server
+from components.services import each_pod, to_port
+from components.stateful_set import DATA_VOLUME, StatefulSet
+from components.volumes import ConfigFiles
 
 CONFIG_PATH = "/etc/otelcol"
-STOP = Duration("30s")
+SHUTDOWN = Duration("30s")
 """Longest time to write what is under way to the queues."""
 COMPACTION_COPIES = 2
 """Files of a queue while it is written anew."""
 
 
-class Collector(Component):
+class Collector(Server):
     """Replicas with a volume each, which holds what a backend has not taken yet.
 
     Every queue is as large as what arrives for its backend in the longest outage, with one replica missing.
@@ -52,8 +46,6 @@ class Collector(Component):
     kind: ClassVar[str] = "Collector"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
-    image: Image
-    sizing: Sizing
     replicas: Annotated[int, Field(ge=1, le=20)]
     storage: Bytes
     """Of each replica."""
@@ -61,8 +53,6 @@ class Collector(Component):
     """The longest absence of a backend that loses nothing."""
     backends: Annotated[tuple[Backend, ...], Field(min_length=1)]
     sampling: Sampling
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -98,64 +88,34 @@ class Collector(Component):
         """Every hardening default it gives up."""
         return (Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),)
 
-    def resources(self) -> Iterator[Resource]:
-        """What they need first, then the replicas."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield self._service()
-        yield tcp_service(self.metadata("replicas"), self.selector, GRPC_PORT, headless=True)
-        collectors = stateful_set(
-            self.metadata(),
-            self.selector,
-            {
-                "metadata": {"labels": self.labels, "annotations": {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}},
-                "spec": self._pod(),
-            },
+    def workloads(self) -> Iterator[StatefulSet]:
+        """The replicas."""
+        otlp = [to_port("otlp-grpc", GRPC_PORT, "grpc"), to_port("otlp-http", HTTP_PORT, "http")]
+        yield StatefulSet(
+            name=self.name,
+            container=Container(
+                args=(f"--config={CONFIG_PATH}/collector.json",),
+                ports={
+                    "otlp-grpc": GRPC_PORT,
+                    "otlp-http": HTTP_PORT,
+                    "metrics": METRICS_PORT,
+                    "health": HEALTH_PORT,
+                },
+                env={"POD_IP": POD_IP, **go_memory_limit(self.sizing)},
+                mounts={"config": CONFIG_PATH, DATA_VOLUME: QUEUE_PATH},
+                secrets=self.secrets,
+                probes=Probes.http("/", "/", port="health"),
+            ),
+            volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
             replicas=self.replicas,
-        )
-        collectors["spec"]["serviceName"] = f"{self.name}-replicas"
-        collectors["spec"]["podManagementPolicy"] = "Parallel"
-        yield from with_volumes(collectors, self.storage)
-        if self.replicas > 1:
-            yield disruption_budget(self.metadata(), self.selector)
-
-    def _service(self) -> Service:
-        return {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": self.metadata(),
-            "spec": {
-                "type": "ClusterIP",
-                "selector": self.selector,
-                "ports": [
-                    {"name": "otlp-grpc", "port": GRPC_PORT, "targetPort": "otlp-grpc", "appProtocol": "grpc"},
-                    {"name": "otlp-http", "port": HTTP_PORT, "targetPort": "otlp-http", "appProtocol": "http"},
-                ],
+            storage=self.storage,
+            governing_service=f"{self.name}-replicas",
+            parallel=True,
+            shutdown=SHUTDOWN,
+            services={
+                self.name: {"ports": otlp},
+                f"{self.name}-replicas": each_pod(GRPC_PORT),
             },
-        }
-
-    def _pod(self) -> PodSpec:
-        config: Any = {"name": "config", "configMap": {"name": f"{self.name}-config"}}
-        return pod_spec(self.name, self._collector(), [config, *secret_volumes(self.secrets)], self.selector, STOP)
-
-    def _collector(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["args"] = [f"--config={CONFIG_PATH}/collector.json"]
-        soft_limit = int(self.sizing.memory_limit.units * 0.8) >> 20
-        container["env"] = [
-            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            {"name": "GOMEMLIMIT", "value": f"{soft_limit}MiB"},
-        ]
-        container["ports"] = [
-            {"name": "otlp-grpc", "containerPort": GRPC_PORT},
-            {"name": "otlp-http", "containerPort": HTTP_PORT},
-            {"name": "metrics", "containerPort": METRICS_PORT},
-            {"name": "health", "containerPort": HEALTH_PORT},
-        ]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, DATA_VOLUME, QUEUE_PATH)
-        container["volumeMounts"] += secret_mounts(self.secrets)
-        HttpProbes(port="health", liveness_path="/", readiness_path="/").onto(container)
-        container["lifecycle"] = pre_stop()
-        return container
+            ingress=self.ingress,
+            egress=self.egress,
+        )

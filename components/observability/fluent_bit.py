@@ -8,31 +8,25 @@ asked of the API server and no token is needed. What cannot be sent waits on the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from voice_policies import Bytes, Duration
 
-from components.access import service_account
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Sizing
+from components.component import Exemption
+from components.container import ROOT, Container
+from components.daemon_set import DaemonSet
 from components.observability.collector_config import HTTP_PORT as COLLECTOR_PORT
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.policy_config import file_text
+from components.probes import SLOW, STARTUP_PERIOD, Probe, Probes
 from components.scrape import Scrape
-from components.stateful_set import mount
-from components.workload import pod_spec, pre_stop
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, DaemonSet, PodSpec, Probe, Volume
+from components.server import Server
+from components.volumes import ConfigFiles, HostPath
 
 PORT = 2020
 CONFIG_PATH = "/etc/fluent-bit"
 LOGS_PATH = "/var/log"
 STATE_PATH = "/var/lib/fluent-bit"
 """On the node: a replaced pod goes on where its predecessor stopped, and ships what that one had not."""
-ROOT = 0
 TAG = "kube."
 RETRY_LIMIT = 60
 """Attempts for one chunk: about an hour of a Collector that refuses. The pauses are drawn at random from 5 seconds up
@@ -41,25 +35,27 @@ BACKOFF_CAP = 120
 BATCH_RECORDS = 50_000
 """More than a chunk of 2 MB holds. A chunk that went in parts would be taken for sent when its last part is
 (`otel_process_logs` in plugins/out_opentelemetry/opentelemetry_logs.c)."""
-STOP = Duration("30s")
+SHUTDOWN = Duration("30s")
+PROBES = Probes(
+    startup=Probe.http("/api/v1/uptime", period=STARTUP_PERIOD, failures=30),
+    readiness=Probe.http("/api/v1/health", **SLOW),
+    liveness=Probe.http("/api/v1/uptime", **SLOW),
+)
+"""Fluent Bit is ready while what it sends is taken."""
 
 
-class FluentBit(Component):
+class FluentBit(Server):
     """One pod on each node."""
 
     kind: ClassVar[str] = "FluentBit"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=PORT, path="/api/v2/metrics/prometheus")
-    image: Image
-    sizing: Sizing
     namespaces: str
     """Pattern of the namespaces whose containers are read."""
     collector: str
     """Host of the Collector."""
     buffer: Bytes
     """Of one node's disk; when it is full the oldest lines go first."""
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:
@@ -78,7 +74,7 @@ class FluentBit(Component):
         return {
             "service": {
                 "flush": 1,
-                "grace": STOP.whole_seconds(),
+                "grace": SHUTDOWN.whole_seconds(),
                 "log_level": "info",
                 "http_server": "on",
                 "http_listen": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
@@ -141,65 +137,23 @@ class FluentBit(Component):
             "storage.total_limit_size": f"{self.buffer.units // 1024**2}M",
         }
 
-    def resources(self) -> Iterator[Resource]:
-        """What it needs first, then a pod for each node."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield self._daemon_set()
-
-    def _daemon_set(self) -> DaemonSet:
-        annotations = {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}
-        return {
-            "apiVersion": "apps/v1",
-            "kind": "DaemonSet",
-            "metadata": self.metadata(),
-            "spec": {
-                "minReadySeconds": 5,
-                "revisionHistoryLimit": 5,
-                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
-                "selector": {"matchLabels": self.selector},
-                "template": {
-                    "metadata": {"labels": self.labels, "annotations": annotations},
-                    "spec": self._pod(),
-                },
+    def workloads(self) -> Iterator[DaemonSet]:
+        """The pods of the nodes."""
+        yield DaemonSet(
+            name=self.name,
+            user=ROOT,
+            container=Container(
+                args=("--config", f"{CONFIG_PATH}/fluent-bit.yaml"),
+                ports={"http": PORT},
+                mounts={"config": CONFIG_PATH, "logs": LOGS_PATH, "state": STATE_PATH},
+                probes=PROBES,
+            ),
+            volumes={
+                "config": ConfigFiles(f"{self.name}-config", self.files),
+                "logs": HostPath(LOGS_PATH),
+                "state": HostPath(STATE_PATH, read_only=False),
             },
-        }
-
-    def _pod(self) -> PodSpec:
-        volumes: list[Volume] = [
-            {"name": "config", "configMap": {"name": f"{self.name}-config"}},
-            {"name": "logs", "hostPath": {"path": LOGS_PATH, "type": "Directory"}},
-            {"name": "state", "hostPath": {"path": STATE_PATH, "type": "DirectoryOrCreate"}},
-        ]
-        pod = pod_spec(self.name, self._container(), volumes, self.selector, STOP)
-        pod["securityContext"].update({"runAsNonRoot": False, "runAsUser": ROOT, "runAsGroup": ROOT})
-        # One on each node is neither spread nor kept apart, and a tainted node prints too.
-        del pod["topologySpreadConstraints"], pod["affinity"]
-        pod["tolerations"] = [{"operator": "Exists"}]
-        return pod
-
-    def _container(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["securityContext"].update({"runAsNonRoot": False, "runAsUser": ROOT, "runAsGroup": ROOT})
-        container["args"] = ["--config", f"{CONFIG_PATH}/fluent-bit.yaml"]
-        container["ports"] = [{"name": "http", "containerPort": PORT}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, "logs", LOGS_PATH, read_only=True)
-        mount(container, "state", STATE_PATH)
-        _probes_onto(container)
-        return container
-
-
-def _probes_onto(container: Container) -> None:
-    """Ready while what it sends is taken; alive while it answers at all."""
-    answers: Probe = {
-        "httpGet": {"path": "/api/v1/uptime", "port": "http"},
-        "periodSeconds": 10,
-        "timeoutSeconds": 3,
-        "failureThreshold": 3,
-    }
-    container["startupProbe"] = {**answers, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 30}
-    container["readinessProbe"] = {**answers, "httpGet": {"path": "/api/v1/health", "port": "http"}}
-    container["livenessProbe"] = answers
-    container["lifecycle"] = pre_stop()
+            shutdown=SHUTDOWN,
+            ingress=self.ingress,
+            egress=self.egress,
+        )

@@ -5,35 +5,37 @@ Nothing is kept: the database is of the pod, and a restart forgets sessions alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from voice_policies import Bytes, ClosedModel, Duration
 
-from components.access import service_account
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Replicas, Sizing
+from components.component import Exemption
+from components.container import Container
+from components.deployment import ONE, Deployment
 from components.observability import dashboards
 from components.observability.dashboards import Dashboard
 from components.observability.elasticsearch_setup import LOGS_PATTERN, user_secret
 from components.observability.setup_job import Account
 from components.observability.tempo import EXEMPLAR_LABEL
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, config_map, digest_of, file_text
+from components.policy_config import file_text
+from components.probes import READY, Probe, Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
-from components.stateful_set import mount, scratch, tcp_service
-from components.workload import deployment, pod_spec, pre_stop, secret_mounts, secret_volumes
+from components.server import Server
+from components.services import tcp
+from components.volumes import ConfigFiles, Scratch, Volume
 
 if TYPE_CHECKING:
     from components.component import Resource
-    from components.kubernetes.types import Container, Probe, Volume, VolumeProjection
+    from components.kubernetes.types import KeyToPath, ObjectMeta, VolumeProjection
+    from components.kubernetes.types import Volume as KubernetesVolume
 
 PORT = 3000
 CONFIG_PATH = "/etc/grafana"
 DATA_PATH = "/var/lib/grafana"
-STOP = Duration("30s")
+SHUTDOWN = Duration("30s")
 ACCOUNT = Account(user="grafana", secret=user_secret("grafana"))
 SECRET = SecretKeys(name="grafana", keys=("admin-password", "secret-key"))
 CONFIG_MAP_LIMIT = Bytes("1Mi")
@@ -58,18 +60,14 @@ class Sources(ClosedModel):
     elasticsearch: str
 
 
-class Grafana(Component):
+class Grafana(Server):
     """One process; what it shows is in files."""
 
     kind: ClassVar[str] = "Grafana"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
-    image: Image
-    sizing: Sizing
     sources: Sources
     dashboards: tuple[Dashboard, ...]
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -170,48 +168,61 @@ class Grafana(Component):
             ),
         )
 
-    def resources(self) -> Iterator[Resource]:
-        """What it needs first, then itself."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        for dashboard in self.dashboards:
-            yield config_map(self.metadata(f"dashboard-{dashboard.uid}"), f"{dashboard.uid}.json", dashboard.text)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield tcp_service(self.metadata(), self.selector, PORT)
-        yield deployment(
-            self.metadata(),
-            {"labels": self.labels, "annotations": {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}},
-            self.selector,
-            pod_spec(self.name, self._container(), self._volumes(), self.selector, STOP),
-            Replicas(min=1, max=1),
+    def workloads(self) -> Iterator[Deployment]:
+        """The process. It is ready when it answers with its database."""
+        yield Deployment(
+            name=self.name,
+            container=Container(
+                ports={"http": PORT},
+                mounts={"config": CONFIG_PATH, "data": DATA_PATH},
+                secrets=self.secrets,
+                probes=Probes.tcp(readiness=Probe.http("/api/health", **READY)),
+            ),
+            volumes={
+                "config": Provisioning(self.name, self.files, self.dashboards),
+                "data": Scratch(Bytes("256Mi")),
+            },
+            replicas=ONE,
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT)},
+            ingress=self.ingress,
+            egress=self.egress,
         )
 
-    def _volumes(self) -> list[Volume]:
-        own: VolumeProjection = {
-            "configMap": {
-                "name": f"{self.name}-config",
-                "items": [{"key": file, "path": path} for file, path in PATHS.items()],
-            }
-        }
-        return [
-            {"name": "config", "projected": {"sources": [own, *map(self._projected, self.dashboards)]}},
-            scratch("data", "256Mi"),
-            *secret_volumes(self.secrets),
-        ]
 
-    def _projected(self, dashboard: Dashboard) -> VolumeProjection:
-        file = f"{dashboard.uid}.json"
-        name = f"{self.name}-dashboard-{dashboard.uid}"
-        return {"configMap": {"name": name, "items": [{"key": file, "path": f"dashboards/{file}"}]}}
+@dataclass(frozen=True, slots=True)
+class Provisioning(Volume):
+    """One directory of several ConfigMaps: the configuration, and one for each dashboard, which are large."""
 
-    def _container(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["ports"] = [{"name": "http", "containerPort": PORT}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, "data", DATA_PATH)
-        container["volumeMounts"] += secret_mounts(self.secrets)
-        _probes_onto(container)
-        return container
+    grafana: str
+    files: Mapping[str, str]
+    dashboards: Sequence[Dashboard]
+    read_only = True
+
+    @property
+    def read_at_start(self) -> Mapping[str, str]:
+        """The configuration; Grafana reads a changed dashboard by itself."""
+        return self.files
+
+    def document(self, name: str) -> KubernetesVolume:
+        """The ConfigMaps as one volume, each file at the path that Grafana expects."""
+        sources = [_projection(f"{self.grafana}-config", PATHS)]
+        for dashboard in self.dashboards:
+            file = f"{dashboard.uid}.json"
+            sources.append(_projection(f"{self.grafana}-dashboard-{dashboard.uid}", {file: f"dashboards/{file}"}))
+        return {"name": name, "projected": {"sources": sources}}
+
+    def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:
+        """The ConfigMaps."""
+        yield from ConfigFiles(f"{self.grafana}-config", self.files).resources(metadata)
+        for dashboard in self.dashboards:
+            name, files = f"{self.grafana}-dashboard-{dashboard.uid}", {f"{dashboard.uid}.json": dashboard.text}
+            yield from ConfigFiles(name, files).resources(metadata)
+
+
+def _projection(config_map: str, paths: Mapping[str, str]) -> VolumeProjection:
+    items: list[KeyToPath] = [{"key": file, "path": path} for file, path in paths.items()]
+    return {"configMap": {"name": config_map, "items": items}}
 
 
 def _ini(sections: dict[str, dict[str, str]]) -> str:
@@ -260,17 +271,3 @@ def _trace_to_metrics() -> dict[str, Any]:
         "queries": [{"name": "Spans per second", "query": rate}],
         **AROUND,
     }
-
-
-def _probes_onto(container: Container) -> None:
-    """Ready when it answers with its database; alive while its port opens."""
-    port: Probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3}
-    container["startupProbe"] = {**port, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 60}
-    container["readinessProbe"] = {
-        "httpGet": {"path": "/api/health", "port": "http"},
-        "periodSeconds": 5,
-        "timeoutSeconds": 3,
-        "failureThreshold": 3,
-    }
-    container["livenessProbe"] = port
-    container["lifecycle"] = pre_stop()

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from voice_policies import Duration
+from voice_policies import Bytes, Duration
 
-from components.access import service_account
-from components.component import Component
-from components.container import Image, hardened_container
-from components.disruption_budget import disruption_budget
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Replicas, Sizing
+from components.container import Container, Image
+from components.deployment import Deployment
+from components.jobs import Job
+from components.network_policy import NetworkEnd
+from components.node import Replicas
 from components.observability.elasticsearch_setup import LOGS_PATTERN, IndexUser, user, user_secret
-from components.observability.setup_job import (
-    Account,
-    Request,
-    setup_files,
-    setup_job,
-    setup_labels,
-    setup_pod,
-)
-from components.operation import Name
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.observability.setup_job import Account, Request, sender, setup_files
+from components.policy_config import file_text
+from components.probes import SLOW, Probe, Probes
 from components.scrape import ANSWERS, Scrape
 from components.secret_keys import SecretKeys
-from components.stateful_set import configuration_writer, mount, scratch, tcp_service
-from components.workload import deployment, pod_spec, pre_stop, secret_volumes
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, PodSpec, Probe, Volume
+from components.server import Server, Workload
+from components.services import tcp
+from components.volumes import ConfigFiles, Scratch
 
 PORT = 5601
 CONFIG_PATH = "/etc/kibana"
 RUN_PATH = "/run/kibana"
 HOME = "/usr/share/kibana"
-STOP = Duration("30s")
+SHUTDOWN = Duration("30s")
 ACCOUNT = Account(user="kibana_system", secret=user_secret("kibana"))
 """Elasticsearch's own user for Kibana, with the rights that its version needs."""
 SETUP_USER: IndexUser = user(
@@ -75,34 +64,26 @@ xpack.reporting.encryptionKey: $(quoted {ENCRYPTION.path}/reporting)
 xpack.security.encryptionKey: $(quoted {ENCRYPTION.path}/sessions)
 END
 """
+PROBES = Probes(
+    startup=Probe.tcp(period=Duration("5s"), timeout=Duration("3s"), failures=60),
+    readiness=Probe.http("/api/status", timeout=Duration("5s")),
+    liveness=Probe.tcp(**SLOW),
+)
+"""Kibana is ready when it reaches Elasticsearch, says its status."""
 
 
-class Kibana(Component):
+class Kibana(Server):
     """Processes without state: what they keep is in Elasticsearch."""
 
     kind: ClassVar[str] = "Kibana"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, PORT, "/api/status")
-    image: Image
     setup_image: Image
     """Has curl, which Kibana's own image does not promise."""
-    sizing: Sizing
     replicas: int
     elasticsearch: str
     """Address of Elasticsearch."""
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
     setup_egress: tuple[NetworkEnd, ...] = ()
-
-    @property
-    def setup_name(self) -> Name:
-        """Of the Job that makes the data view."""
-        return f"{self.name}-setup"
-
-    @property
-    def pods(self) -> tuple[dict[str, str], ...]:
-        """Itself, and the Job that sets it up."""
-        return self.selector, setup_labels(self.setup_name)
 
     @property
     def files(self) -> dict[str, str]:
@@ -127,69 +108,37 @@ class Kibana(Component):
         """What the Job sends."""
         return setup_files(f"http://{self.name}:{PORT}", SETUP_USER.account, [DATA_VIEW])
 
-    def resources(self) -> Iterator[Resource]:
-        """What it needs first, then itself and what sets it up."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield tcp_service(self.metadata(), self.selector, PORT)
-        yield deployment(
-            self.metadata(),
-            {"labels": self.labels, "annotations": {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}},
-            self.selector,
-            self._pod(),
-            Replicas(min=self.replicas, max=self.replicas),
+    def workloads(self) -> Iterator[Workload]:
+        """The server, and the Job that makes the data view."""
+        yield Deployment(
+            name=self.name,
+            init=Container(
+                name="write-secrets",
+                command=("sh", f"{CONFIG_PATH}/write-secrets.sh"),
+                mounts={"config": CONFIG_PATH, "run": RUN_PATH},
+                secrets=(ACCOUNT.secret, ENCRYPTION),
+            ),
+            container=Container(
+                command=(f"{HOME}/bin/kibana", "-c", f"{CONFIG_PATH}/kibana.yml", "-c", f"{RUN_PATH}/secrets.yml"),
+                ports={"http": PORT},
+                env={"NODE_OPTIONS": f"--max-old-space-size={self.sizing.memory_limit.units * 3 // 4 >> 20}"},
+                mounts={"config": CONFIG_PATH, "run": RUN_PATH, "data": f"{HOME}/data"},
+                probes=PROBES,
+            ),
+            volumes={
+                "config": ConfigFiles(f"{self.name}-config", self.files),
+                "run": Scratch(),
+                "data": Scratch(Bytes("256Mi")),
+            },
+            replicas=Replicas.exactly(self.replicas),
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT)},
+            ingress=self.ingress,
+            egress=self.egress,
         )
-        if self.replicas > 1:
-            yield disruption_budget(self.metadata(), self.selector)
-        metadata = self.metadata("setup")
-        yield service_account(metadata)
-        yield config_files(metadata, self.setup)
-        yield network_policy(metadata, setup_labels(self.setup_name), (), self.setup_egress)
-        pod = setup_pod(self.setup_name, self.setup_image, [SETUP_USER.account.secret])
-        yield setup_job(metadata, pod, self.setup)
-
-    def _pod(self) -> PodSpec:
-        secrets = (ACCOUNT.secret, ENCRYPTION)
-        volumes: list[Volume] = [
-            {"name": "config", "configMap": {"name": f"{self.name}-config"}},
-            scratch("run"),
-            scratch("data", "256Mi"),
-            *secret_volumes(secrets),
-        ]
-        pod = pod_spec(self.name, self._container(), volumes, self.selector, STOP)
-        writer = hardened_container("write-secrets", self.image, self.sizing)
-        pod["initContainers"] = [configuration_writer(writer, CONFIG_PATH, RUN_PATH, secrets)]
-        return pod
-
-    def _container(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["command"] = [
-            f"{HOME}/bin/kibana",
-            "-c",
-            f"{CONFIG_PATH}/kibana.yml",
-            "-c",
-            f"{RUN_PATH}/secrets.yml",
-        ]
-        heap = self.sizing.memory_limit.units * 3 // 4 // 1024**2
-        container["env"] = [{"name": "NODE_OPTIONS", "value": f"--max-old-space-size={heap}"}]
-        container["ports"] = [{"name": "http", "containerPort": PORT}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, "run", RUN_PATH)
-        mount(container, "data", f"{HOME}/data")
-        _probes_onto(container)
-        return container
-
-
-def _probes_onto(container: Container) -> None:
-    """Ready when it reaches Elasticsearch, says its status; alive while its port opens."""
-    port: Probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3}
-    container["startupProbe"] = {**port, "periodSeconds": 5, "failureThreshold": 60}
-    container["readinessProbe"] = {
-        "httpGet": {"path": "/api/status", "port": "http"},
-        "periodSeconds": 10,
-        "timeoutSeconds": 5,
-        "failureThreshold": 3,
-    }
-    container["livenessProbe"] = port
-    container["lifecycle"] = pre_stop()
+        yield Job(
+            name=f"{self.name}-setup",
+            container=sender([SETUP_USER.account.secret], self.setup_image),
+            volumes={"requests": ConfigFiles(f"{self.name}-setup", self.setup)},
+            egress=self.setup_egress,
+        )

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 from voice_policies import Duration
 
-from components.access import TOKEN_PATH, TOKEN_VOLUME, pod_reader, service_account, token_volume
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Replicas, Sizing
+from components.access import pod_reader
+from components.component import Exemption
+from components.container import Container
+from components.deployment import ONE, Deployment
 from components.operation import Name
-from components.probes import HttpProbes
+from components.probes import Probes
 from components.scrape import Scrape
-from components.stateful_set import mount, tcp_service
-from components.workload import deployment, pod_spec, pre_stop
+from components.server import Server
+from components.services import tcp
 
 if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, PolicyRule
+    from components.kubernetes.types import PolicyRule
 
 PORT, TELEMETRY_PORT = 8080, 8081
-STOP = Duration("5s")
+SHUTDOWN = Duration("5s")
 METRICS = (
     "kube_pod_container_status_restarts_total",
     "kube_horizontalpodautoscaler_spec_min_replicas",
@@ -33,18 +32,14 @@ METRICS = (
 """What the rules read. It knows a hundred times as much, which nobody asks for."""
 
 
-class KubeStateMetrics(Component):
+class KubeStateMetrics(Server):
     """One replica: another would only count everything twice. While it is away its alerts wait, and nothing else."""
 
     kind: ClassVar[str] = "KubeStateMetrics"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
-    image: Image
-    sizing: Sizing
     namespaces: tuple[Name, ...]
     """What it watches: it has rights in these alone."""
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:
@@ -54,37 +49,31 @@ class KubeStateMetrics(Component):
             Exemption(rule="two_replicas", reason="two would count everything twice, and it holds nothing"),
         )
 
-    def resources(self) -> Iterator[Resource]:
-        """What it needs first, then itself."""
+    def workloads(self) -> Iterator[Deployment]:
+        """The one replica. It is alive while it answers, and ready when its own metrics can be read."""
         autoscalers: PolicyRule = {
             "apiGroups": ["autoscaling"],
             "resources": ["horizontalpodautoscalers"],
             "verbs": ["list", "watch"],
         }
-        yield service_account(self.metadata())
-        for namespace in self.namespaces:
-            yield from pod_reader(self.metadata(), namespace, autoscalers)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield tcp_service(self.metadata(), self.selector, PORT)
-        pod = pod_spec(self.name, self._container(), [token_volume()], self.selector, STOP)
-        one = Replicas(min=1, max=1)
-        yield deployment(self.metadata(), {"labels": self.labels}, self.selector, pod, one)
-
-    def _container(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["args"] = [
-            f"--port={PORT}",
-            f"--telemetry-port={TELEMETRY_PORT}",
-            "--resources=pods,horizontalpodautoscalers",
-            f"--namespaces={','.join(self.namespaces)}",
-            f"--metric-allowlist={','.join(METRICS)}",
-        ]
-        container["ports"] = [
-            {"name": "http", "containerPort": PORT},
-            {"name": "telemetry", "containerPort": TELEMETRY_PORT},
-        ]
-        mount(container, TOKEN_VOLUME, TOKEN_PATH, read_only=True)
-        # Alive is a server that answers, whatever the API server does; ready is one whose own metrics can be read.
-        HttpProbes(port="telemetry", liveness_path="/metrics", readiness_path="/readyz").onto(container)
-        container["lifecycle"] = pre_stop()
-        return container
+        readers = (pod_reader(self.metadata(), namespace, autoscalers) for namespace in self.namespaces)
+        yield Deployment(
+            name=self.name,
+            rights=tuple(chain.from_iterable(readers)),
+            container=Container(
+                args=(
+                    f"--port={PORT}",
+                    f"--telemetry-port={TELEMETRY_PORT}",
+                    "--resources=pods,horizontalpodautoscalers",
+                    f"--namespaces={','.join(self.namespaces)}",
+                    f"--metric-allowlist={','.join(METRICS)}",
+                ),
+                ports={"http": PORT, "telemetry": TELEMETRY_PORT},
+                probes=Probes.http("/metrics", "/readyz", port="telemetry"),
+            ),
+            replicas=ONE,
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT)},
+            ingress=self.ingress,
+            egress=self.egress,
+        )

@@ -8,30 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 from voice_policies import Bytes, Duration
 
-from components.access import TOKEN_PATH, TOKEN_VOLUME, pod_reader, service_account, token_volume
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.disruption_budget import disruption_budget
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Sizing
+from components.access import pod_reader
+from components.component import Exemption
+from components.container import POD_NAME, Container
 from components.observability.retention import FILL_LIMIT, Stream, disk_conflicts
 from components.observability.rules import RuleGroup
 from components.observability.scraping import ScrapeTarget, certificates_job, duplicates, kubelet_job
 from components.operation import Name
-from components.policy_config import config_files, file_text
-from components.probes import HttpProbes
+from components.policy_config import file_text
+from components.probes import Probes
 from components.scrape import Scrape
-from components.stateful_set import DATA_VOLUME, mount, stateful_set, tcp_service, with_volumes
-from components.workload import pod_spec, pre_stop
+from components.server import Server
+from components.services import each_pod, tcp
+from components.stateful_set import DATA_VOLUME, StatefulSet
+from components.volumes import ConfigFiles
 
 if TYPE_CHECKING:
     from components.component import Resource
-    from components.kubernetes.types import ClusterRole, ClusterRoleBinding, Container, PodSpec
 
 PORT = 9090
 CONFIG_PATH = "/etc/prometheus"
 DATA_PATH = "/prometheus"
-STOP = Duration("120s")
+SHUTDOWN = Duration("120s")
 """Longest time to end queries and write the head's chunks."""
 SAMPLE_BYTES = 2
 """On disk: Prometheus' documentation of its storage gives 1 to 2 bytes for an average sample."""
@@ -40,14 +38,12 @@ LOCAL_SERIES = 20_000
 """Room for what comes over OTLP and remote write, and for what rules record: as much as ten services expose."""
 
 
-class Prometheus(Component):
+class Prometheus(Server):
     """Replicas that each ask and keep everything, so that either may be lost; Alertmanager tells no alert twice."""
 
     kind: ClassVar[str] = "Prometheus"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
-    image: Image
-    sizing: Sizing
     replicas: Annotated[int, Field(ge=1, le=5)]
     storage: Bytes
     """Of each replica."""
@@ -66,8 +62,6 @@ class Prometheus(Component):
     alertmanagers: tuple[str, ...]
     """`host:port` of each replica: every one is told."""
     groups: tuple[RuleGroup, ...]
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -139,29 +133,44 @@ class Prometheus(Component):
         if self.certificates:
             yield certificates_job(self.prober, self.certificates)
 
-    def resources(self) -> Iterator[Resource]:
-        """What they need first, then the replicas."""
-        yield service_account(self.metadata())
+    def workloads(self) -> Iterator[StatefulSet]:
+        """The replicas. To replay the write-ahead log of a full head takes minutes."""
+        yield StatefulSet(
+            name=self.name,
+            rights=tuple(self._rights()),
+            container=Container(
+                args=(
+                    f"--config.file={CONFIG_PATH}/prometheus.json",
+                    # Prometheus reads a changed ConfigMap in place, rules included: no restart, and no sidecar.
+                    "--config.auto-reload",
+                    f"--storage.tsdb.path={DATA_PATH}",
+                    "--web.enable-otlp-receiver",
+                    "--web.enable-remote-write-receiver",
+                    # A point of a metric leads to a trace that made it.
+                    "--enable-feature=exemplar-storage",
+                ),
+                ports={"http": PORT},
+                env={"POD_NAME": POD_NAME},
+                mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
+                probes=Probes.http("/-/healthy", "/-/ready", startup=Duration("10m")),
+            ),
+            volumes={"config": ConfigFiles(f"{self.name}-config", self.files, reloaded=True)},
+            replicas=self.replicas,
+            storage=self.storage,
+            governing_service=f"{self.name}-replicas",
+            parallel=True,
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(PORT)},
+            ingress=self.ingress,
+            egress=self.egress,
+        )
+
+    def _rights(self) -> Iterator[Resource]:
         for namespace in self.namespaces:
             yield from pod_reader(self.metadata(), namespace)
         yield from self._kubelet_reader()
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield tcp_service(self.metadata(), self.selector, PORT)
-        yield tcp_service(self.metadata("replicas"), self.selector, PORT, headless=True)
-        servers = stateful_set(
-            self.metadata(),
-            self.selector,
-            {"metadata": {"labels": self.labels}, "spec": self._pod()},
-            replicas=self.replicas,
-        )
-        servers["spec"]["serviceName"] = f"{self.name}-replicas"
-        servers["spec"]["podManagementPolicy"] = "Parallel"
-        yield from with_volumes(servers, self.storage)
-        if self.replicas > 1:
-            yield disruption_budget(self.metadata(), self.selector)
 
-    def _kubelet_reader(self) -> Iterator[ClusterRole | ClusterRoleBinding]:
+    def _kubelet_reader(self) -> Iterator[Resource]:
         """Nodes are in no namespace, so the right to read their metrics cannot be either."""
         name = f"{self.namespace}-{self.name}-kubelets"
         yield {
@@ -177,30 +186,3 @@ class Prometheus(Component):
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.namespace}],
         }
-
-    def _pod(self) -> PodSpec:
-        config: Any = {"name": "config", "configMap": {"name": f"{self.name}-config"}}
-        return pod_spec(self.name, self._server(), [config, token_volume()], self.selector, STOP)
-
-    def _server(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["args"] = [
-            f"--config.file={CONFIG_PATH}/prometheus.json",
-            # A changed ConfigMap is read in place, rules included: no restart, and no sidecar that asks for a reload.
-            "--config.auto-reload",
-            f"--storage.tsdb.path={DATA_PATH}",
-            "--web.enable-otlp-receiver",
-            "--web.enable-remote-write-receiver",
-            # A point of a metric leads to a trace that made it.
-            "--enable-feature=exemplar-storage",
-        ]
-        container["env"] = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
-        container["ports"] = [{"name": "http", "containerPort": PORT}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, DATA_VOLUME, DATA_PATH)
-        mount(container, TOKEN_VOLUME, TOKEN_PATH, read_only=True)
-        # Replaying the write-ahead log of a full head takes minutes.
-        budget = Duration("10m")
-        HttpProbes(liveness_path="/-/healthy", readiness_path="/-/ready", startup_budget=budget).onto(container)
-        container["lifecycle"] = pre_stop()
-        return container

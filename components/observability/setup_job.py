@@ -7,31 +7,21 @@ sets a whole object by name, so a second run changes nothing; a server that does
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic_core import to_json
-from voice_policies import ClosedModel, Duration
+from voice_policies import ClosedModel
 
-from components.component import PART_OF
-from components.container import Image, hardened_container
-from components.network_policy import NAME_LABEL
+from components.container import Container, Image
 from components.node import Sizing
 from components.operation import Name
-from components.policy_config import digest_of, file_text
+from components.policy_config import file_text
 from components.secret_keys import SecretKeys
-from components.stateful_set import mount
-from components.workload import pod_spec, secret_mounts, secret_volumes
-
-if TYPE_CHECKING:
-    from components.kubernetes.types import Container, Job, ObjectMeta, PodSpec
 
 REQUESTS_PATH = "/etc/voice/requests"
 LOGIN = "/tmp/login"  # noqa: S108 - the container's own emptyDir
 BODY = "/tmp/body.json"  # noqa: S108 - likewise
 SCRIPT = "send.sh"
 SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
-DEADLINE_SECONDS = 1800
-"""Longest time that a cluster may take to come up on empty disks."""
 
 
 class Account(ClosedModel):
@@ -87,43 +77,13 @@ def _line(request: Request) -> str:
     return f"with_password {body} {request.account.password_file}; send {request.method} '{request.path}' {BODY}"
 
 
-def setup_labels(name: Name) -> dict[str, str]:
-    """The label that picks the Job's pods."""
-    return {NAME_LABEL: name}
-
-
-def setup_pod(name: Name, image: Image, secrets: Iterable[SecretKeys]) -> PodSpec:
-    """A pod that sends the requests of the ConfigMap `name` once. `image` has sh, sed and curl 7.76 or later."""
-    mounted = tuple(secrets)
-    container: Container = hardened_container("send", image, SIZING)
-    container["command"] = ["sh", f"{REQUESTS_PATH}/{SCRIPT}"]
-    mount(container, "requests", REQUESTS_PATH, read_only=True)
-    container["volumeMounts"] += secret_mounts(mounted)
-    pod = pod_spec(
-        name,
-        container,
-        [{"name": "requests", "configMap": {"name": name}}, *secret_volumes(mounted)],
-        setup_labels(name),
-        Duration("30s"),
+def sender(secrets: Iterable[SecretKeys], image: Image | None = None) -> Container:
+    """Sends the requests of the volume `requests` once. `image` has sh, sed and curl 7.76 or later."""
+    return Container(
+        name="send",
+        image=image,
+        sizing=SIZING,
+        command=("sh", f"{REQUESTS_PATH}/{SCRIPT}"),
+        mounts={"requests": REQUESTS_PATH},
+        secrets=tuple(secrets),
     )
-    pod["restartPolicy"] = "OnFailure"
-    return pod
-
-
-def setup_job(metadata: ObjectMeta, pod: PodSpec, files: dict[str, str]) -> Job:
-    """The Job for these files. A changed password is set by deleting the Job and deploying again."""
-    name = metadata["name"]
-    digest = digest_of({**files, "pod": to_json(pod).decode()})
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {**metadata, "name": f"{name}-{digest[:8]}"},
-        "spec": {
-            "backoffLimit": 10,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "template": {
-                "metadata": {"labels": {**setup_labels(name), "app.kubernetes.io/part-of": PART_OF}},
-                "spec": pod,
-            },
-        },
-    }

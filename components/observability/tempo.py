@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from voice_policies import Bytes, ClosedModel, Duration
 
-from components.access import service_account
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.network_policy import NetworkEnd, network_policy
-from components.node import Sizing
+from components.component import Exemption
+from components.container import Container, go_memory_limit
 from components.observability.retention import Stream, disk_conflicts
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of, file_text
+from components.policy_config import file_text
+from components.probes import READY, Probe, Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, stateful_set, with_volumes
-from components.workload import pod_spec, pre_stop, secret_mounts, secret_volumes
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, Probe, Service, Volume
+from components.server import Server
+from components.services import to_port
+from components.stateful_set import DATA_VOLUME, StatefulSet
+from components.volumes import ConfigFiles
 
 OTLP_PORT, HTTP_PORT = 4317, 3200
 CONFIG_PATH = "/etc/tempo"
 DATA_PATH = "/var/tempo"
-STOP = Duration("110s")
+SHUTDOWN = Duration("110s")
 """Longest time to write what is in memory; with the pre-stop sleep, a grace of two minutes."""
 CREDENTIALS = SecretKeys(name="tempo-object-storage", keys=("credentials",))
 """A shared credentials file of AWS' form, which every client of S3 reads: profile `default`, key id and secret key."""
@@ -57,7 +53,7 @@ class Bucket(ClosedModel):
     """`host:port`, over TLS."""
 
 
-class Tempo(Component):
+class Tempo(Server):
     """One process that does it all.
 
     Two of them would need Kafka between them; while the one restarts, the Collector keeps on its own disk what arrives.
@@ -66,16 +62,12 @@ class Tempo(Component):
     kind: ClassVar[str] = "Tempo"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
-    image: Image
-    sizing: Sizing
     storage: Bytes
     """Of the volume: what is not in a block yet, and without a bucket the blocks too."""
     stream: Stream
     bucket: Bucket | None = None
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where metrics are written to: each replica of Prometheus by itself, so that all of them have the series."""
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -125,70 +117,24 @@ class Tempo(Component):
             Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
         )
 
-    def resources(self) -> Iterator[Resource]:
-        """What it needs first, then itself."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield self._service()
-        volumes: list[Volume] = [
-            {"name": "config", "configMap": {"name": f"{self.name}-config"}},
-            *secret_volumes(self.secrets),
-        ]
-        annotations = {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)}
-        server = stateful_set(
-            self.metadata(),
-            self.selector,
-            {
-                "metadata": {"labels": self.labels, "annotations": annotations},
-                "spec": pod_spec(self.name, self._container(), volumes, self.selector, STOP),
-            },
+    def workloads(self) -> Iterator[StatefulSet]:
+        """The process. It is ready when it takes spans and answers."""
+        file = f"{CREDENTIALS.path}/{CREDENTIALS.keys[0]}"
+        credentials = {"AWS_SHARED_CREDENTIALS_FILE": file} if self.bucket else {}
+        yield StatefulSet(
+            name=self.name,
+            container=Container(
+                args=(f"-config.file={CONFIG_PATH}/tempo.json", "-target=all"),
+                ports={"otlp": OTLP_PORT, "http": HTTP_PORT},
+                env={**go_memory_limit(self.sizing), **credentials},
+                mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
+                secrets=self.secrets,
+                probes=Probes.tcp(readiness=Probe.http("/ready", **READY)),
+            ),
+            volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
+            storage=self.storage,
+            shutdown=SHUTDOWN,
+            services={self.name: {"ports": [to_port("otlp", OTLP_PORT), to_port("http", HTTP_PORT)]}},
+            ingress=self.ingress,
+            egress=self.egress,
         )
-        yield from with_volumes(server, self.storage)
-
-    def _service(self) -> Service:
-        return {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": self.metadata(),
-            "spec": {
-                "type": "ClusterIP",
-                "selector": self.selector,
-                "ports": [
-                    {"name": "otlp", "port": OTLP_PORT, "targetPort": "otlp"},
-                    {"name": "http", "port": HTTP_PORT, "targetPort": "http"},
-                ],
-            },
-        }
-
-    def _container(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["args"] = [f"-config.file={CONFIG_PATH}/tempo.json", "-target=all"]
-        limit = int(self.sizing.memory_limit.units * 0.8) // 1024**2
-        container["env"] = [{"name": "GOMEMLIMIT", "value": f"{limit}MiB"}]
-        if self.bucket is not None:
-            file = f"{CREDENTIALS.path}/{CREDENTIALS.keys[0]}"
-            container["env"].append({"name": "AWS_SHARED_CREDENTIALS_FILE", "value": file})
-        container["ports"] = [
-            {"name": "otlp", "containerPort": OTLP_PORT},
-            {"name": "http", "containerPort": HTTP_PORT},
-        ]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, DATA_VOLUME, DATA_PATH)
-        container["volumeMounts"] += secret_mounts(self.secrets)
-        _probes_onto(container)
-        return container
-
-
-def _probes_onto(container: Container) -> None:
-    """Ready when it takes spans and answers; alive while HTTP opens."""
-    port: Probe = {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3}
-    container["startupProbe"] = {**port, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 60}
-    container["readinessProbe"] = {
-        "httpGet": {"path": "/ready", "port": "http"},
-        "periodSeconds": 5,
-        "timeoutSeconds": 3,
-        "failureThreshold": 3,
-    }
-    container["livenessProbe"] = port
-    container["lifecycle"] = pre_stop()

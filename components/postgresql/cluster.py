@@ -9,15 +9,15 @@ from pydantic import Field
 from voice_policies import Bytes
 
 from components.component import Component, Exemption
-from components.container import Image
+from components.container import Image, cpu_and_memory
 from components.disruption_budget import disruption_budget
 from components.network_policy import NetworkEnd, network_policy
 from components.node import Sizing
 from components.operation import Name
+from components.placement import HOST, ZONE, alone_on_its_host
 from components.postgresql.backups import CREDENTIALS, DAILY, Backups
 from components.postgresql.databases import ServerLimits, ServiceDatabase, access_rules
 from components.scrape import Scrape
-from components.workload import HOST, ZONE, alone_on_its_host
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         Pooler,
         ScheduledBackup,
     )
-    from components.kubernetes.types import ResourceRequirements
 
 BARMAN = "barman-cloud.cloudnative-pg.io"
 STOP_SECONDS = 120
@@ -135,7 +134,7 @@ class PostgresqlCluster(Component):
                 "plugins": [{**self._archive(self.name), "isWALArchiver": True}],
                 "storage": {"size": str(self.storage), "resizeInUseVolumes": True},
                 "walStorage": {"size": str(WAL_STORAGE), "resizeInUseVolumes": True},
-                "resources": _resources(self.sizing),
+                "resources": cpu_and_memory(self.sizing),
                 "affinity": {
                     "enablePodAntiAffinity": True,
                     "podAntiAffinityType": "required",
@@ -220,7 +219,7 @@ class PostgresqlCluster(Component):
                                 "name": "pgbouncer",
                                 "image": self.pooler_image.reference,
                                 "imagePullPolicy": self.pooler_image.pull_policy,
-                                "resources": _resources(POOLER),
+                                "resources": cpu_and_memory(POOLER),
                             }
                         ],
                         "affinity": alone_on_its_host(labels),
@@ -247,7 +246,7 @@ class PostgresqlCluster(Component):
                     "wal": {"compression": "gzip", "encryption": "AES256"},
                     "data": {"compression": "gzip", "encryption": "AES256"},
                 },
-                "instanceSidecarConfiguration": {"resources": _resources(SIDECAR)},
+                "instanceSidecarConfiguration": {"resources": cpu_and_memory(SIDECAR)},
             },
         }
 
@@ -279,11 +278,4 @@ def _role(database: ServiceDatabase) -> ManagedRole:
         "bypassrls": False,
         "connectionLimit": database.connection_limit,
         "passwordSecret": {"name": database.secret.name},
-    }
-
-
-def _resources(sizing: Sizing) -> ResourceRequirements:
-    return {
-        "requests": {"cpu": str(sizing.cpu_request), "memory": str(sizing.memory_request)},
-        "limits": {"cpu": str(sizing.cpu_limit), "memory": str(sizing.memory_limit)},
     }

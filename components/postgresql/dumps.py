@@ -6,26 +6,19 @@ what is written after the last one is lost with the server's volume.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator
 
-from voice_policies import Duration
+from voice_policies import Bytes
 
-from components.container import Image, hardened_container
-from components.network_policy import NAME_LABEL
-from components.nightly_job import nightly_job
+from components.container import Container
+from components.jobs import CronJob
+from components.network_policy import NetworkEnd
 from components.node import Sizing
 from components.operation import Name
 from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SECRETS_PATH, SecretKeys
-from components.stateful_set import mount
-from components.workload import pod_spec, secret_mounts, secret_volumes
+from components.volumes import Claim, ConfigFiles
 
-if TYPE_CHECKING:
-    from components.kubernetes.types import CronJob, ObjectMeta
-
-Action = Literal["backup", "restore"]
-ACTIONS: tuple[Action, ...] = ("backup", "restore")
 SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
@@ -68,34 +61,23 @@ echo "$source"
     return {"backup.sh": backup, "restore.sh": restore}
 
 
-def dump_labels(name: Name) -> dict[str, str]:
-    """The label that picks the jobs' pods."""
-    return {NAME_LABEL: name}
-
-
-def dump_job(
-    metadata: ObjectMeta,
-    action: Action,
-    name: Name,
-    image: Image,
-    secrets: Iterable[SecretKeys],
-) -> CronJob:
-    """A job every night, or (restore) never by itself: `kubectl create job --from=cronjob/postgresql-restore NAME`."""
-    mounted = tuple(secrets)
-    container = hardened_container(action, image, SIZING)
-    container["command"] = ["bash", f"{SCRIPTS_PATH}/{action}.sh"]
-    mount(container, "scripts", SCRIPTS_PATH, read_only=True)
-    mount(container, "dumps", DUMPS_PATH)
-    container["volumeMounts"] += secret_mounts(mounted)
-    pod = pod_spec(
-        name,
-        container,
-        [
-            {"name": "scripts", "configMap": {"name": name}},
-            {"name": "dumps", "persistentVolumeClaim": {"claimName": name}},
-            *secret_volumes(mounted),
-        ],
-        dump_labels(name),
-        Duration("30s"),
-    )
-    return nightly_job(metadata, dump_labels(name), pod, suspended=action == "restore")
+def dump_jobs(
+    server: Name, host: Name, databases: tuple[ServiceDatabase, ...], size: Bytes, egress: Iterable[NetworkEnd]
+) -> Iterator[CronJob]:
+    """A backup every night onto a volume of `size`, and a restore on demand alone."""
+    name = f"{server}-backup"
+    for action in ("backup", "restore"):
+        yield CronJob(
+            name=name,
+            job=f"{server}-{action}",
+            container=Container(
+                name=action,
+                sizing=SIZING,
+                command=("bash", f"{SCRIPTS_PATH}/{action}.sh"),
+                mounts={"scripts": SCRIPTS_PATH, "dumps": DUMPS_PATH},
+                secrets=(DUMP_KEY, *(database.secret for database in databases)),
+            ),
+            volumes={"scripts": ConfigFiles(name, dump_scripts(host, databases)), "dumps": Claim(name, size)},
+            suspended=action == "restore",
+            egress=egress,
+        )

@@ -8,62 +8,76 @@ Every night one more forgets in all of them, as each one's own role, what is lon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from voice_policies import Duration
-
-from components.access import service_account
-from components.component import Component
-from components.container import Image, hardened_container
-from components.network_policy import NetworkEnd, network_policy
-from components.nightly_job import nightly_job
+from components.container import Container
+from components.jobs import CronJob, Job
 from components.node import Sizing
-from components.policy_config import config_files, digest_of
 from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SECRETS_PATH
-from components.stateful_set import mount
-from components.workload import pod_spec, secret_mounts, secret_volumes
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, Job, PodSpec, Volume
+from components.server import Server, Workload
+from components.volumes import ConfigFiles
 
 FILES_PATH = "/etc/schemas"
 SCRIPT = "apply.sh"
 NIGHTLY_SCRIPT = "nightly.sh"
 NIGHTLY_FILE = "nightly.sql"
-DEADLINE_SECONDS = 1800
-"""For a first start, in which the server is made too."""
 RETRIES = 20
 """Kubernetes waits longer before each, six minutes at most: the deadline comes first."""
-STOP = Duration("30s")
 SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 
 
-class DatabaseSchemas(Component):
+class DatabaseSchemas(Server):
     """The files, and a job for each database that they are applied to."""
 
     kind: ClassVar[str] = "DatabaseSchemas"
     folder: ClassVar[str] = "25-schemas"
     host: str
     """Where the databases are reached."""
-    image: Image
+    sizing: Sizing = SIZING
     databases: tuple[ServiceDatabase, ...]
     files: dict[str, str]
     """Plain SQL, applied in the order of the names."""
     nightly: str
     """Plain SQL that deletes what is long over."""
-    egress: tuple[NetworkEnd, ...] = ()
 
-    def resources(self) -> Iterator[Resource]:
-        """What the jobs need first."""
-        yield service_account(self.metadata())
+    def workloads(self) -> Iterator[Workload]:
+        """A job for each database, and one for every night."""
         scripts = {SCRIPT: self.script, NIGHTLY_SCRIPT: self.nightly_script, NIGHTLY_FILE: self.nightly}
-        yield config_files(self.metadata(), {**self.files, **scripts})
-        yield network_policy(self.metadata(), self.selector, (), self.egress)
+        volumes = {"files": ConfigFiles(self.name, {**self.files, **scripts})}
         for database in self.databases:
-            yield self._job(database)
-        yield nightly_job(self.metadata("nightly"), self.labels, self._nightly_pod(), suspended=False)
+            yield Job(
+                name=self.name,
+                job=f"{self.name}-{database.name}",
+                container=Container(
+                    name="apply",
+                    command=("sh", f"{FILES_PATH}/{SCRIPT}"),
+                    env={
+                        "PGHOST": self.host,
+                        "PGUSER": database.name,
+                        "PGDATABASE": database.name,
+                        "PASSWORD_FILE": f"{database.secret.path}/password",
+                    },
+                    mounts={"files": FILES_PATH},
+                    secrets=(database.secret,),
+                ),
+                volumes=volumes,
+                retries=RETRIES,
+                egress=self.egress,
+            )
+        yield CronJob(
+            name=self.name,
+            job=f"{self.name}-nightly",
+            container=Container(
+                name="nightly",
+                command=("sh", f"{FILES_PATH}/{NIGHTLY_SCRIPT}"),
+                env={"PGHOST": self.host},
+                mounts={"files": FILES_PATH},
+                secrets=tuple(database.secret for database in self.databases),
+            ),
+            volumes=volumes,
+            egress=self.egress,
+        )
 
     @property
     def script(self) -> str:
@@ -92,44 +106,3 @@ class DatabaseSchemas(Component):
             "done\n"
             'exit "$failed"\n'
         )
-
-    def _job(self, database: ServiceDatabase) -> Job:
-        pod = self._pod(database)
-        digest = digest_of({**self.files, SCRIPT: self.script, "pod": repr(pod)})
-        return {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": self.metadata(f"{database.name}-{digest[:8]}"),
-            "spec": {
-                "backoffLimit": RETRIES,
-                "activeDeadlineSeconds": DEADLINE_SECONDS,
-                "template": {"metadata": {"labels": self.labels}, "spec": pod},
-            },
-        }
-
-    def _pod(self, database: ServiceDatabase) -> PodSpec:
-        container = hardened_container("apply", self.image, SIZING)
-        container["command"] = ["sh", f"{FILES_PATH}/{SCRIPT}"]
-        container["env"] = [
-            {"name": "PGHOST", "value": self.host},
-            {"name": "PGUSER", "value": database.name},
-            {"name": "PGDATABASE", "value": database.name},
-            {"name": "PASSWORD_FILE", "value": f"{database.secret.path}/password"},
-        ]
-        pod = self._pod_of(container, database)
-        pod["restartPolicy"] = "OnFailure"
-        return pod
-
-    def _nightly_pod(self) -> PodSpec:
-        container = hardened_container("nightly", self.image, SIZING)
-        container["command"] = ["sh", f"{FILES_PATH}/{NIGHTLY_SCRIPT}"]
-        container["env"] = [{"name": "PGHOST", "value": self.host}]
-        return self._pod_of(container, *self.databases)
-
-    def _pod_of(self, container: Container, *databases: ServiceDatabase) -> PodSpec:
-        """With the files, and the passwords of these databases."""
-        secrets = tuple(database.secret for database in databases)
-        mount(container, "files", FILES_PATH, read_only=True)
-        container["volumeMounts"] += secret_mounts(secrets)
-        volumes: list[Volume] = [{"name": "files", "configMap": {"name": self.name}}, *secret_volumes(secrets)]
-        return pod_spec(self.name, container, volumes, self.selector, STOP)

@@ -6,25 +6,26 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
+from voice_policies import Duration
 
-from components.access import service_account
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.disruption_budget import disruption_budget
-from components.network_policy import NAME_LABEL, NetworkEnd, network_policy
-from components.node import Sizing
+from components.component import Exemption
+from components.container import POD_NAME, Container, Image
+from components.deployment import Deployment
+from components.network_policy import NetworkEnd
+from components.node import Replicas, Sizing
 from components.operation import Name
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
+from components.probes import READY, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
 from components.secret_keys import SecretKeys
-from components.stateful_set import DATA_VOLUME, mount, scratch, stateful_set, tcp_service
+from components.server import Server, Workload
+from components.services import tcp
+from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.valkey.access import CONFIG_PATH, RUN_PATH, WRITE_ACL, AclUser, user_file
-from components.valkey.server import PING, PORT, SCRAPE, STOP, probes_onto, server_configuration
-from components.workload import alone_on_its_host, pod_spec, pre_stop, secret_mounts, secret_volumes
+from components.valkey.server import PING, PORT, PROBES, SCRAPE, SHUTDOWN, server_configuration
+from components.volumes import ConfigFiles, Scratch
 
 if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, Deployment, ObjectMeta, PodSpec, Probe, Volume
+    from components.kubernetes.types import ServiceSpec
 
 SENTINEL_PORT = 26379
 PRIMARY = "cache"
@@ -43,9 +44,11 @@ SENTINEL_RULES = (
 PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
+CONNECTS = Probes.tcp(readiness=Probe.tcp("tcp", **READY), port="tcp", startup=Duration("60s"))
+"""Proxy and Sentinel start at once."""
 
 
-class ReplicatedValkey(Component):
+class ReplicatedValkey(Server):
     """The proxies carry the name that callers know. An address of each pod's own lets a lost one stay resolvable.
 
     Replication is asynchronous: a failover may lose the last writes. A primary that no replica follows refuses writes,
@@ -59,15 +62,12 @@ class ReplicatedValkey(Component):
     sentinel_scrape: ClassVar[Scrape] = Scrape.probe(
         BlackboxModule(name="sentinel", prober="tcp", settings={"query_response": [*PING]}), SENTINEL_PORT
     )
-    image: Image
     proxy_image: Image
-    sizing: Sizing
     users: tuple[AclUser, ...]
     nodes: Annotated[int, Field(ge=2, le=7)] = 3
     sentinels: Annotated[int, Field(ge=1, le=7)] = 3
     quorum: Annotated[int, Field(ge=1, le=7)] = 2
     """Sentinels that must agree that the primary is gone."""
-    ingress: tuple[NetworkEnd, ...] = ()
     proxy_egress: tuple[NetworkEnd, ...] = ()
     node_ingress: tuple[NetworkEnd, ...] = ()
     node_egress: tuple[NetworkEnd, ...] = ()
@@ -87,11 +87,6 @@ class ReplicatedValkey(Component):
     def named(self, part: str) -> Name:
         """The name of one of its parts."""
         return f"{self.name}-{part}"
-
-    @property
-    def pods(self) -> tuple[dict[str, str], ...]:
-        """Proxies, servers and Sentinels."""
-        return self.selector, {NAME_LABEL: self.named("node")}, {NAME_LABEL: self.named("sentinel")}
 
     @property
     def files(self) -> dict[str, str]:
@@ -188,109 +183,86 @@ backend primary
             Exemption(rule="own_readiness", reason="proxy and Sentinel tell one thing of themselves: that they answer"),
         )
 
-    def resources(self) -> Iterator[Resource]:
-        """What they need first, then servers, Sentinels and proxies."""
-        proxies, nodes, sentinels = self.pods
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), proxies, self.ingress, self.proxy_egress)
-        yield network_policy(self.metadata("node"), nodes, self.node_ingress, self.node_egress)
-        yield network_policy(self.metadata("sentinel"), sentinels, self.sentinel_ingress, self.sentinel_egress)
-        yield tcp_service(self.metadata(), proxies, PORT)
-        yield from self._members("node", self.nodes, PORT, self._node())
-        yield from self._members("sentinel", self.sentinels, SENTINEL_PORT, self._sentinel())
+    def workloads(self) -> Iterator[Workload]:
+        """The proxies, which carry the name that callers know, then servers and Sentinels."""
         yield self._proxies()
-        for part, labels in (("", proxies), ("node", nodes), ("sentinel", sentinels)):
-            yield disruption_budget(self.metadata(part), labels)
-
-    def _members(self, part: str, count: int, port: int, container: Container) -> Iterator[Resource]:
-        labels = {NAME_LABEL: self.named(part)}
-        for index in range(count):
-            pod_name = {"statefulset.kubernetes.io/pod-name": f"{self.named(part)}-{index}"}
-            service = tcp_service(self.metadata(f"{part}-{index}"), pod_name, port)
-            service["spec"]["publishNotReadyAddresses"] = True
-            yield service
-        pod = self._pod(labels, container)
-        pod["initContainers"] = [self._configure(part)]
-        pod["affinity"] = alone_on_its_host(labels)
-        yield stateful_set(
-            self.metadata(part), labels, {"metadata": self._template(labels), "spec": pod}, replicas=count
+        yield self._members(
+            "node",
+            self.nodes,
+            Container(
+                name="valkey",
+                command=("valkey-server", f"{RUN_PATH}/valkey.conf"),
+                ports={"tcp": PORT},
+                mounts={"run": RUN_PATH, DATA_VOLUME: "/data"},
+                probes=PROBES,
+            ),
         )
-
-    def _template(self, labels: dict[str, str]) -> ObjectMeta:
-        return {
-            "labels": {**self.labels, **labels},
-            "annotations": {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)},
-        }
-
-    def _pod(self, labels: dict[str, str], container: Container) -> PodSpec:
-        volumes: list[Volume] = [
-            {"name": "config", "configMap": {"name": f"{self.name}-config"}},
-            scratch("run"),
-            scratch(DATA_VOLUME),
-            *secret_volumes(self.secrets),
-        ]
-        return pod_spec(self.name, container, volumes, labels, STOP)
-
-    def _configure(self, part: str) -> Container:
-        container = hardened_container("configure", self.image, SENTINEL_SIZING)
-        container["command"] = ["sh", f"{CONFIG_PATH}/configure-{part}.sh"]
-        container["env"] = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, "run", RUN_PATH)
-        container["volumeMounts"] += secret_mounts(self.secrets)
-        return container
-
-    def _node(self) -> Container:
-        container = hardened_container("valkey", self.image, self.sizing)
-        container["command"] = ["valkey-server", f"{RUN_PATH}/valkey.conf"]
-        container["ports"] = [{"name": "tcp", "containerPort": PORT}]
-        mount(container, "run", RUN_PATH)
-        mount(container, DATA_VOLUME, "/data")
-        probes_onto(container)
-        return container
-
-    def _sentinel(self) -> Container:
-        container = hardened_container("sentinel", self.image, SENTINEL_SIZING)
-        container["command"] = ["valkey-sentinel", f"{RUN_PATH}/sentinel.conf"]
-        container["ports"] = [{"name": "tcp", "containerPort": SENTINEL_PORT}]
-        mount(container, "run", RUN_PATH)
-        _tcp_probes_onto(container)
-        return container
+        yield self._members(
+            "sentinel",
+            self.sentinels,
+            Container(
+                name="sentinel",
+                sizing=SENTINEL_SIZING,
+                command=("valkey-sentinel", f"{RUN_PATH}/sentinel.conf"),
+                ports={"tcp": SENTINEL_PORT},
+                mounts={"run": RUN_PATH},
+                probes=CONNECTS,
+            ),
+        )
 
     def _proxies(self) -> Deployment:
-        container = hardened_container("haproxy", self.proxy_image, PROXY_SIZING)
-        container["command"] = ["haproxy", "-W", "-db", "-f", f"{CONFIG_PATH}/haproxy.cfg"]
-        container["ports"] = [{"name": "tcp", "containerPort": PORT}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        _tcp_probes_onto(container)
-        pod = pod_spec(
-            self.name,
-            container,
-            [{"name": "config", "configMap": {"name": f"{self.name}-config"}}],
-            self.selector,
-            STOP,
+        return Deployment(
+            name=self.name,
+            container=Container(
+                name="haproxy",
+                image=self.proxy_image,
+                sizing=PROXY_SIZING,
+                command=("haproxy", "-W", "-db", "-f", f"{CONFIG_PATH}/haproxy.cfg"),
+                ports={"tcp": PORT},
+                mounts={"config": CONFIG_PATH},
+                probes=CONNECTS,
+            ),
+            volumes={"config": self._config},
+            replicas=Replicas.exactly(PROXIES),
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT)},
+            ingress=self.ingress,
+            egress=self.proxy_egress,
         )
-        return {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": self.metadata(),
-            "spec": {
-                "replicas": PROXIES,
-                "minReadySeconds": 5,
-                "progressDeadlineSeconds": 180,
-                "revisionHistoryLimit": 5,
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-                "selector": {"matchLabels": self.selector},
-                "template": {"metadata": self._template(self.selector), "spec": pod},
-            },
-        }
 
+    def _members(self, part: str, count: int, container: Container) -> StatefulSet:
+        ingress, egress = {
+            "node": (self.node_ingress, self.node_egress),
+            "sentinel": (self.sentinel_ingress, self.sentinel_egress),
+        }[part]
+        return StatefulSet(
+            name=self.named(part),
+            account=self.name,
+            init=Container(
+                name="configure",
+                sizing=SENTINEL_SIZING,
+                command=("sh", f"{CONFIG_PATH}/configure-{part}.sh"),
+                env={"POD_NAME": POD_NAME},
+                mounts={"config": CONFIG_PATH, "run": RUN_PATH},
+                secrets=self.secrets,
+            ),
+            container=container,
+            volumes={"config": self._config, "run": Scratch(), DATA_VOLUME: Scratch()},
+            replicas=count,
+            quorum=True,
+            shutdown=SHUTDOWN,
+            services=dict(self._addresses(part, count, container.ports["tcp"])),
+            ingress=ingress,
+            egress=egress,
+        )
 
-def _tcp_probes_onto(container: Container) -> None:
-    """Both start at once and answer as long as their port opens."""
-    port: Probe = {"tcpSocket": {"port": "tcp"}, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 3}
-    container["startupProbe"] = {**port, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 30}
-    container["readinessProbe"] = port
-    container["livenessProbe"] = {**port, "periodSeconds": 10}
-    container["lifecycle"] = pre_stop()
+    @property
+    def _config(self) -> ConfigFiles:
+        return ConfigFiles(f"{self.name}-config", self.files)
+
+    def _addresses(self, part: str, count: int, port: int) -> Iterator[tuple[str, ServiceSpec]]:
+        """An address of each pod's own, which the others find before it is ready."""
+        for index in range(count):
+            name = f"{self.named(part)}-{index}"
+            selector = {"statefulset.kubernetes.io/pod-name": name}
+            yield name, {**tcp(port), "selector": selector, "publishNotReadyAddresses": True}

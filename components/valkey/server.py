@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from voice_policies import Bytes, Duration
 
-from components.access import service_account
-from components.component import Component, Exemption
-from components.container import Image, hardened_container
-from components.network_policy import NetworkEnd, network_policy
+from components.component import Exemption
+from components.container import Container
 from components.node import Sizing
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, config_files, digest_of
+from components.probes import READY, SLOW, STARTUP_PERIOD, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
-from components.stateful_set import (
-    DATA_VOLUME,
-    configuration_writer,
-    mount,
-    scratch,
-    stateful_set,
-    tcp_service,
-    with_volumes,
-)
+from components.server import Server
+from components.services import tcp
+from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.valkey.access import ACL_FILE, CONFIG_PATH, HEALTH_USER, RUN_PATH, WRITE_ACL, AclUser, user_file
-from components.workload import pod_spec, pre_stop, secret_volumes
-
-if TYPE_CHECKING:
-    from components.component import Resource
-    from components.kubernetes.types import Container, Probe, Volume
+from components.volumes import ConfigFiles, Scratch
 
 PORT = 6379
 MEMORY_SHARE = 0.6
 """Of the memory limit, for data: a rewrite of the log or a full synchronisation copies what changes meanwhile."""
-STOP = Duration("30s")
+SHUTDOWN = Duration("30s")
 """Longest time to write what is left and stop."""
 PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
 LOGIN = ({"send": f"AUTH {HEALTH_USER} -"}, {"expect": r"^\+OK"})
 """Each `query_response` of the blackbox exporter waits for its `expect`, then says its `send`."""
 SCRAPE = Scrape.probe(BlackboxModule(name="valkey", prober="tcp", settings={"query_response": [*LOGIN, *PING]}), PORT)
+_PING = ("valkey-cli", "-e", "--user", HEALTH_USER, "--pass", "", "--no-auth-warning", "ping")
+PROBES = Probes(
+    startup=Probe.exec(*_PING, period=STARTUP_PERIOD, failures=150),
+    readiness=Probe.exec(*_PING, **READY),
+    liveness=Probe.tcp("tcp", **SLOW),
+)
+"""The server does not answer while it loads its log."""
 
 
-class Valkey(Component):
+class Valkey(Server):
     """One server. With `storage` it is durable: each write is on disk before it is acknowledged, nothing is evicted.
 
     One node and not a replicated pair: replication is asynchronous, so a failover would lose acknowledged events. While
@@ -52,11 +47,7 @@ class Valkey(Component):
     kind: ClassVar[str] = "Valkey"
     folder: ClassVar[str] = "20-data"
     scrape: ClassVar[Scrape] = SCRAPE
-    image: Image
-    sizing: Sizing
     users: tuple[AclUser, ...]
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
     storage: Bytes | None = None
 
     @property
@@ -65,37 +56,6 @@ class Valkey(Component):
         return (
             Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
         )
-
-    def resources(self) -> Iterator[Resource]:
-        """What it needs first, then the server."""
-        yield service_account(self.metadata())
-        yield config_files(self.metadata("config"), self.files)
-        yield network_policy(self.metadata(), self.selector, self.ingress, self.egress)
-        yield tcp_service(self.metadata(), self.selector, PORT)
-        volumes: list[Volume] = [
-            {"name": "config", "configMap": {"name": f"{self.name}-config"}},
-            scratch("run"),
-            *secret_volumes(self.secrets),
-        ]
-        if self.storage is None:
-            volumes.append(scratch(DATA_VOLUME))
-        pod = pod_spec(self.name, self._container(), volumes, self.selector, STOP)
-        pod["initContainers"] = [write_acl(self.image, self.sizing, self)]
-        server = stateful_set(
-            self.metadata(),
-            self.selector,
-            {
-                "metadata": {
-                    "labels": self.labels,
-                    "annotations": {CONFIG_DIGEST_ANNOTATION: digest_of(self.files)},
-                },
-                "spec": pod,
-            },
-        )
-        if self.storage is None:
-            yield server
-        else:
-            yield from with_volumes(server, self.storage)
 
     @property
     def files(self) -> dict[str, str]:
@@ -106,15 +66,31 @@ class Valkey(Component):
             "write-acl.sh": WRITE_ACL,
         }
 
-    def _container(self) -> Container:
-        container = hardened_container(self.name, self.image, self.sizing)
-        container["command"] = ["valkey-server", f"{CONFIG_PATH}/valkey.conf"]
-        container["ports"] = [{"name": "tcp", "containerPort": PORT}]
-        mount(container, "config", CONFIG_PATH, read_only=True)
-        mount(container, "run", RUN_PATH)
-        mount(container, DATA_VOLUME, "/data")
-        probes_onto(container)
-        return container
+    def workloads(self) -> Iterator[StatefulSet]:
+        """The server. It never sees a password: only the hashes that the container before it writes."""
+        data = {} if self.storage else {DATA_VOLUME: Scratch()}
+        mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
+        yield StatefulSet(
+            name=self.name,
+            init=Container(
+                name="write-acl",
+                command=("sh", f"{CONFIG_PATH}/write-acl.sh"),
+                mounts=mounts,
+                secrets=self.secrets,
+            ),
+            container=Container(
+                command=("valkey-server", f"{CONFIG_PATH}/valkey.conf"),
+                ports={"tcp": PORT},
+                mounts={**mounts, DATA_VOLUME: "/data"},
+                probes=PROBES,
+            ),
+            volumes={"config": ConfigFiles(f"{self.name}-config", self.files), "run": Scratch(), **data},
+            storage=self.storage,
+            shutdown=SHUTDOWN,
+            services={self.name: tcp(PORT)},
+            ingress=self.ingress,
+            egress=self.egress,
+        )
 
 
 def server_configuration(sizing: Sizing, *, durable: bool) -> str:
@@ -132,27 +108,3 @@ def server_configuration(sizing: Sizing, *, durable: bool) -> str:
         "tcp-keepalive 60",
     ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def write_acl(image: Image, sizing: Sizing, component: Component) -> Container:
-    """Runs before the server: hashes of the mounted passwords into the user file. The server never sees a password."""
-    writer = hardened_container("write-acl", image, sizing)
-    return configuration_writer(writer, CONFIG_PATH, RUN_PATH, component.secrets)
-
-
-def probes_onto(container: Container) -> None:
-    """Ready when it answers, which it does not while it loads its log; alive while the port opens."""
-    ping: Probe = {
-        "exec": {"command": ["valkey-cli", "-e", "--user", HEALTH_USER, "--pass", "", "--no-auth-warning", "ping"]},
-        "periodSeconds": 5,
-        "timeoutSeconds": 3,
-    }
-    container["startupProbe"] = {**ping, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 150}
-    container["readinessProbe"] = {**ping, "failureThreshold": 3}
-    container["livenessProbe"] = {
-        "tcpSocket": {"port": "tcp"},
-        "periodSeconds": 10,
-        "timeoutSeconds": 3,
-        "failureThreshold": 3,
-    }
-    container["lifecycle"] = pre_stop()

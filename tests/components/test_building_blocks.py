@@ -13,8 +13,7 @@ from voice_policies import Bytes, Cpu, Duration
 
 from components.node import Replicas, Sizing
 from components.operation import Name, operation
-from components.probes import HttpProbes
-from components.workload import grace_seconds
+from components.probes import Probe
 from stack.model.policy_bundles import outbound_call
 from tests.platforms import platform, service
 
@@ -70,12 +69,8 @@ def test_a_port_that_cannot_be_opened_is_refused(port: int) -> None:
 
 
 def test_a_probe_answers_within_its_period() -> None:
-    with pytest.raises(ValidationError, match="timeout 2s must be below the shortest period 2s"):
-        HttpProbes(timeout=Duration("2s"))
-
-
-def test_grace_holds_sleep_request_and_margin() -> None:
-    assert grace_seconds(Duration("14s")) == 5 + 14 + 5
+    with pytest.raises(ValidationError, match="timeout 2s must be below the period 2s"):
+        Probe.tcp(period=Duration("2s"), timeout=Duration("2s"))
 
 
 @pytest.mark.parametrize("mesh", [True, False])

@@ -1,0 +1,176 @@
+"""A server declares its pods; the resources that Kubernetes needs for them follow.
+
+Every pod of the platform that no operator makes is made here: what all pods must have is added in this file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from voice_policies import Duration
+
+from components.access import TOKEN_PATH, TOKEN_VOLUME, service_account
+from components.component import Component
+from components.container import ROOT, TEMPORARY_VOLUME, USER, Container, Defaults, Image
+from components.network_policy import NAME_LABEL, NetworkEnd, network_policy
+from components.node import Sizing
+from components.placement import alone_on_its_host, host_spread, zone_spread
+from components.policy_config import CONFIG_DIGEST_ANNOTATION, digest_of
+from components.services import service
+from components.volumes import ApiToken, Scratch, Volume, secret_volume
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import (
+        ObjectMeta,
+        PodSecurityContext,
+        PodSpec,
+        PodTemplateSpec,
+        ServiceSpec,
+    )
+    from components.kubernetes.types import Volume as KubernetesVolume
+
+PRE_STOP = Duration("5s")
+"""Sleep before SIGTERM, so that endpoints are withdrawn first (kube-proxy and gateways take a few seconds)."""
+SHUTDOWN_MARGIN = Duration("5s")
+"""Left for flushing telemetry after the last request."""
+MIN_READY_SECONDS = 5
+REVISIONS = 5
+"""Former templates that a controller keeps, to roll back to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(ABC):
+    """Pods of one kind, as a server declares them. Subclasses are the controllers that keep them running."""
+
+    name: str
+    """Of the pods, by their label, and of the resources that are theirs alone."""
+    container: Container
+    init: Container | None = None
+    """Runs to its end before `container` starts."""
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    """Volumes by name, besides `/tmp`, secrets, and the data of a StatefulSet."""
+    pre_stop: Duration = PRE_STOP
+    """Sleep before SIGTERM, so that callers learn of it first; 0 where nobody calls."""
+    shutdown: Duration
+    """Longest time between SIGTERM and the end of the program."""
+    ingress: Iterable[NetworkEnd] = ()
+    egress: Iterable[NetworkEnd] = ()
+    services: Mapping[str, ServiceSpec] = field(default_factory=dict)
+    """Addresses by name."""
+    address: Mapping[str, str] | None = None
+    """The label by which others reach the pods; `None` is their name."""
+    account: str | None = None
+    """A service account that they share; `None` is one of their own."""
+    rights: Sequence[Resource] = ()
+    """Roles and bindings of the account. With any, the container gets a short-lived token for the API server."""
+    pod_metadata: ObjectMeta | None = None
+    """More labels and annotations of the pods."""
+    user: int = USER
+    quorum: bool = False
+    """Never two pods on one host: two losses at once would break the quorum."""
+
+    @abstractmethod
+    def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
+        """What keeps the pods running, and what watches over it."""
+
+    @property
+    def own_label(self) -> dict[str, str]:
+        """The label by which the controller picks the pods; it never changes."""
+        return {NAME_LABEL: self.name}
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """The label by which others reach the pods."""
+        return dict(self.address or self.own_label)
+
+    def resources(self, server: Server) -> Iterator[Resource]:
+        """What the pods need first, then what keeps them running."""
+        metadata = server.metadata()
+        own: ObjectMeta = {**metadata, "name": self.name}
+        yield service_account({**metadata, "name": self.account or self.name})
+        yield from self.rights
+        for volume in self.volumes.values():
+            yield from volume.resources(metadata)
+        yield network_policy(own, self.selector, self.ingress, self.egress)
+        for name, spec in self.services.items():
+            yield service({**metadata, "name": name}, self.selector, spec)
+        yield from self.controllers(own, self._pod_template(server))
+
+    def _pod_template(self, server: Server) -> PodTemplateSpec:
+        """A changed file that the program only reads at its start restarts the pods."""
+        more = self.pod_metadata or {}
+        files = {name: text for volume in self.volumes.values() for name, text in volume.read_at_start.items()}
+        digest = {CONFIG_DIGEST_ANNOTATION: digest_of(files)} if files else {}
+        labels = {**server.labels, **self.own_label, **self.selector, **more.get("labels", {})}
+        metadata: ObjectMeta = {"labels": labels}
+        if annotations := {**digest, **more.get("annotations", {})}:
+            metadata["annotations"] = annotations
+        return {"metadata": metadata, "spec": self.pod(server)}
+
+    def pod(self, server: Server) -> PodSpec:
+        """The hardened pod, with a token for the API server where the account has rights."""
+        token = {TOKEN_VOLUME: ApiToken()} if self.rights else {}
+        volumes: dict[str, Volume] = {TEMPORARY_VOLUME: Scratch(), **self.volumes, **token}
+        read_only = {name for name, volume in volumes.items() if volume.read_only}
+        default = Defaults(self.name, server.image, server.sizing, self.user)
+        container = replace(self.container, mounts={**self.container.mounts, **dict.fromkeys(token, TOKEN_PATH)})
+        pod: PodSpec = {
+            "serviceAccountName": self.account or self.name,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": self._security(),
+            "terminationGracePeriodSeconds": (self.pre_stop + self.shutdown + SHUTDOWN_MARGIN).whole_seconds(),
+            "topologySpreadConstraints": [zone_spread(self.own_label)],
+            "affinity": alone_on_its_host(self.own_label) if self.quorum else host_spread(self.own_label),
+            "containers": [container.document(default, read_only, self.pre_stop)],
+            "volumes": [*(volume.document(name) for name, volume in volumes.items()), *self._secret_volumes()],
+        }
+        if self.init:
+            pod["initContainers"] = [self.init.document(default, read_only)]
+        return pod
+
+    def _security(self) -> PodSecurityContext:
+        """The pod's half of Pod Security `restricted`, with a fixed user and group."""
+        return {
+            "runAsNonRoot": self.user != ROOT,
+            "runAsUser": self.user,
+            "runAsGroup": self.user,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+
+    def _secret_volumes(self) -> list[KubernetesVolume]:
+        secrets = (*(self.init.secrets if self.init else ()), *self.container.secrets)
+        return [secret_volume(secret) for secret in {secret.name: secret for secret in secrets}.values()]
+
+
+class Server(Component):
+    """A program that runs in pods of its own, with the jobs that set it up and look after it."""
+
+    image: Image
+    sizing: Sizing
+    ingress: tuple[NetworkEnd, ...] = ()
+    egress: tuple[NetworkEnd, ...] = ()
+
+    @abstractmethod
+    def workloads(self) -> Iterator[Workload]:
+        """Its pods of each kind, in an order that an API server accepts."""
+
+    @property
+    def pods(self) -> tuple[dict[str, str], ...]:
+        """The label of each kind of its pods, once."""
+        return tuple({str(workload.selector): workload.selector for workload in self.workloads()}.values())
+
+    def resources(self) -> Iterator[Resource]:
+        """The resources of its workloads; those that several share once."""
+        found: dict[tuple[str, str, str], Resource] = {}
+        for workload in self.workloads():
+            for resource in workload.resources(self):
+                metadata = resource["metadata"]
+                found.setdefault((resource["kind"], metadata.get("namespace", ""), metadata["name"]), resource)
+        yield from found.values()

@@ -1,0 +1,39 @@
+"""The addresses of a server: Services without the selector, which the workload behind them adds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from components.kubernetes.types import ObjectMeta, Service, ServicePort, ServiceSpec
+
+
+def to_port(name: str, port: int, app_protocol: str | None = None) -> ServicePort:
+    """A port that leads to the container's port of the same name."""
+    service_port: ServicePort = {"name": name, "port": port, "targetPort": name}
+    return {**service_port, "appProtocol": app_protocol} if app_protocol else service_port
+
+
+def tcp(port: int) -> ServiceSpec:
+    """One port behind one address."""
+    return {"ports": [{"name": "tcp", "port": port, "targetPort": port}]}
+
+
+def each_pod(port: int) -> ServiceSpec:
+    """One port at the address of each pod, ready or not: members find each other before any is ready."""
+    return {**tcp(port), "clusterIP": "None", "publishNotReadyAddresses": True}
+
+
+def each_ready_pod(*ports: ServicePort) -> ServiceSpec:
+    """The address of each ready pod: a client balances its calls, where one address would pin it to one pod."""
+    return {"clusterIP": "None", "ports": list(ports)}
+
+
+def service(metadata: ObjectMeta, selector: dict[str, str], spec: ServiceSpec) -> Service:
+    """The Service of the pods that `selector` picks, unless `spec` itself picks some of them."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"type": "ClusterIP", "selector": selector, **spec},
+    }

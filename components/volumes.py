@@ -1,0 +1,158 @@
+"""The volumes of a pod, each with the resources that it needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from voice_policies import Bytes
+
+from components.secret_keys import SecretKeys
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import ObjectMeta, PersistentVolumeClaim
+    from components.kubernetes.types import Volume as KubernetesVolume
+
+SCRATCH_SIZE = Bytes("64Mi")
+TOKEN_SECONDS = 3600
+
+
+class Volume(ABC):
+    """A directory that containers of a pod mount."""
+
+    read_only: bool = False
+    """Containers mount it without the right to write."""
+
+    @abstractmethod
+    def document(self, name: str) -> KubernetesVolume:
+        """The volume of that name as the API has it."""
+
+    def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:  # noqa: ARG002 - most need none
+        """The resources that it needs, with the labels of `metadata`."""
+        yield from ()
+
+    @property
+    def read_at_start(self) -> Mapping[str, str]:
+        """Files that the program reads only when it starts: a changed one must restart the pods."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFiles(Volume):
+    """Files of a ConfigMap. The directory is mounted whole, so that a change arrives in running pods too."""
+
+    config_map: str
+    files: Mapping[str, str]
+    reloaded: bool = False
+    """The program reads a changed file by itself."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    read_only = True
+
+    def document(self, name: str) -> KubernetesVolume:
+        """The ConfigMap as a volume."""
+        return {"name": name, "configMap": {"name": self.config_map}}
+
+    def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:
+        """The ConfigMap."""
+        own: ObjectMeta = {**metadata, "name": self.config_map}
+        if self.annotations:
+            own["annotations"] = {**self.annotations}
+        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": own, "data": {**self.files}}
+
+    @property
+    def read_at_start(self) -> Mapping[str, str]:
+        """All of its files, unless the program reads changed ones by itself."""
+        return {} if self.reloaded else self.files
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch(Volume):
+    """An empty directory that lives as long as the pod."""
+
+    size: Bytes = SCRATCH_SIZE
+    in_memory: bool = False
+
+    def document(self, name: str) -> KubernetesVolume:
+        """An `emptyDir`."""
+        size = str(self.size)
+        return {
+            "name": name,
+            "emptyDir": {"medium": "Memory", "sizeLimit": size} if self.in_memory else {"sizeLimit": size},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class HostPath(Volume):
+    """A directory of the node."""
+
+    path: str
+    read_only: bool = True
+
+    def document(self, name: str) -> KubernetesVolume:
+        """A `hostPath`; one that is written is created where it is missing."""
+        kind = "Directory" if self.read_only else "DirectoryOrCreate"
+        return {"name": name, "hostPath": {"path": self.path, "type": kind}}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Volume):
+    """A persistent volume that the pods of a workload use one at a time."""
+
+    claim: str
+    size: Bytes
+
+    def document(self, name: str) -> KubernetesVolume:
+        """The claim as a volume."""
+        return {"name": name, "persistentVolumeClaim": {"claimName": self.claim}}
+
+    def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:
+        """The claim."""
+        yield volume_claim({**metadata, "name": self.claim}, self.size)
+
+
+class ApiToken(Volume):
+    """A token that expires within the hour and is renewed by the kubelet, with the cluster's certificate."""
+
+    read_only = True
+
+    def document(self, name: str) -> KubernetesVolume:
+        """The token as client libraries look for it."""
+        return {
+            "name": name,
+            "projected": {
+                "sources": [
+                    {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+                    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                    {
+                        "downwardAPI": {
+                            "items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]
+                        }
+                    },
+                ]
+            },
+        }
+
+
+def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
+    """A volume for one pod at a time. A larger size grows it in place; the API server refuses a smaller one."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(size)}}},
+    }
+
+
+def secret_volume(secret: SecretKeys) -> KubernetesVolume:
+    """Only the named keys of a secret, readable by the pod's group."""
+    return {
+        "name": secret.name,
+        "secret": {
+            "secretName": secret.name,
+            "defaultMode": 0o440,
+            "items": [{"key": key, "path": key} for key in secret.keys],
+        },
+    }
