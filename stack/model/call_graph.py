@@ -105,6 +105,11 @@ class CallGraph:
         """The entrance, if there is one."""
         return next((node for node in self.nodes.values() if isinstance(node, Gateway)), None)
 
+    def dependency(self, name: str) -> Dependency | None:
+        """The dependency of that name, if it is declared."""
+        node = self.nodes.get(name)
+        return node if isinstance(node, Dependency) else None
+
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """Every call of every operation, events included."""

@@ -11,6 +11,7 @@ from components.node import Node, Service
 from components.operation import Call, Operation
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
+from stack.voiceassistant.targets import OBSERVABILITY, PROMETHEUS, PROMETHEUS_PORT, SITE
 
 SPAN_BYTES = 1024
 """Of one span over OTLP: identifiers, names, a dozen attributes and the resource's share."""
@@ -22,6 +23,13 @@ PUSHED_SERIES = 20_000
 """What may come over OTLP instead of being asked for: as much as ten services expose."""
 EXPORT_SECONDS = 60
 """Between two exports of a series: the OpenTelemetry SDKs' default."""
+
+
+def prometheus_urls(environment: Environment) -> Iterator[str]:
+    """The address of each replica of Prometheus."""
+    for index in range(environment.server(PROMETHEUS).replicas):
+        host = SITE.host(f"{PROMETHEUS}-{index}.{PROMETHEUS}-replicas", OBSERVABILITY)
+        yield f"http://{host}:{PROMETHEUS_PORT}"
 
 
 def executions(graph: CallGraph) -> dict[tuple[str, str], float]:

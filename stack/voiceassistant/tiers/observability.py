@@ -32,12 +32,10 @@ from stack.model.environments import Environment
 from stack.model.links import Link, Links, scrape_link
 from stack.voiceassistant import alerts, targets, telemetry
 from stack.voiceassistant.alerting import rule_groups
-from stack.voiceassistant.catalog import dependencies
+from stack.voiceassistant.stores import full_text_index
 from stack.voiceassistant.targets import PROBER_PODS as BLACKBOX
 from stack.voiceassistant.targets import PROMETHEUS_PODS as PROMETHEUS
 from stack.voiceassistant.targets import SITE
-from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared
-from stack.voiceassistant.tiers.telemetry_stores import prometheus_urls
 
 OUTAGE = Duration("30m")
 """The longest absence of a backend that loses nothing: a node that is replaced, an upgrade that goes wrong once."""
@@ -134,14 +132,14 @@ def _collector(graph: CallGraph, environment: Environment, links: Links) -> Coll
             decided=(*decided, *([graph.gateway.name] if graph.gateway else [])),
             others=environment.settings.trace_sample_ratio,
         ),
-        secrets=(LOGS.secret,) if is_declared(graph) else (),
+        secrets=(LOGS.secret,) if full_text_index(graph) else (),
         ingress=links.ingress(targets.OBSERVABILITY, targets.COLLECTOR),
         egress=links.egress(targets.OBSERVABILITY, targets.COLLECTOR),
     )
 
 
 def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
-    for replica, url in enumerate(prometheus_urls(environment)):
+    for replica, url in enumerate(telemetry.prometheus_urls(environment)):
         # Each replica keeps everything, so each is sent everything.
         yield Backend(
             name=f"{targets.PROMETHEUS}-{replica}",
@@ -150,7 +148,8 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
             endpoint=f"{url}/api/v1/otlp",
             bytes_per_second=telemetry.metric_bytes(),
         )
-    if not is_declared(graph):
+    index = full_text_index(graph)
+    if index is None:
         return
     for store, port in (("jaeger", jaeger.OTLP_PORT), ("tempo", tempo.OTLP_PORT)):
         yield Backend(
@@ -161,10 +160,10 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
             bytes_per_second=telemetry.trace_bytes(graph, environment),
         )
     yield Backend(
-        name=dependencies.ELASTICSEARCH.name,
+        name=index.dependency.name,
         signal="logs",
         protocol="http",
-        endpoint=f"{INDEX_URL}/_otlp",
+        endpoint=f"{index.url}/_otlp",
         bytes_per_second=telemetry.log_bytes(graph, environment),
         user=LOGS.user,
         secret=LOGS.secret,

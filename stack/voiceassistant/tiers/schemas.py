@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components import images
-from components.node import InCluster
 from components.postgresql.schemas import DatabaseSchemas
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import Links
 from stack.model.settings import ROOT
 from stack.voiceassistant import targets
-from stack.voiceassistant.catalog import dependencies
-from stack.voiceassistant.tiers.data import SCHEMAS, database_of, schema_users
+from stack.voiceassistant.stores import SCHEMAS, database_of, postgresql, schema_users
 
 FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
 NIGHTLY = FILES.with_name("nightly.sql")
@@ -22,15 +20,15 @@ NIGHTLY = FILES.with_name("nightly.sql")
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[DatabaseSchemas]:
     """Where a service has events or sagas, and a database for them."""
-    databases = tuple(database_of(user, environment) for user in schema_users(graph))
-    if databases:
-        (address,) = (found for found in dependencies.POSTGRESQL.addresses if isinstance(found, InCluster))
+    database = postgresql(graph)
+    users = tuple(schema_users(database))
+    if database and users:
         yield DatabaseSchemas(
             name=SCHEMAS,
             namespace=targets.DATA,
-            host=address.service,
+            host=database.address.service,
             image=environment.third_party_image(images.POSTGRESQL),
-            databases=databases,
+            databases=tuple(database_of(user, database, environment) for user in users),
             nightly=NIGHTLY.read_text(),
             files={file.name: file.read_text() for file in sorted(FILES.glob("*.sql"))},
             egress=links.egress(targets.DATA, SCHEMAS),

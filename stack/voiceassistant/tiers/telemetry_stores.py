@@ -20,11 +20,10 @@ from components.observability.tempo import Bucket, Tempo
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import Link, Links, scrape_link
-from stack.voiceassistant import targets
+from stack.voiceassistant import targets, telemetry
+from stack.voiceassistant.stores import backup_store, full_text_index, keeps_traces
 from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
-from stack.voiceassistant.tiers.data import backup_store
-from stack.voiceassistant.tiers.full_text_index import INDEX_URL, is_declared, keeps_traces
 
 MAX_TRACES = 10_000
 """Of Jaeger in memory."""
@@ -32,20 +31,21 @@ MAX_TRACES = 10_000
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
     """Stores before what shows and fills them; none where there is no full-text index to keep logs in."""
-    if not is_declared(graph):
+    index = full_text_index(graph)
+    if index is None:
         return
-    yield _jaeger(graph, environment, links)
+    yield _jaeger(graph, environment, links, index.url)
     yield _tempo(graph, environment, links)
-    yield _grafana(graph, environment, links)
+    yield _grafana(graph, environment, links, index.url)
     if environment.deploys("kibana"):
-        yield _kibana(environment, links)
+        yield _kibana(environment, links, index.url)
     if environment.deploys("fluent-bit"):
         yield _fluent_bit(environment, links)
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """Who writes to the stores, who reads them, and what they need of each other."""
-    if not is_declared(graph):
+    if full_text_index(graph) is None:
         return
     yield Link(source=_pods(COLLECTOR), target=_pods("jaeger", jaeger.OTLP_PORT))
     yield Link(source=_pods(COLLECTOR), target=_pods("tempo", tempo.OTLP_PORT))
@@ -88,10 +88,10 @@ def _url(name: str, port: int) -> str:
     return f"http://{SITE.host(name, OBSERVABILITY)}:{port}"
 
 
-def _jaeger(graph: CallGraph, environment: Environment, links: Links) -> Jaeger:
+def _jaeger(graph: CallGraph, environment: Environment, links: Links, index_url: str) -> Jaeger:
     size = environment.server("jaeger")
     index = InElasticsearch(
-        url=INDEX_URL,
+        url=index_url,
         stream=trace_stream(graph, environment),
         image=environment.third_party_image(images.ELASTICSEARCH),
     )
@@ -121,21 +121,14 @@ def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
         storage=size.volume,
         stream=block_stream(graph, environment),
         bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
-        remote_write=tuple(f"{url}/api/v1/write" for url in prometheus_urls(environment)),
+        remote_write=tuple(f"{url}/api/v1/write" for url in telemetry.prometheus_urls(environment)),
         secrets=(tempo.CREDENTIALS,) if bucket else (),
         ingress=links.ingress(OBSERVABILITY, "tempo"),
         egress=links.egress(OBSERVABILITY, "tempo"),
     )
 
 
-def prometheus_urls(environment: Environment) -> Iterator[str]:
-    """Of each replica of Prometheus by itself."""
-    for index in range(environment.server(targets.PROMETHEUS).replicas):
-        host = f"{targets.PROMETHEUS}-{index}.{targets.PROMETHEUS}-replicas"
-        yield _url(host, targets.PROMETHEUS_PORT)
-
-
-def _grafana(graph: CallGraph, environment: Environment, links: Links) -> Grafana:
+def _grafana(graph: CallGraph, environment: Environment, links: Links, index_url: str) -> Grafana:
     return Grafana(
         name="grafana",
         namespace=OBSERVABILITY,
@@ -146,7 +139,7 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links) -> Grafan
             alertmanager=_url(targets.ALERTMANAGER, targets.ALERTMANAGER_PORT),
             tempo=_url("tempo", tempo.HTTP_PORT),
             jaeger=_url("jaeger", jaeger.QUERY_PORT),
-            elasticsearch=INDEX_URL,
+            elasticsearch=index_url,
         ),
         dashboards=(platform_dashboard(), service_dashboard(service.name for service in graph.services)),
         secrets=(grafana.SECRET, grafana.ACCOUNT.secret),
@@ -155,7 +148,7 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links) -> Grafan
     )
 
 
-def _kibana(environment: Environment, links: Links) -> Kibana:
+def _kibana(environment: Environment, links: Links, index_url: str) -> Kibana:
     size = environment.server("kibana")
     return Kibana(
         name="kibana",
@@ -164,7 +157,7 @@ def _kibana(environment: Environment, links: Links) -> Kibana:
         setup_image=environment.third_party_image(images.ELASTICSEARCH),
         sizing=size.sizing,
         replicas=size.replicas,
-        elasticsearch=INDEX_URL,
+        elasticsearch=index_url,
         secrets=(kibana.ACCOUNT.secret, kibana.SETUP_USER.account.secret, kibana.ENCRYPTION),
         ingress=links.ingress(OBSERVABILITY, "kibana"),
         egress=links.egress(OBSERVABILITY, "kibana"),

@@ -1,0 +1,44 @@
+"""A store is deployed for its name and its address in the cluster, whatever else its declaration says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from components.node import Dependency, Host
+from stack.audit import audit
+from stack.model.platform import Platform
+from stack.voiceassistant import TENANT
+from stack.voiceassistant.stores import store
+from tests.platforms import ENVIRONMENTS, platform, real_environment
+
+DEPLOYED = ("postgresql", "redis", "events", "elasticsearch")
+
+
+def changed(name: str, environment: str, **update: object) -> Platform:
+    nodes = tuple(node.model_copy(update=update) if node.name == name else node for node in TENANT.catalogue.nodes)
+    tenant = replace(TENANT, catalogue=TENANT.catalogue.model_copy(update={"nodes": nodes}))
+    return Platform(tenant, real_environment(environment))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_a_store_with_another_purpose_is_deployed_all_the_same(name: str, environment: str) -> None:
+    other = changed(name, environment, purpose="the same store in other words")
+    assert other.components == platform(environment).components
+    assert list(other.links) == list(platform(environment).links)
+
+
+def test_a_store_whose_declaration_differs_is_deployed_as_it_is_declared() -> None:
+    moved = changed("redis", "dev", credentials=("password", "token"))
+    assert {found.text for found in audit(moved)} == {"holds"}
+    (cache,) = (component for component in moved.components if component.name == "redis")
+    assert {secret.keys for secret in cache.secrets} == {("password", "token")}
+
+
+def test_a_store_outside_the_cluster_is_not_deployed() -> None:
+    outside = Host(host="redis.voicehelper.internal", port=6379, egress="egress-proxy-a")
+    graph = changed("redis", "prod", addresses=(outside,)).graph
+    assert isinstance(graph.nodes["redis"], Dependency)
+    assert store(graph, "redis") is None
