@@ -20,15 +20,15 @@ def step(name: str, *, undo: bool = True, retries: int = 1, **fields: Any) -> Sa
     """A step whose compensation is `undo-<name>`."""
     ends: dict[str, Any] = {"compensation": f"undo-{name}"} if undo else {"no_compensation_because": "it only reads"}
     defaults: dict[str, Any] = {
-        "timeout": Duration("10s"),
-        "attempt_timeout": Duration("3s"),
+        "timeout": Duration("10m"),
+        "attempt_timeout": Duration("30s"),
         "retry": Retry(max_retries=retries, **QUICK),
         "compensation_retry": Retry(max_retries=1, **QUICK),
     }
     return SagaStep(name=name, **(ends | defaults | fields))
 
 
-def saga(*steps: SagaStep, name: str = "order", version: int = 1, timeout: str = "60s") -> Saga:
+def saga(*steps: SagaStep, name: str = "order", version: int = 1, timeout: str = "1h") -> Saga:
     return Saga(name=name, version=version, steps=steps, timeout=Duration(timeout))
 
 

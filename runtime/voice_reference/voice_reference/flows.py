@@ -171,7 +171,8 @@ def break_and_mend(platform: Platform) -> None:
     print("\nA soft dependency fails: rag-engine.context, which agent-engine needs for citations")
     digest = agent.bundle.metadata.digest
     agent.mount(with_break_duration(agent.bundle, "rag-engine.context"))
-    wait_until(lambda: f'digest="{agent.bundle.metadata.digest}"' in metrics(agent), PATIENCE)
+    swapped = f'digest="{agent.bundle.metadata.digest}"'
+    wait_until(lambda: swapped in metrics(agent), PATIENCE, "agent-engine's metrics name its new bundle")
     print(
         f"  agent-engine has swapped its policy while running: {short(digest)} → {short(agent.bundle.metadata.digest)}"
     )
@@ -234,8 +235,8 @@ def short(digest: str | None) -> str:
 def run(directory: Path) -> None:
     """Every flow. Raises `InvalidInputError` for bundles that are missing or faulty, `FlowError`, `TimeoutError`."""
     bundles = bundles_of(directory, [flow.service for flow in FLOWS])
+    print(f"{len(bundles)} services, a process each: {', '.join(sorted(bundles))}", flush=True)
     with Collector() as collector, running(bundles, collector.endpoint) as platform:
-        print(f"{len(platform.processes)} services, a process each: {', '.join(sorted(platform.processes))}")
         for flow in FLOWS:
             show(flow, platform, collector)
         break_and_mend(platform)

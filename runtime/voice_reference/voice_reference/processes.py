@@ -24,8 +24,10 @@ from voice_reference.operations import is_on_the_wire
 __all__ = ["Platform", "Process", "bundles_of", "running", "wait_until"]
 
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 60.0
-"""Longest start of all processes together: two cores need a fraction of it."""
+START_SECONDS = 180.0
+"""Longest start of all processes together. Two cores need a tenth of it, if nothing else keeps them busy."""
+LAST_WORDS = 500
+"""Characters of a log that an error quotes."""
 
 
 def bundles_of(directory: Path, entrances: Iterable[str]) -> dict[str, PolicyBundle]:
@@ -57,6 +59,11 @@ class Process:
         return self.directory / "log"
 
     @property
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text()[-LAST_WORDS:].strip()
+
+    @property
     def url(self) -> str:
         """Where its HTTP side listens."""
         return f"http://{LOOPBACK}:{self.http_port}"
@@ -69,7 +76,7 @@ class Process:
                 self.grpc_port, self.http_port = entry["grpc_port"], entry["http_port"]
                 return True
         if self.process.poll() is not None:
-            fault = Fault("", f"ended with {self.process.returncode}", self.log.read_text()[-500:])
+            fault = Fault("", f"ended with {self.process.returncode}", self.last_words)
             raise InvalidInputError(self.bundle.metadata.service, [fault])
         return False
 
@@ -117,13 +124,19 @@ class Platform:
 
 @contextmanager
 def running(bundles: dict[str, PolicyBundle], collector: str) -> Iterator[Platform]:
-    """Start a process for each bundle, and end them all. Raises `InvalidInputError` if one does not start."""
+    """Start a process for each bundle, and end them all.
+
+    Raises:
+        InvalidInputError: a process ended instead of starting.
+        TimeoutError: a process is not ready after `START_SECONDS`.
+
+    """
     root = Path(tempfile.mkdtemp(prefix="voice-reference-"))
     processes: dict[str, Process] = {}
     try:
         for name, bundle in bundles.items():
             processes[name] = _start(root / name, bundle, collector)
-        wait_until(lambda: all(process.find_ports() for process in processes.values()), START_SECONDS)
+        _wait_until_ready(processes.values())
         platform = Platform(processes, collector)
         platform.connect()
         yield platform
@@ -134,12 +147,21 @@ def running(bundles: dict[str, PolicyBundle], collector: str) -> Iterator[Platfo
         shutil.rmtree(root)
 
 
-def wait_until(holds: Callable[[], bool], timeout: float) -> None:
-    """Ask until it holds. Raises `TimeoutError`."""
+def wait_until(holds: Callable[[], bool], timeout: float, what: str) -> None:
+    """Ask until `what` holds. Raises `TimeoutError`."""
     deadline = time.monotonic() + timeout
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not hold within {timeout} s")
+            raise TimeoutError(f"not within {timeout:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+def _wait_until_ready(processes: Iterable[Process]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while late := [process for process in processes if not process.find_ports()]:
+        if time.monotonic() > deadline:
+            said = "; ".join(f"{each.bundle.metadata.service} (its log ends: {each.last_words!r})" for each in late)
+            raise TimeoutError(f"not ready within {START_SECONDS:.0f} s: {said}")
         time.sleep(0.05)
 
 

@@ -1,0 +1,46 @@
+"""Processes that do not start: the reason is told at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from voice_policies import InvalidInputError, PolicyBundle
+from voice_reference import processes
+from voice_reference.processes import Process, running
+
+from tests.bundles import bundle, operation
+
+HANGS = "print('loading', flush=True); import time; time.sleep(600)"
+ENDS = "import sys; print('no module named grpc'); sys.exit(3)"
+
+
+def pretending(patch: pytest.MonkeyPatch, programs: dict[str, str]) -> dict[str, PolicyBundle]:
+    """A bundle for each service, whose process runs a program instead."""
+
+    def start(directory: Path, service: PolicyBundle, *_: str) -> Process:
+        directory.mkdir(parents=True)
+        program = programs[service.metadata.service]
+        with (directory / "log").open("wb") as log:
+            return Process(service, directory, subprocess.Popen([sys.executable, "-c", program], stdout=log))
+
+    patch.setattr(processes, "_start", start)
+    return {name: bundle(inbound=(operation("run"),), service=name) for name in programs}
+
+
+def test_a_process_that_ends_is_told_at_once_though_another_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles = pretending(monkeypatch, {"agent-engine": HANGS, "rag-engine": ENDS})
+    with pytest.raises(InvalidInputError) as caught, running(bundles, "127.0.0.1:1"):
+        pass
+    assert "rag-engine" in str(caught.value)
+    assert "ended with 3" in str(caught.value)
+    assert "no module named grpc" in str(caught.value)
+
+
+def test_a_process_that_is_late_is_named_with_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles = pretending(monkeypatch, {"agent-engine": HANGS})
+    monkeypatch.setattr(processes, "START_SECONDS", 2.0)
+    with pytest.raises(TimeoutError, match=r"not ready within 2 s: agent-engine \(its log ends: '(loading)?'\)"):
+        running(bundles, "127.0.0.1:1").__enter__()
