@@ -20,7 +20,7 @@ from tests.programs import valkey
 NO_RETRY = Retry(NoBackoff(), 0)
 """By default redis-py repeats for seconds what fails, also what is refused for its password."""
 SLOTS = 16_384
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds that a condition may take on a machine that others keep busy."""
 
 

@@ -146,11 +146,12 @@ async def test_l8_without_its_store_a_limit_does_what_is_declared(
         elif how == "hanging":
             assert await passes(gate(store, shared(bucket("1/h", 20))))
             own.pause()
-        begun = time.monotonic()
         assert sum([await passes(limited) for _ in range(20)]) == admitted
-        # Five timeouts open the breaker; half-open it may try thrice. The rest is a machine that others keep busy.
-        assert time.monotonic() - begun < 5 + 8 * 0.2
         assert limited.without_store == 20
+        if limited.connection is not None:
+            breaker = limited.connection.call.breaker
+            assert breaker is not None
+            assert breaker.not_permitted > 0, "five failures open it, and spare the others their timeout"
         own.resume() if how == "hanging" else None
         if store is not None:
             await store.close()
@@ -181,7 +182,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
     with redis_servers.single(tmp_path) as own:
         store = RedisStore(lambda: single(own.url))
         policy = shared(bucket("1000000/s", 1_000_000), when_store_unavailable=mode, key="tenant")
-        limited = gate(store, policy, timeout=5.0)
+        limited = gate(store, policy, timeout=30.0)
         refused, ended, stop = 0, 0, False
 
         async def load(number: int) -> None:
