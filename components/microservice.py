@@ -91,8 +91,6 @@ class Microservice(Server):
             shutdown=self.bundle.health.drain_duration + self.longest_request,
             services={self.name: {"ports": [http]}, f"{self.name}-grpc": each_ready_pod(grpc)},
             pod_metadata=self._pod_metadata(),
-            ingress=self.ingress,
-            egress=self.egress,
         )
 
     def _policy(self) -> dict[str, str]:

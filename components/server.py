@@ -15,7 +15,8 @@ from voice_policies import Duration
 from components.access import TOKEN_PATH, TOKEN_VOLUME, service_account
 from components.component import Component
 from components.container import ROOT, TEMPORARY_VOLUME, USER, Container, Defaults, Image
-from components.network_policy import NAME_LABEL, NetworkEnd, network_policy
+from components.links import PlatformLinks
+from components.network_policy import NAME_LABEL, NetworkEnd
 from components.node import Sizing
 from components.placement import alone_on_its_host, host_spread, zone_spread
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, digest_of
@@ -57,8 +58,8 @@ class Workload(ABC):
     """Sleep before SIGTERM, so that callers learn of it first; 0 where nobody calls."""
     shutdown: Duration
     """Longest time between SIGTERM and the end of the program."""
-    ingress: Iterable[NetworkEnd] = ()
-    egress: Iterable[NetworkEnd] = ()
+    outward: Iterable[NetworkEnd] = ()
+    """Addresses that the pods connect to besides their links."""
     services: Mapping[str, ServiceSpec] = field(default_factory=dict)
     """Addresses by name."""
     address: Mapping[str, str] | None = None
@@ -95,7 +96,7 @@ class Workload(ABC):
         yield from self.rights
         for volume in self.volumes.values():
             yield from volume.resources(metadata)
-        yield network_policy(own, self.selector, self.ingress, self.egress)
+        yield server.links.network_policy(own, self.selector, self.outward)
         for name, spec in self.services.items():
             yield service({**metadata, "name": name}, self.selector, spec)
         yield from self.controllers(own, self._pod_template(server))
@@ -154,8 +155,8 @@ class Server(Component):
 
     image: Image
     sizing: Sizing
-    ingress: tuple[NetworkEnd, ...] = ()
-    egress: tuple[NetworkEnd, ...] = ()
+    links: PlatformLinks
+    """Those of its pods are among them."""
 
     @abstractmethod
     def workloads(self) -> Iterator[Workload]:

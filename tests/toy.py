@@ -8,6 +8,7 @@ from typing import Any
 from voice_policies import Bytes, Cpu, Duration, Rate, Ratio
 
 from components import images
+from components.links import Links
 from components.namespace import Quota
 from components.network_policy import Peer
 from components.node import Dependency, InCluster, Replicas, Service, Sizing
@@ -20,7 +21,6 @@ from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
 from stack.model.image_lock import UNLOCKED
-from stack.model.links import Links
 from stack.model.microservices import caller_secret
 from stack.model.profile import DatabaseLimits, Defaults, MetricsStorage, Profile, ServerSize
 from stack.model.settings import Settings
@@ -94,7 +94,7 @@ def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator
             sizing=environment.server("stock").sizing,
             users=tuple(AclUser(name=name, secret=secret, rules="~* +@all") for name, secret in secrets.items()),
             secrets=tuple(secrets.values()),
-            ingress=links.ingress("stores", "stock"),
+            links=links,
         )
 
 

@@ -18,7 +18,6 @@ from components.consul.access import SECRET
 from components.consul.catalogue import CatalogueService, permit_script, rules
 from components.consul.snapshots import snapshot_jobs
 from components.container import POD_IP, POD_NAME, Container
-from components.network_policy import NetworkEnd
 from components.policy_config import file_text
 from components.probes import READY, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
@@ -65,7 +64,6 @@ class Consul(Server):
     """What the catalogue tells."""
     bucket_url: str | None = None
     """Where snapshots go, `https://HOST/BUCKET`; `None` makes none."""
-    snapshot_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -132,9 +130,7 @@ class Consul(Server):
             quorum=True,
             shutdown=SHUTDOWN,
             services={self.name: tcp(HTTP_PORT), f"{self.name}-servers": each_pod(RPC_PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )
         if self.bucket_url:
             url = f"http://{self.name}:{HTTP_PORT}"
-            yield from snapshot_jobs(self.name, url, self.bucket_url, self.snapshot_egress)
+            yield from snapshot_jobs(self.name, url, self.bucket_url)

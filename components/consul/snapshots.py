@@ -6,14 +6,13 @@ names it, so the newest replaces the one of a month ago, and nothing needs a rig
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from voice_policies import Bytes
 
 from components.consul.access import SECRET
 from components.container import Container
 from components.jobs import CronJob
-from components.network_policy import NetworkEnd
 from components.node import Sizing
 from components.operation import Name
 from components.secret_keys import SecretKeys
@@ -61,7 +60,7 @@ echo "$day"
     return {"snapshot.sh": snapshot, "restore.sh": restore}
 
 
-def snapshot_jobs(server: Name, server_url: str, bucket_url: str, egress: Iterable[NetworkEnd]) -> Iterator[CronJob]:
+def snapshot_jobs(server: Name, server_url: str, bucket_url: str) -> Iterator[CronJob]:
     """A snapshot every night, and a restore on demand alone. Consul demands the management token for both."""
     name = f"{server}-snapshot"
     for action in ("snapshot", "restore"):
@@ -78,5 +77,4 @@ def snapshot_jobs(server: Name, server_url: str, bucket_url: str, egress: Iterab
             ),
             volumes={"scripts": ConfigFiles(name, snapshot_scripts(bucket_url)), "work": Scratch(WORK_SIZE)},
             suspended=action == "restore",
-            egress=egress,
         )

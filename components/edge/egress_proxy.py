@@ -10,6 +10,7 @@ from voice_policies import Duration
 from components.container import Container
 from components.deployment import Deployment
 from components.edge.envoy import LIVE_PATH, METRICS_PATH, READY_PATH, STATUS_PORT, AllowList, configuration
+from components.network_policy import AddressBlock
 from components.node import Replicas
 from components.policy_config import file_text
 from components.probes import Probes
@@ -35,6 +36,8 @@ class EgressProxy(Server):
     scrape: ClassVar[Scrape] = Scrape(port=STATUS_PORT, path=METRICS_PATH)
     replicas: Replicas
     allow_lists: tuple[AllowList, ...]
+    outward: tuple[AddressBlock, ...]
+    """Networks of the hosts that it admits."""
     longest_request: Duration
     """The longest timeout of the calls through it. Envoy closes its connections when it is told to stop, so that long
     after it has left the endpoints it is not told."""
@@ -60,9 +63,8 @@ class EgressProxy(Server):
             ),
             volumes={"configuration": ConfigFiles(f"{self.name}-configuration", files)},
             replicas=self.replicas,
+            outward=self.outward,
             pre_stop=PRE_STOP + self.longest_request,
             shutdown=Duration("0s"),
             services={self.name: {"ports": [*ports, to_port("status", STATUS_PORT)]}},
-            ingress=self.ingress,
-            egress=self.egress,
         )

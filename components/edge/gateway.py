@@ -84,8 +84,6 @@ class ApisixGateway(Server):
             services={self.name: self._entrance()},
             # Its callers are browsers and apps, which are no members: what comes in goes past the proxy.
             pod_metadata=mesh_member(self.mesh_proxy, inbound=False),
-            ingress=self.ingress,
-            egress=self.egress,
         )
 
     def _entrance(self) -> ServiceSpec:

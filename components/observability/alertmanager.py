@@ -163,6 +163,4 @@ class Alertmanager(Server):
             governing_service=f"{self.name}-replicas",
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(GOSSIP_PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )

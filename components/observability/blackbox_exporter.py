@@ -76,6 +76,4 @@ class BlackboxExporter(Server):
             replicas=ONE,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )

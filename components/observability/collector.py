@@ -116,6 +116,4 @@ class Collector(Server):
                 self.name: {"ports": otlp},
                 f"{self.name}-replicas": each_pod(GRPC_PORT),
             },
-            ingress=self.ingress,
-            egress=self.egress,
         )

@@ -16,7 +16,6 @@ from voice_policies import Bytes, Duration
 
 from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
 from components.jobs import Job
-from components.network_policy import NetworkEnd
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
 from components.observability.retention import Stream, disk_conflicts
 from components.observability.setup_job import sender, setup_files
@@ -66,7 +65,6 @@ class Elasticsearch(Server):
     streams: tuple[Stream, ...]
     """What is kept for a time, each by a lifecycle policy of its name."""
     users: tuple[IndexUser, ...]
-    setup_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -177,12 +175,9 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
             quorum=self.replicated,
             shutdown=SHUTDOWN,
             services={self.name: tcp(HTTP_PORT), f"{self.name}-nodes": each_pod(TRANSPORT_PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )
         yield Job(
             name=f"{self.name}-setup",
             container=sender([SUPERUSER.secret, *(user.account.secret for user in self.users)]),
             volumes={"requests": ConfigFiles(f"{self.name}-setup", self.setup)},
-            egress=self.setup_egress,
         )

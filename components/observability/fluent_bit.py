@@ -154,6 +154,4 @@ class FluentBit(Server):
                 "state": HostPath(STATE_PATH, read_only=False),
             },
             shutdown=SHUTDOWN,
-            ingress=self.ingress,
-            egress=self.egress,
         )

@@ -185,8 +185,6 @@ class Grafana(Server):
             replicas=ONE,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )
 
 

@@ -11,7 +11,6 @@ from components.component import Exemption
 from components.container import Container, Image, go_memory_limit
 from components.deployment import Deployment
 from components.jobs import CronJob
-from components.network_policy import NetworkEnd
 from components.node import Replicas
 from components.observability.elasticsearch_setup import user_secret
 from components.observability.retention import Stream
@@ -61,7 +60,6 @@ class Jaeger(Server):
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: int
     storage: InMemory | InElasticsearch
-    retention_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -156,8 +154,6 @@ class Jaeger(Server):
             replicas=Replicas.exactly(self.replicas),
             shutdown=SHUTDOWN,
             services={self.name: each_ready_pod(to_port("otlp", OTLP_PORT), to_port("query", QUERY_PORT))},
-            ingress=self.ingress,
-            egress=self.egress,
         )
         if isinstance(self.storage, InElasticsearch):
             yield self._retention(self.storage)
@@ -173,7 +169,6 @@ class Jaeger(Server):
             container=sender(self.secrets, storage.image),
             volumes={"requests": ConfigFiles(name, setup_files(storage.url, ACCOUNT, [request]))},
             deadline=Duration("30m"),
-            egress=self.retention_egress,
         )
 
 

@@ -10,7 +10,6 @@ from voice_policies import Bytes, Duration
 from components.container import Container, Image
 from components.deployment import Deployment
 from components.jobs import Job
-from components.network_policy import NetworkEnd
 from components.node import Replicas
 from components.observability.elasticsearch_setup import LOGS_PATTERN, IndexUser, user, user_secret
 from components.observability.setup_job import Account, Request, sender, setup_files
@@ -83,7 +82,6 @@ class Kibana(Server):
     replicas: int
     elasticsearch: str
     """Address of Elasticsearch."""
-    setup_egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def files(self) -> dict[str, str]:
@@ -133,12 +131,9 @@ class Kibana(Server):
             replicas=Replicas.exactly(self.replicas),
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )
         yield Job(
             name=f"{self.name}-setup",
             container=sender([SETUP_USER.account.secret], self.setup_image),
             volumes={"requests": ConfigFiles(f"{self.name}-setup", self.setup)},
-            egress=self.setup_egress,
         )

@@ -74,6 +74,4 @@ class KubeStateMetrics(Server):
             replicas=ONE,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )

@@ -161,8 +161,6 @@ class Prometheus(Server):
             parallel=True,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )
 
     def _rights(self) -> Iterator[Resource]:

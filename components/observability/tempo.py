@@ -135,6 +135,4 @@ class Tempo(Server):
             storage=self.storage,
             shutdown=SHUTDOWN,
             services={self.name: {"ports": [to_port("otlp", OTLP_PORT), to_port("http", HTTP_PORT)]}},
-            ingress=self.ingress,
-            egress=self.egress,
         )

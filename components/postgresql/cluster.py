@@ -11,7 +11,7 @@ from voice_policies import Bytes
 from components.component import Component, Exemption
 from components.container import Image, cpu_and_memory
 from components.disruption_budget import disruption_budget
-from components.network_policy import NetworkEnd, network_policy
+from components.links import PlatformLinks
 from components.node import Sizing
 from components.operation import Name
 from components.placement import HOST, ZONE, alone_on_its_host
@@ -70,10 +70,7 @@ class PostgresqlCluster(Component):
     """Clients of one pooler."""
     backups: Backups
     store_url: str
-    instance_ingress: tuple[NetworkEnd, ...] = ()
-    instance_egress: tuple[NetworkEnd, ...] = ()
-    pooler_ingress: tuple[NetworkEnd, ...] = ()
-    pooler_egress: tuple[NetworkEnd, ...] = ()
+    links: PlatformLinks
 
     @property
     def exemptions(self) -> tuple[Exemption, ...]:
@@ -101,8 +98,8 @@ class PostgresqlCluster(Component):
     def resources(self) -> Iterator[Resource]:
         """Where backups go, the cluster, its databases and its pooler."""
         instances, poolers = self.pods
-        yield network_policy(self.metadata(), instances, self.instance_ingress, self.instance_egress)
-        yield network_policy(self.metadata("pooler"), poolers, self.pooler_ingress, self.pooler_egress)
+        yield self.links.network_policy(self.metadata(), instances)
+        yield self.links.network_policy(self.metadata("pooler"), poolers)
         yield self._object_store()
         yield self._cluster()
         yield from map(self._database, self.databases)

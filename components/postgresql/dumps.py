@@ -12,7 +12,6 @@ from voice_policies import Bytes
 
 from components.container import Container
 from components.jobs import CronJob
-from components.network_policy import NetworkEnd
 from components.node import Sizing
 from components.operation import Name
 from components.postgresql.databases import ServiceDatabase
@@ -61,9 +60,7 @@ echo "$source"
     return {"backup.sh": backup, "restore.sh": restore}
 
 
-def dump_jobs(
-    server: Name, host: Name, databases: tuple[ServiceDatabase, ...], size: Bytes, egress: Iterable[NetworkEnd]
-) -> Iterator[CronJob]:
+def dump_jobs(server: Name, host: Name, databases: tuple[ServiceDatabase, ...], size: Bytes) -> Iterator[CronJob]:
     """A backup every night onto a volume of `size`, and a restore on demand alone."""
     name = f"{server}-backup"
     for action in ("backup", "restore"):
@@ -79,5 +76,4 @@ def dump_jobs(
             ),
             volumes={"scripts": ConfigFiles(name, dump_scripts(host, databases)), "dumps": Claim(name, size)},
             suspended=action == "restore",
-            egress=egress,
         )

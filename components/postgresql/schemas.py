@@ -63,7 +63,6 @@ class DatabaseSchemas(Server):
                 ),
                 volumes=volumes,
                 retries=RETRIES,
-                egress=self.egress,
             )
         yield CronJob(
             name=self.name,
@@ -76,7 +75,6 @@ class DatabaseSchemas(Server):
                 secrets=tuple(database.secret for database in self.databases),
             ),
             volumes=volumes,
-            egress=self.egress,
         )
 
     @property

@@ -8,7 +8,6 @@ from typing import ClassVar
 from voice_policies import Bytes, Duration
 
 from components.container import Container
-from components.network_policy import NetworkEnd
 from components.operation import Name
 from components.postgresql.databases import SUPERUSER, ServerLimits, ServiceDatabase, access_rules, roles_sql
 from components.postgresql.dumps import dump_jobs
@@ -55,7 +54,6 @@ class PostgresqlServer(Server):
     storage: Bytes
     limits: ServerLimits
     databases: tuple[ServiceDatabase, ...]
-    dump_egress: tuple[NetworkEnd, ...] = ()
 
     @property
     def files(self) -> dict[str, str]:
@@ -90,10 +88,8 @@ class PostgresqlServer(Server):
             storage=self.storage,
             shutdown=SHUTDOWN,
             services={self.service: tcp(PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )
-        yield from dump_jobs(self.name, self.service, self.databases, self.storage, self.dump_egress)
+        yield from dump_jobs(self.name, self.service, self.databases, self.storage)
 
     def _configuration(self) -> str:
         memory = self.sizing.memory_limit

@@ -11,7 +11,6 @@ from voice_policies import Duration
 from components.component import Exemption
 from components.container import POD_NAME, Container, Image
 from components.deployment import Deployment
-from components.network_policy import NetworkEnd
 from components.node import Replicas, Sizing
 from components.operation import Name
 from components.probes import READY, Probe, Probes
@@ -68,11 +67,6 @@ class ReplicatedValkey(Server):
     sentinels: Annotated[int, Field(ge=1, le=7)] = 3
     quorum: Annotated[int, Field(ge=1, le=7)] = 2
     """Sentinels that must agree that the primary is gone."""
-    proxy_egress: tuple[NetworkEnd, ...] = ()
-    node_ingress: tuple[NetworkEnd, ...] = ()
-    node_egress: tuple[NetworkEnd, ...] = ()
-    sentinel_ingress: tuple[NetworkEnd, ...] = ()
-    sentinel_egress: tuple[NetworkEnd, ...] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -226,15 +220,9 @@ backend primary
             replicas=Replicas.exactly(PROXIES),
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
-            ingress=self.ingress,
-            egress=self.proxy_egress,
         )
 
     def _members(self, part: str, count: int, container: Container) -> StatefulSet:
-        ingress, egress = {
-            "node": (self.node_ingress, self.node_egress),
-            "sentinel": (self.sentinel_ingress, self.sentinel_egress),
-        }[part]
         return StatefulSet(
             name=self.named(part),
             account=self.name,
@@ -252,8 +240,6 @@ backend primary
             quorum=True,
             shutdown=SHUTDOWN,
             services=dict(self._addresses(part, count, container.ports["tcp"])),
-            ingress=ingress,
-            egress=egress,
         )
 
     @property

@@ -88,8 +88,6 @@ class Valkey(Server):
             storage=self.storage,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
-            ingress=self.ingress,
-            egress=self.egress,
         )
 
 

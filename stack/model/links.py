@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 
-from components.network_policy import NAME_LABEL, NetworkEnd, Peer
+from components.links import Link, peer
+from components.network_policy import NAME_LABEL, Peer
 from components.node import Dependency, Gateway, Host, InCluster, Service
 from components.scrape import Scrape
 from stack.model.call_graph import CallGraph, Edge
@@ -16,44 +16,6 @@ from stack.model.site import Site
 
 Pods = tuple[str, str, str]
 """Namespace, name, and the label that carries the name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A connection that both of its ends permit."""
-
-    source: NetworkEnd
-    """The end that connects, without ports."""
-    target: NetworkEnd
-    """The end that listens, and its ports."""
-    scrape: Scrape | None = None
-    """The metrics or the probe that the link is for."""
-
-
-class Links:
-    """Every link of a platform, found by namespace and name of the pods at either end."""
-
-    def __init__(self, links: Iterable[Link]) -> None:
-        """Sort `links` by their ends; each end keeps their order."""
-        self._all = tuple(links)
-        self._ingress: dict[tuple[str, str], list[NetworkEnd]] = defaultdict(list)
-        self._egress: dict[tuple[str, str], list[NetworkEnd]] = defaultdict(list)
-        for link in self._all:
-            if isinstance(link.target, Peer):
-                self._ingress[link.target.namespace, link.target.name].append(_source(link.source, link.target))
-            if isinstance(link.source, Peer):
-                self._egress[link.source.namespace, link.source.name].append(link.target)
-
-    def __iter__(self) -> Iterator[Link]:
-        return iter(self._all)
-
-    def ingress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
-        """The sources that connect to these pods, each with the ports of the pods that it connects to."""
-        return tuple(self._ingress.get((namespace, name), ()))
-
-    def egress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
-        """The targets that these pods connect to."""
-        return tuple(self._egress.get((namespace, name), ()))
 
 
 def scrape_link(site: Site, pods: Peer, scrape: Scrape) -> Link:
@@ -70,13 +32,13 @@ def call_links(graph: CallGraph) -> Iterator[Link]:
         for target, port in _targets(edge, graph.site):
             ports[source, target].add(port)
     for (source, target), used in sorted(ports.items()):
-        yield Link(_peer(*source), _peer(*target, tuple(sorted(used))))
+        yield Link(peer(*source), peer(*target, tuple(sorted(used))))
 
 
 def telemetry_links(graph: CallGraph) -> Iterator[Link]:
     """The links that every service has beside its calls: Prometheus scrapes it, and it pushes to the Collector."""
     for service in graph.services:
-        pods = _peer(service.namespace, service.name, NAME_LABEL)
+        pods = peer(service.namespace, service.name, NAME_LABEL)
         yield scrape_link(graph.site, pods, _service_scrape(service.http_port))
         yield Link(pods, graph.site.collector)
 
@@ -98,21 +60,8 @@ def _address(address: Host | InCluster, caller: str, site: Site) -> tuple[Pods, 
     return (address.namespace, address.service, address.label), address.port
 
 
-def _source(source: NetworkEnd, target: Peer) -> NetworkEnd:
-    """A source as the target's ingress names it: with the target's ports."""
-    if not isinstance(source, Peer):
-        return source.model_copy(update={"ports": target.ports})
-    return _peer(source.namespace, source.name, source.label, target.ports, target.datagrams)
-
-
-def _pods(peer: Peer) -> Peer:
-    return _peer(peer.namespace, peer.name, peer.label)
-
-
-@cache
-def _peer(namespace: str, name: str, label: str, ports: tuple[int, ...] = (), datagrams: tuple[int, ...] = ()) -> Peer:
-    """Pods on some of their ports. Frozen models are shared: every service has the Collector among its targets."""
-    return Peer(namespace=namespace, name=name, label=label, ports=ports, datagrams=datagrams)
+def _pods(end: Peer) -> Peer:
+    return peer(end.namespace, end.name, end.label)
 
 
 @cache

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 from voice_policies import Connection, ServiceSettings
 
+from components.links import Links
 from components.microservice import Microservice
 from components.node import Dependency, Node, Service
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
-from stack.model.links import Links
 from stack.model.policy_bundles import addresses, policy_bundle
 
 
@@ -32,8 +32,7 @@ def _microservice(graph: CallGraph, environment: Environment, links: Links, serv
         bundle=policy_bundle(graph, service, environment),
         settings=_settings(graph, environment, service),
         secrets=tuple(_secrets(service, graph.edges_from(service))),
-        ingress=links.ingress(service.namespace, service.name),
-        egress=links.egress(service.namespace, service.name),
+        links=links,
         mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in service.operations),
         restart_on_policy_change=environment.settings.restart_on_policy_change,

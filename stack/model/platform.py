@@ -12,11 +12,12 @@ from typing import Literal
 from voice_policies import Fault, InvalidInputError
 
 from components.component import Component
+from components.links import Links
 from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.links import Links, call_links, telemetry_links
+from stack.model.links import call_links, telemetry_links
 from stack.model.refusals import Refusals
 from stack.model.settings import file_of, path_of
 from stack.model.site import Site

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from components.component import Component
+from components.links import Link, Links
 from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
-from stack.model.links import Link, Links
 from stack.model.profile import Profiles
 
 

@@ -10,6 +10,7 @@ from components.consul.access import SECRET
 from components.consul.catalogue import CatalogueService
 from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, Consul
 from components.consul.snapshots import CREDENTIALS as SNAPSHOT_CREDENTIALS
+from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Caller, Service
 from components.postgresql.backups import CREDENTIALS
@@ -23,7 +24,7 @@ from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
 from components.valkey.server import PORT, Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.links import Link, Links, scrape_link
+from stack.model.links import scrape_link
 from stack.voiceassistant import targets
 from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.stores import SCHEMAS, Store, backup_store, database_of, postgresql, schema_users, store
@@ -126,8 +127,7 @@ def _postgresql(database: Store, environment: Environment, links: Links) -> Comp
             limits=limits,
             databases=databases,
             secrets=(SUPERUSER_SECRET, DUMP_KEY, *(database.secret for database in databases)),
-            ingress=links.ingress(targets.DATA, address.service),
-            dump_egress=links.egress(targets.DATA, "postgresql-backup"),
+            links=links,
         )
     return PostgresqlCluster(
         name="postgresql",
@@ -147,10 +147,7 @@ def _postgresql(database: Store, environment: Environment, links: Links) -> Comp
         max_client_connections=declared.max_client_connections,
         backups=backups,
         store_url=f"https://{backup_store().host}",
-        instance_ingress=links.ingress(targets.DATA, "postgresql"),
-        instance_egress=links.egress(targets.DATA, "postgresql"),
-        pooler_ingress=links.ingress(targets.DATA, address.service),
-        pooler_egress=links.egress(targets.DATA, address.service),
+        links=links,
     )
 
 
@@ -166,10 +163,8 @@ def _consul(graph: CallGraph, environment: Environment, links: Links) -> Consul:
         storage=size.volume,
         services=tuple(_catalogue_service(service) for service in graph.services),
         secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
-        ingress=links.ingress(targets.DATA, "consul"),
-        egress=links.egress(targets.DATA, "consul"),
+        links=links,
         bucket_url=f"https://{backup_store().host}/{backups.bucket}" if backups else None,
-        snapshot_egress=links.egress(targets.DATA, "consul-snapshot"),
     )
 
 
@@ -201,12 +196,7 @@ def _cache(cache: Store, environment: Environment, links: Links) -> Component:
         sizing=size.sizing,
         users=users,
         secrets=(REPLICATION_SECRET, *(user.secret for user in users)),
-        ingress=links.ingress(targets.DATA, name),
-        proxy_egress=links.egress(targets.DATA, name),
-        node_ingress=links.ingress(targets.DATA, f"{name}-node"),
-        node_egress=links.egress(targets.DATA, f"{name}-node"),
-        sentinel_ingress=links.ingress(targets.DATA, f"{name}-sentinel"),
-        sentinel_egress=links.egress(targets.DATA, f"{name}-sentinel"),
+        links=links,
     )
 
 
@@ -240,6 +230,6 @@ def _valkey(found: Store, environment: Environment, links: Links, users: tuple[A
         sizing=size.sizing,
         users=users,
         secrets=tuple(user.secret for user in users),
-        ingress=links.ingress(address.namespace, address.service),
+        links=links,
         storage=size.storage,
     )

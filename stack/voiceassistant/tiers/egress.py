@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from components import images
 from components.edge.egress_proxy import EgressProxy
+from components.links import Link, Links
 from components.network_policy import Peer
 from components.node import Dependency, Host, Replicas
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import allow_lists, outward
 from stack.model.environments import Environment
-from stack.model.links import Link, Links, scrape_link
+from stack.model.links import scrape_link
 from stack.voiceassistant import targets
 
 
@@ -26,8 +27,8 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
             sizing=size.sizing,
             replicas=Replicas(min=size.replicas, max=size.replicas),
             allow_lists=allowed,
-            ingress=links.ingress(targets.EGRESS, proxy),
-            egress=tuple(outward(graph.site, allowed)),
+            links=links,
+            outward=tuple(outward(graph.site, allowed)),
             longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components import images
+from components.links import Link, Links
 from components.network_policy import Peer
 from components.observability import elasticsearch, grafana, jaeger, kibana
 from components.observability.elasticsearch import Elasticsearch
@@ -19,7 +20,7 @@ from components.observability.retention import Stream
 from components.observability.setup_job import Account
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.links import Link, Links, scrape_link
+from stack.model.links import scrape_link
 from stack.voiceassistant.stores import Store, full_text_index, keeps_traces
 from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
@@ -47,9 +48,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
         streams=tuple(_streams(graph, environment)),
         users=users,
         secrets=(SUPERUSER.secret, *own, *(found.account.secret for found in users)),
-        ingress=links.ingress(index.pods.namespace, index.pods.name),
-        egress=links.egress(index.pods.namespace, index.pods.name),
-        setup_egress=links.egress(index.pods.namespace, _setup(index).name),
+        links=links,
     )
 
 

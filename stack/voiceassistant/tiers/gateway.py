@@ -13,6 +13,7 @@ from voice_policies import Fault, InvalidInputError, faults_of
 from components import images
 from components.edge.apisix import PORTS, Entrance, GatewayRoute, program, resources
 from components.edge.gateway import ApisixGateway
+from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service
 from components.operation import Operation
@@ -20,7 +21,7 @@ from components.policy_config import file_text
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
-from stack.model.links import Link, Links, scrape_link
+from stack.model.links import scrape_link
 from stack.model.manifest_yaml import documents
 from stack.model.policy_bundles import outbound_call
 from stack.model.settings import file_of, path_of
@@ -59,8 +60,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
         secrets=tuple(_secrets()),
         exposed_as="LoadBalancer" if environment.profile.load_balancer else "NodePort",
         address=f"https://{entrance.host}",
-        ingress=links.ingress(gateway.namespace, gateway.name),
-        egress=links.egress(gateway.namespace, gateway.name),
+        links=links,
         mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in gateway.operations),
     )

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from voice_policies import Fault, InvalidInputError, OutboundCall, faults_of, grpc_method, grpc_service
 
 from components.component import Component
+from components.links import Link, Links
 from components.mesh.policy import AttemptTimeout, MeshCaller, MeshDefaults, MeshDestination, MeshPolicy, MeshServer
 from components.network_policy import Peer
 from components.node import Gateway, Service
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
-from stack.model.links import Link, Links
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
 from stack.voiceassistant.targets import APPS

@@ -9,6 +9,7 @@ from voice_policies import Duration, Fault, InvalidInputError, faults_of
 
 from components import images
 from components.component import Component
+from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Gateway, Service
 from components.observability import (
@@ -29,7 +30,7 @@ from components.observability.scraping import KUBELET_PORT, ScrapeTarget
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.links import Link, Links, scrape_link
+from stack.model.links import scrape_link
 from stack.voiceassistant import alerts, targets, telemetry
 from stack.voiceassistant.alerting import rule_groups
 from stack.voiceassistant.stores import full_text_index
@@ -133,8 +134,7 @@ def _collector(graph: CallGraph, environment: Environment, links: Links) -> Coll
             others=environment.settings.trace_sample_ratio,
         ),
         secrets=(LOGS.secret,) if full_text_index(graph) else (),
-        ingress=links.ingress(targets.OBSERVABILITY, targets.COLLECTOR),
-        egress=links.egress(targets.OBSERVABILITY, targets.COLLECTOR),
+        links=links,
     )
 
 
@@ -190,8 +190,7 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
         prober=f"{_host(BLACKBOX)}:{blackbox_exporter.PORT}",
         alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in told.replica_names),
         groups=rule_groups(graph, found),
-        ingress=links.ingress(targets.OBSERVABILITY, targets.PROMETHEUS),
-        egress=links.egress(targets.OBSERVABILITY, targets.PROMETHEUS),
+        links=links,
     )
 
 
@@ -221,8 +220,7 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),
         secrets=tuple(receiver.secret for receiver in receivers),
-        ingress=links.ingress(targets.OBSERVABILITY, ALERTMANAGER.name),
-        egress=links.egress(targets.OBSERVABILITY, ALERTMANAGER.name),
+        links=links,
     )
 
 
@@ -242,8 +240,7 @@ def _state(environment: Environment, links: Links) -> KubeStateMetrics:
         image=environment.third_party_image(images.KUBE_STATE_METRICS),
         sizing=environment.server(STATE.name).sizing,
         namespaces=tuple(sorted(environment.profile.quotas)),
-        ingress=links.ingress(targets.OBSERVABILITY, STATE.name),
-        egress=links.egress(targets.OBSERVABILITY, STATE.name),
+        links=links,
     )
 
 
@@ -256,8 +253,7 @@ def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> Black
         sizing=environment.server(BLACKBOX.name).sizing,
         modules=tuple({module.name: module for module in modules if module}.values()),
         server_name=environment.settings.gateway_host if graph.gateway else None,
-        ingress=links.ingress(targets.OBSERVABILITY, BLACKBOX.name),
-        egress=links.egress(targets.OBSERVABILITY, BLACKBOX.name),
+        links=links,
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components import images
+from components.links import Links
 from components.postgresql.schemas import DatabaseSchemas
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.links import Links
 from stack.model.settings import ROOT
 from stack.voiceassistant import targets
 from stack.voiceassistant.stores import SCHEMAS, database_of, postgresql, schema_users
@@ -31,5 +31,5 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
             databases=tuple(database_of(user, database, environment) for user in users),
             nightly=NIGHTLY.read_text(),
             files={file.name: file.read_text() for file in sorted(FILES.glob("*.sql"))},
-            egress=links.egress(targets.DATA, SCHEMAS),
+            links=links,
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from components import images
 from components.component import Component
+from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.observability import fluent_bit, grafana, jaeger, kibana, tempo
 from components.observability.dashboards import platform_dashboard, service_dashboard
@@ -19,7 +20,7 @@ from components.observability.kibana import Kibana
 from components.observability.tempo import Bucket, Tempo
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.links import Link, Links, scrape_link
+from stack.model.links import scrape_link
 from stack.voiceassistant import targets, telemetry
 from stack.voiceassistant.stores import backup_store, full_text_index, keeps_traces
 from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
@@ -103,9 +104,7 @@ def _jaeger(graph: CallGraph, environment: Environment, links: Links, index_url:
         replicas=size.replicas,
         storage=index if keeps_traces(environment) else InMemory(max_traces=MAX_TRACES),
         secrets=(jaeger.ACCOUNT.secret,) if keeps_traces(environment) else (),
-        ingress=links.ingress(OBSERVABILITY, "jaeger"),
-        egress=links.egress(OBSERVABILITY, "jaeger"),
-        retention_egress=links.egress(OBSERVABILITY, "jaeger-retention"),
+        links=links,
     )
 
 
@@ -123,8 +122,7 @@ def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
         bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
         remote_write=tuple(f"{url}/api/v1/write" for url in telemetry.prometheus_urls(environment)),
         secrets=(tempo.CREDENTIALS,) if bucket else (),
-        ingress=links.ingress(OBSERVABILITY, "tempo"),
-        egress=links.egress(OBSERVABILITY, "tempo"),
+        links=links,
     )
 
 
@@ -143,8 +141,7 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links, index_url
         ),
         dashboards=(platform_dashboard(), service_dashboard(service.name for service in graph.services)),
         secrets=(grafana.SECRET, grafana.ACCOUNT.secret),
-        ingress=links.ingress(OBSERVABILITY, "grafana"),
-        egress=links.egress(OBSERVABILITY, "grafana"),
+        links=links,
     )
 
 
@@ -159,9 +156,7 @@ def _kibana(environment: Environment, links: Links, index_url: str) -> Kibana:
         replicas=size.replicas,
         elasticsearch=index_url,
         secrets=(kibana.ACCOUNT.secret, kibana.SETUP_USER.account.secret, kibana.ENCRYPTION),
-        ingress=links.ingress(OBSERVABILITY, "kibana"),
-        egress=links.egress(OBSERVABILITY, "kibana"),
-        setup_egress=links.egress(OBSERVABILITY, "kibana-setup"),
+        links=links,
     )
 
 
@@ -175,6 +170,5 @@ def _fluent_bit(environment: Environment, links: Links) -> FluentBit:
         namespaces="voice-*",
         collector=SITE.host(COLLECTOR, OBSERVABILITY),
         buffer=size.volume,
-        ingress=links.ingress(NODE_AGENTS, "fluent-bit"),
-        egress=links.egress(NODE_AGENTS, "fluent-bit"),
+        links=links,
     )

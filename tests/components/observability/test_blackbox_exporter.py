@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from components.container import Image
+from components.links import Links
 from components.node import Sizing
 from components.observability.blackbox_exporter import BlackboxExporter
 from components.scrape import ANSWERS, CONNECTS, BlackboxModule
@@ -20,6 +21,7 @@ def exporter(*modules: BlackboxModule) -> BlackboxExporter:
         image=Image(reference="prom/blackbox-exporter:v0.28.0"),
         sizing=Sizing.of(cpu=("50m", "200m"), memory=("128Mi", "256Mi")),
         modules=modules,
+        links=Links(()),
         server_name="api.example.com",
     )
 

@@ -162,7 +162,9 @@ def test_lines_wait_on_the_node_within_limits_and_go_to_the_collector_with_no_cr
     assert target["host"] == "otel-collector.voice-observability.svc.cluster.local"
     assert target["port"] == HTTP_PORT
     assert the(FluentBit, environment).secrets == ()
-    assert {peer.name for peer in the(FluentBit, environment).egress} == {"otel-collector"}
+    (policy,) = rendered(the(FluentBit, environment), "NetworkPolicy")
+    targets = [peer["podSelector"]["matchLabels"] for rule in policy["spec"]["egress"] for peer in rule["to"]]
+    assert targets == [{"app.kubernetes.io/name": "otel-collector"}]
     assert source["path"] == "/var/log/containers/*_voice-*_*.log"
     (names,) = (each for each in pipeline["filters"] if each["name"] == "kubernetes")
     assert names["kube_tag_prefix"] == "kube.var.log.containers."

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from voice_policies import Bulkhead, Bytes, Cpu, Duration, InvalidInputError, Ratio, Retry
 
 from components.edge.egress_proxy import EgressProxy
+from components.links import Link, Links, peer
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host, Node, Replicas
 from components.operation import Operation, hard, loop, operation, soft, stage
-from components.postgresql.cluster import PostgresqlCluster
 from stack.audit import RULES, Finding, Verdict, audit
 from stack.audit.availability import flow_availability
 from stack.audit.retries import worst_paths
@@ -24,6 +24,7 @@ from stack.model.profile import DatabaseLimits
 from stack.model.settings import ApiServer
 from stack.voiceassistant import TENANT
 from stack.voiceassistant.profiles import PROFILES
+from stack.voiceassistant.targets import STORE_LABEL
 from tests.platforms import (
     ENVIRONMENTS,
     datastore,
@@ -336,6 +337,12 @@ def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
 
 
 ADAPTER_HTTP = Peer(namespace="voice-apps", name="model-adapter", ports=(8005,))
+RAG_ENGINE = peer("voice-apps", "rag-engine")
+
+
+def without(source: Peer, target: str) -> Links:
+    """The links of prod without those between two ends."""
+    return Links(link for link in platform("prod").links if (link.source, link.target.name) != (source, target))
 
 
 class Tampered(Platform):
@@ -344,18 +351,17 @@ class Tampered(Platform):
     def __init__(self, *, ingress_open: bool = False, egress_open: bool = False, egress_closed: bool = False) -> None:
         real = platform("prod")
         super().__init__(real.tenant, real.environment)
-        changed = []
-        for component in real.microservices:
-            update: dict[str, object] = {}
-            if egress_closed and component.name == "rag-engine":
-                update["egress"] = tuple(peer for peer in component.egress if peer.name != "retrieval-service")
-            if egress_open and component.name == "rag-engine":
-                update["egress"] = (*component.egress, ADAPTER_HTTP)
-            if ingress_open and component.name == "model-adapter":
-                update["ingress"] = (*component.ingress, ADAPTER_HTTP.model_copy(update={"name": "rag-engine"}))
-            changed.append(component.model_copy(update=update))
-        others = (component for component in real.components if component not in real.microservices)
-        self.__dict__["components"] = (*others, *changed)
+        links: dict[str, Links] = {}
+        if egress_closed:
+            links["rag-engine"] = without(RAG_ENGINE, "retrieval-service")
+        if egress_open:
+            links["rag-engine"] = Links([*real.links, Link(RAG_ENGINE, ADAPTER_HTTP)])
+        if ingress_open:
+            links["model-adapter"] = Links([*real.links, Link(RAG_ENGINE, ADAPTER_HTTP)])
+        self.__dict__["components"] = tuple(
+            component.model_copy(update={"links": links[component.name]}) if component.name in links else component
+            for component in real.components
+        )
 
 
 def test_n01_finds_a_declared_call_that_is_denied() -> None:
@@ -414,13 +420,13 @@ def test_n05_finds_two_callers_whose_ports_are_exchanged() -> None:
 
 
 def test_n05_finds_a_proxy_that_may_not_go_out() -> None:
-    assert {closed for _, closed in n05(egress=())} == {"declared"}
+    assert {closed for _, closed in n05(outward=())} == {"declared"}
 
 
 def test_n05_finds_a_service_that_passes_no_proxy() -> None:
     block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
-    (service_,) = [each for each in platform("prod").microservices if each.name == "rag-engine"]
-    paths = {found.path for found in verdict("N05", Leaking("rag-engine", egress=(*service_.egress, block))).findings}
+    links = Links([*platform("prod").links, Link(RAG_ENGINE, block)])
+    paths = {found.path for found in verdict("N05", Leaking("rag-engine", links=links)).findings}
     assert "rag-engine → no proxy → the internet:443" in paths
     assert "rag-engine → no proxy → backup-store:443" in paths
 
@@ -438,14 +444,13 @@ def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], po
 
 
 def test_n05_finds_a_store_that_may_not_be_reached() -> None:
-    (cluster,) = [each for each in platform("prod").components if isinstance(each, PostgresqlCluster)]
-    closed = tuple(end for end in cluster.instance_egress if end.name != "backup-store")
-    (found,) = verdict("N05", Leaking("postgresql", instance_egress=closed)).findings
+    closed = without(peer("voice-data", "postgresql", STORE_LABEL), "backup-store")
+    (found,) = verdict("N05", Leaking("postgresql", links=closed)).findings
     assert (found.path, found.arithmetic.partition(",")[0]) == ("postgresql → no proxy → backup-store:443", "declared")
 
 
 def test_n02_finds_a_proxy_that_may_reach_the_clusters_own_network() -> None:
     block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
-    paths = {found.path for found in verdict("N02", Leaking("egress-proxy-b", egress=(block,))).findings}
+    paths = {found.path for found in verdict("N02", Leaking("egress-proxy-b", outward=(block,))).findings}
     assert "egress-proxy-b → the cloud's metadata service:443" in paths
     assert "egress-proxy-b → stranger in the cluster's network:443" in paths

@@ -9,6 +9,7 @@ import pytest
 
 from components import images
 from components.component import Component
+from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Gateway, Host, Service
 from components.scrape import CONNECTS, Scrape
@@ -17,7 +18,7 @@ from stack.audit import audit
 from stack.model.call_graph import CallGraph
 from stack.model.egress import egress_port
 from stack.model.environments import Environment
-from stack.model.links import Link, Links, call_links, scrape_link
+from stack.model.links import call_links, scrape_link
 from stack.model.platform import Platform
 from stack.model.tenant import Tier
 from stack.output.render import Index, rendered_files
@@ -87,7 +88,7 @@ def twins(_graph: CallGraph, environment: Environment, links: Links) -> Iterator
             image=environment.third_party_image(images.VALKEY),
             sizing=toy.SIZING,
             users=(),
-            ingress=links.ingress(namespace, "redis"),
+            links=links,
         )
 
 

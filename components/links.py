@@ -1,0 +1,84 @@
+"""Links between pods: whom each may connect to. A server's network policies are read from them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import Field, InstanceOf
+
+from components.network_policy import NAME_LABEL, NetworkEnd, Peer, network_policy
+from components.scrape import Scrape
+
+if TYPE_CHECKING:
+    from components.kubernetes.types import NetworkPolicy, ObjectMeta
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection that both of its ends permit."""
+
+    source: NetworkEnd
+    """The end that connects, without ports."""
+    target: NetworkEnd
+    """The end that listens, and its ports."""
+    scrape: Scrape | None = None
+    """The metrics or the probe that the link is for."""
+
+
+class Links:
+    """Every link of a platform, found by namespace and name of the pods at either end."""
+
+    def __init__(self, links: Iterable[Link]) -> None:
+        """Sort `links` by their ends; each end keeps their order."""
+        self._all = tuple(links)
+        self._ingress: dict[tuple[str, str], list[NetworkEnd]] = defaultdict(list)
+        self._egress: dict[tuple[str, str], list[NetworkEnd]] = defaultdict(list)
+        for link in self._all:
+            if isinstance(link.target, Peer):
+                self._ingress[link.target.namespace, link.target.name].append(_source(link.source, link.target))
+            if isinstance(link.source, Peer):
+                self._egress[link.source.namespace, link.source.name].append(link.target)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._all)
+
+    def ingress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
+        """The sources that connect to these pods, each with the ports of the pods that it connects to."""
+        return tuple(self._ingress.get((namespace, name), ()))
+
+    def egress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
+        """The targets that these pods connect to."""
+        return tuple(self._egress.get((namespace, name), ()))
+
+    def network_policy(
+        self, metadata: ObjectMeta, selector: dict[str, str], outward: Iterable[NetworkEnd] = ()
+    ) -> NetworkPolicy:
+        """The links of the pods that `selector` names, and the addresses `outward`; nothing else in or out."""
+        (name,) = selector.values()
+        namespace = metadata["namespace"]
+        return network_policy(
+            metadata, selector, self.ingress(namespace, name), [*self.egress(namespace, name), *outward]
+        )
+
+
+PlatformLinks: TypeAlias = Annotated[InstanceOf[Links], Field(repr=False)]
+"""Every link of the platform, as a field of a component."""
+
+
+def _source(source: NetworkEnd, target: Peer) -> NetworkEnd:
+    """A source as the target's ingress names it: with the target's ports."""
+    if not isinstance(source, Peer):
+        return source.model_copy(update={"ports": target.ports})
+    return peer(source.namespace, source.name, source.label, target.ports, target.datagrams)
+
+
+@cache
+def peer(
+    namespace: str, name: str, label: str = NAME_LABEL, ports: tuple[int, ...] = (), datagrams: tuple[int, ...] = ()
+) -> Peer:
+    """Pods on some of their ports. Frozen models are shared: every service has the Collector among its targets."""
+    return Peer(namespace=namespace, name=name, label=label, ports=ports, datagrams=datagrams)
