@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --no-emit-package voice-policies --no-emit-package voice-runtime
-ENVIRONMENTS := dev staging prod
+ENVIRONMENTS := $(patsubst Pulumi.%.yaml,%,$(wildcard Pulumi.*.yaml))
 # Python before 3.13 reads the paths of what is installed in the locale's encoding, and C has no letters outside ASCII.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from voice_policies import Rate, Ratio
@@ -13,26 +14,30 @@ from components.node import Dependency, Gateway, InCluster, Node, Replicas, Serv
 from components.operation import Operation
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
-from stack.model.environments import Environment, environment
+from stack.model.environments import Environment, load_environment
 from stack.model.flow import Flow
 from stack.model.platform import Platform
-from stack.model.settings import load_settings
+from stack.model.settings import ROOT, environments
 from stack.model.tenant import Tenant
 from stack.voiceassistant import TENANT
 from stack.voiceassistant.profiles import PROFILES
 
 ENVIRONMENTS = ("dev", "staging", "prod")
+"""The environments that are deployed."""
+VARIANT_FILES = Path(__file__).with_name("environments")
+VARIANTS = environments(VARIANT_FILES)
+"""Environments that tests look at alone, each with a file of its own."""
 
 
 @cache
 def platform(name: str) -> Platform:
-    """A real environment."""
+    """The platform in an environment that has a file."""
     return Platform(TENANT, real_environment(name))
 
 
 @cache
 def real_environment(name: str) -> Environment:
-    return environment(load_settings(name, PROFILES), PROFILES)
+    return load_environment(name, PROFILES, VARIANT_FILES if name in VARIANTS else ROOT)
 
 
 def with_profile(changed: Environment, **changes: object) -> Environment:

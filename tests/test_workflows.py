@@ -61,12 +61,26 @@ def commented(folder: Path) -> str:
 
 
 def test_the_review_compares_every_environment_and_fails_where_one_is_refused(tmp_path: Path) -> None:
+    before = ("dev", "prod", "staging")
+    repository(tmp_path, *before)
+    (tmp_path / "Pulumi.qa.yaml").touch()
     answers = 'echo "$@"; case $5 in staging) exit 1;; prod) exit 2;; esac'
     done = run_step("compare", ".venv/bin/voice", answers, tmp_path, REPLACEMENT="")
     assert done.returncode == 1
+    compared = {name: f"diff --format markdown HEAD^1:{name} {name}" for name in before}
+    new = {"qa": "This environment is new. Its audit:\n\ncheck --format markdown qa"}
     assert commented(tmp_path) == "\n\n".join(
-        f"## {name}\n\ndiff --format markdown HEAD^1:{name} {name}" for name in ("dev", "staging", "prod")
+        f"## {name}\n\n{said}" for name, said in sorted({**compared, **new}.items())
     )
+
+
+def repository(folder: Path, *environments: str) -> None:
+    """Two commits, the first of which has these environments."""
+    for name in environments:
+        (folder / f"Pulumi.{name}.yaml").touch()
+    names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    for command in (["init", "--quiet"], ["add", "."], *2 * [["commit", "--quiet", "--allow-empty", "-m", "a"]]):
+        subprocess.run(["git", *names, *command], cwd=folder, check=True, timeout=30)
 
 
 def test_the_review_previews_every_stack_and_fails_where_one_cannot_be(tmp_path: Path) -> None:

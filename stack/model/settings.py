@@ -105,7 +105,7 @@ def path_of(setting: str) -> str:
 
 def environments(root: Path = ROOT) -> tuple[str, ...]:
     """The environments that have a file, in order of name."""
-    return tuple(sorted(path.name.split(".")[1] for path in root.glob(file_of("*"))))
+    return tuple(sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in root.glob(file_of("*"))))
 
 
 def load_settings(environment: str, profiles: Profiles, root: Path = ROOT) -> Settings:

@@ -1,0 +1,82 @@
+"""An environment is one file: its presence alone makes every command, make and the review take it up."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stack.audit import audit
+from stack.model.settings import ROOT, environments
+from tests.platforms import ENVIRONMENTS, VARIANT_FILES, VARIANTS, platform, real_environment, service
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's own code and environments, and one file more."""
+    root = tmp_path_factory.mktemp("tree")
+    shutil.copytree(ROOT / "stack", root / "stack", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "runtime").symlink_to(ROOT / "runtime")
+    for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml", ROOT / "Makefile"):
+        shutil.copy(file, root)
+    shutil.copy(VARIANT_FILES / "Pulumi.qa.yaml", root)
+    return root
+
+
+def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tree), str(ROOT)))}
+    return subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["render", "qa"], 0, "59 components"),
+        (["check", "qa"], 0, "holds"),
+        (["diff", "qa", "build/qa"], 0, "no differences"),
+        (["diff", "staging", "qa"], 1, "data[settings.json].environment: staging -> qa"),
+        (["render", "qa2"], 2, "expected one of dev, prod, qa, staging, or a file Pulumi.qa2.yaml"),
+    ],
+)
+def test_a_file_makes_an_environment(tree: Path, arguments: list[str], status: int, said: str) -> None:
+    done = run(tree, sys.executable, "-m", "stack.cli", *arguments)
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr
+
+
+def test_the_document_shows_the_file_and_its_commands(tree: Path) -> None:
+    document = (ROOT / "docs/environments.md").read_text(encoding="utf-8")
+    assert f"```yaml\n{(VARIANT_FILES / 'Pulumi.qa.yaml').read_text(encoding='utf-8')}```" in document
+    (block,) = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    for line in block.splitlines():
+        command, *arguments = line.split()
+        assert command == "voice"
+        assert run(tree, sys.executable, "-m", "stack.cli", *arguments).returncode == (arguments[0] == "diff")
+
+
+def test_make_takes_every_file(tree: Path) -> None:
+    done = run(tree, "make", "--eval", "print: ; @echo $(ENVIRONMENTS)", "print")
+    assert done.stdout == "dev prod qa staging\n"
+
+
+def test_the_deployed_environments_are_those_of_the_tests() -> None:
+    assert environments() == tuple(sorted(ENVIRONMENTS))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_renders_and_holds_the_audit(name: str) -> None:
+    found = platform(name)
+    assert [finding for verdict in audit(found) for finding in verdict.findings] == []
+    assert {component.name for component in found.components} >= {node.name for node in found.graph.services}
+
+
+@pytest.mark.parametrize(("name", "replicas"), [("dev", (1, 1)), ("qa", (2, 6)), ("prod-eu", (3, 13))])
+def test_a_profile_decides_how_many_replicas_of_a_service_run(name: str, replicas: tuple[int, int]) -> None:
+    declared = service("a", replicas={"min": 3, "max": 13})
+    found = real_environment(name).replicas(declared)
+    assert (found.min, found.max) == replicas
