@@ -161,9 +161,9 @@ class Operation(Declaration):
         return tuple(call for stage in self.stages for call in stage.calls)
 
 
-def operation(name: str, latency: str, deadline: str, *stages: Stage, **options: object) -> Operation:
+def operation(name: str, *stages: Stage, p95: str, deadline: str, **options: object) -> Operation:
     """An operation with its P95 objective and its deadline; `options` are the other fields of `Operation`."""
-    values: dict[str, Any] = {**options, "name": name, "latency": latency, "deadline": deadline, "stages": stages}
+    values: dict[str, Any] = {**options, "name": name, "latency": p95, "deadline": deadline, "stages": stages}
     return Operation(**values)
 
 

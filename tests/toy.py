@@ -47,7 +47,7 @@ STOCK = Dependency(
     addresses=(InCluster(namespace="stores", service="stock", port=PORT),),
     availability=Ratio("99.99%"),
     credentials=("password",),
-    operations=(operation("read", "3ms", "20ms"), operation("take", "3ms", "20ms")),
+    operations=(operation("read", p95="3ms", deadline="20ms"), operation("take", p95="3ms", deadline="20ms")),
 )
 _SERVICE: dict[str, Any] = {
     "namespace": "shop",
@@ -66,10 +66,10 @@ ORDERS = Service(
     operations=(
         operation(
             "place",
-            "50ms",
-            "1s",
             stage(soft("prices.list", "the price of yesterday")),
             stage(hard("stock.take", "never")),
+            p95="50ms",
+            deadline="1s",
         ),
     ),
 )
@@ -79,7 +79,7 @@ PRICES = Service(
     purpose="knows prices",
     language="go",
     tier="standard",
-    operations=(operation("list", "20ms", "100ms", stage(hard("stock.read", "idempotent"))),),
+    operations=(operation("list", stage(hard("stock.read", "idempotent")), p95="20ms", deadline="100ms"),),
 )
 
 

@@ -58,7 +58,7 @@ def test_memory_dominates_from_two_gibibytes_a_core() -> None:
 
 
 def test_two_ports_of_one_service_differ() -> None:
-    (fault,) = service("a", operation("run", "1s", "2s"), grpc_port=8080).faults
+    (fault,) = service("a", operation("run", p95="1s", deadline="2s"), grpc_port=8080).faults
     assert fault.accepted == "grpc_port and http_port are both 8080"
 
 

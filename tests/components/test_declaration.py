@@ -31,10 +31,10 @@ AGENT = service(
     "agent",
     operation(
         "run",
-        "1s",
-        "2s",
         stage(hard("store.write", "never")),
         two_reads(),
+        p95="1s",
+        deadline="2s",
     ),
 )
 
@@ -70,7 +70,7 @@ def test_the_location_takes_no_part_in_comparison_and_serialisation() -> None:
 
 def test_a_faulty_call_is_named_by_line_service_operation_and_call() -> None:
     call = hard("model.embed", "idempotant", retrys=3)  # type: ignore[arg-type]
-    node = service("rag", operation("answer", "1s", "2s", stage(call)))
+    node = service("rag", operation("answer", stage(call), p95="1s", deadline="2s"))
     path = "rag.answer → model.embed"
     fields = ", ".join(sorted(Call.model_fields))
     assert [str(fault).partition(": ")[2] for fault in node.faults] == [
@@ -81,7 +81,7 @@ def test_a_faulty_call_is_named_by_line_service_operation_and_call() -> None:
 
 
 def test_a_declaration_holds_the_faults_of_all_its_parts() -> None:
-    bad = operation("run", "1", "2s", stage(), stage(soft("b.run", "x" * 201)), colour="red")
+    bad = operation("run", stage(), stage(soft("b.run", "x" * 201)), p95="1", deadline="2s", colour="red")
     paths = [fault.path for fault in service("a", bad, http_port=80).faults]
     assert paths == [
         "a: http_port",
@@ -93,7 +93,7 @@ def test_a_declaration_holds_the_faults_of_all_its_parts() -> None:
 
 
 def test_conflicts_are_looked_for_where_nothing_else_is_wrong() -> None:
-    run = operation("run", "1s", "2s")
+    run = operation("run", p95="1s", deadline="2s")
     assert [fault.accepted for fault in service("a", run, run).faults] == ["operation run is declared twice"]
     assert len(service("a", run, run, http_port=80).faults) == 1
 
@@ -109,7 +109,7 @@ def test_no_declaration_raises_and_each_is_valid_or_has_faults(
     target: object, word: Any, options: dict[str, Any]
 ) -> None:
     call = hard(str(target), word, **options)
-    node: Node = service("a", operation("run", word, "1s", stage(call), **options))
+    node: Node = service("a", operation("run", stage(call), p95=word, deadline="1s", **options))
     for declared in (call, node):
         revalidated = type(declared)(**dict(declared))
         assert bool(declared.faults) == bool(revalidated.faults)

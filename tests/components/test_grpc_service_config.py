@@ -17,7 +17,7 @@ from stack.model.policy_bundles import policy_bundle
 from stack.model.settings import ROOT
 from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment, service, small_platform
 
-ANSWER = operation("answer-all", "10ms", "1s")
+ANSWER = operation("answer-all", p95="10ms", deadline="1s")
 ONCE = Retry(max_retries=1, conditions=("unavailable", "aborted"))
 
 
@@ -29,7 +29,7 @@ def policy_files(environment: str) -> dict[str, dict[str, str]]:
 
 def go_platform(*stages: Stage) -> Platform:
     return small_platform(
-        service("a", operation("run", "1s", "60s", *stages), language="go"), service("callee-b", ANSWER)
+        service("a", operation("run", *stages, p95="1s", deadline="60s"), language="go"), service("callee-b", ANSWER)
     )
 
 
@@ -100,16 +100,16 @@ def test_the_strictest_budget_of_a_callees_calls_is_the_channels() -> None:
             "a",
             operation(
                 "run",
-                "1s",
-                "60s",
                 stage(
                     hard("callee-b.answer-all", "idempotent", retry=ONCE),
                     hard("callee-b.ask", "idempotent", retry=frugal),
                 ),
+                p95="1s",
+                deadline="60s",
             ),
             language="go",
         ),
-        service("callee-b", ANSWER, operation("ask", "10ms", "1s")),
+        service("callee-b", ANSWER, operation("ask", p95="10ms", deadline="1s")),
     )
     throttling = grpc_channels(bundle_of_a(small).outbound)["callee-b"]["serviceConfig"]["retryThrottling"]
     assert throttling == {"maxTokens": 4, "tokenRatio": 0.1}

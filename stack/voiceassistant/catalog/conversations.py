@@ -23,15 +23,15 @@ IDENTITY = Service(
     operations=(
         operation(
             "verify",
-            "50ms",
-            "200ms",
             stage(hard("postgresql.read", "idempotent"), soft("redis.access", "no session cache")),
+            p95="50ms",
+            deadline="200ms",
         ),
         operation(
             "login",
-            "150ms",
-            "400ms",
             stage(hard("postgresql.read", "idempotent"), soft("redis.access", "no session cache")),
+            p95="150ms",
+            deadline="400ms",
         ),
     ),
 )
@@ -51,16 +51,16 @@ CONVERSATION = Service(
     operations=(
         operation(
             "list",
-            "150ms",
-            "300ms",
             stage(hard("postgresql.read", "idempotent"), soft("redis.access", "no cache of lists and contexts")),
+            p95="150ms",
+            deadline="300ms",
         ),
         operation(
             "send",
-            "2400ms",
-            "15s",
             stage(hard("postgresql.write", "with_key"), soft("redis.access", "no cache of lists and contexts")),
             stage(soft("ai-orchestrator.answer", "message kept, answered later", "with_key", needed_by_flows=True)),
+            p95="2400ms",
+            deadline="15s",
             transport="streamed",
             publishes=("message.created",),
         ),
@@ -82,18 +82,18 @@ NOTIFICATION = Service(
     operations=(
         operation(
             "deliver",
-            "2s",
-            "6s",
             stage(hard("postgresql.write", "with_key")),
             # A message sent twice cannot be unsent, and neither provider takes a key: one attempt, kept if it fails.
             stage(
                 soft("smtp-provider.send", "kept, sent later", "never"),
                 soft("sms-provider.send", "kept, sent later", "never"),
             ),
+            p95="2s",
+            deadline="6s",
             background=True,
             consumes=("message.created",),
         ),
-        operation("webhook", "200ms", "500ms", stage(hard("postgresql.write", "with_key"))),
+        operation("webhook", stage(hard("postgresql.write", "with_key")), p95="200ms", deadline="500ms"),
     ),
 )
 
@@ -112,12 +112,12 @@ ANALYTICS = Service(
     operations=(
         operation(
             "report",
-            "1s",
-            "2s",
             stage(
                 hard("postgresql.read", "idempotent"),
                 soft("column-store.read", "live counters only"),
             ),
+            p95="1s",
+            deadline="2s",
             consumes=("message.created",),
         ),
     ),

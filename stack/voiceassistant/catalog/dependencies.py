@@ -66,7 +66,7 @@ POSTGRESQL = Dependency(
     availability=FOUR_NINES,
     credentials=PASSWORD,
     database=True,
-    operations=(operation("read", "20ms", "100ms"), operation("write", "30ms", "200ms")),
+    operations=(operation("read", p95="20ms", deadline="100ms"), operation("write", p95="30ms", deadline="200ms")),
 )
 REDIS = Dependency(
     name="redis",
@@ -76,7 +76,7 @@ REDIS = Dependency(
     addresses=(InCluster(namespace=DATA, service="redis", port=6379),),
     availability=FOUR_NINES,
     credentials=PASSWORD,
-    operations=(operation("access", "3ms", "20ms"),),
+    operations=(operation("access", p95="3ms", deadline="20ms"),),
 )
 EVENTS = Dependency(
     name="events",
@@ -86,7 +86,7 @@ EVENTS = Dependency(
     addresses=(InCluster(namespace=DATA, service="events", port=6379),),
     availability=INFRASTRUCTURE,
     credentials=PASSWORD,
-    operations=(operation("append", "10ms", "100ms"), operation("consume", "10ms", "100ms")),
+    operations=(operation("append", p95="10ms", deadline="100ms"), operation("consume", p95="10ms", deadline="100ms")),
 )
 ELASTICSEARCH = Dependency(
     name="elasticsearch",
@@ -96,16 +96,16 @@ ELASTICSEARCH = Dependency(
     addresses=(InCluster(namespace=DATA, service="elasticsearch", port=9200),),
     availability=INFRASTRUCTURE,
     credentials=PASSWORD,
-    operations=(operation("search", "80ms", "250ms"),),
+    operations=(operation("search", p95="80ms", deadline="250ms"),),
 )
 VECTOR_STORE = _outside(
     "vector-store",
     "milvus.voicehelper.internal",
     "grpc",
     "embeddings (Milvus, external)",
-    operation("search", "60ms", "250ms"),
-    operation("insert", "150ms", "500ms"),
-    operation("delete", "150ms", "500ms"),
+    operation("search", p95="60ms", deadline="250ms"),
+    operation("insert", p95="150ms", deadline="500ms"),
+    operation("delete", p95="150ms", deadline="500ms"),
     port=19530,
 )
 GRAPH_STORE = _outside(
@@ -113,39 +113,39 @@ GRAPH_STORE = _outside(
     "neo4j.voicehelper.internal",
     "https",
     "entities and relations (Neo4j, external)",
-    operation("read", "60ms", "250ms"),
-    operation("write", "300ms", "1s"),
+    operation("read", p95="60ms", deadline="250ms"),
+    operation("write", p95="300ms", deadline="1s"),
 )
 COLUMN_STORE = _outside(
     "column-store",
     "clickhouse.voicehelper.internal",
     "https",
     "events for reports (ClickHouse, external)",
-    operation("read", "500ms", "1s"),
+    operation("read", p95="500ms", deadline="1s"),
 )
 OBJECT_STORAGE = _outside(
     "object-storage",
     "objects.voicehelper.internal",
     "https",
     "uploaded documents (S3-compatible, external, in a versioned bucket)",
-    operation("read", "60ms", "500ms"),
-    operation("write", "100ms", "800ms"),
-    operation("delete", "60ms", "500ms"),
-    operation("restore", "60ms", "500ms"),
+    operation("read", p95="60ms", deadline="500ms"),
+    operation("write", p95="100ms", deadline="800ms"),
+    operation("delete", p95="60ms", deadline="500ms"),
+    operation("restore", p95="60ms", deadline="500ms"),
 )
 EXTERNAL_TOOLS = _outside(
     "external-tools",
     "tools.voicehelper.internal",
     "https",
     "tools that agents may use, behind one gateway",
-    operation("invoke", "600ms", "2s"),
+    operation("invoke", p95="600ms", deadline="2s"),
 )
 SMTP = _outside(
     "smtp-provider",
     "smtp.voicehelper.internal",
     "smtp",
     "e-mail delivery",
-    operation("send", "800ms", "5s"),
+    operation("send", p95="800ms", deadline="5s"),
     # TLS from the first byte (RFC 8314). STARTTLS begins in clear text, so a proxy sees no host name in time.
     port=465,
     availability=PROVIDER,
@@ -155,24 +155,24 @@ SMS = _outside(
     "sms.voicehelper.internal",
     "https",
     "SMS delivery",
-    operation("send", "500ms", "3s"),
+    operation("send", p95="500ms", deadline="3s"),
     availability=PROVIDER,
 )
 LLM_PROVIDERS = _pair(
     "llm-providers",
     ("api.openai.com", "api.mistral.ai"),
     "language and embedding models; either suffices",
-    operation("generate", "850ms", "1400ms"),
-    operation("rewrite", "130ms", "400ms"),
-    operation("rerank", "70ms", "250ms"),
-    operation("embed", "40ms", "200ms"),
+    operation("generate", p95="850ms", deadline="1400ms"),
+    operation("rewrite", p95="130ms", deadline="400ms"),
+    operation("rerank", p95="70ms", deadline="250ms"),
+    operation("embed", p95="40ms", deadline="200ms"),
 )
 SPEECH_PROVIDERS = _pair(
     "speech-providers",
     ("eastus.stt.speech.microsoft.com", "speech.googleapis.com"),
     "speech recognition and synthesis; either suffices",
-    operation("recognize", "250ms", "700ms"),
-    operation("synthesize", "250ms", "700ms"),
+    operation("recognize", p95="250ms", deadline="700ms"),
+    operation("synthesize", p95="250ms", deadline="700ms"),
 )
 
 DEPENDENCIES = (

@@ -26,8 +26,8 @@ ORCHESTRATOR = Service(
     replicas=Replicas(min=3, max=20),
     capacity=Rate("40/s"),
     operations=(
-        operation("answer", "2200ms", "14500ms", *_ANSWER, transport="streamed"),
-        operation("task", "2200ms", "14500ms", *_ANSWER),
+        operation("answer", *_ANSWER, p95="2200ms", deadline="14500ms", transport="streamed"),
+        operation("task", *_ANSWER, p95="2200ms", deadline="14500ms"),
     ),
 )
 
@@ -46,12 +46,12 @@ MODEL_ROUTER = Service(
     operations=(
         operation(
             "choose",
-            "30ms",
-            "150ms",
             stage(
                 soft("redis.access", "quota as last seen"),
                 soft("postgresql.read", "last known prices"),
             ),
+            p95="30ms",
+            deadline="150ms",
         ),
     ),
 )
@@ -75,8 +75,6 @@ AGENT = Service(
     operations=(
         operation(
             "run",
-            "2s",
-            "14s",
             # A plan is short, and streams the answer at once when no tool is needed: half of a whole answer's time
             # holds one attempt at a provider (1.4 s).
             stage(
@@ -100,6 +98,8 @@ AGENT = Service(
                 hard("model-adapter.generate", "with_key", purpose="answer"),
                 soft("postgresql.write", "steps kept in memory", "with_key"),
             ),
+            p95="2s",
+            deadline="14s",
             transport="streamed",
             # A question costs several model calls: one tenant's agents may not take every slot of the others.
             rate_limits=per_tenant("10/s", 20),
@@ -121,13 +121,13 @@ MODEL_ADAPTER = Service(
     operations=tuple(
         operation(
             name,
-            latency,
-            deadline,
             # The second attempt goes to the other provider, under the same key.
             stage(
                 hard(f"llm-providers.{name}", "with_key", retry=LEAF_RETRY, bulkhead=provider_bulkhead(concurrent)),
                 soft("redis.access", "quota per replica"),
             ),
+            p95=latency,
+            deadline=deadline,
             transport="streamed" if name == "generate" else "unary",
             rate_limits=following_health(rate),
         )
@@ -156,8 +156,6 @@ VOICE = Service(
     operations=(
         operation(
             "dialogue",
-            "2500ms",
-            "18s",
             stage(hard("speech-providers.recognize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32))),
             stage(hard("ai-orchestrator.answer", "with_key")),
             # Speech starts with the first text: it adds nothing to the whole answer.
@@ -165,6 +163,8 @@ VOICE = Service(
                 hard("speech-providers.synthesize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32)),
                 overlaps=True,
             ),
+            p95="2500ms",
+            deadline="18s",
             transport="websocket",
         ),
     ),
@@ -181,7 +181,9 @@ MULTIMODAL = Service(
     sizing=Sizing.of(cpu=("1", "2"), memory=("2Gi", "4Gi")),
     replicas=Replicas(min=2, max=2),
     capacity=Rate("5/s"),
-    operations=(operation("describe", "1500ms", "3500ms", stage(hard("model-adapter.generate", "with_key"))),),
+    operations=(
+        operation("describe", stage(hard("model-adapter.generate", "with_key")), p95="1500ms", deadline="3500ms"),
+    ),
 )
 
 SERVICES = (ORCHESTRATOR, MODEL_ROUTER, AGENT, MODEL_ADAPTER, VOICE, MULTIMODAL)

@@ -25,18 +25,18 @@ KNOWLEDGE = Service(
     operations=(
         operation(
             "search",
-            "500ms",
-            "4s",
             stage(hard("postgresql.read", "idempotent")),
             # The one interior hop that makes a second attempt: the shortest path with a user waiting at its end.
             stage(hard("retrieval-service.search", "idempotent", retry=INTERIOR_RETRY)),
+            p95="500ms",
+            deadline="4s",
         ),
         operation(
             "upload",
-            "200ms",
-            "1500ms",
             stage(hard("object-storage.write", "with_key")),
             stage(hard("postgresql.write", "with_key")),
+            p95="200ms",
+            deadline="1500ms",
             publishes=("document.uploaded", "document.deleted"),
         ),
     ),
@@ -61,8 +61,8 @@ RAG = Service(
     capacity=Rate("20/s"),
     features=(DegradedFeature(name="query-rewriting", off_at="partial", fallback="query as it is"),),
     operations=(
-        operation("context", "700ms", "3s", *_CONTEXT),
-        operation("answer", "1700ms", "6s", *_CONTEXT, stage(hard("model-adapter.generate", "with_key"))),
+        operation("context", *_CONTEXT, p95="700ms", deadline="3s"),
+        operation("answer", *_CONTEXT, stage(hard("model-adapter.generate", "with_key")), p95="1700ms", deadline="6s"),
     ),
 )
 
@@ -84,8 +84,6 @@ RETRIEVAL = Service(
     operations=(
         operation(
             "search",
-            "400ms",
-            "1800ms",
             stage(hard("model-adapter.embed", "idempotent")),
             stage(
                 hard("vector-store-adapter.search", "idempotent"),
@@ -93,6 +91,8 @@ RETRIEVAL = Service(
                 soft("knowledge-graph-service.neighbours", "no graph hits"),
             ),
             stage(soft("model-adapter.rerank", "fusion order")),
+            p95="400ms",
+            deadline="1800ms",
         ),
     ),
 )
@@ -109,9 +109,15 @@ VECTOR_STORE_ADAPTER = Service(
     replicas=Replicas(min=2, max=6),
     capacity=Rate("150/s"),
     operations=(
-        operation("search", "100ms", "600ms", stage(hard("vector-store.search", "idempotent", retry=LEAF_RETRY))),
-        operation("insert", "200ms", "1200ms", stage(hard("vector-store.insert", "idempotent", retry=LEAF_RETRY))),
-        operation("delete", "200ms", "1200ms", stage(hard("vector-store.delete", "idempotent", retry=LEAF_RETRY))),
+        operation(
+            "search", stage(hard("vector-store.search", "idempotent", retry=LEAF_RETRY)), p95="100ms", deadline="600ms"
+        ),
+        operation(
+            "insert", stage(hard("vector-store.insert", "idempotent", retry=LEAF_RETRY)), p95="200ms", deadline="1200ms"
+        ),
+        operation(
+            "delete", stage(hard("vector-store.delete", "idempotent", retry=LEAF_RETRY)), p95="200ms", deadline="1200ms"
+        ),
     ),
 )
 
@@ -127,9 +133,15 @@ KNOWLEDGE_GRAPH = Service(
     replicas=Replicas(min=2, max=8),
     capacity=Rate("100/s"),
     operations=(
-        operation("neighbours", "100ms", "600ms", stage(hard("graph-store.read", "idempotent", retry=LEAF_RETRY))),
-        operation("build", "500ms", "2200ms", stage(hard("graph-store.write", "idempotent", retry=LEAF_RETRY))),
-        operation("delete", "500ms", "2200ms", stage(hard("graph-store.write", "idempotent", retry=LEAF_RETRY))),
+        operation(
+            "neighbours", stage(hard("graph-store.read", "idempotent", retry=LEAF_RETRY)), p95="100ms", deadline="600ms"
+        ),
+        operation(
+            "build", stage(hard("graph-store.write", "idempotent", retry=LEAF_RETRY)), p95="500ms", deadline="2200ms"
+        ),
+        operation(
+            "delete", stage(hard("graph-store.write", "idempotent", retry=LEAF_RETRY)), p95="500ms", deadline="2200ms"
+        ),
     ),
 )
 

@@ -156,12 +156,12 @@ def test_what_apisix_writes_is_an_empty_directory_and_its_files_are_copied_there
         assert each["securityContext"]["runAsUser"] >= 10001
 
 
-READ = operation("read", "10ms", "100ms")
+READ = operation("read", p95="10ms", deadline="100ms")
 
 
 def route(name: str, path: str, *calls: object, **options: object) -> Operation:
     http = HttpRoute(path=path, method="GET")
-    return operation(name, "100ms", "1s", stage(*calls), http=http, **options)  # type: ignore[arg-type]
+    return operation(name, stage(*calls), p95="100ms", deadline="1s", http=http, **options)  # type: ignore[arg-type]
 
 
 def test_two_routes_with_one_path_are_refused() -> None:
@@ -225,4 +225,4 @@ def test_limits_without_a_store_are_refused() -> None:
 
 
 def test_a_gateway_without_http_routes_is_not_deployed() -> None:
-    assert built(operation("one", "100ms", "1s", stage(hard("a.read", "idempotent")))) == []
+    assert built(operation("one", stage(hard("a.read", "idempotent")), p95="100ms", deadline="1s")) == []

@@ -38,7 +38,7 @@ from tests.platforms import (
     with_profile,
 )
 
-READ = operation("read", "10ms", "50ms")
+READ = operation("read", p95="10ms", deadline="50ms")
 STORE = datastore("store", READ)
 TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
 THRICE = TWICE.model_copy(update={"max_retries": 2})
@@ -69,7 +69,7 @@ def test_every_rule_holds_on_the_platform_and_looked_at_something(environment: s
 
 
 def test_a_rule_without_anything_to_look_at_does_not_apply() -> None:
-    alone = small_platform(service("a", operation("run", "1s", "2s")))
+    alone = small_platform(service("a", operation("run", p95="1s", deadline="2s")))
     assert {found.text for found in audit(alone) if found.rule.id in {"R01", "R06", "A01", "D01"}} == {"does not apply"}
 
 
@@ -84,7 +84,9 @@ def chain(*attempts: Retry | None) -> list[Node]:
     target = "store.read"
     for number, retry in enumerate(reversed(attempts)):
         name = f"hop{len(attempts) - number}"
-        nodes.append(service(name, operation("run", "1s", "60s", stage(hard(target, "idempotent", retry=retry)))))
+        nodes.append(
+            service(name, operation("run", stage(hard(target, "idempotent", retry=retry)), p95="1s", deadline="60s"))
+        )
         target = f"{name}.run"
     return nodes
 
@@ -113,7 +115,7 @@ def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], widt
         hard("hop1.run", "idempotent"),
         *[hard("store.read", "idempotent", purpose=f"side-{n}") for n in range(width)],
     ]
-    graph = graph_of(*nodes, service("root", operation("run", "1s", "60s", stage(*calls))))
+    graph = graph_of(*nodes, service("root", operation("run", stage(*calls), p95="1s", deadline="60s")))
     expected = 1
     for retry in attempts:
         expected *= retry.max_attempts if retry else 1
@@ -135,17 +137,17 @@ def test_r02_finds_two_interior_hops_that_retry() -> None:
 
 
 def test_r06_finds_a_retry_on_what_may_not_be_repeated() -> None:
-    caller = service("a", operation("run", "1s", "60s", stage(hard("store.read", "never", retry=TWICE))))
+    caller = service("a", operation("run", stage(hard("store.read", "never", retry=TWICE)), p95="1s", deadline="60s"))
     (found,) = findings("R06", caller, STORE)
     assert found.path == "a.run → store.read"
     assert "attempt_timeout" in found.arithmetic
     unsent = TWICE.model_copy(update={"conditions": ("connection_failed",)})
-    mended = service("a", operation("run", "1s", "60s", stage(hard("store.read", "never", retry=unsent))))
+    mended = service("a", operation("run", stage(hard("store.read", "never", retry=unsent)), p95="1s", deadline="60s"))
     assert findings("R06", mended, STORE) == ()
 
 
 def test_t01_finds_a_deadline_below_the_worst_case() -> None:
-    slow = operation("run", "1s", "100ms", stage(hard("store.read", "idempotent", retry=TWICE)))
+    slow = operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="100ms")
     (found,) = findings("T01", service("a", slow), STORE)
     assert found.arithmetic == "deadline 100ms < 110ms, its calls' worst case"
     assert found.proposal == "110ms"
@@ -155,17 +157,24 @@ def test_t01_finds_a_deadline_below_the_worst_case() -> None:
 
 def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
     """The deadline does not travel over HTTP, so the gateway must outwait the callee's worst case."""
-    inner = service("a", operation("run", "1s", "5s", stage(hard("store.read", "idempotent", timeout=Duration("4s")))))
-    route = operation("a-run", "1s", "9s", stage(hard("a.run", "idempotent", timeout=Duration("3s"))))
+    inner = service(
+        "a", operation("run", stage(hard("store.read", "idempotent", timeout=Duration("4s"))), p95="1s", deadline="5s")
+    )
+    route = operation("a-run", stage(hard("a.run", "idempotent", timeout=Duration("3s"))), p95="1s", deadline="9s")
     (found,) = findings("T01", gateway(route), inner, STORE)
     assert found.arithmetic == "3s < 4s, its worst case, and the deadline does not travel on this edge"
 
 
 def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits() -> None:
     def caller(timeout: str) -> Node:
-        return service("b", operation("run", "1s", "9s", stage(hard("a.run", "idempotent", timeout=Duration(timeout)))))
+        return service(
+            "b",
+            operation("run", stage(hard("a.run", "idempotent", timeout=Duration(timeout))), p95="1s", deadline="9s"),
+        )
 
-    inner = service("a", operation("run", "1s", "5s", stage(hard("store.read", "idempotent", retry=TWICE))))
+    inner = service(
+        "a", operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="5s")
+    )
     assert findings("T01", caller("60ms"), inner, STORE) == ()
     (found,) = findings("T01", caller("40ms"), inner, STORE)
     assert found.arithmetic == "40ms < 50ms, one attempt of a.run → store.read"
@@ -173,9 +182,13 @@ def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits()
 
 def test_t04_finds_objectives_that_do_not_add_up() -> None:
     slow = operation(
-        "run", "15ms", "1s", stage(hard("store.read", "idempotent")), stage(hard("store.read", "idempotent"))
+        "run",
+        stage(hard("store.read", "idempotent")),
+        stage(hard("store.read", "idempotent")),
+        p95="15ms",
+        deadline="1s",
     )
-    route = operation("a-run", "1s", "2s", stage(hard("a.run", "idempotent")))
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     found = findings("T04", gateway(route), service("a", slow), STORE, flows=(flow("a-run", "10ms"),))
     assert [(f.path, f.arithmetic) for f in found] == [
         ("flow flow", "P95 objectives along the critical path: 15ms > 10ms"),
@@ -184,9 +197,9 @@ def test_t04_finds_objectives_that_do_not_add_up() -> None:
 
 
 def run(*stages: object) -> tuple[CallGraph, Node, Operation]:
-    target = operation("run", "1s", "60s", *stages)  # type: ignore[arg-type]
+    target = operation("run", *stages, p95="1s", deadline="60s")  # type: ignore[arg-type]
     node = service("a", target)
-    store = datastore("store", READ, operation("scan", "30ms", "200ms"))
+    store = datastore("store", READ, operation("scan", p95="30ms", deadline="200ms"))
     return graph_of(node, store), node, target
 
 
@@ -201,21 +214,23 @@ def test_stages_add_parallel_calls_max_loops_multiply_and_streams_overlap() -> N
 
 
 def test_a01_finds_a_flow_that_promises_too_much() -> None:
-    route = operation("a-run", "1s", "2s", stage(hard("a.run", "idempotent")))
-    inner = service("a", operation("run", "1s", "2s", stage(hard("store.read", "idempotent"))), tier="standard")
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
+    inner = service(
+        "a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s"), tier="standard"
+    )
     (found,) = findings("A01", gateway(route), inner, STORE, flows=(flow("a-run", availability="99.95%"),))
     assert found.arithmetic.startswith("gateway 99.99% × a 99.95% × store 99.99% = 99.93")
     assert findings("A01", gateway(route), inner, STORE, flows=(flow("a-run", availability="99.9%"),)) == ()
 
 
 def test_a01_counts_a_shared_dependency_once_and_a_soft_one_not_at_all() -> None:
-    route = operation("a-run", "1s", "2s", stage(hard("a.run", "idempotent")))
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     calls = stage(hard("store.read", "idempotent"), hard("b.run", "idempotent"), soft("c.run", "without"))
     nodes = [
         gateway(route),
-        service("a", operation("run", "1s", "2s", calls)),
-        service("b", operation("run", "1s", "2s", stage(hard("store.read", "idempotent")))),
-        service("c", operation("run", "1s", "2s")),
+        service("a", operation("run", calls, p95="1s", deadline="2s")),
+        service("b", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s")),
+        service("c", operation("run", p95="1s", deadline="2s")),
         STORE,
     ]
     asked = flow("a-run", availability="99%")
@@ -244,14 +259,16 @@ def providers(*egress: str) -> Dependency:
     ],
 )
 def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], expected: float) -> None:
-    route = operation("read", "1s", "2s", stage(hard("providers.read", "idempotent")))
+    route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
     asked = flow("read", availability="99%")
     graph = graph_of(gateway(route), providers(*egress), flows=[asked])
     assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)
 
 
 def with_environment(**changes: object) -> Platform:
-    user = service("a", operation("run", "1s", "2s", stage(hard("store.read", "idempotent"))), connection_pool=10)
+    user = service(
+        "a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s"), connection_pool=10
+    )
     return Platform(tenant_of(user, STORE), with_profile(real_environment("prod"), **changes))
 
 
@@ -308,7 +325,9 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
 
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
     """The negative control: HPA maxima that add up to 83 CPU fit a quota of 100."""
-    big = service("a", operation("run", "1s", "2s"), replicas=Replicas(min=2, max=82), sizing=real_sizing())
+    big = service(
+        "a", operation("run", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=82), sizing=real_sizing()
+    )
     assert verdict("D02", Platform(tenant_of(big), real_environment("prod"))).text == "holds"
 
 
@@ -318,22 +337,22 @@ def real_sizing() -> object:
 
 def test_what_no_layer_can_express_is_refused_before_it_is_rendered() -> None:
     retrying = stage(hard("store.read", "idempotent", retry=TWICE))
-    refused = small_platform(service("a", operation("run", "1s", "2s", retrying), language="go"), STORE)
+    refused = small_platform(service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
     with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: retry is declared; driver and mesh cannot"):
         _ = refused.components
 
 
 def test_what_contradicts_itself_is_refused_with_its_edge() -> None:
-    caller = service("a", operation("run", "1s", "60s", stage(hard("store.read", "never", retry=TWICE))))
+    caller = service("a", operation("run", stage(hard("store.read", "never", retry=TWICE)), p95="1s", deadline="60s"))
     with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: is refused; a call that is never repeated"):
         _ = small_platform(caller, STORE).components
 
 
 def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
     retrying = stage(hard("store.read", "idempotent", retry=TWICE, bulkhead=Bulkhead(max_concurrent=1)))
-    (found,) = findings("E01", service("a", operation("run", "1s", "2s", retrying), language="go"), STORE)
+    (found,) = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
     assert found.arithmetic == "retry is declared, and driver and mesh cannot express it on this edge"
-    assert findings("E01", service("a", operation("run", "1s", "2s", retrying)), STORE) == ()
+    assert findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s")), STORE) == ()
 
 
 ADAPTER_HTTP = Peer(namespace="voice-apps", name="model-adapter", ports=(8005,))

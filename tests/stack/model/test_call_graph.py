@@ -13,7 +13,7 @@ from stack.model.flow import Flow
 from stack.voiceassistant import TENANT, catalog
 from tests.platforms import datastore, gateway, graph_of, service
 
-READ = operation("read", "10ms", "50ms")
+READ = operation("read", p95="10ms", deadline="50ms")
 
 
 def faults(*nodes: Node, **rules: Any) -> str:
@@ -29,13 +29,14 @@ def test_the_catalogue_stands() -> None:
 
 
 def test_a_callee_that_nobody_declares_is_refused() -> None:
-    said = faults(service("a", operation("run", "1s", "2s", stage(hard("nobody.run", "idempotent")))))
+    said = faults(service("a", operation("run", stage(hard("nobody.run", "idempotent")), p95="1s", deadline="2s")))
     assert "a.run → nobody.run: calls 'nobody', which nobody declares; expected one of a" in said
 
 
 def test_an_operation_that_nobody_offers_is_refused() -> None:
     said = faults(
-        service("a", operation("run", "1s", "2s", stage(hard("store.write", "with_key")))), datastore("store", READ)
+        service("a", operation("run", stage(hard("store.write", "with_key")), p95="1s", deadline="2s")),
+        datastore("store", READ),
     )
     assert "calls operation 'write', which store does not offer; expected one of read" in said
 
@@ -45,7 +46,7 @@ def test_a_name_declared_twice_is_refused() -> None:
 
 
 def test_a_forbidden_call_is_refused() -> None:
-    caller = service("a", operation("run", "1s", "2s", stage(hard("store.read", "idempotent"))))
+    caller = service("a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s"))
     nodes = (caller, service("b", READ), datastore("store", READ))
     assert "only b may call store" in faults(*nodes, only_callers={"store": "b"})
     assert "a may never call store" in faults(*nodes, forbidden=frozenset({("a", "store")}))
@@ -53,17 +54,17 @@ def test_a_forbidden_call_is_refused() -> None:
 
 def test_a_cycle_of_operations_is_refused_and_drawn() -> None:
     said = faults(
-        service("a", operation("run", "1s", "2s", stage(hard("b.run", "idempotent")))),
-        service("b", operation("run", "1s", "2s", stage(soft("c.run", "without")))),
-        service("c", operation("run", "1s", "2s", stage(hard("a.run", "idempotent")))),
+        service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="2s")),
+        service("b", operation("run", stage(soft("c.run", "without")), p95="1s", deadline="2s")),
+        service("c", operation("run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")),
     )
     assert "a.run → b.run → c.run → a.run: is a cycle" in said
 
 
 def test_two_services_may_call_each_other_where_no_operation_waits_for_itself() -> None:
     graph = graph_of(
-        service("a", READ, operation("run", "1s", "2s", stage(hard("b.read", "idempotent")))),
-        service("b", READ, operation("run", "1s", "2s", stage(hard("a.read", "idempotent")))),
+        service("a", READ, operation("run", stage(hard("b.read", "idempotent")), p95="1s", deadline="2s")),
+        service("b", READ, operation("run", stage(hard("a.read", "idempotent")), p95="1s", deadline="2s")),
     )
     assert [edge.path for edge in graph.edges] == ["a.run → b.read", "b.run → a.read"]
 
@@ -76,7 +77,7 @@ def test_a_flow_over_a_missing_route_is_refused() -> None:
 
 
 def test_a_dependency_calls_nobody() -> None:
-    store = datastore("store", operation("read", "1s", "2s", stage(hard("a.read", "idempotent"))))
+    store = datastore("store", operation("read", stage(hard("a.read", "idempotent")), p95="1s", deadline="2s"))
     assert "a dependency is not ours" in faults(service("a", READ), store)
 
 
@@ -84,7 +85,9 @@ def test_all_faults_are_named_at_once() -> None:
     said = faults(
         service(
             "a",
-            operation("run", "1s", "2s", stage(hard("nobody.run", "idempotent"), hard("a.nothing", "idempotent"))),
+            operation(
+                "run", stage(hard("nobody.run", "idempotent"), hard("a.nothing", "idempotent")), p95="1s", deadline="2s"
+            ),
         ),
         service("a", READ),
     )

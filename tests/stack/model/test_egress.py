@@ -17,7 +17,7 @@ from stack.voiceassistant import TENANT
 from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import graph_of, service, tenant_of
 
-READ = operation("read", "10ms", "100ms")
+READ = operation("read", p95="10ms", deadline="100ms")
 
 
 def outside(name: str, *hosts: Host) -> Dependency:
@@ -34,7 +34,7 @@ def outside(name: str, *hosts: Host) -> Dependency:
 
 def calling(name: str, *callees: str) -> Service:
     calls = stage(*(hard(f"{callee}.read", "idempotent") for callee in callees))
-    return service(name, operation("run", "1s", "2s", calls))
+    return service(name, operation("run", calls, p95="1s", deadline="2s"))
 
 
 def host(name: str, port: int = 443, egress: str = "egress-proxy-a") -> Host:
@@ -84,7 +84,9 @@ def test_a_wildcard_is_no_host(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dev", "staging", "prod"])
 def test_no_listener_is_left_where_nothing_goes_out(name: str) -> None:
-    alone = Platform(tenant_of(service("alone", operation("run", "1s", "2s"))), load_environment(name, PROFILES))
+    alone = Platform(
+        tenant_of(service("alone", operation("run", p95="1s", deadline="2s"))), load_environment(name, PROFILES)
+    )
     assert alone.components[-1].name == "alone"
     assert allow_lists(alone.graph) == {}
 

@@ -9,7 +9,7 @@ from components.operation import hard, operation, soft, stage
 from stack.model.policy_bundles import policy_bundle
 from tests.platforms import ENVIRONMENTS, datastore, platform, service, small_platform
 
-READ, WRITE = operation("read", "10ms", "50ms"), operation("write", "10ms", "50ms")
+READ, WRITE = operation("read", p95="10ms", deadline="50ms"), operation("write", p95="10ms", deadline="50ms")
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -30,6 +30,8 @@ def test_every_store_and_provider_is_looked_at_and_every_service_that_is_needed(
 def test_a_store_is_critical_where_one_of_its_calls_is_hard(*, hard_first: bool) -> None:
     calls = [hard("store.read", "idempotent"), soft("store.write", "without")]
     made = stage(*(calls if hard_first else reversed(calls)))
-    small = small_platform(service("a", operation("run", "1s", "2s", made)), datastore("store", READ, WRITE))
+    small = small_platform(
+        service("a", operation("run", made, p95="1s", deadline="2s")), datastore("store", READ, WRITE)
+    )
     (check,) = policy_bundle(small.graph, next(iter(small.graph.services)), small.environment).health.checks
     assert (check.target, check.critical) == ("store.read", True)

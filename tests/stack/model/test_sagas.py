@@ -16,7 +16,9 @@ from tests.platforms import ENVIRONMENTS, datastore, graph_of, platform, real_en
 from tests.stack.audit.test_rules import findings
 from tests.stack.model.test_call_graph import faults
 
-STORE = datastore("store", operation("read", "10ms", "50ms"), operation("delete", "10ms", "50ms"))
+STORE = datastore(
+    "store", operation("read", p95="10ms", deadline="50ms"), operation("delete", p95="10ms", deadline="50ms")
+)
 READS = {"name": "read", "calls": ["store.read"], "no_compensation_because": "reads only"}
 OURS = {saga.name: (node, operation, saga) for node, operation, saga in sagas(catalog.SERVICES)}
 
@@ -26,7 +28,9 @@ def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
     made = [{"timeout": "5m", "attempt_timeout": "2s", "retry": {"max_retries": retries}, **step} for step in steps]
     saga = {"name": "keeping", "timeout": "1h", "steps": made, **fields}
     calls = (stage(hard("store.delete", "idempotent")), loop(hard("store.read", "idempotent"), at_most=40, typically=2))
-    return service("keeper", operation("keep", "1s", "60s", *calls, background=True, saga=Saga.model_validate(saga)))
+    return service(
+        "keeper", operation("keep", *calls, p95="1s", deadline="60s", background=True, saga=Saga.model_validate(saga))
+    )
 
 
 def test_a_saga_calls_what_its_operation_declares_and_starts_by_what_it_consumes() -> None:

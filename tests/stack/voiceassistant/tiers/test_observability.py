@@ -343,18 +343,25 @@ def test_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
 
 
 def test_executions_follow_calls_rounds_and_events() -> None:
-    store = datastore("postgresql", operation("read", "10ms", "100ms"))
+    store = datastore("postgresql", operation("read", p95="10ms", deadline="100ms"))
     behind = service(
-        "behind", operation("run", "50ms", "1s", stage(hard("postgresql.read", "idempotent")), publishes=("row.made",))
+        "behind",
+        operation(
+            "run", stage(hard("postgresql.read", "idempotent")), p95="50ms", deadline="1s", publishes=("row.made",)
+        ),
     )
-    hearing = service("hearing", operation("take", "50ms", "1s", background=True, consumes=("row.made",)))
+    hearing = service("hearing", operation("take", p95="50ms", deadline="1s", background=True, consumes=("row.made",)))
     entrance = Gateway(
         name="gateway",
         namespace="voice-gateway",
         availability=Ratio("99.99%"),
-        operations=(operation("route", "100ms", "2s", stage(soft("behind.run", "nothing")), load=Rate("10/s")),),
+        operations=(
+            operation("route", stage(soft("behind.run", "nothing")), p95="100ms", deadline="2s", load=Rate("10/s")),
+        ),
     )
-    events = datastore("events", operation("append", "1ms", "10ms"), operation("consume", "1ms", "10ms"))
+    events = datastore(
+        "events", operation("append", p95="1ms", deadline="10ms"), operation("consume", p95="1ms", deadline="10ms")
+    )
     found = small_platform(store, events, behind, hearing, entrance)
     rates = telemetry.executions(found.graph)
     assert rates["behind", "run"] == rates["postgresql", "read"] == rates["hearing", "take"] == 10
