@@ -36,7 +36,7 @@ SITE = Site(
     egress="egress",
     private_domain=".internal",
     peered_network="10.9.0.0/16",
-    own_availability={"core": Ratio("99.99%"), "standard": Ratio("99.9%"), "batch": Ratio("99%")},
+    own_availability={"core": Ratio("99.99%"), "standard": Ratio("99.95%"), "batch": Ratio("99.9%")},
     egress_availability=Ratio("99.9%"),
 )
 STOCK = Dependency(

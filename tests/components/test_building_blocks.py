@@ -15,7 +15,8 @@ from components.node import Replicas, Sizing
 from components.operation import Name, operation
 from components.probes import Probe
 from stack.model.policy_bundles import outbound_call
-from tests.platforms import platform, service
+from tests.platforms import platform
+from tests.small import service
 
 NAMES = TypeAdapter(Name)
 

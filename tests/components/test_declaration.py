@@ -12,7 +12,7 @@ from components.declaration import Location
 from components.node import Node
 from components.operation import Call, Operation, Stage, hard, operation, soft, stage
 from stack.voiceassistant import catalog
-from tests.platforms import service
+from tests.small import service
 
 FILE = "tests/components/test_declaration.py"
 HERE = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -43,7 +43,7 @@ def test_a_declaration_knows_the_line_that_its_file_declares_it_with() -> None:
     (run,) = AGENT.operations
     write, *reads = run.calls
     assert AGENT.location
-    assert AGENT.location.file == "tests/platforms.py"
+    assert AGENT.location.file == "tests/small.py"
     assert run.location == Location(FILE, line_of("operation("))
     assert str(write.location) == f"{FILE}:{line_of('stage(hard')}"
     assert {read.location for read in reads} == {Location(FILE, line_of("two_reads(),"))}

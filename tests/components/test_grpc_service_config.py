@@ -15,7 +15,8 @@ from stack.audit import RULES
 from stack.model.platform import Platform
 from stack.model.policy_bundles import policy_bundle
 from stack.model.settings import ROOT
-from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment, service, small_platform
+from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment
+from tests.small import service, small_platform
 
 ANSWER = operation("answer-all", p95="10ms", deadline="1s")
 ONCE = Retry(max_retries=1, conditions=("unavailable", "aborted"))

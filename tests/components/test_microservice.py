@@ -8,16 +8,17 @@ from pydantic import ValidationError
 from components.access import ApiAccess
 from components.component import Exemption
 from components.microservice import Microservice
-from components.node import Replicas
-from tests.platforms import platform
+from components.node import Replicas, Sizing
+from stack.model.platform import Platform
+from tests import toy
 
-AGENT = next(service for service in platform("prod").microservices if service.name == "agent-engine")
+ORDERS, PRICES = Platform(toy.TENANT, toy.ENVIRONMENT).microservices
 READS = ApiAccess(reason="watches a flag that operators set", resource="configmaps", names=("flags",))
 
 
 def changed(**update: object) -> dict[str, list[dict[str, Any]]]:
     """The resources of a changed service, by kind."""
-    component = Microservice.model_validate({**dict(AGENT), **update})
+    component = Microservice.model_validate({**dict(ORDERS), **update})
     found: dict[str, list[dict[str, Any]]] = {}
     for resource in component.resources():
         found.setdefault(resource["kind"], []).append(dict(resource))
@@ -48,15 +49,19 @@ def test_one_replica_gets_no_budget_that_would_block_every_drain() -> None:
 
 
 def test_memory_scales_too_where_it_dominates() -> None:
-    metrics = changed()["HorizontalPodAutoscaler"][0]["spec"]["metrics"]
-    assert [metric["resource"]["name"] for metric in metrics] == ["cpu", "memory"]
-    identity = platform("prod").microservices[0]
-    (autoscaler,) = [r for r in identity.resources() if r["kind"] == "HorizontalPodAutoscaler"]
-    assert [metric["resource"]["name"] for metric in autoscaler["spec"]["metrics"]] == ["cpu"]
+    def scaled_by(memory: str) -> list[str]:
+        sizing = Sizing.of(cpu=("1", "1"), memory=(memory, memory))
+        metrics = changed(service=ORDERS.service.model_copy(update={"sizing": sizing}))["HorizontalPodAutoscaler"][0][
+            "spec"
+        ]["metrics"]
+        return [metric["resource"]["name"] for metric in metrics]
+
+    assert scaled_by("2Gi") == ["cpu", "memory"]
+    assert scaled_by("2047Mi") == ["cpu"]
 
 
 def test_grpc_is_headless_so_that_clients_balance_calls() -> None:
-    grpc = next(service for service in changed()["Service"] if service["metadata"]["name"] == "agent-engine-grpc")
+    grpc = next(service for service in changed()["Service"] if service["metadata"]["name"] == "orders-grpc")
     assert grpc["spec"]["clusterIP"] == "None"
 
 
@@ -66,9 +71,7 @@ def test_an_account_has_no_rights_unless_it_names_them() -> None:
     assert granted["Role"][0]["rules"] == [
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["flags"], "verbs": ["get", "watch"]}
     ]
-    assert granted["RoleBinding"][0]["subjects"] == [
-        {"kind": "ServiceAccount", "name": "agent-engine", "namespace": "voice-apps"}
-    ]
+    assert granted["RoleBinding"][0]["subjects"] == [{"kind": "ServiceAccount", "name": "orders", "namespace": "shop"}]
 
 
 def test_an_api_token_is_short_lived_and_an_exemption_with_its_reason() -> None:
@@ -76,9 +79,9 @@ def test_an_api_token_is_short_lived_and_an_exemption_with_its_reason() -> None:
     assert pod["automountServiceAccountToken"] is False
     (token,) = [volume for volume in pod["volumes"] if volume["name"] == "api-token"]
     assert token["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] == 3600
-    component = Microservice.model_validate({**dict(AGENT), "api_access": READS})
+    component = Microservice.model_validate({**dict(ORDERS), "api_access": READS})
     assert component.exemptions == (Exemption(rule="no_api_token", reason=READS.reason),)
-    assert AGENT.exemptions == ()
+    assert ORDERS.exemptions == ()
 
 
 def test_a_changed_policy_rolls_the_pods_only_where_that_is_wanted() -> None:
@@ -88,23 +91,22 @@ def test_a_changed_policy_rolls_the_pods_only_where_that_is_wanted() -> None:
         return found
 
     assert "voiceassistant.dev/policy-digest" not in annotations(restart=False)
-    assert annotations(restart=True)["voiceassistant.dev/policy-digest"] == AGENT.bundle.metadata.digest
+    assert annotations(restart=True)["voiceassistant.dev/policy-digest"] == ORDERS.bundle.metadata.digest
 
 
 def test_the_config_map_carries_the_digest_of_what_it_holds() -> None:
-    policy = next(found for found in changed()["ConfigMap"] if found["metadata"]["name"] == "agent-engine-policy")
-    assert policy["metadata"]["annotations"] == {"voiceassistant.dev/policy-digest": AGENT.bundle.metadata.digest}
-    assert AGENT.bundle.metadata.digest in policy["data"]["policy.json"]
+    policy = next(found for found in changed()["ConfigMap"] if found["metadata"]["name"] == "orders-policy")
+    assert policy["metadata"]["annotations"] == {"voiceassistant.dev/policy-digest": ORDERS.bundle.metadata.digest}
+    assert ORDERS.bundle.metadata.digest in policy["data"]["policy.json"]
 
 
 def test_another_services_bundle_is_refused() -> None:
-    other = platform("prod").microservices[0].bundle
-    with pytest.raises(ValidationError, match="bundle of identity-service cannot be mounted into agent-engine"):
-        changed(bundle=other)
+    with pytest.raises(ValidationError, match="bundle of prices cannot be mounted into orders"):
+        changed(bundle=PRICES.bundle)
 
 
 def test_a_bundle_without_digest_is_refused() -> None:
-    unsealed = AGENT.bundle.model_copy(update={"metadata": AGENT.bundle.metadata.model_copy(update={"digest": None})})
+    unsealed = ORDERS.bundle.model_copy(update={"metadata": ORDERS.bundle.metadata.model_copy(update={"digest": None})})
     with pytest.raises(ValidationError, match="must be sealed"):
         changed(bundle=unsealed)
 
@@ -112,9 +114,4 @@ def test_a_bundle_without_digest_is_refused() -> None:
 def test_secrets_are_files_that_only_the_group_reads() -> None:
     pod = changed()["Deployment"][0]["spec"]["template"]["spec"]
     secrets = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
-    assert {secret["secretName"] for secret in secrets} == {
-        "agent-engine-redis",
-        "agent-engine-postgresql",
-        "agent-engine-external-tools",
-    }
-    assert {secret["defaultMode"] for secret in secrets} == {0o440}
+    assert [(secret["secretName"], secret["defaultMode"]) for secret in secrets] == [("orders-stock", 0o440)]

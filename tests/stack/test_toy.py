@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from stack.audit import audit
 from stack.model.platform import Platform
+from stack.model.settings import ROOT
 from stack.output.diagrams import component_diagram
 from stack.output.difference import compare
 from stack.output.difference.sides import resources_of
@@ -53,3 +56,15 @@ def test_the_toy_is_drawn_and_documented() -> None:
     assert "orders -.-> prices" in drawn
     assert "prices --> stock" in drawn
     assert architecture(toy.TENANT).splitlines()[1] == "# Architecture of Toy"
+
+
+def test_the_toy_needs_nothing_of_voiceassistant() -> None:
+    script = (
+        "import sys; from tests import toy, small; from stack.audit import audit; "
+        "from stack.deploy.program import register; from stack.model.platform import Platform; "
+        "from stack.output.difference.sides import resources_of; from stack.output.documents import architecture; "
+        "audit(Platform(toy.TENANT, toy.ENVIRONMENT)); "
+        "print(sorted(name for name in sys.modules if name.startswith('stack.voiceassistant')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[]\n"

@@ -16,12 +16,14 @@ from voice_policies import Adaptive, Duration, InvalidInputError, Rate, RateLimi
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
+from stack.model.platform import Platform
 from stack.model.policy_bundles import outbound_call
 from stack.voiceassistant.catalog import GATEWAY
 from stack.voiceassistant.targets import SITE
 from stack.voiceassistant.tiers import gateway as tier
 from tests.components.edge.apisix_schema import PROGRAM, RESOURCES
-from tests.platforms import ENVIRONMENTS, gateway, platform, real_environment, service, small_platform
+from tests.platforms import ENVIRONMENTS, platform, real_environment, with_nodes
+from tests.small import gateway, service
 
 
 @cache
@@ -190,7 +192,7 @@ def cache_store() -> Dependency:
 
 def built(*routes: Operation) -> list[ApisixGateway]:
     entrance: Gateway = gateway(*routes)
-    made = small_platform(entrance, service("a", READ), cache_store())
+    made = Platform(with_nodes(entrance, service("a", READ), cache_store()), real_environment("prod"))
     return list(tier.components(made.graph, made.environment, made.links))
 
 

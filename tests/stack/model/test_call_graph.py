@@ -11,7 +11,7 @@ from components.node import Node
 from components.operation import hard, operation, soft, stage
 from stack.model.flow import Flow
 from stack.voiceassistant import TENANT, catalog
-from tests.platforms import datastore, gateway, graph_of, service
+from tests.small import datastore, gateway, graph_of, service
 
 READ = operation("read", p95="10ms", deadline="50ms")
 

@@ -11,11 +11,8 @@ from voice_policies import InvalidInputError, Ratio
 from components.node import Dependency, Host, Service
 from components.operation import hard, operation, stage
 from stack.model.egress import PORTS, allow_lists, egress_port
-from stack.model.environments import load_environment
-from stack.model.platform import Platform
 from stack.voiceassistant import TENANT
-from stack.voiceassistant.profiles import PROFILES
-from tests.platforms import graph_of, service, tenant_of
+from tests.small import graph_of, service
 
 READ = operation("read", p95="10ms", deadline="100ms")
 
@@ -80,15 +77,6 @@ def test_what_cannot_be_told_apart_is_refused_all_at_once(monkeypatch: pytest.Mo
 def test_a_wildcard_is_no_host(name: str) -> None:
     with pytest.raises(ValidationError, match=re.escape("host")):
         host(name)
-
-
-@pytest.mark.parametrize("name", ["dev", "staging", "prod"])
-def test_no_listener_is_left_where_nothing_goes_out(name: str) -> None:
-    alone = Platform(
-        tenant_of(service("alone", operation("run", p95="1s", deadline="2s"))), load_environment(name, PROFILES)
-    )
-    assert alone.components[-1].name == "alone"
-    assert allow_lists(alone.graph) == {}
 
 
 @pytest.mark.parametrize("host", ["*.example.com", "*", "example", "https://api.example.com", "api.example.com."])

@@ -13,7 +13,8 @@ import pytest
 
 from stack.audit import audit
 from stack.model.settings import ROOT, environments
-from tests.platforms import ENVIRONMENTS, VARIANT_FILES, VARIANTS, platform, real_environment, service
+from tests.platforms import ENVIRONMENTS, VARIANT_FILES, VARIANTS, platform, real_environment
+from tests.small import service
 
 
 @pytest.fixture(scope="module")

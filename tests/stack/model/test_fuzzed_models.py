@@ -13,7 +13,7 @@ from components.node import Dependency, Gateway, Node, Service
 from stack.audit import audit
 from stack.model.platform import Platform
 from stack.output.render import Index, rendered_files
-from tests.platforms import real_environment, tenant_of
+from tests.platforms import real_environment, with_nodes
 
 NAMES = ("a", "b", "store", "gateway", "events", "-", "A", "x" * 41, "")
 DURATIONS = ("1ms", "50ms", "1s", "14s", "0s", "1", "s", "999999d", 5, None)
@@ -118,7 +118,7 @@ def rendered(model: Any) -> None:
     if routes := model["routes"]:
         values = {"name": "gateway", "namespace": "voice-gateway", "availability": "99.99%", "operations": routes}
         nodes.append(Gateway.model_validate(values))
-    looked_at = Platform(tenant_of(*nodes), real_environment("prod"))
+    looked_at = Platform(with_nodes(*nodes), real_environment("prod"))
     files = dict(rendered_files(looked_at, Index("prod")))
     assert len(files) == 1 + len(looked_at.components) + len(model["services"])
     assert len(looked_at.microservices) == len(model["services"])

@@ -7,7 +7,8 @@ import pytest
 from components.node import Dependency
 from components.operation import hard, operation, soft, stage
 from stack.model.policy_bundles import policy_bundle
-from tests.platforms import ENVIRONMENTS, datastore, platform, service, small_platform
+from tests.platforms import ENVIRONMENTS, platform
+from tests.small import datastore, service, small_platform
 
 READ, WRITE = operation("read", p95="10ms", deadline="50ms"), operation("write", p95="10ms", deadline="50ms")
 

@@ -12,8 +12,9 @@ from components.operation import Operation, hard, loop, operation, stage
 from stack.model.call_graph import sagas
 from stack.model.policy_bundles import policy_bundle
 from stack.voiceassistant import catalog
-from tests.platforms import ENVIRONMENTS, datastore, graph_of, platform, real_environment, service
-from tests.stack.audit.test_rules import findings
+from tests.platforms import ENVIRONMENTS, platform, real_environment
+from tests.small import datastore, graph_of, service
+from tests.stack.audit.rule_findings import findings
 from tests.stack.model.test_call_graph import faults
 
 STORE = datastore(

@@ -15,7 +15,8 @@ from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
 from stack.voiceassistant.targets import APPS, SITE
 from stack.voiceassistant.tiers import mesh
-from tests.platforms import datastore, of_kind, platform, resources, service, small_platform
+from tests.platforms import of_kind, platform, real_environment, resources, with_nodes
+from tests.small import datastore, service
 
 MESHED = ("staging", "prod")
 METRICS = {"methods": ["GET"], "paths": ["/metrics"]}
@@ -178,7 +179,7 @@ def test_a_bulkhead_of_a_go_services_call_bounds_requests_or_where_the_mesh_sees
         hard("store.read", "idempotent", circuit_breaker=None, bulkhead=Bulkhead(max_concurrent=3)),
     )
     caller = service("a", operation("run", calls, p95="1s", deadline="2s"), language="go")
-    small = small_platform(caller, service("b", read), datastore("store", read))
+    small = Platform(with_nodes(caller, service("b", read), datastore("store", read)), real_environment("prod"))
     made: list[dict[str, Any]] = [
         dict(resource)
         for component in mesh.components(small.graph, small.environment, small.links)
@@ -186,8 +187,8 @@ def test_a_bulkhead_of_a_go_services_call_bounds_requests_or_where_the_mesh_sees
     ]
     rules = [resource["spec"] for resource in made if resource["kind"] == "DestinationRule"]
     assert {rule["host"]: rule["trafficPolicy"] for rule in rules} == {
-        "b-grpc.voice-apps.svc.cluster.local": {"connectionPool": {"http": {"http2MaxRequests": 7}}},
-        "store.voice-data.svc.cluster.local": {"connectionPool": {"tcp": {"maxConnections": 3}}},
+        "b-grpc.shop.svc.cluster.local": {"connectionPool": {"http": {"http2MaxRequests": 7}}},
+        "store.stores.svc.cluster.local": {"connectionPool": {"tcp": {"maxConnections": 3}}},
     }
 
 

@@ -30,7 +30,8 @@ from stack.output.documents import ALERTS, alert_list
 from stack.voiceassistant import TENANT, alerts, telemetry
 from stack.voiceassistant.catalog import SERVICES
 from stack.voiceassistant.profiles import PROFILES
-from tests.platforms import ENVIRONMENTS, datastore, of_kind, platform, resources, service, small_platform
+from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
+from tests.small import datastore, service, small_platform
 from tests.stack.deploy.program_run import configured
 
 INFRASTRUCTURE = {

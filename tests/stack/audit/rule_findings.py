@@ -1,0 +1,35 @@
+"""The findings of one rule on a small model."""
+
+from __future__ import annotations
+
+from voice_policies import Duration, Ratio, Retry
+
+from components.node import Node
+from components.operation import operation
+from stack.audit import RULES, Finding, Verdict
+from stack.model.flow import Flow
+from stack.model.platform import Platform
+from tests.small import datastore, small_platform
+
+READ = operation("read", p95="10ms", deadline="50ms")
+STORE = datastore("store", READ)
+TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
+THRICE = TWICE.model_copy(update={"max_retries": 2})
+
+
+def verdict(rule: str, looked_at: Platform) -> Verdict:
+    return next(known for known in RULES if known.id == rule).verdict(looked_at)
+
+
+def findings(rule: str, *nodes: Node, flows: tuple[Flow, ...] = ()) -> tuple[Finding, ...]:
+    return verdict(rule, small_platform(*nodes, flows=flows)).findings
+
+
+def flow(route: str, latency: str = "1s", availability: str | None = None) -> Flow:
+    return Flow(
+        name="flow",
+        title="a flow",
+        route=route,
+        latency=Duration(latency),
+        availability=Ratio(availability) if availability else None,
+    )

@@ -1,0 +1,26 @@
+"""Every rule holds on the real platform, and says where its threshold comes from."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.operation import operation
+from stack.audit import RULES, audit
+from tests.platforms import ENVIRONMENTS, platform
+from tests.small import service, small_platform
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_rule_holds_on_the_platform_and_looked_at_something(environment: str) -> None:
+    for found in audit(platform(environment)):
+        assert found.text == "holds", found
+
+
+def test_a_rule_without_anything_to_look_at_does_not_apply() -> None:
+    alone = small_platform(service("a", operation("run", p95="1s", deadline="2s")))
+    assert {found.text for found in audit(alone) if found.rule.id in {"R01", "R06", "A01", "D01"}} == {"does not apply"}
+
+
+def test_rule_names_are_unique_and_every_threshold_has_a_source() -> None:
+    assert len({rule.id for rule in RULES}) == len(RULES)
+    assert all(rule.source for rule in RULES)

@@ -1,0 +1,64 @@
+"""A01: flows that promise more than their dependencies give."""
+
+from __future__ import annotations
+
+import pytest
+from voice_policies import Ratio
+
+from components.node import Dependency, Host
+from components.operation import hard, operation, soft, stage
+from stack.audit.availability import flow_availability
+from tests.small import gateway, graph_of, service
+from tests.stack.audit.rule_findings import READ, STORE, findings, flow
+
+
+def test_a01_finds_a_flow_that_promises_too_much() -> None:
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
+    inner = service(
+        "a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s"), tier="standard"
+    )
+    (found,) = findings("A01", gateway(route), inner, STORE, flows=(flow("a-run", availability="99.95%"),))
+    assert found.arithmetic.startswith("gateway 99.99% × a 99.95% × store 99.99% = 99.93")
+    assert findings("A01", gateway(route), inner, STORE, flows=(flow("a-run", availability="99.9%"),)) == ()
+
+
+def test_a01_counts_a_shared_dependency_once_and_a_soft_one_not_at_all() -> None:
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
+    calls = stage(hard("store.read", "idempotent"), hard("b.run", "idempotent"), soft("c.run", "without"))
+    nodes = [
+        gateway(route),
+        service("a", operation("run", calls, p95="1s", deadline="2s")),
+        service("b", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s")),
+        service("c", operation("run", p95="1s", deadline="2s")),
+        STORE,
+    ]
+    asked = flow("a-run", availability="99%")
+    graph = graph_of(*nodes, flows=[asked])
+    assert flow_availability(graph, asked).availability() == pytest.approx(0.9999**2 * 0.9995**2, abs=1e-12)
+
+
+def providers(*egress: str) -> Dependency:
+    return Dependency(
+        name="providers",
+        kind="provider",
+        purpose="either suffices",
+        protocol="https",
+        addresses=tuple(Host(host=f"api-{n}.example.com", port=443, egress=proxy) for n, proxy in enumerate(egress)),
+        availability=Ratio("99.5%"),
+        operations=(READ,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("egress", "expected"),
+    [
+        (("egress-proxy-a", "egress-proxy-b"), 1 - (1 - 0.995 * 0.999) ** 2),
+        (("egress-proxy-a", "egress-proxy-a"), 0.999 * (1 - 0.005**2)),
+        (("egress-proxy-a",), 0.999 * 0.995),
+    ],
+)
+def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], expected: float) -> None:
+    route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
+    asked = flow("read", availability="99%")
+    graph = graph_of(gateway(route), providers(*egress), flows=[asked])
+    assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)

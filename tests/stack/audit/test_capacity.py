@@ -1,0 +1,81 @@
+"""D01, D02: pools beyond the database, and requests beyond the quota."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from voice_policies import Bytes, Cpu
+
+from components.node import Replicas
+from components.operation import hard, operation, stage
+from stack.model.platform import Platform
+from stack.model.profile import DatabaseLimits
+from stack.voiceassistant import TENANT
+from tests import toy
+from tests.platforms import real_environment, with_profile
+from tests.small import service, small_platform
+from tests.stack.audit.rule_findings import STORE, verdict
+
+
+def using_a_database(**profile: Any) -> Platform:
+    """A service with a pool of ten connections, at two to four replicas."""
+    call = stage(hard("store.read", "idempotent"))
+    return small_platform(
+        service("a", operation("run", call, p95="1s", deadline="2s"), connection_pool=10), STORE, **profile
+    )
+
+
+def test_d01_finds_pools_that_do_not_fit() -> None:
+    tight = DatabaseLimits(max_connections=30, poolers=2, pool_size=10, max_client_connections=20)
+    servers, clients = verdict("D01", using_a_database(database=tight)).findings
+    assert servers.arithmetic == "10 × 1 databases × 2 poolers = 20 > 30 − 13 reserved = 17"
+    assert servers.proposal == "8"
+    assert clients.arithmetic == "Σ (max replicas + 1) × pool = 50 > 20 clients of one pooler"
+    assert clients.severity == "critical", "30 clients at the minimum already"
+    roomy = DatabaseLimits(poolers=2, pool_size=10, max_client_connections=50)
+    assert verdict("D01", using_a_database(database=roomy)).text == "holds"
+
+
+def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler() -> None:
+    (role,) = verdict("D01", using_a_database(database=DatabaseLimits(poolers=0, pool_size=20))).findings
+    assert (role.path, role.arithmetic) == (
+        "a → postgresql",
+        "(max replicas + 1) × pool = 50 > 20 connections of its role",
+    )
+    few = DatabaseLimits(poolers=0, pool_size=50, max_connections=60)
+    (server,) = verdict("D01", using_a_database(database=few)).findings
+    assert (server.path, server.arithmetic) == (
+        "services → postgresql",
+        "Σ (max replicas + 1) × pool = 50 > 60 − 13 reserved = 47",
+    )
+
+
+def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
+    tight = toy.QUOTA.model_copy(update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4})
+    found = verdict("D02", using_a_database(quotas={"shop": tight})).findings
+    assert [f.arithmetic for f in found] == [
+        "Σ (max replicas + 1) × requests.cpu = 500m > 400m",
+        "Σ (max replicas + 1) × limits.memory = 640Mi > 1Mi",
+        "Σ (max replicas + 1) × pods = 5 > 4",
+    ]
+
+
+def test_d02_adds_up_every_workload_of_every_namespace() -> None:
+    quotas = {**real_environment("prod").profile.quotas}
+    quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})
+    changed = with_profile(real_environment("prod"), quotas=quotas)
+    (found,) = verdict("D02", Platform(TENANT, changed)).findings
+    assert found.path == "voice-data → quota"
+    assert found.proposal == "50624Mi"
+
+
+def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
+    """The negative control: HPA maxima that add up to 83 CPU fit a quota of 100."""
+    sizing = {"cpu_request": "1", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "2Gi"}
+    big = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=82), sizing=sizing)
+    roomy = {"cpu_requests": Cpu("100"), "cpu_limits": Cpu("200"), "memory_requests": Bytes("100Gi")}
+    quota = toy.QUOTA.model_copy(update={**roomy, "memory_limits": Bytes("200Gi"), "pods": 100})
+    pool = toy.ENVIRONMENT.settings.node_pool.model_copy(update={"nodes": 20})
+    settings = toy.ENVIRONMENT.settings.model_copy(update={"node_pool": pool})
+    environment = toy.ENVIRONMENT.model_copy(update={"settings": settings})
+    assert verdict("D02", small_platform(big, environment=environment, quotas={"shop": quota})).text == "holds"

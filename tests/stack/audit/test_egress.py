@@ -1,0 +1,103 @@
+"""N05: proxies and policies that let out less or more than the declared hosts."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.edge.egress_proxy import EgressProxy
+from components.links import Link, Links, peer
+from components.network_policy import AddressBlock, Peer
+from stack.model.environments import environment
+from stack.model.platform import Platform
+from stack.model.settings import ApiServer
+from stack.voiceassistant.profiles import PROFILES
+from stack.voiceassistant.targets import STORE_LABEL
+from tests.platforms import platform
+from tests.stack.audit.rule_findings import verdict
+
+RAG_ENGINE = peer("voice-apps", "rag-engine")
+
+
+def without(source: Peer, target: str) -> Links:
+    """The links of prod without those between two ends."""
+    return Links(link for link in platform("prod").links if (link.source, link.target.name) != (source, target))
+
+
+class Leaking(Platform):
+    """A platform whose proxies, or the policies around them, do not do what was declared."""
+
+    def __init__(self, name: str, **update: object) -> None:
+        real = platform("prod")
+        super().__init__(real.tenant, real.environment)
+        self.__dict__["components"] = tuple(
+            found.model_copy(update=update) if found.name == name else found for found in real.components
+        )
+
+
+def proxy_b() -> EgressProxy:
+    (found,) = [each for each in platform("prod").components if each.name == "egress-proxy-b"]
+    assert isinstance(found, EgressProxy)
+    return found
+
+
+def n05(**update: object) -> set[tuple[str, str]]:
+    findings = verdict("N05", Leaking("egress-proxy-b", **update)).findings
+    return {(found.path.replace("egress-proxy-b → ", ""), found.arithmetic.partition(",")[0]) for found in findings}
+
+
+def test_n05_finds_a_host_that_nobody_declared() -> None:
+    adapter, voice = proxy_b().allow_lists
+    lists = (adapter, voice.model_copy(update={"hosts": (*voice.hosts, *adapter.hosts)}))
+    assert n05(allow_lists=lists) == {("voice-engine → api.mistral.ai:443", "open")}
+
+
+def test_n05_finds_a_declared_host_that_the_allow_list_lacks() -> None:
+    assert n05(allow_lists=proxy_b().allow_lists[:1]) == {("voice-engine → speech.googleapis.com:443", "declared")}
+
+
+def test_n05_finds_two_callers_whose_ports_are_exchanged() -> None:
+    adapter, voice = proxy_b().allow_lists
+    lists = (adapter.model_copy(update={"port": voice.port}), voice.model_copy(update={"port": adapter.port}))
+    assert n05(allow_lists=lists) == {
+        ("model-adapter → speech.googleapis.com:443", "open"),
+        ("voice-engine → api.mistral.ai:443", "open"),
+        ("model-adapter → api.mistral.ai:443", "declared"),
+        ("voice-engine → speech.googleapis.com:443", "declared"),
+    }
+
+
+def test_n05_finds_a_proxy_that_may_not_go_out() -> None:
+    assert {closed for _, closed in n05(outward=())} == {"declared"}
+
+
+def test_n05_finds_a_service_that_passes_no_proxy() -> None:
+    block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
+    links = Links([*platform("prod").links, Link(RAG_ENGINE, block)])
+    paths = {found.path for found in verdict("N05", Leaking("rag-engine", links=links)).findings}
+    assert "rag-engine → no proxy → the internet:443" in paths
+    assert "rag-engine → no proxy → backup-store:443" in paths
+
+
+@pytest.mark.parametrize(
+    ("update", "port"),
+    [({"api_server": ApiServer(cidr="0.0.0.0/0")}, 6443), ({"nodes": "0.0.0.0/0"}, 10250)],
+)
+def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], port: int) -> None:
+    real = platform("staging")
+    settings = real.environment.settings.model_copy(update=update)
+    paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings, PROFILES))).findings}
+    assert f"prometheus → no proxy → the internet:{port}" in paths
+    assert f"prometheus → no proxy → the cloud's metadata service:{port}" in paths
+
+
+def test_n05_finds_a_store_that_may_not_be_reached() -> None:
+    closed = without(peer("voice-data", "postgresql", STORE_LABEL), "backup-store")
+    (found,) = verdict("N05", Leaking("postgresql", links=closed)).findings
+    assert (found.path, found.arithmetic.partition(",")[0]) == ("postgresql → no proxy → backup-store:443", "declared")
+
+
+def test_n02_finds_a_proxy_that_may_reach_the_clusters_own_network() -> None:
+    block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
+    paths = {found.path for found in verdict("N02", Leaking("egress-proxy-b", outward=(block,))).findings}
+    assert "egress-proxy-b → the cloud's metadata service:443" in paths
+    assert "egress-proxy-b → stranger in the cluster's network:443" in paths

@@ -1,0 +1,44 @@
+"""N01, N02: NetworkPolicies that permit less or more than the declared links."""
+
+from __future__ import annotations
+
+from components.links import Link, Links, peer
+from components.network_policy import Peer
+from stack.model.platform import Platform
+from tests import toy
+from tests.stack.audit.rule_findings import verdict
+
+ORDERS = peer("shop", "orders")
+PRICES_HTTP = Peer(namespace="shop", name="prices", ports=(8080,))
+
+
+class Tampered(Platform):
+    """The toy with NetworkPolicies that are not what was declared."""
+
+    def __init__(self, *, ingress_open: bool = False, egress_open: bool = False, egress_closed: bool = False) -> None:
+        super().__init__(toy.TENANT, toy.ENVIRONMENT)
+        declared = Platform(toy.TENANT, toy.ENVIRONMENT)
+        opened = Links([*declared.links, Link(ORDERS, PRICES_HTTP)])
+        links: dict[str, Links] = {}
+        if egress_closed:
+            links["orders"] = Links(link for link in declared.links if link.target.name != "stock")
+        if egress_open:
+            links["orders"] = opened
+        if ingress_open:
+            links["prices"] = opened
+        self.__dict__["components"] = tuple(
+            component.model_copy(update={"links": links[component.name]}) if component.name in links else component
+            for component in declared.components
+        )
+
+
+def test_n01_finds_a_declared_call_that_is_denied() -> None:
+    (found,) = verdict("N01", Tampered(egress_closed=True)).findings
+    assert found.path == "orders → stock:6379"
+
+
+def test_n02_finds_a_way_that_nobody_declared_and_needs_both_ends_open() -> None:
+    assert verdict("N02", Tampered(ingress_open=True)).findings == ()
+    assert verdict("N02", Tampered(egress_open=True)).findings == ()
+    (found,) = verdict("N02", Tampered(ingress_open=True, egress_open=True)).findings
+    assert found.path == "orders → prices:8080"

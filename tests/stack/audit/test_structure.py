@@ -1,0 +1,30 @@
+"""E01: policies that no layer can express, and calls that contradict themselves."""
+
+from __future__ import annotations
+
+import pytest
+from voice_policies import Bulkhead, InvalidInputError
+
+from components.operation import hard, operation, stage
+from tests.small import service, small_platform
+from tests.stack.audit.rule_findings import STORE, TWICE, findings
+
+
+def test_what_no_layer_can_express_is_refused_before_it_is_rendered() -> None:
+    retrying = stage(hard("store.read", "idempotent", retry=TWICE))
+    refused = small_platform(service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
+    with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: retry is declared; driver and mesh cannot"):
+        _ = refused.components
+
+
+def test_what_contradicts_itself_is_refused_with_its_edge() -> None:
+    caller = service("a", operation("run", stage(hard("store.read", "never", retry=TWICE)), p95="1s", deadline="60s"))
+    with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: is refused; a call that is never repeated"):
+        _ = small_platform(caller, STORE).components
+
+
+def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
+    retrying = stage(hard("store.read", "idempotent", retry=TWICE, bulkhead=Bulkhead(max_concurrent=1)))
+    (found,) = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
+    assert found.arithmetic == "retry is declared, and driver and mesh cannot express it on this edge"
+    assert findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s")), STORE) == ()

@@ -1,0 +1,79 @@
+"""T01, T04: callers that give up too early, and objectives that do not add up."""
+
+from __future__ import annotations
+
+from voice_policies import Duration
+
+from components.node import Node
+from components.operation import Operation, hard, loop, operation, soft, stage
+from stack.audit.timeouts import critical_path, worst_case
+from stack.model.call_graph import CallGraph
+from tests.small import datastore, gateway, graph_of, service
+from tests.stack.audit.rule_findings import READ, STORE, TWICE, findings, flow
+
+
+def test_t01_finds_a_deadline_below_the_worst_case() -> None:
+    slow = operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="100ms")
+    (found,) = findings("T01", service("a", slow), STORE)
+    assert found.arithmetic == "deadline 100ms < 110ms, its calls' worst case"
+    assert found.proposal == "110ms"
+    held = slow.model_copy(update={"deadline": Duration("110ms")})
+    assert findings("T01", service("a", held), STORE) == ()
+
+
+def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
+    """The deadline does not travel over HTTP, so the gateway must outwait the callee's worst case."""
+    inner = service(
+        "a", operation("run", stage(hard("store.read", "idempotent", timeout=Duration("4s"))), p95="1s", deadline="5s")
+    )
+    route = operation("a-run", stage(hard("a.run", "idempotent", timeout=Duration("3s"))), p95="1s", deadline="9s")
+    (found,) = findings("T01", gateway(route), inner, STORE)
+    assert found.arithmetic == "3s < 4s, its worst case, and the deadline does not travel on this edge"
+
+
+def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits() -> None:
+    def caller(timeout: str) -> Node:
+        return service(
+            "b",
+            operation("run", stage(hard("a.run", "idempotent", timeout=Duration(timeout))), p95="1s", deadline="9s"),
+        )
+
+    inner = service(
+        "a", operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="5s")
+    )
+    assert findings("T01", caller("60ms"), inner, STORE) == ()
+    (found,) = findings("T01", caller("40ms"), inner, STORE)
+    assert found.arithmetic == "40ms < 50ms, one attempt of a.run → store.read"
+
+
+def test_t04_finds_objectives_that_do_not_add_up() -> None:
+    slow = operation(
+        "run",
+        stage(hard("store.read", "idempotent")),
+        stage(hard("store.read", "idempotent")),
+        p95="15ms",
+        deadline="1s",
+    )
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
+    found = findings("T04", gateway(route), service("a", slow), STORE, flows=(flow("a-run", "10ms"),))
+    assert [(f.path, f.arithmetic) for f in found] == [
+        ("flow flow", "P95 objectives along the critical path: 15ms > 10ms"),
+        ("a.run", "P95 objectives along the critical path: 20ms > 15ms"),
+    ]
+
+
+def run(*stages: object) -> tuple[CallGraph, Node, Operation]:
+    target = operation("run", *stages, p95="1s", deadline="60s")  # type: ignore[arg-type]
+    node = service("a", target)
+    store = datastore("store", READ, operation("scan", p95="30ms", deadline="200ms"))
+    return graph_of(node, store), node, target
+
+
+def test_stages_add_parallel_calls_max_loops_multiply_and_streams_overlap() -> None:
+    graph, node, target = run(
+        stage(hard("store.read", "idempotent"), soft("store.scan", "without")),
+        loop(hard("store.read", "idempotent", purpose="each"), at_most=5, typically=2),
+        stage(hard("store.scan", "idempotent", purpose="stream"), overlaps=True),
+    )
+    assert critical_path(graph, node, target) == Duration("50ms")
+    assert worst_case(graph, node, target) == Duration("650ms")
