@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cached_property
 from ipaddress import IPv4Network
 from itertools import chain
@@ -16,6 +16,7 @@ from components.links import Links
 from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack.model.call_graph import CallGraph
+from stack.model.deployment import deployed, left_out_faults
 from stack.model.environments import Environment
 from stack.model.links import call_links, telemetry_links
 from stack.model.refusals import Refusals
@@ -30,25 +31,31 @@ class Platform:
     def __init__(self, tenant: Tenant, environment: Environment) -> None:
         """Join a tenant with an environment; raises `InvalidInputError` where the settings do not fit the tenant."""
         self.tenant = tenant
-        self.graph = tenant.graph
         self.site = tenant.catalogue.site
         self.environment = environment
-        if faults := [*_stranger_faults(self.graph, environment), *_backup_faults(self.site, environment)]:
+        without = environment.settings.without
+        faults = [*left_out_faults(tenant.graph, environment.settings), *_backup_faults(self.site, environment)]
+        faults += _stranger_faults(tenant.graph, environment)
+        if faults:
             raise InvalidInputError(file_of(environment.name), faults)
+        self.graph = CallGraph(deployed(tenant.catalogue, without)) if without else tenant.graph
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
         """In the order of their folders; raises `InvalidInputError` with what all tiers refuse."""
-        found: list[Component] = [*self._guards()]
+        found: list[Component] = []
         refusals = Refusals(self.environment.settings)
         for tier in self.tenant.tiers:
             with refusals.collected():
                 found += tier.components(self.graph, self.environment, self.links)
         refusals.tell()
-        return tuple(sorted(found, key=attrgetter("folder")))
+        guards = self._guards({component.namespace for component in found})
+        return tuple(sorted((*guards, *found), key=attrgetter("folder")))
 
-    def _guards(self) -> Iterator[NamespaceGuard]:
-        for namespace, quota in self.environment.profile.quotas.items():
+    def _guards(self, namespaces: Container[str]) -> Iterator[NamespaceGuard]:
+        """Of the namespaces that have components."""
+        quotas = self.environment.profile.quotas
+        for namespace, quota in ((name, quota) for name, quota in quotas.items() if name in namespaces):
             level: Literal["restricted", "privileged"] = (
                 "privileged" if namespace == self.site.node_agents else "restricted"
             )
@@ -67,7 +74,7 @@ class Platform:
 
 
 def _stranger_faults(graph: CallGraph, environment: Environment) -> Iterator[Fault]:
-    known = {service.name for service in graph.services}
+    known = {service.name for service in graph.services} - {*environment.settings.without}
     accepted = f"expected one of {', '.join(sorted(known))}"
     for name in sorted(environment.settings.replicas.keys() - known):
         yield Fault(path_of(f"replicas.{name}"), "is no service", accepted)

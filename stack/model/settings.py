@@ -83,6 +83,8 @@ class Settings(Defaults):
     """The name that clients ask the gateway for. The application's pages stand beside it, under `app` for `api`."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
     """Counts of single services that differ from the profile's rule."""
+    without: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    """Services that are not deployed, or the gateway. A route to one of them, and a soft call, goes with it."""
     image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
     image_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1.0.0"
     reference_image: (

@@ -30,7 +30,7 @@ def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> Iterator[Reco
         own: Severity = "warning" if target.namespace in WATCHING else "critical"
         severity = alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
         yield _objective("target:declared", 1, target.name, severity)
-    for job in (KUBELET, CERTIFICATES):
+    for job in (KUBELET, CERTIFICATES) if graph.gateway else (KUBELET,):
         yield _objective("target:declared", 1, job, "warning")
 
 

@@ -58,7 +58,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
         lambda: _collector(graph, environment, links),
         lambda: _prometheus(graph, environment, links),
         lambda: _alertmanager(environment, links),
-        lambda: _state(environment, links),
+        lambda: _state(graph, environment, links),
         lambda: _blackbox(graph, environment, links),
     )
     built: list[Component] = []
@@ -233,13 +233,14 @@ def _routes(told: list[str]) -> Iterator[AlertRoute]:
             yield AlertRoute(receiver=name, team=name, repeat=Duration("12h"))
 
 
-def _state(environment: Environment, links: Links) -> KubeStateMetrics:
+def _state(graph: CallGraph, environment: Environment, links: Links) -> KubeStateMetrics:
+    watched = {target.namespace for target in scraped(graph, environment, links)}
     return KubeStateMetrics(
         name=STATE.name,
         namespace=targets.OBSERVABILITY,
         image=environment.third_party_image(images.KUBE_STATE_METRICS),
         sizing=environment.server(STATE.name).sizing,
-        namespaces=tuple(sorted(environment.profile.quotas)),
+        namespaces=tuple(sorted(watched & environment.profile.quotas.keys())),
         links=links,
     )
 

@@ -1,0 +1,66 @@
+"""The catalogue as one environment deploys it: without the nodes that its settings leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from voice_policies import Fault, one_of
+
+from components.node import Gateway, Node
+from components.operation import Operation
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.catalogue import Catalogue
+from stack.model.flow import Flow
+from stack.model.settings import Settings, path_of
+
+
+def left_out_faults(graph: CallGraph, settings: Settings) -> Iterator[Fault]:
+    """Names that nobody declares, and nodes that a node which stays cannot work without."""
+    for index, name in enumerate(settings.without):
+        path, value = path_of(f"without[{index}]"), f"is {name!r}"
+        if name not in graph.nodes:
+            yield Fault(path, value, one_of(name, graph.nodes))
+        elif needed := [edge.path for edge in graph.edges_to(graph.nodes[name]) if _needs(edge, settings.without)]:
+            yield Fault(path, value, f"still needed by {', '.join(needed)}: leave those callers out, too")
+
+
+def _needs(edge: Edge, without: Collection[str]) -> bool:
+    """Whether the caller stays, and cannot do its work without the callee. A route goes with its service."""
+    if edge.caller.name in without or isinstance(edge.caller, Gateway):
+        return False
+    steps = (step for saga in edge.operation.sagas for step in saga.steps)
+    of_sagas = {name for step in steps for name in (*step.calls, *step.compensation_calls)}
+    carries_events = edge.call not in edge.operation.calls
+    return not edge.call.soft or edge.call.needed_by_flows or edge.call.name in of_sagas or carries_events
+
+
+def deployed(catalogue: Catalogue, without: Collection[str]) -> Catalogue:
+    """The catalogue without some nodes, the calls to them, the routes to them, and the flows over those."""
+    nodes = tuple(_node(node, without) for node in catalogue.nodes if node.name not in without)
+    offered = {f"{node.name}.{operation.name}" for node in nodes for operation in node.operations}
+    routes = {operation.name for node in nodes if isinstance(node, Gateway) for operation in node.operations}
+    flows = tuple(flow for flow in catalogue.flows if flow.route in routes and _named(flow) <= offered)
+    return catalogue.model_copy(update={"nodes": nodes, "flows": flows})
+
+
+def _named(flow: Flow) -> set[str]:
+    """The operations that a flow names beside its route."""
+    return {milestone.operation for milestone in flow.milestones} | ({flow.continues} if flow.continues else set())
+
+
+def _node(node: Node, without: Collection[str]) -> Node:
+    """The node without its calls to those that are left out; a gateway also without the routes to them."""
+    operations = tuple(
+        _operation(operation, without)
+        for operation in node.operations
+        if not isinstance(node, Gateway) or all(call.soft or call.callee not in without for call in operation.calls)
+    )
+    return node if operations == node.operations else node.model_copy(update={"operations": operations})
+
+
+def _operation(operation: Operation, without: Collection[str]) -> Operation:
+    if not any(call.callee in without for call in operation.calls):
+        return operation
+    kept = ((stage, tuple(call for call in stage.calls if call.callee not in without)) for stage in operation.stages)
+    stages = tuple(stage.model_copy(update={"calls": calls}) for stage, calls in kept if calls)
+    return operation.model_copy(update={"stages": stages})

@@ -1,0 +1,125 @@
+"""An environment deploys what the catalogue declares, without what its settings leave out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from voice_policies import InvalidInputError
+
+from components.operation import operation, soft, stage
+from stack.model.platform import Platform
+from stack.model.settings import ROOT, Settings
+from stack.voiceassistant import TENANT
+from tests import toy
+from tests.platforms import VARIANTS, platform, real_environment, resources
+from tests.small import service, tenant_of
+
+RUN = operation("run", p95="1s", deadline="2s")
+
+
+def deployed_without(*names: str, environment: str = "prod", **changes: Any) -> Platform:
+    real = real_environment(environment)
+    settings = real.settings.model_copy(update={"without": names, **changes})
+    return Platform(TENANT, real.model_copy(update={"settings": settings}))
+
+
+def refused(*names: str, **changes: Any) -> list[str]:
+    with pytest.raises(InvalidInputError) as caught:
+        deployed_without(*names, **changes)
+    assert caught.value.source == "Pulumi.prod.yaml"
+    return [str(fault) for fault in caught.value.faults]
+
+
+def text(name: str) -> str:
+    """Everything that is rendered, but for what names the environment itself."""
+    return json.dumps(resources(name)).replace(name, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"), [("prod-text", ("voice-engine", "speech")), ("dev-internal", ("voice-gateway",))]
+)
+def test_nothing_of_a_node_that_is_left_out_is_rendered(name: str, gone: tuple[str, ...]) -> None:
+    assert [word for word in gone if word in text(name)] == []
+    assert [word for word in gone if word not in text(name.partition("-")[0])] == []
+
+
+def test_a_route_and_the_flows_over_it_go_with_their_service() -> None:
+    graph, whole = platform("prod-text").graph, platform("prod").graph
+    assert graph.gateway
+    assert whole.gateway
+    routes = {operation.name for operation in whole.gateway.operations}
+    assert routes - {operation.name for operation in graph.gateway.operations} == {"voice-engine-dialogue"}
+    assert {flow.name for flow in whole.flows} - {flow.name for flow in graph.flows} == {"voice-dialogue"}
+    assert platform("dev-internal").graph.flows == ()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_resource_is_in_a_namespace_that_is_rendered(name: str) -> None:
+    named = {each["metadata"]["name"] for each in resources(name) if each["kind"] == "Namespace"}
+    assert {each["metadata"]["namespace"] for each in resources(name) if "namespace" in each["metadata"]} == named
+
+
+def test_a_soft_call_goes_with_its_callee() -> None:
+    whole, found = platform("prod"), deployed_without("multimodal-engine")
+    callers = {edge.caller.name for edge in whole.graph.edges_to(whole.graph.nodes["multimodal-engine"])}
+    assert callers == {"ai-orchestrator"}
+    (bundle,) = (each.bundle for each in found.microservices if each.name == "ai-orchestrator")
+    assert {call.callee for call in bundle.outbound} == {"redis", "model-router", "agent-engine"}
+    answer = found.graph.nodes["ai-orchestrator"].operation("answer")
+    assert [call.callee for call in answer.stages[-1].calls] == ["agent-engine"]
+
+
+def test_a_stage_that_called_nothing_else_goes_too() -> None:
+    caller = service("caller", operation("run", stage(soft("callee.run", "nothing")), p95="1s", deadline="2s"))
+    settings = toy.ENVIRONMENT.settings.model_copy(update={"without": ("callee",)})
+    tenant, environment = tenant_of(caller, service("callee", RUN)), toy.ENVIRONMENT
+    found = Platform(tenant, environment.model_copy(update={"settings": settings}))
+    assert found.graph.nodes["caller"].operations[0].stages == ()
+
+
+def test_a_service_that_others_cannot_work_without_is_refused_with_its_callers() -> None:
+    (fault,) = refused("model-adapter")
+    assert fault.startswith("config.voiceassistant:without[0]: is 'model-adapter'; still needed by ")
+    assert fault.endswith(": leave those callers out, too")
+    assert "rag-engine.context" not in fault, "its call is soft"
+    assert "rag-engine.answer → model-adapter.generate" in fault
+
+
+def test_the_document_quotes_a_refusal() -> None:
+    assert refused("agent-engine")[0] in (ROOT / "docs/environments.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "caller"),
+    [
+        ("ai-orchestrator", "conversation-service.send → ai-orchestrator.answer"),
+        ("knowledge-graph-service", "indexing-service.index → knowledge-graph-service.build,"),
+        ("events", "knowledge-service.upload → events.append"),
+    ],
+)
+def test_a_soft_call_that_a_flow_a_saga_or_an_event_needs_is_no_less_needed(name: str, caller: str) -> None:
+    (fault,) = refused(name)
+    assert caller in fault
+
+
+def test_every_fault_is_told_at_once() -> None:
+    faults = refused("voice-engin", "agent-engine", "voice-engine", replicas={"voice-engine": None})
+    assert [fault.partition(": ")[0].removeprefix("config.voiceassistant:") for fault in faults] == [
+        "without[0]",
+        "without[1]",
+        "replicas.voice-engine",
+    ]
+    assert "did you mean voice-engine? expected one of agent-engine, " in faults[0]
+
+
+def test_callers_that_are_left_out_too_need_nothing() -> None:
+    found = deployed_without("voice-engine", "multimodal-engine")
+    assert len([*found.graph.services]) == 14
+    assert found.components
+
+
+def test_a_setting_names_what_is_left_out() -> None:
+    assert Settings.model_fields["without"].default == ()
+    assert real_environment("prod-text").settings.without == ("voice-engine",)
