@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from voice_policies import ClosedModel
 
@@ -12,67 +12,39 @@ from components.operation import Name, Sentence
 from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
-    from components.kubernetes.cloudnative_pg import Cluster, Database, ObjectStore, Pooler, ScheduledBackup
-    from components.kubernetes.istio import (
-        AuthorizationPolicy,
-        DestinationRule,
-        PeerAuthentication,
-        Sidecar,
-        VirtualService,
-    )
-    from components.kubernetes.types import (
-        ClusterRole,
-        ClusterRoleBinding,
-        ConfigMap,
-        CronJob,
-        DaemonSet,
-        Deployment,
-        HorizontalPodAutoscaler,
-        Job,
-        LimitRange,
-        Namespace,
-        NetworkPolicy,
-        ObjectMeta,
-        PersistentVolumeClaim,
-        PodDisruptionBudget,
-        ResourceQuota,
-        Role,
-        RoleBinding,
-        Service,
-        ServiceAccount,
-        StatefulSet,
-    )
+    from components.kubernetes import cloudnative_pg, istio, types
+    from components.kubernetes.types import ObjectMeta
 
     Resource: TypeAlias = (
-        AuthorizationPolicy
-        | Cluster
-        | ClusterRole
-        | ClusterRoleBinding
-        | ConfigMap
-        | CronJob
-        | DaemonSet
-        | Database
-        | Deployment
-        | DestinationRule
-        | HorizontalPodAutoscaler
-        | Job
-        | LimitRange
-        | Namespace
-        | NetworkPolicy
-        | ObjectStore
-        | PeerAuthentication
-        | PersistentVolumeClaim
-        | PodDisruptionBudget
-        | Pooler
-        | ResourceQuota
-        | Role
-        | RoleBinding
-        | ScheduledBackup
-        | Service
-        | ServiceAccount
-        | Sidecar
-        | StatefulSet
-        | VirtualService
+        cloudnative_pg.Cluster
+        | cloudnative_pg.Database
+        | cloudnative_pg.ObjectStore
+        | cloudnative_pg.Pooler
+        | cloudnative_pg.ScheduledBackup
+        | istio.AuthorizationPolicy
+        | istio.DestinationRule
+        | istio.PeerAuthentication
+        | istio.Sidecar
+        | istio.VirtualService
+        | types.ClusterRole
+        | types.ClusterRoleBinding
+        | types.ConfigMap
+        | types.CronJob
+        | types.DaemonSet
+        | types.Deployment
+        | types.HorizontalPodAutoscaler
+        | types.Job
+        | types.LimitRange
+        | types.Namespace
+        | types.NetworkPolicy
+        | types.PersistentVolumeClaim
+        | types.PodDisruptionBudget
+        | types.ResourceQuota
+        | types.Role
+        | types.RoleBinding
+        | types.Service
+        | types.ServiceAccount
+        | types.StatefulSet
     )
 
 PART_OF = "voiceassistant"
@@ -91,13 +63,23 @@ class Component(ClosedModel):
     """A building block. Rendering is a function of the model: no clock, no network, no global state."""
 
     kind: ClassVar[str]
-    """Its type in the stack's tree: `voice:components:<kind>`."""
+    """Its type in the stack's tree, `voice:components:<kind>`: the name of the class unless it has another."""
     folder: ClassVar[str]
     """Where its manifest stands. Folders are applied in order: what others stand on comes first."""
     name: Name
     namespace: Name
-    secrets: tuple[SecretKeys, ...] = ()
-    """What it reads that no rendered file holds."""
+
+    exemptions: ClassVar[tuple[Exemption, ...]] = ()
+    """Every hardening default that it gives up."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.kind = vars(cls).get("kind", cls.__name__)
+
+    @property
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """The secrets that it reads and that no rendered file holds."""
+        return ()
 
     @property
     def selector(self) -> dict[str, str]:
@@ -114,18 +96,10 @@ class Component(ClosedModel):
         """The labels on everything of this component."""
         return {**self.selector, "app.kubernetes.io/part-of": PART_OF}
 
-    def metadata(self, suffix: str = "", annotations: dict[str, str] | None = None) -> ObjectMeta:
+    def metadata(self, suffix: str = "") -> ObjectMeta:
         """Name, namespace and labels of one of its resources."""
         name = f"{self.name}-{suffix}" if suffix else self.name
-        metadata: ObjectMeta = {"name": name, "namespace": self.namespace, "labels": self.labels}
-        if annotations:
-            metadata["annotations"] = annotations
-        return metadata
-
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return ()
+        return {"name": name, "namespace": self.namespace, "labels": self.labels}
 
     @abstractmethod
     def resources(self) -> Iterator[Resource]:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle, ServiceSettings
 
-from components.access import ApiAccess, role_and_binding
-from components.component import Exemption
 from components.container import POD_NAME, Container
 from components.deployment import Deployment
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
@@ -16,6 +14,7 @@ from components.mesh.proxy import mesh_member
 from components.node import Replicas, Service, Sizing
 from components.policy_config import DIGEST_ANNOTATION, file_text
 from components.probes import Probes
+from components.secret_keys import SecretKeys
 from components.server import Server
 from components.services import each_ready_pod, to_port
 from components.volumes import ConfigFiles
@@ -30,17 +29,17 @@ SETTINGS_PATH = "/etc/voice/settings"
 class Microservice(Server):
     """A service of the catalogue in one environment, with everything the platform decided about it."""
 
-    kind: ClassVar[str] = "Microservice"
     folder: ClassVar[str] = "50-services"
     service: Service
     replicas: Replicas
     bundle: PolicyBundle
     settings: ServiceSettings
+    credentials: tuple[SecretKeys, ...] = ()
+    """Its secrets for the stores that it calls."""
     longest_request: Duration
     """The longest deadline of its operations: how long a shutdown may have to wait."""
     restart_on_policy_change: bool = False
     """Puts the bundle's digest on the pod template, so that a changed policy rolls the pods instead of reloading."""
-    api_access: ApiAccess | None = None
     mesh_proxy: Sizing | None = None
     """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
@@ -48,11 +47,6 @@ class Microservice(Server):
     def labels(self) -> dict[str, str]:
         """The labels on everything of this service."""
         return {**super().labels, "app.kubernetes.io/component": self.service.tier}
-
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (Exemption(rule="no_api_token", reason=self.api_access.reason),) if self.api_access else ()
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""
@@ -72,12 +66,11 @@ class Microservice(Server):
         http, grpc = (to_port(name, port, app_protocol=name) for name, port in ports.items())
         yield Deployment(
             name=self.name,
-            rights=tuple(role_and_binding(self.metadata(), self.api_access)) if self.api_access else (),
             container=Container(
                 ports=ports,
                 env={"VOICE_POLICY_PATH": POLICY_PATH, "VOICE_SETTINGS_PATH": SETTINGS_PATH, "POD_NAME": POD_NAME},
                 mounts={"policy": POLICY_PATH, "settings": SETTINGS_PATH},
-                secrets=self.secrets,
+                secrets=self.credentials,
                 probes=Probes.http("/health", "/ready"),
             ),
             volumes={

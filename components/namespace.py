@@ -37,9 +37,9 @@ class NamespaceGuard(Component):
     """`privileged` is for pods that read the node itself, such as a log shipper: Pod Security has nothing between."""
     quota: Quota
 
-    def metadata(self, suffix: str = "", annotations: dict[str, str] | None = None) -> ObjectMeta:
+    def metadata(self, suffix: str = "") -> ObjectMeta:
         """The guard's resources are named by what they do: the namespace says whose they are."""
-        metadata = super().metadata("", annotations)
+        metadata = super().metadata()
         metadata["name"] = suffix
         metadata["labels"] = {"app.kubernetes.io/part-of": PART_OF}
         return metadata

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from voice_policies import ClosedModel
 
 from components.operation import Name
@@ -24,3 +26,12 @@ class SecretKeys(ClosedModel):
     def path(self) -> str:
         """The directory that the keys are mounted in, a file each."""
         return f"{SECRETS_PATH}/{self.name}"
+
+
+def merged(secrets: Iterable[SecretKeys]) -> tuple[SecretKeys, ...]:
+    """Each secret once, with every key that somebody reads of it."""
+    found: dict[str, SecretKeys] = {}
+    for secret in secrets:
+        keys = found.get(secret.name, secret).keys
+        found[secret.name] = secret.model_copy(update={"keys": tuple(dict.fromkeys((*keys, *secret.keys)))})
+    return tuple(found.values())

@@ -20,6 +20,7 @@ from components.network_policy import NAME_LABEL, NetworkEnd
 from components.node import Sizing
 from components.placement import alone_on_its_host, host_spread, zone_spread
 from components.policy_config import CONFIG_DIGEST_ANNOTATION, digest_of
+from components.secret_keys import SecretKeys, merged
 from components.services import service
 from components.volumes import ApiToken, Scratch, Volume, secret_volume
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         PodTemplateSpec,
         ServiceSpec,
     )
-    from components.kubernetes.types import Volume as KubernetesVolume
 
 PRE_STOP = Duration("5s")
 """Sleep before SIGTERM, so that endpoints are withdrawn first (kube-proxy and gateways take a few seconds)."""
@@ -88,6 +88,11 @@ class Workload(ABC):
         """The label by which others reach the pods."""
         return dict(self.address or self.own_label)
 
+    @property
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """The secrets that the containers read."""
+        return merged((*(self.init.secrets if self.init else ()), *self.container.secrets))
+
     def resources(self, server: Server) -> Iterator[Resource]:
         """What the pods need first, then what keeps them running."""
         metadata = server.metadata()
@@ -128,8 +133,9 @@ class Workload(ABC):
             "topologySpreadConstraints": [zone_spread(self.own_label)],
             "affinity": alone_on_its_host(self.own_label) if self.quorum else host_spread(self.own_label),
             "containers": [container.document(default, read_only, self.pre_stop)],
-            "volumes": [*(volume.document(name) for name, volume in volumes.items()), *self._secret_volumes()],
+            "volumes": [volume.document(name) for name, volume in volumes.items()],
         }
+        pod["volumes"] += map(secret_volume, self.secrets)
         if self.init:
             pod["initContainers"] = [self.init.document(default, read_only)]
         return pod
@@ -145,10 +151,6 @@ class Workload(ABC):
             "seccompProfile": {"type": "RuntimeDefault"},
         }
 
-    def _secret_volumes(self) -> list[KubernetesVolume]:
-        secrets = (*(self.init.secrets if self.init else ()), *self.container.secrets)
-        return [secret_volume(secret) for secret in {secret.name: secret for secret in secrets}.values()]
-
 
 class Server(Component):
     """A program that runs in pods of its own, with the jobs that set it up and look after it."""
@@ -161,6 +163,11 @@ class Server(Component):
     @abstractmethod
     def workloads(self) -> Iterator[Workload]:
         """Its pods of each kind, in an order that an API server accepts."""
+
+    @property
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """The secrets that its containers read."""
+        return merged(secret for workload in self.workloads() for secret in workload.secrets)
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:

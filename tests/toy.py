@@ -93,7 +93,6 @@ def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator
             image=environment.third_party_image(images.VALKEY),
             sizing=environment.server("stock").sizing,
             users=tuple(AclUser(name=name, secret=secret, rules="~* +@all") for name, secret in secrets.items()),
-            secrets=tuple(secrets.values()),
             links=links,
         )
 

@@ -50,7 +50,6 @@ PROBES = Probes.tcp(readiness=Probe.exec("sh", "-c", _LEADER, **READY))
 class Consul(Server):
     """Servers that elect a leader: none may be had of two, and four survive no more losses than three."""
 
-    kind: ClassVar[str] = "Consul"
     folder: ClassVar[str] = "20-data"
     scrape: ClassVar[Scrape] = Scrape.probe(
         BlackboxModule(name="consul", prober="http", settings={"fail_if_body_not_matches_regexp": [f":{RPC_PORT}"]}),

@@ -31,7 +31,6 @@ LOG_INTERVAL_MILLISECONDS = 1000
 class EgressProxy(Server):
     """One of the proxies, with what it admits."""
 
-    kind: ClassVar[str] = "EgressProxy"
     folder: ClassVar[str] = "30-egress"
     scrape: ClassVar[Scrape] = Scrape(port=STATUS_PORT, path=METRICS_PATH)
     replicas: Replicas

@@ -16,6 +16,7 @@ from components.node import Replicas, Sizing
 from components.operation import Name
 from components.probes import Probes
 from components.scrape import Scrape
+from components.secret_keys import SecretKeys, merged
 from components.server import Server
 from components.services import to_port
 from components.volumes import ConfigFiles, Scratch
@@ -38,6 +39,12 @@ class ApisixGateway(Server):
 
     kind: ClassVar[str] = "Gateway"
     folder: ClassVar[str] = "60-gateway"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(
+            rule="secrets_as_files",
+            reason="APISIX reads keys and passwords from variables alone; a rotated one arrives with a restart",
+        ),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=PORTS.metrics, path="/apisix/prometheus/metrics", series=10_000)
     """Series: routes × statuses × buckets."""
     replicas: Replicas
@@ -52,10 +59,9 @@ class ApisixGateway(Server):
     """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
     @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        reason = "APISIX reads keys and passwords from variables alone; a rotated one arrives with a restart"
-        return (Exemption(rule="secrets_as_files", reason=reason),)
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """The secrets of its variables."""
+        return merged(SecretKeys(name=secret, keys=(key,)) for secret, key in self.variables.values())
 
     def workloads(self) -> Iterator[Deployment]:
         """The gateway. Before it starts, its files go where APISIX can write beside them: its root is read-only."""

@@ -118,7 +118,6 @@ def _outlier_detection(breaker: CircuitBreaker) -> OutlierDetection:
 class MeshPolicy(Component):
     """The mesh's part of one workload, which has the component's name."""
 
-    kind: ClassVar[str] = "MeshPolicy"
     folder: ClassVar[str] = "40-mesh"
     server: MeshServer | None
     """`None` where nothing comes in through the mesh."""
@@ -212,7 +211,6 @@ class MeshPolicy(Component):
 class MeshDefaults(Component):
     """What holds for every workload of a namespace that says nothing of its own."""
 
-    kind: ClassVar[str] = "MeshDefaults"
     folder: ClassVar[str] = "40-mesh"
 
     def resources(self) -> Iterator[Resource]:

@@ -154,7 +154,7 @@ class Alertmanager(Server):
                 ports={"http": PORT, "gossip": GOSSIP_PORT},
                 udp_ports={"gossip-udp": GOSSIP_PORT},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
-                secrets=self.secrets,
+                secrets=tuple(receiver.secret for receiver in self.receivers),
                 probes=Probes.http("/-/healthy", "/-/ready"),
             ),
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},

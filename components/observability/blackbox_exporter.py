@@ -27,8 +27,11 @@ TLS = "tls"
 class BlackboxExporter(Server):
     """One replica: it keeps nothing, and asks again a moment later."""
 
-    kind: ClassVar[str] = "BlackboxExporter"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
+        Exemption(rule="two_replicas", reason="it holds nothing, and asks again half a minute later"),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     modules: tuple[BlackboxModule, ...]
     """The questions that the scraped servers declare."""
@@ -53,14 +56,6 @@ class BlackboxExporter(Server):
             # The exporter tells when the certificate ends, whoever signed it.
             tls_config = {"server_name": self.server_name, "insecure_skip_verify": True}
             yield BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
-
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (
-            Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
-            Exemption(rule="two_replicas", reason="it holds nothing, and asks again half a minute later"),
-        )
 
     def workloads(self) -> Iterator[Deployment]:
         """The exporter."""

@@ -43,8 +43,10 @@ class Collector(Server):
     Every queue is as large as what arrives for its backend in the longest outage, with one replica missing.
     """
 
-    kind: ClassVar[str] = "Collector"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: Annotated[int, Field(ge=1, le=20)]
     storage: Bytes
@@ -83,11 +85,6 @@ class Collector(Server):
         document = configuration(queues, self.sampling, self.sizing.memory_limit)
         return {"collector.json": file_text(document)}
 
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),)
-
     def workloads(self) -> Iterator[StatefulSet]:
         """The replicas."""
         otlp = [to_port("otlp-grpc", GRPC_PORT, "grpc"), to_port("otlp-http", HTTP_PORT, "http")]
@@ -103,7 +100,7 @@ class Collector(Server):
                 },
                 env={"POD_IP": POD_IP, **go_memory_limit(self.sizing)},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: QUEUE_PATH},
-                secrets=self.secrets,
+                secrets=tuple(backend.secret for backend in self.backends if backend.secret),
                 probes=Probes.http("/", "/", port="health"),
             ),
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},

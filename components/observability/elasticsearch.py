@@ -56,7 +56,6 @@ kubelet asks that port from within, as Elastic's own operator does: it need not 
 class Elasticsearch(Server):
     """Nodes that are all alike: each may be elected, keeps data and answers."""
 
-    kind: ClassVar[str] = "Elasticsearch"
     folder: ClassVar[str] = "20-data"
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, HTTP_PORT)
     nodes: Annotated[int, Field(ge=1, le=7)]

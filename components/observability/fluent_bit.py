@@ -47,8 +47,11 @@ PROBES = Probes(
 class FluentBit(Server):
     """One pod on each node."""
 
-    kind: ClassVar[str] = "FluentBit"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="run_as_user", reason="containers' log files belong to root and are readable by it alone"),
+        Exemption(rule="no_host_path", reason="it reads the node's /var/log, and keeps its state on the node"),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, path="/api/v2/metrics/prometheus")
     namespaces: str
     """Pattern of the namespaces whose containers are read."""
@@ -56,14 +59,6 @@ class FluentBit(Server):
     """Host of the Collector."""
     buffer: Bytes
     """Of one node's disk; when it is full the oldest lines go first."""
-
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """What reading the node's files takes."""
-        return (
-            Exemption(rule="run_as_user", reason="containers' log files belong to root and are readable by it alone"),
-            Exemption(rule="no_host_path", reason="it reads the node's /var/log, and keeps its state on the node"),
-        )
 
     @property
     def files(self) -> dict[str, str]:

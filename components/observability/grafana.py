@@ -65,6 +65,11 @@ class Grafana(Server):
 
     kind: ClassVar[str] = "Grafana"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(
+            rule="two_replicas", reason="its sessions live in the one pod; dashboards and data sources are files"
+        ),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     sources: Sources
     dashboards: tuple[Dashboard, ...]
@@ -159,15 +164,6 @@ class Grafana(Server):
             secureJsonData={"basicAuthPassword": f"$__file{{{ACCOUNT.password_file}}}"},
         )
 
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (
-            Exemption(
-                rule="two_replicas", reason="its sessions live in the one pod; dashboards and data sources are files"
-            ),
-        )
-
     def workloads(self) -> Iterator[Deployment]:
         """The process. It is ready when it answers with its database."""
         yield Deployment(
@@ -175,7 +171,7 @@ class Grafana(Server):
             container=Container(
                 ports={"http": PORT},
                 mounts={"config": CONFIG_PATH, "data": DATA_PATH},
-                secrets=self.secrets,
+                secrets=(SECRET, ACCOUNT.secret),
                 probes=Probes.tcp(readiness=Probe.http("/api/health", **READY)),
             ),
             volumes={

@@ -57,6 +57,9 @@ class Jaeger(Server):
 
     kind: ClassVar[str] = "Jaeger"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: int
     storage: InMemory | InElasticsearch
@@ -133,11 +136,6 @@ class Jaeger(Server):
             }
         }
 
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),)
-
     def workloads(self) -> Iterator[Workload]:
         """The server, and the job that attaches the lifecycle policy to its indices."""
         yield Deployment(
@@ -147,7 +145,7 @@ class Jaeger(Server):
                 ports={"otlp": OTLP_PORT, "query": QUERY_PORT, "metrics": METRICS_PORT, "health": HEALTH_PORT},
                 env=go_memory_limit(self.sizing),
                 mounts={"config": CONFIG_PATH},
-                secrets=self.secrets,
+                secrets=(ACCOUNT.secret,) if isinstance(self.storage, InElasticsearch) else (),
                 probes=Probes.http("/status", "/status", port="health"),
             ),
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
@@ -166,7 +164,7 @@ class Jaeger(Server):
         return CronJob(
             name=name,
             schedule=HOURLY,
-            container=sender(self.secrets, storage.image),
+            container=sender([ACCOUNT.secret], storage.image),
             volumes={"requests": ConfigFiles(name, setup_files(storage.url, ACCOUNT, [request]))},
             deadline=Duration("30m"),
         )

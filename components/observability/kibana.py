@@ -74,7 +74,6 @@ PROBES = Probes(
 class Kibana(Server):
     """Processes without state: what they keep is in Elasticsearch."""
 
-    kind: ClassVar[str] = "Kibana"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, PORT, "/api/status")
     setup_image: Image

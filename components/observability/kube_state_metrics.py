@@ -35,19 +35,14 @@ METRICS = (
 class KubeStateMetrics(Server):
     """One replica: another would only count everything twice. While it is away its alerts wait, and nothing else."""
 
-    kind: ClassVar[str] = "KubeStateMetrics"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="no_api_token", reason="reads pods and autoscalers of our namespaces to count them"),
+        Exemption(rule="two_replicas", reason="two would count everything twice, and it holds nothing"),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
     namespaces: tuple[Name, ...]
     """What it watches: it has rights in these alone."""
-
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """It reads pods and autoscalers, once for all."""
-        return (
-            Exemption(rule="no_api_token", reason="reads pods and autoscalers of our namespaces to count them"),
-            Exemption(rule="two_replicas", reason="two would count everything twice, and it holds nothing"),
-        )
 
     def workloads(self) -> Iterator[Deployment]:
         """The one replica. It is alive while it answers, and ready when its own metrics can be read."""

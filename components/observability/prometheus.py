@@ -41,8 +41,13 @@ LOCAL_SERIES = 20_000
 class Prometheus(Server):
     """Replicas that each ask and keep everything, so that either may be lost; Alertmanager tells no alert twice."""
 
-    kind: ClassVar[str] = "Prometheus"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(
+            rule="no_api_token",
+            reason="finds its targets among the pods of our namespaces, and reads the kubelets' volume statistics",
+        ),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     replicas: Annotated[int, Field(ge=1, le=5)]
     storage: Bytes
@@ -87,12 +92,6 @@ class Prometheus(Server):
     def namespaces(self) -> tuple[str, ...]:
         """Where it finds pods."""
         return tuple(sorted({target.namespace for target in self.targets}))
-
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """It reads pods where it finds them, and how full volumes are."""
-        reason = "finds its targets among the pods of our namespaces, and reads the kubelets' volume statistics"
-        return (Exemption(rule="no_api_token", reason=reason),)
 
     @property
     def files(self) -> dict[str, str]:

@@ -61,6 +61,9 @@ class Tempo(Server):
 
     kind: ClassVar[str] = "Tempo"
     folder: ClassVar[str] = "30-observability"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
+    )
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
     storage: Bytes
     """Of the volume: what is not in a block yet, and without a bucket the blocks too."""
@@ -110,13 +113,6 @@ class Tempo(Server):
             return {"backend": "local", "local": {"path": f"{DATA_PATH}/blocks"}}
         return {"backend": "s3", "s3": {"bucket": self.bucket.bucket, "endpoint": self.bucket.endpoint}}
 
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (
-            Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
-        )
-
     def workloads(self) -> Iterator[StatefulSet]:
         """The process. It is ready when it takes spans and answers."""
         file = f"{CREDENTIALS.path}/{CREDENTIALS.keys[0]}"
@@ -128,7 +124,7 @@ class Tempo(Server):
                 ports={"otlp": OTLP_PORT, "http": HTTP_PORT},
                 env={**go_memory_limit(self.sizing), **credentials},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
-                secrets=self.secrets,
+                secrets=(CREDENTIALS,) if self.bucket else (),
                 probes=Probes.tcp(readiness=Probe.http("/ready", **READY)),
             ),
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},

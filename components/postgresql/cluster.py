@@ -18,6 +18,7 @@ from components.placement import HOST, ZONE, alone_on_its_host
 from components.postgresql.backups import CREDENTIALS, DAILY, Backups
 from components.postgresql.databases import ServerLimits, ServiceDatabase, access_rules
 from components.scrape import Scrape
+from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -48,8 +49,11 @@ class PostgresqlCluster(Component):
     clients see errors.
     """
 
-    kind: ClassVar[str] = "PostgresqlCluster"
     folder: ClassVar[str] = "20-data"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="run_as_user", reason="the operator runs its images as their users 26 and 998"),
+        Exemption(rule="no_api_token", reason="the instance manager in each pod follows its Cluster at the API"),
+    )
     instance_scrape: ClassVar[Scrape] = Scrape(port=9187)
     """Of CloudNativePG's instance manager."""
     pooler_scrape: ClassVar[Scrape] = Scrape(port=9127)
@@ -73,12 +77,9 @@ class PostgresqlCluster(Component):
     links: PlatformLinks
 
     @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """What the operator decides about its own pods."""
-        return (
-            Exemption(rule="run_as_user", reason="the operator runs its images as their users 26 and 998"),
-            Exemption(rule="no_api_token", reason="the instance manager in each pod follows its Cluster at the API"),
-        )
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """The operator's credentials for backups, and the password of each role."""
+        return (CREDENTIALS, *(database.secret for database in self.databases))
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:

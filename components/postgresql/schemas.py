@@ -14,7 +14,7 @@ from components.container import Container
 from components.jobs import CronJob, Job
 from components.node import Sizing
 from components.postgresql.databases import ServiceDatabase
-from components.secret_keys import SECRETS_PATH
+from components.secret_keys import SECRETS_PATH, SecretKeys
 from components.server import Server, Workload
 from components.volumes import ConfigFiles
 
@@ -30,7 +30,6 @@ SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 class DatabaseSchemas(Server):
     """The files, and a job for each database that they are applied to."""
 
-    kind: ClassVar[str] = "DatabaseSchemas"
     folder: ClassVar[str] = "25-schemas"
     host: str
     """Where the databases are reached."""
@@ -40,6 +39,11 @@ class DatabaseSchemas(Server):
     """Plain SQL, applied in the order of the names."""
     nightly: str
     """Plain SQL that deletes what is long over."""
+
+    @property
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """None of its own: the server's are in the same namespace."""
+        return ()
 
     def workloads(self) -> Iterator[Workload]:
         """A job for each database, and one for every night."""

@@ -46,7 +46,6 @@ class PostgresqlServer(Server):
     docs/deploy.md says.
     """
 
-    kind: ClassVar[str] = "PostgresqlServer"
     folder: ClassVar[str] = "20-data"
     scrape: ClassVar[Scrape] = Scrape.probe(CONNECTS, PORT)
     service: Name
@@ -76,7 +75,7 @@ class PostgresqlServer(Server):
                     "shared-memory": "/dev/shm",  # noqa: S108 - the container's own, in memory
                     DATA_VOLUME: DATA_PATH,
                 },
-                secrets=self.secrets,
+                secrets=(SUPERUSER_SECRET, *(database.secret for database in self.databases)),
                 probes=PROBES,
             ),
             volumes={

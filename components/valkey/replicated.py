@@ -54,8 +54,11 @@ class ReplicatedValkey(Server):
     so that two sides of a broken network never both take them.
     """
 
-    kind: ClassVar[str] = "ReplicatedValkey"
     folder: ClassVar[str] = "20-data"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="headless_service", reason="each pod has a Service of its own, whose name Sentinel keeps"),
+        Exemption(rule="own_readiness", reason="proxy and Sentinel tell one thing of themselves: that they answer"),
+    )
     scrape: ClassVar[Scrape] = SCRAPE
     """Of the proxies and of the servers."""
     sentinel_scrape: ClassVar[Scrape] = Scrape.probe(
@@ -169,14 +172,6 @@ backend primary
   tcp-check expect string master
 {servers}"""
 
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (
-            Exemption(rule="headless_service", reason="each pod has a Service of its own, whose name Sentinel keeps"),
-            Exemption(rule="own_readiness", reason="proxy and Sentinel tell one thing of themselves: that they answer"),
-        )
-
     def workloads(self) -> Iterator[Workload]:
         """The proxies, which carry the name that callers know, then servers and Sentinels."""
         yield self._proxies()
@@ -232,7 +227,7 @@ backend primary
                 command=("sh", f"{CONFIG_PATH}/configure-{part}.sh"),
                 env={"POD_NAME": POD_NAME},
                 mounts={"config": CONFIG_PATH, "run": RUN_PATH},
-                secrets=self.secrets,
+                secrets=(SECRET, *(user.secret for user in self.users)),
             ),
             container=container,
             volumes={"config": self._config, "run": Scratch(), DATA_VOLUME: Scratch()},

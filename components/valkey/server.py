@@ -44,18 +44,13 @@ class Valkey(Server):
     time.
     """
 
-    kind: ClassVar[str] = "Valkey"
     folder: ClassVar[str] = "20-data"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (
+        Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
+    )
     scrape: ClassVar[Scrape] = SCRAPE
     users: tuple[AclUser, ...]
     storage: Bytes | None = None
-
-    @property
-    def exemptions(self) -> tuple[Exemption, ...]:
-        """Every hardening default it gives up."""
-        return (
-            Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
-        )
 
     @property
     def files(self) -> dict[str, str]:
@@ -76,7 +71,7 @@ class Valkey(Server):
                 name="write-acl",
                 command=("sh", f"{CONFIG_PATH}/write-acl.sh"),
                 mounts=mounts,
-                secrets=self.secrets,
+                secrets=tuple(user.secret for user in self.users),
             ),
             container=Container(
                 command=("valkey-server", f"{CONFIG_PATH}/valkey.conf"),

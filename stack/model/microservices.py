@@ -31,7 +31,7 @@ def _microservice(graph: CallGraph, environment: Environment, links: Links, serv
         replicas=environment.replicas(service),
         bundle=policy_bundle(graph, service, environment),
         settings=_settings(graph, environment, service),
-        secrets=tuple(_secrets(service, graph.edges_from(service))),
+        credentials=tuple(_secrets(service, graph.edges_from(service))),
         links=links,
         mesh_proxy=environment.mesh_proxy,
         longest_request=max(operation.deadline for operation in service.operations),

@@ -5,15 +5,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from components.access import ApiAccess
-from components.component import Exemption
 from components.microservice import Microservice
 from components.node import Replicas, Sizing
 from stack.model.platform import Platform
 from tests import toy
 
 ORDERS, PRICES = Platform(toy.TENANT, toy.ENVIRONMENT).microservices
-READS = ApiAccess(reason="watches a flag that operators set", resource="configmaps", names=("flags",))
 
 
 def changed(**update: object) -> dict[str, list[dict[str, Any]]]:
@@ -63,25 +60,6 @@ def test_memory_scales_too_where_it_dominates() -> None:
 def test_grpc_is_headless_so_that_clients_balance_calls() -> None:
     grpc = next(service for service in changed()["Service"] if service["metadata"]["name"] == "orders-grpc")
     assert grpc["spec"]["clusterIP"] == "None"
-
-
-def test_an_account_has_no_rights_unless_it_names_them() -> None:
-    assert "Role" not in changed()
-    granted = changed(api_access=READS)
-    assert granted["Role"][0]["rules"] == [
-        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["flags"], "verbs": ["get", "watch"]}
-    ]
-    assert granted["RoleBinding"][0]["subjects"] == [{"kind": "ServiceAccount", "name": "orders", "namespace": "shop"}]
-
-
-def test_an_api_token_is_short_lived_and_an_exemption_with_its_reason() -> None:
-    pod = changed(api_access=READS)["Deployment"][0]["spec"]["template"]["spec"]
-    assert pod["automountServiceAccountToken"] is False
-    (token,) = [volume for volume in pod["volumes"] if volume["name"] == "api-token"]
-    assert token["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] == 3600
-    component = Microservice.model_validate({**dict(ORDERS), "api_access": READS})
-    assert component.exemptions == (Exemption(rule="no_api_token", reason=READS.reason),)
-    assert ORDERS.exemptions == ()
 
 
 def test_a_changed_policy_rolls_the_pods_only_where_that_is_wanted() -> None:

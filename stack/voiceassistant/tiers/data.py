@@ -6,20 +6,15 @@ from collections.abc import Iterator
 
 from components import images
 from components.component import Component
-from components.consul.access import SECRET
 from components.consul.catalogue import CatalogueService
 from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, Consul
-from components.consul.snapshots import CREDENTIALS as SNAPSHOT_CREDENTIALS
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Caller, Service
-from components.postgresql.backups import CREDENTIALS
 from components.postgresql.cluster import PostgresqlCluster
 from components.postgresql.databases import ServerLimits
-from components.postgresql.dumps import DUMP_KEY
-from components.postgresql.server import SUPERUSER_SECRET, PostgresqlServer
+from components.postgresql.server import PostgresqlServer
 from components.valkey.access import AclUser
-from components.valkey.replicated import SECRET as REPLICATION_SECRET
 from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
 from components.valkey.server import PORT, Valkey
 from stack.model.call_graph import CallGraph
@@ -126,7 +121,6 @@ def _postgresql(database: Store, environment: Environment, links: Links) -> Comp
             storage=size.volume,
             limits=limits,
             databases=databases,
-            secrets=(SUPERUSER_SECRET, DUMP_KEY, *(database.secret for database in databases)),
             links=links,
         )
     return PostgresqlCluster(
@@ -141,7 +135,6 @@ def _postgresql(database: Store, environment: Environment, links: Links) -> Comp
         storage=size.volume,
         limits=limits,
         databases=databases,
-        secrets=(CREDENTIALS, *(database.secret for database in databases)),
         poolers=declared.poolers,
         pool_size=declared.pool_size,
         max_client_connections=declared.max_client_connections,
@@ -162,7 +155,6 @@ def _consul(graph: CallGraph, environment: Environment, links: Links) -> Consul:
         servers=size.replicas,
         storage=size.volume,
         services=tuple(_catalogue_service(service) for service in graph.services),
-        secrets=(SECRET, SNAPSHOT_CREDENTIALS) if backups else (SECRET,),
         links=links,
         bucket_url=f"https://{backup_store().host}/{backups.bucket}" if backups else None,
     )
@@ -195,7 +187,6 @@ def _cache(cache: Store, environment: Environment, links: Links) -> Component:
         nodes=size.replicas,
         sizing=size.sizing,
         users=users,
-        secrets=(REPLICATION_SECRET, *(user.secret for user in users)),
         links=links,
     )
 
@@ -229,7 +220,6 @@ def _valkey(found: Store, environment: Environment, links: Links, users: tuple[A
         image=environment.third_party_image(images.VALKEY),
         sizing=size.sizing,
         users=users,
-        secrets=tuple(user.secret for user in users),
         links=links,
         storage=size.storage,
     )

@@ -12,7 +12,6 @@ from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import (
     LOGS_PATTERN,
     OTLP_PATTERN,
-    SUPERUSER,
     IndexUser,
     user,
 )
@@ -37,7 +36,6 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
         return
     users = tuple(_users(index, environment))
     size = environment.server(index.pods.name)
-    own = (elasticsearch.TRANSPORT,) if size.replicas > 1 else ()
     yield Elasticsearch(
         name=index.pods.name,
         namespace=index.pods.namespace,
@@ -47,7 +45,6 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
         storage=size.volume,
         streams=tuple(_streams(graph, environment)),
         users=users,
-        secrets=(SUPERUSER.secret, *own, *(found.account.secret for found in users)),
         links=links,
     )
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,7 +16,6 @@ from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service
 from components.operation import Operation
 from components.policy_config import file_text
-from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
@@ -57,7 +54,6 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
             "apisix.yaml": file_text(resources(entrance, routes)) + END,
         },
         variables=VARIABLES,
-        secrets=tuple(_secrets()),
         exposed_as="LoadBalancer" if environment.profile.load_balancer else "NodePort",
         address=f"https://{entrance.host}",
         links=links,
@@ -78,11 +74,6 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     yield Link(source=targets.PROBER_PODS, target=pods.model_copy(update={"ports": (PORTS.https,)}))
     collector = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=(targets.COLLECTOR_HTTP_PORT,))
     yield Link(source=pods, target=collector)
-
-
-def _secrets() -> Iterator[SecretKeys]:
-    for secret, variables in groupby(VARIABLES.values(), key=itemgetter(0)):
-        yield SecretKeys(name=secret, keys=tuple(key for _, key in variables))
 
 
 def _entrance(gateway: Gateway, edges: list[Edge], environment: Environment) -> Entrance:

@@ -133,7 +133,6 @@ def _collector(graph: CallGraph, environment: Environment, links: Links) -> Coll
             decided=(*decided, *([graph.gateway.name] if graph.gateway else [])),
             others=environment.settings.trace_sample_ratio,
         ),
-        secrets=(LOGS.secret,) if full_text_index(graph) else (),
         links=links,
     )
 
@@ -219,7 +218,6 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
             # Of what cannot be seen at all nothing else is known. One replica that is down says nothing of the others.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),
-        secrets=tuple(receiver.secret for receiver in receivers),
         links=links,
     )
 

@@ -11,7 +11,7 @@ from components import images
 from components.component import Component
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
-from components.observability import fluent_bit, grafana, jaeger, kibana, tempo
+from components.observability import fluent_bit, jaeger, kibana, tempo
 from components.observability.dashboards import platform_dashboard, service_dashboard
 from components.observability.fluent_bit import FluentBit
 from components.observability.grafana import Grafana, Sources
@@ -103,7 +103,6 @@ def _jaeger(graph: CallGraph, environment: Environment, links: Links, index_url:
         sizing=size.sizing,
         replicas=size.replicas,
         storage=index if keeps_traces(environment) else InMemory(max_traces=MAX_TRACES),
-        secrets=(jaeger.ACCOUNT.secret,) if keeps_traces(environment) else (),
         links=links,
     )
 
@@ -121,7 +120,6 @@ def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
         stream=block_stream(graph, environment),
         bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
         remote_write=tuple(f"{url}/api/v1/write" for url in telemetry.prometheus_urls(environment)),
-        secrets=(tempo.CREDENTIALS,) if bucket else (),
         links=links,
     )
 
@@ -140,7 +138,6 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links, index_url
             elasticsearch=index_url,
         ),
         dashboards=(platform_dashboard(), service_dashboard(service.name for service in graph.services)),
-        secrets=(grafana.SECRET, grafana.ACCOUNT.secret),
         links=links,
     )
 
@@ -155,7 +152,6 @@ def _kibana(environment: Environment, links: Links, index_url: str) -> Kibana:
         sizing=size.sizing,
         replicas=size.replicas,
         elasticsearch=index_url,
-        secrets=(kibana.ACCOUNT.secret, kibana.SETUP_USER.account.secret, kibana.ENCRYPTION),
         links=links,
     )
 
