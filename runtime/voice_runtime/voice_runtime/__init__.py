@@ -4,6 +4,7 @@ runtime = Runtime.load("/etc/voice/policy")
 answer = await runtime.call("rag-engine.context", fetch_context, question)
 """
 
+from voice_runtime.attempt import before_sending
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.caller import Caller
 from voice_runtime.circuit_breaker import CircuitBreaker
@@ -18,6 +19,7 @@ from voice_runtime.errors import (
     CallTimeoutError,
     CircuitOpenError,
     DeadlineExceededError,
+    NoThreadError,
     RateLimitedError,
     RetriesExhaustedError,
     UnknownCallError,
@@ -51,6 +53,7 @@ __all__ = [
     "Events",
     "Failure",
     "Listener",
+    "NoThreadError",
     "Outbound",
     "PromptListener",
     "RateLimitedError",
@@ -63,6 +66,7 @@ __all__ = [
     "UnknownCallError",
     "VoiceRuntimeError",
     "attempt_number",
+    "before_sending",
     "classify",
     "current_request",
     "remaining",

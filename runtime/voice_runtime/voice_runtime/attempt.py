@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeGuard
 
 from voice_runtime.breaker_state import Closed, State
 from voice_runtime.call_policies import CallPolicies
 from voice_runtime.errors import (
     AttemptTimeoutError,
     CallRejectedError,
+    CallTimeoutError,
     DeadlineExceededError,
     RetriesExhaustedError,
     VoiceRuntimeError,
 )
 from voice_runtime.events import Event
-from voice_runtime.outcome import PERMANENT, FailedResultError, Failure, classify
-from voice_runtime.timeout import TimedScope
+from voice_runtime.outcome import OWN_FAULT, PERMANENT, FailedResultError, Failure, classify
+from voice_runtime.timeout import CURRENT, TimedScope
 
 
 class Attempt(TimedScope):
     """Admitted by the breaker, timed while it is inside its `with`, and reported once: succeeded or failed."""
 
-    __slots__ = ("answered", "call", "state")
+    __slots__ = ("answered", "call", "is_unsent", "state")
 
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
@@ -34,7 +36,7 @@ class Attempt(TimedScope):
         self.limit = limit
         self.started = started
         self.attempt = number
-        self.expired = self.retries_spent = False
+        self.expired = self.retries_spent = self.is_unsent = False
         self.state: State | None = None
         self.answered: float | None = None
         """When a stream's first message came: after that nothing is repeated, and slowness is measured to here."""
@@ -107,6 +109,8 @@ class Attempt(TimedScope):
         return failure
 
     def _failure(self, error: BaseException) -> Failure | None:
+        if self._sent_nothing(error):
+            return OWN_FAULT
         if isinstance(error, FailedResultError):
             return error.failure
         if isinstance(error, VoiceRuntimeError):
@@ -116,6 +120,15 @@ class Attempt(TimedScope):
         # A deadline out here arrives as a cancellation: the callee hung. A cancellation by the caller says nothing.
         cancelled_by_deadline = isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()
         return PERMANENT if cancelled_by_deadline else None
+
+    def _sent_nothing(self, error: BaseException) -> bool:
+        """True for a fault of this process: in `before_sending`, or because no time was left for the attempt."""
+        if self.is_unsent:
+            return isinstance(error, Exception) or self.ended_by_deadline()
+        return self._is_own_timeout(error) and error.attempts < self.attempt
+
+    def _is_own_timeout(self, error: BaseException) -> TypeGuard[CallTimeoutError]:
+        return isinstance(error, CallTimeoutError) and error.target == self.call.name
 
     def _record(self, failure: Failure | None) -> None:
         state, breaker = self.state, self.call.breaker
@@ -128,6 +141,8 @@ class Attempt(TimedScope):
 
     def _count(self, error: BaseException, failure: Failure | None) -> None:
         statistics = self.call.statistics
+        if failure is OWN_FAULT:
+            self._name_own_fault(error)
         match error:
             case CallRejectedError(target=self.call.name):
                 error.attempts = self.attempt - 1
@@ -139,13 +154,18 @@ class Attempt(TimedScope):
             case DeadlineExceededError(target=self.call.name):
                 statistics.deadlines_exceeded += 1
                 self._publish("timeout", error.policy, error)
-        if failure is not None:
+        if failure is not None and failure.blames_callee:
             statistics.failed += 1
             statistics.seconds += self.call.now() - self.started
-        elif isinstance(error, Exception):
+        elif failure is not None or isinstance(error, Exception):
             statistics.ignored += 1
         else:
             statistics.cancelled += 1
+
+    def _name_own_fault(self, error: BaseException) -> None:
+        if self._is_own_timeout(error):
+            error.attempts = self.attempt - 1
+        error.add_note(f"{self.call.name}: a fault of this process, nothing was sent")
 
     def _publish(
         self, kind: Any, policy: str, error: BaseException, delay: float | None = None, after: str = ""
@@ -153,3 +173,27 @@ class Attempt(TimedScope):
         events = self.call.events
         if events.listeners:
             events.publish(Event(kind, policy, self.call.name, self.attempt, delay, after=after, error=error))
+
+
+@contextmanager
+def before_sending() -> Iterator[None]:
+    """What fails in here, or takes too long, is this process's own fault: the callee was not asked, and is not blamed.
+
+    For a transport that serialises a request, or waits for a connection of its own pool. An error must leave the
+    attempt; without an attempt around it this does nothing.
+    """
+    attempt = current_attempt()
+    if attempt is None:
+        yield
+        return
+    attempt.is_unsent = True
+    yield
+    attempt.is_unsent = False
+
+
+def current_attempt() -> Attempt | None:
+    """The attempt that the code belongs to."""
+    scope = CURRENT.get()
+    while scope is not None and not isinstance(scope, Attempt):
+        scope = scope.parent
+    return scope

@@ -176,8 +176,9 @@ class CircuitBreaker:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def failure(self, state: State, failure: Failure, elapsed: float = 0) -> None:
-        """A call that `state` admitted failed. RESOURCE_EXHAUSTED is neutral unless the policy counts it."""
-        if failure.condition == "resource_exhausted" and not self.policy.count_resource_exhausted:
+        """A call that `state` admitted failed. Neutral: own faults, RESOURCE_EXHAUSTED unless the policy counts it."""
+        counted = failure.condition != "resource_exhausted" or self.policy.count_resource_exhausted
+        if not (counted and failure.blames_callee):
             self.release(state)
             return
         self.failed += 1

@@ -4,7 +4,8 @@
     ├── CallRejectedError              refused before anything was sent
     │   ├── CircuitOpenError           the circuit breaker is open, or its probes are taken
     │   ├── BulkheadFullError          every slot is taken, and so is the queue
-    │   └── RateLimitedError           more than the limit admits
+    │   ├── RateLimitedError           more than the limit admits
+    │   └── NoThreadError              no worker thread could be started; also a built-in RuntimeError
     ├── CallTimeoutError               also a built-in TimeoutError
     │   ├── AttemptTimeoutError        one attempt took too long
     │   └── DeadlineExceededError      no time is left for the whole call
@@ -69,6 +70,13 @@ class RateLimitedError(CallRejectedError):
 
     policy = "rate_limit"
     summary = "the rate limit is reached"
+
+
+class NoThreadError(CallRejectedError, RuntimeError):
+    """The system has no thread for a synchronous call: a limit of the process or of its container. It is the cause."""
+
+    policy = "worker_threads"
+    summary = "no thread could be started"
 
 
 class CallTimeoutError(VoiceRuntimeError, TimeoutError):

@@ -25,6 +25,8 @@ class Failure:
     """The transient outcome it is; `None` for one that another attempt would not mend."""
     retry_after: float | None = None
     """Seconds after which the callee wants to be asked again; below zero or NaN, not at all."""
+    blames_callee: bool = True
+    """False for a failure of this process: nothing was sent. It is neutral for the breaker, and not repeated."""
 
 
 Classify = Callable[[Exception], Failure | None]
@@ -36,6 +38,7 @@ ClassifyResult = Callable[[object], Failure | None]
 """Says whether a result is a failure in disguise, such as a response with an error status; `None` is success."""
 
 PERMANENT = Failure()
+OWN_FAULT = Failure(blames_callee=False)
 _UNAVAILABLE = Failure("unavailable")
 _CONNECTION_FAILED = Failure("connection_failed")
 _ATTEMPT_TIMEOUT = Failure("attempt_timeout")
@@ -50,6 +53,8 @@ def classify(error: Exception) -> Failure | None:
             failure = None
         case RetriesExhaustedError(__cause__=Exception() as cause) if classify(cause) is None:
             failure = None
+        case DeadlineExceededError(attempts=0):
+            failure = OWN_FAULT
         case RetriesExhaustedError() | DeadlineExceededError():
             pass
         case CalleeError(condition=condition, retry_after=retry_after):

@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
+from voice_runtime.attempt import before_sending
 from voice_runtime.shared_store import Script
 
 __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
@@ -80,22 +81,30 @@ class Connections:
 
     async def execute(self, *command: str | float) -> Any:
         """The server's answer. Raises redis-py's errors."""
-        async with self._slots:
-            connection = self._idle.pop() if self._idle else self._make()
-            try:
-                if not connection.is_connected:
-                    await connection.connect()
-                await connection.send_packed_command(_packed(command))
-                answer = await connection.read_response()
-            except BaseException as error:
-                if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
-                    self._idle.append(connection)
-                else:
-                    await connection.disconnect(nowait=True)
-                    await self._distrust(error)
-                raise
-            self._idle.append(connection)
-            return answer
+        with before_sending():
+            packed = _packed(command)
+            await self._slots.acquire()
+        try:
+            return await self._asked(packed)
+        finally:
+            self._slots.release()
+
+    async def _asked(self, packed: bytes) -> Any:
+        connection = self._idle.pop() if self._idle else self._make()
+        try:
+            if not connection.is_connected:
+                await connection.connect()
+            await connection.send_packed_command(packed)
+            answer = await connection.read_response()
+        except BaseException as error:
+            if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
+                self._idle.append(connection)
+            else:
+                await connection.disconnect(nowait=True)
+                await self._distrust(error)
+            raise
+        self._idle.append(connection)
+        return answer
 
     async def _distrust(self, error: BaseException) -> None:
         """Drop idle connections after an error: a restart or failover has ended them too. A cancellation has not."""

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-from voice_runtime.errors import BulkheadFullError
+from voice_runtime.errors import BulkheadFullError, NoThreadError
 
 WORKER_THREADS = 64
 """Default bound."""
@@ -38,7 +38,7 @@ class WorkerThreads:
     def run(self, target: str, fn: Callable[[], Any], timeout: float) -> Any:
         """`fn()`, in a copy of the caller's context.
 
-        Raises `OutOfTimeError`, or `BulkheadFullError` where no thread is free.
+        Raises `OutOfTimeError`, `BulkheadFullError` where no thread is free, or `NoThreadError`.
         """
         self._reserve(target)
         future: Future[Any] = Future()
@@ -57,10 +57,17 @@ class WorkerThreads:
             if self.idle:
                 self.idle -= 1
             elif self.threads < self.limit:
-                self.threads += 1
-                Thread(target=self._work, name=f"voice-runtime-{self.threads}", daemon=True).start()
+                self._start(target)
             else:
                 raise BulkheadFullError(target)
+
+    def _start(self, target: str) -> None:
+        thread = Thread(target=self._work, name=f"voice-runtime-{self.threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise NoThreadError(target) from error
+        self.threads += 1
 
     def _work(self) -> None:
         while True:

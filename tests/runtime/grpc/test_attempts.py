@@ -29,6 +29,7 @@ def attempts() -> Attempts:
             is_internal=False,
             is_recorded=False,
             channel=None,
+            serialize=bytes,
             invoke=lambda *_, **__: Rpc(),
             attributes={},
         ),

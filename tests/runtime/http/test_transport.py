@@ -188,11 +188,10 @@ async def test_r5_a_connection_that_was_refused_is_provably_unsent(tmp_path: Pat
     ("error", "condition"),
     [
         (httpx.ConnectTimeout(""), "connection_failed"),
-        (httpx.PoolTimeout(""), "connection_failed"),
         (httpx.ReadTimeout(""), "attempt_timeout"),
         (httpx.ReadError(""), "unavailable"),
         (httpx.RemoteProtocolError(""), "unavailable"),
-        (httpx.UnsupportedProtocol(""), None),
+        (httpx.ProxyError(""), None),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -200,6 +199,92 @@ def test_transport_errors_have_the_names_of_the_policies(error: Exception, condi
     failure = classify(error)
     assert failure is not None
     assert failure.condition == condition
+
+
+@pytest.mark.parametrize("error", [httpx.PoolTimeout, httpx.LocalProtocolError, httpx.UnsupportedProtocol])
+def test_what_httpx_never_sent_blames_nobody(error: type[httpx.TransportError]) -> None:
+    assert classify(error("")) == Failure(blames_callee=False)
+
+
+async def test_a_header_that_cannot_be_sent_is_the_callers_own_fault(tmp_path: Path) -> None:
+    app = Elasticsearch()
+    client_runtime = runtime(tmp_path, circuit_breaker=CircuitBreaker(consecutive_failures=5))
+    async with serving(app) as url, Http(client_runtime).client(NAME, base_url=url) as client:
+        for _ in range(5):
+            with pytest.raises(httpx.LocalProtocolError) as refused:
+                await client.get("/", headers={"authorization": "Bearer secret\n"})
+            assert f"{NAME}: a fault of this process, nothing was sent" in refused.value.__notes__
+        assert (await client.get("/")).status_code == 200
+    assert len(app.asked) == 1
+    assert client_runtime.outbound(NAME).statistics.failed == 0
+
+
+@pytest.mark.parametrize("synchronous", [False, True], ids=["client", "sync_client"])
+async def test_a_full_pool_of_connections_blames_nobody(tmp_path: Path, *, synchronous: bool) -> None:
+    app = Elasticsearch()
+    app.hold.clear()
+    breaker = CircuitBreaker(consecutive_failures=5)
+    patient = Timeout(attempt=Duration("1m"), overall=Duration("5m"))
+    client_runtime = runtime(tmp_path, circuit_breaker=breaker, timeout=patient)
+    http, one = Http(client_runtime), httpx.Limits(max_connections=1)
+    asynchronous = httpx.AsyncClient(
+        transport=http.transport(NAME, httpx.AsyncHTTPTransport(limits=one)), timeout=httpx.Timeout(None, pool=0.01)
+    )
+    threaded = httpx.Client(
+        transport=http.sync_transport(NAME, httpx.HTTPTransport(limits=one)), timeout=httpx.Timeout(None, pool=0.01)
+    )
+    async with serving(app) as url, asynchronous:
+
+        async def get() -> httpx.Response:
+            return await (asyncio.to_thread(threaded.get, url) if synchronous else asynchronous.get(url))
+
+        held = asyncio.create_task(get())
+        await eventually(lambda: len(app.asked) == 1)
+        for _ in range(5):
+            with pytest.raises(httpx.PoolTimeout):
+                await get()
+        app.hold.set()
+        assert (await held).status_code == 200
+        assert (await get()).status_code == 200
+    threaded.close()  # noqa: ASYNC212  # nothing is in flight
+    statistics = client_runtime.outbound(NAME).statistics
+    assert (statistics.failed, statistics.retries, statistics.ignored) == (0, 0, 5)
+
+
+async def test_a_wait_for_a_connection_that_lasts_as_long_as_the_attempt_blames_nobody(tmp_path: Path) -> None:
+    app = Elasticsearch()
+    app.hold.clear()
+    client_runtime = runtime(tmp_path, timeout=Timeout(attempt=Duration("1s"), overall=Duration("1m")), retry=None)
+    inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1))
+    transport = Http(client_runtime).transport(NAME, inner)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=None) as bare:  # noqa: S113  # the test's end
+        bare._transport = inner  # noqa: SLF001  # a request of the pool that no policy limits
+        held = asyncio.create_task(bare.get("/"))
+        await eventually(lambda: len(app.asked) == 1)
+        async with httpx.AsyncClient(transport=transport, base_url=url, timeout=None) as client:  # noqa: S113  # likewise
+            with pytest.raises(httpx.PoolTimeout):
+                await client.get("/")
+        held.cancel()
+        await asyncio.gather(held, return_exceptions=True)
+        app.hold.set()
+    assert client_runtime.outbound(NAME).statistics.failed == 0
+
+
+async def test_no_pool_bounds_a_call_beside_its_bulkhead(tmp_path: Path) -> None:
+    arrived, everybody = [], asyncio.Event()
+
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        arrived.append(scope)
+        if len(arrived) == 150:
+            everybody.set()
+        await everybody.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    patient = runtime(tmp_path, timeout=Timeout(attempt=Duration("1m"), overall=Duration("5m")), retry=None)
+    async with serving(app) as url, Http(patient).client(NAME, base_url=url) as client:
+        answers = await asyncio.gather(*(client.get("/") for _ in range(150)))
+    assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -11,10 +11,12 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span
 
 from voice_runtime import trace_context
+from voice_runtime.attempt import current_attempt
 from voice_runtime.clock import NEVER
 from voice_runtime.deadline import MARGIN, next_hop, remaining
 from voice_runtime.grpc.call_state import Ended, Made, Sent, State, Stopped, Waiting
 from voice_runtime.grpc.methods import Resolved
+from voice_runtime.grpc.requests import AsyncRequests, Requests, unsendable
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import classify
@@ -59,6 +61,7 @@ class Attempts:
     """
 
     state: State = MADE
+    _requests: Requests | AsyncRequests | None = None
     _sent: asyncio.Future[None] | None = None
     _ended: asyncio.Future[None] | None = None
     _deadline: TimedScope | None = None
@@ -139,7 +142,7 @@ class Attempts:
         rpc = self.send(request, scope, NEVER if scope is None else scope.expires)
         try:
             return await rpc
-        except grpc.aio.AioRpcError as error:
+        except (Exception, asyncio.CancelledError) as error:
             self.raise_explained(error)
             raise
 
@@ -150,7 +153,7 @@ class Attempts:
         try:
             async for message in rpc:
                 yield message
-        except grpc.aio.AioRpcError as error:
+        except (Exception, asyncio.CancelledError) as error:
             self.raise_explained(error)
             raise
         finally:
@@ -171,8 +174,26 @@ class Attempts:
             timeout = next_hop(end - self.method.outbound.now())
         if scope is not None and scope.attempt > 1:
             metadata = (*metadata, (ATTEMPTS, str(scope.attempt - 1)))
-        request = None if request is WRITTEN else request
-        return self.method.invoke(request, timeout=timeout, metadata=metadata, **self._options)
+        try:
+            requests = self._serialized(request)
+            return self.method.invoke(requests, timeout=timeout, metadata=metadata, **self._options)
+        except (grpc.RpcError, grpc.FutureTimeoutError):
+            raise
+        except Exception as error:
+            self._mark_own_fault(error)
+            raise
+
+    def _serialized(self, request: Any) -> Any:
+        serialize = self.method.serialize
+        if request is WRITTEN:
+            return None  # its caller writes each by itself
+        if isinstance(request, AsyncIterator):
+            self._requests = AsyncRequests(request, serialize)
+        elif isinstance(request, Iterator):
+            self._requests = Requests(request, serialize)
+        else:
+            return serialize(request)
+        return self._requests
 
     def has_sent(self, rpc: Any) -> None:
         """An attempt was sent: `rpc` is its RPC."""
@@ -184,13 +205,36 @@ class Attempts:
         if self._sent is not None and not self._sent.done():
             self._sent.set_result(None)
 
-    def raise_explained(self, error: grpc.RpcError) -> None:
-        """Raise what the error is by our own measure: time that we limited, or a request that never left."""
+    def raise_explained(self, error: BaseException) -> None:
+        """Raise what the error is by our own measure: an own fault, time that we limited, a request that never left."""
+        self.raise_own_fault(error)
         scope = CURRENT.get()
+        if not isinstance(error, grpc.RpcError):
+            return
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and scope is not None and (remaining() or 0) <= 2 * MARGIN:
             raise scope.timeout_error() from error
         if isinstance(error, grpc.aio.AioRpcError) and was_never_sent(error, self.method.channel.get_state()):
             raise never_sent(error) from error
+
+    def raise_own_fault(self, error: BaseException) -> None:
+        """Raise what the caller's iterator of requests raised, which ended the RPC; mark what gRPC refused to send."""
+        task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+        if task is not None and task.cancelling():
+            return
+        raised = None if self._requests is None else self._requests.error
+        if raised is not None:
+            self._mark_own_fault(raised)
+            raise raised from None
+        if isinstance(error, Exception) and not isinstance(error, grpc.RpcError):
+            self.state.rpc.cancel()  # gRPC takes the call for one in flight, and waits for it when the channel closes
+            self._mark_own_fault(error)
+
+    def _mark_own_fault(self, error: Exception) -> None:
+        attempt = current_attempt()
+        if attempt is not None:
+            attempt.is_unsent = True
+        if keys := unsendable(self._metadata):
+            error.add_note(f"metadata that gRPC does not send: {', '.join(keys)}")
 
 
 def _end_span(span: Span | None, error: BaseException | None) -> None:

@@ -78,7 +78,7 @@ class _Call(grpc.aio.Call):
 
     async def write(self, request: Any) -> None:
         """Send a message, once the policies let the call begin. Raises what the call raises."""
-        await (await self._writable()).write(request)
+        await (await self._writable()).write(self._attempts.method.serialize(request))
 
     async def done_writing(self) -> None:
         """No message follows."""

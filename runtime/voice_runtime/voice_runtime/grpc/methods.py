@@ -15,6 +15,7 @@ from voice_runtime import trace_context
 from voice_runtime.assembly import Assembled
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.grpc.connections import Connection
+from voice_runtime.grpc.requests import Serialize
 from voice_runtime.outbound import Outbound
 
 
@@ -30,6 +31,8 @@ class Resolved(NamedTuple):
     is_recorded: bool
     """True if spans are recorded. Read once, so tracing must be set up before the first call."""
     channel: Any
+    serialize: Serialize
+    """The stub's serializer. `invoke` has none and takes bytes."""
     invoke: Callable[..., Any]
     attributes: dict[str, str]
     """Of the span."""
@@ -80,6 +83,9 @@ class Method:
         self._settings = settings | dict(
             zip(("request_serializer", "response_deserializer"), serializers, strict=False)
         )
+        self._serialize: Serialize = _as_it_is
+        if not self.is_infrastructure:
+            self._serialize = self._settings.pop("request_serializer", None) or _as_it_is
         self._assembled: Assembled | None = None
         self._connection: Connection | None = None
         self._resolved: Resolved
@@ -102,6 +108,7 @@ class Method:
             is_internal=all(address.via is None for address in addresses),
             is_recorded=trace_context.is_recorded(),
             channel=connection.channel,
+            serialize=self._serialize,
             invoke=self.invoke_on(connection),
             attributes={
                 "rpc.system": "grpc",
@@ -114,3 +121,9 @@ class Method:
     def invoke_on(self, connection: Connection) -> Any:
         """The bare method on a connection."""
         return getattr(connection.channel, self._kind)(self._path, **self._settings)
+
+
+def _as_it_is(request: Any) -> bytes:
+    """The serializer of a stub without one: its requests are bytes."""
+    serialized: bytes = request
+    return serialized

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from voice_runtime.errors import (
     RetriesExhaustedError,
     VoiceRuntimeError,
 )
-from voice_runtime.outcome import PERMANENT, Failure, classify
+from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata (gRPC A6): milliseconds until another attempt is welcome; negative or unreadable, none is."""
@@ -36,6 +37,10 @@ _STATUS = {failure.condition: code for code, failure in _FAILURES.items() if fai
 }
 # What the load balancer of gRPC's C core says when it fails a call that it never gave to a connection.
 _NEVER_SENT = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
+_TOO_LARGE = re.compile(r"(sent|received) message larger than max|message exceeds maximum size", re.IGNORECASE)
+"""RESOURCE_EXHAUSTED by the size of a message, in the words of gRPC's C core, Go and Java: no matter of load."""
+_INVALID_METADATA = "Invalid metadata"
+_CANCELLED_HERE = ("Locally cancelled by application!", "Cancelled upon garbage collection!", "Channel closed!")
 
 
 class NeverSentError(grpc.aio.AioRpcError):
@@ -84,7 +89,18 @@ def never_sent(error: grpc.RpcError) -> NeverSentError:
 def _(error: grpc.RpcError) -> Failure | None:
     if isinstance(error, NeverSentError):
         return Failure("connection_failed")
-    return failure_of(error.code(), error.trailing_metadata())
+    code, details = error.code(), error.details() or ""
+    if _TOO_LARGE.search(details) or (details == _INVALID_METADATA and not getattr(error, "debug_error_string", str)()):
+        return OWN_FAULT
+    if code is StatusCode.CANCELLED and details not in _CANCELLED_HERE:
+        code = StatusCode.UNAVAILABLE  # a server that stops says so of what it has not handed to a handler
+    return failure_of(code, error.trailing_metadata())
+
+
+@classify.register(grpc.aio.BaseError)
+def _(_: Exception) -> Failure | None:
+    """GRPC's own refusals: metadata that cannot be sent, a closed channel."""
+    return OWN_FAULT
 
 
 @classify.register
@@ -118,6 +134,8 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
     waiting will not help, says so to the caller, so that attempts do not multiply from hop to hop.
     """
     code = status_of(error)
+    if code is StatusCode.CANCELLED:
+        code = StatusCode.UNAVAILABLE
     if code not in _FAILURES:
         code = StatusCode.INTERNAL
     if isinstance(error, RetriesExhaustedError) or (isinstance(error, RateLimitedError) and error.retry_after is None):

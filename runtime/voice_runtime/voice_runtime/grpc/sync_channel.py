@@ -192,4 +192,8 @@ def _answers(attempts: Attempts, request: Any) -> Iterator[Any]:
     if attempts.state.rpc is not None:
         attempts.state.rpc.cancel()
     scope = CURRENT.get()
-    yield from attempts.send(request, scope, NEVER if scope is None else scope.limit)
+    try:
+        yield from attempts.send(request, scope, NEVER if scope is None else scope.limit)
+    except grpc.RpcError as error:
+        attempts.raise_own_fault(error)
+        raise

@@ -18,6 +18,10 @@ from voice_runtime.runtime import Runtime
 
 __all__ = ["AsyncTransport", "Http", "Middleware", "Transport", "last_segment"]
 
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+"""Of our own transports. The call's bulkhead bounds it; a bound of the pool would be a second, hidden one. 20 idle
+connections are httpx's default."""
+
 
 class Http:
     """The HTTP side of a runtime: clients, transports and the middleware of a server."""
@@ -31,11 +35,11 @@ class Http:
 
     def transport(self, name: str, inner: httpx.AsyncBaseTransport | None = None) -> AsyncTransport:
         """Put a call's policies around a transport of httpx. Raises `UnknownCallError`."""
-        return AsyncTransport(self._runtime, name, inner or httpx.AsyncHTTPTransport())
+        return AsyncTransport(self._runtime, name, inner or httpx.AsyncHTTPTransport(limits=LIMITS))
 
     def sync_transport(self, name: str, inner: httpx.BaseTransport | None = None) -> Transport:
         """As `transport`, for code without an event loop."""
-        return Transport(self._runtime, name, inner or httpx.HTTPTransport())
+        return Transport(self._runtime, name, inner or httpx.HTTPTransport(limits=LIMITS))
 
     def client(self, name: str, **settings: Any) -> httpx.AsyncClient:
         """A client for a call, at its address; where it has several, each request names its host.

@@ -10,7 +10,7 @@ import httpx
 from opentelemetry.trace import Span, StatusCode
 
 from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimitedError, VoiceRuntimeError
-from voice_runtime.outcome import PERMANENT, Failure, classify
+from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 
 RETRY_AFTER = "retry-after"
 NO_RETRY = -1.0
@@ -58,7 +58,9 @@ def _seconds(retry_after: str) -> float:
 @classify.register(httpx.TransportError)
 def _(error: httpx.TransportError) -> Failure | None:
     match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+        case httpx.PoolTimeout() | httpx.LocalProtocolError() | httpx.UnsupportedProtocol():
+            return OWN_FAULT
+        case httpx.ConnectError() | httpx.ConnectTimeout():
             return Failure("connection_failed")  # the request never left
         case httpx.TimeoutException():
             return Failure("attempt_timeout")

@@ -21,8 +21,8 @@ TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 """Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
 ATTEMPT = "x-envoy-attempt-count"
 """The number of the attempt, from 1; sent from the second on."""
-PHASES = ("connect", "read", "write", "pool")
-"""The phases that httpx limits separately."""
+PHASES = ("connect", "read", "write")
+"""The phases on the wire, each limited by httpx on its own."""
 ONCE: Iterator[Any] = iter(())
 """An argument that the pipeline never sends twice: it goes with a body that can be read once."""
 
@@ -64,11 +64,15 @@ class _Call:
         headers = request.headers.copy()
         if self._is_internal:
             headers.update(trace_context.headers(self._span))
+        given = request.extensions.get("timeout", {})
+        extensions = {**request.extensions, "timeout": given}
         if (left := remaining()) is not None:
+            # A wait for a connection ends with an error of its own, just before the attempt does.
+            extensions["timeout"] = given | _at_most(next_hop(left), ("pool",), given)
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
             headers[ATTEMPT] = str(number)
-        extensions, url = dict(request.extensions), request.url
+        url = request.url
         if proxy := self._proxies.get(url.host):
             # The proxy passes TLS on by the server name; the Host header stays the callee's.
             extensions["sni_hostname"] = url.host
@@ -149,14 +153,17 @@ class Transport(httpx.BaseTransport):
 
     def _attempt(self, call: _Call, *_: Any) -> httpx.Response:
         request = call.prepare()
-        given = request.extensions.get("timeout", {})
-        request.extensions["timeout"] = timeouts = given | _at_most(remaining(), given)
+        given, left = request.extensions["timeout"], remaining()
+        timeouts = given if left is None else given | _at_most(left, PHASES, given)
+        request.extensions["timeout"] = timeouts
         try:
             response = self._inner.handle_request(request)
             if _is_stream(response):
                 timeouts.update(dict.fromkeys(PHASES), **given)  # its headers have come, and with them the attempt ends
             else:
                 response = _read(response, _content(response))
+        except httpx.PoolTimeout:
+            raise
         except httpx.TimeoutException as error:
             scope = CURRENT.get()
             if scope is not None and remaining() == 0:
@@ -178,11 +185,9 @@ def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
     return host
 
 
-def _at_most(left: float | None, given: dict[str, float | None]) -> dict[str, float | None]:
+def _at_most(left: float, phases: Iterable[str], given: dict[str, float | None]) -> dict[str, float]:
     """The timeouts of httpx that end with the attempt, or earlier where its caller says so."""
-    if left is None:
-        return {}
-    limits = ((phase, given.get(phase)) for phase in PHASES)
+    limits = ((phase, given.get(phase)) for phase in phases)
     return {phase: left if limit is None else min(limit, left) for phase, limit in limits}
 
 

@@ -1,0 +1,75 @@
+"""The requests of one RPC, serialised here.
+
+gRPC sends an empty message in the place of one whose serializer raises, and ends the RPC as cancelled, without a
+reason, when an iterator of requests raises. Both are faults of the caller.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Self
+
+Serialize = Callable[[Any], bytes]
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_VALUE = re.compile(r"[\x20-\x7e]*")
+
+
+class Requests:
+    """What the caller's iterator gives, serialised; `error` is what it raised, if it did."""
+
+    __slots__ = ("_serialize", "_source", "error")
+
+    def __init__(self, source: Iterator[Any], serialize: Serialize) -> None:
+        self._source = source
+        self._serialize = serialize
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return self._serialize(next(self._source))
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class AsyncRequests:
+    """As `Requests`, from an asynchronous iterator: gRPC looks which of both it has."""
+
+    __slots__ = ("_serialize", "_source", "error")
+
+    def __init__(self, source: AsyncIterator[Any], serialize: Serialize) -> None:
+        self._source = source
+        self._serialize = serialize
+        self.error: Exception | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return self._serialize(await anext(self._source))
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def unsendable(metadata: tuple[Any, ...]) -> list[str]:
+    """The keys of metadata that gRPC refuses, for their own sake or for their value's; values may be secrets."""
+    return [str(entry[0]) if isinstance(entry, tuple) else "no pair" for entry in metadata if not _is_sendable(*entry)]
+
+
+def _is_sendable(key: object = None, value: object = None, *others: object) -> bool:
+    if others or not isinstance(key, str) or not _KEY.fullmatch(key):
+        return False
+    if key.endswith("-bin"):
+        return isinstance(value, bytes)
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return isinstance(text, str) and _VALUE.fullmatch(text) is not None

@@ -1,0 +1,186 @@
+"""What was never sent: the callee is not to blame, whatever the transport."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_policies import CircuitBreaker, Duration, Retry, Timeout
+from voice_runtime import (
+    AttemptTimeoutError,
+    DeadlineExceededError,
+    Failure,
+    NoThreadError,
+    Runtime,
+    before_sending,
+    classify,
+)
+from voice_runtime.clock import SYSTEM_CLOCK
+from voice_runtime.redis import Connections
+from voice_runtime.testing import FakeClock
+from voice_runtime.worker_threads import WorkerThreads
+
+from tests.bundles import bundle, call, mount, operation
+
+NAME = "rag-engine.context"
+TIMES = 5
+
+
+def loaded(directory: Path, clock: FakeClock | None = None, **policies: Any) -> Runtime:
+    breaker = CircuitBreaker(consecutive_failures=TIMES)
+    content = bundle(call(NAME, circuit_breaker=breaker, **policies), inbound=(operation("run"),))
+    return Runtime.load(mount(directory, content), clock=clock or SYSTEM_CLOCK)
+
+
+def blames_nobody(runtime: Runtime, name: str = NAME) -> bool:
+    outbound = runtime.outbound(name)
+    assert outbound.breaker is not None
+    statistics = outbound.statistics
+    return (outbound.breaker.current(), outbound.breaker.failed, statistics.failed, statistics.retries) == (
+        ("closed", 0, 0, 0)
+    )
+
+
+async def nothing() -> None:
+    return None
+
+
+async def test_a_deadline_that_has_passed_is_nobodys_failure(tmp_path: Path, clock: FakeClock) -> None:
+    runtime = loaded(tmp_path, clock)
+    async with runtime.request("run", remaining=1.0):
+        clock.advance(1.5)
+        for _ in range(2 * TIMES):
+            with pytest.raises(DeadlineExceededError) as late:
+                await runtime.call(NAME, nothing)
+            assert late.value.attempts == 0
+            assert f"{NAME}: a fault of this process, nothing was sent" in late.value.__notes__
+    assert blames_nobody(runtime)
+    assert runtime.outbound(NAME).statistics.ignored == 2 * TIMES
+
+
+async def test_a_deadline_that_passes_while_the_callee_works_is_the_callees(tmp_path: Path, clock: FakeClock) -> None:
+    runtime = loaded(tmp_path, clock, timeout=Timeout(attempt=Duration("5s"), overall=Duration("5s")))
+    for _ in range(TIMES):
+        with pytest.raises(DeadlineExceededError):
+            async with runtime.request("run", remaining=1.0):
+                await runtime.call(NAME, asyncio.sleep, 60)
+    assert not blames_nobody(runtime)
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "takes too long"])
+async def test_what_goes_wrong_before_sending_is_neutral_and_not_repeated(
+    tmp_path: Path, clock: FakeClock, *, fails: bool
+) -> None:
+    runtime = loaded(tmp_path, clock, retry=Retry(conditions=("unavailable", "attempt_timeout")))
+
+    async def pooled() -> None:
+        with before_sending():
+            if fails:
+                raise ConnectionError("the pool is exhausted")
+            await asyncio.sleep(60)
+
+    for _ in range(2 * TIMES):
+        with pytest.raises(ConnectionError if fails else AttemptTimeoutError) as failed:
+            await runtime.call(NAME, pooled)
+        assert f"{NAME}: a fault of this process, nothing was sent" in failed.value.__notes__
+        assert fails or getattr(failed.value, "attempts", None) == 0
+    assert blames_nobody(runtime)
+
+
+async def test_what_goes_wrong_after_it_is_the_callees(tmp_path: Path, clock: FakeClock) -> None:
+    runtime = loaded(tmp_path, clock)
+
+    async def sent() -> None:
+        with before_sending():
+            await asyncio.sleep(0.1)
+        raise ConnectionResetError("after it was sent")
+
+    for _ in range(TIMES):
+        with pytest.raises(ConnectionResetError):
+            await runtime.call(NAME, sent)
+    assert not blames_nobody(runtime)
+
+
+async def test_outside_of_an_attempt_it_does_nothing() -> None:
+    with pytest.raises(ValueError, match="x"), before_sending():
+        raise ValueError("x")
+
+
+def test_a_synchronous_wait_for_a_connection_is_neutral(tmp_path: Path) -> None:
+    runtime = loaded(tmp_path, timeout=Timeout(attempt=Duration("30ms"), overall=Duration("1m")))
+    free = threading.Event()
+
+    def pooled() -> None:
+        with before_sending():
+            free.wait(60)
+
+    for _ in range(TIMES):
+        with pytest.raises(AttemptTimeoutError):
+            runtime.call_sync(NAME, pooled)
+    free.set()
+    assert blames_nobody(runtime)
+
+
+def test_a_thread_that_cannot_start_costs_no_place_and_blames_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = loaded(tmp_path)
+    workers = WorkerThreads(1)
+    runtime.outbound(NAME).workers = workers
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", lambda _: _raise(RuntimeError("can't start new thread")))
+        for _ in range(2 * TIMES):
+            with pytest.raises(NoThreadError, match="no thread could be started") as refused:
+                runtime.call_sync(NAME, threading.get_ident)
+            assert isinstance(refused.value.__cause__, RuntimeError)
+    assert workers.threads == 0
+    assert blames_nobody(runtime)
+    assert runtime.call_sync(NAME, threading.get_ident) != threading.get_ident()
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+class Busy:
+    """A connection of redis-py that never answers."""
+
+    is_connected = True
+
+    async def send_packed_command(self, _: bytes) -> None: ...
+
+    async def read_response(self) -> None:
+        await asyncio.sleep(3600)
+
+    async def disconnect(self, *, nowait: bool) -> None: ...
+
+    @property
+    def make_connection(self) -> Any:
+        return Busy
+
+
+async def test_waiting_for_a_connection_to_redis_is_neutral(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voice_runtime.redis.CONNECTIONS", 1)
+    runtime = loaded(tmp_path, clock)
+    connections = Connections(Busy())  # type: ignore[arg-type]  # all that is asked of redis-py's pool
+    held = asyncio.create_task(connections.execute("BLPOP", "key", 0))
+    await asyncio.sleep(0)
+    for _ in range(2 * TIMES):
+        with pytest.raises(AttemptTimeoutError):
+            await runtime.call(NAME, connections.execute, "GET", "key")
+    assert blames_nobody(runtime)
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)
+    with pytest.raises(AttemptTimeoutError):  # this one was sent, and nothing came
+        await runtime.call(NAME, connections.execute, "GET", "key")
+    assert not blames_nobody(runtime)
+
+
+def test_an_own_fault_is_a_failure_that_names_no_callee() -> None:
+    assert classify(DeadlineExceededError("callee")) == Failure(blames_callee=False)
+    assert classify(DeadlineExceededError("callee", attempts=1)) == Failure()
