@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import to_json
 from voice_policies import Duration
 
-from components.policy_config import digest_of
+from components.files import digest_of
 from components.server import Workload
 
 if TYPE_CHECKING:

@@ -73,12 +73,12 @@ def _source(source: NetworkEnd, target: Peer) -> NetworkEnd:
     """A source as the target's ingress names it: with the target's ports."""
     if not isinstance(source, Peer):
         return source.model_copy(update={"ports": target.ports})
-    return peer(source.namespace, source.name, source.label, target.ports, target.datagrams)
+    return peer(source.namespace, source.name, source.label, target.ports, target.udp_ports)
 
 
 @cache
 def peer(
-    namespace: str, name: str, label: str = NAME_LABEL, ports: tuple[int, ...] = (), datagrams: tuple[int, ...] = ()
+    namespace: str, name: str, label: str = NAME_LABEL, ports: tuple[int, ...] = (), udp_ports: tuple[int, ...] = ()
 ) -> Peer:
     """Pods on some of their ports. Frozen models are shared: every service has the Collector among its targets."""
-    return Peer(namespace=namespace, name=name, label=label, ports=ports, datagrams=datagrams)
+    return Peer(namespace=namespace, name=name, label=label, ports=ports, udp_ports=udp_ports)

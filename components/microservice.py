@@ -9,10 +9,10 @@ from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle
 
 from components.container import POD_NAME, Container
 from components.deployment import Deployment
+from components.files import DIGEST_ANNOTATION, file_text
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
 from components.mesh.proxy import mesh_member
 from components.node import Replicas, Service, Sizing
-from components.policy_config import DIGEST_ANNOTATION, file_text
 from components.probes import Probes
 from components.secret_keys import SecretKeys
 from components.server import Server

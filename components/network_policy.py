@@ -50,7 +50,7 @@ class Peer(ClosedModel):
     namespace: Name
     name: Name
     ports: tuple[int, ...]
-    datagrams: tuple[int, ...] = ()
+    udp_ports: tuple[int, ...] = ()
     """Ports that are used over UDP too."""
     label: str = NAME_LABEL
     """The label that carries the name, where an operator keeps the usual one for itself."""
@@ -133,5 +133,5 @@ def default_deny(metadata: ObjectMeta) -> NetworkPolicy:
 def _ports(peer: Peer | AddressBlock) -> list[NetworkPolicyPort]:
     ports: list[NetworkPolicyPort] = [{"port": port, "protocol": "TCP"} for port in peer.ports]
     if isinstance(peer, Peer):
-        ports += [{"port": port, "protocol": "UDP"} for port in peer.datagrams]
+        ports += [{"port": port, "protocol": "UDP"} for port in peer.udp_ports]
     return ports

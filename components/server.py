@@ -15,11 +15,11 @@ from voice_policies import Duration
 from components.access import TOKEN_PATH, TOKEN_VOLUME, service_account
 from components.component import Component
 from components.container import ROOT, TEMPORARY_VOLUME, USER, Container, Defaults, Image
+from components.files import CONFIG_DIGEST_ANNOTATION, digest_of
 from components.links import PlatformLinks
 from components.network_policy import NAME_LABEL, NetworkEnd
 from components.node import Sizing
 from components.placement import alone_on_its_host, host_spread, zone_spread
-from components.policy_config import CONFIG_DIGEST_ANNOTATION, digest_of
 from components.secret_keys import SecretKeys, merged
 from components.services import service
 from components.volumes import ApiToken, Scratch, Volume, secret_volume

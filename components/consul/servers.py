@@ -18,7 +18,7 @@ from components.consul.access import SECRET
 from components.consul.catalogue import CatalogueService, permit_script, rules
 from components.consul.snapshots import snapshot_jobs
 from components.container import POD_IP, POD_NAME, Container
-from components.policy_config import file_text
+from components.files import file_text
 from components.probes import READY, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
 from components.server import Server, Workload

@@ -10,9 +10,9 @@ from voice_policies import Duration
 from components.container import Container
 from components.deployment import Deployment
 from components.edge.envoy import LIVE_PATH, METRICS_PATH, READY_PATH, STATUS_PORT, AllowList, configuration
+from components.files import file_text
 from components.network_policy import AddressBlock
 from components.node import Replicas
-from components.policy_config import file_text
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import PRE_STOP, Server

@@ -9,9 +9,9 @@ from pydantic import Field
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.container import Container
+from components.files import file_text
 from components.observability.rules import Severity
 from components.operation import Name
-from components.policy_config import file_text
 from components.probes import Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
@@ -51,7 +51,7 @@ class AlertRoute(ClosedModel):
     severity: Severity | None = None
     repeat: Duration
     """Before it is told again of what has not ended."""
-    goes_on: bool = False
+    continue_: bool = False
     """Whether the routes behind it are told too."""
 
     def document(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class AlertRoute(ClosedModel):
             "receiver": self.receiver,
             "matchers": matchers,
             "repeat_interval": str(self.repeat),
-            "continue": self.goes_on,
+            "continue": self.continue_,
         }
 
 

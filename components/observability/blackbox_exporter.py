@@ -10,7 +10,7 @@ from voice_policies import Duration
 from components.component import Exemption
 from components.container import Container
 from components.deployment import ONE, Deployment
-from components.policy_config import file_text
+from components.files import file_text
 from components.probes import Probes
 from components.scrape import BlackboxModule, Scrape
 from components.server import Server

@@ -10,6 +10,7 @@ from voice_policies import Bytes, Duration
 
 from components.component import Exemption
 from components.container import POD_IP, Container, go_memory_limit
+from components.files import file_text
 from components.observability.collector_config import (
     GRPC_PORT,
     HEALTH_PORT,
@@ -22,7 +23,6 @@ from components.observability.collector_config import (
     configuration,
 )
 from components.observability.retention import FILL_LIMIT
-from components.policy_config import file_text
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from voice_policies import ClosedModel
 
+from components.files import file_text
 from components.operation import Name, Sentence
-from components.policy_config import file_text
 
 PROMETHEUS, ALERTMANAGER, TEMPO, JAEGER, ELASTICSEARCH = "prometheus", "alertmanager", "tempo", "jaeger", "logs"
 """Uids of the data sources, the same for ever: dashboards, links and people's bookmarks name them."""

@@ -14,12 +14,12 @@ from voice_policies import Bytes, ClosedModel, Duration
 from components.component import Exemption
 from components.container import Container
 from components.deployment import ONE, Deployment
+from components.files import file_text
 from components.observability import dashboards
 from components.observability.dashboards import Dashboard
 from components.observability.elasticsearch_setup import LOGS_PATTERN, user_secret
 from components.observability.setup_job import Account
 from components.observability.tempo import EXEMPLAR_LABEL
-from components.policy_config import file_text
 from components.probes import READY, Probe, Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys

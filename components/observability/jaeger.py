@@ -10,12 +10,12 @@ from voice_policies import Bytes, ClosedModel, Duration
 from components.component import Exemption
 from components.container import Container, Image, go_memory_limit
 from components.deployment import Deployment
+from components.files import file_text
 from components.jobs import CronJob
 from components.node import Replicas
 from components.observability.elasticsearch_setup import user_secret
 from components.observability.retention import Stream
 from components.observability.setup_job import Account, Request, sender, setup_files
-from components.policy_config import file_text
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server, Workload

@@ -9,11 +9,11 @@ from voice_policies import Bytes, Duration
 
 from components.container import Container, Image
 from components.deployment import Deployment
+from components.files import file_text
 from components.jobs import Job
 from components.node import Replicas
 from components.observability.elasticsearch_setup import LOGS_PATTERN, IndexUser, user, user_secret
 from components.observability.setup_job import Account, Request, sender, setup_files
-from components.policy_config import file_text
 from components.probes import SLOW, Probe, Probes
 from components.scrape import ANSWERS, Scrape
 from components.secret_keys import SecretKeys

@@ -11,11 +11,11 @@ from voice_policies import Bytes, Duration
 from components.access import pod_reader
 from components.component import Exemption
 from components.container import POD_NAME, Container
+from components.files import file_text
 from components.observability.retention import FILL_LIMIT, Stream, disk_conflicts
 from components.observability.rules import RuleGroup
-from components.observability.scraping import ScrapeTarget, certificates_job, duplicates, kubelet_job
+from components.observability.scrape_jobs import ScrapeTarget, certificates_job, duplicates, kubelet_job
 from components.operation import Name
-from components.policy_config import file_text
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from voice_policies import ClosedModel
 
 from components.container import Container, Image
+from components.files import file_text
 from components.node import Sizing
 from components.operation import Name
-from components.policy_config import file_text
 from components.secret_keys import SecretKeys
 
 REQUESTS_PATH = "/etc/voice/requests"

@@ -10,8 +10,8 @@ from voice_policies import Bytes, ClosedModel, Duration
 
 from components.component import Exemption
 from components.container import Container, go_memory_limit
+from components.files import file_text
 from components.observability.retention import Stream, disk_conflicts
-from components.policy_config import file_text
 from components.probes import READY, Probe, Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys

@@ -18,7 +18,7 @@ from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
 from voice_policies.health import Health
 from voice_policies.measure import PositiveDuration
-from voice_policies.names import CallName, Name, OperationName
+from voice_policies.names import CallName, DnsLabel, OperationName
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import RateLimit
 from voice_policies.retry import Retry
@@ -69,7 +69,7 @@ class OutboundCall(Policy):
 
     name: CallName
     """The name that the service's code passes to `runtime.call(name, …)`. Unique in the bundle."""
-    callee: Name
+    callee: DnsLabel
     operation: OperationName
     protocol: Protocol
     addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
@@ -135,8 +135,8 @@ class InboundOperation(Policy):
 class BundleMetadata(Policy):
     """The identity of a bundle: its service, environment and digest."""
 
-    service: Name
-    environment: Name
+    service: DnsLabel
+    environment: DnsLabel
     language: Literal["python", "go"]
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """SHA-256 of the canonical form of everything else; `None` only while the bundle is being made."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from components.policy_config import file_text
+from components.files import file_text
 from stack.audit.finding import Finding, Verdict
 
 

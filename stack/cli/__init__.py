@@ -152,7 +152,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _graph(options: argparse.Namespace) -> int:
-    from components.policy_config import file_text  # noqa: PLC0415
+    from components.files import file_text  # noqa: PLC0415
     from stack.output.diagrams import component_diagram, graph_document  # noqa: PLC0415
 
     graph = options.tenant().graph

@@ -12,7 +12,7 @@ import jinja2
 from voice_policies import ClosedModel, PolicyBundle
 
 from components import images
-from components.policy_config import file_text
+from components.files import file_text
 from stack.audit.availability import flow_availability
 from stack.audit.timeouts import critical_path
 from stack.model.alerting import Alerting

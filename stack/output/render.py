@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from voice_policies import FILE_NAME, Fault, InvalidInputError
 
 from components.component import Component
-from components.policy_config import file_text
+from components.files import file_text
 from stack.model.image_lock import images
 from stack.model.manifest_yaml import documents
 from stack.model.platform import Platform

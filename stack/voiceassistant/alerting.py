@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from components.node import Service
 from components.observability.rules import Recording, RuleGroup, Severity
-from components.observability.scraping import CERTIFICATES, KUBELET, ScrapeTarget
+from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ScrapeTarget
 from stack.model.call_graph import CallGraph
 from stack.voiceassistant import alerts, targets
 

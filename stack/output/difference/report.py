@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from difflib import unified_diff
 from typing import Any
 
-from components.policy_config import file_text
+from components.files import file_text
 from stack.deploy.data_safety import INSTEAD
 from stack.output.difference import Change, Difference
 from stack.output.difference.fields import ABSENT, FieldChange

@@ -51,7 +51,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """The tier's links among its own pods and to the outside: replication, operator, backups, schemas, scrapes."""
     servers = Peer(namespace=targets.DATA, name="consul", ports=())
-    gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "datagrams": (GOSSIP_PORT,)})
+    gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "udp_ports": (GOSSIP_PORT,)})
     yield Link(servers, gossip)
     # Neither Consul, whose metrics want a token, nor Valkey is scraped: the prober asks them.
     yield scrape_link(graph.site, servers, Consul.scrape)

@@ -11,11 +11,11 @@ from voice_policies import Fault, InvalidInputError, faults_of
 from components import images
 from components.edge.apisix import PORTS, Entrance, GatewayRoute, program, resources
 from components.edge.gateway import ApisixGateway
+from components.files import file_text
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service
 from components.operation import Operation
-from components.policy_config import file_text
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.links import scrape_link

@@ -26,7 +26,7 @@ from components.observability.collector_config import Backend, Sampling
 from components.observability.elasticsearch_setup import user
 from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
-from components.observability.scraping import KUBELET_PORT, ScrapeTarget
+from components.observability.scrape_jobs import KUBELET_PORT, ScrapeTarget
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
@@ -84,7 +84,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
         (BLACKBOX, BlackboxExporter.scrape),
     ):
         yield scrape_link(graph.site, pods, scrape)
-    gossip = {"ports": (alertmanager.GOSSIP_PORT,), "datagrams": (alertmanager.GOSSIP_PORT,)}
+    gossip = {"ports": (alertmanager.GOSSIP_PORT,), "udp_ports": (alertmanager.GOSSIP_PORT,)}
     yield Link(source=ALERTMANAGER, target=ALERTMANAGER.model_copy(update=gossip))
     settings = environment.settings
     if settings.notifications:
@@ -226,7 +226,7 @@ def _routes(told: list[str]) -> Iterator[AlertRoute]:
     """Whoever is on call is told what cannot wait, and every team what is its own."""
     for name in told:
         if name == ON_CALL:
-            yield AlertRoute(receiver=name, severity="critical", repeat=Duration("1h"), goes_on=True)
+            yield AlertRoute(receiver=name, severity="critical", repeat=Duration("1h"), continue_=True)
         else:
             yield AlertRoute(receiver=name, team=name, repeat=Duration("12h"))
 

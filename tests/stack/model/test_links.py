@@ -63,11 +63,11 @@ def test_pods_of_one_name_in_two_namespaces_have_peers_of_their_own() -> None:
 
 
 def test_a_source_carries_the_ports_of_its_target() -> None:
-    gossip = Peer(namespace="left", name="redis", ports=(1, 2), datagrams=(2,))
+    gossip = Peer(namespace="left", name="redis", ports=(1, 2), udp_ports=(2,))
     anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=())
     admitted = Links([Link(CLIENT, gossip), Link(anywhere, gossip)]).ingress("left", "redis")
     assert admitted == (
-        CLIENT.model_copy(update={"ports": (1, 2), "datagrams": (2,)}),
+        CLIENT.model_copy(update={"ports": (1, 2), "udp_ports": (2,)}),
         anywhere.model_copy(update={"ports": (1, 2)}),
     )
 

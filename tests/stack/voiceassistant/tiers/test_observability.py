@@ -15,7 +15,7 @@ from voice_saga.metrics import METRICS as SAGA_METRICS
 from components.component import Component
 from components.edge.gateway import ApisixGateway
 from components.node import Gateway
-from components.observability import kube_state_metrics, scraping
+from components.observability import kube_state_metrics, scrape_jobs
 from components.observability.alertmanager import Alertmanager, AlertRoute
 from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector import Collector
@@ -181,7 +181,7 @@ EXPORTED = {
     *(metric.name for metric in METRICS),
     *(metric.name for metric in SAGA_METRICS),
     *kube_state_metrics.METRICS,
-    *scraping.KUBELET_METRICS,
+    *scrape_jobs.KUBELET_METRICS,
     "up",
     # What the sources of others name: apisix/plugins/prometheus/exporter.lua, blackbox_exporter's prober/tcp.go, the
     # Collector's exporterhelper, Prometheus' rules/manager.go and cmd/prometheus, Alertmanager's notify.

@@ -1,7 +1,8 @@
-"""Policy and settings files as ConfigMaps, mounted as directories so that a change arrives without a restart."""
+"""Files that a program reads: their text, and the digest by which a change restarts it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -18,6 +19,6 @@ def file_text(document: dict[str, Any]) -> str:
     return to_json(document, indent=2).decode() + "\n"
 
 
-def digest_of(files: dict[str, str]) -> str:
-    """Changes with any of the files: on a pod template it rolls the pods of a server that reads them only at start."""
+def digest_of(files: Mapping[str, str]) -> str:
+    """A digest that changes with any of the files, by name."""
     return sha256(repr(sorted(files.items())).encode()).hexdigest()
