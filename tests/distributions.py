@@ -14,11 +14,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "distributions"
@@ -47,9 +49,22 @@ class Distribution:
         return self.name.replace("-", "_")
 
     @property
-    def with_extras(self) -> str:
-        extras = ",".join(self.project.get("optional-dependencies", {}))
-        return f"{self.name}[{extras}]" if extras else self.name
+    def extras(self) -> tuple[str, ...]:
+        return tuple(self.project.get("optional-dependencies", {}))
+
+    def requirement(self, extras: Sequence[str] = ()) -> str:
+        """The wheel by its path: by its name uv would take the one of an earlier run from its cache."""
+        wheel = WHEELS / f"{self.module}-{self.project['version']}-py3-none-any.whl"
+        named = f"{self.name}[{','.join(extras)}]" if extras else self.name
+        return f"{named} @ {wheel.as_uri()}"
+
+    def needed(self) -> Iterator[Distribution]:
+        """The other distributions of this repository that its metadata names, and theirs."""
+        for text in self.project["dependencies"]:
+            for other in DISTRIBUTIONS:
+                if Requirement(text).name == other.name:
+                    yield other
+                    yield from other.needed()
 
     @property
     def environment(self) -> Path:
@@ -94,16 +109,17 @@ def install(distribution: Distribution) -> None:
     """Into an empty environment: first without extras, to see that it can be imported, then with its tests' tools."""
     say(f"{distribution.name}: installing without extras, importing")
     run("venv", "--clear", "--python", sys.executable, distribution.environment)
-    install_into(distribution, distribution.name)
+    install_into(distribution, distribution.requirement())
     command: list[str | Path] = [distribution.python, "-I", "-c", f"import {distribution.module}"]
     subprocess.run(command, check=True, cwd=distribution.environment)
-    say(f"{distribution.name}: installing {distribution.with_extras} and its tests' tools")
-    install_into(distribution, distribution.with_extras, "--group", f"{distribution.folder / 'pyproject.toml'}:test")
+    say(f"{distribution.name}: installing its extras ({', '.join(distribution.extras) or 'none'}) and its tests' tools")
+    tools = f"{distribution.folder / 'pyproject.toml'}:test"
+    install_into(distribution, distribution.requirement(distribution.extras), "--group", tools)
 
 
 def install_into(distribution: Distribution, *what: str) -> None:
-    sources = ("--find-links", str(WHEELS), "--constraints", str(LOCK))
-    run("pip", "install", "--python", distribution.python, *sources, *what)
+    needed = [each.requirement() for each in distribution.needed()]
+    run("pip", "install", "--python", distribution.python, "--constraints", LOCK, *needed, *what)
 
 
 def test(distribution: Distribution) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from voice_runtime.metrics import Metric, Samples
 
 from voice_saga.observation import Observation
-from voice_saga.transport import Outbox
+from voice_saga.transport import DeadLetters, Outbox
 
-__all__ = ["METRICS", "OUTBOX_METRICS"]
+__all__ = ["DEAD_LETTER_METRICS", "METRICS", "OUTBOX_METRICS"]
 
 
 def _unfinished(observation: Observation) -> Samples:
@@ -42,6 +42,10 @@ def _refused(outbox: Outbox) -> Samples:
     yield (), outbox.refused
 
 
+def _dead_letters(dead_letters: DeadLetters) -> Samples:
+    yield from dead_letters.items()
+
+
 _STEP = ("saga", "step", "branch")
 
 METRICS: tuple[Metric[Observation], ...] = (
@@ -66,3 +70,13 @@ OUTBOX_METRICS: tuple[Metric[Outbox], ...] = (
     Metric("voice_outbox_refused_total", "counter", "Times that the transport refused a message.", (), _refused),
 )
 """Every metric of an outbox."""
+DEAD_LETTER_METRICS: tuple[Metric[DeadLetters], ...] = (
+    Metric(
+        "voice_stream_dead_letters_total",
+        "counter",
+        "Messages that nobody could handle.",
+        ("stream", "consumer"),
+        _dead_letters,
+    ),
+)
+"""Every metric of a transport's consumers."""

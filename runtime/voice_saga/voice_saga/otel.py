@@ -17,11 +17,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from voice_runtime.otel import register
 
 from voice_saga.context import Message, StepContext
-from voice_saga.metrics import METRICS, OUTBOX_METRICS
+from voice_saga.metrics import DEAD_LETTER_METRICS, METRICS, OUTBOX_METRICS
 from voice_saga.observation import Observation
-from voice_saga.transport import Outbox
+from voice_saga.transport import DeadLetters, Outbox
 
-__all__ = ["Spans", "observe", "observe_outbox"]
+__all__ = ["Spans", "observe", "observe_dead_letters", "observe_outbox"]
 
 
 def observe(observation: Observation, meter: Meter) -> None:
@@ -32,6 +32,11 @@ def observe(observation: Observation, meter: Meter) -> None:
 def observe_outbox(outbox: Outbox, meter: Meter) -> None:
     """Export the metrics of an outbox."""
     register(outbox, OUTBOX_METRICS, meter)
+
+
+def observe_dead_letters(dead_letters: DeadLetters, meter: Meter) -> None:
+    """Register the metrics of a transport's consumers: `observe_dead_letters(transport.dead_letters, meter)`."""
+    register(dead_letters, DEAD_LETTER_METRICS, meter)
 
 
 _PROPAGATOR = TraceContextTextMapPropagator()

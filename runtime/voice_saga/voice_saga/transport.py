@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from voice_saga.context import Message
@@ -13,13 +15,15 @@ from voice_saga.journal import Batch, Journal
 from voice_saga.observation import NoTracing, Tracing
 from voice_saga.record import Engine
 
-__all__ = ["Handler", "Outbox", "Transport", "consume", "delivers", "starts"]
+__all__ = ["DeadLetters", "Handler", "Outbox", "Transport", "consume", "delivers", "starts"]
 
 logger = logging.getLogger("voice_saga")
 BATCH = 100
 """Messages of one transaction of the outbox."""
 PAUSE_CAP = 5.0
 """Longest pause of an outbox whose journal or transport is away, in seconds."""
+DeadLetters = Counter[tuple[str, str]]
+"""Messages that nobody could handle, by stream and consumer."""
 Handler = Callable[[Message], Awaitable[object]]
 """Takes one message; the message is acknowledged when it returns, and comes again where it raises.
 
@@ -40,7 +44,7 @@ class Transport(Protocol):
 
     def receive(
         self, types: Sequence[str], consumer: str
-    ) -> AsyncIterator[tuple[Message, Callable[[], Awaitable[None]]]]:
+    ) -> AsyncGenerator[tuple[Message, Callable[[], Awaitable[None]]], None]:
         """Messages of these types for the group `consumer`, each with what acknowledges it.
 
         Unacknowledged ones, also those of a consumer that died, come again.
@@ -107,15 +111,17 @@ async def consume(
     transport: Transport, consumer: str, handlers: Mapping[str, Handler], tracing: Tracing | None = None
 ) -> None:
     """Handle messages by type until cancelled. One that its handler fails on stays unacknowledged and comes again."""
-    async for message, acknowledge in transport.receive(tuple(handlers), consumer):
-        end_if_cancelled()
-        try:
-            with (tracing or NoTracing()).message(message, consumer):
-                await handlers[message.type](message)
-        except Exception:
-            logger.exception("message %s (%s) comes again", message.id, message.type)
-        else:
-            await acknowledge()
+    async with aclosing(transport.receive(tuple(handlers), consumer)) as received:
+        async for message, acknowledge in received:
+            end_if_cancelled()
+            try:
+                with (tracing or NoTracing()).message(message, consumer):
+                    await handlers[message.type](message)
+            except Exception:
+                end_if_cancelled()
+                logger.exception("message %s (%s) comes again", message.id, message.type)
+            else:
+                await acknowledge()
 
 
 def starts(engine: Engine, saga: str) -> Handler:

@@ -1,0 +1,224 @@
+"""One consumer of a group of Redis streams: it reads, keeps what it handles, and gives back what it did not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from voice_saga.context import Message
+
+logger = logging.getLogger("voice_saga")
+COUNT = 10
+"""Messages of one stream in one read."""
+FORGET_AFTER = 10
+"""A consumer that did nothing for so many times `redeliver_after` has died: it is removed from its group."""
+LEAVE_SECONDS = 5.0
+"""Longest time that a consumer takes to leave its group; what it held comes again by itself."""
+DEAD_LETTERS = ".dead-letters"
+"""The end of the name of the stream that takes the messages of another one that nobody could handle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What the consumers of one service share. Times are in milliseconds."""
+
+    name: str
+    streams: tuple[str, ...]
+    redeliver_after: int
+    max_deliveries: int
+    max_length: int
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as this consumer holds it."""
+
+    stream: str
+    entry: Any
+    message: Message
+
+
+class RedisConsumer:
+    """While it is entered, what it has read stays its own, however long the message before takes.
+
+    `dead_letters` counts by stream and group.
+    """
+
+    def __init__(self, redis: Redis, group: Group, dead_letters: Counter[tuple[str, str]]) -> None:
+        self._redis = redis
+        self._group = group
+        self._dead_letters = dead_letters
+        self._name = uuid.uuid4().hex
+        self._cursors: dict[str, Any] = dict.fromkeys(group.streams, "0-0")
+        self._held: dict[tuple[str, Any], None] = {}
+        self._grouped = False
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._keeping = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """An orderly end is no delivery that failed: others get what is held at once, and its count stays."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                for stream in self._group.streams if self._grouped else ():
+                    await self._leave(stream)
+        except (RedisError, TimeoutError) as failed:
+            logger.warning("Redis: %s; what consumer %s held comes again later", failed, self._name)
+
+    async def _leave(self, stream: str) -> None:
+        for row in await self._mine(stream, [entry for of, entry in self._held if of == stream]):
+            before = max(row["times_delivered"] - 1, 0)
+            await self._claim(stream, [row["message_id"]], idle=self._group.redeliver_after, retrycount=before)
+        if not await self._redis.xpending_range(stream, self._group.name, "-", "+", 1, self._name):
+            await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
+
+    async def read(self) -> list[Delivery]:
+        """What is there, within one `block`; nothing where Redis cannot be reached."""
+        try:
+            if not self._grouped:
+                await self._make_groups()
+            found = [*await self._left_over(), *await self._fresh()]
+        except RedisError as error:
+            logger.warning("Redis: %s", error)
+            self._grouped = False
+            await asyncio.sleep(self._group.block / 1000)
+            return []
+        deliveries = [
+            Delivery(stream, entry, message)
+            for stream, entry, fields in found
+            if (message := _message(stream, entry, fields)) is not None
+        ]
+        self._held = dict.fromkeys((each.stream, each.entry) for each in deliveries)
+        return deliveries
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """It has been handled."""
+        try:
+            await self._redis.xack(delivery.stream, self._group.name, delivery.entry)
+        except RedisError as error:
+            logger.warning("Redis: %s; the message comes again", error)
+
+    def let_go(self, delivery: Delivery) -> None:
+        """It was handled, or its handler failed: unless it was acknowledged, it comes again after `redeliver_after`."""
+        self._held.pop((delivery.stream, delivery.entry), None)
+
+    async def _make_groups(self) -> None:
+        for stream in self._group.streams:
+            try:
+                await self._redis.xgroup_create(stream, self._group.name, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+        self._grouped = True
+
+    async def _left_over(self) -> list[tuple[str, Any, Any]]:
+        """Messages that another consumer, or this one, got and did not acknowledge, a few at a time from each cursor.
+
+        Some that fail again and again come round like all others, and keep nobody from being looked at.
+        """
+        found = []
+        for stream, cursor in self._cursors.items():
+            self._cursors[stream], entries, *_ = await self._redis.xautoclaim(
+                stream, self._group.name, self._name, self._group.redeliver_after, start_id=cursor, count=COUNT
+            )
+            here = {entry: fields for entry, fields in entries if fields}
+            for row in await self._mine(stream, list(here)):
+                if row["times_delivered"] > self._group.max_deliveries:
+                    await self._bury(stream, row, here.pop(row["message_id"]))
+            found += [(stream, entry, fields) for entry, fields in here.items()]
+        return found
+
+    async def _fresh(self) -> list[tuple[str, Any, Any]]:
+        streams: Any = dict.fromkeys(self._group.streams, ">")
+        read: Any = await self._redis.xreadgroup(
+            self._group.name, self._name, streams, count=COUNT, block=self._group.block
+        )
+        pairs = read.items() if isinstance(read, dict) else read or ()
+        return [(_text(stream), entry, fields) for stream, entries in pairs for entry, fields in _flat(entries)]
+
+    async def _bury(self, stream: str, row: Any, fields: Any) -> None:
+        """Move a message that nobody could handle to the stream of dead letters, with what is known of it."""
+        grave, failed = stream + DEAD_LETTERS, row["times_delivered"] - 1
+        letter: Any = {**fields, "entry": row["message_id"], "consumer": self._group.name, "deliveries": failed}
+        try:
+            await self._redis.xadd(grave, letter, maxlen=self._group.max_length, approximate=True)
+        except ResponseError as error:
+            logger.error("entry %s of stream %s stays: %s: %s", row["message_id"], stream, grave, error)  # noqa: TRY400  # Redis says why
+            return
+        await self._redis.xack(stream, self._group.name, row["message_id"])
+        self._dead_letters[stream, self._group.name] += 1
+        logger.error("entry %s of stream %s went to %s after %d deliveries", row["message_id"], stream, grave, failed)
+
+    async def _keep(self) -> None:
+        """Say that this consumer lives, and remove those that have died."""
+        while True:
+            await asyncio.sleep(self._group.redeliver_after / 3000)
+            try:
+                for stream in self._group.streams if self._grouped else ():
+                    held = await self._mine(stream, [entry for of, entry in self._held if of == stream])
+                    if held:
+                        await self._claim(stream, [row["message_id"] for row in held])
+                    await self._forget_the_dead(stream)
+            except RedisError as error:
+                logger.warning("Redis: %s", error)
+
+    async def _forget_the_dead(self, stream: str) -> None:
+        """One that still holds messages stays until others have taken them over."""
+        for found in await self._redis.xinfo_consumers(stream, self._group.name):
+            silent = found["idle"] > FORGET_AFTER * self._group.redeliver_after
+            if silent and not found["pending"] and _text(found["name"]) != self._name:
+                await self._redis.xgroup_delconsumer(stream, self._group.name, found["name"])
+
+    async def _mine(self, stream: str, entries: Sequence[Any]) -> list[Any]:
+        """Of these entries those that this consumer has and did not acknowledge."""
+        if not entries:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for entry in entries:
+            pipeline.xpending_range(stream, self._group.name, entry, entry, 1, self._name)
+        return [row for rows in await pipeline.execute() for row in rows]
+
+    async def _claim(
+        self, stream: str, entries: list[Any], idle: int | None = None, retrycount: int | None = None
+    ) -> None:
+        """Begin the time of these entries anew, without counting a delivery."""
+        await self._redis.xclaim(
+            stream, self._group.name, self._name, 0, entries, idle=idle, retrycount=retrycount, justid=True
+        )
+
+
+def _flat(entries: Any) -> Any:
+    """RESP3 wraps the entries of a stream once more."""
+    return entries[0] if entries and isinstance(entries[0], list) else entries
+
+
+def _message(stream: str, entry: Any, fields: Any) -> Message | None:
+    """`None` for what is no message of ours: it stays unacknowledged until it is a dead letter."""
+    try:
+        read = {_text(key): _text(value) for key, value in fields.items()}
+        return Message(read["id"], stream, json.loads(read["payload"]), read.get("trace", ""))
+    except (KeyError, ValueError):
+        logger.exception("entry %s of stream %s is no message: expected id and payload, JSON", entry, stream)
+        return None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

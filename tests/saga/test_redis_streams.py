@@ -1,0 +1,290 @@
+"""Redis Streams under pressure: slow neighbours, poison, deploys and dead consumers."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from voice_saga import Message
+from voice_saga.prometheus import DeadLetterCollector
+from voice_saga.redis_streams import RedisStreams
+from voice_saga.transport import Handler, consume
+
+from tests.driver import seeded
+from tests.saga.definitions import eventually
+
+GROUP = "group"
+
+
+@pytest.fixture
+def stream() -> str:
+    return f"{uuid.uuid4().hex}.made"
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Redis]:
+    redis = Redis(port=port)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def consuming(transport: RedisStreams, stream: str, handle: Handler) -> AsyncIterator[None]:
+    task = asyncio.create_task(consume(transport, GROUP, {stream: handle}))
+    try:
+        yield
+    finally:
+        await stopped(task)
+
+
+async def stopped(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=30)
+    assert done
+
+
+def numbered(stream: str, count: int) -> list[Message]:
+    return [Message(str(number), stream, number) for number in range(count)]
+
+
+async def _holds(condition: Callable[[], bool]) -> bool:
+    return condition()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await eventually(lambda: _holds(condition))
+
+
+async def _pending(redis: Redis, stream: str, count: int) -> bool:
+    """Whether so many are pending of a stream that was read to its end."""
+    length = await redis.xlen(stream)
+    return any(each["pending"] == count and each["entries-read"] == length for each in await redis.xinfo_groups(stream))
+
+
+async def _dead_letters(redis: Redis, stream: str) -> list[dict[str, str]]:
+    found: Any = await redis.xrange(f"{stream}.dead-letters")
+    return [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in found]
+
+
+async def test_a_message_whose_handler_fails_comes_again(redis_port: int, stream: str) -> None:
+    handled, failures = [], {1: 1}
+
+    async def handle(message: Message) -> None:
+        number = message.payload
+        if failures.get(number, 0):
+            failures[number] -= 1
+            raise ValueError("not yet")
+        handled.append(number)
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=0.05, block=0.02)
+        await transport.send(numbered(stream, 3))
+        async with consuming(transport, stream, handle):
+            await eventually(lambda: _pending(redis, stream, 0))
+    assert sorted(handled) == [0, 1, 2]
+
+
+async def test_a_message_whose_consumer_died_comes_again_and_the_consumer_is_removed(
+    redis_port: int, stream: str
+) -> None:
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=0.05, block=0.02)
+        await transport.send(numbered(stream, 3))
+        await redis.xgroup_create(stream, GROUP, id="0")
+        await redis.xreadgroup(GROUP, "died", {stream: ">"}, count=2)
+        async with consuming(transport, stream, handle):
+            await until(lambda: sorted(handled) == [0, 1, 2])
+            await eventually(lambda: _consumers(redis, stream, 1))
+        assert await _consumers(redis, stream, 0)
+
+
+async def _consumers(redis: Redis, stream: str, count: int) -> bool:
+    return len(await redis.xinfo_consumers(stream, GROUP)) == count
+
+
+async def test_one_that_lives_is_not_removed_however_quiet_it_is(redis_port: int, stream: str) -> None:
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=0.02, block=0.05)
+        async with consuming(transport, stream, _nothing), consuming(transport, stream, _nothing):
+            await until_grouped(redis, stream)
+            before = {each["name"] for each in await redis.xinfo_consumers(stream, GROUP)}
+            await asyncio.sleep(1)
+            assert {each["name"] for each in await redis.xinfo_consumers(stream, GROUP)} == before
+
+
+async def _nothing(_: Message) -> None:
+    """Handled."""
+
+
+async def until_grouped(redis: Redis, stream: str) -> None:
+    async def both() -> bool:
+        return await redis.exists(stream) == 1 and await _consumers(redis, stream, 2)
+
+    await eventually(both)
+
+
+async def test_deploys_leave_no_consumers(redis_port: int, stream: str) -> None:
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, block=0.02)
+        for number in range(8):
+            await transport.send([Message(str(number), stream, number)])
+            async with consuming(transport, stream, handle):
+                await until(lambda: len(handled) == number + 1)  # noqa: B023  # awaited here
+        assert await _consumers(redis, stream, 0)
+
+
+async def test_a_message_is_handled_once_though_its_neighbour_takes_long(redis_port: int, stream: str) -> None:
+    """Another consumer is free meanwhile, and a delivery is taken for lost long before the neighbour is done."""
+    handled: list[int] = []
+    go_on = asyncio.Event()
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+        if message.payload == 0:
+            await go_on.wait()
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=2.0, block=0.02)
+        await transport.send(numbered(stream, 5))
+        async with consuming(transport, stream, handle):
+            await until(lambda: handled == [0])
+            async with consuming(transport, stream, handle):
+                await asyncio.sleep(5)
+                assert handled == [0]
+                go_on.set()
+                await eventually(lambda: _pending(redis, stream, 0))
+    assert sorted(handled) == [0, 1, 2, 3, 4]
+
+
+async def test_poison_becomes_a_dead_letter_that_is_counted(redis_port: int, stream: str) -> None:
+    tried: list[int] = []
+
+    async def handle(message: Message) -> None:
+        tried.append(message.payload)
+        if message.payload == 1:
+            raise ValueError("will never work")
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=0.01, max_deliveries=3, block=0.01)
+        registry = CollectorRegistry()
+        registry.register(DeadLetterCollector(transport.dead_letters))
+        await transport.send([Message("7", stream, 1, "trace"), Message("8", stream, 2)])
+        async with consuming(transport, stream, handle):
+            await eventually(lambda: _pending(redis, stream, 0))
+        (letter,) = await _dead_letters(redis, stream)
+    assert tried.count(1) == 3
+    entry = letter.pop("entry")
+    assert letter == {"id": "7", "payload": "1", "trace": "trace", "consumer": GROUP, "deliveries": "3"}
+    assert "-" in entry
+    labels = {"stream": stream, "consumer": GROUP}
+    assert registry.get_sample_value("voice_stream_dead_letters_total", labels) == 1
+
+
+async def test_what_is_no_message_becomes_a_dead_letter_and_stops_nobody(redis_port: int, stream: str) -> None:
+    handled: list[str] = []
+
+    async def handle(message: Message) -> None:
+        handled.append(message.id)
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=0.01, max_deliveries=2, block=0.01)
+        await redis.xadd(stream, {"id": "1"})
+        await redis.xadd(stream, {"id": "2", "payload": "no JSON"})
+        await transport.send([Message("3", stream, {})])
+        async with consuming(transport, stream, handle):
+            await eventually(lambda: _pending(redis, stream, 0))
+        letters = await _dead_letters(redis, stream)
+    assert handled == ["3"]
+    assert [letter["id"] for letter in letters] == ["1", "2"]
+
+
+async def test_a_dead_letter_that_is_refused_stays_and_stops_nobody(redis_port: int, stream: str) -> None:
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        if message.payload == 0:
+            raise ValueError("never")
+        handled.append(message.payload)
+
+    async with connected(redis_port) as redis:
+        await redis.set(f"{stream}.dead-letters", "no stream")
+        transport = RedisStreams(redis, redeliver_after=0.01, max_deliveries=1, block=0.01)
+        await transport.send(numbered(stream, 2))
+        async with consuming(transport, stream, handle):
+            await until(lambda: handled == [1])
+            await asyncio.sleep(0.2)
+            await transport.send([Message("9", stream, 9)])
+            await until(lambda: handled == [1, 9])
+        assert await _pending(redis, stream, 1)
+    assert transport.dead_letters == {}
+
+
+async def test_a_delivery_that_a_deploy_interrupts_is_none_that_failed(redis_port: int, stream: str) -> None:
+    begun: list[int] = []
+
+    async def hang(message: Message) -> None:
+        begun.append(message.payload)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ConnectionError("the driver's word for it") from None
+
+    async def handle(message: Message) -> None:
+        begun.append(-message.payload)
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=60.0, max_deliveries=2, block=0.01)
+        await transport.send([Message("1", stream, 1), Message("2", stream, 2)])
+        for number in range(5):
+            async with consuming(transport, stream, hang):
+                await until(lambda: len(begun) == number + 1)  # noqa: B023  # awaited here
+        async with consuming(transport, stream, handle):  # at once, though a minute is left to a silent consumer
+            await eventually(lambda: _pending(redis, stream, 0))
+    assert begun == [1] * 5 + [-1, -2]
+    assert transport.dead_letters == {}
+
+
+async def test_messages_that_fail_again_and_again_do_not_hide_those_behind_them(redis_port: int, stream: str) -> None:
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        if message.payload < 12:
+            raise ValueError("never")
+        handled.append(message.payload)
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=0.001, max_deliveries=1_000_000, block=0.002)
+        await transport.send(numbered(stream, 30))
+        await redis.xgroup_create(stream, GROUP, id="0")
+        await redis.xreadgroup(GROUP, "died", {stream: ">"}, count=30)
+        async with consuming(transport, stream, handle):
+            await until(lambda: len(handled) >= 18)
+    assert sorted(handled) == list(range(12, 30))
+
+
+async def test_a_consumer_ends_whenever_it_is_cancelled(redis_port: int, stream: str) -> None:
+    async with connected(redis_port) as redis:
+        transport: Any = RedisStreams(redis, block=0.001)
+        random = seeded()
+        for _ in range(300):
+            task = asyncio.create_task(consume(transport, GROUP, {stream: _nothing}))
+            await asyncio.sleep(random.uniform(0, 0.006))
+            await stopped(task)
