@@ -152,6 +152,14 @@ OBJECTIVE_ALERTS = (
         summary="{{ $labels.job }}: {{ $value | humanize }} of its sagas {{ $labels.saga }} are parked, half done",
         action="`voice-saga list --state parked` says why; mend that, then resume or compensate: see docs/sagas.md",
     ),
+    Alert(
+        name="DeadLetters",
+        expression="sum by (job, stream) (increase(voice_stream_dead_letters_total[1h]))"
+        f" > {_OF_JOB} 0 * target:declared",
+        lasting=Duration("0s"),
+        summary="{{ $labels.job }}: {{ $value | humanize }} messages of {{ $labels.stream }} could not be handled",
+        action="The consumer's log has each error: mend it, then publish the dead letters again, see docs/sagas.md",
+    ),
 )
 """Severity and team come with the objective."""
 

@@ -173,6 +173,10 @@ def _breakers(opened: int) -> Series:
     )
 
 
+def _dead_letters(values: str) -> Series:
+    return _series("voice_stream_dead_letters_total", values, **LETTERS, consumer="indexing-service")
+
+
 def _sagas(parked: int) -> Series:
     """Both replicas tell of every saga of the engine."""
     return _joined(
@@ -231,6 +235,7 @@ RESTARTS = {"namespace": "voice-apps", "pod": "rag-engine-x", "container": "rag-
 AUTOSCALER = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
 VOLUME = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
 GATEWAY = {"instance": "gateway:443"}
+LETTERS = {"job": "indexing-service", "stream": "document.uploaded"}
 SAGA = {"job": "indexing-service", "saga": "document-deletion"}
 OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operations()]
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
@@ -255,6 +260,7 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_whose(job) for job in _jobs()]),
     ("BreakerOpen", None): Case(_breakers(1), _breakers(0), "20m", [_whose(job) for job in _jobs()]),
     ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_whose(**SAGA)]),
+    ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_whose(**LETTERS)]),
     ("ContainerRestarts", "warning"): Case(
         _series("kube_pod_container_status_restarts_total", "0x30 1+1x5 6x60", **RESTARTS),
         _series("kube_pod_container_status_restarts_total", "0x30 1x60", **RESTARTS),

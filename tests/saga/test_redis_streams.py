@@ -234,7 +234,7 @@ async def test_a_dead_letter_that_is_refused_stays_and_stops_nobody(redis_port: 
             await transport.send([Message("9", stream, 9)])
             await until(lambda: handled == [1, 9])
         assert await _pending(redis, stream, 1)
-    assert transport.dead_letters == {}
+    assert transport.dead_letters == {(stream, GROUP): 0}
 
 
 async def test_a_delivery_that_a_deploy_interrupts_is_none_that_failed(redis_port: int, stream: str) -> None:
@@ -259,7 +259,7 @@ async def test_a_delivery_that_a_deploy_interrupts_is_none_that_failed(redis_por
         async with consuming(transport, stream, handle):  # at once, though a minute is left to a silent consumer
             await eventually(lambda: _pending(redis, stream, 0))
     assert begun == [1] * 5 + [-1, -2]
-    assert transport.dead_letters == {}
+    assert transport.dead_letters == {(stream, GROUP): 0}
 
 
 async def test_messages_that_fail_again_and_again_do_not_hide_those_behind_them(redis_port: int, stream: str) -> None:

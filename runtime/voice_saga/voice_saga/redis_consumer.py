@@ -28,6 +28,10 @@ DEAD_LETTERS = ".dead-letters"
 """The end of the name of the stream that takes the messages of another one that nobody could handle."""
 
 
+DEAD_LETTERS_KEPT = 1000
+"""Entries of that stream: somebody is to look at them, and they take their memory from the living."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """What the consumers of one service share. Times are in milliseconds."""
@@ -36,7 +40,6 @@ class Group:
     streams: tuple[str, ...]
     redeliver_after: int
     max_deliveries: int
-    max_length: int
     block: int
 
 
@@ -59,6 +62,8 @@ class RedisConsumer:
         self._redis = redis
         self._group = group
         self._dead_letters = dead_letters
+        for stream in group.streams:
+            dead_letters[stream, group.name] += 0  # a counter that begins with its first letter shows no increase
         self._name = uuid.uuid4().hex
         self._cursors: dict[str, Any] = dict.fromkeys(group.streams, "0-0")
         self._held: dict[tuple[str, Any], None] = {}
@@ -142,7 +147,7 @@ class RedisConsumer:
             here = {entry: fields for entry, fields in entries if fields}
             for row in await self._mine(stream, list(here)):
                 if row["times_delivered"] > self._group.max_deliveries:
-                    await self._bury(stream, row, here.pop(row["message_id"]))
+                    await self._give_up(stream, row, here.pop(row["message_id"]))
             found += [(stream, entry, fields) for entry, fields in here.items()]
         return found
 
@@ -154,18 +159,18 @@ class RedisConsumer:
         pairs = read.items() if isinstance(read, dict) else read or ()
         return [(_text(stream), entry, fields) for stream, entries in pairs for entry, fields in _flat(entries)]
 
-    async def _bury(self, stream: str, row: Any, fields: Any) -> None:
+    async def _give_up(self, stream: str, row: Any, fields: Any) -> None:
         """Move a message that nobody could handle to the stream of dead letters, with what is known of it."""
-        grave, failed = stream + DEAD_LETTERS, row["times_delivered"] - 1
+        letters, failed = stream + DEAD_LETTERS, row["times_delivered"] - 1
         letter: Any = {**fields, "entry": row["message_id"], "consumer": self._group.name, "deliveries": failed}
         try:
-            await self._redis.xadd(grave, letter, maxlen=self._group.max_length, approximate=True)
+            await self._redis.xadd(letters, letter, maxlen=DEAD_LETTERS_KEPT, approximate=True)
         except ResponseError as error:
-            logger.error("entry %s of stream %s stays: %s: %s", row["message_id"], stream, grave, error)  # noqa: TRY400  # Redis says why
+            logger.error("entry %s of stream %s stays: %s: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis says why
             return
         await self._redis.xack(stream, self._group.name, row["message_id"])
         self._dead_letters[stream, self._group.name] += 1
-        logger.error("entry %s of stream %s went to %s after %d deliveries", row["message_id"], stream, grave, failed)
+        logger.error("entry %s of stream %s went to %s after %d deliveries", row["message_id"], stream, letters, failed)
 
     async def _keep(self) -> None:
         """Say that this consumer lives, and remove those that have died."""

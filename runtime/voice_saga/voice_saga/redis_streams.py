@@ -72,9 +72,7 @@ class RedisStreams:
 
     async def receive(self, types: Sequence[str], consumer: str) -> AsyncGenerator[Received, None]:
         """What this group has not acknowledged, for as long as it is read; a lost connection is made again."""
-        group = Group(
-            consumer, tuple(types), self._redeliver_after, self._max_deliveries, self._max_length, self._block
-        )
+        group = Group(consumer, tuple(types), self._redeliver_after, self._max_deliveries, self._block)
         async with RedisConsumer(self._redis, group, self.dead_letters) as reader:
             while True:
                 end_if_cancelled()

@@ -29,7 +29,9 @@ CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@
 GATEWAY_KEYS = "plugin-limit-count*"
 """The gateway's rate-limit counters, named by its plugin."""
 PUBLISH = "+xadd"
-CONSUME = "+xreadgroup +xgroup|create +xack +xautoclaim +xpending +xlen"
+CONSUME = "+xreadgroup +xgroup|create +xgroup|delconsumer +xack +xclaim +xautoclaim +xpending +xinfo|consumers +xlen"
+DEAD_LETTERS = ".dead-letters"
+"""The end of the name of the stream that takes what a consumer could not handle, as voice_saga names it."""
 
 OPERATOR = Peer(namespace="cnpg-system", name="cloudnative-pg", ports=())
 POSTGRESQL_PORT, STATUS_PORT = 5432, 8000
@@ -209,7 +211,9 @@ def _stream_rules(caller: Caller) -> str:
     consumed = {event for operation in caller.operations for event in operation.consumes}
     streams = " ".join(f"~{event}" for event in sorted(published | consumed))
     commands = [*([PUBLISH] if published else []), *([CONSUME] if consumed else [])]
-    return f"{streams} +@connection -@dangerous {' '.join(commands)}"
+    dead_letters = " ".join(f"~{event}{DEAD_LETTERS}" for event in sorted(consumed))
+    selector = f" ({dead_letters} {PUBLISH})" if consumed else ""
+    return f"{streams} +@connection -@dangerous {' '.join(commands)}{selector}"
 
 
 def _valkey(found: Store, environment: Environment, links: Links, users: tuple[AclUser, ...]) -> Valkey:

@@ -18,6 +18,7 @@ from voice_runtime.redis import RedisStore
 from voice_runtime.redis import single as reached
 from voice_saga import Message, MessagesRefusedError
 from voice_saga.redis_streams import MAX_LENGTH, PAYLOAD, RedisStreams
+from voice_saga.transport import consume
 
 from components.valkey.replicated import ReplicatedValkey
 from components.valkey.server import Valkey
@@ -150,9 +151,37 @@ def test_publishers_append_and_consumers_read_their_declared_events(tmp_path: Pa
         with pytest.raises(NoPermissionError):
             consumer.xadd("document.uploaded", {"id": "1"})
         with pytest.raises(NoPermissionError):
+            consumer.xadd("message.created.dead-letters", {"id": "1"})
+        assert consumer.xadd("document.uploaded.dead-letters", {"id": "1"})
+        with pytest.raises(NoPermissionError):
             consumer.xgroup_create("message.created", "indexing-service", mkstream=True)
         with pytest.raises(NoPermissionError):
             publisher.delete("message.created")
+
+
+def test_declared_consumers_may_do_what_consuming_takes(tmp_path: Path) -> None:
+    """To the end of a message that nobody can handle."""
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path, port):
+        connected(port, "knowledge-service", "events").xadd("document.uploaded", {"id": "1", "payload": "{}"})
+        asyncio.run(consume_poison(port))
+
+
+async def consume_poison(port: int) -> None:
+    url = f"redis://indexing-service:{quote(password_of('indexing-service-events'))}@127.0.0.1:{port}"
+    async with AsyncRedis.from_url(url) as redis:
+        transport = RedisStreams(redis, redeliver_after=0.01, max_deliveries=1, block=0.01)
+        task = asyncio.create_task(consume(transport, "indexing-service", {"document.uploaded": fail}))
+        async with asyncio.timeout(60):
+            while not transport.dead_letters.total():  # noqa: ASYNC110  # a counter tells nobody
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await redis.xinfo_consumers("document.uploaded", "indexing-service") == []
+
+
+async def fail(_: Message) -> None:
+    raise ValueError("never")
 
 
 PUBLISHERS = {
