@@ -1,4 +1,4 @@
-"""What a saga keeps is bounded, no action changes it, and a long saga costs no more a step than a short one."""
+"""The size of a saga is bounded, no action changes its input, and a long saga costs no more a step than a short one."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_a_step_sees_no_result_of_its_own_stage(backend: Backend) -> None:
 
 
 def processor_seconds(count: int, *, fails: bool) -> float:
-    """What it takes to find out, write after write, what follows in a saga of so many steps."""
+    """Measure how long it takes to find each next entry of a saga with so many steps."""
     names = tuple(f"s-{number}" for number in range(count))
     plan, progress = Plan("bulk", 1, tuple((name,) for name in names), frozenset(names)), Progress()
     begun = time.process_time()

@@ -64,7 +64,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def _pending(redis: Redis, stream: str, count: int) -> bool:
-    """Whether so many are pending of a stream that was read to its end."""
+    """True when the stream was read to its end and so many of its messages are pending."""
     length = await redis.xlen(stream)
     return any(each["pending"] == count and each["entries-read"] == length for each in await redis.xinfo_groups(stream))
 

@@ -1,4 +1,4 @@
-"""What somebody does to a saga's workflow by Temporal's own means shows as what it is."""
+"""A saga shows when its workflow was ended or replaced by Temporal's own means."""
 
 from __future__ import annotations
 

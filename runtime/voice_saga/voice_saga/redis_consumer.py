@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from voice_saga.context import Message
+from voice_saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_saga")
 COUNT = 10
@@ -34,7 +35,7 @@ DEAD_LETTERS_KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What the consumers of one service share. Times are in milliseconds."""
+    """The settings that the consumers of one service share. Times are in milliseconds."""
 
     name: str
     streams: tuple[str, ...]
@@ -96,7 +97,7 @@ class RedisConsumer:
             await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
 
     async def read(self) -> list[Delivery]:
-        """What is there, within one `block`; nothing where Redis cannot be reached."""
+        """Read new and left-over messages, within one `block`; none while Redis cannot be reached."""
         try:
             if not self._grouped:
                 await self._make_groups()
@@ -168,13 +169,14 @@ class RedisConsumer:
         except ResponseError as error:
             logger.error("entry %s of stream %s stays: %s: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis says why
             return
-        await self._redis.xack(stream, self._group.name, row["message_id"])
         self._dead_letters[stream, self._group.name] += 1
+        await self._redis.xack(stream, self._group.name, row["message_id"])
         logger.error("entry %s of stream %s went to %s after %d deliveries", row["message_id"], stream, letters, failed)
 
     async def _keep(self) -> None:
         """Say that this consumer lives, and remove those that have died."""
         while True:
+            end_if_cancelled()
             await asyncio.sleep(self._group.redeliver_after / 3000)
             try:
                 for stream in self._group.streams if self._grouped else ():

@@ -71,7 +71,7 @@ class RedisStreams:
             raise MessagesRefusedError({place: f"{messages[place].type}: {why}" for place, why in refused.items()})
 
     async def receive(self, types: Sequence[str], consumer: str) -> AsyncGenerator[Received, None]:
-        """What this group has not acknowledged, for as long as it is read; a lost connection is made again."""
+        """Yield the messages that this group has not acknowledged. A lost connection is made again."""
         group = Group(consumer, tuple(types), self._redeliver_after, self._max_deliveries, self._block)
         async with RedisConsumer(self._redis, group, self.dead_letters) as reader:
             while True:

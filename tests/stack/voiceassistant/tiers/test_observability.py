@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from voice_policies import Bytes, Duration, Fault, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
+from voice_saga.metrics import DEAD_LETTER_METRICS
 from voice_saga.metrics import METRICS as SAGA_METRICS
 
 from components.component import Component
@@ -180,6 +181,7 @@ def expressions(environment: str) -> str:
 EXPORTED = {
     *(metric.name for metric in METRICS),
     *(metric.name for metric in SAGA_METRICS),
+    *(metric.name for metric in DEAD_LETTER_METRICS),
     *kube_state_metrics.METRICS,
     *scrape_jobs.KUBELET_METRICS,
     "up",
