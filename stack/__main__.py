@@ -11,8 +11,8 @@ from stack.model.platform import Platform
 from stack.voiceassistant import TENANT
 
 try:
-    configuration = read_configuration(TENANT.profiles)
-    platform = Platform(TENANT, environment(configuration.settings, TENANT.profiles))
+    configuration = read_configuration(TENANT)
+    platform = Platform(TENANT, environment(configuration.settings, TENANT))
     refuse_unfit(platform, configuration)
 except InvalidInputError as error:
     raise pulumi.RunError(str(error)) from None

@@ -14,7 +14,6 @@ from stack.model.platform import Platform
 from stack.model.settings import ROOT, environments
 from stack.model.tenant import Tenant
 from stack.voiceassistant import TENANT
-from stack.voiceassistant.profiles import PROFILES
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 """The environments that are deployed."""
@@ -31,7 +30,7 @@ def platform(name: str) -> Platform:
 
 @cache
 def real_environment(name: str) -> Environment:
-    return load_environment(name, PROFILES, VARIANT_FILES if name in VARIANTS else ROOT)
+    return load_environment(name, TENANT, VARIANT_FILES if name in VARIANTS else ROOT)
 
 
 def with_profile(changed: Environment, **changes: object) -> Environment:

@@ -115,7 +115,7 @@ def _platform(options: argparse.Namespace) -> Platform:
     from stack.model.platform import Platform  # noqa: PLC0415
 
     tenant = options.tenant()
-    return Platform(tenant, load_environment(options.environment, tenant.profiles))
+    return Platform(tenant, load_environment(options.environment, tenant))
 
 
 def _render(options: argparse.Namespace) -> int:
@@ -184,8 +184,8 @@ def _images(options: argparse.Namespace) -> set[str]:
     tenant = options.tenant()
     # A stand-in for the services' own images is nobody's to lock.
     update = {"reference_image": None}
-    settings = [load_settings(name, tenant.profiles).model_copy(update=update) for name in environments()]
-    platforms = [Platform(tenant, environment(each, tenant.profiles, UNLOCKED)) for each in settings]
+    settings = [load_settings(name, tenant).model_copy(update=update) for name in environments()]
+    platforms = [Platform(tenant, environment(each, tenant, UNLOCKED)) for each in settings]
     return {
         image for platform in platforms for component in platform.components for image in images(component.resources())
     }

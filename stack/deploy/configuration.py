@@ -9,8 +9,7 @@ from typing import Any
 import pulumi
 from voice_policies import Fault, InvalidInputError
 
-from stack.model.profile import Profiles
-from stack.model.settings import SECRETS, Settings, decoded, file_of, parse_settings
+from stack.model.settings import SECRETS, Choices, Settings, decoded, file_of, parse_settings
 
 SecretValues = Mapping[str, Mapping[str, str]]
 """Secret, then key, then value."""
@@ -32,7 +31,7 @@ class Configuration:
     """The uid of the namespace `kube-system`, which tells the stack's cluster from any other."""
 
 
-def read_configuration(profiles: Profiles) -> Configuration:
+def read_configuration(choices: Choices) -> Configuration:
     """The configuration of the running stack; raises `InvalidInputError` with every fault of its settings."""
     # Set by the language host from PULUMI_CONFIG, and by the Automation API in this process.
     given = pulumi.runtime.config.CONFIG.get()
@@ -44,7 +43,7 @@ def read_configuration(profiles: Profiles) -> Configuration:
     return Configuration(
         source=source,
         # What was encrypted is no setting; masked, it can be refused by name.
-        settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, profiles),
+        settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, choices),
         secrets=_secret_values(config.get(SECRETS, {}), source, encrypted=SECRETS in encrypted),
         kubeconfig=cluster.get("kubeconfig"),
         context=cluster.get("context"),

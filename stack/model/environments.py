@@ -10,8 +10,8 @@ from components.container import Image
 from components.images import ThirdPartyImage
 from components.node import Replicas, Service, Sizing
 from stack.model.image_lock import ImageLock, load_lock
-from stack.model.profile import Profile, Profiles, ServerSize
-from stack.model.settings import ROOT, Settings, load_settings
+from stack.model.profile import Profile, ServerSize
+from stack.model.settings import ROOT, Choices, Settings, load_settings
 
 MESH_PROXY = Sizing.of(cpu=("50m", "500m"), memory=("64Mi", "256Mi"))
 """Half of what Istio asks for by itself (100m, 128Mi): each proxy knows its own callees alone."""
@@ -63,13 +63,13 @@ class Environment(ClosedModel):
         return Image(reference=self.images.pinned(reference), pull_policy=self.profile.pull_policy)
 
 
-def environment(settings: Settings, profiles: Profiles, images: ImageLock | None = None) -> Environment:
+def environment(settings: Settings, choices: Choices, images: ImageLock | None = None) -> Environment:
     """The environment that `settings` configure; `images` is the committed lock unless another is given."""
     return Environment(
-        settings=settings, profile=profiles[settings.profile], images=load_lock() if images is None else images
+        settings=settings, profile=choices.profiles[settings.profile], images=load_lock() if images is None else images
     )
 
 
-def load_environment(name: str, profiles: Profiles, root: Path = ROOT, images: ImageLock | None = None) -> Environment:
+def load_environment(name: str, choices: Choices, root: Path = ROOT, images: ImageLock | None = None) -> Environment:
     """The environment of a file; raises `InvalidInputError` with every fault of its settings."""
-    return environment(load_settings(name, profiles, root), profiles, images)
+    return environment(load_settings(name, choices, root), choices, images)

@@ -35,7 +35,6 @@ class Platform:
         self.environment = environment
         without = environment.settings.without
         faults = [*left_out_faults(tenant.graph, environment.settings), *_backup_faults(self.site, environment)]
-        faults += _stranger_faults(tenant.graph, environment)
         if faults:
             raise InvalidInputError(file_of(environment.name), faults)
         self.graph = CallGraph(deployed(tenant.catalogue, without)) if without else tenant.graph
@@ -71,13 +70,6 @@ class Platform:
     def microservices(self) -> tuple[Microservice, ...]:
         """The application tier, in the catalogue's order."""
         return tuple(component for component in self.components if isinstance(component, Microservice))
-
-
-def _stranger_faults(graph: CallGraph, environment: Environment) -> Iterator[Fault]:
-    known = {service.name for service in graph.services} - {*environment.settings.without}
-    accepted = f"expected one of {', '.join(sorted(known))}"
-    for name in sorted(environment.settings.replicas.keys() - known):
-        yield Fault(path_of(f"replicas.{name}"), "is no service", accepted)
 
 
 def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:

@@ -7,20 +7,20 @@ of secrets stand beside them, encrypted, and are the program's alone: `Settings`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationError
-from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, faults_of
+from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, faults_of, one_of
 
 from components.network_policy import Cidr
 from components.node import HostName, Replicas
 from components.operation import Name, Sentence
 from components.postgresql.backups import Backups
 from stack.model.profile import Defaults, Profile, ProfileName, Profiles
-from stack.model.strict_yaml import read_yaml
+from stack.model.strict_yaml import read_with_faults
 
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
@@ -110,36 +110,72 @@ def environments(root: Path = ROOT) -> tuple[str, ...]:
     return tuple(sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in root.glob(file_of("*"))))
 
 
-def load_settings(environment: str, profiles: Profiles, root: Path = ROOT) -> Settings:
+class Choices(Protocol):
+    """What an environment's file may name."""
+
+    @property
+    def profiles(self) -> Profiles:
+        """The profiles, one of each name."""
+
+    @property
+    def services(self) -> Collection[str]:
+        """The names of the services."""
+
+
+def load_settings(environment: str, choices: Choices, root: Path = ROOT) -> Settings:
     """The settings of an environment; raises `InvalidInputError` with every fault of its file."""
     if environment not in (known := environments(root)):
         accepted = f"expected one of {', '.join(known)}, or a file {file_of(environment)}"
         raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
     path = root / file_of(environment)
-    config = decoded(_config(path))
-    _refuse_plain_secrets(config.get(SECRETS), path.name)
-    return parse_settings(config, environment, profiles)
+    document, faults = read_with_faults(path)
+    config = document.get("config") if isinstance(document, dict) else None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        accepted = f"expected keys such as {PROJECT}:mesh"
+        raise InvalidInputError(path.name, [*faults, Fault("config", "is not a mapping", accepted)])
+    config = decoded(config)
+    return parse_settings(config, environment, choices, [*faults, *_plain_secret_faults(config.get(SECRETS))])
 
 
-def parse_settings(config: dict[str, Any], environment: str, profiles: Profiles) -> Settings:
-    """Settings from a stack's configuration values, keyed by project and name as Pulumi keys them."""
+def parse_settings(
+    config: Mapping[str, Any], environment: str, choices: Choices, faults: Iterable[Fault] = ()
+) -> Settings:
+    """Settings from a stack's configuration values, keyed by project and name as Pulumi keys them.
+
+    Raises `InvalidInputError` with `faults`, which the reader of `config` has found, and every fault of the settings.
+    """
     prefix = f"{PROJECT}:"
     given = {
         key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix) and key != SECRETS
     }
-    profile = next((each for name, each in profiles.items() if name == given.get("profile")), None)
-    faults = [*_profile_faults(given, profile)] if profile else []
+    profile = next((each for name, each in choices.profiles.items() if name == given.get("profile")), None)
+    found = [*faults, *_service_faults(given, choices.services), *(_profile_faults(given, profile) if profile else ())]
     values = _with_defaults(given, profile.defaults) if profile else given
     try:
         settings = Settings.model_validate({"environment": environment, **values})
     except ValidationError as error:
-        faults += [replace(fault, path=path_of(fault.path).removesuffix(":")) for fault in faults_of(error, Settings)]
+        # Without a profile its defaults are missing too, and nobody has to give them.
+        implied = () if profile else Defaults.model_fields.keys() - given.keys()
+        found += [
+            replace(fault, path=path_of(fault.path).removesuffix(":"))
+            for fault in faults_of(error, Settings)
+            if fault.path not in implied
+        ]
     else:
         if settings.environment != environment:
-            faults.append(Fault(path_of("environment"), f"is {settings.environment!r}", f"expected {environment!r}"))
-        if not faults:
+            found.append(Fault(path_of("environment"), f"is {settings.environment!r}", f"expected {environment!r}"))
+        if not found:
             return settings
-    raise InvalidInputError(file_of(environment), faults)
+    raise InvalidInputError(file_of(environment), found)
+
+
+def _service_faults(given: Mapping[str, Any], services: Collection[str]) -> Iterator[Fault]:
+    """Counts for names that are no services here."""
+    replicas, without = given.get("replicas"), given.get("without")
+    deployed = [name for name in services if not isinstance(without, list) or name not in without]
+    for name in replicas if isinstance(replicas, dict) else ():
+        if name not in deployed:
+            yield Fault(path_of(f"replicas.{name}"), "is no service", one_of(str(name), deployed))
 
 
 def _with_defaults(given: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
@@ -185,14 +221,10 @@ def secret_line(environment: str, secret: str, key: str) -> str:
     return f"pulumi config set --stack {environment} --secret --path secrets.{secret}.{key}"
 
 
-def _refuse_plain_secrets(secrets: object, source: str) -> None:
+def _plain_secret_faults(secrets: object) -> Iterator[Fault]:
     """A secret's value stands in the file encrypted or not at all; the message never repeats it."""
-    faults = [
-        Fault(f"config.{path}", "is not encrypted", "set it with `pulumi config set --secret --path`")
-        for path, value in _leaves(SECRETS, secrets)
-    ]
-    if faults:
-        raise InvalidInputError(source, faults)
+    for path, _ in _leaves(SECRETS, secrets):
+        yield Fault(f"config.{path}", "is not encrypted", "set it with `pulumi config set --secret --path`")
 
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
@@ -203,13 +235,3 @@ def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
                 yield from _leaves(f"{path}.{key}", inner)
     elif value is not None:
         yield path, value
-
-
-def _config(path: Path) -> dict[str, Any]:
-    document = read_yaml(path)
-    config = document.get("config") if isinstance(document, dict) else None
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise InvalidInputError(
-            path.name, [Fault("config", "is not a mapping", f"expected keys such as {PROJECT}:mesh")]
-        )
-    return config

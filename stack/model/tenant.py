@@ -8,6 +8,7 @@ from functools import cached_property
 
 from components.component import Component
 from components.links import Link, Links
+from components.node import Service
 from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
@@ -41,6 +42,11 @@ class Tenant:
     alerting: Alerting
     profiles: Profiles
     """One of each name."""
+
+    @cached_property
+    def services(self) -> frozenset[str]:
+        """The names of the services."""
+        return frozenset(node.name for node in self.catalogue.nodes if isinstance(node, Service))
 
     @cached_property
     def graph(self) -> CallGraph:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from stack.model.settings import load_settings
-from stack.voiceassistant.profiles import PROFILES
+from stack.voiceassistant import TENANT
 from tests.cluster import manifests, readiness
 from tests.cluster.access import Question
 from tests.cluster.kubectl import Kubectl
@@ -42,7 +42,7 @@ class NodePool:
     @classmethod
     def declared(cls, environment: str) -> Self:
         """The capacity that an environment's settings declare."""
-        pool = load_settings(environment, PROFILES).node_pool
+        pool = load_settings(environment, TENANT).node_pool
         return cls(
             zones=pool.zones, nodes_per_zone=pool.nodes // pool.zones, cpu=str(pool.cpu), memory=str(pool.memory)
         )

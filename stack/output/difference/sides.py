@@ -29,7 +29,7 @@ LONGEST_RENDER = 120
 def resources_of(side: str, tenant: Tenant) -> Resources:
     """The resources that `side` names; raises `InvalidInputError` where it names nothing that can be had."""
     if side in (known := environments()):
-        return _of_components(Platform(tenant, load_environment(side, tenant.profiles)).components)
+        return _of_components(Platform(tenant, load_environment(side, tenant)).components)
     if (Path(side) / "index.json").is_file():
         return _of_tree(Path(side))
     revision, colon, name = side.rpartition(":")

@@ -20,7 +20,7 @@ from components.observability.kibana import Kibana
 from components.observability.retention import Stream
 from components.observability.tempo import Tempo
 from stack.model.settings import PROJECT, parse_settings
-from stack.voiceassistant.profiles import PROFILES
+from stack.voiceassistant import TENANT
 from tests.components.observability.stores import REPLICATED, documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
@@ -113,7 +113,7 @@ def test_blocks_that_tempos_own_disk_does_not_hold_are_refused() -> None:
 def test_a_bucket_that_cannot_be_is_refused(environment: str, bucket: str | None, sentence: str) -> None:
     config = {key: value for key, value in configured(environment).items() if key.startswith(f"{PROJECT}:")}
     with pytest.raises(InvalidInputError) as caught:
-        parse_settings({**config, f"{PROJECT}:trace_bucket": bucket}, environment, PROFILES)
+        parse_settings({**config, f"{PROJECT}:trace_bucket": bucket}, environment, TENANT)
     assert sentence in str(caught.value)
 
 

@@ -10,7 +10,7 @@ from components.network_policy import AddressBlock, Peer
 from stack.model.environments import environment
 from stack.model.platform import Platform
 from stack.model.settings import ApiServer
-from stack.voiceassistant.profiles import PROFILES
+from stack.voiceassistant import TENANT
 from stack.voiceassistant.targets import STORE_LABEL
 from tests.platforms import platform
 from tests.stack.audit.rule_findings import verdict
@@ -85,7 +85,7 @@ def test_n05_finds_a_service_that_passes_no_proxy() -> None:
 def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], port: int) -> None:
     real = platform("staging")
     settings = real.environment.settings.model_copy(update=update)
-    paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings, PROFILES))).findings}
+    paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings, TENANT))).findings}
     assert f"prometheus → no proxy → the internet:{port}" in paths
     assert f"prometheus → no proxy → the cloud's metadata service:{port}" in paths
 

@@ -22,12 +22,11 @@ from stack.model.image_lock import ImageLock
 from stack.model.platform import Platform
 from stack.model.settings import PROJECT, ROOT, SECRETS
 from stack.voiceassistant import TENANT
-from stack.voiceassistant.profiles import PROFILES
 
 
 def offline(environment_name: str) -> Platform:
     """The platform as `voice render` makes it."""
-    return Platform(TENANT, load_environment(environment_name, PROFILES))
+    return Platform(TENANT, load_environment(environment_name, TENANT))
 
 
 DIGEST = f"@sha256:{64 * '0'}"

@@ -14,7 +14,7 @@ from pulumi.runtime import rpc
 from stack.deploy.operators import operator_of
 from stack.model.settings import SECRETS, load_settings
 from stack.output.render import Index, rendered_files
-from stack.voiceassistant.profiles import PROFILES
+from stack.voiceassistant import TENANT
 from stack.voiceassistant.targets import APPS
 from tests.platforms import ENVIRONMENTS
 from tests.stack.deploy.program_run import (
@@ -281,7 +281,7 @@ def test_outputs_tell_what_is_registered(environment: str) -> None:
     inside = environment == "dev"
     assert run.outputs["gateway_addresses"] == {
         "gateway.voice-gateway": {
-            "url": f"https://{load_settings(environment, PROFILES).gateway_host}",
+            "url": f"https://{load_settings(environment, TENANT).gateway_host}",
             "load_balancer": [] if inside else [BALANCER],
             "node_ports": {"http": NODE_PORT, "https": NODE_PORT} if inside else {"http": None, "https": None},
         }

@@ -13,9 +13,8 @@ from voice_policies import InvalidInputError
 
 from stack.deploy.configuration import read_configuration
 from stack.model.image_lock import images
-from stack.model.profile import Profiles
-from stack.model.settings import PROJECT, ROOT, SECRETS, Settings, load_settings
-from stack.voiceassistant.profiles import PROFILES
+from stack.model.settings import PROJECT, ROOT, SECRETS, Choices, Settings, load_settings
+from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS
 from tests.stack.deploy.program_run import CONTEXT, configured, offline, pin_images, run_program
 
@@ -37,14 +36,14 @@ def refusal(
 def test_settings_are_the_same_from_pulumi_and_from_the_file(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
-    def reading(profiles: Profiles) -> Any:
-        read.append(read_configuration(profiles))
+    def reading(choices: Choices) -> Any:
+        read.append(read_configuration(choices))
         return read[0]
 
     pin_images(monkeypatch)
     monkeypatch.setattr("stack.deploy.configuration.read_configuration", reading)
     run_program(environment, configured(environment), monkeypatch)
-    assert read[0].settings == load_settings(environment, PROFILES)
+    assert read[0].settings == load_settings(environment, TENANT)
     assert "value of" not in repr(read[0])
 
 
@@ -98,11 +97,11 @@ def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_passed
     file = tmp_path / "Pulumi.dev.yaml"
     document["config"][SECRETS] = {"rag-engine-redis": {"password": {"secure": "v1:abc"}}}
     file.write_text(json.dumps(document))
-    assert load_settings("dev", PROFILES, tmp_path) == load_settings("dev", PROFILES)
+    assert load_settings("dev", TENANT, tmp_path) == load_settings("dev", TENANT)
     document["config"][SECRETS]["rag-engine-events"] = {"password": "hidden"}
     file.write_text(json.dumps(document))
     with pytest.raises(InvalidInputError) as refused:
-        load_settings("dev", PROFILES, tmp_path)
+        load_settings("dev", TENANT, tmp_path)
     assert str(refused.value) == (
         "Pulumi.dev.yaml: 1 fault\n"
         "  config.voiceassistant:secrets.rag-engine-events.password: is not encrypted; "

@@ -9,10 +9,8 @@ from stack.cli import main
 from stack.model.environments import load_environment
 from stack.model.image_lock import HEADER, UNLOCKED, ImageLock, images, load_lock
 from stack.model.platform import Platform
-from stack.model.profile import Profiles
-from stack.model.settings import Settings, load_settings
+from stack.model.settings import Choices, Settings, load_settings
 from stack.voiceassistant import TENANT
-from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import ENVIRONMENTS
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -20,7 +18,7 @@ AGENT = "ghcr.io/voicehelper/agent-engine:1.0.0"
 
 
 def _platform(lock: ImageLock) -> Platform:
-    return Platform(TENANT, load_environment("prod", PROFILES, images=lock))
+    return Platform(TENANT, load_environment("prod", TENANT, images=lock))
 
 
 def test_an_image_with_a_digest_is_rendered_with_tag_and_digest() -> None:
@@ -37,9 +35,9 @@ def test_a_stand_in_for_the_services_images_is_nobodys_to_lock(
     assert main(["images", "check"]) == 1
     without = capsys.readouterr().out
 
-    def standing_in(name: str, profiles: Profiles) -> Settings:
+    def standing_in(name: str, choices: Choices) -> Settings:
         update = {"reference_image": "localhost:5001/reference:1.0.0"} if name == "dev" else {}
-        return load_settings(name, profiles).model_copy(update=update)
+        return load_settings(name, choices).model_copy(update=update)
 
     monkeypatch.setattr("stack.model.settings.load_settings", standing_in)
     assert main(["images", "check"]) == 1
@@ -104,7 +102,7 @@ def test_images_of_containers_are_found_at_any_depth() -> None:
 def test_check_fails_unless_every_image_is_pinned(
     pinned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    platforms = [Platform(TENANT, load_environment(name, PROFILES, images=UNLOCKED)) for name in ENVIRONMENTS]
+    platforms = [Platform(TENANT, load_environment(name, TENANT, images=UNLOCKED)) for name in ENVIRONMENTS]
     found = {image for each in platforms for component in each.components for image in images(component.resources())}
     lock = ImageLock(digests=dict.fromkeys(found if pinned else found - {AGENT}, DIGEST))
     monkeypatch.setattr("stack.model.image_lock.load_lock", lambda: lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voice_policies import InvalidInputError, Ratio
 
-from components.node import Replicas
 from stack.model.environments import environment
 from stack.model.platform import Platform
-from stack.model.profile import Profile
+from stack.model.profile import Defaults, Profile
 from stack.model.settings import PROJECT, Settings, load_settings, parse_settings
 from stack.voiceassistant import TENANT
 from stack.voiceassistant.profiles import PROFILES
@@ -36,7 +36,7 @@ GOOD: dict[str, Any] = {
 
 def refused(changes: dict[str, Any]) -> str:
     with pytest.raises(InvalidInputError) as caught:
-        parse_settings({**GOOD, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}, "prod", PROFILES)
+        parse_settings({**GOOD, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}, "prod", TENANT)
     return str(caught.value)
 
 
@@ -61,13 +61,13 @@ def test_what_pulumi_writes_as_text_is_read_from_the_file_too(tmp_path: Path) ->
     values |= {"api_server": '{"cidr": "172.16.0.0/12"}', "nodes": "172.16.0.0/12"}
     document = {"config": {f"{PROJECT}:{key}": value for key, value in values.items()}}
     (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
-    read = load_settings("dev", PROFILES, tmp_path)
+    read = load_settings("dev", TENANT, tmp_path)
     assert (read.mesh, read.restart_on_policy_change, read.node_pool.nodes) == (True, False, 3)
 
 
 def test_the_profile_gives_what_the_file_does_not() -> None:
     config = {**GOOD, f"{PROJECT}:metrics": {"retention": "7d"}}
-    read = parse_settings(config, "prod-eu", PROFILES)
+    read = parse_settings(config, "prod-eu", TENANT)
     assert (read.environment, read.log_level, read.mesh) == ("prod-eu", "info", True)
     assert (str(read.metrics.retention), read.metrics.storage) == ("7d", PROFILES["prod"].defaults.metrics.storage)
 
@@ -94,7 +94,7 @@ def test_a_profile_speaks_of_settings_that_there_are(profile: Profile) -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_environment_has_settings(environment: str) -> None:
-    assert load_settings(environment, PROFILES).environment == environment
+    assert load_settings(environment, TENANT).environment == environment
 
 
 def test_other_namespaces_and_secrets_are_left_alone() -> None:
@@ -103,7 +103,7 @@ def test_other_namespaces_and_secrets_are_left_alone() -> None:
         "kubernetes:context": "kind",
         f"{PROJECT}:secrets": {"identity-service-redis": {"password": {"secure": "v1:abc"}}},
     }
-    assert parse_settings(config, "prod", PROFILES).trace_sample_ratio == Ratio("10%")
+    assert parse_settings(config, "prod", TENANT).trace_sample_ratio == Ratio("10%")
 
 
 def test_every_fault_is_named_at_once() -> None:
@@ -127,38 +127,77 @@ def test_every_fault_is_named_at_once() -> None:
     assert "log_level: is 'loud'; expected 'debug', 'info'" in said
 
 
+def test_the_faults_of_a_file_and_of_its_settings_are_in_one_message(tmp_path: Path) -> None:
+    lines = [
+        "config:",
+        "  voiceassistant:profile: prod",
+        "  voiceassistant:mesh: true",
+        "  voiceassistant:mesh: 1",
+        "  voiceassistant:secrets: {rag-engine-redis: {password: hidden}}",
+        "  voiceassistant:replicas: {agent-engin: {min: 5, max: 3}}",
+        "  voiceassistant:reference_image: example/any:1",
+        "  voiceassistant:node_pool: {nodes: 3, zones: 3, cpu: 8 cores, memory: 32Gi}",
+        *(f"  {key}: {json.dumps(GOOD[key])}" for key in GOOD if key.endswith(("server", "nodes", "host", "network"))),
+    ]
+    (tmp_path / "Pulumi.prod.yaml").write_text("\n".join(lines))
+    with pytest.raises(InvalidInputError) as caught:
+        load_settings("prod", TENANT, tmp_path)
+    said = [line.partition(";")[0] for line in str(caught.value).splitlines()]
+    assert said == [
+        "Pulumi.prod.yaml: 10 faults",
+        "  Pulumi.prod.yaml:4: key 'voiceassistant:mesh' stands twice",
+        "  config.voiceassistant:secrets.rag-engine-redis.password: is not encrypted",
+        "  config.voiceassistant:replicas.agent-engin: is no service",
+        *(f"  config.voiceassistant:{name}: is missing" for name in ("backups", "trace_bucket", "notifications")),
+        "  config.voiceassistant:reference_image: is 'example/any:1'",
+        "  config.voiceassistant:mesh: is 1",
+        "  config.voiceassistant:node_pool.cpu: is '8 cores'",
+        "  config.voiceassistant:replicas.agent-engin: is refused",
+    ]
+    assert "is no service; did you mean agent-engine? expected one of agent-engine, " in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_service_that_is_left_out_has_no_replicas() -> None:
+    replicas = {"voice-engine": {"min": 1, "max": 1}, "agent-engine": {"min": 1, "max": 1}}
+    said = refused({"replicas": replicas, "without": ["voice-engine"]})
+    assert "1 fault\n" in said
+    assert "replicas.voice-engine: is no service; did you mean agent-engine? expected one of agent-engine, " in said
+
+
+def test_of_a_profile_that_is_unknown_no_default_is_missed() -> None:
+    config = {key: value for key, value in GOOD.items() if key.rpartition(":")[2] not in Defaults.model_fields}
+    with pytest.raises(InvalidInputError) as caught:
+        parse_settings({**config, f"{PROJECT}:profile": "pord"}, "prod", TENANT)
+    assert [fault.path for fault in caught.value.faults] == ["config.voiceassistant:profile"]
+    assert "did you mean prod?" in str(caught.value)
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_where_api_server_and_nodes_are_must_be_said(environment: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        parse_settings(
-            {key: GOOD[key] for key in GOOD if "nodes" not in key and "api" not in key}, environment, PROFILES
-        )
+        parse_settings({key: GOOD[key] for key in GOOD if "nodes" not in key and "api" not in key}, environment, TENANT)
     assert "config.voiceassistant:nodes: is missing" in str(caught.value)
     assert "config.voiceassistant:api_server: is missing" in str(caught.value)
 
 
 def test_an_unknown_environment_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="expected one of dev, prod, staging"):
-        load_settings("production", PROFILES)
+        load_settings("production", TENANT)
 
 
 def test_a_file_of_another_environment_is_refused() -> None:
     assert "expected 'prod'" in refused({"environment": "staging"})
 
 
-def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> None:
+def test_backups_are_in_the_network_of_the_object_store() -> None:
     """The backups' store is the services' own: where the proxies do not find it, it cannot be."""
-    settings = load_settings("prod", PROFILES)
+    settings = load_settings("prod", TENANT)
     assert settings.backups
-    replicas = {"agent-engin": Replicas(min=1, max=1)}
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
-    changed = settings.model_copy(update={"replicas": replicas, "backups": elsewhere})
     with pytest.raises(InvalidInputError) as caught:
-        Platform(TENANT, environment(changed, PROFILES))
-    strange, outside = caught.value.faults
-    assert str(strange).startswith(
-        "config.voiceassistant:replicas.agent-engin: is no service; expected one of agent-engine, "
-    )
+        Platform(TENANT, environment(settings.model_copy(update={"backups": elsewhere}), TENANT))
+    (outside,) = caught.value.faults
     assert str(outside) == (
         "config.voiceassistant:backups.network: is '10.64.0.0/24'; "
         "expected a block within 10.200.0.0/16, the network of the object store"
@@ -182,13 +221,13 @@ def test_settings_that_do_not_fit_the_catalogue_are_refused_all_at_once() -> Non
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "Pulumi.dev.yaml").write_text(text)
     with pytest.raises(InvalidInputError, match=r"Pulumi\.dev\.yaml") as caught:
-        load_settings("dev", PROFILES, tmp_path)
+        load_settings("dev", TENANT, tmp_path)
     assert said in str(caught.value)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"or a file Pulumi\.dev\.yaml"):
-        load_settings("dev", PROFILES, tmp_path)
+        load_settings("dev", TENANT, tmp_path)
 
 
 PLAIN = st.recursive(
@@ -245,7 +284,7 @@ WITHIN = [(key, name) for key, value in GOOD.items() if isinstance(value, dict) 
 
 def read_or_refused(config: dict[str, Any]) -> None:
     try:
-        parse_settings({**GOOD, **config}, "prod", PROFILES)
+        parse_settings({**GOOD, **config}, "prod", TENANT)
     except InvalidInputError as error:
         assert str(error).startswith("Pulumi.prod.yaml: ")
         assert error.faults
@@ -278,4 +317,4 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
     folder.mkdir(exist_ok=True)
     (folder / "Pulumi.dev.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(InvalidInputError, match=r"Pulumi\.dev\.yaml"):
-        load_settings("dev", PROFILES, folder)
+        load_settings("dev", TENANT, folder)

@@ -17,7 +17,6 @@ from stack.model.platform import Platform
 from stack.model.settings import load_settings
 from stack.output.render import Index, render, rendered_files
 from stack.voiceassistant import TENANT
-from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import ENVIRONMENTS, of_kind, platform
 
 
@@ -30,8 +29,8 @@ def files(looked_at: Platform) -> dict[str, str]:
 
 
 def with_replicas(name: str, replicas: Replicas) -> Environment:
-    changed = load_settings("prod", PROFILES).model_copy(update={"replicas": {name: replicas}})
-    return environment(changed, PROFILES)
+    changed = load_settings("prod", TENANT).model_copy(update={"replicas": {name: replicas}})
+    return environment(changed, TENANT)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

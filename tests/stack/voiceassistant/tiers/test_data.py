@@ -12,7 +12,7 @@ from voice_policies import InvalidInputError
 from components.postgresql.cluster import PostgresqlCluster
 from stack.audit.capacity import connections
 from stack.model.settings import PROJECT, parse_settings
-from stack.voiceassistant.profiles import PROFILES
+from stack.voiceassistant import TENANT
 from tests.platforms import of_kind, platform, resources
 from tests.stack.deploy.program_run import configured
 from tests.stack.voiceassistant.tiers.cloudnative_pg_schema import SPECS
@@ -102,7 +102,7 @@ def test_a_cluster_recovers_from_a_backup_where_it_is_told_to() -> None:
 def test_backups_that_would_keep_nothing_are_refused_with_every_fault(backups: Any, sentences: list[str]) -> None:
     config = {key: value for key, value in configured("prod").items() if key.startswith(f"{PROJECT}:")}
     with pytest.raises(InvalidInputError) as caught:
-        parse_settings({**config, f"{PROJECT}:backups": backups}, "prod", PROFILES)
+        parse_settings({**config, f"{PROJECT}:backups": backups}, "prod", TENANT)
     assert all(sentence in str(caught.value) for sentence in sentences)
 
 

@@ -30,7 +30,6 @@ from stack.model.settings import PROJECT, ROOT, parse_settings
 from stack.output.documents import ALERTS, alert_list
 from stack.voiceassistant import TENANT, alerts, telemetry
 from stack.voiceassistant.catalog import SERVICES
-from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 from tests.small import datastore, service, small_platform
 from tests.stack.deploy.program_run import configured
@@ -379,8 +378,8 @@ def test_executions_follow_calls_rounds_and_events() -> None:
 def made(environment: str, changes: dict[str, object]) -> Platform:
     config = {key: value for key, value in configured(environment).items() if key.startswith(f"{PROJECT}:")}
     changed = {**config, **{f"{PROJECT}:{key}": value for key, value in changes.items()}}
-    settings = parse_settings(changed, environment, PROFILES)
-    found = Platform(TENANT, environment_of(settings, PROFILES))
+    settings = parse_settings(changed, environment, TENANT)
+    found = Platform(TENANT, environment_of(settings, TENANT))
     assert found.components
     return found
 
