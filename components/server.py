@@ -175,10 +175,12 @@ class Server(Component):
         return tuple({str(workload.selector): workload.selector for workload in self.workloads()}.values())
 
     def resources(self) -> Iterator[Resource]:
-        """The resources of its workloads; those that several share once."""
+        """The resources of its workloads, once those that several share; raises `ValueError` where they differ."""
         found: dict[tuple[str, str, str], Resource] = {}
         for workload in self.workloads():
             for resource in workload.resources(self):
-                metadata = resource["metadata"]
-                found.setdefault((resource["kind"], metadata.get("namespace", ""), metadata["name"]), resource)
+                kind, metadata = resource["kind"], resource["metadata"]
+                key = kind, metadata.get("namespace", ""), metadata["name"]
+                if found.setdefault(key, resource) != resource:
+                    raise ValueError(f"{self.name}: workloads declare different {kind}s by the name {metadata['name']}")
         yield from found.values()

@@ -1,0 +1,108 @@
+"""Each controller keeps its pods as its kind does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from voice_policies import Bytes, Duration
+
+from components.container import Container
+from components.daemon_set import DaemonSet
+from components.deployment import Deployment
+from components.jobs import CronJob, Job
+from components.node import Replicas
+from components.volumes import Claim, ConfigFiles, HostPath
+from tests.components.small_server import rendered, store
+
+POD: dict[str, Any] = {"name": "store", "container": Container(), "shutdown": Duration("10s")}
+
+
+def job_name(text: str = "", command: tuple[str, ...] = ("run",)) -> str:
+    volumes = {"files": ConfigFiles("store-setup", {"setup.sh": text})}
+    (job,) = rendered(Job(name="store-setup", container=Container(command=command), volumes=volumes))["Job"]
+    name: str = job["metadata"]["name"]
+    return name
+
+
+def test_a_claim_for_each_pod_stands_before_the_stateful_set_and_outlives_it() -> None:
+    found = rendered(store(replicas=3, storage=Bytes("5Gi")))
+    kinds = list(found)
+    assert kinds.index("PersistentVolumeClaim") < kinds.index("StatefulSet")
+    assert [claim["metadata"]["name"] for claim in found["PersistentVolumeClaim"]] == [
+        *("data-store-0", "data-store-1", "data-store-2")
+    ]
+    spec = found["StatefulSet"][0]["spec"]
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert spec["volumeClaimTemplates"][0]["spec"] == found["PersistentVolumeClaim"][0]["spec"]
+
+
+def test_a_store_that_keeps_nothing_has_no_claim() -> None:
+    found = rendered(store())
+    assert "PersistentVolumeClaim" not in found
+    assert "volumeClaimTemplates" not in found["StatefulSet"][0]["spec"]
+
+
+@pytest.mark.parametrize(("parallel", "policy"), [(True, "Parallel"), (False, "OrderedReady")])
+def test_only_members_that_wait_for_each_other_start_at_once(parallel: bool, policy: str) -> None:
+    (found,) = rendered(store(parallel=parallel, governing_service="store-nodes"))["StatefulSet"]
+    assert found["spec"]["podManagementPolicy"] == policy
+    assert found["spec"]["serviceName"] == "store-nodes"
+
+
+def test_the_autoscaler_alone_counts_a_range_of_replicas() -> None:
+    found = rendered(Deployment(**POD, replicas=Replicas(min=2, max=4), scale_on_memory=True))
+    assert "replicas" not in found["Deployment"][0]["spec"]
+    metrics = found["HorizontalPodAutoscaler"][0]["spec"]["metrics"]
+    assert [metric["resource"]["name"] for metric in metrics] == ["cpu", "memory"]
+    fixed = rendered(Deployment(**POD, replicas=Replicas.exactly(2)))
+    assert fixed["Deployment"][0]["spec"]["replicas"] == 2
+    assert "HorizontalPodAutoscaler" not in fixed
+
+
+@pytest.mark.parametrize(("count", "budgets"), [(1, 0), (2, 1)])
+def test_one_replica_gets_no_budget_that_would_block_every_drain(count: int, budgets: int) -> None:
+    for workload in (Deployment(**POD, replicas=Replicas.exactly(count)), store(replicas=count)):
+        assert len(rendered(workload).get("PodDisruptionBudget", [])) == budgets
+
+
+def test_a_daemon_runs_on_every_node_tainted_ones_too() -> None:
+    volumes = {"logs": HostPath("/var/log"), "state": HostPath("/var/lib/store", read_only=False)}
+    (found,) = rendered(DaemonSet(**POD, volumes=volumes))["DaemonSet"]
+    pod = found["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert not {"affinity", "topologySpreadConstraints"} & pod.keys()
+    kinds = {volume["name"]: volume["hostPath"]["type"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert kinds == {"logs": "Directory", "state": "DirectoryOrCreate"}
+
+
+def test_a_job_runs_again_under_another_name_when_its_files_or_its_pod_change() -> None:
+    assert job_name() == job_name()
+    assert len({job_name(), job_name(text="changed"), job_name(command=("other",))}) == 3
+
+
+def test_a_job_ends_and_nobody_waits_for_its_callers() -> None:
+    (job,) = rendered(Job(name="store-setup", container=Container(), retries=20))["Job"]
+    pod = job["spec"]["template"]["spec"]
+    assert (job["spec"]["backoffLimit"], job["spec"]["activeDeadlineSeconds"]) == (20, 1800)
+    assert pod["restartPolicy"] == "OnFailure"
+    assert "lifecycle" not in pod["containers"][0]
+
+
+def test_a_suspended_job_is_tried_once_and_on_demand() -> None:
+    jobs = [
+        CronJob(name="store-backup", job=f"store-{action}", container=Container(), suspended=action == "restore")
+        for action in ("backup", "restore")
+    ]
+    found = rendered(*jobs)
+    assert len(found["NetworkPolicy"]) == len(found["ServiceAccount"]) == 1
+    tries = {job["metadata"]["name"]: job["spec"]["jobTemplate"]["spec"]["backoffLimit"] for job in found["CronJob"]}
+    assert tries == {"store-backup": 2, "store-restore": 0}
+    assert [job["spec"]["suspend"] for job in found["CronJob"]] == [False, True]
+
+
+def test_jobs_that_share_a_volume_claim_it_once() -> None:
+    volumes = {"dumps": Claim("store-backup", Bytes("1Gi"))}
+    found = rendered(*(CronJob(name=name, container=Container(), volumes=volumes) for name in ("backup", "restore")))
+    (claim,) = found["PersistentVolumeClaim"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
