@@ -1,1 +1,1 @@
-"""What VoiceAssistant is, per environment; what is made of it, and what is checked."""
+"""The engine of a platform (model, audit, output, deploy, command line) and its tenant, VoiceAssistant."""

@@ -78,7 +78,7 @@ def _any_up(group: Dependency, up: Iterable[str]) -> float:
 
 
 def hard_dependencies(graph: CallGraph, node: Node, operation: Operation) -> HardDependencies:
-    """What a flow through this operation needs, callees of callees included."""
+    """The hard dependencies of a flow through this operation, indirect ones included."""
     found = HardDependencies(graph.site)
     seen: set[tuple[str, str]] = set()
 

@@ -1,4 +1,4 @@
-"""What a rule says: it holds, it does not apply, or here is what is wrong and the arithmetic of it."""
+"""The verdict of a rule: it holds, it does not apply, or it has findings with their arithmetic."""
 
 from __future__ import annotations
 

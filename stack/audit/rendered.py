@@ -1,4 +1,4 @@
-"""What the rules read of the rendered resources, in one pass over them: they are many, and making them costs most."""
+"""The facts that the rules read from the rendered resources, collected in one pass, since rendering costs most."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What is permitted, and what is asked for."""
+    """The permitted connections and the requested capacity."""
 
     network_policies: tuple[Resource, ...]
     demands: tuple[Demand, ...]

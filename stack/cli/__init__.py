@@ -136,7 +136,7 @@ def _render(options: argparse.Namespace) -> int:
         print(f"  {len(unpinned)} images are not pinned by digest, such as {unpinned[0]}")
     for component in platform.components:
         for exemption in component.exemptions:
-            print(f"  {component.name}: {exemption.rule} is given up: {exemption.reason}")
+            print(f"  {component.name}: exempt from {exemption.rule}: {exemption.reason}")
     if findings:
         print(f"  see `voice check {options.environment}`")
     return CLEAN

@@ -1,4 +1,4 @@
-"""What keeps a platform from being deployed to the cluster of its stack."""
+"""The reasons that a platform cannot be deployed to its stack's cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROW = (
     "set allowVolumeExpansion where its driver can grow volumes, or restore a backup (docs/backup.md) into a new store"
 )
 CLOUDNATIVE_PG_VOLUMES = {"PG_DATA": "spec.storage.size", "PG_WAL": "spec.walStorage.size"}
-"""What CloudNativePG calls the volumes of a server → where its Cluster says how large they are."""
+"""CloudNativePG's name of a server's volume → the field of its Cluster with the volume's size."""
 
 
 class Volume(NamedTuple):

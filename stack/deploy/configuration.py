@@ -1,4 +1,4 @@
-"""What a stack is configured with, as Pulumi hands it to the program."""
+"""The configuration of a stack, as Pulumi passes it to the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold before a platform is deployed, beyond what must hold for it to be rendered."""
+"""Preconditions of a deployment, beyond those of rendering."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ SLACK = 60
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What every resource is registered with."""
+    """The common arguments of every registered resource."""
 
     provider: pulumi.ProviderResource
     secrets: SecretValues
@@ -115,7 +115,7 @@ class ComponentTree(pulumi.ComponentResource):
 
     @property
     def awaited(self) -> list[pulumi.CustomResource]:
-        """What the tier above waits for: what must become ready, or everything where nothing does."""
+        """The resources that the next tier waits for: those that become ready, or all if none does."""
         awaited = [made for resource, made in self._made if _is_awaited(resource)]
         return awaited or [made for _, made in self._made]
 
@@ -207,7 +207,7 @@ def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str])
 
 
 def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any]:
-    """What the stack tells: the digest of each policy bundle, the namespaces, addresses of services and entrance."""
+    """The outputs of the stack: digests of the policy bundles, namespaces, addresses of services and gateway."""
     services, site = platform.microservices, platform.site
     return {
         "gateway_addresses": {

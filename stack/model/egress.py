@@ -29,7 +29,7 @@ def egress_port(caller: str) -> int:
 
 
 def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
-    """What each proxy lets each caller reach, both in order of name; raises `InvalidInputError` where it is unclear."""
+    """The hosts that each caller may reach through each proxy. Raises `InvalidInputError` for a shared port."""
     hosts: dict[str, dict[str, set[Host]]] = defaultdict(lambda: defaultdict(set))
     for caller, host in _ways_out(graph):
         hosts[host.egress][caller].add(host)

@@ -1,4 +1,4 @@
-"""Who enforces which policy on which edge.
+"""The layer that enforces each policy of each edge.
 
 | layer | speaks for | can express |
 |---|---|---|
@@ -25,7 +25,7 @@ from stack.model.call_graph import Edge
 PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
 
 DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
-"""What a call may declare beside its timeout, which it always has."""
+"""The policies that a call may declare beside its timeout."""
 _ORDER: tuple[Enforcer, ...] = ("runtime", "grpc", "gateway", "driver", "mesh")
 _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
     "runtime": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"}),

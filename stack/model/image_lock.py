@@ -36,7 +36,7 @@ class ImageLock(ClosedModel):
         return f"{reference}@{digest}" if digest else reference
 
     def differences(self, references: Iterable[str]) -> Iterator[str]:
-        """What keeps the lock from being exactly the digests of `references`, a line each."""
+        """The differences between the lock and `references`, one line each."""
         wanted = set(references)
         repositories = {_repository(reference) for reference in wanted}
         for reference in sorted(wanted - self.digests.keys()):

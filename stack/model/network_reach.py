@@ -1,4 +1,4 @@
-"""What a set of NetworkPolicies permits, computed as the API defines it from the resources alone."""
+"""The connections that a set of NetworkPolicies permits, computed from the resources as the API defines it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoi
 
 
 def _admitted(policies: Iterable[Mapping[str, Any]], direction: str, candidates: _Candidates) -> dict[str, Ends]:
-    """What each endpoint's policies admit, added up. An endpoint that none governs is not in it: it admits all."""
+    """The union of each endpoint's policies. An endpoint without a policy is missing: it admits all."""
     admitted: dict[str, Ends] = defaultdict(set)
     for policy in policies:
         for own in candidates.of(policy["spec"]["podSelector"]):

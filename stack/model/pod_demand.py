@@ -1,4 +1,4 @@
-"""What pods ask for, read from the rendered workloads: how many at the most, and what each requests and may use."""
+"""The demand of the pods in the rendered workloads: their largest number, with the requests and limits of each."""
 
 from __future__ import annotations
 

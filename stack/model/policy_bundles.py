@@ -159,7 +159,7 @@ def _timeout(attempt: Duration, overall: Duration) -> Timeout:
 
 @cache
 def _enforced_by(**layers: Enforcer | None) -> EnforcedBy:
-    """Likewise."""
+    """The layers of one call. Cached: few combinations differ, and frozen models may be shared."""
     return EnforcedBy.model_validate(layers)
 
 

@@ -22,7 +22,7 @@ N_PLUS_ONE = 2
 
 
 class MetricsStorage(ClosedModel):
-    """What each replica of Prometheus keeps."""
+    """Retention and volume of each replica of Prometheus."""
 
     retention: Duration
     storage: Bytes
@@ -40,7 +40,7 @@ class Defaults(ClosedModel):
 
 
 class DatabaseLimits(ClosedModel):
-    """What PostgreSQL and its pooler admit."""
+    """Connection limits of PostgreSQL and its pooler."""
 
     max_connections: int = 200
     reserved: int = 13
@@ -102,9 +102,9 @@ class Profile(ClosedModel):
     """Whether the gateway is exposed by a load balancer; otherwise by a port of the nodes."""
     pull_policy: Literal["Always", "IfNotPresent"]
     protects_data: bool
-    """Whether Pulumi refuses to replace or delete what bears data, and leaves it in place when it forgets it."""
+    """Whether Pulumi protects resources that hold data, and retains them when it forgets them."""
     strict: bool
-    """Whether an image without a digest, or a grave finding that is not accepted, stops the deployment."""
+    """Whether an image without digest or an unaccepted error of the audit stops the deployment."""
 
     def replicas(self, declared: Replicas) -> Replicas:
         """How many replicas of a service run."""

@@ -1,4 +1,4 @@
-"""What the parts of a platform refuse, of all of them at once, each under the setting that decides it."""
+"""Refusals: the faults of all parts of a platform, each with the setting that decides it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DECIDED_BY = {
     "retention": "trace_sample_ratio",
     "voice-traces": "trace_sample_ratio",
 }
-"""What a component's sentence is about → the setting that decides whether it holds. Of others the model decides."""
+"""Subject of a component's fault → the setting that decides it. Other faults belong to the catalogue."""
 
 
 class Refusals:

@@ -228,7 +228,7 @@ def _plain_secret_faults(secrets: object) -> Iterator[Fault]:
 
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    """What stands in `value` that is neither a mapping nor encrypted."""
+    """The leaves of `value` that are not encrypted, with their paths."""
     if isinstance(value, dict):
         if value.keys() != {"secure"}:
             for key, inner in value.items():

@@ -16,7 +16,7 @@ _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
 
 def component_diagram(graph: CallGraph) -> str:
-    """Who calls whom, by tier; solid is hard, dashed is soft."""
+    """The call graph by tier: solid arrows are hard calls, dashed arrows are soft calls."""
     lines = ["flowchart LR"]
     lines += [f"  {node.name}([{node.name}])" for node in graph.nodes.values() if isinstance(node, Gateway)]
     for tier, title in _GROUPS:

@@ -1,4 +1,4 @@
-"""What is generated for people: documents and the bundle's JSON Schema. All are checked to be current."""
+"""Generated documents and the bundle's JSON Schema. Tests check that all are current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told to whom, and when: teams, and the alerts that every platform of this shape has.
+"""Alerts and the teams that receive them.
 
 An alert is held against an objective that the model declares, as a series of its own that carries whose it is and how
 bad a miss is: a new operation has its alerts with its declaration, and nothing here changes.
@@ -67,7 +67,7 @@ RATES = (
         expression=f"{_rate(_REQUESTS, 'job', '5m')} / count by (job) (up == 1)",
     ),
 )
-"""What the objectives are held against. APISIX counts milliseconds."""
+"""The series that judge the objectives. APISIX counts milliseconds."""
 
 _SLOTS_TAKEN = "max by (job, name, direction) (voice_bulkhead_in_flight_calls / voice_bulkhead_max_concurrent_calls)"
 
@@ -76,22 +76,22 @@ OBJECTIVE_ALERTS = (
         name="TargetDown",
         expression=f"(up{{probe=''}} == 0) + {_OF_JOB} target:declared",
         lasting=Duration("5m"),
-        summary="{{ $labels.job }}: {{ $labels.instance }} does not answer when it is asked for metrics",
-        action="Is the pod ready, and is it restarting? If it runs, ask it from Prometheus' pod: the network policy",
+        summary="{{ $labels.job }}: {{ $labels.instance }} does not answer Prometheus's scrape",
+        action="Is the pod ready? If it runs, curl its port from Prometheus's pod: a NetworkPolicy may block it",
     ),
     Alert(
         name="ProbeFailing",
         expression=f"(probe_success == 0) + {_OF_JOB} target:declared",
         lasting=Duration("2m"),
         summary="{{ $labels.job }}: {{ $labels.instance }} does not answer the probe {{ $labels.probe }}",
-        action="Is the pod ready, and what does its log say? If it serves its callers, ask it from the prober's pod",
+        action="Is the pod ready? Read its log. If it serves callers, repeat the probe from the prober's pod",
     ),
     Alert(
         name="TargetMissing",
         expression="target:declared unless on (job) up",
         lasting=Duration("10m"),
-        summary="{{ $labels.job }} is declared, and no pod of it is found",
-        action="Was it scaled to nothing, or did its labels or its port change? See Prometheus' page of targets",
+        summary="{{ $labels.job }} is declared, but Prometheus finds no pod of it",
+        action="Is it scaled to 0, or did its labels or port change? Look at Prometheus's Targets page",
     ),
     Alert(
         name="OperationFailing",
@@ -100,57 +100,57 @@ OBJECTIVE_ALERTS = (
         " * operation:failures:budget",
         lasting=Duration("2m"),
         summary="{{ $labels.job }}.{{ $labels.operation }} fails {{ $value | humanizePercentage }} of its requests",
-        action="Which dependency's breaker is open, and what was rolled out last? Traces with an error say the rest",
+        action="Look for an open breaker of a dependency and for the last rollout; then open a trace with an error",
     ),
     Alert(
         name="OperationSlow",
         expression=f"operation:slow:ratio_rate5m > {_OF_OPERATION} operation:slow:budget",
         lasting=Duration("10m"),
-        summary="{{ $labels.job }}.{{ $labels.operation }}: {{ $value | humanizePercentage }} of its requests take "
-        "longer than the objective for its P95",
-        action="Find the slow hop in a trace; then look whether its service is saturated or its dependency is slow",
+        summary="{{ $labels.job }}.{{ $labels.operation }}: {{ $value | humanizePercentage }} of its requests exceed "
+        "the P95 objective",
+        action="Find the slow hop in a trace; then check whether its service is saturated or its dependency is slow",
     ),
     Alert(
         name="RouteFailing",
         expression=f"route:failures:ratio_rate5m > {_OF_ROUTE} route:failures:budget",
         lasting=Duration("5m"),
         summary="{{ $labels.route }} answers {{ $value | humanizePercentage }} of its requests with a 5xx status",
-        action="The gateway's log has the upstream of each failure; go on with the alerts of that service",
+        action="The gateway's log names the upstream of each failure; look at the alerts of that service",
     ),
     Alert(
         name="RouteSlow",
         expression=f"route:seconds:p95_5m > {_OF_ROUTE} route:seconds:objective",
         lasting=Duration("10m"),
-        summary="{{ $labels.route }}: one request of twenty takes more than {{ $value | humanizeDuration }}",
+        summary="{{ $labels.route }}: one request in twenty takes more than {{ $value | humanizeDuration }}",
         action="Find the slow hop in a trace of this route; then look at the alerts of its service",
     ),
     Alert(
         name="ServiceSaturated",
         expression=f"job:requests_per_replica:rate5m > {_OF_JOB} {FULL} * job:requests_per_replica:capacity",
         lasting=Duration("10m"),
-        summary="{{ $labels.job }} serves {{ $value | humanize }} requests a second and replica, close to what it can",
-        action="Is its autoscaler at the maximum? Raise it, or the limit of the tenant that sends so much",
+        summary="{{ $labels.job }} serves {{ $value | humanize }} requests a second per replica, close to its capacity",
+        action="If the autoscaler is at its maximum, raise it; otherwise lower the limit of the busiest tenant",
     ),
     Alert(
         name="BulkheadSaturated",
         expression=f"{_SLOTS_TAKEN} > {_OF_JOB} {FULL} * target:declared",
         lasting=Duration("5m"),
         summary="{{ $labels.job }}: {{ $value | humanizePercentage }} of the slots of {{ $labels.name }} are taken",
-        action="What holds the slots is slow: look at its latency before the bulkhead is made larger",
+        action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
     ),
     Alert(
         name="BreakerOpen",
         expression=f'max by (job, name) (voice_circuitbreaker_state{{state="open"}}) == {_OF_JOB} target:declared',
         lasting=Duration("2m"),
-        summary="{{ $labels.job }} no longer calls {{ $labels.name }}: it failed too often",
-        action="Look at the callee's own alerts; while the breaker is open the declared fallback serves",
+        summary="{{ $labels.job }} no longer calls {{ $labels.name }}: too many calls failed",
+        action="Look at the callee's alerts. While the breaker is open the declared fallback answers",
     ),
     Alert(
         name="SagaParked",
         expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',
         lasting=Duration("1m"),
         summary="{{ $labels.job }}: {{ $value | humanize }} of its sagas {{ $labels.saga }} are parked, half done",
-        action="`voice-saga list --state parked` says why; mend that, then resume or compensate: see docs/sagas.md",
+        action="`voice-saga list --state parked` names the cause; then resume or compensate (docs/sagas.md)",
     ),
     Alert(
         name="DeadLetters",
@@ -161,7 +161,7 @@ OBJECTIVE_ALERTS = (
         action="The consumer's log has each error: mend it, then publish the dead letters again, see docs/sagas.md",
     ),
 )
-"""Severity and team come with the objective."""
+"""Severity and team come from the objective's service."""
 
 _CERTIFICATE = "probe_ssl_earliest_cert_expiry - time()"
 _FREE = "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes"
@@ -187,7 +187,7 @@ PLATFORM_ALERTS = (
         "increase(kube_pod_container_status_restarts_total[1h]) > 3",
         "0s",
         "{{ $labels.namespace }}/{{ $labels.pod }}: {{ $labels.container }} restarted {{ $value | humanize }} times",
-        "The container's last state says why it ended: out of memory, a failed probe, or an error in its log",
+        "`kubectl describe pod` shows the last state: out of memory, a failed probe, or an error (see the log)",
     ),
     _platform(
         "AutoscalerAtMaximum",
@@ -195,16 +195,16 @@ PLATFORM_ALERTS = (
         "kube_horizontalpodautoscaler_status_current_replicas >= kube_horizontalpodautoscaler_spec_max_replicas"
         " > kube_horizontalpodautoscaler_spec_min_replicas",
         "15m",
-        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} has all the replicas that it may have",
-        "If the load is real, raise the maximum in the catalogue: the audit says whether quota and nodes hold it",
+        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} runs at its maximum of replicas",
+        "If the load is real, raise the maximum in the catalogue; `voice check` tells if quota and nodes hold it",
     ),
     _platform(
         "VolumeFilling",
         "warning",
         f"predict_linear(kubelet_volume_stats_available_bytes[6h], 4 * 86400) < 0 and {_FREE} < 0.5",
         "1h",
-        f"{_VOLUME} is full within four days, if it goes on as in the last six hours",
-        "Shorten what is kept, or grow the claim: a volume grows in place where its storage class allows it",
+        f"{_VOLUME} will be full within four days at the rate of the last six hours",
+        "Shorten the retention or grow the claim: the volume grows in place if its storage class allows it",
     ),
     _platform(
         "VolumeFull",
@@ -212,14 +212,14 @@ PLATFORM_ALERTS = (
         f"{_FREE} < 0.1",
         "5m",
         f"{_VOLUME} has {{{{ $value | humanizePercentage }}}} left",
-        "Grow the claim now; a store on a full volume stops, and some do not start again by themselves",
+        "Grow the claim now: a store with a full volume stops, and some do not recover by themselves",
     ),
     _platform(
         "CertificateExpires",
         "warning",
         f"{_CERTIFICATE} < 21 * 86400",
         "1h",
-        "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}",
+        "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
         "Set the new certificate and key as the gateway's secret; see docs/deploy.md",
     ),
     _platform(
@@ -227,7 +227,7 @@ PLATFORM_ALERTS = (
         "critical",
         f"{_CERTIFICATE} < 3 * 86400",
         "0s",
-        "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}",
+        "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
         "Set the new certificate and key as the gateway's secret today: clients refuse an expired one",
     ),
     _platform(
@@ -235,8 +235,8 @@ PLATFORM_ALERTS = (
         "warning",
         "otelcol_exporter_queue_size / otelcol_exporter_queue_capacity > 0.5",
         "5m",
-        "{{ $labels.exporter }} in {{ $labels.pod }}: {{ $value | humanizePercentage }} of the buffer is taken",
-        "The backend is away or too slow. What is held is lost when the buffer is full: see how long that takes",
+        "{{ $labels.exporter }} in {{ $labels.pod }}: {{ $value | humanizePercentage }} of the queue is used",
+        "The backend is down or too slow. Restore it before the queue is full: then the Collector refuses data",
     ),
     _platform(
         "TelemetryLost",
@@ -244,30 +244,30 @@ PLATFORM_ALERTS = (
         'sum by (job, exporter) (rate({__name__=~"otelcol_exporter_(send|enqueue)_failed_.+"}[5m])) > 0',
         "5m",
         "{{ $labels.exporter }} loses {{ $value | humanize }} items a second",
-        "A full buffer refuses, and a backend that answers with a lasting error drops: the Collector's log says which",
+        "Read the Collector's log: either the queue is full, or the backend rejects the data for good",
     ),
     _platform(
         "RulesFailing",
         "critical",
         "increase(prometheus_rule_evaluation_failures_total[10m]) > 0",
         "5m",
-        "{{ $labels.pod }} cannot evaluate {{ $labels.rule_group }}: its alerts are blind",
-        "Prometheus' page of rules shows the error; two series that were one are the usual reason",
+        "{{ $labels.pod }} cannot evaluate {{ $labels.rule_group }}: the alerts of this group cannot fire",
+        "Prometheus's Rules page shows the error; a duplicate series is the usual cause",
     ),
     _platform(
         "ConfigurationRefused",
         "warning",
         "prometheus_config_last_reload_successful == 0",
         "5m",
-        "{{ $labels.pod }} goes on with its old configuration: the new one is refused",
-        "Its log names the line; `promtool check config` says the same before a deployment",
+        "{{ $labels.pod }} keeps its old configuration: it refuses the new one",
+        "Its log names the line; `promtool check config` finds the same before a deployment",
     ),
     _platform(
         "NotificationsFailing",
         "critical",
         "sum by (job, pod, integration) (rate(alertmanager_notifications_failed_total[5m])) > 0",
         "5m",
-        "{{ $labels.pod }} cannot tell anybody over {{ $labels.integration }}",
-        "Is the address of the receiver still right, and may Alertmanager reach it? See notifications.network",
+        "{{ $labels.pod }} cannot send notifications over {{ $labels.integration }}",
+        "Check the receiver's address, and that notifications.network admits it",
     ),
 )

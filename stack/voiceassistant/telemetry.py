@@ -20,7 +20,7 @@ LINE_BYTES = 512
 POINT_BYTES = 128
 """Of one data point over OTLP."""
 PUSHED_SERIES = 20_000
-"""What may come over OTLP instead of being asked for: as much as ten services expose."""
+"""Series that arrive over OTLP instead of by scraping: as many as ten services expose."""
 EXPORT_SECONDS = 60
 """Between two exports of a series: the OpenTelemetry SDKs' default."""
 

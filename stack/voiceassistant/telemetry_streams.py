@@ -1,4 +1,4 @@
-"""What of the telemetry is kept, where, and for how long: what the stores' disks are held against."""
+"""The telemetry streams with their stores and retentions, which the stores' disks must hold."""
 
 from __future__ import annotations
 

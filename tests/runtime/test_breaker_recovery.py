@@ -28,7 +28,7 @@ PATIENCE = 45.0
 
 @dataclass
 class Calls:
-    """What the calls to a callee are like."""
+    """The pattern of the calls to a callee."""
 
     gap: float
     """Seconds between two arrivals."""
@@ -37,7 +37,7 @@ class Calls:
     duration: float = 0.01
     """Seconds that a healthy callee takes."""
     streamed: bool = False
-    """Whether that is the time of a first message, with an end that never comes."""
+    """True if that is the time of a first message, with an end that never comes."""
     scrapes: float = 0.0
     """Seconds between two looks at the state; 0 for none."""
     in_the_outage: tuple[str, ...] = ("fails", "hangs", "answers late")

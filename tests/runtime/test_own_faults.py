@@ -1,4 +1,4 @@
-"""What was never sent: the callee is not to blame, whatever the transport."""
+"""A request that was never sent does not count against the callee, in any transport."""
 
 from __future__ import annotations
 

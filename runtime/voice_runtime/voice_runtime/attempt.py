@@ -177,7 +177,7 @@ class Attempt(TimedScope):
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """What fails in here, or takes too long, is this process's own fault: the callee was not asked, and is not blamed.
+    """Work before sending. Its errors and its time are this process's own: the callee was not called.
 
     For a transport that serialises a request, or waits for a connection of its own pool. An error must leave the
     attempt; without an attempt around it this does nothing.

@@ -1,4 +1,4 @@
-"""What a change does to a platform that runs: which resources, which fields, which pods, whose data."""
+"""The effect of a change on a running platform: resources, fields, pods and data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources
 
 
 class Identity(NamedTuple):
-    """What makes a resource the same one in two trees: a new version of its API does not make it another."""
+    """The identity of a resource in two trees. A new API version does not change it."""
 
     kind: str
     namespace: str
@@ -79,14 +79,14 @@ class Change:
 
     @property
     def replaces(self) -> bool:
-        """Whether the resource can only be deleted and made anew."""
+        """Whether the resource can only be replaced."""
         fields = tuple(field for field in self.fields if not _TEMPLATE_SIZE.match(field.path))
         return Change(self.identity, fields).touches(*_IMMUTABLE.get(self.identity.kind, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What happens to the pods of a workload that both sides have, and because of what."""
+    """The effect on the pods of a workload that both sides have, with its cause."""
 
     workload: Identity
     pods: Literal["restart", "reload"]
@@ -119,7 +119,7 @@ class Difference:
 
 
 def compare(before: Resources, after: Resources) -> Difference:
-    """What leads from one tree to the other."""
+    """The changes between two trees."""
     changed = tuple(_changes(before, after))
     removed = tuple(identity for identity in before if identity not in after)
     return Difference(

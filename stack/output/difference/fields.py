@@ -87,7 +87,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _embedded(before: Any, after: Any, path: str) -> list[FieldChange]:
-    """What differs inside two JSON documents; nothing where the values are not both such, or differ in blanks alone."""
+    """The differences inside two JSON documents. Empty if a value is not JSON, or only blanks differ."""
     left, right = _document(before), _document(after)
     return [] if left is None or right is None else list(field_changes(left, right, path))
 

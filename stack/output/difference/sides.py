@@ -1,4 +1,4 @@
-"""What the two sides of a comparison may be: an environment, a rendered tree, or an environment at a git revision."""
+"""The sides of a comparison: an environment, a rendered tree, or an environment at a git revision."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def render_revision(revision: str, name: str, out: Path) -> None:
 
 
 def _run(revision: str, command: list[str], source: Path | None = None) -> bytes:
-    """What a command prints; with `source`, it runs there and imports from there alone."""
+    """The output of a command. With `source`, the command runs in that directory and imports only from it."""
     variables = dict(os.environ)
     if source:
         variables["PYTHONPATH"] = os.pathsep.join(str(source / part) for part in ("", "policies"))

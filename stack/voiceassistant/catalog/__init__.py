@@ -1,4 +1,4 @@
-"""What VoiceAssistant is: services, dependencies, gateway and flows, as data. A call that is not here is forbidden."""
+"""The catalogue of VoiceAssistant: services, dependencies, gateway and flows as data. No other call is permitted."""
 
 from stack.voiceassistant.catalog import conversations, intelligence, knowledge
 from stack.voiceassistant.catalog.dependencies import DEPENDENCIES

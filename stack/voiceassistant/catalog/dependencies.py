@@ -1,4 +1,4 @@
-"""What the services need and the platform does not write: datastores, providers, infrastructure.
+"""The dependencies that are not our own code: datastores, providers, infrastructure.
 
 Latency is each operation's P95 at the callee; the deadline is what a caller waits for one attempt, below ten times
 it. Availabilities are the platform's targets: PostgreSQL, Redis, gateway and DNS 99.99 %, other infrastructure 99.9

@@ -56,7 +56,7 @@ def _undo(call: str) -> str:
 
 
 def _undoing(*calls: str, at_most: int) -> Stage:
-    """What compensations call: never, when all goes well."""
+    """The calls of compensations, which run only after a failure."""
     undoing = (soft(call, "repeated, then parked and resumed by hand", purpose="undo") for call in calls)
     return loop(*undoing, at_most=at_most, typically=0)
 

@@ -1,4 +1,4 @@
-"""What is forbidden by rule, whoever declares it."""
+"""Calls that are forbidden by rule for every caller."""
 
 from __future__ import annotations
 

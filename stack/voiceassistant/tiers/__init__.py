@@ -1,1 +1,1 @@
-"""What is deployed, tier by tier: each module yields the components of its tier."""
+"""The tiers of the platform: each module yields the components of its tier."""

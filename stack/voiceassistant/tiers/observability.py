@@ -45,7 +45,7 @@ COLLECTOR = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=
 ALERTMANAGER = Peer(namespace=targets.OBSERVABILITY, name="alertmanager", ports=())
 STATE = Peer(namespace=targets.OBSERVABILITY, name="kube-state-metrics", ports=())
 LOGS = user(targets.COLLECTOR).account
-"""Who adds the log lines that come over OTLP."""
+"""The user that writes the log lines from OTLP."""
 
 INFRASTRUCTURE_PODS = 3
 """Most of one kind, where no autoscaler counts them."""
@@ -74,7 +74,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """What the tier's pods reach among themselves and outside, beside what the services and other tiers declare."""
+    """The links of the tier's pods, beside those that services and other tiers declare."""
     yield Link(source=COLLECTOR, target=PROMETHEUS.model_copy(update={"ports": (prometheus.PORT,)}))
     for pods, scrape in (
         (PROMETHEUS, Prometheus.scrape),
@@ -223,7 +223,7 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
 
 
 def _routes(told: list[str]) -> Iterator[AlertRoute]:
-    """Whoever is on call is told what cannot wait, and every team what is its own."""
+    """Routes: critical alerts to the person on call, and each team's alerts to the team."""
     for name in told:
         if name == ON_CALL:
             yield AlertRoute(receiver=name, severity="critical", repeat=Duration("1h"), continue_=True)

@@ -45,7 +45,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """Who writes to the stores, who reads them, and what they need of each other."""
+    """The writers and readers of the stores, and the links between the stores."""
     if full_text_index(graph) is None:
         return
     yield Link(source=_pods(COLLECTOR), target=_pods("jaeger", jaeger.OTLP_PORT))

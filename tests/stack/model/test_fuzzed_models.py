@@ -1,4 +1,4 @@
-"""Whatever a model says, it is rendered or refused: nothing else ever reaches a user."""
+"""Every model is rendered or refused. No other error reaches a user."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
     "kind": ("provider", "infrastructure", "magic"),
     "addresses": ((), ({"host": "store.example.com", "port": 443, "egress": "egress-proxy-a"},)),
 }
-"""What a field may be told to be, right or wrong."""
+"""Values for a field, right and wrong."""
 OF_CALL = ("fallback", "timeout", "retry", "purpose")
 OPTIONAL = {"callee": OF_CALL, "calls": ("max_rounds", "typical_rounds", "choice"), "tier": ("unknown",)}
 """Fields that the model leaves out, beside a field that it has."""

@@ -16,7 +16,7 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 
 
 class Requests:
-    """What the caller's iterator gives, serialised; `error` is what it raised, if it did."""
+    """The serialised requests of the caller's iterator, and the `error` that it raised."""
 
     __slots__ = ("_serialize", "_source", "error")
 
