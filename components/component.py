@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         | types.StatefulSet
     )
 
+__all__ = ["Component", "Resource"]
+
 PART_OF = "voiceassistant"
 ANNOTATION_PREFIX = "voiceassistant.dev"
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         VolumeMount,
     )
 
+__all__ = ["Image"]
+
 USER = 10001
 """User and group of our own images: above 10000, so that it is no user of the node."""
 ROOT = 0

@@ -12,6 +12,8 @@ import pydantic
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from voice_policies import ClosedModel, Fault, faults_of
 
+__all__ = ["Declaration"]
+
 ROOT = f"{Path(__file__).resolve().parents[1]}/"
 _CONSTRUCTORS = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent))
 """Folders of the functions that a declaration calls to make its model."""

@@ -10,6 +10,8 @@ from pydantic_core import to_json
 
 from components.component import ANNOTATION_PREFIX
 
+__all__ = ["file_text"]
+
 DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/policy-digest"
 CONFIG_DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/config-digest"
 

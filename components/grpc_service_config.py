@@ -12,6 +12,8 @@ from typing import Any
 
 from voice_policies import Duration, OutboundCall, Retry, RetryCondition, grpc_method, grpc_service
 
+__all__ = ["inexpressible"]
+
 GRPC_FILE_NAME = "grpc-service-config.json"
 MAX_ATTEMPTS = 5
 """Clients treat more as 5 (gRFC A6)."""

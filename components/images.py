@@ -4,6 +4,30 @@ from __future__ import annotations
 
 from voice_policies import ClosedModel
 
+__all__ = [
+    "ALERTMANAGER",
+    "APISIX",
+    "BLACKBOX_EXPORTER",
+    "COLLECTOR",
+    "CONSUL",
+    "ELASTICSEARCH",
+    "ENVOY",
+    "FLUENT_BIT",
+    "GRAFANA",
+    "HAPROXY",
+    "JAEGER",
+    "KIBANA",
+    "KNOWN",
+    "KUBE_STATE_METRICS",
+    "PGBOUNCER",
+    "POSTGRESQL",
+    "POSTGRESQL_OPERAND",
+    "PROMETHEUS",
+    "TEMPO",
+    "VALKEY",
+    "ThirdPartyImage",
+]
+
 
 class ThirdPartyImage(ClosedModel):
     """An image that we run and do not build."""

@@ -16,6 +16,8 @@ from components.scrape import Scrape
 if TYPE_CHECKING:
     from components.kubernetes.types import NetworkPolicy, ObjectMeta
 
+__all__ = ["Link", "Links", "peer"]
+
 
 @dataclass(frozen=True, slots=True)
 class Link:

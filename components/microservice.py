@@ -22,6 +22,8 @@ from components.volumes import ConfigFiles
 if TYPE_CHECKING:
     from components.kubernetes.types import ObjectMeta
 
+__all__ = ["Microservice"]
+
 POLICY_PATH = "/etc/voice/policy"
 SETTINGS_PATH = "/etc/voice/settings"
 

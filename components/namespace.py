@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from components.component import Resource
     from components.kubernetes.types import ObjectMeta
 
+__all__ = ["NamespaceGuard", "Quota"]
+
 POD_SECURITY_VERSION = "v1.34"
 """Pinned, so that a cluster upgrade does not change what is admitted: the oldest Kubernetes that is supported."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         ObjectMeta,
     )
 
+__all__ = ["DNS_PORT", "NAMESPACE_LABEL", "NAME_LABEL", "AddressBlock", "Cidr", "NetworkEnd", "Peer"]
+
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 NAME_LABEL = "app.kubernetes.io/name"
 NODE_LOCAL_DNS = "169.254.20.10/32"

@@ -20,6 +20,20 @@ from components.declaration import Declaration
 from components.network_policy import NAME_LABEL
 from components.operation import Name, Operation, Sentence
 
+__all__ = [
+    "Caller",
+    "Dependency",
+    "Gateway",
+    "Host",
+    "HostName",
+    "InCluster",
+    "Node",
+    "Replicas",
+    "Service",
+    "Sizing",
+    "Tier",
+]
+
 Tier = Literal["core", "standard", "batch"]
 Port = Annotated[int, Field(ge=1024, le=65_535)]
 """A port that a process without privileges can open."""

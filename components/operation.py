@@ -27,6 +27,8 @@ from voice_policies import (
 
 from components.declaration import Declaration
 
+__all__ = ["Call", "HttpRoute", "Name", "Operation", "Sentence", "Stage", "hard", "loop", "operation", "soft", "stage"]
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 """A DNS label; at most 40 characters, so that no name derived from it passes Kubernetes' 63 and none is ever cut."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]

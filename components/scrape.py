@@ -9,6 +9,8 @@ from voice_policies import ClosedModel
 
 from components.operation import Name
 
+__all__ = ["Scrape"]
+
 SERIES = 2_000
 """Of one pod: the runtime, the process and the gRPC library of a service, counted generously."""
 PROBE_SERIES = 20

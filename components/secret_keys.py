@@ -8,6 +8,8 @@ from voice_policies import ClosedModel
 
 from components.operation import Name
 
+__all__ = ["SecretKeys"]
+
 SECRETS_PATH = "/etc/voice/secrets"
 
 

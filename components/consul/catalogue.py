@@ -13,6 +13,8 @@ from voice_policies import ClosedModel
 from components.node import Port
 from components.operation import Name
 
+__all__ = ["CatalogueService"]
+
 POLICY = "declared-services"
 
 

@@ -26,6 +26,8 @@ from components.services import each_pod, tcp
 from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles, Scratch
 
+__all__ = ["GOSSIP_PORT", "HTTP_PORT", "RPC_PORT", "Consul"]
+
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8300, 8301, 8500
 CONFIG_PATH = "/etc/consul"
 RUN_PATH = "/run/consul"

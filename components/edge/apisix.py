@@ -17,6 +17,8 @@ from voice_policies import CircuitBreaker, ClosedModel, Duration, RateLimit, Rat
 from components.node import InCluster, Port
 from components.operation import HttpRoute, Name
 
+__all__ = ["PORTS", "Entrance", "GatewayRoute", "program", "resources"]
+
 
 class GatewayPorts(ClosedModel):
     """What the gateway listens on."""

@@ -22,6 +22,8 @@ from components.volumes import ConfigFiles
 if TYPE_CHECKING:
     from components.kubernetes.types import ServicePort
 
+__all__ = ["FILE_NAME", "EgressProxy"]
+
 CONFIGURATION_PATH = "/etc/envoy"
 FILE_NAME = "envoy.json"
 LOG_INTERVAL_MILLISECONDS = 1000

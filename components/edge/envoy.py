@@ -15,6 +15,8 @@ from voice_policies import ClosedModel
 from components.node import Host, Port
 from components.operation import Name
 
+__all__ = ["AllowList"]
+
 ADMIN_PORT = 9901
 STATUS_PORT = 9902
 LIVE_PATH = "/live"

@@ -24,6 +24,8 @@ from components.volumes import ConfigFiles, Scratch
 if TYPE_CHECKING:
     from components.kubernetes.types import EnvVarSource, ServiceSpec
 
+__all__ = ["ApisixGateway"]
+
 PREFIX = "/usr/local/apisix"
 FILES_PATH = "/etc/apisix"
 WRITABLE = {

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         VirtualService,
     )
 
+__all__ = ["AttemptTimeout", "MeshCaller", "MeshDefaults", "MeshDestination", "MeshPolicy", "MeshServer"]
+
 METRICS_PATH = "/metrics"
 TRUST_DOMAIN = "cluster.local"
 

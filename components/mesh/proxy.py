@@ -9,6 +9,8 @@ from components.node import Sizing
 if TYPE_CHECKING:
     from components.kubernetes.types import ObjectMeta
 
+__all__ = ["SIZE_ANNOTATION"]
+
 INJECT_LABEL = "sidecar.istio.io/inject"
 SIZE_ANNOTATION = "sidecar.istio.io/proxy"
 INBOUND_PORTS_ANNOTATION = "traffic.sidecar.istio.io/includeInboundPorts"

@@ -20,6 +20,8 @@ from components.services import each_pod, tcp
 from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles
 
+__all__ = ["GOSSIP_PORT", "NOBODY", "PORT", "WEBHOOK_KEY", "AlertRoute", "Alertmanager", "Inhibition", "Receiver"]
+
 PORT, GOSSIP_PORT = 9093, 9094
 CONFIG_PATH = "/etc/alertmanager"
 DATA_PATH = "/alertmanager"

@@ -17,6 +17,8 @@ from components.server import Server
 from components.services import tcp
 from components.volumes import ConfigFiles
 
+__all__ = ["PORT", "BlackboxExporter"]
+
 PORT = 9115
 CONFIG_PATH = "/etc/blackbox"
 SHUTDOWN = Duration("10s")

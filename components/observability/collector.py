@@ -30,6 +30,8 @@ from components.services import each_pod, to_port
 from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles
 
+__all__ = ["Collector"]
+
 CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
 """Longest time to write what is under way to the queues."""

@@ -15,6 +15,8 @@ from voice_policies import Bytes, ClosedModel, Ratio
 from components.operation import Name
 from components.secret_keys import SecretKeys
 
+__all__ = ["Backend", "Sampling"]
+
 GRPC_PORT, HTTP_PORT = 4317, 4318
 METRICS_PORT, HEALTH_PORT = 8888, 13133
 QUEUE_PATH = "/var/lib/otelcol"

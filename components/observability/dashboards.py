@@ -11,6 +11,8 @@ from voice_policies import ClosedModel
 from components.files import file_text
 from components.operation import Name, Sentence
 
+__all__ = ["platform_dashboard", "service_dashboard"]
+
 PROMETHEUS, ALERTMANAGER, TEMPO, JAEGER, ELASTICSEARCH = "prometheus", "alertmanager", "tempo", "jaeger", "logs"
 """Uids of the data sources, the same for ever: dashboards, links and people's bookmarks name them."""
 Unit = Literal["reqps", "percentunit", "s", "short"]

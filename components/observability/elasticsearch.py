@@ -27,6 +27,8 @@ from components.services import each_pod, tcp
 from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles, Scratch
 
+__all__ = ["TRANSPORT_PORT", "Elasticsearch"]
+
 HTTP_PORT, TRANSPORT_PORT, READINESS_PORT = 9200, 9300, 9399
 HOME = "/usr/share/elasticsearch"
 CONFIG_PATH = "/etc/elasticsearch"

@@ -16,6 +16,8 @@ from components.observability.setup_job import Account, Request
 from components.operation import Name
 from components.secret_keys import SecretKeys
 
+__all__ = ["LOGS", "LOGS_PATTERN", "OTLP_PATTERN", "IndexUser", "user"]
+
 SUPERUSER = Account(user="elastic", secret=SecretKeys(name="elasticsearch-superuser", keys=("password",)))
 """Sets up the rest; nothing else has it."""
 LOGS = "voice-logs"

@@ -22,6 +22,8 @@ from components.scrape import Scrape
 from components.server import Server
 from components.volumes import ConfigFiles, HostPath
 
+__all__ = ["PORT", "FluentBit"]
+
 PORT = 2020
 CONFIG_PATH = "/etc/fluent-bit"
 LOGS_PATH = "/var/log"

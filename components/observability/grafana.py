@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from components.kubernetes.types import KeyToPath, ObjectMeta, VolumeProjection
     from components.kubernetes.types import Volume as KubernetesVolume
 
+__all__ = ["ACCOUNT", "Grafana", "Sources"]
+
 PORT = 3000
 CONFIG_PATH = "/etc/grafana"
 DATA_PATH = "/var/lib/grafana"

@@ -22,6 +22,8 @@ from components.server import Server, Workload
 from components.services import each_ready_pod, to_port
 from components.volumes import ConfigFiles
 
+__all__ = ["ACCOUNT", "INDICES", "OTLP_PORT", "QUERY_PORT", "TRACES", "InElasticsearch", "InMemory", "Jaeger"]
+
 OTLP_PORT, QUERY_PORT, METRICS_PORT, HEALTH_PORT = 4317, 16686, 8888, 13133
 CONFIG_PATH = "/etc/jaeger"
 ACCOUNT = Account(user="jaeger", secret=user_secret("jaeger"))

@@ -21,6 +21,8 @@ from components.server import Server, Workload
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch
 
+__all__ = ["PORT", "USERS", "Kibana"]
+
 PORT = 5601
 CONFIG_PATH = "/etc/kibana"
 RUN_PATH = "/run/kibana"

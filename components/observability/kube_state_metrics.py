@@ -21,6 +21,8 @@ from components.services import tcp
 if TYPE_CHECKING:
     from components.kubernetes.types import PolicyRule
 
+__all__ = ["KubeStateMetrics"]
+
 PORT, TELEMETRY_PORT = 8080, 8081
 SHUTDOWN = Duration("5s")
 METRICS = (

@@ -26,6 +26,8 @@ from components.volumes import ConfigFiles
 if TYPE_CHECKING:
     from components.component import Resource
 
+__all__ = ["PORT", "Prometheus"]
+
 PORT = 9090
 CONFIG_PATH = "/etc/prometheus"
 DATA_PATH = "/prometheus"

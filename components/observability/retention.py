@@ -8,6 +8,8 @@ from voice_policies import Bytes, ClosedModel, Duration, PositiveDuration
 
 from components.operation import Name
 
+__all__ = ["DAY", "Stream"]
+
 DAY = Duration("1d")
 FILL_LIMIT = 0.85
 """Share of a disk that data may take: above it Elasticsearch allocates no shard to a node

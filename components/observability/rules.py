@@ -9,6 +9,8 @@ from voice_policies import ClosedModel, Duration
 
 from components.operation import Name
 
+__all__ = ["Alert", "Recording", "RuleGroup", "Severity"]
+
 Severity = Literal["critical", "warning"]
 """`critical` wakes somebody; `warning` is read in working hours."""
 Text = Annotated[str, Field(min_length=10, max_length=400)]

@@ -15,6 +15,8 @@ from components.observability.blackbox_exporter import TLS
 from components.operation import Name
 from components.scrape import Scrape
 
+__all__ = ["CERTIFICATES", "KUBELET", "KUBELET_PORT", "ScrapeTarget"]
+
 KUBELET_PORT = 10250
 KUBELET = "kubelet"
 KUBELET_METRICS = ("kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes")

@@ -17,6 +17,8 @@ from components.node import Sizing
 from components.operation import Name
 from components.secret_keys import SecretKeys
 
+__all__ = ["Account"]
+
 REQUESTS_PATH = "/etc/voice/requests"
 LOGIN = "/tmp/login"  # noqa: S108 - the container's own emptyDir
 BODY = "/tmp/body.json"  # noqa: S108 - likewise

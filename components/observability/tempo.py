@@ -20,6 +20,8 @@ from components.services import to_port
 from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles
 
+__all__ = ["HTTP_PORT", "OTLP_PORT", "Bucket", "Tempo"]
+
 OTLP_PORT, HTTP_PORT = 4317, 3200
 CONFIG_PATH = "/etc/tempo"
 DATA_PATH = "/var/tempo"

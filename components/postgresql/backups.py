@@ -11,6 +11,8 @@ from components.network_policy import Cidr
 from components.operation import Name
 from components.secret_keys import SecretKeys
 
+__all__ = ["Backups"]
+
 CREDENTIALS = SecretKeys(name="postgresql-backup", keys=("access-key-id", "secret-access-key"))
 DAILY = "0 0 2 * * *"
 """Every day at 02:00 UTC; the operator's cron has a field for seconds."""

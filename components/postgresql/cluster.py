@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         ScheduledBackup,
     )
 
+__all__ = ["PostgresqlCluster"]
+
 BARMAN = "barman-cloud.cloudnative-pg.io"
 STOP_SECONDS = 120
 WAL_STORAGE = Bytes("10Gi")

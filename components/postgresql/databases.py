@@ -11,6 +11,8 @@ from voice_policies import ClosedModel
 from components.operation import Name
 from components.secret_keys import SecretKeys
 
+__all__ = ["ServerLimits", "ServiceDatabase"]
+
 SUPERUSER = "postgres"
 SUPERUSER_RESERVED = 3
 """PostgreSQL's default, said so that it is seen."""

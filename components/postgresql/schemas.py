@@ -18,6 +18,8 @@ from components.secret_keys import SECRETS_PATH, SecretKeys
 from components.server import Server, Workload
 from components.volumes import ConfigFiles
 
+__all__ = ["DatabaseSchemas"]
+
 FILES_PATH = "/etc/schemas"
 SCRIPT = "apply.sh"
 NIGHTLY_SCRIPT = "nightly.sh"

@@ -19,6 +19,8 @@ from components.services import tcp
 from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles, Scratch
 
+__all__ = ["PostgresqlServer"]
+
 PORT = 5432
 CONFIG_PATH = "/etc/postgresql"
 ROLES_PATH = "/docker-entrypoint-initdb.d"

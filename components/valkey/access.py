@@ -9,6 +9,8 @@ from voice_policies import ClosedModel
 from components.operation import Name
 from components.secret_keys import SECRETS_PATH, SecretKeys
 
+__all__ = ["AclUser"]
+
 CONFIG_PATH = "/etc/valkey"
 RUN_PATH = "/run/valkey"
 ACL_FILE = f"{RUN_PATH}/users.acl"

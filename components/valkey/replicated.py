@@ -26,6 +26,8 @@ from components.volumes import ConfigFiles, Scratch
 if TYPE_CHECKING:
     from components.kubernetes.types import ServiceSpec
 
+__all__ = ["SENTINEL_PORT", "ReplicatedValkey"]
+
 SENTINEL_PORT = 26379
 PRIMARY = "cache"
 """What the Sentinels call the set of servers."""

@@ -18,6 +18,8 @@ from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.valkey.access import ACL_FILE, CONFIG_PATH, HEALTH_USER, RUN_PATH, WRITE_ACL, AclUser, user_file
 from components.volumes import ConfigFiles, Scratch
 
+__all__ = ["PORT", "Valkey"]
+
 PORT = 6379
 MEMORY_SHARE = 0.6
 """Of the memory limit, for data: a rewrite of the log or a full synchronisation copies what changes meanwhile."""

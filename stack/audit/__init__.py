@@ -6,7 +6,7 @@ A family is a module that ends in `RULES`; adding a rule is adding it there. Eve
 from __future__ import annotations
 
 from stack.audit import availability, capacity, egress, network, retries, structure, timeouts
-from stack.audit.finding import Finding, Rule, Severity, Verdict
+from stack.audit.finding import Rule, Verdict
 from stack.model.platform import Platform
 
 RULES: tuple[Rule, ...] = (
@@ -25,4 +25,4 @@ def audit(platform: Platform) -> tuple[Verdict, ...]:
     return tuple(rule.verdict(platform) for rule in RULES)
 
 
-__all__ = ["RULES", "Finding", "Rule", "Severity", "Verdict", "audit"]
+__all__ = ["Verdict", "audit"]

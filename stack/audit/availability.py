@@ -15,6 +15,8 @@ from stack.model.flow import Flow
 from stack.model.platform import Platform
 from stack.model.site import Site
 
+__all__ = ["flow_availability"]
+
 
 @dataclass(slots=True)
 class HardDependencies:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from components.files import file_text
 from stack.audit.finding import Finding, Verdict
 
+__all__ = ["REPORTS"]
+
 
 def text(verdicts: Sequence[Verdict]) -> str:
     """A line for each rule, and below it a line for each finding."""

@@ -12,6 +12,8 @@ from stack.audit.finding import Finding, Rule
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.platform import Platform
 
+__all__ = ["critical_path"]
+
 ZERO = Duration("0s")
 
 

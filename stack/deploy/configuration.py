@@ -11,6 +11,8 @@ from voice_policies import Fault, InvalidInputError
 
 from stack.model.settings import SECRETS, Choices, Settings, decoded, file_of, parse_settings
 
+__all__ = ["read_configuration"]
+
 SecretValues = Mapping[str, Mapping[str, str]]
 """Secret, then key, then value."""
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from voice_policies import Bytes, Fault, InvalidInputError
 
+__all__ = ["INSTEAD", "Loss", "bears_data", "data_namespaces", "volume_sizes"]
+
 Loss = Literal["replaced", "removed", "shrunk"]
 INSTEAD: dict[Loss, str] = {
     "replaced": "leave the field as it is, or make a second store, move the data (docs/backup.md), remove the first",

@@ -16,6 +16,8 @@ from stack.model.settings import SECRETS, AcceptedFinding, secret_line
 if TYPE_CHECKING:
     from stack.deploy.configuration import Configuration, SecretValues
 
+__all__ = ["refuse_unfit"]
+
 REFUSED = frozenset({"error", "critical"})
 """Severities of findings that a strict profile refuses."""
 

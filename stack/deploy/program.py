@@ -21,6 +21,8 @@ from stack.deploy.data_safety import bears_data, data_namespaces
 from stack.deploy.operators import operator_of
 from stack.model.platform import Platform
 
+__all__ = ["outputs", "register", "resource_type"]
+
 WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 """Kinds whose pods Pulumi waits for: begun before what they stand on, they would run out of time."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}

@@ -20,6 +20,8 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_ope
 
 from voice_policies import Fault, InvalidInputError
 
+__all__ = ["Registry"]
+
 MEDIA_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",

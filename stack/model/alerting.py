@@ -7,6 +7,8 @@ from voice_policies import ClosedModel
 from components.node import Service, Tier
 from components.observability.rules import Alert, Severity
 
+__all__ = ["Alerting"]
+
 
 class Alerting(ClosedModel):
     """Alerts with their receivers, as `docs/alerts.md` lists them."""

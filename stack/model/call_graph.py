@@ -14,6 +14,8 @@ from components.operation import Call, Operation, soft
 from stack.model.catalogue import Catalogue
 from stack.model.flow import Flow
 
+__all__ = ["CallGraph", "Edge"]
+
 NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
 """Added where a deadline does not travel with the request (HTTP from the gateway): the callee ends first."""

@@ -9,6 +9,8 @@ from components.node import Node
 from stack.model.flow import Flow
 from stack.model.site import Site
 
+__all__ = ["Catalogue"]
+
 
 class Catalogue(ClosedModel):
     """The declared services, dependencies and gateway. A call that none of them declares is forbidden."""

@@ -19,6 +19,8 @@ from components.node import Dependency, Host
 from stack.model.call_graph import CallGraph
 from stack.model.site import PUBLIC_NETWORK, Site
 
+__all__ = ["allow_lists", "egress_port", "outward"]
+
 PORTS = range(20_000, 30_000)
 """Of the callers: below the node ports (30000) and the ports of outgoing connections (32768)."""
 

@@ -22,6 +22,8 @@ from components.grpc_service_config import inexpressible
 from components.node import Gateway, Service
 from stack.model.call_graph import Edge
 
+__all__ = ["DECLARED", "in_force", "unenforced"]
+
 PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
 
 DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")

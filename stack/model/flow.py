@@ -7,6 +7,8 @@ from voice_policies import ClosedModel, Duration, Ratio
 from components.declaration import Declaration
 from components.operation import Name, Sentence
 
+__all__ = ["Flow", "Milestone"]
+
 
 class Milestone(ClosedModel):
     """A part of a streamed answer that people wait for before its end."""

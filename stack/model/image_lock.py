@@ -14,6 +14,8 @@ from stack.model.manifest_yaml import documents
 from stack.model.settings import ROOT
 from stack.model.strict_yaml import read_yaml
 
+__all__ = ["LOCK", "UNLOCKED", "ImageLock", "images", "load_lock"]
+
 LOCK = ROOT / "images.lock.yaml"
 HEADER = """\
 # The digest that each image's tag had when `voice images lock` asked its registry. Never written by hand.

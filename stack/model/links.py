@@ -14,6 +14,8 @@ from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import egress_port
 from stack.model.site import Site
 
+__all__ = ["scrape_link"]
+
 Pods = tuple[str, str, str]
 """Namespace, name, and the label that carries the name."""
 

@@ -15,6 +15,8 @@ from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.policy_bundles import addresses, policy_bundle
 
+__all__ = ["caller_secret", "components"]
+
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Microservice]:
     """Every service, in the catalogue's order."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from components.network_policy import NAMESPACE_LABEL
 
+__all__ = ["Endpoint", "Reach", "egress_ports", "is_within", "permitted"]
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

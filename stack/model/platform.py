@@ -24,6 +24,8 @@ from stack.model.settings import file_of, path_of
 from stack.model.site import Site
 from stack.model.tenant import Tenant
 
+__all__ = ["Platform"]
+
 
 class Platform:
     """Every component of one environment, in an order that an API server accepts."""

@@ -10,6 +10,8 @@ from voice_policies import Bytes, Cpu
 
 from components.mesh.proxy import SIZE_ANNOTATION
 
+__all__ = ["SURGE", "Amounts", "Demand", "demands"]
+
 SURGE = 1
 """Pods that a rollout adds to one Deployment (`maxSurge`). A StatefulSet takes a pod away before it makes the next."""
 

@@ -38,6 +38,8 @@ from stack.model.enforcement import attempt_timeout_enforcer, enforcer, in_force
 from stack.model.environments import Environment
 from stack.model.site import Site
 
+__all__ = ["outbound_call"]
+
 BULKHEAD_HEADROOM = 4
 """Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
 CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default

@@ -16,6 +16,8 @@ from components.namespace import Quota
 from components.node import Replicas, Sizing
 from components.operation import Name, Sentence
 
+__all__ = ["N_PLUS_ONE", "DatabaseLimits", "Defaults", "MetricsStorage", "Profile", "ProfileName", "ServerSize"]
+
 ProfileName = Literal["dev", "staging", "prod"]
 N_PLUS_ONE = 2
 """Replicas of which one may be lost."""

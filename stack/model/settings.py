@@ -22,6 +22,21 @@ from components.postgresql.backups import Backups
 from stack.model.profile import Defaults, Profile, ProfileName, Profiles
 from stack.model.strict_yaml import read_with_faults
 
+__all__ = [
+    "ROOT",
+    "SECRETS",
+    "AcceptedFinding",
+    "Choices",
+    "Settings",
+    "decoded",
+    "environments",
+    "file_of",
+    "load_settings",
+    "parse_settings",
+    "path_of",
+    "secret_line",
+]
+
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
 """Configuration key of the secrets' values: secret, then key, then value."""

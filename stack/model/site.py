@@ -11,6 +11,8 @@ from components.network_policy import AddressBlock, Cidr, Peer
 from components.node import Host, Service, Tier
 from components.operation import Name
 
+__all__ = ["INTERNET", "Site"]
+
 INTERNET = "0.0.0.0/0"
 """Every address."""
 RESERVED_NETWORKS = (

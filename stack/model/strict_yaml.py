@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from voice_policies import Fault, InvalidInputError
 
+__all__ = ["read_documents"]
+
 
 def read_yaml(path: Path) -> Any:
     """The one document of a file; raises `InvalidInputError` where it cannot be read or a key stands twice."""

@@ -15,6 +15,8 @@ from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
 from stack.model.profile import Profiles
 
+__all__ = ["Tenant", "Tier"]
+
 
 def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
     """The links of a tier whose pods talk along declared calls alone."""

@@ -12,6 +12,8 @@ from stack.model.flow import Flow
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
 
+__all__ = ["component_diagram", "graph_document"]
+
 _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
 

@@ -23,6 +23,17 @@ from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
 from stack.output.diagrams import component_diagram, sequence_diagram
 
+__all__ = [
+    "ALERTS",
+    "ARCHITECTURE",
+    "IMAGES",
+    "SCHEMA",
+    "alert_list",
+    "architecture",
+    "bundle_schema",
+    "third_party_images",
+]
+
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 ALERTS = ROOT / "docs" / "alerts.md"
 IMAGES = ROOT / "docs" / "images.md"

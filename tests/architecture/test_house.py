@@ -46,7 +46,7 @@ EXCEPTIONS = {
     "stack/__main__.py": {"pulumi"},
     "stack/deploy/configuration.py": {"pulumi"},
 }
-PUBLIC = ["stack.voiceassistant.catalog"]
+PUBLIC = ["stack.voiceassistant", "stack.voiceassistant.catalog"]
 
 
 def modules(package: str) -> Iterator[Path]:

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 from stack.deploy.data_safety import INSTEAD, Loss, bears_data, data_namespaces, volume_sizes
 from stack.output.difference.fields import FieldChange, field_changes
 
+__all__ = ["compare"]
+
 _POD_FIELDS = {
     "Deployment": ("spec.template",),
     "StatefulSet": ("spec.template",),

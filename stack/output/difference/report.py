@@ -12,6 +12,8 @@ from stack.deploy.data_safety import INSTEAD
 from stack.output.difference import Change, Difference
 from stack.output.difference.fields import ABSENT, FieldChange
 
+__all__ = ["REPORTS"]
+
 LINE = 300
 """Longest mapping or list that is shown on one line, in characters: a rule of a NetworkPolicy fits."""
 _FENCE = "~~~~"

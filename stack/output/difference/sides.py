@@ -22,6 +22,8 @@ from stack.model.strict_yaml import read_documents
 from stack.model.tenant import Tenant
 from stack.output.difference import Identity, Resources
 
+__all__ = ["resources_of"]
+
 LONGEST_RENDER = 120
 """Seconds that another revision may take."""
 

@@ -6,7 +6,8 @@ from voice_policies import Duration, Ratio, Retry
 
 from components.node import Node
 from components.operation import operation
-from stack.audit import RULES, Finding, Verdict
+from stack.audit import RULES
+from stack.audit.finding import Finding, Verdict
 from stack.model.flow import Flow
 from stack.model.platform import Platform
 from tests.small import datastore, small_platform
