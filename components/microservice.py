@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle, ServiceSettings
 
 from components.container import POD_NAME, Container
-from components.deployment import Deployment
 from components.files import DIGEST_ANNOTATION, file_text
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
 from components.mesh.proxy import mesh_member
@@ -18,6 +17,7 @@ from components.secret_keys import SecretKeys
 from components.server import Server
 from components.services import each_ready_pod, to_port
 from components.volumes import ConfigFiles
+from components.workloads import Deployment
 
 if TYPE_CHECKING:
     from components.kubernetes.types import ObjectMeta

@@ -38,9 +38,6 @@ PRE_STOP = Duration("5s")
 """Sleep before SIGTERM, so that endpoints are withdrawn first (kube-proxy and gateways take a few seconds)."""
 SHUTDOWN_MARGIN = Duration("5s")
 """Left for flushing telemetry after the last request."""
-MIN_READY_SECONDS = 5
-REVISIONS = 5
-"""Former templates that a controller keeps, to roll back to."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from components.probes import READY, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
 from components.server import Server, Workload
 from components.services import each_pod, tcp
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import DATA_VOLUME, StatefulSet
 
 __all__ = ["GOSSIP_PORT", "HTTP_PORT", "RPC_PORT", "Consul"]
 

@@ -12,11 +12,11 @@ from voice_policies import Bytes
 
 from components.consul.access import SECRET
 from components.container import Container
-from components.jobs import CronJob
 from components.node import Sizing
 from components.operation import Name
 from components.secret_keys import SecretKeys
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import CronJob
 
 SCRIPTS_PATH = "/etc/consul-snapshot"
 WORK_PATH = "/var/consul-snapshot"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 from voice_policies import Duration
 
 from components.container import Container
-from components.deployment import Deployment
 from components.edge.envoy import LIVE_PATH, METRICS_PATH, READY_PATH, STATUS_PORT, AllowList, configuration
 from components.files import file_text
 from components.network_policy import AddressBlock
@@ -18,6 +17,7 @@ from components.scrape import Scrape
 from components.server import PRE_STOP, Server
 from components.services import to_port
 from components.volumes import ConfigFiles
+from components.workloads import Deployment
 
 if TYPE_CHECKING:
     from components.kubernetes.types import ServicePort

@@ -9,7 +9,6 @@ from voice_policies import Bytes, Duration
 
 from components.component import Exemption
 from components.container import Container
-from components.deployment import Deployment
 from components.edge.apisix import PORTS, TEMPORARY_PATH
 from components.mesh.proxy import mesh_member
 from components.node import Replicas, Sizing
@@ -20,6 +19,7 @@ from components.secret_keys import SecretKeys, merged
 from components.server import Server
 from components.services import to_port
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import Deployment
 
 if TYPE_CHECKING:
     from components.kubernetes.types import EnvVarSource, ServiceSpec

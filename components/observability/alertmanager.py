@@ -17,8 +17,8 @@ from components.scrape import Scrape
 from components.secret_keys import SecretKeys
 from components.server import Server
 from components.services import each_pod, tcp
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles
+from components.workloads import DATA_VOLUME, StatefulSet
 
 __all__ = ["GOSSIP_PORT", "NOBODY", "PORT", "WEBHOOK_KEY", "AlertRoute", "Alertmanager", "Inhibition", "Receiver"]
 

@@ -9,13 +9,13 @@ from voice_policies import Duration
 
 from components.component import Exemption
 from components.container import Container
-from components.deployment import ONE, Deployment
 from components.files import file_text
 from components.probes import Probes
 from components.scrape import BlackboxModule, Scrape
 from components.server import Server
 from components.services import tcp
 from components.volumes import ConfigFiles
+from components.workloads import ONE, Deployment
 
 __all__ = ["PORT", "BlackboxExporter"]
 

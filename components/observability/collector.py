@@ -27,8 +27,8 @@ from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server
 from components.services import each_pod, to_port
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles
+from components.workloads import DATA_VOLUME, StatefulSet
 
 __all__ = ["Collector"]
 

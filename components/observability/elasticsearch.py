@@ -15,7 +15,6 @@ from pydantic_core import to_json
 from voice_policies import Bytes, Duration
 
 from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
-from components.jobs import Job
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
 from components.observability.retention import Stream, disk_conflicts
 from components.observability.setup_job import sender, setup_files
@@ -24,8 +23,8 @@ from components.scrape import ANSWERS, Scrape
 from components.secret_keys import SecretKeys
 from components.server import Server, Workload
 from components.services import each_pod, tcp
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import DATA_VOLUME, Job, StatefulSet
 
 __all__ = ["TRANSPORT_PORT", "Elasticsearch"]
 

@@ -14,13 +14,13 @@ from voice_policies import Bytes, Duration
 
 from components.component import Exemption
 from components.container import ROOT, Container
-from components.daemon_set import DaemonSet
 from components.files import file_text
 from components.observability.collector_config import HTTP_PORT as COLLECTOR_PORT
 from components.probes import SLOW, STARTUP_PERIOD, Probe, Probes
 from components.scrape import Scrape
 from components.server import Server
 from components.volumes import ConfigFiles, HostPath
+from components.workloads import DaemonSet
 
 __all__ = ["PORT", "FluentBit"]
 

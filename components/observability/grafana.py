@@ -13,7 +13,6 @@ from voice_policies import Bytes, ClosedModel, Duration
 
 from components.component import Exemption
 from components.container import Container
-from components.deployment import ONE, Deployment
 from components.files import file_text
 from components.observability import dashboards
 from components.observability.dashboards import Dashboard
@@ -26,6 +25,7 @@ from components.secret_keys import SecretKeys
 from components.server import Server
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch, Volume
+from components.workloads import ONE, Deployment
 
 if TYPE_CHECKING:
     from components.component import Resource

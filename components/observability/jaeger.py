@@ -9,9 +9,7 @@ from voice_policies import Bytes, ClosedModel, Duration
 
 from components.component import Exemption
 from components.container import Container, Image, go_memory_limit
-from components.deployment import Deployment
 from components.files import file_text
-from components.jobs import CronJob
 from components.node import Replicas
 from components.observability.elasticsearch_setup import user_secret
 from components.observability.retention import Stream
@@ -21,6 +19,7 @@ from components.scrape import Scrape
 from components.server import Server, Workload
 from components.services import each_ready_pod, to_port
 from components.volumes import ConfigFiles
+from components.workloads import CronJob, Deployment
 
 __all__ = ["ACCOUNT", "INDICES", "OTLP_PORT", "QUERY_PORT", "TRACES", "InElasticsearch", "InMemory", "Jaeger"]
 

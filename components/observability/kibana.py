@@ -8,9 +8,7 @@ from typing import ClassVar
 from voice_policies import Bytes, Duration
 
 from components.container import Container, Image
-from components.deployment import Deployment
 from components.files import file_text
-from components.jobs import Job
 from components.node import Replicas
 from components.observability.elasticsearch_setup import LOGS_PATTERN, IndexUser, user, user_secret
 from components.observability.setup_job import Account, Request, sender, setup_files
@@ -20,6 +18,7 @@ from components.secret_keys import SecretKeys
 from components.server import Server, Workload
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import Deployment, Job
 
 __all__ = ["PORT", "USERS", "Kibana"]
 

@@ -11,12 +11,12 @@ from voice_policies import Duration
 from components.access import pod_reader
 from components.component import Exemption
 from components.container import Container
-from components.deployment import ONE, Deployment
 from components.operation import Name
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server
 from components.services import tcp
+from components.workloads import ONE, Deployment
 
 if TYPE_CHECKING:
     from components.kubernetes.types import PolicyRule

@@ -20,8 +20,8 @@ from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server
 from components.services import each_pod, tcp
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles
+from components.workloads import DATA_VOLUME, StatefulSet
 
 if TYPE_CHECKING:
     from components.component import Resource

@@ -17,8 +17,8 @@ from components.scrape import Scrape
 from components.secret_keys import SecretKeys
 from components.server import Server
 from components.services import to_port
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles
+from components.workloads import DATA_VOLUME, StatefulSet
 
 __all__ = ["HTTP_PORT", "OTLP_PORT", "Bucket", "Tempo"]
 

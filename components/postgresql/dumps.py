@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from voice_policies import Bytes
 
 from components.container import Container
-from components.jobs import CronJob
 from components.node import Sizing
 from components.operation import Name
 from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SECRETS_PATH, SecretKeys
 from components.volumes import Claim, ConfigFiles
+from components.workloads import CronJob
 
 SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from components.container import Container
-from components.jobs import CronJob, Job
 from components.node import Sizing
 from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SECRETS_PATH, SecretKeys
 from components.server import Server, Workload
 from components.volumes import ConfigFiles
+from components.workloads import CronJob, Job
 
 __all__ = ["DatabaseSchemas"]
 

@@ -16,8 +16,8 @@ from components.scrape import CONNECTS, Scrape
 from components.secret_keys import SecretKeys
 from components.server import Server, Workload
 from components.services import tcp
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import DATA_VOLUME, StatefulSet
 
 __all__ = ["PostgresqlServer"]
 

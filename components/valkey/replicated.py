@@ -10,7 +10,6 @@ from voice_policies import Duration
 
 from components.component import Exemption
 from components.container import POD_NAME, Container, Image
-from components.deployment import Deployment
 from components.node import Replicas, Sizing
 from components.operation import Name
 from components.probes import READY, Probe, Probes
@@ -18,10 +17,10 @@ from components.scrape import BlackboxModule, Scrape
 from components.secret_keys import SecretKeys
 from components.server import Server, Workload
 from components.services import tcp
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.valkey.access import CONFIG_PATH, RUN_PATH, WRITE_ACL, AclUser, user_file
 from components.valkey.server import PING, PORT, PROBES, SCRAPE, SHUTDOWN, server_configuration
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import DATA_VOLUME, Deployment, StatefulSet
 
 if TYPE_CHECKING:
     from components.kubernetes.types import ServiceSpec

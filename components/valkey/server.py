@@ -14,9 +14,9 @@ from components.probes import READY, SLOW, STARTUP_PERIOD, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
 from components.server import Server
 from components.services import tcp
-from components.stateful_set import DATA_VOLUME, StatefulSet
 from components.valkey.access import ACL_FILE, CONFIG_PATH, HEALTH_USER, RUN_PATH, WRITE_ACL, AclUser, user_file
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import DATA_VOLUME, StatefulSet
 
 __all__ = ["PORT", "Valkey"]
 

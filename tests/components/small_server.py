@@ -12,7 +12,7 @@ from components.container import Container, Image
 from components.links import Links
 from components.node import Sizing
 from components.server import Server, Workload
-from components.stateful_set import StatefulSet
+from components.workloads import StatefulSet
 
 SIZING = Sizing.of(cpu=("100m", "200m"), memory=("64Mi", "128Mi"))
 

@@ -10,12 +10,12 @@ from voice_policies import Duration
 from components.access import pod_reader
 from components.component import ANNOTATION_PREFIX
 from components.container import ROOT, Container
-from components.deployment import ONE, Deployment
 from components.links import Link, Links, peer
 from components.network_policy import Peer
 from components.secret_keys import SecretKeys
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch
+from components.workloads import ONE, Deployment
 from tests.components.small_server import pod_of, rendered, server, store
 
 DIGEST = f"{ANNOTATION_PREFIX}/config-digest"

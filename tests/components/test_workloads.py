@@ -8,11 +8,9 @@ import pytest
 from voice_policies import Bytes, Duration
 
 from components.container import Container
-from components.daemon_set import DaemonSet
-from components.deployment import Deployment
-from components.jobs import CronJob, Job
 from components.node import Replicas
 from components.volumes import Claim, ConfigFiles, HostPath
+from components.workloads import CronJob, DaemonSet, Deployment, Job
 from tests.components.small_server import rendered, store
 
 POD: dict[str, Any] = {"name": "store", "container": Container(), "shutdown": Duration("10s")}

@@ -134,7 +134,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     for number, (path, before, after) in enumerate(
         (
             ("Pulumi.prod.yaml", "config:\n", "config:\n  voiceassistant:trace_sample_ratio: 12%\n"),
-            ("components/server.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
+            ("components/workloads.py", "MIN_READY_SECONDS = 5", "MIN_READY_SECONDS = 6"),
             ("policies/voice_policies/tracing.py", "= 2048", "= 4096"),
         )
     ):

@@ -1,0 +1,202 @@
+"""The controllers that keep the pods of a server running: Deployment, StatefulSet, DaemonSet, Job and CronJob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+from voice_policies import Bytes, Duration
+
+from components.autoscaling import autoscaler
+from components.disruption_budget import disruption_budget
+from components.files import digest_of
+from components.node import Replicas
+from components.server import Server, Workload
+from components.volumes import volume_claim
+
+if TYPE_CHECKING:
+    from components.component import Resource
+    from components.kubernetes.types import DeploymentSpec, ObjectMeta, PodSpec, PodTemplateSpec, StatefulSetSpec
+
+MIN_READY_SECONDS = 5
+REVISIONS = 5
+"""Former templates that a controller keeps, to roll back to."""
+PROGRESS_DEADLINE_SECONDS = 180
+"""Three times the longest start: a rollout that has not moved by then has failed."""
+ONE = Replicas.exactly(1)
+DATA_VOLUME = "data"
+NIGHTLY = "0 2 * * *"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment(Workload):
+    """A rollout takes no pod away before its successor is ready. The autoscaler alone counts a range of replicas."""
+
+    replicas: Replicas
+    scale_on_memory: bool = False
+    """The autoscaler looks at memory besides CPU."""
+
+    def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
+        """The Deployment, its autoscaler and its disruption budget."""
+        spec: DeploymentSpec = {
+            "minReadySeconds": MIN_READY_SECONDS,
+            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            "revisionHistoryLimit": REVISIONS,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "selector": {"matchLabels": self.own_label},
+            "template": template,
+        }
+        if self.replicas.fixed:
+            spec["replicas"] = self.replicas.min
+        yield {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+        if not self.replicas.fixed:
+            yield autoscaler(metadata, self.replicas, on_memory=self.scale_on_memory)
+        if self.replicas.min > 1:
+            yield disruption_budget(metadata, self.own_label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatefulSet(Workload):
+    """Claims are resources of their own: a claim can grow, and nothing can change a StatefulSet's template of one.
+
+    The template keeps the size that it was created with. Volumes outlive the StatefulSet: data goes only deliberately.
+    """
+
+    replicas: int = 1
+    storage: Bytes | None = None
+    """Size of the volume `data` of each pod; `None` keeps nothing."""
+    governing_service: str | None = None
+    """The Service that names each pod; `None` is the one of the workload's name."""
+    parallel: bool = False
+    """All pods start at once: none is ready before enough of them have found each other."""
+
+    def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
+        """The claims by the names that the StatefulSet looks for, the StatefulSet, and its disruption budget."""
+        spec: StatefulSetSpec = {
+            "serviceName": self.governing_service or self.name,
+            "replicas": self.replicas,
+            "revisionHistoryLimit": REVISIONS,
+            "minReadySeconds": MIN_READY_SECONDS,
+            "podManagementPolicy": "Parallel" if self.parallel else "OrderedReady",
+            "updateStrategy": {"type": "RollingUpdate"},
+            "selector": {"matchLabels": self.own_label},
+            "template": template,
+        }
+        if self.storage is not None:
+            spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
+            spec["volumeClaimTemplates"] = [volume_claim({"name": DATA_VOLUME}, self.storage)]
+            for ordinal in range(self.replicas):
+                yield volume_claim({**metadata, "name": f"{DATA_VOLUME}-{self.name}-{ordinal}"}, self.storage)
+        yield {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
+        if self.replicas > 1:
+            yield disruption_budget(metadata, self.own_label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonSet(Workload):
+    """Pods that are neither spread nor kept apart, on tainted nodes too."""
+
+    def pod(self, server: Server) -> PodSpec:
+        """The hardened pod, wherever it is put."""
+        pod = super().pod(server)
+        del pod["topologySpreadConstraints"], pod["affinity"]
+        pod["tolerations"] = [{"operator": "Exists"}]
+        return pod
+
+    def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
+        """The DaemonSet."""
+        yield {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": metadata,
+            "spec": {
+                "minReadySeconds": MIN_READY_SECONDS,
+                "revisionHistoryLimit": REVISIONS,
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+                "selector": {"matchLabels": self.own_label},
+                "template": template,
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch(Workload):
+    """Nobody calls these pods, so nothing waits before SIGTERM."""
+
+    job: str | None = None
+    """Name of the controller; `None` is the workload's."""
+    pre_stop: Duration = Duration("0s")
+    shutdown: Duration = Duration("35s")
+    deadline: Duration
+    """Longest time of a run, its retries included."""
+
+    def metadata_of(self, workload: ObjectMeta) -> ObjectMeta:
+        """Name and labels of the controller."""
+        return {**workload, "name": self.job or self.name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(_Batch):
+    """Runs once, and again when its pod or its files change.
+
+    A Job is immutable, so its name contains a digest of both. A new password changes neither: delete the Job and deploy
+    again.
+    """
+
+    deadline: Duration = Duration("30m")
+    """By default for a first start, in which the server is made too."""
+    retries: int = 10
+
+    def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
+        """The Job."""
+        template["spec"]["restartPolicy"] = "OnFailure"
+        own = self.metadata_of(metadata)
+        digest = digest_of({"template": to_json(template).decode()})
+        yield {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {**own, "name": f"{own['name']}-{digest[:8]}"},
+            "spec": {
+                "backoffLimit": self.retries,
+                "activeDeadlineSeconds": self.deadline.whole_seconds(),
+                "template": template,
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CronJob(_Batch):
+    """Runs on a schedule, and is tried three times.
+
+    A suspended one runs when an operator asks, once: `kubectl create job --from=cronjob/NAME JOB`.
+    """
+
+    schedule: str = NIGHTLY
+    suspended: bool = False
+    deadline: Duration = Duration("60m")
+
+    def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
+        """The CronJob."""
+        template["spec"]["restartPolicy"] = "Never"
+        deadline = self.deadline.whole_seconds()
+        yield {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": self.metadata_of(metadata),
+            "spec": {
+                "schedule": self.schedule,
+                "timeZone": "Etc/UTC",
+                "suspend": self.suspended,
+                "concurrencyPolicy": "Forbid",
+                "startingDeadlineSeconds": deadline,
+                "jobTemplate": {
+                    "spec": {
+                        "backoffLimit": 0 if self.suspended else 2,
+                        "activeDeadlineSeconds": deadline,
+                        "template": template,
+                    }
+                },
+            },
+        }
