@@ -1,13 +1,23 @@
-"""Who a pod is to the API server. Ours is nobody: an account of its own, no token, no rights, unless it names them."""
+"""The rights of pods at the API server: an account each, without a token, unless a server declares rights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import ObjectMeta, PolicyRule, Role, RoleBinding, ServiceAccount
+    from components.kubernetes.types import (
+        ClusterRole,
+        ClusterRoleBinding,
+        ObjectMeta,
+        PolicyRule,
+        Role,
+        RoleBinding,
+        ServiceAccount,
+        Subject,
+    )
 
+RBAC: Final = "rbac.authorization.k8s.io/v1"
 TOKEN_VOLUME = "api-token"  # noqa: S105 - the volume's name
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where client libraries look
 
@@ -22,20 +32,34 @@ def service_account(metadata: ObjectMeta) -> ServiceAccount:
     }
 
 
-def pod_reader(reader: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterator[Role | RoleBinding]:
-    """A role over the pods of one namespace, and whatever `more` says, for the account that `reader` names."""
-    metadata: ObjectMeta = {**reader, "namespace": namespace}
+def pod_reader(account: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterator[Role | RoleBinding]:
+    """A role over the pods of one namespace, and whatever `more` says, bound to an account."""
+    metadata: ObjectMeta = {**account, "namespace": namespace}
     pods: PolicyRule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+    yield {"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": [pods, *more]}
     yield {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": metadata,
-        "rules": [pods, *more],
-    }
-    yield {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "apiVersion": RBAC,
         "kind": "RoleBinding",
         "metadata": metadata,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": reader["name"]},
-        "subjects": [{"kind": "ServiceAccount", "name": reader["name"], "namespace": reader["namespace"]}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account["name"]},
+        "subjects": [_subject(account)],
     }
+
+
+def node_metrics_reader(account: ObjectMeta) -> Iterator[ClusterRole | ClusterRoleBinding]:
+    """Nodes are in no namespace, so the right to read their kubelets' metrics cannot be either."""
+    name = f"{account['namespace']}-{account['name']}-kubelets"
+    metadata: ObjectMeta = {"name": name, "labels": account["labels"]}
+    rule: PolicyRule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
+    yield {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata, "rules": [rule]}
+    yield {
+        "apiVersion": RBAC,
+        "kind": "ClusterRoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [_subject(account)],
+    }
+
+
+def _subject(account: ObjectMeta) -> Subject:
+    return {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}

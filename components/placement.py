@@ -5,32 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import Affinity, TopologySpreadConstraint
+    from components.kubernetes.types import (
+        Affinity,
+        PodAffinityTerm,
+        TopologySpreadConstraint,
+        WeightedPodAffinityTerm,
+    )
 
 ZONE = "topology.kubernetes.io/zone"
 HOST = "kubernetes.io/hostname"
 
 
-def alone_on_its_host(selector: dict[str, str]) -> Affinity:
-    """Never two on one host: for quorums, which two losses at once would break."""
-    return {
-        "podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {"topologyKey": HOST, "labelSelector": {"matchLabels": selector}}
-            ]
-        }
-    }
-
-
-def host_spread(selector: dict[str, str]) -> Affinity:
-    """On different hosts where there is room."""
-    return {
-        "podAntiAffinity": {
-            "preferredDuringSchedulingIgnoredDuringExecution": [
-                {"weight": 100, "podAffinityTerm": {"topologyKey": HOST, "labelSelector": {"matchLabels": selector}}}
-            ]
-        }
-    }
+def host_anti_affinity(selector: dict[str, str], *, required: bool) -> Affinity:
+    """On different hosts where there is room; `required` for quorums, which two losses at once would break."""
+    term: PodAffinityTerm = {"topologyKey": HOST, "labelSelector": {"matchLabels": selector}}
+    if required:
+        return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    preferred: WeightedPodAffinityTerm = {"weight": 100, "podAffinityTerm": term}
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}}
 
 
 def zone_spread(selector: dict[str, str]) -> TopologySpreadConstraint:
@@ -40,5 +32,4 @@ def zone_spread(selector: dict[str, str]) -> TopologySpreadConstraint:
         "topologyKey": ZONE,
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": selector},
-        "matchLabelKeys": ["pod-template-hash"],
     }

@@ -19,7 +19,7 @@ from components.files import CONFIG_DIGEST_ANNOTATION, digest_of
 from components.links import PlatformLinks
 from components.network_policy import NAME_LABEL, NetworkEnd
 from components.node import Sizing
-from components.placement import alone_on_its_host, host_spread, zone_spread
+from components.placement import host_anti_affinity, zone_spread
 from components.secret_keys import SecretKeys, merged
 from components.services import service
 from components.volumes import ApiToken, Scratch, Volume, secret_volume
@@ -127,8 +127,8 @@ class Workload(ABC):
             "enableServiceLinks": False,
             "securityContext": self._security(),
             "terminationGracePeriodSeconds": (self.pre_stop + self.shutdown + SHUTDOWN_MARGIN).whole_seconds(),
-            "topologySpreadConstraints": [zone_spread(self.own_label)],
-            "affinity": alone_on_its_host(self.own_label) if self.quorum else host_spread(self.own_label),
+            "topologySpreadConstraints": [{**zone_spread(self.own_label), "matchLabelKeys": ["pod-template-hash"]}],
+            "affinity": host_anti_affinity(self.own_label, required=self.quorum),
             "containers": [container.document(default, read_only, self.pre_stop)],
             "volumes": [volume.document(name) for name, volume in volumes.items()],
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 from voice_policies import Bytes, Duration
 
-from components.access import pod_reader
+from components.access import node_metrics_reader, pod_reader
 from components.component import Exemption
 from components.container import POD_NAME, Container
 from components.files import file_text
@@ -167,21 +167,4 @@ class Prometheus(Server):
     def _rights(self) -> Iterator[Resource]:
         for namespace in self.namespaces:
             yield from pod_reader(self.metadata(), namespace)
-        yield from self._kubelet_reader()
-
-    def _kubelet_reader(self) -> Iterator[Resource]:
-        """Nodes are in no namespace, so the right to read their metrics cannot be either."""
-        name = f"{self.namespace}-{self.name}-kubelets"
-        yield {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": name, "labels": self.labels},
-            "rules": [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}],
-        }
-        yield {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": name, "labels": self.labels},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.namespace}],
-        }
+        yield from node_metrics_reader(self.metadata())

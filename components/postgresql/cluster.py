@@ -14,7 +14,7 @@ from components.disruption_budget import disruption_budget
 from components.links import PlatformLinks
 from components.node import Sizing
 from components.operation import Name
-from components.placement import HOST, ZONE, alone_on_its_host
+from components.placement import HOST, host_anti_affinity, zone_spread
 from components.postgresql.backups import CREDENTIALS, DAILY, Backups
 from components.postgresql.databases import ServerLimits, ServiceDatabase, access_rules
 from components.scrape import Scrape
@@ -140,14 +140,7 @@ class PostgresqlCluster(Component):
                     "podAntiAffinityType": "required",
                     "topologyKey": HOST,
                 },
-                "topologySpreadConstraints": [
-                    {
-                        "maxSkew": 1,
-                        "topologyKey": ZONE,
-                        "whenUnsatisfiable": "ScheduleAnyway",
-                        "labelSelector": {"matchLabels": self.pods[0]},
-                    }
-                ],
+                "topologySpreadConstraints": [zone_spread(self.pods[0])],
                 "inheritedMetadata": {"labels": self.pods[0]},
             },
         }
@@ -222,7 +215,7 @@ class PostgresqlCluster(Component):
                                 "resources": cpu_and_memory(POOLER),
                             }
                         ],
-                        "affinity": alone_on_its_host(labels),
+                        "affinity": host_anti_affinity(labels, required=True),
                     },
                 },
             },
