@@ -90,8 +90,8 @@ class Component(ClosedModel):
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:
-        """The labels that pick each kind of its pods: what a network policy of another component names them by."""
-        return (self.selector,)
+        """The label that picks each kind of its pods; none for a component that runs none."""
+        return ()
 
     @property
     def labels(self) -> dict[str, str]:

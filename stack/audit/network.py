@@ -20,15 +20,13 @@ from stack.model.site import Site
 DNS = "kube-dns"
 INTERNET = "the internet"
 PEERED_NETWORK = "the peered network"
-
-
 Place = tuple[str, str]
 """Namespace and name of pods."""
 
 
 @lru_cache(maxsize=4)
 def titles(platform: Platform) -> dict[Place, str]:
-    """The name of each linked component's pods, with its namespace where another has the same name."""
+    """The name of some pods, with their namespace where others have the same name."""
     places = {(peer.namespace, peer.name) for peer in _peers(platform)}
     count = Counter(name for _, name in places)
     return {(namespace, name): name if count[name] == 1 else f"{namespace}/{name}" for namespace, name in places}
@@ -56,12 +54,16 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
 
 
 def _peers(platform: Platform) -> Iterator[Peer]:
-    """The pods at both ends of every link."""
-    return (end for link in platform.links for end in (link.source, link.target) if isinstance(end, Peer))
+    """The pods of every component, and those at both ends of every link."""
+    for component in platform.components:
+        for pods in component.pods:
+            for label, name in pods.items():
+                yield Peer(namespace=component.namespace, name=name, ports=(), label=label)
+    yield from (end for link in platform.links for end in (link.source, link.target) if isinstance(end, Peer))
 
 
 def _pods(platform: Platform) -> Iterator[Endpoint]:
-    """The pods of every linked component, governed where one of our components deploys them."""
+    """The pods of every component and link, governed where one of our components deploys them."""
     deployed = {(component.namespace, *pods.items()) for component in platform.components for pods in component.pods}
     ports, labels = _listening(platform), {}
     for peer in _peers(platform):

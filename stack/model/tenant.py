@@ -40,7 +40,7 @@ class Tenant:
     """Name of the platform in documents."""
     catalogue: Catalogue
     tiers: tuple[Tier, ...]
-    """In any order: a component's folder says what it stands on."""
+    """Their order is that of the rules in a NetworkPolicy; components are applied in the order of their folders."""
     alerting: Alerting
     profiles: Profiles
     """One of each name."""

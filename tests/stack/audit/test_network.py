@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+from components import images
 from components.links import Link, Links, peer
-from components.network_policy import Peer
+from components.network_policy import AddressBlock, Peer
+from components.valkey.server import Valkey
+from stack.model.call_graph import CallGraph
+from stack.model.environments import Environment
 from stack.model.platform import Platform
+from stack.model.tenant import Tier
 from tests import toy
 from tests.stack.audit.rule_findings import verdict
 
@@ -42,3 +50,22 @@ def test_n02_finds_a_way_that_nobody_declared_and_needs_both_ends_open() -> None
     assert verdict("N02", Tampered(egress_open=True)).findings == ()
     (found,) = verdict("N02", Tampered(ingress_open=True, egress_open=True)).findings
     assert found.path == "orders → prices:8080"
+
+
+def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Iterator[Valkey]:
+    """A store that no link names, whose NetworkPolicy lets it out all the same."""
+    anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
+    yield Valkey(
+        name="idle",
+        namespace="stores",
+        image=environment.third_party_image(images.VALKEY),
+        sizing=toy.SIZING,
+        users=(),
+        links=Links([Link(peer("stores", "idle"), anywhere)]),
+    )
+
+
+def test_n02_finds_a_way_out_of_pods_that_no_link_names() -> None:
+    tenant = replace(toy.TENANT, tiers=(*toy.TENANT.tiers, Tier(leaking)))
+    paths = {found.path for found in verdict("N02", Platform(tenant, toy.ENVIRONMENT)).findings}
+    assert "idle → the internet:443" in paths
