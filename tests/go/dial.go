@@ -5,10 +5,10 @@ import (
 	"os"
 
 	"google.golang.org/grpc"
-	_ "google.golang.org/grpc/health" // without it, nobody asks callees for their health
+	_ "google.golang.org/grpc/health" // without it, gRPC does not check the health of callees
 )
 
-// channel is what the file holds for each callee.
+// channel is the entry of one callee in the file.
 type channel struct {
 	Target        string          `json:"target"`
 	ServiceConfig json.RawMessage `json:"serviceConfig"`
@@ -23,7 +23,7 @@ func readChannels(path string) (map[string]channel, error) {
 	return channels, json.Unmarshal(text, &channels)
 }
 
-// dial opens the channel to a callee. Whatever DNS says of policies is not heard: the file alone decides.
+// dial opens the channel to a callee. It ignores policies from DNS: only the file counts.
 func (c channel) dial(options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	policies := grpc.WithDefaultServiceConfig(string(c.ServiceConfig))
 	return grpc.NewClient(c.Target, append(options, policies, grpc.WithDisableServiceConfig())...)
