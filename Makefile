@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 # `voice` needs requirements.lock alone; the tests and the tools of developers need requirements-dev.lock, which holds both.
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# What uv fetches it keeps below HOME, or not at all where nothing can be written there.
+NO_CACHE := cache=$$($(BIN)/uv cache dir); mkdir -p "$$cache" 2>/dev/null && test -w "$$cache" || echo --no-cache
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $$($(NO_CACHE))
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --no-emit-package voice-policies --no-emit-package voice-runtime
 ENVIRONMENTS := $(patsubst Pulumi.%.yaml,%,$(wildcard Pulumi.*.yaml))
