@@ -29,7 +29,8 @@ from voice_saga.transport import Outbox
 
 from tests.saga.definitions import saga, step
 
-LEASE = 0.6
+LEASE = 2.0
+"""Seconds: a worker on a machine that others keep busy loses none, and one that died is soon taken over from."""
 STAGES = (step("reserve"), step("vectors"), step("graph", with_previous=True), step("pay"), step("ship"))
 STEPS = tuple(each.name for each in STAGES)
 EFFECTS = "CREATE TABLE effects (saga_id text, step text, branch text)"
