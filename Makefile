@@ -11,7 +11,6 @@ NO_CACHE := cache=$$($(BIN)/uv cache dir); mkdir -p "$$cache" 2>/dev/null && tes
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $$($(NO_CACHE))
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --no-emit-package voice-policies --no-emit-package voice-runtime
-ENVIRONMENTS := $(patsubst Pulumi.%.yaml,%,$(wildcard Pulumi.*.yaml))
 # Python before 3.13 reads the paths of what is installed in the locale's encoding, and C has no letters outside ASCII.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
@@ -24,7 +23,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 render: $(INSTALLED) ## Render every environment into build/<environment>/ and print a summary
-	@for environment in $(ENVIRONMENTS); do $(BIN)/voice render $$environment || exit; done
+	@$(BIN)/voice render
 
 test: $(READY) ## Run the tests that need Python alone
 	$(BIN)/pytest -m "not cluster and not integration" -n auto --dist worksteal

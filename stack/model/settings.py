@@ -140,7 +140,7 @@ class Choices(Protocol):
 def load_settings(environment: str, choices: Choices, root: Path = ROOT) -> Settings:
     """The settings of an environment; raises `InvalidInputError` with every fault of its file."""
     if environment not in (known := environments(root)):
-        accepted = f"expected one of {', '.join(known)}, or a file {file_of(environment)}"
+        accepted = f"{one_of(environment, known)}, or a file {file_of(environment)}"
         raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
     path = root / file_of(environment)
     document, faults = read_with_faults(path)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from voice_policies import Fault, InvalidInputError
+from voice_policies import Fault, InvalidInputError, one_of
 
 from components.component import Component
 from stack.model.environments import load_environment
@@ -37,7 +37,7 @@ def resources_of(side: str, tenant: Tenant) -> Resources:
     revision, colon, name = side.rpartition(":")
     if colon and revision and name:
         return _of_revision(revision, name)
-    accepted = f"expected one of {', '.join(known)}, a directory that `voice render` wrote, or REVISION:ENV"
+    accepted = f"{one_of(side, known)}, a directory that `voice render` wrote, or REVISION:ENV"
     raise InvalidInputError("voice diff", [Fault(repr(side), "names nothing to compare", accepted)])
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from stack.model.settings import ROOT
+from stack.model.settings import ROOT, environments
 from tests.platforms import platform, resources
 
 
@@ -20,15 +22,40 @@ def voice(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_render_says_what_it_wrote(tmp_path: Path) -> None:
+def test_render_says_what_it_wrote_in_a_table_and_one_line(tmp_path: Path) -> None:
     done = voice("render", "prod", "-o", str(tmp_path / "out"))
     assert done.returncode == 0
     components, rendered = platform("prod").components, resources("prod")
     files = len(list((tmp_path / "out").rglob("*.*")))
-    assert done.stdout.startswith(
-        f"prod: {len(components)} components, {len(rendered)} resources, {files} files, 0 findings, "
-    )
+    head, row, closing = done.stdout.splitlines()
+    assert head.split("  ")[0] == "environment"
+    assert row.split()[:5] == ["prod", *map(str, (len(components), len(rendered), files, 0))]
+    assert row.endswith(f"  {tmp_path}/out")
+    assert re.fullmatch(r"\d+ exemptions, \d+ images without a digest: `voice render -v` lists them\.", closing)
     assert done.stderr == ""
+
+
+def test_render_lists_exemptions_and_images_when_asked() -> None:
+    exemptions = [(found.name, each) for found in platform("prod").components for each in found.exemptions]
+    lines = voice("render", "prod", "-v").stdout.splitlines()
+    for name, exemption in exemptions:
+        assert f"{name}: exempt from {exemption.rule}: {exemption.reason}" in lines
+    assert any(re.fullmatch(r"apache/apisix:\S+: without a digest", line) for line in lines)
+
+
+def test_render_answers_programs_in_json(tmp_path: Path) -> None:
+    done = voice("render", "dev", "-o", str(tmp_path / "out"), "--format", "json")
+    (told,) = json.loads(done.stdout)["environments"]
+    assert (told["environment"], told["findings"], told["path"]) == ("dev", 0, str(tmp_path / "out"))
+    assert told["resources"] == len(resources("dev"))
+    assert {"component": "redis", "rule": "headless_service"}.items() <= told["exemptions"][0].items()
+    assert all(image.count(":") for image in told["unpinned"])
+
+
+def test_render_without_names_renders_every_environment_that_has_a_file(tmp_path: Path) -> None:
+    done = voice("render", cwd=tmp_path)
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:-1]] == list(environments())
+    assert {path.name for path in (tmp_path / "build").iterdir()} == set(environments())
 
 
 def test_render_defaults_to_build(tmp_path: Path) -> None:
@@ -42,9 +69,19 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
         (("render", "production"), "environment: 1 fault\n  ENV: is 'production'; expected one of dev, prod, staging"),
         (("check", "production"), "or a file Pulumi.production.yaml"),
         (("render", "dev", "-o", "/dev/null"), "/dev/null: is a file; name a directory"),
-        (("render",), "the following arguments are required: ENV"),
-        (("paint",), "invalid choice: 'paint'"),
-        ((), "the following arguments are required: COMMAND"),
+        (("render", "prd"), "ENV: is 'prd'; did you mean prod? expected one of "),
+        (("diff", "stagin", "prod"), "'stagin': names nothing to compare; did you mean staging? "),
+        (
+            ("render", "dev", "prod", "-o", "out"),
+            "--out: is one directory for 2 environments; expected one ENV with it",
+        ),
+        (("check",), "the following arguments are required: ENV"),
+        (("chek", "prod"), "COMMAND: is 'chek'; did you mean check? expected one of render, check, "),
+        (
+            ("check", "prod", "--format", "jason"),
+            "--format: is 'jason'; did you mean json? expected one of text, json, ",
+        ),
+        (("images", "lok"), "DO: is 'lok'; did you mean lock? expected one of lock, check"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(arguments: tuple[str, ...], said: str) -> None:
@@ -63,15 +100,25 @@ def test_check_holds_in_every_environment() -> None:
     assert all(rule["verdict"] == "holds" and rule["checked"] for rule in rules.values())
 
 
+def test_check_closes_with_its_verdict() -> None:
+    assert voice("check", "prod").stdout.splitlines()[-1] == "prod: 13 rules hold"
+
+
 def test_graph_is_mermaid_or_json() -> None:
     assert voice("graph").stdout.startswith("flowchart LR\n")
     document = json.loads(voice("graph", "--format", "json").stdout)
     assert len([node for node in document["nodes"] if node["kind"] == "service"]) == 16
 
 
-def test_help_names_every_command() -> None:
-    said = voice("--help").stdout
-    assert all(command in said for command in ("render", "check", "graph", "docs", "schema"))
+def test_alone_it_helps_and_names_every_command() -> None:
+    alone = voice()
+    assert (alone.returncode, alone.stdout) == (0, voice("--help").stdout)
+    assert all(command in alone.stdout for command in ("render", "check", "graph", "diff", "images", "docs", "schema"))
+
+
+def test_it_tells_its_version() -> None:
+    done = voice("--version")
+    assert (done.returncode, done.stdout) == (0, f"voice {version('voiceassistant-platform')}\n")
 
 
 def test_a_reader_that_left_is_no_error() -> None:

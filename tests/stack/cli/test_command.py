@@ -19,7 +19,7 @@ def voice(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (["diff", "prod", "prod"], 0),
         (["diff", "staging", "prod"], 1),
-        (["diff", "dev", "prod"], 2),
+        (["diff", "dev", "prod"], 3),
         (["diff", "prod", "nowhere"], 2),
         (["nothing"], 2),
     ],

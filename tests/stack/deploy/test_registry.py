@@ -216,7 +216,7 @@ def test_the_command_writes_the_lock_that_it_then_finds_complete(
     lock = tmp_path / "images.lock.yaml"
     monkeypatch.setattr("stack.model.image_lock.LOCK", lock)
     monkeypatch.setattr(
-        "stack.cli._images", lambda _: {f"{registry.host}/voice/{name}:1.0" for name in ("agent", "rag")}
+        "stack.cli.images.used", lambda _: {f"{registry.host}/voice/{name}:1.0" for name in ("agent", "rag")}
     )
     agent = registry.push("voice/agent", "1.0")
     assert main(["images", "lock"]) == 2

@@ -88,7 +88,7 @@ def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, caps
     other = shutil.copytree(tree, tmp_path / "other")
     claim(tree, "fast")
     claim(other, "slow")
-    assert main(["diff", str(tree), str(other)]) == 2
+    assert main(["diff", str(tree), str(other)]) == 3
     refused = capsys.readouterr()
     assert "spec.storageClassName: fast -> slow" in refused.out
     assert "PersistentVolumeClaim voice-data/files: would be replaced, and bears data; leave the field" in refused.err

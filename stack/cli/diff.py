@@ -1,0 +1,40 @@
+"""`voice diff`: compares two platforms."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from stack.cli.options import ENVIRONMENT, Commands, add_command
+from stack.cli.status import CLEAN, DATA_AT_RISK, FINDINGS
+from stack.cli.terminal import progress
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    diff = add_command(commands, "diff", run, "Compare two platforms; exit 1 if they differ, 3 if data is at risk.")
+    for side in ("A", "B"):
+        diff.add_argument(side.lower(), metavar=side, help=f"{ENVIRONMENT}, a rendered directory, or REVISION:ENV")
+    diff.add_argument("--format", choices=("text", "json", "markdown"), default="text")
+    diff.add_argument(
+        "--allow-replacement", action="store_true", help="accept that data-bearing resources are replaced or removed"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what differs; data at risk is named on stderr too."""
+    from stack.output.difference import compare  # noqa: PLC0415
+    from stack.output.difference.report import REPORTS  # noqa: PLC0415
+    from stack.output.difference.sides import resources_of  # noqa: PLC0415
+
+    sides = []
+    for side in (options.a, options.b):
+        with progress(f"rendering {side}"):
+            sides.append(resources_of(side, options.tenant()))
+    difference = compare(*sides)
+    print(REPORTS[options.format](difference))
+    if difference.data_at_risk and not options.allow_replacement:
+        at_risk = "\n  ".join(str(risk) for risk in difference.data_at_risk)
+        sys.stderr.write(f"voice: data is at risk; --allow-replacement goes on\n  {at_risk}\n")
+        return DATA_AT_RISK
+    return FINDINGS if difference else CLEAN

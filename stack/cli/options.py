@@ -1,0 +1,32 @@
+"""What the commands' options have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from stack.model.platform import Platform
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names it nowhere else
+"""What `add_subparsers` gives."""
+ENVIRONMENT = "the name of an environment, such as prod for Pulumi.prod.yaml"
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    """A command that `run` carries out; it returns the exit code."""
+    added = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(run=run)
+    return added
+
+
+def platform_of(options: argparse.Namespace, environment: str) -> Platform:
+    """The tenant's platform in an environment. Raises `InvalidInputError` with every fault of its settings."""
+    from stack.model.environments import load_environment  # noqa: PLC0415
+    from stack.model.platform import Platform  # noqa: PLC0415
+
+    tenant = options.tenant()
+    return Platform(tenant, load_environment(environment, tenant))
