@@ -25,4 +25,4 @@ def audit(platform: Platform) -> tuple[Verdict, ...]:
     return tuple(rule.verdict(platform) for rule in RULES)
 
 
-__all__ = ["Verdict", "audit"]
+__all__ = ["audit"]
