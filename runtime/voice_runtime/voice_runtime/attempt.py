@@ -19,7 +19,7 @@ from voice_runtime.errors import (
 )
 from voice_runtime.events import Event
 from voice_runtime.outcome import OWN_FAULT, PERMANENT, FailedResultError, Failure, classify
-from voice_runtime.timeout import CURRENT, TimedScope
+from voice_runtime.timeout import TimedScope, current_scope
 
 
 class Attempt(TimedScope):
@@ -36,7 +36,7 @@ class Attempt(TimedScope):
         self.limit = limit
         self.started = started
         self.attempt = number
-        self.expired = self.retries_spent = self.is_unsent = False
+        self.expired = self.retries_spent = self.is_over = self.is_unsent = False
         self.state: State | None = None
         self.answered: float | None = None
         """When a stream's first message came: after that nothing is repeated, and slowness is measured to here."""
@@ -99,12 +99,14 @@ class Attempt(TimedScope):
 
     def _settle(self, error: BaseException) -> Failure | None:
         """Tell breaker and statistics what `error` says about the callee."""
+        failure: Failure | None = None
         try:
             failure = self._failure(error)
         except Exception:
-            self._record(PERMANENT)  # the classifier is broken: the call fails with its error
+            failure = PERMANENT  # the classifier is broken: the call fails with its error
             raise
-        self._record(failure)
+        finally:
+            self._record(failure)
         self._count(error, failure)
         return failure
 
@@ -193,7 +195,7 @@ def before_sending() -> Iterator[None]:
 
 def current_attempt() -> Attempt | None:
     """The attempt that the code belongs to."""
-    scope = CURRENT.get()
+    scope = current_scope()
     while scope is not None and not isinstance(scope, Attempt):
         scope = scope.parent
     return scope

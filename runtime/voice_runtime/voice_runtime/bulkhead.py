@@ -86,11 +86,16 @@ class Bulkhead:
             with self._lock:
                 self._settle()
 
+    def forfeit(self) -> None:
+        """Give back the slot of a call that nobody ended. It takes no lock: the garbage collector calls it anywhere."""
+        self._free.append(None)
+
     async def enter(self, remaining: float) -> None:
         """Wait for a slot, at most `remaining` seconds. Raises `BulkheadFullError`."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
-        turn = self._queue(lambda: loop.call_soon_threadsafe(ready.set))
+        turn = _Turn(lambda: loop.call_soon_threadsafe(ready.set))
         try:
+            self._queue(turn)
             async with asyncio.timeout(min(self.queue_timeout, remaining)):
                 await ready.wait()
         except TimeoutError:
@@ -102,23 +107,23 @@ class Bulkhead:
     def enter_sync(self, remaining: float) -> None:
         """Wait for a slot, at most `remaining` seconds. Raises `BulkheadFullError`."""
         ready = threading.Event()
-        turn = self._queue(ready.set)
+        turn = _Turn(ready.set)
         try:
-            if not ready.wait(min(self.queue_timeout, remaining)):
-                self._give_up(turn)
-        except KeyboardInterrupt:
+            self._queue(turn)
+            granted = ready.wait(min(self.queue_timeout, remaining))
+        except BaseException:  # a signal's handler may raise anything
             self._abandon(turn)
             raise
+        if not granted:
+            self._give_up(turn)
 
-    def _queue(self, wake: Callable[[], object]) -> _Turn:
+    def _queue(self, turn: _Turn) -> None:
         with self._lock:
             if len(self._waiting) >= self.max_queue:
                 self.rejected += 1
                 raise BulkheadFullError(self.target)
-            turn = _Turn(wake)
             self._waiting.append(turn)
             self._settle()
-            return turn
 
     def _settle(self) -> None:
         """Withdraw slots that a lower bound took away, then hand free ones to those who wait."""
@@ -147,6 +152,6 @@ class Bulkhead:
         with self._lock:
             if turn.granted:
                 self._free.append(None)
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             self._settle()

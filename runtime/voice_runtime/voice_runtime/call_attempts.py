@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from voice_runtime.attempt import Attempt
 from voice_runtime.attempt_loop import AttemptLoop
+from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.call_policies import CallPolicies
-from voice_runtime.timeout import CURRENT
+from voice_runtime.timeout import current_scope
 
 
 class CallAttempts:
@@ -23,7 +24,7 @@ class CallAttempts:
     `arguments` are those of the call: one that can be read once is not sent again.
     """
 
-    __slots__ = ("_arguments", "_attempt", "_call", "_limit", "_loop", "_parent", "_repeatable")
+    __slots__ = ("_arguments", "_attempt", "_call", "_limit", "_loop", "_parent", "_repeatable", "_slot")
 
     _attempt: Attempt
 
@@ -31,7 +32,8 @@ class CallAttempts:
         self._call = call
         self._arguments = arguments
         self._repeatable = repeatable
-        self._parent = CURRENT.get()
+        self._slot: Bulkhead | None = None
+        self._parent = current_scope()
         self._limit = call.begin(self._parent, call.now())
         self._loop = AttemptLoop(self._settle, call.clock.sleep)
 
@@ -59,15 +61,19 @@ class CallAttempts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        try:
-            if error is None:
-                self._attempt.succeeded()
-            return self._loop.__exit__(kind, error, traceback)
-        finally:
-            if self._call.bulkhead is not None:
-                self._call.bulkhead.leave()
+        if self._slot is not None:
+            self._slot.leave()
+            self._slot = None
+        if error is None:
+            self._attempt.succeeded()
+        return self._loop.__exit__(kind, error, traceback)
+
+    def __del__(self) -> None:
+        if self._slot is not None:  # an asynchronous generator of a loop that was closed ends without its `with`
+            self._slot.forfeit()
 
     def _begun(self, number: int) -> Attempt:
+        self._slot = self._call.bulkhead
         self._attempt = Attempt(self._call, self._parent, self._limit, self._call.now(), number)
         return self._attempt
 

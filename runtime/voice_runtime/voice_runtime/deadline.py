@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from voice_runtime.clock import NEVER
-from voice_runtime.timeout import CURRENT
+from voice_runtime.timeout import current_scope
 
 MARGIN = 0.005
 """Seconds that the next hop gets less than is left here, for the way back; a tenth of it if that is less."""
@@ -14,7 +14,7 @@ def remaining() -> float | None:
 
     A transport gives the next hop this much, less a margin: `next_hop`.
     """
-    scope = CURRENT.get()
+    scope = current_scope()
     if scope is None or scope.expires == NEVER:
         return None
     return max(scope.expires - scope.owner.timer.now(), 0.0)
@@ -27,5 +27,5 @@ def next_hop(left: float) -> float:
 
 def attempt_number() -> int:
     """The number of the attempt that the code belongs to, from 1; 0 outside of a call. Transports send it on."""
-    scope = CURRENT.get()
+    scope = current_scope()
     return 0 if scope is None else scope.attempt

@@ -8,6 +8,7 @@ A request is a context manager, for `async with` and for `with`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from voice_policies import DegradationLevel
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.caller import NOBODY, Caller
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
+from voice_runtime.context_variables import restore
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import CallRejectedError, DeadlineExceededError
 from voice_runtime.events import Event, Events
@@ -24,7 +26,7 @@ from voice_runtime.rate_limit.adaptive import Adaptive
 from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.statistics import OperationStatistics
-from voice_runtime.timeout import CURRENT, TimedScope, Timer
+from voice_runtime.timeout import CURRENT, TimedScope, Timer, current_scope
 
 
 class Inbound:
@@ -96,7 +98,7 @@ class Request(TimedScope):
 
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
         now = operation.now()
-        parent = CURRENT.get()
+        parent = current_scope()
         limit = now + remaining if parent is None else min(now + remaining, parent.expires)
         super().__init__(operation, parent, limit, now)
         self.operation = operation
@@ -113,8 +115,7 @@ class Request(TimedScope):
         return degradation.is_on(name, self.level)
 
     async def __aenter__(self) -> Self:
-        operation = self.operation
-        latest = min(self.limit, self._began + operation.timer.duration)
+        operation, latest = self.operation, self._latest()
         try:
             for gate in operation.gates:
                 await gate.admit(self._caller, self._cost, latest)
@@ -123,29 +124,22 @@ class Request(TimedScope):
         except CallRejectedError as error:
             self._rejected(error)
             raise
-        self._admitted(latest)
-        try:
-            return TimedScope.__enter__(self)
-        except BaseException:
-            self._leave()
-            raise
+        return self._admitted(latest, super().__enter__)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            TimedScope.__exit__(self, kind, error, traceback)
+            super().__exit__(kind, error, traceback)
         except DeadlineExceededError as deadline:
-            self._finished(deadline)
+            error = deadline
             raise
-        else:
-            self._finished(error)
         finally:
             self._leave()
+            self._finished(error)
 
     def __enter__(self) -> Self:
-        operation = self.operation
-        latest = min(self.limit, self._began + operation.timer.duration)
+        operation, latest = self.operation, self._latest()
         try:
             for gate in operation.gates:
                 gate.admit_sync(self._caller, self._cost, latest)
@@ -154,37 +148,55 @@ class Request(TimedScope):
         except CallRejectedError as error:
             self._rejected(error)
             raise
-        self._admitted(latest)
-        try:
-            self.begin()
-        except BaseException:
-            self._leave()
-            raise
+        self._admitted(latest, self.begin)
+        self.is_over = False
         self._token = CURRENT.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        CURRENT.reset(self._token)
+        self.is_over = True
+        restore(self._token)
         try:
             if error is None and self.operation.now() > self.expires:
                 self.expired = True
                 error = self.timeout_error()
                 raise error
         finally:
-            self._finished(error)
             self._leave()
+            self._finished(error)
 
-    def _admitted(self, latest: float) -> None:
-        """Time in the queue is part of the deadline."""
+    def _latest(self) -> float:
+        """The moment at which it must have ended. Raises `DeadlineExceededError` where that has passed."""
+        latest = min(self.limit, self._began + self.operation.timer.duration)
+        if latest <= self._began:
+            self._late(error := DeadlineExceededError(self.operation.name))
+            raise error
+        return latest
+
+    def _admitted(self, latest: float, begin: Callable[[], object]) -> Self:
+        """Begin it in the slot that it has. Time in the queue is part of the deadline."""
         operation = self.operation
-        self.limit = latest
-        self.started = operation.now()
         operation.statistics.in_flight += 1
-        self.level = operation.degradation.level if operation.degradation else "normal"
-        adaptive = (gate.adaptive(self._caller) for gate in operation.gates)
-        self._adaptive = [(limit, limit.epoch) for limit in adaptive if limit is not None]
+        try:
+            self.limit = latest
+            self.started = operation.now()
+            self.level = operation.degradation.level if operation.degradation else "normal"
+            adaptive = (gate.adaptive(self._caller) for gate in operation.gates)
+            self._adaptive = [(limit, limit.epoch) for limit in adaptive if limit is not None]
+            begin()
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, DeadlineExceededError):
+                self._late(error)
+            raise
+        return self
+
+    def _late(self, error: DeadlineExceededError) -> None:
+        """Count a deadline that has passed."""
+        self.operation.statistics.deadlines_exceeded += 1
+        self.operation.events.publish(Event("timeout", "deadline", self.operation.name, error=error))
 
     def _leave(self) -> None:
         self.operation.statistics.in_flight -= 1
@@ -203,8 +215,7 @@ class Request(TimedScope):
         statistics.failed += failed
         statistics.successful += not failed
         if isinstance(error, DeadlineExceededError) and self.expired:
-            statistics.deadlines_exceeded += 1
-            operation.events.publish(Event("timeout", "deadline", operation.name, error=error))
+            self._late(error)
         for limit, epoch in self._adaptive:
             limit.record(epoch, operation.now(), latency, failed=failed)
         if operation.degradation is not None:

@@ -24,7 +24,7 @@ from voice_runtime.clock import NEVER
 from voice_runtime.errors import VoiceRuntimeError
 from voice_runtime.events import Event
 from voice_runtime.outcome import FailedResultError
-from voice_runtime.timeout import CURRENT, TimedScope, Timeout
+from voice_runtime.timeout import CURRENT, TimedScope, Timeout, current_scope
 from voice_runtime.worker_threads import OutOfTimeError
 
 P = ParamSpec("P")
@@ -39,7 +39,7 @@ class Outbound(CallPolicies):
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(...)` under every policy but the fallback."""
         now = self.now()
-        parent = CURRENT.get()
+        parent = current_scope()
         limit = self.begin(parent, now)
         bulkhead = self.bulkhead
         number = 1

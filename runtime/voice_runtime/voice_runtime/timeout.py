@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
+from voice_runtime.context_variables import restore
 from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError
 
 P = ParamSpec("P")
@@ -105,6 +106,7 @@ class TimedScope:
         "attempt",
         "expired",
         "expires",
+        "is_over",
         "limit",
         "owner",
         "parent",
@@ -123,6 +125,8 @@ class TimedScope:
     """The number of the attempt, from 1; 0 where nothing is attempted."""
     expired: bool
     """True if the scope's timer fired: the deadline, not the caller, cancelled the work inside."""
+    is_over: bool
+    """True after it was left: work that stayed behind in its context belongs to the scope around it."""
     retries_spent: bool
     """True if a call inside has spent its retries. Another attempt outside would multiply them."""
     _task: Task[Any]
@@ -136,7 +140,7 @@ class TimedScope:
         self.limit = limit
         self.started = started
         self.attempt = attempt
-        self.expired = self.retries_spent = False
+        self.expired = self.retries_spent = self.is_over = False
 
     def __enter__(self) -> Self:
         timer = self.owner.timer
@@ -157,6 +161,7 @@ class TimedScope:
                 sweep.arm()
         else:
             self._waits_in = None
+        self.is_over = False
         self._token = CURRENT.set(self)
         return self
 
@@ -178,7 +183,8 @@ class TimedScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        CURRENT.reset(self._token)
+        self.is_over = True
+        restore(self._token)
         if not self.expired:
             waits_in = self._waits_in
             if type(waits_in) is Sweep:
@@ -211,12 +217,31 @@ class TimedScope:
         return False
 
     def _owns(self, error: BaseException | None) -> bool:
-        """True if the timer alone ended the work. A cancellation that somebody else requested stays a cancellation."""
-        return self._task.uncancel() <= self._cancelling or not isinstance(error, CancelledError)
+        """True if the timer alone ended the work. A cancellation that somebody else requested stays a cancellation.
+
+        So does the end of a generator, a thread or the process.
+        """
+        requests = self._task.uncancel()
+        if isinstance(error, CancelledError):
+            return requests <= self._cancelling
+        return error is None or isinstance(error, Exception)
+
+    def lasting(self) -> TimedScope | None:
+        """The innermost scope, from this one outwards, that has not been left."""
+        scope: TimedScope | None = self
+        while scope is not None and scope.is_over:
+            scope = scope.parent
+        return scope
 
 
 CURRENT: ContextVar[TimedScope | None] = ContextVar("voice_runtime_scope", default=None)
 """The innermost scope. Child tasks copy it with the rest of their parent's context."""
+
+
+def current_scope() -> TimedScope | None:
+    """The innermost scope that has not been left."""
+    scope = CURRENT.get()
+    return scope if scope is None or not scope.is_over else scope.lasting()
 
 
 class Timeout:
@@ -230,7 +255,7 @@ class Timeout:
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(...)`. Raises `AttemptTimeoutError`."""
-        parent = CURRENT.get()
+        parent = current_scope()
         limit = NEVER if parent is None else parent.expires
         with TimedScope(self, parent, limit, self.timer.now(), 1):
             return await fn(*args, **kwargs)

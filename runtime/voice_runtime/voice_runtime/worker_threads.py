@@ -49,8 +49,9 @@ class WorkerThreads:
         except TimeoutError:
             if future.done():  # the call's own TimeoutError
                 raise
-            future.cancel()
             raise OutOfTimeError from None
+        finally:
+            future.cancel()  # whatever ended the wait, what no thread has begun is not begun
 
     def _reserve(self, target: str) -> None:
         with self._lock:

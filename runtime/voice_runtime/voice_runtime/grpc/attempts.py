@@ -13,6 +13,7 @@ from opentelemetry.trace import Span
 from voice_runtime import trace_context
 from voice_runtime.attempt import current_attempt
 from voice_runtime.clock import NEVER
+from voice_runtime.context_variables import restore
 from voice_runtime.deadline import MARGIN, next_hop, remaining
 from voice_runtime.grpc.call_state import Ended, Made, Sent, State, Stopped, Waiting
 from voice_runtime.grpc.methods import Resolved
@@ -20,7 +21,7 @@ from voice_runtime.grpc.requests import AsyncRequests, Requests, unsendable
 from voice_runtime.grpc.status import never_sent, status_of, was_never_sent
 from voice_runtime.outbound import Outbound
 from voice_runtime.outcome import classify
-from voice_runtime.timeout import CURRENT, TimedScope, Timeout
+from voice_runtime.timeout import CURRENT, TimedScope, Timeout, current_scope
 
 ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata (gRPC A6): how often the request was sent before; left out the first time."""
@@ -42,10 +43,10 @@ class _CallContext:
     def leave(self) -> None:
         """Go back to where it began; the second time does nothing."""
         if self._context is not None:
-            context.detach(self._context)
+            restore(self._context)
             self._context = None
         if self._scope is not None:
-            CURRENT.reset(self._scope)
+            restore(self._scope)
             self._scope = None
 
 
@@ -138,7 +139,7 @@ class Attempts:
 
     async def unary(self, request: Any) -> Any:
         """One attempt for one answer."""
-        scope = CURRENT.get()
+        scope = current_scope()
         rpc = self.send(request, scope, NEVER if scope is None else scope.expires)
         try:
             return await rpc
@@ -148,7 +149,7 @@ class Attempts:
 
     async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
         """One attempt for many answers. The attempt's own timeout is over with its first message."""
-        scope = CURRENT.get()
+        scope = current_scope()
         rpc = self.send(request, scope, NEVER if scope is None else scope.limit)
         try:
             async for message in rpc:
@@ -208,7 +209,7 @@ class Attempts:
     def raise_explained(self, error: BaseException) -> None:
         """Raise what the error is by our own measure: an own fault, time that we limited, a request that never left."""
         self.raise_own_fault(error)
-        scope = CURRENT.get()
+        scope = current_scope()
         if not isinstance(error, grpc.RpcError):
             return
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and scope is not None and (remaining() or 0) <= 2 * MARGIN:
@@ -254,7 +255,7 @@ def _future(*, done: bool) -> asyncio.Future[None]:
 
 def _deadline(outbound: Outbound, timeout: float) -> TimedScope:
     """The stub's own `timeout`, as a scope around every attempt and wait; they end themselves when it is over."""
-    parent, now = CURRENT.get(), outbound.now()
+    parent, now = current_scope(), outbound.now()
     limit = now + timeout if parent is None else min(now + timeout, parent.expires)
     scope = TimedScope(Timeout(outbound.name, NEVER, outbound.clock), parent, limit, now)
     scope.expires = limit

@@ -13,7 +13,7 @@ from voice_runtime.grpc.attempts import Attempts
 from voice_runtime.grpc.connections import Connection, Connections, Locate, Target
 from voice_runtime.grpc.methods import Method
 from voice_runtime.runtime import Runtime
-from voice_runtime.timeout import CURRENT
+from voice_runtime.timeout import current_scope
 
 
 class SyncChannel(grpc.Channel):
@@ -160,7 +160,7 @@ class SyncStream:
 
 def _answer(attempts: Attempts, request: Any) -> Any:
     """One attempt for one answer."""
-    scope = CURRENT.get()
+    scope = current_scope()
     try:
         answer, rpc = attempts.invoke(request, scope, NEVER if scope is None else scope.expires)
     except grpc.RpcError as error:
@@ -191,7 +191,7 @@ def _answers(attempts: Attempts, request: Any) -> Iterator[Any]:
     """One attempt for many answers; the one before it, which may still wait on its thread, is over."""
     if attempts.state.rpc is not None:
         attempts.state.rpc.cancel()
-    scope = CURRENT.get()
+    scope = current_scope()
     try:
         yield from attempts.send(request, scope, NEVER if scope is None else scope.limit)
     except grpc.RpcError as error:

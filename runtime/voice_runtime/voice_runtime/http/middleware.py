@@ -10,6 +10,7 @@ from opentelemetry import context, trace
 from voice_runtime import trace_context
 from voice_runtime.asgi import Application, Message, Receive, Scope, Send
 from voice_runtime.clock import NEVER
+from voice_runtime.context_variables import restore
 from voice_runtime.errors import RateLimitedError, UnknownCallError
 from voice_runtime.events import logger
 from voice_runtime.http.status import StatusError, answer_to, failure_of, show_status
@@ -58,7 +59,7 @@ class Middleware:
             error = raised
             raise
         finally:
-            context.detach(token)
+            restore(token)
             exchange.end(span, error)
 
     async def _serve(

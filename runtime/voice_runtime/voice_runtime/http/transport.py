@@ -15,7 +15,7 @@ from voice_runtime.errors import UnknownCallError
 from voice_runtime.http.status import RETRY_AFTER, failure_of, show_status
 from voice_runtime.outcome import FailedResultError, classify
 from voice_runtime.runtime import Runtime
-from voice_runtime.timeout import CURRENT
+from voice_runtime.timeout import current_scope
 
 TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 """Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
@@ -165,7 +165,7 @@ class Transport(httpx.BaseTransport):
         except httpx.PoolTimeout:
             raise
         except httpx.TimeoutException as error:
-            scope = CURRENT.get()
+            scope = current_scope()
             if scope is not None and remaining() == 0:
                 raise scope.timeout_error() from error
             raise

@@ -18,6 +18,7 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
+from voice_runtime.context_variables import restore
 from voice_runtime.runtime import Runtime
 
 
@@ -34,7 +35,7 @@ def attributed(attributes: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        context.detach(token)
+        restore(token)
 
 
 class AllowedBaggage(TextMapPropagator):

@@ -13,6 +13,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from voice_runtime.context_variables import restore
 from voice_runtime.errors import VoiceRuntimeError
 
 TRACER = trace.get_tracer("voice_runtime")
@@ -34,7 +35,7 @@ def span(
         record_error(current, error)
         raise
     finally:
-        context.detach(token)
+        restore(token)
         current.end()
 
 
