@@ -69,7 +69,7 @@ async def test_a_machine_that_starts_anew_looks_at_every_saga_again(tmp_path: Pa
         return Reply.LATER
 
     log.does("pay", later)
-    definition = log.definition(saga(step("pay", timeout=Duration("30s"))))
+    definition = log.definition(saga(step("pay", timeout=Duration("30s"), attempt_timeout=Duration("3s"))))
     async with JournalEngine(SqliteJournal(path), [definition]) as engine:
         saga_id = await engine.start("order")
         await eventually(lambda: _waits(engine, saga_id))

@@ -6,11 +6,11 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from voice_policies import Fault, InvalidInputError, one_of
 
@@ -82,10 +82,10 @@ def render_revision(revision: str, name: str, out: Path) -> None:
     commit = _run(
         revision, ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     )
-    archive = _run(revision, ["git", "-C", str(ROOT), "archive", commit.decode().strip()])
+    archive = _run(revision, ["git", "-C", str(ROOT), "archive", "--format=zip", commit.decode().strip()])
     with tempfile.TemporaryDirectory(prefix="voice-revision-") as source:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(source, filter="data")
+        with ZipFile(io.BytesIO(archive)) as files:
+            files.extractall(source)
         _run(revision, [sys.executable, "-m", "stack.cli", "render", "-o", str(out), "--", name], Path(source))
 
 
