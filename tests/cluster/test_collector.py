@@ -15,10 +15,10 @@ import pytest
 
 from components.observability import collector_config
 from components.observability.collector import Collector
+from components.observability.fluent_bit import FluentBit
 from tests.cluster import otlp
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.cluster.processes import Processes
-from tests.components.observability.stores import documents
 from tests.fluent_bit import ECS_LINE, GO_LINE, json_line, shipped
 from tests.loopback import free_port
 from tests.platforms import ENVIRONMENTS, platform
@@ -347,7 +347,8 @@ def test_a_printed_line_arrives_once_with_each_key_once_and_masked(
         elasticsearch={"index": "elsewhere"},
     )
     lines = [printed, ECS_LINE, GO_LINE, "no JSON, hunter@example.com", json.dumps({"time": 1, "event": "started"})]
-    pipeline = documents("prod")["fluent-bit"]["pipeline"]
+    (shipper,) = (each for each in platform("prod").components if isinstance(each, FluentBit))
+    pipeline = json.loads(shipper.files["fluent-bit.yaml"])["pipeline"]
     doubled = shipped({**pipeline, "filters": pipeline["filters"][1:]}, printed)
     assert [each["key"] for each in doubled["attributes"]].count("time") == 2
     with otlp.Sink() as sink:

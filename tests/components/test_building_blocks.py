@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +12,6 @@ from voice_policies import Bytes, Cpu
 
 from components.node import Replicas, Sizing
 from components.operation import Name, operation
-from stack.model.policy_bundles import outbound_call
-from tests.platforms import platform
 from tests.small import service
 
 NAMES = TypeAdapter(Name)
@@ -66,17 +63,3 @@ def test_two_ports_of_one_service_differ() -> None:
 def test_a_port_that_cannot_be_opened_is_refused(port: int) -> None:
     (fault,) = service("a", http_port=port).faults
     assert re.search("greater than or equal|less than or equal", fault.accepted)
-
-
-@pytest.mark.parametrize("mesh", [True, False])
-def test_each_policy_of_each_call_names_its_layer(mesh: bool) -> None:
-    for edge in platform("prod").graph.edges:
-        policy = outbound_call(edge, platform("prod").graph.site, mesh=mesh)
-        layers: dict[str, Any] = policy.enforced_by.model_dump(exclude_none=True)
-        assert "timeout" in layers
-        assert mesh or "mesh" not in layers.values()
-        language = getattr(edge.caller, "language", "gateway")
-        if language == "python":
-            assert set(layers.values()) == {"runtime"}
-        else:
-            assert "runtime" not in layers.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from components.edge.egress_proxy import CONFIGURATION_PATH, FILE_NAME
+from components.edge.egress_proxy import CONFIGURATION_PATH, FILE_NAME, EgressProxy
 from components.edge.envoy import METRICS_PATH, READY_PATH, STATUS_PORT
 from tests.cluster.processes import Processes
 from tests.loopback import START_SECONDS, free_port
@@ -42,6 +43,20 @@ class Proxy:
         _, body = self.ask("GET", METRICS_PATH)
         (value,) = [line.rpartition(" ")[2] for line in body.splitlines() if line.startswith(f"{text} ")]
         return int(value)
+
+
+def rendered(proxy: EgressProxy) -> str:
+    """The configuration that the proxy mounts."""
+    (text,) = (str(found["data"][FILE_NAME]) for found in proxy.resources() if found["kind"] == "ConfigMap")
+    return text
+
+
+def validated(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Envoy's verdict on a configuration."""
+    path = folder / FILE_NAME
+    path.write_text(text)
+    command = [str(ENVOY), "--mode", "validate", "--config-path", str(path), "--disable-hot-restart", "-l", "warning"]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
 def on_loopback(bootstrap: dict[str, Any], hosts: Mapping[str, int]) -> dict[int, int]:

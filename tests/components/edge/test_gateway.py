@@ -1,154 +1,50 @@
-"""The gateway's two files. APISIX is in no registry that tests ask, so its schema, and not APISIX, reads them here."""
-
 from __future__ import annotations
 
-import json
-import re
-from functools import cache
 from typing import Any
 
 import pytest
-import yaml
-from jsonschema import Draft202012Validator
-from pydantic import ValidationError
-from voice_policies import Adaptive, Duration, InvalidInputError, Rate, RateLimit, Ratio, Retry
+from voice_policies import Duration
 
+from components.container import Image
 from components.edge.gateway import ApisixGateway
-from components.node import Dependency, Gateway, InCluster
-from components.operation import HttpRoute, Operation, hard, operation, soft, stage
-from stack.model.platform import Platform
-from stack.model.policy_bundles import outbound_call
-from stack.voiceassistant.catalog import GATEWAY
-from stack.voiceassistant.targets import SITE
-from stack.voiceassistant.tiers import gateway as tier
-from tests.components.edge.apisix_schema import PROGRAM, RESOURCES
-from tests.platforms import ENVIRONMENTS, platform, real_environment, with_nodes
-from tests.small import gateway, service
+from components.links import Links
+from components.mesh.proxy import INBOUND_PORTS_ANNOTATION, INJECT_LABEL
+from components.node import Replicas
+from components.secret_keys import SecretKeys
+from tests.toy import SIZING
 
 
-@cache
-def component(environment: str = "prod") -> ApisixGateway:
-    (found,) = [each for each in platform(environment).components if isinstance(each, ApisixGateway)]
+def gateway(**changes: Any) -> ApisixGateway:
+    values: dict[str, Any] = {
+        "name": "gateway",
+        "namespace": "edge",
+        "image": Image(reference="apisix:1"),
+        "sizing": SIZING,
+        "links": Links(()),
+        "replicas": Replicas.exactly(2),
+        "files": {"config.yaml": "", "apisix.yaml": "#END\n"},
+        "variables": {"TLS_CERTIFICATE": ("gateway-tls", "certificate"), "TLS_KEY": ("gateway-tls", "private-key")},
+        "exposed_as": "LoadBalancer",
+        "address": "https://shop.example.com",
+        "longest_request": Duration("30s"),
+    }
+    return ApisixGateway(**{**values, **changes})
+
+
+def of_kind(kind: str, **changes: Any) -> dict[str, Any]:
+    (found,) = [dict(resource) for resource in gateway(**changes).resources() if resource["kind"] == kind]
     return found
 
 
-def resources(environment: str = "prod") -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(component(environment).files["apisix.yaml"])
-    return loaded
-
-
-def program(environment: str = "prod") -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(component(environment).files["config.yaml"])
-    return loaded
-
-
-def faults(schema: dict[str, Any], document: object) -> list[str]:
-    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(document)]
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_both_files_hold_to_the_schema_of_apisix_without_apisix_itself(environment: str) -> None:
-    assert faults(RESOURCES, resources(environment)) == []
-    assert faults(PROGRAM, program(environment)) == []
-
-
-def keys(document: object) -> set[str]:
-    if isinstance(document, dict):
-        return set(document).union(*(keys(value) for value in document.values()))
-    return set().union(*(keys(value) for value in document)) if isinstance(document, list) else set()
-
-
-@pytest.mark.parametrize("key", sorted(keys(resources())))
-def test_the_schema_refuses_every_misspelt_key_of_the_routes(key: str) -> None:
-    assert faults(RESOURCES, json.loads(json.dumps(resources()).replace(f'"{key}":', f'"{key}_":')))
-
-
-@pytest.mark.parametrize("key", sorted(keys(program())))
-def test_the_schema_refuses_every_misspelt_key_of_the_program(key: str) -> None:
-    assert faults(PROGRAM, json.loads(json.dumps(program()).replace(f'"{key}":', f'"{key}_":')))
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_routes_end_with_the_mark_and_the_entrypoint_finds_its_words(environment: str) -> None:
-    files = component(environment).files
-    assert files["apisix.yaml"].endswith("\n#END\n")
-    for words in (r"role:\s*data_plane", r"role_data_plane:", r"config_provider:\s*yaml"):
-        assert re.search(words, files["config.yaml"])
-
-
-def test_every_plugin_that_is_used_is_loaded() -> None:
-    used = {name for each in (*resources()["routes"], *resources()["global_rules"]) for name in each["plugins"]}
-    assert used == set(program()["plugins"])
-
-
-def test_a_route_is_what_the_model_says_of_its_operation() -> None:
-    graph = platform("prod").graph
-    routes = {route["id"]: route for route in resources()["routes"]}
-    assert list(routes) == [each.name for each in GATEWAY.operations]
-    for edge in graph.edges_from(GATEWAY):
-        if edge.callee.name == "redis":
-            continue
-        http, route, call = edge.operation.http, routes[edge.operation.name], outbound_call(edge, SITE, mesh=False)
-        assert http is not None
-        assert (route["uri"], route["methods"]) == (http.path, [http.method, "OPTIONS"])
-        assert route["upstream"]["nodes"][0]["host"] == f"{edge.callee.name}.voice-apps.svc.cluster.local"
-        assert route["upstream"]["timeout"]["read"] == call.timeout.attempt.seconds
-        assert route["plugins"]["client-control"]["max_body_size"] == http.max_body.units
-        assert ("jwt-auth" in route["plugins"]) != http.public
-        is_websocket = edge.operation.name == "voice-engine-dialogue"
-        assert route["enable_websocket"] == is_websocket
-        assert ("api-breaker" not in route["plugins"]) == (call.circuit_breaker is None) == is_websocket
-        if call.circuit_breaker:
-            assert route["plugins"]["api-breaker"]["unhealthy"]["failures"] == call.circuit_breaker.consecutive_failures
-
-
-def test_a_limit_holds_for_all_replicas_and_for_each_without_redis() -> None:
-    plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-search"]
-    shared, alone = plugins["limit-count"], plugins["limit-req"]
-    assert (shared["count"], shared["time_window"]) == (100, 2)  # 50/s and 100 at once: at most 100 in any 2 s
-    assert (shared["policy"], shared["allow_degradation"]) == ("redis", True)
-    assert (alone["rate"], alone["burst"], alone["policy"]) == (50, 100, "local")
-    assert {shared["rejected_code"], alone["rejected_code"]} == {429}
-    assert {shared["key"], alone["key"]} == {"http_x_tenant_id"}
-
-
-def test_the_tenant_is_the_tokens_and_never_the_clients_word() -> None:
-    for route in resources()["routes"]:
-        (function,) = route["plugins"]["serverless-pre-function"]["functions"]
-        assert 'set_header(ctx, "X-Tenant-Id", claims.tenant)' in function
-        if "jwt-auth" not in route["plugins"]:
-            assert route["plugins"]["limit-count"]["key"] == "remote_addr"
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_sampling_ratio_is_the_environments(environment: str) -> None:
-    (rule,) = resources(environment)["global_rules"]
-    ratio = real_environment(environment).settings.trace_sample_ratio
-    assert rule["plugins"]["opentelemetry"]["sampler"]["options"]["root"]["options"]["fraction"] == float(ratio)
-
-
-def test_no_value_of_a_secret_is_written_and_each_reference_is_a_variable_of_the_pod() -> None:
-    text = "".join(component().files.values())
-    assert set(re.findall(r"\$env://([A-Z_]+)", text)) == set(component().variables)
-
-
-def of_kind(environment: str, kind: str) -> dict[str, Any]:
-    (found,) = [dict(resource) for resource in component(environment).resources() if resource["kind"] == kind]
-    return found
-
-
-def test_dev_waits_for_no_load_balancer() -> None:
-    kinds = [of_kind(environment, "Service")["spec"]["type"] for environment in ENVIRONMENTS]
-    assert kinds == ["NodePort", "LoadBalancer", "LoadBalancer"]
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_no_node_puts_its_own_address_in_the_place_of_a_clients(environment: str) -> None:
-    assert of_kind(environment, "Service")["spec"]["externalTrafficPolicy"] == "Local"
+@pytest.mark.parametrize("exposed_as", ["LoadBalancer", "NodePort"])
+def test_no_node_puts_its_own_address_in_the_place_of_a_clients(exposed_as: str) -> None:
+    spec = of_kind("Service", exposed_as=exposed_as)["spec"]
+    assert (spec["type"], spec["externalTrafficPolicy"]) == (exposed_as, "Local")
+    assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(80, "http"), (443, "https")]
 
 
 def test_what_apisix_writes_is_an_empty_directory_and_its_files_are_copied_there() -> None:
-    pod = of_kind("prod", "Deployment")["spec"]["template"]["spec"]
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]
     (copying,), (container,) = pod["initContainers"], pod["containers"]
     empty = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
     assert {mount["name"] for mount in container["volumeMounts"]} == empty
@@ -158,73 +54,12 @@ def test_what_apisix_writes_is_an_empty_directory_and_its_files_are_copied_there
         assert each["securityContext"]["runAsUser"] >= 10001
 
 
-READ = operation("read", p95="10ms", deadline="100ms")
+def test_its_secrets_are_those_of_its_variables() -> None:
+    assert gateway().secrets == (SecretKeys(name="gateway-tls", keys=("certificate", "private-key")),)
 
 
-def route(name: str, path: str, *calls: object, **options: object) -> Operation:
-    http = HttpRoute(path=path, method="GET")
-    return operation(name, stage(*calls), p95="100ms", deadline="1s", http=http, **options)  # type: ignore[arg-type]
-
-
-def test_two_routes_with_one_path_are_refused() -> None:
-    call = hard("a.read", "idempotent")
-    (fault,) = gateway(route("one", "/v1/a", call), route("two", "/v1/a", call)).faults
-    assert fault.accepted.startswith("path /v1/a is the route of one and two")
-
-
-@pytest.mark.parametrize("path", ["v1", "/v1/", "/v1/*", "/v1/:id", "/V1", ""])
-def test_a_path_is_whole_and_without_parameters(path: str) -> None:
-    with pytest.raises(ValidationError, match="path"):
-        HttpRoute(path=path, method="GET")
-
-
-def cache_store() -> Dependency:
-    return Dependency(
-        name="redis",
-        kind="datastore",
-        purpose="stands in a test",
-        protocol="redis",
-        addresses=(InCluster(namespace="voice-data", service="redis", port=6379),),
-        availability=Ratio("99.99%"),
-        operations=(READ,),
-    )
-
-
-def built(*routes: Operation) -> list[ApisixGateway]:
-    entrance: Gateway = gateway(*routes)
-    made = Platform(with_nodes(entrance, service("a", READ), cache_store()), real_environment("prod"))
-    return list(tier.components(made.graph, made.environment, made.links))
-
-
-def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> None:
-    adaptive = RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("9/s"), burst=9))
-    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
-    calls = (redis, hard("a.read", "idempotent"))
-    with pytest.raises(InvalidInputError) as refused:
-        built(*(route(name, f"/v1/{name}", *calls, rate_limits=(adaptive,)) for name in ("one", "two")))
-    assert str(refused.value).count("the gateway holds token_bucket alone") == 2
-
-
-def test_the_gateway_repeats_as_often_as_the_call_may_be() -> None:
-    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
-    retry = Retry(max_retries=2, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
-    again, once = hard("a.read", "idempotent", retry=retry), hard("a.read", "idempotent")
-    (component_,) = built(route("again", "/v1/again", redis, again), route("once", "/v1/once", redis, once))
-    routes = yaml.safe_load(component_.files["apisix.yaml"])["routes"]
-    assert {each["id"]: each["upstream"]["retries"] for each in routes} == {"again": 2, "once": 0}
-
-
-def test_a_websocket_with_a_breaker_that_would_forget_no_failure_is_refused() -> None:
-    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
-    with pytest.raises(InvalidInputError, match=r"one → a\.read: is refused; one is a WebSocket with a breaker"):
-        built(route("one", "/v1/a", redis, hard("a.read", "never"), transport="websocket"))
-    assert built(route("one", "/v1/a", redis, hard("a.read", "never", circuit_breaker=None), transport="websocket"))
-
-
-def test_limits_without_a_store_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="gateway: calls no Redis"):
-        built(route("one", "/v1/a", hard("a.read", "idempotent")))
-
-
-def test_a_gateway_without_http_routes_is_not_deployed() -> None:
-    assert built(operation("one", stage(hard("a.read", "idempotent")), p95="100ms", deadline="1s")) == []
+def test_in_a_mesh_only_what_it_sends_passes_the_proxy() -> None:
+    assert "sidecar" not in str(of_kind("Deployment"))
+    metadata = of_kind("Deployment", mesh_proxy=SIZING)["spec"]["template"]["metadata"]
+    assert metadata["labels"][INJECT_LABEL] == "true"
+    assert metadata["annotations"][INBOUND_PORTS_ANNOTATION] == ""

@@ -17,8 +17,9 @@ def _http(**fields: Schema) -> Schema:
 BLACKBOX_EXPORTER = closed(
     {
         "modules": closed(
-            {"tls": _tcp(tls=FLAG, tls_config=closed({"server_name": TEXT, "insecure_skip_verify": FLAG}))},
+            {},
             {
+                "tls": _tcp(tls=FLAG, tls_config=closed({"server_name": TEXT, "insecure_skip_verify": FLAG})),
                 "tcp": _tcp(),
                 "valkey": _tcp(query_response=_STEPS),
                 "sentinel": _tcp(query_response=_STEPS),

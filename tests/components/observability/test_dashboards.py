@@ -17,8 +17,7 @@ from components.observability import dashboards, tempo
 from components.observability.dashboards import Dashboard, Panel, Query
 from components.observability.grafana import Grafana
 from components.observability.prometheus import Prometheus
-from tests.components.observability.stores import rendered, the
-from tests.platforms import ENVIRONMENTS, platform
+from tests.components.observability.servers import rendered, the
 
 TARGET_LABELS = {"job", "instance", "namespace", "pod", "node"}
 """The labels that Prometheus adds to every series of a scraped target."""
@@ -40,12 +39,12 @@ def expressions() -> Iterator[str]:
     sources = yaml.safe_load(the(Grafana).files["datasources.yaml"])["datasources"]
     for source in sources:
         for query in source["jsonData"].get("tracesToMetrics", {}).get("queries", ()):
-            yield query["query"].replace("$$__tags", 'service="agent-engine"')
+            yield query["query"].replace("$$__tags", 'service="orders"')
 
 
 def parsed(expression: str) -> promql_parser.Expr:
     """The query as Prometheus gets it, once Grafana has put its variables in."""
-    sent = expression.replace("$__rate_interval", "2m").replace("$service", "agent-engine")
+    sent = expression.replace("$__rate_interval", "2m").replace("$service", "orders")
     assert "$" not in sent
     return promql_parser.parse(sent)
 
@@ -97,14 +96,6 @@ def test_a_misspelt_metric_or_label_is_seen(wrong: str, seen: list[str]) -> None
 def test_what_is_no_promql_is_refused() -> None:
     with pytest.raises(ValueError, match=r"invalid|unexpected|unclosed"):
         parsed("sum by (job) (rate(up[5m])")
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_service_dashboard_offers_every_service(environment: str) -> None:
-    (board,) = (each for each in the(Grafana, environment).dashboards if each.uid == "service")
-    (variable,) = json.loads(board.text)["templating"]["list"]
-    assert variable["query"].split(",") == [service.name for service in platform(environment).graph.services]
-    assert variable["current"]["value"] in board.services
 
 
 def test_panels_stand_beside_and_below_each_other_and_never_upon() -> None:
@@ -185,9 +176,8 @@ def test_dashboards_that_no_config_map_holds_are_refused_all_at_once() -> None:
     Grafana.model_validate({**dict(the(Grafana)), "dashboards": (large("just", (1 << 20) - envelope),)})
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_dashboard_is_a_config_map_that_is_mounted_where_the_provider_looks(environment: str) -> None:
-    grafana = the(Grafana, environment)
+def test_each_dashboard_is_a_config_map_that_is_mounted_where_the_provider_looks() -> None:
+    grafana = the(Grafana)
     maps = {found["metadata"]["name"]: found["data"] for found in rendered(grafana, "ConfigMap")}
     (deployment,) = rendered(grafana, "Deployment")
     pod = deployment["spec"]["template"]["spec"]

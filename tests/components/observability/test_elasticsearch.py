@@ -16,13 +16,12 @@ from voice_policies import Bytes, Duration, faults_of
 from components.observability.elasticsearch import CONFIG_PATH, DATA_PATH, HOME, RUN_PATH, Elasticsearch
 from components.observability.retention import Stream
 from components.secret_keys import SECRETS_PATH
-from tests.components.observability.stores import REPLICATED, rendered, the
-from tests.platforms import ENVIRONMENTS
+from tests.components.observability.servers import VARIANTS, rendered, the
 
 
-def prepare(environment: str, folder: Path) -> dict[str, Any]:
+def prepare(variant: str, folder: Path) -> dict[str, Any]:
     """Runs the script of the init container with its paths here; the settings that the node then reads."""
-    index = the(Elasticsearch, environment)
+    index = the(Elasticsearch, variant)
     image, data, run = folder / "image", folder / "image" / "data", folder / "run"
     for made in (image / "config" / "jvm.options.d", data, run, folder / "config", folder / "bin"):
         made.mkdir(parents=True, exist_ok=True)
@@ -55,32 +54,31 @@ def prepare(environment: str, folder: Path) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("environment", REPLICATED)
-def test_the_founding_nodes_are_named_on_an_empty_disk_alone(environment: str, tmp_path: Path) -> None:
+def test_the_founding_nodes_are_named_on_an_empty_disk_alone(tmp_path: Path) -> None:
     founders = ["elasticsearch-0", "elasticsearch-1", "elasticsearch-2"]
-    assert prepare(environment, tmp_path)["cluster.initial_master_nodes"] == founders
+    assert prepare("replicated", tmp_path)["cluster.initial_master_nodes"] == founders
     (tmp_path / "image" / "data" / "_state").mkdir()
-    assert "cluster.initial_master_nodes" not in prepare(environment, tmp_path)
+    assert "cluster.initial_master_nodes" not in prepare("replicated", tmp_path)
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_node_finds_its_images_defaults_its_certificates_and_a_keystore(environment: str, tmp_path: Path) -> None:
-    prepare(environment, tmp_path)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_node_finds_its_images_defaults_its_certificates_and_a_keystore(variant: str, tmp_path: Path) -> None:
+    prepare(variant, tmp_path)
     assert (tmp_path / "run" / "jvm.options").exists()
     assert (tmp_path / "run" / "elasticsearch.keystore").read_text() == "bootstrap.password=the password\n"
     certificates = {found.name for found in (tmp_path / "run").glob("transport/*")}
-    assert certificates == ({"authority", "certificate", "private-key"} if environment in REPLICATED else set())
+    assert certificates == ({"authority", "certificate", "private-key"} if variant == "replicated" else set())
 
 
 def test_one_node_names_no_founders(tmp_path: Path) -> None:
-    settings = prepare("dev", tmp_path)
+    settings = prepare("single", tmp_path)
     assert settings["discovery.type"] == "single-node"
     assert "cluster.initial_master_nodes" not in settings
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_half_of_the_memory_is_heap_nothing_is_mapped_and_no_log_fills_a_disk(environment: str) -> None:
-    index = the(Elasticsearch, environment)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_half_of_the_memory_is_heap_nothing_is_mapped_and_no_log_fills_a_disk(variant: str) -> None:
+    index = the(Elasticsearch, variant)
     (nodes,) = rendered(index, "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
     (heap,) = (each["value"] for each in container["env"] if each["name"] == "ES_JAVA_OPTS")
@@ -91,9 +89,9 @@ def test_half_of_the_memory_is_heap_nothing_is_mapped_and_no_log_fills_a_disk(en
     assert settings["xpack.security.enabled"] is True
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_nothing_is_privileged_and_no_node_setting_is_changed(environment: str) -> None:
-    index = the(Elasticsearch, environment)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_is_privileged_and_no_node_setting_is_changed(variant: str) -> None:
+    index = the(Elasticsearch, variant)
     assert index.exemptions == ()
     for kind in ("StatefulSet", "Job"):
         (found,) = rendered(index, kind)
@@ -105,9 +103,8 @@ def test_nothing_is_privileged_and_no_node_setting_is_changed(environment: str) 
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
-@pytest.mark.parametrize("environment", REPLICATED)
-def test_three_nodes_on_three_hosts_find_each_other_before_any_is_ready(environment: str) -> None:
-    index = the(Elasticsearch, environment)
+def test_three_nodes_on_three_hosts_find_each_other_before_any_is_ready() -> None:
+    index = the(Elasticsearch)
     (nodes,) = rendered(index, "StatefulSet")
     assert nodes["spec"]["replicas"] == 3
     assert nodes["spec"]["podManagementPolicy"] == "Parallel"

@@ -8,8 +8,7 @@ import pytest
 
 from tests.closed_schema import faults, misspellings
 from tests.components.observability import grafana_schemas, log_schemas, probe_schemas, trace_schemas
-from tests.components.observability.stores import documents
-from tests.platforms import ENVIRONMENTS
+from tests.components.observability.servers import VARIANTS, documents
 
 SCHEMAS = {
     "jaeger": trace_schemas.JAEGER,
@@ -24,21 +23,21 @@ SCHEMAS = {
     "dashboard-platform": grafana_schemas.DASHBOARD,
     "dashboard-service": grafana_schemas.DASHBOARD,
 }
-FILES = [(environment, name) for environment in ENVIRONMENTS for name in documents(environment)]
+FILES = [(variant, name) for variant in VARIANTS for name in documents(variant)]
 
 
 def test_every_file_has_a_schema_schema_only_no_program_at_hand() -> None:
     assert {name for _, name in FILES} == SCHEMAS.keys()
 
 
-@pytest.mark.parametrize(("environment", "name"), FILES)
-def test_a_configuration_fits_schema_only_no_program_at_hand(environment: str, name: str) -> None:
-    assert faults(SCHEMAS[name], documents(environment)[name]) == []
+@pytest.mark.parametrize(("variant", "name"), FILES)
+def test_a_configuration_fits_schema_only_no_program_at_hand(variant: str, name: str) -> None:
+    assert faults(SCHEMAS[name], documents(variant)[name]) == []
 
 
-@pytest.mark.parametrize(("environment", "name"), FILES)
-def test_each_misspelt_key_is_seen_schema_only_no_program_at_hand(environment: str, name: str) -> None:
-    document: Any = documents(environment)[name]
+@pytest.mark.parametrize(("variant", "name"), FILES)
+def test_each_misspelt_key_is_seen_schema_only_no_program_at_hand(variant: str, name: str) -> None:
+    document: Any = documents(variant)[name]
     changed = list(misspellings(document))
     assert len(changed) > 5
     assert [path for path, misspelt in changed if not faults(SCHEMAS[name], misspelt)] == []

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.observability.elasticsearch import Elasticsearch
-from components.observability.elasticsearch_setup import LOGS, SUPERUSER, requests
+from components.observability.elasticsearch_setup import LOGS, requests
 from components.observability.jaeger import ACCOUNT, Jaeger
 from components.observability.kibana import RUN_PATH, SETUP_USER, WRITE_SECRETS, Kibana
 from components.observability.setup_job import BODY, LOGIN, REQUESTS_PATH, SCRIPT
@@ -19,8 +19,7 @@ from components.secret_keys import SECRETS_PATH, SecretKeys
 from tests.closed_schema import faults, misspellings
 from tests.components.observability.http_server import Recorder, Sent, recording
 from tests.components.observability.log_schemas import KIBANA_SECRETS, REQUESTS
-from tests.components.observability.stores import REPLICATED, rendered, the
-from tests.platforms import ENVIRONMENTS
+from tests.components.observability.servers import INDEX_URL, VARIANTS, rendered, the
 
 AWKWARD = 'p"a\\s$s: wörd %s'
 """A password of characters that a shell, curl or JSON could take for its own."""
@@ -56,9 +55,9 @@ def schema_of(path: str) -> dict[str, Any]:
     return next(schema for beginning, schema in REQUESTS.items() if path.startswith(beginning))
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_job_sends_every_request_with_its_password(environment: str, tmp_path: Path) -> None:
-    index = the(Elasticsearch, environment)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_job_sends_every_request_with_its_password(variant: str, tmp_path: Path) -> None:
+    index = the(Elasticsearch, variant)
     mounted(tmp_path, index.secrets)
     with recording(unavailable=2) as recorder:
         run(index.setup, "http://elasticsearch:9200", recorder, tmp_path)
@@ -74,9 +73,9 @@ def password_of(account: Any) -> dict[str, str]:
     return {"password": f"{AWKWARD} of {account.secret.name}/password"} if account else {}
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_body_fits_and_a_misspelt_key_does_not_schema_only_no_program_at_hand(environment: str) -> None:
-    index = the(Elasticsearch, environment)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_body_fits_and_a_misspelt_key_does_not_schema_only_no_program_at_hand(variant: str) -> None:
+    index = the(Elasticsearch, variant)
     for each in requests(index.streams, index.users):
         body = {**each.body, **password_of(each.account)}
         assert faults(schema_of(each.path), body) == []
@@ -89,9 +88,8 @@ def test_no_password_is_in_what_is_rendered_and_none_is_an_argument() -> None:
     assert all("password" not in file for name, file in the(Elasticsearch).setup.items() if name.startswith("user-"))
 
 
-@pytest.mark.parametrize("environment", REPLICATED)
-def test_the_data_view_is_made_by_a_user_that_may_do_nothing_else(environment: str, tmp_path: Path) -> None:
-    kibana = the(Kibana, environment)
+def test_the_data_view_is_made_by_a_user_that_may_do_nothing_else(tmp_path: Path) -> None:
+    kibana = the(Kibana)
     mounted(tmp_path, kibana.secrets)
     with recording() as recorder:
         run(kibana.setup, "http://kibana:5601", recorder, tmp_path)
@@ -99,7 +97,7 @@ def test_the_data_view_is_made_by_a_user_that_may_do_nothing_else(environment: s
     assert sent.login.startswith("kibana-setup:")
     assert faults(schema_of(sent.path), sent.body) == []
     assert sent.body["data_view"]["title"] == "logs-*"
-    assert SETUP_USER in the(Elasticsearch, environment).users
+    assert SETUP_USER in the(Elasticsearch).users
     assert SETUP_USER.privileges == ("read", "view_index_metadata")
 
 
@@ -110,7 +108,7 @@ def test_every_hour_jaegers_indices_get_the_lifecycle_that_deletes_them(tmp_path
     )
     mounted(tmp_path, jaeger.secrets)
     with recording() as recorder:
-        run(files, "http://elasticsearch.voice-data.svc.cluster.local:9200", recorder, tmp_path)
+        run(files, INDEX_URL, recorder, tmp_path)
     (sent,) = recorder.sent
     assert (sent.method, sent.path) == ("PUT", "/jaeger-*/_settings")
     policies = {each.name: each.retention for each in the(Elasticsearch).streams}
@@ -140,11 +138,3 @@ def test_a_job_has_another_name_when_it_sends_or_runs_something_else() -> None:
     names = [rendered(each, "Job")[0]["metadata"]["name"] for each in (index, index, fewer, newer)]
     assert names[0] == names[1]
     assert len(set(names)) == 3
-
-
-def test_only_the_superuser_may_do_everything() -> None:
-    for environment in ENVIRONMENTS:
-        for user in the(Elasticsearch, environment).users:
-            assert not {"all", "manage", "manage_security"} & set(user.cluster)
-            assert "*" not in user.indices
-            assert user.account != SUPERUSER

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from components.edge.egress_proxy import EgressProxy
 from components.operation import operation
 from stack.model.egress import allow_lists
 from stack.model.platform import Platform
-from tests.platforms import ENVIRONMENTS, real_environment, with_nodes
+from tests.components.edge.envoy_program import rendered, validated
+from tests.platforms import ENVIRONMENTS, platform, real_environment, with_nodes
 from tests.small import service
 
 
@@ -18,3 +21,12 @@ def test_no_proxy_is_left_where_nothing_goes_out(environment: str) -> None:
     assert [each.name for each in alone.microservices] == ["alone"]
     assert not any(isinstance(each, EgressProxy) for each in alone.components)
     assert allow_lists(alone.graph) == {}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_envoy_accepts_every_rendered_file_without_a_warning(environment: str, tmp_path: Path) -> None:
+    proxies = [each for each in platform(environment).components if isinstance(each, EgressProxy)]
+    assert proxies
+    for proxy in proxies:
+        done = validated(rendered(proxy), tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,119 @@
+"""Consul's servers as rendered: their files, quorum and isolation. `tests/integration` starts them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from voice_policies import Bytes
+
+from components.consul.access import SECRET
+from components.consul.catalogue import CatalogueService
+from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, RUN_PATH, Consul
+from components.container import Image
+from components.links import Link, Links, peer
+from components.network_policy import NAME_LABEL, Peer
+from tests.stack.voiceassistant.tiers.real_servers import Place
+from tests.toy import SIZING
+
+KNOWN = {
+    "server", "datacenter", "data_dir", "bootstrap_expect", "retry_join", "client_addr", "leave_on_terminate",
+    "disable_update_check", "ports", "acl",
+}  # fmt: skip
+"""Keys that hashicorp/consul-k8s gives its servers, in charts/consul/templates/server-config-configmap.yaml."""
+
+
+SERVERS = Peer(namespace="stores", name="consul", ports=(RPC_PORT, GOSSIP_PORT), udp_ports=(GOSSIP_PORT,))
+SNAPSHOTS = peer("stores", "consul-snapshot")
+HTTP = SERVERS.model_copy(update={"ports": (HTTP_PORT,), "udp_ports": ()})
+
+
+def consul(servers: int = 3) -> Consul:
+    return Consul(
+        name="consul",
+        namespace="stores",
+        image=Image(reference="consul:1"),
+        sizing=SIZING,
+        links=Links([Link(peer("stores", "consul"), SERVERS), Link(SNAPSHOTS, HTTP)]),
+        servers=servers,
+        storage=Bytes("1Gi"),
+        services=(CatalogueService(name="orders", grpc_host="g", grpc_port=9000, http_host="h", http_port=8080),),
+        bucket_url="https://objects.example.com/backups" if servers > 1 else None,
+    )
+
+
+def rendered(component: Consul, kind: str) -> list[dict[str, Any]]:
+    return [dict(resource) for resource in component.resources() if resource["kind"] == kind]
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_the_servers_expect_as_many_as_there_are_and_deny_by_default(servers: int) -> None:
+    configuration = json.loads(consul(servers).files["consul.json"])
+    assert configuration.keys() == KNOWN
+    (found,) = rendered(consul(servers), "StatefulSet")
+    assert configuration["bootstrap_expect"] == found["spec"]["replicas"] == servers
+    assert configuration["retry_join"] == [f"{found['spec']['serviceName']}.stores.svc.cluster.local"]
+    assert configuration["acl"] == {"enabled": True, "default_policy": "deny", "enable_token_persistence": True}
+    affinity = found["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" in affinity
+
+
+def test_servers_that_cannot_form_a_better_quorum_are_refused() -> None:
+    with pytest.raises(ValidationError, match="servers is 4: an even number survives no more losses than 3"):
+        consul(servers=4)
+
+
+def test_key_and_token_reach_the_server_by_a_file_of_their_own(tmp_path: Path) -> None:
+    place = Place(tmp_path, (SECRET.path, RUN_PATH))
+    for key in SECRET.keys:
+        place.write(f"{SECRET.path}/{key}", f"the {key}")
+    script = place.moved(consul().files["write-secrets.sh"])
+    subprocess.run(["/bin/sh", "-c", script], check=True)
+    assert json.loads((place.inside(RUN_PATH) / "secrets.json").read_text()) == {
+        "encrypt": "the gossip-key",
+        "acl": {
+            "tokens": {
+                "initial_management": "the management-token",
+                "agent": "the management-token",
+                "config_file_service_registration": "the registration-token",
+            }
+        },
+    }
+
+
+def test_gossip_is_open_among_the_servers_alone_over_udp_too() -> None:
+    policies = {found["metadata"]["name"]: found["spec"] for found in rendered(consul(), "NetworkPolicy")}
+    servers, snapshots = policies["consul"], policies["consul-snapshot"]
+    rules = {rule["from"][0]["podSelector"]["matchLabels"][NAME_LABEL]: rule for rule in servers["ingress"]}
+    assert rules.keys() == {"consul", "consul-snapshot"}
+    ports = {(port["port"], port["protocol"]) for port in rules["consul"]["ports"]}
+    assert ports == {(8300, "TCP"), (8301, "TCP"), (8301, "UDP")}
+    assert servers["egress"][0]["ports"] == rules["consul"]["ports"]
+    assert [port["port"] for port in rules["consul-snapshot"]["ports"]] == [8500]
+    assert "ingress" not in snapshots
+
+
+def test_without_a_bucket_there_are_no_snapshots() -> None:
+    names = {job["metadata"]["name"]: job["spec"]["suspend"] for job in rendered(consul(), "CronJob")}
+    assert names == {"consul-snapshot": False, "consul-restore": True}
+    assert rendered(consul(servers=1), "CronJob") == []
+
+
+def test_the_jobs_read_the_token_and_never_the_gossip_key() -> None:
+    for job in rendered(consul(), "CronJob"):
+        volumes = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"]
+        secrets = {each["secret"]["secretName"]: each["secret"]["items"] for each in volumes if "secret" in each}
+        assert secrets.keys() == {"consul-server", "consul-backup"}
+        assert [item["key"] for item in secrets["consul-server"]] == ["management-token"]
+
+
+def test_the_secrets_of_servers_and_jobs_are_each_made_once_with_every_key() -> None:
+    secrets = {secret.name: set(secret.keys) for secret in consul().secrets}
+    assert secrets == {
+        "consul-server": {"gossip-key", "management-token", "registration-token"},
+        "consul-backup": {"access-key-id", "secret-access-key"},
+    }

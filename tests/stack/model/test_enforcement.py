@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stack.model.policy_bundles import outbound_call
+from tests import toy
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_each_policy_of_each_call_names_its_layer(mesh: bool) -> None:
+    for edge in toy.TENANT.graph.edges:
+        policy = outbound_call(edge, toy.SITE, mesh=mesh)
+        layers: dict[str, Any] = policy.enforced_by.model_dump(exclude_none=True)
+        assert "timeout" in layers
+        assert mesh or "mesh" not in layers.values()
+        language = getattr(edge.caller, "language", "")
+        if language == "python":
+            assert set(layers.values()) == {"runtime"}
+        else:
+            assert "runtime" not in layers.values()
