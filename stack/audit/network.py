@@ -8,6 +8,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from components.edge.apisix import PORTS
+from components.links import peer
 from components.network_policy import DNS_PORT, AddressBlock, NetworkEnd, Peer
 from components.node import Gateway, Host, Service
 from stack.audit.finding import Finding, Rule
@@ -27,7 +28,7 @@ Place = tuple[str, str]
 @lru_cache(maxsize=4)
 def titles(platform: Platform) -> dict[Place, str]:
     """The name of some pods, with their namespace where others have the same name."""
-    places = {(peer.namespace, peer.name) for peer in _peers(platform)}
+    places = {(end.namespace, end.name) for end in _peers(platform)}
     count = Counter(name for _, name in places)
     return {(namespace, name): name if count[name] == 1 else f"{namespace}/{name}" for namespace, name in places}
 
@@ -53,28 +54,34 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
     return {endpoint.name: endpoint for endpoint in found}
 
 
+@lru_cache(maxsize=4)
+def _deployed(platform: Platform) -> frozenset[Peer]:
+    """The pods of every component, without ports. A component builds its workloads to name them, so once."""
+    return frozenset(
+        peer(component.namespace, name, label)
+        for component in platform.components
+        for pods in component.pods
+        for label, name in pods.items()
+    )
+
+
 def _peers(platform: Platform) -> Iterator[Peer]:
     """The pods of every component, and those at both ends of every link."""
-    for component in platform.components:
-        for pods in component.pods:
-            for label, name in pods.items():
-                yield Peer(namespace=component.namespace, name=name, ports=(), label=label)
+    yield from _deployed(platform)
     yield from (end for link in platform.links for end in (link.source, link.target) if isinstance(end, Peer))
 
 
 def _pods(platform: Platform) -> Iterator[Endpoint]:
     """The pods of every component and link, governed where one of our components deploys them."""
-    deployed = {(component.namespace, *pods.items()) for component in platform.components for pods in component.pods}
     ports, labels = _listening(platform), {}
-    for peer in _peers(platform):
-        place = peer.namespace, peer.name
-        labels[place] = peer.label
-        ports[place].update(peer.ports)
+    for end in _peers(platform):
+        place = end.namespace, end.name
+        labels[place] = end.label
+        ports[place].update(end.ports)
     for place, title in titles(platform).items():
         namespace, name = place
-        label = {labels[place]: name}
-        governed = (namespace, *label.items()) in deployed
-        yield Endpoint(title, namespace, label, frozenset(ports[place]), governed=governed)
+        governed = peer(namespace, name, labels[place]) in _deployed(platform)
+        yield Endpoint(title, namespace, {labels[place]: name}, frozenset(ports[place]), governed=governed)
 
 
 def _listening(platform: Platform) -> defaultdict[Place, set[int]]:
