@@ -40,7 +40,7 @@ POD_IP: EnvVarSource = {"fieldRef": {"fieldPath": "status.podIP"}}
 
 
 class Image(ClosedModel):
-    """What a container runs."""
+    """An image of a container."""
 
     reference: str
     """`repository:tag`, with `@sha256:…` where it is pinned."""

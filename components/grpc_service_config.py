@@ -29,7 +29,7 @@ STATUS: dict[RetryCondition, str] = {
 
 
 def inexpressible(retry: Retry) -> Iterator[str]:
-    """What of a retry gRPC cannot do, a sentence each with what it can."""
+    """A sentence for each part of a retry that gRPC cannot do, with what it can."""
     if retry.max_attempts > MAX_ATTEMPTS:
         yield f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: lower max_retries"
     if not retry.base_delay:

@@ -37,7 +37,7 @@ class ThirdPartyImage(ClosedModel):
     licence: str
     """SPDX identifier."""
     note: str
-    """What it runs as, and what else its licence's reader should know."""
+    """Its purpose, and what matters about its licence."""
 
 
 POSTGRESQL = ThirdPartyImage(

@@ -21,7 +21,7 @@ POD_SECURITY_VERSION = "v1.34"
 
 
 class Quota(ClosedModel):
-    """What a namespace may request and use in all."""
+    """Upper bounds of a namespace's requests and limits."""
 
     cpu_requests: Cpu
     memory_requests: Bytes

@@ -43,7 +43,7 @@ ANSWERS = BlackboxModule(
 
 
 class Scrape(ClosedModel):
-    """What Prometheus reads of each pod of a server."""
+    """The metrics that Prometheus reads of each pod of a server."""
 
     port: Annotated[int, Field(ge=1, le=65_535)]
     path: Annotated[str, Field(pattern=r"^(/[a-z0-9/_-]+)?$")] = "/metrics"

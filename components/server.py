@@ -73,7 +73,7 @@ class Workload(ABC):
 
     @abstractmethod
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
-        """What keeps the pods running, and what watches over it."""
+        """The controller of the pods, with its autoscaler and its disruption budget."""
 
     @property
     def own_label(self) -> dict[str, str]:
@@ -91,7 +91,7 @@ class Workload(ABC):
         return merged((*(self.init.secrets if self.init else ()), *self.container.secrets))
 
     def resources(self, server: Server) -> Iterator[Resource]:
-        """What the pods need first, then what keeps them running."""
+        """The resources that the pods need, then their controller."""
         metadata = server.metadata()
         own: ObjectMeta = {**metadata, "name": self.name}
         yield service_account({**metadata, "name": self.account or self.name})

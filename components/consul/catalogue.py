@@ -38,7 +38,7 @@ class CatalogueService(ClosedModel):
 
 
 def rules(services: Iterable[CatalogueService]) -> str:
-    """What the token of the registration may do."""
+    """The policy of the token that registers the services."""
     return "".join(f'service "{service.name}" {{ policy = "write" }}\n' for service in services)
 
 

@@ -62,7 +62,7 @@ class Consul(Server):
     servers: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes
     services: tuple[CatalogueService, ...]
-    """What the catalogue tells."""
+    """The services in the catalogue."""
     bucket_url: str | None = None
     """Where snapshots go, `https://HOST/BUCKET`; `None` makes none."""
 

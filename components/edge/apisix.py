@@ -21,7 +21,7 @@ __all__ = ["PORTS", "Entrance", "GatewayRoute", "program", "resources"]
 
 
 class GatewayPorts(ClosedModel):
-    """What the gateway listens on."""
+    """The ports of the gateway."""
 
     http: Port = 9080
     https: Port = 9443
@@ -76,7 +76,7 @@ class GatewayRoute(ClosedModel):
 
 
 class Entrance(ClosedModel):
-    """What all routes share."""
+    """Settings that all routes share."""
 
     host: str
     """The name that clients ask for."""

@@ -32,7 +32,7 @@ _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
 class AllowList(ClosedModel):
-    """What one caller may reach through one proxy, and the port that is its own."""
+    """The hosts that one caller may reach through one proxy, and its own port."""
 
     caller: Name
     port: Port

@@ -33,7 +33,7 @@ WRITABLE = {
     "logs": (Scratch(Bytes("16Mi")), f"{PREFIX}/logs"),
     "bodies": (Scratch(Bytes("256Mi")), TEMPORARY_PATH),
 }
-"""What APISIX writes: the configuration of nginx that it makes, its sockets, and large bodies. Logs go to stdout."""
+"""Directories that APISIX writes: nginx's configuration, its sockets, and large bodies. Logs go to stdout."""
 
 
 class ApisixGateway(Server):

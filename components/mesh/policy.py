@@ -1,4 +1,4 @@
-"""What the mesh enforces for one workload: who may call it, whom it may call, and the policies of its calls."""
+"""The mesh's policies for one workload: its callers, its callees, and the policies of its calls."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class MeshPolicy(Component):
     destinations: tuple[MeshDestination, ...]
 
     def resources(self) -> Iterator[Resource]:
-        """What may come in, then what may go out."""
+        """The policies for calls to the workload, then those for its own calls."""
         if self.server:
             yield self._peer_authentication(self.server)
             yield self._authorization_policy(self.server)
@@ -211,7 +211,7 @@ class MeshPolicy(Component):
 
 
 class MeshDefaults(Component):
-    """What holds for every workload of a namespace that says nothing of its own."""
+    """The defaults for every workload of a namespace."""
 
     folder: ClassVar[str] = "40-mesh"
 

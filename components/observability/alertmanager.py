@@ -32,7 +32,7 @@ WEBHOOK_KEY = "webhook-url"
 
 
 class Receiver(ClosedModel):
-    """Who is told, at a web address that is a secret: whoever knows it can write there."""
+    """A web address that alerts are sent to. The address is a secret: anyone who knows it can write there."""
 
     name: Name
     secret: SecretKeys

@@ -41,11 +41,11 @@ SECRET_VALUES = (
     r"\b[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b",  # a payment card, and no time in microseconds
     r"[\w.+-]+@[\w-]+\.[\w.-]+\w",  # an e-mail address
 )
-"""What is masked wherever it stands, in log lines too."""
+"""Values that the Collector masks everywhere, in log lines too."""
 MASK = "****"
-"""What the processor `redaction` puts in a secret's place."""
+"""Replacement of a secret by the processor `redaction`."""
 TEXT_OF_SPANS = ("span.name", "span.status.message")
-"""What the processor `redaction` leaves alone of a span: it looks at attributes."""
+"""Texts of a span that the processor `redaction` leaves alone: it looks at attributes only."""
 LINE_STATEMENTS = (
     # A line without a message has its members in the body. Putting them in anew leaves one of each.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
@@ -67,7 +67,7 @@ LINE_STATEMENTS = (
     r'delete_matching_keys(log.attributes, "^(@timestamp|time|trace_id|span_id|(log\\.)?level)\\z")',
     r'delete_matching_keys(log.attributes, "^(data_stream\\..*|elasticsearch\\.(index|mapping\\..*))\\z")',
 )
-"""What makes one form of all log records, printed or sent: text as the body, attributes that are text too, each once.
+"""Statements that give all log records, printed or sent, one form: a text as the body, each attribute once and a text.
 
 Elasticsearch's `OTelDocumentBuilder.buildAnyValue` and `TargetIndex.evaluate` (x-pack/plugin/otel-data) say what it
 takes, and what it reads out of attributes.
@@ -83,7 +83,7 @@ class Backend(ClosedModel):
     """`host:port` for gRPC, an address with its path for HTTP."""
     protocol: Literal["grpc", "http"]
     bytes_per_second: Bytes
-    """What the whole platform sends it, at its declared load."""
+    """The rate at which the whole platform sends to it, at the declared load."""
     user: str | None = None
     """Whom it asks for a password; `None` where the network policy alone says who may write."""
     secret: SecretKeys | None = None

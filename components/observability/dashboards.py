@@ -49,7 +49,7 @@ class Dashboard(ClosedModel):
     title: Sentence
     panels: Annotated[tuple[Panel, ...], Field(min_length=1)]
     services: tuple[Name, ...] = ()
-    """What its variable chooses from; without any it has none."""
+    """Values that its variable offers; without services the dashboard has no variable."""
 
     @property
     def text(self) -> str:
@@ -129,7 +129,7 @@ def _metric_query(number: int, query: Query) -> dict[str, Any]:
 
 
 def _log_query() -> dict[str, Any]:
-    """What the service's containers print, and what comes of it over OTLP."""
+    """Log lines of the service, printed by its containers or sent over OTLP."""
     fields = ("attributes.kubernetes.container_name", "resource.attributes.service.name")
     logs = {"id": "1", "type": "logs", "settings": {"limit": "200"}}
     return {"refId": "A", "query": " OR ".join(f'{field}:"${SERVICE}"' for field in fields), "metrics": [logs]}

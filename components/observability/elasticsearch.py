@@ -63,7 +63,7 @@ class Elasticsearch(Server):
     storage: Bytes
     """Of each node."""
     streams: tuple[Stream, ...]
-    """What is kept for a time, each by a lifecycle policy of its name."""
+    """Data that is kept for a time, each by a lifecycle policy of its name."""
     users: tuple[IndexUser, ...]
 
     def conflicts(self) -> Iterator[str]:
@@ -82,7 +82,7 @@ class Elasticsearch(Server):
 
     @property
     def node_secrets(self) -> tuple[SecretKeys, ...]:
-        """What the nodes themselves read."""
+        """Secrets that the nodes themselves read."""
         return (SUPERUSER.secret, TRANSPORT) if self.replicated else (SUPERUSER.secret,)
 
     @property
@@ -93,7 +93,7 @@ class Elasticsearch(Server):
 
     @property
     def setup(self) -> dict[str, str]:
-        """What the Job sends."""
+        """The files of the Job that sends the requests."""
         return setup_files(f"http://{self.name}:{HTTP_PORT}", SUPERUSER, requests(self.streams, self.users))
 
     def _settings(self) -> dict[str, object]:

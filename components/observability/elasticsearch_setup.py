@@ -1,4 +1,4 @@
-"""What is made in Elasticsearch through its interface: lifecycle policies, the settings of logs, roles and users.
+"""Requests that set up Elasticsearch: lifecycle policies, settings of logs, roles and users.
 
 Sources of the bodies: Elastic's reference of the interfaces `ilm.put_lifecycle`, `cluster.put_component_template`,
 `security.put_role`, `security.put_user` and `security.change_password`, 9.x.
@@ -25,7 +25,7 @@ LOGS = "voice-logs"
 LOGS_PATTERN = "logs-*"
 """Every data stream of log lines: what readers look at."""
 OTLP_PATTERN = "logs-*.otel-*"
-"""What the Collector sends: Elasticsearch names the data streams, and has a template of its own for them."""
+"""Data streams of what the Collector sends: Elasticsearch names them, and has its own template for them."""
 ROLLOVER = Duration("1d")
 ROLLOVER_SIZE = "50gb"
 """Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""

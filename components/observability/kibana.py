@@ -36,7 +36,7 @@ SETUP_USER: IndexUser = user(
     kibana=("feature_indexPatterns.all",),
 )
 USERS = (IndexUser(account=ACCOUNT, reserved=True), SETUP_USER)
-"""What Elasticsearch has to know."""
+"""Users that Elasticsearch needs for Kibana."""
 ENCRYPTION = SecretKeys(name="kibana-encryption", keys=("saved-objects", "reporting", "sessions"))
 """At least 32 characters each, the same in every replica."""
 DATA_VIEW = Request(
@@ -103,7 +103,7 @@ class Kibana(Server):
 
     @property
     def setup(self) -> dict[str, str]:
-        """What the Job sends."""
+        """The files of the Job that makes the data view."""
         return setup_files(f"http://{self.name}:{PORT}", SETUP_USER.account, [DATA_VIEW])
 
     def workloads(self) -> Iterator[Workload]:

@@ -31,7 +31,7 @@ METRICS = (
     "kube_horizontalpodautoscaler_spec_max_replicas",
     "kube_horizontalpodautoscaler_status_current_replicas",
 )
-"""What the rules read. It knows a hundred times as much, which nobody asks for."""
+"""Metrics that the rules read. The program offers a hundred times as many."""
 
 
 class KubeStateMetrics(Server):
@@ -44,7 +44,7 @@ class KubeStateMetrics(Server):
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
     namespaces: tuple[Name, ...]
-    """What it watches: it has rights in these alone."""
+    """Namespaces that it watches; it has rights in no other."""
 
     def workloads(self) -> Iterator[Deployment]:
         """The one replica. It is alive while it answers, and ready when its own metrics can be read."""

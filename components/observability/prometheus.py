@@ -86,7 +86,7 @@ class Prometheus(Server):
 
     @property
     def stream(self) -> Stream:
-        """What it keeps, for the sum against its disk."""
+        """The samples that it keeps, to compare with its disk."""
         daily = Bytes.of_units(round(self.samples_per_second * DAY_SECONDS * SAMPLE_BYTES))
         return Stream(name="metrics", daily=daily, retention=self.retention)
 

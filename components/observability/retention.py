@@ -1,4 +1,4 @@
-"""What a store keeps and for how long, held against the disk it keeps it on."""
+"""Data that a store keeps for a time, compared with its disk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Stream(ClosedModel):
 
     name: Name
     daily: Bytes
-    """What one copy of a day's data takes on disk."""
+    """Size on disk of one copy of a day's data."""
     retention: PositiveDuration
     copies: int = 1
 
     @property
     def kept(self) -> Bytes:
-        """What is on disk when the oldest data is about to go: the day being written is not yet a whole one."""
+        """Size on disk just before the oldest data goes: the current day comes on top of the retention."""
         return self.daily * ((self.retention + DAY) / DAY * self.copies)
 
 

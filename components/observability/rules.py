@@ -26,7 +26,7 @@ class Recording(ClosedModel):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What no other rule may share."""
+        """A key that no other rule may have."""
         return self.name, *sorted(self.labels.items())
 
     def document(self) -> dict[str, Any]:
@@ -49,13 +49,13 @@ class Alert(ClosedModel):
     severity: Severity | None = None
     team: Name | None = None
     summary: Text
-    """What is wrong, with the labels of the series in it."""
+    """The symptom, with labels of the series in it."""
     action: Text
-    """What to do first: the runbook's entry."""
+    """The first action: the runbook's entry."""
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What no other rule may share."""
+        """A key that no other rule may have."""
         return self.name, self.severity
 
     def document(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What Prometheus asks for metrics, and how it finds it: pods by label and port, in namespaces that it is told."""
+"""The scrape jobs of Prometheus: it finds pods by label and port, in the declared namespaces."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def certificates_job(prober: str, hosts: Iterable[str]) -> dict[str, Any]:
 
 
 def probing(module: str) -> dict[str, Any]:
-    """What a job asks the prober."""
+    """The fields of a job that asks the prober."""
     return {"metrics_path": "/probe", "params": {"module": [module]}}
 
 

@@ -27,7 +27,7 @@ SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 
 
 class Account(ClosedModel):
-    """Who a request is sent by, or whose password it sets."""
+    """The user that sends a request, or whose password the request sets."""
 
     user: str
     secret: SecretKeys

@@ -40,11 +40,11 @@ METRICS = (
     "traces_service_graph_request_server_seconds_bucket",
     "traces_service_graph_request_client_seconds_bucket",
 )
-"""What `PROCESSORS` write to Prometheus: Tempo's documents on span metrics and on service graphs."""
+"""Metrics that `PROCESSORS` write to Prometheus: Tempo's documents on span metrics and on service graphs."""
 SPAN_LABELS = ("service", "span_name", "span_kind", "status_code")
 EDGE_LABELS = ("client", "server", "connection_type")
 EXEMPLAR_LABEL = "traceID"
-"""What its exemplars call the trace they come from; over OTLP it is `trace_id`."""
+"""Label of an exemplar that names its trace; over OTLP it is `trace_id`."""
 
 
 class Bucket(ClosedModel):

@@ -29,7 +29,7 @@ class ServiceDatabase(ClosedModel):
 
 
 class ServerLimits(ClosedModel):
-    """What one server admits."""
+    """The connections that one server admits."""
 
     max_connections: int
     reserved: int

@@ -1,4 +1,4 @@
-"""Who may do what in a Valkey: an ACL user for each caller, with the hash of its password and nobody's password."""
+"""Access to a Valkey: an ACL user for each caller, with the hash of its password."""
 
 from __future__ import annotations
 

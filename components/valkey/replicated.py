@@ -29,7 +29,7 @@ __all__ = ["SENTINEL_PORT", "ReplicatedValkey"]
 
 SENTINEL_PORT = 26379
 PRIMARY = "cache"
-"""What the Sentinels call the set of servers."""
+"""The Sentinels' name for the set of servers."""
 SECRET = SecretKeys(name="redis-replication", keys=("password",))
 QUOTED_PASSWORD = f"""\
 password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
