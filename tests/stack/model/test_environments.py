@@ -60,8 +60,8 @@ def test_the_document_shows_the_file_and_its_commands(tree: Path) -> None:
 
 
 def test_an_environment_compares_with_its_rendered_tree(tree: Path) -> None:
-    assert run(tree, sys.executable, "-m", "stack.cli", "render", "qa", "-o", "build/rendered").returncode == 0
-    done = run(tree, sys.executable, "-m", "stack.cli", "diff", "qa", "build/rendered")
+    assert run(tree, sys.executable, "-m", "stack.cli", "render", "qa", "-o", "rendered").returncode == 0
+    done = run(tree, sys.executable, "-m", "stack.cli", "diff", "qa", "rendered")
     assert (done.returncode, "no differences" in done.stdout) == (0, True), done.stderr
 
 
