@@ -110,7 +110,7 @@ class Bulkhead:
         turn = _Turn(ready.set)
         try:
             self._queue(turn)
-            granted = ready.wait(min(self.queue_timeout, remaining))
+            granted = ready.wait(min(self.queue_timeout, remaining, threading.TIMEOUT_MAX))
         except BaseException:  # a signal's handler may raise anything
             self._abandon(turn)
             raise

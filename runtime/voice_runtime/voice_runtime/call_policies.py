@@ -52,6 +52,8 @@ class CallPolicies:
     """Of an attempt."""
 
     def __post_init__(self) -> None:
+        if not self.overall_timeout > 0:
+            raise ValueError(f"{self.name}: a timeout is longer than 0 s, not {self.overall_timeout}")
         self.now = self.clock.monotonic
         self.timer = Timer(self.attempt_timeout, self.clock)
 

@@ -19,7 +19,7 @@ class Caller:
             case "tenant":
                 return self.tenant
             case "user":
-                return f"{self.tenant}/{self.user}"
+                return f"{len(self.tenant)}:{self.tenant}{self.user}"  # both may hold any character
             case "api_key":
                 return self.api_key
         return ""

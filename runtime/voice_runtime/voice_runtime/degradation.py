@@ -77,7 +77,12 @@ class Degradation:
         return LEVELS.index(level) < self._features[feature]
 
     def override(self, level: DegradationLevel, duration: float = NEVER) -> None:
-        """Set the level by hand for `duration` seconds; it wins over triggers and policy, and survives a reload."""
+        """Set the level by hand for `duration` seconds; it wins over triggers and policy, and survives a reload.
+
+        Raises `ValueError` for a duration that is not above 0.
+        """
+        if not duration > 0:
+            raise ValueError(f"an override lasts longer than 0 s, not {duration}")
         before = self.level
         self._override = (level, self._now() + duration)
         self._publish(before, level)

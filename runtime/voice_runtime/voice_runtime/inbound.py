@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import isnan
+from operator import index
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +29,9 @@ from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.statistics import OperationStatistics
 from voice_runtime.timeout import CURRENT, TimedScope, Timer, current_scope
+
+LARGEST_COST = 2**53
+"""No limit admits as much; a larger number could not be told from others as a float."""
 
 
 class Inbound:
@@ -72,7 +77,10 @@ class Inbound:
         self.statistics = statistics or OperationStatistics()
 
     def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
-        """One request: `async with operation.request(caller) as request`."""
+        """One request: `async with operation.request(caller) as request`.
+
+        Raises `TypeError` for a cost that is no whole number, `ValueError` for one below 1 or for a `remaining` of NaN.
+        """
         return Request(self, caller, cost, remaining)
 
 
@@ -97,6 +105,11 @@ class Request(TimedScope):
     """The degradation level, as it was when the request came in: it holds to the request's end."""
 
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
+        cost = min(index(cost), LARGEST_COST)
+        if cost < 1:
+            raise ValueError(f"{operation.name}: a request costs 1 or more, not {cost}")
+        if isnan(remaining):
+            raise ValueError(f"{operation.name}: the remaining time is a number of seconds, not {remaining}")
         now = operation.now()
         parent = current_scope()
         limit = now + remaining if parent is None else min(now + remaining, parent.expires)

@@ -243,7 +243,8 @@ class Runtime:
     def request(self, operation: str, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """One request of an operation: `async with runtime.request("run", Caller(tenant="acme")) as request:`.
 
-        `cost` is what it takes from the rate limits, `remaining` what its caller's deadline leaves, in seconds.
+        `cost` is what it takes from the rate limits, a whole number from 1; `remaining` what its caller's deadline
+        leaves, in seconds. Raises `ValueError` or `TypeError` for anything else, such as NaN.
         """
         return self.inbound(operation).request(caller, cost=cost, remaining=remaining)
 

@@ -67,6 +67,8 @@ class Timer:
     __slots__ = ("duration", "now", "sweep")
 
     def __init__(self, duration: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        if not duration > 0:
+            raise ValueError(f"a timeout is longer than 0 s, not {duration}")
         self.duration = duration
         self.now = clock.monotonic
         self.sweep = Sweep(None, duration, self.now)

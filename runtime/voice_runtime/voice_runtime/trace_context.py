@@ -5,7 +5,7 @@ A span stands for one call or one request; what the policies decide inside of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 
 from opentelemetry import baggage, propagate, trace
@@ -55,6 +55,14 @@ def headers(span: Span | None = None) -> dict[str, str]:
     elif get_current():
         propagate.inject(carrier)
     return carrier
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by name. The values of a repeated one, such as baggage, are joined by a comma (RFC 9110, 5.3)."""
+    headers: dict[str, str] = {}
+    for key, value in pairs:
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    return headers
 
 
 def context_of(carrier: Mapping[str, str]) -> Context:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import TIMEOUT_MAX, Lock, Thread
 from typing import Any
 
 from voice_runtime.errors import BulkheadFullError, NoThreadError
@@ -45,7 +45,7 @@ class WorkerThreads:
         context = copy_context()
         self._jobs.put((future, lambda: context.run(fn)))
         try:
-            return future.result(timeout)
+            return future.result(min(timeout, TIMEOUT_MAX))
         except TimeoutError:
             if future.done():  # the call's own TimeoutError
                 raise

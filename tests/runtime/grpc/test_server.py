@@ -76,6 +76,17 @@ class Acting(RagEngine):
             await result
 
 
+async def test_baggage_comes_in_several_entries_of_metadata(tmp_path: Path) -> None:
+    limit = RateLimit(limit=TokenBucket(rate=Rate("1/h"), burst=1), key="tenant")
+    async with policed(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
+        stub, found = RagEngineStub(channel), []
+        for tenant in ("acme", "umbrella", "acme"):
+            metadata = (("baggage", f"tenant.id={tenant}"), ("baggage", "session=1"))
+            found.append(await ended(stub.Context(b"x", metadata=metadata)))
+    assert found[:2] == [b"x", b"x"]
+    assert found[2].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def test_all_four_kinds_are_served_and_counted(tmp_path: Path) -> None:
     async with policed(tmp_path, RagEngine()) as (service, channel):
         stub = RagEngineStub(channel)

@@ -52,7 +52,8 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
         )
 
     async def _serve(self, path: str, handle: Handle, request: Any, servicer: Any) -> Any:
-        metadata = {key: value for key, value in servicer.invocation_metadata() or () if isinstance(value, str)}
+        given = servicer.invocation_metadata() or ()
+        metadata = trace_context.joined((key, value) for key, value in given if isinstance(value, str))
         received = trace_context.context_of(metadata)
         service, _, method = path[1:].partition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}

@@ -22,6 +22,9 @@ from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata (gRPC A6): milliseconds until another attempt is welcome; negative or unreadable, none is."""
 NO_RETRY = -1.0
+LONGEST_WAIT = 2**31 - 1
+"""Milliseconds of a pushback at most: gRPC reads 32 bits."""
+_MILLISECONDS = re.compile(r"-?[0-9]{1,10}")
 _FAILURES: dict[StatusCode, Failure] = {
     StatusCode.UNAVAILABLE: Failure("unavailable"),
     StatusCode.DEADLINE_EXCEEDED: Failure("attempt_timeout"),
@@ -61,10 +64,8 @@ def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
     pushback = next((value for key, value in trailing or () if key == PUSHBACK), None)
     if failure is None or pushback is None:
         return failure
-    try:
-        return Failure(failure.condition, int(pushback) / 1000)
-    except ValueError:
-        return Failure(failure.condition, NO_RETRY)
+    wait = int(pushback) / 1000 if _MILLISECONDS.fullmatch(pushback) else NO_RETRY
+    return Failure(failure.condition, wait)
 
 
 def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> bool:
@@ -141,4 +142,6 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
     if isinstance(error, RetriesExhaustedError) or (isinstance(error, RateLimitedError) and error.retry_after is None):
         return code, ((PUSHBACK, "-1"),)
     wait = error.retry_after if isinstance(error, VoiceRuntimeError) else None
-    return code, () if wait is None else ((PUSHBACK, str(round(wait * 1000)) if wait >= 0 else "-1"),)
+    if wait is None:
+        return code, ()
+    return code, ((PUSHBACK, str(round(min(wait * 1000, LONGEST_WAIT))) if wait >= 0 else "-1"),)

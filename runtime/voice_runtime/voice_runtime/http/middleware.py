@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 from opentelemetry import context, trace
@@ -21,6 +22,7 @@ from voice_runtime.runtime import Runtime
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
 """Paths about the process, so no policy of an operation applies."""
 API_KEY = "x-api-key"
+_NUMBER = re.compile(r"-?[0-9]+")
 
 
 def last_segment(scope: Scope) -> str:
@@ -44,7 +46,9 @@ class Middleware:
         if scope["type"] != "http" or scope["path"] in INFRASTRUCTURE:
             await self._app(scope, receive, send)
             return
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = trace_context.joined(
+            (key.decode("latin-1"), value.decode("latin-1")) for key, value in scope["headers"]
+        )
         received = trace_context.context_of(headers)
         name = self._operation(scope)
         span = trace_context.begin_server_span(
@@ -126,5 +130,6 @@ class _Exchange:
 
 
 def _seconds(milliseconds: str | None) -> float:
-    """A number that is too large for a float is read as infinite, which is `NEVER` too."""
-    return float(milliseconds) / 1000 if milliseconds and milliseconds.isdecimal() else NEVER
+    """The shortest of the timeouts given, at least 0; `NEVER` where none is a number. Too large a one is infinite."""
+    given = [part.strip() for part in (milliseconds or "").split(",")]
+    return min((max(float(part), 0.0) / 1000 for part in given if _NUMBER.fullmatch(part)), default=NEVER)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import ceil
 
@@ -14,6 +16,9 @@ from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 
 RETRY_AFTER = "retry-after"
 NO_RETRY = -1.0
+LONGEST_WAIT = 2**31 - 1
+"""Seconds of a `Retry-After` at most: what every client can read."""
+_SECONDS = re.compile(r"[0-9]{1,10}")
 _FAILURES = {
     429: Failure("resource_exhausted"),
     502: Failure("unavailable"),
@@ -46,13 +51,16 @@ def show_status(status: int, span: Span) -> None:
 
 
 def _seconds(retry_after: str) -> float:
-    """Seconds, or the time until a date (RFC 9110, 10.2.3); what can be read as neither forbids another attempt."""
-    if retry_after.isdecimal():
+    """Seconds, or the time until a date (RFC 9110, 10.2.3). Anything else forbids another attempt."""
+    if _SECONDS.fullmatch(retry_after):
         return float(retry_after)
     try:
-        return max(parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    except ValueError:
+        date = parsedate_to_datetime(retry_after)
+    except (ValueError, OverflowError):
         return NO_RETRY
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)  # an asctime date is UTC (RFC 9110, 5.6.7)
+    return max(date.timestamp() - time.time(), 0.0)
 
 
 @classify.register(httpx.TransportError)
@@ -79,7 +87,7 @@ def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
     if not isinstance(error, VoiceRuntimeError):
         return 500, "internal error", {}
     wait = error.retry_after
-    headers = {RETRY_AFTER: str(ceil(wait))} if wait is not None and wait >= 0 else {}
+    headers = {RETRY_AFTER: str(ceil(min(wait, LONGEST_WAIT)))} if wait is not None and wait >= 0 else {}
     text = f"{error.policy}: {error.summary}"
     match error:
         case RateLimitedError():

@@ -191,8 +191,8 @@ class SharedCount:
 
 
 def _digest(key: str) -> str:
-    """Callers' keys are hashed: their length is bounded, and an API key does not stand in a store."""
-    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest() if key else ""
+    """Hash a caller's key, which may be any text: its length is bounded, and an API key does not stand in a store."""
+    return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest() if key else ""
 
 
 def _script(policy: RateLimit) -> tuple[Script, tuple[float, ...]]:

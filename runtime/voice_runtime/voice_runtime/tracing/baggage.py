@@ -30,12 +30,17 @@ def attributed(attributes: Mapping[str, str]) -> Iterator[None]:
     """
     current = context.get_current()
     for key, value in attributes.items():
-        current = baggage.set_baggage(key, value, current)
+        current = baggage.set_baggage(key, _encodable(value), current)
     token = context.attach(current)
     try:
         yield
     finally:
         restore(token)
+
+
+def _encodable(text: str) -> str:
+    """The text with an escape for each lone surrogate, which no header and no exporter can carry."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class AllowedBaggage(TextMapPropagator):
