@@ -246,7 +246,7 @@ async def test_baggage_comes_in_several_headers(tmp_path: Path, *, first: bool) 
 @pytest.mark.parametrize(
     ("timeouts", "status"),
     [
-        (["-5"], 504),
+        (["-5"], 200),
         (["0"], 504),
         (["60000", "0"], 504),
         (["60000, 0"], 504),

@@ -22,7 +22,7 @@ from voice_runtime.runtime import Runtime
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
 """Paths about the process, so no policy of an operation applies."""
 API_KEY = "x-api-key"
-_NUMBER = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"[0-9]+")
 
 
 def last_segment(scope: Scope) -> str:
@@ -130,6 +130,6 @@ class _Exchange:
 
 
 def _seconds(milliseconds: str | None) -> float:
-    """The shortest of the timeouts given, at least 0; `NEVER` where none is a number. Too large a one is infinite."""
+    """The shortest of the timeouts given; `NEVER` where none is a whole number. Too large a one is infinite."""
     given = [part.strip() for part in (milliseconds or "").split(",")]
-    return min((max(float(part), 0.0) / 1000 for part in given if _NUMBER.fullmatch(part)), default=NEVER)
+    return min((float(part) / 1000 for part in given if _NUMBER.fullmatch(part)), default=NEVER)
