@@ -22,13 +22,14 @@ from voice_runtime.errors import (
     NoThreadError,
     RateLimitedError,
     RetriesExhaustedError,
+    SoftCallError,
     UnknownCallError,
     VoiceRuntimeError,
 )
 from voice_runtime.events import Event, Events, Listener, PromptListener
 from voice_runtime.inbound import Request, current_request
 from voice_runtime.outbound import Outbound
-from voice_runtime.outcome import Classify, ClassifyResult, Failure, classify
+from voice_runtime.outcome import Classify, ClassifyResult, FailedResultError, Failure, classify
 from voice_runtime.retry import Retry
 from voice_runtime.runtime import Runtime
 from voice_runtime.shared_store import SharedStore
@@ -51,6 +52,7 @@ __all__ = [
     "Degradation",
     "Event",
     "Events",
+    "FailedResultError",
     "Failure",
     "Listener",
     "NoThreadError",
@@ -62,6 +64,7 @@ __all__ = [
     "Retry",
     "Runtime",
     "SharedStore",
+    "SoftCallError",
     "Timeout",
     "UnknownCallError",
     "VoiceRuntimeError",

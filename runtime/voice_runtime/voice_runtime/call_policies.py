@@ -39,6 +39,8 @@ class CallPolicies:
     retry: Retry | None = None
     breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
+    soft: bool = False
+    """True if the request can go on without the call: its failure is the fallback's result, or a `SoftCallError`."""
     fallback: Fallback | None = None
     fault_injection: FaultInjection | None = None
     classify: Classify = classify
@@ -83,7 +85,8 @@ class CallPolicies:
             retry=retry,
             breaker=states.kept("circuit_breaker", name, breaker, partial(around.breaker, name)),
             bulkhead=states.kept("bulkhead", name, bulkhead, partial(Bulkhead, name)),
-            fallback=fallback,
+            soft=call.necessity == "soft",
+            fallback=fallback if call.necessity == "soft" else None,
             fault_injection=fault_injection,
             classify=around.classify,
             classify_result=around.classify_result,

@@ -10,6 +10,7 @@
     │   ├── AttemptTimeoutError        one attempt took too long
     │   └── DeadlineExceededError      no time is left for the whole call
     ├── RetriesExhaustedError          a transient failure that retries did not mend; the last one is its cause
+    ├── SoftCallError                  a soft call failed, and has no fallback; the failure is its cause
     └── CalleeError                    what the callee answered, in the words of `RetryCondition`
     UnknownCallError                   a name that the bundle does not declare; a LookupError
 
@@ -114,6 +115,17 @@ class RetriesExhaustedError(VoiceRuntimeError):
 
     def __str__(self) -> str:
         return f"{super().__str__()} ({self.reason}): {self.__cause__!r}"
+
+
+class SoftCallError(VoiceRuntimeError):
+    """A soft call failed, and no fallback is registered for it. `__cause__` is the failure.
+
+    The request can go on without the call: catch this error, or register a fallback. A request that ends with it was
+    answered UNAVAILABLE (gRPC) or 503 (HTTP).
+    """
+
+    policy = "fallback"
+    summary = "the soft call failed and has no fallback"
 
 
 class CalleeError(VoiceRuntimeError):

@@ -75,6 +75,12 @@ def _call_exhausted(runtime: Runtime) -> Samples:
             yield (name, reason), count
 
 
+def _missing_fallbacks(runtime: Runtime) -> Samples:
+    for name, call in runtime.assembled.outbound.items():
+        if call.soft:
+            yield (name,), call.fallback is None
+
+
 def _of_calls(field: str) -> Callable[[Runtime], Samples]:
     def read(runtime: Runtime) -> Samples:
         for name, call in runtime.assembled.outbound.items():
@@ -203,6 +209,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
     ),
     Metric("voice_call_timeouts_total", "counter", "Attempts that ran out of time.", ("name", "kind"), _call_timeouts),
     Metric("voice_call_fallbacks_total", "counter", "Calls that fell back.", _NAME, _of_calls("fallbacks")),
+    Metric(
+        "voice_call_fallback_missing",
+        "gauge",
+        "1 for a soft call without a fallback, 0 for one with a fallback.",
+        _NAME,
+        _missing_fallbacks,
+    ),
     Metric("voice_circuitbreaker_state", "gauge", "1 for the state it is in.", ("name", "state"), _breaker_states),
     Metric("voice_circuitbreaker_calls_total", "counter", "Calls that it admitted.", ("name", "kind"), _breaker_calls),
     Metric("voice_circuitbreaker_slow_calls_total", "counter", "Slow calls.", _NAME, _of_breakers("slow")),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from inspect import isasyncgen, isawaitable
 from itertools import islice
@@ -21,7 +21,7 @@ from voice_runtime.attempt import Attempt
 from voice_runtime.call_attempts import CallAttempts
 from voice_runtime.call_policies import CallPolicies
 from voice_runtime.clock import NEVER
-from voice_runtime.errors import VoiceRuntimeError
+from voice_runtime.errors import SoftCallError, VoiceRuntimeError
 from voice_runtime.events import Event
 from voice_runtime.outcome import FailedResultError
 from voice_runtime.timeout import CURRENT, TimedScope, Timeout, current_scope
@@ -37,7 +37,10 @@ class Outbound(CallPolicies):
     __slots__ = ()
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(...)` under every policy but the fallback."""
+        """Await `fn(...)` under every policy but the fallback.
+
+        Raises `FailedResultError` for a soft call's result that is a failure.
+        """
         now = self.now()
         parent = current_scope()
         limit = self.begin(parent, now)
@@ -60,7 +63,7 @@ class Outbound(CallPolicies):
             except BaseException as error:
                 delay = attempt.failed(error, args)
                 if delay is None:
-                    if type(error) is FailedResultError:
+                    if type(error) is FailedResultError and not self.soft:
                         return error.result  # type: ignore[return-value]  # what fn's awaitable gave
                     raise
             else:
@@ -84,6 +87,8 @@ class Outbound(CallPolicies):
                     if self.classify_result is not None:
                         self._check(result)
         except FailedResultError as error:
+            if self.soft:
+                raise
             return error.result  # type: ignore[return-value]  # what fn returned
         return result  # type: ignore[no-any-return]  # likewise
 
@@ -96,11 +101,12 @@ class Outbound(CallPolicies):
         attempt timeout covers the first message, the deadline every wait.
         """
         attempts = CallAttempts(self, args)
-        async for attempt in attempts:
-            with attempts:
-                attempt.admit()
-                async for message in self._messages(attempt, lambda: fn(*args, **kwargs)):
-                    yield message
+        with self._softened():
+            async for attempt in attempts:
+                with attempts:
+                    attempt.admit()
+                    async for message in self._messages(attempt, lambda: fn(*args, **kwargs)):
+                        yield message
 
     def stream_sync(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         """As `stream`, for code without an event loop.
@@ -109,23 +115,25 @@ class Outbound(CallPolicies):
         to the deadline by itself.
         """
         attempts = CallAttempts(self, args)
-        for attempt in attempts:
-            with attempts:
-                attempt.admit()
-                begun, messages = self._run_sync(attempt, lambda: _begun(fn(*args, **kwargs)))
-                attempt.has_first_message()
-                yield from begun
-                yield from messages
+        with self._softened():
+            for attempt in attempts:
+                with attempts:
+                    attempt.admit()
+                    begun, messages = self._run_sync(attempt, lambda: _begun(fn(*args, **kwargs)))
+                    attempt.has_first_message()
+                    yield from begun
+                    yield from messages
 
     @asynccontextmanager
     async def once(self) -> AsyncIterator[TimedScope]:
         """A block as one attempt: every policy but retry and fallback, since a block cannot be repeated."""
         attempts = CallAttempts(self, repeatable=False)
-        attempt = await anext(attempts)
-        with attempts:
-            attempt.admit()
-            with attempt:
-                yield attempt
+        with self._softened():
+            attempt = await anext(attempts)
+            with attempts:
+                attempt.admit()
+                with attempt:
+                    yield attempt
 
     def unrepeated(self) -> Outbound:
         """The same call, with its breaker, bulkhead and counts, made once: for what counts each attempt."""
@@ -135,13 +143,13 @@ class Outbound(CallPolicies):
 
     def entry(self) -> Callable[..., Awaitable[Any]]:
         """`enter`, or `call` itself where nothing stands around it."""
-        return self.call if self.fault_injection is None and self.fallback is None else self.enter
+        return self.call if self.fault_injection is None and not self.soft else self.enter
 
     def enter(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Await `fn(...)` under every policy: `call`, with injected faults inside and the fallback outside."""
         if self.fault_injection is not None:
             fn = self.fault_injection.around(self.name, fn)
-        return self.call(fn, *args, **kwargs) if self.fallback is None else self._call_soft(fn, *args, **kwargs)
+        return self._call_soft(fn, *args, **kwargs) if self.soft else self.call(fn, *args, **kwargs)
 
     def enter_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """As `enter`, on `call_sync`."""
@@ -201,12 +209,27 @@ class Outbound(CallPolicies):
                 await messages.aclose()
 
     def _fall_back(self, error: Exception) -> Any:
-        """The fallback's result, or `error` again where it is the caller's own."""
-        if self.fallback is None or not (isinstance(error, VoiceRuntimeError) or self.classify(error)):
-            raise error
+        """The fallback's result. Raises `SoftCallError` without a fallback, and `error` itself if it is no failure."""
+        if self.fallback is None or not self._fails_softly(error):
+            with self._softened():
+                raise error
         self.statistics.fallbacks += 1
         self.events.publish(Event("fallback", "fallback", self.name, error=error))
         return self.fallback(error)
+
+    def _fails_softly(self, error: Exception) -> bool:
+        return self.soft and (isinstance(error, VoiceRuntimeError) or self.classify(error) is not None)
+
+    @contextmanager
+    def _softened(self) -> Iterator[None]:
+        """Raise the failure of a soft call as a `SoftCallError`."""
+        try:
+            yield
+        except Exception as error:
+            if not self._fails_softly(error):
+                raise
+            after, attempts = (error.retry_after, error.attempts) if isinstance(error, VoiceRuntimeError) else (None, 1)
+            raise SoftCallError(self.name, after, attempts) from error
 
 
 def _begun(messages: Iterable[T]) -> tuple[list[T], Iterator[T]]:

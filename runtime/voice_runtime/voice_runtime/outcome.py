@@ -14,6 +14,7 @@ from voice_runtime.errors import (
     CallRejectedError,
     DeadlineExceededError,
     RetriesExhaustedError,
+    SoftCallError,
 )
 
 
@@ -51,7 +52,9 @@ def classify(error: Exception) -> Failure | None:
     match error:
         case CallRejectedError():
             failure = None
-        case RetriesExhaustedError(__cause__=Exception() as cause) if classify(cause) is None:
+        case RetriesExhaustedError() | SoftCallError() if isinstance(cause := error.__cause__, Exception) and (
+            classify(cause) is None
+        ):
             failure = None
         case DeadlineExceededError(attempts=0):
             failure = OWN_FAULT
@@ -69,9 +72,12 @@ def classify(error: Exception) -> Failure | None:
 
 
 class FailedResultError(Exception):
-    """A result that was classified as a failure; it travels as an error until the retries are decided."""
+    """A result that was classified as a failure.
+
+    It travels as an error until the retries are decided. Then it is returned; of a soft call it reaches the fallback.
+    """
 
     def __init__(self, result: object, failure: Failure) -> None:
-        super().__init__("the result is a failure")
+        super().__init__(f"the result is a failure: {result!r}")
         self.result = result
         self.failure = failure

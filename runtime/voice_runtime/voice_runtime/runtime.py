@@ -111,6 +111,7 @@ class Runtime:
     def __enter__(self) -> Self:
         self._watcher = Watcher(self._poll_interval, self._look)
         self._watcher.start()
+        self._warn_of_missing_fallbacks()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,6 +137,7 @@ class Runtime:
                 return False
         self.reloads["applied"] += 1
         logger.info("policy bundle %s is in force", self.digest)
+        self._warn_of_missing_fallbacks()
         self.events.publish(Event("reloaded", "bundle", str(self._source.path), after=self.digest))
         return True
 
@@ -172,6 +174,16 @@ class Runtime:
     def _enforce(self, bundle: PolicyBundle) -> None:
         self._assembled = assembled = self._assembly.assemble(bundle, self._fallbacks)
         self._entries = {name: outbound.entry() for name, outbound in assembled.calls.items()}
+
+    @property
+    def missing_fallbacks(self) -> tuple[str, ...]:
+        """The soft calls in force that have no fallback: their failure is a `SoftCallError`."""
+        calls = self._assembled.outbound.items()
+        return tuple(name for name, call in calls if call.soft and call.fallback is None)
+
+    def _warn_of_missing_fallbacks(self) -> None:
+        if missing := self.missing_fallbacks:
+            logger.warning("soft calls without a fallback: %s; their failure is a SoftCallError", ", ".join(missing))
 
     # --- outbound
 

@@ -15,6 +15,7 @@ from voice_runtime.errors import (
     CallTimeoutError,
     RateLimitedError,
     RetriesExhaustedError,
+    SoftCallError,
     VoiceRuntimeError,
 )
 from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
@@ -119,7 +120,7 @@ def status_of(error: BaseException) -> StatusCode:
             code = error.code()
         case RateLimitedError() | BulkheadFullError():
             code = StatusCode.RESOURCE_EXHAUSTED
-        case CallRejectedError():
+        case CallRejectedError() | SoftCallError():
             code = StatusCode.UNAVAILABLE
         case CallTimeoutError():
             code = StatusCode.DEADLINE_EXCEEDED
@@ -139,7 +140,8 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
         code = StatusCode.UNAVAILABLE
     if code not in _FAILURES:
         code = StatusCode.INTERNAL
-    if isinstance(error, RetriesExhaustedError) or (isinstance(error, RateLimitedError) and error.retry_after is None):
+    spent = isinstance(error.__cause__ if isinstance(error, SoftCallError) else error, RetriesExhaustedError)
+    if spent or (isinstance(error, RateLimitedError) and error.retry_after is None):
         return code, ((PUSHBACK, "-1"),)
     wait = error.retry_after if isinstance(error, VoiceRuntimeError) else None
     if wait is None:

@@ -11,7 +11,7 @@ from math import ceil
 import httpx
 from opentelemetry.trace import Span, StatusCode
 
-from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimitedError, VoiceRuntimeError
+from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimitedError, SoftCallError, VoiceRuntimeError
 from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 
 RETRY_AFTER = "retry-after"
@@ -94,6 +94,6 @@ def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
             return 429, text, headers
         case CallTimeoutError():
             return 504, text, headers
-        case CallRejectedError():
+        case CallRejectedError() | SoftCallError():
             return 503, text, headers
     return 500, text, {}
