@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "distributions"
 WHEELS = BUILD / "wheels"
 LOCK = ROOT / "requirements-dev.lock"
+HANG_SECONDS = 300
+"""A test that takes longer shows where each of its threads is."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def test(distribution: Distribution) -> None:
         shutil.copy(file, copied / "tests")
     for folder in (f"tests/{distribution.tests}", "docs"):
         shutil.copytree(ROOT / folder, copied / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    command = ["-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", f"tests/{distribution.tests}"]
+    hang = f"faulthandler_timeout={HANG_SECONDS}"
+    command = ["-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", "-o", hang, f"tests/{distribution.tests}"]
     subprocess.run([distribution.python, *command], check=True, cwd=copied)
 
 

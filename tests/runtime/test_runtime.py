@@ -29,9 +29,11 @@ from voice_runtime import (
     Caller,
     CircuitOpenError,
     DeadlineExceededError,
+    FailedResultError,
     Failure,
     RateLimitedError,
     Runtime,
+    SoftCallError,
     UnknownCallError,
     VoiceRuntimeError,
     attempt_number,
@@ -90,7 +92,7 @@ async def test_a_soft_call_falls_back(clock: FakeClock, tmp_path: Path) -> None:
     soft = call(necessity="soft", fallback="no citations", circuit_breaker=CircuitBreaker(consecutive_failures=2))
     runtime = Runtime.load(mount(tmp_path, bundle(soft, call("model-adapter.generate"))), clock=clock)
     for _ in range(2):
-        with pytest.raises(CalleeError):
+        with pytest.raises(SoftCallError):
             await runtime.call("rag-engine", unavailable)
     runtime.fallback("rag-engine", lambda error: f"instead of {type(error).__name__}")
     assert await runtime.call("rag-engine", answer) == "instead of CircuitOpenError"
@@ -344,7 +346,7 @@ def test_every_public_error_is_in_the_tree() -> None:
     ]
     for error in errors:
         assert error.__name__.endswith("Error")
-        assert issubclass(error, VoiceRuntimeError | UnknownCallError)
+        assert issubclass(error, VoiceRuntimeError | UnknownCallError | FailedResultError)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@
     ├── RetriesExhaustedError          a transient failure that retries did not mend; the last one is its cause
     ├── SoftCallError                  a soft call failed, and has no fallback; the failure is its cause
     └── CalleeError                    what the callee answered, in the words of `RetryCondition`
+    FailedResultError                  a soft call's result that is a failure, for its fallback
     UnknownCallError                   a name that the bundle does not declare; a LookupError
 
 A cancelled call raises `asyncio.CancelledError` and nothing else. A bundle that cannot be used raises

@@ -14,7 +14,7 @@ import pytest
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.trace import SpanKind
 from voice_policies import CircuitBreaker, EnforcedBy, Ratio, Retry
-from voice_runtime import CalleeError, CircuitOpenError, RetriesExhaustedError
+from voice_runtime import CalleeError, CircuitOpenError, SoftCallError
 from voice_runtime.tracing import JsonFormatter, attributed, span, traced
 from voice_runtime.tracing.collector import ReceivedSpan
 
@@ -56,7 +56,7 @@ async def test_every_decision_of_a_pipeline_is_an_event_of_its_span(
 ) -> None:
     soft = call(necessity="soft", fallback="none", retry=Retry(max_retries=1), circuit_breaker=CircuitBreaker())
     with collected(monkeypatch, tmp_path, soft) as (runtime, collector):
-        with pytest.raises(RetriesExhaustedError), span("retried"):
+        with pytest.raises(SoftCallError), span("retried"):
             await runtime.call("rag-engine", unavailable)
         runtime.outbound("rag-engine").breaker.open()  # type: ignore[union-attr]  # it has one
         runtime.fallback("rag-engine", lambda _: None)
