@@ -205,14 +205,14 @@ async def test_a_bundle_that_is_swapped_again_and_again_is_never_half_in_force(t
     async with connected(tmp_path, servicer) as (client, stub):
         mount(tmp_path, bundles[0])
         assert client.reload()
+        answered = await call_ten_times(stub, 0)
         swapping = asyncio.create_task(swap(client, tmp_path, bundles, SWAPS))
-        answered = 0
         while not swapping.done():
-            made = [stub.Context(b"x", metadata=(("call", str(answered + number)),)) for number in range(10)]
-            assert [await call for call in made] == [b"x"] * 10
-            answered += 10
+            answered += await call_ten_times(stub, answered)
         await swapping
-        assert client.reloads["applied"] == SWAPS + 1
+        await swap(client, tmp_path, bundles, 1)
+        answered += await call_ten_times(stub, answered)
+        assert client.reloads["applied"] == SWAPS + 2
         assert client.outbound("rag-engine.context").statistics.retries == answered
     seen: dict[str, list[bool]] = {}
     for _, metadata, left in servicer.asked:
@@ -220,6 +220,12 @@ async def test_a_bundle_that_is_swapped_again_and_again_is_never_half_in_force(t
     assert len(seen) == answered
     assert all(attempts in ([True, True], [False, False]) for attempts in seen.values())
     assert {attempts[0] for attempts in seen.values()} == {True, False}
+
+
+async def call_ten_times(stub: Any, answered: int) -> int:
+    made = [stub.Context(b"x", metadata=(("call", str(answered + number)),)) for number in range(10)]
+    assert [await call for call in made] == [b"x"] * 10
+    return len(made)
 
 
 async def swap(client: Runtime, directory: Path, bundles: list[Any], times: int) -> None:
