@@ -34,7 +34,7 @@ EPHEMERAL_REQUEST = "128Mi"
 EPHEMERAL_LIMIT = "512Mi"
 """Ephemeral storage: logs and `/tmp`. Our services keep nothing else on a node."""
 GO_MEMORY_SHARE = 0.8
-"""Of the memory limit: from there on Go's garbage collector works harder, before the kernel kills the process."""
+"""Share of the memory limit: from there on Go's garbage collector works harder, before the kernel kills the process."""
 POD_NAME: EnvVarSource = {"fieldRef": {"fieldPath": "metadata.name"}}
 POD_IP: EnvVarSource = {"fieldRef": {"fieldPath": "status.podIP"}}
 

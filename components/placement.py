@@ -1,4 +1,4 @@
-"""Where pods are put: spread over zones and hosts."""
+"""Placement of pods: spread over zones and hosts."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from components.operation import Name
 __all__ = ["Scrape"]
 
 SERIES = 2_000
-"""Of one pod: the runtime, the process and the gRPC library of a service, counted generously."""
+"""Series of one pod: the runtime, the process and the gRPC library of a service, counted generously."""
 PROBE_SERIES = 20
-"""Of one probe by the blackbox exporter."""
+"""Series of one probe by the blackbox exporter."""
 
 
 class BlackboxModule(ClosedModel):

@@ -45,7 +45,7 @@ class Workload(ABC):
     """Pods of one kind, as a server declares them. Subclasses are the controllers that keep them running."""
 
     name: str
-    """Of the pods, by their label, and of the resources that are theirs alone."""
+    """The pods' name label, and the name of the resources that are theirs alone."""
     container: Container
     init: Container | None = None
     """Runs to its end before `container` starts."""

@@ -64,7 +64,7 @@ class Consul(Server):
     services: tuple[CatalogueService, ...]
     """The services in the catalogue."""
     bucket_url: str | None = None
-    """Where snapshots go, `https://HOST/BUCKET`; `None` makes none."""
+    """Bucket of the snapshots, `https://HOST/BUCKET`; `None` makes no snapshots."""
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

@@ -54,7 +54,7 @@ class AlertRoute(ClosedModel):
     repeat: Duration
     """Before it is told again of what has not ended."""
     continue_: bool = False
-    """Whether the routes behind it are told too."""
+    """Go on to the routes behind it."""
 
     def document(self) -> dict[str, Any]:
         """As the configuration says it."""
@@ -73,7 +73,7 @@ class Inhibition(ClosedModel):
 
     alert: str
     severities: tuple[Severity, ...]
-    """Of what it silences, where the labels `equal` agree."""
+    """Severities of the alerts that it silences where the labels `equal` agree."""
     equal: Annotated[tuple[str, ...], Field(min_length=1)]
 
     def document(self) -> dict[str, Any]:

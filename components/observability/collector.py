@@ -52,7 +52,7 @@ class Collector(Server):
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: Annotated[int, Field(ge=1, le=20)]
     storage: Bytes
-    """Of each replica."""
+    """Volume of each replica."""
     outage: Duration
     """The longest absence of a backend that loses nothing."""
     backends: Annotated[tuple[Backend, ...], Field(min_length=1)]

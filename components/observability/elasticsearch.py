@@ -38,7 +38,7 @@ SHUTDOWN = Duration("110s")
 TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=("certificate", "private-key", "authority"))
 """PEM: a certificate that every node holds, its key, and the authority that signed it."""
 HEAP_SHARE = 0.5
-"""Of the memory limit: the rest is the file cache, which Lucene reads its segments through."""
+"""Share of the memory limit: the rest is the file cache, which Lucene reads its segments through."""
 
 JVM_LOG = "-Xlog:disable -Xlog:all=warning:stderr:utctime,level,tags"
 """Elastic's own recipe against the default, two gigabytes of files about garbage collection in `logs`."""
@@ -61,7 +61,7 @@ class Elasticsearch(Server):
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, HTTP_PORT)
     nodes: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes
-    """Of each node."""
+    """Volume of each node."""
     streams: tuple[Stream, ...]
     """Data that is kept for a time, each by a lifecycle policy of its name."""
     users: tuple[IndexUser, ...]

@@ -33,7 +33,7 @@ STORE = "traces"
 SHUTDOWN = Duration("30s")
 HOURLY = "17 * * * *"
 MEMORY_SHARE = 0.5
-"""Of the memory limit that traces may take; the limiter refuses more above 80 % of it."""
+"""Share of the memory limit that traces may take; the limiter refuses more above 80 % of it."""
 TRACE_SIZE = Bytes("20Ki")
 """Assumed of one trace in memory: some twenty spans of 1 KiB, as the longest declared flow makes."""
 

@@ -53,7 +53,7 @@ class Prometheus(Server):
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     replicas: Annotated[int, Field(ge=1, le=5)]
     storage: Bytes
-    """Of each replica."""
+    """Volume of each replica."""
     retention: Duration
     interval: Duration = Duration("30s")
     """Between two scrapes of a target, and two evaluations of a rule."""
@@ -92,7 +92,7 @@ class Prometheus(Server):
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """Where it finds pods."""
+        """Namespaces in which it finds pods."""
         return tuple(sorted({target.namespace for target in self.targets}))
 
     @property

@@ -68,7 +68,7 @@ class Tempo(Server):
     )
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
     storage: Bytes
-    """Of the volume: what is not in a block yet, and without a bucket the blocks too."""
+    """Volume for spans that are not in a block yet, and without a bucket for the blocks too."""
     stream: Stream
     bucket: Bucket | None = None
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]

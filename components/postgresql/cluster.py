@@ -57,7 +57,7 @@ class PostgresqlCluster(Component):
         Exemption(rule="no_api_token", reason="the instance manager in each pod follows its Cluster at the API"),
     )
     instance_scrape: ClassVar[Scrape] = Scrape(port=9187)
-    """Of CloudNativePG's instance manager."""
+    """The scrape of CloudNativePG's instance manager."""
     pooler_scrape: ClassVar[Scrape] = Scrape(port=9127)
     pooler: Name
     store_label: str
@@ -99,7 +99,7 @@ class PostgresqlCluster(Component):
                 )
 
     def resources(self) -> Iterator[Resource]:
-        """Where backups go, the cluster, its databases and its pooler."""
+        """The object store, the cluster, its databases and its pooler."""
         instances, poolers = self.pods
         yield self.links.network_policy(self.metadata(), instances)
         yield self.links.network_policy(self.metadata("pooler"), poolers)

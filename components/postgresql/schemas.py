@@ -34,7 +34,7 @@ class DatabaseSchemas(Server):
 
     folder: ClassVar[str] = "25-schemas"
     host: str
-    """Where the databases are reached."""
+    """Host of the databases."""
     sizing: Sizing = SIZING
     databases: tuple[ServiceDatabase, ...]
     files: dict[str, str]

@@ -40,7 +40,7 @@ SENTINEL_RULES = (
     "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
     "+client|setname +client|kill +script|kill"
 )
-"""Of the documentation of Sentinel, "Sentinel and ACL"."""
+"""Source: the documentation of Sentinel, "Sentinel and ACL"."""
 PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
@@ -61,7 +61,7 @@ class ReplicatedValkey(Server):
         Exemption(rule="own_readiness", reason="proxy and Sentinel tell one thing of themselves: that they answer"),
     )
     scrape: ClassVar[Scrape] = SCRAPE
-    """Of the proxies and of the servers."""
+    """The scrape of proxies and servers."""
     sentinel_scrape: ClassVar[Scrape] = Scrape.probe(
         BlackboxModule(name="sentinel", prober="tcp", settings={"query_response": [*PING]}), SENTINEL_PORT
     )

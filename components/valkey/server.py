@@ -22,7 +22,7 @@ __all__ = ["PORT", "Valkey"]
 
 PORT = 6379
 MEMORY_SHARE = 0.6
-"""Of the memory limit, for data: a rewrite of the log or a full synchronisation copies what changes meanwhile."""
+"""Share of the memory limit for data: a rewrite of the log or a full synchronisation copies what changes meanwhile."""
 SHUTDOWN = Duration("30s")
 """Longest time to write what is left and stop."""
 PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
