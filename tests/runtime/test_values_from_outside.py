@@ -131,7 +131,7 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch, zone: str
     try:
         moment = time.time() + 3600
         for date in (time.asctime(time.gmtime(moment)), formatdate(moment, usegmt=True), formatdate(moment)):
-            failure = http_status.failure_of(503, date)
+            failure = http_status.failure_of(503, {"retry-after": date})
             assert failure is not None
             assert failure.retry_after == pytest.approx(3600, abs=60)
     finally:
@@ -141,7 +141,7 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch, zone: str
 
 @given(st.one_of(ANY_TEXT, st.text("0123456789-+._ :,", max_size=400), st.dates().map(str)))
 def test_any_retry_after_is_a_wait_or_a_refusal(text: str) -> None:
-    failure = http_status.failure_of(503, text)
+    failure = http_status.failure_of(503, {"retry-after": text})
     assert failure is not None
     assert failure.retry_after is not None
     assert failure.retry_after == http_status.NO_RETRY or 0 <= failure.retry_after < NEVER

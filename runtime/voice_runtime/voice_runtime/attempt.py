@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
@@ -66,7 +66,7 @@ class Attempt(TimedScope):
         if breaker is not None and self.state is not None:
             breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)
 
-    def failed(self, error: BaseException, arguments: tuple[Any, ...] = (), *, repeatable: bool = True) -> float | None:
+    def failed(self, error: BaseException, *, repeatable: bool = True) -> float | None:
         """The call raised: seconds until the next attempt, or `None` for `error` to be raised as it is.
 
         Raises `RetriesExhaustedError` for a transient failure that no further attempt is allowed for.
@@ -77,11 +77,7 @@ class Attempt(TimedScope):
         retry = self.call.retry
         if failure is None or retry is None or not isinstance(error, Exception) or not retry.is_transient(failure):
             return None
-        if (
-            not repeatable
-            or self.answered is not None
-            or any(isinstance(argument, Iterator | AsyncIterator) for argument in arguments)
-        ):
+        if not repeatable or self.answered is not None:
             return None  # what was consumed cannot be sent again
         remaining = self.limit - self.call.now()
         delay = "nested" if self.retries_spent else retry.next_delay(failure, self.attempt, remaining)

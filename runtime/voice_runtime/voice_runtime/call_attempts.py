@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from voice_runtime.attempt import Attempt
 from voice_runtime.attempt_loop import AttemptLoop
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.call_policies import CallPolicies
+from voice_runtime.errors import keep_failure
 from voice_runtime.timeout import current_scope
 
 
 class CallAttempts:
     """Each attempt takes a slot of the bulkhead when its turn comes, and gives it back at the end of its `with`.
 
-        attempts = CallAttempts(policies, arguments)
+        attempts = CallAttempts(policies)
         async for attempt in attempts:  # `for`, where the thread may wait
             with attempts:
                 attempt.admit()
                 ...
 
-    `arguments` are those of the call: one that can be read once is not sent again.
+    It is not `repeatable` if an argument of the call can be read once.
     """
 
-    __slots__ = ("_arguments", "_attempt", "_call", "_limit", "_loop", "_parent", "_repeatable", "_slot")
+    __slots__ = ("_attempt", "_call", "_failure", "_limit", "_loop", "_parent", "_repeatable", "_slot")
 
     _attempt: Attempt
 
-    def __init__(self, call: CallPolicies, arguments: tuple[Any, ...] = (), *, repeatable: bool = True) -> None:
+    def __init__(self, call: CallPolicies, *, repeatable: bool = True) -> None:
         self._call = call
-        self._arguments = arguments
+        self._failure: BaseException | None = None
         self._repeatable = repeatable
         self._slot: Bulkhead | None = None
         self._parent = current_scope()
@@ -43,7 +44,7 @@ class CallAttempts:
     def __next__(self) -> Attempt:
         number, call = next(self._loop), self._call
         if call.bulkhead is not None and not call.bulkhead.try_enter():
-            call.queue_sync(call.bulkhead, self._limit)
+            call.queue_sync(call.bulkhead, self._limit, number - 1, self._failure)
         return self._begun(number)
 
     def __aiter__(self) -> Self:
@@ -52,7 +53,7 @@ class CallAttempts:
     async def __anext__(self) -> Attempt:
         number, call = await anext(self._loop), self._call
         if call.bulkhead is not None and not call.bulkhead.try_enter():
-            await call.queue(call.bulkhead, self._limit)
+            await call.queue(call.bulkhead, self._limit, number - 1, self._failure)
         return self._begun(number)
 
     def __enter__(self) -> None:
@@ -78,4 +79,9 @@ class CallAttempts:
         return self._attempt
 
     def _settle(self, error: BaseException, _: int) -> float | None:
-        return self._attempt.failed(error, self._arguments, repeatable=self._repeatable)
+        delay = self._attempt.failed(error, repeatable=self._repeatable)
+        if delay is None:
+            keep_failure(error, self._failure)
+        else:
+            self._failure = error
+        return delay

@@ -12,7 +12,7 @@ from voice_policies import OutboundCall
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
-from voice_runtime.errors import BulkheadFullError
+from voice_runtime.errors import BulkheadFullError, keep_failure
 from voice_runtime.events import Event, Events
 from voice_runtime.fault_injection import FaultInjection
 from voice_runtime.outcome import Classify, ClassifyResult, classify
@@ -106,23 +106,28 @@ class CallPolicies:
         limit = now + self.overall_timeout
         return limit if parent is None or limit < parent.expires else parent.expires
 
-    async def queue(self, bulkhead: Bulkhead, limit: float) -> float:
-        """Wait for a slot; the moment at which it was granted. Raises `BulkheadFullError`."""
+    async def queue(self, bulkhead: Bulkhead, limit: float, before: int, failure: BaseException | None) -> float:
+        """Wait for a slot; the moment at which it was granted. Raises `BulkheadFullError`.
+
+        `before` is how many attempts were made, and `failure` the error of the last one.
+        """
         try:
             await bulkhead.enter(limit - self.now())
         except BulkheadFullError as error:
-            self._rejected(error)
+            self._rejected(error, before, failure)
             raise
         return self.now()
 
-    def queue_sync(self, bulkhead: Bulkhead, limit: float) -> float:
+    def queue_sync(self, bulkhead: Bulkhead, limit: float, before: int, failure: BaseException | None) -> float:
         """As `queue`, for code without an event loop."""
         try:
             bulkhead.enter_sync(limit - self.now())
         except BulkheadFullError as error:
-            self._rejected(error)
+            self._rejected(error, before, failure)
             raise
         return self.now()
 
-    def _rejected(self, error: BulkheadFullError) -> None:
+    def _rejected(self, error: BulkheadFullError, before: int, failure: BaseException | None) -> None:
+        error.attempts = before
+        keep_failure(error, failure)
         self.events.publish(Event("rejected", error.policy, self.name, error=error))

@@ -50,7 +50,16 @@ class VoiceRuntimeError(Exception):
 
 
 class CallRejectedError(VoiceRuntimeError):
-    """A call that was refused before anything was sent: nothing happened at the callee."""
+    """An attempt that was refused before anything was sent.
+
+    Nothing happened at the callee if `attempts` is 0. Otherwise `__cause__` is the failure of the last one made.
+    """
+
+
+def keep_failure(error: BaseException, failure: BaseException | None) -> None:
+    """Make `failure`, of the attempt before, the cause of the rejection that ends a call."""
+    if failure is not None and isinstance(error, CallRejectedError) and error.__cause__ is None:
+        error.__cause__ = failure
 
 
 class CircuitOpenError(CallRejectedError):

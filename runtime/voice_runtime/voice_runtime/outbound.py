@@ -17,11 +17,12 @@ from itertools import islice
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
+from voice_runtime.arguments import can_repeat
 from voice_runtime.attempt import Attempt
 from voice_runtime.call_attempts import CallAttempts
 from voice_runtime.call_policies import CallPolicies
 from voice_runtime.clock import NEVER
-from voice_runtime.errors import SoftCallError, VoiceRuntimeError
+from voice_runtime.errors import SoftCallError, VoiceRuntimeError, keep_failure
 from voice_runtime.events import Event
 from voice_runtime.outcome import FailedResultError
 from voice_runtime.timeout import CURRENT, TimedScope, Timeout, current_scope
@@ -45,10 +46,12 @@ class Outbound(CallPolicies):
         parent = current_scope()
         limit = self.begin(parent, now)
         bulkhead = self.bulkhead
+        repeatable = self.retry is None or can_repeat(args, kwargs)
+        failure: BaseException | None = None
         number = 1
         while True:
             if bulkhead is not None and not bulkhead.try_enter():
-                now = await self.queue(bulkhead, limit)
+                now = await self.queue(bulkhead, limit, number - 1, failure)
             attempt = Attempt(self, parent, limit, now, number)
             try:
                 attempt.admit()
@@ -61,13 +64,17 @@ class Outbound(CallPolicies):
                     if self.classify_result is not None:
                         self._check(result)
             except BaseException as error:
-                delay = attempt.failed(error, args)
+                delay = attempt.failed(error, repeatable=repeatable)
                 if delay is None:
+                    keep_failure(error, failure)
+                    failure = None  # its traceback holds this frame
                     if type(error) is FailedResultError and not self.soft:
                         return error.result  # type: ignore[return-value]  # what fn's awaitable gave
                     raise
+                failure = error
             else:
                 attempt.succeeded()
+                failure = None  # likewise
                 return result  # type: ignore[no-any-return]  # likewise
             finally:
                 if bulkhead is not None:
@@ -78,7 +85,7 @@ class Outbound(CallPolicies):
 
     def call_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn(...)` under every policy but the fallback. Where time is limited it runs on a worker thread."""
-        attempts = CallAttempts(self, args)
+        attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         try:
             for attempt in attempts:
                 with attempts:
@@ -100,7 +107,7 @@ class Outbound(CallPolicies):
         It succeeds at its end, and is attempted again only before its first message; an early `aclose` is neutral. The
         attempt timeout covers the first message, the deadline every wait.
         """
-        attempts = CallAttempts(self, args)
+        attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         with self._softened():
             async for attempt in attempts:
                 with attempts:
@@ -114,7 +121,7 @@ class Outbound(CallPolicies):
         The first message comes from a worker thread; after it nothing interrupts the wait, so what `fn` makes must keep
         to the deadline by itself.
         """
-        attempts = CallAttempts(self, args)
+        attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         with self._softened():
             for attempt in attempts:
                 with attempts:

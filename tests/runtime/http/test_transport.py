@@ -109,11 +109,11 @@ async def test_r4_retry_after_decides(tmp_path: Path, retry_after: str | None, a
 
 
 def test_r4_a_date_is_read_as_the_time_until_then() -> None:
-    failure = failure_of(503, formatdate(time.time() + 100, usegmt=True))
+    failure = failure_of(503, {"retry-after": formatdate(time.time() + 100, usegmt=True)})
     assert failure is not None
     assert failure.retry_after is not None
     assert 90 < failure.retry_after <= 100
-    assert failure_of(503, formatdate(time.time() - 100, usegmt=True)) == Failure("unavailable", 0.0)
+    assert failure_of(503, {"retry-after": formatdate(time.time() - 100, usegmt=True)}) == Failure("unavailable", 0.0)
 
 
 async def test_r11_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path) -> None:

@@ -14,14 +14,16 @@ from voice_runtime.clock import NEVER
 from voice_runtime.context_variables import restore
 from voice_runtime.errors import RateLimitedError, UnknownCallError
 from voice_runtime.events import logger
-from voice_runtime.http.status import StatusError, answer_to, failure_of, show_status
+from voice_runtime.http.status import SHOULD_RETRY, StatusError, answer_to, failure_of, show_status
 from voice_runtime.http.transport import TIMEOUT
+from voice_runtime.inbound import Request
 from voice_runtime.outcome import classify
 from voice_runtime.runtime import Runtime
 
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
 """Paths about the process, so no policy of an operation applies."""
 API_KEY = "x-api-key"
+NOT_AGAIN = (SHOULD_RETRY.encode(), b"false")
 _NUMBER = re.compile(r"[0-9]+")
 
 
@@ -76,7 +78,7 @@ class Middleware:
             return
         caller = trace_context.caller_of(context.get_current(), headers.get(API_KEY, ""))
         try:
-            async with operation.request(caller, remaining=_seconds(headers.get(TIMEOUT))):
+            async with operation.request(caller, remaining=_seconds(headers.get(TIMEOUT))) as exchange.request:
                 await self._app(scope, receive, exchange.send)
                 exchange.raise_for_status()
         except StatusError:
@@ -98,11 +100,14 @@ class _Exchange:
         self._send = send
         self.status = 0
         self.error: Exception | None = None
+        self.request: Request | None = None
 
     async def send(self, message: Message) -> None:
-        """Pass a message of the application on."""
+        """Pass a message of the application on. A failure after retries in here is not to be retried further up."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.request is not None and self.request.retries_spent and failure_of(self.status) is not None:
+                message = {**message, "headers": [*message.get("headers", ()), NOT_AGAIN]}
         await self._send(message)
 
     def raise_for_status(self) -> None:

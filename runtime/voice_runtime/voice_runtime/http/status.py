@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import ceil
@@ -15,6 +16,8 @@ from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimite
 from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 
 RETRY_AFTER = "retry-after"
+SHOULD_RETRY = "x-should-retry"
+"""The header `x-should-retry: false` asks the caller not to retry. Providers of models send it too."""
 NO_RETRY = -1.0
 LONGEST_WAIT = 2**31 - 1
 """Seconds of a `Retry-After` at most: what every client can read."""
@@ -27,6 +30,9 @@ _FAILURES = {
 }
 
 
+_NO_HEADERS: Mapping[str, str] = {}
+
+
 class StatusError(Exception):
     """An application answered with this status; the middleware's way of telling the request's policies."""
 
@@ -35,12 +41,15 @@ class StatusError(Exception):
         self.status = status
 
 
-def failure_of(status: int, retry_after: str | None = None) -> Failure | None:
+def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure | None:
     """The failure that a status means, with the callee's word on when to come back; `None` is an answer."""
     failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
-    if failure is None or retry_after is None:
-        return failure
-    return Failure(failure.condition, _seconds(retry_after))
+    if failure is None:
+        return None
+    if headers.get(SHOULD_RETRY) == "false":
+        return Failure(failure.condition, NO_RETRY)
+    retry_after = headers.get(RETRY_AFTER)
+    return failure if retry_after is None else Failure(failure.condition, _seconds(retry_after))
 
 
 def show_status(status: int, span: Span) -> None:

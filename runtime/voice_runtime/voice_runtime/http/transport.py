@@ -12,7 +12,7 @@ from voice_policies import Address
 from voice_runtime import trace_context
 from voice_runtime.deadline import attempt_number, next_hop, remaining
 from voice_runtime.errors import UnknownCallError
-from voice_runtime.http.status import RETRY_AFTER, failure_of, show_status
+from voice_runtime.http.status import failure_of, show_status
 from voice_runtime.outcome import FailedResultError, classify
 from voice_runtime.runtime import Runtime
 from voice_runtime.timeout import current_scope
@@ -214,6 +214,6 @@ def _read(response: httpx.Response, content: bytes) -> httpx.Response:
 
 
 def _raise_for(response: httpx.Response) -> None:
-    failure = failure_of(response.status_code, response.headers.get(RETRY_AFTER))
+    failure = failure_of(response.status_code, response.headers)
     if failure is not None:
         raise FailedResultError(response, failure)

@@ -1,0 +1,204 @@
+"""A repeated attempt sends the same again, and the error that ends a call tells of the attempts before."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from voice_policies import Bulkhead, CircuitBreaker, Duration, Ratio, Retry, RetryBudget
+from voice_runtime import BulkheadFullError, CircuitOpenError, Runtime
+from voice_runtime.arguments import LARGEST, can_repeat
+from voice_runtime.http import Http
+
+from tests.bundles import bundle, call, mount, operation
+from tests.runtime.http.servers import serving
+
+NAME = "store.put"
+LIFTED = RetryBudget(ratio=Ratio("100%"), reserve=1000)
+AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=LIFTED)
+
+
+def load(directory: Path, **policies: Any) -> Runtime:
+    return Runtime.load(mount(directory, bundle(call(NAME, **{"retry": AT_ONCE} | policies))))
+
+
+def parts() -> Iterator[bytes]:
+    yield from (b"all ", b"of ", b"it")
+
+
+async def parts_later() -> AsyncIterator[bytes]:
+    yield b"all"
+
+
+READ_ONCE: list[Callable[[], Any]] = [parts, parts_later, lambda: io.BytesIO(b"file"), lambda: map(str, [1])]
+PLACES: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
+    "positional": lambda body: ((body,), {}),
+    "by keyword": lambda body: ((), {"body": body}),
+    "in a list": lambda body: (([1, body],), {}),
+    "in a mapping": lambda body: ((), {"files": {"body": (b"name", body)}}),
+}
+
+
+@pytest.mark.parametrize("make", READ_ONCE)
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path, place: str, make: Callable[[], Any]) -> None:
+    sent: list[Any] = []
+
+    async def put(*args: Any, **kwargs: Any) -> None:
+        sent.append((args, kwargs))
+        for container in (*args, *kwargs.values()):
+            if isinstance(container, list | dict):
+                container.clear()  # whatever the call does with it, it was found before
+        raise ConnectionResetError("lost on the way")
+
+    def put_sync(*args: Any, **kwargs: Any) -> None:
+        sent.append((args, kwargs))
+        raise ConnectionResetError("lost on the way")
+
+    runtime = load(tmp_path)
+    args, kwargs = PLACES[place](make())
+    with pytest.raises(ConnectionResetError):
+        await runtime.call(NAME, put, *args, **kwargs)
+    args, kwargs = PLACES[place](make())
+    with pytest.raises(ConnectionResetError):
+        runtime.call_sync(NAME, put_sync, *args, **kwargs)
+    assert len(sent) == 2
+
+
+def test_data_is_repeated_and_not_searched() -> None:
+    class Searched(list[Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("it is too large to be looked through at every call")
+
+    assert can_repeat((Searched([0.5] * (LARGEST + 1)),), {})
+    assert can_repeat(("text", b"bytes", 1, None, [1, {"a": (2,)}], {3}), {"by": frozenset({"keyword"})})
+
+
+async def test_a_full_bulkhead_tells_of_the_attempt_before(tmp_path: Path) -> None:
+    runtime = load(tmp_path, retry=AT_ONCE, bulkhead=Bulkhead(max_concurrent=1))
+    taken = asyncio.Event()
+    others: list[asyncio.Future[Any]] = []
+
+    async def fail() -> None:
+        async def take() -> None:
+            await asyncio.sleep(0)
+            others.append(asyncio.ensure_future(runtime.call(NAME, taken.wait)))
+
+        asyncio.get_running_loop().create_task(take())
+        raise ConnectionResetError("after it was sent")
+
+    with pytest.raises(BulkheadFullError) as refused:
+        await runtime.call(NAME, fail)
+    taken.set()
+    await asyncio.gather(*others)
+    assert refused.value.attempts == 1
+    assert isinstance(refused.value.__cause__, ConnectionResetError)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_an_open_breaker_tells_of_the_attempt_before(tmp_path: Path, sync: bool) -> None:
+    runtime = load(tmp_path, circuit_breaker=CircuitBreaker())
+    breaker = runtime.outbound(NAME).breaker
+    assert breaker is not None
+
+    def fail_sync() -> None:
+        breaker.open()
+        raise ConnectionResetError("after it was sent")
+
+    async def fail() -> None:
+        fail_sync()
+
+    async def make() -> None:
+        return runtime.call_sync(NAME, fail_sync) if sync else await runtime.call(NAME, fail)
+
+    with pytest.raises(CircuitOpenError) as refused:
+        await make()
+    assert refused.value.attempts == 1
+    assert isinstance(refused.value.__cause__, ConnectionResetError)
+    with pytest.raises(CircuitOpenError) as first:
+        await make()
+    assert (first.value.attempts, first.value.__cause__) == (0, None)
+
+
+async def test_a_call_that_was_repeated_keeps_nothing_alive(tmp_path: Path) -> None:
+    runtime, failures = load(tmp_path), 1
+
+    class Body:
+        """As large as it may be."""
+
+    async def fail_once(_: Body) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise ConnectionResetError("once")
+
+    body = Body()
+    seen = weakref.ref(body)
+    gc.collect()
+    gc.disable()
+    try:
+        await runtime.call(NAME, fail_once, body)
+        del body
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+class Passing:
+    """A hop that asks the next one under its own policies, and answers with what it got."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3})
+        next_hop = call("hop.run", protocol="http", retry=once_more)
+        self.runtime = Runtime.load(mount(directory, bundle(next_hop, inbound=(operation("run"),))))
+        self.client = Http(self.runtime).client("hop.run", base_url=url)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # as ASGI defines it
+        answer = await self.client.post("/run")
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def test_three_hops_with_retries_do_not_multiply_them(tmp_path: Path) -> None:
+    """Four attempts at each of three hops: 4 at the leaf, and 64 if each hop retried what the next one has retried."""
+    asked = 0
+
+    async def leaf(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
+        nonlocal asked
+        asked += 1
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(serving(leaf))
+        for number in range(2):
+            hop = Passing(tmp_path / str(number), url)
+            stack.push_async_callback(hop.client.aclose)
+            url = await stack.enter_async_context(serving(Http(hop.runtime).middleware(hop)))
+        entry = Passing(tmp_path / "entry", url)
+        stack.push_async_callback(entry.client.aclose)
+        answer = await entry.client.post("/run")
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
+    assert asked == 4
+
+
+async def test_a_provider_that_forbids_a_retry_is_asked_once(tmp_path: Path) -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(503, headers={"X-Should-Retry": "false"})
+
+    runtime = load(tmp_path, protocol="http")
+    transport = Http(runtime).transport(NAME, httpx.MockTransport(answer))
+    async with httpx.AsyncClient(transport=transport, base_url="http://store") as client:
+        assert (await client.get("/")).status_code == 503
+    assert len(asked) == 1
