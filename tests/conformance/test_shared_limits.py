@@ -43,7 +43,8 @@ def server(running: Server) -> Server:
 
 @pytest.fixture
 def store(server: Server) -> RedisStore:
-    return RedisStore(lambda: single(server.url))
+    # A busy machine may take longer than a second to connect.
+    return RedisStore(lambda: single(server.url, socket_connect_timeout=60))
 
 
 def calls(server: Server, command: str) -> int:
