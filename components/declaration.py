@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pydantic
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
-from voice_policies import ClosedModel, Fault, faults_of
+from voice_policies import ClosedModel, Fault, conflict_fault, faults_of
 
 __all__ = ["Declaration"]
 
@@ -82,7 +82,7 @@ class Declaration(ClosedModel):
     def _all_faults(self, found: list[Fault]) -> Iterator[Fault]:
         parts = [replace(fault, path=self.label + fault.path) for part in self._parts() for fault in part.faults]
         if not found and not parts:
-            found = [Fault("", "is refused", sentence) for sentence in self.conflicts()]
+            found = [conflict_fault(conflict) for conflict in self.conflicts()]
         for fault in found:
             field = f": {fault.path}" if fault.path else ""
             yield replace(fault, path=self.label + field, source=str(self.location))

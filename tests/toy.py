@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from voice_policies import Bytes, Cpu, Duration, Rate, Ratio
@@ -25,7 +26,7 @@ from stack.model.microservices import caller_secret
 from stack.model.profile import DatabaseLimits, Defaults, MetricsStorage, Profile, ServerSize
 from stack.model.settings import Settings
 from stack.model.site import Site
-from stack.model.tenant import Tenant, Tier
+from stack.model.tenant import Builder, Tenant, Tier
 
 SIZING = Sizing.of(cpu=("100m", "200m"), memory=("64Mi", "128Mi"))
 SITE = Site(
@@ -83,18 +84,22 @@ PRICES = Service(
 )
 
 
-def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Valkey]:
+def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """The store, for its declared callers alone."""
     if isinstance(stock := graph.nodes.get("stock"), Dependency):
-        secrets = {edge.caller.name: caller_secret(edge.caller, stock) for edge in graph.edges_to(stock)}
-        yield Valkey(
-            name="stock",
-            namespace="stores",
-            image=environment.third_party_image(images.VALKEY),
-            sizing=environment.server("stock").sizing,
-            users=tuple(AclUser(name=name, secret=secret, rules="~* +@all") for name, secret in secrets.items()),
-            links=links,
-        )
+        yield partial(_valkey, graph, environment, links, stock)
+
+
+def _valkey(graph: CallGraph, environment: Environment, links: Links, stock: Dependency) -> Valkey:
+    secrets = {edge.caller.name: caller_secret(edge.caller, stock) for edge in graph.edges_to(stock)}
+    return Valkey(
+        name="stock",
+        namespace="stores",
+        image=environment.third_party_image(images.VALKEY),
+        sizing=environment.server("stock").sizing,
+        users=tuple(AclUser(name=name, secret=secret, rules="~* +@all") for name, secret in secrets.items()),
+        links=links,
+    )
 
 
 QUOTA = Quota(

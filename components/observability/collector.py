@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from voice_policies import Bytes, Duration
+from voice_policies import Bytes, Conflict, Duration
 
 from components.component import Exemption
 from components.container import POD_IP, Container, go_memory_limit
@@ -58,7 +58,7 @@ class Collector(Server):
     backends: Annotated[tuple[Backend, ...], Field(min_length=1)]
     sampling: Sampling
 
-    def conflicts(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str | Conflict]:
         """Settings that cannot hold together, a sentence each."""
         names = [backend.name for backend in self.backends]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -69,9 +69,10 @@ class Collector(Server):
         needed = sum(self.queue(backend).units for backend in self.backends) * COMPACTION_COPIES
         room = self.storage * FILL_LIMIT
         if needed > room.units:
-            yield (
-                f"outage: {self.outage} of what arrives needs {needed / 2**30:.1f} GiB in each of {self.replicas} "
-                f"replicas, and {FILL_LIMIT:.0%} of the disk ({self.storage}) is {room.gibibytes:.1f} GiB"
+            yield Conflict(
+                "backends",
+                f"{self.outage} of what arrives needs {needed / 2**30:.1f} GiB in each of {self.replicas} "
+                f"replicas, and {FILL_LIMIT:.0%} of the disk ({self.storage}) is {room.gibibytes:.1f} GiB",
             )
 
     def queue(self, backend: Backend) -> Bytes:

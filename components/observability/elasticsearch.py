@@ -12,11 +12,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic_core import to_json
-from voice_policies import Bytes, Duration
+from voice_policies import Bytes, Conflict, Duration
 
 from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
-from components.observability.retention import Stream, disk_conflicts
+from components.observability.retention import Stream, shared_disk_conflicts
 from components.observability.setup_job import sender, setup_files
 from components.probes import READY, SLOW, Probe, Probes
 from components.scrape import ANSWERS, Scrape
@@ -66,14 +66,14 @@ class Elasticsearch(Server):
     """Data that is kept for a time, each by a lifecycle policy of its name."""
     users: tuple[IndexUser, ...]
 
-    def conflicts(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str | Conflict]:
         """Settings that cannot hold together, a sentence each."""
         if self.nodes == 2:
             yield "nodes is 2: they survive no more losses than 1"
         for stream in self.streams:
             if stream.copies > self.nodes:
                 yield f"{stream.name}: {stream.copies} copies need as many nodes, and there are {self.nodes}"
-        yield from disk_conflicts(self.streams, self.storage * self.nodes)
+        yield from shared_disk_conflicts("streams", self.streams, self.storage * self.nodes)
 
     @property
     def replicated(self) -> bool:

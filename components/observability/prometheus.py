@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
-from voice_policies import Bytes, Duration
+from voice_policies import Bytes, Conflict, Duration
 
 from components.access import node_metrics_reader, pod_reader
 from components.component import Exemption
 from components.container import POD_NAME, Container
 from components.files import file_text
-from components.observability.retention import FILL_LIMIT, Stream, disk_conflicts
+from components.observability.retention import FILL_LIMIT, Stream, disk_conflict
 from components.observability.rules import RuleGroup
 from components.observability.scrape_jobs import ScrapeTarget, certificates_job, duplicates, kubelet_job
 from components.operation import Name
@@ -70,13 +70,13 @@ class Prometheus(Server):
     """`host:port` of each replica: every one is told."""
     groups: tuple[RuleGroup, ...]
 
-    def conflicts(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str | Conflict]:
         """Settings that cannot hold together, a sentence each."""
         yield from duplicates(self.targets)
         keys = [rule.key for group in self.groups for rule in group.rules]
         for key in sorted({key for key in keys if keys.count(key) > 1}, key=str):
             yield f"groups: {' '.join(map(str, key))} stands twice"
-        yield from disk_conflicts([self.stream], self.storage)
+        yield from disk_conflict("retention", self.stream, self.storage)
 
     @property
     def samples_per_second(self) -> float:

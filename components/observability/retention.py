@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
-from voice_policies import Bytes, ClosedModel, Duration, PositiveDuration
+from voice_policies import Bytes, ClosedModel, Conflict, Duration, PositiveDuration
 
 from components.operation import Name
 
@@ -31,17 +31,21 @@ class Stream(ClosedModel):
         return self.daily * ((self.retention + DAY) / DAY * self.copies)
 
 
-def disk_conflicts(streams: Iterable[Stream], disk: Bytes) -> Iterator[str]:
-    """A sentence for each stream whose retention is longer than the disk allows, and one where only the sum is."""
-    declared = tuple(streams)
+def disk_conflict(field: str, stream: Stream, disk: Bytes) -> Iterator[Conflict]:
+    """A conflict if the stream's retention is longer than the disk allows."""
     room = disk * FILL_LIMIT
-    alone = [stream for stream in declared if stream.kept > room]
-    for stream in alone:
-        yield f"{stream.name}: {_need(stream)}, and {_room(disk, room)}"
-    total = Bytes.of_units(sum(stream.kept.units for stream in declared))
-    if not alone and total > room:
-        needs = " + ".join(f"{stream.name} {_gibibytes(stream.kept)}" for stream in declared)
-        yield f"retention: {needs} = {_gibibytes(total)}, and {_room(disk, room)}"
+    if stream.kept > room:
+        yield Conflict(field, f"{_need(stream)}, and {_room(disk, room)}")
+
+
+def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) -> Iterator[Conflict]:
+    """A conflict for each stream whose retention is longer than the disk allows, and one if only the sum is."""
+    alone = [conflict for stream in streams for conflict in disk_conflict(f"{field}.{stream.name}", stream, disk)]
+    yield from alone
+    total = Bytes.of_units(sum(stream.kept.units for stream in streams))
+    if not alone and total > (room := disk * FILL_LIMIT):
+        needs = " + ".join(f"{stream.name} {_gibibytes(stream.kept)}" for stream in streams)
+        yield Conflict(field, f"{needs} = {_gibibytes(total)}, and {_room(disk, room)}")
 
 
 def _need(stream: Stream) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
-from voice_policies import Bytes, ClosedModel, Duration
+from voice_policies import Bytes, ClosedModel, Conflict, Duration
 
 from components.component import Exemption
 from components.container import Container, go_memory_limit
 from components.files import file_text
-from components.observability.retention import Stream, disk_conflicts
+from components.observability.retention import Stream, disk_conflict
 from components.probes import READY, Probe, Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
@@ -74,10 +74,10 @@ class Tempo(Server):
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where metrics are written to: each replica of Prometheus by itself, so that all of them have the series."""
 
-    def conflicts(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str | Conflict]:
         """Settings that cannot hold together, a sentence each."""
         if self.bucket is None:
-            yield from disk_conflicts([self.stream], self.storage)
+            yield from disk_conflict("stream", self.stream, self.storage)
 
     @property
     def files(self) -> dict[str, str]:

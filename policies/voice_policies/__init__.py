@@ -16,10 +16,10 @@ from voice_policies.bundle import (
     Protocol,
 )
 from voice_policies.circuit_breaker import CircuitBreaker
-from voice_policies.closed_model import ClosedModel
+from voice_policies.closed_model import ClosedModel, Conflict
 from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
 from voice_policies.fault_injection import FaultInjection
-from voice_policies.faults import Fault, InvalidInputError, faults_of, one_of
+from voice_policies.faults import Fault, InvalidInputError, conflict_fault, faults_of, one_of
 from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, PositiveDuration, Rate, Ratio
@@ -46,6 +46,7 @@ __all__ = [
     "CallName",
     "CircuitBreaker",
     "ClosedModel",
+    "Conflict",
     "Connection",
     "Cpu",
     "Degradation",
@@ -82,6 +83,7 @@ __all__ = [
     "Timeout",
     "TokenBucket",
     "Tracing",
+    "conflict_fault",
     "faults_of",
     "grpc_method",
     "grpc_service",

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
 
 CONFLICT = "conflict"
 """Error type of values that are valid one by one but contradict each other. Its context lists the conflicts."""
+
+
+class Conflict(NamedTuple):
+    """Values that contradict each other, with the field that decides whether they do."""
+
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}"
 
 
 class ClosedModel(BaseModel):
@@ -23,7 +33,7 @@ class ClosedModel(BaseModel):
         defer_build=True,
     )
 
-    def conflicts(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str | Conflict]:
         """Values that contradict each other, one sentence each. Subclasses override it."""
         yield from ()
 
@@ -33,5 +43,5 @@ class ClosedModel(BaseModel):
         model = validate(value)
         # A nested model was checked when it was made, and it is frozen.
         if model is not value and cls.conflicts is not ClosedModel.conflicts and (found := list(model.conflicts())):
-            raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(found), "conflicts": found})
+            raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(map(str, found)), "conflicts": found})
         return model

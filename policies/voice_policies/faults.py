@@ -11,6 +11,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from voice_policies.closed_model import CONFLICT, Conflict
+
 SHOWN = 80
 """Longest excerpt of a wrong value that a message repeats, in characters."""
 
@@ -46,16 +48,25 @@ class InvalidInputError(ValueError):
         sources = list(dict.fromkeys(source for source, _ in found))
         if len(sources) == 1:
             return cls(sources[0], [fault for _, fault in found])
-        return cls(" and ".join(sources), [replace(fault, source=fault.source or source) for source, fault in found])
+        others = f"{len(sources) - 1} other places" if sources[2:] else sources[1]
+        faults = [replace(fault, source=fault.source or source) for source, fault in found]
+        return cls(f"{sources[0]} and {others}", faults)
 
 
 def faults_of(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> list[Fault]:
     """Every fault that pydantic found. Paths start with `prefix`; `model` supplies the known keys."""
     return [
-        Fault(path_text(prefix, found["loc"]), _shown(found["type"], found["input"]), accepted)
+        fault
         for found in error.errors(include_url=False)
-        for accepted in _accepted(found, model)
+        for fault in _faults(found, path_text(prefix, found["loc"]), model)
     ]
+
+
+def conflict_fault(conflict: str | Conflict, path: str = "") -> Fault:
+    """The fault of a conflict in the model at `path`."""
+    if isinstance(conflict, Conflict):
+        return Fault(path_text(path, [conflict.field]), "is refused", conflict.text)
+    return Fault(path, "is refused", conflict)
 
 
 def path_text(prefix: str, location: Sequence[int | str]) -> str:
@@ -75,11 +86,13 @@ def _shown(kind: str, value: Any) -> str:
     return f"is {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
 
 
-def _accepted(found: ErrorDetails, model: type[BaseModel] | None) -> list[str]:
-    if found["type"] == "extra_forbidden" and model is not None:
-        return [_known_keys(model, found["loc"])]
-    sentences: list[str] = found.get("ctx", {}).get("conflicts", [found["msg"]])
-    return [_hint(found) + _sentence(text) for text in sentences]
+def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> Iterator[Fault]:
+    if found["type"] == CONFLICT:
+        yield from (conflict_fault(conflict, path) for conflict in found["ctx"]["conflicts"])
+    elif found["type"] == "extra_forbidden" and model is not None:
+        yield Fault(path, _shown(found["type"], found["input"]), _known_keys(model, found["loc"]))
+    else:
+        yield Fault(path, _shown(found["type"], found["input"]), _hint(found) + _sentence(found["msg"]))
 
 
 def _hint(found: ErrorDetails) -> str:

@@ -39,6 +39,11 @@ class Edge:
         return self.caller.label + self.operation.label + self.call.label
 
     @property
+    def source(self) -> str:
+        """The line that declares the call."""
+        return str(self.call.location)
+
+    @property
     def propagates_deadline(self) -> bool:
         """Whether the callee learns how long its caller waits: over gRPC between our own."""
         return isinstance(self.caller, Service) and isinstance(self.callee, Service)
@@ -88,6 +93,7 @@ class CallGraph:
         self.nodes: dict[str, Node] = {node.name: node for node in self._all}
         self.flows = catalogue.flows
         self.site = catalogue.site
+        self.source = catalogue.source
         self.only_callers = catalogue.only_callers
         self.forbidden = catalogue.forbidden
         faults = [fault for declared in (*catalogue.nodes, *catalogue.flows) for fault in declared.faults]

@@ -35,9 +35,10 @@ def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
     hosts: dict[str, dict[str, set[Host]]] = defaultdict(lambda: defaultdict(set))
     for caller, host in _ways_out(graph):
         hosts[host.egress][caller].add(host)
-    faults = [*_shared_ports({caller for callers in hosts.values() for caller in callers}), *_shared_names(hosts)]
+    callers = {caller for reached in hosts.values() for caller in reached}
+    faults = [*_shared_ports(graph, callers), *_shared_names(graph, hosts)]
     if faults:
-        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+        raise InvalidInputError(graph.source, faults)
     return {
         proxy: tuple(
             AllowList(
@@ -65,20 +66,22 @@ def _ways_out(graph: CallGraph) -> Iterator[tuple[str, Host]]:
             yield from ((edge.caller.name, host) for host in edge.callee.addresses if isinstance(host, Host))
 
 
-def _shared_ports(callers: set[str]) -> Iterator[Fault]:
+def _shared_ports(graph: CallGraph, callers: set[str]) -> Iterator[Fault]:
     by_port: dict[int, list[str]] = defaultdict(list)
     for caller in sorted(callers):
         by_port[egress_port(caller)].append(caller)
     for port, sharing in by_port.items():
         if len(sharing) > 1:
-            yield Fault(" and ".join(sharing), f"have one egress port, {port}", "rename one of them")
+            lines = " and ".join(str(graph.nodes[caller].location) for caller in sharing)
+            yield Fault(" and ".join(sharing), f"have one egress port, {port}", "rename one of them", lines)
 
 
-def _shared_names(hosts: dict[str, dict[str, set[Host]]]) -> Iterator[Fault]:
+def _shared_names(graph: CallGraph, hosts: dict[str, dict[str, set[Host]]]) -> Iterator[Fault]:
     """TLS says the name of a host and not its port, so one name on two ports could not be told apart."""
     for proxy, callers in sorted(hosts.items()):
         for caller, reached in sorted(callers.items()):
             names = [host.host for host in reached]
             for name in sorted({name for name in names if names.count(name) > 1}):
                 ports = " and ".join(str(port) for port in sorted(host.port for host in reached if host.host == name))
-                yield Fault(f"{caller} → {name}", f"has ports {ports} through {proxy}", "expected one port for a name")
+                path, value = f"{caller} → {name}", f"has ports {ports} through {proxy}"
+                yield Fault(path, value, "expected one port for a name", str(graph.nodes[caller].location))

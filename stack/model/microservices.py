@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from voice_policies import Connection, ServiceSettings
 
@@ -18,9 +19,9 @@ from stack.model.policy_bundles import addresses, policy_bundle
 __all__ = ["caller_secret", "components"]
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Microservice]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Callable[[], Microservice]]:
     """Every service, in the catalogue's order."""
-    return (_microservice(graph, environment, links, service) for service in graph.services)
+    return (partial(_microservice, graph, environment, links, service) for service in graph.services)
 
 
 def _microservice(graph: CallGraph, environment: Environment, links: Links, service: Service) -> Microservice:

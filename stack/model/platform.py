@@ -19,7 +19,7 @@ from stack.model.call_graph import CallGraph
 from stack.model.deployment import deployed, left_out_faults
 from stack.model.environments import Environment
 from stack.model.links import call_links, telemetry_links
-from stack.model.refusals import Refusals
+from stack.model.refusals import ComponentRefusals
 from stack.model.settings import file_of, path_of
 from stack.model.site import Site
 from stack.model.tenant import Tenant
@@ -36,19 +36,24 @@ class Platform:
         self.site = tenant.catalogue.site
         self.environment = environment
         without = environment.settings.without
-        faults = [*left_out_faults(tenant.graph, environment.settings), *_backup_faults(self.site, environment)]
-        if faults:
-            raise InvalidInputError(file_of(environment.name), faults)
+        if faults := list(left_out_faults(tenant.graph, environment.settings)):
+            raise InvalidInputError(file_of(environment.name), [*faults, *_backup_faults(self.site, environment)])
         self.graph = CallGraph(deployed(tenant.catalogue, without)) if without else tenant.graph
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
-        """In the order of their folders; raises `InvalidInputError` with what all tiers refuse."""
+        """In the order of their folders; raises `InvalidInputError` with the refusals of all of them."""
         found: list[Component] = []
-        refusals = Refusals(self.environment.settings)
-        for tier in self.tenant.tiers:
+        tenant, environment = self.tenant, self.environment
+        refusals = ComponentRefusals(tenant.catalogue.source, environment.settings, tenant.decided_by)
+        with refusals.collected():
+            if faults := list(_backup_faults(self.site, environment)):
+                raise InvalidInputError(file_of(environment.name), faults)
+        for tier in tenant.tiers:
             with refusals.collected():
-                found += tier.components(self.graph, self.environment, self.links)
+                for build in tier.components(self.graph, environment, self.links):
+                    with refusals.collected():
+                        found.append(build())
         refusals.tell()
         guards = self._guards({component.namespace for component in found})
         return tuple(sorted((*guards, *found), key=attrgetter("folder")))

@@ -47,7 +47,7 @@ CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
 
 
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
-    """The sealed bundle of one service; raises `InvalidInputError` where two calls of one name disagree."""
+    """The sealed bundle of one service; raises `InvalidInputError` with what its calls cannot have."""
     edges, site = list(graph.edges_from(service)), graph.site
     replicas = environment.replicas(service).min
     collector = f"http://{site.host(site.collector.name, site.collector.namespace)}:{site.collector.ports[0]}"
@@ -92,38 +92,40 @@ def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
 def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[OutboundCall]:
     """One policy for each name; operations that share a name share its breaker, so they must agree on its policy."""
     found: dict[str, OutboundCall] = {}
+    methods: dict[tuple[str, str], OutboundCall] = {}
+    refusals: list[InvalidInputError] = []
     for edge in edges:
-        call = outbound_call(edge, site, mesh=mesh)
+        try:
+            call = outbound_call(edge, site, mesh=mesh)
+        except InvalidInputError as error:
+            refusals.append(error)
+            continue
         known = found.setdefault(call.name, call)
-        if known != call:
-            fault = Fault(edge.path, f"disagrees with another call named {call.name}", "give one of them a purpose")
-            raise InvalidInputError("stack/voiceassistant/catalog", [fault])
-    if faults := list(_method_faults(found.values())):
-        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+        method = methods.setdefault((call.callee, call.operation), call)
+        if faults := list(_disagreements(edge.path, call, known, method)):
+            refusals.append(InvalidInputError(edge.source, faults))
+    if refusals:
+        raise InvalidInputError.joined(refusals)
     yield from found.values()
 
 
-def _method_faults(calls: Iterable[OutboundCall]) -> Iterator[Fault]:
-    """Calls of one gRPC method that differ in what gRPC enforces: it knows no purposes."""
-    found: dict[tuple[str, str], OutboundCall] = {}
-    for call in calls:
-        if call.enforced_by.timeout == "grpc":
-            known = found.setdefault((call.callee, call.operation), call)
-            if (known.timeout, known.retry) != (call.timeout, call.retry):
-                wanted = (
-                    f"give both one timeout and one retry, as gRPC tells calls of {call.callee} apart by method alone"
-                )
-                yield Fault(call.name, f"differs from {known.name}", wanted)
+def _disagreements(path: str, call: OutboundCall, known: OutboundCall, method: OutboundCall) -> Iterator[Fault]:
+    """Two calls of one name that differ, or two of one gRPC method that differ in what gRPC enforces."""
+    if known != call:
+        yield Fault(path, f"disagrees with another call named {call.name}", "give one of them a purpose")
+    elif call.enforced_by.timeout == "grpc" and (method.timeout, method.retry) != (call.timeout, call.retry):
+        accepted = f"give both one timeout and one retry, as gRPC tells calls of {call.callee} apart by method alone"
+        yield Fault(path, f"differs from {method.name}", accepted)
 
 
 def outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
     """The policy of one edge, each part with the layer that enforces it; raises `InvalidInputError` where none can."""
     if faults := [Fault(edge.path, f"{kind} is declared", why) for kind, why in unenforced(edge)]:
-        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+        raise InvalidInputError(edge.source, faults)
     try:
         return _outbound_call(edge, site, mesh=mesh)
     except ValidationError as error:
-        raise InvalidInputError("stack/voiceassistant/catalog", faults_of(error, OutboundCall, edge.path)) from None
+        raise InvalidInputError(edge.source, faults_of(error, OutboundCall, edge.path)) from None
 
 
 def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:

@@ -1,10 +1,9 @@
-"""Refusals: the faults of all parts of a platform, each with the setting that decides it."""
+"""Everything that the parts of a platform refuse, in one error."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import reduce
 
 from pydantic import ValidationError
@@ -12,48 +11,47 @@ from voice_policies import Fault, InvalidInputError, faults_of
 
 from stack.model.settings import Settings, file_of, path_of
 
-DECIDED_BY = {
-    "metrics": "metrics.retention",
-    "outage": "trace_sample_ratio",
-    "retention": "trace_sample_ratio",
-    "voice-traces": "trace_sample_ratio",
-}
-"""Subject of a component's fault → the setting that decides it. Other faults belong to the catalogue."""
-
 
 class Refusals:
-    """Every fault so far, and the file that each is in. What two parts refuse alike is told once."""
+    """Collects refusals, to raise all of them at once."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._found: dict[tuple[str, Fault], None] = {}
+    def __init__(self, source: str) -> None:
+        """`source` is the place of what no setting decides: the catalogue."""
+        self._source = source
+        self._errors: list[InvalidInputError] = []
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Ends the block at its first refusal, which is kept, and goes on behind it."""
+        """Ends the block at its first refusal, keeps it, and goes on behind the block."""
         try:
             yield
         except ValidationError as error:
-            self._found |= {
-                self._told("stack/voiceassistant/catalog", fault): None
-                for fault in faults_of(error, prefix=error.title)
-            }
+            self._errors += map(self._refusal, faults_of(error, prefix=error.title))
         except InvalidInputError as error:
-            self._found |= {self._told(error.source, fault): None for fault in error.faults}
+            self._errors.append(error)
 
     def tell(self) -> None:
-        """Raises `InvalidInputError` with all of them, where there are any."""
-        sources = list(dict.fromkeys(source for source, _ in self._found))
-        if len(sources) == 1:
-            raise InvalidInputError(sources[0], [fault for _, fault in self._found])
-        if sources:
-            faults = [replace(fault, path=f"{source}: {fault.path}") for source, fault in self._found]
-            raise InvalidInputError(" and ".join(sources), faults)
+        """Raises `InvalidInputError` with every refusal, if there is any."""
+        if self._errors:
+            raise InvalidInputError.joined(self._errors)
 
-    def _told(self, source: str, fault: Fault) -> tuple[str, Fault]:
-        setting = DECIDED_BY.get(fault.accepted.partition(":")[0])
+    def _refusal(self, fault: Fault) -> InvalidInputError:
+        return InvalidInputError(self._source, [fault])
+
+
+class ComponentRefusals(Refusals):
+    """Refusals of components. If a setting decides a refused field, the fault names the setting."""
+
+    def __init__(self, source: str, settings: Settings, decided_by: Mapping[str, str]) -> None:
+        """`decided_by` maps the path of a field, such as `Prometheus.retention`, to the setting."""
+        super().__init__(source)
+        self._settings = settings
+        self._decided_by = decided_by
+
+    def _refusal(self, fault: Fault) -> InvalidInputError:
+        setting = self._decided_by.get(fault.path)
         if setting is None:
-            return source, fault
+            return super()._refusal(fault)
         value = reduce(getattr, setting.split("."), self._settings)
-        told = Fault(path_of(setting), f"is '{value}'", f"{fault.path}: {fault.accepted}")
-        return file_of(self._settings.environment), told
+        decided = Fault(path_of(setting), f"is '{value}'", f"{fault.path}: {fault.accepted}")
+        return InvalidInputError(file_of(self._settings.environment), [decided])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from components.component import Component
@@ -15,7 +15,9 @@ from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
 from stack.model.profile import Profiles
 
-__all__ = ["Tenant", "Tier"]
+__all__ = ["Builder", "Tenant", "Tier"]
+
+Builder = Callable[[], Component]
 
 
 def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
@@ -25,9 +27,10 @@ def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A part of the platform that is built together."""
+    """A part of the platform that is deployed together."""
 
-    components: Callable[[CallGraph, Environment, Links], Iterable[Component]]
+    components: Callable[[CallGraph, Environment, Links], Iterable[Builder]]
+    """A function for each component. The platform calls each of them, so that one refusal hides no other."""
     links: Callable[[CallGraph, Environment], Iterable[Link]] = no_links
     """Connections beside the declared calls, such as replication and scraping."""
 
@@ -44,6 +47,8 @@ class Tenant:
     alerting: Alerting
     profiles: Profiles
     """One of each name."""
+    decided_by: Mapping[str, str] = field(default_factory=dict)
+    """Field of a component, such as `Prometheus.retention` → the setting that decides its value."""
 
     @cached_property
     def services(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from components.observability.jaeger import TRACES
 from stack.model import microservices
 from stack.model.alerting import Alerting
 from stack.model.catalogue import Catalogue
@@ -36,6 +37,14 @@ ALERTING = Alerting(
     teams=alerts.TEAM_SERVICES,
     platform_team=alerts.PLATFORM_TEAM,
 )
+DECIDED_BY = {
+    "Collector.backends": "trace_sample_ratio",
+    "Elasticsearch.streams": "trace_sample_ratio",
+    f"Elasticsearch.streams.{TRACES}": "trace_sample_ratio",
+    "Prometheus.retention": "metrics.retention",
+    "Tempo.stream": "trace_sample_ratio",
+}
+"""The disks are sized in the profiles, so a setting decides what they must hold."""
 TENANT = Tenant(
     name="VoiceAssistant",
     catalogue=CATALOGUE,
@@ -52,4 +61,5 @@ TENANT = Tenant(
     ),
     alerting=ALERTING,
     profiles=PROFILES,
+    decided_by=DECIDED_BY,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from components import images
 from components.component import Component
@@ -20,6 +21,7 @@ from components.valkey.server import PORT, Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
+from stack.model.tenant import Builder
 from stack.voiceassistant import targets
 from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.stores import SCHEMAS, Store, backup_store, database_of, postgresql, schema_users, store
@@ -39,15 +41,15 @@ INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
 """Ports of CloudNativePG's instance manager and of its pooler."""
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """PostgreSQL, the cache and the events, each where the graph has it in the cluster; Consul's servers."""
     if database := postgresql(graph):
-        yield _postgresql(database, environment, links)
+        yield partial(_postgresql, database, environment, links)
     if cache := store(graph, dependencies.REDIS.name):
-        yield _cache(cache, environment, links)
+        yield partial(_cache, cache, environment, links)
     if events := store(graph, dependencies.EVENTS.name):
-        yield _events(events, environment, links)
-    yield _consul(graph, environment, links)
+        yield partial(_events, events, environment, links)
+    yield partial(_consul, graph, environment, links)
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from components import images
 from components.edge.egress_proxy import EgressProxy
+from components.edge.envoy import AllowList
 from components.links import Link, Links
 from components.network_policy import Peer
 from components.node import Dependency, Host, Replicas
@@ -13,24 +15,31 @@ from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import allow_lists, outward
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
+from stack.model.tenant import Builder
 from stack.voiceassistant import targets
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[EgressProxy]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """Every proxy, in order of name."""
-    size = environment.server("egress-proxy")
     for proxy, allowed in allow_lists(graph).items():
-        yield EgressProxy(
-            name=proxy,
-            namespace=targets.EGRESS,
-            image=environment.third_party_image(images.ENVOY),
-            sizing=size.sizing,
-            replicas=Replicas(min=size.replicas, max=size.replicas),
-            allow_lists=allowed,
-            links=links,
-            outward=tuple(outward(graph.site, allowed)),
-            longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
-        )
+        yield partial(_proxy, graph, environment, links, proxy, allowed)
+
+
+def _proxy(
+    graph: CallGraph, environment: Environment, links: Links, proxy: str, allowed: tuple[AllowList, ...]
+) -> EgressProxy:
+    size = environment.server("egress-proxy")
+    return EgressProxy(
+        name=proxy,
+        namespace=targets.EGRESS,
+        image=environment.third_party_image(images.ENVOY),
+        sizing=size.sizing,
+        replicas=Replicas(min=size.replicas, max=size.replicas),
+        allow_lists=allowed,
+        links=links,
+        outward=tuple(outward(graph.site, allowed)),
+        longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
+    )
 
 
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:

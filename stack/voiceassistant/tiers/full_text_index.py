@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from components import images
 from components.links import Link, Links
@@ -20,6 +21,7 @@ from components.observability.setup_job import Account
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
+from stack.model.tenant import Builder
 from stack.voiceassistant.stores import Store, full_text_index, keeps_traces
 from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
@@ -29,14 +31,16 @@ OWNS = (*READS, "write", "create_index")
 ADDS = ("create_doc", "auto_configure")
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Elasticsearch]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """The index, where the graph has it in the cluster."""
-    index = full_text_index(graph)
-    if index is None:
-        return
+    if index := full_text_index(graph):
+        yield partial(_elasticsearch, graph, environment, links, index)
+
+
+def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, index: Store) -> Elasticsearch:
     users = tuple(_users(index, environment))
     size = environment.server(index.pods.name)
-    yield Elasticsearch(
+    return Elasticsearch(
         name=index.pods.name,
         namespace=index.pods.namespace,
         image=environment.third_party_image(images.ELASTICSEARCH),

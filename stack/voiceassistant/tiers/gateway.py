@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from stack.model.manifest_yaml import documents
 from stack.model.policy_bundles import outbound_call
 from stack.model.settings import file_of, path_of
 from stack.model.site import INTERNET, Site
+from stack.model.tenant import Builder
 from stack.voiceassistant import targets
 
 VARIABLES = {
@@ -35,15 +37,17 @@ END = "#END\n"
 """APISIX takes a file without it for one that is half written. JSON, which is YAML too, has numbers with fractions."""
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ApisixGateway]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """The gateway, where the graph has one that offers anything over HTTP."""
-    gateway = graph.gateway
-    if gateway is None or not any(operation.http for operation in gateway.operations):
-        return
+    if (gateway := graph.gateway) and any(operation.http for operation in gateway.operations):
+        yield partial(_gateway, graph, environment, links, gateway)
+
+
+def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: Gateway) -> ApisixGateway:
     size = environment.server(gateway.name)
     edges = list(graph.edges_from(gateway))
     routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, edges, environment)
-    yield ApisixGateway(
+    return ApisixGateway(
         name=gateway.name,
         namespace=gateway.namespace,
         image=environment.third_party_image(images.APISIX),
@@ -84,9 +88,8 @@ def _entrance(gateway: Gateway, edges: list[Edge], environment: Environment) -> 
         raise InvalidInputError(file_of(environment.name), [fault])
     store = next(((edge, address) for edge in edges if (address := _redis(edge.callee))), None)
     if store is None:
-        raise InvalidInputError(
-            "stack/voiceassistant/catalog", [Fault("gateway", "calls no Redis", "its replicas share their limits")]
-        )
+        fault = Fault(gateway.name, "calls no Redis", "its replicas share their limits")
+        raise InvalidInputError(str(gateway.location), [fault])
     edge, redis = store
     return Entrance(
         host=host,
@@ -109,16 +112,19 @@ def _redis(callee: Node) -> InCluster | None:
 
 def _routes(gateway: Gateway, edges: list[Edge], site: Site) -> list[GatewayRoute]:
     """Every route; raises `InvalidInputError` with what the gateway cannot express, of all routes at once."""
-    found, faults = [], []
+    found: list[GatewayRoute] = []
+    refusals: list[InvalidInputError] = []
     for operation in gateway.operations:
         for edge in edges:
             if edge.operation is operation and operation.http and isinstance(edge.callee, Service):
                 try:
                     found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee, site)))
                 except ValidationError as error:
-                    faults += faults_of(error, GatewayRoute, edge.path)
-    if faults:
-        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+                    refusals.append(InvalidInputError(edge.source, faults_of(error, GatewayRoute, edge.path)))
+                except InvalidInputError as error:
+                    refusals.append(error)
+    if refusals:
+        raise InvalidInputError.joined(refusals)
     return found
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 
 from pydantic import ValidationError
 from voice_policies import Fault, InvalidInputError, OutboundCall, faults_of, grpc_method, grpc_service
 
-from components.component import Component
 from components.links import Link, Links
 from components.mesh.policy import AttemptTimeout, MeshCaller, MeshDefaults, MeshDestination, MeshPolicy, MeshServer
 from components.network_policy import Peer
@@ -17,25 +17,21 @@ from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
+from stack.model.tenant import Builder
 from stack.voiceassistant.targets import APPS
 
 CONTROL_PLANE = Peer(namespace="istio-system", name="istiod", ports=(15012,), label="app")
 """Where proxies get their configuration and certificates."""
 
 
-def components(graph: CallGraph, environment: Environment, _: Links) -> Iterator[Component]:
+def components(graph: CallGraph, environment: Environment, _: Links) -> Iterator[Builder]:
     """The defaults of the services' namespace, then each member of the mesh."""
     if not environment.settings.mesh:
         return
-    yield MeshDefaults(name="mesh", namespace=APPS)
-    yield from (_service(graph, service) for service in graph.services)
+    yield partial(MeshDefaults, name="mesh", namespace=APPS)
+    yield from (partial(_service, graph, service) for service in graph.services)
     if gateway := graph.gateway:
-        yield MeshPolicy(
-            name=gateway.name,
-            namespace=gateway.namespace,
-            server=None,
-            destinations=tuple(_destinations(graph, gateway)),
-        )
+        yield partial(_entrance, graph, gateway)
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
@@ -46,6 +42,15 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     for member in members:
         pods = Peer(namespace=member.namespace, name=member.name, ports=())
         yield Link(source=pods, target=CONTROL_PLANE)
+
+
+def _entrance(graph: CallGraph, gateway: Gateway) -> MeshPolicy:
+    return MeshPolicy(
+        name=gateway.name,
+        namespace=gateway.namespace,
+        server=None,
+        destinations=tuple(_destinations(graph, gateway)),
+    )
 
 
 def _service(graph: CallGraph, service: Service) -> MeshPolicy:
@@ -96,7 +101,7 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
     collector = graph.site.collector
     yield MeshDestination(host=graph.site.host(collector.name, collector.namespace), http=True)
     if faults:
-        raise InvalidInputError("stack/voiceassistant/catalog", faults)
+        raise InvalidInputError(str(caller.location), faults)
 
 
 def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
@@ -117,7 +122,9 @@ def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list
     bulkheads = {call.bulkhead for _, call in by_mesh if call.enforced_by.bulkhead == "mesh"}
     if len(breakers) > 1 or len(bulkheads) > 1:
         paths = ", ".join(edge.path for edge, _ in by_mesh)
-        faults.append(Fault(paths, f"disagree on the policy of {host}", "give them one: the mesh holds one for a host"))
+        lines = " and ".join(dict.fromkeys(edge.source for edge, _ in by_mesh))
+        value = f"disagree on the policy of {host}"
+        faults.append(Fault(paths, value, "give them one: the mesh holds one for a host", lines))
     return MeshDestination(
         host=host,
         http=all(call.protocol in {"grpc", "http"} for _, call in found),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
-from pydantic import ValidationError
-from voice_policies import Duration, Fault, InvalidInputError, faults_of
+from voice_policies import Duration
 
 from components import images
-from components.component import Component
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Gateway, Service
@@ -31,6 +30,7 @@ from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
+from stack.model.tenant import Builder
 from stack.voiceassistant import alerts, targets, telemetry
 from stack.voiceassistant.alerting import rule_groups
 from stack.voiceassistant.stores import full_text_index
@@ -52,25 +52,13 @@ INFRASTRUCTURE_PODS = 3
 ON_CALL = "on-call"
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
-    """Every part of the tier; raises `InvalidInputError` with what cannot hold together, of all parts at once."""
-    builders: tuple[Callable[[], Component], ...] = (
-        lambda: _collector(graph, environment, links),
-        lambda: _prometheus(graph, environment, links),
-        lambda: _alertmanager(environment, links),
-        lambda: _state(graph, environment, links),
-        lambda: _blackbox(graph, environment, links),
-    )
-    built: list[Component] = []
-    faults: list[Fault] = []
-    for build in builders:
-        try:
-            built.append(build())
-        except ValidationError as error:
-            faults += faults_of(error, prefix=error.title)
-    if faults:
-        raise InvalidInputError("stack/voiceassistant/catalog", faults)
-    yield from built
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
+    """Every part of the tier."""
+    yield partial(_collector, graph, environment, links)
+    yield partial(_prometheus, graph, environment, links)
+    yield partial(_alertmanager, environment, links)
+    yield partial(_state, graph, environment, links)
+    yield partial(_blackbox, graph, environment, links)
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:

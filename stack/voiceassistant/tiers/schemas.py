@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from components import images
 from components.links import Links
+from components.node import Caller
 from components.postgresql.schemas import DatabaseSchemas
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.settings import ROOT
+from stack.model.tenant import Builder
 from stack.voiceassistant import targets
-from stack.voiceassistant.stores import SCHEMAS, database_of, postgresql, schema_users
+from stack.voiceassistant.stores import SCHEMAS, Store, database_of, postgresql, schema_users
 
 FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
 NIGHTLY = FILES.with_name("nightly.sql")
 """The runtime's own: what it expects is what is applied."""
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[DatabaseSchemas]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """Where a service has events or sagas, and a database for them."""
     database = postgresql(graph)
     users = tuple(schema_users(database))
     if database and users:
-        yield DatabaseSchemas(
-            name=SCHEMAS,
-            namespace=targets.DATA,
-            host=database.address.service,
-            image=environment.third_party_image(images.POSTGRESQL),
-            databases=tuple(database_of(user, database, environment) for user in users),
-            nightly=NIGHTLY.read_text(),
-            files={file.name: file.read_text() for file in sorted(FILES.glob("*.sql"))},
-            links=links,
-        )
+        yield partial(_schemas, environment, links, database, users)
+
+
+def _schemas(environment: Environment, links: Links, database: Store, users: tuple[Caller, ...]) -> DatabaseSchemas:
+    return DatabaseSchemas(
+        name=SCHEMAS,
+        namespace=targets.DATA,
+        host=database.address.service,
+        image=environment.third_party_image(images.POSTGRESQL),
+        databases=tuple(database_of(user, database, environment) for user in users),
+        nightly=NIGHTLY.read_text(),
+        files={file.name: file.read_text() for file in sorted(FILES.glob("*.sql"))},
+        links=links,
+    )

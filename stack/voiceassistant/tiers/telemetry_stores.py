@@ -6,9 +6,9 @@ Where a profile has neither shipper nor Kibana, `kubectl logs` shows what the po
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from components import images
-from components.component import Component
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.observability import fluent_bit, jaeger, kibana, tempo
@@ -21,6 +21,7 @@ from components.observability.tempo import Bucket, Tempo
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
+from stack.model.tenant import Builder
 from stack.voiceassistant import targets, telemetry
 from stack.voiceassistant.stores import backup_store, full_text_index, keeps_traces
 from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
@@ -30,18 +31,18 @@ MAX_TRACES = 10_000
 """Of Jaeger in memory."""
 
 
-def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
+def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """Stores before what shows and fills them; none where there is no full-text index to keep logs in."""
     index = full_text_index(graph)
     if index is None:
         return
-    yield _jaeger(graph, environment, links, index.url)
-    yield _tempo(graph, environment, links)
-    yield _grafana(graph, environment, links, index.url)
+    yield partial(_jaeger, graph, environment, links, index.url)
+    yield partial(_tempo, graph, environment, links)
+    yield partial(_grafana, graph, environment, links, index.url)
     if environment.deploys("kibana"):
-        yield _kibana(environment, links, index.url)
+        yield partial(_kibana, environment, links, index.url)
     if environment.deploys("fluent-bit"):
-        yield _fluent_bit(environment, links)
+        yield partial(_fluent_bit, environment, links)
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:

@@ -125,15 +125,11 @@ def test_what_cannot_hold_together_is_refused_all_at_once() -> None:
     )
     with pytest.raises(ValidationError) as caught:
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2, "streams": streams})
-    sentences = [fault.accepted for fault in faults_of(caught.value, Elasticsearch)]
-    assert [sentence.partition(":")[0] for sentence in sentences] == [
-        "nodes is 2",
-        "logs",
-        "logs",
-        "traces",
-    ]
-    assert "30d of 100.0 GiB a day × 3 copies need 9300.0 GiB" in sentences[2]
-    assert "14d of 200.0 GiB a day need 3000.0 GiB" in sentences[3]
+    found = [(fault.path, fault.accepted) for fault in faults_of(caught.value, Elasticsearch)]
+    assert [(path, sentence.partition(":")[0]) for path, sentence in found[:2]] == [("", "nodes is 2"), ("", "logs")]
+    assert [path for path, _ in found[2:]] == ["streams.logs", "streams.traces"]
+    assert "30d of 100.0 GiB a day × 3 copies need 9300.0 GiB" in found[2][1]
+    assert "14d of 200.0 GiB a day need 3000.0 GiB" in found[3][1]
 
 
 def test_two_nodes_are_refused() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voice_policies import Bytes, Duration
 
-from components.observability.retention import FILL_LIMIT, Stream, disk_conflicts
+from components.observability.retention import FILL_LIMIT, Stream, disk_conflict, shared_disk_conflicts
 
 GIBIBYTE = 1 << 30
 SIZES = st.integers(min_value=1, max_value=1 << 45).map(Bytes.of_units)
@@ -23,21 +23,21 @@ def test_a_retention_counts_the_day_that_is_being_written_and_every_copy() -> No
 
 def test_each_stream_that_is_too_long_is_named_with_what_it_needs() -> None:
     streams = [stream("logs", "10Gi", "7d", 2), stream("traces", "50Gi", "3d"), stream("small", "1Gi", "1d")]
-    assert list(disk_conflicts(streams, Bytes("100Gi"))) == [
-        "logs: 7d of 10.0 GiB a day × 2 copies need 160.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB",
-        "traces: 3d of 50.0 GiB a day need 200.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB",
+    assert list(map(str, shared_disk_conflicts("streams", streams, Bytes("100Gi")))) == [
+        "streams.logs: 7d of 10.0 GiB a day × 2 copies need 160.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB",
+        "streams.traces: 3d of 50.0 GiB a day need 200.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB",
     ]
 
 
 def test_streams_that_fit_alone_and_not_together_are_added_up() -> None:
     streams = [stream("logs", "10Gi", "5d"), stream("traces", "10Gi", "4d")]
-    assert list(disk_conflicts(streams, Bytes("100Gi"))) == [
-        "retention: logs 60.0 GiB + traces 50.0 GiB = 110.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB"
+    assert list(map(str, shared_disk_conflicts("streams", streams, Bytes("100Gi")))) == [
+        "streams: logs 60.0 GiB + traces 50.0 GiB = 110.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB"
     ]
 
 
 @given(SIZES, st.integers(1, 60), SIZES)
 def test_what_is_accepted_leaves_the_disk_its_room(daily: Bytes, days: int, disk: Bytes) -> None:
     one = Stream(name="logs", daily=daily, retention=Duration(f"{days}d"))
-    refused = list(disk_conflicts([one], disk))
+    refused = list(disk_conflict("retention", one, disk))
     assert bool(refused) == (daily.units * (days + 1) > round(disk.units * FILL_LIMIT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from components import images
 from components.links import Link, Links, peer
@@ -12,7 +13,7 @@ from components.valkey.server import Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.platform import Platform
-from stack.model.tenant import Tier
+from stack.model.tenant import Builder, Tier
 from tests import toy
 from tests.stack.audit.rule_findings import verdict
 
@@ -52,10 +53,11 @@ def test_n02_finds_a_way_that_nobody_declared_and_needs_both_ends_open() -> None
     assert found.path == "orders → prices:8080"
 
 
-def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Iterator[Valkey]:
+def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Iterator[Builder]:
     """A store that no link names, whose NetworkPolicy lets it out all the same."""
     anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
-    yield Valkey(
+    yield partial(
+        Valkey,
         name="idle",
         namespace="stores",
         image=environment.third_party_image(images.VALKEY),

@@ -66,10 +66,11 @@ def test_what_cannot_be_told_apart_is_refused_all_at_once(monkeypatch: pytest.Mo
     graph = graph_of(calling("one", "first", "second"), calling("two", "first"), first, second)
     with pytest.raises(InvalidInputError) as refused:
         allow_lists(graph)
+    one, two = (graph.nodes[name].location for name in ("one", "two"))
     assert str(refused.value).splitlines() == [
-        "stack/voiceassistant/catalog: 2 faults",
-        "  one and two: have one egress port, 20000; rename one of them",
-        "  one → a.example.com: has ports 443 and 8443 through egress-proxy-a; expected one port for a name",
+        "tests: 2 faults",
+        f"  {one} and {two}: one and two: have one egress port, 20000; rename one of them",
+        f"  {one}: one → a.example.com: has ports 443 and 8443 through egress-proxy-a; expected one port for a name",
     ]
 
 

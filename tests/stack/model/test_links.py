@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from components import images
-from components.component import Component
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Gateway, Host, Service
@@ -20,7 +20,7 @@ from stack.model.egress import egress_port
 from stack.model.environments import Environment
 from stack.model.links import call_links, scrape_link
 from stack.model.platform import Platform
-from stack.model.tenant import Tier
+from stack.model.tenant import Builder, Tier
 from stack.output.render import Index, rendered_files
 from tests import toy
 from tests.platforms import ENVIRONMENTS, platform
@@ -79,10 +79,11 @@ def test_a_probed_server_is_linked_to_the_prober_and_one_with_metrics_to_prometh
     assert (asked.source.name, asked.target.ports) == ("prober", (PORT,))
 
 
-def twins(_graph: CallGraph, environment: Environment, links: Links) -> Iterator[Component]:
+def twins(_graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """A store called `redis` in each of two namespaces."""
     for namespace in ("shop", "stores"):
-        yield Valkey(
+        yield partial(
+            Valkey,
             name="redis",
             namespace=namespace,
             image=environment.third_party_image(images.VALKEY),

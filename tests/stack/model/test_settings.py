@@ -196,7 +196,7 @@ def test_backups_are_in_the_network_of_the_object_store() -> None:
     assert settings.backups
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
     with pytest.raises(InvalidInputError) as caught:
-        Platform(TENANT, environment(settings.model_copy(update={"backups": elsewhere}), TENANT))
+        assert Platform(TENANT, environment(settings.model_copy(update={"backups": elsewhere}), TENANT)).components
     (outside,) = caught.value.faults
     assert str(outside) == (
         "config.voiceassistant:backups.network: is '10.64.0.0/24'; "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from voice_policies import Bytes, Duration, Fault, InvalidInputError, Rate, Ratio
+from voice_policies import Bytes, Duration, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
 from voice_saga.metrics import DEAD_LETTER_METRICS
 from voice_saga.metrics import METRICS as SAGA_METRICS
@@ -25,7 +25,6 @@ from components.observability.rules import Alert
 from components.operation import hard, operation, soft, stage
 from stack.model.environments import environment as environment_of
 from stack.model.platform import Platform
-from stack.model.refusals import Refusals
 from stack.model.settings import PROJECT, ROOT, parse_settings
 from stack.output.documents import ALERTS, alert_list
 from stack.voiceassistant import TENANT, alerts, telemetry
@@ -399,9 +398,9 @@ def test_disks_that_are_too_small_are_refused_all_at_once_by_the_settings_that_d
     assert said[0] == f"Pulumi.{environment}.yaml: {refusing} faults"
     ratio, retention = "config.voiceassistant:trace_sample_ratio", "config.voiceassistant:metrics.retention"
     expected = [
-        f"  {ratio}: is '100%'; Elasticsearch: voice-traces: 3d of ",
-        f"  {ratio}: is '100%'; Collector: outage: 30m of what arrives needs ",
-        f"  {retention}: is '400d'; Prometheus: metrics: 400d of ",
+        f"  {ratio}: is '100%'; Elasticsearch.streams.voice-traces: 3d of ",
+        f"  {ratio}: is '100%'; Collector.backends: 30m of what arrives needs ",
+        f"  {retention}: is '400d'; Prometheus.retention: 400d of ",
     ]
     for line, beginning in zip(said[1:], expected[-refusing:], strict=True):
         assert line.startswith(beginning)
@@ -411,23 +410,6 @@ def test_disks_that_are_too_small_are_refused_all_at_once_by_the_settings_that_d
 def test_the_refusal_that_a_document_shows_is_what_is_said(document: str, environment: str) -> None:
     shown = f"```\nvoice: {refused(environment, trace_sample_ratio='100%')}\n```\n"
     assert shown in (ROOT / "docs" / document).read_text()
-
-
-def test_what_the_model_decides_is_told_beside_the_settings_with_its_own_file() -> None:
-    refusals = Refusals(platform("prod").environment.settings)
-    for source, sentence in (
-        ("stack/voiceassistant/catalog", "nodes is 2"),
-        ("stack/voiceassistant/catalog", "outage: needs more"),
-    ):
-        with refusals.collected():
-            raise InvalidInputError(source, [Fault("Part", "is refused", sentence)])
-    with pytest.raises(InvalidInputError) as caught:
-        refusals.tell()
-    assert str(caught.value).splitlines() == [
-        "stack/voiceassistant/catalog and Pulumi.prod.yaml: 2 faults",
-        "  stack/voiceassistant/catalog: Part: is refused; nodes is 2",
-        "  Pulumi.prod.yaml: config.voiceassistant:trace_sample_ratio: is '10%'; Part: outage: needs more",
-    ]
 
 
 def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
