@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,20 @@ from voice_policies.closed_model import CONFLICT, Conflict
 
 SHOWN = 80
 """Longest excerpt of a wrong value that a message repeats, in characters."""
+LISTED = 50
+"""Most faults that a message lists; it counts the others."""
+EXPECTED = {
+    "bool_type": "expected true or false",
+    "dict_type": "expected a mapping",
+    "int_from_float": "expected a whole number",
+    "int_type": "expected a whole number",
+    "list_type": "expected a list",
+    "model_attributes_type": "expected a mapping",
+    "model_type": "expected a mapping",
+    "string_type": "expected text: put it in quotes",
+    "tuple_type": "expected a list",
+}
+"""Pydantic's types of errors in the words of a configuration file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +54,10 @@ class InvalidInputError(ValueError):
         self.source = source
         self.faults = tuple(faults)
         many = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__("\n".join([f"{source}: {many}", *(f"  {fault}" for fault in self.faults)]))
+        lines = [f"{source}: {many}", *(f"  {fault}" for fault in self.faults[:LISTED])]
+        if len(self.faults) > LISTED:
+            lines.append(f"  and {len(self.faults) - LISTED} more")
+        super().__init__("\n".join(lines))
 
     @classmethod
     def joined(cls, errors: Iterable[InvalidInputError]) -> InvalidInputError:
@@ -82,6 +100,8 @@ def _shown(kind: str, value: Any) -> str:
         return "is missing"
     if isinstance(value, dict | list | tuple) or hasattr(type(value), "model_fields"):
         return "is refused"
+    if value is None or isinstance(value, bool):
+        return f"is {json.dumps(value)}"
     text = repr(value)
     return f"is {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
 
@@ -92,7 +112,11 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
     elif found["type"] == "extra_forbidden" and model is not None:
         yield Fault(path, _shown(found["type"], found["input"]), _known_keys(model, found["loc"]))
     else:
-        yield Fault(path, _shown(found["type"], found["input"]), _hint(found) + _sentence(found["msg"]))
+        yield Fault(
+            path,
+            _shown(found["type"], found["input"]),
+            EXPECTED.get(found["type"]) or _hint(found) + _sentence(found["msg"]),
+        )
 
 
 def _hint(found: ErrorDetails) -> str:

@@ -40,6 +40,12 @@ __all__ = [
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
 """Configuration key of the secrets' values: secret, then key, then value."""
+NAMESPACES = (PROJECT, "kubernetes", "pulumi")
+"""Prefixes of configuration keys: ours, of the provider, of Pulumi itself."""
+PROVIDER_KEYS = ("clusterIdentifier", "context", "kubeconfig")
+"""What the program reads of the provider's configuration."""
+PULUMI_KEYS = ("config", "encryptedkey", "encryptionsalt", "environment", "secretsprovider")
+"""What Pulumi has in a stack's file."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -52,6 +58,15 @@ class NodePool(ClosedModel):
     """Allocatable CPU of one node."""
     memory: Bytes
     """Allocatable memory of one node."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings that cannot hold together, a sentence each."""
+        if self.zones > self.nodes:
+            yield f"zones {self.zones} is above nodes {self.nodes}: expected a node in each zone"
+        if not self.cpu.units:
+            yield f"cpu is '{self.cpu}': expected more than none"
+        if not self.memory.units:
+            yield f"memory is '{self.memory}': expected more than none"
 
 
 class ApiServer(ClosedModel):
@@ -144,6 +159,7 @@ def load_settings(environment: str, choices: Choices, root: Path = ROOT) -> Sett
         raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
     path = root / file_of(environment)
     document, faults = read_with_faults(path)
+    faults += _stranger_faults(document)
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         accepted = f"expected keys such as {PROJECT}:mesh"
@@ -164,7 +180,12 @@ def parse_settings(
         key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix) and key != SECRETS
     }
     profile = next((each for name, each in choices.profiles.items() if name == given.get("profile")), None)
-    found = [*faults, *_service_faults(given, choices.services), *(_profile_faults(given, profile) if profile else ())]
+    found = [
+        *faults,
+        *_key_faults(config),
+        *_service_faults(given, choices.services),
+        *(_profile_faults(given, profile) if profile else ()),
+    ]
     values = _with_defaults(given, profile.defaults) if profile else given
     try:
         settings = Settings.model_validate({"environment": environment, **values})
@@ -182,6 +203,25 @@ def parse_settings(
         if not found:
             return settings
     raise InvalidInputError(file_of(environment), found)
+
+
+def _stranger_faults(document: object) -> Iterator[Fault]:
+    """Keys beside `config` that Pulumi does not know either."""
+    for key in document if isinstance(document, dict) else ():
+        if key not in PULUMI_KEYS:
+            yield Fault(str(key), "is not a known key", one_of(str(key), PULUMI_KEYS))
+
+
+def _key_faults(config: Iterable[str]) -> Iterator[Fault]:
+    """Keys that neither we nor the provider nor Pulumi read."""
+    for key in config:
+        namespace, colon, name = key.rpartition(":")
+        if not colon:
+            yield Fault(f"config.{key}", "has no namespace", f"write {PROJECT}:{key}")
+        elif namespace not in NAMESPACES:
+            yield Fault(f"config.{key}", f"is in namespace {namespace!r}", one_of(namespace, NAMESPACES))
+        elif namespace == "kubernetes" and name not in PROVIDER_KEYS:
+            yield Fault(f"config.{key}", "is not read", one_of(name, PROVIDER_KEYS))
 
 
 def _service_faults(given: Mapping[str, Any], services: Collection[str]) -> Iterator[Fault]:

@@ -1,20 +1,30 @@
-"""YAML files that people edit, read so that nothing in them is lost in silence."""
+"""YAML files that people edit, read by the rules of YAML 1.2 so that nothing in them is lost or changed in silence.
+
+`yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two readers would take for two is a fault: a
+key that stands twice, a number with a leading zero. Anchors, tags of other types and deep nesting are refused: no file
+here needs them, and they can exhaust a reader.
+"""
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from voice_policies import Fault, InvalidInputError
 
 __all__ = ["read_documents"]
 
+DEEPEST = 100
+"""Mappings and lists within each other, at most: ten times what a manifest has."""
+
 
 def read_yaml(path: Path) -> Any:
-    """The one document of a file; raises `InvalidInputError` where it cannot be read or a key stands twice."""
+    """The one document of a file; raises `InvalidInputError` where it cannot be read or a value is ambiguous."""
     document, faults = read_with_faults(path)
     if faults:
         raise InvalidInputError(path.name, faults)
@@ -22,7 +32,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_with_faults(path: Path) -> tuple[Any, list[Fault]]:
-    """The one document of a file, and a fault for each key that stands twice; raises where it cannot be read."""
+    """The one document of a file, and a fault for each ambiguous value; raises where it cannot be read."""
     with _loader(path) as loader:
         return loader.get_single_data(), loader.faults
 
@@ -40,27 +50,127 @@ def read_documents(path: Path) -> list[Any]:
 
 @contextmanager
 def _loader(path: Path) -> Iterator[_StrictLoader]:
+    text = _text(path)
     try:
-        yield _StrictLoader(path)
+        _refuse_exhausting(text)
+        yield _StrictLoader(text, path.name)
+    except yaml.reader.ReaderError as error:
+        line = text.encode(errors="replace").count(b"\n", 0, error.position) + 1
+        raise _not_yaml(path, line, "a control character is not allowed") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        raise _not_yaml(path, mark.line + 1 if mark else 1, problem) from None
+    except _RefusedError as error:
+        fault = Fault("", error.value, error.accepted, f"{path.name}:{error.line}")
+        raise InvalidInputError(path.name, [fault]) from None
+
+
+class _RefusedError(Exception):
+    """YAML that is right, and that no file here may use."""
+
+    def __init__(self, mark: Any, value: str, accepted: str) -> None:
+        super().__init__(value)
+        self.line, self.value, self.accepted = mark.line + 1, value, accepted
+
+
+def _not_yaml(path: Path, line: int, problem: str) -> InvalidInputError:
+    return InvalidInputError(path.name, [Fault("", "is not YAML", problem, f"{path.name}:{line}")])
+
+
+def _text(path: Path) -> str:
+    """UTF-8, or UTF-16 with its byte order mark, as YAML 1.2 has it."""
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(path.name, [Fault("", "cannot be read", error.strerror or str(error))]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidInputError(path.name, [Fault("", "is not YAML", " ".join(str(error).split()))]) from None
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "UTF-16" if utf_16 else "UTF-8"
+    try:
+        return content.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        fault = Fault("", f"byte {error.start + 1} is not {encoding}", "save the file as UTF-8", f"{path.name}:{line}")
+        raise InvalidInputError(path.name, [fault]) from None
+
+
+def _refuse_exhausting(text: str) -> None:
+    """Raise for nesting that would exhaust the stack, and for aliases, which grow beyond every bound."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            value = f"is nested deeper than {DEEPEST} levels"
+            raise _RefusedError(event.start_mark, value, "no file here needs as many")
+        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+            raise _RefusedError(event.start_mark, f"has the anchor or alias {event.anchor!r}", "write the value out")
 
 
 class _StrictLoader(yaml.CSafeLoader):
-    """Notes each key that stands twice, where YAML would silently keep the last value."""
+    """The core schema of YAML 1.2. Notes each key that stands twice, where YAML would silently keep the last value."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.read_bytes())
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - PyYAML's own attribute, which it never changes in place
+    yaml_constructors: ClassVar[dict[Any, Any]] = {}
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
         self.faults: list[Fault] = []
-        self._file = path.name
+        self._name = name
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002 - PyYAML's own signature
         found: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in found:
-                source = f"{self._file}:{key.start_mark.line + 1}"
-                self.faults.append(Fault("", f"key {key.value!r} stands twice", "keep one of them", source))
+                self._note(key, f"key {key.value!r} stands twice", "keep one of them")
             found.add(key.value)
-        return super().construct_mapping(node, deep)
+        return yaml.constructor.BaseConstructor.construct_mapping(self, node, deep)
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """A decimal, octal (`0o`) or hexadecimal (`0x`) number."""
+        text = str(node.value)
+        if re.fullmatch(r"[-+]?0[0-9]+", text):
+            self._note(node, f"{text} is read as octal by some and as decimal by others", "leave out the leading zero")
+            return int(text)
+        return int(text, 0)
+
+    def construct_float(self, node: yaml.ScalarNode) -> float:
+        """A number with a fraction or an exponent, or one that is none."""
+        return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+    def construct_null(self, _: yaml.ScalarNode) -> None:
+        """Nothing."""
+
+    def construct_bool(self, node: yaml.ScalarNode) -> bool:
+        """`true` or `false`."""
+        return bool(node.value.lower() == "true")
+
+    def refuse(self, node: yaml.Node) -> None:
+        """Raise for a tag of another schema."""
+        accepted = "expected plain text, numbers, lists and mappings"
+        raise _RefusedError(node.start_mark, f"has the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}", accepted)
+
+    def _note(self, node: yaml.Node, value: str, accepted: str) -> None:
+        self.faults.append(Fault("", value, accepted, f"{self._name}:{node.start_mark.line + 1}"))
+
+
+_CORE = {
+    "null": (_StrictLoader.construct_null, r"~|null|Null|NULL|", "~nN\0"),
+    "bool": (_StrictLoader.construct_bool, r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (_StrictLoader.construct_integer, r"[-+]?[0-9]{1,100}|0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}", "-+0123456789"),
+    "float": (
+        _StrictLoader.construct_float,
+        r"[-+]?(\.[0-9]{1,100}|[0-9]{1,100}(\.[0-9]{0,100})?)([eE][-+]?[0-9]{1,4})?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    "str": (yaml.CSafeLoader.construct_yaml_str, None, ""),
+    "seq": (yaml.CSafeLoader.construct_yaml_seq, None, ""),
+    "map": (yaml.CSafeLoader.construct_yaml_map, None, ""),
+}
+"""The tags of the core schema (YAML 1.2.2, section 10.3.2): constructor, plain scalars, their first letters.
+A number of more than a hundred digits is text."""
+for _name, (_constructor, _pattern, _first) in _CORE.items():
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_name}", _constructor)
+    if _pattern is not None:
+        letters = ["" if letter == "\0" else letter for letter in _first]
+        _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), letters)
+_StrictLoader.add_constructor(None, _StrictLoader.refuse)

@@ -90,7 +90,7 @@ def test_retry_defaults_are_the_platforms() -> None:
         (CircuitBreaker, {"break_duration": "0s"}, "must be above 0s"),
         (CircuitBreaker, {"break_duration_multiplier": float("nan")}, "finite"),
         (Retry, {"max_retries": -1}, "greater than or equal to 0"),
-        (Retry, {"max_retries": True}, "valid integer"),
+        (Retry, {"max_retries": True}, "is true; expected a whole number"),
         (Retry, {"conditions": ["invalid_argument"]}, "'unavailable', 'attempt_timeout'"),
         (Retry, {"max_delay": "10ms"}, "is below base_delay 100ms"),
         (RetryBudget, {"window": "0s"}, "must be above 0s"),

@@ -1,0 +1,264 @@
+"""Hostile files of an environment and the one answer to each: a fault with its place, or a value by YAML 1.2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from voice_policies import InvalidInputError
+
+from stack.model.settings import Settings, load_settings
+from stack.voiceassistant import TENANT
+
+DEV = """\
+config:
+  voiceassistant:profile: dev
+  voiceassistant:api_server: {cidr: 172.16.0.0/12}
+  voiceassistant:nodes: 172.16.0.0/12
+"""
+DEEP = "[" * 100_000 + "]" * 100_000
+POOL = "  voiceassistant:node_pool: {nodes: %s, zones: %s, cpu: %s, memory: %s}\n"
+GOOD = DEV + POOL % ("2", "1", '"4"', "14Gi")
+
+
+def pool(nodes: str = "2", zones: str = "1", cpu: str = '"4"', memory: str = "14Gi") -> str:
+    return DEV + POOL % (nodes, zones, cpu, memory)
+
+
+def key(line: str) -> str:
+    """A good file with one more key."""
+    return f"{GOOD}  {line}\n"
+
+
+def read(tmp_path: Path, content: str | bytes) -> Settings:
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "Pulumi.dev.yaml").write_bytes(data)
+    return load_settings("dev", TENANT, tmp_path)
+
+
+def answer(tmp_path: Path, content: str | bytes) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        read(tmp_path, content)
+    return str(caught.value)
+
+
+ON = "config.voiceassistant:"
+HOSTILE: dict[str, tuple[str | bytes, str]] = {
+    # Numbers
+    "a leading zero": (
+        pool(nodes="010"),
+        "Pulumi.dev.yaml:5: 010 is read as octal by some and as decimal by others; leave",
+    ),
+    "sixty as a base": (pool(nodes="1:30"), f"{ON}node_pool.nodes: is '1:30'; expected a whole number"),
+    "an underscore": (pool(nodes="1_0"), f"{ON}node_pool.nodes: is '1_0'; expected a whole number"),
+    "a fraction": (pool(nodes="2.5"), f"{ON}node_pool.nodes: is 2.5; expected a whole number"),
+    "a truth": (pool(nodes="true"), f"{ON}node_pool.nodes: is true; expected a whole number"),
+    "nothing": (pool(nodes="~"), f"{ON}node_pool.nodes: is null; expected a whole number"),
+    "no node": (pool(nodes="0"), f"{ON}node_pool.nodes: is 0; expected greater than or equal to 1"),
+    "a negative number": (pool(nodes="-1"), f"{ON}node_pool.nodes: is -1; expected greater than or equal to 1"),
+    "twenty digits": (pool(nodes="9" * 20), "; expected less than or equal to 1000"),
+    "five thousand digits": (pool(nodes="9" * 5000), "…; expected a whole number"),
+    "not a number": (pool(nodes=".nan"), f"{ON}node_pool.nodes: is nan; expected a whole number"),
+    "infinity": (key("voiceassistant:trace_sample_ratio: .inf"), f"{ON}trace_sample_ratio: is inf; expected a ratio"),
+    "more than all": (key("voiceassistant:trace_sample_ratio: 200%"), f"{ON}trace_sample_ratio: is '200%'; expected a"),
+    "less than none": (key("voiceassistant:trace_sample_ratio: -1%"), f"{ON}trace_sample_ratio: is '-1%'; expected a"),
+    # Sizes
+    "zones beyond nodes": (
+        pool(nodes="2", zones="3"),
+        f"{ON}node_pool: is refused; zones 3 is above nodes 2: expected a",
+    ),
+    "no processor": (pool(cpu='"0"'), f"{ON}node_pool: is refused; cpu is '0': expected more than none"),
+    "no memory": (pool(memory="0Gi"), f"{ON}node_pool: is refused; memory is '0': expected more than none"),
+    "memory without a unit": (
+        pool(memory="32"),
+        f"{ON}node_pool.memory: is 32; expected a size in bytes with a binary",
+    ),
+    "a decimal unit": (pool(memory="32GB"), f"{ON}node_pool.memory: is '32GB'; expected a size in bytes with a binary"),
+    "processors without end": (pool(cpu="9" * 90), f"{ON}node_pool.cpu: is "),
+    "a quantity of text": (pool(cpu="many"), f"{ON}node_pool.cpu: is 'many'; expected a CPU quantity"),
+    # Words
+    "yes": (key("voiceassistant:mesh: yes"), f"{ON}mesh: is 'yes'; expected true or false"),
+    "on": (key("voiceassistant:mesh: on"), f"{ON}mesh: is 'on'; expected true or false"),
+    "one for true": (key("voiceassistant:mesh: 1"), f"{ON}mesh: is 1; expected true or false"),
+    "false for text": (
+        key("voiceassistant:image_tag: false"),
+        f"{ON}image_tag: is false; expected text: put it in quotes",
+    ),
+    "a version as a number": (key("voiceassistant:image_tag: 1.10"), f"{ON}image_tag: is 1.1; expected text: put it"),
+    "an unknown word": (key("voiceassistant:log_level: loud"), f"{ON}log_level: is 'loud'; expected 'debug', 'info', "),
+    "an unknown profile": (GOOD.replace(": dev", ": dve"), f"{ON}profile: is 'dve'; did you mean dev? expected"),
+    "a control character": (key('voiceassistant:image_tag: "\\a"'), f"{ON}image_tag: is '\\x07'; string should match"),
+    "text without end": (key(f"voiceassistant:image_tag: {'x' * 100_000}"), "xxx…; string should match pattern"),
+    # Networks
+    "an address for a block": (key("voiceassistant:notifications: {network: 10.0.0.1/8}"), "notifications.network: is"),
+    "no block": (GOOD.replace("172.16.0.0/12\n", "here\n"), f"{ON}nodes: is 'here'; expected "),
+    # Keys
+    "a misspelt key": (
+        key("voiceassistant:log_levle: info"),
+        "log_levle: is 'info'; not a known key: did you mean log_level?",
+    ),
+    "a misspelt inner key": (
+        pool().replace("zones", "zone"),
+        "node_pool.zone: is 1; not a known key: did you mean zones?",
+    ),
+    "a misspelt namespace": (
+        key("voiceassitant:mesh: true"),
+        "is in namespace 'voiceassitant'; did you mean voiceassistant?",
+    ),
+    "another namespace": (
+        key("aws:region: x"),
+        "config.aws:region: is in namespace 'aws'; expected one of kubernetes, ",
+    ),
+    "no namespace": (key("mesh: true"), "config.mesh: has no namespace; write voiceassistant:mesh"),
+    "a misspelt key of the provider": (
+        key("kubernetes:contxt: x"),
+        "kubernetes:contxt: is not read; did you mean context?",
+    ),
+    "a misspelt config": (
+        GOOD.replace("config:", "confg:"),
+        "confg: is not a known key; did you mean config? expected",
+    ),
+    "a key beside config": (f"{GOOD}settings: {{}}\n", "settings: is not a known key; expected one of config, "),
+    "a key that stands twice": (
+        key("voiceassistant:nodes: 10.0.0.0/8"),
+        "Pulumi.dev.yaml:6: key 'voiceassistant:nodes' stands twice; keep one of them",
+    ),
+    "an inner key that stands twice": (
+        pool().replace("zones: 1", "nodes: 1"),
+        "Pulumi.dev.yaml:5: key 'nodes' stands twice; keep one of them",
+    ),
+    "two configs": (f"{GOOD}config: {{}}\n", "Pulumi.dev.yaml:6: key 'config' stands twice; keep one of them"),
+    "a number for a key": ("config: {1: 2}\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "a list for a key": ("config: {? [a] : b}\n", "Pulumi.dev.yaml:1: is not YAML; while constructing a mapping found"),
+    "a merge": (
+        pool().replace("nodes: 2", "<<: {nodes: 2}"),
+        "node_pool.<<: is refused; not a known key: expected one of",
+    ),
+    "five thousand unknown keys": (
+        GOOD + "".join(f"  voiceassistant:x{number}: 1\n" for number in range(5000)),
+        "\n  and 4950 more",
+    ),
+    "five thousand misspelt namespaces": (
+        GOOD + "".join(f"  voice:x{number}: 1\n" for number in range(5000)),
+        "Pulumi.dev.yaml: 5000 faults\n",
+    ),
+    # Shapes
+    "an empty file": ("", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "a list for a file": ("- a\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "text for a file": ("hello\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "text for config": ("config: 5\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "a list for a mapping": (key("voiceassistant:replicas: [a]"), f"{ON}replicas: is refused; expected a mapping"),
+    "text for a mapping": (key("voiceassistant:backups: daily"), f"{ON}backups: is 'daily'; expected a mapping"),
+    "text for a list": (key("voiceassistant:without: a"), f"{ON}without: is 'a'; expected a list"),
+    "an unknown service": (
+        key("voiceassistant:replicas: {agent-engin: {min: 1, max: 1}}"),
+        "replicas.agent-engin: is no service; did you mean agent-engine?",
+    ),
+    "bounds that cross": (
+        key("voiceassistant:replicas: {agent-engine: {min: 3, max: 1}}"),
+        "replicas.agent-engine: is refused; min 3 is above max 1",
+    ),
+    "a secret in plain text": (
+        key("voiceassistant:secrets: {redis: {password: hunter2}}"),
+        "config.voiceassistant:secrets.redis.password: is not encrypted; set it with `pulumi config set --secret",
+    ),
+    "nothing but its name": ("config: {}\n", f"{ON}profile: is missing; field required"),
+    # YAML itself
+    "a hundred thousand lists": (
+        key(f"voiceassistant:replicas: {DEEP}"),
+        "Pulumi.dev.yaml:6: is nested deeper than 100 levels; no file here needs as many",
+    ),
+    "an alias of itself": ("config: &a [*a]\n", "Pulumi.dev.yaml:1: has the anchor or alias 'a'; write the value out"),
+    "an object of Python": (
+        "config: !!python/object:os.system {}\n",
+        "has the tag !!python/object:os.system; expected plain",
+    ),
+    "bytes": (
+        key("voiceassistant:image_tag: !!binary aGk="),
+        "Pulumi.dev.yaml:6: has the tag !!binary; expected plain",
+    ),
+    "two documents": (f"{GOOD}---\nconfig: {{}}\n", "is not YAML; expected a single document in the stream but found"),
+    "a tab": ("config:\n\ta: 1\n", "Pulumi.dev.yaml:2: is not YAML; while scanning for the next token found character"),
+    "an open bracket": (
+        "config: [\n",
+        "Pulumi.dev.yaml:2: is not YAML; while parsing a flow node did not find expected",
+    ),
+    "a null byte": ("config: \x00\n", "Pulumi.dev.yaml:1: is not YAML; a control character is not allowed"),
+    "half a character": (
+        key('voiceassistant:image_tag: "\\ud800"'),
+        "Pulumi.dev.yaml:6: is not YAML; while parsing a quoted",
+    ),
+    "Latin-1": (f"{GOOD}# é\n".encode("latin-1"), "Pulumi.dev.yaml:6: byte 203 is not UTF-8; save the file as UTF-8"),
+    "UTF-16 without its mark": (GOOD.encode("utf-16-le"), "Pulumi.dev.yaml:1: is not YAML; a control character is not"),
+    "half a file of UTF-16": (GOOD.encode("utf-16")[:-1], "is not UTF-16; save the file as UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_gets_one_clear_answer(tmp_path: Path, content: str | bytes, said: str) -> None:
+    text = answer(tmp_path, content)
+    assert text.startswith("Pulumi.dev.yaml: ")
+    assert said in text
+    assert len(text) < 30_000
+    for python in ("True", "False", "None", "dict", "Traceback", "unhashable type", "b'"):
+        assert python not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "value"),
+    [
+        (pool(nodes="0o10"), "node_pool.nodes", 8),
+        (pool(nodes="0x10"), "node_pool.nodes", 16),
+        (pool(nodes="+3"), "node_pool.nodes", 3),
+        (key("voiceassistant:image_tag: 2026-11-23"), "image_tag", "2026-11-23"),
+        (key("voiceassistant:image_tag: no"), "image_tag", "no"),
+        (key("voiceassistant:image_tag: 12e"), "image_tag", "12e"),
+        (key("voiceassistant:mesh: True"), "mesh", True),
+        (key("voiceassistant:trace_bucket: null"), "trace_bucket", None),
+        (GOOD.encode("utf-16"), "node_pool.nodes", 2),
+        (GOOD.encode("utf-8-sig"), "node_pool.nodes", 2),
+        (GOOD.replace("\n", "\r\n"), "node_pool.nodes", 2),
+        (f"{GOOD}encryptionsalt: v1:salt\n", "node_pool.nodes", 2),
+        (key("pulumi:tags: {}"), "node_pool.nodes", 2),
+    ],
+)
+def test_what_is_right_by_yaml_1_2_is_read(tmp_path: Path, content: str | bytes, field: str, value: object) -> None:
+    found: Any = read(tmp_path, content)
+    for name in field.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_a_directory_for_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.dev.yaml").mkdir()
+    with pytest.raises(InvalidInputError, match="cannot be read; Is a directory"):
+        load_settings("dev", TENANT, tmp_path)
+
+
+FRAGMENTS = st.sampled_from(
+    [*(text for text, _ in HOSTILE.values() if isinstance(text, str) and len(text) < 1000), GOOD]
+)
+
+
+@settings(max_examples=500)
+@given(
+    text=FRAGMENTS,
+    first=st.integers(0, 400),
+    last=st.integers(0, 40),
+    put=st.text(max_size=5) | st.just(json.dumps({})),
+)
+def test_a_file_with_a_piece_replaced_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, text: str, first: int, last: int, put: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "replaced"
+    folder.mkdir(exist_ok=True)
+    changed = f"{text[:first]}{put}{text[first + last :]}"
+    (folder / "Pulumi.dev.yaml").write_text(changed, encoding="utf-8", errors="surrogatepass")
+    try:
+        load_settings("dev", TENANT, folder)
+    except InvalidInputError as error:
+        assert error.faults
