@@ -17,7 +17,7 @@ from voice_policies import (
 )
 
 from components.declaration import Declaration
-from components.network_policy import NAME_LABEL
+from components.network_policy import NAME_LABEL, Cidr
 from components.operation import Name, Operation, Sentence
 
 __all__ = [
@@ -190,13 +190,28 @@ class InCluster(ClosedModel):
     """The label by which its pods carry the Service's name."""
 
 
+class External(ClosedModel):
+    """An address outside the cluster that callers connect to themselves, such as a managed store's.
+
+    An egress proxy tells hosts apart by the name in the first bytes of TLS. PostgreSQL's protocol does not begin with
+    TLS, so a NetworkPolicy admits the callers to the network instead.
+    """
+
+    host: HostName
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    tls: bool = True
+    """Whether clients connect over TLS and verify the host's certificate."""
+    network: Cidr
+    """Block of addresses that the host is in. Everything else in it is reached on `port`, too: keep it small."""
+
+
 class Dependency(Node):
     """Something we call and do not write: a datastore, a provider, an external system. Its operations call nothing."""
 
     kind: Literal["datastore", "provider", "infrastructure"]
     purpose: Sentence
     protocol: Protocol
-    addresses: Annotated[tuple[Host | InCluster, ...], Field(min_length=1)]
+    addresses: Annotated[tuple[Host | InCluster | External, ...], Field(min_length=1)]
     """More than one where any of them suffices."""
     availability: Ratio
     """Of each address."""

@@ -36,6 +36,8 @@ class BlackboxModule(ClosedModel):
 
 CONNECTS = BlackboxModule(name="tcp", prober="tcp")
 """The port opens."""
+CONNECTS_OVER_TLS = BlackboxModule(name="tcp-tls", prober="tcp", settings={"tls": True})
+"""The port opens, and the server proves its name."""
 ANSWERS = BlackboxModule(
     name="http", prober="http", settings={"valid_status_codes": [200, 401], "follow_redirects": False}
 )

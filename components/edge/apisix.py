@@ -14,7 +14,7 @@ from typing import Any
 
 from voice_policies import CircuitBreaker, ClosedModel, Duration, RateLimit, Ratio, TokenBucket
 
-from components.node import InCluster, Port
+from components.node import Port
 from components.operation import HttpRoute, Name
 
 __all__ = ["PORTS", "Entrance", "GatewayRoute", "program", "resources"]
@@ -82,7 +82,10 @@ class Entrance(ClosedModel):
     """The name that clients ask for."""
     origins: tuple[str, ...]
     """Of the pages that may call it."""
-    redis: InCluster
+    redis_host: str
+    redis_port: int
+    redis_tls: bool = False
+    """Whether Redis is reached over TLS, and its certificate verified against the image's authorities."""
     redis_user: str
     """Its ACL user: the password alone would be that of another."""
     redis_timeout: Duration
@@ -231,8 +234,9 @@ def _limits(entrance: Entrance, route: GatewayRoute, bucket: TokenBucket) -> Ite
             "time_window": math.ceil(bucket.burst / bucket.rate.per_second),
             "window_type": "sliding",
             "policy": "redis",
-            "redis_host": f"{entrance.redis.service}.{entrance.redis.namespace}.svc.cluster.local",
-            "redis_port": entrance.redis.port,
+            "redis_host": entrance.redis_host,
+            "redis_port": entrance.redis_port,
+            **({"redis_ssl": True, "redis_ssl_verify": True} if entrance.redis_tls else {}),
             "redis_username": entrance.redis_user,
             "redis_password": environment_reference("REDIS_PASSWORD"),
             "redis_timeout": max(1, entrance.redis_timeout.units // 1000),

@@ -133,6 +133,27 @@ class DestinationRule(TypedDict):
     spec: DestinationRuleSpec
 
 
+class EntryPort(TypedDict):
+    number: int
+    name: str
+    protocol: Literal["TCP"]
+
+
+class ServiceEntrySpec(TypedDict):
+    hosts: list[str]
+    addresses: list[str]
+    location: Literal["MESH_EXTERNAL"]
+    resolution: Literal["NONE"]
+    ports: list[EntryPort]
+
+
+class ServiceEntry(TypedDict):
+    apiVersion: Literal["networking.istio.io/v1"]
+    kind: Literal["ServiceEntry"]
+    metadata: ObjectMeta
+    spec: ServiceEntrySpec
+
+
 class Destination(TypedDict):
     host: str
 

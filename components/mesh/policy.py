@@ -11,7 +11,7 @@ from voice_policies import Bulkhead, CircuitBreaker, ClosedModel, Duration
 from components.component import Component
 from components.grpc_service_config import protobuf_duration
 from components.kubernetes.istio import NETWORKING_VERSION, SECURITY_VERSION
-from components.network_policy import NAME_LABEL
+from components.network_policy import NAME_LABEL, Cidr
 from components.operation import Name
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         HttpRoute,
         OutlierDetection,
         PeerAuthentication,
+        ServiceEntry,
         Sidecar,
         TrafficPolicy,
         VirtualService,
@@ -79,10 +80,13 @@ class MeshDestination(ClosedModel):
         if self.bulkhead and self.bulkhead.max_queue:
             yield f"{self.host} has a bulkhead with a queue: the mesh refuses at once"
 
+    external: bool = False
+    """Whether the host is outside the cluster, and known to the mesh by a ServiceEntry."""
+
     @property
     def namespace(self) -> str:
-        """Where the host's Service stands."""
-        return self.host.split(".")[1]
+        """The namespace of the host's Service; any namespace for an external host."""
+        return "*" if self.external else self.host.split(".")[1]
 
     def traffic_policy(self) -> TrafficPolicy:
         """Its policies in Istio's terms; empty where it has none."""
@@ -210,10 +214,21 @@ class MeshPolicy(Component):
         }
 
 
+class ExternalHost(ClosedModel):
+    """A host outside the cluster that members connect to without a proxy."""
+
+    name: Name
+    host: str
+    port: int
+    network: Cidr
+    """Block of addresses that the host is in. The mesh tells hosts on one port apart by it."""
+
+
 class MeshDefaults(Component):
     """The defaults for every workload of a namespace."""
 
     folder: ClassVar[str] = "40-mesh"
+    external: tuple[ExternalHost, ...] = ()
 
     def resources(self) -> Iterator[Resource]:
         """Mutual TLS, without exception."""
@@ -222,6 +237,22 @@ class MeshDefaults(Component):
             "kind": "PeerAuthentication",
             "metadata": self.metadata(),
             "spec": {"mtls": {"mode": "STRICT"}},
+        }
+        yield from map(self._service_entry, self.external)
+
+    def _service_entry(self, external: ExternalHost) -> ServiceEntry:
+        """Members are refused every host that the mesh does not know. The address is the one that the caller found."""
+        return {
+            "apiVersion": NETWORKING_VERSION,
+            "kind": "ServiceEntry",
+            "metadata": self.metadata(external.name),
+            "spec": {
+                "hosts": [external.host],
+                "addresses": [external.network],
+                "location": "MESH_EXTERNAL",
+                "resolution": "NONE",
+                "ports": [{"number": external.port, "name": f"tcp-{external.name}", "protocol": "TCP"}],
+            },
         }
 
 

@@ -14,7 +14,7 @@ from components.container import POD_NAME, Container
 from components.files import file_text
 from components.observability.retention import FILL_LIMIT, Stream, disk_conflict
 from components.observability.rules import RuleGroup
-from components.observability.scrape_jobs import ScrapeTarget, certificates_job, duplicates, kubelet_job
+from components.observability.scrape_jobs import ProbedHosts, ScrapeTarget, duplicates, kubelet_job
 from components.operation import Name
 from components.probes import Probes
 from components.scrape import Scrape
@@ -62,8 +62,8 @@ class Prometheus(Server):
     cluster: Name
     """Names this platform on every alert."""
     targets: tuple[ScrapeTarget, ...]
-    certificates: tuple[str, ...] = ()
-    """`host:port` of what shows a certificate to clients; `prober` asks it."""
+    probed_hosts: tuple[ProbedHosts, ...] = ()
+    """What `prober` asks beside the targets."""
     prober: str
     """`host:port` of the blackbox exporter."""
     alertmanagers: tuple[str, ...]
@@ -72,7 +72,7 @@ class Prometheus(Server):
 
     def conflicts(self) -> Iterator[str | Conflict]:
         """Settings that cannot hold together, a sentence each."""
-        yield from duplicates(self.targets)
+        yield from duplicates([*self.targets, *self.probed_hosts])
         keys = [rule.key for group in self.groups for rule in group.rules]
         for key in sorted({key for key in keys if keys.count(key) > 1}, key=str):
             yield f"groups: {' '.join(map(str, key))} stands twice"
@@ -131,8 +131,7 @@ class Prometheus(Server):
     def _jobs(self) -> Iterator[dict[str, Any]]:
         yield from (target.job(self.prober) for target in self.targets)
         yield kubelet_job(self.namespaces)
-        if self.certificates:
-            yield certificates_job(self.prober, self.certificates)
+        yield from (hosts.job(self.prober) for hosts in self.probed_hosts)
 
     def workloads(self) -> Iterator[StatefulSet]:
         """The replicas. To replay the write-ahead log of a full head takes minutes."""

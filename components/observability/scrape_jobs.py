@@ -11,7 +11,6 @@ from voice_policies import ClosedModel
 
 from components.access import TOKEN_PATH
 from components.network_policy import NAME_LABEL
-from components.observability.blackbox_exporter import TLS
 from components.operation import Name
 from components.scrape import Scrape
 
@@ -93,14 +92,23 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def certificates_job(prober: str, hosts: Iterable[str]) -> dict[str, Any]:
-    """Asks `prober` for the certificate that each `host:port` shows to its clients."""
-    return {
-        "job_name": CERTIFICATES,
-        **probing(TLS),
-        "static_configs": [{"targets": sorted(hosts)}],
-        "relabel_configs": probed(prober, TLS),
-    }
+class ProbedHosts(ClosedModel):
+    """Addresses that the prober asks, such as the gateway's for its certificate. The name is the label `job`."""
+
+    name: Name
+    module: Name
+    """The question, by its name in the prober's configuration."""
+    hosts: tuple[str, ...]
+    """`host:port`, or a URL for a question over HTTP."""
+
+    def job(self, prober: str) -> dict[str, Any]:
+        """Its job."""
+        return {
+            "job_name": self.name,
+            **probing(self.module),
+            "static_configs": [{"targets": sorted(self.hosts)}],
+            "relabel_configs": probed(prober, self.module),
+        }
 
 
 def probing(module: str) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
     ]
 
 
-def duplicates(targets: Iterable[ScrapeTarget]) -> Iterator[str]:
+def duplicates(targets: Iterable[ScrapeTarget | ProbedHosts]) -> Iterator[str]:
     """A sentence for each name that two targets share: their series would be taken for one component's."""
     names = [target.name for target in targets]
     for name in sorted({name for name in names if names.count(name) > 1}):

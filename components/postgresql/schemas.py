@@ -24,6 +24,8 @@ FILES_PATH = "/etc/schemas"
 SCRIPT = "apply.sh"
 NIGHTLY_SCRIPT = "nightly.sh"
 NIGHTLY_FILE = "nightly.sql"
+LIBPQ_PORT = 5432
+"""The port that libpq connects to where none is named."""
 RETRIES = 20
 """Kubernetes waits longer before each, six minutes at most: the deadline comes first."""
 SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
@@ -35,6 +37,9 @@ class DatabaseSchemas(Server):
     folder: ClassVar[str] = "25-schemas"
     host: str
     """Host of the databases."""
+    port: int = LIBPQ_PORT
+    tls: bool = False
+    """Whether the jobs refuse a server without TLS. The image has no certificate authorities to verify it with."""
     sizing: Sizing = SIZING
     databases: tuple[ServiceDatabase, ...]
     files: dict[str, str]
@@ -59,7 +64,7 @@ class DatabaseSchemas(Server):
                     name="apply",
                     command=("sh", f"{FILES_PATH}/{SCRIPT}"),
                     env={
-                        "PGHOST": self.host,
+                        **self._server,
                         "PGUSER": database.name,
                         "PGDATABASE": database.name,
                         "PASSWORD_FILE": f"{database.secret.path}/password",
@@ -76,12 +81,18 @@ class DatabaseSchemas(Server):
             container=Container(
                 name="nightly",
                 command=("sh", f"{FILES_PATH}/{NIGHTLY_SCRIPT}"),
-                env={"PGHOST": self.host},
+                env=self._server,
                 mounts={"files": FILES_PATH},
                 secrets=tuple(database.secret for database in self.databases),
             ),
             volumes=volumes,
         )
+
+    @property
+    def _server(self) -> dict[str, str]:
+        """The server in libpq's variables."""
+        port = {} if self.port == LIBPQ_PORT else {"PGPORT": str(self.port)}
+        return {"PGHOST": self.host, **port, **({"PGSSLMODE": "require"} if self.tls else {})}
 
     @property
     def script(self) -> str:

@@ -48,7 +48,10 @@ class Address(Policy):
     host: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
     port: Annotated[int, Field(ge=1, le=65_535)]
     via: Annotated[str, Field(pattern=r"^[a-z0-9.-]+:\d{1,5}$")] | None = None
-    """The egress proxy that an external host is reached through; `None` for a callee inside the cluster."""
+    """The egress proxy that an external host is reached through, over TLS; `None` for a callee that is reached as it
+    is."""
+    tls: Literal[True] | None = None
+    """True for a store outside the cluster that is reached over TLS without a proxy."""
 
 
 class EnforcedBy(Policy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -28,6 +28,8 @@ class Connection(ClosedModel):
     """`host:port`, in order of preference."""
     via: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """The egress proxy of each host that is outside the cluster."""
+    tls: Literal[True] | None = None
+    """True for a store outside the cluster that is reached over TLS without a proxy."""
     timeout: Duration
     """Longest of the service's attempt timeouts on this target."""
     database: str | None = None

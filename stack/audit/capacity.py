@@ -9,7 +9,7 @@ from typing import Literal
 from voice_policies import Bytes, Cpu
 
 from components.namespace import Quota
-from components.node import Service
+from components.node import Dependency, InCluster, Service
 from stack.audit.finding import Finding, Rule, Severity
 from stack.audit.rendered import rendered
 from stack.model.platform import Platform
@@ -27,7 +27,10 @@ def _pods(platform: Platform, service: Service, bound: Bound) -> int:
 def connections(platform: Platform) -> Iterator[Finding | None]:
     """Connections of the services at their maximum, by the pooler or straight to the server."""
     users = [service for service in platform.graph.services if service.connection_pool]
-    if users:
+    databases = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency) and node.database]
+    deployed = any(isinstance(address, InCluster) for database in databases for address in database.addresses)
+    # The limits of an external server are its owner's, and the model does not know them.
+    if users and deployed:
         yield from (_pooled if platform.environment.profile.database.poolers else _direct)(platform, users)
 
 

@@ -71,6 +71,7 @@ OPERATORS = (
         plurals={
             "networking.istio.io": {
                 "DestinationRule": "destinationrules",
+                "ServiceEntry": "serviceentries",
                 "Sidecar": "sidecars",
                 "VirtualService": "virtualservices",
             },

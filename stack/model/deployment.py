@@ -1,4 +1,4 @@
-"""The catalogue as one environment deploys it: without the nodes that its settings leave out."""
+"""The catalogue as one environment deploys it: without the nodes left out, and with its external stores outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from voice_policies import Fault, one_of
 
-from components.node import Gateway, Node
+from components.node import Dependency, Gateway, InCluster, Node
 from components.operation import Operation
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.catalogue import Catalogue
@@ -34,9 +34,29 @@ def _needs(edge: Edge, without: Collection[str]) -> bool:
     return not edge.call.soft or edge.call.needed_by_flows or edge.call.name in of_sagas or carries_events
 
 
-def deployed(catalogue: Catalogue, without: Collection[str]) -> Catalogue:
-    """The catalogue without some nodes, the calls to them, the routes to them, and the flows over those."""
-    nodes = tuple(_node(node, without) for node in catalogue.nodes if node.name not in without)
+def external_faults(graph: CallGraph, settings: Settings) -> Iterator[Fault]:
+    """External stores that the platform would not deploy anyway."""
+    stores = {name for name in graph.nodes if _in_cluster(graph.nodes[name])} - {*settings.without}
+    for name in sorted(settings.external.keys() - stores):
+        yield Fault(path_of(f"external.{name}"), "is no store that is deployed", one_of(name, stores))
+
+
+def _in_cluster(node: Node) -> bool:
+    return isinstance(node, Dependency) and any(isinstance(address, InCluster) for address in node.addresses)
+
+
+def deployed(catalogue: Catalogue, settings: Settings) -> Catalogue:
+    """The catalogue without some nodes, the calls and routes to them, and the flows over those.
+
+    External stores have the addresses of the settings.
+    """
+    without = settings.without
+    outside = {name: {"addresses": (address,)} for name, address in settings.external.items()}
+    nodes = tuple(
+        _node(node, without).model_copy(update=outside.get(node.name))
+        for node in catalogue.nodes
+        if node.name not in without
+    )
     offered = {f"{node.name}.{operation.name}" for node in nodes for operation in node.operations}
     routes = {operation.name for node in nodes if isinstance(node, Gateway) for operation in node.operations}
     flows = tuple(flow for flow in catalogue.flows if flow.route in routes and _named(flow) <= offered)

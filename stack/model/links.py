@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from components.links import Link, peer
-from components.network_policy import NAME_LABEL, Peer
-from components.node import Dependency, Gateway, Host, InCluster, Service
+from components.network_policy import NAME_LABEL, AddressBlock, Peer
+from components.node import Dependency, External, Gateway, Host, InCluster, Service
 from components.scrape import Scrape
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import egress_port
@@ -35,6 +35,21 @@ def call_links(graph: CallGraph) -> Iterator[Link]:
             ports[source, target].add(port)
     for (source, target), used in sorted(ports.items()):
         yield Link(peer(*source), peer(*target, tuple(sorted(used))))
+    for dependency, address in external_stores(graph):
+        for caller in {edge.caller.name: edge.caller for edge in graph.edges_to(dependency)}.values():
+            yield Link(peer(caller.namespace, caller.name), external_block(dependency, address))
+
+
+def external_stores(graph: CallGraph) -> Iterator[tuple[Dependency, External]]:
+    """The stores that callers connect to outside the cluster."""
+    dependencies = (node for node in graph.nodes.values() if isinstance(node, Dependency))
+    for dependency in dependencies:
+        yield from ((dependency, address) for address in dependency.addresses if isinstance(address, External))
+
+
+def external_block(dependency: Dependency, address: External) -> AddressBlock:
+    """An external store as the target of a link."""
+    return AddressBlock(name=f"external-{dependency.name}", cidr=address.network, ports=(address.port,))
 
 
 def telemetry_links(graph: CallGraph) -> Iterator[Link]:
@@ -46,20 +61,17 @@ def telemetry_links(graph: CallGraph) -> Iterator[Link]:
 
 
 def _targets(edge: Edge, site: Site) -> Iterator[tuple[Pods, int]]:
-    """The pods that an edge connects to, and the port of each."""
+    """The pods that an edge connects to, and the port of each. An external store has none."""
     callee = edge.callee
     if isinstance(callee, Service):
         port = callee.http_port if isinstance(edge.caller, Gateway) else callee.grpc_port
         yield (callee.namespace, callee.name, NAME_LABEL), port
     elif isinstance(callee, Dependency):
         for address in callee.addresses:
-            yield _address(address, edge.caller.name, site)
-
-
-def _address(address: Host | InCluster, caller: str, site: Site) -> tuple[Pods, int]:
-    if isinstance(address, Host):
-        return (site.egress, address.egress, NAME_LABEL), egress_port(caller)
-    return (address.namespace, address.service, address.label), address.port
+            if isinstance(address, Host):
+                yield (site.egress, address.egress, NAME_LABEL), egress_port(edge.caller.name)
+            elif isinstance(address, InCluster):
+                yield (address.namespace, address.service, address.label), address.port
 
 
 def _pods(end: Peer) -> Peer:

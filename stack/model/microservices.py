@@ -84,6 +84,7 @@ def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
             protocol=dependency.protocol,
             hosts=tuple(f"{address.host}:{address.port}" for address in reached),
             via=tuple(address.via for address in reached if address.via),
+            tls=any(address.tls for address in reached) or None,
             timeout=max(edge.attempt_timeout for edge in calls),
             database=service.name if dependency.database else None,
             pool=service.connection_pool if dependency.database else None,

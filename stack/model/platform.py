@@ -16,7 +16,7 @@ from components.links import Links
 from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack.model.call_graph import CallGraph
-from stack.model.deployment import deployed, left_out_faults
+from stack.model.deployment import deployed, external_faults, left_out_faults
 from stack.model.environments import Environment
 from stack.model.links import call_links, telemetry_links
 from stack.model.refusals import ComponentRefusals
@@ -35,10 +35,11 @@ class Platform:
         self.tenant = tenant
         self.site = tenant.catalogue.site
         self.environment = environment
-        without = environment.settings.without
-        if faults := list(left_out_faults(tenant.graph, environment.settings)):
+        settings = environment.settings
+        if faults := [*left_out_faults(tenant.graph, settings), *external_faults(tenant.graph, settings)]:
             raise InvalidInputError(file_of(environment.name), [*faults, *_backup_faults(self.site, environment)])
-        self.graph = CallGraph(deployed(tenant.catalogue, without)) if without else tenant.graph
+        changed = settings.without or settings.external
+        self.graph = CallGraph(deployed(tenant.catalogue, settings)) if changed else tenant.graph
 
     @cached_property
     def components(self) -> tuple[Component, ...]:

@@ -30,7 +30,7 @@ from voice_policies import (
     faults_of,
 )
 
-from components.node import Dependency, Host, Service
+from components.node import Dependency, External, Host, Service
 from components.operation import Operation
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import egress_port
@@ -177,6 +177,8 @@ def addresses(edge: Edge, site: Site) -> Iterator[Address]:
             if isinstance(address, Host):
                 via = f"{site.host(address.egress, site.egress)}:{egress_port(edge.caller.name)}"
                 yield Address(host=address.host, port=address.port, via=via)
+            elif isinstance(address, External):
+                yield Address(host=address.host, port=address.port, tls=address.tls or None)
             else:
                 yield Address(host=site.host(address.service, address.namespace), port=address.port)
 

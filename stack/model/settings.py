@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, faults_of, one_of
 
 from components.network_policy import Cidr
-from components.node import HostName, Replicas
+from components.node import External, HostName, Replicas
 from components.operation import Name, Sentence
 from components.postgresql.backups import Backups
 from stack.model.profile import Defaults, Profile, ProfileName, Profiles
@@ -115,6 +115,8 @@ class Settings(Defaults):
     """Counts of single services that differ from the profile's rule."""
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Services that are not deployed, or the gateway. A route to one of them, and a soft call, goes with it."""
+    external: Annotated[dict[Name, External], Field(default_factory=dict)]
+    """Stores that are not deployed, by their names in the catalogue: where they are instead."""
     image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
     image_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1.0.0"
     reference_image: (

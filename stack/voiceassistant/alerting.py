@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from components.node import Service
 from components.observability.rules import Recording, RuleGroup, Severity
-from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ScrapeTarget
+from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ProbedHosts, ScrapeTarget
 from stack.model.call_graph import CallGraph
 from stack.voiceassistant import alerts, targets
 
@@ -14,24 +14,27 @@ WATCHING = {targets.OBSERVABILITY, targets.NODE_AGENTS}
 """Where what only watches runs: nobody is woken for a pod of it."""
 
 
-def rule_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> tuple[RuleGroup, ...]:
+def rule_groups(
+    graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
+) -> tuple[RuleGroup, ...]:
     """Objectives first, then what is held against them, then the alerts."""
     return (
-        RuleGroup(name="objectives", rules=(*_targets(graph, scraped), *_services(graph), *_routes(graph))),
+        RuleGroup(name="objectives", rules=(*_targets(graph, scraped, probed), *_services(graph), *_routes(graph))),
         RuleGroup(name="rates", rules=alerts.RATES),
         RuleGroup(name="service-alerts", rules=alerts.OBJECTIVE_ALERTS),
         RuleGroup(name="platform-alerts", rules=alerts.PLATFORM_ALERTS),
     )
 
 
-def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> Iterator[Recording]:
+def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Iterator[Recording]:
     tiers = {service.name: service.tier for service in graph.services}
     for target in scraped:
         own: Severity = "warning" if target.namespace in WATCHING else "critical"
         severity = alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
         yield _objective("target:declared", 1, target.name, severity)
-    for job in (KUBELET, CERTIFICATES) if graph.gateway else (KUBELET,):
-        yield _objective("target:declared", 1, job, "warning")
+    yield _objective("target:declared", 1, KUBELET, "warning")
+    for hosts in probed:
+        yield _objective("target:declared", 1, hosts.name, "warning" if hosts.name == CERTIFICATES else "critical")
 
 
 def _services(graph: CallGraph) -> Iterator[Recording]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.network_policy import Peer
-from components.node import Caller, Dependency, Host, InCluster
+from components.network_policy import NetworkEnd, Peer
+from components.node import Caller, Dependency, External, Host, InCluster
 from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
+from stack.model.links import external_block
 from stack.model.microservices import caller_secret
 from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.targets import SITE
@@ -19,44 +20,74 @@ SCHEMAS = "schemas"
 """The jobs that make tables: a component of their own, since they begin when the server is ready."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Store:
-    """A declared store with its address in the cluster, and its callers."""
+    """A declared store that callers reach in the cluster or outside, and its callers."""
 
     dependency: Dependency
-    address: InCluster
+    address: InCluster | External
     callers: tuple[Caller, ...]
 
     @property
-    def pods(self) -> Peer:
-        """The pods behind its address, without ports."""
-        return self.endpoint.model_copy(update={"ports": ()})
+    def endpoint(self) -> NetworkEnd:
+        """The pods behind its address, or the network that it is in, on its port."""
+        address = self.address
+        if isinstance(address, External):
+            return external_block(self.dependency, address)
+        return Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
 
     @property
-    def endpoint(self) -> Peer:
-        """The pods behind its address, on its port."""
+    def host(self) -> str:
+        """The name that clients connect to."""
         address = self.address
-        return Peer(namespace=address.namespace, name=address.service, ports=(address.port,), label=address.label)
+        return address.host if isinstance(address, External) else SITE.host(address.service, address.namespace)
+
+    @property
+    def tls(self) -> bool:
+        """Whether clients connect over TLS."""
+        return isinstance(self.address, External) and self.address.tls
 
     @property
     def url(self) -> str:
         """Its address over HTTP."""
-        return f"http://{SITE.host(self.address.service, self.address.namespace)}:{self.address.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.address.port}"
 
     def secret(self, caller: Caller, *, pair: bool = False) -> SecretKeys:
         """The secret of one caller; as a `pair` it holds the user's name too."""
         return caller_secret(caller, self.dependency, username=caller.name if pair else None)
 
 
+@dataclass(frozen=True)
+class DeployedStore(Store):
+    """A store that the platform deploys."""
+
+    address: InCluster
+
+    @property
+    def pods(self) -> Peer:
+        """The pods behind its address, without ports."""
+        address = self.address
+        return Peer(namespace=address.namespace, name=address.service, ports=(), label=address.label)
+
+
 def store(graph: CallGraph, name: str) -> Store | None:
-    """The store of that name; `None` where the graph has none in the cluster."""
+    """The store of that name; `None` where the graph has none, or reaches it through an egress proxy."""
     dependency = graph.dependency(name)
-    addresses = dependency.addresses if dependency else ()
-    address = next((found for found in addresses if isinstance(found, InCluster)), None)
-    if dependency is None or address is None:
+    if dependency is None:
         return None
-    callers = {edge.caller.name: edge.caller for edge in graph.edges_to(dependency)}
-    return Store(dependency, address, tuple(callers.values()))
+    callers = tuple({edge.caller.name: edge.caller for edge in graph.edges_to(dependency)}.values())
+    for address in dependency.addresses:
+        if isinstance(address, InCluster):
+            return DeployedStore(dependency, address, callers)
+        if isinstance(address, External):
+            return Store(dependency, address, callers)
+    return None
+
+
+def deployed_store(graph: CallGraph, name: str) -> DeployedStore | None:
+    """The store of that name, where the platform deploys it."""
+    found = store(graph, name)
+    return found if isinstance(found, DeployedStore) else None
 
 
 def postgresql(graph: CallGraph) -> Store | None:

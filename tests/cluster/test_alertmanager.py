@@ -9,7 +9,7 @@ import pytest
 from components.observability.alertmanager import Alertmanager
 from stack.voiceassistant import alerts
 from stack.voiceassistant.alerting import rule_groups
-from stack.voiceassistant.tiers.observability import scraped
+from stack.voiceassistant.tiers.observability import probed_hosts, scraped
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.platforms import ENVIRONMENTS, platform
 
@@ -67,11 +67,8 @@ def test_what_belongs_to_nobody_is_the_platforms_and_dev_tells_nobody(amtool: Pa
 
 def test_every_pair_of_team_and_severity_that_an_alert_may_carry_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
     found = platform("prod")
-    rules = [
-        rule
-        for group in rule_groups(found.graph, scraped(found.graph, found.environment, found.links))
-        for rule in group.rules
-    ]
+    asked = scraped(found.graph, found.environment, found.links)
+    rules = [rule for group in rule_groups(found.graph, asked, probed_hosts(found.graph)) for rule in group.rules]
     pairs = {(label["team"], label["severity"]) for rule in rules if (label := rule.document().get("labels"))}
     file = written("prod", tmp_path)
     for team, severity in sorted(pairs):

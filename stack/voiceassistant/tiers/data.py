@@ -24,7 +24,16 @@ from stack.model.links import scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant import targets
 from stack.voiceassistant.catalog import dependencies
-from stack.voiceassistant.stores import SCHEMAS, Store, backup_store, database_of, postgresql, schema_users, store
+from stack.voiceassistant.stores import (
+    SCHEMAS,
+    DeployedStore,
+    Store,
+    backup_store,
+    database_of,
+    deployed_store,
+    postgresql,
+    schema_users,
+)
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
 """Distributed limits go by the server's time, which Valkey counts among neither the reads nor the dangerous."""
@@ -43,11 +52,11 @@ INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """PostgreSQL, the cache and the events, each where the graph has it in the cluster; Consul's servers."""
-    if database := postgresql(graph):
+    if database := deployed_store(graph, dependencies.POSTGRESQL.name):
         yield partial(_postgresql, database, environment, links)
-    if cache := store(graph, dependencies.REDIS.name):
+    if cache := deployed_store(graph, dependencies.REDIS.name):
         yield partial(_cache, cache, environment, links)
-    if events := store(graph, dependencies.EVENTS.name):
+    if events := deployed_store(graph, dependencies.EVENTS.name):
         yield partial(_events, events, environment, links)
     yield partial(_consul, graph, environment, links)
 
@@ -59,7 +68,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield Link(servers, gossip)
     # Neither Consul, whose metrics want a token, nor Valkey is scraped: the prober asks them.
     yield scrape_link(graph.site, servers, Consul.scrape)
-    cache, events = store(graph, dependencies.REDIS.name), store(graph, dependencies.EVENTS.name)
+    cache, events = (deployed_store(graph, each.name) for each in (dependencies.REDIS, dependencies.EVENTS))
     for found in filter(None, (cache, events)):
         yield scrape_link(graph.site, found.pods, Valkey.scrape)
     if cache and environment.server(cache.dependency.name).replicas > 1:
@@ -73,9 +82,11 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def _postgresql_links(database: Store, environment: Environment) -> Iterator[Link]:
-    """One server without backups outside, or the operator's instances behind poolers."""
+    """One server without backups outside, or the operator's instances behind poolers; neither where it is external."""
     if any(schema_users(database)):
         yield Link(Peer(namespace=targets.DATA, name=SCHEMAS, ports=()), database.endpoint)
+    if not isinstance(database, DeployedStore):
+        return
     backups = environment.settings.backups
     if backups is None:
         yield Link(Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), database.endpoint)
@@ -94,7 +105,7 @@ def _postgresql_links(database: Store, environment: Environment) -> Iterator[Lin
     yield Link(instances, AddressBlock(name="backup-store", cidr=backups.network, ports=(backup_store().port,)))
 
 
-def _cache_links(cache: Store) -> Iterator[Link]:
+def _cache_links(cache: DeployedStore) -> Iterator[Link]:
     """Proxies, servers and Sentinels ask the servers; the last two also ask the Sentinels who the primary is."""
     proxies = cache.pods
     servers = proxies.model_copy(update={"name": f"{proxies.name}-node"})
@@ -107,7 +118,7 @@ def _cache_links(cache: Store) -> Iterator[Link]:
     yield scrape_link(targets.SITE, sentinels, ReplicatedValkey.sentinel_scrape)
 
 
-def _postgresql(database: Store, environment: Environment, links: Links) -> Component:
+def _postgresql(database: DeployedStore, environment: Environment, links: Links) -> Component:
     address, declared = database.address, environment.profile.database
     limits = ServerLimits(max_connections=declared.max_connections, reserved=declared.reserved)
     size = environment.server("postgresql")
@@ -174,7 +185,7 @@ def _catalogue_service(service: Service) -> CatalogueService:
     )
 
 
-def _cache(cache: Store, environment: Environment, links: Links) -> Component:
+def _cache(cache: DeployedStore, environment: Environment, links: Links) -> Component:
     users = tuple(
         AclUser(name=caller.name, secret=cache.secret(caller), rules=f"~{_keys(caller)} {CACHE_COMMANDS}")
         for caller in cache.callers
@@ -199,7 +210,7 @@ def _keys(caller: Caller) -> str:
     return f"{caller.name}:*" if isinstance(caller, Service) else GATEWAY_KEYS
 
 
-def _events(events: Store, environment: Environment, links: Links) -> Valkey:
+def _events(events: DeployedStore, environment: Environment, links: Links) -> Valkey:
     users = tuple(
         AclUser(name=caller.name, secret=events.secret(caller), rules=_stream_rules(caller))
         for caller in events.callers
@@ -218,7 +229,7 @@ def _stream_rules(caller: Caller) -> str:
     return f"{streams} +@connection -@dangerous {' '.join(commands)}{selector}"
 
 
-def _valkey(found: Store, environment: Environment, links: Links, users: tuple[AclUser, ...]) -> Valkey:
+def _valkey(found: DeployedStore, environment: Environment, links: Links, users: tuple[AclUser, ...]) -> Valkey:
     address, size = found.address, environment.server(found.dependency.name)
     return Valkey(
         name=address.service,

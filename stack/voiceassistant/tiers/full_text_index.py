@@ -22,7 +22,8 @@ from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
-from stack.voiceassistant.stores import Store, full_text_index, keeps_traces
+from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
+from stack.voiceassistant.stores import DeployedStore, Store, deployed_store, full_text_index, keeps_traces
 from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
 
@@ -33,11 +34,11 @@ ADDS = ("create_doc", "auto_configure")
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
     """The index, where the graph has it in the cluster."""
-    if index := full_text_index(graph):
+    if index := deployed_store(graph, ELASTICSEARCH.name):
         yield partial(_elasticsearch, graph, environment, links, index)
 
 
-def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, index: Store) -> Elasticsearch:
+def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, index: DeployedStore) -> Elasticsearch:
     users = tuple(_users(index, environment))
     size = environment.server(index.pods.name)
     return Elasticsearch(
@@ -58,19 +59,21 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     index = full_text_index(graph)
     if index is None:
         return
-    clients = [_setup(index), *(_pods(name) for name in ("grafana", COLLECTOR))]
+    clients = [*([_setup(index)] if isinstance(index, DeployedStore) else []), *map(_pods, ("grafana", COLLECTOR))]
     if keeps_traces(environment):
         clients += map(_pods, ("jaeger", "jaeger-retention"))
     if environment.deploys("kibana"):
         clients.append(_pods("kibana"))
     for client in clients:
         yield Link(client, index.endpoint)
+    if not isinstance(index, DeployedStore):
+        return
     yield scrape_link(graph.site, index.pods, Elasticsearch.scrape)
     if environment.server(index.pods.name).replicas > 1:
         yield Link(index.pods, index.pods.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)}))
 
 
-def _setup(index: Store) -> Peer:
+def _setup(index: DeployedStore) -> Peer:
     return index.pods.model_copy(update={"name": f"{index.pods.name}-setup"})
 
 

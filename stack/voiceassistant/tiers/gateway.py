@@ -15,7 +15,7 @@ from components.edge.gateway import ApisixGateway
 from components.files import file_text
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
-from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service
+from components.node import Dependency, Gateway, Node, Replicas, Service
 from components.operation import Operation
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
@@ -26,6 +26,7 @@ from stack.model.settings import file_of, path_of
 from stack.model.site import INTERNET, Site
 from stack.model.tenant import Builder
 from stack.voiceassistant import targets
+from stack.voiceassistant.stores import store
 
 VARIABLES = {
     "JWT_PUBLIC_KEY": ("gateway-jwt", "public-key"),
@@ -46,7 +47,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: Gateway) -> ApisixGateway:
     size = environment.server(gateway.name)
     edges = list(graph.edges_from(gateway))
-    routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, edges, environment)
+    routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, graph, environment)
     return ApisixGateway(
         name=gateway.name,
         namespace=gateway.namespace,
@@ -80,34 +81,34 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     yield Link(source=pods, target=collector)
 
 
-def _entrance(gateway: Gateway, edges: list[Edge], environment: Environment) -> Entrance:
+def _entrance(gateway: Gateway, graph: CallGraph, environment: Environment) -> Entrance:
     """The settings that all routes share; raises `InvalidInputError` without a host, and without a store for limits."""
     host = environment.settings.gateway_host
     if host is None:
         fault = Fault(path_of("gateway_host"), "is missing", "expected the name that clients ask the gateway for")
         raise InvalidInputError(file_of(environment.name), [fault])
-    store = next(((edge, address) for edge in edges if (address := _redis(edge.callee))), None)
-    if store is None:
+    call = next((edge for edge in graph.edges_from(gateway) if _is_redis(edge.callee)), None)
+    redis = store(graph, call.callee.name) if call else None
+    if call is None or redis is None:
         fault = Fault(gateway.name, "calls no Redis", "its replicas share their limits")
         raise InvalidInputError(str(gateway.location), [fault])
-    edge, redis = store
     return Entrance(
         host=host,
         # The application's pages stand beside it, under `app`.
         origins=(f"https://{host.replace('api.', 'app.', 1)}",),
-        redis=redis,
+        redis_host=redis.host,
+        redis_port=redis.address.port,
+        redis_tls=redis.tls,
         redis_user=gateway.name,
-        redis_timeout=edge.attempt_timeout,
+        redis_timeout=call.attempt_timeout,
         collector=f"{targets.SITE.host(targets.COLLECTOR, targets.OBSERVABILITY)}:{targets.COLLECTOR_HTTP_PORT}",
         trace_sample_ratio=environment.settings.trace_sample_ratio,
         workers=round(environment.server(gateway.name).sizing.cpu_limit.cores),
     )
 
 
-def _redis(callee: Node) -> InCluster | None:
-    if not isinstance(callee, Dependency) or callee.protocol != "redis":
-        return None
-    return next((address for address in callee.addresses if isinstance(address, InCluster)), None)
+def _is_redis(callee: Node) -> bool:
+    return isinstance(callee, Dependency) and callee.protocol == "redis"
 
 
 def _routes(gateway: Gateway, edges: list[Edge], site: Site) -> list[GatewayRoute]:

@@ -10,11 +10,20 @@ from pydantic import ValidationError
 from voice_policies import Fault, InvalidInputError, OutboundCall, faults_of, grpc_method, grpc_service
 
 from components.links import Link, Links
-from components.mesh.policy import AttemptTimeout, MeshCaller, MeshDefaults, MeshDestination, MeshPolicy, MeshServer
+from components.mesh.policy import (
+    AttemptTimeout,
+    ExternalHost,
+    MeshCaller,
+    MeshDefaults,
+    MeshDestination,
+    MeshPolicy,
+    MeshServer,
+)
 from components.network_policy import Peer
-from components.node import Gateway, Service
+from components.node import Dependency, External, Gateway, Service
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
+from stack.model.links import external_stores
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
 from stack.model.tenant import Builder
@@ -28,7 +37,11 @@ def components(graph: CallGraph, environment: Environment, _: Links) -> Iterator
     """The defaults of the services' namespace, then each member of the mesh."""
     if not environment.settings.mesh:
         return
-    yield partial(MeshDefaults, name="mesh", namespace=APPS)
+    external = tuple(
+        ExternalHost(name=dependency.name, host=address.host, port=address.port, network=address.network)
+        for dependency, address in external_stores(graph)
+    )
+    yield partial(MeshDefaults, name="mesh", namespace=APPS, external=external)
     yield from (partial(_service, graph, service) for service in graph.services)
     if gateway := graph.gateway:
         yield partial(_entrance, graph, gateway)
@@ -114,6 +127,10 @@ def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
         yield (address.via or address.host).partition(":")[0], call
 
 
+def _is_external(dependency: Dependency) -> bool:
+    return any(isinstance(address, External) for address in dependency.addresses)
+
+
 def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list[Fault]) -> MeshDestination:
     by_mesh = [
         (edge, call) for edge, call in found if "mesh" in (call.enforced_by.circuit_breaker, call.enforced_by.bulkhead)
@@ -127,7 +144,8 @@ def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list
         faults.append(Fault(paths, value, "give them one: the mesh holds one for a host", lines))
     return MeshDestination(
         host=host,
-        http=all(call.protocol in {"grpc", "http"} for _, call in found),
+        http=all(call.protocol in {"grpc", "http"} and not call.addresses[0].tls for _, call in found),
+        external=all(isinstance(edge.callee, Dependency) and _is_external(edge.callee) for edge, _ in found),
         circuit_breaker=next(iter(breakers), None),
         bulkhead=next(iter(bulkheads), None),
     )

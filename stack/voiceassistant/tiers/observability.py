@@ -10,7 +10,7 @@ from voice_policies import Duration
 from components import images
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
-from components.node import Gateway, Service
+from components.node import Dependency, External, Service
 from components.observability import (
     alertmanager,
     blackbox_exporter,
@@ -19,17 +19,18 @@ from components.observability import (
     tempo,
 )
 from components.observability.alertmanager import WEBHOOK_KEY, Alertmanager, AlertRoute, Inhibition, Receiver
-from components.observability.blackbox_exporter import BlackboxExporter
+from components.observability.blackbox_exporter import TLS, BlackboxExporter
 from components.observability.collector import Collector
 from components.observability.collector_config import Backend, Sampling
 from components.observability.elasticsearch_setup import user
 from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
-from components.observability.scrape_jobs import KUBELET_PORT, ScrapeTarget
+from components.observability.scrape_jobs import CERTIFICATES, KUBELET_PORT, ProbedHosts, ScrapeTarget
+from components.scrape import ANSWERS, CONNECTS, CONNECTS_OVER_TLS, BlackboxModule
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.model.links import scrape_link
+from stack.model.links import external_block, external_stores, scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant import alerts, targets, telemetry
 from stack.voiceassistant.alerting import rule_groups
@@ -82,6 +83,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield Link(source=PROMETHEUS, target=api)
     yield Link(source=STATE, target=api)
     yield Link(source=PROMETHEUS, target=AddressBlock(name="kubelets", cidr=settings.nodes, ports=(KUBELET_PORT,)))
+    yield from (Link(BLACKBOX, external_block(*store)) for store in external_stores(graph))
 
 
 def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ScrapeTarget]:
@@ -158,7 +160,7 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
 
 
 def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Prometheus:
-    found = tuple(scraped(graph, environment, links))
+    found, probed = tuple(scraped(graph, environment, links)), tuple(probed_hosts(graph))
     told = _alertmanager(environment, links)
     metrics = environment.settings.metrics
     size = environment.server(targets.PROMETHEUS)
@@ -173,17 +175,32 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
         late=OUTAGE * 2,
         cluster=f"voice-{environment.name}",
         targets=found,
-        certificates=tuple(_certificates(graph.gateway)),
+        probed_hosts=probed,
         prober=f"{_host(BLACKBOX)}:{blackbox_exporter.PORT}",
         alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in told.replica_names),
-        groups=rule_groups(graph, found),
+        groups=rule_groups(graph, found, probed),
         links=links,
     )
 
 
-def _certificates(entrance: Gateway | None) -> Iterator[str]:
-    if entrance:
-        yield f"{SITE.host(entrance.name, entrance.namespace)}:443"
+def probed_hosts(graph: CallGraph) -> Iterator[ProbedHosts]:
+    """The gateway's certificate, and the external stores."""
+    if entrance := graph.gateway:
+        hosts = (f"{SITE.host(entrance.name, entrance.namespace)}:443",)
+        yield ProbedHosts(name=CERTIFICATES, module=TLS, hosts=hosts)
+    for dependency, address in external_stores(graph):
+        host, module = f"{address.host}:{address.port}", _question(dependency, address)
+        scheme = "https" if address.tls else "http"
+        yield ProbedHosts(
+            name=dependency.name, module=module.name, hosts=(f"{scheme}://{host}" if module is ANSWERS else host,)
+        )
+
+
+def _question(dependency: Dependency, address: External) -> BlackboxModule:
+    """How to ask an external store. PostgreSQL's protocol does not begin with TLS."""
+    if dependency.protocol == "http":
+        return ANSWERS
+    return CONNECTS_OVER_TLS if address.tls and dependency.protocol == "redis" else CONNECTS
 
 
 def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
@@ -232,7 +249,8 @@ def _state(graph: CallGraph, environment: Environment, links: Links) -> KubeStat
 
 
 def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> BlackboxExporter:
-    modules = (target.scrape.module for target in scraped(graph, environment, links))
+    modules = [target.scrape.module for target in scraped(graph, environment, links)]
+    modules += [_question(*store) for store in external_stores(graph)]
     return BlackboxExporter(
         name=BLACKBOX.name,
         namespace=targets.OBSERVABILITY,

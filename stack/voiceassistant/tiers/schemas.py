@@ -14,7 +14,7 @@ from stack.model.environments import Environment
 from stack.model.settings import ROOT
 from stack.model.tenant import Builder
 from stack.voiceassistant import targets
-from stack.voiceassistant.stores import SCHEMAS, Store, database_of, postgresql, schema_users
+from stack.voiceassistant.stores import SCHEMAS, DeployedStore, Store, database_of, postgresql, schema_users
 
 FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
 NIGHTLY = FILES.with_name("nightly.sql")
@@ -33,7 +33,9 @@ def _schemas(environment: Environment, links: Links, database: Store, users: tup
     return DatabaseSchemas(
         name=SCHEMAS,
         namespace=targets.DATA,
-        host=database.address.service,
+        host=database.address.service if isinstance(database, DeployedStore) else database.host,
+        port=database.address.port,
+        tls=database.tls,
         image=environment.third_party_image(images.POSTGRESQL),
         databases=tuple(database_of(user, database, environment) for user in users),
         nightly=NIGHTLY.read_text(),

@@ -11,7 +11,7 @@ import pytest
 from components import images
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
-from components.node import Dependency, Gateway, Host, Service
+from components.node import Dependency, Gateway, Host, InCluster, Service
 from components.scrape import CONNECTS, Scrape
 from components.valkey.server import PORT, Valkey
 from stack.audit import audit
@@ -42,7 +42,7 @@ def test_every_declared_call_is_a_link_and_no_other(environment: str) -> None:
             for address in callee.addresses:
                 if isinstance(address, Host):
                     expected.add((*source, "voice-egress", address.egress, egress_port(edge.caller.name)))
-                else:
+                elif isinstance(address, InCluster):
                     expected.add((*source, address.namespace, address.service, address.port))
     found = [
         (link.source.namespace, link.source.name, link.target.namespace, link.target.name, port)

@@ -21,7 +21,8 @@ def checker(place: Place) -> Checker:
     """
     address = place.address
     origin = f"{address.host}:{address.port}"
-    url = f"https://{address.via}/" if address.via else f"http://{origin}/"
+    scheme = "https" if address.via or address.tls else "http"
+    url = f"{scheme}://{address.via or origin}/"
     extensions = {"sni_hostname": address.host} if address.via else {}
 
     async def look() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import asyncpg
 
 from voice_runtime.health.check import Checker
@@ -18,6 +20,7 @@ def checker(place: Place) -> Checker:
             user=place.service,
             password=place.password(),
             database=place.connection.database if place.connection else place.service,
+            ssl=ssl.create_default_context() if place.address.tls else None,
             statement_cache_size=0,  # a pooler may hand the session's statements to somebody else
         )
         try:

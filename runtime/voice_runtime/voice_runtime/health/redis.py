@@ -21,6 +21,7 @@ def checker(place: Place) -> Checker:
             port=address.port,
             username=user,
             password=password or None,
+            ssl=bool(address.tls),
             retry=Retry(NoBackoff(), 0),  # the next probe is the next attempt
         )
         async with client:

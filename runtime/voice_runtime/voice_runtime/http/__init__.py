@@ -56,6 +56,8 @@ class Http:
         assembled = self._runtime.assembled
         full_name = assembled.call(name).name
         call = next(call for call in assembled.bundle.outbound if call.name == full_name)
-        scheme = "https" if call.protocol == "https" else "http"
-        urls = [f"{scheme}://{address.host}:{address.port}" for address in call.addresses]
+        urls = [
+            f"{'https' if address.tls or call.protocol == 'https' else 'http'}://{address.host}:{address.port}"
+            for address in call.addresses
+        ]
         return {"base_url": urls[0] if len(urls) == 1 else "", "timeout": None}

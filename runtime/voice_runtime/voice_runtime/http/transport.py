@@ -40,7 +40,7 @@ class _Call:
         self.request = request
         self.arguments = () if isinstance(request.stream, httpx.ByteStream) else (ONCE,)
         self._proxies = {address.host: address.via for address in addresses if address.via}
-        self._is_internal = not self._proxies
+        self._is_internal = not any(address.via or address.tls for address in addresses)
 
     def begin(self) -> Span:
         """Begin its span."""
