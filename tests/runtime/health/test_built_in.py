@@ -36,12 +36,12 @@ OUTSIDE = "milvus.example"
 
 def monitor(root: Path, kind: str, port: int = 0, password: str = "", **overrides: Any) -> Health:
     """A monitor of one critical check; the store is reached as the platform's settings say."""
-    host, via = overrides.pop("host", LOOPBACK), overrides.pop("via", None)
+    host, via, tls = overrides.pop("host", LOOPBACK), overrides.pop("via", None), overrides.pop("tls", None)
     target = overrides.pop("target", "store.read")
     policy = HealthCheck.model_validate(
         {"name": "store", "kind": kind, "target": target, "critical": True, "timeout": Duration("20s"), **overrides}
     )
-    store = call("store.read", addresses=(Address(host=host, port=port or 1, via=via),))
+    store = call("store.read", addresses=(Address(host=host, port=port or 1, via=via, tls=tls),))
     mounted = mount(root, bundle(store, health=HealthPolicy(checks=(policy,), cache_duration=Duration("0s"))))
     return Health(Runtime.load(mounted), settings=settings(root, password))
 
@@ -181,6 +181,51 @@ async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncI
 
     async with await asyncio.start_server(answer, LOOPBACK, 0, ssl=context) as server:
         yield f"localhost:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def over_tls(authority: Authority, directory: Path, port: int, *, negotiated: bool) -> AsyncIterator[int]:
+    """A port that ends TLS as `localhost` before a server; `negotiated`, after eight bytes that ask for it."""
+    key, certificate = authority.issue("localhost")
+    (directory / "store.pem").write_bytes(key + certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "store.pem")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(4096):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if negotiated:
+            await reader.readexactly(8)
+            writer.write(b"S")
+            await writer.start_tls(context)
+        server_reader, server_writer = await asyncio.open_connection(LOOPBACK, port)
+        await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(serve, LOOPBACK, 0, ssl=None if negotiated else context) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_an_external_store_proves_its_name_and_a_service_signs_in_over_tls(
+    tmp_path: Path, authority: Authority, postgresql: Postgresql
+) -> None:
+    valkey = Server(tmp_path, "--user", SERVICE, "on", f">{PASSWORD}", "+ping", "+@connection")
+    for kind, port in (("postgresql", postgresql.port), ("redis", valkey.port), ("tcp", valkey.port)):
+        async with over_tls(authority, tmp_path, port, negotiated=kind == "postgresql") as outside:
+            found = await result(monitor(tmp_path / kind, kind, outside, PASSWORD, host="localhost", tls=True))
+            assert (found.status, found.error) == ("healthy", ""), kind
+            stranger = await result(monitor(tmp_path / kind, kind, outside, PASSWORD, host=LOOPBACK, tls=True))
+            assert stranger.error in {"SSLCertVerificationError", "ConnectionError"}, kind
+    valkey.kill()
+
+
+async def test_an_external_store_over_http_proves_its_name(tmp_path: Path, authority: Authority) -> None:
+    async with passing_on(authority, tmp_path, "localhost") as address:
+        port = int(address.rpartition(":")[2])
+        assert (await result(monitor(tmp_path, "http", port, host="localhost", tls=True))).status == "healthy"
+        assert (await result(monitor(tmp_path, "http", port, host="localhost"))).status == "unhealthy"
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from voice_policies import CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, Timeout
+from voice_policies import Address, CircuitBreaker, Duration, OutboundCall, Ratio, Retry, RetryBudget, Timeout
 from voice_runtime import (
     AttemptTimeoutError,
     CircuitOpenError,
@@ -285,6 +285,12 @@ async def test_no_pool_bounds_a_call_beside_its_bulkhead(tmp_path: Path) -> None
     async with serving(app) as url, Http(patient).client(NAME, base_url=url) as client:
         answers = await asyncio.gather(*(client.get("/") for _ in range(150)))
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_an_external_store_is_asked_over_https(tmp_path: Path) -> None:
+    store = Address(host="index.example", port=9200, tls=True)
+    async with Http(runtime(tmp_path, addresses=(store,))).client(NAME) as client:
+        assert client.base_url == "https://index.example:9200"
 
 
 async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:

@@ -61,7 +61,8 @@ PLUGINS: dict[str, Schema] = {
             "redis_password": REFERENCE,
             "redis_timeout": COUNT,
             "allow_degradation": FLAG,
-        }
+        },
+        {"redis_ssl": FLAG, "redis_ssl_verify": FLAG},
     ),
     "limit-req": closed(
         {

@@ -46,7 +46,7 @@ def faults(schema: dict[str, Any], document: object) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(document)]
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("environment", [*ENVIRONMENTS, "prod-external"])
 def test_both_files_hold_to_the_schema_of_apisix_without_apisix_itself(environment: str) -> None:
     assert faults(RESOURCES, resources(environment)) == []
     assert faults(PROGRAM, program(environment)) == []

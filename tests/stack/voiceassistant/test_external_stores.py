@@ -1,0 +1,211 @@
+"""A store that is external is not deployed; its callers, probes and alerts follow it to its address."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from voice_policies import InvalidInputError
+
+from components.network_policy import AddressBlock
+from components.node import External
+from stack.audit import audit
+from stack.model.links import external_stores
+from stack.model.platform import Platform
+from stack.model.profile import ProfileName
+from stack.voiceassistant import TENANT
+from stack.voiceassistant.profiles import PROFILES
+from tests.platforms import of_kind, platform, real_environment, resources
+
+OUTSIDE = "prod-external"
+DATABASE, CACHE = "database.voicehelper.internal", "cache.voicehelper.internal"
+PORTS = {"postgresql": 5432, "redis": 6379, "events": 6379, "elasticsearch": 9200}
+
+
+def outside(environment: str, *names: str, **changes: Any) -> Platform:
+    addresses = {
+        name: External(
+            host=f"{name}.voicehelper.internal", port=PORTS[name], network=f"10.200.8.{16 * index}/28", **changes
+        )
+        for index, name in enumerate(names)
+    }
+    real = real_environment(environment)
+    settings = real.settings.model_copy(update={"external": addresses})
+    return Platform(TENANT, real.model_copy(update={"settings": settings}))
+
+
+def file(kind: str, name: str, key: str, environment: str = OUTSIDE) -> Any:
+    (found,) = [each["data"][key] for each in of_kind(environment, kind) if each["metadata"]["name"] == name]
+    return json.loads(found)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("names", [("postgresql",), ("redis",), ("events",), ("elasticsearch",), tuple(PORTS)])
+def test_each_store_may_be_external_in_every_profile_and_the_audit_holds(
+    profile: ProfileName, names: tuple[str, ...]
+) -> None:
+    found = outside(profile, *names, tls="events" not in names)
+    assert [finding for verdict in audit(found) for finding in verdict.findings] == []
+    deployed = {component.name for component in found.components if component.folder == "20-data"}
+    assert deployed == {*PORTS, "consul"} - {*names}
+    targets = {link.target.name for link in found.links if isinstance(link.target, AddressBlock)}
+    assert {f"external-{name}" for name in names} <= targets
+
+
+def test_nothing_of_an_external_store_is_deployed() -> None:
+    kinds = {resource["kind"] for resource in resources(OUTSIDE)}
+    assert not kinds & {"Cluster", "Pooler", "Database", "ScheduledBackup", "ObjectStore"}
+    names = {each["metadata"]["name"] for each in resources(OUTSIDE) if each["kind"] != "ServiceEntry"}
+    assert not {name for name in names if name.startswith(("redis", "postgresql"))}
+    assert "postgresql-pooler" not in json.dumps(resources(OUTSIDE))
+    assert "redis.voice-data" not in json.dumps(resources(OUTSIDE))
+
+
+def test_the_secrets_are_those_of_the_callers() -> None:
+    def secrets(environment: str) -> set[str]:
+        return {
+            secret.name
+            for component in platform(environment).components
+            for secret in component.secrets
+            if secret.name.endswith(("-postgresql", "-redis"))
+        }
+
+    assert secrets(OUTSIDE) == secrets("prod")
+    gone = {secret.name for component in platform("prod").components for secret in component.secrets} - {
+        secret.name for component in platform(OUTSIDE).components for secret in component.secrets
+    }
+    assert gone == {"postgresql-backup", "redis-replication"}
+
+
+def test_callers_connect_over_tls_and_check_the_store_at_its_address() -> None:
+    (service,) = (each for each in platform(OUTSIDE).microservices if each.name == "identity-service")
+    addresses = {call.callee: call.addresses[0] for call in service.bundle.outbound}
+    assert {name: (found.host, found.port, found.tls, found.via) for name, found in addresses.items()} == {
+        "postgresql": (DATABASE, 5432, True, None),
+        "redis": (CACHE, 6380, True, None),
+    }
+    assert {check.name: (check.kind, check.critical) for check in service.bundle.health.checks} == {
+        "postgresql": ("postgresql", True),
+        "redis": ("redis", False),
+    }
+    connections = {found.name: found for found in service.settings.connections}
+    assert (connections["postgresql"].hosts, connections["postgresql"].tls) == ((f"{DATABASE}:5432",), True)
+    plain = outside("dev", "redis", tls=False)
+    (service,) = (each for each in plain.microservices if each.name == "identity-service")
+    assert {call.addresses[0].tls for call in service.bundle.outbound} == {None}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "opened"),
+    [
+        ("voice-apps", "identity-service", {("10.200.8.0/28", 5432), ("10.200.8.16/28", 6380)}),
+        ("voice-apps", "rag-engine", {("10.200.8.16/28", 6380)}),
+        ("voice-apps", "multimodal-engine", set()),
+        ("voice-gateway", "gateway", {("10.200.8.16/28", 6380)}),
+        ("voice-data", "schemas", {("10.200.8.0/28", 5432)}),
+        ("voice-observability", "blackbox-exporter", {("10.200.8.0/28", 5432), ("10.200.8.16/28", 6380)}),
+    ],
+)
+def test_callers_and_the_prober_alone_may_connect(namespace: str, name: str, opened: set[tuple[str, int]]) -> None:
+    (policy,) = [
+        each
+        for each in of_kind(OUTSIDE, "NetworkPolicy")
+        if each["metadata"]["namespace"] == namespace and each["metadata"]["name"] == name
+    ]
+    found = {
+        (block, port["port"])
+        for rule in policy["spec"]["egress"]
+        for peer in rule["to"]
+        if (block := peer.get("ipBlock", {}).get("cidr", "")).startswith("10.200.8.")
+        for port in rule["ports"]
+    }
+    assert found == opened
+
+
+def test_the_prober_asks_and_the_alerts_hold_it_against_its_declaration() -> None:
+    config = file("ConfigMap", "prometheus-config", "prometheus.json")
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    modules = file("ConfigMap", "blackbox-exporter-config", "blackbox.json")["modules"]
+    for name, host, module in (("postgresql", f"{DATABASE}:5432", "tcp"), ("redis", f"{CACHE}:6380", "tcp-tls")):
+        assert jobs[name]["static_configs"] == [{"targets": [host]}]
+        assert jobs[name]["params"] == {"module": [module]}
+        assert modules[module]["prober"] == "tcp"
+    assert modules["tcp-tls"]["tcp"]["tls"] is True
+    groups = file("ConfigMap", "prometheus-config", "rules.json")["groups"]
+    declared = {
+        rule["labels"]["job"]: rule["labels"]["severity"]
+        for group in groups
+        for rule in group["rules"]
+        if rule.get("record") == "target:declared"
+    }
+    assert (declared["postgresql"], declared["redis"]) == ("critical", "critical")
+    assert "redis-sentinel" not in declared
+
+
+def test_an_index_outside_is_asked_over_http_by_the_prober_and_filled_by_the_collector() -> None:
+    found = outside("prod", "elasticsearch")
+    text = json.dumps([list(component.resources()) for component in found.components])
+    assert "elasticsearch.voice-data" not in text
+    for url in ("https://elasticsearch.voicehelper.internal:9200/_otlp", "https://elasticsearch.voicehelper.internal"):
+        assert url in text
+
+
+def test_the_gateway_keeps_its_counters_there_over_tls() -> None:
+    (gateway,) = (each for each in platform(OUTSIDE).components if each.name == "gateway" and "60" in each.folder)
+    routes = json.loads(gateway.files["apisix.yaml"].removesuffix("#END\n"))["routes"]  # type: ignore[attr-defined]
+    found = {
+        (limit["redis_host"], limit["redis_port"], limit["redis_ssl"], limit["redis_ssl_verify"])
+        for route in routes
+        if (limit := route["plugins"].get("limit-count"))
+    }
+    assert found == {(CACHE, 6380, True, True)}
+
+
+def test_the_mesh_knows_the_hosts_that_its_members_may_call() -> None:
+    entries = {each["spec"]["hosts"][0]: each["spec"] for each in of_kind(OUTSIDE, "ServiceEntry")}
+    assert {host: (spec["addresses"], spec["ports"][0]["number"]) for host, spec in entries.items()} == {
+        DATABASE: (["10.200.8.0/28"], 5432),
+        CACHE: (["10.200.8.16/28"], 6380),
+    }
+    sidecars = {each["metadata"]["name"]: each["spec"]["egress"][0]["hosts"] for each in of_kind(OUTSIDE, "Sidecar")}
+    assert {f"*/{DATABASE}", f"*/{CACHE}"} <= set(sidecars["identity-service"])
+    assert f"*/{DATABASE}" not in sidecars["rag-engine"]
+    rules = {each["spec"]["host"] for each in of_kind(OUTSIDE, "DestinationRule")}
+    assert {DATABASE, CACHE} <= rules, "the mesh enforces the breakers of Go services"
+
+
+def test_the_tables_are_made_in_it_over_tls() -> None:
+    jobs = [each for each in of_kind(OUTSIDE, "Job") if each["metadata"]["name"].startswith("schemas")]
+    assert jobs
+    for job in jobs:
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        variables = {each["name"]: each.get("value") for each in container["env"]}
+        assert (variables["PGHOST"], variables["PGSSLMODE"], "PGPORT" in variables) == (DATABASE, "require", False)
+
+
+def refused(**settings: Any) -> list[str]:
+    real = real_environment("prod")
+    changed = real.settings.model_copy(update=settings)
+    with pytest.raises(InvalidInputError) as caught:
+        Platform(TENANT, real.model_copy(update={"settings": changed}))
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_what_is_no_deployed_store_cannot_be_external() -> None:
+    somewhere = External(host="a.b", port=1, network="10.200.8.0/28")
+    names = ("elasticsearch", "postgres", "llm-providers", "identity-service")
+    faults = refused(external=dict.fromkeys(names, somewhere), without=("elasticsearch",))
+    expected = "is no store that is deployed; expected one of events, postgresql, redis"
+    assert faults == [
+        f"config.voiceassistant:external.elasticsearch: {expected}",
+        f"config.voiceassistant:external.identity-service: {expected}",
+        f"config.voiceassistant:external.llm-providers: {expected}",
+        f"config.voiceassistant:external.postgres: {expected.replace('; ', '; did you mean postgresql? ')}",
+    ]
+
+
+def test_the_setting_is_read_from_the_file() -> None:
+    found = {dependency.name: address for dependency, address in external_stores(platform(OUTSIDE).graph)}
+    assert found == real_environment(OUTSIDE).settings.external
+    assert found["postgresql"] == External(host=DATABASE, port=5432, tls=True, network="10.200.8.0/28")
