@@ -23,6 +23,7 @@ from components.operation import Name, Operation, Sentence
 __all__ = [
     "Caller",
     "Dependency",
+    "External",
     "Gateway",
     "Host",
     "HostName",

@@ -9,7 +9,7 @@ from voice_policies import ClosedModel
 
 from components.operation import Name
 
-__all__ = ["Scrape"]
+__all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "BlackboxModule", "Scrape"]
 
 SERIES = 2_000
 """Series of one pod: the runtime, the process and the gRPC library of a service, counted generously."""

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
         VirtualService,
     )
 
-__all__ = ["AttemptTimeout", "MeshCaller", "MeshDefaults", "MeshDestination", "MeshPolicy", "MeshServer"]
+__all__ = [
+    "AttemptTimeout",
+    "ExternalHost",
+    "MeshCaller",
+    "MeshDefaults",
+    "MeshDestination",
+    "MeshPolicy",
+    "MeshServer",
+]
 
 METRICS_PATH = "/metrics"
 TRUST_DOMAIN = "cluster.local"

@@ -17,7 +17,7 @@ from components.services import tcp
 from components.volumes import ConfigFiles
 from components.workloads import ONE, Deployment
 
-__all__ = ["PORT", "BlackboxExporter"]
+__all__ = ["PORT", "TLS", "BlackboxExporter"]
 
 PORT = 9115
 CONFIG_PATH = "/etc/blackbox"

@@ -14,7 +14,7 @@ from components.network_policy import NAME_LABEL
 from components.operation import Name
 from components.scrape import Scrape
 
-__all__ = ["CERTIFICATES", "KUBELET", "KUBELET_PORT", "ScrapeTarget"]
+__all__ = ["CERTIFICATES", "KUBELET", "KUBELET_PORT", "ProbedHosts", "ScrapeTarget"]
 
 KUBELET_PORT = 10250
 KUBELET = "kubelet"

@@ -14,7 +14,7 @@ from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import egress_port
 from stack.model.site import Site
 
-__all__ = ["scrape_link"]
+__all__ = ["external_block", "external_stores", "scrape_link"]
 
 Pods = tuple[str, str, str]
 """Namespace, name, and the label that carries the name."""
