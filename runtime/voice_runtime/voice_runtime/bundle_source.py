@@ -6,9 +6,11 @@ A mounted ConfigMap changes by a swapped symbolic link, with times that say noth
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
+from weakref import WeakSet
 
 from voice_policies import FILE_NAME, Fault, InvalidInputError
 
@@ -39,6 +41,10 @@ def content_hash(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+_WATCHING: WeakSet[Watcher] = WeakSet()
+"""Those that watch in this process."""
+
+
 class Watcher:
     """Calls `look` every `interval` seconds, on a thread of its own, until it is stopped."""
 
@@ -46,17 +52,32 @@ class Watcher:
         self._interval = interval
         self._look = look
         self._stopped = Event()
-        self._thread = Thread(target=self._watch, name="voice-runtime-watch", daemon=True)
+        self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
-        self._thread.start()
+        """Begin to watch. A process that is forked later watches by itself."""
+        self._begin()
+        _WATCHING.add(self)
 
     def stop(self) -> None:
         """End the thread, and wait for it."""
+        _WATCHING.discard(self)
         self._stopped.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _begin(self) -> None:
+        self._thread = Thread(target=self._watch, name="voice-runtime-watch", daemon=True)
+        self._thread.start()
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._interval):
             self._look()
+
+
+def _watch_after_fork() -> None:
+    for watcher in list(_WATCHING):
+        watcher._begin()  # noqa: SLF001  # the thread stayed behind in the process that forked
+
+
+os.register_at_fork(after_in_child=_watch_after_fork)

@@ -6,13 +6,16 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, Thread
 from typing import Literal, Protocol
 
 EventKind = Literal["transition", "rejected", "retry", "exhausted", "timeout", "fallback", "reloaded", "refused"]
 logger = logging.getLogger("voice_runtime")
+LONGEST_QUEUE = 10_000
+"""Events that wait for listeners which are slower than they come: some 10 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +65,48 @@ class Events:
         self.listener_errors = 0
         self._prompt = [listener for listener in self.listeners if isinstance(listener, PromptListener)]
         self._in_order = [listener for listener in self.listeners if not isinstance(listener, PromptListener)]
+        self.dropped = 0
+        """Events that came while `LONGEST_QUEUE` others waited."""
         self._queue: deque[tuple[Context, Event]] = deque()
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
-        """Deliver `event`, or leave it to the thread that is delivering already."""
+        """Deliver `event` and those before it, or leave it to the thread that is delivering already.
+
+        A thread of its own delivers the events that come meanwhile, so nobody is held by those of others.
+        """
         for listener in self._prompt:
             self._tell(listener, event)
         if not self._in_order:
             return
+        if len(self._queue) >= LONGEST_QUEUE:
+            self.dropped += 1
+            return
         self._queue.append((copy_context(), event))
+        if self._delivering.acquire(blocking=False):
+            try:
+                self._deliver(len(self._queue))
+            finally:
+                self._delivering.release()
+            if self._queue:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """To a thread that ends with the queue. Where it cannot start, the next to publish delivers."""
+        with suppress(RuntimeError):
+            Thread(target=self._deliver_the_rest, name="voice-runtime-events", daemon=True).start()
+
+    def _deliver_the_rest(self) -> None:
         while self._queue and self._delivering.acquire(blocking=False):
             try:
-                self._deliver()
+                self._deliver(LONGEST_QUEUE)
             finally:
                 self._delivering.release()
 
-    def _deliver(self) -> None:
-        while self._queue:
+    def _deliver(self, most: int) -> None:
+        for _ in range(most):
+            if not self._queue:
+                return
             context, event = self._queue.popleft()
             for listener in self._in_order:
                 context.run(self._tell, listener, event)

@@ -52,6 +52,10 @@ def _listener_errors(runtime: Runtime) -> Samples:
     yield (), runtime.events.listener_errors
 
 
+def _events_dropped(runtime: Runtime) -> Samples:
+    yield (), runtime.events.dropped
+
+
 def _spans(runtime: Runtime) -> Samples:
     for kind in ("exported", "failed", "dropped"):
         yield (kind,), getattr(runtime.spans, kind)
@@ -196,6 +200,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_policy_info", "gauge", "The bundle in force.", ("service", "environment", "digest"), _bundle),
     Metric("voice_policy_reloads_total", "counter", "Bundles that were found while running.", ("result",), _reloads),
     Metric("voice_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors),
+    Metric("voice_events_dropped_total", "counter", "Events that listeners were too slow for.", (), _events_dropped),
     Metric("voice_trace_spans_total", "counter", "Sampled spans, by what became of them.", ("kind",), _spans),
     Metric("voice_call_attempts_total", "counter", "Attempts that ended.", ("name", "kind"), _call_results),
     Metric("voice_call_seconds_total", "counter", "Time of attempts.", _NAME, _of_calls("seconds")),

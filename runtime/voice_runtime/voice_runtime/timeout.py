@@ -82,9 +82,11 @@ class Timer:
         task = current_task(loop)
         if task is None:
             raise RuntimeError("a timeout cancels a task: run this inside one")
-        if self.sweep.loop is not loop or self.sweep.thread != get_ident():
-            self.sweep = Sweep(loop, self.duration, self.now)
-        return self.sweep, task
+        sweep = self.sweep
+        if sweep.loop is not loop or sweep.thread != get_ident():
+            # The loop of another thread may set its own meanwhile, so this one is not read back.
+            self.sweep = sweep = Sweep(loop, self.duration, self.now)
+        return sweep, task
 
 
 class Timed(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from threading import Lock
 
 BUCKETS = 10
 """Parts of a window: a count ages out in steps of a tenth."""
@@ -12,21 +13,24 @@ class Window:
     """How often something happened within the last `duration`, and at most a tenth of it longer.
 
     Memory is constant, counting is one comparison and one addition, and counts age out without traffic. Counting is
-    open-coded where it must be fast: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. Two threads
-    that count at once may lose one count on a build without the global lock; what must be exact counts under a lock.
+    open-coded where it must be fast: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. No count is
+    lost between threads: the global lock is not passed on within the addition, and a rotation never sets `count`.
     """
 
-    __slots__ = ("_past", "_past_total", "_width", "count", "duration", "end")
+    __slots__ = ("_begun", "_lock", "_past", "_past_total", "_width", "count", "duration", "end")
 
     def __init__(self, duration: float, now: float) -> None:
         self.duration = duration
         self._width = duration / BUCKETS
+        self._lock = Lock()
         self._past: deque[tuple[float, int]] = deque()
         self._past_total = 0
         self.end = now + self._width
         """When the current bucket ends."""
         self.count = 0
-        """The current bucket."""
+        """Everything that was ever counted."""
+        self._begun = 0
+        """The count at the beginning of the current bucket."""
 
     def add(self, now: float) -> None:
         """Count one."""
@@ -36,25 +40,31 @@ class Window:
 
     def rotate(self, now: float) -> None:
         """Close the current bucket and open the one that `now` falls in."""
-        if self.count:
-            self._past.append((self.end, self.count))
-            self._past_total += self.count
-            self.count = 0
-        self.end += ((now - self.end) // self._width + 1) * self._width
-        self._expire(now)
+        with self._lock:
+            self._rotate(now)
 
     def total(self, now: float) -> int:
         """The count over the window."""
-        if now >= self.end:
-            self.rotate(now)
-        return self._past_total + self.count
+        with self._lock:
+            self._rotate(now)
+            return self._past_total + self.count - self._begun
 
     def clear(self) -> None:
         """Forget every count."""
-        self._past.clear()
-        self._past_total = self.count = 0
+        with self._lock:
+            self._past.clear()
+            self._past_total = 0
+            self._begun = self.count
 
-    def _expire(self, now: float) -> None:
+    def _rotate(self, now: float) -> None:
+        if now < self.end:
+            return  # another thread has done it
+        count = self.count
+        if count > self._begun:
+            self._past.append((self.end, count - self._begun))
+            self._past_total += count - self._begun
+            self._begun = count
+        self.end += ((now - self.end) // self._width + 1) * self._width
         horizon = now - self.duration
         while self._past and self._past[0][0] <= horizon:
             self._past_total -= self._past.popleft()[1]

@@ -7,6 +7,8 @@ never returns does not keep the process alive.
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -25,25 +27,71 @@ class OutOfTimeError(Exception):
     """The wait is over; the call may not be."""
 
 
+class _Pool:
+    """The state that the threads share. It does not know whose it is, so they do not keep their owner alive."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.threads = 0
+        self.idle = 0
+        self.lock = Lock()
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+
+    def start(self, target: str) -> None:
+        """Start one more."""
+        thread = Thread(target=self._work, name=f"voice-runtime-{self.threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise NoThreadError(target) from error
+        self.threads += 1
+
+    def end(self) -> None:
+        """End each thread when it is idle."""
+        for _ in range(self.threads):
+            self.jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            _complete(*job)
+            del job  # an idle thread keeps nothing alive
+            with self.lock:
+                self.idle += 1
+
+
 class WorkerThreads:
-    """At most `limit` threads, started when they are first needed."""
+    """At most `limit` threads, started when they are first needed, also after a fork. They end with this object."""
 
     def __init__(self, limit: int = WORKER_THREADS) -> None:
         self.limit = limit
-        self.threads = 0
-        self.idle = 0
-        self._lock = Lock()
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pool = pool = _Pool()
+        weakref.finalize(self, pool.end).atexit = False
+
+    @property
+    def threads(self) -> int:
+        """Threads that were started."""
+        return self._pool.threads
+
+    @property
+    def idle(self) -> int:
+        """Threads that wait for work."""
+        return self._pool.idle
 
     def run(self, target: str, fn: Callable[[], Any], timeout: float) -> Any:
         """`fn()`, in a copy of the caller's context.
 
         Raises `OutOfTimeError`, `BulkheadFullError` where no thread is free, or `NoThreadError`.
         """
-        self._reserve(target)
+        if self._pool.process != os.getpid():
+            self._begin()  # the threads stayed behind in the process that forked
+        pool = self._pool
+        self._reserve(pool, target)
         future: Future[Any] = Future()
         context = copy_context()
-        self._jobs.put((future, lambda: context.run(fn)))
+        pool.jobs.put((future, lambda: context.run(fn)))
         try:
             return future.result(min(timeout, TIMEOUT_MAX))
         except TimeoutError:
@@ -53,30 +101,14 @@ class WorkerThreads:
         finally:
             future.cancel()  # whatever ended the wait, what no thread has begun is not begun
 
-    def _reserve(self, target: str) -> None:
-        with self._lock:
-            if self.idle:
-                self.idle -= 1
-            elif self.threads < self.limit:
-                self._start(target)
+    def _reserve(self, pool: _Pool, target: str) -> None:
+        with pool.lock:
+            if pool.idle:
+                pool.idle -= 1
+            elif pool.threads < self.limit:
+                pool.start(target)
             else:
                 raise BulkheadFullError(target)
-
-    def _start(self, target: str) -> None:
-        thread = Thread(target=self._work, name=f"voice-runtime-{self.threads + 1}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise NoThreadError(target) from error
-        self.threads += 1
-
-    def _work(self) -> None:
-        while True:
-            future, fn = self._jobs.get()
-            _complete(future, fn)
-            del future, fn  # an idle thread keeps nothing alive
-            with self._lock:
-                self.idle += 1
 
 
 def _complete(future: Future[Any], fn: Callable[[], Any]) -> None:

@@ -39,7 +39,7 @@ class Limits(Protocol):
 
 
 class _Turn:
-    """The queue before one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves it without a trace."""
+    """The queue of one key on one loop. `asyncio.Lock` is fair, and a cancelled waiter leaves no trace."""
 
     __slots__ = ("cost", "lock")
 
@@ -59,7 +59,7 @@ class Gate:
         self.now = clock.monotonic
         self._clock = clock
         self._random = random
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[tuple[str, asyncio.AbstractEventLoop], _Turn] = {}
         self.admitted = self.rejected = 0
         self.max_wait = policy.max_wait.seconds
         self.limits: Limits = self._make()
@@ -89,10 +89,10 @@ class Gate:
                     adapting.reconfigure(adaptive, now)
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Those who wait pass in the order they came."""
+        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Waiters on one loop pass in order of arrival."""
         key = caller.key(self.policy.key)
         now = self.now()
-        turn = self._turns.get(key)
+        turn = self._turns.get((key, asyncio.get_running_loop())) if self._turns else None
         wait = self.limits.take(key, now, cost) if turn is None else self.limits.wait(key, now, turn.cost + cost)
         if wait or turn is not None:
             latest = min(now + self.max_wait, deadline)
@@ -118,7 +118,8 @@ class Gate:
         return limit if isinstance(limit, Adaptive) else None
 
     async def _take_turn(self, key: str, cost: int, latest: float) -> None:
-        turn = self._turns.setdefault(key, _Turn())
+        place = key, asyncio.get_running_loop()
+        turn = self._turns.setdefault(place, _Turn())
         turn.cost += cost
         try:
             async with turn.lock:
@@ -128,7 +129,7 @@ class Gate:
         finally:
             turn.cost -= cost
             if not turn.cost:
-                del self._turns[key]
+                del self._turns[place]
 
     def _refuse_after(self, latest: float, now: float, wait: float) -> None:
         if now + wait > latest:

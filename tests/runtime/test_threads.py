@@ -1,0 +1,211 @@
+"""Several threads, several event loops, and processes that are forked: each gets what the documents promise."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_policies import Duration, Rate, RateLimit, TokenBucket
+from voice_runtime import Event, Events, RateLimitedError, Runtime
+from voice_runtime.timeout import Timer
+from voice_runtime.window import Window
+
+from tests.bundles import bundle, call, mount, operation
+
+PATIENCE = 60.0
+
+
+@pytest.fixture(params=[1e-6, sys.getswitchinterval()])
+def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How often a thread is interrupted: at nearly every instruction, and as by default."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(request.param)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> None:
+    """Run `work(number)` in each of so many threads at once. Raises what one of them raises."""
+    ready = threading.Barrier(count)
+
+    def begin(number: int) -> None:
+        ready.wait(PATIENCE)
+        work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(begin, range(count)))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # another thread's
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("switch_interval")
+def test_no_scope_waits_in_the_sweep_of_another_loop() -> None:
+    timer = Timer(60.0)
+
+    async def bind_often() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(20_000):
+            assert timer.bind()[0].loop is loop
+
+    in_threads(4, lambda _: asyncio.run(bind_often()))
+
+
+@pytest.mark.usefixtures("switch_interval")
+def test_a_window_loses_no_count_and_counts_none_twice() -> None:
+    """Time goes on in the midst of counting, and ten threads find the bucket over at once."""
+    threads, counts, now = 10, 3_000, [0.0]
+    window = Window(1e9, 0.0)
+
+    def count(number: int) -> None:
+        for _ in range(counts):
+            if number == 0:
+                now[0] += 1e5  # a bucket is over after a thousand of them, long before the window
+            window.add(now[0])
+
+    in_threads(threads, count)
+    assert window.total(now[0]) == threads * counts
+    assert window.total(now[0] + 1.2e9) == 0
+
+
+@pytest.mark.usefixtures("switch_interval")
+def test_what_has_aged_out_leaves_nothing_behind() -> None:
+    window, now = Window(1.0, 0.0), [0.0]
+
+    def count(number: int) -> None:
+        for _ in range(3_000):
+            if number == 0:
+                now[0] += 0.01
+            window.add(now[0])
+            window.total(now[0])
+
+    in_threads(8, count)
+    assert window.total(now[0] + 2.0) == 0
+
+
+class Slow:
+    """A listener that waits until it may go on, and keeps what it heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.go_on = threading.Event()
+        self.entered = threading.Event()
+
+    def on_event(self, event: Event) -> None:
+        self.entered.set()
+        assert self.go_on.wait(PATIENCE)
+        self.heard.append(event.target)
+
+
+def test_nobody_is_held_by_the_events_of_others() -> None:
+    """The one that delivers goes on with its own event delivered, though others publish for as long as it takes."""
+    slow, rounds = Slow(), 200
+    events = Events([slow])
+    first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),))
+    first.start()
+    assert slow.entered.wait(PATIENCE)
+    for number in range(rounds):
+        events.publish(Event("rejected", "bulkhead", str(number)))  # does not wait, though the listener does
+    held = threading.active_count()
+    slow.go_on.set()
+    first.join(PATIENCE)
+    assert not first.is_alive()
+    asyncio.run(until(lambda: len(slow.heard) == rounds + 1))
+    assert slow.heard == ["first", *map(str, range(rounds))]
+    asyncio.run(until(lambda: threading.active_count() < held))
+
+
+def test_a_listener_that_is_too_slow_costs_events_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voice_runtime.events.LONGEST_QUEUE", 5)
+    slow = Slow()
+    events = Events([slow])
+    first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),))
+    first.start()
+    assert slow.entered.wait(PATIENCE)
+    for number in range(8):
+        events.publish(Event("rejected", "bulkhead", str(number)))
+    slow.go_on.set()
+    first.join(PATIENCE)
+    asyncio.run(until(lambda: len(slow.heard) == 6))
+    assert events.dropped == 3
+
+
+def test_each_loop_gets_turns_of_a_limit_or_a_refusal(tmp_path: Path) -> None:
+    limit = RateLimit(limit=TokenBucket(rate=Rate("200/s"), burst=1), max_wait=Duration("5s"))
+    run = operation("run", deadline=Duration("30s"), rate_limits=(limit,))
+    runtime = Runtime.load(mount(tmp_path, bundle(inbound=(run,))))
+    passed: list[int] = []
+
+    async def one(number: int) -> None:
+        try:
+            async with runtime.request("run"):
+                passed.append(number)
+        except RateLimitedError:
+            """Refused, which is an answer too."""
+
+    async def many(number: int) -> None:
+        await asyncio.gather(*(one(number) for _ in range(20)))
+
+    in_threads(3, lambda number: asyncio.run(many(number)))
+    assert set(passed) == {0, 1, 2}
+
+
+def test_threads_end_with_their_runtime(tmp_path: Path) -> None:
+    before = threading.active_count()
+    for number in range(10):
+        runtime = Runtime.load(mount(tmp_path / str(number), bundle(call("rag-engine.context"))))
+        assert runtime.call_sync("rag-engine.context", lambda: 1) == 1
+    del runtime
+    gc.collect()
+    asyncio.run(until(lambda: threading.active_count() <= before))
+
+
+def in_child(work: Callable[[], Any]) -> int:
+    """The exit code of a forked process that does it: 0 if it holds."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return -9
+
+
+def test_a_forked_process_makes_synchronous_calls_and_follows_the_bundle(tmp_path: Path) -> None:
+    """As a server does that loads before it forks: the threads stay behind in the process that forked."""
+    runtime = Runtime.load(mount(tmp_path, bundle(call("rag-engine.context"))), poll_interval=0.02)
+    other = bundle(call("rag-engine.context"), call("model-adapter.generate"))
+
+    def followed() -> bool:
+        if runtime.call_sync("rag-engine.context", lambda: 7) != 7:
+            return False
+        mount(tmp_path, other)
+        deadline = time.monotonic() + PATIENCE
+        while runtime.digest != other.metadata.digest and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return runtime.digest == other.metadata.digest
+
+    with runtime:
+        assert runtime.call_sync("rag-engine.context", lambda: 1) == 1
+        assert in_child(followed) == 0
