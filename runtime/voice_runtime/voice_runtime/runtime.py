@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -75,6 +76,7 @@ class Runtime:
         `defaults` says what to enforce until it appears. `store` is where distributed limits count; without it they act
         as without their store. `random` is for tests: a seeded one repeats every jitter.
         """
+        _refuse_free_threading()
         source = BundleSource(directory)
         if defaults is not None and not source.path.exists():
             seen, bundle = "", defaults
@@ -276,6 +278,12 @@ class Runtime:
     def assembled(self) -> Assembled:
         """The policies in force, for exporters and tests."""
         return self._assembled
+
+
+def _refuse_free_threading() -> None:
+    """Counts are exact since the global lock is not passed on within an addition. Raises `RuntimeError` without it."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise RuntimeError("voice_runtime needs the global interpreter lock: use a build with it, or set PYTHON_GIL=1")
 
 
 def _underlying(fn: Callable[..., Any]) -> Callable[..., Any]:

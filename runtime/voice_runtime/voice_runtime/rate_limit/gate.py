@@ -89,7 +89,7 @@ class Gate:
                     adapting.reconfigure(adaptive, now)
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Waiters on one loop pass in order of arrival."""
+        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Those of one loop pass in their order."""
         key = caller.key(self.policy.key)
         now = self.now()
         turn = self._turns.get((key, asyncio.get_running_loop())) if self._turns else None
