@@ -55,7 +55,7 @@ def read_configuration(choices: Choices) -> Configuration:
 
 def _secret_values(values: Any, source: str, *, encrypted: bool) -> SecretValues:
     """The decrypted values. A fault says nothing of what stands there: it may be a secret."""
-    if (values and not encrypted) or not _is_nested_text(values):
+    if not _is_nested_text(values) or (any(values.values()) and not encrypted):
         fault = Fault(
             f"config.{SECRETS}",
             "is refused",

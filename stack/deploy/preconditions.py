@@ -46,7 +46,8 @@ def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:
             yield Fault(f"config.{SECRETS}.{secret}.{key}", "is missing", f"run `{line}`")
     given = [(secret, key) for secret, keys in values.items() for key in keys]
     for secret, key in sorted(set(given) - declared.keys()):
-        yield Fault(f"config.{SECRETS}.{secret}.{key}", "is read by no component", "remove it")
+        line = f"pulumi config rm --stack {platform.environment.name} --path secrets.{secret}.{key}"
+        yield Fault(f"config.{SECRETS}.{secret}.{key}", "is read by no component", f"run `{line}`")
 
 
 def _image_faults(platform: Platform) -> Iterator[Fault]:

@@ -67,8 +67,14 @@ def test_an_empty_secret_is_missing_and_an_unread_one_is_refused(monkeypatch: py
     config[SECRETS]["rag-engine-redis"] = {"password": "", "pasword": "hidden"}
     text = refusal("staging", config, monkeypatch)
     assert "secrets.rag-engine-redis.password: is missing; run `pulumi config set --stack staging" in text
-    assert "secrets.rag-engine-redis.pasword: is read by no component; remove it" in text
+    removal = "run `pulumi config rm --stack staging --path secrets.rag-engine-redis.pasword`"
+    assert f"secrets.rag-engine-redis.pasword: is read by no component; {removal}" in text
     assert "hidden" not in text
+
+
+def test_a_secret_whose_keys_were_all_removed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {**configured("dev"), SECRETS: {"rag-engine-redis": {}}}
+    assert "is refused" not in refusal("dev", config, monkeypatch, encrypted=())
 
 
 @pytest.mark.parametrize(
