@@ -25,6 +25,8 @@ __all__ = ["outputs", "register", "resource_type"]
 
 WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 """Kinds whose pods Pulumi waits for: begun before what they stand on, they would run out of time."""
+FORCE = {"pulumi.com/patchForce": "true"}
+"""A field that we declare is ours: an update takes it back from whoever set it by hand, rather than fail."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 """Of a Service inside the cluster Pulumi awaits the pods behind it, and then 10 s more, one tier after the other; of a
 claim that it is bound. The workloads are awaited, and they stand for both."""
@@ -60,7 +62,8 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
 
     A tier has one resource of Pulumi's own, by the name of its folder, that stands for "all of it is ready": if each
     resource waited for each below, prod would have 10,000 dependencies, and Pulumi looks for cycles behind every one.
-    What bears data is protected and retained where the profile says so.
+    What bears data is protected and retained where the profile says so, and a destruction is refused before its first
+    deletion.
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",
@@ -85,6 +88,10 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         awaited = [resource for tree in made for resource in tree.awaited]
         below = [pulumi.Stash(folder, input="ready", opts=pulumi.ResourceOptions(depends_on=[*below, *awaited]))]
         trees += made
+    if platform.environment.profile.protects_data:
+        # Pulumi deletes first what nothing waits for, and meets what is protected only then. So this one goes first.
+        opts = pulumi.ResourceOptions(depends_on=[*trees, *below], protect=True)
+        pulumi.Stash("destruction", input="refused", opts=opts)
     return trees
 
 
@@ -173,9 +180,10 @@ def _timeouts(resource: Mapping[str, Any]) -> pulumi.CustomTimeouts | None:
 def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> pulumi.CustomResource:
     metadata = resource["metadata"]
     name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
-    if resource["kind"] in {"PersistentVolumeClaim", "Service"} and not _needs_balancer(resource):
-        metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), **SKIP_AWAIT}}
-    properties = {_snake_case(key): value for key, value in {**resource, "metadata": metadata}.items()}
+    waits = _needs_balancer(resource) or resource["kind"] not in {"PersistentVolumeClaim", "Service"}
+    annotations = {**metadata.get("annotations", {}), **FORCE, **({} if waits else SKIP_AWAIT)}
+    annotated = {**resource, "metadata": {**metadata, "annotations": annotations}}
+    properties = {_snake_case(key): value for key, value in annotated.items()}
     return resource_type(resource["apiVersion"], resource["kind"])(name, **properties, opts=options)
 
 

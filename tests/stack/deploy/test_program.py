@@ -105,7 +105,7 @@ def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
             tiers[folder].add(found.urn)
         if _is_awaited(found):
             awaited[folder].add(found.urn)
-    gates = {found.name: found for found in run.registrations if found.type == GATE}
+    gates = {found.name: found for found in run.registrations if found.type == GATE and not found.protected}
     assert gates.keys() == tiers.keys()
     below: set[str] = set()
     for folder in sorted(tiers):
@@ -197,6 +197,20 @@ def test_what_bears_data_is_protected_and_retained_in_prod_and_nothing_else_is()
     assert not [found for name in ("dev", "staging") for found in deployed(name).kubernetes if found.protected]
 
 
+def test_in_prod_one_protected_resource_goes_before_everything_else() -> None:
+    (guard,) = (found for found in deployed("prod").registrations if found.type == GATE and found.protected)
+    others = {found.urn for found in deployed("prod").registrations if found.type == GATE and not found.protected}
+    last = {max(others)}
+    assert guard.dependencies == {found.urn for found in deployed("prod").kubernetes} | last
+    assert not [found for name in ("dev", "staging") for found in deployed(name).registrations if found.protected]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_what_is_declared_is_taken_back_from_whoever_changed_it(environment: str) -> None:
+    for found in deployed(environment).kubernetes:
+        assert found.properties["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
+
+
 def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
     run = deployed("dev")
     (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
@@ -228,6 +242,7 @@ def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is
                 "name": secret.name,
                 "namespace": component.namespace,
                 "labels": component.labels | ({"cnpg.io/reload": "true"} if secret.username else {}),
+                "annotations": {"pulumi.com/patchForce": "true"},
             },
             "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
             "data": {

@@ -15,7 +15,7 @@ from voice_policies import InvalidInputError, Ratio
 from stack.model.environments import environment
 from stack.model.platform import Platform
 from stack.model.profile import Defaults, Profile
-from stack.model.settings import PROJECT, Settings, load_settings, parse_settings
+from stack.model.settings import PROJECT, ROOT, Settings, load_settings, parse_settings
 from stack.voiceassistant import TENANT
 from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import ENVIRONMENTS
@@ -318,3 +318,10 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
     (folder / "Pulumi.dev.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(InvalidInputError, match=r"Pulumi\.dev\.yaml"):
         load_settings("dev", TENANT, folder)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_pulumi_writes_the_committed_values_as_they_are(environment: str) -> None:
+    """Every `pulumi config set` rewrites the whole file; a value that is no text, list or mapping becomes text."""
+    config = yaml.safe_load((ROOT / f"Pulumi.{environment}.yaml").read_text())["config"]
+    assert [key for key, value in config.items() if not isinstance(value, str | list | dict)] == []
