@@ -17,7 +17,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows cluster-test clean
+.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows cluster-test engine-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ render: $(INSTALLED) ## Render every environment into build/<environment>/ and p
 	@$(BIN)/voice render
 
 test: $(READY) ## Run the tests that need Python alone
-	$(BIN)/pytest -m "not cluster and not integration" -n auto --dist worksteal
+	$(BIN)/pytest -m "not cluster and not engine and not integration" -n auto --dist worksteal
 
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions
@@ -40,6 +40,9 @@ flows: $(READY) ## Run the platform's flows between reference services on this m
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
 	$(BIN)/pytest -m cluster tests/cluster
+
+engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to that control plane or to CONTEXT=...
+	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs tests/cluster/engine
 
 bench: $(READY) ## Measure rendering, the runtime, a call on the wire, distributed limits and sagas beside their peers
 	$(BIN)/python -m bench.render

@@ -58,12 +58,15 @@ class Module:
 
     @property
     def link_flags(self) -> str:
-        """Strips symbols, and tells Kubernetes programs the version that a release build would tell them."""
-        release = re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", (self.folder / "go.mod").read_text())
-        if release is None:
-            return "-s -w"
-        stamps = zip(("gitVersion", "gitMajor", "gitMinor"), release.groups(), strict=True)
-        return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamps)])
+        """Strips symbols, and tells Kubernetes' and Pulumi's programs the version that a release build would."""
+        pins, stamps = (self.folder / "go.mod").read_text(), {}
+        if release := re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", pins):
+            names = ("gitVersion", "gitMajor", "gitMinor")
+            values = zip(names, release.groups(), strict=True)
+            stamps = {f"k8s.io/component-base/version.{name}": value for name, value in values}
+        elif release := re.search(r"github\.com/pulumi/pulumi/sdk/v3 (v\S+)", pins):
+            stamps = {"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version": release[1]}
+        return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
 
     @property
     def cache(self) -> Path:
@@ -109,6 +112,27 @@ PROMETHEUS = Module(
 )
 AMTOOL = Module(name="amtool", programs={"amtool": "github.com/prometheus/alertmanager/cmd/amtool"})
 COLLECTOR = Module(name="collector", programs={"collector": "."})
+PULUMI = Module(name="pulumi", programs={"pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"})
+PULUMI_KUBERNETES = Module(
+    name="pulumi-kubernetes",
+    programs={"pulumi-resource-kubernetes": "."},
+    sources={
+        name: {"github.com/pulumi/pulumi-kubernetes/provider/v4": (f"cmd/pulumi-resource-kubernetes/{name}",)}
+        for name in ("schema.json", "terraform-mapping.json")
+    },
+)
+EVERY_MODULE = (
+    CONTROL_PLANE,
+    OPERATORS,
+    KUBE_SCORE,
+    PROMETHEUS,
+    AMTOOL,
+    COLLECTOR,
+    CONSUL,
+    SERVICE_CONFIG,
+    PULUMI,
+    PULUMI_KUBERNETES,
+)
 
 
 def ensure_built(module: Module) -> Path:
@@ -177,8 +201,7 @@ def _progress(what: str) -> Iterator[None]:
 
 def main(names: Sequence[str]) -> int:
     """Builds what is missing of the named modules, or of all, and prints the folder of each module's programs."""
-    modules = (CONTROL_PLANE, OPERATORS, KUBE_SCORE, PROMETHEUS, AMTOOL, COLLECTOR, CONSUL, SERVICE_CONFIG)
-    by_name = {module.name: module for module in modules}
+    by_name = {module.name: module for module in EVERY_MODULE}
     try:
         for name in names or by_name:
             print(ensure_built(by_name[name]))
