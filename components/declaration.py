@@ -12,7 +12,7 @@ import pydantic
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from voice_policies import ClosedModel, Fault, conflict_fault, faults_of
 
-__all__ = ["Declaration"]
+__all__ = ["ROOT", "Declaration", "Location"]
 
 ROOT = f"{Path(__file__).resolve().parents[1]}/"
 _CONSTRUCTORS = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent))

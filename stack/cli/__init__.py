@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from stack.cli import check, diff, documents, graph, images, render
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def _voiceassistant() -> Tenant:
-    from stack.voiceassistant import TENANT  # noqa: PLC0415
+    from stack.model.python_errors import refused_with_line  # noqa: PLC0415
 
+    with refused_with_line(Path(__file__).parents[1] / "voiceassistant"):
+        from stack.voiceassistant import TENANT  # noqa: PLC0415
     return TENANT
 
 

@@ -25,8 +25,6 @@ def add_command(
 
 def platform_of(options: argparse.Namespace, environment: str) -> Platform:
     """The tenant's platform in an environment. Raises `InvalidInputError` with every fault of its settings."""
-    from stack.model.environments import load_environment  # noqa: PLC0415
-    from stack.model.platform import Platform  # noqa: PLC0415
+    from stack.model.platform import load_platform  # noqa: PLC0415
 
-    tenant = options.tenant()
-    return Platform(tenant, load_environment(environment, tenant))
+    return load_platform(options.tenant(), environment)

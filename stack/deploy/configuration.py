@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
-from voice_policies import Fault, InvalidInputError
+from voice_policies import Fault
 
 from stack.model.settings import SECRETS, Choices, Settings, decoded, file_of, parse_settings
 
@@ -42,27 +42,27 @@ def read_configuration(choices: Choices) -> Configuration:
     stack = pulumi.get_stack()
     source = file_of(stack)
     cluster = pulumi.Config("kubernetes")
+    secrets = config.get(SECRETS, {})
+    faults = _secret_faults(secrets, encrypted=SECRETS in encrypted)
     return Configuration(
         source=source,
         # What was encrypted is no setting; masked, it can be refused by name.
-        settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, choices),
-        secrets=_secret_values(config.get(SECRETS, {}), source, encrypted=SECRETS in encrypted),
+        settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, choices, faults),
+        secrets=secrets,
         kubeconfig=cluster.get("kubeconfig"),
         context=cluster.get("context"),
         cluster_identifier=cluster.get("clusterIdentifier"),
     )
 
 
-def _secret_values(values: Any, source: str, *, encrypted: bool) -> SecretValues:
-    """The decrypted values. A fault says nothing of what stands there: it may be a secret."""
+def _secret_faults(values: Any, *, encrypted: bool) -> Iterator[Fault]:
+    """Says nothing of what stands there: it may be a secret."""
     if not _is_nested_text(values) or (any(values.values()) and not encrypted):
-        fault = Fault(
+        yield Fault(
             f"config.{SECRETS}",
             "is refused",
             "expected encrypted values as `pulumi config set --secret --path secrets.<secret>.<key>` writes them",
         )
-        raise InvalidInputError(source, [fault])
-    return dict(values)
 
 
 def _is_nested_text(values: object) -> bool:

@@ -13,7 +13,7 @@ from stack.model.image_lock import ImageLock, load_lock
 from stack.model.profile import Profile, ServerSize
 from stack.model.settings import ROOT, Choices, Settings, load_settings
 
-__all__ = ["Environment", "environment", "load_environment"]
+__all__ = ["Environment", "environment"]
 
 MESH_PROXY = Sizing.of(cpu=("50m", "500m"), memory=("64Mi", "256Mi"))
 """Half of what Istio asks for by itself (100m, 128Mi): each proxy knows its own callees alone."""

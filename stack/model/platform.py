@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import cached_property
 from ipaddress import IPv4Network
 from itertools import chain
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, TypeVar
 
 from voice_policies import Fault, InvalidInputError
 
@@ -17,14 +17,16 @@ from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack.model.call_graph import CallGraph
 from stack.model.deployment import deployed, external_faults, left_out_faults
-from stack.model.environments import Environment
+from stack.model.environments import Environment, load_environment
 from stack.model.links import call_links, telemetry_links
 from stack.model.refusals import ComponentRefusals
 from stack.model.settings import file_of, path_of
 from stack.model.site import Site
 from stack.model.tenant import Tenant
 
-__all__ = ["Platform"]
+__all__ = ["Platform", "beside_catalogue", "load_platform"]
+
+Read = TypeVar("Read")
 
 
 class Platform:
@@ -86,3 +88,20 @@ def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
     if backups and not IPv4Network(backups.network).subnet_of(IPv4Network(site.peered_network)):
         accepted = f"expected a block within {site.peered_network}, the network of the object store"
         yield Fault(path_of("backups.network"), f"is {backups.network!r}", accepted)
+
+
+def load_platform(tenant: Tenant, environment: str) -> Platform:
+    """The platform of an environment's file; raises `InvalidInputError` with the faults of file and catalogue."""
+    return Platform(tenant, beside_catalogue(tenant, lambda: load_environment(environment, tenant)))
+
+
+def beside_catalogue(tenant: Tenant, read: Callable[[], Read]) -> Read:
+    """The settings that `read` returns. If it refuses them, the error has the faults of the catalogue too."""
+    try:
+        return read()
+    except InvalidInputError as of_settings:
+        try:
+            CallGraph(tenant.catalogue)
+        except InvalidInputError as of_catalogue:
+            raise InvalidInputError.joined([of_settings, of_catalogue]) from None
+        raise

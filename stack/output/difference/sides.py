@@ -15,8 +15,7 @@ from zipfile import ZipFile
 from voice_policies import Fault, InvalidInputError, one_of
 
 from components.component import Component
-from stack.model.environments import load_environment
-from stack.model.platform import Platform
+from stack.model.platform import load_platform
 from stack.model.settings import ROOT, environments
 from stack.model.strict_yaml import read_documents
 from stack.model.tenant import Tenant
@@ -31,7 +30,7 @@ LONGEST_RENDER = 120
 def resources_of(side: str, tenant: Tenant) -> Resources:
     """The resources that `side` names; raises `InvalidInputError` where it names nothing that can be had."""
     if side in (known := environments()):
-        return _of_components(Platform(tenant, load_environment(side, tenant)).components)
+        return _of_components(load_platform(tenant, side).components)
     if (Path(side) / "index.json").is_file():
         return _of_tree(Path(side))
     revision, colon, name = side.rpartition(":")

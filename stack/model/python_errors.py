@@ -1,0 +1,59 @@
+"""Python errors in a tenant's own code, as faults with file and line."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import ValidationError
+from voice_policies import Fault, InvalidInputError, faults_of
+
+from components.declaration import ROOT, Location
+
+__all__ = ["refused_with_line"]
+
+
+@contextmanager
+def refused_with_line(folder: Path) -> Iterator[None]:
+    """Raises `InvalidInputError` for an error whose line is below `folder`; errors of other code pass through."""
+    try:
+        yield
+    except InvalidInputError:
+        raise
+    except Exception as error:
+        location = _location(error, folder)
+        if location is None:
+            raise
+        raise InvalidInputError(str(location), _faults(error)) from None
+
+
+def _location(error: Exception, folder: Path) -> Location | None:
+    """The innermost line below the folder. Python knows the line of a syntax error before any frame runs it."""
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        lines.append((error.filename or "", error.lineno))
+    found = [Location(file.removeprefix(ROOT), line or 0) for file, line in lines if Path(file).is_relative_to(folder)]
+    return found[-1] if found else None
+
+
+def _faults(error: Exception) -> list[Fault]:
+    match error:
+        case ValidationError():
+            return faults_of(error, prefix=error.title)
+        case SyntaxError():
+            said = f"{type(error).__name__}: {error.msg}"
+        case _:
+            said = f"{type(error).__name__}: {error}"
+    return [Fault("", said, f"{_hint(error)}correct this line")]
+
+
+def _hint(error: Exception) -> str:
+    """The nearest name of the module, for a name that is not defined; Python before 3.12 suggests none."""
+    if not isinstance(error, NameError):
+        return ""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    nearest = get_close_matches(error.name or "", frame.f_globals, n=1)
+    return f"did you mean {nearest[0]}? " if nearest else ""

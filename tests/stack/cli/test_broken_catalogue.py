@@ -1,0 +1,86 @@
+"""A mistake in the catalogue is one clear message with file and line, exit code 2, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stack.model.settings import ROOT
+
+FILE = "stack/voiceassistant/catalog/knowledge.py"
+PARTS = ("components", "stack", "policies/voice_policies")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for part in PARTS:
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
+        shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+def edit(path: Path, before: str, after: str) -> int:
+    """Replace the first occurrence, and return its line."""
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after, 1), encoding="utf-8")
+    return text[: text.index(before)].count("\n") + 1
+
+
+def refused(repository: Path) -> list[str]:
+    paths = os.pathsep.join(str(repository / part) for part in ("", "policies"))
+    command = [sys.executable, "-m", "stack.cli", "render", "prod", "-o", str(repository / "out")]
+    done = subprocess.run(
+        command,
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("hard(", "hrad(", "NameError: name 'hrad' is not defined; did you mean hard? "),
+        ("hard(", "hard((", "SyntaxError: "),
+        ("from components.", "from componentz.", "ModuleNotFoundError: No module named 'componentz'"),
+        ("Replicas(min=", "Replicas(min=1000 + ", "Replicas.min: is "),
+        ("Sizing.of(", "Sizing.off(", "AttributeError: "),
+    ],
+)
+def test_a_python_error_is_told_with_its_line(repository: Path, before: str, after: str, said: str) -> None:
+    edit(repository / FILE, before, after)
+    head, *faults = refused(repository)
+    assert head.startswith(f"voice: {FILE}:")
+    assert head.endswith("1 fault")
+    assert said in faults[0]
+
+
+def test_a_faulty_call_is_named_beside_the_faults_of_the_settings(repository: Path) -> None:
+    line = edit(repository / FILE, '"idempotent"', '"idempotant", retrys=3')
+    edit(repository / "Pulumi.prod.yaml", "profile: prod", "profile: prod\n  voiceassistant:msh: true")
+    head, *faults = refused(repository)
+    assert head == "voice: Pulumi.prod.yaml and stack/voiceassistant/catalog: 3 faults"
+    assert faults[0].startswith("  Pulumi.prod.yaml: config.voiceassistant:msh: is true; not a known key: did you mean")
+    for fault, field in zip(faults[1:], ("idempotency", "retrys"), strict=True):
+        assert fault.startswith(f"  {FILE}:{line}: knowledge-service.")
+        assert f": {field}: is " in fault
+        assert "did you mean" in fault
+
+
+def test_an_error_of_other_code_keeps_its_traceback(repository: Path) -> None:
+    edit(repository / "stack/model/call_graph.py", "class CallGraph:", "raise RuntimeError\n\n\nclass CallGraph:")
+    with pytest.raises(AssertionError):
+        refused(repository)
