@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from voice_policies import FILE_NAME, Duration, OutboundCall, PolicyBundle
-from voice_runtime import Caller, CircuitOpenError, Runtime
+from voice_runtime import Caller, CircuitOpenError, Runtime, SoftCallError
 from voice_runtime.outcome import PERMANENT
 from voice_runtime.testing import FakeClock
 
@@ -36,6 +37,11 @@ def enforced_here(bundle: PolicyBundle) -> list[OutboundCall]:
     return [call for call in bundle.outbound if call.enforced_by.timeout == "runtime"]
 
 
+def decided(error: BaseException) -> BaseException | None:
+    """The policy's error, which a soft call without a fallback keeps as its cause."""
+    return error.__cause__ if isinstance(error, SoftCallError) else error
+
+
 def test_a_grpc_callee_is_degraded_beyond_its_objective(agent_engine: Path) -> None:
     checks = {check.name: check for check in Runtime.load(agent_engine).bundle.health.checks}
     assert checks["model-adapter"].max_latency == Duration("900ms")
@@ -56,8 +62,9 @@ async def test_every_call_is_made_and_limited_in_time(agent_engine: Path, clock:
     for call in calls:
         assert await runtime.call(call.name, asyncio.sleep, 0, "answer") == "answer"
         begun = clock.monotonic()
-        with pytest.raises(Exception, match=r"timed out|gave up|deadline"):
+        with pytest.raises(Exception, match=r"timed out|gave up|deadline|soft call") as limited:
             await runtime.call(call.name, asyncio.sleep, 3600)
+        assert re.search(r"timed out|gave up|deadline", str(decided(limited.value)))
         assert clock.monotonic() - begun <= call.timeout.overall.seconds + 0.001
         assert runtime.outbound(call.name).statistics.timeouts == call.max_attempts
 
@@ -73,8 +80,9 @@ async def test_every_breaker_opens_and_refuses(agent_engine: Path, clock: FakeCl
             if breaker.current() == "open":
                 break
             breaker.failure(breaker.state, PERMANENT)
-        with pytest.raises(CircuitOpenError):
+        with pytest.raises((CircuitOpenError, SoftCallError)) as refused:
             await runtime.call(call.name, asyncio.sleep, 0)
+        assert isinstance(decided(refused.value), CircuitOpenError)
 
 
 async def test_its_operation_is_served_under_its_deadline(agent_engine: Path, clock: FakeClock) -> None:

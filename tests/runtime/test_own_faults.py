@@ -110,7 +110,7 @@ async def test_outside_of_an_attempt_it_does_nothing() -> None:
 
 
 def test_a_synchronous_wait_for_a_connection_is_neutral(tmp_path: Path) -> None:
-    runtime = loaded(tmp_path, timeout=Timeout(attempt=Duration("30ms"), overall=Duration("1m")))
+    runtime = loaded(tmp_path, timeout=Timeout(attempt=Duration("500ms"), overall=Duration("1m")))
     free = threading.Event()
 
     def pooled() -> None:
