@@ -254,19 +254,21 @@ async def test_a_full_pool_of_connections_blames_nobody(tmp_path: Path, *, synch
 async def test_a_wait_for_a_connection_that_lasts_as_long_as_the_attempt_blames_nobody(tmp_path: Path) -> None:
     app = Elasticsearch()
     app.hold.clear()
-    client_runtime = runtime(tmp_path, timeout=Timeout(attempt=Duration("1s"), overall=Duration("1m")), retry=None)
+    client_runtime = runtime(tmp_path, timeout=Timeout(attempt=Duration("5s"), overall=Duration("1m")), retry=None)
     inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1))
     transport = Http(client_runtime).transport(NAME, inner)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=None) as bare:  # noqa: S113  # the test's end
         bare._transport = inner  # noqa: SLF001  # a request of the pool that no policy limits
         held = asyncio.create_task(bare.get("/"))
         await eventually(lambda: len(app.asked) == 1)
-        async with httpx.AsyncClient(transport=transport, base_url=url, timeout=None) as client:  # noqa: S113  # likewise
-            with pytest.raises(httpx.PoolTimeout):
-                await client.get("/")
-        held.cancel()
-        await asyncio.gather(held, return_exceptions=True)
-        app.hold.set()
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url=url, timeout=None) as client:  # noqa: S113  # likewise
+                with pytest.raises(httpx.PoolTimeout):
+                    await client.get("/")
+        finally:
+            app.hold.set()
+            held.cancel()
+            await asyncio.gather(held, return_exceptions=True)
     assert client_runtime.outbound(NAME).statistics.failed == 0
 
 

@@ -67,8 +67,8 @@ class _Call:
         given = request.extensions.get("timeout", {})
         extensions = {**request.extensions, "timeout": given}
         if (left := remaining()) is not None:
-            # A wait for a connection ends with an error of its own, just before the attempt does.
-            extensions["timeout"] = given | _at_most(next_hop(left), ("pool",), given)
+            # A wait for a connection ends with an error of its own, a tenth of the time before the attempt does.
+            extensions["timeout"] = given | _at_most(left * 0.9, ("pool",), given)
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
             headers[ATTEMPT] = str(number)
