@@ -1,7 +1,5 @@
 """Fixtures of this folder: programs, rendered trees, and the closing report."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -9,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from stack.output.render import render
 from tests.cluster import toolchain
 from tests.cluster.build_or_skip import build_or_skip
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import control_plane
+from tests.platforms import platform
 
 StartCluster = Callable[[], AbstractContextManager[Cluster]]
 
@@ -73,12 +73,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Renders an environment, once a session, and gives the folder of its manifests."""
 
     @cache
-    def render(environment: str) -> Path:
+    def made(environment: str) -> Path:
         output = tmp_path_factory.mktemp(environment)
-        subprocess.run([sys.executable, "-m", "stack.cli", "render", environment, "-o", output], check=True)
+        render(platform(environment), output)
         return output / "manifests"
 
-    return render
+    return made
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
