@@ -53,7 +53,8 @@ def test_it_follows_the_primary(haproxy: Path, tmp_path: Path) -> None:
         with running_proxy(haproxy, tmp_path / "haproxy.cfg", servers) as port:
             service = Redis(port=port, username="identity-service", password=password_of("identity-service-redis"))
             eventually(lambda: leads_to_the_primary_alone(port))
-            assert service.set("identity-service:1", "before")
+            # The primary refuses writes until a replica follows it.
+            assert eventually(lambda: service.set("identity-service:1", "before"))
             nodes[0].stop()
             assert eventually(lambda: service.set("identity-service:1", "after"))
             nodes[0].start()
