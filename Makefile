@@ -1,17 +1,17 @@
-# The one developer door. Needs Python 3.11 or later and make; everything else is installed into .venv from the hashed locks.
+# Every command of a developer. You need Python 3.11 or later and make; the rest is installed into .venv from hashed locks.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
-# `voice` needs requirements.lock alone; the tests and the tools of developers need requirements-dev.lock, which holds both.
+# `voice` needs requirements.lock alone. Tests and developer tools need requirements-dev.lock, which includes the former.
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
-# What uv fetches it keeps below HOME, or not at all where nothing can be written there.
+# uv keeps its downloads below HOME. Without a writable HOME it keeps no cache.
 NO_CACHE := cache=$$($(BIN)/uv cache dir); mkdir -p "$$cache" 2>/dev/null && test -w "$$cache" || echo --no-cache
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $$($(NO_CACHE))
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --no-emit-package voice-policies --no-emit-package voice-runtime
-# Python before 3.13 reads the paths of what is installed in the locale's encoding, and C has no letters outside ASCII.
+# Python before 3.13 decodes paths by the locale's encoding, and the C locale has no letters outside ASCII.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
@@ -31,53 +31,54 @@ test: $(READY) ## Run the tests that need Python alone
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions
 
-integration-test: $(READY) ## Try what is rendered for Consul, a Go client (both built from Go modules) and HAProxy
+integration-test: $(READY) ## Test rendered files on Consul, a Go client (both built from Go modules) and HAProxy
 	$(BIN)/pytest -m integration -rs tests/integration
 
 flows: $(READY) ## Run the platform's flows between reference services on this machine
 	$(BIN)/voice render dev
 	$(BIN)/voice-flows build/dev/policies
 
-cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and try every environment on it
+cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and apply every environment to it
 	$(BIN)/pytest -m cluster tests/cluster
 
-engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to that control plane or to CONTEXT=...
+engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to that control plane or to CONTEXT=NAME
 	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs tests/cluster/engine
 
-bench: $(READY) ## Measure rendering, the runtime, a call on the wire, distributed limits and sagas beside their peers
+bench: $(READY) ## Measure rendering, the runtime, a gRPC call, distributed limits and sagas, and their peers
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.runtime
 	$(BIN)/python -m bench.wire
 	$(BIN)/python -m bench.shared_state
 	$(BIN)/python -m bench.sagas
 
-lint: $(READY) ## Formatting, lint, strict types, and the arrows between packages
+lint: $(READY) ## Formatting, lint, strict types, the imports between packages, and plain English
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.architecture.plain_english
 
-format: $(READY) ## Format and mend what lint can mend
+format: $(READY) ## Format the code and apply the fixes that ruff knows
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-types: $(READY) ## Make the Kubernetes types anew from the API's schema
+types: $(READY) ## Generate the Kubernetes types from the API's schema
 	$(BIN)/python -m components.kubernetes
 
-accept: docs ## Renew what people review: snapshots, URN lists and generated documents
+accept: docs ## Renew the snapshots, URN lists and generated documents; then review their diff
 	$(BIN)/python -m tests.accept
 
-docs: $(READY) ## Make the generated documents and the bundle's JSON Schema anew
+docs: $(READY) ## Regenerate the generated documents and the JSON Schema of the bundle
 	$(BIN)/voice docs
 	$(BIN)/voice schema
 	$(BIN)/python -m tests.architecture.public_api
 
-lock: $(INSTALLED) ## Resolve the dependencies anew: versions and hashes, no addresses
+lock: $(INSTALLED) ## Resolve the dependencies again: versions and hashes, no addresses
 	$(COMPILE) pyproject.toml --group build -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) runtime/voice_reference/pyproject.toml -c requirements-dev.lock -o runtime/voice_reference/requirements.lock
 
-clean: ## Remove what the build made
+clean: ## Remove build/ and .venv
 	rm -rf build $(VENV)
 
 $(INSTALLED): requirements.lock pyproject.toml policies/pyproject.toml

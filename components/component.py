@@ -57,7 +57,7 @@ class Exemption(ClosedModel):
     """A hardening default that a component cannot hold, and why. `voice render` lists each."""
 
     rule: str
-    """The default that is given up, such as `run_as_user` or `read_only_root`."""
+    """The default from which the component is exempt, such as `run_as_user` or `read_only_root`."""
     reason: Sentence
 
 
@@ -72,7 +72,7 @@ class Component(ClosedModel):
     namespace: Name
 
     exemptions: ClassVar[tuple[Exemption, ...]] = ()
-    """Every hardening default that it gives up."""
+    """Every hardening default from which the component is exempt."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

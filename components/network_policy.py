@@ -82,7 +82,7 @@ class AddressBlock(ClosedModel):
 
 
 NetworkEnd: TypeAlias = Peer | AddressBlock
-"""Whom a policy names: pods of the cluster, or addresses outside."""
+"""The other end of a rule: pods of the cluster, or addresses outside it."""
 
 
 def network_policy(

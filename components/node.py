@@ -52,7 +52,7 @@ class Node(Declaration):
         return self.name
 
     def offers(self, name: str) -> bool:
-        """Whether there is an operation of that name."""
+        """True if the node has an operation of that name."""
         return any(operation.name == name for operation in self.operations)
 
     def operation(self, name: str) -> Operation:
@@ -113,7 +113,7 @@ class Replicas(ClosedModel):
 
     @property
     def fixed(self) -> bool:
-        """Whether the count never changes."""
+        """True if the replica count never changes."""
         return self.min == self.max
 
     def conflicts(self) -> Iterator[str]:
@@ -139,7 +139,7 @@ class Service(Caller):
     sizing: Sizing
     replicas: Replicas
     capacity: Rate
-    """What one replica serves at its latency objective."""
+    """Requests that one replica serves within its latency objective."""
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
     """Database connections of one replica, overflow included; 0 where no database is used."""
     features: tuple[DegradedFeature, ...] = ()
@@ -201,7 +201,7 @@ class External(ClosedModel):
     host: HostName
     port: Annotated[int, Field(ge=1, le=65_535)]
     tls: bool = True
-    """Whether clients connect over TLS and verify the host's certificate."""
+    """Clients connect over TLS and verify the host's certificate."""
     network: Cidr
     """Block of addresses that the host is in. Everything else in it is reached on `port`, too: keep it small."""
 
@@ -219,4 +219,4 @@ class Dependency(Node):
     credentials: tuple[Name, ...] = ()
     """Keys of the secret that each of its callers holds."""
     database: bool = False
-    """Whether callers hold connections that count against its limit."""
+    """Callers hold connections that count against the server's connection limit."""

@@ -76,7 +76,7 @@ class Call(Declaration):
 
     @property
     def soft(self) -> bool:
-        """Whether the operation goes on without it."""
+        """True if the operation continues without the call's answer."""
         return self.fallback is not None
 
     @property
@@ -130,7 +130,7 @@ class Operation(Declaration):
     http: HttpRoute | None = None
     """Of a gateway's operation alone."""
     saga: Saga | None = None
-    """What carries it out, where it is a transaction over several services."""
+    """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()
     """Older versions of `saga`, the oldest first, until the sagas that began under them have ended."""
 

@@ -62,7 +62,7 @@ def _numbers() -> Iterator[int]:
 
 
 def _operation(operation: Operation, number: int) -> Operation:
-    """Made anew through every constructor, so that validation costs what a catalogue of this size costs."""
+    """Rebuilt through every constructor, so that validation costs as much as for a catalogue of this size."""
     stages = tuple(
         Stage(**{**dict(stage), "calls": tuple(Call(**_call(call, number)) for call in stage.calls)})
         for stage in operation.stages

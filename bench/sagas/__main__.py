@@ -91,7 +91,7 @@ def _steps(kind: str, address: str, workers: int, seconds: float) -> float:
         assert process.stdout is not None  # noqa: S101  # a pipe was asked for
         process.stdout.readline()
     for process in running:
-        assert process.stdin is not None  # noqa: S101  # likewise
+        assert process.stdin is not None  # noqa: S101  # as above
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in running:

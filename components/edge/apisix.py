@@ -85,9 +85,9 @@ class Entrance(ClosedModel):
     redis_host: str
     redis_port: int
     redis_tls: bool = False
-    """Whether Redis is reached over TLS, and its certificate verified against the image's authorities."""
+    """The gateway connects to Redis over TLS and verifies its certificate against the authorities in the image."""
     redis_user: str
-    """Its ACL user: the password alone would be that of another."""
+    """The gateway's ACL user in Redis. The server admits no password without a user name."""
     redis_timeout: Duration
     collector: str
     """`host:port` of OTLP over HTTP."""

@@ -1,4 +1,4 @@
-"""Make `types.py` anew from the API's own OpenAPI schema: `make types`."""
+"""Generate `types.py` from the API's own OpenAPI schema: `make types`."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class MeshDestination(ClosedModel):
 
     host: str
     http: bool
-    """Whether the mesh sees single requests (gRPC is HTTP to it) or whole connections alone."""
+    """True if the mesh sees single requests, as for gRPC and HTTP. Otherwise it sees connections alone."""
     circuit_breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
 
@@ -89,7 +89,7 @@ class MeshDestination(ClosedModel):
             yield f"{self.host} has a bulkhead with a queue: the mesh refuses at once"
 
     external: bool = False
-    """Whether the host is outside the cluster, and known to the mesh by a ServiceEntry."""
+    """True if the host is outside the cluster. A ServiceEntry makes it known to the mesh."""
 
     @property
     def namespace(self) -> str:

@@ -38,8 +38,8 @@ class BlackboxExporter(Server):
     modules: tuple[BlackboxModule, ...]
     """The questions that the scraped servers declare."""
     server_name: str | None
-    """Whose certificate the module `tls` asks for: APISIX ends a handshake for any name but its own. `None` where
-    nothing has one."""
+    """Server name for the module `tls`. APISIX ends a handshake for any name but its own. `None` if no server has a
+    certificate."""
 
     def conflicts(self) -> Iterator[str]:
         """Settings that cannot hold together, a sentence each."""

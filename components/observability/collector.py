@@ -36,7 +36,7 @@ CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
 """Longest time to write what is under way to the queues."""
 COMPACTION_COPIES = 2
-"""Files of a queue while it is written anew."""
+"""Copies of a queue's file on the volume while the Collector compacts it."""
 
 
 class Collector(Server):

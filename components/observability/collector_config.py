@@ -47,7 +47,7 @@ MASK = "****"
 TEXT_OF_SPANS = ("span.name", "span.status.message")
 """Texts of a span that the processor `redaction` leaves alone: it looks at attributes only."""
 LINE_STATEMENTS = (
-    # A line without a message has its members in the body. Putting them in anew leaves one of each.
+    # A line without a message has its fields in the body. Setting the fields again leaves one copy of each.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",
@@ -85,7 +85,7 @@ class Backend(ClosedModel):
     bytes_per_second: Bytes
     """The rate at which the whole platform sends to it, at the declared load."""
     user: str | None = None
-    """Whom it asks for a password; `None` where the network policy alone says who may write."""
+    """The user whose password the Collector sends. `None` sends none: the network policy alone admits writers."""
     secret: SecretKeys | None = None
     """Its key `password`."""
 
@@ -159,7 +159,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             "health_check": {"endpoint": f"{POD_ADDRESS}:{HEALTH_PORT}"},
             "file_storage/queues": {
                 "directory": QUEUE_PATH,
-                # A file never shrinks by itself, so it is written anew when most of it is empty.
+                # A queue's file never shrinks by itself, so the Collector compacts it when most of it is empty.
                 "compaction": {"on_start": True, "on_rebound": True, "directory": QUEUE_PATH},
             },
             **{backend.authenticator: backend.extension() for backend in guarded},

@@ -77,7 +77,7 @@ class Elasticsearch(Server):
 
     @property
     def replicated(self) -> bool:
-        """Whether there is more than one node."""
+        """True if there is more than one node."""
         return self.nodes > 1
 
     @property

@@ -63,7 +63,7 @@ class Prometheus(Server):
     """Names this platform on every alert."""
     targets: tuple[ScrapeTarget, ...]
     probed_hosts: tuple[ProbedHosts, ...] = ()
-    """What `prober` asks beside the targets."""
+    """Hosts that the blackbox exporter probes in addition to the targets."""
     prober: str
     """`host:port` of the blackbox exporter."""
     alertmanagers: tuple[str, ...]

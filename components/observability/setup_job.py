@@ -1,7 +1,7 @@
-"""A Job that sets a server up through its HTTP interface: requests of a ConfigMap, sent by curl.
+"""A Job that configures a server through its HTTP interface: curl sends the requests of a ConfigMap.
 
-Its name changes with what it sends and what it runs: a Job never changes, and another one is a new one. Each request
-sets a whole object by name, so a second run changes nothing; a server that does not answer yet is asked again.
+Jobs are immutable, so the name contains a hash of the requests and of the pod. Each request sets a whole object by
+name, so a second run changes nothing. curl retries until the server answers.
 """
 
 from __future__ import annotations

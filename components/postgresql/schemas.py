@@ -39,7 +39,8 @@ class DatabaseSchemas(Server):
     """Host of the databases."""
     port: int = LIBPQ_PORT
     tls: bool = False
-    """Whether the jobs refuse a server without TLS. The image has no certificate authorities to verify it with."""
+    """The jobs refuse a server without TLS. They verify no certificate, because the image holds no certificate
+    authorities."""
     sizing: Sizing = SIZING
     databases: tuple[ServiceDatabase, ...]
     files: dict[str, str]

@@ -34,7 +34,7 @@ SECRET = SecretKeys(name="redis-replication", keys=("password",))
 QUOTED_PASSWORD = f"""\
 password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
 """
-"""Sentinel writes its file anew without quotes: a password with spaces does not outlive its container."""
+"""Sentinel rewrites its file without quotes, so a password with spaces is lost when the container restarts."""
 REPLICATION_RULES = "+psync +replconf +ping"
 SENTINEL_RULES = (
     "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
@@ -103,7 +103,7 @@ class ReplicatedValkey(Server):
         }
 
     def _find_primary(self) -> str:
-        """Whom the Sentinels follow; at the first start, when none answers, the first server."""
+        """The address of the primary that the Sentinels know; the first server if no Sentinel answers yet."""
         sentinels = " ".join(f"{self.named('sentinel')}-{index}" for index in range(self.sentinels))
         return f"""\
 primary=

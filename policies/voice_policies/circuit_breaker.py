@@ -47,7 +47,7 @@ class CircuitBreaker(Policy):
     half_open_max_duration: PositiveDuration = Duration("30s")
     """A probe that has not answered by then opens the breaker again. If it answers later, that counts all the same."""
     count_resource_exhausted: bool = False
-    """Whether RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
+    """RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
 
     @override
     def conflicts(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the commands' options have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stack.model.platform import Platform
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - argparse names it nowhere else
-"""What `add_subparsers` gives."""
+"""The type of the object that `add_subparsers` returns."""
 ENVIRONMENT = "the name of an environment, such as prod for Pulumi.prod.yaml"
 
 

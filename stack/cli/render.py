@@ -19,7 +19,7 @@ HEAD = ("environment", "components", "resources", "files", "findings", "time", "
 
 @dataclass(frozen=True)
 class Rendered:
-    """What was written of one environment."""
+    """Counts of one rendered environment, for the summary."""
 
     environment: str
     components: int

@@ -1,4 +1,4 @@
-"""What a command shows beside its result. A pipe gets plain text, a terminal colour, its width and progress."""
+"""Progress, colour and tables for people. A pipe gets plain text; a terminal gets colour, its width and progress."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ INSTEAD: dict[Loss, str] = {
 
 
 def bears_data(resource: Mapping[str, Any]) -> bool:
-    """Whether data goes with the resource: claims, what holds them, and a database that an operator runs."""
+    """True if deleting the resource deletes data: claims, their owners, and databases that an operator runs."""
     match resource["kind"]:
         case "PersistentVolumeClaim":
             return True

@@ -50,7 +50,10 @@ class Target:
     """Those that are registered, by name."""
 
     def keeps(self, resource: Mapping[str, Any]) -> bool | None:
-        """Whether Pulumi refuses to replace or delete it, and leaves it in place when it forgets it; `None` is no."""
+        """True if Pulumi must not replace or delete the resource, and must leave it in place on removal.
+
+        `None` means no.
+        """
         if self.kept_namespaces is None:
             return None
         is_namespace = resource["kind"] == "Namespace" and resource["metadata"]["name"] in self.kept_namespaces
@@ -161,7 +164,7 @@ class ComponentTree(pulumi.ComponentResource):
 
 
 def _is_awaited(resource: Mapping[str, Any]) -> bool:
-    """Whether somebody waits until it is ready: Pulumi, or the operator whose custom resource it is."""
+    """True if a deployment waits until the resource is ready: Pulumi waits, or the operator of a custom resource."""
     is_custom = operator_of(resource["apiVersion"]) is not None
     return resource["kind"] in WORKLOADS or _needs_balancer(resource) or is_custom
 

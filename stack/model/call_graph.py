@@ -45,7 +45,7 @@ class Edge:
 
     @property
     def propagates_deadline(self) -> bool:
-        """Whether the callee learns how long its caller waits: over gRPC between our own."""
+        """True if the callee receives the caller's deadline: over gRPC between two of our own services."""
         return isinstance(self.caller, Service) and isinstance(self.callee, Service)
 
     @property

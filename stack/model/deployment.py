@@ -25,7 +25,7 @@ def left_out_faults(graph: CallGraph, settings: Settings) -> Iterator[Fault]:
 
 
 def _needs(edge: Edge, without: Collection[str]) -> bool:
-    """Whether the caller stays, and cannot do its work without the callee. A route goes with its service."""
+    """True if the caller stays and cannot work without the callee. A gateway's route is removed with its service."""
     if edge.caller.name in without or isinstance(edge.caller, Gateway):
         return False
     steps = (step for saga in edge.operation.sagas for step in saga.steps)

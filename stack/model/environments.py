@@ -44,7 +44,7 @@ class Environment(ClosedModel):
         return self.profile.servers[name]
 
     def deploys(self, server: str) -> bool:
-        """Whether the profile has a server."""
+        """True if the profile has a server of that name."""
         return server in self.profile.servers
 
     @property

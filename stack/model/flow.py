@@ -17,7 +17,7 @@ class Milestone(ClosedModel):
     operation: str
     """The operation that yields it, as `node.operation`."""
     first_stage: bool = False
-    """Whether the first stage of the operation yields it, rather than the whole operation."""
+    """True if the first stage of the operation yields it. Otherwise the whole operation does."""
     target: Duration
     """P95 target, from when the operation begins."""
 

@@ -24,7 +24,7 @@ class Endpoint:
     ports: Collection[int] = ()
     ip: str | None = None
     governed: bool = False
-    """Whether its own policies are among the resources: where they are not, only the other end speaks."""
+    """True if the endpoint's own NetworkPolicies are among the resources. Otherwise the other end alone decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def egress_ports(policies: Iterable[Mapping[str, Any]]) -> Iterator[int]:
 
 
 def is_within(block: Mapping[str, Any], ip: str) -> bool:
-    """Whether an `ipBlock` holds an address."""
+    """True if an `ipBlock` contains the address."""
     return _is_within(block["cidr"], tuple(block.get("except", ())), ip)
 
 

@@ -83,7 +83,7 @@ def _inbound(
 
 
 def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
-    """Without its store the least replicas together admit a distributed limit; more of them, in proportion more."""
+    """While the store is down each replica enforces limit ÷ min replicas, so the total grows with the replica count."""
     if limit.scope == "local":
         return limit
     return limit.model_copy(update={"local_share": Ratio(f"{1 / replicas:.11f}")})

@@ -37,7 +37,7 @@ class Defaults(ClosedModel):
     trace_sample_ratio: Ratio
     """Share of traces that are kept."""
     mesh: bool
-    """Whether a service mesh enforces what gRPC cannot express for the Go services."""
+    """A service mesh enforces the policies that gRPC cannot express for the Go services."""
     metrics: MetricsStorage
 
 
@@ -101,12 +101,12 @@ class Profile(ClosedModel):
     retentions: dict[Name, Duration] = Field(default_factory=dict)
     """How long telemetry is kept, by the name of its stream."""
     load_balancer: bool
-    """Whether the gateway is exposed by a load balancer; otherwise by a port of the nodes."""
+    """A load balancer exposes the gateway. Otherwise a port of every node does."""
     pull_policy: Literal["Always", "IfNotPresent"]
     protects_data: bool
-    """Whether Pulumi protects resources that hold data, and retains them when it forgets them."""
+    """Pulumi protects resources that hold data, and retains them when they leave the stack."""
     strict: bool
-    """Whether an image without digest or an unaccepted error of the audit stops the deployment."""
+    """An image without a digest, or an error of the audit that nobody accepted, stops the deployment."""
 
     def replicas(self, declared: Replicas) -> Replicas:
         """How many replicas of a service run."""

@@ -43,9 +43,9 @@ SECRETS = f"{PROJECT}:secrets"
 NAMESPACES = (PROJECT, "kubernetes", "pulumi")
 """Prefixes of configuration keys: ours, of the provider, of Pulumi itself."""
 PROVIDER_KEYS = ("clusterIdentifier", "context", "kubeconfig")
-"""What the program reads of the provider's configuration."""
+"""Keys of the provider's configuration that the program reads."""
 PULUMI_KEYS = ("config", "encryptedkey", "encryptionsalt", "environment", "secretsprovider")
-"""What Pulumi has in a stack's file."""
+"""Keys that Pulumi itself writes at the top of a stack's file."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -98,7 +98,7 @@ class Settings(Defaults):
     """Its name, which the file's name says."""
     profile: ProfileName
     restart_on_policy_change: bool = False
-    """Whether a changed policy rolls the pods; otherwise they reload it in place."""
+    """A changed policy rolls the pods. Otherwise the pods reload the policy without a restart."""
     node_pool: NodePool
     api_server: ApiServer
     nodes: Cidr
@@ -143,7 +143,7 @@ def environments(root: Path = ROOT) -> tuple[str, ...]:
 
 
 class Choices(Protocol):
-    """What an environment's file may name."""
+    """The names that an environment's file may use."""
 
     @property
     def profiles(self) -> Profiles:

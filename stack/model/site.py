@@ -66,7 +66,7 @@ class Site(ClosedModel):
         return self.host(service.name, service.namespace)
 
     def is_private(self, host: Host) -> bool:
-        """Whether a host is in the peered network rather than on the internet."""
+        """True if the host is in the peered network. Otherwise it is on the internet."""
         return host.host.endswith(self.private_domain)
 
     def network_of(self, host: Host) -> AddressBlock:

@@ -44,7 +44,7 @@ class Store:
 
     @property
     def tls(self) -> bool:
-        """Whether clients connect over TLS."""
+        """True if clients connect over TLS."""
         return isinstance(self.address, External) and self.address.tls
 
     @property
@@ -107,7 +107,7 @@ def backup_store() -> Host:
 
 
 def keeps_traces(environment: Environment) -> bool:
-    """Whether Jaeger keeps its traces in the index: its replicas share them, while a single one has them in memory."""
+    """True if Jaeger keeps traces in the index, which its replicas share. A single replica keeps them in memory."""
     return environment.server("jaeger").replicas > 1
 
 

@@ -1,6 +1,6 @@
-"""Find the sentences that `make lint` refuses: riddles that a machine can recognize.
+"""Find the riddles that a machine can recognize, in docstrings, comments, messages and documents.
 
-python -m tests.architecture.plain_english
+`make lint` runs it: python -m tests.architecture.plain_english
 """
 
 from __future__ import annotations
@@ -13,84 +13,80 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-PROSE = (".py", ".md", ".j2", ".toml", ".yaml", ".yml", "Makefile")
-GENERATED = ("tests/snapshots/", "components/kubernetes/types.py", "tests/architecture/")
-"""Texts that follow from others, and this check with its own examples."""
-RIDDLE = re.compile(r"(What|Who|Whose|Whoever|Whatever|Likewise)\b|Whether\b")
-IDIOMS = (
-    re.compile(r"\b(is|are|was|were) given up\b"),
-    re.compile(r"\bbegun anew\b"),
-    re.compile(r"\bthe whole:"),
-    re.compile(r"\b(limit|time) that is none\b"),
-    re.compile(r"\bis there before it\b"),
-    re.compile(r"\bask(s|ed)? it from\b"),
-    re.compile(r"^\s*(#|\"\"\")\s*Likewise\b"),
+from stack.model.settings import ROOT
+
+PROSE = (".py", ".md", ".j2", ".toml", ".yaml", ".yml", ".go", "Makefile")
+"""Endings of the files that hold sentences."""
+EXEMPT = (
+    "tests/snapshots/",  # rendered
+    "components/kubernetes/types.py",  # generated
+    "tests/architecture/plain_english.py",  # names the idioms
+    "tests/architecture/test_plain_english.py",  # seeds them
 )
-MOST_BOOLEANS = 20
-"""Docstrings that may begin with `Whether`. Each describes a boolean."""
+OPENING = re.compile(r"(What|Who|Whose|Whom|Whoever|Whatever|Whether|Likewise)\b")
+"""A docstring begins with a noun or a verb; that of a boolean with `True if`."""
+IDIOMS = re.compile(
+    r"(\b(is|are|was|were) given up\b(?! by)"
+    r"|\banew\b"
+    r"|\bthe whole:"
+    r"|\b(limit|time) that is none\b"
+    r"|\btime that does not come\b"
+    r"|\bmakes nothing: "
+    r"|\bis there before it\b"
+    r"|\bask(s|ed)? it from\b"
+    r"|\bthe least replicas together\b"
+    r"|\banother one is a new one\b"
+    r"|# likewise\b"
+    r"|\blikewise\.)",
+    re.IGNORECASE,
+)
+"""Phrases of our own for which the field has words, such as `exempt`, `again`, `unlimited`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence and the place where it stands."""
+class Riddle:
+    """A refused sentence and its place."""
 
     path: str
     line: int
     text: str
-    is_boolean: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}"
 
 
-def docstrings(path: str, source: str) -> Iterator[Sentence]:
-    """Every docstring of a module, its classes, functions and attributes, with its first line."""
-    for owner in ast.walk(ast.parse(source)):
-        body: list[ast.stmt] = getattr(owner, "body", []) if not isinstance(owner, ast.Lambda | ast.IfExp) else []
-        for before, statement in zip([owner, *body], body, strict=False):
-            if isinstance(statement, ast.Expr) and isinstance(value := statement.value, ast.Constant):
-                text = str(value.value).strip()
-                yield Sentence(path, statement.lineno, text.partition("\n")[0], is_boolean=_is_boolean(before))
-
-
-def _is_boolean(owner: ast.AST) -> bool:
-    """True for a function that returns a boolean and for an attribute that is one."""
-    annotation = getattr(owner, "returns", None) or getattr(owner, "annotation", None)
-    return annotation is not None and re.match(r"(bool|TypeIs|TypeGuard)\b", ast.unparse(annotation)) is not None
-
-
-def refused(sentences: list[Sentence]) -> list[Sentence]:
-    """The docstrings that begin like a riddle. `Whether` may begin the docstring of a boolean, at most twenty times."""
-    found = [sentence for sentence in sentences if RIDDLE.match(sentence.text)]
-    booleans = [each for each in found if each.is_boolean and each.text.startswith("Whether")]
-    return [each for each in found if each not in booleans] + booleans[MOST_BOOLEANS:]
-
-
-def idioms(path: str, source: str) -> Iterator[Sentence]:
-    """The lines that use an idiom instead of the field's words."""
+def riddles(path: str, source: str) -> Iterator[Riddle]:
+    """The riddles of one file."""
+    if path.endswith(".py"):
+        yield from (Riddle(path, line, text) for line, text in _docstrings(source) if OPENING.match(text))
     for number, line in enumerate(source.splitlines(), 1):
-        if any(idiom.search(line) for idiom in IDIOMS):
-            yield Sentence(path, number, line.strip())
+        if IDIOMS.search(line):
+            yield Riddle(path, number, line.strip())
 
 
-def findings() -> list[Sentence]:
-    """Every refused sentence of the repository."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    written: list[Sentence] = []
-    found: list[Sentence] = []
+def _docstrings(source: str) -> Iterator[tuple[int, str]]:
+    """Line and first line of every docstring: of the module, its classes, functions and attributes."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value.strip().partition("\n")[0]
+
+
+def written(root: Path) -> Iterator[str]:
+    """The files of a repository that people write."""
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
     for path in listed.splitlines():
-        if path.endswith(PROSE) and not path.startswith(GENERATED) and (ROOT / path).is_file():
-            source = (ROOT / path).read_text(encoding="utf-8")
-            found += idioms(path, source)
-            if path.endswith(".py"):
-                written += docstrings(path, source)
-    return refused(written) + found
+        if path.endswith(PROSE) and not path.startswith(EXEMPT) and (root / path).is_file():
+            yield path
+
+
+def main() -> int:
+    """Print every riddle of the repository. The exit code is 1 if there is one."""
+    found = [riddle for path in written(ROOT) for riddle in riddles(path, (ROOT / path).read_text(encoding="utf-8"))]
+    sys.stdout.writelines(f"{riddle}\n" for riddle in found)
+    if found:
+        sys.stderr.write(f"{len(found)} riddles: begin with a noun or a verb, and use the field's own words\n")
+    return bool(found)
 
 
 if __name__ == "__main__":
-    found = findings()
-    sys.stdout.writelines(f"{sentence}\n" for sentence in found)
-    sys.exit(
-        f"{len(found)} sentences to say plainly: begin with a noun or a verb, and use the field's words" if found else 0
-    )
+    sys.exit(main())

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "runtime/voice_runtime": {
         *("voice_policies", "pydantic", "pydantic_core"),
         *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras
-        *("asyncpg", "redis", "uvicorn"),  # likewise
+        *("asyncpg", "redis", "uvicorn"),  # as above
     },
     "runtime/voice_saga": {
         *("voice_policies", "voice_runtime"),

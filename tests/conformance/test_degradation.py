@@ -30,7 +30,7 @@ LATENCY = Policy(
 
 
 def current(level: Degradation) -> str:
-    """The level now: asked anew each time, since it moves with the clock."""
+    """The current level. It moves with the clock, so each use asks again."""
     return level.level
 
 

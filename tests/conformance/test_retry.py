@@ -291,7 +291,7 @@ async def test_r11_a_stream_is_not_retried_after_its_first_message(clock: FakeCl
     received: list[int] = []
     with pytest.raises(CalleeError):  # noqa: PT012  # what came before the error counts
         async for message in pipeline.stream(messages, 2):
-            received.append(message)  # noqa: PERF401  # likewise
+            received.append(message)  # noqa: PERF401  # as above
     assert (received, len(begun)) == ([0, 1], 1)
 
 

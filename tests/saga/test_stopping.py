@@ -73,7 +73,7 @@ async def test_a_compensation_that_is_interrupted_goes_on(backend: Backend) -> N
 
 
 async def test_attempts_that_failed_before_a_stop_still_count(backend: Backend) -> None:
-    """Where the engine remembers them: a journal begins its retries anew with each claim."""
+    """Only for engines that store the count of attempts. A journal counts from zero with each claim."""
     log, failed, begun = Log(), [0], asyncio.Event()
 
     async def fail_then_hang(_: StepContext) -> None:

@@ -61,7 +61,7 @@ async def calls(runtime: Runtime) -> None:
     assert_type(runtime.outbound("a.b"), Outbound)
     assert_type(await runtime.outbound("a.b", "target").call(question, "tides"), list[str])
     runtime.call("a.b", question, 7)  # type: ignore[arg-type]  # the arguments are those of the function
-    runtime.call("a.b", question, "tides", limits=2)  # type: ignore[call-arg]  # likewise
+    runtime.call("a.b", question, "tides", limits=2)  # type: ignore[call-arg]  # as above
 
 
 async def protected(runtime: Runtime) -> None:

@@ -81,7 +81,7 @@ class Process:
         return False
 
     def mount(self, bundle: PolicyBundle) -> None:
-        """Put another bundle in force, sealed anew, by one rename, as a ConfigMap is swapped."""
+        """Replace the bundle by one rename, as kubelet swaps a ConfigMap. The new bundle gets its own digest."""
         self.bundle = bundle.sealed()
         _replace(self.directory / "policy" / FILE_NAME, json.dumps(self.bundle.to_document()))
 

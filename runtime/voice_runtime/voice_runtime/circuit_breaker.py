@@ -237,7 +237,7 @@ class CircuitBreaker:
         self._publish(event)
 
     def _lasts(self, round_: HalfOpen) -> bool:
-        """Whether no probe of the round has failed; it may be interrupted."""
+        """True if no probe of the round has failed. A fresh failure may have interrupted the round."""
         state = self.state
         return state is round_ or (isinstance(state, Open) and state.round is round_)
 

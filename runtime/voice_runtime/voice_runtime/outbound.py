@@ -74,8 +74,8 @@ class Outbound(CallPolicies):
                 failure = error
             else:
                 attempt.succeeded()
-                failure = None  # likewise
-                return result  # type: ignore[no-any-return]  # likewise
+                failure = None  # as above
+                return result  # type: ignore[no-any-return]  # as above
             finally:
                 if bulkhead is not None:
                     bulkhead.leave()
@@ -97,7 +97,7 @@ class Outbound(CallPolicies):
             if self.soft:
                 raise
             return error.result  # type: ignore[return-value]  # what fn returned
-        return result  # type: ignore[no-any-return]  # likewise
+        return result  # type: ignore[no-any-return]  # as above
 
     async def stream(
         self, fn: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -172,7 +172,7 @@ class Outbound(CallPolicies):
             return await self.call(fn, *args, **kwargs)
         except Exception as error:  # noqa: BLE001  # raised again unless the fallback stands in
             result = self._fall_back(error)
-            return await result if isawaitable(result) else result  # type: ignore[no-any-return]  # likewise
+            return await result if isawaitable(result) else result  # type: ignore[no-any-return]  # as above
 
     def _check(self, result: object) -> None:
         failure = self.classify_result(result) if self.classify_result else None

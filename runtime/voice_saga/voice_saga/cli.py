@@ -149,10 +149,10 @@ def _postgresql(dsn: str) -> Journal:
 
 async def _temporal(url: SplitResult) -> Engine:
     from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest  # noqa: PLC0415  # an extra
-    from temporalio.client import Client  # noqa: PLC0415  # likewise
-    from temporalio.service import RPCError, RPCStatusCode  # noqa: PLC0415  # likewise
+    from temporalio.client import Client  # noqa: PLC0415  # as above
+    from temporalio.service import RPCError, RPCStatusCode  # noqa: PLC0415  # as above
 
-    from voice_saga.temporal import TemporalEngine  # noqa: PLC0415  # likewise
+    from voice_saga.temporal import TemporalEngine  # noqa: PLC0415  # as above
 
     namespace = url.path.strip("/") or "default"
     try:

@@ -43,7 +43,7 @@ class NoTracing:
         """Nothing."""
         return nullcontext()
 
-    def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+    def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:  # noqa: ARG002  # as above
         """Nothing."""
         return nullcontext()
 

@@ -157,7 +157,7 @@ class PostgresqlJournal:
         self._connections = connections
         self._pool: asyncpg.Pool[Any] | None = None
         self._leases: asyncpg.Pool[Any] | None = None
-        """One connection, in a pool since that makes it anew when it is lost."""
+        """A pool of one connection, because a pool reconnects after a lost connection."""
 
     async def open(self, *, worker: bool) -> None:
         """Connect. `migrate` has made the tables: where they are not there, that is what is said."""

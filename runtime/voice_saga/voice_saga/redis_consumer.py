@@ -206,7 +206,7 @@ class RedisConsumer:
     async def _claim(
         self, stream: str, entries: list[Any], idle: int | None = None, retrycount: int | None = None
     ) -> None:
-        """Begin the time of these entries anew, without counting a delivery."""
+        """Reset the idle time of these entries without counting a delivery."""
         await self._redis.xclaim(
             stream, self._group.name, self._name, 0, entries, idle=idle, retrycount=retrycount, justid=True
         )

@@ -1,6 +1,6 @@
 """The journal in a file, for one process: the embedded default, with nothing to install.
 
-`due` is kept by the machine's monotonic clock, so that no step of the wall clock moves a lease. That clock starts anew
+`due` is kept by the machine's monotonic clock, so that no step of the wall clock moves a lease. That clock starts again
 with the machine: a worker that opens the file makes everything due, and then looks at each saga again.
 """
 

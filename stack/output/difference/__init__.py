@@ -37,7 +37,7 @@ _IMMUTABLE = {
     "RoleBinding": ("roleRef",),
     "Service": ("spec.clusterIP",),
 }
-"""Fields that the API server refuses to change, so that the resource is deleted and made anew."""
+"""Fields that the API server refuses to change. A difference in one deletes the resource and creates it again."""
 _TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources\b")
 """The size of new volumes stays as the StatefulSet was created, and the claims grow by themselves."""
 
@@ -72,7 +72,7 @@ class Change:
     fields: tuple[FieldChange, ...]
 
     def touches(self, *prefixes: str) -> bool:
-        """Whether a field at or below one of `prefixes` differs."""
+        """True if a field at or below one of `prefixes` differs."""
         return any(
             field.path == prefix or field.path.startswith((f"{prefix}.", f"{prefix}["))
             for field in self.fields
@@ -81,7 +81,7 @@ class Change:
 
     @property
     def replaces(self) -> bool:
-        """Whether the resource can only be replaced."""
+        """True if the API server refuses to change the resource in place, so that it must be replaced."""
         fields = tuple(field for field in self.fields if not _TEMPLATE_SIZE.match(field.path))
         return Change(self.identity, fields).touches(*_IMMUTABLE.get(self.identity.kind, ()))
 

@@ -21,7 +21,7 @@ BATCHES = 20
 PATIENCE = Duration("10s")
 """Before a step is tried once more: nobody waits, and what was down for a moment is up again."""
 
-MARKED = "mark-failed, which undoes begin, marks it anew"
+MARKED = "mark-failed, which undoes begin, marks it again"
 
 
 def _step(

@@ -28,7 +28,7 @@ Secrets = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """What the engine does to one resource, or would do: `create`, `update`, `replace`, `delete`."""
+    """A step of the engine on one resource, done or planned: `create`, `update`, `replace` or `delete`."""
 
     op: str
     urn: str

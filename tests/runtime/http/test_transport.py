@@ -262,7 +262,7 @@ async def test_a_wait_for_a_connection_that_lasts_as_long_as_the_attempt_blames_
         held = asyncio.create_task(bare.get("/"))
         await eventually(lambda: len(app.asked) == 1)
         try:
-            async with httpx.AsyncClient(transport=transport, base_url=url, timeout=None) as client:  # noqa: S113  # likewise
+            async with httpx.AsyncClient(transport=transport, base_url=url, timeout=None) as client:  # noqa: S113  # as above
                 with pytest.raises(httpx.PoolTimeout):
                     await client.get("/")
         finally:

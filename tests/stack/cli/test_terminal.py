@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: the command runs on a pseudo-terminal, sixty columns wide."""
+"""The commands' output on a terminal: each command runs on a pseudo-terminal, sixty columns wide."""
 
 from __future__ import annotations
 

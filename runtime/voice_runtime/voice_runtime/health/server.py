@@ -49,7 +49,7 @@ async def terminated() -> None:
 
 
 @contextmanager
-def serving_in_thread(app: Application, port: int, host: str = "0.0.0.0") -> Iterator[int]:  # noqa: S104  # likewise
+def serving_in_thread(app: Application, port: int, host: str = "0.0.0.0") -> Iterator[int]:  # noqa: S104  # as above
     """As `serving`, on a thread and an event loop of its own: for a service that has no loop."""
     ports: SimpleQueue[int | BaseException] = SimpleQueue()
     stops: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()

@@ -49,7 +49,7 @@ class DistributedGate:
         """`name` is what its keys in the store begin with."""
         self.target = target
         self.connection: Connection | None = None
-        """Set anew with each bundle."""
+        """Replaced with each bundle."""
         self.admitted = self.rejected = self.without_store = 0
         self._name = name
         self._clock = clock

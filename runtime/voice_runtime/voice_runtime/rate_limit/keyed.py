@@ -95,7 +95,7 @@ class KeyedTokenBucket:
             full_at = self._full_at.get(key)
             if full_at is None:
                 return self._take_new(key, now, cost)
-            start = full_at if full_at > now else now  # noqa: FURB136  # likewise
+            start = full_at if full_at > now else now  # noqa: FURB136  # as above
             new = start + cost * self._interval
             if new <= now + self._tolerance:
                 self._full_at[key] = new

@@ -84,7 +84,7 @@ class SharedCount:
         return len(self._shares)
 
     def reconfigure(self, policy: RateLimit) -> None:
-        """Ask under a new policy. What was leased stays; what was refused is asked for anew."""
+        """Apply a new policy. Leases stay; refused requests are asked for again."""
         self._policy = policy
         self._script, self._arguments = _script(policy)
         for share in self._shares.values():
