@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-from voice_policies import Fault, one_of
-
-from components.node import Dependency, Gateway, InCluster, Node
+from components.node import Gateway, Node
 from components.operation import Operation
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.catalogue import Catalogue
 from stack.model.flow import Flow
-from stack.model.settings import Settings, path_of
+from stack.model.settings import Settings
 
 
-def left_out_faults(graph: CallGraph, settings: Settings) -> Iterator[Fault]:
-    """Names that nobody declares, and nodes that a node which stays cannot work without."""
-    for index, name in enumerate(settings.without):
-        path, value = path_of(f"without[{index}]"), f"is {name!r}"
-        if name not in graph.nodes:
-            yield Fault(path, value, one_of(name, graph.nodes))
-        elif needed := [edge.path for edge in graph.edges_to(graph.nodes[name]) if _needs(edge, settings.without)]:
-            yield Fault(path, value, f"still needed by {', '.join(needed)}: leave those callers out, too")
+def still_needed(graph: CallGraph, without: Collection[str]) -> dict[str, list[str]]:
+    """Node left out → the calls of nodes that stay and cannot work without it."""
+    found = {
+        name: [edge.path for edge in graph.edges_to(graph.nodes[name]) if _needs(edge, without)]
+        for name in without
+        if name in graph.nodes
+    }
+    return {name: calls for name, calls in found.items() if calls}
 
 
 def _needs(edge: Edge, without: Collection[str]) -> bool:
@@ -32,17 +30,6 @@ def _needs(edge: Edge, without: Collection[str]) -> bool:
     of_sagas = {name for step in steps for name in (*step.calls, *step.compensation_calls)}
     carries_events = edge.call not in edge.operation.calls
     return not edge.call.soft or edge.call.needed_by_flows or edge.call.name in of_sagas or carries_events
-
-
-def external_faults(graph: CallGraph, settings: Settings) -> Iterator[Fault]:
-    """External stores that the platform would not deploy anyway."""
-    stores = {name for name in graph.nodes if _in_cluster(graph.nodes[name])} - {*settings.without}
-    for name in sorted(settings.external.keys() - stores):
-        yield Fault(path_of(f"external.{name}"), "is no store that is deployed", one_of(name, stores))
-
-
-def _in_cluster(node: Node) -> bool:
-    return isinstance(node, Dependency) and any(isinstance(address, InCluster) for address in node.addresses)
 
 
 def deployed(catalogue: Catalogue, settings: Settings) -> Catalogue:

@@ -16,7 +16,7 @@ from components.links import Links
 from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from stack.model.call_graph import CallGraph
-from stack.model.deployment import deployed, external_faults, left_out_faults
+from stack.model.deployment import deployed
 from stack.model.environments import Environment, load_environment
 from stack.model.links import call_links, telemetry_links
 from stack.model.refusals import ComponentRefusals
@@ -33,13 +33,11 @@ class Platform:
     """Every component of one environment, in an order that an API server accepts."""
 
     def __init__(self, tenant: Tenant, environment: Environment) -> None:
-        """Join a tenant with an environment; raises `InvalidInputError` where the settings do not fit the tenant."""
+        """Join a tenant with an environment; raises `InvalidInputError` where the catalogue contradicts itself."""
         self.tenant = tenant
         self.site = tenant.catalogue.site
         self.environment = environment
         settings = environment.settings
-        if faults := [*left_out_faults(tenant.graph, settings), *external_faults(tenant.graph, settings)]:
-            raise InvalidInputError(file_of(environment.name), [*faults, *_backup_faults(self.site, environment)])
         changed = settings.without or settings.external
         self.graph = CallGraph(deployed(tenant.catalogue, settings)) if changed else tenant.graph
 

@@ -153,6 +153,17 @@ class Choices(Protocol):
     def services(self) -> Collection[str]:
         """The names of the services."""
 
+    @property
+    def nodes(self) -> Collection[str]:
+        """The names of everything in the catalogue."""
+
+    @property
+    def stores(self) -> Collection[str]:
+        """The names of the stores that the platform deploys by itself."""
+
+    def still_needed(self, without: Collection[str]) -> Mapping[str, Collection[str]]:
+        """Node left out → the calls of nodes that stay and cannot work without it."""
+
 
 def load_settings(environment: str, choices: Choices, root: Path = ROOT) -> Settings:
     """The settings of an environment; raises `InvalidInputError` with every fault of its file."""
@@ -185,7 +196,7 @@ def parse_settings(
     found = [
         *faults,
         *_key_faults(config),
-        *_service_faults(given, choices.services),
+        *_name_faults(given, choices),
         *(_profile_faults(given, profile) if profile else ()),
     ]
     values = _with_defaults(given, profile.defaults) if profile else given
@@ -226,13 +237,26 @@ def _key_faults(config: Iterable[str]) -> Iterator[Fault]:
             yield Fault(f"config.{key}", "is not read", one_of(name, PROVIDER_KEYS))
 
 
-def _service_faults(given: Mapping[str, Any], services: Collection[str]) -> Iterator[Fault]:
-    """Counts for names that are no services here."""
-    replicas, without = given.get("replicas"), given.get("without")
-    deployed = [name for name in services if not isinstance(without, list) or name not in without]
-    for name in replicas if isinstance(replicas, dict) else ():
-        if name not in deployed:
-            yield Fault(path_of(f"replicas.{name}"), "is no service", one_of(str(name), deployed))
+def _name_faults(given: Mapping[str, Any], choices: Choices) -> Iterator[Fault]:
+    """Names that the catalogue does not have, that are left out, or that cannot be left out."""
+    named = given.get("without")
+    without = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    still_needed = choices.still_needed(without)
+    for index, name in enumerate(without):
+        path = path_of(f"without[{index}]")
+        if name not in choices.nodes:
+            yield Fault(path, f"is {name!r}", one_of(name, choices.nodes))
+        elif calls := still_needed.get(name):
+            yield Fault(path, f"is {name!r}", f"still needed by {', '.join(calls)}: leave those callers out, too")
+    for setting, known, refusal in (
+        ("replicas", choices.services, "is no service"),
+        ("external", choices.stores, "is no store that is deployed"),
+    ):
+        names = given.get(setting)
+        accepted = sorted({*known} - {*without})
+        for name in names if isinstance(names, dict) else ():
+            if name not in accepted:
+                yield Fault(path_of(f"{setting}.{name}"), refusal, one_of(str(name), accepted))
 
 
 def _with_defaults(given: dict[str, Any], defaults: Defaults) -> dict[str, Any]:

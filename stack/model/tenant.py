@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from voice_policies import InvalidInputError
+
 from components.component import Component
 from components.links import Link, Links
-from components.node import Service
+from components.node import Dependency, InCluster, Service
 from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
+from stack.model.deployment import still_needed
 from stack.model.environments import Environment
 from stack.model.profile import Profiles
 
@@ -54,6 +57,27 @@ class Tenant:
     def services(self) -> frozenset[str]:
         """The names of the services."""
         return frozenset(node.name for node in self.catalogue.nodes if isinstance(node, Service))
+
+    @cached_property
+    def nodes(self) -> frozenset[str]:
+        """The names of everything in the catalogue."""
+        return frozenset(node.name for node in self.catalogue.nodes)
+
+    @cached_property
+    def stores(self) -> frozenset[str]:
+        """The names of the stores that the platform deploys by itself."""
+        return frozenset(
+            node.name
+            for node in self.catalogue.nodes
+            if isinstance(node, Dependency) and any(isinstance(address, InCluster) for address in node.addresses)
+        )
+
+    def still_needed(self, without: Collection[str]) -> Mapping[str, Collection[str]]:
+        """Node left out → the calls that need it; none while the catalogue itself has faults."""
+        try:
+            return still_needed(self.graph, without)
+        except InvalidInputError:
+            return {}
 
     @cached_property
     def graph(self) -> CallGraph:

@@ -8,9 +8,9 @@ from components.node import Service
 from components.observability.rules import Recording, RuleGroup, Severity
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ProbedHosts, ScrapeTarget
 from stack.model.call_graph import CallGraph
-from stack.voiceassistant import alerts, targets
+from stack.voiceassistant import alerts, site
 
-WATCHING = {targets.OBSERVABILITY, targets.NODE_AGENTS}
+WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
 """Where what only watches runs: nobody is woken for a pod of it."""
 
 
@@ -46,7 +46,7 @@ def _services(graph: CallGraph) -> Iterator[Recording]:
 
 
 def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
-    budget = 1 - targets.SITE.own_availability[service.tier]
+    budget = 1 - site.SITE.own_availability[service.tier]
     for operation in service.operations:
         for name, value in (
             ("operation:failures:budget", budget),

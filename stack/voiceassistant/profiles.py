@@ -13,7 +13,7 @@ from components.node import Sizing
 from components.observability.elasticsearch_setup import LOGS
 from components.observability.jaeger import TRACES
 from stack.model.profile import N_PLUS_ONE, DatabaseLimits, Defaults, MetricsStorage, Profile, ProfileName, ServerSize
-from stack.voiceassistant import targets
+from stack.voiceassistant import site
 
 BLOCKS = "blocks"
 """The stream of traces that Tempo keeps, which is for comparing with last week."""
@@ -51,9 +51,9 @@ _DEV_SERVERS = {
     "jaeger": _size(("25m", "1"), ("128Mi", "512Mi")),
     "tempo": _size(("100m", "2"), ("1Gi", "4Gi"), storage="5Gi"),
     "grafana": _size(("10m", "1"), ("64Mi", "512Mi")),
-    targets.COLLECTOR: _size(("50m", "1"), ("128Mi", "512Mi"), storage="3Gi"),
-    targets.PROMETHEUS: _size(("100m", "1"), ("512Mi", "2Gi")),
-    targets.ALERTMANAGER: _size(("5m", "200m"), ("32Mi", "256Mi"), storage="1Gi"),
+    site.COLLECTOR: _size(("50m", "1"), ("128Mi", "512Mi"), storage="3Gi"),
+    site.PROMETHEUS: _size(("100m", "1"), ("512Mi", "2Gi")),
+    site.ALERTMANAGER: _size(("5m", "200m"), ("32Mi", "256Mi"), storage="1Gi"),
     "kube-state-metrics": _size(("5m", "200m"), ("32Mi", "256Mi")),
     "blackbox-exporter": _size(("5m", "200m"), ("32Mi", "256Mi")),
     "gateway": _size(("200m", "2"), ("384Mi", "2Gi")),
@@ -70,33 +70,33 @@ _PROD_SERVERS = {
     "grafana": _size(("100m", "1"), ("256Mi", "512Mi")),
     "kibana": _size(("250m", "1"), ("1Gi", "1536Mi"), replicas=N_PLUS_ONE),
     "fluent-bit": _size(("50m", "500m"), ("64Mi", "256Mi"), storage="1Gi"),
-    targets.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=3, storage="60Gi"),
-    targets.PROMETHEUS: _size(("1", "4"), ("8Gi", "8Gi"), replicas=N_PLUS_ONE),
-    targets.ALERTMANAGER: _size(("50m", "200m"), ("128Mi", "256Mi"), replicas=N_PLUS_ONE, storage="1Gi"),
+    site.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=3, storage="60Gi"),
+    site.PROMETHEUS: _size(("1", "4"), ("8Gi", "8Gi"), replicas=N_PLUS_ONE),
+    site.ALERTMANAGER: _size(("50m", "200m"), ("128Mi", "256Mi"), replicas=N_PLUS_ONE, storage="1Gi"),
     "kube-state-metrics": _size(("50m", "200m"), ("128Mi", "256Mi")),
     "blackbox-exporter": _size(("50m", "200m"), ("128Mi", "256Mi")),
     "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=3),
 }
 _STAGING_SERVERS = {
     **_PROD_SERVERS,
-    targets.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=N_PLUS_ONE, storage="60Gi"),
+    site.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=N_PLUS_ONE, storage="60Gi"),
     "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=N_PLUS_ONE),
 }
 
 # Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still
 # stopping: they count until they are gone.
 _DEV_QUOTAS = {
-    targets.DATA: _quota(("2", "10"), ("5Gi", "20Gi"), 24),
-    targets.OBSERVABILITY: _quota(("2", "24"), ("8Gi", "40Gi"), 24),
-    targets.EGRESS: _quota(("600m", "6"), ("768Mi", "3Gi"), 6),
+    site.DATA: _quota(("2", "10"), ("5Gi", "20Gi"), 24),
+    site.OBSERVABILITY: _quota(("2", "24"), ("8Gi", "40Gi"), 24),
+    site.EGRESS: _quota(("600m", "6"), ("768Mi", "3Gi"), 6),
     "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
     "voice-gateway": _quota(("700m", "6"), ("2Gi", "6Gi"), 3),
 }
 _PROD_QUOTAS = {
-    targets.DATA: _quota(("24", "32"), ("70Gi", "80Gi"), 48),
-    targets.OBSERVABILITY: _quota(("24", "48"), ("60Gi", "96Gi"), 60),
-    targets.NODE_AGENTS: _quota(("2", "20"), ("3Gi", "12Gi"), 40),
-    targets.EGRESS: _quota(("3", "8"), ("3Gi", "5Gi"), 8),
+    site.DATA: _quota(("24", "32"), ("70Gi", "80Gi"), 48),
+    site.OBSERVABILITY: _quota(("24", "48"), ("60Gi", "96Gi"), 60),
+    site.NODE_AGENTS: _quota(("2", "20"), ("3Gi", "12Gi"), 40),
+    site.EGRESS: _quota(("3", "8"), ("3Gi", "5Gi"), 8),
     "voice-apps": _quota(("110", "280"), ("170Gi", "340Gi"), 200),
     "voice-gateway": _quota(("6", "13"), ("6Gi", "12Gi"), 5),
 }

@@ -14,7 +14,7 @@ from stack.model.environments import Environment
 from stack.model.links import external_block
 from stack.model.microservices import caller_secret
 from stack.voiceassistant.catalog import dependencies
-from stack.voiceassistant.targets import SITE
+from stack.voiceassistant.site import SITE
 
 SCHEMAS = "schemas"
 """The jobs that make tables: a component of their own, since they begin when the server is ready."""

@@ -11,7 +11,7 @@ from components.node import Node, Service
 from components.operation import Call, Operation
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
-from stack.voiceassistant.targets import OBSERVABILITY, PROMETHEUS, PROMETHEUS_PORT, SITE
+from stack.voiceassistant.site import OBSERVABILITY, PROMETHEUS, PROMETHEUS_PORT, SITE
 
 SPAN_BYTES = 1024
 """Of one span over OTLP: identifiers, names, a dozen attributes and the resource's share."""

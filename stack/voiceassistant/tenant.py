@@ -9,7 +9,7 @@ from stack.model.catalogue import Catalogue
 from stack.model.tenant import Tenant, Tier
 from stack.voiceassistant import alerts, catalog
 from stack.voiceassistant.profiles import PROFILES
-from stack.voiceassistant.targets import SITE
+from stack.voiceassistant.site import SITE
 from stack.voiceassistant.tiers import (
     data,
     egress,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from stack.voiceassistant import alerts, targets
+from stack.voiceassistant import alerts, site
 from stack.voiceassistant.tiers.observability import scraped
 from tests.platforms import platform
 
@@ -29,8 +29,8 @@ def _whose(job: str, **labels: str) -> Labels:
     if job in services:
         severity = "critical" if services[job].tier == "core" else "warning"
     else:
-        watching = (targets.OBSERVABILITY, targets.NODE_AGENTS)
-        severity = "warning" if spaces.get(job, targets.OBSERVABILITY) in watching else "critical"
+        watching = (site.OBSERVABILITY, site.NODE_AGENTS)
+        severity = "warning" if spaces.get(job, site.OBSERVABILITY) in watching else "critical"
     return {"job": job, **labels, "team": alerts.TEAMS.get(job, "platform"), "severity": severity}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.component import Component
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 from tests.cluster import manifests
 from tests.platforms import platform
 

@@ -6,7 +6,7 @@ from voice_policies import Rate
 
 from components.node import Replicas, Service, Sizing
 from components.operation import hard, operation, soft, stage
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 
 IDENTITY = Service(
     name="identity-service",

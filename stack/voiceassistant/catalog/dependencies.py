@@ -13,7 +13,7 @@ from voice_policies import Protocol, Ratio
 
 from components.node import Dependency, Host, InCluster
 from components.operation import Operation, operation
-from stack.voiceassistant.targets import DATA, EGRESS_PROXIES, STORE_LABEL
+from stack.voiceassistant.site import DATA, EGRESS_PROXIES, STORE_LABEL
 
 INFRASTRUCTURE = Ratio("99.9%")
 FOUR_NINES = Ratio("99.99%")

@@ -12,7 +12,7 @@ from voice_policies import Duration, Rate, Retry, Saga, SagaStep
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import LEAF_RETRY
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 
 CHUNKS = 200
 """Most chunks of one document; a larger one is split before it is indexed. Typical: 50."""

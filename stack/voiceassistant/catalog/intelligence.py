@@ -7,7 +7,7 @@ from voice_policies import DegradedFeature, Duration, Rate
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import LEAF_RETRY, following_health, per_tenant, provider_bulkhead
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 
 _ANSWER: tuple[Stage, ...] = (
     stage(soft("redis.access", "no cache of tasks"), soft("model-router.choose", "default model")),

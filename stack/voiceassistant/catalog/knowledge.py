@@ -8,7 +8,7 @@ from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import INTERIOR_RETRY, LEAF_RETRY
 from stack.voiceassistant.catalog.indexing import INDEXING
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 
 KNOWLEDGE = Service(
     name="knowledge-service",

@@ -22,7 +22,7 @@ from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
-from stack.voiceassistant import targets
+from stack.voiceassistant import site
 from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.stores import (
     SCHEMAS,
@@ -63,7 +63,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     """The tier's links among its own pods and to the outside: replication, operator, backups, schemas, scrapes."""
-    servers = Peer(namespace=targets.DATA, name="consul", ports=())
+    servers = Peer(namespace=site.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "udp_ports": (GOSSIP_PORT,)})
     yield Link(servers, gossip)
     # Neither Consul, whose metrics want a token, nor Valkey is scraped: the prober asks them.
@@ -84,21 +84,21 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 def _postgresql_links(database: Store, environment: Environment) -> Iterator[Link]:
     """One server without backups outside, or the operator's instances behind poolers; neither where it is external."""
     if any(schema_users(database)):
-        yield Link(Peer(namespace=targets.DATA, name=SCHEMAS, ports=()), database.endpoint)
+        yield Link(Peer(namespace=site.DATA, name=SCHEMAS, ports=()), database.endpoint)
     if not isinstance(database, DeployedStore):
         return
     backups = environment.settings.backups
     if backups is None:
-        yield Link(Peer(namespace=targets.DATA, name="postgresql-backup", ports=()), database.endpoint)
-        yield scrape_link(targets.SITE, database.pods, PostgresqlServer.scrape)
+        yield Link(Peer(namespace=site.DATA, name="postgresql-backup", ports=()), database.endpoint)
+        yield scrape_link(site.SITE, database.pods, PostgresqlServer.scrape)
         return
     pooler, instances = database.pods, database.pods.model_copy(update={"name": "postgresql"})
     server_and_status = instances.model_copy(update={"ports": (POSTGRESQL_PORT, STATUS_PORT)})
     yield Link(instances, server_and_status)
     yield Link(OPERATOR, server_and_status)
     yield Link(pooler, instances.model_copy(update={"ports": (POSTGRESQL_PORT,)}))
-    yield scrape_link(targets.SITE, instances, PostgresqlCluster.instance_scrape)
-    yield scrape_link(targets.SITE, pooler, PostgresqlCluster.pooler_scrape)
+    yield scrape_link(site.SITE, instances, PostgresqlCluster.instance_scrape)
+    yield scrape_link(site.SITE, pooler, PostgresqlCluster.pooler_scrape)
     api = environment.settings.api_server
     for manager in (instances, pooler):
         yield Link(manager, AddressBlock(name="kubernetes-api", cidr=api.cidr, ports=(api.port,)))
@@ -112,10 +112,10 @@ def _cache_links(cache: DeployedStore) -> Iterator[Link]:
     sentinels = proxies.model_copy(update={"name": f"{proxies.name}-sentinel"})
     for source in (proxies, servers, sentinels):
         yield Link(source, servers.model_copy(update={"ports": (PORT,)}))
-    yield scrape_link(targets.SITE, servers, Valkey.scrape)
+    yield scrape_link(site.SITE, servers, Valkey.scrape)
     for source in (servers, sentinels):
         yield Link(source, sentinels.model_copy(update={"ports": (SENTINEL_PORT,)}))
-    yield scrape_link(targets.SITE, sentinels, ReplicatedValkey.sentinel_scrape)
+    yield scrape_link(site.SITE, sentinels, ReplicatedValkey.sentinel_scrape)
 
 
 def _postgresql(database: DeployedStore, environment: Environment, links: Links) -> Component:
@@ -128,7 +128,7 @@ def _postgresql(database: DeployedStore, environment: Environment, links: Links)
     if backups is None:
         return PostgresqlServer(
             name="postgresql",
-            namespace=targets.DATA,
+            namespace=site.DATA,
             service=address.service,
             store_label=address.label,
             image=environment.third_party_image(images.POSTGRESQL),
@@ -140,7 +140,7 @@ def _postgresql(database: DeployedStore, environment: Environment, links: Links)
         )
     return PostgresqlCluster(
         name="postgresql",
-        namespace=targets.DATA,
+        namespace=site.DATA,
         pooler=address.service,
         store_label=address.label,
         image=environment.third_party_image(images.POSTGRESQL_OPERAND),
@@ -164,7 +164,7 @@ def _consul(graph: CallGraph, environment: Environment, links: Links) -> Consul:
     size = environment.server("consul")
     return Consul(
         name="consul",
-        namespace=targets.DATA,
+        namespace=site.DATA,
         image=environment.third_party_image(images.CONSUL),
         sizing=size.sizing,
         servers=size.replicas,
@@ -178,9 +178,9 @@ def _consul(graph: CallGraph, environment: Environment, links: Links) -> Consul:
 def _catalogue_service(service: Service) -> CatalogueService:
     return CatalogueService(
         name=service.name,
-        grpc_host=targets.SITE.grpc_host(service),
+        grpc_host=site.SITE.grpc_host(service),
         grpc_port=service.grpc_port,
-        http_host=targets.SITE.http_host(service),
+        http_host=site.SITE.http_host(service),
         http_port=service.http_port,
     )
 
@@ -196,7 +196,7 @@ def _cache(cache: DeployedStore, environment: Environment, links: Links) -> Comp
     name = cache.address.service
     return ReplicatedValkey(
         name=name,
-        namespace=targets.DATA,
+        namespace=site.DATA,
         image=environment.third_party_image(images.VALKEY),
         proxy_image=environment.third_party_image(images.HAPROXY),
         nodes=size.replicas,

@@ -16,7 +16,7 @@ from stack.model.egress import allow_lists, outward
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
-from stack.voiceassistant import targets
+from stack.voiceassistant import site
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
@@ -31,7 +31,7 @@ def _proxy(
     size = environment.server("egress-proxy")
     return EgressProxy(
         name=proxy,
-        namespace=targets.EGRESS,
+        namespace=site.EGRESS,
         image=environment.third_party_image(images.ENVOY),
         sizing=size.sizing,
         replicas=Replicas(min=size.replicas, max=size.replicas),
@@ -45,7 +45,7 @@ def _proxy(
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     """Prometheus asks each proxy how it is."""
     for proxy in allow_lists(graph):
-        yield scrape_link(graph.site, Peer(namespace=targets.EGRESS, name=proxy, ports=()), EgressProxy.scrape)
+        yield scrape_link(graph.site, Peer(namespace=site.EGRESS, name=proxy, ports=()), EgressProxy.scrape)
 
 
 def _passes(edge: Edge, proxy: str) -> bool:

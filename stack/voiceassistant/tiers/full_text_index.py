@@ -23,8 +23,8 @@ from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
+from stack.voiceassistant.site import COLLECTOR, OBSERVABILITY
 from stack.voiceassistant.stores import DeployedStore, Store, deployed_store, full_text_index, keeps_traces
-from stack.voiceassistant.targets import COLLECTOR, OBSERVABILITY
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
 
 READS = ("read", "view_index_metadata")

@@ -25,7 +25,7 @@ from stack.model.policy_bundles import outbound_call
 from stack.model.settings import file_of, path_of
 from stack.model.site import INTERNET, Site
 from stack.model.tenant import Builder
-from stack.voiceassistant import targets
+from stack.voiceassistant import site
 from stack.voiceassistant.stores import store
 
 VARIABLES = {
@@ -76,8 +76,8 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     anywhere = AddressBlock(name="anywhere", cidr=INTERNET, ports=())
     yield Link(source=anywhere, target=pods.model_copy(update={"ports": (PORTS.http, PORTS.https)}))
     yield scrape_link(graph.site, pods, ApisixGateway.scrape)
-    yield Link(source=targets.PROBER_PODS, target=pods.model_copy(update={"ports": (PORTS.https,)}))
-    collector = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=(targets.COLLECTOR_HTTP_PORT,))
+    yield Link(source=site.PROBER_PODS, target=pods.model_copy(update={"ports": (PORTS.https,)}))
+    collector = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=(site.COLLECTOR_HTTP_PORT,))
     yield Link(source=pods, target=collector)
 
 
@@ -101,7 +101,7 @@ def _entrance(gateway: Gateway, graph: CallGraph, environment: Environment) -> E
         redis_tls=redis.tls,
         redis_user=gateway.name,
         redis_timeout=call.attempt_timeout,
-        collector=f"{targets.SITE.host(targets.COLLECTOR, targets.OBSERVABILITY)}:{targets.COLLECTOR_HTTP_PORT}",
+        collector=f"{site.SITE.host(site.COLLECTOR, site.OBSERVABILITY)}:{site.COLLECTOR_HTTP_PORT}",
         trace_sample_ratio=environment.settings.trace_sample_ratio,
         workers=round(environment.server(gateway.name).sizing.cpu_limit.cores),
     )

@@ -27,7 +27,7 @@ from stack.model.links import external_stores
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
 from stack.model.tenant import Builder
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 
 CONTROL_PLANE = Peer(namespace="istio-system", name="istiod", ports=(15012,), label="app")
 """Where proxies get their configuration and certificates."""

@@ -32,20 +32,20 @@ from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import external_block, external_stores, scrape_link
 from stack.model.tenant import Builder
-from stack.voiceassistant import alerts, targets, telemetry
+from stack.voiceassistant import alerts, site, telemetry
 from stack.voiceassistant.alerting import rule_groups
+from stack.voiceassistant.site import PROBER_PODS as BLACKBOX
+from stack.voiceassistant.site import PROMETHEUS_PODS as PROMETHEUS
+from stack.voiceassistant.site import SITE
 from stack.voiceassistant.stores import full_text_index
-from stack.voiceassistant.targets import PROBER_PODS as BLACKBOX
-from stack.voiceassistant.targets import PROMETHEUS_PODS as PROMETHEUS
-from stack.voiceassistant.targets import SITE
 
 OUTAGE = Duration("30m")
 """The longest absence of a backend that loses nothing: a node that is replaced, an upgrade that goes wrong once."""
 
-COLLECTOR = Peer(namespace=targets.OBSERVABILITY, name=targets.COLLECTOR, ports=())
-ALERTMANAGER = Peer(namespace=targets.OBSERVABILITY, name="alertmanager", ports=())
-STATE = Peer(namespace=targets.OBSERVABILITY, name="kube-state-metrics", ports=())
-LOGS = user(targets.COLLECTOR).account
+COLLECTOR = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=())
+ALERTMANAGER = Peer(namespace=site.OBSERVABILITY, name="alertmanager", ports=())
+STATE = Peer(namespace=site.OBSERVABILITY, name="kube-state-metrics", ports=())
+LOGS = user(site.COLLECTOR).account
 """The user that writes the log lines from OTLP."""
 
 INFRASTRUCTURE_PODS = 3
@@ -104,15 +104,15 @@ def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
     node = graph.nodes.get(target.name)
     if isinstance(node, Service) and node.namespace == target.namespace:
         return environment.replicas(node).max + 1
-    return environment.settings.node_pool.nodes if target.namespace == targets.NODE_AGENTS else INFRASTRUCTURE_PODS
+    return environment.settings.node_pool.nodes if target.namespace == site.NODE_AGENTS else INFRASTRUCTURE_PODS
 
 
 def _collector(graph: CallGraph, environment: Environment, links: Links) -> Collector:
     decided = [service.name for service in graph.services]
-    size = environment.server(targets.COLLECTOR)
+    size = environment.server(site.COLLECTOR)
     return Collector(
-        name=targets.COLLECTOR,
-        namespace=targets.OBSERVABILITY,
+        name=site.COLLECTOR,
+        namespace=site.OBSERVABILITY,
         image=environment.third_party_image(images.COLLECTOR),
         sizing=size.sizing,
         replicas=size.replicas,
@@ -131,7 +131,7 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
     for replica, url in enumerate(telemetry.prometheus_urls(environment)):
         # Each replica keeps everything, so each is sent everything.
         yield Backend(
-            name=f"{targets.PROMETHEUS}-{replica}",
+            name=f"{site.PROMETHEUS}-{replica}",
             signal="metrics",
             protocol="http",
             endpoint=f"{url}/api/v1/otlp",
@@ -145,7 +145,7 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
             name=store,
             signal="traces",
             protocol="grpc",
-            endpoint=f"{SITE.host(store, targets.OBSERVABILITY)}:{port}",
+            endpoint=f"{SITE.host(store, site.OBSERVABILITY)}:{port}",
             bytes_per_second=telemetry.trace_bytes(graph, environment),
         )
     yield Backend(
@@ -163,10 +163,10 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
     found, probed = tuple(scraped(graph, environment, links)), tuple(probed_hosts(graph))
     told = _alertmanager(environment, links)
     metrics = environment.settings.metrics
-    size = environment.server(targets.PROMETHEUS)
+    size = environment.server(site.PROMETHEUS)
     return Prometheus(
-        name=targets.PROMETHEUS,
-        namespace=targets.OBSERVABILITY,
+        name=site.PROMETHEUS,
+        namespace=site.OBSERVABILITY,
         image=environment.third_party_image(images.PROMETHEUS),
         sizing=size.sizing,
         replicas=size.replicas,
@@ -211,7 +211,7 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
     size = environment.server(ALERTMANAGER.name)
     return Alertmanager(
         name=ALERTMANAGER.name,
-        namespace=targets.OBSERVABILITY,
+        namespace=site.OBSERVABILITY,
         image=environment.third_party_image(images.ALERTMANAGER),
         sizing=size.sizing,
         replicas=size.replicas,
@@ -240,7 +240,7 @@ def _state(graph: CallGraph, environment: Environment, links: Links) -> KubeStat
     watched = {target.namespace for target in scraped(graph, environment, links)}
     return KubeStateMetrics(
         name=STATE.name,
-        namespace=targets.OBSERVABILITY,
+        namespace=site.OBSERVABILITY,
         image=environment.third_party_image(images.KUBE_STATE_METRICS),
         sizing=environment.server(STATE.name).sizing,
         namespaces=tuple(sorted(watched & environment.profile.quotas.keys())),
@@ -253,7 +253,7 @@ def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> Black
     modules += [_question(*store) for store in external_stores(graph)]
     return BlackboxExporter(
         name=BLACKBOX.name,
-        namespace=targets.OBSERVABILITY,
+        namespace=site.OBSERVABILITY,
         image=environment.third_party_image(images.BLACKBOX_EXPORTER),
         sizing=environment.server(BLACKBOX.name).sizing,
         modules=tuple({module.name: module for module in modules if module}.values()),

@@ -13,7 +13,7 @@ from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.settings import ROOT
 from stack.model.tenant import Builder
-from stack.voiceassistant import targets
+from stack.voiceassistant import site
 from stack.voiceassistant.stores import SCHEMAS, DeployedStore, Store, database_of, postgresql, schema_users
 
 FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
@@ -32,7 +32,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 def _schemas(environment: Environment, links: Links, database: Store, users: tuple[Caller, ...]) -> DatabaseSchemas:
     return DatabaseSchemas(
         name=SCHEMAS,
-        namespace=targets.DATA,
+        namespace=site.DATA,
         host=database.address.service if isinstance(database, DeployedStore) else database.host,
         port=database.address.port,
         tls=database.tls,

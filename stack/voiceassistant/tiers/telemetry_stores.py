@@ -22,9 +22,9 @@ from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
-from stack.voiceassistant import targets, telemetry
+from stack.voiceassistant import site, telemetry
+from stack.voiceassistant.site import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
 from stack.voiceassistant.stores import backup_store, full_text_index, keeps_traces
-from stack.voiceassistant.targets import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
 
 MAX_TRACES = 10_000
@@ -67,8 +67,8 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 def _grafana_links() -> Iterator[Link]:
     shown = {
-        targets.PROMETHEUS: targets.PROMETHEUS_PORT,
-        targets.ALERTMANAGER: targets.ALERTMANAGER_PORT,
+        site.PROMETHEUS: site.PROMETHEUS_PORT,
+        site.ALERTMANAGER: site.ALERTMANAGER_PORT,
         "tempo": tempo.HTTP_PORT,
         "jaeger": jaeger.QUERY_PORT,
     }
@@ -79,7 +79,7 @@ def _grafana_links() -> Iterator[Link]:
 def _shipper_links() -> Iterator[Link]:
     shippers = Peer(namespace=NODE_AGENTS, name="fluent-bit", ports=(fluent_bit.PORT,))
     yield scrape_link(SITE, shippers, FluentBit.scrape)
-    yield Link(source=shippers.model_copy(update={"ports": ()}), target=_pods(COLLECTOR, targets.COLLECTOR_HTTP_PORT))
+    yield Link(source=shippers.model_copy(update={"ports": ()}), target=_pods(COLLECTOR, site.COLLECTOR_HTTP_PORT))
 
 
 def _pods(name: str, *ports: int) -> Peer:
@@ -132,8 +132,8 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links, index_url
         image=environment.third_party_image(images.GRAFANA),
         sizing=environment.server("grafana").sizing,
         sources=Sources(
-            prometheus=_url(targets.PROMETHEUS, targets.PROMETHEUS_PORT),
-            alertmanager=_url(targets.ALERTMANAGER, targets.ALERTMANAGER_PORT),
+            prometheus=_url(site.PROMETHEUS, site.PROMETHEUS_PORT),
+            alertmanager=_url(site.ALERTMANAGER, site.ALERTMANAGER_PORT),
             tempo=_url("tempo", tempo.HTTP_PORT),
             jaeger=_url("jaeger", jaeger.QUERY_PORT),
             elasticsearch=index_url,

@@ -11,7 +11,7 @@ from stack.model.environments import environment
 from stack.model.platform import Platform
 from stack.model.settings import ApiServer
 from stack.voiceassistant import TENANT
-from stack.voiceassistant.targets import STORE_LABEL
+from stack.voiceassistant.site import STORE_LABEL
 from tests.platforms import platform
 from tests.stack.audit.rule_findings import verdict
 

@@ -15,7 +15,7 @@ from stack.deploy.operators import operator_of
 from stack.model.settings import SECRETS, load_settings
 from stack.output.render import Index, rendered_files
 from stack.voiceassistant import TENANT
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 from tests.platforms import ENVIRONMENTS
 from tests.stack.deploy.program_run import (
     BALANCER,

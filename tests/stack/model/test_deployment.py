@@ -6,16 +6,18 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from voice_policies import InvalidInputError
 
 from components.operation import operation, soft, stage
 from stack.model.platform import Platform
-from stack.model.settings import ROOT, Settings
+from stack.model.settings import PROJECT, ROOT, Settings, parse_settings
 from stack.voiceassistant import TENANT
 from tests import toy
 from tests.platforms import VARIANTS, platform, real_environment, resources
 from tests.small import service, tenant_of
 
+CONFIGURED = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
 RUN = operation("run", p95="1s", deadline="2s")
 
 
@@ -27,7 +29,7 @@ def deployed_without(*names: str, environment: str = "prod", **changes: Any) -> 
 
 def refused(*names: str) -> list[str]:
     with pytest.raises(InvalidInputError) as caught:
-        deployed_without(*names)
+        parse_settings({**CONFIGURED, f"{PROJECT}:without": [*names]}, "prod", TENANT)
     assert caught.value.source == "Pulumi.prod.yaml"
     return [str(fault) for fault in caught.value.faults]
 

@@ -158,6 +158,24 @@ def test_the_faults_of_a_file_and_of_its_settings_are_in_one_message(tmp_path: P
     assert "hidden" not in str(caught.value)
 
 
+def test_names_that_the_catalogue_lacks_are_told_with_all_other_faults() -> None:
+    somewhere = {"host": "a.b", "port": 1, "network": "10.200.8.0/28"}
+    names = ("elasticsearch", "postgres", "llm-providers", "identity-service")
+    said = refused(
+        {"mesh": "maybe", "without": ["elasticsearch", "voice-engin"], "external": dict.fromkeys(names, somewhere)}
+    )
+    expected = "is no store that is deployed; expected one of events, postgresql, redis"
+    for line in (
+        "mesh: is 'maybe'",
+        "without[1]: is 'voice-engin'; did you mean voice-engine?",
+        f"external.elasticsearch: {expected}",
+        f"external.identity-service: {expected}",
+        f"external.llm-providers: {expected}",
+        f"external.postgres: {expected.replace('; ', '; did you mean postgresql? ')}",
+    ):
+        assert f"config.{PROJECT}:{line}" in said
+
+
 def test_a_service_that_is_left_out_has_no_replicas() -> None:
     replicas = {"voice-engine": {"min": 1, "max": 1}, "agent-engine": {"min": 1, "max": 1}}
     said = refused({"replicas": replicas, "without": ["voice-engine"]})

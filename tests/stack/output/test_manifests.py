@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from stack.deploy.operators import operator_of
 from stack.output.render import manifest
-from stack.voiceassistant.targets import APPS
+from stack.voiceassistant.site import APPS
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 
 KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")

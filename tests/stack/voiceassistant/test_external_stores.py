@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from voice_policies import InvalidInputError
 
 from components.network_policy import AddressBlock
 from components.node import External
@@ -182,27 +181,6 @@ def test_the_tables_are_made_in_it_over_tls() -> None:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         variables = {each["name"]: each.get("value") for each in container["env"]}
         assert (variables["PGHOST"], variables["PGSSLMODE"], "PGPORT" in variables) == (DATABASE, "require", False)
-
-
-def refused(**settings: Any) -> list[str]:
-    real = real_environment("prod")
-    changed = real.settings.model_copy(update=settings)
-    with pytest.raises(InvalidInputError) as caught:
-        Platform(TENANT, real.model_copy(update={"settings": changed}))
-    return [str(fault) for fault in caught.value.faults]
-
-
-def test_what_is_no_deployed_store_cannot_be_external() -> None:
-    somewhere = External(host="a.b", port=1, network="10.200.8.0/28")
-    names = ("elasticsearch", "postgres", "llm-providers", "identity-service")
-    faults = refused(external=dict.fromkeys(names, somewhere), without=("elasticsearch",))
-    expected = "is no store that is deployed; expected one of events, postgresql, redis"
-    assert faults == [
-        f"config.voiceassistant:external.elasticsearch: {expected}",
-        f"config.voiceassistant:external.identity-service: {expected}",
-        f"config.voiceassistant:external.llm-providers: {expected}",
-        f"config.voiceassistant:external.postgres: {expected.replace('; ', '; did you mean postgresql? ')}",
-    ]
 
 
 def test_the_setting_is_read_from_the_file() -> None:

@@ -19,7 +19,7 @@ from components.operation import HttpRoute, Operation, hard, operation, soft, st
 from stack.model.platform import Platform
 from stack.model.policy_bundles import outbound_call
 from stack.voiceassistant.catalog import GATEWAY
-from stack.voiceassistant.targets import SITE
+from stack.voiceassistant.site import SITE
 from stack.voiceassistant.tiers import gateway as tier
 from tests.platforms import ENVIRONMENTS, platform, real_environment, with_nodes
 from tests.small import gateway, service

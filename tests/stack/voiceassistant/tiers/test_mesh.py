@@ -13,7 +13,7 @@ from components.operation import hard, operation, stage
 from stack.model.platform import Platform
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
-from stack.voiceassistant.targets import APPS, SITE
+from stack.voiceassistant.site import APPS, SITE
 from stack.voiceassistant.tiers import mesh
 from tests.platforms import of_kind, platform, real_environment, resources, with_nodes
 from tests.small import datastore, service
