@@ -98,11 +98,24 @@ DECLARED = {
 }
 
 
+def answer(server: Server, path: str, token: str) -> Any:
+    """The server's answer, once it has a leader and knows the token."""
+    answers: list[Any] = []
+
+    def answered() -> bool:
+        status, body = server.ask(path, token)
+        answers.append(body)
+        return bool(status == 200)
+
+    wait_until(answered, server)
+    return answers[-1]
+
+
 def catalogue(server: Server, token: str) -> dict[str, Any]:
     """Each service with its gRPC and its HTTP address; Consul itself is in its own catalogue too."""
     found = {}
-    for name in server.ask("catalog/services", token)[1].keys() - {"consul"}:
-        (entry,) = server.ask(f"catalog/service/{name}", token)[1]
+    for name in answer(server, "catalog/services", token).keys() - {"consul"}:
+        (entry,) = answer(server, f"catalog/service/{name}", token)
         http = entry["ServiceTaggedAddresses"]["http"]
         found[name] = (entry["ServiceAddress"], entry["ServicePort"]), (http["Address"], http["Port"])
     return found
@@ -157,7 +170,7 @@ def test_each_server_registers_the_services_so_that_they_outlive_the_loss_of_one
         restarted(server)
 
     def nodes() -> set[str]:
-        return {entry["Node"] for entry in servers[0].ask("catalog/service/agent-engine", keys.token)[1]}
+        return {entry["Node"] for entry in answer(servers[0], "catalog/service/agent-engine", keys.token)}
 
     wait_until(lambda: nodes() == {"consul-1", "consul-2", "consul-3"}, servers[0])
 
