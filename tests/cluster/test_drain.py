@@ -24,7 +24,7 @@ def test_a_breach_of_a_budget_is_seen_and_a_drain_makes_none(start_cluster: Star
     deployment = copy.deepcopy(DEPLOYMENT)
     deployment["spec"]["replicas"] = 2
     with start_cluster() as cluster:
-        node, *_ = cluster.add_nodes(NodePool(zones=1, nodes_per_zone=2, cpu="4", memory="8Gi"))
+        node, other = cluster.add_nodes(NodePool(zones=1, nodes_per_zone=2, cpu="4", memory="8Gi"))
         cluster.create([NAMESPACE])
         cluster.kubectl.run("wait", "--for=create", "serviceaccount/default", "--namespace=restricted", "--timeout=30s")
         cluster.create([deployment, BUDGET])
@@ -32,6 +32,13 @@ def test_a_breach_of_a_budget_is_seen_and_a_drain_makes_none(start_cluster: Star
         assert cluster.drain(node) == set()
         cluster.wait_ready()
         with cluster.kubectl.watching("poddisruptionbudgets") as budgets:
+            # Without a node the next pods wait, until the budget's controller has seen that none is healthy.
+            cluster.kubectl.run("cordon", node, other)
             cluster.kubectl.run("delete", "pods", "--all", "--namespace=restricted")
+            healthy = "--for=jsonpath={.status.currentHealthy}=0"
+            cluster.kubectl.run(
+                "wait", healthy, "poddisruptionbudget/service", "--namespace=restricted", "--timeout=60s"
+            )
+            cluster.kubectl.run("uncordon", node, other)
             cluster.wait_ready()
     assert readiness.breached(budgets) != []
