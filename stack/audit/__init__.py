@@ -1,6 +1,12 @@
 """The audit: rules over the typed model and its graph of operations, one file for each family.
 
-A family is a module that ends in `RULES`; adding a rule is adding it there. Every rule walks the graph once.
+A rule is a `Rule` of `stack/audit/finding.py`: id, title, severity, rationale, source, an example that violates it, one
+that just holds, and a check. The check is a pure function of the `Platform`, with the rendered resources of
+`stack/audit/rendered.py` where it must. It yields `None` for each thing that holds and a `Breach` for each that does
+not. `Rule.verdict` makes findings of the breaches.
+
+A family is a module that ends in `RULES`. Adding a rule is adding it there, with its fixtures in the test of the same
+name. Every check walks the graph once.
 """
 
 from __future__ import annotations

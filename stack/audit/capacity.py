@@ -10,7 +10,7 @@ from voice_policies import Bytes, Cpu
 
 from components.namespace import Quota
 from components.node import Dependency, InCluster, Service
-from stack.audit.finding import Finding, Rule, Severity
+from stack.audit.finding import Breach, Rule, Severity
 from stack.audit.rendered import rendered
 from stack.model.platform import Platform
 from stack.model.pod_demand import SURGE, Amounts
@@ -24,7 +24,7 @@ def _pods(platform: Platform, service: Service, bound: Bound) -> int:
     return (replicas.min if bound == "min" else replicas.max) + SURGE
 
 
-def connections(platform: Platform) -> Iterator[Finding | None]:
+def connections(platform: Platform) -> Iterator[Breach | None]:
     """Connections of the services at their maximum, by the pooler or straight to the server."""
     users = [service for service in platform.graph.services if service.connection_pool]
     databases = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency) and node.database]
@@ -34,35 +34,34 @@ def connections(platform: Platform) -> Iterator[Finding | None]:
         yield from (_pooled if platform.environment.profile.database.poolers else _direct)(platform, users)
 
 
-def _direct(platform: Platform, users: list[Service]) -> Iterator[Finding | None]:
+def _direct(platform: Platform, users: list[Service]) -> Iterator[Breach | None]:
     """Without a pooler each service within its role's limit, and all of them within the server's."""
     limits = platform.environment.profile.database
     for service in users:
         wanted = _clients(platform, [service], "max")
         text = f"(max replicas + {SURGE}) × pool = {wanted} > {limits.role_limit} connections of its role"
         field = f"replicas.{service.name}, its connection_pool, or database.pool_size"
-        found = Finding("D01", "error", f"{service.name} → postgresql", text, field, str(wanted))
+        found = Breach(f"{service.name} → postgresql", text, field, str(wanted))
         yield None if wanted <= limits.role_limit else found
     wanted, room = _clients(platform, users, "max"), limits.max_connections - limits.reserved
     text = f"Σ (max replicas + {SURGE}) × pool = {wanted} > {_room_text(limits)}"
     field = "database.max_connections, or a service's connection_pool"
-    yield None if wanted <= room else Finding("D01", "error", "services → postgresql", text, field, str(wanted))
+    yield None if wanted <= room else Breach("services → postgresql", text, field, str(wanted))
 
 
-def _pooled(platform: Platform, users: list[Service]) -> Iterator[Finding | None]:
+def _pooled(platform: Platform, users: list[Service]) -> Iterator[Breach | None]:
     """The pooler's servers within PostgreSQL's limit, its clients within its own."""
     limits = platform.environment.profile.database
     servers, room = limits.pool_size * len(users) * limits.poolers, limits.max_connections - limits.reserved
     sum_text = f"{limits.pool_size} × {len(users)} databases × {limits.poolers} poolers = {servers}"
     text, fitting = f"{sum_text} > {_room_text(limits)}", str(room // (len(users) * limits.poolers))
-    yield (
-        None if servers <= room else Finding("D01", "error", "pooler → postgresql", text, "database.pool_size", fitting)
-    )
+    yield None if servers <= room else Breach("pooler → postgresql", text, "database.pool_size", fitting)
     wanted, most = _clients(platform, users, "max"), limits.max_client_connections
     severity: Severity = "critical" if _clients(platform, users, "min") > most else "error"
     text = f"Σ (max replicas + {SURGE}) × pool = {wanted} > {most} clients of one pooler"
     field = "database.max_client_connections, or a service's connection_pool"
-    yield None if wanted <= most else Finding("D01", severity, "services → pooler", text, field, str(wanted))
+    found = Breach("services → pooler", text, field, str(wanted), severity=severity)
+    yield None if wanted <= most else found
 
 
 def _room_text(limits: DatabaseLimits) -> str:
@@ -74,7 +73,7 @@ def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:
     return sum(_pods(platform, service, bound) * service.connection_pool for service in users)
 
 
-def compute(platform: Platform) -> Iterator[Finding | None]:
+def compute(platform: Platform) -> Iterator[Breach | None]:
     """CPU, memory and pods of every workload at its maximum plus surge, against its quota and the node pool."""
     pool = platform.environment.settings.node_pool
     everything, by_namespace = Amounts(), defaultdict(list)
@@ -89,7 +88,7 @@ def compute(platform: Platform) -> Iterator[Finding | None]:
     yield _exceeds("platform → node_pool", "requests.memory", everything.memory_requests, pool.memory * pool.nodes)
 
 
-def _beyond_quota(namespace: str, asked: Amounts, pods: int, quota: Quota) -> Iterator[Finding | None]:
+def _beyond_quota(namespace: str, asked: Amounts, pods: int, quota: Quota) -> Iterator[Breach | None]:
     path = f"{namespace} → quota"
     yield _exceeds(path, "requests.cpu", asked.cpu_requests, quota.cpu_requests)
     yield _exceeds(path, "requests.memory", asked.memory_requests, quota.memory_requests)
@@ -98,16 +97,34 @@ def _beyond_quota(namespace: str, asked: Amounts, pods: int, quota: Quota) -> It
     yield None if pods <= quota.pods else _over(path, "pods", str(pods), str(quota.pods))
 
 
-def _exceeds(path: str, what: str, asked: Cpu | Bytes, there: Cpu | Bytes) -> Finding | None:
+def _exceeds(path: str, what: str, asked: Cpu | Bytes, there: Cpu | Bytes) -> Breach | None:
     return None if asked.units <= there.units else _over(path, what, str(asked), str(there))
 
 
-def _over(path: str, what: str, asked: str, there: str) -> Finding:
+def _over(path: str, what: str, asked: str, there: str) -> Breach:
     arithmetic = f"Σ (max replicas + {SURGE}) × {what} = {asked} > {there}"
-    return Finding("D02", "error", path, arithmetic, f"{path.rpartition(' ')[2]}.{what}", asked)
+    return Breach(path, arithmetic, f"{path.rpartition(' ')[2]}.{what}", asked)
 
 
 RULES = (
-    Rule("D01", "connection pools fit the database", "PostgreSQL, SQLAlchemy and HikariCP documentation", connections),
-    Rule("D02", "requests at the maximum fit quota and node pool", "the ResourceQuota that is rendered", compute),
+    Rule(
+        id="D01",
+        title="connection pools fit the database",
+        severity="error",
+        rationale="a scaled-out service that gets no connection fails its requests, and so do all others",
+        source="PostgreSQL, SQLAlchemy and HikariCP documentation",
+        violates="(4 replicas + 1) × a pool of 10 = 50 clients at a server with room for 47",
+        holds="the same at a server with room for 50",
+        check=connections,
+    ),
+    Rule(
+        id="D02",
+        title="requests at the maximum fit quota and node pool",
+        severity="error",
+        rationale="the autoscaler asks for pods that the quota refuses or that no node has room for, at peak load",
+        source="the ResourceQuota that is rendered",
+        violates="(4 replicas + 1) × 100m = 500m of CPU in a namespace with a quota of 400m",
+        holds="the same with a quota of 500m",
+        check=compute,
+    ),
 )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from components.edge.egress_proxy import FILE_NAME, EgressProxy
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Host
-from stack.audit.finding import Finding, Rule
+from stack.audit.finding import Breach, Rule
 from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached, title
 from stack.model.network_reach import Reach
 from stack.model.platform import Platform
@@ -87,17 +87,28 @@ def _hosts(bootstrap: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterato
             yield from ((name if name == host.host else f"{name} as {host.host}", host) for name in names)
 
 
-def ways_out(platform: Platform) -> Iterator[Finding | None]:
+def ways_out(platform: Platform) -> Iterator[Breach | None]:
     """Every declared way out is open, and no other."""
     declared, opened = declared_ways_out(platform), open_ways_out(platform)
     for way in sorted(declared | opened):
         path = f"{way.caller} → {way.proxy} → {way.host}:{way.port}"
         if way not in opened:
-            yield Finding("N05", "error", path, "declared, and a policy or the allow-list closes it", "allow_lists")
+            yield Breach(path, "declared, and a policy or the allow-list closes it", "allow_lists")
         elif way not in declared:
-            yield Finding("N05", "error", path, "open, and nobody declared it", "allow_lists")
+            yield Breach(path, "open, and nobody declared it", "allow_lists")
         else:
             yield None
 
 
-RULES = (Rule("N05", "what leaves is what was declared, host by host", "the platform's rules", ways_out),)
+RULES = (
+    Rule(
+        id="N05",
+        title="what leaves is what was declared, host by host",
+        severity="error",
+        rationale="a process that reaches any host can send anything there",
+        source="the platform's rules",
+        violates="the proxy's allow-list admits orders to a host that no call of orders declares",
+        holds="the allow-list has exactly the declared hosts of each caller",
+        check=ways_out,
+    ),
+)

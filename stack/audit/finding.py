@@ -1,4 +1,4 @@
-"""The verdict of a rule: it holds, it does not apply, or it has findings with their arithmetic."""
+"""A rule of the audit, its findings and its verdict: it holds, it does not apply, or it has findings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,34 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from components.declaration import Location
 from stack.model.platform import Platform
 
 Severity = Literal["info", "warning", "error", "critical"]
 
 
 @dataclass(frozen=True, slots=True)
+class Breach:
+    """One place where a rule does not hold, as the rule's check yields it."""
+
+    path: str
+    """The path of calls, the workload or the setting that breaks the rule. It names the finding, so it never holds a
+    number that may change."""
+    arithmetic: str
+    """Why, with the numbers in it."""
+    field: str
+    """The setting or the line of the catalogue to change."""
+    proposal: str = ""
+    """A value that would hold, where one can be computed."""
+    where: Location | None = None
+    """The line of the model that declares it, where there is one."""
+    severity: Severity | None = None
+    """`None` is the rule's own severity."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """One violation: where, why in numbers, and the field that would mend it."""
+    """A breach with its rule and its severity. The fields are those of `Breach`."""
 
     rule: str
     severity: Severity
@@ -21,7 +41,7 @@ class Finding:
     arithmetic: str
     field: str
     proposal: str = ""
-    """A value that would hold, where one can be computed."""
+    where: Location | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +60,31 @@ class Verdict:
         return "holds" if self.checked else "does not apply"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule of the audit. `check` yields nothing for each thing that holds and findings for each that does not."""
+    """A rule of the audit. `check` yields `None` for each thing that holds and a breach for each that does not."""
 
     id: str
+    """A letter for the family and two digits, such as `R01`."""
     title: str
+    """The condition that holds, in one sentence."""
+    severity: Severity
+    """Of its findings, unless a breach has one of its own."""
+    rationale: str
+    """The consequence in operation where the rule does not hold."""
     source: str
-    """Where the threshold comes from."""
-    check: Callable[[Platform], Iterable[Finding | None]] = field(repr=False)
+    """Where the rule and its threshold come from."""
+    violates: str
+    """One example that breaks the rule."""
+    holds: str
+    """The same example, changed so that it just holds."""
+    check: Callable[[Platform], Iterable[Breach | None]] = field(repr=False)
 
     def verdict(self, platform: Platform) -> Verdict:
         """Look at everything the rule speaks of."""
         looked_at = list(self.check(platform))
-        return Verdict(self, len(looked_at), tuple(finding for finding in looked_at if finding is not None))
+        return Verdict(self, len(looked_at), tuple(self._finding(breach) for breach in looked_at if breach))
+
+    def _finding(self, breach: Breach) -> Finding:
+        severity = breach.severity or self.severity
+        return Finding(self.id, severity, breach.path, breach.arithmetic, breach.field, breach.proposal, breach.where)

@@ -11,7 +11,7 @@ from components.edge.apisix import PORTS
 from components.links import peer
 from components.network_policy import DNS_PORT, AddressBlock, NetworkEnd, Peer
 from components.node import Gateway, Host, Service
-from stack.audit.finding import Finding, Rule
+from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import rendered
 from stack.model.egress import allow_lists
 from stack.model.network_reach import Endpoint, Reach, egress_ports, is_within, permitted
@@ -158,29 +158,25 @@ def reached(platform: Platform) -> frozenset[Reach]:
     return frozenset(way for way in ways if everyone[way.source].governed or everyone[way.target].governed)
 
 
-def declared_is_permitted(platform: Platform) -> Iterator[Finding | None]:
+def declared_is_permitted(platform: Platform) -> Iterator[Breach | None]:
     """No declared way is closed."""
     open_ways = reached(platform)
     for way in sorted(declared(platform), key=_text):
         yield (
             None
             if way in open_ways
-            else Finding(
-                "N01", "error", _text(way), "declared, and the NetworkPolicies of its ends deny it", "NetworkPolicy"
-            )
+            else Breach(_text(way), "declared, and the NetworkPolicies of its ends deny it", "NetworkPolicy")
         )
 
 
-def permitted_is_declared(platform: Platform) -> Iterator[Finding | None]:
+def permitted_is_declared(platform: Platform) -> Iterator[Breach | None]:
     """No undeclared way is open."""
     known = declared(platform)
     for way in sorted(reached(platform), key=_text):
         yield (
             None
             if way in known
-            else Finding(
-                "N02", "error", _text(way), "permitted by the NetworkPolicies, and nobody declared it", "NetworkPolicy"
-            )
+            else Breach(_text(way), "permitted by the NetworkPolicies, and nobody declared it", "NetworkPolicy")
         )
 
 
@@ -189,6 +185,24 @@ def _text(way: Reach) -> str:
 
 
 RULES = (
-    Rule("N01", "every declared call is permitted", "the rendered NetworkPolicies", declared_is_permitted),
-    Rule("N02", "every permitted call is declared", "the rendered NetworkPolicies", permitted_is_declared),
+    Rule(
+        id="N01",
+        title="every declared call is permitted",
+        severity="error",
+        rationale="a call that a NetworkPolicy drops is a timeout in production, not an error in review",
+        source="the rendered NetworkPolicies",
+        violates="orders calls stock, and the policy of stock admits nobody",
+        holds="the policy of stock admits orders on the port of the call",
+        check=declared_is_permitted,
+    ),
+    Rule(
+        id="N02",
+        title="every permitted call is declared",
+        severity="error",
+        rationale="an open way that nobody declared is how an intruder moves on",
+        source="the rendered NetworkPolicies",
+        violates="the policy of prices admits orders on port 8080, and no call uses it",
+        holds="the policy of prices admits orders on the port of its calls alone",
+        check=permitted_is_declared,
+    ),
 )

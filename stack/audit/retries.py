@@ -7,7 +7,7 @@ from math import prod
 
 from components.node import Node, Service
 from components.operation import Operation
-from stack.audit.finding import Finding, Rule, Severity
+from stack.audit.finding import Breach, Rule, Severity
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.platform import Platform
 
@@ -58,7 +58,7 @@ def _text(path: Path) -> str:
     return " → ".join([first, *(edge.call.name for edge in path)])
 
 
-def amplification(platform: Platform) -> Iterator[Finding | None]:
+def amplification(platform: Platform) -> Iterator[Breach | None]:
     """The product of attempts along every path."""
     for path in worst_paths(platform.graph, _attempts):
         attempts = _attempts(path)
@@ -70,19 +70,24 @@ def amplification(platform: Platform) -> Iterator[Finding | None]:
         product = " × ".join(str(factor) for factor in factors if factor > 1)
         severity: Severity = "error" if attempts > MAX_ATTEMPTS else "warning"
         field = f"{(retrying or path)[0].path}: retry.max_retries"
-        yield Finding("R01", severity, _text(path), f"{product} = {attempts} attempts > {WARN_ATTEMPTS}", field, "0")
+        yield Breach(
+            _text(path),
+            f"{product} = {attempts} attempts > {WARN_ATTEMPTS}",
+            field,
+            "0",
+            path[0].call.location,
+            severity,
+        )
 
 
-def one_retrying_layer(platform: Platform) -> Iterator[Finding | None]:
+def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
     """One layer an edge by construction (`enforced_by.retry` names one); one interior hop a path by this check."""
     for path in worst_paths(platform.graph, _interior_retries):
         hops = [edge.path for edge in path if edge.call.max_attempts > 1 and isinstance(edge.callee, Service)]
         yield (
             None
             if len(hops) <= 1
-            else Finding(
-                "R02",
-                "warning",
+            else Breach(
                 _text(path),
                 f"{len(hops)} interior hops retry: {'; '.join(hops)}",
                 f"{hops[0]}: retry",
@@ -91,7 +96,7 @@ def one_retrying_layer(platform: Platform) -> Iterator[Finding | None]:
         )
 
 
-def repeatable(platform: Platform) -> Iterator[Finding | None]:
+def repeatable(platform: Platform) -> Iterator[Breach | None]:
     """A call that may not be repeated retries only what provably never left."""
     for edge in platform.graph.edges:
         retry = edge.call.retry
@@ -101,9 +106,7 @@ def repeatable(platform: Platform) -> Iterator[Finding | None]:
         yield (
             None
             if edge.call.idempotency != "never" or not unsafe
-            else Finding(
-                "R06",
-                "error",
+            else Breach(
                 edge.path,
                 f"{edge.call.max_attempts} attempts on {', '.join(unsafe)}; the call has no key and is not idempotent",
                 f"{edge.call.name}.retry",
@@ -114,13 +117,33 @@ def repeatable(platform: Platform) -> Iterator[Finding | None]:
 
 RULES = (
     Rule(
-        "R01", "attempts along a path", "CascadeGuard; SRE book ch. 22 (4³ = 64); AWS Builders' Library", amplification
+        id="R01",
+        title="attempts along a path stay few",
+        severity="warning",
+        rationale="every retrying hop multiplies the load on the last one, and does so while it is failing",
+        source="CascadeGuard; SRE book ch. 22 (4³ = 64); AWS Builders' Library (3⁵ = 243)",
+        violates="two hops of 3 attempts each: 3 × 3 = 9 attempts > 5",
+        holds="one hop of 5 attempts",
+        check=amplification,
     ),
     Rule(
-        "R02",
-        "one layer retries an edge, one interior hop a path",
-        "SRE book ch. 21; AWS REL05-BP03",
-        one_retrying_layer,
+        id="R02",
+        title="one layer retries an edge, one interior hop a path",
+        severity="warning",
+        rationale="retries at several depths repeat each other's work; only one of them knows what is worth repeating",
+        source="SRE book ch. 21; AWS REL05-BP03",
+        violates="a → b and b → c are services, and both calls retry",
+        holds="a → b makes one attempt, b → c retries",
+        check=one_retrying_layer,
     ),
-    Rule("R06", "only what may be repeated is retried", "istio#50506; gRPC A6", repeatable),
+    Rule(
+        id="R06",
+        title="only what may be repeated is retried",
+        severity="error",
+        rationale="an attempt that timed out may have done its work: the second one does it again",
+        source="istio#50506 (double payouts); gRPC A6",
+        violates='hard("store.write", "never", retry=Retry()) retries on unavailable and attempt_timeout',
+        holds='the same call with the condition "connection_failed" alone, or with an idempotency key',
+        check=repeatable,
+    ),
 )

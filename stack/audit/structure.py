@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stack.audit.finding import Finding, Rule
+from stack.audit.finding import Breach, Rule
 from stack.model.enforcement import DECLARED, unenforced
 from stack.model.platform import Platform
 
@@ -15,7 +15,7 @@ def no_cycles(platform: Platform) -> Iterator[None]:
         yield from (None for _ in node.operations)
 
 
-def all_enforced(platform: Platform) -> Iterator[Finding | None]:
+def all_enforced(platform: Platform) -> Iterator[Breach | None]:
     """Every declared policy has a layer that can express it."""
     for edge in platform.graph.edges:
         reasons = dict(unenforced(edge))
@@ -25,9 +25,7 @@ def all_enforced(platform: Platform) -> Iterator[Finding | None]:
             yield (
                 None
                 if kind not in reasons
-                else Finding(
-                    "E01",
-                    "error",
+                else Breach(
                     edge.path,
                     f"{kind} is declared, and {reasons[kind]}",
                     f"{edge.call.name}.{kind}",
@@ -37,11 +35,24 @@ def all_enforced(platform: Platform) -> Iterator[Finding | None]:
 
 
 RULES = (
-    Rule("C07", "no cycle of synchronous calls", "a cycle can wait for itself", no_cycles),
     Rule(
-        "E01",
-        "every policy on an edge is enforced by a layer that can express it",
-        "the platform's rules",
-        all_enforced,
+        id="C07",
+        title="no cycle of synchronous calls",
+        severity="error",
+        rationale="an operation that waits for itself holds a slot at every hop until its deadline",
+        source="a cycle can wait for itself",
+        violates="a.run calls b.run, and b.run calls a.run: the catalogue is refused",
+        holds="a.run calls b.run, and b.run publishes an event that a consumes",
+        check=no_cycles,
+    ),
+    Rule(
+        id="E01",
+        title="every policy on an edge is enforced by a layer that can express it",
+        severity="error",
+        rationale="a policy that nothing enforces is a belief: it fails on the day it is needed",
+        source="the platform's rules",
+        violates="a Go service declares a circuit breaker, and the mesh, which would enforce it, is off",
+        holds="the mesh is on, or the call declares circuit_breaker=None",
+        check=all_enforced,
     ),
 )

@@ -8,7 +8,7 @@ from voice_policies import Duration
 
 from components.node import Dependency, Node
 from components.operation import Operation
-from stack.audit.finding import Finding, Rule
+from stack.audit.finding import Breach, Rule
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.platform import Platform
 
@@ -30,7 +30,7 @@ def _longest(graph: CallGraph, node: Node, operation: Operation, index: int) -> 
     return overall * stage.max_rounds
 
 
-def callers_outwait(platform: Platform) -> Iterator[Finding | None]:
+def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
     """Each caller's attempt timeout against its callee's worst case."""
     graph = platform.graph
     for edge in graph.edges:
@@ -43,7 +43,7 @@ def callers_outwait(platform: Platform) -> Iterator[Finding | None]:
             yield _too_short(edge, worst, "its worst case, and the deadline does not travel on this edge")
 
 
-def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Finding | None:
+def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Breach | None:
     """With a propagated deadline the callee ends in time; what remains must hold one attempt of each hard call."""
     for call in edge.target.calls:
         inner = graph.edge(edge.callee, edge.target, call)
@@ -52,12 +52,12 @@ def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Finding | None:
     return None
 
 
-def _too_short(edge: Edge, needed: Duration, why: str) -> Finding:
+def _too_short(edge: Edge, needed: Duration, why: str) -> Breach:
     field = f"{edge.path}: timeout, or the callee's deadline"
-    return Finding("T01", "error", edge.path, f"{edge.attempt_timeout} < {needed}, {why}", field, str(needed))
+    return Breach(edge.path, f"{edge.attempt_timeout} < {needed}, {why}", field, str(needed))
 
 
-def deadlines_hold(platform: Platform) -> Iterator[Finding | None]:
+def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
     """Each operation's own deadline against its worst case: T01 at the operation itself."""
     graph = platform.graph
     for node in graph.nodes.values():
@@ -69,9 +69,7 @@ def deadlines_hold(platform: Platform) -> Iterator[Finding | None]:
             yield (
                 None
                 if operation.deadline >= worst
-                else Finding(
-                    "T01",
-                    "error",
+                else Breach(
                     path,
                     f"deadline {operation.deadline} < {worst}, its calls' worst case",
                     f"{path}.deadline",
@@ -89,7 +87,7 @@ def critical_path(graph: CallGraph, node: Node, operation: Operation) -> Duratio
     return total
 
 
-def budgets(platform: Platform) -> Iterator[Finding | None]:
+def budgets(platform: Platform) -> Iterator[Breach | None]:
     """Each flow's target, and each operation's own objective, against the objectives of what it waits for."""
     graph = platform.graph
     for flow in graph.flows:
@@ -102,24 +100,35 @@ def budgets(platform: Platform) -> Iterator[Finding | None]:
                 yield _over(path, critical_path(graph, node, operation), operation.latency, f"{path}.latency")
 
 
-def _over(path: str, needed: Duration, target: Duration, field: str) -> Finding | None:
+def _over(path: str, needed: Duration, target: Duration, field: str) -> Breach | None:
     if needed <= target:
         return None
-    return Finding(
-        "T04", "error", path, f"P95 objectives along the critical path: {needed} > {target}", field, str(needed)
-    )
+    return Breach(path, f"P95 objectives along the critical path: {needed} > {target}", field, str(needed))
 
 
-def _both(*checks: Callable[[Platform], Iterator[Finding | None]]) -> Callable[[Platform], Iterator[Finding | None]]:
+def _both(*checks: Callable[[Platform], Iterator[Breach | None]]) -> Callable[[Platform], Iterator[Breach | None]]:
     return lambda platform: (finding for check in checks for finding in check(platform))
 
 
 RULES = (
     Rule(
-        "T01",
-        "callers wait at least as long as their callees may take",
-        "CascadeGuard, for one edge",
-        _both(callers_outwait, deadlines_hold),
+        id="T01",
+        title="callers wait at least as long as their callees may take",
+        severity="error",
+        rationale="a caller that gives up first throws the answer away, and its own retry adds to the work in progress",
+        source="CascadeGuard, for one edge",
+        violates="the gateway waits 3s for a call that may take 4s",
+        holds="the gateway waits 4s",
+        check=_both(callers_outwait, deadlines_hold),
     ),
-    Rule("T04", "objectives add up to the flow's target", "Zalando's timeout guide", budgets),
+    Rule(
+        id="T04",
+        title="objectives add up to the flow's target",
+        severity="error",
+        rationale="if every callee just meets its objective, the caller cannot meet a smaller one",
+        source="Zalando's timeout guide",
+        violates="two calls in sequence with a P95 of 10ms each, in an operation with an objective of 15ms",
+        holds="the same operation with an objective of 20ms",
+        check=budgets,
+    ),
 )

@@ -24,3 +24,8 @@ def test_a_rule_without_anything_to_look_at_does_not_apply() -> None:
 def test_rule_names_are_unique_and_every_threshold_has_a_source() -> None:
     assert len({rule.id for rule in RULES}) == len(RULES)
     assert all(rule.source for rule in RULES)
+
+
+def test_every_rule_is_explained_by_a_pair_of_examples() -> None:
+    for rule in RULES:
+        assert len({rule.title, rule.rationale, rule.violates, rule.holds}) == 4, rule.id
