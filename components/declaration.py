@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pydantic
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
+from typing_extensions import override
 from voice_policies import ClosedModel, Fault, conflict_fault, faults_of
 
 __all__ = ["ROOT", "Declaration", "Location"]
@@ -95,6 +96,7 @@ class Declaration(ClosedModel):
 
     @model_validator(mode="wrap")
     @classmethod
+    @override
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """Conflicts are among the faults, so nothing raises for them."""
         return validate(value)

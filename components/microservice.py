@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
 from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle, ServiceSettings
 
 from components.container import POD_NAME, Container
@@ -46,12 +47,12 @@ class Microservice(Server):
     """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
     @property
+    @override
     def labels(self) -> dict[str, str]:
-        """The labels on everything of this service."""
         return {**super().labels, "app.kubernetes.io/component": self.service.tier}
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.bundle.metadata.service != self.name:
             yield f"bundle of {self.bundle.metadata.service} cannot be mounted into {self.name}"
         if self.bundle.metadata.digest is None:
@@ -62,6 +63,7 @@ class Microservice(Server):
         """Digest of the bundle it mounts."""
         return self.bundle.metadata.digest or ""
 
+    @override
     def workloads(self) -> Iterator[Deployment]:
         """The service. Told to stop, it first says that it is not ready and goes on, then finishes its requests."""
         ports = {"http": self.service.http_port, "grpc": self.service.grpc_port}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Cpu
 
 from components.component import PART_OF, Component
@@ -39,6 +40,7 @@ class NamespaceGuard(Component):
     """`privileged` is for pods that read the node itself, such as a log shipper: Pod Security has nothing between."""
     quota: Quota
 
+    @override
     def metadata(self, suffix: str = "") -> ObjectMeta:
         """The guard's resources are named by what they do: the namespace says whose they are."""
         metadata = super().metadata()
@@ -46,6 +48,7 @@ class NamespaceGuard(Component):
         metadata["labels"] = {"app.kubernetes.io/part-of": PART_OF}
         return metadata
 
+    @override
     def resources(self) -> Iterator[Resource]:
         """The namespace first, then what guards it."""
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": self._labels()}}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import (
     Bytes,
     ClosedModel,
@@ -47,8 +48,8 @@ class Node(Declaration):
     operations: tuple[Operation, ...]
 
     @property
+    @override
     def label(self) -> str:
-        """The beginning of the path of a fault."""
         return self.name
 
     def offers(self, name: str) -> bool:
@@ -62,8 +63,8 @@ class Node(Declaration):
                 return operation
         raise KeyError(f"{self.name}.{name}")
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         names = [operation.name for operation in self.operations]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"operation {name} is declared twice"
@@ -92,8 +93,8 @@ class Sizing(ClosedModel):
         """At 2 GiB a core or more, memory fills before CPU does and scales too."""
         return self.memory_request.gibibytes >= 2 * self.cpu_request.cores
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.cpu_limit < self.cpu_request:
             yield f"cpu_limit {self.cpu_limit} is below cpu_request {self.cpu_request}"
         if self.memory_limit < self.memory_request:
@@ -116,8 +117,8 @@ class Replicas(ClosedModel):
         """True if the replica count never changes."""
         return self.min == self.max
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.max < self.min:
             yield f"min {self.min} is above max {self.max}"
 
@@ -144,8 +145,8 @@ class Service(Caller):
     """Database connections of one replica, overflow included; 0 where no database is used."""
     features: tuple[DegradedFeature, ...] = ()
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         yield from super().conflicts()
         if not self.operations:
             yield "it offers no operation: declare one, or leave the service out"
@@ -158,8 +159,8 @@ class Gateway(Caller):
 
     availability: Ratio
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         yield from super().conflicts()
         paths: dict[str, list[str]] = {}
         for operation in self.operations:

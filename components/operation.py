@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import (
     Bulkhead,
     Bytes,
@@ -60,6 +61,7 @@ class Call(Declaration):
     bulkhead: Bulkhead | None = None
 
     @property
+    @override
     def label(self) -> str:
         """Its part of the path of a fault, after the operation's."""
         return f" → {self.name}"
@@ -135,6 +137,7 @@ class Operation(Declaration):
     """Older versions of `saga`, the oldest first, until the sagas that began under them have ended."""
 
     @property
+    @override
     def label(self) -> str:
         """Its part of the path of a fault, after the node's."""
         return f".{self.name}"
@@ -144,8 +147,8 @@ class Operation(Declaration):
         """Every version of its saga, the newest last."""
         return (*self.retired_sagas, self.saga) if self.saga else self.retired_sagas
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         declared = {call.name for call in self.calls}
         for saga in self.sagas:
             title = f"saga {saga.name} version {saga.version}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import ClosedModel, Duration
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Probe(ClosedModel):
         """A command in the container; exit status 0 is success."""
         return cls(action={"exec": {"command": list(command)}}, **timing)
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.timeout >= self.period:
             yield f"timeout {self.timeout} must be below the period {self.period}"
 

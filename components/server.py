@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
 from voice_policies import Duration
 
 from components.access import TOKEN_PATH, TOKEN_VOLUME, service_account
@@ -162,15 +163,16 @@ class Server(Component):
         """Its pods of each kind, in an order that an API server accepts."""
 
     @property
+    @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """The secrets that its containers read."""
         return merged(secret for workload in self.workloads() for secret in workload.secrets)
 
     @property
+    @override
     def pods(self) -> tuple[dict[str, str], ...]:
-        """The label of each kind of its pods, once."""
         return tuple({str(workload.selector): workload.selector for workload in self.workloads()}.values())
 
+    @override
     def resources(self) -> Iterator[Resource]:
         """The resources of its workloads, once those that several share; raises `ValueError` where they differ."""
         found: dict[tuple[str, str, str], Resource] = {}

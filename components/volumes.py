@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
 from voice_policies import Bytes
 
 from components.secret_keys import SecretKeys
@@ -51,18 +52,19 @@ class ConfigFiles(Volume):
     annotations: Mapping[str, str] = field(default_factory=dict)
     read_only = True
 
+    @override
     def document(self, name: str) -> KubernetesVolume:
-        """The ConfigMap as a volume."""
         return {"name": name, "configMap": {"name": self.config_map}}
 
+    @override
     def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:
-        """The ConfigMap."""
         own: ObjectMeta = {**metadata, "name": self.config_map}
         if self.annotations:
             own["annotations"] = {**self.annotations}
         yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": own, "data": {**self.files}}
 
     @property
+    @override
     def read_at_start(self) -> Mapping[str, str]:
         """All of its files, unless the program reads changed ones by itself."""
         return {} if self.reloaded else self.files
@@ -75,8 +77,8 @@ class Scratch(Volume):
     size: Bytes = SCRATCH_SIZE
     in_memory: bool = False
 
+    @override
     def document(self, name: str) -> KubernetesVolume:
-        """An `emptyDir`."""
         size = str(self.size)
         return {
             "name": name,
@@ -91,6 +93,7 @@ class HostPath(Volume):
     path: str
     read_only: bool = True
 
+    @override
     def document(self, name: str) -> KubernetesVolume:
         """A `hostPath`; one that is written is created where it is missing."""
         kind = "Directory" if self.read_only else "DirectoryOrCreate"
@@ -104,12 +107,12 @@ class Claim(Volume):
     claim: str
     size: Bytes
 
+    @override
     def document(self, name: str) -> KubernetesVolume:
-        """The claim as a volume."""
         return {"name": name, "persistentVolumeClaim": {"claimName": self.claim}}
 
+    @override
     def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:
-        """The claim."""
         yield volume_claim({**metadata, "name": self.claim}, self.size)
 
 
@@ -118,6 +121,7 @@ class ApiToken(Volume):
 
     read_only = True
 
+    @override
     def document(self, name: str) -> KubernetesVolume:
         """The token as client libraries look for it."""
         return {

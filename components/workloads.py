@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
+from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.autoscaling import autoscaler
@@ -38,8 +39,8 @@ class Deployment(Workload):
     scale_on_memory: bool = False
     """The autoscaler looks at memory besides CPU."""
 
+    @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
-        """The Deployment, its autoscaler and its disruption budget."""
         spec: DeploymentSpec = {
             "minReadySeconds": MIN_READY_SECONDS,
             "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
@@ -72,6 +73,7 @@ class StatefulSet(Workload):
     parallel: bool = False
     """All pods start at once: none is ready before enough of them have found each other."""
 
+    @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
         """The claims by the names that the StatefulSet looks for, the StatefulSet, and its disruption budget."""
         spec: StatefulSetSpec = {
@@ -98,6 +100,7 @@ class StatefulSet(Workload):
 class DaemonSet(Workload):
     """Pods that are neither spread nor kept apart, on tainted nodes too."""
 
+    @override
     def pod(self, server: Server) -> PodSpec:
         """The hardened pod, wherever it is put."""
         pod = super().pod(server)
@@ -105,8 +108,8 @@ class DaemonSet(Workload):
         pod["tolerations"] = [{"operator": "Exists"}]
         return pod
 
+    @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
-        """The DaemonSet."""
         yield {
             "apiVersion": "apps/v1",
             "kind": "DaemonSet",
@@ -149,8 +152,8 @@ class Job(_Batch):
     """By default for a first start, in which the server is made too."""
     retries: int = 10
 
+    @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
-        """The Job."""
         template["spec"]["restartPolicy"] = "OnFailure"
         own = self.metadata_of(metadata)
         digest = digest_of({"template": to_json(template).decode()})
@@ -177,8 +180,8 @@ class CronJob(_Batch):
     suspended: bool = False
     deadline: Duration = Duration("60m")
 
+    @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
-        """The CronJob."""
         template["spec"]["restartPolicy"] = "Never"
         deadline = self.deadline.whole_seconds()
         yield {

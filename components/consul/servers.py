@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.consul.access import SECRET
@@ -66,8 +67,8 @@ class Consul(Server):
     bucket_url: str | None = None
     """Bucket of the snapshots, `https://HOST/BUCKET`; `None` makes no snapshots."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.servers % 2 == 0:
             yield f"servers is {self.servers}: an even number survives no more losses than {self.servers - 1}"
 
@@ -101,6 +102,7 @@ class Consul(Server):
             "permit-services.sh": permit_script(CONFIG_PATH, RUN_PATH),
         }
 
+    @override
     def workloads(self) -> Iterator[Workload]:
         """The servers, and the jobs of their snapshots."""
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from typing_extensions import override
 from voice_policies import CircuitBreaker, ClosedModel, Duration, RateLimit, Ratio, TokenBucket
 
 from components.node import Port
@@ -59,8 +60,8 @@ class GatewayRoute(ClosedModel):
     circuit_breaker: CircuitBreaker | None
     rate_limits: tuple[RateLimit, ...]
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if len(self.rate_limits) > 1:
             yield f"{self.name} has {len(self.rate_limits)} rate limits: a route holds one"
         for limit in self.rate_limits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
 from voice_policies import Duration
 
 from components.container import Container
@@ -43,8 +44,8 @@ class EgressProxy(Server):
     """The longest timeout of the calls through it. Envoy closes its connections when it is told to stop, so that long
     after it has left the endpoints it is not told."""
 
+    @override
     def workloads(self) -> Iterator[Deployment]:
-        """The proxy."""
         tls = {f"tls-{allowed.port}": allowed.port for allowed in self.allow_lists}
         ports: list[ServicePort] = [{"name": name, "port": port} for name, port in tls.items()]
         files = {FILE_NAME: file_text(configuration(self.allow_lists))}

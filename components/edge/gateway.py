@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.component import Exemption
@@ -61,10 +62,11 @@ class ApisixGateway(Server):
     """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
 
     @property
+    @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """The secrets of its variables."""
         return merged(SecretKeys(name=secret, keys=(key,)) for secret, key in self.variables.values())
 
+    @override
     def workloads(self) -> Iterator[Deployment]:
         """The gateway. Before it starts, its files go where APISIX can write beside them: its root is read-only."""
         secrets: dict[str, EnvVarSource] = {

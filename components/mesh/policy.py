@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
 from voice_policies import Bulkhead, CircuitBreaker, ClosedModel, Duration
 
 from components.component import Component
@@ -81,8 +82,8 @@ class MeshDestination(ClosedModel):
     circuit_breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
             yield f"{self.host} has a breaker without consecutive_failures: the mesh counts nothing else"
         if self.bulkhead and self.bulkhead.max_queue:
@@ -137,8 +138,8 @@ class MeshPolicy(Component):
     """`None` where nothing comes in through the mesh."""
     destinations: tuple[MeshDestination, ...]
 
+    @override
     def resources(self) -> Iterator[Resource]:
-        """The policies for calls to the workload, then those for its own calls."""
         if self.server:
             yield self._peer_authentication(self.server)
             yield self._authorization_policy(self.server)
@@ -238,6 +239,7 @@ class MeshDefaults(Component):
     folder: ClassVar[str] = "40-mesh"
     external: tuple[ExternalHost, ...] = ()
 
+    @override
     def resources(self) -> Iterator[Resource]:
         """Mutual TLS, without exception."""
         yield {

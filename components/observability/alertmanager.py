@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.container import Container
@@ -100,8 +101,8 @@ class Alertmanager(Server):
     default: Name = NOBODY
     inhibitions: tuple[Inhibition, ...] = ()
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         known = [NOBODY, *(receiver.name for receiver in self.receivers)]
         for name in sorted({name for name in known if known.count(name) > 1}):
             yield f"receivers: {name} stands twice"
@@ -141,8 +142,8 @@ class Alertmanager(Server):
         service = f"{self.name}-replicas.{self.namespace}.svc.cluster.local"
         return tuple(f"{self.name}-{index}.{service}" for index in range(self.replicas))
 
+    @override
     def workloads(self) -> Iterator[StatefulSet]:
-        """The replicas."""
         peers = [f"--cluster.peer={name}:{GOSSIP_PORT}" for name in self.replica_names]
         gossip = [f"--cluster.listen-address=0.0.0.0:{GOSSIP_PORT}", *peers]
         yield StatefulSet(

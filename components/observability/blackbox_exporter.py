@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from typing_extensions import override
 from voice_policies import Duration
 
 from components.component import Exemption
@@ -41,8 +42,8 @@ class BlackboxExporter(Server):
     """Server name for the module `tls`. APISIX ends a handshake for any name but its own. `None` if no server has a
     certificate."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         names = [TLS, *(module.name for module in self.modules)]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"modules: {name} stands twice"
@@ -59,8 +60,8 @@ class BlackboxExporter(Server):
             tls_config = {"server_name": self.server_name, "insecure_skip_verify": True}
             yield BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
 
+    @override
     def workloads(self) -> Iterator[Deployment]:
-        """The exporter."""
         yield Deployment(
             name=self.name,
             container=Container(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import Bytes, Conflict, Duration
 
 from components.component import Exemption
@@ -58,8 +59,8 @@ class Collector(Server):
     backends: Annotated[tuple[Backend, ...], Field(min_length=1)]
     sampling: Sampling
 
+    @override
     def conflicts(self) -> Iterator[str | Conflict]:
-        """Settings that cannot hold together, a sentence each."""
         names = [backend.name for backend in self.backends]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"backends: {name} stands twice"
@@ -88,8 +89,8 @@ class Collector(Server):
         document = configuration(queues, self.sampling, self.sizing.memory_limit)
         return {"collector.json": file_text(document)}
 
+    @override
     def workloads(self) -> Iterator[StatefulSet]:
-        """The replicas."""
         otlp = [to_port("otlp-grpc", GRPC_PORT, "grpc"), to_port("otlp-http", HTTP_PORT, "http")]
         yield StatefulSet(
             name=self.name,

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic_core import to_json
+from typing_extensions import override
 from voice_policies import Bytes, Conflict, Duration
 
 from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
@@ -66,8 +67,8 @@ class Elasticsearch(Server):
     """Data that is kept for a time, each by a lifecycle policy of its name."""
     users: tuple[IndexUser, ...]
 
+    @override
     def conflicts(self) -> Iterator[str | Conflict]:
-        """Settings that cannot hold together, a sentence each."""
         if self.nodes == 2:
             yield "nodes is 2: they survive no more losses than 1"
         for stream in self.streams:
@@ -140,6 +141,7 @@ elasticsearch-keystore create
 tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin bootstrap.password
 """
 
+    @override
     def workloads(self) -> Iterator[Workload]:
         """The nodes, and the Job that makes policies, templates and users."""
         heap = int(self.sizing.memory_limit.units * HEAP_SHARE) // 1024**2

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.component import Exemption
@@ -134,8 +135,8 @@ class FluentBit(Server):
             "storage.total_limit_size": f"{self.buffer.units // 1024**2}M",
         }
 
+    @override
     def workloads(self) -> Iterator[DaemonSet]:
-        """The pods of the nodes."""
         yield DaemonSet(
             name=self.name,
             user=ROOT,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.component import Exemption
@@ -76,8 +77,8 @@ class Grafana(Server):
     sources: Sources
     dashboards: tuple[Dashboard, ...]
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         uids = [dashboard.uid for dashboard in self.dashboards]
         for uid in sorted({uid for uid in uids if uids.count(uid) > 1}):
             yield f"dashboard {uid} is declared twice"
@@ -166,6 +167,7 @@ class Grafana(Server):
             secureJsonData={"basicAuthPassword": f"$__file{{{ACCOUNT.password_file}}}"},
         )
 
+    @override
     def workloads(self) -> Iterator[Deployment]:
         """The process. It is ready when it answers with its database."""
         yield Deployment(
@@ -196,10 +198,12 @@ class Provisioning(Volume):
     read_only = True
 
     @property
+    @override
     def read_at_start(self) -> Mapping[str, str]:
         """The configuration; Grafana reads a changed dashboard by itself."""
         return self.files
 
+    @override
     def document(self, name: str) -> KubernetesVolume:
         """The ConfigMaps as one volume, each file at the path that Grafana expects."""
         sources = [_projection(f"{self.grafana}-config", PATHS)]
@@ -208,8 +212,8 @@ class Provisioning(Volume):
             sources.append(_projection(f"{self.grafana}-dashboard-{dashboard.uid}", {file: f"dashboards/{file}"}))
         return {"name": name, "projected": {"sources": sources}}
 
+    @override
     def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:
-        """The ConfigMaps."""
         yield from ConfigFiles(f"{self.grafana}-config", self.files).resources(metadata)
         for dashboard in self.dashboards:
             name, files = f"{self.grafana}-dashboard-{dashboard.uid}", {f"{dashboard.uid}.json": dashboard.text}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.component import Exemption
@@ -65,8 +66,8 @@ class Jaeger(Server):
     replicas: int
     storage: InMemory | InElasticsearch
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if isinstance(self.storage, InElasticsearch):
             return
         if self.replicas > 1:
@@ -137,6 +138,7 @@ class Jaeger(Server):
             }
         }
 
+    @override
     def workloads(self) -> Iterator[Workload]:
         """The server, and the job that attaches the lifecycle policy to its indices."""
         yield Deployment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.container import Container, Image
@@ -106,6 +107,7 @@ class Kibana(Server):
         """The files of the Job that makes the data view."""
         return setup_files(f"http://{self.name}:{PORT}", SETUP_USER.account, [DATA_VIEW])
 
+    @override
     def workloads(self) -> Iterator[Workload]:
         """The server, and the Job that makes the data view."""
         yield Deployment(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
 from voice_policies import Duration
 
 from components.access import pod_reader
@@ -46,6 +47,7 @@ class KubeStateMetrics(Server):
     namespaces: tuple[Name, ...]
     """Namespaces that it watches; it has rights in no other."""
 
+    @override
     def workloads(self) -> Iterator[Deployment]:
         """The one replica. It is alive while it answers, and ready when its own metrics can be read."""
         autoscalers: PolicyRule = {

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import Bytes, Conflict, Duration
 
 from components.access import node_metrics_reader, pod_reader
@@ -70,8 +71,8 @@ class Prometheus(Server):
     """`host:port` of each replica: every one is told."""
     groups: tuple[RuleGroup, ...]
 
+    @override
     def conflicts(self) -> Iterator[str | Conflict]:
-        """Settings that cannot hold together, a sentence each."""
         yield from duplicates([*self.targets, *self.probed_hosts])
         keys = [rule.key for group in self.groups for rule in group.rules]
         for key in sorted({key for key in keys if keys.count(key) > 1}, key=str):
@@ -133,6 +134,7 @@ class Prometheus(Server):
         yield kubelet_job(self.namespaces)
         yield from (hosts.job(self.prober) for hosts in self.probed_hosts)
 
+    @override
     def workloads(self) -> Iterator[StatefulSet]:
         """The replicas. To replay the write-ahead log of a full head takes minutes."""
         yield StatefulSet(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Conflict, Duration
 
 from components.component import Exemption
@@ -74,8 +75,8 @@ class Tempo(Server):
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where metrics are written to: each replica of Prometheus by itself, so that all of them have the series."""
 
+    @override
     def conflicts(self) -> Iterator[str | Conflict]:
-        """Settings that cannot hold together, a sentence each."""
         if self.bucket is None:
             yield from disk_conflict("stream", self.stream, self.storage)
 
@@ -115,6 +116,7 @@ class Tempo(Server):
             return {"backend": "local", "local": {"path": f"{DATA_PATH}/blocks"}}
         return {"backend": "s3", "s3": {"bucket": self.bucket.bucket, "endpoint": self.bucket.endpoint}}
 
+    @override
     def workloads(self) -> Iterator[StatefulSet]:
         """The process. It is ready when it takes spans and answers."""
         file = f"{CREDENTIALS.path}/{CREDENTIALS.keys[0]}"

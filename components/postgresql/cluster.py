@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import Bytes
 
 from components.component import Component, Exemption
@@ -79,17 +80,19 @@ class PostgresqlCluster(Component):
     links: PlatformLinks
 
     @property
+    @override
     def secrets(self) -> tuple[SecretKeys, ...]:
         """The operator's credentials for backups, and the password of each role."""
         return (CREDENTIALS, *(database.secret for database in self.databases))
 
     @property
+    @override
     def pods(self) -> tuple[dict[str, str], ...]:
         """Instances and poolers, told apart by a label of ours."""
         return {self.store_label: self.name}, {self.store_label: self.pooler}
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         servers = self.poolers * self.pool_size
         for database in self.databases:
             if database.connection_limit < servers:
@@ -98,6 +101,7 @@ class PostgresqlCluster(Component):
                     f"connections of {self.poolers} poolers with pool_size {self.pool_size}"
                 )
 
+    @override
     def resources(self) -> Iterator[Resource]:
         """The object store, the cluster, its databases and its pooler."""
         instances, poolers = self.pods

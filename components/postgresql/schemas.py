@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from typing_extensions import override
+
 from components.container import Container
 from components.node import Sizing
 from components.postgresql.databases import ServiceDatabase
@@ -49,12 +51,13 @@ class DatabaseSchemas(Server):
     """Plain SQL that deletes what is long over."""
 
     @property
+    @override
     def secrets(self) -> tuple[SecretKeys, ...]:
         """None of its own: the server's are in the same namespace."""
         return ()
 
+    @override
     def workloads(self) -> Iterator[Workload]:
-        """A job for each database, and one for every night."""
         scripts = {SCRIPT: self.script, NIGHTLY_SCRIPT: self.nightly_script, NIGHTLY_FILE: self.nightly}
         volumes = {"files": ConfigFiles(self.name, {**self.files, **scripts})}
         for database in self.databases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.container import Container
@@ -61,6 +62,7 @@ class PostgresqlServer(Server):
         """Its configuration, as mounted."""
         return {"postgresql.conf": self._configuration(), "pg_hba.conf": self._access()}
 
+    @override
     def workloads(self) -> Iterator[Workload]:
         """The server, and the jobs that dump and restore its databases."""
         yield StatefulSet(

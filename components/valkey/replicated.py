@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 from voice_policies import Duration
 
 from components.component import Exemption
@@ -72,8 +73,8 @@ class ReplicatedValkey(Server):
     quorum: Annotated[int, Field(ge=1, le=7)] = 2
     """Sentinels that must agree that the primary is gone."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.sentinels < 3 or self.sentinels % 2 == 0:
             yield f"sentinels is {self.sentinels}: expected an odd number from 3, so that a majority outlives a loss"
         if not self.sentinels // 2 < self.quorum <= self.sentinels:
@@ -173,6 +174,7 @@ backend primary
   tcp-check expect string master
 {servers}"""
 
+    @override
     def workloads(self) -> Iterator[Workload]:
         """The proxies, which carry the name that callers know, then servers and Sentinels."""
         yield self._proxies()

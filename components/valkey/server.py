@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.component import Exemption
@@ -63,6 +64,7 @@ class Valkey(Server):
             "write-acl.sh": WRITE_ACL,
         }
 
+    @override
     def workloads(self) -> Iterator[StatefulSet]:
         """The server. It never sees a password: only the hashes that the container before it writes."""
         data = {} if self.storage else {DATA_VOLUME: Scratch()}

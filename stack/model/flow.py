@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
 from voice_policies import ClosedModel, Duration, Ratio
 
 from components.declaration import Declaration
@@ -39,6 +40,6 @@ class Flow(Declaration):
     milestones: tuple[Milestone, ...] = ()
 
     @property
+    @override
     def label(self) -> str:
-        """The beginning of the path of a fault."""
         return f"flows.{self.name}"

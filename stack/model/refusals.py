@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import reduce
 
 from pydantic import ValidationError
+from typing_extensions import override
 from voice_policies import Fault, InvalidInputError, faults_of
 
 from stack.model.settings import Settings, file_of, path_of
@@ -48,6 +49,7 @@ class ComponentRefusals(Refusals):
         self._settings = settings
         self._decided_by = decided_by
 
+    @override
     def _refusal(self, fault: Fault) -> InvalidInputError:
         setting = self._decided_by.get(fault.path)
         if setting is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationError
+from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, faults_of, one_of
 
 from components.network_policy import Cidr
@@ -59,8 +60,8 @@ class NodePool(ClosedModel):
     memory: Bytes
     """Allocatable memory of one node."""
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.zones > self.nodes:
             yield f"zones {self.zones} is above nodes {self.nodes}: expected a node in each zone"
         if not self.cpu.units:

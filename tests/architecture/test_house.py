@@ -21,7 +21,7 @@ from stack.model.settings import ROOT
 MAY_IMPORT = {
     "policies/voice_policies": {"pydantic", "pydantic_core", "typing_extensions"},
     "runtime/voice_runtime": {
-        *("voice_policies", "pydantic", "pydantic_core"),
+        *("voice_policies", "pydantic", "pydantic_core", "typing_extensions"),
         *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras
         *("asyncpg", "redis", "uvicorn"),  # as above
     },
@@ -30,11 +30,11 @@ MAY_IMPORT = {
         *("asyncpg", "opentelemetry", "redis", "temporalio"),  # extras
     },
     "runtime/voice_reference": {
-        *("voice_policies", "voice_runtime", "pydantic", "pydantic_core"),
+        *("voice_policies", "voice_runtime", "pydantic", "pydantic_core", "typing_extensions"),
         *("grpc", "httpx", "opentelemetry", "prometheus_client"),
     },
-    "components": {"voice_policies", "pydantic", "pydantic_core"},
-    "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "yaml", "jinja2"},
+    "components": {"voice_policies", "pydantic", "pydantic_core", "typing_extensions"},
+    "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "typing_extensions", "yaml", "jinja2"},
 }
 """Package → what it may import beside itself and the standard library. Arrows point one way."""
 EXCEPTIONS = {

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import from_json
+from typing_extensions import override
 from voice_policies import ClosedModel, Duration, Fault, InvalidInputError, PolicyBundle, Ratio, faults_of, one_of
 from voice_runtime import Runtime
 
@@ -34,8 +35,8 @@ class Behaviour(ClosedModel):
     p95: Duration = Duration("4ms")
     error_ratio: Ratio = Ratio("0%")
 
+    @override
     def conflicts(self) -> Iterator[str]:
-        """Settings that cannot hold together, a sentence each."""
         if self.p95 < self.median:
             yield f"p95 {self.p95} is below median {self.median}"
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from typing_extensions import override
 
 from voice_runtime.assembly import Assembled
 from voice_runtime.grpc.attempts import WRITTEN, Attempts
@@ -46,20 +47,20 @@ class Channel(grpc.aio.Channel):
             self._assembled = assembled
         return connection
 
+    @override
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with one request and one answer."""
         return UnaryRequest(self, "unary_unary", method, serializers, settings)
 
+    @override
     def unary_stream(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with one request and many answers."""
         return UnaryRequest(self, "unary_stream", method, serializers, settings)
 
+    @override
     def stream_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with many requests and one answer."""
         return StreamRequest(self, "stream_unary", method, serializers, settings)
 
+    @override
     def stream_stream(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with many requests and many answers."""
         return StreamRequest(self, "stream_stream", method, serializers, settings)
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002  # calls in flight end by themselves

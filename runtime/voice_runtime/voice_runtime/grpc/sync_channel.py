@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self
 
 import grpc
+from typing_extensions import override
 
 from voice_runtime.assembly import Assembled
 from voice_runtime.clock import NEVER
@@ -36,20 +37,20 @@ class SyncChannel(grpc.Channel):
     def _present(self) -> Any:
         return self.connection(self.runtime.assembled).channel
 
+    @override
     def unary_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with one request and one answer."""
         return OneAnswer(self, "unary_unary", method, serializers, settings)
 
+    @override
     def unary_stream(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with one request and many answers."""
         return ManyAnswers(self, "unary_stream", method, serializers, settings)
 
+    @override
     def stream_unary(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with many requests and one answer."""
         return OneAnswer(self, "stream_unary", method, serializers, settings)
 
+    @override
     def stream_stream(self, method: str, *serializers: Any, **settings: Any) -> Any:
-        """A method with many requests and many answers."""
         return ManyAnswers(self, "stream_stream", method, serializers, settings)
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT002  # as grpc has it
@@ -60,6 +61,7 @@ class SyncChannel(grpc.Channel):
         """Hear no more."""
         self._present().unsubscribe(callback)
 
+    @override
     def close(self) -> None:
         """Leave it: the connection stays for others, and closes with the process."""
 
@@ -113,6 +115,7 @@ class OneAnswer(_Method):
         finally:
             attempts.end(error)
 
+    @override
     def invoke_on(self, connection: Connection) -> Any:
         """The bare method, with the call beside the answer."""
         return super().invoke_on(connection).with_call
