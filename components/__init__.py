@@ -1,1 +1,1 @@
-"""Typed building blocks, each of which knows its Kubernetes resources. Pure: nothing here imports Pulumi."""
+"""Typed building blocks. Each one yields its Kubernetes resources. Nothing here imports Pulumi."""

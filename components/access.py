@@ -1,4 +1,4 @@
-"""The rights of pods at the API server: an account each, without a token, unless a server declares rights."""
+"""Service accounts and roles: each workload has an account, without a token unless the server declares rights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def service_account(metadata: ObjectMeta) -> ServiceAccount:
 
 
 def pod_reader(account: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterator[Role | RoleBinding]:
-    """A role over the pods of one namespace, and whatever `more` says, bound to an account."""
+    """A role over the pods of one namespace, plus the rules `more`, bound to an account."""
     metadata: ObjectMeta = {**account, "namespace": namespace}
     pods: PolicyRule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     yield {"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": [pods, *more]}
@@ -47,7 +47,7 @@ def pod_reader(account: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterat
 
 
 def node_metrics_reader(account: ObjectMeta) -> Iterator[ClusterRole | ClusterRoleBinding]:
-    """Nodes are in no namespace, so the right to read their kubelets' metrics cannot be either."""
+    """A ClusterRole that reads kubelets' metrics. Nodes belong to no namespace, so a Role cannot grant it."""
     name = f"{account['namespace']}-{account['name']}-kubelets"
     metadata: ObjectMeta = {"name": name, "labels": account["labels"]}
     rule: PolicyRule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}

@@ -1,4 +1,4 @@
-"""Horizontal autoscaling on CPU, and on memory where memory dominates."""
+"""Horizontal autoscaling on CPU, and also on memory for services whose memory fills first."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 CPU_TARGET = 70
 MEMORY_TARGET = 80
-"""Percent of the request (the platform's facts)."""
+"""Percent of the memory request. Source: the platform's specification."""
 SCALE_DOWN_WINDOW = 300
-"""Seconds of lower load before replicas go (the Kubernetes default, said so that it is seen)."""
+"""Seconds of lower load before the autoscaler removes replicas. Kubernetes' default, written out for readers."""
 
 
 def autoscaler(metadata: ObjectMeta, replicas: Replicas, *, on_memory: bool) -> HorizontalPodAutoscaler:
-    """The autoscaler of the Deployment that has the same name; it alone owns the replica count."""
+    """The autoscaler of the Deployment with the same name. Nothing else sets the replica count."""
     metrics = [_utilization("cpu", CPU_TARGET)]
     if on_memory:
         metrics.append(_utilization("memory", MEMORY_TARGET))

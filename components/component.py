@@ -54,7 +54,7 @@ ANNOTATION_PREFIX = "voiceassistant.dev"
 
 
 class Exemption(ClosedModel):
-    """A hardening default that a component cannot hold, and why. `voice render` lists each."""
+    """A hardening default that a component cannot meet, and the reason. `voice render -v` lists each."""
 
     rule: str
     """The default from which the component is exempt, such as `run_as_user` or `read_only_root`."""
@@ -65,9 +65,9 @@ class Component(ClosedModel):
     """A building block. Rendering is a function of the model: no clock, no network, no global state."""
 
     kind: ClassVar[str]
-    """Its type in the stack's tree, `voice:components:<kind>`: the name of the class unless it has another."""
+    """Its resource type in Pulumi's tree, `voice:components:<kind>`. By default the name of the class."""
     folder: ClassVar[str]
-    """Where its manifest stands. Folders are applied in order: what others stand on comes first."""
+    """Folder of its manifest. Folders are applied in the order of their names, so each depends on earlier ones only."""
     name: Name
     namespace: Name
 
@@ -80,22 +80,22 @@ class Component(ClosedModel):
 
     @property
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """The secrets that it reads and that no rendered file holds."""
+        """The secrets that the component reads. No rendered file holds their values."""
         return ()
 
     @property
     def selector(self) -> dict[str, str]:
-        """The labels that pick this component's pods; they never change."""
+        """The labels that select this component's pods. They never change, because selectors are immutable."""
         return {"app.kubernetes.io/name": self.name}
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:
-        """The label that picks each kind of its pods; none for a component that runs none."""
+        """The name label of each kind of its pods. Empty for a component without pods."""
         return ()
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels on everything of this component."""
+        """The labels of each of its resources."""
         return {**self.selector, "app.kubernetes.io/part-of": PART_OF}
 
     def metadata(self, suffix: str = "") -> ObjectMeta:

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["Image"]
 
 USER = 10001
-"""User and group of our own images: above 10000, so that it is no user of the node."""
+"""User and group of our own images. Above 10000, so that it equals no user of the node."""
 ROOT = 0
 TEMPORARY_VOLUME = "tmp"
 TEMPORARY_PATH = "/tmp"  # noqa: S108 - the container's own emptyDir
 EPHEMERAL_REQUEST = "128Mi"
 EPHEMERAL_LIMIT = "512Mi"
-"""Ephemeral storage: logs and `/tmp`. Our services keep nothing else on a node."""
+"""Limit of ephemeral storage: logs and `/tmp`. Our services write nothing else on a node."""
 GO_MEMORY_SHARE = 0.8
-"""Share of the memory limit: from there on Go's garbage collector works harder, before the kernel kills the process."""
+"""Share of the memory limit at which Go's garbage collector works harder, so that the kernel does not kill the
+process."""
 POD_NAME: EnvVarSource = {"fieldRef": {"fieldPath": "metadata.name"}}
 POD_IP: EnvVarSource = {"fieldRef": {"fieldPath": "status.podIP"}}
 
@@ -43,14 +44,14 @@ class Image(ClosedModel):
     """An image of a container."""
 
     reference: str
-    """`repository:tag`, with `@sha256:…` where it is pinned."""
+    """`repository:tag`, with `@sha256:…` if the digest is locked."""
     pull_policy: Literal["Always", "IfNotPresent"] = "Always"
-    """`Always` asks the registry at each start whether the tag or digest is still the one that was pulled;
-    `IfNotPresent` also runs what was loaded onto the node by hand."""
+    """`Always` asks the registry at each start if the tag still has the same digest. `IfNotPresent` also runs an image
+    that somebody loaded onto the node by hand."""
 
 
 class Defaults(NamedTuple):
-    """Values that the containers of one pod share unless they have their own."""
+    """Values for every container of a pod. A container may override each."""
 
     name: str
     image: Image
@@ -60,28 +61,28 @@ class Defaults(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """One program of a pod. Its file system is read-only but for `/tmp` and what it mounts."""
+    """One program of a pod. Its file system is read-only, except for `/tmp` and writable mounts."""
 
     name: str | None = None
-    """`None`, here and below, is the default of its workload."""
+    """`None` takes the default of the workload, for this field and those below."""
     image: Image | None = None
     sizing: Sizing | None = None
     command: Sequence[str] = ()
     args: Sequence[str] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
-    """Name → TCP port that it listens on."""
+    """Name → TCP port on which the program listens."""
     udp_ports: Mapping[str, int] = field(default_factory=dict)
     env: Mapping[str, str | EnvVarSource] = field(default_factory=dict)
     mounts: Mapping[str, str] = field(default_factory=dict)
     """Volume of the pod → path in the container."""
     secrets: Sequence[SecretKeys] = ()
-    """Secrets that it reads as files, each at its own path."""
+    """Secrets that the program reads as files, each at its own path."""
     probes: Probes | None = None
 
     def document(
         self, default: Defaults, read_only: Collection[str], pre_stop: Duration | None = None
     ) -> types.Container:
-        """The container as the API has it; `read_only` are the volumes that it may not write."""
+        """The container as the Kubernetes API expects it. `read_only` names volumes that it must not write."""
         image = self.image or default.image
         document: types.Container = {
             "name": self.name or default.name,
@@ -123,7 +124,7 @@ class Container:
 
 
 def _security(user: int) -> SecurityContext:
-    """The container's half of Pod Security `restricted`, and a read-only root besides."""
+    """Security context: the container's part of Pod Security `restricted`, and a read-only root file system."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -136,12 +137,12 @@ def _security(user: int) -> SecurityContext:
 
 
 def go_memory_limit(sizing: Sizing) -> dict[str, str]:
-    """The soft memory limit of a Go program, as its runtime reads it."""
+    """`GOMEMLIMIT`: the soft memory limit of a Go program."""
     return {"GOMEMLIMIT": f"{int(sizing.memory_limit.units * GO_MEMORY_SHARE) >> 20}MiB"}
 
 
 def cpu_and_memory(sizing: Sizing) -> ResourceRequirements:
-    """CPU and memory as the API has them."""
+    """CPU and memory as the Kubernetes API expects them."""
     return {
         "requests": {"cpu": str(sizing.cpu_request), "memory": str(sizing.memory_request)},
         "limits": {"cpu": str(sizing.cpu_limit), "memory": str(sizing.memory_limit)},

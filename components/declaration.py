@@ -1,4 +1,4 @@
-"""The base of what a catalogue declares, such as nodes, operations and calls: each knows its line of source code."""
+"""The base of everything that a catalogue declares (nodes, operations, calls). It records the line of source code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["ROOT", "Declaration", "Location"]
 
 ROOT = f"{Path(__file__).resolve().parents[1]}/"
 _CONSTRUCTORS = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent))
-"""Folders of the functions that a declaration calls to make its model."""
+"""Folders of functions that build declarations. `_location` skips their frames."""
 
 
 class Location(NamedTuple):
     """A line of source code."""
 
     file: str
-    """Path in the repository; absolute outside it."""
+    """Path in the repository, or an absolute path outside it."""
     line: int
 
     def __str__(self) -> str:
@@ -34,11 +34,11 @@ class Location(NamedTuple):
 class Declaration(ClosedModel):
     """A model with its location.
 
-    A faulty declaration does not raise. It holds its faults, and the call graph refuses those of all declarations in
-    one message. Location and faults are no fields: they take no part in comparison and serialisation.
+    A faulty declaration does not raise. It stores its faults, and the call graph reports the faults of all declarations
+    in one message. Location and faults are not fields, so comparison and serialisation ignore them.
     """
 
-    if not TYPE_CHECKING:  # a type checker takes the parameters from the fields
+    if not TYPE_CHECKING:  # type checkers read the parameters from the fields
 
         def __init__(self, /, **values: Any) -> None:
             try:
@@ -65,16 +65,16 @@ class Declaration(ClosedModel):
         return faults
 
     def at(self, location: Location | None) -> Self:
-        """A copy that another declaration implies, with the location of that one."""
+        """A copy that another declaration implies. It has that declaration's location."""
         return self.model_copy(update={"_location": location})
 
     @property
     def label(self) -> str:
-        """Its part of the path of a fault."""
+        """Its part of the path in a fault."""
         return ""
 
     def _hold(self, values: dict[str, Any]) -> None:
-        """Take values that are not valid. `model_construct` would copy defaults, and measures refuse to be copied."""
+        """Store values that are not valid. `model_construct` would copy defaults, and measures cannot be copied."""
         fields = type(self).model_fields.items()
         defaults = {name: "?" if field.is_required() else field.default for name, field in fields}
         state = {"__dict__": {**defaults, **values}, "__pydantic_fields_set__": set(values)}
@@ -98,12 +98,12 @@ class Declaration(ClosedModel):
     @classmethod
     @override
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Conflicts are among the faults, so nothing raises for them."""
+        """Do nothing: `faults` includes conflicts, so the constructor must not raise for them."""
         return validate(value)
 
 
 def _location() -> Location | None:
-    """The line that is being executed, of the outermost of the frames that are in the declaring file."""
+    """The current line of the outermost frame in the file that declares."""
     frame = currentframe()
     while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):
         frame = frame.f_back

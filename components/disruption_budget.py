@@ -1,4 +1,4 @@
-"""How many replicas a drain may take at once."""
+"""The number of replicas that a drain may evict at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def disruption_budget(metadata: ObjectMeta, selector: dict[str, str]) -> PodDisruptionBudget:
-    """One replica at a time; a pod that is not ready never blocks a drain."""
+    """One replica at a time. A pod that is not ready never blocks a drain."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -1,4 +1,4 @@
-"""Files that a program reads: their text, and the digest by which a change restarts it."""
+"""Text and digests of configuration files. A pod restarts when the digest of its files changes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CONFIG_DIGEST_ANNOTATION = f"{ANNOTATION_PREFIX}/config-digest"
 
 
 def file_text(document: dict[str, Any]) -> str:
-    """A document as the text of its file: JSON, indented for review."""
+    """A document as JSON text, indented for review."""
     return to_json(document, indent=2).decode() + "\n"
 
 
 def digest_of(files: Mapping[str, str]) -> str:
-    """A digest that changes with any of the files, by name."""
+    """A digest of the names and contents of files."""
     return sha256(repr(sorted(files.items())).encode()).hexdigest()

@@ -1,8 +1,9 @@
 """The calls of a Go service as gRPC service config, mounted beside its bundle.
 
-The fields are those of `grpc/service_config/service_config.proto` in grpc/grpc-proto; retries and their throttling are
-gRFC A6, client-side health checks gRFC A17. gRPC's budget of retries has no window: it belongs to a channel, a failure
-takes from it and a success gives back. What is enforced elsewhere is not in it: the bundle names the layer.
+Sources of the fields: `grpc/service_config/service_config.proto` in grpc/grpc-proto; gRFC A6 for retries and their
+throttling; gRFC A17 for client-side health checks. gRPC's retry budget has no window: it belongs to a channel, each
+failure takes a token and each success returns a part of one. Policies that another layer enforces are not included; the
+bundle names the layer.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ __all__ = ["inexpressible"]
 
 GRPC_FILE_NAME = "grpc-service-config.json"
 MAX_ATTEMPTS = 5
-"""Clients treat more as 5 (gRFC A6)."""
+"""gRPC clients treat a higher number as 5 (gRFC A6)."""
 MAX_TOKENS = 1000
 MIN_TOKEN_RATIO = 0.001
-"""Of retry throttling: grpc-go and the C core refuse more tokens, and three decimal places count (gRFC A6)."""
+"""Lowest `tokenRatio` of retry throttling: only three decimal places count (gRFC A6), and grpc-go and the C core refuse
+more tokens."""
 STATUS: dict[RetryCondition, str] = {
     "unavailable": "UNAVAILABLE",
     "attempt_timeout": "DEADLINE_EXCEEDED",
     "aborted": "ABORTED",
 }
-"""The status of each condition that gRPC can tell by one. A connection that failed is UNAVAILABLE too."""
+"""The gRPC status for each retry condition that one status can express. A failed connection is UNAVAILABLE too."""
 
 
 def inexpressible(retry: Retry) -> Iterator[str]:
-    """A sentence for each part of a retry that gRPC cannot do, with what it can."""
+    """A sentence for each part of a retry policy that gRPC cannot express, with the nearest that it can."""
     if retry.max_attempts > MAX_ATTEMPTS:
         yield f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: lower max_retries"
     if not retry.base_delay:
@@ -43,7 +45,7 @@ def inexpressible(retry: Retry) -> Iterator[str]:
 
 
 def grpc_channels(calls: Iterable[OutboundCall]) -> dict[str, Any]:
-    """For each callee that gRPC's own policies guard: where it is, and the service config of the channel to it."""
+    """For each callee that gRPC itself guards: the address, and the service config of its channel."""
     found: dict[str, list[OutboundCall]] = {}
     for call in calls:
         if call.enforced_by.timeout == "grpc":
@@ -55,9 +57,9 @@ def _channel(calls: list[OutboundCall]) -> dict[str, Any]:
     (address,) = calls[0].addresses
     config: dict[str, Any] = {
         "loadBalancingConfig": [{"round_robin": {}}],
-        # The empty name asks for the health of the whole server: whoever is not serving gets no calls.
+        # The empty name means the health of the whole server. A server that is not serving gets no calls.
         "healthCheckConfig": {"serviceName": ""},
-        # One entry for each method: a name that stands twice makes gRPC refuse the whole config.
+        # One entry for each method: gRPC refuses a config that names a method twice.
         "methodConfig": [_method(call) for call in {call.operation: call for call in calls}.values()],
     }
     if retries := [call.retry for call in calls if call.retry and call.retry.max_retries]:
@@ -69,12 +71,15 @@ def _channel(calls: list[OutboundCall]) -> dict[str, Any]:
 
 
 def _max_tokens(retry: Retry) -> int:
-    """A failure takes a token and retries stop at half: as many failures as `reserve` may be repeated at first."""
+    """Tokens of retry throttling.
+
+    A failure takes one, and retries stop at half, so `reserve` failures may be retried at first.
+    """
     return 2 * (retry.budget.reserve + 1)
 
 
 def _method(call: OutboundCall) -> dict[str, Any]:
-    """`timeout` is that of the whole call: gRPC has none for a single attempt."""
+    """The settings of one method. `timeout` bounds the whole call, because gRPC has no timeout for one attempt."""
     method: dict[str, Any] = {
         "name": [{"service": grpc_service(call.callee), "method": grpc_method(call.operation)}],
         "timeout": protobuf_duration(call.timeout.overall),
@@ -91,5 +96,5 @@ def _method(call: OutboundCall) -> dict[str, Any]:
 
 
 def protobuf_duration(duration: Duration) -> str:
-    """As JSON spells a `google.protobuf.Duration`."""
+    """A duration in the JSON format of `google.protobuf.Duration`."""
     return f"{duration.units / 1_000_000:.6f}".rstrip("0").rstrip(".") + "s"

@@ -1,4 +1,4 @@
-"""The images that are not ours: floor versions, each with its licence. Digests are `images.lock.yaml`'s."""
+"""Third-party images: the lowest version of each, and its licence. `images.lock.yaml` holds the digests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ThirdPartyImage(ClosedModel):
     licence: str
     """SPDX identifier."""
     note: str
-    """Its purpose, and what matters about its licence."""
+    """Its purpose, and the consequence of its licence."""
 
 
 POSTGRESQL = ThirdPartyImage(
@@ -91,4 +91,4 @@ FLUENT_BIT = ThirdPartyImage(
 GRAFANA = ThirdPartyImage(reference="grafana/grafana:13.2.0", licence="AGPL-3.0-only", note="dashboards; run unchanged")
 
 KNOWN = tuple(image for image in vars().values() if isinstance(image, ThirdPartyImage))
-"""All of them."""
+"""Every third-party image."""

@@ -1,4 +1,4 @@
-"""Links between pods: whom each may connect to. A server's network policies are read from them."""
+"""Links between pods: the permitted connections, from which each server's network policies are rendered."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Link", "Links", "peer"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A connection that both of its ends permit."""
+    """A connection that the network policies of both ends permit."""
 
     source: NetworkEnd
-    """The end that connects, without ports."""
+    """The end that connects. It has no ports."""
     target: NetworkEnd
     """The end that listens, and its ports."""
     scrape: Scrape | None = None
-    """The metrics or the probe that the link is for."""
+    """The scrape or the probe that uses the link, if any."""
 
 
 class Links:
@@ -49,7 +49,7 @@ class Links:
         return iter(self._all)
 
     def ingress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
-        """The sources that connect to these pods, each with the ports of the pods that it connects to."""
+        """The sources that connect to these pods, each with the ports that it connects to."""
         return tuple(self._ingress.get((namespace, name), ()))
 
     def egress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
@@ -59,7 +59,7 @@ class Links:
     def network_policy(
         self, metadata: ObjectMeta, selector: dict[str, str], outward: Iterable[NetworkEnd] = ()
     ) -> NetworkPolicy:
-        """The links of the pods that `selector` names, and the addresses `outward`; nothing else in or out."""
+        """A NetworkPolicy for the pods that `selector` selects: it permits their links and the addresses `outward`."""
         (name,) = selector.values()
         namespace = metadata["namespace"]
         return network_policy(
@@ -72,7 +72,7 @@ PlatformLinks: TypeAlias = Annotated[InstanceOf[Links], Field(repr=False)]
 
 
 def _source(source: NetworkEnd, target: Peer) -> NetworkEnd:
-    """A source as the target's ingress names it: with the target's ports."""
+    """The source of a link in the target's ingress rule, with the target's ports."""
     if not isinstance(source, Peer):
         return source.model_copy(update={"ports": target.ports})
     return peer(source.namespace, source.name, source.label, target.ports, target.udp_ports)
@@ -82,5 +82,5 @@ def _source(source: NetworkEnd, target: Peer) -> NetworkEnd:
 def peer(
     namespace: str, name: str, label: str = NAME_LABEL, ports: tuple[int, ...] = (), udp_ports: tuple[int, ...] = ()
 ) -> Peer:
-    """Pods on some of their ports. Frozen models are shared: every service has the Collector among its targets."""
+    """Pods and some of their ports. Cached: every service links to the same few peers, such as the Collector."""
     return Peer(namespace=namespace, name=name, label=label, ports=ports, udp_ports=udp_ports)

@@ -30,7 +30,7 @@ SETTINGS_PATH = "/etc/voice/settings"
 
 
 class Microservice(Server):
-    """A service of the catalogue in one environment, with everything the platform decided about it."""
+    """A service of the catalogue in one environment."""
 
     folder: ClassVar[str] = "50-services"
     service: Service
@@ -38,13 +38,14 @@ class Microservice(Server):
     bundle: PolicyBundle
     settings: ServiceSettings
     credentials: tuple[SecretKeys, ...] = ()
-    """Its secrets for the stores that it calls."""
+    """Secrets for the stores that the service calls."""
     longest_request: Duration
-    """The longest deadline of its operations: how long a shutdown may have to wait."""
+    """The longest deadline of its operations: a shutdown may have to wait that long."""
     restart_on_policy_change: bool = False
-    """Puts the bundle's digest on the pod template, so that a changed policy rolls the pods instead of reloading."""
+    """Writes the bundle's digest onto the pod template, so that a changed policy restarts the pods instead of being
+    reloaded."""
     mesh_proxy: Sizing | None = None
-    """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
+    """Size of the mesh's proxy in each pod. `None` without a mesh."""
 
     @property
     @override
@@ -60,12 +61,15 @@ class Microservice(Server):
 
     @property
     def digest(self) -> str:
-        """Digest of the bundle it mounts."""
+        """Digest of the bundle that the pods mount."""
         return self.bundle.metadata.digest or ""
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The service. Told to stop, it first says that it is not ready and goes on, then finishes its requests."""
+        """The pods.
+
+        On SIGTERM the service reports that it is not ready, continues to serve, then finishes its requests.
+        """
         ports = {"http": self.service.http_port, "grpc": self.service.grpc_port}
         http, grpc = (to_port(name, port, app_protocol=name) for name, port in ports.items())
         yield Deployment(

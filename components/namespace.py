@@ -1,4 +1,4 @@
-"""A namespace and its guardrails: Pod Security, quota, limits, default-deny and DNS."""
+"""A namespace and its guardrails: Pod Security, quota, default limits, default-deny and DNS policies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["NamespaceGuard", "Quota"]
 
 POD_SECURITY_VERSION = "v1.34"
-"""Pinned, so that a cluster upgrade does not change what is admitted: the oldest Kubernetes that is supported."""
+"""Version of Pod Security: the oldest supported Kubernetes. Pinned, so that a cluster upgrade changes nothing."""
 
 
 class Quota(ClosedModel):
-    """Upper bounds of a namespace's requests and limits."""
+    """Upper bounds for the sum of requests and limits in a namespace."""
 
     cpu_requests: Cpu
     memory_requests: Bytes
@@ -32,17 +32,17 @@ class Quota(ClosedModel):
 
 
 class NamespaceGuard(Component):
-    """The namespace that components of one level of trust share."""
+    """The namespace of components that trust each other."""
 
     kind: ClassVar[str] = "Namespace"
     folder: ClassVar[str] = "10-namespaces"
     level: Literal["restricted", "baseline", "privileged"] = "restricted"
-    """`privileged` is for pods that read the node itself, such as a log shipper: Pod Security has nothing between."""
+    """`privileged` is for pods that read the node's files, such as a log shipper. Pod Security has no level between."""
     quota: Quota
 
     @override
     def metadata(self, suffix: str = "") -> ObjectMeta:
-        """The guard's resources are named by what they do: the namespace says whose they are."""
+        """Names say only what each resource does, because the namespace already says whose it is."""
         metadata = super().metadata()
         metadata["name"] = suffix
         metadata["labels"] = {"app.kubernetes.io/part-of": PART_OF}
@@ -50,7 +50,7 @@ class NamespaceGuard(Component):
 
     @override
     def resources(self) -> Iterator[Resource]:
-        """The namespace first, then what guards it."""
+        """The namespace first, then its guardrails."""
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": self._labels()}}
         yield default_deny(self.metadata("default-deny"))
         yield dns_policy(self.metadata("allow-dns"))

@@ -1,4 +1,4 @@
-"""Network policies: who may talk to whom, at both ends of every declared edge."""
+"""Network policies. Both ends of every declared call permit the connection; everything else is denied."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["DNS_PORT", "NAMESPACE_LABEL", "NAME_LABEL", "AddressBlock", "Cidr", 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 NAME_LABEL = "app.kubernetes.io/name"
 NODE_LOCAL_DNS = "169.254.20.10/32"
-"""Address of the node-local DNS cache, where the cluster runs one."""
+"""Address of the node-local DNS cache, in clusters that run one."""
 DNS_PORT = 53
 
 
 def _block(text: str) -> str:
-    """Kubernetes refuses other spellings of a block: a host's bits set, a mask written out, no length."""
+    """Refuse a block that Kubernetes refuses: host bits set, a mask instead of a length, or no length."""
     try:
         canonical = str(IPv4Network(text))
     except ValueError:
@@ -43,22 +43,22 @@ def _block(text: str) -> str:
 
 
 Cidr = Annotated[str, AfterValidator(_block)]
-"""A block of IPv4 addresses, as a NetworkPolicy takes it."""
+"""A block of IPv4 addresses in CIDR notation."""
 
 
 class Peer(ClosedModel):
-    """The pods of one component, on the ports that are used."""
+    """The pods of one component, and the ports in use."""
 
     namespace: Name
     name: Name
     ports: tuple[int, ...]
     udp_ports: tuple[int, ...] = ()
-    """Ports that are used over UDP too."""
+    """Ports that are used over UDP as well."""
     label: str = NAME_LABEL
-    """The label that carries the name, where an operator keeps the usual one for itself."""
+    """The label that carries the name. An operator may reserve the usual label for itself."""
 
     def selectors(self) -> NetworkPolicyPeer:
-        """Pods by name, in the namespace by its own name label."""
+        """The peer as a NetworkPolicy's selector: pods by name label, namespace by Kubernetes' own name label."""
         return {
             "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: self.namespace}},
             "podSelector": {"matchLabels": {self.label: self.name}},
@@ -66,12 +66,12 @@ class Peer(ClosedModel):
 
 
 class AddressBlock(ClosedModel):
-    """Addresses that no pod of ours has, such as the Kubernetes API's, on the ports that are used."""
+    """Addresses outside our pods, such as the Kubernetes API's, and the ports in use."""
 
     name: Name
     cidr: Cidr
     excepted: tuple[Cidr, ...] = ()
-    """Blocks within it that are not meant."""
+    """Blocks inside `cidr` that stay denied."""
     ports: tuple[int, ...]
 
     def selectors(self) -> NetworkPolicyPeer:
@@ -88,11 +88,11 @@ NetworkEnd: TypeAlias = Peer | AddressBlock
 def network_policy(
     metadata: ObjectMeta, selector: dict[str, str], ingress: Iterable[NetworkEnd], egress: Iterable[NetworkEnd]
 ) -> NetworkPolicy:
-    """Exactly these peers in and out; everything else is refused, in both directions."""
+    """A policy that permits exactly these peers, and denies everything else in both directions."""
     incoming: list[NetworkPolicyIngressRule] = [{"from": [peer.selectors()], "ports": _ports(peer)} for peer in ingress]
     outgoing: list[NetworkPolicyEgressRule] = [{"to": [peer.selectors()], "ports": _ports(peer)} for peer in egress]
     spec: NetworkPolicySpec = {"podSelector": {"matchLabels": selector}, "policyTypes": ["Ingress", "Egress"]}
-    # The API server drops an empty list, and so sees a change in every apply of one; the policy type alone denies all.
+    # The API server drops an empty list, so a later apply would see a change. The policy type alone denies all.
     if incoming:
         spec["ingress"] = incoming
     if outgoing:
@@ -101,7 +101,7 @@ def network_policy(
 
 
 def dns_policy(metadata: ObjectMeta) -> NetworkPolicy:
-    """Every pod of the namespace may ask the cluster's DNS, or the cache on its node."""
+    """Every pod of the namespace may query the cluster's DNS, or the cache on its node."""
     ports: list[NetworkPolicyPort] = [
         {"port": DNS_PORT, "protocol": "UDP"},
         {"port": DNS_PORT, "protocol": "TCP"},
@@ -123,7 +123,7 @@ def dns_policy(metadata: ObjectMeta) -> NetworkPolicy:
 
 
 def default_deny(metadata: ObjectMeta) -> NetworkPolicy:
-    """Nothing in, nothing out, until another policy of the namespace permits it."""
+    """Deny all traffic until another policy of the namespace permits it."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

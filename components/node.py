@@ -1,4 +1,4 @@
-"""The nodes of the call graph: who offers operations, and what is known of each before it is deployed."""
+"""The nodes of the call graph: services, gateways and dependencies, with the facts known before deployment."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Node(Declaration):
         return any(operation.name == name for operation in self.operations)
 
     def operation(self, name: str) -> Operation:
-        """The operation of that name; raises `KeyError` where it is not offered."""
+        """The operation of that name. Raises `KeyError` if the node does not offer it."""
         for operation in self.operations:
             if operation.name == name:
                 return operation
@@ -71,7 +71,7 @@ class Node(Declaration):
 
 
 class Sizing(ClosedModel):
-    """CPU and memory of one replica: requested and at most."""
+    """CPU and memory of one replica: request and limit."""
 
     cpu_request: Cpu
     cpu_limit: Cpu
@@ -90,7 +90,7 @@ class Sizing(ClosedModel):
 
     @property
     def memory_dominates(self) -> bool:
-        """At 2 GiB a core or more, memory fills before CPU does and scales too."""
+        """True from 2 GiB for each core. Memory then fills before CPU does, so the autoscaler watches memory too."""
         return self.memory_request.gibibytes >= 2 * self.cpu_request.cores
 
     @override
@@ -102,7 +102,7 @@ class Sizing(ClosedModel):
 
 
 class Replicas(ClosedModel):
-    """How many replicas run; `min` equal to `max` is a fixed count without autoscaling."""
+    """Number of replicas. `min` equal to `max` is a fixed count without autoscaling."""
 
     min: Annotated[int, Field(ge=1, le=1000)]
     max: Annotated[int, Field(ge=1, le=1000)]
@@ -142,7 +142,7 @@ class Service(Caller):
     capacity: Rate
     """Requests that one replica serves within its latency objective."""
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
-    """Database connections of one replica, overflow included; 0 where no database is used."""
+    """Database connections of one replica, overflow included. 0 for a service without a database."""
     features: tuple[DegradedFeature, ...] = ()
 
     @override
@@ -155,7 +155,7 @@ class Service(Caller):
 
 
 class Gateway(Caller):
-    """The entrance: each operation is a route, and its load what arrives from outside."""
+    """The gateway. Each operation is a route, with the load that arrives from clients."""
 
     availability: Ratio
 
@@ -175,7 +175,7 @@ HostName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_leng
 
 
 class Host(ClosedModel):
-    """An address outside the cluster, and the egress proxy it is reached through."""
+    """A host outside the cluster, reached through an egress proxy."""
 
     host: HostName
     port: Annotated[int, Field(ge=1, le=65_535)]
@@ -183,20 +183,20 @@ class Host(ClosedModel):
 
 
 class InCluster(ClosedModel):
-    """An address inside the cluster: a Service name in a namespace, and the pods behind it by their name label."""
+    """A Service in a namespace, and its pods by their name label."""
 
     namespace: Name
     service: Name
     port: Port
     label: str = NAME_LABEL
-    """The label by which its pods carry the Service's name."""
+    """The label that carries the Service's name on its pods."""
 
 
 class External(ClosedModel):
-    """An address outside the cluster that callers connect to themselves, such as a managed store's.
+    """A host outside the cluster to which callers connect directly, such as a managed store.
 
-    An egress proxy tells hosts apart by the name in the first bytes of TLS. PostgreSQL's protocol does not begin with
-    TLS, so a NetworkPolicy admits the callers to the network instead.
+    An egress proxy chooses the host by the name in the first bytes of TLS. PostgreSQL's protocol does not begin with
+    TLS, so a NetworkPolicy permits the callers to connect to the host's network instead.
     """
 
     host: HostName
@@ -204,20 +204,20 @@ class External(ClosedModel):
     tls: bool = True
     """Clients connect over TLS and verify the host's certificate."""
     network: Cidr
-    """Block of addresses that the host is in. Everything else in it is reached on `port`, too: keep it small."""
+    """Address block of the host. Callers can reach every address of the block on `port`, so keep it small."""
 
 
 class Dependency(Node):
-    """Something we call and do not write: a datastore, a provider, an external system. Its operations call nothing."""
+    """A datastore, provider or external system that we call and did not write. Its operations call nothing."""
 
     kind: Literal["datastore", "provider", "infrastructure"]
     purpose: Sentence
     protocol: Protocol
     addresses: Annotated[tuple[Host | InCluster | External, ...], Field(min_length=1)]
-    """More than one where any of them suffices."""
+    """Several addresses mean that any one of them suffices."""
     availability: Ratio
-    """Of each address."""
+    """Availability of each address."""
     credentials: tuple[Name, ...] = ()
-    """Keys of the secret that each of its callers holds."""
+    """Keys of the secret that each caller holds."""
     database: bool = False
     """Callers hold connections that count against the server's connection limit."""

@@ -1,7 +1,7 @@
-"""Operations and the calls they make: the vocabulary of the call graph.
+"""Operations and calls: the vocabulary of the call graph.
 
-A call belongs to an operation of its caller. Calls of one stage run in parallel, stages in sequence. Load, latency,
-retries and availability are computed on operations, so everything the audit says rests on these few types.
+A call belongs to an operation of its caller. Calls of one stage run in parallel, stages in sequence. The audit computes
+load, latency, retries and availability from these few types.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from components.declaration import Declaration
 __all__ = ["Call", "HttpRoute", "Name", "Operation", "Sentence", "Stage", "hard", "loop", "operation", "soft", "stage"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
-"""A DNS label; at most 40 characters, so that no name derived from it passes Kubernetes' 63 and none is ever cut."""
+"""A DNS label of at most 40 characters, so that every name derived from it fits into Kubernetes' 63."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]
 
 
 class Call(Declaration):
-    """One declared call: what it needs of its callee and what happens when it cannot have it.
+    """One declared call of an operation.
 
-    What is left out is derived: protocol, address and attempt timeout from the callee, the enforcing layer from the
-    caller's language and the environment.
+    Fields that are left out are derived: protocol, address and attempt timeout from the callee, the enforcing layer
+    from the caller's language and the environment.
     """
 
     callee: Name
@@ -48,13 +48,13 @@ class Call(Declaration):
     purpose: Name | None = None
     """Tells two calls of one operation apart."""
     fallback: Sentence | None = None
-    """Makes the call soft, and says how the operation goes on without it; `None` is a hard call."""
+    """Makes the call soft, and says how the operation continues without it. `None` is a hard call."""
     needed_by_flows: bool = False
-    """A soft call that the operation survives, and that a flow through it does not."""
+    """A soft call that the operation survives, but not a flow through the operation."""
     latency: Duration | None = None
-    """P95 objective where it is not that of the callee's operation."""
+    """P95 objective, if it differs from the callee's operation."""
     timeout: Duration | None = None
-    """Attempt timeout where it is not the deadline of the callee's operation."""
+    """Attempt timeout, if it differs from the deadline of the callee's operation."""
     retry: Retry | None = None
     """`None` is one attempt."""
     circuit_breaker: CircuitBreaker | None = CircuitBreaker()
@@ -63,7 +63,7 @@ class Call(Declaration):
     @property
     @override
     def label(self) -> str:
-        """Its part of the path of a fault, after the operation's."""
+        """Its part of the path in a fault, after the operation's."""
         return f" → {self.name}"
 
     @property
@@ -73,7 +73,7 @@ class Call(Declaration):
 
     @property
     def name(self) -> str:
-        """The name that the caller's code uses, unique among its calls."""
+        """The name in the caller's code. It is unique among the caller's calls."""
         return f"{self.target}:{self.purpose}" if self.purpose else self.target
 
     @property
@@ -83,7 +83,7 @@ class Call(Declaration):
 
     @property
     def max_attempts(self) -> int:
-        """Attempts in all."""
+        """Number of attempts, retries included."""
         return self.retry.max_attempts if self.retry else 1
 
 
@@ -92,45 +92,45 @@ class Stage(Declaration):
 
     calls: Annotated[tuple[Call, ...], Field(min_length=1)]
     choice: Literal["all", "one"] = "all"
-    """`one`: each round makes one of the calls, whichever is needed."""
+    """`one`: each round makes only one of the calls."""
     max_rounds: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Bound of a loop."""
+    """Largest number of rounds of a loop."""
     typical_rounds: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Rounds at P95: what latency objectives are computed with."""
+    """Rounds at P95. Latency objectives are computed from it."""
     overlaps: bool = False
-    """Streams along with the stage before it, so that it adds nothing to the whole answer's latency."""
+    """The stage streams together with the stage before it, so it adds nothing to the latency of the whole answer."""
 
 
 class HttpRoute(ClosedModel):
-    """How the gateway offers an operation. A path is whole, without parameters: its breaker counts by path."""
+    """The gateway's route for an operation. A path has no parameters, because the breaker counts by path."""
 
     path: Annotated[str, Field(pattern=r"^(/[a-z0-9-]+)+$", max_length=100)]
     method: Literal["GET", "POST"]
     public: bool = False
-    """Open to callers without a token; its limits then hold for each address that asks instead of each tenant."""
+    """Callers need no token. The limits then count by address instead of by tenant."""
     max_body: Bytes = Bytes("1Mi")
 
 
 class Operation(Declaration):
-    """Something a node does for its callers, or in the background."""
+    """An action that a node offers to callers or runs in the background."""
 
     name: Name
     latency: Duration
-    """P95 objective at the callee."""
+    """P95 objective, measured at the callee."""
     deadline: Duration
-    """Longest time it gives itself; callers wait this long for an attempt."""
+    """Longest time that the operation gives itself. Callers wait this long for an attempt."""
     stages: tuple[Stage, ...] = ()
     load: Rate | None = None
-    """Arrivals from outside the platform; `None` where only declared calls arrive."""
+    """Arrivals from outside the platform. `None` if only declared calls arrive."""
     transport: Literal["unary", "streamed", "websocket"] = "unary"
     """How callers exchange messages with it."""
     background: bool = False
-    """No caller waits for it: it is started by an event or a schedule."""
+    """No caller waits: an event or a schedule starts the operation."""
     publishes: tuple[EventType, ...] = ()
     consumes: tuple[EventType, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
     http: HttpRoute | None = None
-    """Of a gateway's operation alone."""
+    """The route of a gateway's operation. Other nodes have none."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()
@@ -139,7 +139,7 @@ class Operation(Declaration):
     @property
     @override
     def label(self) -> str:
-        """Its part of the path of a fault, after the node's."""
+        """Its part of the path in a fault, after the node's."""
         return f".{self.name}"
 
     @property
@@ -178,7 +178,7 @@ def hard(target: str, idempotency: Idempotency, **options: object) -> Call:
 
 
 def soft(target: str, fallback: str, idempotency: Idempotency = "idempotent", **options: object) -> Call:
-    """A call to `callee.operation` that the operation survives by `fallback`."""
+    """A call to `callee.operation` that the operation survives with `fallback`."""
     return _call(target, idempotency, {**options, "fallback": fallback})
 
 
@@ -189,10 +189,10 @@ def _call(target: str, idempotency: Idempotency, options: dict[str, object]) -> 
 
 
 def stage(*calls: Call, overlaps: bool = False) -> Stage:
-    """Calls made in parallel."""
+    """Calls that run in parallel."""
     return Stage(calls=calls, overlaps=overlaps)
 
 
 def loop(*calls: Call, at_most: int, typically: int) -> Stage:
-    """Rounds of one call each, whichever is needed."""
+    """Rounds that each make one of the calls."""
     return Stage(calls=calls, choice="one", max_rounds=at_most, typical_rounds=typically)

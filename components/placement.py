@@ -17,7 +17,7 @@ HOST = "kubernetes.io/hostname"
 
 
 def host_anti_affinity(selector: dict[str, str], *, required: bool) -> Affinity:
-    """On different hosts where there is room; `required` for quorums, which two losses at once would break."""
+    """Different hosts if possible. `required` for quorums, which the loss of two pods at once would break."""
     term: PodAffinityTerm = {"topologyKey": HOST, "labelSelector": {"matchLabels": selector}}
     if required:
         return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
@@ -26,7 +26,7 @@ def host_anti_affinity(selector: dict[str, str], *, required: bool) -> Affinity:
 
 
 def zone_spread(selector: dict[str, str]) -> TopologySpreadConstraint:
-    """Even over zones. Hard would block a rollout when a zone is full or gone, so it is a strong wish."""
+    """An even spread over zones: preferred, because a requirement would block a rollout when a zone is full or down."""
     return {
         "maxSkew": 1,
         "topologyKey": ZONE,

@@ -1,6 +1,6 @@
-"""Startup, liveness and readiness: three different questions of the kubelet.
+"""Startup, liveness and readiness probes of kubelet.
 
-Startup: has the program begun? Liveness: is it stuck? (looks at no dependency). Readiness: can it serve now?
+Startup: has the program started? Liveness: is it stuck? It checks no dependency. Readiness: can it serve now?
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STARTUP_PERIOD = Duration("2s")
 
 
 class Timing(TypedDict, total=False):
-    """How often the kubelet asks, and how long it waits."""
+    """Interval between two probes, and longest wait for an answer."""
 
     period: Duration
     timeout: Duration
@@ -34,29 +34,29 @@ READY: Timing = {"period": READINESS_PERIOD, **SLOW}
 
 
 class Probe(ClosedModel):
-    """One question of the kubelet. The defaults are Kubernetes' own."""
+    """One probe of kubelet. The defaults are Kubernetes' own."""
 
     action: dict[str, Any]
-    """`httpGet`, `tcpSocket` or `exec`, as the API has it."""
+    """`httpGet`, `tcpSocket` or `exec`, as in the Kubernetes API."""
     period: Duration = Duration("10s")
     timeout: Duration = Duration("1s")
-    """Longest time to answer; below the period."""
+    """Longest wait for an answer. It must be below the period."""
     failures: Annotated[int, Field(ge=1)] = 3
-    """Failed answers in a row before the kubelet acts."""
+    """Failures in a row before kubelet acts."""
 
     @classmethod
     def http(cls, path: str, port: str = "http", **timing: Unpack[Timing]) -> Probe:
-        """A GET request; a status from 200 to 399 is success."""
+        """A GET request. Any status from 200 to 399 is success."""
         return cls(action={"httpGet": {"path": path, "port": port}}, **timing)
 
     @classmethod
     def tcp(cls, port: str = "http", **timing: Unpack[Timing]) -> Probe:
-        """The port opens."""
+        """A TCP connection. It succeeds when the port is open."""
         return cls(action={"tcpSocket": {"port": port}}, **timing)
 
     @classmethod
     def exec(cls, *command: str, **timing: Unpack[Timing]) -> Probe:
-        """A command in the container; exit status 0 is success."""
+        """A command in the container. Exit code 0 is success."""
         return cls(action={"exec": {"command": list(command)}}, **timing)
 
     @override
@@ -65,13 +65,13 @@ class Probe(ClosedModel):
             yield f"timeout {self.timeout} must be below the period {self.period}"
 
     def document(self) -> types.Probe:
-        """The probe as the API has it."""
+        """The probe as the Kubernetes API expects it."""
         probe: types.Probe = {
             "periodSeconds": self.period.whole_seconds(),
             "timeoutSeconds": self.timeout.whole_seconds(),
             "failureThreshold": self.failures,
         }
-        return {**self.action, **probe}  # type: ignore[typeddict-item]  # one action, whose kind the constructor knows
+        return {**self.action, **probe}  # type: ignore[typeddict-item]  # `action` has one of the three keys
 
 
 class Probes(ClosedModel):
@@ -83,7 +83,7 @@ class Probes(ClosedModel):
 
     @classmethod
     def http(cls, liveness: str, readiness: str, port: str = "http", startup: Duration = Duration("60s")) -> Probes:
-        """Three GET requests by their paths, with PLATFORM's periods. `startup` is the longest time of a start."""
+        """Three GET requests with the platform's periods. `startup` is the longest time that a start may take."""
         return cls(
             startup=Probe.http(liveness, port, period=STARTUP_PERIOD, failures=_attempts(startup)),
             liveness=Probe.http(liveness, port),
@@ -92,7 +92,7 @@ class Probes(ClosedModel):
 
     @classmethod
     def tcp(cls, readiness: Probe, port: str = "http", startup: Duration = Duration("120s")) -> Probes:
-        """The program has begun and is alive while its port opens."""
+        """Startup and liveness by an open TCP port."""
         return cls(
             startup=Probe.tcp(port, period=STARTUP_PERIOD, failures=_attempts(startup)),
             liveness=Probe.tcp(port, **SLOW),

@@ -1,4 +1,4 @@
-"""How Prometheus watches a server: it reads the server's own metrics, or the blackbox exporter asks in its place."""
+"""How Prometheus watches a server: it scrapes the server's metrics, or the blackbox exporter probes the server."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from components.operation import Name
 __all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "BlackboxModule", "Scrape"]
 
 SERIES = 2_000
-"""Series of one pod: the runtime, the process and the gRPC library of a service, counted generously."""
+"""Series of one pod, a generous estimate: the runtime, the process and the gRPC library."""
 PROBE_SERIES = 20
 """Series of one probe by the blackbox exporter."""
 
 
 class BlackboxModule(ClosedModel):
-    """A question that the blackbox exporter asks. Source of the fields: its CONFIGURATION.md."""
+    """A module of the blackbox exporter. Source of the fields: its CONFIGURATION.md."""
 
     name: Name
     prober: Literal["tcp", "http"]
@@ -35,28 +35,29 @@ class BlackboxModule(ClosedModel):
 
 
 CONNECTS = BlackboxModule(name="tcp", prober="tcp")
-"""The port opens."""
+"""Succeeds when the TCP port is open."""
 CONNECTS_OVER_TLS = BlackboxModule(name="tcp-tls", prober="tcp", settings={"tls": True})
-"""The port opens, and the server proves its name."""
+"""Succeeds when the TCP port is open and the server's certificate is valid."""
 ANSWERS = BlackboxModule(
     name="http", prober="http", settings={"valid_status_codes": [200, 401], "follow_redirects": False}
 )
-"""The server answers over HTTP, even if it only asks for a password."""
+"""Succeeds when the server answers over HTTP, even with a demand for a password."""
 
 
 class Scrape(ClosedModel):
-    """The metrics that Prometheus reads of each pod of a server."""
+    """The metrics that Prometheus scrapes from each pod of a server."""
 
     port: Annotated[int, Field(ge=1, le=65_535)]
     path: Annotated[str, Field(pattern=r"^(/[a-z0-9/_-]+)?$")] = "/metrics"
     series: Annotated[int, Field(ge=1)] = SERIES
-    """The most that one pod exposes."""
+    """Largest number of series of one pod."""
     honor_labels: bool = False
-    """The series name the pod and the namespace that they are about, which are not the server's own."""
+    """Keep the labels `pod` and `namespace` of the series: they name the object that a series describes, not the
+    server."""
     module: BlackboxModule | None = None
-    """The question that the blackbox exporter asks at `port` and `path`; `None` reads the pod's own metrics."""
+    """The module with which the blackbox exporter probes `port` and `path`. `None` scrapes the pod itself."""
 
     @classmethod
     def probe(cls, module: BlackboxModule, port: int, path: str = "") -> Scrape:
-        """For a server without metrics that Prometheus may read."""
+        """A scrape by the blackbox exporter, for a server without readable metrics."""
         return cls(port=port, path=path, series=PROBE_SERIES, module=module)

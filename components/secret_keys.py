@@ -1,4 +1,4 @@
-"""Which secret a component reads, and which of its keys: never a value."""
+"""The secrets that a component reads, by name and key. Values never appear here."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ SECRETS_PATH = "/etc/voice/secrets"
 
 
 class SecretKeys(ClosedModel):
-    """Keys of one secret, read as files. The values are the deployment's own: a rendered file holds none.
+    """Keys of one secret, read as files.
 
-    A secret of one name has the same values in every namespace: both ends of a connection read the same password.
+    The deployment provides the values; no rendered file holds one. Secrets of the same name have the same values in
+    every namespace, so both ends of a connection read the same password.
     """
 
     name: Name
     keys: tuple[Name, ...]
     username: str | None = None
-    """Stands in clear beside the keys, for CloudNativePG, which wants a `kubernetes.io/basic-auth` pair."""
+    """A user name in clear text beside the keys. CloudNativePG needs it for a `kubernetes.io/basic-auth` secret."""
 
     @property
     def path(self) -> str:
-        """The directory that the keys are mounted in, a file each."""
+        """Directory of the mounted keys, one file each."""
         return f"{SECRETS_PATH}/{self.name}"
 
 
 def merged(secrets: Iterable[SecretKeys]) -> tuple[SecretKeys, ...]:
-    """Each secret once, with every key that somebody reads of it."""
+    """Each secret once, with every key that any of its readers needs."""
     found: dict[str, SecretKeys] = {}
     for secret in secrets:
         keys = found.get(secret.name, secret).keys

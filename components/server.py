@@ -1,6 +1,6 @@
-"""A server declares its pods; the resources that Kubernetes needs for them follow.
+"""A server declares its pods, and the Kubernetes resources follow.
 
-Every pod of the platform that no operator makes is made here: what all pods must have is added in this file.
+Every pod of the platform is made here, except those that an operator makes. Settings for all pods belong in this file.
 """
 
 from __future__ import annotations
@@ -36,41 +36,42 @@ if TYPE_CHECKING:
     )
 
 PRE_STOP = Duration("5s")
-"""Sleep before SIGTERM, so that endpoints are withdrawn first (kube-proxy and gateways take a few seconds)."""
+"""Sleep before SIGTERM. Kube-proxy and gateways need a few seconds to withdraw the endpoint."""
 SHUTDOWN_MARGIN = Duration("5s")
-"""Left for flushing telemetry after the last request."""
+"""Time to flush telemetry after the last request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload(ABC):
-    """Pods of one kind, as a server declares them. Subclasses are the controllers that keep them running."""
+    """Pods of one kind, as a server declares them. The subclasses are the controllers."""
 
     name: str
-    """The pods' name label, and the name of the resources that are theirs alone."""
+    """The pods' name label, and the name of the resources that belong to this workload alone."""
     container: Container
     init: Container | None = None
-    """Runs to its end before `container` starts."""
+    """A container that must finish before `container` starts."""
     volumes: Mapping[str, Volume] = field(default_factory=dict)
-    """Volumes by name, besides `/tmp`, secrets, and the data of a StatefulSet."""
+    """Volumes by name. `/tmp`, secrets and the data of a StatefulSet are added to them."""
     pre_stop: Duration = PRE_STOP
-    """Sleep before SIGTERM, so that callers learn of it first; 0 where nobody calls."""
+    """Sleep before SIGTERM, so that callers stop connecting first. 0 for pods that nobody calls."""
     shutdown: Duration
-    """Longest time between SIGTERM and the end of the program."""
+    """Longest time between SIGTERM and the end of the process."""
     outward: Iterable[NetworkEnd] = ()
-    """Addresses that the pods connect to besides their links."""
+    """Addresses that the pods connect to in addition to their links."""
     services: Mapping[str, ServiceSpec] = field(default_factory=dict)
-    """Addresses by name."""
+    """Services by name."""
     address: Mapping[str, str] | None = None
-    """The label by which others reach the pods; `None` is their name."""
+    """The label by which others select the pods. `None` means the name label."""
     account: str | None = None
-    """A service account that they share; `None` is one of their own."""
+    """Name of a shared service account. `None` means an account of its own."""
     rights: Sequence[Resource] = ()
-    """Roles and bindings of the account. With any, the container gets a short-lived token for the API server."""
+    """Roles and bindings of the account. If there are any, the container gets a short-lived token for the API
+    server."""
     pod_metadata: ObjectMeta | None = None
-    """More labels and annotations of the pods."""
+    """Additional labels and annotations of the pods."""
     user: int = USER
     quorum: bool = False
-    """Never two pods on one host: two losses at once would break the quorum."""
+    """Never two pods on one host, because the loss of two pods at once would break the quorum."""
 
     @abstractmethod
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
@@ -78,12 +79,12 @@ class Workload(ABC):
 
     @property
     def own_label(self) -> dict[str, str]:
-        """The label by which the controller picks the pods; it never changes."""
+        """The label by which the controller selects the pods. It never changes."""
         return {NAME_LABEL: self.name}
 
     @property
     def selector(self) -> dict[str, str]:
-        """The label by which others reach the pods."""
+        """The label by which others select the pods."""
         return dict(self.address or self.own_label)
 
     @property
@@ -92,7 +93,7 @@ class Workload(ABC):
         return merged((*(self.init.secrets if self.init else ()), *self.container.secrets))
 
     def resources(self, server: Server) -> Iterator[Resource]:
-        """The resources that the pods need, then their controller."""
+        """The pods' resources, then their controller."""
         metadata = server.metadata()
         own: ObjectMeta = {**metadata, "name": self.name}
         yield service_account({**metadata, "name": self.account or self.name})
@@ -105,7 +106,7 @@ class Workload(ABC):
         yield from self.controllers(own, self._pod_template(server))
 
     def _pod_template(self, server: Server) -> PodTemplateSpec:
-        """A changed file that the program only reads at its start restarts the pods."""
+        """The pod template. Its annotation changes with files that the program reads only at its start."""
         more = self.pod_metadata or {}
         files = {name: text for volume in self.volumes.values() for name, text in volume.read_at_start.items()}
         digest = {CONFIG_DIGEST_ANNOTATION: digest_of(files)} if files else {}
@@ -116,7 +117,7 @@ class Workload(ABC):
         return {"metadata": metadata, "spec": self.pod(server)}
 
     def pod(self, server: Server) -> PodSpec:
-        """The hardened pod, with a token for the API server where the account has rights."""
+        """The hardened pod. It gets a token for the API server if the account has rights."""
         token = {TOKEN_VOLUME: ApiToken()} if self.rights else {}
         volumes: dict[str, Volume] = {TEMPORARY_VOLUME: Scratch(), **self.volumes, **token}
         read_only = {name for name, volume in volumes.items() if volume.read_only}
@@ -139,7 +140,7 @@ class Workload(ABC):
         return pod
 
     def _security(self) -> PodSecurityContext:
-        """The pod's half of Pod Security `restricted`, with a fixed user and group."""
+        """Security context: the pod's part of Pod Security `restricted`, with a fixed user and group."""
         return {
             "runAsNonRoot": self.user != ROOT,
             "runAsUser": self.user,
@@ -151,16 +152,16 @@ class Workload(ABC):
 
 
 class Server(Component):
-    """A program that runs in pods of its own, with the jobs that set it up and look after it."""
+    """A program that runs in its own pods, with jobs that set it up and maintain it."""
 
     image: Image
     sizing: Sizing
     links: PlatformLinks
-    """Those of its pods are among them."""
+    """Links of the platform, including those of its pods."""
 
     @abstractmethod
     def workloads(self) -> Iterator[Workload]:
-        """Its pods of each kind, in an order that an API server accepts."""
+        """Its workloads, in an order that an API server accepts."""
 
     @property
     @override
@@ -174,7 +175,7 @@ class Server(Component):
 
     @override
     def resources(self) -> Iterator[Resource]:
-        """The resources of its workloads, once those that several share; raises `ValueError` where they differ."""
+        """The resources of its workloads. Shared ones appear once. Raises `ValueError` if two of one name differ."""
         found: dict[tuple[str, str, str], Resource] = {}
         for workload in self.workloads():
             for resource in workload.resources(self):

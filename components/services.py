@@ -1,4 +1,4 @@
-"""The addresses of a server: Services without the selector, which the workload behind them adds."""
+"""Service specifications without a selector. The workload adds the selector."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def to_port(name: str, port: int, app_protocol: str | None = None) -> ServicePor
 
 
 def tcp(port: int) -> ServiceSpec:
-    """One port behind one address."""
+    """A Service with one port."""
     return {"ports": [{"name": "tcp", "port": port, "targetPort": port}]}
 
 
 def each_pod(port: int) -> ServiceSpec:
-    """One port at the address of each pod, ready or not: members find each other before any is ready."""
+    """A headless Service with the address of each pod, ready or not: members find each other before any is ready."""
     return {**tcp(port), "clusterIP": "None", "publishNotReadyAddresses": True}
 
 
 def each_ready_pod(*ports: ServicePort) -> ServiceSpec:
-    """The address of each ready pod: a client balances its calls, where one address would pin it to one pod."""
+    """A headless Service with the address of each ready pod, so that a client can balance its calls over the pods."""
     return {"clusterIP": "None", "ports": list(ports)}
 
 
 def service(metadata: ObjectMeta, selector: dict[str, str], spec: ServiceSpec) -> Service:
-    """The Service of the pods that `selector` picks, unless `spec` itself picks some of them."""
+    """The Service of the pods that `selector` selects, unless `spec` has its own selector."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

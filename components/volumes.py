@@ -1,4 +1,4 @@
-"""The volumes of a pod, each with the resources that it needs."""
+"""The volumes of a pod, and the resources that each needs."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ TOKEN_SECONDS = 3600
 
 
 class Volume(ABC):
-    """A directory that containers of a pod mount."""
+    """A directory that a pod's containers mount."""
 
     read_only: bool = False
-    """Containers mount it without the right to write."""
+    """Containers mount it read-only."""
 
     @abstractmethod
     def document(self, name: str) -> KubernetesVolume:
-        """The volume of that name as the API has it."""
+        """The volume of that name as the Kubernetes API expects it."""
 
-    def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:  # noqa: ARG002 - most need none
-        """The resources that it needs, with the labels of `metadata`."""
+    def resources(self, metadata: ObjectMeta) -> Iterator[Resource]:  # noqa: ARG002 - most volumes need no resources
+        """The resources that the volume needs, with the labels of `metadata`."""
         yield from ()
 
     @property
     def read_at_start(self) -> Mapping[str, str]:
-        """Files that the program reads only when it starts: a changed one must restart the pods."""
+        """Files that the program reads only at its start. A change must restart the pods."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFiles(Volume):
-    """Files of a ConfigMap. The directory is mounted whole, so that a change arrives in running pods too."""
+    """Files of a ConfigMap. The whole directory is mounted, so that changes reach running pods."""
 
     config_map: str
     files: Mapping[str, str]
     reloaded: bool = False
-    """The program reads a changed file by itself."""
+    """The program reads changed files without a restart."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     read_only = True
 
@@ -66,13 +66,13 @@ class ConfigFiles(Volume):
     @property
     @override
     def read_at_start(self) -> Mapping[str, str]:
-        """All of its files, unless the program reads changed ones by itself."""
+        """All of its files, unless the program reads changed files without a restart."""
         return {} if self.reloaded else self.files
 
 
 @dataclass(frozen=True, slots=True)
 class Scratch(Volume):
-    """An empty directory that lives as long as the pod."""
+    """An `emptyDir`: a directory that lives as long as the pod."""
 
     size: Bytes = SCRATCH_SIZE
     in_memory: bool = False
@@ -95,14 +95,14 @@ class HostPath(Volume):
 
     @override
     def document(self, name: str) -> KubernetesVolume:
-        """A `hostPath`; one that is written is created where it is missing."""
+        """A `hostPath`. Kubelet creates a writable one if it is missing."""
         kind = "Directory" if self.read_only else "DirectoryOrCreate"
         return {"name": name, "hostPath": {"path": self.path, "type": kind}}
 
 
 @dataclass(frozen=True, slots=True)
 class Claim(Volume):
-    """A persistent volume that the pods of a workload use one at a time."""
+    """A persistent volume, used by one pod at a time."""
 
     claim: str
     size: Bytes
@@ -117,13 +117,13 @@ class Claim(Volume):
 
 
 class ApiToken(Volume):
-    """A token that expires within the hour and is renewed by the kubelet, with the cluster's certificate."""
+    """A token that expires within an hour, and the cluster's certificate. Kubelet renews the token."""
 
     read_only = True
 
     @override
     def document(self, name: str) -> KubernetesVolume:
-        """The token as client libraries look for it."""
+        """The token at the path where client libraries look for it."""
         return {
             "name": name,
             "projected": {
@@ -141,7 +141,7 @@ class ApiToken(Volume):
 
 
 def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
-    """A volume for one pod at a time. A larger size grows it in place; the API server refuses a smaller one."""
+    """A claim for one pod at a time. It can grow in place; the API server refuses a smaller size."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

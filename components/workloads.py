@@ -1,4 +1,4 @@
-"""The controllers that keep the pods of a server running: Deployment, StatefulSet, DaemonSet, Job and CronJob."""
+"""The controllers that run a server's pods: Deployment, StatefulSet, DaemonSet, Job and CronJob."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 MIN_READY_SECONDS = 5
 REVISIONS = 5
-"""Former templates that a controller keeps, to roll back to."""
+"""Old templates that a controller keeps for a rollback."""
 PROGRESS_DEADLINE_SECONDS = 180
-"""Three times the longest start: a rollout that has not moved by then has failed."""
+"""Three times the longest start. A rollout without progress for that long has failed."""
 ONE = Replicas.exactly(1)
 DATA_VOLUME = "data"
 NIGHTLY = "0 2 * * *"
@@ -33,11 +33,15 @@ NIGHTLY = "0 2 * * *"
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment(Workload):
-    """A rollout takes no pod away before its successor is ready. The autoscaler alone counts a range of replicas."""
+    """A Deployment.
+
+    A rollout stops a pod only after its successor is ready. With a range of replicas, the autoscaler alone sets the
+    count.
+    """
 
     replicas: Replicas
     scale_on_memory: bool = False
-    """The autoscaler looks at memory besides CPU."""
+    """The autoscaler watches memory in addition to CPU."""
 
     @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
@@ -60,22 +64,23 @@ class Deployment(Workload):
 
 @dataclass(frozen=True, kw_only=True)
 class StatefulSet(Workload):
-    """Claims are resources of their own: a claim can grow, and nothing can change a StatefulSet's template of one.
+    """A StatefulSet, with its claims as separate resources.
 
-    The template keeps the size that it was created with. Volumes outlive the StatefulSet: data goes only deliberately.
+    A separate claim can grow; the claim template of a StatefulSet is immutable and keeps its first size. Deleting the
+    StatefulSet keeps the volumes, so that nobody deletes data by accident.
     """
 
     replicas: int = 1
     storage: Bytes | None = None
-    """Size of the volume `data` of each pod; `None` keeps nothing."""
+    """Size of each pod's volume `data`. `None` for no volume."""
     governing_service: str | None = None
-    """The Service that names each pod; `None` is the one of the workload's name."""
+    """The Service that names each pod. `None` means the Service with the workload's name."""
     parallel: bool = False
-    """All pods start at once: none is ready before enough of them have found each other."""
+    """All pods start at once, because none is ready before enough of them have found each other."""
 
     @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
-        """The claims by the names that the StatefulSet looks for, the StatefulSet, and its disruption budget."""
+        """The claims under the names that the StatefulSet expects, the StatefulSet, and its disruption budget."""
         spec: StatefulSetSpec = {
             "serviceName": self.governing_service or self.name,
             "replicas": self.replicas,
@@ -98,11 +103,11 @@ class StatefulSet(Workload):
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonSet(Workload):
-    """Pods that are neither spread nor kept apart, on tainted nodes too."""
+    """A pod on every node, tainted nodes included."""
 
     @override
     def pod(self, server: Server) -> PodSpec:
-        """The hardened pod, wherever it is put."""
+        """The hardened pod, without rules of placement."""
         pod = super().pod(server)
         del pod["topologySpreadConstraints"], pod["affinity"]
         pod["tolerations"] = [{"operator": "Exists"}]
@@ -126,14 +131,14 @@ class DaemonSet(Workload):
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch(Workload):
-    """Nobody calls these pods, so nothing waits before SIGTERM."""
+    """Pods that nobody calls, so the pre-stop hook does not wait."""
 
     job: str | None = None
-    """Name of the controller; `None` is the workload's."""
+    """Name of the controller. `None` means the workload's name."""
     pre_stop: Duration = Duration("0s")
     shutdown: Duration = Duration("35s")
     deadline: Duration
-    """Longest time of a run, its retries included."""
+    """Longest time of a run, retries included."""
 
     def metadata_of(self, workload: ObjectMeta) -> ObjectMeta:
         """Name and labels of the controller."""
@@ -144,12 +149,12 @@ class _Batch(Workload):
 class Job(_Batch):
     """Runs once, and again when its pod or its files change.
 
-    A Job is immutable, so its name contains a digest of both. A new password changes neither: delete the Job and deploy
+    Jobs are immutable, so the name contains a digest of both. A new password changes neither: delete the Job and deploy
     again.
     """
 
     deadline: Duration = Duration("30m")
-    """By default for a first start, in which the server is made too."""
+    """The default suits a first start, which includes the start of the server."""
     retries: int = 10
 
     @override
@@ -171,9 +176,9 @@ class Job(_Batch):
 
 @dataclass(frozen=True, kw_only=True)
 class CronJob(_Batch):
-    """Runs on a schedule, and is tried three times.
+    """Runs on a schedule, with up to three attempts.
 
-    A suspended one runs when an operator asks, once: `kubectl create job --from=cronjob/NAME JOB`.
+    A suspended CronJob runs only on demand: `kubectl create job --from=cronjob/NAME JOB`.
     """
 
     schedule: str = NIGHTLY

@@ -1,1 +1,1 @@
-"""Consul: its servers, and the snapshots of what they hold."""
+"""Consul servers and their snapshots."""

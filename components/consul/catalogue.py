@@ -1,6 +1,7 @@
-"""The declared services in Consul's catalogue: servers register them from a file, by a token that may do only that.
+"""The declared services in Consul's catalogue.
 
-No check goes with them: the address is a name of Kubernetes' DNS, behind which readiness stands already.
+The servers register them from a file, with a token that may do only that. Consul checks no health: the registered
+address is a name of Kubernetes' DNS, which leads to ready pods only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ POLICY = "declared-services"
 
 
 class CatalogueService(ClosedModel):
-    """Where a service answers: by gRPC, and beside it by HTTP."""
+    """The address of a service: a gRPC port and an HTTP port."""
 
     name: Name
     grpc_host: str
@@ -28,7 +29,7 @@ class CatalogueService(ClosedModel):
     http_port: Port
 
     def definition(self) -> dict[str, Any]:
-        """In the terms of Consul's agent."""
+        """The service in the format of Consul's agent."""
         return {
             "name": self.name,
             "address": self.grpc_host,
@@ -38,15 +39,15 @@ class CatalogueService(ClosedModel):
 
 
 def rules(services: Iterable[CatalogueService]) -> str:
-    """The policy of the token that registers the services."""
+    """The ACL policy of the token that registers the services."""
     return "".join(f'service "{service.name}" {{ policy = "write" }}\n' for service in services)
 
 
 def permit_script(config_path: str, run_path: str) -> str:
-    """Makes policy and token what they should be, for sh in a server's container. Repeatable.
+    """A shell script that creates the ACL policy and the token; it runs in a server's container.
 
-    An operator runs it: tokens are kept by the servers themselves, once they have a leader. A server that was refused
-    asks again in its next anti-entropy, within two minutes, or when it starts.
+    Running it again changes nothing. An operator runs it once, because the servers store tokens themselves after they
+    have elected a leader. A refused server retries at its start and within two minutes (Consul's anti-entropy).
     """
     return f"""\
 set -eu

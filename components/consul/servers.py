@@ -1,9 +1,9 @@
-"""Consul's servers: the catalogue and key-value store that the platform is asked to offer.
+"""Consul servers: the service catalogue and key-value store that the platform must offer.
 
-Services find each other by Kubernetes DNS: the address that a pod answers on is known there first, from its readiness,
-and needs no agent beside each pod. The catalogue tells the same names to who asks Consul: the servers register the
-declared services from a file. No catalogue sync runs, which would need rights on every Service of the cluster to copy
-what the model knows. What stands outside the cluster an operator registers through the HTTP interface.
+Services find each other by Kubernetes DNS, which follows readiness and needs no agent beside each pod. Consul's
+catalogue lists the same names for programs that ask Consul: the servers register the declared services from a file. No
+catalogue sync runs, because it would need rights on every Service of the cluster. An operator registers hosts outside
+the cluster through the HTTP interface.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONFIG_PATH = "/etc/consul"
 RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
 SHUTDOWN = Duration("60s")
-"""Longest time to hand over leadership and leave."""
+"""Longest time for a server to hand over leadership and leave the cluster."""
 WRITE_SECRETS = f"""\
 set -eu
 umask 077
@@ -44,14 +44,20 @@ printf '"initial_management":"%s","agent":"%s","config_file_service_registration
   "$(cat management-token)" "$(cat management-token)" "$(cat registration-token)" >> {RUN_PATH}/secrets.json
 cp management-token registration-token {RUN_PATH}
 """
-"""The copies are for the operator's script, which runs beside the server."""
+"""A shell script that writes the secrets into the servers' configuration.
+
+It copies the tokens for the operator's script, which runs in the same container.
+"""
 _LEADER = f"wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/leader | grep -q :{RPC_PORT}"
 PROBES = Probes.tcp(readiness=Probe.exec("sh", "-c", _LEADER, **READY))
 """A server is ready when it knows a leader."""
 
 
 class Consul(Server):
-    """Servers that elect a leader: none may be had of two, and four survive no more losses than three."""
+    """Consul servers that elect a leader.
+
+    The count is odd: two servers survive no loss, and four survive no more losses than three.
+    """
 
     folder: ClassVar[str] = "20-data"
     scrape: ClassVar[Scrape] = Scrape.probe(
@@ -59,13 +65,13 @@ class Consul(Server):
         HTTP_PORT,
         "/v1/status/leader",
     )
-    """Its own metrics need a token."""
+    """The blackbox exporter probes the servers, because their own metrics need a token."""
     servers: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes
     services: tuple[CatalogueService, ...]
     """The services in the catalogue."""
     bucket_url: str | None = None
-    """Bucket of the snapshots, `https://HOST/BUCKET`; `None` makes no snapshots."""
+    """Bucket of the snapshots, `https://HOST/BUCKET`. `None` disables snapshots."""
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -81,7 +87,7 @@ class Consul(Server):
             "data_dir": DATA_PATH,
             "bootstrap_expect": self.servers,
             "retry_join": [f"{self.name}-servers.{self.namespace}.svc.cluster.local"],
-            "client_addr": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
+            "client_addr": "0.0.0.0",  # noqa: S104 - the pod's own address; the network policy decides who connects
             "leave_on_terminate": False,
             "disable_update_check": True,
             "ports": {
@@ -104,7 +110,7 @@ class Consul(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The servers, and the jobs of their snapshots."""
+        """The servers and the jobs of their snapshots."""
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
         paths = (f"{CONFIG_PATH}/consul.json", f"{CONFIG_PATH}/services.json", f"{RUN_PATH}/secrets.json")
         files = (f"-config-file={path}" for path in paths)
@@ -128,7 +134,7 @@ class Consul(Server):
             replicas=self.servers,
             storage=self.storage,
             governing_service=f"{self.name}-servers",
-            # None is ready before a leader is elected, and for that they must all start.
+            # No server is ready before they elect a leader, and the election needs all of them running.
             parallel=True,
             quorum=True,
             shutdown=SHUTDOWN,

@@ -1,7 +1,7 @@
-"""Snapshots of what Consul holds, in the bucket of the backups, and the way back.
+"""Snapshots of Consul's data in the bucket of the backups, and the script that restores one.
 
-A snapshot is consistent and whole, tokens included: the store encrypts it at rest, TLS on the way. The day of the month
-names it, so the newest replaces the one of a month ago, and nothing needs a right to delete.
+A snapshot is consistent and complete, tokens included. TLS encrypts it on the way, the object store at rest. Its name
+is the day of the month, so each snapshot replaces the one of a month ago and no job needs a right to delete.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from components.workloads import CronJob
 SCRIPTS_PATH = "/etc/consul-snapshot"
 WORK_PATH = "/var/consul-snapshot"
 WORK_SIZE = Bytes("256Mi")
-"""Holds one snapshot: the catalogue and key-value store are far below it, and the pod's ephemeral storage above."""
+"""Volume for one snapshot. The catalogue and key-value store are far smaller; the pod's ephemeral storage is larger."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
 TOKEN = SecretKeys(name=SECRET.name, keys=("management-token",))
 CREDENTIALS = SecretKeys(name="consul-backup", keys=("access-key-id", "secret-access-key"))
 REGION = "us-east-1"
-"""In whose name requests are signed: what S3-compatible stores take where none is configured."""
+"""Region in the signature of requests. S3-compatible stores accept it if no region is configured."""
 STORE = f"""\
 set -eu
 umask 077
@@ -36,12 +36,12 @@ store() {{
     curl --config - --fail --silent --show-error --retry 3 --max-time 900 --aws-sigv4 aws:amz:{REGION}:s3 "$@"
 }}
 """
-"""The keys reach curl by a pipe: no process list shows them. S3 wants the payload's digest in a header that not every
-curl adds by itself."""
+"""curl reads the keys from a pipe, so that no process list shows them. S3 requires a digest of the payload in a header,
+which not every version of curl adds."""
 
 
 def snapshot_scripts(bucket_url: str) -> dict[str, str]:
-    """`snapshot.sh` and `restore.sh`, for sh. Consul verifies a snapshot when it saves one and when it restores one."""
+    """`snapshot.sh` and `restore.sh`. Consul verifies a snapshot when it saves it and when it restores it."""
     url = f"{bucket_url}/consul"
     snapshot = f"""\
 {STORE}day=$(date -u +%d)
@@ -61,7 +61,7 @@ echo "$day"
 
 
 def snapshot_jobs(server: Name, server_url: str, bucket_url: str) -> Iterator[CronJob]:
-    """A snapshot every night, and a restore on demand alone. Consul demands the management token for both."""
+    """One job takes a snapshot every night; one restores on demand. Consul requires the management token for both."""
     name = f"{server}-snapshot"
     for action in ("snapshot", "restore"):
         yield CronJob(

@@ -1,1 +1,1 @@
-"""Components at the platform's edges: what goes out, and what comes in."""
+"""Components at the platform's edges: the gateway for incoming requests, and the proxies for outgoing connections."""

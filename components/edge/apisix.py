@@ -1,9 +1,10 @@
-"""APISIX's two files, as its file-driven data plane reads them: what it is, and its routes.
+"""The two files of APISIX in standalone mode: `config.yaml` for the program, and `apisix.yaml` for the routes.
 
-Each route says what the model says, in the terms of a plugin. A limit of the model is two plugins: `limit-count` counts
-in Redis for all replicas and steps aside without it; `limit-req` counts in the replica, so that a limit for each node
-is left then. A token bucket of `burst` refilled at `rate` admits at most `burst` in any `burst / rate` seconds: that
-is the window. APISIX's breaker opens for 2 s first and doubles up to `max_breaker_sec`: `break_duration` is its own.
+Each route translates policies of the model into plugins. One rate limit becomes two plugins: `limit-count` counts in
+Redis for all replicas and lets requests pass while Redis is down; `limit-req` counts in each replica, so that a limit
+remains then. A token bucket of `burst` refilled at `rate` admits at most `burst` requests in any `burst / rate`
+seconds: that is the window of `limit-count`. APISIX's breaker opens for 2 s first and doubles up to `max_breaker_sec`,
+which is `break_duration`.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ TENANT_OF_TOKEN = (
     "return function(_, ctx) local claims = ctx.jwt_auth_payload or {}; "
     f'require("apisix.core").request.set_header(ctx, "{TENANT_HEADER}", claims.tenant) end'
 )
-"""Puts the tenant of the verified token into the header that limits count by and services read, whatever a client had
-written there; without a token it removes the header."""
+"""A Lua function that sets the tenant header, by which limits count and which services read. It replaces the client's
+value with the tenant of the verified token, and removes the header if there is no token."""
 
 
 class GatewayRoute(ClosedModel):
-    """One route: what it offers, to whom it leads, and the policies of its call."""
+    """One route: its operation, the service that serves it, and the policies of the call."""
 
     name: Name
     http: HttpRoute
@@ -80,9 +81,9 @@ class Entrance(ClosedModel):
     """Settings that all routes share."""
 
     host: str
-    """The name that clients ask for."""
+    """Host name that clients request."""
     origins: tuple[str, ...]
-    """Of the pages that may call it."""
+    """Origins of the web pages that may call the gateway (CORS)."""
     redis_host: str
     redis_port: int
     redis_tls: bool = False
@@ -91,18 +92,18 @@ class Entrance(ClosedModel):
     """The gateway's ACL user in Redis. The server admits no password without a user name."""
     redis_timeout: Duration
     collector: str
-    """`host:port` of OTLP over HTTP."""
+    """`host:port` for OTLP over HTTP."""
     trace_sample_ratio: Ratio
     workers: int
 
 
 def environment_reference(variable: str) -> str:
-    """A secret's value by the environment variable that holds it: it stands in no file."""
+    """A reference to the environment variable that holds a secret's value. No file holds the value."""
     return f"$env://{variable}"
 
 
 def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any]:
-    """`config.yaml`: a data plane that takes its routes from a file, with no other way to change them."""
+    """`config.yaml` of a data plane that reads its routes from a file. The admin interface is off."""
     paths = {name: f"{TEMPORARY_PATH}/{name}" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")}
     return {
         "apisix": {
@@ -125,7 +126,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
         },
         "plugins": sorted({*_global_plugins(entrance), *_PLUGINS}),
         "plugin_attr": {
-            "prometheus": {"export_addr": {"ip": "0.0.0.0", "port": PORTS.metrics}},  # noqa: S104 - its policy guards it
+            "prometheus": {"export_addr": {"ip": "0.0.0.0", "port": PORTS.metrics}},  # noqa: S104 - the network policy decides who connects
             "redirect": {"https_port": 443},
         },
     }
@@ -143,7 +144,7 @@ _PLUGINS = (
 
 
 def resources(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any]:
-    """`apisix.yaml`: routes and what they stand on."""
+    """`apisix.yaml`: the routes, and the upstreams, plugins and consumers that they use."""
     return {
         "routes": [_route(entrance, route) for route in routes],
         "consumers": [{"username": ISSUER, "plugins": {"jwt-auth": _issuer()}}],
@@ -167,7 +168,7 @@ def resources(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, A
 
 
 def _issuer() -> dict[str, Any]:
-    """Tokens are signed by one service, with a key that the gateway does not hold."""
+    """The consumer that verifies tokens. Only the issuing service holds the signing key."""
     return {"key": ISSUER, "algorithm": "RS256", "public_key": environment_reference("JWT_PUBLIC_KEY")}
 
 
@@ -193,7 +194,7 @@ def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
         "upstream": {
             "type": "roundrobin",
             "nodes": [{"host": route.upstream, "port": route.port, "weight": 1}],
-            # The mesh, where there is one, tells services apart by the host of a request.
+            # The mesh, if there is one, chooses the service by the host of a request.
             "pass_host": "node",
             "retries": route.retries,
             "timeout": dict.fromkeys(("connect", "send", "read"), route.timeout.seconds),

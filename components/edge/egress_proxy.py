@@ -1,4 +1,4 @@
-"""An egress proxy: Envoy, which lets each caller reach its declared hosts and nothing else."""
+"""An egress proxy: an Envoy that lets each caller connect to its declared hosts only."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ __all__ = ["FILE_NAME", "EgressProxy"]
 CONFIGURATION_PATH = "/etc/envoy"
 FILE_NAME = "envoy.json"
 LOG_INTERVAL_MILLISECONDS = 1000
-"""Envoy's own 10 s would tell of a refusal when its caller has given up."""
+"""How often Envoy writes its log. With its default of 10 s, a refusal would appear after the caller's timeout."""
 
 
 class EgressProxy(Server):
-    """One of the proxies, with what it admits."""
+    """One egress proxy with the hosts that it admits."""
 
     folder: ClassVar[str] = "30-egress"
     scrape: ClassVar[Scrape] = Scrape(port=STATUS_PORT, path=METRICS_PATH)
     replicas: Replicas
     allow_lists: tuple[AllowList, ...]
     outward: tuple[AddressBlock, ...]
-    """Networks of the hosts that it admits."""
+    """Networks of the admitted hosts."""
     longest_request: Duration
-    """The longest timeout of the calls through it. Envoy closes its connections when it is told to stop, so that long
-    after it has left the endpoints it is not told."""
+    """The longest timeout of the calls through it. Envoy closes its connections on SIGTERM, so the pre-stop hook delays
+    SIGTERM for that long after the endpoint is withdrawn."""
 
     @override
     def workloads(self) -> Iterator[Deployment]:

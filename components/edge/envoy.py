@@ -1,8 +1,9 @@
-"""Envoy's configuration as an egress proxy: TLS is passed through unopened, by the host name that it asks for (SNI).
+"""Envoy's configuration as an egress proxy. It passes TLS through without decrypting it.
 
-Each caller has a listener of its own, and each of its hosts a filter chain. A connection that matches none (another
-host, no host, no TLS) is closed, counted as `listener.<caller>.no_filter_chain_match` and logged. Envoy resolves the
-name itself, so a caller that asks for one host by name reaches that host, whatever address it had in mind.
+Each caller has its own listener, and each of its hosts a filter chain that matches the host name in the TLS handshake
+(SNI). A connection that matches no chain (another host, no host name, no TLS) is closed, counted as
+`listener.<caller>.no_filter_chain_match` and logged. Envoy resolves the host name itself, so the address that the
+caller dialled does not matter.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ LIVE_PATH = "/live"
 READY_PATH = "/ready"
 METRICS_PATH = "/stats/prometheus"
 CONNECT_TIMEOUT = "1s"
-"""To a host: three round trips across an ocean; callers that wait less give up on their own."""
+"""Longest time to connect to a host: three round trips across an ocean. Callers with shorter timeouts end earlier."""
 HELLO_TIMEOUT = "2s"
-"""For the first bytes of TLS, so that a silent connection holds no slot."""
+"""Longest wait for the first bytes of TLS, so that a silent connection does not hold a slot."""
 MAX_CONNECTIONS = 10_000
-"""Of one replica, at about 20 KiB of buffers and bookkeeping each: within its memory limit."""
+"""Connections of one replica. Each needs about 20 KiB, so all of them fit in the memory limit."""
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
 class AllowList(ClosedModel):
-    """The hosts that one caller may reach through one proxy, and its own port."""
+    """The hosts that one caller may reach through one proxy, and the port of that caller's listener."""
 
     caller: Name
     port: Port
@@ -40,7 +41,7 @@ class AllowList(ClosedModel):
 
 
 def configuration(allow_lists: Iterable[AllowList]) -> dict[str, Any]:
-    """The whole bootstrap file. The administration interface answers the pod itself alone."""
+    """The complete bootstrap file. The admin interface listens on localhost only."""
     lists = list(allow_lists)
     hosts = {cluster_name(host): host for allowed in lists for host in allowed.hosts}
     return {
@@ -62,7 +63,7 @@ def configuration(allow_lists: Iterable[AllowList]) -> dict[str, Any]:
 
 
 def cluster_name(host: Host) -> str:
-    """How a host is called in Envoy's statistics: without dots, which would part the name."""
+    """Name of a host in Envoy's statistics, without dots, because dots separate the parts of a statistic's name."""
     return f"{host.host.replace('.', '_')}_{host.port}"
 
 
@@ -104,7 +105,7 @@ def _passthrough(caller: str, host: Host) -> dict[str, Any]:
 
 
 def _refusal_log(caller: str) -> dict[str, Any]:
-    """A line for each connection that matched no filter chain: who asked, and for which host."""
+    """A log line for each connection that matched no filter chain: the caller, and the requested host."""
     line = {"message": "refused", "caller": caller, "host": "%REQUESTED_SERVER_NAME%", "at": "%START_TIME%"}
     return {
         **_extension(
@@ -117,7 +118,7 @@ def _refusal_log(caller: str) -> dict[str, Any]:
 
 
 def _cluster(name: str, host: Host) -> dict[str, Any]:
-    """The first address that DNS gives, asked again as its time to live says."""
+    """A cluster that uses the first address that DNS returns, and resolves it again when its time to live ends."""
     return {
         "name": name,
         "type": "LOGICAL_DNS",
@@ -145,9 +146,10 @@ def _admin_cluster() -> dict[str, Any]:
 
 
 def _status_listener() -> dict[str, Any]:
-    """Liveness, readiness and metrics; nothing else of the administration interface, which can also stop the process.
+    """A listener for liveness, readiness and metrics.
 
-    Liveness is an answer of a worker itself: a proxy that is not ready yet, or no more, is alive.
+    It hides the rest of the admin interface, which can stop the process. A worker itself answers the liveness probe, so
+    a proxy that is not ready, or is draining, still counts as alive.
     """
     routes: list[dict[str, Any]] = [
         {"match": {"path": LIVE_PATH}, "direct_response": {"status": 200}},

@@ -1,4 +1,4 @@
-"""The entrance: APISIX as a file-driven data plane, without an administration interface or a store of its own."""
+"""The gateway: APISIX in standalone mode, without an admin interface or a store of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WRITABLE = {
     "logs": (Scratch(Bytes("16Mi")), f"{PREFIX}/logs"),
     "bodies": (Scratch(Bytes("256Mi")), TEMPORARY_PATH),
 }
-"""Directories that APISIX writes: nginx's configuration, its sockets, and large bodies. Logs go to stdout."""
+"""Directories that APISIX writes: nginx's configuration, sockets, and large bodies. Logs go to stdout."""
 
 
 class ApisixGateway(Server):
@@ -49,17 +49,17 @@ class ApisixGateway(Server):
         ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORTS.metrics, path="/apisix/prometheus/metrics", series=10_000)
-    """Series: routes × statuses × buckets."""
+    """The number of series is routes × statuses × buckets."""
     replicas: Replicas
     files: dict[str, str]
     """`config.yaml` and `apisix.yaml`."""
     variables: dict[str, tuple[Name, Name]]
-    """Environment variable → the secret and the key that it holds."""
+    """Environment variable → the secret and its key that hold the value."""
     exposed_as: Literal["LoadBalancer", "NodePort"]
     address: str
     longest_request: Duration
     mesh_proxy: Sizing | None = None
-    """Size of the mesh's proxy in each pod; `None` where there is no mesh."""
+    """Size of the mesh's proxy in each pod. `None` without a mesh."""
 
     @property
     @override
@@ -68,7 +68,10 @@ class ApisixGateway(Server):
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The gateway. Before it starts, its files go where APISIX can write beside them: its root is read-only."""
+        """The gateway.
+
+        An init container copies its files to a writable directory, because the root file system is read-only.
+        """
         secrets: dict[str, EnvVarSource] = {
             name: {"secretKeyRef": {"name": secret, "key": key}} for name, (secret, key) in self.variables.items()
         }
@@ -92,14 +95,14 @@ class ApisixGateway(Server):
             replicas=self.replicas,
             shutdown=self.longest_request,
             services={self.name: self._entrance()},
-            # Its callers are browsers and apps, which are no members: what comes in goes past the proxy.
+            # Browsers and apps are not members of the mesh, so incoming connections bypass the mesh's proxy.
             pod_metadata=mesh_member(self.mesh_proxy, inbound=False),
         )
 
     def _entrance(self) -> ServiceSpec:
         return {
             "type": self.exposed_as,
-            # Otherwise a node that passes a connection on puts its own address in the place of the client's.
+            # With the policy `Cluster`, a node that forwards a connection replaces the client's address with its own.
             "externalTrafficPolicy": "Local",
             "ports": [to_port("http", 80), to_port("https", 443)],
         }

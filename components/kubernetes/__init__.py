@@ -1,1 +1,1 @@
-"""The Kubernetes API as types: what a manifest may contain, checked by mypy and absent at run time."""
+"""Types of the Kubernetes API. mypy checks manifests against them; nothing imports them at run time."""

@@ -14,7 +14,7 @@ from datamodel_code_generator.enums import DataModelType
 from datamodel_code_generator.format import Formatter
 
 VERSION = "1.37.0"
-"""The newest API that the manifests are held against; the older one is checked by schema in the tests."""
+"""The newest API version. The tests validate manifests against the oldest supported version by its schema."""
 PREFIX = "io.k8s."
 KINDS = (
     "api.apps.v1.DaemonSet",
@@ -37,14 +37,14 @@ KINDS = (
     "api.rbac.v1.Role",
     "api.rbac.v1.RoleBinding",
 )
-"""The kinds we emit; what they reach comes along."""
+"""The kinds that we render. The types that they use are included."""
 IDENTITY = ("apiVersion", "kind", "metadata")
-"""Optional in the schema, required of every object we emit."""
+"""Fields that the schema leaves optional and that every rendered object must have."""
 TYPES = Path(__file__).with_name("types.py")
 
 
 def schema() -> dict[str, Any]:
-    """The part of the API's schema that `KINDS` reach, under the short names of its types."""
+    """The part of the API's schema that `KINDS` use, with short type names."""
     folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{VERSION}-local"
     definitions = json.loads((folder / "_definitions.json").read_text())["$defs"]
     reached: dict[str, Any] = {}
@@ -76,7 +76,7 @@ def _short(name: str) -> str:
 
 
 def _plain(node: Any) -> Any:
-    """The same definition without prose and nulls, its references short: what a manifest may say, not why."""
+    """A definition without descriptions and nulls, with short references."""
     if isinstance(node, list):
         return [_plain(value) for value in node if value != "null"]
     if not isinstance(node, dict):

@@ -1,6 +1,6 @@
-"""The fields that we set of CloudNativePG's resources, and of its Barman Cloud plugin's: what is not here is refused.
+"""Types of CloudNativePG's resources and of its Barman Cloud plugin's. mypy refuses fields that are not listed here.
 
-Read from the operator's custom resource definitions, `config/crd/bases/postgresql.cnpg.io_*.yaml` of
+Sources: the operator's custom resource definitions, `config/crd/bases/postgresql.cnpg.io_*.yaml` of
 cloudnative-pg/cloudnative-pg 1.30, and `config/crd/bases/barmancloud.cnpg.io_objectstores.yaml` of
 cloudnative-pg/plugin-barman-cloud.
 """

@@ -1,6 +1,6 @@
-"""The fields that we set of Istio's resources: what is not here is refused.
+"""Types of Istio's resources. mypy refuses fields that are not listed here.
 
-Read from Istio's own resource definitions, `kubernetes/customresourcedefinitions.gen.yaml` of istio.io/api 1.31.
+Source: Istio's resource definitions, `kubernetes/customresourcedefinitions.gen.yaml` of istio.io/api 1.31.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Components of the service mesh: what Istio enforces, from the same calls and policies as everything else."""
+"""Istio's resources: the policies that the mesh enforces, derived from the same calls as everything else."""

@@ -1,4 +1,4 @@
-"""The mesh's policies for one workload: its callers, its callees, and the policies of its calls."""
+"""The mesh's resources for one workload: its callers, its callees, and the policies of its calls."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TRUST_DOMAIN = "cluster.local"
 
 
 class MeshCaller(ClosedModel):
-    """A member of the mesh that calls, by its service account."""
+    """A member of the mesh that calls the workload, identified by its service account."""
 
     namespace: Name
     name: Name
@@ -54,27 +54,27 @@ class MeshCaller(ClosedModel):
 
 
 class AttemptTimeout(ClosedModel):
-    """How long an attempt of one caller may take, where the layer that repeats the call bounds them all together."""
+    """The longest attempt of one caller, for calls that another layer repeats and bounds as a whole."""
 
     host: str
     caller: Name
     path: str
-    """Of the gRPC method: `/SERVICE/METHOD`."""
+    """Path of the gRPC method: `/SERVICE/METHOD`."""
     timeout: Duration
 
 
 class MeshServer(ClosedModel):
-    """How a workload is called."""
+    """A workload that members of the mesh call: its host names, its callers, and bounds for their attempts."""
 
     hosts: tuple[str, ...]
     callers: tuple[MeshCaller, ...]
     attempt_timeouts: tuple[AttemptTimeout, ...] = ()
     metrics_port: int
-    """Shared with Prometheus, which is no member and may read metrics there, and nothing else."""
+    """Port that Prometheus reads. Prometheus is not a member of the mesh and may read metrics on that port only."""
 
 
 class MeshDestination(ClosedModel):
-    """A host that a workload calls, with those policies of the calls that the mesh is the one to enforce."""
+    """A host that a workload calls, with the policies that the mesh enforces on those calls."""
 
     host: str
     http: bool
@@ -98,7 +98,7 @@ class MeshDestination(ClosedModel):
         return "*" if self.external else self.host.split(".")[1]
 
     def traffic_policy(self) -> TrafficPolicy:
-        """Its policies in Istio's terms; empty where it has none."""
+        """Its policies as Istio's `trafficPolicy`. Empty without policies."""
         policy: TrafficPolicy = {}
         if self.circuit_breaker:
             policy["outlierDetection"] = _outlier_detection(self.circuit_breaker)
@@ -111,7 +111,10 @@ class MeshDestination(ClosedModel):
 
 
 def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
-    """To the mesh each attempt is a request. One that is cut off is DEADLINE_EXCEEDED to its caller."""
+    """A route with a timeout for each attempt, which the mesh sees as a request.
+
+    The caller of a late attempt gets DEADLINE_EXCEEDED.
+    """
     return {
         "match": [{"uri": {"exact": bound.path}, "sourceLabels": {NAME_LABEL: bound.caller}}],
         "route": [{"destination": {"host": bound.host}}],
@@ -121,7 +124,7 @@ def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
 
 
 def _outlier_detection(breaker: CircuitBreaker) -> OutlierDetection:
-    """Each endpoint is its own breaker. All may be open at once: a caller then fails at once, as the model says."""
+    """Each endpoint has its own breaker. If all are open the caller fails at once, as the model declares."""
     return {
         "consecutive5xxErrors": breaker.consecutive_failures or 0,
         "baseEjectionTime": f"{breaker.break_duration.whole_seconds()}s",
@@ -131,11 +134,11 @@ def _outlier_detection(breaker: CircuitBreaker) -> OutlierDetection:
 
 
 class MeshPolicy(Component):
-    """The mesh's part of one workload, which has the component's name."""
+    """The mesh's resources for one workload. The component has the name of the workload."""
 
     folder: ClassVar[str] = "40-mesh"
     server: MeshServer | None
-    """`None` where nothing comes in through the mesh."""
+    """`None` if nothing calls the workload through the mesh."""
     destinations: tuple[MeshDestination, ...]
 
     @override
@@ -184,7 +187,7 @@ class MeshPolicy(Component):
         }
 
     def _virtual_service(self, host: str, timeouts: Iterable[AttemptTimeout]) -> VirtualService:
-        """No retries: the mesh makes two unless it is told otherwise, and would multiply those of another layer."""
+        """A route without retries. The mesh's default of two would multiply the retries of another layer."""
         bounded = [_bounded_route(timeout) for timeout in timeouts if timeout.host == host]
         return {
             "apiVersion": NETWORKING_VERSION,
@@ -224,13 +227,13 @@ class MeshPolicy(Component):
 
 
 class ExternalHost(ClosedModel):
-    """A host outside the cluster that members connect to without a proxy."""
+    """A host outside the cluster to which members connect without an egress proxy."""
 
     name: Name
     host: str
     port: int
     network: Cidr
-    """Block of addresses that the host is in. The mesh tells hosts on one port apart by it."""
+    """Address block of the host. The mesh needs it to distinguish hosts on one port."""
 
 
 class MeshDefaults(Component):
@@ -241,7 +244,7 @@ class MeshDefaults(Component):
 
     @override
     def resources(self) -> Iterator[Resource]:
-        """Mutual TLS, without exception."""
+        """Mutual TLS in strict mode for every workload."""
         yield {
             "apiVersion": SECURITY_VERSION,
             "kind": "PeerAuthentication",
@@ -251,7 +254,10 @@ class MeshDefaults(Component):
         yield from map(self._service_entry, self.external)
 
     def _service_entry(self, external: ExternalHost) -> ServiceEntry:
-        """Members are refused every host that the mesh does not know. The address is the one that the caller found."""
+        """A ServiceEntry for the host: members cannot reach a host that the mesh does not know.
+
+        The caller resolves the address.
+        """
         return {
             "apiVersion": NETWORKING_VERSION,
             "kind": "ServiceEntry",

@@ -1,4 +1,4 @@
-"""The proxy that the mesh adds to a pod: asked for by a label, sized by annotations."""
+"""Labels and annotations that add the mesh's proxy to a pod and set its size."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ INBOUND_PORTS_ANNOTATION = "traffic.sidecar.istio.io/includeInboundPorts"
 
 
 def mesh_member(proxy: Sizing | None, *, inbound: bool = True) -> ObjectMeta:
-    """Labels and annotations that make pods members of the mesh; none where there is no `proxy`.
+    """Labels and annotations that make pods members of the mesh. Empty without `proxy`.
 
-    Without `inbound` only what the pods send goes through the proxy.
+    Without `inbound`, only outgoing connections pass through the proxy.
     """
     if proxy is None:
         return {}

@@ -1,1 +1,1 @@
-"""Observability: what collects metrics, logs and traces, what keeps them, and where people look at them."""
+"""Observability: collect, store and show metrics, logs and traces."""

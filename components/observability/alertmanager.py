@@ -1,4 +1,4 @@
-"""Alertmanager: tells each team what is wrong with its part, and wakes somebody where that cannot wait."""
+"""Alertmanager: sends alerts to each team, and pages a person for critical ones."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ CONFIG_PATH = "/etc/alertmanager"
 DATA_PATH = "/alertmanager"
 SHUTDOWN = Duration("10s")
 NOBODY = "nobody"
-"""The receiver that tells nobody: alerts are then only shown."""
+"""A receiver without an address: its alerts are only shown."""
 WEBHOOK_KEY = "webhook-url"
 
 
 class Receiver(ClosedModel):
-    """A web address that alerts are sent to. The address is a secret: anyone who knows it can write there."""
+    """A webhook for alerts. The address is a secret, because anyone who knows it can post there."""
 
     name: Name
     secret: SecretKeys
 
     def document(self) -> dict[str, Any]:
-        """As the configuration says it: the address stands in a file."""
+        """The receiver in Alertmanager's configuration. A file holds the address."""
         return {
             "name": self.name,
             "webhook_configs": [{"url_file": f"{self.secret.path}/{WEBHOOK_KEY}", "send_resolved": True}],
@@ -47,18 +47,18 @@ class Receiver(ClosedModel):
 
 
 class AlertRoute(ClosedModel):
-    """Which alerts a receiver is told: those of a team, of a severity, or of both."""
+    """A rule that sends matching alerts to a receiver: alerts of a team, of a severity, or both."""
 
     receiver: Name
     team: Name | None = None
     severity: Severity | None = None
     repeat: Duration
-    """Before it is told again of what has not ended."""
+    """Time before Alertmanager sends an alert again that still fires."""
     continue_: bool = False
-    """Go on to the routes behind it."""
+    """Alertmanager also evaluates the routes after this one."""
 
     def document(self) -> dict[str, Any]:
-        """As the configuration says it."""
+        """The route in Alertmanager's configuration."""
         matched = {"team": self.team, "severity": self.severity}
         matchers = [f'{label}="{value}"' for label, value in matched.items() if value]
         return {
@@ -70,15 +70,15 @@ class AlertRoute(ClosedModel):
 
 
 class Inhibition(ClosedModel):
-    """An alert that says why others fire, which are then not told."""
+    """An alert that explains others. While it fires, Alertmanager does not send those others."""
 
     alert: str
     severities: tuple[Severity, ...]
-    """Severities of the alerts that it silences where the labels `equal` agree."""
+    """Severities of the silenced alerts. They must have the same values of the labels `equal`."""
     equal: Annotated[tuple[str, ...], Field(min_length=1)]
 
     def document(self) -> dict[str, Any]:
-        """As the configuration says it."""
+        """The inhibition in Alertmanager's configuration."""
         return {
             "source_matchers": [f'alertname="{self.alert}"'],
             "target_matchers": [f'alertname!="{self.alert}"', f'severity=~"{"|".join(self.severities)}"'],
@@ -87,17 +87,17 @@ class Inhibition(ClosedModel):
 
 
 class Alertmanager(Server):
-    """Replicas that agree by gossip on what was told."""
+    """Replicas that share by gossip which notifications they have sent."""
 
     kind: ClassVar[str] = "Alertmanager"
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     replicas: Annotated[int, Field(ge=1, le=5)]
     storage: Bytes
-    """Silences, and what was told."""
+    """Volume for silences and the log of notifications."""
     receivers: tuple[Receiver, ...] = ()
     routes: tuple[AlertRoute, ...] = ()
-    """In order: the first that matches is told. What none matches is told to `default`."""
+    """Routes in order. The first match receives the alert; alerts without a match go to `default`."""
     default: Name = NOBODY
     inhibitions: tuple[Inhibition, ...] = ()
 
@@ -138,7 +138,7 @@ class Alertmanager(Server):
 
     @property
     def replica_names(self) -> tuple[str, ...]:
-        """DNS name of each replica, from within the namespace or without."""
+        """DNS name of each replica, valid in every namespace."""
         service = f"{self.name}-replicas.{self.namespace}.svc.cluster.local"
         return tuple(f"{self.name}-{index}.{service}" for index in range(self.replicas))
 

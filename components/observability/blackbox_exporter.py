@@ -1,4 +1,4 @@
-"""The blackbox exporter: asks, as a client would, what has no metrics of its own, and tells what it was answered."""
+"""The blackbox exporter: connects to servers as a client would, and exports the results as metrics."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PORT = 9115
 CONFIG_PATH = "/etc/blackbox"
 SHUTDOWN = Duration("10s")
 TLS = "tls"
-"""The module that asks for a certificate."""
+"""The module that reads a server's certificate."""
 
 
 class BlackboxExporter(Server):
-    """One replica: it keeps nothing, and asks again a moment later."""
+    """One replica. It stores nothing, and probes again at the next scrape."""
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
@@ -37,7 +37,7 @@ class BlackboxExporter(Server):
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     modules: tuple[BlackboxModule, ...]
-    """The questions that the scraped servers declare."""
+    """The probes that the scraped servers declare."""
     server_name: str | None
     """Server name for the module `tls`. APISIX ends a handshake for any name but its own. `None` if no server has a
     certificate."""
@@ -56,7 +56,7 @@ class BlackboxExporter(Server):
 
     def _certificates(self) -> Iterator[BlackboxModule]:
         if self.server_name:
-            # The exporter tells when the certificate ends, whoever signed it.
+            # The exporter reports the expiry of a certificate from any authority.
             tls_config = {"server_name": self.server_name, "insecure_skip_verify": True}
             yield BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
 

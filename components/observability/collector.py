@@ -1,4 +1,4 @@
-"""The OpenTelemetry Collector as a gateway: what every telemetry goes through, and waits in while a backend is away."""
+"""The OpenTelemetry Collector as a gateway: it receives all telemetry, and queues it while a backend is down."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ["Collector"]
 
 CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
-"""Longest time to write what is under way to the queues."""
+"""Longest time to write data in flight to the queues."""
 COMPACTION_COPIES = 2
 """Copies of a queue's file on the volume while the Collector compacts it."""
 
 
 class Collector(Server):
-    """Replicas with a volume each, which holds what a backend has not taken yet.
+    """Replicas, each with a volume for data that a backend has not accepted yet.
 
-    Every queue is as large as what arrives for its backend in the longest outage, with one replica missing.
+    A queue holds all data that arrives for its backend in the longest outage while one replica is missing.
     """
 
     folder: ClassVar[str] = "30-observability"
@@ -55,7 +55,7 @@ class Collector(Server):
     storage: Bytes
     """Volume of each replica."""
     outage: Duration
-    """The longest absence of a backend that loses nothing."""
+    """The longest outage of a backend without loss of data."""
     backends: Annotated[tuple[Backend, ...], Field(min_length=1)]
     sampling: Sampling
 
@@ -77,7 +77,7 @@ class Collector(Server):
             )
 
     def queue(self, backend: Backend) -> Bytes:
-        """The size of a backend's queue in one replica; a whole batch fits at least."""
+        """Size of a backend's queue in one replica. It holds at least one batch."""
         share = max(1, self.replicas - 1)
         needed = backend.bytes_per_second * (self.outage.seconds / share)
         return max(needed, Bytes.of_units(LARGEST_BATCH_BYTES))

@@ -1,7 +1,7 @@
-"""The Collector's configuration: what comes in over OTLP, what is kept of it, and where it goes.
+"""The Collector's configuration: receive OTLP, process it, export it.
 
-Every component named here is in the distribution that is deployed (`otelcol-k8s`) and in the program that the tests
-build; a key that none of them knows is refused by its `validate`.
+The deployed distribution (`otelcol-k8s`) and the program that the tests build contain every component named here. The
+Collector's `validate` refuses unknown keys.
 """
 
 from __future__ import annotations
@@ -25,34 +25,36 @@ Signal = Literal["traces", "metrics", "logs"]
 
 BATCH_BYTES = 1_000_000
 LARGEST_BATCH_BYTES = 2_000_000
-"""Half of the 4 MB that a gRPC server takes by default: the sum over a batch leaves out its envelope."""
+"""Half of the 4 MB that a gRPC server accepts by default. The other half is margin, because the sum of sizes leaves out
+the envelope."""
 DECIDED = "sampling.priority"
-"""The attribute that tells the sampler to keep a span."""
+"""Attribute that tells the sampler to keep a span."""
 SECRET_KEYS = (
     r"(?i)(^|[._-])(authorization|cookie|set-cookie|password|passwd|secret|client_secret|private_key|api[-_.]?key)\z",
     r"(?i)(^|[._-])(access|refresh|id|session|csrf)[-_]?token\z",
 )
-"""Attributes that are masked whole, by the end of their name: `input_tokens` counts and is no secret."""
+"""Patterns for names of attributes whose values are masked. They match the end of a name, so `input_tokens`, a count,
+stays."""
 SECRET_VALUES = (
     r"\beyJ[\w-]+\.[\w-]+\.[\w-]*",  # a JSON Web Token
     r"(?i)\b(bearer|basic)\s+[\w.~+/-]{8,}=*",
     r"\b(sk|pk|rk)[-_][\w-]{16,}",  # keys of the language-model and payment providers
     r"://[^/\s:@]+:[^/\s:@]+@",  # a user and a password within a URL
-    r"\b[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b",  # a payment card, and no time in microseconds
+    r"\b[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b",  # a payment card number; a time in microseconds does not match
     r"[\w.+-]+@[\w-]+\.[\w.-]+\w",  # an e-mail address
 )
-"""Values that the Collector masks everywhere, in log lines too."""
+"""Patterns for values that the Collector masks everywhere, log lines included."""
 MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
 TEXT_OF_SPANS = ("span.name", "span.status.message")
-"""Texts of a span that the processor `redaction` leaves alone: it looks at attributes only."""
+"""Texts of a span that this configuration masks itself, because the processor `redaction` masks attributes only."""
 LINE_STATEMENTS = (
     # A line without a message has its fields in the body. Setting the fields again leaves one copy of each.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",
     "flatten(log.attributes)",
-    # Elasticsearch refuses a whole batch for an empty value, and a number where it has seen a word.
+    # Elasticsearch refuses a whole batch for an empty value, or for a number in a field of words.
     "stringify_all(log.attributes)",
     (
         'set(log.trace_id.string, log.attributes["trace_id"])'
@@ -63,49 +65,48 @@ LINE_STATEMENTS = (
         r' where IsMatch(log.attributes["span_id"], "^[0-9a-f]{16}\\z")'
     ),
     'set(log.severity_text, Coalesce([log.attributes["level"], log.attributes["log.level"], log.severity_text]))',
-    # What the record says itself, and what would choose another data stream.
+    # Duplicates of the record's own fields, and attributes that would choose another data stream.
     r'delete_matching_keys(log.attributes, "^(@timestamp|time|trace_id|span_id|(log\\.)?level)\\z")',
     r'delete_matching_keys(log.attributes, "^(data_stream\\..*|elasticsearch\\.(index|mapping\\..*))\\z")',
 )
-"""Statements that give all log records, printed or sent, one form: a text as the body, each attribute once and a text.
+"""Statements that give every log record the same form: the body is a text, each attribute exists once and is a text.
 
-Elasticsearch's `OTelDocumentBuilder.buildAnyValue` and `TargetIndex.evaluate` (x-pack/plugin/otel-data) say what it
-takes, and what it reads out of attributes.
-"""
+Source for Elasticsearch's rules: `OTelDocumentBuilder.buildAnyValue` and `TargetIndex.evaluate` in
+x-pack/plugin/otel-data."""
 
 
 class Backend(ClosedModel):
-    """Where a signal goes, and what of it must be held while it is away."""
+    """The destination of a signal, and the rate of data to queue while it is down."""
 
     name: Name
     signal: Signal
     endpoint: str
-    """`host:port` for gRPC, an address with its path for HTTP."""
+    """`host:port` for gRPC, a URL for HTTP."""
     protocol: Literal["grpc", "http"]
     bytes_per_second: Bytes
-    """The rate at which the whole platform sends to it, at the declared load."""
+    """Rate at which the whole platform sends to it, at the declared load."""
     user: str | None = None
     """The user whose password the Collector sends. `None` sends none: the network policy alone admits writers."""
     secret: SecretKeys | None = None
-    """Its key `password`."""
+    """The secret whose key `password` the Collector sends."""
 
     @property
     def exporter(self) -> str:
-        """Its exporter's identifier."""
+        """Identifier of its exporter."""
         return f"otlp_{self.protocol}/{self.name}"
 
     @property
     def authenticator(self) -> str:
-        """Its authenticator's identifier."""
+        """Identifier of its authenticator."""
         return f"basicauth/{self.name}"
 
     def extension(self) -> dict[str, Any]:
-        """Its authenticator: the file is read again when it changes."""
+        """Its authenticator. The Collector reads the password file again when it changes."""
         path = self.secret.path if self.secret else ""
         return {"client_auth": {"username": self.user, "password_file": f"{path}/password"}}
 
     def document(self, queue: Bytes) -> dict[str, Any]:
-        """Its exporter: a queue on disk, asked again until it is taken."""
+        """Its exporter: queues on disk, and retries until the backend accepts."""
         return {
             "endpoint": self.endpoint,
             **({"tls": {"insecure": True}} if self.protocol == "grpc" else {}),
@@ -118,16 +119,17 @@ class Backend(ClosedModel):
                 "num_consumers": 4,
                 "batch": {"flush_timeout": "1s", "min_size": BATCH_BYTES, "max_size": LARGEST_BATCH_BYTES},
             },
-            # Without an end: what the queue cannot hold is refused at the entrance, and never given up inside.
+            # No limit: the Collector refuses data that does not fit into the queue, and never drops queued data.
             "retry_on_failure": {"initial_interval": "1s", "max_interval": "30s", "max_elapsed_time": "0s"},
         }
 
 
 class Sampling(ClosedModel):
-    """Which traces are kept.
+    """The rule by which the Collector keeps traces.
 
-    A sender with a tracing policy has decided by it where the trace began, for all of its spans: deciding again would
-    keep a share of a share. Of everybody else the same share is kept here, whole traces, alike in every replica.
+    A sender with a tracing policy decides where a trace begins, for all its spans; a second decision would keep a share
+    of a share. The Collector samples the traces of all other senders. Every replica decides alike, so traces stay
+    complete.
     """
 
     decided: tuple[str, ...]
@@ -135,7 +137,7 @@ class Sampling(ClosedModel):
     others: Ratio
 
     def processors(self) -> dict[str, Any]:
-        """The sampler, and what tells it what was decided."""
+        """The sampler, and the processors that mark spans of senders that decide themselves."""
         decided = {"include": {"match_type": "strict", "services": list(self.decided)}}
         return {
             "attributes/decided": {**decided, "actions": [{"key": DECIDED, "value": 1, "action": "upsert"}]},
@@ -149,7 +151,7 @@ class Sampling(ClosedModel):
 
 
 def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling, memory_limit: Bytes) -> dict[str, Any]:
-    """The whole configuration; each backend comes with the size of its queue."""
+    """The complete configuration. Each backend comes with the size of its queue."""
     queued = tuple(backends)
     guarded = [backend for backend, _ in queued if backend.user]
     sampled = sampling.processors()
@@ -184,7 +186,8 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             "pipelines": {
                 signal: {
                     "receivers": ["otlp"],
-                    # What is over the limit of memory is refused before anything else looks at it.
+                    # The limiter comes first: it refuses data above the memory limit before other processors spend time
+                    # on it.
                     "processors": ["memory_limiter", *made.get(signal, ()), "redaction"],
                     "exporters": [backend.exporter for backend, _ in queued if backend.signal == signal],
                 }
@@ -208,7 +211,7 @@ def _masking_statements() -> Iterator[str]:
 
 
 def _entrance() -> dict[str, Any]:
-    """OTLP. A gRPC connection ends after a while, so that a new replica gets its share of the senders."""
+    """The OTLP receiver. It closes gRPC connections after a while, so that a new replica gets its share of senders."""
     age = {"max_connection_age": "10m", "max_connection_age_grace": "30s"}
     return {
         "grpc": {"endpoint": f"{POD_ADDRESS}:{GRPC_PORT}", "keepalive": {"server_parameters": age}},
@@ -217,6 +220,6 @@ def _entrance() -> dict[str, Any]:
 
 
 def _memory_limiter(limit: Bytes) -> dict[str, Any]:
-    """Refuses at 80 % of the container's limit, collects garbage from 60 %."""
+    """A limiter that refuses data above 80 % of the container's memory, and collects garbage above 60 %."""
     mebibytes = limit.units >> 20
     return {"check_interval": "1s", "limit_mib": mebibytes * 8 // 10, "spike_limit_mib": mebibytes * 2 // 10}

@@ -1,4 +1,4 @@
-"""Grafana's dashboards, generated: what the platform does as a whole, and what one of its services does."""
+"""Grafana's dashboards, generated: one for the whole platform, and one for a chosen service."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from components.operation import Name, Sentence
 __all__ = ["platform_dashboard", "service_dashboard"]
 
 PROMETHEUS, ALERTMANAGER, TEMPO, JAEGER, ELASTICSEARCH = "prometheus", "alertmanager", "tempo", "jaeger", "logs"
-"""Uids of the data sources, the same for ever: dashboards, links and people's bookmarks name them."""
+"""Uids of the data sources. They must never change, because dashboards, links and bookmarks contain them."""
 Unit = Literal["reqps", "percentunit", "s", "short"]
 COLUMNS, HEIGHT = 24, 8
-"""Grafana's grid is 24 wide."""
+"""Grafana's grid has 24 columns."""
 SCHEMA_VERSION = 42
-"""Of the dashboard's JSON model: Grafana 13 reads it and migrates older ones."""
+"""Version of the dashboard's JSON model. Grafana 13 reads it and migrates older ones."""
 SERVICE = "service"
-"""The variable that chooses a service, and the label by which Prometheus knows one is `job`."""
+"""The variable that chooses a service. Prometheus stores the service's name in the label `job`."""
 
 
 class Query(ClosedModel):
-    """One line of PromQL, and what its series are called."""
+    """A PromQL expression and the legend of its series."""
 
     expression: str
     legend: str = ""
@@ -49,11 +49,11 @@ class Dashboard(ClosedModel):
     title: Sentence
     panels: Annotated[tuple[Panel, ...], Field(min_length=1)]
     services: tuple[Name, ...] = ()
-    """Values that its variable offers; without services the dashboard has no variable."""
+    """Values of the dashboard's variable. Empty for a dashboard without a variable."""
 
     @property
     def text(self) -> str:
-        """The file that Grafana reads."""
+        """The dashboard as JSON for Grafana."""
         return file_text(
             {
                 "uid": self.uid,
@@ -83,7 +83,7 @@ def _variable(services: tuple[Name, ...]) -> dict[str, Any]:
 
 
 def _placed(panels: Iterable[Panel]) -> Iterator[dict[str, Any]]:
-    """From left to right, and in the next line what no longer fits."""
+    """Place panels from left to right. A panel that does not fit begins a new row."""
     left, top = 0, 0
     for number, panel in enumerate(panels, start=1):
         if left + panel.width > COLUMNS:
@@ -123,13 +123,13 @@ def _metric_query(number: int, query: Query) -> dict[str, Any]:
         "refId": chr(ord("A") + number),
         "expr": query.expression,
         "legendFormat": query.legend,
-        # A dot of each sampled request leads to its trace.
+        # Exemplars: a dot for a sampled request links to its trace.
         "exemplar": True,
     }
 
 
 def _log_query() -> dict[str, Any]:
-    """Log lines of the service, printed by its containers or sent over OTLP."""
+    """A query for log lines of the service, from its containers or over OTLP."""
     fields = ("attributes.kubernetes.container_name", "resource.attributes.service.name")
     logs = {"id": "1", "type": "logs", "settings": {"limit": "200"}}
     return {"refId": "A", "query": " OR ".join(f'{field}:"${SERVICE}"' for field in fields), "metrics": [logs]}
@@ -155,13 +155,13 @@ def _ratio(above: str, below: str) -> str:
 
 
 def _metrics(title: str, description: str, series: dict[str, str], unit: Unit = "short") -> Panel:
-    """A panel of series, each by its legend."""
+    """A panel of metrics with a legend for each series."""
     queries = tuple(Query(expression=expression, legend=legend) for legend, expression in series.items())
     return Panel(title=title, description=description, unit=unit, queries=queries)
 
 
 def _served(noun: str, by: str, own: str, beyond: str) -> Iterator[Panel]:
-    """The load, failures and time of requests, by service or by operation."""
+    """Panels for load, failures and latency of requests, by service or by operation."""
     legend, failed = f"{{{{{by}}}}}", ", ".join(filter(None, (own, 'kind="failed"')))
     requests = _rate("voice_operation_requests_total", by, own)
     failures = _ratio(_rate("voice_operation_requests_total", by, failed), requests)
@@ -174,7 +174,7 @@ def _served(noun: str, by: str, own: str, beyond: str) -> Iterator[Panel]:
 
 
 def platform_dashboard() -> Dashboard:
-    """Every service beside the others: load, failures, time, and what protects them."""
+    """The platform's dashboard: load, failures, latency and protections of every service."""
     beyond = "Share of requests that took longer than their operation's objective, by service."
     return Dashboard(
         uid="platform", title="Platform", panels=(*_served("service", "job", "", beyond), *_between_services())
@@ -182,7 +182,7 @@ def platform_dashboard() -> Dashboard:
 
 
 def _between_services() -> Iterator[Panel]:
-    """The calls between services, and the state of every service."""
+    """Panels for calls between services, and for the state of every service."""
     edges = _rate("traces_service_graph_request_server_seconds_bucket", "le, client, server")
     fullness = _ratio("voice_bulkhead_in_flight_calls", "voice_bulkhead_max_concurrent_calls")
     yield _metrics(
@@ -215,7 +215,7 @@ def _between_services() -> Iterator[Panel]:
 
 
 def service_dashboard(services: Iterable[Name]) -> Dashboard:
-    """One service, chosen from `services`: what it is asked, what it asks others, and its traces and logs."""
+    """The service dashboard: requests in, calls out, traces and logs of one service."""
     own = f'job="${SERVICE}"'
     beyond = "Share of requests that took longer than the objective for their P95: 5 % may."
     return Dashboard(
@@ -237,7 +237,7 @@ def service_dashboard(services: Iterable[Name]) -> Dashboard:
 
 
 def _calls(own: str) -> Iterator[Panel]:
-    """The calls of one service to others, and the policies that protect both."""
+    """Panels for the calls of one service, and the policies that protect both ends."""
     spans = f'service="${SERVICE}", span_kind="SPAN_KIND_SERVER"'
     latency = _rate("traces_spanmetrics_latency_bucket", "le, span_name", spans)
     attempts = _rate("voice_call_attempts_total", "name", own)

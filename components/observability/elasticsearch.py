@@ -1,8 +1,8 @@
-"""Elasticsearch: the full-text index of the services, and what keeps logs and, through Jaeger, traces.
+"""Elasticsearch: the full-text index of the services, and the store of logs and (through Jaeger) traces.
 
-Security is on: every caller has a user of its own, with a role over its own indices. The interface speaks plain HTTP,
-as the platform declares it: the network policy admits the declared callers alone. What they send is not encrypted,
-since datastores are no members of the mesh. Between the nodes Elasticsearch insists on TLS of its own.
+Every caller has its own user, with a role for its own indices. The HTTP interface has no TLS, as the catalogue
+declares: only the declared callers can connect (NetworkPolicy), but their traffic is not encrypted, because datastores
+are not members of the mesh. Nodes talk to each other over TLS, which Elasticsearch requires.
 """
 
 from __future__ import annotations
@@ -37,26 +37,25 @@ DATA_PATH = f"{HOME}/data"
 SHUTDOWN = Duration("110s")
 """Longest time to flush and hand over shards; with the pre-stop sleep, a grace of two minutes."""
 TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=("certificate", "private-key", "authority"))
-"""PEM: a certificate that every node holds, its key, and the authority that signed it."""
+"""PEM files: a certificate that all nodes share, its key, and the authority that signed it."""
 HEAP_SHARE = 0.5
-"""Share of the memory limit: the rest is the file cache, which Lucene reads its segments through."""
+"""Share of the memory limit for the heap. The rest is the file cache through which Lucene reads its segments."""
 
 JVM_LOG = "-Xlog:disable -Xlog:all=warning:stderr:utctime,level,tags"
-"""Elastic's own recipe against the default, two gigabytes of files about garbage collection in `logs`."""
+"""Log to stderr only. By default the JVM writes two gigabytes of garbage-collection logs into `logs`. Source: Elastic's
+documentation."""
 _JOINED = f"exec 3<>/dev/tcp/127.0.0.1/{READINESS_PORT}"
 PROBES = Probes(
     startup=Probe.tcp(period=Duration("5s"), timeout=Duration("3s"), failures=60),
     readiness=Probe.exec("bash", "-c", _JOINED, **READY),
     liveness=Probe.tcp(**SLOW),
 )
-"""A node is ready when it is in a cluster that has a master, which a port of its own tells.
-
-kubelet asks that port from within, as Elastic's own operator does: it need not be bound to the pod's address.
-"""
+"""A node is ready when it belongs to a cluster with a master. Elasticsearch then opens a readiness port. The probe runs
+inside the container, as in Elastic's operator, because that port listens on localhost."""
 
 
 class Elasticsearch(Server):
-    """Nodes that are all alike: each may be elected, keeps data and answers."""
+    """Identical nodes. Each may become master, stores data and answers requests."""
 
     folder: ClassVar[str] = "20-data"
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, HTTP_PORT)
@@ -64,7 +63,7 @@ class Elasticsearch(Server):
     storage: Bytes
     """Volume of each node."""
     streams: tuple[Stream, ...]
-    """Data that is kept for a time, each by a lifecycle policy of its name."""
+    """Data with a retention time. Each stream has a lifecycle policy of the same name."""
     users: tuple[IndexUser, ...]
 
     @override
@@ -83,7 +82,7 @@ class Elasticsearch(Server):
 
     @property
     def node_secrets(self) -> tuple[SecretKeys, ...]:
-        """Secrets that the nodes themselves read."""
+        """Secrets that the nodes read."""
         return (SUPERUSER.secret, TRANSPORT) if self.replicated else (SUPERUSER.secret,)
 
     @property
@@ -94,7 +93,7 @@ class Elasticsearch(Server):
 
     @property
     def setup(self) -> dict[str, str]:
-        """The files of the Job that sends the requests."""
+        """The files of the Job that sends the setup requests."""
         return setup_files(f"http://{self.name}:{HTTP_PORT}", SUPERUSER, requests(self.streams, self.users))
 
     def _settings(self) -> dict[str, object]:
@@ -106,7 +105,7 @@ class Elasticsearch(Server):
             "http.port": HTTP_PORT,
             "transport.port": TRANSPORT_PORT,
             "readiness.port": READINESS_PORT,
-            # Memory mapping needs vm.max_map_count raised on the node, which nothing here may do.
+            # Memory mapping needs vm.max_map_count raised on the node, and no pod here may change the node.
             "node.store.allow_mmap": False,
             "xpack.security.enabled": True,
             "xpack.security.http.ssl.enabled": False,
@@ -125,7 +124,7 @@ class Elasticsearch(Server):
         }
 
     def _prepare(self) -> str:
-        """The image's defaults, ours, and the keystore. The founding nodes are named on an empty disk alone."""
+        """Write the image's defaults, our configuration and the keystore. Only an empty disk lists the first nodes."""
         founders = to_json([f"{self.name}-{index}" for index in range(self.nodes)]).decode()
         found = f"[ -d {DATA_PATH}/_state ] || echo 'cluster.initial_master_nodes: {founders}' >> elasticsearch.yml\n"
         certificates = f"mkdir -p transport\ncp {TRANSPORT.path}/* transport/\n"
@@ -172,7 +171,7 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
             replicas=self.nodes,
             storage=self.storage,
             governing_service=f"{self.name}-nodes",
-            # None is ready before a master is elected, and for that they must all start.
+            # No node is ready before they elect a master, and the election needs all of them running.
             parallel=True,
             quorum=self.replicated,
             shutdown=SHUTDOWN,

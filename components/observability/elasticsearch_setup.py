@@ -1,7 +1,7 @@
-"""Requests that set up Elasticsearch: lifecycle policies, settings of logs, roles and users.
+"""Requests that set Elasticsearch up: lifecycle policies, log settings, roles and users.
 
-Sources of the bodies: Elastic's reference of the interfaces `ilm.put_lifecycle`, `cluster.put_component_template`,
-`security.put_role`, `security.put_user` and `security.change_password`, 9.x.
+Source: Elastic's API reference 9.x, `ilm.put_lifecycle`, `cluster.put_component_template`, `security.put_role`,
+`security.put_user` and `security.change_password`.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from components.secret_keys import SecretKeys
 __all__ = ["LOGS", "LOGS_PATTERN", "OTLP_PATTERN", "IndexUser", "user"]
 
 SUPERUSER = Account(user="elastic", secret=SecretKeys(name="elasticsearch-superuser", keys=("password",)))
-"""Sets up the rest; nothing else has it."""
+"""The built-in superuser. The setup Job uses it; no service has its password."""
 LOGS = "voice-logs"
-"""Name of the stream that holds log lines, and of its lifecycle policy."""
+"""Name of the log stream and of its lifecycle policy."""
 LOGS_PATTERN = "logs-*"
-"""Every data stream of log lines: what readers look at."""
+"""Every data stream of log lines, for readers."""
 OTLP_PATTERN = "logs-*.otel-*"
-"""Data streams of what the Collector sends: Elasticsearch names them, and has its own template for them."""
+"""Data streams that the Collector writes. Elasticsearch chooses the name and applies its own template."""
 ROLLOVER = Duration("1d")
 ROLLOVER_SIZE = "50gb"
 """Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""
 
 
 class IndexUser(ClosedModel):
-    """A caller: its user, and the role of the same name."""
+    """A user for one caller, and the role of the same name."""
 
     account: Account
     indices: tuple[str, ...] = ()
-    """Patterns of the indices that the privileges are for."""
+    """Patterns of the indices to which the privileges apply."""
     privileges: tuple[str, ...] = ()
     cluster: tuple[str, ...] = ()
     kibana: tuple[str, ...] = ()
     """Privileges in Kibana's default space."""
     reserved: bool = False
-    """Elasticsearch's own user: it has its role already and only its password is set."""
+    """A user that Elasticsearch creates itself. The request sets only its password."""
 
 
 def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[Request]:
-    """Everything, in an order in which each stands on what came before."""
+    """All requests. Each one needs only those before it."""
     declared = tuple(streams)
     for stream in declared:
         yield Request(
@@ -65,9 +65,10 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
 
 
 def _lifecycle(stream: Stream) -> dict[str, Any]:
-    """Logs roll over and go by their age since then; other indices are made by their writers, a day each, and only go.
+    """A lifecycle policy.
 
-    Their age counts from when they were made, and what was written last is a day younger.
+    Logs roll over, and their age counts from the rollover. Other streams write one index a day, whose age counts from
+    its creation: its last data is up to a day younger.
     """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}
@@ -76,7 +77,7 @@ def _lifecycle(stream: Stream) -> dict[str, Any]:
 
 
 def _settings(stream: Stream) -> dict[str, Any]:
-    """`logs@custom` is where Elasticsearch's own templates of logs look for what an operator sets."""
+    """Elasticsearch's log templates read `logs@custom`, the place for an operator's settings."""
     return {
         "index.lifecycle.name": stream.name,
         "index.number_of_shards": 1,
@@ -118,5 +119,5 @@ def user(name: Name, **rights: tuple[str, ...]) -> IndexUser:
 
 
 def user_secret(name: Name) -> SecretKeys:
-    """The secret that such a caller holds, and Elasticsearch too."""
+    """The secret with the password of such a caller. Elasticsearch's setup reads it too."""
     return SecretKeys(name=f"{name}-elasticsearch", keys=("password",))

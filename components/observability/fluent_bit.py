@@ -1,8 +1,8 @@
-"""Fluent Bit: on every node, reads what our containers print and sends it to the Collector.
+"""Fluent Bit: reads our containers' output on every node and sends it to the Collector.
 
-A line is JSON: its message becomes the body of a log record and its other members attributes, which the Collector makes
-one of each, masks and hands on. The names of namespace, pod and container come from the file's name, so that nothing is
-asked of the API server and no token is needed. What cannot be sent waits on the node's disk, within a limit.
+A line is JSON: its message becomes the body of a log record, its other fields become attributes. The Collector removes
+duplicates and masks secrets. Namespace, pod and container come from the name of the log file, so Fluent Bit needs no
+API server and no token. While the Collector is down, lines wait on the node's disk up to a limit.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ PORT = 2020
 CONFIG_PATH = "/etc/fluent-bit"
 LOGS_PATH = "/var/log"
 STATE_PATH = "/var/lib/fluent-bit"
-"""On the node: a replaced pod goes on where its predecessor stopped, and ships what that one had not."""
+"""Directory on the node. A new pod continues at its predecessor's position and sends the lines that are still
+queued."""
 TAG = "kube."
 RETRY_LIMIT = 60
-"""Attempts for one chunk: about an hour of a Collector that refuses. The pauses are drawn at random from 5 seconds up
-to `BACKOFF_CAP`, and half of it on average (`backoff_full_jitter` in src/flb_scheduler.c)."""
+"""Attempts for one chunk: about an hour while the Collector refuses. Pauses are random between 5 seconds and
+`BACKOFF_CAP`, on average half of it (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
 BATCH_RECORDS = 50_000
-"""More than a chunk of 2 MB holds. A chunk that went in parts would be taken for sent when its last part is
-(`otel_process_logs` in plugins/out_opentelemetry/opentelemetry_logs.c)."""
+"""More records than a chunk of 2 MB holds, so that one request carries a whole chunk. Fluent Bit would count a split
+chunk as sent when only its last part was (`otel_process_logs` in plugins/out_opentelemetry/opentelemetry_logs.c)."""
 SHUTDOWN = Duration("30s")
 PROBES = Probes(
     startup=Probe.http("/api/v1/uptime", period=STARTUP_PERIOD, failures=30),
     readiness=Probe.http("/api/v1/health", **SLOW),
     liveness=Probe.http("/api/v1/uptime", **SLOW),
 )
-"""Fluent Bit is ready while what it sends is taken."""
+"""Fluent Bit is ready while the Collector accepts its data."""
 
 
 class FluentBit(Server):
@@ -57,11 +58,11 @@ class FluentBit(Server):
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, path="/api/v2/metrics/prometheus")
     namespaces: str
-    """Pattern of the namespaces whose containers are read."""
+    """Pattern of the namespaces whose containers it reads."""
     collector: str
     """Host of the Collector."""
     buffer: Bytes
-    """Of one node's disk; when it is full the oldest lines go first."""
+    """Disk on each node for waiting lines. When it is full Fluent Bit drops the oldest lines first."""
 
     @property
     def files(self) -> dict[str, str]:
@@ -103,10 +104,10 @@ class FluentBit(Server):
         }
 
     def _filters(self) -> list[dict[str, Any]]:
-        """Names from the file, members from the line; what is no JSON stays whole.
+        """Filters that take names from the file and fields from the line.
 
-        The members are put beside what the parser found, which goes first: a line tells its time too, and a key that
-        stood twice would stay so.
+        A line that is not JSON stays as it is. The parser's own fields are removed before the line's fields are added,
+        because both contain a time and duplicate keys would remain.
         """
         return [
             {"name": "modify", "match": f"{TAG}*", "remove": ["time", "_p"]},
@@ -126,7 +127,8 @@ class FluentBit(Server):
             "match": f"{TAG}*",
             "host": self.collector,
             "port": COLLECTOR_PORT,
-            # The first that a record has: Python's and Elastic's programs, Go's, and what was no JSON.
+            # The first existing key is the message: Python's and Elastic's name, Go's name, then the line that is not
+            # JSON.
             "logs_body_key": ["$message", "$msg", "$log"],
             "logs_body_key_attributes": "on",
             "batch_size": BATCH_RECORDS,

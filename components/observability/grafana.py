@@ -1,6 +1,7 @@
-"""Grafana, provisioned from files: data sources that lead from one to the other, and dashboards.
+"""Grafana, provisioned from files: data sources that link to each other, and dashboards.
 
-Nothing is kept: the database is of the pod, and a restart forgets sessions alone. So there is one, everywhere.
+Grafana stores nothing that must survive: its database lives in the pod, and a restart ends sessions only. So every
+environment has one replica.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ SHUTDOWN = Duration("30s")
 ACCOUNT = Account(user="grafana", secret=user_secret("grafana"))
 SECRET = SecretKeys(name="grafana", keys=("admin-password", "secret-key"))
 CONFIG_MAP_LIMIT = Bytes("1Mi")
-"""Of a ConfigMap's data (Kubernetes, `core/v1` ConfigMap: `MaxSecretSize`)."""
+"""Largest ConfigMap (Kubernetes, `core/v1`: `MaxSecretSize`)."""
 AROUND = {"spanStartTimeShift": "-5m", "spanEndTimeShift": "5m"}
-"""How far from a span its logs and metrics are looked for."""
+"""Time before and after a span in which Grafana looks for its logs and metrics."""
 PATHS = {
     "grafana.ini": "grafana.ini",
     "datasources.yaml": "provisioning/datasources/datasources.yaml",
     "dashboards.yaml": "provisioning/dashboards/dashboards.yaml",
 }
-"""Where each file stands below `CONFIG_PATH`."""
+"""Path of each file below `CONFIG_PATH`."""
 
 
 class Sources(ClosedModel):
-    """Addresses of what it shows."""
+    """Addresses of the servers that Grafana reads."""
 
     prometheus: str
     alertmanager: str
@@ -64,7 +65,7 @@ class Sources(ClosedModel):
 
 
 class Grafana(Server):
-    """One process; what it shows is in files."""
+    """One process, configured by files only."""
 
     kind: ClassVar[str] = "Grafana"
     folder: ClassVar[str] = "30-observability"
@@ -89,7 +90,7 @@ class Grafana(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted, dashboards apart: those are read again when they change."""
+        """Its configuration without the dashboards, which Grafana reads again when they change."""
         return {
             "grafana.ini": _ini(self._settings()),
             "datasources.yaml": file_text({"apiVersion": 1, "prune": True, "datasources": list(self._sources())}),
@@ -115,14 +116,14 @@ class Grafana(Server):
             },
             "plugins": {"preinstall_disabled": "true"},
             "snapshots": {"external_enabled": "false"},
-            # Alerts are Prometheus' and Alertmanager's; a second engine would raise them twice.
+            # Prometheus and Alertmanager evaluate alerts. Grafana's own alerting would raise them twice.
             "unified_alerting": {"enabled": "false"},
             "log": {"mode": "console"},
             "log.console": {"format": "json"},
         }
 
     def _sources(self) -> Iterator[dict[str, Any]]:
-        """From a metric to its trace, from a trace to its logs and metrics, from a line to its trace."""
+        """The data sources, with links from metric to trace, trace to logs and metrics, and log line to trace."""
         yield _source(
             "Prometheus",
             "prometheus",
@@ -169,7 +170,7 @@ class Grafana(Server):
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The process. It is ready when it answers with its database."""
+        """The pod. It is ready when Grafana answers with its database."""
         yield Deployment(
             name=self.name,
             container=Container(
@@ -190,7 +191,7 @@ class Grafana(Server):
 
 @dataclass(frozen=True, slots=True)
 class Provisioning(Volume):
-    """One directory of several ConfigMaps: the configuration, and one for each dashboard, which are large."""
+    """A volume of several ConfigMaps: the configuration, and one for each dashboard, because dashboards are large."""
 
     grafana: str
     files: Mapping[str, str]
@@ -200,7 +201,7 @@ class Provisioning(Volume):
     @property
     @override
     def read_at_start(self) -> Mapping[str, str]:
-        """The configuration; Grafana reads a changed dashboard by itself."""
+        """The configuration. Grafana reads a changed dashboard without a restart."""
         return self.files
 
     @override
@@ -258,7 +259,10 @@ def _source(name: str, kind: str, uid: str, url: str, settings: dict[str, Any], 
 
 
 def _trace_to_logs() -> dict[str, Any]:
-    """`$$` is one `$`: provisioning would take `${…}` for an environment variable."""
+    """The link from a trace to its logs.
+
+    `$$` means `$`, because provisioning would replace `${…}` by an environment variable.
+    """
     query = 'trace_id:"$${__span.traceId}"'
     return {"datasourceUid": dashboards.ELASTICSEARCH, "customQuery": True, "query": query, **AROUND}
 

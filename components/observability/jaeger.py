@@ -1,4 +1,4 @@
-"""Jaeger 2: takes traces over OTLP, keeps them in memory or in Elasticsearch, and shows them."""
+"""Jaeger 2: receives traces over OTLP, stores them in memory or in Elasticsearch, and shows them."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ CONFIG_PATH = "/etc/jaeger"
 ACCOUNT = Account(user="jaeger", secret=user_secret("jaeger"))
 INDICES = "jaeger-*"
 TRACES = "voice-traces"
-"""Name of its stream in Elasticsearch, and of the lifecycle policy."""
+"""Name of the trace stream in Elasticsearch and of its lifecycle policy."""
 STORE = "traces"
 SHUTDOWN = Duration("30s")
 HOURLY = "17 * * * *"
 MEMORY_SHARE = 0.5
-"""Share of the memory limit that traces may take; the limiter refuses more above 80 % of it."""
+"""Share of the memory limit for traces. The limiter refuses traces above 80 % of the limit."""
 TRACE_SIZE = Bytes("20Ki")
-"""Assumed of one trace in memory: some twenty spans of 1 KiB, as the longest declared flow makes."""
+"""Assumed size of one trace in memory: about twenty spans of 1 KiB, as in the longest declared flow."""
 
 
 class InMemory(ClosedModel):
-    """Traces that go with the pod, the oldest first."""
+    """Traces in the pod's memory. The oldest go first, and all are lost with the pod."""
 
     max_traces: int
 
 
 class InElasticsearch(ClosedModel):
-    """A day's index each of spans and services, deleted by a lifecycle policy."""
+    """Traces in daily indices of spans and services. A lifecycle policy deletes the indices."""
 
     url: str
     stream: Stream
     image: Image
-    """Has curl: sends what attaches the policy."""
+    """An image with curl, for the CronJob that attaches the lifecycle policy."""
 
 
 class Jaeger(Server):
-    """Receiver, store and view in one process. With Elasticsearch it keeps no state and may have replicas."""
+    """Receiver, store and user interface in one process. With Elasticsearch it is stateless and may have replicas."""
 
     kind: ClassVar[str] = "Jaeger"
     folder: ClassVar[str] = "30-observability"
@@ -160,7 +160,7 @@ class Jaeger(Server):
             yield self._retention(self.storage)
 
     def _retention(self, storage: InElasticsearch) -> CronJob:
-        """Every index that Jaeger makes gets the lifecycle policy: its own templates have no place for one."""
+        """Attach the lifecycle policy to every index of Jaeger. Jaeger's own templates cannot name one."""
         body = {"index.lifecycle.name": storage.stream.name}
         request = Request(name="lifecycle", method="PUT", path=f"/{INDICES}/_settings", body=body)
         name = f"{self.name}-retention"
@@ -174,5 +174,5 @@ class Jaeger(Server):
 
 
 def _everywhere(port: int) -> str:
-    """The pod's own address, whatever it is; the network policy says who reaches it."""
+    """The address `0.0.0.0` with a port. The network policy decides who connects."""
     return f"0.0.0.0:{port}"

@@ -1,4 +1,4 @@
-"""Kibana: shows what Elasticsearch holds, with the data view of the logs made for it."""
+"""Kibana: shows Elasticsearch's data. A Job creates the data view of the logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUN_PATH = "/run/kibana"
 HOME = "/usr/share/kibana"
 SHUTDOWN = Duration("30s")
 ACCOUNT = Account(user="kibana_system", secret=user_secret("kibana"))
-"""Elasticsearch's own user for Kibana, with the rights that its version needs."""
+"""Elasticsearch's built-in user for Kibana. It has the rights that Kibana's version needs."""
 SETUP_USER: IndexUser = user(
     "kibana-setup",
     indices=(LOGS_PATTERN,),
@@ -37,9 +37,9 @@ SETUP_USER: IndexUser = user(
     kibana=("feature_indexPatterns.all",),
 )
 USERS = (IndexUser(account=ACCOUNT, reserved=True), SETUP_USER)
-"""Users that Elasticsearch needs for Kibana."""
+"""The users that Kibana and its Job need in Elasticsearch."""
 ENCRYPTION = SecretKeys(name="kibana-encryption", keys=("saved-objects", "reporting", "sessions"))
-"""At least 32 characters each, the same in every replica."""
+"""Encryption keys of at least 32 characters, the same in every replica."""
 DATA_VIEW = Request(
     name="data-view",
     method="POST",
@@ -70,16 +70,16 @@ PROBES = Probes(
     readiness=Probe.http("/api/status", timeout=Duration("5s")),
     liveness=Probe.tcp(**SLOW),
 )
-"""Kibana is ready when it reaches Elasticsearch, says its status."""
+"""Kibana is ready when its status says that it reaches Elasticsearch."""
 
 
 class Kibana(Server):
-    """Processes without state: what they keep is in Elasticsearch."""
+    """Stateless processes: Kibana stores everything in Elasticsearch."""
 
     folder: ClassVar[str] = "30-observability"
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, PORT, "/api/status")
     setup_image: Image
-    """Has curl, which Kibana's own image does not promise."""
+    """An image with curl, for the setup Job. Kibana's own image may lack curl."""
     replicas: int
     elasticsearch: str
     """Address of Elasticsearch."""
@@ -104,7 +104,7 @@ class Kibana(Server):
 
     @property
     def setup(self) -> dict[str, str]:
-        """The files of the Job that makes the data view."""
+        """The files of the Job that creates the data view."""
         return setup_files(f"http://{self.name}:{PORT}", SETUP_USER.account, [DATA_VIEW])
 
     @override

@@ -1,4 +1,4 @@
-"""kube-state-metrics: what the API server knows of our pods and autoscalers, as metrics."""
+"""kube-state-metrics: exports the state of pods and autoscalers from the API server as metrics."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ METRICS = (
     "kube_horizontalpodautoscaler_spec_max_replicas",
     "kube_horizontalpodautoscaler_status_current_replicas",
 )
-"""Metrics that the rules read. The program offers a hundred times as many."""
+"""The metrics that the rules read. The program offers a hundred times as many."""
 
 
 class KubeStateMetrics(Server):
-    """One replica: another would only count everything twice. While it is away its alerts wait, and nothing else."""
+    """One replica, because a second would count everything twice. During a restart only its alerts are delayed."""
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
@@ -45,11 +45,11 @@ class KubeStateMetrics(Server):
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
     namespaces: tuple[Name, ...]
-    """Namespaces that it watches; it has rights in no other."""
+    """Namespaces that it watches. It has no rights in others."""
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The one replica. It is alive while it answers, and ready when its own metrics can be read."""
+        """The pod. It is alive while it answers, and ready when its own metrics can be read."""
         autoscalers: PolicyRule = {
             "apiGroups": ["autoscaling"],
             "resources": ["horizontalpodautoscalers"],

@@ -1,4 +1,4 @@
-"""Prometheus: finds what is declared, asks it for metrics, evaluates rules and tells Alertmanager."""
+"""Prometheus: discovers the declared targets, scrapes them, evaluates rules and sends alerts to Alertmanager."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ PORT = 9090
 CONFIG_PATH = "/etc/prometheus"
 DATA_PATH = "/prometheus"
 SHUTDOWN = Duration("120s")
-"""Longest time to end queries and write the head's chunks."""
+"""Longest time to finish queries and write the chunks of the head block."""
 SAMPLE_BYTES = 2
-"""On disk: Prometheus' documentation of its storage gives 1 to 2 bytes for an average sample."""
+"""Bytes on disk for a sample. Prometheus's documentation gives 1 to 2 on average."""
 DAY_SECONDS = 86_400
 LOCAL_SERIES = 20_000
-"""Room for what comes over OTLP and remote write, and for what rules record: as much as ten services expose."""
+"""Room for series that arrive over OTLP and remote write, and for recorded series: as many as ten services expose."""
 
 
 class Prometheus(Server):
-    """Replicas that each ask and keep everything, so that either may be lost; Alertmanager tells no alert twice."""
+    """Replicas that each scrape and store everything, so that one may fail. Alertmanager removes duplicate alerts."""
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
@@ -57,18 +57,18 @@ class Prometheus(Server):
     """Volume of each replica."""
     retention: Duration
     interval: Duration = Duration("30s")
-    """Between two scrapes of a target, and two evaluations of a rule."""
+    """Time between two scrapes of a target and between two evaluations of a rule."""
     late: Duration
-    """How late a sample may come over OTLP: as long as the Collector may have to hold it."""
+    """Largest delay of a sample over OTLP: the longest time that the Collector may queue it."""
     cluster: Name
-    """Names this platform on every alert."""
+    """Label `cluster` on every alert, to tell platforms apart."""
     targets: tuple[ScrapeTarget, ...]
     probed_hosts: tuple[ProbedHosts, ...] = ()
     """Hosts that the blackbox exporter probes in addition to the targets."""
     prober: str
     """`host:port` of the blackbox exporter."""
     alertmanagers: tuple[str, ...]
-    """`host:port` of each replica: every one is told."""
+    """`host:port` of each replica. Prometheus sends every alert to all of them."""
     groups: tuple[RuleGroup, ...]
 
     @override
@@ -81,19 +81,19 @@ class Prometheus(Server):
 
     @property
     def samples_per_second(self) -> float:
-        """The declared rate: every series of every pod, once an interval."""
+        """The declared rate of samples: every series of every pod, once in an interval."""
         series = LOCAL_SERIES + sum(target.pods * target.scrape.series for target in self.targets)
         return series / self.interval.seconds
 
     @property
     def stream(self) -> Stream:
-        """The samples that it keeps, to compare with its disk."""
+        """The stored samples as a stream, to compare them with the disk."""
         daily = Bytes.of_units(round(self.samples_per_second * DAY_SECONDS * SAMPLE_BYTES))
         return Stream(name="metrics", daily=daily, retention=self.retention)
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """Namespaces in which it finds pods."""
+        """Namespaces in which it discovers pods."""
         return tuple(sorted({target.namespace for target in self.targets}))
 
     @property
@@ -122,7 +122,7 @@ class Prometheus(Server):
             "otlp": {"promote_resource_attributes": ["service.name", "service.namespace", "k8s.pod.name"]},
             "rule_files": [f"{CONFIG_PATH}/rules.json"],
             "alerting": {
-                # The replicas' alerts are one alert.
+                # Without this label, the same alert from two replicas is one alert.
                 "alert_relabel_configs": [{"regex": "replica", "action": "labeldrop"}],
                 "alertmanagers": [{"static_configs": [{"targets": list(self.alertmanagers)}]}],
             },
@@ -136,19 +136,19 @@ class Prometheus(Server):
 
     @override
     def workloads(self) -> Iterator[StatefulSet]:
-        """The replicas. To replay the write-ahead log of a full head takes minutes."""
+        """The replicas. Replaying the write-ahead log of a full head block takes minutes."""
         yield StatefulSet(
             name=self.name,
             rights=tuple(self._rights()),
             container=Container(
                 args=(
                     f"--config.file={CONFIG_PATH}/prometheus.json",
-                    # Prometheus reads a changed ConfigMap in place, rules included: no restart, and no sidecar.
+                    # Prometheus reloads a changed ConfigMap itself, rules included: no restart, no sidecar.
                     "--config.auto-reload",
                     f"--storage.tsdb.path={DATA_PATH}",
                     "--web.enable-otlp-receiver",
                     "--web.enable-remote-write-receiver",
-                    # A point of a metric leads to a trace that made it.
+                    # Exemplars link a point of a metric to a trace.
                     "--enable-feature=exemplar-storage",
                 ),
                 ports={"http": PORT},

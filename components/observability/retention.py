@@ -1,4 +1,4 @@
-"""Data that a store keeps for a time, compared with its disk."""
+"""Data with a retention time, compared with the disk that stores it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["DAY", "Stream"]
 
 DAY = Duration("1d")
 FILL_LIMIT = 0.85
-"""Share of a disk that data may take: above it Elasticsearch allocates no shard to a node
-(`cluster.routing.allocation.disk.watermark.low`, 85 % by default), and any other store has no room to compact."""
+"""Largest share of a disk for data. Above it Elasticsearch allocates no shard to a node
+(`cluster.routing.allocation.disk.watermark.low`, 85 % by default), and other stores have no room to compact."""
 
 
 class Stream(ClosedModel):
-    """Data of one kind that keeps arriving."""
+    """Data of one kind that arrives continuously."""
 
     name: Name
     daily: Bytes
-    """Size on disk of one copy of a day's data."""
+    """Size on disk of one copy of one day's data."""
     retention: PositiveDuration
     copies: int = 1
 
     @property
     def kept(self) -> Bytes:
-        """Size on disk just before the oldest data goes: the current day comes on top of the retention."""
+        """Size on disk just before the oldest data is deleted: the retention plus the current day."""
         return self.daily * ((self.retention + DAY) / DAY * self.copies)
 
 
@@ -39,7 +39,7 @@ def disk_conflict(field: str, stream: Stream, disk: Bytes) -> Iterator[Conflict]
 
 
 def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) -> Iterator[Conflict]:
-    """A conflict for each stream whose retention is longer than the disk allows, and one if only the sum is."""
+    """A conflict for each stream that alone exceeds the disk, or one conflict if only their sum does."""
     alone = [conflict for stream in streams for conflict in disk_conflict(f"{field}.{stream.name}", stream, disk)]
     yield from alone
     total = Bytes.of_units(sum(stream.kept.units for stream in streams))

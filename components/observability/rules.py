@@ -1,4 +1,4 @@
-"""Recording rules and alerts of Prometheus, as data that a rule file is written from."""
+"""Prometheus's recording rules and alerts as data."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from components.operation import Name
 __all__ = ["Alert", "Recording", "RuleGroup", "Severity"]
 
 Severity = Literal["critical", "warning"]
-"""`critical` wakes somebody; `warning` is read in working hours."""
+"""`critical` pages a person. `warning` is read in working hours."""
 Text = Annotated[str, Field(min_length=10, max_length=400)]
 NOW = Duration("0s")
 
 
 class Recording(ClosedModel):
-    """A series that is computed at every evaluation, named `level:metric:operations` as Prometheus advises."""
+    """A series that Prometheus computes at every evaluation.
+
+    Its name is `level:metric:operations`, as Prometheus advises.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z_]+(:[a-z0-9_]+)+$")]
     expression: str
@@ -26,20 +29,19 @@ class Recording(ClosedModel):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """A key that no other rule may have."""
+        """A key that identifies the rule."""
         return self.name, *sorted(self.labels.items())
 
     def document(self) -> dict[str, Any]:
-        """As a rule file says it."""
+        """The rule in a rule file."""
         labels = {"labels": self.labels} if self.labels else {}
         return {"record": self.name, "expr": self.expression, **labels}
 
 
 class Alert(ClosedModel):
-    """A condition that somebody must act on.
+    """A condition that needs a person's action.
 
-    Severity and team are the alert's own, or (`None`) labels that its series carry: those of the objective it is held
-    against.
+    `None` as severity or team takes the label of the alerting series, which comes from the objective.
     """
 
     name: Annotated[str, Field(pattern=r"^([A-Z][a-z]+)+$", max_length=40)]
@@ -49,17 +51,17 @@ class Alert(ClosedModel):
     severity: Severity | None = None
     team: Name | None = None
     summary: Text
-    """The symptom, with labels of the series in it."""
+    """The symptom, as a template with labels of the series."""
     action: Text
-    """The first action: the runbook's entry."""
+    """The first action to take: the entry in the runbook."""
 
     @property
     def key(self) -> tuple[object, ...]:
-        """A key that no other rule may have."""
+        """A key that identifies the rule."""
         return self.name, self.severity
 
     def document(self) -> dict[str, Any]:
-        """As a rule file says it."""
+        """The alert in a rule file."""
         own = {"severity": self.severity, "team": self.team}
         labels = {name: value for name, value in own.items() if value}
         return {
@@ -72,11 +74,11 @@ class Alert(ClosedModel):
 
 
 class RuleGroup(ClosedModel):
-    """Rules that are evaluated one after the other, so that each sees what those before it recorded."""
+    """Rules that Prometheus evaluates in order, so that each sees the results of those before it."""
 
     name: Name
     rules: Annotated[tuple[Recording | Alert, ...], Field(min_length=1)]
 
     def document(self) -> dict[str, Any]:
-        """As a rule file says it."""
+        """The group in a rule file."""
         return {"name": self.name, "rules": [rule.document() for rule in self.rules]}

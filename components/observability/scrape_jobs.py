@@ -1,4 +1,4 @@
-"""The scrape jobs of Prometheus: it finds pods by label and port, in the declared namespaces."""
+"""Prometheus's scrape jobs: each discovers pods by label and port in the declared namespaces."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ POD = "__meta_kubernetes_pod_"
 
 
 class ScrapeTarget(ClosedModel):
-    """The pods of one server, and what Prometheus reads of them. The server's name is the label `job`."""
+    """The pods of one server, and the metrics to scrape. The label `job` holds the server's name."""
 
     name: Name
     namespace: Name
     label: str = NAME_LABEL
     """The label that carries the server's name."""
     pods: Annotated[int, Field(ge=1)]
-    """Most of them at once."""
+    """Largest number of pods at once."""
     scrape: Scrape
 
     def job(self, prober: str) -> dict[str, Any]:
-        """Its job: running pods that carry the name and declare the port."""
+        """The scrape job for running pods that carry the name and declare the port."""
         scrape, module = self.scrape, self.scrape.module
         return {
             "job_name": self.name,
@@ -55,15 +55,16 @@ class ScrapeTarget(ClosedModel):
 
 
 def discovery(namespaces: Iterable[str]) -> dict[str, Any]:
-    """Pods of these namespaces. Jobs that ask the same share one watch."""
+    """Discovery of pods in these namespaces. Jobs with the same settings share one watch."""
     return {"role": "pod", "namespaces": {"names": sorted(namespaces)}}
 
 
 def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
-    """How full the volumes are: only the kubelets know. Nodes are found by the pods on them, so none is listed.
+    """The job that scrapes kubelets for the usage of volumes.
 
-    A kubelet's certificate is its own unless the cluster signs it, so it cannot be verified everywhere; the token that
-    is sent admits to reading metrics and no more.
+    Prometheus discovers nodes through their pods, so it needs no right to list nodes. A kubelet signs its own
+    certificate unless the cluster signs it, so the job does not verify it. The token that it sends permits reading
+    metrics only.
     """
     return {
         "job_name": KUBELET,
@@ -72,7 +73,7 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
         "tls_config": {"ca_file": f"{TOKEN_PATH}/ca.crt", "insecure_skip_verify": True},
         "kubernetes_sd_configs": [discovery(namespaces)],
         "relabel_configs": [
-            # Every pod of a node becomes the same target, which is asked once.
+            # All pods of a node become one target, which is scraped once.
             {"source_labels": [f"{POD}host_ip"], "regex": "(.+)", "action": "keep"},
             {
                 "source_labels": [f"{POD}host_ip"],
@@ -93,16 +94,16 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
 
 
 class ProbedHosts(ClosedModel):
-    """Addresses that the prober asks, such as the gateway's for its certificate. The name is the label `job`."""
+    """Addresses that the prober connects to, such as the gateway's for its certificate. `job` holds the name."""
 
     name: Name
     module: Name
-    """The question, by its name in the prober's configuration."""
+    """Name of the module in the prober's configuration."""
     hosts: tuple[str, ...]
-    """`host:port`, or a URL for a question over HTTP."""
+    """`host:port`, or a URL for a module over HTTP."""
 
     def job(self, prober: str) -> dict[str, Any]:
-        """Its job."""
+        """The scrape job of these hosts."""
         return {
             "job_name": self.name,
             **probing(self.module),
@@ -112,12 +113,12 @@ class ProbedHosts(ClosedModel):
 
 
 def probing(module: str) -> dict[str, Any]:
-    """The fields of a job that asks the prober."""
+    """The fields of a job that scrapes the prober."""
     return {"metrics_path": "/probe", "params": {"module": [module]}}
 
 
 def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
-    """The prober is asked in the target's stead. The label `probe` tells that `up` is the prober's answer."""
+    """Relabelling that sends the scrape to the prober. The label `probe` marks `up` as the prober's answer."""
     return [
         {"source_labels": ["__address__"], "target_label": "__param_target", "replacement": f"$1{path}"},
         {"source_labels": ["__address__"], "target_label": "instance"},
@@ -127,12 +128,12 @@ def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
 
 
 def duplicates(targets: Iterable[ScrapeTarget | ProbedHosts]) -> Iterator[str]:
-    """A sentence for each name that two targets share: their series would be taken for one component's."""
+    """A sentence for each name of two targets. Prometheus could not tell their series apart."""
     names = [target.name for target in targets]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"targets: {name} stands twice"
 
 
 def _meta(label: str) -> str:
-    """A label as Prometheus writes it into a meta label's name."""
+    """A label in the form of a meta label's name."""
     return re.sub("[^a-zA-Z0-9_]", "_", label)

@@ -31,16 +31,16 @@ class Account(ClosedModel):
 
     user: str
     secret: SecretKeys
-    """Its key `password`."""
+    """The secret whose key `password` it uses."""
 
     @property
     def password_file(self) -> str:
-        """Where the password is mounted."""
+        """Path of the mounted password."""
         return f"{self.secret.path}/password"
 
 
 class Request(ClosedModel):
-    """One request. Its body is a JSON object, to which `account` adds the member `password`."""
+    """One request. Its body is a JSON object. With `account` the script adds the field `password`."""
 
     name: Name
     method: Literal["PUT", "POST"]
@@ -50,7 +50,10 @@ class Request(ClosedModel):
 
 
 def setup_files(server: str, login: Account, requests: Iterable[Request]) -> dict[str, str]:
-    """The script for `sh`, and the body of each request. No password is an argument that `ps` shows, or in a file."""
+    """The shell script, and the body of each request.
+
+    No password appears in arguments, which `ps` shows, or in a ConfigMap.
+    """
     sent = tuple(requests)
     lines = "".join(f"{_line(request)}\n" for request in sent)
     script = f"""\
@@ -80,7 +83,7 @@ def _line(request: Request) -> str:
 
 
 def sender(secrets: Iterable[SecretKeys], image: Image | None = None) -> Container:
-    """Sends the requests of the volume `requests` once. `image` has sh, sed and curl 7.76 or later."""
+    """A container that sends the requests of the volume `requests` once. `image` has sh, sed and curl 7.76 or later."""
     return Container(
         name="send",
         image=image,

@@ -1,4 +1,4 @@
-"""Tempo 3: keeps every trace that arrives, and makes metrics of spans and a graph of services from them."""
+"""Tempo 3: stores every trace, and computes span metrics and a graph of services."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ OTLP_PORT, HTTP_PORT = 4317, 3200
 CONFIG_PATH = "/etc/tempo"
 DATA_PATH = "/var/tempo"
 SHUTDOWN = Duration("110s")
-"""Longest time to write what is in memory; with the pre-stop sleep, a grace of two minutes."""
+"""Longest time to write the data in memory. With the pre-stop sleep, the grace period is two minutes."""
 CREDENTIALS = SecretKeys(name="tempo-object-storage", keys=("credentials",))
-"""A shared credentials file of AWS' form, which every client of S3 reads: profile `default`, key id and secret key."""
+"""An AWS shared credentials file, which every S3 client reads: profile `default` with key id and secret key."""
 PROCESSORS = ("service-graphs", "span-metrics")
 METRICS = (
     "traces_spanmetrics_calls_total",
@@ -41,15 +41,15 @@ METRICS = (
     "traces_service_graph_request_server_seconds_bucket",
     "traces_service_graph_request_client_seconds_bucket",
 )
-"""Metrics that `PROCESSORS` write to Prometheus: Tempo's documents on span metrics and on service graphs."""
+"""Metrics that `PROCESSORS` write to Prometheus. Source: Tempo's documentation of span metrics and service graphs."""
 SPAN_LABELS = ("service", "span_name", "span_kind", "status_code")
 EDGE_LABELS = ("client", "server", "connection_type")
 EXEMPLAR_LABEL = "traceID"
-"""Label of an exemplar that names its trace; over OTLP it is `trace_id`."""
+"""Label of an exemplar that holds the trace's id. Over OTLP it is `trace_id`."""
 
 
 class Bucket(ClosedModel):
-    """Where blocks are kept: an S3-compatible object store, encrypted at rest by the store."""
+    """An S3-compatible bucket for blocks, which the store encrypts at rest."""
 
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     endpoint: Annotated[str, Field(pattern=r"^[a-z0-9.-]+:\d+$")]
@@ -57,9 +57,9 @@ class Bucket(ClosedModel):
 
 
 class Tempo(Server):
-    """One process that does it all.
+    """One process for everything.
 
-    Two of them would need Kafka between them; while the one restarts, the Collector keeps on its own disk what arrives.
+    Two would need Kafka between them. During a restart the Collector queues spans on disk.
     """
 
     kind: ClassVar[str] = "Tempo"
@@ -69,11 +69,11 @@ class Tempo(Server):
     )
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
     storage: Bytes
-    """Volume for spans that are not in a block yet, and without a bucket for the blocks too."""
+    """Volume for spans that are not in a block yet. Without a bucket it also holds the blocks."""
     stream: Stream
     bucket: Bucket | None = None
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Where metrics are written to: each replica of Prometheus by itself, so that all of them have the series."""
+    """URLs for metrics, one for each replica of Prometheus, so that all replicas have the series."""
 
     @override
     def conflicts(self) -> Iterator[str | Conflict]:
@@ -118,7 +118,7 @@ class Tempo(Server):
 
     @override
     def workloads(self) -> Iterator[StatefulSet]:
-        """The process. It is ready when it takes spans and answers."""
+        """The pod. It is ready when Tempo accepts spans and answers queries."""
         file = f"{CREDENTIALS.path}/{CREDENTIALS.keys[0]}"
         credentials = {"AWS_SHARED_CREDENTIALS_FILE": file} if self.bucket else {}
         yield StatefulSet(

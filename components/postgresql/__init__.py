@@ -1,1 +1,1 @@
-"""PostgreSQL: one server in dev, a replicated cluster elsewhere, and a database and role for each service."""
+"""PostgreSQL: one server in dev, a replicated cluster elsewhere. Each service has its own database and role."""

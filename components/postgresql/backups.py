@@ -1,4 +1,4 @@
-"""Where backups go, how often they are made and how long they are kept."""
+"""Backups: the bucket, the schedule and the retention."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Backups(ClosedModel):
 
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     retention: Annotated[str, Field(pattern=r"^[1-9][0-9]*[dwm]$")] = "30d"
-    """How far back a recovery can go: days, weeks or months, as the Barman plugin takes it."""
+    """Period that a recovery can reach back: days, weeks or months, in the format of the Barman plugin."""
     network: Cidr
-    """Addresses of the object store. The backup speaks to it directly: the plugin has no way through an SNI proxy."""
+    """Address block of the object store. The plugin connects directly, because it supports no proxy that routes by
+    SNI."""
     recover_from: Name | None = None
-    """Name in the bucket of the cluster whose backup a new cluster starts from; without it, an empty one."""
+    """Name of the cluster in the bucket from whose backup a new cluster starts. Without it the cluster starts empty."""

@@ -1,4 +1,4 @@
-"""PostgreSQL for staging and prod: CloudNativePG's cluster of three, its pooler and its backups."""
+"""PostgreSQL for staging and prod: a CloudNativePG cluster of three instances, a pooler and backups."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ BARMAN = "barman-cloud.cloudnative-pg.io"
 STOP_SECONDS = 120
 WAL_STORAGE = Bytes("10Gi")
 PREPARED_STATEMENTS = 100
-"""Of one client connection that the pooler keeps; without them drivers fail in transaction mode (PgBouncer 1.21)."""
+"""Prepared statements that the pooler keeps for each client. Without them drivers fail in transaction mode (PgBouncer
+1.21)."""
 SIDECAR = Sizing.of(cpu=("100m", "500m"), memory=("256Mi", "512Mi"))
 POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
 
 
 class PostgresqlCluster(Component):
-    """A replicated cluster. No acknowledged write is lost with one instance: each is on two disks first.
+    """A replicated cluster.
 
-    Its limits: with only the primary left writes wait, and a failover takes the operator some 30 s, in which
-    clients see errors.
+    The loss of one instance loses no acknowledged write, because two disks hold it first. If only the primary is left,
+    writes wait. A failover takes the operator about 30 s, in which clients see errors.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -65,16 +66,16 @@ class PostgresqlCluster(Component):
     image: Image
     pooler_image: Image
     instances: Annotated[int, Field(ge=3)]
-    """One primary and its replicas: a write waits for one of them, and goes on when another is lost."""
+    """One primary and its replicas. A write waits for one replica, so writes continue when the other is lost."""
     sizing: Sizing
     storage: Bytes
     limits: ServerLimits
     databases: tuple[ServiceDatabase, ...]
     poolers: int
     pool_size: int
-    """Server connections of one pooler for each database."""
+    """Server connections of one pooler to each database."""
     max_client_connections: int
-    """Clients of one pooler."""
+    """Client connections of one pooler."""
     backups: Backups
     store_url: str
     links: PlatformLinks
@@ -82,13 +83,13 @@ class PostgresqlCluster(Component):
     @property
     @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """The operator's credentials for backups, and the password of each role."""
+        """The backup credentials of the operator, and the password of each role."""
         return (CREDENTIALS, *(database.secret for database in self.databases))
 
     @property
     @override
     def pods(self) -> tuple[dict[str, str], ...]:
-        """Instances and poolers, told apart by a label of ours."""
+        """Instances and poolers, distinguished by our own label."""
         return {self.store_label: self.name}, {self.store_label: self.pooler}
 
     @override
@@ -155,7 +156,10 @@ class PostgresqlCluster(Component):
         return cluster
 
     def _bootstrap(self) -> Bootstrap:
-        """An empty database `app` that nobody may connect to is the operator's price of starting; ours are declared."""
+        """How the cluster starts.
+
+        The operator requires a database `app`; nobody may connect to it. Ours are declared apart.
+        """
         if self.backups.recover_from:
             return {"recovery": {"source": self.backups.recover_from}}
         return {"initdb": {"database": "app", "owner": "app", "dataChecksums": True}}
@@ -185,7 +189,10 @@ class PostgresqlCluster(Component):
         }
 
     def _pooler(self) -> Pooler:
-        """One pooler more during a rollout would take connections beyond the roles' limits: old ones go first."""
+        """The pooler.
+
+        A rollout stops old pods first, because an additional pod would exceed the roles' connection limits.
+        """
         _, labels = self.pods
         return {
             "apiVersion": "postgresql.cnpg.io/v1",

@@ -1,4 +1,4 @@
-"""A database for each service that uses PostgreSQL, owned by a role of the same name that may do nothing else."""
+"""A database for each service that uses PostgreSQL. The role of the same name owns it and may do nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ServerLimits", "ServiceDatabase"]
 
 SUPERUSER = "postgres"
 SUPERUSER_RESERVED = 3
-"""PostgreSQL's default, said so that it is seen."""
+"""PostgreSQL's default, written out for readers."""
 
 
 class ServiceDatabase(ClosedModel):
@@ -23,9 +23,9 @@ class ServiceDatabase(ClosedModel):
 
     name: Name
     secret: SecretKeys
-    """Its key `password`."""
+    """The secret whose key `password` the role has."""
     connection_limit: Annotated[int, Field(ge=1)]
-    """Most connections of the role: the server itself holds the sum of them below its own limit."""
+    """Largest number of connections of the role. The server keeps the sum of all roles below its own limit."""
 
 
 class ServerLimits(ClosedModel):
@@ -33,10 +33,10 @@ class ServerLimits(ClosedModel):
 
     max_connections: int
     reserved: int
-    """Kept for superusers (3), and the rest for roles that may use reserved connections: operator and exporter."""
+    """Connections kept for superusers (3) and for roles that may use reserved connections: operator and exporter."""
 
     def parameters(self) -> dict[str, str]:
-        """The settings of `postgresql.conf` that hold the limits."""
+        """The settings of `postgresql.conf` that enforce the limits."""
         return {
             "max_connections": str(self.max_connections),
             "superuser_reserved_connections": str(SUPERUSER_RESERVED),
@@ -46,7 +46,10 @@ class ServerLimits(ClosedModel):
 
 
 def roles_sql(databases: Iterable[ServiceDatabase]) -> str:
-    """Makes roles and databases as declared, for `psql`. Repeatable: it takes up new passwords and services too."""
+    """SQL for `psql` that creates the declared roles and databases.
+
+    Running it again applies new passwords and services.
+    """
     revoke = "".join(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;\n" for name in ("postgres", "template1"))
     return revoke + "".join(_role_and_database(database) for database in databases)
 
@@ -65,6 +68,6 @@ REVOKE ALL ON DATABASE "{name}" FROM PUBLIC;
 
 
 def access_rules(databases: Iterable[ServiceDatabase], connection: str) -> list[str]:
-    """Lines of `pg_hba.conf` for connections over the network: each role to its own database, and nobody else."""
+    """Lines of `pg_hba.conf` for connections over the network: each role may connect to its own database only."""
     own = [f"{connection} {database.name} {database.name} all scram-sha-256" for database in databases]
     return [*own, "host all all all reject"]

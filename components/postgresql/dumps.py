@@ -1,7 +1,7 @@
-"""Encrypted dumps of one server's databases, and the way back: for dev, whose server has no archive of its log.
+"""Encrypted dumps of one server's databases, and a restore. For dev, whose server does not archive its write-ahead log.
 
-Each database is dumped and restored by its own role: the job needs no superuser. A dump is consistent for its database;
-what is written after the last one is lost with the server's volume.
+Each role dumps and restores its own database, so the job needs no superuser. A dump is consistent for one database. If
+the server's volume is lost, so are all writes after the last dump.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
 DUMP_KEY = SecretKeys(name="postgresql-backup-key", keys=("password",))
-"""Encrypts the dumps: without it nobody, we included, reads them."""
+"""Key that encrypts the dumps. Nobody can read a dump without it."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
 CIPHER = f"openssl enc -aes-256-cbc -pbkdf2 -iter 600000 -pass file:{DUMP_KEY.path}/password"
 
 
 def dump_scripts(host: Name, databases: Iterable[ServiceDatabase]) -> dict[str, str]:
-    """`backup.sh` and `restore.sh`, for bash. A dump that breaks off never looks like a whole one."""
+    """`backup.sh` and `restore.sh`, for bash. An interrupted dump cannot be mistaken for a complete one."""
     names = " ".join(database.name for database in databases)
     password = f'PGPASSWORD=$(cat "{SECRETS_PATH}/$database-postgresql/password")'
     backup = f"""\
@@ -61,7 +61,7 @@ echo "$source"
 
 
 def dump_jobs(server: Name, host: Name, databases: tuple[ServiceDatabase, ...], size: Bytes) -> Iterator[CronJob]:
-    """A backup every night onto a volume of `size`, and a restore on demand alone."""
+    """One job writes a backup every night to a volume of `size`. Another restores on demand."""
     name = f"{server}-backup"
     for action in ("backup", "restore"):
         yield CronJob(

@@ -1,8 +1,8 @@
-"""Tables that services share the form of, such as the journal of sagas: made in each one's database by its own role.
+"""Tables that several services need, such as the journal of sagas. Each role creates them in its own database.
 
-A job for each database, with that role's password alone. Applying the files again changes nothing, so a job that was
-interrupted, or whose server was not there yet, starts over. Another content is another job: a job cannot be changed.
-Every night one more forgets in all of them, as each one's own role, what is long over.
+Each database has a Job, which holds only that role's password. Applying the files twice changes nothing, so an
+interrupted Job starts over. Jobs are immutable, so new files create a new Job. One CronJob deletes expired rows in all
+databases every night, in each as its own role.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SCRIPT = "apply.sh"
 NIGHTLY_SCRIPT = "nightly.sh"
 NIGHTLY_FILE = "nightly.sql"
 LIBPQ_PORT = 5432
-"""The port that libpq connects to where none is named."""
+"""The default port of libpq."""
 RETRIES = 20
-"""Kubernetes waits longer before each, six minutes at most: the deadline comes first."""
+"""Retries of a Job. Kubernetes doubles the pause up to six minutes, so the deadline ends the Job first."""
 SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 
 
 class DatabaseSchemas(Server):
-    """The files, and a job for each database that they are applied to."""
+    """The SQL files, and a Job for each database that applies them."""
 
     folder: ClassVar[str] = "25-schemas"
     host: str
@@ -48,12 +48,12 @@ class DatabaseSchemas(Server):
     files: dict[str, str]
     """Plain SQL, applied in the order of the names."""
     nightly: str
-    """Plain SQL that deletes what is long over."""
+    """SQL that deletes expired rows."""
 
     @property
     @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """None of its own: the server's are in the same namespace."""
+        """None: the server's secrets are in the same namespace."""
         return ()
 
     @override
@@ -94,13 +94,13 @@ class DatabaseSchemas(Server):
 
     @property
     def _server(self) -> dict[str, str]:
-        """The server in libpq's variables."""
+        """The server as libpq's environment variables."""
         port = {} if self.port == LIBPQ_PORT else {"PGPORT": str(self.port)}
         return {"PGHOST": self.host, **port, **({"PGSSLMODE": "require"} if self.tls else {})}
 
     @property
     def script(self) -> str:
-        """All files in one transaction, one job at a time: `CREATE … IF NOT EXISTS` alone does not wait for others."""
+        """Apply all files in one transaction. A lock keeps jobs apart: `CREATE … IF NOT EXISTS` alone does not wait."""
         names = sorted(self.files)
         return (
             "set -eu\n"
@@ -114,7 +114,7 @@ class DatabaseSchemas(Server):
 
     @property
     def nightly_script(self) -> str:
-        """One database after the other; one that fails fails the job, once the others are done."""
+        """Clean one database after the other. A failure does not skip the others; the job fails at the end."""
         databases = " ".join(database.name for database in self.databases)
         return (
             "set -u\nfailed=0\n"

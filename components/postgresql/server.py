@@ -1,4 +1,4 @@
-"""PostgreSQL for dev: one server without high availability. A StatefulSet of three would be three primaries."""
+"""PostgreSQL for dev: one server without high availability. Three pods of a StatefulSet would be three primaries."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["PostgresqlServer"]
 PORT = 5432
 CONFIG_PATH = "/etc/postgresql"
 ROLES_PATH = "/docker-entrypoint-initdb.d"
-"""Where the image looks for what to run once, on an empty volume."""
+"""Scripts in this directory run once, when the volume is empty."""
 SOCKET_PATH = "/var/run/postgresql"
 DATA_PATH = "/var/lib/postgresql"
-"""From 18 on the volume stands here: each major version keeps a directory of its own below it."""
+"""Mount path of the volume. Since version 18 each major version has its own directory below it."""
 SHARED_MEMORY = Bytes("128Mi")
 SHUTDOWN = Duration("110s")
-"""Longest time to end transactions and write a checkpoint; with the pre-stop sleep, a grace of two minutes."""
+"""Longest time to end transactions and write a checkpoint. With the pre-stop sleep, the grace period is two minutes."""
 SUPERUSER_SECRET = SecretKeys(name="postgresql-superuser", keys=("password",))
 _ACCEPTS = ("pg_isready", "-h", "127.0.0.1")
 PROBES = Probes(
@@ -43,10 +43,10 @@ PROBES = Probes(
 
 
 class PostgresqlServer(Server):
-    """One server. Its Service and its pods carry the name under which callers elsewhere find the pooler.
+    """One server. Its Service and pods have the name that the pooler has in other environments.
 
-    Roles and databases are made when the volume is empty. A new service or password later: `roles.sql` by hand, as
-    docs/deploy.md says.
+    The server creates roles and databases when its volume is empty. For a service or password added later, run
+    `roles.sql` by hand (docs/deploy.md).
     """
 
     folder: ClassVar[str] = "20-data"

@@ -1,1 +1,1 @@
-"""Valkey: a losable cache and a durable store of event streams."""
+"""Valkey: a cache that may lose its data, and a durable store of event streams."""

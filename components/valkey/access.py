@@ -1,4 +1,4 @@
-"""Access to a Valkey: an ACL user for each caller, with the hash of its password."""
+"""Access to Valkey: each caller has an ACL user with the hash of its password."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG_PATH = "/etc/valkey"
 RUN_PATH = "/run/valkey"
 ACL_FILE = f"{RUN_PATH}/users.acl"
 HEALTH_USER = "health"
-"""May ask whether the server lives and which role it has; has no password, so that a probe needs none."""
+"""The user of probes. It may only check that the server lives and read its role, so it needs no password."""
 WRITE_ACL = f"""\
 set -eu
 umask 077
@@ -25,20 +25,22 @@ for secret in {SECRETS_PATH}/*; do
   sed -i "s/#$(basename "$secret")$/#$digest/" {ACL_FILE}
 done
 """
-"""Puts the hash of each mounted password into the user file; a rotated password needs the pod to restart."""
+"""A shell script that writes the hash of each mounted password into the ACL file. A new password needs a restart of the
+pod."""
 
 
 class AclUser(ClosedModel):
-    """One caller of the server and its rules, in the order that Valkey applies them."""
+    """A caller of the server and its ACL rules, in the order that Valkey applies them."""
 
     name: Name
     secret: SecretKeys
-    """Its key `password`; the name of a secret ends the user's line until its hash stands there."""
+    """The secret with the key `password`. The user's line ends with the secret's name until the script replaces it by
+    the hash."""
     rules: str
 
 
 def user_file(users: Iterable[AclUser]) -> str:
-    """The ACL file, a line for each user. `default` is off: an anonymous connection may do nothing."""
+    """The ACL file, one line for each user. `default` is off: an anonymous connection may do nothing."""
     lines = ["user default off nopass -@all resetchannels", f"user {HEALTH_USER} on nopass resetchannels +ping +role"]
     lines += [f"user {user.name} on resetchannels {user.rules} #{user.secret.name}" for user in users]
     return "".join(f"{line}\n" for line in lines)

@@ -1,4 +1,4 @@
-"""A replicated cache: a primary and its replicas, Sentinels that elect another, a proxy that knows which it is."""
+"""A replicated cache: a primary with replicas, Sentinels that elect a primary, and proxies that lead to it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["SENTINEL_PORT", "ReplicatedValkey"]
 
 SENTINEL_PORT = 26379
 PRIMARY = "cache"
-"""The Sentinels' name for the set of servers."""
+"""Name of the servers in Sentinel's configuration."""
 SECRET = SecretKeys(name="redis-replication", keys=("password",))
 QUOTED_PASSWORD = f"""\
 password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
@@ -46,14 +46,15 @@ PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
 CONNECTS = Probes.tcp(readiness=Probe.tcp("tcp", **READY), port="tcp", startup=Duration("60s"))
-"""Proxy and Sentinel start at once."""
+"""Proxy and Sentinel are ready at once."""
 
 
 class ReplicatedValkey(Server):
-    """The proxies carry the name that callers know. An address of each pod's own lets a lost one stay resolvable.
+    """A replicated cache.
 
-    Replication is asynchronous: a failover may lose the last writes. A primary that no replica follows refuses writes,
-    so that two sides of a broken network never both take them.
+    Callers connect to the proxies. Each pod has its own address, so that the name of a lost pod still resolves.
+    Replication is asynchronous, so a failover may lose the last writes. A primary without a replica refuses writes, so
+    that both sides of a broken network never accept them.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -71,7 +72,7 @@ class ReplicatedValkey(Server):
     nodes: Annotated[int, Field(ge=2, le=7)] = 3
     sentinels: Annotated[int, Field(ge=1, le=7)] = 3
     quorum: Annotated[int, Field(ge=1, le=7)] = 2
-    """Sentinels that must agree that the primary is gone."""
+    """Number of Sentinels that must agree that the primary is down."""
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -148,7 +149,7 @@ END
 """
 
     def _proxy_configuration(self) -> str:
-        """Asks each server for its role, as a user that may do nothing else, and sends everyone to the primary."""
+        """The proxy asks each server for its role as the health user, and sends connections to the primary."""
         names = [f"{self.named('node')}-{index}" for index in range(self.nodes)]
         servers = "".join(
             f"  server {name} {name}:{PORT} check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions\n"
@@ -176,7 +177,7 @@ backend primary
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The proxies, which carry the name that callers know, then servers and Sentinels."""
+        """The proxies, then servers and Sentinels."""
         yield self._proxies()
         yield self._members(
             "node",
@@ -245,7 +246,7 @@ backend primary
         return ConfigFiles(f"{self.name}-config", self.files)
 
     def _addresses(self, part: str, count: int, port: int) -> Iterator[tuple[str, ServiceSpec]]:
-        """An address of each pod's own, which the others find before it is ready."""
+        """A Service for each pod, so that the others find it before it is ready."""
         for index in range(count):
             name = f"{self.named(part)}-{index}"
             selector = {"statefulset.kubernetes.io/pod-name": name}

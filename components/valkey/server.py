@@ -1,4 +1,4 @@
-"""One Valkey server: dev's cache, and everywhere the durable store of event streams."""
+"""One Valkey server: the cache in dev, and the durable store of event streams everywhere."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ __all__ = ["PORT", "Valkey"]
 
 PORT = 6379
 MEMORY_SHARE = 0.6
-"""Share of the memory limit for data: a rewrite of the log or a full synchronisation copies what changes meanwhile."""
+"""Share of the memory limit for data. Rewriting the log, or a full synchronisation, copies data that changes
+meanwhile."""
 SHUTDOWN = Duration("30s")
-"""Longest time to write what is left and stop."""
+"""Longest time to write the remaining data and stop."""
 PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
 LOGIN = ({"send": f"AUTH {HEALTH_USER} -"}, {"expect": r"^\+OK"})
-"""Each `query_response` of the blackbox exporter waits for its `expect`, then says its `send`."""
+"""Dialogue of the blackbox exporter: each `query_response` waits for `expect`, then sends `send`."""
 SCRAPE = Scrape.probe(BlackboxModule(name="valkey", prober="tcp", settings={"query_response": [*LOGIN, *PING]}), PORT)
 _PING = ("valkey-cli", "-e", "--user", HEALTH_USER, "--pass", "", "--no-auth-warning", "ping")
 PROBES = Probes(
@@ -40,11 +41,13 @@ PROBES = Probes(
 
 
 class Valkey(Server):
-    """One server. With `storage` it is durable: each write is on disk before it is acknowledged, nothing is evicted.
+    """One server.
 
-    One node and not a replicated pair: replication is asynchronous, so a failover would lose acknowledged events. While
-    the node moves, publishers keep their rows in the outbox. Without `storage` it is a cache that may be lost at any
-    time.
+    With `storage` it is durable: each write is on disk before it is acknowledged, and nothing is evicted.
+
+    One node instead of a replicated pair: replication is asynchronous, so a failover would lose acknowledged events.
+    While the node moves, publishers keep their events in the outbox. Without `storage` the server is a cache that may
+    lose its data at any time.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -66,7 +69,7 @@ class Valkey(Server):
 
     @override
     def workloads(self) -> Iterator[StatefulSet]:
-        """The server. It never sees a password: only the hashes that the container before it writes."""
+        """The server. It sees only hashes, which an init container writes from the passwords."""
         data = {} if self.storage else {DATA_VOLUME: Scratch()}
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
         yield StatefulSet(
