@@ -68,6 +68,10 @@ class StatefulSet(Workload):
 
     A separate claim can grow; the claim template of a StatefulSet is immutable and keeps its first size. Deleting the
     StatefulSet keeps the volumes, so that nobody deletes data by accident.
+
+    All pods start at once, because no member of a quorum is ready before it has found the others. An update still
+    replaces one pod at a time, each after the last one is ready. With `OrderedReady` a bad revision would block its own
+    rollback: Kubernetes waits until the broken pod is ready (kubernetes#67250).
     """
 
     replicas: int = 1
@@ -75,8 +79,6 @@ class StatefulSet(Workload):
     """Size of each pod's volume `data`. `None` for no volume."""
     governing_service: str | None = None
     """The Service that names each pod. `None` means the Service with the workload's name."""
-    parallel: bool = False
-    """All pods start at once, because none is ready before enough of them have found each other."""
 
     @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
@@ -86,7 +88,7 @@ class StatefulSet(Workload):
             "replicas": self.replicas,
             "revisionHistoryLimit": REVISIONS,
             "minReadySeconds": MIN_READY_SECONDS,
-            "podManagementPolicy": "Parallel" if self.parallel else "OrderedReady",
+            "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "RollingUpdate"},
             "selector": {"matchLabels": self.own_label},
             "template": template,

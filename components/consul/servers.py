@@ -134,8 +134,6 @@ class Consul(Server):
             replicas=self.servers,
             storage=self.storage,
             governing_service=f"{self.name}-servers",
-            # No server is ready before they elect a leader, and the election needs all of them running.
-            parallel=True,
             quorum=True,
             shutdown=SHUTDOWN,
             services={self.name: tcp(HTTP_PORT), f"{self.name}-servers": each_pod(RPC_PORT)},

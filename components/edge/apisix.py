@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from typing_extensions import override
-from voice_policies import CircuitBreaker, ClosedModel, Duration, RateLimit, Ratio, TokenBucket
+from voice_policies import (
+    IDLE_TIMEOUT,
+    STREAM_IDLE_TIMEOUT,
+    CircuitBreaker,
+    ClosedModel,
+    Duration,
+    RateLimit,
+    Ratio,
+    TokenBucket,
+)
 
 from components.node import Port
 from components.operation import HttpRoute, Name
@@ -60,6 +69,11 @@ class GatewayRoute(ClosedModel):
     retries: int
     circuit_breaker: CircuitBreaker | None
     rate_limits: tuple[RateLimit, ...]
+
+    @property
+    def idle(self) -> Duration:
+        """Longest time between two bytes: a WebSocket may be silent from one ping to the next."""
+        return max(self.timeout, STREAM_IDLE_TIMEOUT) if self.websocket else self.timeout
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -121,6 +135,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
             "http": {
                 "access_log": "/dev/stdout",
                 "client_max_body_size": str(max(route.http.max_body.units for route in routes)),
+                "upstream": {"keepalive_timeout": f"{IDLE_TIMEOUT.whole_seconds()}s"},
             },
             "http_configuration_snippet": "".join(f"{name}_temp_path {path};\n" for name, path in paths.items()),
         },
@@ -197,7 +212,7 @@ def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
             # The mesh, if there is one, chooses the service by the host of a request.
             "pass_host": "node",
             "retries": route.retries,
-            "timeout": dict.fromkeys(("connect", "send", "read"), route.timeout.seconds),
+            "timeout": {"connect": route.timeout.seconds, **dict.fromkeys(("send", "read"), route.idle.seconds)},
         },
     }
 

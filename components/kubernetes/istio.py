@@ -83,6 +83,7 @@ class OutboundTrafficPolicy(TypedDict):
 
 class SidecarSpec(TypedDict):
     workloadSelector: WorkloadSelector
+    inboundConnectionPool: NotRequired[ConnectionPool]
     outboundTrafficPolicy: OutboundTrafficPolicy
     egress: list[EgressListener]
 
@@ -106,7 +107,8 @@ class TcpPool(TypedDict):
 
 
 class HttpPool(TypedDict):
-    http2MaxRequests: int
+    http2MaxRequests: NotRequired[int]
+    idleTimeout: NotRequired[str]
 
 
 class ConnectionPool(TypedDict):

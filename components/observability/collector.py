@@ -36,8 +36,8 @@ __all__ = ["Collector"]
 CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
 """Longest time to write data in flight to the queues."""
-COMPACTION_COPIES = 2
-"""Copies of a queue's file on the volume while the Collector compacts it."""
+FRAGMENTATION = 2
+"""Assumed size of a queue's file in relation to its data: bbolt reuses free pages only where enough of them adjoin."""
 
 
 class Collector(Server):
@@ -67,7 +67,7 @@ class Collector(Server):
         for backend in self.backends:
             if (backend.user is None) != (backend.secret is None):
                 yield f"backends.{backend.name}: user and secret stand together or not at all"
-        needed = sum(self.queue(backend).units for backend in self.backends) * COMPACTION_COPIES
+        needed = sum(self.queue(backend).units for backend in self.backends) * FRAGMENTATION
         room = self.storage * FILL_LIMIT
         if needed > room.units:
             yield Conflict(
@@ -111,7 +111,6 @@ class Collector(Server):
             replicas=self.replicas,
             storage=self.storage,
             governing_service=f"{self.name}-replicas",
-            parallel=True,
             shutdown=SHUTDOWN,
             services={
                 self.name: {"ports": otlp},

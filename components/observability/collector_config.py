@@ -27,6 +27,10 @@ BATCH_BYTES = 1_000_000
 LARGEST_BATCH_BYTES = 2_000_000
 """Half of the 4 MB that a gRPC server accepts by default. The other half is margin, because the sum of sizes leaves out
 the envelope."""
+COMPACTED_FROM = Bytes("100Mi")
+"""Size of a queue's file from which a compaction is worth it."""
+COMPACTED_COPY = Bytes("10Mi")
+"""Most data that a compaction copies: with more in the queue, the Collector waits."""
 DECIDED = "sampling.priority"
 """Attribute that tells the sampler to keep a span."""
 SECRET_KEYS = (
@@ -161,8 +165,16 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             "health_check": {"endpoint": f"{POD_ADDRESS}:{HEALTH_PORT}"},
             "file_storage/queues": {
                 "directory": QUEUE_PATH,
-                # A queue's file never shrinks by itself, so the Collector compacts it when most of it is empty.
-                "compaction": {"on_start": True, "on_rebound": True, "directory": QUEUE_PATH},
+                # A queue's file never shrinks by itself, so the Collector compacts it when nearly all of it is empty.
+                # A compaction at the start would copy all that waits before the health check answers.
+                "compaction": {
+                    "on_start": False,
+                    "on_rebound": True,
+                    "rebound_needed_threshold_mib": COMPACTED_FROM.units >> 20,
+                    "rebound_trigger_threshold_mib": COMPACTED_COPY.units >> 20,
+                    "cleanup_on_start": True,
+                    "directory": QUEUE_PATH,
+                },
             },
             **{backend.authenticator: backend.extension() for backend in guarded},
         },

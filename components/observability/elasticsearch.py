@@ -171,8 +171,6 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
             replicas=self.nodes,
             storage=self.storage,
             governing_service=f"{self.name}-nodes",
-            # No node is ready before they elect a master, and the election needs all of them running.
-            parallel=True,
             quorum=self.replicated,
             shutdown=SHUTDOWN,
             services={self.name: tcp(HTTP_PORT), f"{self.name}-nodes": each_pod(TRANSPORT_PORT)},

@@ -160,9 +160,12 @@ class Jaeger(Server):
             yield self._retention(self.storage)
 
     def _retention(self, storage: InElasticsearch) -> CronJob:
-        """Attach the lifecycle policy to every index of Jaeger. Jaeger's own templates cannot name one."""
+        """Attach the lifecycle policy to every index of Jaeger. Jaeger's own templates cannot name one.
+
+        Before the first trace there is no index. Elasticsearch would answer that with 404, as it answers a fault.
+        """
         body = {"index.lifecycle.name": storage.stream.name}
-        request = Request(name="lifecycle", method="PUT", path=f"/{INDICES}/_settings", body=body)
+        request = Request(name="lifecycle", method="PUT", path=f"/{INDICES}/_settings?allow_no_indices=true", body=body)
         name = f"{self.name}-retention"
         return CronJob(
             name=name,

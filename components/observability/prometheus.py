@@ -160,7 +160,6 @@ class Prometheus(Server):
             replicas=self.replicas,
             storage=self.storage,
             governing_service=f"{self.name}-replicas",
-            parallel=True,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(PORT)},
         )

@@ -17,6 +17,7 @@ from voice_policies.bundle import (
 )
 from voice_policies.circuit_breaker import CircuitBreaker
 from voice_policies.closed_model import ClosedModel, Conflict
+from voice_policies.connections import IDLE_TIMEOUT, KEEP_ALIVE, PING_INTERVAL, STREAM_IDLE_TIMEOUT
 from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
 from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, conflict_fault, faults_of, one_of
@@ -36,8 +37,12 @@ from voice_policies.tracing import Tracing
 __all__ = [
     "API_VERSION",
     "FILE_NAME",
+    "IDLE_TIMEOUT",
+    "KEEP_ALIVE",
     "KIND",
+    "PING_INTERVAL",
     "SETTINGS_FILE_NAME",
+    "STREAM_IDLE_TIMEOUT",
     "Adaptive",
     "Address",
     "Bulkhead",

@@ -41,10 +41,10 @@ def test_a_store_that_keeps_nothing_has_no_claim() -> None:
     assert "volumeClaimTemplates" not in found["StatefulSet"][0]["spec"]
 
 
-@pytest.mark.parametrize(("parallel", "policy"), [(True, "Parallel"), (False, "OrderedReady")])
-def test_only_members_that_wait_for_each_other_start_at_once(parallel: bool, policy: str) -> None:
-    (found,) = rendered(store(parallel=parallel, governing_service="store-nodes"))["StatefulSet"]
-    assert found["spec"]["podManagementPolicy"] == policy
+def test_members_start_at_once_so_that_a_bad_revision_does_not_block_its_rollback() -> None:
+    (found,) = rendered(store(governing_service="store-nodes"))["StatefulSet"]
+    assert found["spec"]["podManagementPolicy"] == "Parallel"
+    assert found["spec"]["updateStrategy"] == {"type": "RollingUpdate"}
     assert found["spec"]["serviceName"] == "store-nodes"
 
 

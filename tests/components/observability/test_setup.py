@@ -110,7 +110,7 @@ def test_every_hour_jaegers_indices_get_the_lifecycle_that_deletes_them(tmp_path
     with recording() as recorder:
         run(files, INDEX_URL, recorder, tmp_path)
     (sent,) = recorder.sent
-    assert (sent.method, sent.path) == ("PUT", "/jaeger-*/_settings")
+    assert (sent.method, sent.path) == ("PUT", "/jaeger-*/_settings?allow_no_indices=true")
     policies = {each.name: each.retention for each in the(Elasticsearch).streams}
     assert sent.body["index.lifecycle.name"] in policies
     assert sent.body["index.lifecycle.name"] != LOGS

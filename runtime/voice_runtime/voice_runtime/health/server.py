@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 import uvicorn
+from voice_policies import KEEP_ALIVE, PING_INTERVAL
 
 from voice_runtime.asgi import Application
 
@@ -31,7 +32,18 @@ async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIt
     At the end no more is accepted, and what is in flight is finished. Raises `OSError` if the port is taken.
     """
     listener = socket.create_server((host, port))
-    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", access_log=False))
+    server = _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE.whole_seconds(),
+            ws_ping_interval=PING_INTERVAL.seconds,
+            ws_ping_timeout=PING_INTERVAL.seconds,
+        )
+    )
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield listener.getsockname()[1]

@@ -152,7 +152,13 @@ PROGRAM = closed(
             {
                 "worker_processes": COUNT,
                 "error_log": TEXT,
-                "http": closed({"access_log": TEXT, "client_max_body_size": TEXT}),
+                "http": closed(
+                    {
+                        "access_log": TEXT,
+                        "client_max_body_size": TEXT,
+                        "upstream": closed({"keepalive_timeout": TEXT}),
+                    }
+                ),
                 "http_configuration_snippet": TEXT,
             }
         ),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
-from voice_policies import Adaptive, Duration, InvalidInputError, Rate, RateLimit, Ratio, Retry
+from voice_policies import STREAM_IDLE_TIMEOUT, Adaptive, Duration, InvalidInputError, Rate, RateLimit, Ratio, Retry
 
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
@@ -92,11 +92,13 @@ def test_a_route_is_what_the_model_says_of_its_operation() -> None:
         assert http is not None
         assert (route["uri"], route["methods"]) == (http.path, [http.method, "OPTIONS"])
         assert route["upstream"]["nodes"][0]["host"] == f"{edge.callee.name}.voice-apps.svc.cluster.local"
-        assert route["upstream"]["timeout"]["read"] == call.timeout.attempt.seconds
         assert route["plugins"]["client-control"]["max_body_size"] == http.max_body.units
         assert ("jwt-auth" in route["plugins"]) != http.public
         is_websocket = edge.operation.name == "voice-engine-dialogue"
         assert route["enable_websocket"] == is_websocket
+        timeout = call.timeout.attempt.seconds
+        idle = STREAM_IDLE_TIMEOUT.seconds if is_websocket else timeout
+        assert route["upstream"]["timeout"] == {"connect": timeout, "send": idle, "read": idle}
         assert ("api-breaker" not in route["plugins"]) == (call.circuit_breaker is None) == is_websocket
         if call.circuit_breaker:
             assert route["plugins"]["api-breaker"]["unhealthy"]["failures"] == call.circuit_breaker.consecutive_failures

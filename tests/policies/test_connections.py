@@ -1,0 +1,13 @@
+"""The idle times along every hop agree."""
+
+from __future__ import annotations
+
+from voice_policies import IDLE_TIMEOUT, KEEP_ALIVE, PING_INTERVAL, STREAM_IDLE_TIMEOUT
+
+
+def test_a_server_keeps_a_connection_longer_than_any_proxy_reuses_it() -> None:
+    assert IDLE_TIMEOUT < KEEP_ALIVE
+
+
+def test_a_websocket_outlives_a_ping_and_its_answer() -> None:
+    assert PING_INTERVAL * 2 < STREAM_IDLE_TIMEOUT
