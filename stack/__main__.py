@@ -1,5 +1,6 @@
 """The Pulumi program of every stack: configuration → platform → registered resources → outputs."""
 
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ try:
         from stack.voiceassistant import TENANT
     configuration = beside_catalogue(TENANT, partial(read_configuration, TENANT))
     platform = Platform(TENANT, environment(configuration.settings, TENANT))
-    refuse_unfit(platform, configuration)
+    refuse_unfit(platform, configuration, on=datetime.now(UTC).date())
 except InvalidInputError as error:
     raise pulumi.RunError(str(error)) from None
 

@@ -11,9 +11,13 @@ name. Every check walks the graph once.
 
 from __future__ import annotations
 
+from datetime import date
+
 from stack.audit import availability, capacity, egress, network, retries, structure, timeouts
 from stack.audit.finding import Rule, Verdict
+from stack.audit.outcome import Outcome, judge
 from stack.model.platform import Platform
+from stack.model.settings import file_of
 
 RULES: tuple[Rule, ...] = (
     *structure.RULES,
@@ -31,4 +35,10 @@ def audit(platform: Platform) -> tuple[Verdict, ...]:
     return tuple(rule.verdict(platform) for rule in RULES)
 
 
-__all__ = ["audit"]
+def audit_outcome(platform: Platform, *, on: date) -> Outcome:
+    """The verdicts with what became of their findings: the environment's file accepts some until a day."""
+    settings = platform.environment.settings
+    return judge(file_of(settings.environment), audit(platform), settings.accepted_findings, on=on)
+
+
+__all__ = ["RULES", "audit_outcome"]

@@ -9,6 +9,8 @@ from typing import Literal
 from components.declaration import Location
 from stack.model.platform import Platform
 
+__all__ = ["Rule", "Severity"]
+
 Severity = Literal["info", "warning", "error", "critical"]
 
 

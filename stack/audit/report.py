@@ -1,57 +1,87 @@
-"""The audit's outcome for people and programs."""
+"""The audit's outcome for programs and for documents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from components.files import file_text
-from stack.audit.finding import Finding, Verdict
+from stack.audit.finding import Verdict
+from stack.audit.outcome import Judged, Outcome
+from stack.audit.sarif import sarif_log
 
-__all__ = ["REPORTS"]
-
-
-def text(verdicts: Sequence[Verdict]) -> str:
-    """A line for each rule, and below it a line for each finding."""
-    lines = []
-    for verdict in verdicts:
-        lines.append(f"{verdict.rule.id}  {verdict.text:<14}  {verdict.rule.title} ({verdict.checked} checked)")
-        lines += [f"     {_line(finding)}" for finding in verdict.findings]
-    return "\n".join(lines)
+__all__ = ["REPORTS", "acceptance_text"]
 
 
-def _line(finding: Finding) -> str:
-    proposal = f"; would hold: {finding.proposal}" if finding.proposal else ""
-    return f"{finding.severity}: {finding.path}: {finding.arithmetic}; change {finding.field}{proposal}"
+def acceptance_text(judged: Judged) -> str:
+    """The acceptance of a finding in words; empty where nobody accepted it."""
+    if judged.acceptance is None:
+        return ""
+    state = "the acceptance expired on" if judged.expired else "accepted until"
+    return f"{state} {judged.acceptance.expires}: {judged.acceptance.reason}"
 
 
-def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A table of rules, then a table of findings if there are any."""
-    rows = ["| rule | verdict | checked | what | source |", "|---|---|---|---|---|"]
-    rows += [f"| {v.rule.id} | {v.text} | {v.checked} | {v.rule.title} | {v.rule.source} |" for v in verdicts]
-    findings = [finding for verdict in verdicts for finding in verdict.findings]
-    if findings:
-        rows += ["", "| rule | severity | path | arithmetic | change | would hold |", "|---|---|---|---|---|---|"]
-        rows += [
-            f"| {f.rule} | {f.severity} | {f.path} | {f.arithmetic} | {f.field} | {f.proposal} |" for f in findings
-        ]
-    return "\n".join(rows)
+def markdown(outcome: Outcome) -> str:
+    """A table of findings if there are any, then a table of rules."""
+    return "\n".join([*_finding_rows(outcome), *_rule_rows(outcome)])
 
 
-def json(verdicts: Sequence[Verdict]) -> str:
-    """Every rule with its findings."""
-    rules = [
-        {
-            "rule": verdict.rule.id,
-            "title": verdict.rule.title,
-            "source": verdict.rule.source,
-            "verdict": verdict.text,
-            "checked": verdict.checked,
-            "findings": [asdict(finding) for finding in verdict.findings],
-        }
-        for verdict in verdicts
-    ]
-    return file_text({"rules": rules}).rstrip()
+def _finding_rows(outcome: Outcome) -> Iterator[str]:
+    if outcome.judged:
+        yield "| severity | rule | path | arithmetic | change | would hold | declared in | acceptance |"
+        yield "|---|---|---|---|---|---|---|---|"
+        for judged in outcome.judged:
+            found = judged.finding
+            cells = (found.severity, found.rule, found.path, found.arithmetic, found.field, found.proposal)
+            yield _row(*cells, str(found.where or ""), acceptance_text(judged))
+        yield ""
 
 
-REPORTS: dict[str, Callable[[Sequence[Verdict]], str]] = {"text": text, "markdown": markdown, "json": json}
+def _rule_rows(outcome: Outcome) -> Iterator[str]:
+    yield from ("| rule | verdict | checked | what | source |", "|---|---|---|---|---|")
+    for verdict in outcome.verdicts:
+        yield _row(verdict.rule.id, verdict.text, str(verdict.checked), verdict.rule.title, verdict.rule.source)
+
+
+def _row(*cells: str) -> str:
+    """A row of a table. A bar would end its cell, and a line break the row."""
+    escaped = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def json(outcome: Outcome) -> str:
+    """Every rule with its findings, and every acceptance without a finding."""
+    accepted = {id(judged.finding): judged for judged in outcome.judged}
+    rules = [_rule_document(verdict, accepted) for verdict in outcome.verdicts]
+    unused = [entry.model_dump(mode="json") for entry in outcome.unused]
+    return _text({"source": outcome.source, "rules": rules, "unused_acceptances": unused})
+
+
+def _rule_document(verdict: Verdict, judged: Mapping[int, Judged]) -> dict[str, Any]:
+    return {
+        "rule": verdict.rule.id,
+        "title": verdict.rule.title,
+        "source": verdict.rule.source,
+        "verdict": verdict.text,
+        "checked": verdict.checked,
+        "findings": [_finding_document(judged[id(finding)]) for finding in verdict.findings],
+    }
+
+
+def _finding_document(judged: Judged) -> dict[str, Any]:
+    acceptance = judged.acceptance.model_dump(mode="json") if judged.acceptance else None
+    where = str(judged.finding.where) if judged.finding.where else None
+    return {**asdict(judged.finding), "where": where, "acceptance": acceptance, "expired": judged.expired}
+
+
+def sarif(outcome: Outcome) -> str:
+    """A log of SARIF 2.1.0."""
+    return _text(sarif_log(outcome))
+
+
+def _text(document: dict[str, Any]) -> str:
+    return file_text(document).rstrip()
+
+
+REPORTS: dict[str, Callable[[Outcome], str]] = {"json": json, "sarif": sarif, "markdown": markdown}

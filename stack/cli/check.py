@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, date, datetime
 
 from stack.cli.options import ENVIRONMENT, Commands, add_command, platform_of
 from stack.cli.status import CLEAN, FINDINGS
-from stack.cli.terminal import GREEN, RED, coloured
 
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    check = add_command(commands, "check", run, "Audit an environment; exit 1 if a rule finds something.")
+    check = add_command(commands, "check", run, "Audit an environment; exit 1 if a finding is not accepted.")
     check.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
-    check.add_argument("--format", choices=("text", "json", "markdown"), default="text")
+    check.add_argument("--format", choices=("text", "json", "sarif", "markdown"), default="text")
+    add_day(check)
+
+
+def add_day(command: argparse.ArgumentParser) -> None:
+    """Adds the day that acceptances are judged on."""
+    command.add_argument(
+        "--on", type=_day, default=today(), metavar="DATE", help="the day of the audit, as 2027-03-31 (default: today)"
+    )
+
+
+def today() -> date:
+    """The day by Greenwich, so that two machines agree."""
+    return datetime.now(UTC).date()
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a day such as 2027-03-31") from None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the verdict of each rule."""
-    from stack.audit import audit  # noqa: PLC0415
+    """Prints the findings, or all verdicts as a document."""
+    from stack.audit import audit_outcome  # noqa: PLC0415
     from stack.audit.report import REPORTS  # noqa: PLC0415
+    from stack.cli.findings import text  # noqa: PLC0415
 
-    verdicts = audit(platform_of(options, options.environment))
-    findings = sum(len(verdict.findings) for verdict in verdicts)
-    print(REPORTS[options.format](verdicts))
+    outcome = audit_outcome(platform_of(options, options.environment), on=options.on)
     if options.format == "text":
-        broken = sum(bool(verdict.findings) for verdict in verdicts)
-        said = f"{findings} findings of {broken} rules" if findings else f"{len(verdicts)} rules hold"
-        print(coloured(f"{options.environment}: {said}", RED if findings else GREEN))
-    return FINDINGS if findings else CLEAN
+        print(text(options.environment, outcome))
+    else:
+        print(REPORTS[options.format](outcome))
+    return FINDINGS if outcome.fails else CLEAN

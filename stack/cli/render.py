@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stack.cli.check import add_day
 from stack.cli.options import Commands, add_command, platform_of
-from stack.cli.status import CLEAN
+from stack.cli.status import CLEAN, FINDINGS
 from stack.cli.terminal import RED, coloured, progress, table, wrapped
 
 HEAD = ("environment", "components", "resources", "files", "findings", "time", "written to")
@@ -26,6 +27,9 @@ class Rendered:
     resources: int
     files: int
     findings: int
+    """Findings of the audit that nobody accepts."""
+    errors: int
+    """Those of severity error or critical."""
     seconds: float
     path: str
     exemptions: tuple[tuple[str, str, str], ...]
@@ -36,13 +40,15 @@ class Rendered:
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    render = add_command(commands, "render", run, "Write manifests and policy bundles of environments.")
+    description = "Write manifests and policy bundles of environments; exit 1 if the audit finds an error."
+    render = add_command(commands, "render", run, description)
     render.add_argument(
         "environments", nargs="*", metavar="ENV", help="names such as prod for Pulumi.prod.yaml (default: all)"
     )
     render.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to, for one ENV (default: build/ENV)")
     render.add_argument("-v", "--verbose", action="store_true", help="list exemptions and images without a digest")
     render.add_argument("--format", choices=("text", "json"), default="text")
+    add_day(render)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,23 +67,24 @@ def run(options: argparse.Namespace) -> int:
         with progress(f"rendering {name}"):
             rendered.append(_render(options, name, options.out or Path("build", name)))
     print(_json(rendered) if options.format == "json" else _text(rendered, verbose=options.verbose))
-    return CLEAN
+    return FINDINGS if any(each.errors for each in rendered) else CLEAN
 
 
 def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
-    from stack.audit import audit  # noqa: PLC0415
+    from stack.audit import audit_outcome  # noqa: PLC0415
     from stack.output.render import render  # noqa: PLC0415
 
     started = time.perf_counter()
     platform = platform_of(options, name)
     index = render(platform, out)
-    findings = sum(len(verdict.findings) for verdict in audit(platform))
+    outcome = audit_outcome(platform, on=options.on)
     return Rendered(
         environment=name,
         components=len(platform.components),
         resources=len(index.entries),
         files=index.files,
-        findings=findings,
+        findings=sum(not judged.accepted for judged in outcome.judged),
+        errors=len(outcome.grave),
         seconds=time.perf_counter() - started,
         path=str(out),
         exemptions=tuple(

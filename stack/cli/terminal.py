@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 PATIENCE = 2.0
 """Seconds after which a terminal is told what is being done."""
-BOLD, RED, GREEN = "1", "31", "32"
+BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
 
 class Parser(argparse.ArgumentParser):

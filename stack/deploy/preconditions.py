@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import TYPE_CHECKING
 
 from voice_policies import Fault, InvalidInputError
 
-from stack.audit import audit
+from stack.audit import audit_outcome
+from stack.audit.outcome import Outcome
 from stack.deploy.cluster_faults import cluster_faults
 from stack.model.image_lock import images
 from stack.model.platform import Platform
-from stack.model.settings import SECRETS, AcceptedFinding, secret_line
+from stack.model.settings import SECRETS, secret_line
 
 if TYPE_CHECKING:
     from stack.deploy.configuration import Configuration, SecretValues
 
 __all__ = ["refuse_unfit"]
 
-REFUSED = frozenset({"error", "critical"})
-"""Severities of findings that a strict profile refuses."""
 
-
-def refuse_unfit(platform: Platform, configuration: Configuration) -> None:
+def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) -> None:
     """Refuse a deployment that would fail or harm; raises `InvalidInputError` with every reason at once.
 
     Everywhere the cluster must be named, answer and be the stack's own, serve what operators bring and be able to grow
     the volumes that grow; and each secret needs its value. A strict profile runs only images that are pinned by digest,
-    and only with those findings of severity error or critical that the configuration accepts.
+    and only with those findings of severity error or critical that the configuration accepts on this day.
     """
     faults = [*cluster_faults(platform, configuration), *_secret_faults(platform, configuration.secrets)]
     if platform.environment.profile.strict:
-        faults += [*_image_faults(platform), *_finding_faults(platform, configuration.settings.accepted_findings)]
+        faults += [*_image_faults(platform), *_finding_faults(audit_outcome(platform, on=on))]
     if faults:
         raise InvalidInputError(configuration.source, faults)
 
@@ -57,17 +56,15 @@ def _image_faults(platform: Platform) -> Iterator[Fault]:
                 yield Fault(f"{component.name}.image", f"is {image!r}", "expected a digest: run `voice images lock`")
 
 
-def _finding_faults(platform: Platform, accepted: tuple[AcceptedFinding, ...]) -> Iterator[Fault]:
-    findings = [finding for verdict in audit(platform) for finding in verdict.findings if finding.severity in REFUSED]
-    known = {(entry.rule, entry.path) for entry in accepted}
-    for finding in findings:
-        if (finding.rule, finding.path) not in known:
-            yield Fault(
-                finding.path,
-                f"{finding.rule} ({finding.severity}): {finding.arithmetic}",
-                f"change {finding.field}, or accept it in accepted_findings with a reason",
-            )
-    for rule, path in sorted(known - {(finding.rule, finding.path) for finding in findings}):
+def _finding_faults(outcome: Outcome) -> Iterator[Fault]:
+    for judged in outcome.grave:
+        finding = judged.finding
+        expired = f" (the acceptance expired on {judged.acceptance.expires})" if judged.acceptance else ""
         yield Fault(
-            "config.voiceassistant:accepted_findings", f"accepts {rule} at {path!r}", "no such finding: remove it"
+            finding.path,
+            f"{finding.rule} ({finding.severity}): {finding.arithmetic}{expired}",
+            f"change {finding.field}, or accept it in accepted_findings with a reason and a day",
         )
+    for entry in outcome.unused:
+        value = f"accepts {entry.rule} at {entry.path!r}"
+        yield Fault("config.voiceassistant:accepted_findings", value, "no such finding: remove it")

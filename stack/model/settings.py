@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -84,12 +85,14 @@ class Notifications(ClosedModel):
 
 
 class AcceptedFinding(ClosedModel):
-    """A finding of the audit that a strict environment is deployed with, and the reason."""
+    """A finding of the audit that does not count until a day, and the reason."""
 
     rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
     path: str
     """Where `voice check` reports it."""
     reason: Sentence
+    expires: Annotated[date, Field(strict=False)]
+    """Last day of the acceptance, such as `"2027-03-31"`. Afterwards the finding counts again."""
 
 
 class Settings(Defaults):
@@ -125,7 +128,7 @@ class Settings(Defaults):
     ) = None
     """One image that stands in for every service, before the services' own images exist."""
     accepted_findings: Annotated[tuple[AcceptedFinding, ...], Field(strict=False)] = ()
-    """Findings of severity error or critical that the environment is deployed with."""
+    """Findings that neither fail `voice check` nor stop the deployment until their day."""
 
 
 def file_of(environment: str) -> str:

@@ -39,10 +39,15 @@ def read_with_faults(path: Path) -> tuple[Any, list[Fault]]:
 
 def read_documents(path: Path) -> list[Any]:
     """Every document of a file; raises as `read_yaml` does."""
+    return [document for document, _ in read_located_documents(path)]
+
+
+def read_located_documents(path: Path) -> list[tuple[Any, yaml.Node]]:
+    """Every document of a file with its nodes, which know their lines; raises as `read_yaml` does."""
     documents = []
     with _loader(path) as loader:
-        while loader.check_data():  # type: ignore[no-untyped-call]  # the stubs leave it out
-            documents.append(loader.get_data())
+        while loader.check_node() and (node := loader.get_node()):
+            documents.append((loader.construct_document(node), node))
     if loader.faults:
         raise InvalidInputError(path.name, loader.faults)
     return documents

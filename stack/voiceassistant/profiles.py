@@ -112,7 +112,6 @@ _REQUIRED = {
 }
 _METRICS = MetricsStorage(retention=Duration("15d"), storage=Bytes("100Gi"))
 _STAND_IN = "each service runs its own image"
-_DEPLOYED_ANYWAY = "the environment is deployed with any finding"
 
 _DEV = Profile(
     name="dev",
@@ -126,7 +125,6 @@ _DEV = Profile(
     refused={
         "backups": "PostgreSQL dumps to a volume of its own",
         "trace_bucket": "Tempo keeps its traces on a volume",
-        "accepted_findings": _DEPLOYED_ANYWAY,
     },
     service_replicas="one",
     # An idle service needs a fraction of what a loaded one asks for.
@@ -167,7 +165,7 @@ _STAGING = Profile(
         "name": "staging",
         "defaults": Defaults(log_level="info", trace_sample_ratio=Ratio("50%"), mesh=True, metrics=_METRICS),
         "required": _REQUIRED,
-        "refused": {"reference_image": _STAND_IN, "accepted_findings": _DEPLOYED_ANYWAY},
+        "refused": {"reference_image": _STAND_IN},
         "service_replicas": "half",
         "load_share": 0.5,
         "quotas": _STAGING_QUOTAS,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stack.audit import RULES
 from stack.model.settings import ROOT, environments
 from tests.platforms import platform, resources
 
@@ -77,6 +78,8 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
         ),
         (("check",), "the following arguments are required: ENV"),
         (("chek", "prod"), "COMMAND: is 'chek'; did you mean check? expected one of render, check, "),
+        (("check", "prod", "--on", "soon"), "--on: is 'soon'; expected a day such as 2027-03-31"),
+        (("explain", "R001"), "RULE: is 'R001'; did you mean R01? expected one of "),
         (
             ("check", "prod", "--format", "jason"),
             "--format: is 'jason'; did you mean json? expected one of text, json, ",
@@ -102,6 +105,28 @@ def test_check_holds_in_every_environment() -> None:
 
 def test_check_closes_with_its_verdict() -> None:
     assert voice("check", "prod").stdout.splitlines()[-1] == "prod: 13 rules hold"
+
+
+def test_explain_tells_a_rule_with_an_example_that_violates_it_and_one_that_holds() -> None:
+    assert voice("explain", "r01").stdout.splitlines() == [
+        "R01: attempts along a path stay few",
+        "severity   warning",
+        "rationale  every retrying hop multiplies the load on the last one, and does so while it is failing",
+        "source     CascadeGuard; SRE book ch. 22 (4³ = 64); AWS Builders' Library (3⁵ = 243)",
+        "violates   two hops of 3 attempts each: 3 × 3 = 9 attempts > 5",
+        "holds      one hop of 5 attempts",
+    ]
+
+
+def test_explain_alone_lists_every_rule() -> None:
+    head, *rows = voice("explain").stdout.splitlines()
+    assert head.split() == ["rule", "severity", "condition"]
+    assert [row.split()[0] for row in rows] == [rule.id for rule in RULES]
+
+
+def test_check_speaks_sarif() -> None:
+    done = voice("check", "prod", "--format", "sarif")
+    assert (done.returncode, json.loads(done.stdout)["version"]) == (0, "2.1.0")
 
 
 def test_graph_is_mermaid_or_json() -> None:

@@ -19,7 +19,12 @@ from tests.platforms import ENVIRONMENTS
 from tests.stack.deploy.program_run import CONTEXT, configured, offline, pin_images, run_program
 
 SMALL_POOL = {"nodes": 3, "zones": 3, "cpu": "2", "memory": "8Gi"}
-ACCEPTED = {"rule": "D02", "path": "platform → node_pool", "reason": "the pool grows with the load"}
+ACCEPTED = {
+    "rule": "D02",
+    "path": "platform → node_pool",
+    "reason": "the pool grows with the load",
+    "expires": "2999-12-31",
+}
 
 
 def refusal(
@@ -131,7 +136,7 @@ def test_prod_refuses_grave_findings_and_staging_does_not(monkeypatch: pytest.Mo
     text = refusal("prod", configured("prod", node_pool=SMALL_POOL), monkeypatch)
     assert text.startswith("Pulumi.prod.yaml: 2 faults\n")
     assert "platform → node_pool: D02 (error): " in text
-    assert "change node_pool.requests.cpu, or accept it in accepted_findings with a reason" in text
+    assert "change node_pool.requests.cpu, or accept it in accepted_findings with a reason and a day" in text
     assert run_program("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch).outputs
 
 
@@ -139,6 +144,13 @@ def test_prod_is_deployed_with_findings_that_it_accepts_with_a_reason(monkeypatc
     pin_images(monkeypatch)
     config = configured("prod", node_pool=SMALL_POOL, accepted_findings=[ACCEPTED])
     assert run_program("prod", config, monkeypatch).outputs
+
+
+def test_an_acceptance_that_expired_is_refused_with_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    pin_images(monkeypatch)
+    expired = {**ACCEPTED, "expires": "2026-01-31"}
+    text = refusal("prod", configured("prod", node_pool=SMALL_POOL, accepted_findings=[expired]), monkeypatch)
+    assert "(the acceptance expired on 2026-01-31); change node_pool.requests.cpu" in text
 
 
 def test_an_accepted_finding_that_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,17 +179,13 @@ def test_all_that_prod_lacks_is_refused_together(monkeypatch: pytest.MonkeyPatch
         ("dev", {"node_pool": "{broken"}, "config.voiceassistant:node_pool: is '{broken'"),
         ("dev", {"reference_image": "no tag"}, "config.voiceassistant:reference_image: is 'no tag'"),
         (
-            "dev",
-            {"accepted_findings": [ACCEPTED]},
-            "profile dev refuses it: the environment is deployed with any finding",
-        ),
-        (
             "staging",
             {"reference_image": "voice-reference:1"},
             "profile staging refuses it: each service runs",
         ),
         ("prod", {"reference_image": "voice-reference:1"}, "profile prod refuses it: each service runs"),
         ("prod", {"accepted_findings": [{**ACCEPTED, "reason": ""}]}, "accepted_findings[0].reason: is ''"),
+        ("prod", {"accepted_findings": [{**ACCEPTED, "expires": "soon"}]}, "accepted_findings[0].expires: is 'soon'"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_error(

@@ -38,7 +38,7 @@ def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "status", "said"),
     [
         (["render", "qa"], 0, "qa "),
-        (["check", "qa"], 0, "holds"),
+        (["check", "qa"], 0, "rules hold"),
         (["diff", "staging", "qa"], 1, "data[settings.json].environment: staging -> qa"),
         (["render", "qa2"], 2, "expected one of dev, prod, qa, staging, or a file Pulumi.qa2.yaml"),
     ],

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from voice_policies import Cpu
+
+from stack.cli import main, render
+from stack.model.environments import environment
+from stack.model.platform import Platform
+from stack.model.settings import NodePool, load_settings
+from stack.voiceassistant import TENANT
+
+
+def with_nodes(cpu: str) -> Platform:
+    """The platform of prod on nodes of this size."""
+    settings = load_settings("prod", TENANT)
+    pool = NodePool.model_validate({**settings.node_pool.model_dump(), "cpu": Cpu(cpu)})
+    return Platform(TENANT, environment(settings.model_copy(update={"node_pool": pool}), TENANT))
+
+
+@pytest.mark.parametrize(("cpu", "code"), [("1", 1), ("15", 0)])
+def test_an_error_of_the_audit_fails_render_which_still_writes(
+    cpu: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(render, "platform_of", lambda *_: with_nodes(cpu))
+    assert main(["render", "prod", "-o", str(tmp_path / "out")]) == code
+    assert ("`voice check prod` explains the findings." in capsys.readouterr().out) is bool(code)
+    assert (tmp_path / "out" / "index.json").is_file()
