@@ -1,25 +1,27 @@
-"""Horizontal autoscaling on CPU, and also on memory for services whose memory fills first."""
+"""Horizontal autoscaling on the CPU of one container.
+
+Memory is no signal: Python and Go give little of it back, so that replicas which it once asked for would stay.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import HorizontalPodAutoscaler, MetricSpec, ObjectMeta
+    from components.kubernetes.types import HorizontalPodAutoscaler, ObjectMeta
     from components.node import Replicas
 
 CPU_TARGET = 70
-MEMORY_TARGET = 80
-"""Percent of the memory request. Source: the platform's specification."""
+"""Percent of the CPU request. Source: the platform's specification."""
 SCALE_DOWN_WINDOW = 300
 """Seconds of lower load before the autoscaler removes replicas. Kubernetes' default, written out for readers."""
 
 
-def autoscaler(metadata: ObjectMeta, replicas: Replicas, *, on_memory: bool) -> HorizontalPodAutoscaler:
-    """The autoscaler of the Deployment with the same name. Nothing else sets the replica count."""
-    metrics = [_utilization("cpu", CPU_TARGET)]
-    if on_memory:
-        metrics.append(_utilization("memory", MEMORY_TARGET))
+def autoscaler(metadata: ObjectMeta, replicas: Replicas, container: str) -> HorizontalPodAutoscaler:
+    """The autoscaler of the Deployment with the same name. Nothing else sets the replica count.
+
+    It looks at `container` alone: a metric of the pod would count the mesh's proxy too.
+    """
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -28,7 +30,16 @@ def autoscaler(metadata: ObjectMeta, replicas: Replicas, *, on_memory: bool) -> 
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": metadata["name"]},
             "minReplicas": replicas.min,
             "maxReplicas": replicas.max,
-            "metrics": metrics,
+            "metrics": [
+                {
+                    "type": "ContainerResource",
+                    "containerResource": {
+                        "name": "cpu",
+                        "container": container,
+                        "target": {"type": "Utilization", "averageUtilization": CPU_TARGET},
+                    },
+                }
+            ],
             "behavior": {
                 "scaleUp": {"policies": [{"type": "Percent", "value": 100, "periodSeconds": 30}]},
                 "scaleDown": {
@@ -37,11 +48,4 @@ def autoscaler(metadata: ObjectMeta, replicas: Replicas, *, on_memory: bool) -> 
                 },
             },
         },
-    }
-
-
-def _utilization(resource: str, percent: int) -> MetricSpec:
-    return {
-        "type": "Resource",
-        "resource": {"name": resource, "target": {"type": "Utilization", "averageUtilization": percent}},
     }

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         | types.NetworkPolicy
         | types.PersistentVolumeClaim
         | types.PodDisruptionBudget
+        | types.PriorityClass
         | types.ResourceQuota
         | types.Role
         | types.RoleBinding

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from voice_policies import ClosedModel, Duration
 
 from components.node import Sizing
+from components.operation import Name
 from components.probes import Probes
 from components.secret_keys import SecretKeys
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         ContainerPort,
         EnvVar,
         EnvVarSource,
+        LocalObjectReference,
         ResourceRequirements,
         SecurityContext,
         VolumeMount,
@@ -30,6 +33,8 @@ USER = 10001
 ROOT = 0
 TEMPORARY_VOLUME = "tmp"
 TEMPORARY_PATH = "/tmp"  # noqa: S108 - the container's own emptyDir
+PULL_POLICY: Literal["IfNotPresent"] = "IfNotPresent"
+"""A digest or a release's tag names one image for ever: a container starts while the registry is away."""
 EPHEMERAL_REQUEST = "128Mi"
 EPHEMERAL_LIMIT = "512Mi"
 """Limit of ephemeral storage: logs and `/tmp`. Our services write nothing else on a node."""
@@ -44,10 +49,9 @@ class Image(ClosedModel):
     """An image of a container."""
 
     reference: str
-    """`repository:tag`, with `@sha256:…` if the digest is locked."""
-    pull_policy: Literal["Always", "IfNotPresent"] = "Always"
-    """`Always` asks the registry at each start if the tag still has the same digest. `IfNotPresent` also runs an image
-    that somebody loaded onto the node by hand."""
+    """`repository:tag`, with `@sha256:…` where it is pinned."""
+    pull_secret: Name | None = None
+    """The Secret with which the kubelet pulls it; `None` pulls without credentials."""
 
 
 class Defaults(NamedTuple):
@@ -87,7 +91,7 @@ class Container:
         document: types.Container = {
             "name": self.name or default.name,
             "image": image.reference,
-            "imagePullPolicy": image.pull_policy,
+            "imagePullPolicy": PULL_POLICY,
             "resources": _resources(self.sizing or default.sizing),
             "securityContext": _security(default.user),
             "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -136,9 +140,20 @@ def _security(user: int) -> SecurityContext:
     }
 
 
-def go_memory_limit(sizing: Sizing) -> dict[str, str]:
-    """`GOMEMLIMIT`: the soft memory limit of a Go program."""
-    return {"GOMEMLIMIT": f"{int(sizing.memory_limit.units * GO_MEMORY_SHARE) >> 20}MiB"}
+def go_runtime(sizing: Sizing) -> dict[str, str]:
+    """The limits of a Go program as its runtime reads them: memory, and threads that run at once.
+
+    Before Go 1.25 the runtime takes every core of the node for its own, and the kernel throttles it.
+    """
+    return {
+        "GOMEMLIMIT": f"{int(sizing.memory_limit.units * GO_MEMORY_SHARE) >> 20}MiB",
+        "GOMAXPROCS": str(math.ceil(sizing.cpu_limit.cores)),
+    }
+
+
+def pull_secrets(images: Iterable[Image]) -> list[LocalObjectReference]:
+    """The Secrets that the images of one pod are pulled with, each once."""
+    return [{"name": name} for name in dict.fromkeys(image.pull_secret for image in images) if name]
 
 
 def cpu_and_memory(sizing: Sizing) -> ResourceRequirements:

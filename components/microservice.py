@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle, ServiceSettings
 
-from components.container import POD_NAME, Container
+from components.container import POD_NAME, Container, go_runtime
 from components.files import DIGEST_ANNOTATION, file_text
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
 from components.mesh.proxy import mesh_member
@@ -21,7 +21,7 @@ from components.volumes import ConfigFiles
 from components.workloads import Deployment
 
 if TYPE_CHECKING:
-    from components.kubernetes.types import ObjectMeta
+    from components.kubernetes.types import EnvVarSource, ObjectMeta
 
 __all__ = ["Microservice"]
 
@@ -76,10 +76,10 @@ class Microservice(Server):
             name=self.name,
             container=Container(
                 ports=ports,
-                env={"VOICE_POLICY_PATH": POLICY_PATH, "VOICE_SETTINGS_PATH": SETTINGS_PATH, "POD_NAME": POD_NAME},
+                env=self._variables(),
                 mounts={"policy": POLICY_PATH, "settings": SETTINGS_PATH},
                 secrets=self.credentials,
-                probes=Probes.http("/health", "/ready"),
+                probes=Probes.http("/health", "/ready", startup=self.service.startup),
             ),
             volumes={
                 "policy": ConfigFiles(
@@ -87,12 +87,22 @@ class Microservice(Server):
                 ),
                 "settings": ConfigFiles(f"{self.name}-settings", self._settings(), reloaded=True),
             },
+            priority=self.service.tier,
             replicas=self.replicas,
-            scale_on_memory=self.service.sizing.memory_dominates,
+            startup=self.service.startup,
             shutdown=self.bundle.health.drain_duration + self.longest_request,
             services={self.name: {"ports": [http]}, f"{self.name}-grpc": each_ready_pod(grpc)},
             pod_metadata=self._pod_metadata(),
         )
+
+    def _variables(self) -> dict[str, str | EnvVarSource]:
+        runtime = go_runtime(self.sizing) if self.service.language == "go" else {}
+        return {
+            "VOICE_POLICY_PATH": POLICY_PATH,
+            "VOICE_SETTINGS_PATH": SETTINGS_PATH,
+            "POD_NAME": POD_NAME,
+            **runtime,
+        }
 
     def _policy(self) -> dict[str, str]:
         files = {FILE_NAME: file_text(self.bundle.to_document())}

@@ -9,7 +9,9 @@ from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Cpu
 
 from components.component import PART_OF, Component
-from components.network_policy import default_deny, dns_policy
+from components.network_policy import Cidr, default_deny, dns_policy
+from components.operation import Name
+from components.secret_keys import SecretKeys, pull_secret
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -39,6 +41,15 @@ class NamespaceGuard(Component):
     level: Literal["restricted", "baseline", "privileged"] = "restricted"
     """`privileged` is for pods that read the node's files, such as a log shipper. Pod Security has no level between."""
     quota: Quota
+    dns: tuple[Cidr, ...]
+    """Addresses of the cluster's DNS Service."""
+    pull_secret: Name | None = None
+    """Secret that images are pulled with; `None` pulls without credentials."""
+
+    @property
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """The credentials of registries, which every namespace needs for itself."""
+        return (pull_secret(self.pull_secret),) if self.pull_secret else ()
 
     @override
     def metadata(self, suffix: str = "") -> ObjectMeta:
@@ -53,7 +64,7 @@ class NamespaceGuard(Component):
         """The namespace first, then its guardrails."""
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": self._labels()}}
         yield default_deny(self.metadata("default-deny"))
-        yield dns_policy(self.metadata("allow-dns"))
+        yield dns_policy(self.metadata("allow-dns"), self.dns)
         yield {
             "apiVersion": "v1",
             "kind": "ResourceQuota",

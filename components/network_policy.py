@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator
@@ -22,28 +22,44 @@ if TYPE_CHECKING:
         ObjectMeta,
     )
 
-__all__ = ["DNS_PORT", "NAMESPACE_LABEL", "NAME_LABEL", "AddressBlock", "Cidr", "NetworkEnd", "Peer"]
+__all__ = [
+    "DNS_LABEL",
+    "DNS_NAMESPACE",
+    "DNS_PODS",
+    "DNS_PORT",
+    "NAMESPACE_LABEL",
+    "NAME_LABEL",
+    "NODE_LOCAL_DNS",
+    "AddressBlock",
+    "Cidr",
+    "NetworkEnd",
+    "Peer",
+]
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 NAME_LABEL = "app.kubernetes.io/name"
+DNS_NAMESPACE = "kube-system"
+DNS_LABEL = "k8s-app"
+DNS_PODS = ("kube-dns", "node-local-dns")
+"""Values of `k8s-app`: the cluster's DNS, and the cache on each node where a local redirect leads to its pod."""
 NODE_LOCAL_DNS = "169.254.20.10/32"
-"""Address of the node-local DNS cache, in clusters that run one."""
+"""Address of the node-local DNS cache, where pods are configured with it."""
 DNS_PORT = 53
 
 
 def _block(text: str) -> str:
     """Refuse a block that Kubernetes refuses: host bits set, a mask instead of a length, or no length."""
     try:
-        canonical = str(IPv4Network(text))
+        canonical = str(ip_network(text))
     except ValueError:
         canonical = None
     if text != canonical:
-        raise ValueError("expected an IPv4 block whose host bits are zero, such as 10.0.0.0/24")
+        raise ValueError("expected a block whose host bits are zero, such as 10.0.0.0/24 or 2001:db8::/32")
     return text
 
 
 Cidr = Annotated[str, AfterValidator(_block)]
-"""A block of IPv4 addresses in CIDR notation."""
+"""A block of IPv4 or IPv6 addresses, as a NetworkPolicy takes it."""
 
 
 class Peer(ClosedModel):
@@ -100,16 +116,24 @@ def network_policy(
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
-def dns_policy(metadata: ObjectMeta) -> NetworkPolicy:
-    """Every pod of the namespace may query the cluster's DNS, or the cache on its node."""
+def dns_policy(metadata: ObjectMeta, addresses: Iterable[Cidr]) -> NetworkPolicy:
+    """Every pod of the namespace may ask the cluster's DNS, or the cache on its node.
+
+    A cache in iptables mode answers under the addresses of the DNS Service itself, on the node's network: no selector
+    of pods permits that.
+    """
     ports: list[NetworkPolicyPort] = [
         {"port": DNS_PORT, "protocol": "UDP"},
         {"port": DNS_PORT, "protocol": "TCP"},
     ]
-    cluster_dns: NetworkPolicyPeer = {
-        "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: "kube-system"}},
-        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-    }
+    pods: list[NetworkPolicyPeer] = [
+        {
+            "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: DNS_NAMESPACE}},
+            "podSelector": {"matchLabels": {DNS_LABEL: name}},
+        }
+        for name in DNS_PODS
+    ]
+    blocks: list[NetworkPolicyPeer] = [{"ipBlock": {"cidr": cidr}} for cidr in (NODE_LOCAL_DNS, *addresses)]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -117,7 +141,7 @@ def dns_policy(metadata: ObjectMeta) -> NetworkPolicy:
         "spec": {
             "podSelector": {},
             "policyTypes": ["Egress"],
-            "egress": [{"to": [cluster_dns, {"ipBlock": {"cidr": NODE_LOCAL_DNS}}], "ports": ports}],
+            "egress": [{"to": [*pods, *blocks], "ports": ports}],
         },
     }
 

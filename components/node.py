@@ -12,6 +12,7 @@ from voice_policies import (
     ClosedModel,
     Cpu,
     DegradedFeature,
+    Duration,
     Protocol,
     Rate,
     Ratio,
@@ -88,11 +89,6 @@ class Sizing(ClosedModel):
             memory_limit=Bytes(memory[1]),
         )
 
-    @property
-    def memory_dominates(self) -> bool:
-        """True from 2 GiB for each core. Memory then fills before CPU does, so the autoscaler watches memory too."""
-        return self.memory_request.gibibytes >= 2 * self.cpu_request.cores
-
     @override
     def conflicts(self) -> Iterator[str]:
         if self.cpu_limit < self.cpu_request:
@@ -141,6 +137,8 @@ class Service(Caller):
     replicas: Replicas
     capacity: Rate
     """Requests that one replica serves within its latency objective."""
+    startup: Duration = Duration("60s")
+    """Longest time from the start of the process until it answers. A service that loads a model takes longer."""
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
     """Database connections of one replica, overflow included. 0 for a service without a database."""
     features: tuple[DegradedFeature, ...] = ()

@@ -8,8 +8,10 @@ from voice_policies import ClosedModel
 
 from components.operation import Name
 
-__all__ = ["SecretKeys"]
+__all__ = ["DOCKER_CONFIG", "SecretKeys"]
 
+DOCKER_CONFIG = "dockerconfigjson"
+"""Key of a secret that the kubelet alone reads; Kubernetes wants a dot before it."""
 SECRETS_PATH = "/etc/voice/secrets"
 
 
@@ -29,6 +31,11 @@ class SecretKeys(ClosedModel):
     def path(self) -> str:
         """Directory of the mounted keys, one file each."""
         return f"{SECRETS_PATH}/{self.name}"
+
+
+def pull_secret(name: Name) -> SecretKeys:
+    """Credentials of registries, which the kubelet pulls images with: the text of a Docker `config.json`."""
+    return SecretKeys(name=name, keys=(DOCKER_CONFIG,))
 
 
 def merged(secrets: Iterable[SecretKeys]) -> tuple[SecretKeys, ...]:

@@ -8,22 +8,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 from voice_policies import Duration
 
 from components.access import TOKEN_PATH, TOKEN_VOLUME, service_account
 from components.component import Component
-from components.container import ROOT, TEMPORARY_VOLUME, USER, Container, Defaults, Image
+from components.container import ROOT, TEMPORARY_VOLUME, USER, Container, Defaults, Image, pull_secrets
 from components.files import CONFIG_DIGEST_ANNOTATION, digest_of
 from components.links import PlatformLinks
 from components.network_policy import NAME_LABEL, NetworkEnd
 from components.node import Sizing
+from components.operation import Name
 from components.placement import host_anti_affinity, zone_spread
+from components.priority import Priority, priority_class
 from components.secret_keys import SecretKeys, merged
 from components.services import service
-from components.volumes import ApiToken, Scratch, Volume, secret_volume
+from components.volumes import ApiToken, Scratch, Volume, claim_specs, secret_volume
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -70,6 +72,8 @@ class Workload(ABC):
     pod_metadata: ObjectMeta | None = None
     """Additional labels and annotations of the pods."""
     user: int = USER
+    priority: Priority | None = None
+    """`None` is the server's."""
     quorum: bool = False
     """Never two pods on one host, because the loss of two pods at once would break the quorum."""
 
@@ -127,6 +131,7 @@ class Workload(ABC):
             "serviceAccountName": self.account or self.name,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            "priorityClassName": priority_class(self.priority or server.priority),
             "securityContext": self._security(),
             "terminationGracePeriodSeconds": (self.pre_stop + self.shutdown + SHUTDOWN_MARGIN).whole_seconds(),
             "topologySpreadConstraints": [{**zone_spread(self.own_label), "matchLabelKeys": ["pod-template-hash"]}],
@@ -135,6 +140,9 @@ class Workload(ABC):
             "volumes": [volume.document(name) for name, volume in volumes.items()],
         }
         pod["volumes"] += map(secret_volume, self.secrets)
+        containers = [self.container, *([self.init] if self.init else [])]
+        if secrets := pull_secrets(each.image or server.image for each in containers):
+            pod["imagePullSecrets"] = secrets
         if self.init:
             pod["initContainers"] = [self.init.document(default, read_only)]
         return pod
@@ -159,6 +167,11 @@ class Server(Component):
     links: PlatformLinks
     """Links of the platform, including those of its pods."""
 
+    storage_class: Name | None = None
+    """Class of its volumes; `None` is the cluster's default."""
+    priority: ClassVar[Priority] = "standard"
+    """Of its pods, unless a workload has its own."""
+
     @abstractmethod
     def workloads(self) -> Iterator[Workload]:
         """Its workloads, in an order that an API server accepts."""
@@ -173,12 +186,18 @@ class Server(Component):
     def pods(self) -> tuple[dict[str, str], ...]:
         return tuple({str(workload.selector): workload.selector for workload in self.workloads()}.values())
 
+    def _in_storage_class(self, resource: Resource) -> Resource:
+        if self.storage_class:
+            for claim in claim_specs(resource):
+                claim["storageClassName"] = self.storage_class
+        return resource
+
     @override
     def resources(self) -> Iterator[Resource]:
         """The resources of its workloads. Shared ones appear once. Raises `ValueError` if two of one name differ."""
         found: dict[tuple[str, str, str], Resource] = {}
         for workload in self.workloads():
-            for resource in workload.resources(self):
+            for resource in map(self._in_storage_class, workload.resources(self)):
                 kind, metadata = resource["kind"], resource["metadata"]
                 key = kind, metadata.get("namespace", ""), metadata["name"]
                 if found.setdefault(key, resource) != resource:

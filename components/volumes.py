@@ -14,7 +14,7 @@ from components.secret_keys import SecretKeys
 
 if TYPE_CHECKING:
     from components.component import Resource
-    from components.kubernetes.types import ObjectMeta, PersistentVolumeClaim
+    from components.kubernetes.types import ObjectMeta, PersistentVolumeClaim, PersistentVolumeClaimSpec
     from components.kubernetes.types import Volume as KubernetesVolume
 
 SCRATCH_SIZE = Bytes("64Mi")
@@ -148,6 +148,14 @@ def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
         "metadata": metadata,
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(size)}}},
     }
+
+
+def claim_specs(resource: Resource) -> Iterator[PersistentVolumeClaimSpec]:
+    """What a resource claims, itself or for each of its pods."""
+    if resource["kind"] == "PersistentVolumeClaim":
+        yield resource["spec"]
+    elif resource["kind"] == "StatefulSet":
+        yield from (claim["spec"] for claim in resource["spec"].get("volumeClaimTemplates", ()))
 
 
 def secret_volume(secret: SecretKeys) -> KubernetesVolume:

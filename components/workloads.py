@@ -14,6 +14,7 @@ from components.autoscaling import autoscaler
 from components.disruption_budget import disruption_budget
 from components.files import digest_of
 from components.node import Replicas
+from components.priority import Priority
 from components.server import Server, Workload
 from components.volumes import volume_claim
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 MIN_READY_SECONDS = 5
 REVISIONS = 5
 """Old templates that a controller keeps for a rollback."""
-PROGRESS_DEADLINE_SECONDS = 180
-"""Three times the longest start. A rollout without progress for that long has failed."""
+LONGEST_STARTS = 3
+"""Starts of one pod that a rollout may take before it moves; after that it has failed."""
 ONE = Replicas.exactly(1)
 DATA_VOLUME = "data"
 NIGHTLY = "0 2 * * *"
@@ -40,14 +41,14 @@ class Deployment(Workload):
     """
 
     replicas: Replicas
-    scale_on_memory: bool = False
-    """The autoscaler watches memory in addition to CPU."""
+    startup: Duration = Duration("60s")
+    """Longest time from the start of a pod's program until it answers."""
 
     @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
         spec: DeploymentSpec = {
             "minReadySeconds": MIN_READY_SECONDS,
-            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            "progressDeadlineSeconds": LONGEST_STARTS * self.startup.whole_seconds(),
             "revisionHistoryLimit": REVISIONS,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "selector": {"matchLabels": self.own_label},
@@ -57,7 +58,7 @@ class Deployment(Workload):
             spec["replicas"] = self.replicas.min
         yield {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
         if not self.replicas.fixed:
-            yield autoscaler(metadata, self.replicas, on_memory=self.scale_on_memory)
+            yield autoscaler(metadata, self.replicas, self.container.name or self.name)
         if self.replicas.min > 1:
             yield disruption_budget(metadata, self.own_label)
 
@@ -135,6 +136,7 @@ class DaemonSet(Workload):
 class _Batch(Workload):
     """Pods that nobody calls, so the pre-stop hook does not wait."""
 
+    priority: Priority | None = "batch"
     job: str | None = None
     """Name of the controller. `None` means the workload's name."""
     pre_stop: Duration = Duration("0s")

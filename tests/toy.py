@@ -119,7 +119,6 @@ PROFILE = Profile(
     database=DatabaseLimits(poolers=0, pool_size=10),
     servers={"stock": ServerSize(sizing=SIZING)},
     load_balancer=False,
-    pull_policy="Always",
     protects_data=False,
     strict=False,
 )

@@ -18,8 +18,9 @@ from voice_policies import Bytes, Duration
 from components.consul.access import SECRET
 from components.consul.catalogue import CatalogueService, permit_script, rules
 from components.consul.snapshots import snapshot_jobs
-from components.container import POD_IP, POD_NAME, Container
+from components.container import POD_IP, POD_NAME, Container, go_runtime
 from components.files import file_text
+from components.priority import Priority
 from components.probes import READY, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
 from components.server import Server, Workload
@@ -60,6 +61,7 @@ class Consul(Server):
     """
 
     folder: ClassVar[str] = "20-data"
+    priority: ClassVar[Priority] = "foundation"
     scrape: ClassVar[Scrape] = Scrape.probe(
         BlackboxModule(name="consul", prober="http", settings={"fail_if_body_not_matches_regexp": [f":{RPC_PORT}"]}),
         HTTP_PORT,
@@ -126,7 +128,7 @@ class Consul(Server):
                 command=("consul", "agent", "-bind=$(POD_IP)", "-node=$(POD_NAME)", *files),
                 ports={"http": HTTP_PORT, "rpc": RPC_PORT, "gossip": GOSSIP_PORT},
                 udp_ports={"gossip-udp": GOSSIP_PORT},
-                env={"POD_IP": POD_IP, "POD_NAME": POD_NAME},
+                env={"POD_IP": POD_IP, "POD_NAME": POD_NAME, **go_runtime(self.sizing)},
                 mounts={**mounts, DATA_VOLUME: DATA_PATH},
                 probes=PROBES,
             ),

@@ -13,6 +13,7 @@ from components.edge.envoy import LIVE_PATH, METRICS_PATH, READY_PATH, STATUS_PO
 from components.files import file_text
 from components.network_policy import AddressBlock
 from components.node import Replicas
+from components.priority import Priority
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import PRE_STOP, Server
@@ -35,6 +36,7 @@ class EgressProxy(Server):
     """One egress proxy with the hosts that it admits."""
 
     folder: ClassVar[str] = "30-egress"
+    priority: ClassVar[Priority] = "foundation"
     scrape: ClassVar[Scrape] = Scrape(port=STATUS_PORT, path=METRICS_PATH)
     replicas: Replicas
     allow_lists: tuple[AllowList, ...]

@@ -14,6 +14,7 @@ from components.edge.apisix import PORTS, TEMPORARY_PATH
 from components.mesh.proxy import mesh_member
 from components.node import Replicas, Sizing
 from components.operation import Name
+from components.priority import Priority
 from components.probes import Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys, merged
@@ -42,6 +43,7 @@ class ApisixGateway(Server):
 
     kind: ClassVar[str] = "Gateway"
     folder: ClassVar[str] = "60-gateway"
+    priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
             rule="secrets_as_files",
@@ -104,5 +106,6 @@ class ApisixGateway(Server):
             "type": self.exposed_as,
             # With the policy `Cluster`, a node that forwards a connection replaces the client's address with its own.
             "externalTrafficPolicy": "Local",
+            "ipFamilyPolicy": "PreferDualStack",
             "ports": [to_port("http", 80), to_port("https", 443)],
         }

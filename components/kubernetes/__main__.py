@@ -36,6 +36,7 @@ KINDS = (
     "api.rbac.v1.ClusterRoleBinding",
     "api.rbac.v1.Role",
     "api.rbac.v1.RoleBinding",
+    "api.scheduling.v1.PriorityClass",
 )
 """The kinds that we render. The types that they use are included."""
 IDENTITY = ("apiVersion", "kind", "metadata")

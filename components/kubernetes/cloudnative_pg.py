@@ -12,6 +12,7 @@ from typing import Literal, NotRequired, TypedDict
 from components.kubernetes.types import (
     Affinity,
     DeploymentStrategy,
+    LocalObjectReference,
     ObjectMeta,
     PodSpec,
     ResourceRequirements,
@@ -28,6 +29,7 @@ class Named(TypedDict):
 class Storage(TypedDict):
     size: str
     resizeInUseVolumes: bool
+    storageClass: NotRequired[str]
 
 
 class Synchronous(TypedDict):
@@ -99,6 +101,7 @@ class ClusterSpec(TypedDict):
     instances: int
     imageName: str
     imagePullPolicy: str
+    imagePullSecrets: NotRequired[list[LocalObjectReference]]
     enableSuperuserAccess: bool
     enablePDB: bool
     primaryUpdateStrategy: Literal["unsupervised", "supervised"]
@@ -112,6 +115,7 @@ class ClusterSpec(TypedDict):
     storage: Storage
     walStorage: Storage
     resources: ResourceRequirements
+    priorityClassName: str
     affinity: InstanceAffinity
     topologySpreadConstraints: list[TopologySpreadConstraint]
     inheritedMetadata: InheritedMetadata

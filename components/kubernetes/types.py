@@ -1296,6 +1296,16 @@ class RoleBinding(TypedDict):
     subjects: NotRequired[list[Subject]]
 
 
+class PriorityClass(TypedDict):
+    apiVersion: Literal['scheduling.k8s.io/v1']
+    description: NotRequired[str]
+    globalDefault: NotRequired[bool]
+    kind: Literal['PriorityClass']
+    metadata: ObjectMeta
+    preemptionPolicy: NotRequired[str]
+    value: NotRequired[int]
+
+
 class ExternalMetricSource(TypedDict):
     metric: MetricIdentifier
     target: MetricTarget

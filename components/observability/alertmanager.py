@@ -9,10 +9,11 @@ from pydantic import Field
 from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Duration
 
-from components.container import Container
+from components.container import Container, go_runtime
 from components.files import file_text
 from components.observability.rules import Severity
 from components.operation import Name
+from components.priority import Priority
 from components.probes import Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
@@ -91,6 +92,7 @@ class Alertmanager(Server):
 
     kind: ClassVar[str] = "Alertmanager"
     folder: ClassVar[str] = "30-observability"
+    priority: ClassVar[Priority] = "core"
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     replicas: Annotated[int, Field(ge=1, le=5)]
     storage: Bytes
@@ -154,6 +156,7 @@ class Alertmanager(Server):
                     f"--storage.path={DATA_PATH}",
                     *(gossip if self.replicas > 1 else ["--cluster.listen-address="]),
                 ),
+                env=go_runtime(self.sizing),
                 ports={"http": PORT, "gossip": GOSSIP_PORT},
                 udp_ports={"gossip-udp": GOSSIP_PORT},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},

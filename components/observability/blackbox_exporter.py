@@ -9,7 +9,7 @@ from typing_extensions import override
 from voice_policies import Duration
 
 from components.component import Exemption
-from components.container import Container
+from components.container import Container, go_runtime
 from components.files import file_text
 from components.probes import Probes
 from components.scrape import BlackboxModule, Scrape
@@ -66,6 +66,7 @@ class BlackboxExporter(Server):
             name=self.name,
             container=Container(
                 args=(f"--config.file={CONFIG_PATH}/blackbox.json",),
+                env=go_runtime(self.sizing),
                 ports={"http": PORT},
                 mounts={"config": CONFIG_PATH},
                 probes=Probes.http("/-/healthy", "/-/healthy"),

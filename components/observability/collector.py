@@ -10,7 +10,7 @@ from typing_extensions import override
 from voice_policies import Bytes, Conflict, Duration
 
 from components.component import Exemption
-from components.container import POD_IP, Container, go_memory_limit
+from components.container import POD_IP, Container, go_runtime
 from components.files import file_text
 from components.observability.collector_config import (
     GRPC_PORT,
@@ -24,6 +24,7 @@ from components.observability.collector_config import (
     configuration,
 )
 from components.observability.retention import FILL_LIMIT
+from components.priority import Priority
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server
@@ -47,6 +48,7 @@ class Collector(Server):
     """
 
     folder: ClassVar[str] = "30-observability"
+    priority: ClassVar[Priority] = "core"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
     )
@@ -102,7 +104,7 @@ class Collector(Server):
                     "metrics": METRICS_PORT,
                     "health": HEALTH_PORT,
                 },
-                env={"POD_IP": POD_IP, **go_memory_limit(self.sizing)},
+                env={"POD_IP": POD_IP, **go_runtime(self.sizing)},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: QUEUE_PATH},
                 secrets=tuple(backend.secret for backend in self.backends if backend.secret),
                 probes=Probes.http("/", "/", port="health"),

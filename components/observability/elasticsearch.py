@@ -19,6 +19,7 @@ from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
 from components.observability.retention import Stream, shared_disk_conflicts
 from components.observability.setup_job import sender, setup_files
+from components.priority import Priority
 from components.probes import READY, SLOW, Probe, Probes
 from components.scrape import ANSWERS, Scrape
 from components.secret_keys import SecretKeys
@@ -58,6 +59,7 @@ class Elasticsearch(Server):
     """Identical nodes. Each may become master, stores data and answers requests."""
 
     folder: ClassVar[str] = "20-data"
+    priority: ClassVar[Priority] = "foundation"
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, HTTP_PORT)
     nodes: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes

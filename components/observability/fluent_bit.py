@@ -17,6 +17,7 @@ from components.component import Exemption
 from components.container import ROOT, Container
 from components.files import file_text
 from components.observability.collector_config import HTTP_PORT as COLLECTOR_PORT
+from components.priority import Priority
 from components.probes import SLOW, STARTUP_PERIOD, Probe, Probes
 from components.scrape import Scrape
 from components.server import Server
@@ -52,6 +53,7 @@ class FluentBit(Server):
     """One pod on each node."""
 
     folder: ClassVar[str] = "30-observability"
+    priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="run_as_user", reason="containers' log files belong to root and are readable by it alone"),
         Exemption(rule="no_host_path", reason="it reads the node's /var/log, and keeps its state on the node"),

@@ -14,7 +14,7 @@ from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.component import Exemption
-from components.container import Container
+from components.container import Container, go_runtime
 from components.files import file_text
 from components.observability import dashboards
 from components.observability.dashboards import Dashboard
@@ -174,6 +174,7 @@ class Grafana(Server):
         yield Deployment(
             name=self.name,
             container=Container(
+                env=go_runtime(self.sizing),
                 ports={"http": PORT},
                 mounts={"config": CONFIG_PATH, "data": DATA_PATH},
                 secrets=(SECRET, ACCOUNT.secret),

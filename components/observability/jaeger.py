@@ -9,7 +9,7 @@ from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Duration
 
 from components.component import Exemption
-from components.container import Container, Image, go_memory_limit
+from components.container import Container, Image, go_runtime
 from components.files import file_text
 from components.node import Replicas
 from components.observability.elasticsearch_setup import user_secret
@@ -146,7 +146,7 @@ class Jaeger(Server):
             container=Container(
                 args=("--config", f"{CONFIG_PATH}/jaeger.json"),
                 ports={"otlp": OTLP_PORT, "query": QUERY_PORT, "metrics": METRICS_PORT, "health": HEALTH_PORT},
-                env=go_memory_limit(self.sizing),
+                env=go_runtime(self.sizing),
                 mounts={"config": CONFIG_PATH},
                 secrets=(ACCOUNT.secret,) if isinstance(self.storage, InElasticsearch) else (),
                 probes=Probes.http("/status", "/status", port="health"),

@@ -11,7 +11,7 @@ from voice_policies import Duration
 
 from components.access import pod_reader
 from components.component import Exemption
-from components.container import Container
+from components.container import Container, go_runtime
 from components.operation import Name
 from components.probes import Probes
 from components.scrape import Scrape
@@ -67,6 +67,7 @@ class KubeStateMetrics(Server):
                     f"--namespaces={','.join(self.namespaces)}",
                     f"--metric-allowlist={','.join(METRICS)}",
                 ),
+                env=go_runtime(self.sizing),
                 ports={"http": PORT, "telemetry": TELEMETRY_PORT},
                 probes=Probes.http("/metrics", "/readyz", port="telemetry"),
             ),

@@ -11,12 +11,13 @@ from voice_policies import Bytes, Conflict, Duration
 
 from components.access import node_metrics_reader, pod_reader
 from components.component import Exemption
-from components.container import POD_NAME, Container
+from components.container import POD_NAME, Container, go_runtime
 from components.files import file_text
 from components.observability.retention import FILL_LIMIT, Stream, disk_conflict
 from components.observability.rules import RuleGroup
 from components.observability.scrape_jobs import ProbedHosts, ScrapeTarget, duplicates, kubelet_job
 from components.operation import Name
+from components.priority import Priority
 from components.probes import Probes
 from components.scrape import Scrape
 from components.server import Server
@@ -45,6 +46,7 @@ class Prometheus(Server):
     """Replicas that each scrape and store everything, so that one may fail. Alertmanager removes duplicate alerts."""
 
     folder: ClassVar[str] = "30-observability"
+    priority: ClassVar[Priority] = "core"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
             rule="no_api_token",
@@ -152,7 +154,7 @@ class Prometheus(Server):
                     "--enable-feature=exemplar-storage",
                 ),
                 ports={"http": PORT},
-                env={"POD_NAME": POD_NAME},
+                env={"POD_NAME": POD_NAME, **go_runtime(self.sizing)},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
                 probes=Probes.http("/-/healthy", "/-/ready", startup=Duration("10m")),
             ),

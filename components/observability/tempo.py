@@ -10,7 +10,7 @@ from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Conflict, Duration
 
 from components.component import Exemption
-from components.container import Container, go_memory_limit
+from components.container import Container, go_runtime
 from components.files import file_text
 from components.observability.retention import Stream, disk_conflict
 from components.probes import READY, Probe, Probes
@@ -126,7 +126,7 @@ class Tempo(Server):
             container=Container(
                 args=(f"-config.file={CONFIG_PATH}/tempo.json", "-target=all"),
                 ports={"otlp": OTLP_PORT, "http": HTTP_PORT},
-                env={**go_memory_limit(self.sizing), **credentials},
+                env={**go_runtime(self.sizing), **credentials},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
                 secrets=(CREDENTIALS,) if self.bucket else (),
                 probes=Probes.tcp(readiness=Probe.http("/ready", **READY)),

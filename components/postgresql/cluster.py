@@ -10,7 +10,7 @@ from typing_extensions import override
 from voice_policies import Bytes
 
 from components.component import Component, Exemption
-from components.container import Image, cpu_and_memory
+from components.container import PULL_POLICY, Image, cpu_and_memory, pull_secrets
 from components.disruption_budget import disruption_budget
 from components.links import PlatformLinks
 from components.node import Sizing
@@ -18,6 +18,7 @@ from components.operation import Name
 from components.placement import HOST, host_anti_affinity, zone_spread
 from components.postgresql.backups import CREDENTIALS, DAILY, Backups
 from components.postgresql.databases import ServerLimits, ServiceDatabase, access_rules
+from components.priority import Priority, priority_class
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
         Plugin,
         Pooler,
         ScheduledBackup,
+        Storage,
     )
+    from components.kubernetes.types import PodSpec
 
 __all__ = ["PostgresqlCluster"]
 
@@ -54,6 +57,7 @@ class PostgresqlCluster(Component):
     """
 
     folder: ClassVar[str] = "20-data"
+    priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="run_as_user", reason="the operator runs its images as their users 26 and 998"),
         Exemption(rule="no_api_token", reason="the instance manager in each pod follows its Cluster at the API"),
@@ -69,6 +73,8 @@ class PostgresqlCluster(Component):
     """One primary and its replicas. A write waits for one replica, so writes continue when the other is lost."""
     sizing: Sizing
     storage: Bytes
+    storage_class: Name | None = None
+    """Class of its volumes; `None` is the cluster's default."""
     limits: ServerLimits
     databases: tuple[ServiceDatabase, ...]
     poolers: int
@@ -123,7 +129,7 @@ class PostgresqlCluster(Component):
             "spec": {
                 "instances": self.instances,
                 "imageName": self.image.reference,
-                "imagePullPolicy": self.image.pull_policy,
+                "imagePullPolicy": PULL_POLICY,
                 "enableSuperuserAccess": False,
                 "enablePDB": True,
                 "primaryUpdateStrategy": "unsupervised",
@@ -137,8 +143,9 @@ class PostgresqlCluster(Component):
                 },
                 "managed": {"roles": [_role(database) for database in self.databases]},
                 "plugins": [{**self._archive(self.name), "isWALArchiver": True}],
-                "storage": {"size": str(self.storage), "resizeInUseVolumes": True},
-                "walStorage": {"size": str(WAL_STORAGE), "resizeInUseVolumes": True},
+                "storage": self._volume(self.storage),
+                "walStorage": self._volume(WAL_STORAGE),
+                "priorityClassName": priority_class(self.priority),
                 "resources": cpu_and_memory(self.sizing),
                 "affinity": {
                     "enablePodAntiAffinity": True,
@@ -149,11 +156,17 @@ class PostgresqlCluster(Component):
                 "inheritedMetadata": {"labels": self.pods[0]},
             },
         }
+        if secrets := pull_secrets([self.image]):
+            cluster["spec"]["imagePullSecrets"] = secrets
         if self.backups.recover_from:
             cluster["spec"]["externalClusters"] = [
                 {"name": self.backups.recover_from, "plugin": self._archive(self.backups.recover_from)}
             ]
         return cluster
+
+    def _volume(self, size: Bytes) -> Storage:
+        volume: Storage = {"size": str(size), "resizeInUseVolumes": True}
+        return {**volume, "storageClass": self.storage_class} if self.storage_class else volume
 
     def _bootstrap(self) -> Bootstrap:
         """How the cluster starts.
@@ -217,20 +230,27 @@ class PostgresqlCluster(Component):
                 },
                 "template": {
                     "metadata": {"labels": labels},
-                    "spec": {
-                        "containers": [
-                            {
-                                "name": "pgbouncer",
-                                "image": self.pooler_image.reference,
-                                "imagePullPolicy": self.pooler_image.pull_policy,
-                                "resources": cpu_and_memory(POOLER),
-                            }
-                        ],
-                        "affinity": host_anti_affinity(labels, required=True),
-                    },
+                    "spec": self._pooler_pod(labels),
                 },
             },
         }
+
+    def _pooler_pod(self, labels: dict[str, str]) -> PodSpec:
+        pod: PodSpec = {
+            "containers": [
+                {
+                    "name": "pgbouncer",
+                    "image": self.pooler_image.reference,
+                    "imagePullPolicy": PULL_POLICY,
+                    "resources": cpu_and_memory(POOLER),
+                }
+            ],
+            "affinity": host_anti_affinity(labels, required=True),
+            "priorityClassName": priority_class(self.priority),
+        }
+        if secrets := pull_secrets([self.pooler_image]):
+            pod["imagePullSecrets"] = secrets
+        return pod
 
     def _object_store(self) -> ObjectStore:
         access, secret = CREDENTIALS.keys

@@ -12,6 +12,7 @@ from components.container import Container
 from components.operation import Name
 from components.postgresql.databases import SUPERUSER, ServerLimits, ServiceDatabase, access_rules, roles_sql
 from components.postgresql.dumps import dump_jobs
+from components.priority import Priority
 from components.probes import READY, SLOW, Probe, Probes
 from components.scrape import CONNECTS, Scrape
 from components.secret_keys import SecretKeys
@@ -50,6 +51,7 @@ class PostgresqlServer(Server):
     """
 
     folder: ClassVar[str] = "20-data"
+    priority: ClassVar[Priority] = "foundation"
     scrape: ClassVar[Scrape] = Scrape.probe(CONNECTS, PORT)
     service: Name
     store_label: str

@@ -13,6 +13,7 @@ from components.component import Exemption
 from components.container import POD_NAME, Container, Image
 from components.node import Replicas, Sizing
 from components.operation import Name
+from components.priority import Priority
 from components.probes import READY, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
 from components.secret_keys import SecretKeys
@@ -58,6 +59,7 @@ class ReplicatedValkey(Server):
     """
 
     folder: ClassVar[str] = "20-data"
+    priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="headless_service", reason="each pod has a Service of its own, whose name Sentinel keeps"),
         Exemption(rule="own_readiness", reason="proxy and Sentinel tell one thing of themselves: that they answer"),

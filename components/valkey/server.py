@@ -11,6 +11,7 @@ from voice_policies import Bytes, Duration
 from components.component import Exemption
 from components.container import Container
 from components.node import Sizing
+from components.priority import Priority
 from components.probes import READY, SLOW, STARTUP_PERIOD, Probe, Probes
 from components.scrape import BlackboxModule, Scrape
 from components.server import Server
@@ -51,6 +52,7 @@ class Valkey(Server):
     """
 
     folder: ClassVar[str] = "20-data"
+    priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
     )

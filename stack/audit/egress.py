@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from components.edge.egress_proxy import FILE_NAME, EgressProxy
-from components.network_policy import AddressBlock, Peer
+from components.network_policy import DNS_PORT, AddressBlock, Peer
 from components.node import Dependency, Host
 from stack.audit.finding import Breach, Rule
-from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached, title
+from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached, resolvers, title
 from stack.model.network_reach import Reach
 from stack.model.platform import Platform
 
@@ -62,7 +62,12 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
         for name, host in listeners.get((way.target, way.port), {}).items()
         if Reach(way.target, PEERED_NETWORK if site.is_private(host) else INTERNET, host.port) in ways
     }
-    outside = (way for way in ways if everyone[way.target].ip and way.source not in proxies)
+    dns = {(resolver.name, DNS_PORT) for resolver in resolvers(platform)}
+    outside = (
+        way
+        for way in ways
+        if everyone[way.target].ip and way.source not in proxies and (way.target, way.port) not in dns
+    )
     return through | {WayOut(way.source, NO_PROXY, way.target, way.port) for way in outside}
 
 

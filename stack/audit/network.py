@@ -9,7 +9,16 @@ from ipaddress import ip_network
 
 from components.edge.apisix import PORTS
 from components.links import peer
-from components.network_policy import DNS_PORT, AddressBlock, NetworkEnd, Peer
+from components.network_policy import (
+    DNS_LABEL,
+    DNS_NAMESPACE,
+    DNS_PODS,
+    DNS_PORT,
+    NODE_LOCAL_DNS,
+    AddressBlock,
+    NetworkEnd,
+    Peer,
+)
 from components.node import Gateway, Host, Service
 from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import rendered
@@ -18,8 +27,8 @@ from stack.model.network_reach import Endpoint, Reach, egress_ports, is_within, 
 from stack.model.platform import Platform
 from stack.model.site import Site
 
-DNS = "kube-dns"
 INTERNET = "the internet"
+INTERNET_V6 = "the internet over IPv6"
 PEERED_NETWORK = "the peered network"
 Place = tuple[str, str]
 """Namespace and name of pods."""
@@ -42,16 +51,25 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
     found = [
         *_pods(platform),
         *_blocks(platform),
-        Endpoint(DNS, "kube-system", {"k8s-app": "kube-dns"}, (DNS_PORT,)),
+        *resolvers(platform),
         *(Endpoint(f"stranger in {namespace}", namespace, {}, (8080, 9000)) for namespace in namespaces),
         Endpoint("stranger in another namespace", "default", {}, (8080, 9000)),
         Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=outside),
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
+        Endpoint(INTERNET_V6, ip="2001:db8::1", ports=outside),
         # Its last address: the object store's block, which has a name of its own, lies in it too.
         Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
+
+
+def resolvers(platform: Platform) -> Iterator[Endpoint]:
+    """The resolvers that pods ask under one or another mode of the node-local cache."""
+    for name in DNS_PODS:
+        yield Endpoint(name, DNS_NAMESPACE, {DNS_LABEL: name}, (DNS_PORT,))
+    for cidr in (NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns):
+        yield Endpoint(f"DNS at {cidr}", ip=str(ip_network(cidr)[0]), ports=(DNS_PORT,))
 
 
 @lru_cache(maxsize=4)
@@ -107,12 +125,12 @@ def _host_ports(platform: Platform) -> Iterator[int]:
 
 
 def declared(platform: Platform) -> set[Reach]:
-    """The ways of every link, of the proxies to the declared hosts, and of every pod of ours to DNS."""
+    """The ways of every link, of the proxies to the declared hosts, and of every pod of ours to each resolver."""
     everyone = endpoints(platform)
     # A few of them: to look at all for each call would grow with the square.
     outside = {found.name: found for found in everyone.values() if found.ip}
     governed = {found.name for found in everyone.values() if found.governed}
-    ways = {Reach(name, DNS, DNS_PORT) for name in governed}
+    ways = {Reach(name, resolver.name, DNS_PORT) for name in governed for resolver in resolvers(platform)}
     ways.update(_linked(platform, everyone, outside))
     for proxy, allowed in allow_lists(platform.graph).items():
         for host in {host for each in allowed for host in each.hosts}:

@@ -15,7 +15,8 @@ import pulumi_kubernetes
 
 from components.component import Component
 from components.edge.gateway import ApisixGateway
-from components.secret_keys import SecretKeys
+from components.namespace import NamespaceGuard
+from components.secret_keys import DOCKER_CONFIG, SecretKeys
 from stack.deploy.configuration import Configuration, SecretValues
 from stack.deploy.data_safety import bears_data, data_namespaces
 from stack.deploy.operators import operator_of
@@ -115,14 +116,14 @@ class ComponentTree(pulumi.ComponentResource):
         self.component = component
         self._target = target
         self._made: list[tuple[Mapping[str, Any], pulumi.CustomResource]] = []
+        for resource in component.resources():
+            self._made.append((resource, self._make(resource, below)))
         for secret in component.secrets:
             needed = [target.namespaces[component.namespace]]
             _register(
                 _secret(component, secret, target.secrets[secret.name]),
                 pulumi.ResourceOptions(parent=self, depends_on=needed),
             )
-        for resource in component.resources():
-            self._made.append((resource, self._make(resource, below)))
         self.register_outputs({})
 
     @property
@@ -206,15 +207,17 @@ def _snake_case(key: str) -> str:
 
 def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str]) -> dict[str, Any]:
     """The Secret that no rendered file holds; its class marks the data secret in Pulumi's state and output."""
-    data, labels = {key: values[key] for key in secret.keys}, component.labels
+    data, labels, kind = {key: values[key] for key in secret.keys}, component.labels, "Opaque"
     if secret.username:
         data["username"] = secret.username
-        labels = {**labels, RELOAD_LABEL: "true"}
+        labels, kind = {**labels, RELOAD_LABEL: "true"}, "kubernetes.io/basic-auth"
+    elif DOCKER_CONFIG in data:
+        data, kind = {f".{DOCKER_CONFIG}": data[DOCKER_CONFIG]}, f"kubernetes.io/{DOCKER_CONFIG}"
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": secret.name, "namespace": component.namespace, "labels": labels},
-        "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
+        "type": kind,
         "data": {key: b64encode(value.encode()).decode() for key, value in data.items()},
     }
 
@@ -233,7 +236,7 @@ def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any
             if isinstance(gateway := tree.component, ApisixGateway)
         },
         "policy_digests": {service.name: service.digest for service in services},
-        "namespaces": sorted({component.namespace for component in platform.components}),
+        "namespaces": sorted(guard.namespace for guard in platform.components if isinstance(guard, NamespaceGuard)),
         "service_addresses": {
             service.name: {
                 "http": f"{site.http_host(service.service)}:{service.service.http_port}",

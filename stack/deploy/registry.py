@@ -20,6 +20,8 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_ope
 
 from voice_policies import Fault, InvalidInputError
 
+from stack.model.image_lock import DOCKER_HUB, registry_and_path
+
 __all__ = ["Registry"]
 
 MEDIA_TYPES = (
@@ -29,8 +31,8 @@ MEDIA_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 """Indexes before manifests: the digest of an index serves every architecture, a manifest's only one."""
-DOCKER_HUB = "registry-1.docker.io"
-"""Where references without a host are served."""
+SERVED_BY = {DOCKER_HUB: "registry-1.docker.io"}
+"""Registry → the host that serves it, where that has another name."""
 MANIFEST_LIMIT = 4 << 20
 """Bytes of the largest manifest: what the distribution specification asks registries to take."""
 TIMEOUT = 10.0
@@ -62,12 +64,10 @@ class Location:
 
     @classmethod
     def of(cls, reference: str) -> Location:
-        """Resolve `repository:tag`; a first part without dot or port is Docker Hub's, as everywhere."""
-        path, _, tag = reference.rpartition(":")
-        host, slash, repository = path.partition("/")
-        if slash and ("." in host or ":" in host):
-            return cls(DOCKER_HUB if host == "docker.io" else host, repository, tag)
-        return cls(DOCKER_HUB, path if slash else f"library/{path}", tag)
+        """Resolve `repository:tag`."""
+        repository, _, tag = reference.rpartition(":")
+        registry, path = registry_and_path(repository)
+        return cls(SERVED_BY.get(registry, registry), path, tag)
 
     @property
     def url(self) -> str:

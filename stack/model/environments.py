@@ -9,9 +9,9 @@ from voice_policies import ClosedModel
 from components.container import Image
 from components.images import ThirdPartyImage
 from components.node import Replicas, Service, Sizing
-from stack.model.image_lock import ImageLock, load_lock
+from stack.model.image_lock import ImageLock, load_lock, mirrored
 from stack.model.profile import Profile, ServerSize
-from stack.model.settings import ROOT, Choices, Settings, load_settings
+from stack.model.settings import ANY_SERVER, ROOT, Choices, Settings, load_settings
 
 __all__ = ["Environment", "environment"]
 
@@ -41,7 +41,8 @@ class Environment(ClosedModel):
 
     def server(self, name: str) -> ServerSize:
         """The size of one of the platform's own servers."""
-        return self.profile.servers[name]
+        size, classes = self.profile.servers[name], self.settings.storage_classes
+        return size.model_copy(update={"storage_class": classes.get(name, classes.get(ANY_SERVER))})
 
     def deploys(self, server: str) -> bool:
         """True if the profile has a server of that name."""
@@ -58,11 +59,11 @@ class Environment(ClosedModel):
         return self._pinned(self.settings.reference_image or own)
 
     def third_party_image(self, image: ThirdPartyImage) -> Image:
-        """An image that is not ours, pinned where the lock knows its digest."""
-        return self._pinned(image.reference)
+        """An image that is not ours, from the mirror of its registry, pinned where the lock knows its digest."""
+        return self._pinned(mirrored(image.reference, self.settings.registry_mirrors))
 
     def _pinned(self, reference: str) -> Image:
-        return Image(reference=self.images.pinned(reference), pull_policy=self.profile.pull_policy)
+        return Image(reference=self.images.pinned(reference), pull_secret=self.settings.image_pull_secret)
 
 
 def environment(settings: Settings, choices: Choices, images: ImageLock | None = None) -> Environment:

@@ -14,8 +14,10 @@ from stack.model.manifest_yaml import documents
 from stack.model.settings import ROOT
 from stack.model.strict_yaml import read_yaml
 
-__all__ = ["LOCK", "UNLOCKED", "ImageLock", "images", "load_lock"]
+__all__ = ["DOCKER_HUB", "LOCK", "UNLOCKED", "ImageLock", "images", "load_lock", "registry_and_path"]
 
+DOCKER_HUB = "docker.io"
+"""Registry of references without a host."""
 LOCK = ROOT / "images.lock.yaml"
 HEADER = """\
 # The digest that each image's tag had when `voice images lock` asked its registry. Never written by hand.
@@ -91,6 +93,20 @@ def _container_images(value: object) -> Iterator[str]:
                 yield item
             else:
                 yield from _container_images(item)
+
+
+def registry_and_path(repository: str) -> tuple[str, str]:
+    """The registry of a repository and its full path there; without a host it is Docker Hub's, as everywhere."""
+    host, slash, path = repository.partition("/")
+    if slash and ("." in host or ":" in host):
+        return host, path
+    return DOCKER_HUB, repository if slash else f"library/{repository}"
+
+
+def mirrored(reference: str, mirrors: Mapping[str, str]) -> str:
+    """The reference in the mirror of its registry; as it is where the registry has none."""
+    registry, path = registry_and_path(reference)
+    return f"{mirrors[registry]}/{path}" if registry in mirrors else reference
 
 
 def _repository(reference: str) -> str:

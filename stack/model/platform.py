@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from functools import cached_property
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from itertools import chain
 from operator import attrgetter
 from typing import Literal, TypeVar
@@ -15,6 +15,7 @@ from components.component import Component
 from components.links import Links
 from components.microservice import Microservice
 from components.namespace import NamespaceGuard
+from components.priority import PriorityClasses
 from stack.model.call_graph import CallGraph
 from stack.model.deployment import deployed
 from stack.model.environments import Environment, load_environment
@@ -26,6 +27,8 @@ from stack.model.tenant import Tenant
 
 __all__ = ["Platform", "beside_catalogue", "load_platform"]
 
+CLUSTER = "cluster"
+"""In the place of a namespace, for a component whose resources have none."""
 Read = TypeVar("Read")
 
 
@@ -57,16 +60,24 @@ class Platform:
                         found.append(build())
         refusals.tell()
         guards = self._guards({component.namespace for component in found})
-        return tuple(sorted((*guards, *found), key=attrgetter("folder")))
+        classes = PriorityClasses(name="priority-classes", namespace=CLUSTER)
+        return tuple(sorted((classes, *guards, *found), key=attrgetter("folder")))
 
     def _guards(self, namespaces: Container[str]) -> Iterator[NamespaceGuard]:
         """Of the namespaces that have components."""
-        quotas = self.environment.profile.quotas
+        quotas, settings = self.environment.profile.quotas, self.environment.settings
         for namespace, quota in ((name, quota) for name, quota in quotas.items() if name in namespaces):
             level: Literal["restricted", "privileged"] = (
                 "privileged" if namespace == self.site.node_agents else "restricted"
             )
-            yield NamespaceGuard(name=namespace, namespace=namespace, level=level, quota=quota)
+            yield NamespaceGuard(
+                name=namespace,
+                namespace=namespace,
+                level=level,
+                quota=quota,
+                dns=settings.cluster_dns,
+                pull_secret=settings.image_pull_secret,
+            )
 
     @cached_property
     def links(self) -> Links:
@@ -83,9 +94,15 @@ class Platform:
 def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
     """The object store is one host for services and backups alike: it stands where the proxies look for it too."""
     backups = environment.settings.backups
-    if backups and not IPv4Network(backups.network).subnet_of(IPv4Network(site.peered_network)):
+    if backups and not _is_within(backups.network, site.peered_network):
         accepted = f"expected a block within {site.peered_network}, the network of the object store"
         yield Fault(path_of("backups.network"), f"is {backups.network!r}", accepted)
+
+
+def _is_within(inner: str, outer: str) -> bool:
+    """Whether a block is part of another; blocks of different families never are."""
+    block, whole = ip_network(inner), ip_network(outer)
+    return block.network_address in whole and block.broadcast_address in whole
 
 
 def load_platform(tenant: Tenant, environment: str) -> Platform:

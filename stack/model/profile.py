@@ -68,6 +68,8 @@ class ServerSize(ClosedModel):
     """Of each replica."""
     storage: Bytes | None = None
     """Volume of each replica; `None` where it keeps nothing, or a setting says how much."""
+    storage_class: Name | None = None
+    """Class of the volume, as a setting names it; `None` is the cluster's default."""
 
     @property
     def volume(self) -> Bytes:
@@ -102,7 +104,6 @@ class Profile(ClosedModel):
     """How long telemetry is kept, by the name of its stream."""
     load_balancer: bool
     """A load balancer exposes the gateway. Otherwise a port of every node does."""
-    pull_policy: Literal["Always", "IfNotPresent"]
     protects_data: bool
     """Pulumi protects resources that hold data, and retains them when they leave the stack."""
     strict: bool

@@ -48,6 +48,13 @@ PROVIDER_KEYS = ("clusterIdentifier", "context", "kubeconfig")
 """Keys of the provider's configuration that the program reads."""
 PULUMI_KEYS = ("config", "encryptedkey", "encryptionsalt", "environment", "secretsprovider")
 """Keys that Pulumi itself writes at the top of a stack's file."""
+ANY_SERVER = "any"
+"""Key of the storage class of every server that has none of its own."""
+Repository = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")]
+"""A repository, or the beginning of several: registry and path."""
+RegistryName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$")]
+"""Host of a registry, as images name it."""
+StorageClassName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -105,6 +112,8 @@ class Settings(Defaults):
     """A changed policy rolls the pods. Otherwise the pods reload the policy without a restart."""
     node_pool: NodePool
     api_server: ApiServer
+    cluster_dns: Annotated[tuple[Cidr, ...], Field(strict=False, min_length=1)] = ("10.96.0.10/32",)
+    """Addresses of the cluster's DNS Service, one of each family. The default is kubeadm's and kind's."""
     nodes: Cidr
     """Network of the nodes, whose kubelets Prometheus asks how full the volumes are."""
     notifications: Notifications | None = None
@@ -121,7 +130,15 @@ class Settings(Defaults):
     """Services that are not deployed, or the gateway. A route to one of them, and a soft call, goes with it."""
     external: Annotated[dict[Name, External], Field(default_factory=dict)]
     """Stores that are not deployed, by their names in the catalogue: where they are instead."""
-    image_repository: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")] = "ghcr.io/voicehelper"
+    storage_classes: Annotated[dict[Name, StorageClassName], Field(default_factory=dict)]
+    """Storage class of the volumes of each server that keeps data, by its name; `any` is that of all others. Without
+    one the cluster's default class holds."""
+    registry_mirrors: Annotated[dict[RegistryName, Repository], Field(default_factory=dict)]
+    """Registry → the repository under which a mirror has its images: of third-party images, `docker.io` for example."""
+    image_pull_secret: Name | None = "registry"  # noqa: S105 - the name of a secret
+    """Secret of every namespace with which the kubelet pulls images; its value is `secrets.<name>.dockerconfigjson`.
+    `null` pulls without credentials."""
+    image_repository: Repository = "ghcr.io/voicehelper"
     image_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1.0.0"
     reference_image: (
         Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$")] | None
@@ -273,10 +290,15 @@ def _with_defaults(given: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
 
 
 def _profile_faults(given: Mapping[str, Any], profile: Profile) -> Iterator[Fault]:
-    """Settings that the profile requires and that are missing, and given ones that it refuses."""
+    """Settings that the profile requires and that are missing, given ones that it refuses, servers that it lacks."""
     for name, reason in profile.required.items():
         if not given.get(name):
             yield Fault(path_of(name), "is missing", f"profile {profile.name} requires it: {reason}")
+    servers = (ANY_SERVER, *profile.servers)
+    classes = given.get("storage_classes")
+    for name in classes if isinstance(classes, dict) else ():
+        if name not in servers:
+            yield Fault(path_of(f"storage_classes.{name}"), "is no server", one_of(str(name), servers))
     for name, reason in profile.refused.items():
         if value := given.get(name):
             yield Fault(path_of(name), f"is {value!r}", f"profile {profile.name} refuses it: {reason}")

@@ -11,10 +11,11 @@ from components.network_policy import AddressBlock, Cidr, Peer
 from components.node import Host, Service, Tier
 from components.operation import Name
 
-__all__ = ["INTERNET", "Site"]
+__all__ = ["INTERNET", "INTERNET_V6", "Site"]
 
 INTERNET = "0.0.0.0/0"
-"""Every address."""
+"""Every IPv4 address. Out of the cluster goes IPv4 alone: every host that is declared has such an address."""
+INTERNET_V6 = "::/0"
 RESERVED_NETWORKS = (
     "0.0.0.0/8",
     "10.0.0.0/8",

@@ -137,7 +137,6 @@ _DEV = Profile(
     servers=_DEV_SERVERS,
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},
     load_balancer=False,
-    pull_policy="IfNotPresent",
     protects_data=False,
     strict=False,
 )
@@ -155,7 +154,6 @@ _PROD = Profile(
     # Jaeger is for looking at what just went wrong, Tempo for comparing with last week.
     retentions={LOGS: Duration("7d"), TRACES: Duration("3d"), BLOCKS: Duration("14d")},
     load_balancer=True,
-    pull_policy="Always",
     protects_data=True,
     strict=True,
 )

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from voice_policies import Bytes, Cpu
 
 from components.node import Replicas, Sizing
 from components.operation import Name, operation
@@ -44,14 +43,6 @@ def test_replicas_below_themselves_are_refused() -> None:
 def test_a_limit_below_its_request_is_refused() -> None:
     with pytest.raises(ValidationError, match="cpu_limit 500m is below cpu_request 1"):
         Sizing.of(cpu=("1", "500m"), memory=("1Gi", "1Gi"))
-
-
-def test_memory_dominates_from_two_gibibytes_a_core() -> None:
-    def sizing(cpu: str, memory: str) -> Sizing:
-        return Sizing(cpu_request=Cpu(cpu), cpu_limit=Cpu("4"), memory_request=Bytes(memory), memory_limit=Bytes("8Gi"))
-
-    assert sizing("1", "2Gi").memory_dominates
-    assert not sizing("1", "2047Mi").memory_dominates
 
 
 def test_two_ports_of_one_service_differ() -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from components.microservice import Microservice
-from components.node import Replicas, Sizing
+from components.node import Replicas
 from stack.model.platform import Platform
 from tests import toy
 
@@ -43,18 +43,6 @@ def test_a_fixed_count_is_the_deployments_and_a_range_the_autoscalers() -> None:
 
 def test_one_replica_gets_no_budget_that_would_block_every_drain() -> None:
     assert "PodDisruptionBudget" not in changed(replicas=Replicas(min=1, max=1))
-
-
-def test_memory_scales_too_where_it_dominates() -> None:
-    def scaled_by(memory: str) -> list[str]:
-        sizing = Sizing.of(cpu=("1", "1"), memory=(memory, memory))
-        metrics = changed(service=ORDERS.service.model_copy(update={"sizing": sizing}))["HorizontalPodAutoscaler"][0][
-            "spec"
-        ]["metrics"]
-        return [metric["resource"]["name"] for metric in metrics]
-
-    assert scaled_by("2Gi") == ["cpu", "memory"]
-    assert scaled_by("2047Mi") == ["cpu"]
 
 
 def test_grpc_is_headless_so_that_clients_balance_calls() -> None:

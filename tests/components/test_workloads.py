@@ -49,13 +49,32 @@ def test_members_start_at_once_so_that_a_bad_revision_does_not_block_its_rollbac
 
 
 def test_the_autoscaler_alone_counts_a_range_of_replicas() -> None:
-    found = rendered(Deployment(**POD, replicas=Replicas(min=2, max=4), scale_on_memory=True))
+    found = rendered(Deployment(**POD, replicas=Replicas(min=2, max=4)))
     assert "replicas" not in found["Deployment"][0]["spec"]
-    metrics = found["HorizontalPodAutoscaler"][0]["spec"]["metrics"]
-    assert [metric["resource"]["name"] for metric in metrics] == ["cpu", "memory"]
     fixed = rendered(Deployment(**POD, replicas=Replicas.exactly(2)))
     assert fixed["Deployment"][0]["spec"]["replicas"] == 2
     assert "HorizontalPodAutoscaler" not in fixed
+
+
+def test_the_autoscaler_looks_at_the_cpu_of_the_servers_own_container() -> None:
+    pod = {**POD, "container": Container(name="program")}
+    found = rendered(Deployment(**pod, replicas=Replicas(min=2, max=4)))
+    (metric,) = found["HorizontalPodAutoscaler"][0]["spec"]["metrics"]
+    assert metric["type"] == "ContainerResource"
+    assert (metric["containerResource"]["name"], metric["containerResource"]["container"]) == ("cpu", "program")
+    (container,) = found["Deployment"][0]["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == "program"
+
+
+def test_a_rollout_waits_for_three_of_the_longest_starts() -> None:
+    found = rendered(Deployment(**POD, replicas=Replicas.exactly(1), startup=Duration("3m")))
+    assert found["Deployment"][0]["spec"]["progressDeadlineSeconds"] == 540
+
+
+def test_a_job_has_the_lowest_priority_and_a_workload_that_of_its_server() -> None:
+    found = rendered(Deployment(**POD, replicas=Replicas.exactly(1)), Job(name="setup", container=Container()))
+    names = [found[kind][0]["spec"]["template"]["spec"]["priorityClassName"] for kind in ("Deployment", "Job")]
+    assert names == ["voice-standard", "voice-batch"]
 
 
 @pytest.mark.parametrize(("count", "budgets"), [(1, 0), (2, 1)])

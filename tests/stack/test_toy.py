@@ -24,6 +24,7 @@ def test_the_toy_is_rendered(tmp_path: Path) -> None:
     render(PLATFORM, tmp_path / "toy")
     written = {str(path.relative_to(tmp_path / "toy")) for path in tmp_path.rglob("*.yaml")}
     assert written == {
+        "manifests/10-namespaces/priority-classes.yaml",
         "manifests/10-namespaces/shop.yaml",
         "manifests/10-namespaces/stores.yaml",
         "manifests/20-data/stock.yaml",

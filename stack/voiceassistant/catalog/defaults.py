@@ -19,6 +19,9 @@ INTERIOR_RETRY = Retry(
 )
 """The one interior hop that repeats: after a pod has gone, not after a timeout, which a second wait would double."""
 
+MODELS_LOADED = Duration("180s")
+"""Start of a service that loads models from its image before it answers: some GiB from a cold disk at 100 MB/s."""
+
 
 def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
     """A token bucket for each tenant, shared by all replicas."""

@@ -6,7 +6,13 @@ from voice_policies import DegradedFeature, Duration, Rate
 
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
-from stack.voiceassistant.catalog.defaults import LEAF_RETRY, following_health, per_tenant, provider_bulkhead
+from stack.voiceassistant.catalog.defaults import (
+    LEAF_RETRY,
+    MODELS_LOADED,
+    following_health,
+    per_tenant,
+    provider_bulkhead,
+)
 from stack.voiceassistant.site import APPS
 
 _ANSWER: tuple[Stage, ...] = (
@@ -153,6 +159,7 @@ VOICE = Service(
     sizing=Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi")),
     replicas=Replicas(min=2, max=8),
     capacity=Rate("10/s"),
+    startup=MODELS_LOADED,
     operations=(
         operation(
             "dialogue",
@@ -181,6 +188,7 @@ MULTIMODAL = Service(
     sizing=Sizing.of(cpu=("1", "2"), memory=("2Gi", "4Gi")),
     replicas=Replicas(min=2, max=2),
     capacity=Rate("5/s"),
+    startup=MODELS_LOADED,
     operations=(
         operation("describe", stage(hard("model-adapter.generate", "with_key")), p95="1500ms", deadline="3500ms"),
     ),

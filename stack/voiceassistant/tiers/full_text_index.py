@@ -48,6 +48,7 @@ def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, ind
         sizing=size.sizing,
         nodes=size.replicas,
         storage=size.volume,
+        storage_class=size.storage_class,
         streams=tuple(_streams(graph, environment)),
         users=users,
         links=links,

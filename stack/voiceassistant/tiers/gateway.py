@@ -23,7 +23,7 @@ from stack.model.links import scrape_link
 from stack.model.manifest_yaml import documents
 from stack.model.policy_bundles import outbound_call
 from stack.model.settings import file_of, path_of
-from stack.model.site import INTERNET, Site
+from stack.model.site import INTERNET, INTERNET_V6, Site
 from stack.model.tenant import Builder
 from stack.voiceassistant import site
 from stack.voiceassistant.stores import store
@@ -73,8 +73,9 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     if gateway is None:
         return
     pods = Peer(namespace=gateway.namespace, name=gateway.name, ports=())
-    anywhere = AddressBlock(name="anywhere", cidr=INTERNET, ports=())
-    yield Link(source=anywhere, target=pods.model_copy(update={"ports": (PORTS.http, PORTS.https)}))
+    for name, cidr in (("anywhere", INTERNET), ("anywhere-v6", INTERNET_V6)):
+        anywhere = AddressBlock(name=name, cidr=cidr, ports=())
+        yield Link(source=anywhere, target=pods.model_copy(update={"ports": (PORTS.http, PORTS.https)}))
     yield scrape_link(graph.site, pods, ApisixGateway.scrape)
     yield Link(source=site.PROBER_PODS, target=pods.model_copy(update={"ports": (PORTS.https,)}))
     collector = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=(site.COLLECTOR_HTTP_PORT,))

@@ -117,6 +117,7 @@ def _collector(graph: CallGraph, environment: Environment, links: Links) -> Coll
         sizing=size.sizing,
         replicas=size.replicas,
         storage=size.volume,
+        storage_class=size.storage_class,
         outage=OUTAGE,
         backends=tuple(_backends(graph, environment)),
         sampling=Sampling(
@@ -171,6 +172,7 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
         sizing=size.sizing,
         replicas=size.replicas,
         storage=metrics.storage,
+        storage_class=size.storage_class,
         retention=metrics.retention,
         late=OUTAGE * 2,
         cluster=f"voice-{environment.name}",
@@ -216,6 +218,7 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         sizing=size.sizing,
         replicas=size.replicas,
         storage=size.volume,
+        storage_class=size.storage_class,
         receivers=receivers,
         routes=tuple(_routes(told)),
         default=alerts.PLATFORM_TEAM if told else alertmanager.NOBODY,

@@ -118,6 +118,7 @@ def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
         image=environment.third_party_image(images.TEMPO),
         sizing=size.sizing,
         storage=size.volume,
+        storage_class=size.storage_class,
         stream=block_stream(graph, environment),
         bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
         remote_write=tuple(f"{url}/api/v1/write" for url in telemetry.prometheus_urls(environment)),

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
+from components.namespace import NamespaceGuard
 from tests.cluster.cluster import Cluster
 from tests.cluster.engine.engine import Project, Secrets, Stack
 from tests.cluster.kubectl import KUBECTL, Kubectl
@@ -51,7 +52,7 @@ def existing_cluster(context: str, folder: Path) -> Iterator[Cluster]:
 
 def namespaces(environment: str) -> set[str]:
     """The namespaces of an environment."""
-    return {component.namespace for component in offline(environment).components}
+    return {guard.namespace for guard in offline(environment).components if isinstance(guard, NamespaceGuard)}
 
 
 @cache
@@ -67,6 +68,7 @@ def _special_values() -> Mapping[tuple[str, str], str]:
     made = subprocess.run(["openssl", *request], check=True, capture_output=True, text=True).stdout
     key, end, certificate = made.partition("-----END PRIVATE KEY-----\n")
     return {
+        ("registry", "dockerconfigjson"): '{"auths": {}}',
         ("consul-server", "gossip-key"): b64encode(os.urandom(32)).decode(),
         ("gateway-tls", "private-key"): key + end,
         ("gateway-tls", "certificate"): certificate,

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from pulumi.runtime import rpc
 
+from components.secret_keys import SecretKeys
 from stack.deploy.operators import operator_of
 from stack.model.settings import SECRETS, load_settings
 from stack.output.render import Index, rendered_files
@@ -231,6 +232,16 @@ def test_kubeconfig_and_context_come_from_the_configuration(monkeypatch: pytest.
     assert provider.properties["context"] == "other"
 
 
+def _secret_type(secret: SecretKeys) -> str:
+    if secret.name == "registry":
+        return "kubernetes.io/dockerconfigjson"
+    return "kubernetes.io/basic-auth" if secret.username else "Opaque"
+
+
+def _data_key(key: str) -> str:
+    return ".dockerconfigjson" if key == "dockerconfigjson" else key
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is(environment: str) -> None:
     registered = {found.name: found for found in deployed(environment).kubernetes if found.type == SECRET}
@@ -244,9 +255,9 @@ def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is
                 "labels": component.labels | ({"cnpg.io/reload": "true"} if secret.username else {}),
                 "annotations": {"pulumi.com/patchForce": "true"},
             },
-            "type": "kubernetes.io/basic-auth" if secret.username else "Opaque",
+            "type": _secret_type(secret),
             "data": {
-                **{key: b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
+                **{_data_key(key): b64encode(f"value of {secret.name}/{key}".encode()).decode() for key in secret.keys},
                 **({"username": b64encode(secret.username.encode()).decode()} if secret.username else {}),
             },
         }

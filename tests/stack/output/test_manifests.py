@@ -19,7 +19,7 @@ from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 
 KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")
 """The oldest and the newest Kubernetes that the manifests are for."""
-WITHOUT_NAMESPACE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+WITHOUT_NAMESPACE = {"Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
 SERVICES = [service.name for service in platform("prod").microservices]
 
 
@@ -101,7 +101,8 @@ def test_in_prod_a_service_survives_the_loss_of_a_pod_and_a_zone(service: str) -
 def test_a_service_has_three_different_probes(service: str) -> None:
     (container,) = named("Deployment", service)["spec"]["template"]["spec"]["containers"]
     startup, liveness, readiness = (container[f"{name}Probe"] for name in ("startup", "liveness", "readiness"))
-    assert startup["periodSeconds"] * startup["failureThreshold"] == 60
+    budget = 180 if service in {"multimodal-engine", "voice-engine"} else 60
+    assert startup["periodSeconds"] * startup["failureThreshold"] == budget
     assert liveness["httpGet"]["path"] == "/health"
     assert readiness["httpGet"]["path"] == "/ready"
     assert all(probe["timeoutSeconds"] < probe["periodSeconds"] for probe in (startup, liveness, readiness))
@@ -171,7 +172,7 @@ def test_no_secret_and_no_value_of_one_is_rendered(environment: str) -> None:
     for deployment in services(environment):
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             literal = {variable["name"] for variable in container.get("env", []) if "value" in variable}
-            assert literal <= {"VOICE_POLICY_PATH", "VOICE_SETTINGS_PATH", "APISIX_STAND_ALONE"}
+            assert literal <= {"VOICE_POLICY_PATH", "VOICE_SETTINGS_PATH", "GOMEMLIMIT", "GOMAXPROCS"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -35,7 +35,7 @@ def listed(item: dict[str, Any]) -> dict[str, Any]:
 
 
 NAMED = closed("name", name=TEXT)
-STORAGE = closed(size=TEXT, resizeInUseVolumes=FLAG)
+STORAGE = closed(size=TEXT, resizeInUseVolumes=FLAG, storageClass=TEXT)
 RESOURCES = closed(requests=LABELS, limits=LABELS)
 PLUGIN = closed("name", name=TEXT, isWALArchiver=FLAG, parameters=LABELS)
 SECRET_KEY = closed("name key", name=TEXT, key=TEXT)
@@ -59,6 +59,8 @@ SPECS = {
         instances={"type": "integer", "minimum": 1},
         imageName=TEXT,
         imagePullPolicy=TEXT,
+        imagePullSecrets=listed(NAMED),
+        priorityClassName=TEXT,
         enableSuperuserAccess=FLAG,
         enablePDB=FLAG,
         primaryUpdateStrategy=one_of("unsupervised", "supervised"),
