@@ -151,7 +151,7 @@ def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
 
 
 def claim_specs(resource: Resource) -> Iterator[PersistentVolumeClaimSpec]:
-    """What a resource claims, itself or for each of its pods."""
+    """The claims that a resource makes, itself or for each of its pods."""
     if resource["kind"] == "PersistentVolumeClaim":
         yield resource["spec"]
     elif resource["kind"] == "StatefulSet":

@@ -100,7 +100,7 @@ def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
 
 
 def _is_within(inner: str, outer: str) -> bool:
-    """Whether a block is part of another; blocks of different families never are."""
+    """True if a block is part of another. Blocks of different families never are."""
     block, whole = ip_network(inner), ip_network(outer)
     return block.network_address in whole and block.broadcast_address in whole
 

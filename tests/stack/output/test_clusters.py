@@ -28,7 +28,7 @@ def pod_specs(found: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def with_settings(name: str = "prod", **settings: object) -> list[dict[str, Any]]:
-    """What an environment renders with some other settings."""
+    """The resources of an environment with some other settings."""
     changed = load_settings(name, TENANT).model_copy(update=settings)
     components = Platform(TENANT, environment(changed, TENANT)).components
     return [dict(resource) for component in components for resource in component.resources()]
