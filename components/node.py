@@ -24,6 +24,7 @@ from components.operation import Name, Operation, Sentence
 
 __all__ = [
     "Caller",
+    "Client",
     "Dependency",
     "External",
     "Gateway",
@@ -205,6 +206,21 @@ class External(ClosedModel):
     """Address block of the host. Callers can reach every address of the block on `port`, so keep it small."""
 
 
+class Client(ClosedModel):
+    """The library by which callers reach a dependency, and their settings of it."""
+
+    library: Name
+    """Its name in the audit's table of library defaults."""
+    language: Literal["go", "python"] | None = None
+    """Language of the callers that use it; `None` is every caller."""
+    retries: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Retries that the callers set. `None` leaves the default of the library (rule R09)."""
+
+    def used_by(self, caller: Node) -> bool:
+        """Whether a caller reaches the dependency by it."""
+        return self.language is None or (isinstance(caller, Service) and caller.language == self.language)
+
+
 class Dependency(Node):
     """A datastore, provider or external system that we call and did not write. Its operations call nothing."""
 
@@ -217,5 +233,7 @@ class Dependency(Node):
     """Availability of each address."""
     credentials: tuple[Name, ...] = ()
     """Keys of the secret that each caller holds."""
+    clients: tuple[Client, ...] = ()
+    """Libraries that may retry by themselves, beside the declared policies of a call."""
     database: bool = False
     """Callers hold connections that count against the server's connection limit."""

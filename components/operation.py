@@ -22,6 +22,7 @@ from voice_policies import (
     Idempotency,
     Rate,
     RateLimit,
+    Ratio,
     Retry,
     Saga,
 )
@@ -51,6 +52,10 @@ class Call(Declaration):
     """Makes the call soft, and says how the operation continues without it. `None` is a hard call."""
     needed_by_flows: bool = False
     """A soft call that the operation survives, but not a flow through the operation."""
+    fallback_uses: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    """Nodes that the fallback needs."""
+    share: Ratio = Ratio("100%")
+    """Share of the operation's requests that make the call."""
     latency: Duration | None = None
     """P95 objective, if it differs from the callee's operation."""
     timeout: Duration | None = None

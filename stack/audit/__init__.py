@@ -13,7 +13,17 @@ from __future__ import annotations
 
 from datetime import date
 
-from stack.audit import availability, capacity, egress, network, retries, structure, timeouts
+from stack.audit import (
+    availability,
+    capacity,
+    egress,
+    library_defaults,
+    network,
+    retries,
+    retry_policies,
+    structure,
+    timeouts,
+)
 from stack.audit.finding import Rule, Verdict
 from stack.audit.outcome import Outcome, judge
 from stack.model.platform import Platform
@@ -22,6 +32,8 @@ from stack.model.settings import file_of
 RULES: tuple[Rule, ...] = (
     *structure.RULES,
     *retries.RULES,
+    *retry_policies.RULES,
+    *library_defaults.RULES,
     *timeouts.RULES,
     *availability.RULES,
     *capacity.RULES,

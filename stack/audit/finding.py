@@ -55,10 +55,15 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
 
     @property
+    def violations(self) -> tuple[Finding, ...]:
+        """The findings that ask for a change: all but those of severity info."""
+        return tuple(finding for finding in self.findings if finding.severity != "info")
+
+    @property
     def text(self) -> str:
-        """`holds`, `does not apply`, or the number of findings."""
-        if self.findings:
-            return f"{len(self.findings)} findings" if len(self.findings) > 1 else "1 finding"
+        """`holds`, `does not apply`, or the number of violations."""
+        if count := len(self.violations):
+            return f"{count} findings" if count > 1 else "1 finding"
         return "holds" if self.checked else "does not apply"
 
 

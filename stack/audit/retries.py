@@ -1,56 +1,140 @@
-"""R01, R02, R06: how attempts multiply, and what may be repeated."""
+"""R01, R02, R05, R10: how attempts multiply along a path, in a burst and for as long as a callee stays down.
+
+A hop repeats some outcomes and not others. So every product is taken for one failure of the last hop. The hops before
+it see another outcome: a callee that could not connect answers that it is unavailable.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
-from components.node import Node, Service
-from components.operation import Operation
+from voice_policies import RetryCondition
+
+from components.node import Service
 from stack.audit.finding import Breach, Rule, Severity
-from stack.model.call_graph import CallGraph, Edge
+from stack.audit.library_defaults import client_retries
+from stack.model.call_graph import CallGraph, Edge, OperationKey
+from stack.model.enforcement import enforcer
+from stack.model.load import executions
 from stack.model.platform import Platform
 
 WARN_ATTEMPTS = 5
 MAX_ATTEMPTS = 10
 Path = tuple[Edge, ...]
+SEEN_BY_CALLERS: dict[RetryCondition, RetryCondition] = {
+    "connection_failed": "unavailable",
+    "attempt_timeout": "attempt_timeout",
+    "unavailable": "unavailable",
+    "resource_exhausted": "resource_exhausted",
+}
+"""Failure of a callee's own call → the outcome of the callee. A deadline that has passed has passed for all."""
+SPOKEN: dict[RetryCondition, str] = {
+    "connection_failed": "cannot be connected to",
+    "attempt_timeout": "times out",
+    "unavailable": "answers 5xx",
+    "resource_exhausted": "answers 429",
+}
 
 
-def worst_paths(graph: CallGraph, weight: Callable[[Path], float]) -> Iterator[Path]:
-    """For each operation that nobody calls, the path of calls from it that weighs most.
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer that repeats the calls of an edge."""
 
-    `weight` must not fall when a heavier tail is put behind an edge: products and sums qualify. Each operation is
-    solved once.
-    """
-    best: dict[tuple[str, str], Path] = {}
+    name: str
+    attempts: int
+    conditions: tuple[RetryCondition, ...]
+    budget: float | None
+    """Retries per call that it sustains; `None` is no limit."""
 
-    def solve(node: Node, operation: Operation) -> Path:
-        key = (node.name, operation.name)
-        if key not in best:
-            edges = (graph.edge(node, operation, call) for call in operation.calls)
-            best[key] = max(((edge, *solve(edge.callee, edge.target)) for edge in edges), key=weight, default=())
-        return best[key]
-
-    called = {(edge.callee.name, edge.target.name) for edge in graph.edges}
-    for node in graph.nodes.values():
-        for operation in node.operations:
-            if (node.name, operation.name) not in called and operation.calls:
-                yield solve(node, operation)
+    def sustained(self) -> float:
+        """Attempts per call for as long as the callee stays down."""
+        return self.attempts if self.budget is None else min(self.attempts, 1 + self.budget)
 
 
-def _attempts(path: Path) -> int:
-    return _step_attempts(path) * prod(edge.call.max_attempts for edge in path)
+BUDGETED = {"runtime", "grpc"}
+"""Layers that hold a retry's budget. The gateway and client libraries have none."""
 
 
-def _step_attempts(path: Path) -> int:
-    """Of the saga step that makes the path's first call. Compensations are left out: they wait longer each time."""
-    sagas = path[0].operation.sagas if path else ()
-    made = [step.retry.max_attempts for saga in sagas for step in saga.steps if path[0].call.name in step.calls]
-    return max(made, default=1)
+def layers(edge: Edge) -> Iterator[Layer]:
+    """Every layer that makes more than one attempt of a call: the policy's, a client library's, a saga step's."""
+    retry, layer = edge.call.retry, enforcer(edge, "retry")
+    if retry and retry.max_retries:
+        budget = float(retry.budget.ratio) if layer in BUDGETED else None
+        yield Layer(layer or "nobody", retry.max_attempts, retry.conditions, budget)
+    for client in client_retries(edge):
+        yield Layer(client.library, 1 + client.retries, client.conditions, None)
+    # Compensations are left out: they wait longer each time.
+    steps = [step for saga in edge.operation.sagas for step in saga.steps if edge.call.name in step.calls]
+    if (again := max((step.retry.max_attempts for step in steps), default=1)) > 1:
+        yield Layer("saga", again, tuple(SEEN_BY_CALLERS), None)
 
 
-def _interior_retries(path: Path) -> int:
-    return sum(edge.call.max_attempts > 1 and isinstance(edge.callee, Service) for edge in path)
+def attempts(edge: Edge, failure: RetryCondition) -> int:
+    """Attempts of a call whose callee fails in one way, over all layers."""
+    return prod(layer.attempts for layer in layers(edge) if failure in layer.conditions)
+
+
+def sustained(edge: Edge, failure: RetryCondition) -> float:
+    """Attempts per call for as long as the failure lasts."""
+    return prod(layer.sustained() for layer in layers(edge) if failure in layer.conditions)
+
+
+class Worst(NamedTuple):
+    """The heaviest path of an operation."""
+
+    weight: float
+    first: Edge | None
+    """The call that it begins with."""
+    ends: bool = True
+    """Whether the path ends behind that call."""
+
+
+Weigh = Callable[[Edge, float], tuple[float, bool]]
+"""Takes an edge and the weight of the path behind it; gives their weight together, and whether the path ends there."""
+
+
+def heaviest(graph: CallGraph, weigh: Weigh, nothing: float = 1) -> dict[OperationKey, Worst]:
+    """For each operation its heaviest path."""
+    found: dict[OperationKey, Worst] = {}
+    for run in graph.bottom_up:
+        worst = Worst(nothing, None)
+        for edge in run.edges:
+            weight, ends = weigh(edge, found[edge.key].weight)
+            if worst.first is None or weight > worst.weight:
+                worst = Worst(weight, edge, ends)
+        found[run.key] = worst
+    return found
+
+
+def path_of(found: dict[OperationKey, Worst], key: OperationKey) -> Path:
+    """The edges of an operation's heaviest path."""
+    path: list[Edge] = []
+    while edge := found[key].first:
+        path.append(edge)
+        if found[key].ends:
+            break
+        key = edge.key
+    return tuple(path)
+
+
+def _by_failure(
+    graph: CallGraph, each: Callable[[Edge, RetryCondition], float]
+) -> dict[RetryCondition, dict[OperationKey, Worst]]:
+    """The heaviest paths for every failure of the last hop."""
+
+    def weigh(failure: RetryCondition) -> Weigh:
+        def of_edge(edge: Edge, behind: float) -> tuple[float, bool]:
+            # A callee fails by itself, or passes the failure of its own callee on.
+            itself, passed = each(edge, failure), each(edge, SEEN_BY_CALLERS[failure]) * behind
+            return max(itself, passed), itself > passed
+
+        return of_edge
+
+    return {failure: heaviest(graph, weigh(failure)) for failure in SPOKEN}
 
 
 def _text(path: Path) -> str:
@@ -58,61 +142,102 @@ def _text(path: Path) -> str:
     return " → ".join([first, *(edge.call.name for edge in path)])
 
 
+def _factors(path: Path, failure: RetryCondition, each: Callable[[Edge, RetryCondition], float]) -> str:
+    seen = [SEEN_BY_CALLERS[failure]] * (len(path) - 1) + [failure]
+    factors = [each(edge, outcome) for edge, outcome in zip(path, seen, strict=True)]
+    return " × ".join(f"{factor:g}" for factor in factors if factor > 1)
+
+
 def amplification(platform: Platform) -> Iterator[Breach | None]:
-    """The product of attempts along every path."""
-    for path in worst_paths(platform.graph, _attempts):
-        attempts = _attempts(path)
-        if attempts <= WARN_ATTEMPTS:
+    """The product of attempts along every path, over all layers."""
+    found = _by_failure(platform.graph, attempts)
+    for root in platform.graph.roots:
+        failure = max(SPOKEN, key=lambda failure: found[failure][root.key].weight)
+        most = found[failure][root.key].weight
+        if most <= WARN_ATTEMPTS:
             yield None
             continue
-        retrying = [edge for edge in path if edge.call.max_attempts > 1]
-        factors = [_step_attempts(path), *(edge.call.max_attempts for edge in retrying)]
-        product = " × ".join(str(factor) for factor in factors if factor > 1)
-        severity: Severity = "error" if attempts > MAX_ATTEMPTS else "warning"
-        field = f"{(retrying or path)[0].path}: retry.max_retries"
+        path = path_of(found[failure], root.key)
+        retrying = next(edge for edge in path if any(layers(edge)))
+        severity: Severity = "error" if most > MAX_ATTEMPTS else "warning"
+        text = f"{_factors(path, failure, attempts)} = {most:g} attempts > {WARN_ATTEMPTS}"
         yield Breach(
             _text(path),
-            f"{product} = {attempts} attempts > {WARN_ATTEMPTS}",
-            field,
+            f"{text} when {path[-1].call.target} {SPOKEN[failure]}",
+            f"{retrying.path}: retry.max_retries",
             "0",
-            path[0].call.location,
+            retrying.call.location,
             severity,
         )
 
 
 def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
-    """One layer an edge by construction (`enforced_by.retry` names one); one interior hop a path by this check."""
-    for path in worst_paths(platform.graph, _interior_retries):
-        hops = [edge.path for edge in path if edge.call.max_attempts > 1 and isinstance(edge.callee, Service)]
-        yield (
-            None
-            if len(hops) <= 1
-            else Breach(
-                _text(path),
-                f"{len(hops)} interior hops retry: {'; '.join(hops)}",
-                f"{hops[0]}: retry",
-                "None",
-            )
-        )
+    """One layer an edge, one interior hop a path."""
+    for run in platform.graph.bottom_up:
+        for edge in run.edges:
+            if names := [layer.name for layer in layers(edge) if layer.name != "saga"]:
+                yield _stacked(edge, names) if len(names) > 1 else None
+    found = heaviest(platform.graph, lambda edge, behind: (_is_interior(edge) + behind, False), 0)
+    for root in platform.graph.roots:
+        path = path_of(found, root.key)
+        hops = [edge for edge in path if _is_interior(edge)]
+        yield _several_hops(path, hops) if len(hops) > 1 else None
 
 
-def repeatable(platform: Platform) -> Iterator[Breach | None]:
-    """A call that may not be repeated retries only what provably never left."""
-    for edge in platform.graph.edges:
-        retry = edge.call.retry
-        if retry is None or retry.max_retries == 0:
+def _is_interior(edge: Edge) -> bool:
+    return edge.call.max_attempts > 1 and isinstance(edge.callee, Service)
+
+
+def _stacked(edge: Edge, names: list[str]) -> Breach:
+    text = f"{' and '.join(names)} both repeat it: {' × '.join(str(layer.attempts) for layer in layers(edge))} attempts"
+    field = f"{edge.callee.name}.clients: retries, or {edge.path}: retry"
+    return Breach(edge.path, text, field, "retries=0", edge.call.location, "error")
+
+
+def _several_hops(path: Path, hops: list[Edge]) -> Breach:
+    text = f"{len(hops)} interior hops retry: {'; '.join(edge.path for edge in hops)}"
+    return Breach(_text(path), text, f"{hops[0].path}: retry", "None", hops[0].call.location)
+
+
+def burst_and_sustained(platform: Platform) -> Iterator[Breach | None]:
+    """The amplification of each operation that nobody calls: at once, and while budgets hold."""
+    burst, lasting = _by_failure(platform.graph, attempts), _by_failure(platform.graph, sustained)
+    for root in platform.graph.roots:
+        told = [
+            f"{burst[failure][root.key].weight:g} (sustained {lasting[failure][root.key].weight:.3g}) when it {spoken}"
+            for failure, spoken in SPOKEN.items()
+            if burst[failure][root.key].weight > 1
+        ]
+        text = f"attempts at the last hop: {'; '.join(told)}"
+        path = f"{root.node.name}.{root.operation.name}"
+        yield Breach(path, text, "retry.budget.ratio of its hops", where=root.operation.location) if told else None
+
+
+def within_capacity(platform: Platform) -> Iterator[Breach | None]:
+    """The load of each service while its callers retry for long, against its replicas at their maximum."""
+    graph, environment = platform.graph, platform.environment
+    share = environment.profile.load_share
+    offered = _by_service(executions(graph))
+    repeated = _by_service(executions(graph, lambda edge: max(sustained(edge, failure) for failure in SPOKEN)))
+    for service in graph.services:
+        load, most = repeated[service.name] * share, environment.replicas(service).max
+        capacity = service.capacity.per_second * most
+        if not load:
             continue
-        unsafe = sorted(set(retry.conditions) - {"connection_failed"})
-        yield (
-            None
-            if edge.call.idempotency != "never" or not unsafe
-            else Breach(
-                edge.path,
-                f"{edge.call.max_attempts} attempts on {', '.join(unsafe)}; the call has no key and is not idempotent",
-                f"{edge.call.name}.retry",
-                "None, or an idempotency key",
-            )
+        text = (
+            f"{offered[service.name] * share:.4g}/s offered, {load:.4g}/s with sustained retries"
+            f" > {service.capacity} × {most} replicas = {capacity:g}/s"
         )
+        needed = -int(-load // service.capacity.per_second)
+        field = f"replicas.{service.name}: max, or its capacity"
+        yield None if load <= capacity else Breach(service.name, text, field, f"max: {needed}", service.location)
+
+
+def _by_service(rates: dict[OperationKey, float]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for (node, _), rate in rates.items():
+        total[node] += rate
+    return total
 
 
 RULES = (
@@ -137,13 +262,23 @@ RULES = (
         check=one_retrying_layer,
     ),
     Rule(
-        id="R06",
-        title="only what may be repeated is retried",
+        id="R05",
+        title="how retries amplify, in a burst and sustained",
+        severity="info",
+        rationale="with a budget B a hop sustains min(A, 1 + B) attempts; the burst of A lasts until it is spent",
+        source="SRE book ch. 21",
+        violates="any path that retries: 2 attempts at once, 1.1 while a budget of 10% holds",
+        holds="a path without retries",
+        check=burst_and_sustained,
+    ),
+    Rule(
+        id="R10",
+        title="a service serves its load while its callers retry",
         severity="error",
-        rationale="an attempt that timed out may have done its work: the second one does it again",
-        source="istio#50506 (double payouts); gRPC A6",
-        violates='hard("store.write", "never", retry=Retry()) retries on unavailable and attempt_timeout',
-        holds='the same call with the condition "connection_failed" alone, or with an idempotency key',
-        check=repeatable,
+        rationale="a callee that its callers' retries keep overloaded does not come back by itself",
+        source="the declared loads and capacities",
+        violates="195/s × 1.1 = 214.5/s at a service of 50/s × 4 replicas = 200/s",
+        holds="180/s × 1.1 = 198/s at the same service",
+        check=within_capacity,
     ),
 )

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import TopologicalSorter
+from typing import NamedTuple, TypeAlias
 
 from voice_policies import Duration, Fault, InvalidInputError, Saga, one_of
 
@@ -14,13 +16,28 @@ from components.operation import Call, Operation, soft
 from stack.model.catalogue import Catalogue
 from stack.model.flow import Flow
 
-__all__ = ["CallGraph", "Edge"]
+__all__ = ["CallGraph", "Edge", "OperationKey"]
 
+OperationKey: TypeAlias = tuple[str, str]
+"""Names of a node and of one of its operations."""
 NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
 """Added where a deadline does not travel with the request (HTTP from the gateway): the callee ends first."""
 OUTBOX = "the row stays in the outbox until it is acknowledged"
 STREAM = "events wait in their stream"
+
+
+class Run(NamedTuple):
+    """An operation with the calls that it makes synchronously."""
+
+    node: Node
+    operation: Operation
+    edges: tuple[Edge, ...]
+
+    @property
+    def key(self) -> OperationKey:
+        """The names of node and operation."""
+        return self.node.name, self.operation.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +59,11 @@ class Edge:
     def source(self) -> str:
         """The line that declares the call."""
         return str(self.call.location)
+
+    @property
+    def key(self) -> OperationKey:
+        """The operation that it calls."""
+        return self.callee.name, self.target.name
 
     @property
     def propagates_deadline(self) -> bool:
@@ -134,6 +156,25 @@ class CallGraph:
             raise TypeError(f"{caller.name} makes no calls")
         callee = self.nodes[call.callee]
         return Edge(caller, operation, call, callee, callee.operation(call.operation))
+
+    @cached_property
+    def bottom_up(self) -> tuple[Run, ...]:
+        """Every operation, callees before their callers: one walk solves whatever adds up along the calls."""
+        runs: dict[OperationKey, Run] = {}
+        for node in self.nodes.values():
+            for operation in node.operations:
+                edges = tuple(self.edge(node, operation, call) for call in operation.calls)
+                runs[node.name, operation.name] = Run(node, operation, edges)
+        callees = {key: [edge.key for edge in run.edges] for key, run in runs.items()}
+        return tuple(runs[key] for key in TopologicalSorter(callees).static_order())
+
+    @cached_property
+    def roots(self) -> tuple[Run, ...]:
+        """The operations that make calls and that no operation calls, in the catalogue's order."""
+        called = {edge.key for run in self.bottom_up for edge in run.edges}
+        runs = {run.key: run for run in self.bottom_up}
+        keys = ((node.name, operation.name) for node in self.nodes.values() for operation in node.operations)
+        return tuple(runs[key] for key in keys if key not in called and runs[key].edges)
 
     def entrance(self, flow: Flow) -> tuple[Gateway, Operation]:
         """The gateway and the route that a flow begins at."""

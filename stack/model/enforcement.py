@@ -22,7 +22,7 @@ from components.grpc_service_config import inexpressible
 from components.node import Gateway, Service
 from stack.model.call_graph import Edge
 
-__all__ = ["DECLARED", "in_force", "unenforced"]
+__all__ = ["DECLARED", "enforcer", "in_force", "unenforced"]
 
 PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 from voice_policies import Bytes
 
-from components.node import Node, Service
-from components.operation import Call, Operation
+from components.node import Service
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
+from stack.model.load import calls_per_run, executions
 from stack.voiceassistant.site import OBSERVABILITY, PROMETHEUS, PROMETHEUS_PORT, SITE
 
 SPAN_BYTES = 1024
@@ -32,31 +31,11 @@ def prometheus_urls(environment: Environment) -> Iterator[str]:
         yield f"http://{host}:{PROMETHEUS_PORT}"
 
 
-def executions(graph: CallGraph) -> dict[tuple[str, str], float]:
-    """How often each operation of a node runs in a second, from what arrives at the gateway and what is published."""
-    rates: dict[tuple[str, str], float] = defaultdict(float)
-
-    def run(node: Node, operation: Operation, rate: float) -> None:
-        rates[node.name, operation.name] += rate
-        for call, each in _calls(operation):
-            callee = graph.nodes[call.callee]
-            run(callee, callee.operation(call.operation), rate * each)
-        for event in operation.publishes:
-            for consumer, consuming in _consumers(graph, event):
-                run(consumer, consuming, rate)
-
-    for node in graph.nodes.values():
-        for operation in node.operations:
-            if operation.load:
-                run(node, operation, operation.load.per_second)
-    return rates
-
-
 def spans_per_second(graph: CallGraph, environment: Environment) -> float:
     """Spans that are kept: one for each operation that runs here, and one for each call that it makes."""
     rates = executions(graph)
     made = sum(
-        rates[node.name, operation.name] * (1 + sum(each for _, each in _calls(operation)))
+        rates[node.name, operation.name] * (1 + sum(each for _, each in calls_per_run(operation)))
         for node in graph.nodes.values()
         for operation in node.operations
         if isinstance(node, Service) or node is graph.gateway
@@ -82,15 +61,3 @@ def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
 def metric_bytes() -> Bytes:
     """Of data points that are pushed, in a second."""
     return Bytes.of_units(round(PUSHED_SERIES / EXPORT_SECONDS * POINT_BYTES))
-
-
-def _calls(operation: Operation) -> Iterator[tuple[Call, float]]:
-    """Each call with how often one run of the operation makes it, typically."""
-    for stage in operation.stages:
-        share = len(stage.calls) if stage.choice == "one" else 1
-        yield from ((call, stage.typical_rounds / share) for call in stage.calls)
-
-
-def _consumers(graph: CallGraph, event: str) -> Iterator[tuple[Node, Operation]]:
-    for node in graph.nodes.values():
-        yield from ((node, operation) for operation in node.operations if event in operation.consumes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from voice_policies import Protocol, Ratio
 
-from components.node import Dependency, Host, InCluster
+from components.node import Client, Dependency, Host, InCluster
 from components.operation import Operation, operation
 from stack.voiceassistant.site import DATA, EGRESS_PROXIES, STORE_LABEL
 
@@ -19,6 +19,12 @@ INFRASTRUCTURE = Ratio("99.9%")
 FOUR_NINES = Ratio("99.99%")
 PROVIDER = Ratio("99.5%")
 PASSWORD = ("password",)
+OPENAI = Client(library="openai-python", retries=0)
+"""It speaks to both providers of models. Its callers retry by the declared policies alone, as with every client."""
+REDIS_CLIENTS = (
+    Client(library="redis-py", language="python", retries=0),
+    Client(library="go-redis", language="go", retries=0),
+)
 
 
 def _outside(
@@ -29,6 +35,7 @@ def _outside(
     *operations: Operation,
     port: int = 443,
     availability: Ratio = INFRASTRUCTURE,
+    clients: tuple[Client, ...] = (),
 ) -> Dependency:
     return Dependency(
         name=name,
@@ -38,11 +45,14 @@ def _outside(
         addresses=(Host(host=host, port=port, egress=EGRESS_PROXIES[0]),),
         availability=availability,
         credentials=("api-key",),
+        clients=clients,
         operations=operations,
     )
 
 
-def _pair(name: str, hosts: tuple[str, str], purpose: str, *operations: Operation) -> Dependency:
+def _pair(
+    name: str, hosts: tuple[str, str], purpose: str, *operations: Operation, clients: tuple[Client, ...] = ()
+) -> Dependency:
     return Dependency(
         name=name,
         kind="provider",
@@ -53,6 +63,7 @@ def _pair(name: str, hosts: tuple[str, str], purpose: str, *operations: Operatio
         ),
         availability=PROVIDER,
         credentials=("api-key-primary", "api-key-secondary"),
+        clients=clients,
         operations=operations,
     )
 
@@ -76,6 +87,7 @@ REDIS = Dependency(
     addresses=(InCluster(namespace=DATA, service="redis", port=6379),),
     availability=FOUR_NINES,
     credentials=PASSWORD,
+    clients=REDIS_CLIENTS,
     operations=(operation("access", p95="3ms", deadline="20ms"),),
 )
 EVENTS = Dependency(
@@ -86,6 +98,7 @@ EVENTS = Dependency(
     addresses=(InCluster(namespace=DATA, service="events", port=6379),),
     availability=INFRASTRUCTURE,
     credentials=PASSWORD,
+    clients=REDIS_CLIENTS,
     operations=(operation("append", p95="10ms", deadline="100ms"), operation("consume", p95="10ms", deadline="100ms")),
 )
 ELASTICSEARCH = Dependency(
@@ -96,6 +109,7 @@ ELASTICSEARCH = Dependency(
     addresses=(InCluster(namespace=DATA, service="elasticsearch", port=9200),),
     availability=INFRASTRUCTURE,
     credentials=PASSWORD,
+    clients=(Client(library="elasticsearch-py", retries=0),),
     operations=(operation("search", p95="80ms", deadline="250ms"),),
 )
 VECTOR_STORE = _outside(
@@ -107,6 +121,7 @@ VECTOR_STORE = _outside(
     operation("insert", p95="150ms", deadline="500ms"),
     operation("delete", p95="150ms", deadline="500ms"),
     port=19530,
+    clients=(Client(library="pymilvus", retries=0),),
 )
 GRAPH_STORE = _outside(
     "graph-store",
@@ -132,6 +147,10 @@ OBJECT_STORAGE = _outside(
     operation("write", p95="100ms", deadline="800ms"),
     operation("delete", p95="60ms", deadline="500ms"),
     operation("restore", p95="60ms", deadline="500ms"),
+    clients=(
+        Client(library="boto3", language="python", retries=0),
+        Client(library="aws-sdk-go-v2", language="go", retries=0),
+    ),
 )
 EXTERNAL_TOOLS = _outside(
     "external-tools",
@@ -166,6 +185,7 @@ LLM_PROVIDERS = _pair(
     operation("rewrite", p95="130ms", deadline="400ms"),
     operation("rerank", p95="70ms", deadline="250ms"),
     operation("embed", p95="40ms", deadline="200ms"),
+    clients=(OPENAI,),
 )
 SPEECH_PROVIDERS = _pair(
     "speech-providers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voice_policies import DegradedFeature, Duration, Rate
+from voice_policies import DegradedFeature, Duration, Rate, Ratio
 
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
@@ -15,9 +15,11 @@ from stack.voiceassistant.catalog.defaults import (
 )
 from stack.voiceassistant.site import APPS
 
+WITH_ATTACHMENT = Ratio("10%")
+"""Share of the questions that come with a picture or a document."""
 _ANSWER: tuple[Stage, ...] = (
     stage(soft("redis.access", "no cache of tasks"), soft("model-router.choose", "default model")),
-    stage(hard("agent-engine.run", "with_key"), soft("multimodal-engine.describe", "text only")),
+    stage(hard("agent-engine.run", "with_key"), soft("multimodal-engine.describe", "text only", share=WITH_ATTACHMENT)),
 )
 
 ORCHESTRATOR = Service(

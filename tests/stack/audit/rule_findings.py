@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
 from voice_policies import Duration, Ratio, Retry
 
+from components.component import Component
 from components.node import Node
 from components.operation import operation
 from stack.audit import RULES
@@ -34,3 +38,26 @@ def flow(route: str, latency: str = "1s", availability: str | None = None) -> Fl
         latency=Duration(latency),
         availability=Ratio(availability) if availability else None,
     )
+
+
+class Manifests(Component):
+    """Resources as they are."""
+
+    folder: ClassVar[str] = "50-services"
+    documents: tuple[dict[str, Any], ...]
+
+    def resources(self) -> Iterator[Any]:
+        yield from self.documents
+
+
+class WithManifests(Platform):
+    """Small nodes, with resources that are written down rather than rendered."""
+
+    def __init__(self, nodes: tuple[Node, ...], documents: tuple[dict[str, Any], ...]) -> None:
+        small = small_platform(*nodes)
+        super().__init__(small.tenant, small.environment)
+        self.__dict__["components"] = (Manifests(name="written", namespace="shop", documents=documents),)
+
+
+def of_manifests(*documents: dict[str, Any], nodes: tuple[Node, ...] = ()) -> Platform:
+    return WithManifests(nodes, documents)

@@ -78,7 +78,7 @@ def test_the_deployed_environments_are_those_of_the_tests() -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_renders_and_holds_the_audit(name: str) -> None:
     found = platform(name)
-    assert [finding for verdict in audit(found) for finding in verdict.findings] == []
+    assert [finding for verdict in audit(found) for finding in verdict.violations] == []
     assert {component.name for component in found.components} >= {node.name for node in found.graph.services}
 
 

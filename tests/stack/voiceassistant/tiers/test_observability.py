@@ -24,6 +24,7 @@ from components.observability.prometheus import Prometheus
 from components.observability.rules import Alert
 from components.operation import hard, operation, soft, stage
 from stack.model.environments import environment as environment_of
+from stack.model.load import executions
 from stack.model.platform import Platform
 from stack.model.settings import PROJECT, ROOT, parse_settings
 from stack.output.documents import ALERTS, alert_list
@@ -364,7 +365,7 @@ def test_executions_follow_calls_rounds_and_events() -> None:
         "events", operation("append", p95="1ms", deadline="10ms"), operation("consume", p95="1ms", deadline="10ms")
     )
     found = small_platform(store, events, behind, hearing, entrance)
-    rates = telemetry.executions(found.graph)
+    rates = executions(found.graph)
     assert rates["behind", "run"] == rates["postgresql", "read"] == rates["hearing", "take"] == 10
     # The route, its call, the operation, its call, and the operation that hears of it: five spans for each request.
     ratio = float(found.environment.settings.trace_sample_ratio)

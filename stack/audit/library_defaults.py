@@ -1,0 +1,147 @@
+"""R09: libraries and proxies that retry by themselves unless somebody tells them not to, as of 2026-11.
+
+Each row is the default of a version that was current on that date, from the documentation that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from voice_policies import RetryCondition
+
+from components.node import Dependency
+from stack.audit.finding import Breach, Rule
+from stack.audit.rendered import rendered
+from stack.model.call_graph import Edge
+from stack.model.platform import Platform
+
+EVERY_TRANSIENT: tuple[RetryCondition, ...] = (
+    "connection_failed",
+    "attempt_timeout",
+    "unavailable",
+    "resource_exhausted",
+)
+SENT_OR_NOT: tuple[RetryCondition, ...] = ("connection_failed", "attempt_timeout")
+ANSWERED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable", "resource_exhausted")
+PROXIED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable")
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryDefault:
+    """How a library retries where nobody configures it. None of them has a budget over all calls."""
+
+    retries: int
+    conditions: tuple[RetryCondition, ...]
+    setting: str
+    """The parameter that changes it."""
+    source: str
+    jitter: bool = True
+    """Whether its backoff is random."""
+    timeout: str = ""
+    """Its own timeout, where it is longer than an operation's deadline is likely to be."""
+
+
+DEFAULTS: dict[str, LibraryDefault] = {
+    "openai-python": LibraryDefault(
+        2, EVERY_TRANSIENT, "max_retries", "github.com/openai/openai-python, Retries and Timeouts", timeout="600s"
+    ),
+    "openai-node": LibraryDefault(
+        2, EVERY_TRANSIENT, "maxRetries", "github.com/openai/openai-node, Retries and Timeouts", timeout="600s"
+    ),
+    "anthropic-python": LibraryDefault(
+        2, EVERY_TRANSIENT, "max_retries", "docs.claude.com, Python SDK, Retries and Timeouts", timeout="600s"
+    ),
+    "redis-py": LibraryDefault(3, SENT_OR_NOT, "retry=Retry(NoBackoff(), 0)", "redis-py 6.0.0, release notes"),
+    "go-redis": LibraryDefault(3, SENT_OR_NOT, "MaxRetries: -1", "pkg.go.dev/github.com/redis/go-redis/v9, Options"),
+    "elasticsearch-py": LibraryDefault(
+        3, ANSWERED, "max_retries=0", "elastic.co, Python client, Configuration", jitter=False
+    ),
+    "boto3": LibraryDefault(
+        4, EVERY_TRANSIENT, "Config(retries={'total_max_attempts': 1})", "boto3 guide, Retries (legacy mode)"
+    ),
+    "aws-sdk-go-v2": LibraryDefault(2, EVERY_TRANSIENT, "WithRetryMaxAttempts(1)", "AWS SDK for Go v2, Retries"),
+    "pymilvus": LibraryDefault(75, PROXIED, "retry_times=1", "pymilvus, decorators.retry_on_rpc_failure", jitter=False),
+    "urllib3": LibraryDefault(3, SENT_OR_NOT, "retries=False", "urllib3 user guide, Retrying requests", jitter=False),
+    "apisix": LibraryDefault(
+        1, SENT_OR_NOT, "upstream.retries: 0", "apisix.apache.org, Admin API: one for each further node", jitter=False
+    ),
+    "envoy": LibraryDefault(1, PROXIED, "num_retries: 0", "envoyproxy.io, config.route.v3.RetryPolicy"),
+    "istio": LibraryDefault(2, PROXIED, "retries.attempts: 0", "istio.io, VirtualService, HTTPRetry"),
+    "dapr": LibraryDefault(3, PROXIED, "maxRetries: 0", "docs.dapr.io, Default resiliency policies", jitter=False),
+    "kong": LibraryDefault(5, SENT_OR_NOT, "retries: 0", "developer.konghq.com, Service, retries", jitter=False),
+    "ingress-nginx": LibraryDefault(
+        2, SENT_OR_NOT, "proxy-next-upstream-tries: 1", "kubernetes.github.io/ingress-nginx, ConfigMap", jitter=False
+    ),
+}
+"""Library → its default. `retries` come after the first attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRetry:
+    """A client library that retries on an edge, by its default or by the callers' setting."""
+
+    library: str
+    retries: int
+    conditions: tuple[RetryCondition, ...]
+    jitter: bool
+
+
+def client_retries(edge: Edge) -> Iterator[ClientRetry]:
+    """The libraries under a call that make more than one attempt. A library that the table lacks retries as set."""
+    for client in edge.callee.clients if isinstance(edge.callee, Dependency) else ():
+        default = DEFAULTS.get(client.library)
+        retries = client.retries if client.retries is not None else default.retries if default else 0
+        if retries and client.used_by(edge.caller):
+            conditions = default.conditions if default else EVERY_TRANSIENT
+            yield ClientRetry(client.library, retries, conditions, default is None or default.jitter)
+
+
+def hidden_layers(platform: Platform) -> Iterator[Breach | None]:
+    """Each library of a dependency's callers, then each route of the mesh."""
+    dependencies = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency)]
+    for dependency in dependencies:
+        for client in dependency.clients:
+            default = DEFAULTS.get(client.library)
+            yield _hidden(dependency, client.library, default) if default and client.retries is None else None
+    yield from (_route(name, route) for name, route in _mesh_routes(platform))
+
+
+def _hidden(dependency: Dependency, library: str, default: LibraryDefault) -> Breach:
+    waits = f" of {default.timeout} each" if default.timeout else ""
+    return Breach(
+        f"{dependency.name} by {library}",
+        f"{library} makes 1 + {default.retries} attempts{waits}, and nobody set it ({default.source})",
+        f"{dependency.name}.clients: retries, and {default.setting} in its callers",
+        "retries=0",
+        dependency.location,
+    )
+
+
+def _mesh_routes(platform: Platform) -> Iterator[tuple[str, dict[str, Any]]]:
+    for service in rendered(platform).of_kind("VirtualService"):
+        name = f"{service['metadata'].get('namespace', 'default')}/{service['metadata']['name']}"
+        yield from ((f"VirtualService {name}", route) for route in service["spec"].get("http", ()))
+
+
+def _route(name: str, route: dict[str, Any]) -> Breach | None:
+    default = DEFAULTS["istio"]
+    if "retries" in route:
+        return None
+    text = f"istio makes 1 + {default.retries} attempts, and the route does not say otherwise ({default.source})"
+    return Breach(name, text, "spec.http[].retries.attempts", "0")
+
+
+RULES = (
+    Rule(
+        id="R09",
+        title="no library or proxy retries by a default that nobody chose",
+        severity="warning",
+        rationale="a default of an SDK multiplies the declared attempts, and no review of the policies shows it",
+        source="each library's documentation, as stack/audit/library_defaults.py lists them",
+        violates='Client(library="openai-python") leaves 2 retries of 600s each',
+        holds='Client(library="openai-python", retries=0)',
+        check=hidden_layers,
+    ),
+)

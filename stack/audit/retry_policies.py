@@ -1,0 +1,144 @@
+"""R03, R04, R06, R07, R08: how often, on which outcomes and how fast one edge is repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import get_args
+
+from voice_policies import Retry, RetryCondition
+
+from stack.audit.finding import Breach, Rule, Severity
+from stack.audit.library_defaults import client_retries
+from stack.audit.retries import BUDGETED, Layer, layers
+from stack.model.call_graph import Edge
+from stack.model.enforcement import enforcer
+from stack.model.platform import Platform
+
+WARN_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
+"""gRPC clients treat more as 5 (gRFC A6)."""
+TRANSIENT = frozenset(get_args(RetryCondition))
+
+
+def _retrying(platform: Platform) -> Iterator[tuple[Edge, Retry]]:
+    for edge in platform.graph.edges:
+        if edge.call.retry and edge.call.retry.max_retries:
+            yield edge, edge.call.retry
+
+
+def _layers(platform: Platform) -> Iterator[tuple[Edge, Layer]]:
+    for edge in platform.graph.edges:
+        yield from ((edge, layer) for layer in layers(edge))
+
+
+def few_attempts(platform: Platform) -> Iterator[Breach | None]:
+    """The attempts of every layer that repeats an edge."""
+    for edge, layer in _layers(platform):
+        severity: Severity = "error" if layer.attempts > MAX_ATTEMPTS else "warning"
+        text = f"{layer.name} makes 1 + {layer.attempts - 1} = {layer.attempts} attempts > {WARN_ATTEMPTS}"
+        field = f"{edge.path}: retry.max_retries" if layer.name in EXPRESSED else f"{layer.name}: its retries"
+        found = Breach(edge.path, text, field, str(WARN_ATTEMPTS - 1), edge.call.location, severity)
+        yield found if layer.attempts > WARN_ATTEMPTS else None
+
+
+EXPRESSED = BUDGETED | {"gateway"}
+"""Layers that a call's `retry` speaks to."""
+
+
+def budgeted(platform: Platform) -> Iterator[Breach | None]:
+    """Every layer that repeats an edge holds a budget."""
+    for edge, layer in _layers(platform):
+        text = f"{layer.name} makes {layer.attempts} attempts of every call, and has no budget of retries"
+        found = Breach(edge.path, text, f"{edge.path}: retry, in a layer with a budget", "", edge.call.location)
+        # A saga is one process that waits longer each time: it multiplies nothing.
+        yield found if layer.budget is None and layer.name != "saga" else None
+
+
+def repeatable(platform: Platform) -> Iterator[Breach | None]:
+    """A call that may not be repeated retries only requests that provably never left."""
+    for edge, retry in _retrying(platform):
+        unsafe = sorted(set(retry.conditions) - {"connection_failed"})
+        text = f"{retry.max_attempts} attempts on {', '.join(unsafe)}; the call has no key and is not idempotent"
+        found = Breach(edge.path, text, f"{edge.call.name}.retry", "None, or an idempotency key", edge.call.location)
+        yield found if edge.call.idempotency == "never" and unsafe else None
+
+
+def transient(platform: Platform) -> Iterator[Breach | None]:
+    """Every condition of a retry is an outcome that may pass by itself."""
+    for edge, retry in _retrying(platform):
+        permanent = sorted(set(retry.conditions) - TRANSIENT)
+        text = f"{retry.max_attempts} attempts on {', '.join(permanent)}: the second has the same outcome"
+        found = Breach(edge.path, text, f"{edge.path}: retry.conditions", "", edge.call.location)
+        yield found if permanent else None
+
+
+def spread_out(platform: Platform) -> Iterator[Breach | None]:
+    """Backoffs are random and bounded."""
+    for edge, retry in _retrying(platform):
+        if enforcer(edge, "retry") == "gateway":
+            why = "the gateway repeats at once, without a backoff"
+        elif not retry.base_delay:
+            why = f"base_delay {retry.base_delay}: every client repeats at the same moment"
+        else:
+            yield None
+            continue
+        yield Breach(edge.path, why, f"{edge.path}: retry.base_delay", "100ms", edge.call.location)
+    for edge in platform.graph.edges:
+        for client in client_retries(edge):
+            text = f"{client.library} waits for a fixed time between {1 + client.retries} attempts"
+            found = Breach(edge.path, text, f"{edge.callee.name}.clients: retries", "0", edge.call.location)
+            yield None if client.jitter else found
+
+
+RULES = (
+    Rule(
+        id="R03",
+        title="an edge is repeated a few times at most",
+        severity="warning",
+        rationale="an attempt that failed three times will fail again: more of them only add load and delay",
+        source="SRE book ch. 21; gRPC A6 (clients treat more than 5 attempts as 5)",
+        violates="Retry(max_retries=3): 4 attempts > 3",
+        holds="Retry(max_retries=2): 3 attempts",
+        check=few_attempts,
+    ),
+    Rule(
+        id="R04",
+        title="retries have a budget",
+        severity="warning",
+        rationale="without a budget an outage of the callee multiplies its load for as long as it lasts",
+        source="10% in SRE book ch. 21; 20% in Envoy, Istio and Gateway API",
+        violates="the gateway retries a route: APISIX has no budget",
+        holds="a service retries, with RetryBudget(ratio=10%)",
+        check=budgeted,
+    ),
+    Rule(
+        id="R06",
+        title="only a call that may be repeated is retried",
+        severity="error",
+        rationale="an attempt that timed out may have done its work: the second one does it again",
+        source="istio#50506 (double payouts); gRPC A6",
+        violates='hard("store.write", "never", retry=Retry()) retries on unavailable and attempt_timeout',
+        holds='the same call with the condition "connection_failed" alone, or with an idempotency key',
+        check=repeatable,
+    ),
+    Rule(
+        id="R07",
+        title="only transient outcomes are retried",
+        severity="error",
+        rationale="a request that is invalid stays invalid: its retries are load without a chance",
+        source="dapr#4568; AWS REL05-BP03",
+        violates="a retry on INVALID_ARGUMENT or HTTP 400, which the typed conditions cannot name",
+        holds="a retry on unavailable, attempt_timeout, connection_failed, resource_exhausted or aborted",
+        check=transient,
+    ),
+    Rule(
+        id="R08",
+        title="backoffs are random and bounded",
+        severity="warning",
+        rationale="clients that wait equally long come back together, and knock the callee down again",
+        source="SRE book ch. 22; AWS Architecture Blog, Exponential Backoff and Jitter",
+        violates="Retry(base_delay=0s): every attempt follows at once",
+        holds="Retry(base_delay=100ms, max_delay=10s), with full jitter",
+        check=spread_out,
+    ),
+)

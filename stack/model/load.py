@@ -1,0 +1,61 @@
+"""How often each operation runs, from the declared load and the calls that an operation typically makes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+from components.operation import Call, Operation
+from stack.model.call_graph import CallGraph, Edge, OperationKey
+
+__all__ = ["calls_per_run", "executions"]
+
+
+def calls_per_run(operation: Operation) -> Iterator[tuple[Call, float]]:
+    """Each call with how often one run of the operation makes it, typically."""
+    for stage in operation.stages:
+        choices = len(stage.calls) if stage.choice == "one" else 1
+        yield from ((call, stage.typical_rounds / choices * float(call.share)) for call in stage.calls)
+
+
+def once(_edge: Edge) -> float:
+    """One attempt for each call."""
+    return 1.0
+
+
+def executions(graph: CallGraph, attempts: Callable[[Edge], float] = once) -> dict[OperationKey, float]:
+    """How often each operation runs in a second, from the arrivals outside and the events that follow.
+
+    `attempts` is how many requests one call makes.
+    """
+    rates: dict[OperationKey, float] = defaultdict(float)
+    arrivals = {run.key: run.operation.load.per_second for run in graph.bottom_up if run.operation.load}
+    consumers: dict[str, list[OperationKey]] = defaultdict(list)
+    for run in graph.bottom_up:
+        for event in run.operation.consumes:
+            consumers[event].append(run.key)
+    # An event may lead to another one. Without a cycle of events no chain is longer than the list of consumers.
+    for _ in range(1 + sum(map(len, consumers.values()))):
+        added = _called(graph, arrivals, attempts)
+        arrivals = defaultdict(float)
+        for run in graph.bottom_up:
+            rate = added[run.key]
+            rates[run.key] += rate
+            for event in run.operation.publishes if rate else ():
+                for consumer in consumers[event]:
+                    arrivals[consumer] += rate
+        if not arrivals:
+            break
+    return rates
+
+
+def _called(
+    graph: CallGraph, arrivals: Mapping[OperationKey, float], attempts: Callable[[Edge], float]
+) -> dict[OperationKey, float]:
+    """The runs that some arrivals cause by synchronous calls, the arrivals included."""
+    rates: dict[OperationKey, float] = defaultdict(float, arrivals)
+    for run in reversed(graph.bottom_up):
+        if rate := rates[run.key]:
+            for edge, (_, each) in zip(run.edges, calls_per_run(run.operation), strict=True):
+                rates[edge.key] += rate * each * attempts(edge)
+    return rates

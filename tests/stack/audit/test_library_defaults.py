@@ -1,0 +1,52 @@
+"""R09: defaults of libraries and of the mesh that nobody chose."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from components.node import Client
+from stack.audit.library_defaults import DEFAULTS, client_retries
+from tests.small import graph_of
+from tests.stack.audit.rule_findings import STORE, findings, of_manifests, verdict
+from tests.stack.audit.test_retry_policies import calling
+
+
+def store_with(*clients: Client) -> Any:
+    return STORE.model_copy(update={"clients": clients})
+
+
+def test_r09_finds_a_default_of_an_sdk() -> None:
+    (found,) = findings("R09", store_with(Client(library="openai-python")))
+    assert found.path == "store by openai-python"
+    assert found.arithmetic.startswith("openai-python makes 1 + 2 attempts of 600s each, and nobody set it")
+    assert "max_retries in its callers" in found.field
+    assert findings("R09", store_with(Client(library="openai-python", retries=0))) == ()
+    assert findings("R09", store_with(Client(library="a-client-of-our-own"))) == (), "the table does not know it"
+
+
+def test_a_client_of_one_language_is_that_of_its_callers_alone() -> None:
+    store = store_with(Client(library="go-redis", language="go"), Client(library="redis-py", language="python"))
+    graph = graph_of(calling(None)[0], calling(None)[0].model_copy(update={"name": "b", "language": "go"}), store)
+    used = {edge.caller.name: [client.library for client in client_retries(edge)] for edge in graph.edges}
+    assert used == {"a": ["redis-py"], "b": ["go-redis"]}
+
+
+@pytest.mark.parametrize(("route", "count"), [({}, 1), ({"retries": {"attempts": 0}}, 0)])
+def test_r09_finds_a_route_on_which_the_mesh_retries_by_itself(route: dict[str, Any], count: int) -> None:
+    service = {"kind": "VirtualService", "metadata": {"name": "orders"}, "spec": {"http": [route]}}
+    found = verdict("R09", of_manifests(service))
+    assert found.checked == 1
+    assert len(found.findings) == count
+    for each in found.findings:
+        assert each.arithmetic.startswith("istio makes 1 + 2 attempts")
+
+
+def test_every_row_of_the_table_has_a_setting_and_a_source() -> None:
+    assert {"openai-python", "apisix", "istio", "envoy", "dapr", "kong", "ingress-nginx"} <= DEFAULTS.keys()
+    for name, row in DEFAULTS.items():
+        assert row.retries > 0, name
+        assert row.setting, name
+        assert re.search(r"[A-Za-z]", row.source), name

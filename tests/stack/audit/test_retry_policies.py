@@ -1,0 +1,77 @@
+"""R03, R04, R06, R07, R08: retries of one edge that are too many, unbounded, unsafe, pointless or in step."""
+
+from __future__ import annotations
+
+import pytest
+from voice_policies import Duration, Retry
+
+from components.node import Client, Node
+from components.operation import hard, operation, stage
+from tests.small import gateway, service
+from tests.stack.audit.rule_findings import STORE, THRICE, TWICE, findings
+
+NO_WAIT = TWICE.model_copy(update={"base_delay": Duration("0s")})
+
+
+def calling(retry: Retry | None, idempotency: str = "idempotent") -> list[Node]:
+    call = hard("store.read", idempotency, retry=retry)  # type: ignore[arg-type]  # the parameters are spelt out
+    return [service("a", operation("run", stage(call), p95="1s", deadline="60s")), STORE]
+
+
+def at_the_gateway(retry: Retry | None) -> list[Node]:
+    route = operation("ask", stage(hard("a.run", "idempotent", retry=retry)), p95="1s", deadline="60s")
+    return [*calling(None), gateway(route)]
+
+
+def by_library(library: str, retries: int | None) -> list[Node]:
+    store = STORE.model_copy(update={"clients": (Client(library=library, retries=retries),)})
+    return [calling(None)[0], store]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "severity"),
+    [
+        (calling(THRICE), None),
+        (calling(TWICE.model_copy(update={"max_retries": 3})), "warning"),
+        (calling(TWICE.model_copy(update={"max_retries": 4})), "warning"),
+        (calling(TWICE.model_copy(update={"max_retries": 5})), "error"),
+        (by_library("pymilvus", None), "error"),
+        (by_library("pymilvus", 2), None),
+    ],
+)
+def test_r03_finds_more_than_three_attempts(nodes: list[Node], severity: str | None) -> None:
+    found = findings("R03", *nodes)
+    assert [each.severity for each in found] == ([severity] if severity else [])
+
+
+def test_r04_finds_a_layer_without_a_budget() -> None:
+    (found,) = findings("R04", *at_the_gateway(TWICE))
+    assert found.arithmetic == "gateway makes 2 attempts of every call, and has no budget of retries"
+    assert findings("R04", *calling(TWICE)) == ()
+    assert findings("R04", *by_library("openai-python", None))
+    assert findings("R04", *by_library("openai-python", 0)) == ()
+
+
+def test_r06_finds_a_retry_on_what_may_not_be_repeated() -> None:
+    (found,) = findings("R06", *calling(TWICE, "never"))
+    assert found.path == "a.run → store.read"
+    assert "attempt_timeout" in found.arithmetic
+    assert findings("R06", *calling(TWICE.model_copy(update={"conditions": ("connection_failed",)}), "never")) == ()
+    assert findings("R06", *calling(TWICE, "with_key")) == ()
+
+
+def test_r07_finds_a_retry_on_an_outcome_that_does_not_pass() -> None:
+    """The typed conditions cannot name one, so a manifest alone can bring it."""
+    (found,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "invalid_argument")})))
+    assert found.arithmetic == "2 attempts on invalid_argument: the second has the same outcome"
+    assert findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "aborted")}))) == ()
+
+
+def test_r08_finds_clients_that_repeat_in_step() -> None:
+    (at_once,) = findings("R08", *at_the_gateway(TWICE))
+    assert at_once.arithmetic == "the gateway repeats at once, without a backoff"
+    (found,) = findings("R08", *calling(NO_WAIT))
+    assert found.arithmetic == "base_delay 0s: every client repeats at the same moment"
+    assert findings("R08", *calling(NO_WAIT.model_copy(update={"base_delay": Duration("1ms")}))) == ()
+    assert findings("R08", *by_library("pymilvus", None))
+    assert findings("R08", *by_library("redis-py", None)) == (), "its backoff is random"
