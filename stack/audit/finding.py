@@ -55,14 +55,9 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
 
     @property
-    def violations(self) -> tuple[Finding, ...]:
-        """The findings that ask for a change: all but those of severity info."""
-        return tuple(finding for finding in self.findings if finding.severity != "info")
-
-    @property
     def text(self) -> str:
-        """`holds`, `does not apply`, or the number of violations."""
-        if count := len(self.violations):
+        """`holds`, `does not apply`, or the number of findings that ask for a change."""
+        if count := sum(finding.severity != "info" for finding in self.findings):
             return f"{count} findings" if count > 1 else "1 finding"
         return "holds" if self.checked else "does not apply"
 

@@ -46,8 +46,13 @@ class Outcome:
     @property
     def fails(self) -> bool:
         """A finding beyond information is not accepted, or an acceptance has no finding."""
-        open_findings = (each.finding for each in self.judged if not each.accepted)
-        return bool(self.unused) or any(finding.severity != "info" for finding in open_findings)
+        return bool(self.unused or self.open)
+
+    @property
+    def open(self) -> tuple[Finding, ...]:
+        """The findings beyond information that nobody accepts."""
+        unaccepted = (each.finding for each in self.judged if not each.accepted)
+        return tuple(finding for finding in unaccepted if finding.severity != "info")
 
     @property
     def grave(self) -> tuple[Judged, ...]:

@@ -83,7 +83,7 @@ def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
         components=len(platform.components),
         resources=len(index.entries),
         files=index.files,
-        findings=sum(not judged.accepted for judged in outcome.judged),
+        findings=len(outcome.open),
         errors=len(outcome.grave),
         seconds=time.perf_counter() - started,
         path=str(out),
