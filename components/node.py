@@ -217,7 +217,7 @@ class Client(ClosedModel):
     """Retries that the callers set. `None` leaves the default of the library (rule R09)."""
 
     def used_by(self, caller: Node) -> bool:
-        """Whether a caller reaches the dependency by it."""
+        """A caller reaches the dependency by it."""
         return self.language is None or (isinstance(caller, Service) and caller.language == self.language)
 
 

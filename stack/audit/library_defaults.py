@@ -38,7 +38,7 @@ class LibraryDefault:
     """The parameter that changes it."""
     source: str
     jitter: bool = True
-    """Whether its backoff is random."""
+    """Its backoff is random."""
     timeout: str = ""
     """Its own timeout, where it is longer than an operation's deadline is likely to be."""
 

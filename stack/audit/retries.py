@@ -90,7 +90,7 @@ class Worst(NamedTuple):
     first: Edge | None
     """The call that it begins with."""
     ends: bool = True
-    """Whether the path ends behind that call."""
+    """The path ends behind that call."""
 
 
 Weigh = Callable[[Edge, float], tuple[float, bool]]
