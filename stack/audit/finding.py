@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal
+
+from typing_extensions import TypeVar
 
 from components.declaration import Location
 from stack.model.platform import Platform
@@ -12,6 +14,8 @@ from stack.model.platform import Platform
 __all__ = ["Rule", "Severity"]
 
 Severity = Literal["info", "warning", "error", "critical"]
+Subject = TypeVar("Subject", default=Platform)
+"""The typed platform, or a system as its manifests tell it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Finding:
 class Verdict:
     """The outcome of one rule. `checked` counts what it looked at: at zero it does not apply."""
 
-    rule: Rule
+    rule: Rule[Any]
     checked: int
     findings: tuple[Finding, ...] = ()
 
@@ -63,7 +67,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(Generic[Subject]):
     """A rule of the audit. `check` yields `None` for each thing that holds and a breach for each that does not."""
 
     id: str
@@ -80,11 +84,11 @@ class Rule:
     """One example that breaks the rule."""
     holds: str
     """The same example, changed so that it just holds."""
-    check: Callable[[Platform], Iterable[Breach | None]] = field(repr=False)
+    check: Callable[[Subject], Iterable[Breach | None]] = field(repr=False)
 
-    def verdict(self, platform: Platform) -> Verdict:
+    def verdict(self, subject: Subject) -> Verdict:
         """Look at everything the rule speaks of."""
-        looked_at = list(self.check(platform))
+        looked_at = list(self.check(subject))
         return Verdict(self, len(looked_at), tuple(self._finding(breach) for breach in looked_at if breach))
 
     def _finding(self, breach: Breach) -> Finding:

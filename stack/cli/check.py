@@ -1,18 +1,29 @@
-"""`voice check`: audits an environment."""
+"""`voice check`: audits an environment, or a directory of manifests."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stack.cli.options import ENVIRONMENT, Commands, add_command, platform_of
 from stack.cli.status import CLEAN, FINDINGS
 
+if TYPE_CHECKING:
+    from stack.audit.outcome import Outcome
+
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    check = add_command(commands, "check", run, "Audit an environment; exit 1 if a finding is not accepted.")
-    check.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
+    check = add_command(
+        commands, "check", run, "Audit an environment or manifests; exit 1 if a finding is not accepted."
+    )
+    subject = check.add_mutually_exclusive_group(required=True)
+    subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)
+    subject.add_argument(
+        "--from", type=Path, dest="directory", metavar="DIR", help="a directory of Kubernetes manifests"
+    )
     check.add_argument("--format", choices=("text", "json", "sarif", "markdown"), default="text")
     add_day(check)
 
@@ -38,13 +49,24 @@ def _day(text: str) -> date:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the findings, or all verdicts as a document."""
-    from stack.audit import audit_outcome  # noqa: PLC0415
     from stack.audit.report import REPORTS  # noqa: PLC0415
     from stack.cli.findings import text  # noqa: PLC0415
 
-    outcome = audit_outcome(platform_of(options, options.environment), on=options.on)
+    outcome = _outcome(options)
     if options.format == "text":
-        print(text(options.environment, outcome))
+        print(text(options.environment or outcome.source, outcome))
     else:
         print(REPORTS[options.format](outcome))
     return FINDINGS if outcome.fails else CLEAN
+
+
+def _outcome(options: argparse.Namespace) -> Outcome:
+    """Of the environment, or of the directory of manifests."""
+    if options.directory is None:
+        from stack.audit import audit_outcome  # noqa: PLC0415
+
+        return audit_outcome(platform_of(options, options.environment), on=options.on)
+    from stack.audit.manifests import audit_manifests  # noqa: PLC0415
+    from stack.model.manifests.system import load_system  # noqa: PLC0415
+
+    return audit_manifests(load_system(options.directory), on=options.on)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stack.audit import RULES
+from stack.audit.manifests import RULES as OF_MANIFESTS
 from stack.model.settings import ROOT, environments
 from tests.platforms import platform, resources
 
@@ -76,7 +77,9 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
             ("render", "dev", "prod", "-o", "out"),
             "--out: is one directory for 2 environments; expected one ENV with it",
         ),
-        (("check",), "the following arguments are required: ENV"),
+        (("check",), "one of the arguments ENV --from is required"),
+        (("check", "prod", "--from", "."), "argument --from: not allowed with argument ENV"),
+        (("check", "--from", "/dev/null"), "is no directory; expected a directory of manifests"),
         (("chek", "prod"), "COMMAND: is 'chek'; did you mean check? expected one of render, check, "),
         (("check", "prod", "--on", "soon"), "--on: is 'soon'; expected a day such as 2027-03-31"),
         (("explain", "R001"), "RULE: is 'R001'; did you mean R01? expected one of "),
@@ -121,12 +124,22 @@ def test_explain_tells_a_rule_with_an_example_that_violates_it_and_one_that_hold
 def test_explain_alone_lists_every_rule() -> None:
     head, *rows = voice("explain").stdout.splitlines()
     assert head.split() == ["rule", "severity", "condition"]
-    assert [row.split()[0] for row in rows] == [rule.id for rule in RULES]
+    assert [row.split()[0] for row in rows] == sorted({rule.id for rule in RULES} | {rule.id for rule in OF_MANIFESTS})
 
 
 def test_check_speaks_sarif() -> None:
     done = voice("check", "prod", "--format", "sarif")
     assert (done.returncode, json.loads(done.stdout)["version"]) == (0, "2.1.0")
+
+
+def test_check_audits_a_directory_of_manifests(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: shop}\nspec: {selector: {app: shop}, ports: [{port: 80}]}\n"
+    )
+    done = voice("check", "--from", str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"change spec.selector ({tmp_path}/shop.yaml:4)" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"{tmp_path}: 1 warning, ")
 
 
 def test_graph_is_mermaid_or_json() -> None:

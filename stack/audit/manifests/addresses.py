@@ -1,0 +1,162 @@
+"""N01, N04, N06 on manifests: what a container names is there, under that port, and reachable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stack.audit.finding import Breach, Rule
+from stack.audit.manifests.known import on_manifests
+from stack.model.manifests.network import denying, governing
+from stack.model.manifests.resources import ServiceSpec
+from stack.model.manifests.system import Item, Reference, System
+
+DNS_PORT = 53
+DNS_PORTS = frozenset({None, DNS_PORT, "dns", "dns-tcp"})
+"""Ports of a rule that may admit DNS: a rule without ports admits all."""
+
+
+def ports_agree(system: System) -> Iterator[Breach | None]:
+    """Addresses against Services, Services against pods, probes against containers."""
+    for reference in system.references:
+        if reference.service is None:
+            yield from _missing(system, reference)
+        else:
+            yield _port_of_service(reference, reference.service)
+    for service in system.services:
+        yield from _pods_of_service(system, service)
+    yield from _probe_ports(system)
+
+
+def _path(reference: Reference) -> str:
+    port = f":{reference.address.port}" if reference.address.port else ""
+    return f"{reference.workload.title} → {reference.address.host}{port}"
+
+
+def _missing(system: System, reference: Reference) -> Iterator[Breach]:
+    """A name of the cluster's own that no manifest has. Other names may be anywhere."""
+    address, workload = reference.address, reference.workload
+    name, _, rest = address.host.partition(".")
+    namespace = rest.removesuffix(".cluster.local").removesuffix(".svc") or workload.namespace
+    aliases = {host for alias in workload.template.spec.host_aliases for host in alias.hostnames}
+    if address.host in aliases or namespace not in system.namespaces or (rest and not address.port):
+        return
+    others = sorted(service.namespace for service in system.services if service.name == name)
+    elsewhere = f"; there is one in {', '.join(others)}" if others else ""
+    yield Breach(
+        _path(reference),
+        f"{address.named_by} names {address.host}, and no Service of namespace {namespace} has that name{elsewhere}",
+        address.named_by,
+        where=address.where,
+        severity="warning",
+    )
+
+
+def _port_of_service(reference: Reference, service: Item[ServiceSpec]) -> Breach | None:
+    """A headless Service leads to the pods' own ports, and an ExternalName to another host's."""
+    ports = sorted(port.port for port in service.spec.ports)
+    port = reference.address.port
+    if port is None or port in ports or service.spec.headless or service.spec.type == "ExternalName":
+        return None
+    return Breach(
+        _path(reference),
+        f"{reference.address.named_by} names port {port}; {service.title} offers {', '.join(map(str, ports))}",
+        reference.address.named_by,
+        str(ports[0]) if len(ports) == 1 else "",
+        reference.address.where,
+    )
+
+
+def _pods_of_service(system: System, service: Item[ServiceSpec]) -> Iterator[Breach | None]:
+    if not service.spec.selector:
+        return
+    pods = system.pods_of(service)
+    if not pods:
+        text = f"selector {_labels(service.spec.selector)} picks no pod of these manifests"
+        yield Breach(service.title, text, "spec.selector", where=service.at("selector"), severity="warning")
+        return
+    for number, port in enumerate(service.spec.ports):
+        named = isinstance(port.target, str) and all(port.target not in workload.ports for workload in pods)
+        text = f"targetPort {port.target} is no port's name in {', '.join(pod.title for pod in pods)}"
+        yield Breach(service.title, text, "targetPort", where=service.at("ports", number)) if named else None
+
+
+def _labels(selector: dict[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in selector.items())
+
+
+def _probe_ports(system: System) -> Iterator[Breach | None]:
+    for workload in system.workloads:
+        for place, index, container in workload.containers:
+            names = {port.name for port in container.ports}
+            for name, probe in container.probes.items():
+                wrong = isinstance(probe.port, str) and not probe.port.isdecimal() and probe.port not in names
+                text = f"{name} asks port {probe.port}, and container {container.name} names no such port"
+                yield Breach(workload.title, text, name, where=workload.at(place, index, name)) if wrong else None
+
+
+def calls_are_permitted(system: System) -> Iterator[Breach | None]:
+    """The pods behind every address, against the policies at both ends."""
+    for reference in system.references:
+        service = reference.service
+        if service is None or not system.network_policies:
+            continue
+        for port in service.spec.ports:
+            if port.port == reference.address.port:
+                yield from _denials(system, reference, service, port.target)
+
+
+def _denials(
+    system: System, reference: Reference, service: Item[ServiceSpec], target: int | str
+) -> Iterator[Breach | None]:
+    for pods in system.pods_of(service):
+        port = pods.ports.get(target, target)
+        if not isinstance(port, int):
+            continue
+        denied = denying(system, reference.workload, pods, port)
+        if denied is None:
+            yield None
+            continue
+        direction, policies = denied
+        names = ", ".join(policy.manifest.title for policy in policies)
+        text = f"{direction} of port {port} at {pods.title}: NetworkPolicies {names} govern it, and none admits it"
+        yield Breach(_path(reference), text, "NetworkPolicy", where=policies[0].at())
+
+
+def names_resolve(system: System) -> Iterator[Breach | None]:
+    """Workloads that name a Service, and whose policies admit nothing on the port of DNS."""
+    named = {reference.workload.manifest.identity: reference for reference in system.references if reference.service}
+    for reference in named.values():
+        policies = governing(system, reference.workload, "Egress")
+        rules = [rule for policy in policies for rule in policy.spec.egress]
+        if not policies:
+            continue
+        ports = {allowed.get("port") for rule in rules for allowed in rule.get("ports") or [{}]}
+        names = ", ".join(policy.manifest.title for policy in policies)
+        text = f"it names {reference.address.host}, and NetworkPolicies {names} admit no egress to port {DNS_PORT}"
+        where = policies[0].at("egress")
+        yield None if ports & DNS_PORTS else Breach(reference.workload.title, text, "egress", where=where)
+
+
+RULES = (
+    on_manifests("N01", calls_are_permitted),
+    Rule(
+        id="N04",
+        title="a client's address agrees with a Service that is deployed",
+        severity="error",
+        rationale="the call fails from the first request on, and only where the other name or port stands",
+        source="three different ports for one service in three files of a hand-kept platform",
+        violates="a variable names store:6380, and Service store offers 6379",
+        holds="the variable names store:6379",
+        check=ports_agree,
+    ),
+    Rule(
+        id="N06",
+        title="DNS stays reachable",
+        severity="error",
+        rationale="a pod that resolves no name reaches nobody, whatever else its policies admit",
+        source="kubernetes#70555",
+        violates="a policy admits egress to port 5432 alone, and the container names its database by a host name",
+        holds="the policy admits egress to port 53 too",
+        check=names_resolve,
+    ),
+)

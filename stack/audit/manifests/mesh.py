@@ -1,0 +1,96 @@
+"""R03, T02 on manifests: the retries and timeouts of Istio's VirtualServices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from voice_policies import Duration
+
+from components.declaration import Location
+from stack.audit.finding import Breach, Rule
+from stack.model.manifests.system import System
+
+WARN_ATTEMPTS, MAX_ATTEMPTS = 3, 5
+
+
+class RetriedRoute(NamedTuple):
+    """A route of a VirtualService whose proxies retry."""
+
+    path: str
+    where: Location
+    attempts: int
+    """The first one included."""
+    attempt_timeout: Duration | None
+    timeout: Duration | None
+
+
+def _retried(system: System) -> Iterator[RetriedRoute]:
+    for service in system.virtual_services:
+        for number, route in enumerate(service.spec.http):
+            if route.retries and route.retries.attempts > 0:
+                hosts = ", ".join(each.destination.host for each in route.route)
+                yield RetriedRoute(
+                    f"{service.title} → {hosts}",
+                    service.at("http", number, "retries"),
+                    1 + route.retries.attempts,
+                    _duration(route.retries.per_try_timeout),
+                    _duration(route.timeout),
+                )
+
+
+def _duration(text: str | None) -> Duration | None:
+    """`None` where there is none: Istio reads 0s as no timeout."""
+    try:
+        return Duration(text) or None if text else None
+    except ValueError:
+        return None
+
+
+def attempts_stay_few(system: System) -> Iterator[Breach | None]:
+    """The attempts of each route that retries."""
+    for route in _retried(system):
+        text = f"1 + {route.attempts - 1} retries = {route.attempts} attempts > {WARN_ATTEMPTS}"
+        many = Breach(
+            route.path,
+            text,
+            "retries.attempts",
+            str(WARN_ATTEMPTS - 1),
+            route.where,
+            "error" if route.attempts > MAX_ATTEMPTS else "warning",
+        )
+        yield many if route.attempts > WARN_ATTEMPTS else None
+
+
+def attempts_fit_the_timeout(system: System) -> Iterator[Breach | None]:
+    """The attempts' timeouts together against the route's own."""
+    for route in _retried(system):
+        if route.attempt_timeout is None or route.timeout is None:
+            continue
+        needed = route.attempt_timeout * route.attempts
+        text = f"{route.attempts} attempts × {route.attempt_timeout} = {needed} > timeout {route.timeout}"
+        yield Breach(route.path, text, "timeout", str(needed), route.where) if needed > route.timeout else None
+
+
+RULES = (
+    Rule(
+        id="R03",
+        title="a call has few attempts",
+        severity="warning",
+        rationale="each attempt is load on a callee that is already failing",
+        source="SRE book ch. 21; gRPC A6 (a client makes 5 at most)",
+        violates="retries.attempts 3: 1 + 3 = 4 attempts > 3",
+        holds="retries.attempts 2",
+        check=attempts_stay_few,
+    ),
+    Rule(
+        id="T02",
+        title="the timeout has room for every attempt",
+        severity="warning",
+        rationale="the later attempts can never finish, and are load for nothing",
+        source="Envoy: the route's timeout includes all retries",
+        violates="3 attempts × 2s = 6s > timeout 5s",
+        holds="timeout 6s",
+        check=attempts_fit_the_timeout,
+    ),
+)

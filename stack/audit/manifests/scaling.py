@@ -1,0 +1,126 @@
+"""A03, D03, H02, E01 on manifests: how many pods there are, and what governs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stack.audit.finding import Breach, Rule
+from stack.audit.manifests.known import on_manifests
+from stack.model.manifests.resources import Budget
+from stack.model.manifests.system import Item, System, Workload
+
+
+def drains_go_on(system: System) -> Iterator[Breach | None]:
+    """Budgets against the pods that they select, and replicas that have no budget."""
+    governed = set()
+    for budget in system.budgets:
+        selected = system.selected(budget.spec.selector, budget.namespace)
+        governed |= {workload.manifest.identity for workload in selected}
+        counts = [system.count(workload) for workload in selected]
+        if counts and None not in counts:
+            yield _blocked(budget, sum(count for count in counts if count))
+    served = {pods.manifest.identity: pods for service in system.services for pods in system.pods_of(service)}
+    for identity, workload in served.items():
+        count = system.count(workload) or 0
+        if count > 1 and identity not in governed:
+            text = f"{count} replicas and no PodDisruptionBudget: a drain may take all of them at once"
+            where = workload.manifest.at("spec", "replicas")
+            yield Breach(workload.title, text, "PodDisruptionBudget", "maxUnavailable: 1", where, "warning")
+
+
+def _blocked(budget: Item[Budget], pods: int) -> Breach | None:
+    spec = budget.spec
+    never = spec.max_unavailable in (0, "0", "0%")
+    everyone = spec.min_available == "100%" or (isinstance(spec.min_available, int) and spec.min_available >= pods > 0)
+    if not never and not everyone:
+        return None
+    name = "maxUnavailable" if never else "minAvailable"
+    value = spec.max_unavailable if never else spec.min_available
+    text = f"{name} {value} of {pods} pods: no pod may go, so no node can be drained"
+    return Breach(budget.title, text, name, "maxUnavailable: 1", budget.at(name))
+
+
+def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
+    """Autoscalers against the workloads that they scale."""
+    for autoscaler in system.autoscalers:
+        target = autoscaler.spec.scale_target_ref
+        workload = system.scaled(autoscaler)
+        if workload is None:
+            text = f"it scales {target.kind} {target.name}, which no manifest has"
+            yield Breach(autoscaler.title, text, "scaleTargetRef", "", autoscaler.at("scaleTargetRef"), "warning")
+            continue
+        yield from (_without_request(workload, resource) for resource in autoscaler.spec.utilization_of)
+        where = workload.manifest.at("spec", "replicas")
+        text = f"replicas {workload.spec.replicas} beside {autoscaler.title}: each apply undoes the autoscaler's count"
+        beside = Breach(workload.title, text, "replicas", "leave it out", where)
+        yield None if workload.spec.replicas is None else beside
+
+
+def _without_request(workload: Workload, resource: str) -> Breach | None:
+    """Without a request of one container there is no utilization of the pod, and nothing is scaled."""
+    for place, index, container in workload.containers:
+        if place == "containers" and not container.resources.requested(resource):
+            text = f"{container.name} requests no {resource}, whose utilization the autoscaler asks for"
+            return Breach(workload.title, text, f"resources.requests.{resource}", "", workload.at(place, index))
+    return None
+
+
+def sidecars_are_left_out(system: System) -> Iterator[Breach | None]:
+    """Autoscalers that add up the containers of a pod."""
+    for workload in system.workloads:
+        autoscaler = system.autoscaler_of(workload)
+        if autoscaler is None or not autoscaler.spec.utilization_of:
+            continue
+        containers = [container.name for container in workload.template.spec.containers]
+        resources = ", ".join(autoscaler.spec.utilization_of)
+        text = f"utilization of {resources} is the sum over {', '.join(containers)}"
+        summed = Breach(workload.title, text, "metrics", "a metric of type ContainerResource", autoscaler.at("metrics"))
+        yield summed if len(containers) > 1 else None
+
+
+def policies_govern_something(system: System) -> Iterator[Breach | None]:
+    """NetworkPolicies and budgets whose selector picks no pod."""
+    for policy in system.network_policies:
+        selected = system.selected(policy.spec.pod_selector, policy.namespace)
+        text = "podSelector picks no pod of these manifests: nothing is protected"
+        idle = Breach(policy.title, text, "podSelector", "", policy.at("podSelector"), "warning")
+        yield None if selected else idle
+    for budget in system.budgets:
+        text = "selector picks no pod of these manifests: no drain waits for it"
+        idle = Breach(budget.title, text, "selector", "", budget.at("selector"), "warning")
+        yield None if system.selected(budget.spec.selector, budget.namespace) else idle
+
+
+RULES = (
+    Rule(
+        id="A03",
+        title="replicas outlive a drain, and a drain gets on",
+        severity="error",
+        rationale="a drain that takes every replica is an outage; one that may take none blocks every node update",
+        source="Kubernetes: voluntary disruptions",
+        violates="2 replicas under a PodDisruptionBudget with minAvailable 2",
+        holds="2 replicas under a PodDisruptionBudget with maxUnavailable 1",
+        check=drains_go_on,
+    ),
+    Rule(
+        id="D03",
+        title="an autoscaler has what it needs and owns the count",
+        severity="error",
+        rationale="without requests nothing is scaled; a count beside the autoscaler undoes its work on each apply",
+        source="pulumi-kubernetes#2491; Kubernetes: utilization is a share of the request",
+        violates="an autoscaler on CPU over a container that requests no CPU",
+        holds="every container requests CPU, and the Deployment leaves replicas out",
+        check=autoscalers_can_work,
+    ),
+    Rule(
+        id="H02",
+        title="an autoscaler looks at the container that does the work",
+        severity="warning",
+        rationale="the sidecar's share hides the load of the container beside it, or takes its place",
+        source="kubernetes#86349",
+        violates="a metric of type Resource over pods of two containers",
+        holds="a metric of type ContainerResource",
+        check=sidecars_are_left_out,
+    ),
+    on_manifests("E01", policies_govern_something),
+)

@@ -1,0 +1,157 @@
+"""T05, T07, P03, S01 on manifests: how pods end, are probed, are replaced, and get their secrets."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from components.declaration import Location
+from stack.audit.finding import Breach, Rule
+from stack.model.manifests.references import environment
+from stack.model.manifests.resources import Container
+from stack.model.manifests.system import System, Workload
+
+_SLEEP = re.compile(r"\bsleep\s+(\d+)\b")
+_NAMES_A_SECRET = re.compile(r".*(PASSWORD|PASSWD|SECRET_KEY|CLIENT_SECRET|API_?KEY|ACCESS_KEY|_TOKEN)", re.IGNORECASE)
+_HOLDS_A_SECRET = re.compile(
+    r"\b(password|passwd|pwd)=(?P<first>[^\s;&$]+)|://[^/@:\s]+:(?P<second>[^/@\s$]+)@", re.IGNORECASE
+)
+_NO_SECRET = re.compile(r"|true|false|yes|no|on|off|[01]|/.*|.*[$<{].*", re.IGNORECASE)
+"""Switches, paths of files, and texts that something else fills in."""
+
+
+def pods_end_in_time(system: System) -> Iterator[Breach | None]:
+    """The pause before the stop signal against the grace period, which the pause is a part of."""
+    for workload in system.workloads:
+        grace = workload.template.spec.termination_grace_period_seconds
+        for place, index, container in workload.containers:
+            pause = _pause(container)
+            if pause:
+                text = f"preStop of {container.name} sleeps {pause} s ≥ terminationGracePeriodSeconds {grace}"
+                where = workload.at(place, index, "lifecycle")
+                late = Breach(workload.title, text, "terminationGracePeriodSeconds", f"more than {pause}", where)
+                yield None if pause < grace else late
+
+
+def _pause(container: Container) -> int:
+    """Seconds that the container's handler sleeps for certain."""
+    handler = container.lifecycle.pre_stop if container.lifecycle else None
+    if handler is None:
+        return 0
+    if handler.sleep:
+        return handler.sleep.seconds
+    command = " ".join(handler.exec.command) if handler.exec else ""
+    return sum(map(int, _SLEEP.findall(command)))
+
+
+def probes_end_in_time(system: System) -> Iterator[Breach | None]:
+    """The timeout of each probe against its period."""
+    for workload in system.workloads:
+        for place, index, container in workload.containers:
+            for name, probe in container.probes.items():
+                text = (
+                    f"{name} of {container.name}: timeout {probe.timeout_seconds} s ≥ period {probe.period_seconds} s"
+                )
+                where = workload.at(place, index, name, "timeoutSeconds")
+                late = Breach(
+                    workload.title, text, f"{name}.timeoutSeconds", f"less than {probe.period_seconds}", where
+                )
+                yield None if probe.timeout_seconds < probe.period_seconds else late
+
+
+def revisions_can_be_rolled_back(system: System) -> Iterator[Breach | None]:
+    """StatefulSets that are updated one pod after the other and wait for each."""
+    for workload in system.workloads:
+        if workload.kind == "StatefulSet" and workload.spec.update_strategy.get("type") != "OnDelete":
+            policy = workload.spec.pod_management_policy
+            text = f"podManagementPolicy {policy}: a pod that never gets ready keeps the next revision out"
+            where = workload.manifest.at("spec", "podManagementPolicy")
+            ordered = Breach(workload.title, text, "podManagementPolicy", "Parallel", where)
+            yield ordered if policy == "OrderedReady" else None
+
+
+def files_hold_no_secret(system: System) -> Iterator[Breach | None]:
+    """Secrets that stand in a file, variables that hold one, and images that move."""
+    for secret in system.secrets:
+        keys = [key for key, value in {**secret.spec.data, **secret.spec.string_data}.items() if value]
+        text = f"{len(keys)} values stand in the file: {', '.join(keys)}"
+        yield Breach(secret.title, text, "data", where=secret.manifest.at("data")) if keys else None
+    for workload in system.workloads:
+        for place, index, container in workload.containers:
+            yield from _plain_variables(workload, place, index, container)
+    yield from _moving_images(system)
+
+
+def _plain_variables(workload: Workload, place: str, index: int, container: Container) -> Iterator[Breach | None]:
+    values = environment(container, {})
+    for number, variable in enumerate(container.env):
+        if variable.value_from is None:
+            plain = _is_secret(variable.name, values[variable.name])
+            text = f"variable {variable.name} of {container.name} holds a secret as plain text"
+            where = workload.at(place, index, "env", number)
+            yield Breach(workload.title, text, variable.name, "valueFrom.secretKeyRef", where) if plain else None
+
+
+def _moving_images(system: System) -> Iterator[Breach | None]:
+    """Images whose tag means another one tomorrow. Other tags may be kept from moving by their registry."""
+    users: dict[str, list[tuple[Workload, Location]]] = defaultdict(list)
+    for workload in system.workloads:
+        for place, index, container in workload.containers:
+            users[container.image].append((workload, workload.at(place, index, "image")))
+    for image, found in users.items():
+        name, _, digest = image.partition("@")
+        tag = name.rpartition("/")[2].partition(":")[2] or "latest"
+        titles = ", ".join(dict.fromkeys(workload.title for workload, _ in found))
+        text = f"{len(found)} containers run what the registry calls latest on the day: {titles}"
+        moving = Breach(f"image {image}", text, "image", "a digest", found[0][1], "warning")
+        yield moving if image and not digest and tag == "latest" else None
+
+
+def _is_secret(name: str, value: str) -> bool:
+    held = _HOLDS_A_SECRET.search(value)
+    return bool(held) or (_NAMES_A_SECRET.fullmatch(name) is not None and not _NO_SECRET.fullmatch(value))
+
+
+RULES = (
+    Rule(
+        id="T05",
+        title="a pod's grace period outlasts its pause before the stop signal",
+        severity="error",
+        rationale="kubelet kills the container before it hears of its end: every request in flight is lost",
+        source="Kubernetes: the grace period begins before preStop",
+        violates="preStop sleeps 30 s, terminationGracePeriodSeconds is 30",
+        holds="preStop sleeps 15 s, terminationGracePeriodSeconds is 30",
+        check=pods_end_in_time,
+    ),
+    Rule(
+        id="T07",
+        title="a probe answers before the next one is due",
+        severity="error",
+        rationale="kubelet asks one probe after the other: a process that hangs is noticed later than the period tells",
+        source="Kubernetes: timeoutSeconds is 1 and periodSeconds is 10 by default",
+        violates="timeoutSeconds 10, periodSeconds 10",
+        holds="timeoutSeconds 9, periodSeconds 10",
+        check=probes_end_in_time,
+    ),
+    Rule(
+        id="P03",
+        title="a bad revision of a StatefulSet can be rolled back",
+        severity="warning",
+        rationale="with OrderedReady the controller waits for the broken pod for ever: somebody must delete it by hand",
+        source="kubernetes#67250",
+        violates="podManagementPolicy OrderedReady, which is the default",
+        holds="podManagementPolicy Parallel",
+        check=revisions_can_be_rolled_back,
+    ),
+    Rule(
+        id="S01",
+        title="a rendered file holds no secret and pins every image",
+        severity="error",
+        rationale="whoever reads the file has the secret; an image that moves makes two pods of one revision differ",
+        source="the platform's rules",
+        violates="a variable DB_PASSWORD with a value",
+        holds="DB_PASSWORD is taken from a Secret that no file holds",
+        check=files_hold_no_secret,
+    ),
+)

@@ -1,0 +1,351 @@
+"""The parts of Kubernetes' and Istio's resources that the audit reads. Other fields are ignored.
+
+Defaults are those of the API server, or `None` where a field that is left out differs from every value.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+__all__ = ["Budget", "Container", "ServiceSpec"]
+
+
+class Part(BaseModel):
+    """A part of a resource, by the API's own names."""
+
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+
+
+def _empty(value: Any) -> Any:
+    """An empty key is `null` in YAML, and the API server reads it as left out."""
+    return () if value is None else value
+
+
+def _no_fields(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Scalar = int | float | str
+Labels = Annotated[dict[str, Any], BeforeValidator(_no_fields)]
+
+
+class EnvVar(Part):
+    """A variable with a literal value, or one that is taken from elsewhere."""
+
+    name: str
+    value: Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else "")] = ""
+    value_from: dict[str, Any] | None = None
+
+
+class ContainerPort(Part):
+    """A port that a container says it listens on."""
+
+    container_port: int
+    name: str | None = None
+
+
+class HttpGet(Part):
+    """A probe by HTTP."""
+
+    port: int | str
+
+
+class ExecAction(Part):
+    """A command in the container."""
+
+    command: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
+
+
+class Probe(Part):
+    """A check by kubelet."""
+
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    http_get: HttpGet | None = None
+    tcp_socket: HttpGet | None = None
+
+    @property
+    def port(self) -> int | str | None:
+        """The port that kubelet connects to."""
+        target = self.http_get or self.tcp_socket
+        return target.port if target else None
+
+
+class SleepAction(Part):
+    """A pause of kubelet's own."""
+
+    seconds: int
+
+
+class Handler(Part):
+    """Work of kubelet before it stops a container."""
+
+    exec: ExecAction | None = None
+    sleep: SleepAction | None = None
+
+
+class Lifecycle(Part):
+    """Handlers of a container's start and end."""
+
+    pre_stop: Handler | None = None
+
+
+class ResourceAmounts(Part):
+    """Quantities by resource, such as `cpu`."""
+
+    requests: Labels = Field(default_factory=dict)
+    limits: Labels = Field(default_factory=dict)
+
+    def requested(self, resource: str) -> bool:
+        """There is a request: without one the limit is the request."""
+        return resource in self.requests or resource in self.limits
+
+
+class NamedObject(Part):
+    """An object by its name."""
+
+    name: str = ""
+
+
+class EnvFrom(Part):
+    """All entries of a ConfigMap as variables."""
+
+    prefix: str = ""
+    config_map_ref: NamedObject | None = None
+
+
+class Container(Part):
+    """A container of a pod."""
+
+    name: str
+    image: str = ""
+    command: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
+    args: Annotated[tuple[Scalar, ...], BeforeValidator(_empty)] = ()
+    env: Annotated[tuple[EnvVar, ...], BeforeValidator(_empty)] = ()
+    env_from: Annotated[tuple[EnvFrom, ...], BeforeValidator(_empty)] = ()
+    ports: Annotated[tuple[ContainerPort, ...], BeforeValidator(_empty)] = ()
+    resources: Annotated[ResourceAmounts, BeforeValidator(_no_fields)] = ResourceAmounts()
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
+    restart_policy: str | None = None
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """Its probes, by the API's name."""
+        named = {
+            "livenessProbe": self.liveness_probe,
+            "readinessProbe": self.readiness_probe,
+            "startupProbe": self.startup_probe,
+        }
+        return {name: probe for name, probe in named.items() if probe}
+
+
+class HostAlias(Part):
+    """Names that kubelet writes to the pod's hosts file."""
+
+    hostnames: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
+
+
+class PodSpec(Part):
+    """The containers of a pod and how it ends."""
+
+    containers: Annotated[tuple[Container, ...], Field(min_length=1)]
+    init_containers: Annotated[tuple[Container, ...], BeforeValidator(_empty)] = ()
+    termination_grace_period_seconds: int = 30
+    host_network: bool = False
+    host_aliases: Annotated[tuple[HostAlias, ...], BeforeValidator(_empty)] = ()
+
+
+class Metadata(Part):
+    """Labels and annotations."""
+
+    labels: Labels = Field(default_factory=dict)
+    annotations: Labels = Field(default_factory=dict)
+
+
+class PodTemplate(Part):
+    """The pods of a workload."""
+
+    metadata: Annotated[Metadata, BeforeValidator(_no_fields)] = Metadata()
+    spec: PodSpec
+
+
+class WorkloadSpec(Part):
+    """How many pods a workload has, and how they follow each other."""
+
+    replicas: int | None = None
+    pod_management_policy: str = "OrderedReady"
+    update_strategy: Labels = Field(default_factory=dict)
+
+
+class Selector(Part):
+    """A label selector."""
+
+    match_labels: Labels = Field(default_factory=dict)
+    match_expressions: Annotated[tuple[Labels, ...], BeforeValidator(_empty)] = ()
+
+    def matches(self, labels: dict[str, Any]) -> bool:
+        """It selects pods with these labels. An empty selector selects all."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            _holds(expression, labels) for expression in self.match_expressions
+        )
+
+
+def _holds(expression: dict[str, Any], labels: dict[str, Any]) -> bool:
+    key, values = expression.get("key"), expression.get("values") or ()
+    match expression.get("operator"):
+        case "In":
+            return labels.get(str(key)) in values
+        case "NotIn":
+            return labels.get(str(key)) not in values
+        case "Exists":
+            return key in labels
+        case _:
+            return key not in labels
+
+
+class ServicePort(Part):
+    """A port of a Service."""
+
+    port: int
+    name: str | None = None
+    target_port: int | str | None = None
+
+    @property
+    def target(self) -> int | str:
+        """The port of the pods: a number, or the name of a container's port."""
+        return self.port if self.target_port is None else self.target_port
+
+
+class ServiceSpec(Part):
+    """A Service: its ports, and the pods behind it."""
+
+    type: str = "ClusterIP"
+    cluster_ip: str | None = Field(default=None, alias="clusterIP")
+    selector: Labels = Field(default_factory=dict)
+    ports: Annotated[tuple[ServicePort, ...], BeforeValidator(_empty)] = ()
+
+    @property
+    def headless(self) -> bool:
+        """Its name leads to the pods themselves, so its ports mean nothing."""
+        return self.cluster_ip == "None"
+
+
+class ScaleTarget(Part):
+    """The workload that an autoscaler scales."""
+
+    kind: str
+    name: str
+
+
+class MetricTarget(Part):
+    """The value that a metric is held at."""
+
+    type: str = ""
+
+
+class ResourceMetric(Part):
+    """CPU or memory of whole pods."""
+
+    name: str
+    target: MetricTarget = MetricTarget()
+
+
+class Metric(Part):
+    """A metric of an autoscaler."""
+
+    type: str
+    resource: ResourceMetric | None = None
+
+
+class Autoscaler(Part):
+    """A HorizontalPodAutoscaler of any version."""
+
+    scale_target_ref: ScaleTarget
+    min_replicas: int = 1
+    max_replicas: int
+    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_empty)] = ()
+    target_cpu_utilization_percentage: int | None = Field(default=None, alias="targetCPUUtilizationPercentage")
+
+    @property
+    def utilization_of(self) -> tuple[str, ...]:
+        """The resources whose share of the request it holds; CPU where it names no metric."""
+        if not self.metrics:
+            return ("cpu",)
+        named = (metric.resource for metric in self.metrics if metric.type == "Resource" and metric.resource)
+        return tuple(resource.name for resource in named if resource.target.type in {"", "Utilization"})
+
+
+class Budget(Part):
+    """A PodDisruptionBudget."""
+
+    selector: Selector | None = None
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
+
+
+class NetworkPolicySpec(Part):
+    """The pods that a NetworkPolicy governs, and in which directions."""
+
+    pod_selector: Annotated[Selector, BeforeValidator(_no_fields)] = Selector()
+    policy_types: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
+    ingress: Annotated[tuple[Labels, ...], BeforeValidator(_empty)] = ()
+    egress: Annotated[tuple[Labels, ...], BeforeValidator(_empty)] = ()
+
+    @property
+    def directions(self) -> frozenset[str]:
+        """The declared ones; left out, `Ingress`, and `Egress` where there are such rules."""
+        return frozenset(self.policy_types or ("Ingress", *(("Egress",) if self.egress else ())))
+
+
+class HttpRetry(Part):
+    """Retries of Istio's proxies: `attempts` come after the first one."""
+
+    attempts: int = 0
+    per_try_timeout: str | None = None
+
+
+class RouteHost(Part):
+    """The host that a route leads to."""
+
+    host: str
+
+
+class RouteDestination(Part):
+    """One of the destinations of a route."""
+
+    destination: RouteHost
+
+
+class HttpRoute(Part):
+    """A route of a VirtualService."""
+
+    name: str | None = None
+    route: Annotated[tuple[RouteDestination, ...], BeforeValidator(_empty)] = ()
+    retries: HttpRetry | None = None
+    timeout: str | None = None
+
+
+class VirtualServiceSpec(Part):
+    """Istio's routes to some hosts."""
+
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
+    http: Annotated[tuple[HttpRoute, ...], BeforeValidator(_empty)] = ()
+
+
+class SecretManifest(Part):
+    """A Secret that stands in a file."""
+
+    data: Labels = Field(default_factory=dict)
+    string_data: Labels = Field(default_factory=dict)
+
+
+class ConfigMapManifest(Part):
+    """A ConfigMap."""
+
+    data: Labels = Field(default_factory=dict)

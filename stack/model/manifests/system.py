@@ -1,0 +1,349 @@
+"""The manifests of a directory, joined: Services with their pods, autoscalers and policies with what they govern."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+from voice_policies import Fault, InvalidInputError, faults_of
+
+from components.declaration import Location
+from stack.model.manifests import references
+from stack.model.manifests.read import Manifest, read_manifests
+from stack.model.manifests.references import Address
+from stack.model.manifests.resources import (
+    Autoscaler,
+    Budget,
+    ConfigMapManifest,
+    Container,
+    NetworkPolicySpec,
+    Part,
+    PodTemplate,
+    SecretManifest,
+    Selector,
+    ServiceSpec,
+    VirtualServiceSpec,
+    WorkloadSpec,
+)
+
+__all__ = ["Item", "Reference", "System", "Workload", "load_system"]
+
+Model = TypeVar("Model", bound=Part)
+Identity = tuple[str, str, str, str]
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "Deployment": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "DaemonSet": ("spec", "template"),
+    "ReplicaSet": ("spec", "template"),
+    "Job": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+    "Pod": (),
+}
+"""Kinds that have pods, and where their template stands."""
+PLURAL_PODS = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
+"""Kinds with a count of replicas."""
+
+
+@dataclass(frozen=True)
+class Item(Generic[Model]):
+    """A resource with the part of it that the audit reads."""
+
+    manifest: Manifest
+    spec: Model
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.manifest.name
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return self.manifest.namespace
+
+    @property
+    def title(self) -> str:
+        """The kind and the name, with the namespace where it is not the default one."""
+        return f"{self.manifest.kind} {self.manifest.title}"
+
+    def at(self, *path: str | int) -> Location:
+        """The line of a field below `spec`."""
+        return self.manifest.at("spec", *path)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A resource that has pods."""
+
+    manifest: Manifest
+    template: PodTemplate
+    spec: WorkloadSpec
+    """Empty where the kind has no count of pods."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        return self.manifest.kind
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.manifest.name
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return self.manifest.namespace
+
+    @property
+    def title(self) -> str:
+        """The kind and the name, with the namespace where it is not the default one."""
+        return f"{self.kind} {self.manifest.title}"
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The labels of its pods."""
+        return self.template.metadata.labels
+
+    @property
+    def containers(self) -> tuple[tuple[str, int, Container], ...]:
+        """Every container with its list and its place in it."""
+        spec = self.template.spec
+        lists = {"containers": spec.containers, "initContainers": spec.init_containers}
+        return tuple((name, index, each) for name, found in lists.items() for index, each in enumerate(found))
+
+    @property
+    def ports(self) -> dict[str | int, int]:
+        """The declared ports of its containers by name and by number."""
+        declared = [port for _, _, container in self.containers for port in container.ports]
+        named: dict[str | int, int] = {port.name: port.container_port for port in declared if port.name}
+        numbered: dict[str | int, int] = {port.container_port: port.container_port for port in declared}
+        return {**named, **numbered}
+
+    def at(self, *path: str | int) -> Location:
+        """The line of a field of its pods."""
+        inner = (*TEMPLATES[self.kind], "spec")
+        return self.manifest.at(*inner, *path)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A workload that names a host, and the Service of that name where there is one."""
+
+    workload: Workload
+    address: Address
+    service: Item[ServiceSpec] | None
+
+
+@dataclass(frozen=True)
+class System:
+    """Everything of a directory that the audit reads."""
+
+    source: str
+    manifests: tuple[Manifest, ...]
+    workloads: tuple[Workload, ...]
+    services: tuple[Item[ServiceSpec], ...]
+    autoscalers: tuple[Item[Autoscaler], ...]
+    budgets: tuple[Item[Budget], ...]
+    network_policies: tuple[Item[NetworkPolicySpec], ...]
+    virtual_services: tuple[Item[VirtualServiceSpec], ...]
+    secrets: tuple[Item[SecretManifest], ...]
+    config_maps: tuple[Item[ConfigMapManifest], ...]
+
+    @cached_property
+    def namespaces(self) -> frozenset[str]:
+        """The namespaces that something stands in."""
+        return frozenset(manifest.namespace for manifest in self.manifests)
+
+    def kinds(self, kind: str) -> tuple[Manifest, ...]:
+        """The resources of a kind."""
+        return tuple(manifest for manifest in self.manifests if manifest.kind == kind)
+
+    def service(self, host: str, namespace: str) -> Item[ServiceSpec] | None:
+        """The Service that a host name leads to from a namespace; `None` where no manifest has one.
+
+        A pod of a StatefulSet has a name below its Service's: `store-0.store`.
+        """
+        name = re.sub(r"^[a-z][-a-z0-9]*-\d+\.", "", host)
+        return self._service_by_host.get(name, {}).get(namespace)
+
+    @cached_property
+    def _service_by_host(self) -> dict[str, dict[str, Item[ServiceSpec]]]:
+        """Host name as pods write it → namespace of the pod → Service. A headless one lends its name to its pods."""
+        found: dict[str, dict[str, Item[ServiceSpec]]] = {}
+        for service in self.services:
+            qualified = f"{service.name}.{service.namespace}"
+            for name in (qualified, f"{qualified}.svc", f"{qualified}.svc.cluster.local"):
+                found[name] = dict.fromkeys(self.namespaces, service)
+            found.setdefault(service.name, {})[service.namespace] = service
+        return found
+
+    def pods_of(self, service: Item[ServiceSpec]) -> tuple[Workload, ...]:
+        """The workloads whose pods a Service selects. Without a selector somebody else names its endpoints."""
+        return self._pods_by_service[service.manifest.identity]
+
+    @cached_property
+    def _pods_by_service(self) -> dict[Identity, tuple[Workload, ...]]:
+        by_label: dict[tuple[str, object], list[Workload]] = defaultdict(list)
+        for workload in self.workloads:
+            for label in workload.labels.items():
+                by_label[label].append(workload)
+        found = {}
+        for service in self.services:
+            selector = service.spec.selector
+            candidates = by_label.get(next(iter(selector.items())), ()) if selector else ()
+            found[service.manifest.identity] = tuple(
+                each
+                for each in candidates
+                if each.namespace == service.namespace and selector.items() <= each.labels.items()
+            )
+        return found
+
+    @cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """Every host that a workload names, its own Services apart, each with a port once."""
+        found: dict[tuple[object, ...], Reference] = {}
+        own_of: dict[Identity, set[Identity]] = defaultdict(set)
+        for identity, pods in self._pods_by_service.items():
+            for each in pods:
+                own_of[each.manifest.identity].add(identity)
+        for workload in self.workloads:
+            own = own_of[workload.manifest.identity]
+            for address in self._addresses(workload):
+                service = self.service(address.host, workload.namespace)
+                if service is None or service.manifest.identity not in own:
+                    key = (workload.manifest.identity, address.host, address.port)
+                    found.setdefault(key, Reference(workload, address, service))
+        return tuple(found.values())
+
+    def _addresses(self, workload: Workload) -> Iterator[Address]:
+        for place, index, container in workload.containers:
+            values = references.environment(container, self._from_config_maps(workload, container))
+            lines = {variable.name: number for number, variable in enumerate(container.env)}
+            for name, value in values.items():
+                path = (place, index, "env", lines[name]) if name in lines else (place, index, "envFrom")
+                for host, port in references.hosts_of_variable(name, value, values):
+                    yield Address(host, port, workload.at(*path), name)
+            for field in ("command", "args"):
+                for number, text in enumerate(getattr(container, field)):
+                    for host, port in references.hosts_of(references.expanded(str(text).rpartition("=")[2], values)):
+                        yield Address(host, port, workload.at(place, index, field, number), field)
+
+    def _from_config_maps(self, workload: Workload, container: Container) -> dict[str, str]:
+        """The variables that a container takes from ConfigMaps as a whole."""
+        maps = {(each.namespace, each.name): each.spec.data for each in self.config_maps}
+        return {
+            f"{source.prefix}{key}": str(value)
+            for source in container.env_from
+            if source.config_map_ref
+            for key, value in maps.get((workload.namespace, source.config_map_ref.name), {}).items()
+        }
+
+    def count(self, workload: Workload) -> int | None:
+        """The least number of its pods; `None` where its kind has no count."""
+        autoscaler = self.autoscaler_of(workload)
+        if workload.kind not in PLURAL_PODS:
+            return None
+        return (
+            autoscaler.spec.min_replicas
+            if autoscaler
+            else 1
+            if workload.spec.replicas is None
+            else workload.spec.replicas
+        )
+
+    def selected(self, selector: Selector | None, namespace: str) -> tuple[Workload, ...]:
+        """The workloads of a namespace whose pods a label selector picks; none without a selector."""
+        return tuple(
+            workload
+            for workload in self.workloads
+            if selector and workload.namespace == namespace and selector.matches(workload.labels)
+        )
+
+    def autoscaler_of(self, workload: Workload) -> Item[Autoscaler] | None:
+        """The autoscaler that owns a workload's count."""
+        return self._autoscalers.get((workload.kind, workload.namespace, workload.name))
+
+    def scaled(self, autoscaler: Item[Autoscaler]) -> Workload | None:
+        """The workload that an autoscaler scales; `None` where no manifest has it."""
+        place = _scaled_place(autoscaler)
+        return next((each for each in self.workloads if (each.kind, each.namespace, each.name) == place), None)
+
+    @cached_property
+    def _autoscalers(self) -> dict[tuple[str, str, str], Item[Autoscaler]]:
+        return {_scaled_place(autoscaler): autoscaler for autoscaler in self.autoscalers}
+
+
+def _scaled_place(autoscaler: Item[Autoscaler]) -> tuple[str, str, str]:
+    target = autoscaler.spec.scale_target_ref
+    return target.kind, autoscaler.namespace, target.name
+
+
+def load_system(directory: Path) -> System:
+    """The system of a directory of manifests. Raises `InvalidInputError` with every fault of its files."""
+    manifests = read_manifests(directory)
+    reader = _Reader(manifests)
+    system = System(
+        source=str(directory),
+        manifests=manifests,
+        workloads=tuple(reader.workloads()),
+        services=tuple(reader.items("Service", ServiceSpec, "")),
+        autoscalers=tuple(reader.items("HorizontalPodAutoscaler", Autoscaler, "autoscaling")),
+        budgets=tuple(reader.items("PodDisruptionBudget", Budget, "policy")),
+        network_policies=tuple(reader.items("NetworkPolicy", NetworkPolicySpec, "networking.k8s.io")),
+        virtual_services=tuple(reader.items("VirtualService", VirtualServiceSpec, "networking.istio.io")),
+        secrets=tuple(reader.items("Secret", SecretManifest, "")),
+        config_maps=tuple(reader.items("ConfigMap", ConfigMapManifest, "")),
+    )
+    if not reader.faults and not system.services:
+        reader.faults.append(Fault("", "has no Service", "expected the manifests of a system of services"))
+    if reader.faults:
+        raise InvalidInputError(str(directory), reader.faults)
+    return system
+
+
+class _Reader:
+    """Reads the typed parts of resources and collects their faults."""
+
+    def __init__(self, manifests: Iterable[Manifest]) -> None:
+        self.manifests = tuple(manifests)
+        self.faults: list[Fault] = []
+
+    def items(self, kind: str, model: type[Model], group: str) -> Iterator[Item[Model]]:
+        """The resources of a kind and API group. A ConfigMap and a Secret have no `spec`: they are read whole."""
+        for manifest in self.manifests:
+            if manifest.kind == kind and manifest.identity[0] == group:
+                path = () if kind in {"ConfigMap", "Secret"} else ("spec",)
+                if (spec := self._part(manifest, model, path)) is not None:
+                    yield Item(manifest, spec)
+
+    def workloads(self) -> Iterator[Workload]:
+        """The resources that have pods."""
+        for manifest in self.manifests:
+            path = TEMPLATES.get(manifest.kind)
+            if path is None or (template := self._part(manifest, PodTemplate, path)) is None:
+                continue
+            spec = self._part(manifest, WorkloadSpec, ("spec",)) if manifest.kind in PLURAL_PODS else WorkloadSpec()
+            if spec is not None:
+                yield Workload(manifest, template, spec)
+
+    def _part(self, manifest: Manifest, model: type[Model], path: tuple[str, ...]) -> Model | None:
+        value: Any = manifest.content
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        try:
+            return model.model_validate({} if value is None else value)
+        except ValidationError as error:
+            places = [(*path, *found["loc"]) for found in error.errors(include_url=False)]
+            for place, fault in zip(places, faults_of(error), strict=True):
+                prefix = ".".join((manifest.kind, manifest.title, *path))
+                self.faults.append(
+                    Fault(f"{prefix}.{fault.path}", fault.value, fault.accepted, str(manifest.at(*place)))
+                )
+            return None

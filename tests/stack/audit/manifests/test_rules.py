@@ -1,0 +1,328 @@
+"""Each rule on manifests that break it, that just hold, and that leave open what is true."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack.audit.finding import Finding
+from stack.audit.manifests import RULES, audit_manifests
+from stack.model.manifests.system import load_system
+from tests.stack.model.manifests.small_system import (
+    Content,
+    resource,
+    service,
+    variable,
+    with_spec,
+    workload,
+    write,
+)
+
+STORE = (workload("store", ports=[{"containerPort": 6379, "name": "redis"}]), service("store", 6379))
+
+
+def findings(directory: Path, *contents: Content) -> list[Finding]:
+    """The findings of all rules, so that a fixture of one breaks no other."""
+    for old in directory.glob("*.yaml"):
+        old.unlink()
+    outcome = audit_manifests(load_system(write(directory, *contents)), on=date(2026, 11, 30))
+    return [each.finding for each in outcome.judged]
+
+
+def found(directory: Path, *contents: Content) -> list[tuple[str, str, str]]:
+    return [(each.rule, each.severity, each.path) for each in findings(directory, *contents)]
+
+
+def shop(**fields: Any) -> Content:
+    return workload("shop", env=[variable("STORE", "store:6379")], **fields)
+
+
+# Addresses
+
+
+def test_n04_a_port_that_the_service_does_not_offer(tmp_path: Path) -> None:
+    wrong = workload("shop", env=[variable("STORE", "store:6380")])
+    (finding,) = findings(tmp_path, wrong, *STORE)
+    assert (finding.rule, finding.severity, finding.path) == ("N04", "error", "Deployment shop → store:6380")
+    assert (finding.arithmetic, finding.proposal) == ("STORE names port 6380; Service store offers 6379", "6379")
+    assert findings(tmp_path, shop(), *STORE) == []
+
+
+@pytest.mark.parametrize("fields", [{"clusterIP": "None"}, {"type": "ExternalName"}])
+def test_n04_is_silent_where_a_service_opens_every_port(fields: dict[str, str], tmp_path: Path) -> None:
+    wrong = workload("shop", env=[variable("STORE", "store:6380")])
+    assert findings(tmp_path, wrong, STORE[0], service("store", 6379, **fields)) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [
+        ("gone:80", True),
+        ("gone.default:80", True),
+        ("gone.elsewhere:80", False),
+        ("gone.default.svc.cluster.local:80", True),
+        ("example.com:443", False),
+        ("alias:80", False),
+    ],
+)
+def test_n04_a_name_that_no_manifest_has(host: str, warned: bool, tmp_path: Path) -> None:
+    pod = {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["alias"]}]}
+    client = workload("shop", pod=pod, env=[variable("OTHER", host)])
+    expected = [("N04", "warning", f"Deployment shop → {host}")] if warned else []
+    assert found(tmp_path, client, *STORE) == expected
+
+
+def test_n04_a_service_without_pods_and_a_port_without_a_name(tmp_path: Path) -> None:
+    assert found(tmp_path, service("store")) == [("N04", "warning", "Service store")]
+    assert found(tmp_path, STORE[0], service("store", 6379, "http")) == [("N04", "error", "Service store")]
+    assert found(tmp_path, STORE[0], service("store", 6379, "redis")) == []
+    without_selector = resource("Service", "store", {"ports": [{"port": 1}]})
+    assert found(tmp_path, without_selector) == []
+
+
+def test_n04_a_probe_of_a_port_without_that_name(tmp_path: Path) -> None:
+    for port, broken in (("redis", False), ("http", True), ("6380", False), (6380, False)):
+        probed = workload(
+            "store", ports=[{"containerPort": 6379, "name": "redis"}], livenessProbe={"tcpSocket": {"port": port}}
+        )
+        expected = [("N04", "error", "Deployment store")] if broken else []
+        assert found(tmp_path, probed, service("store", 6379)) == expected
+
+
+def policy(name: str, app: str, **spec: Any) -> Content:
+    return resource("NetworkPolicy", name, {"podSelector": {"matchLabels": {"app": app}}, **spec})
+
+
+OF_SHOP = {"podSelector": {"matchLabels": {"app": "shop"}}}
+DNS = {"ports": [{"port": 53, "protocol": "UDP"}]}
+
+
+@pytest.mark.parametrize(
+    ("rules", "denied"),
+    [
+        ([], True),
+        ([{"from": [OF_SHOP]}], False),
+        ([{"from": [OF_SHOP], "ports": [{"port": 6379}]}], False),
+        ([{"from": [OF_SHOP], "ports": [{"port": "redis"}]}], False),
+        ([{"from": [OF_SHOP], "ports": [{"port": 6000, "endPort": 7000}]}], False),
+        ([{"from": [OF_SHOP], "ports": [{"port": 6380}]}], True),
+        ([{"from": [{"podSelector": {"matchLabels": {"app": "other"}}}]}], True),
+        ([{"from": [{"podSelector": {}}]}], False),
+        (
+            [{"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["shop"]}]}}]}],
+            False,
+        ),
+        ([{"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}]}], False),
+        ([{"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}}]}], True),
+        ([{"from": [{"namespaceSelector": {}}]}], False),
+        ([{"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}]}], True),
+        ([{"from": [{"namespaceSelector": {"matchLabels": {"team": "shop"}}}]}], False),
+        ([{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}], False),
+        ([{"ports": [{"port": 6379, "protocol": "UDP"}]}], False),
+        ([{}], False),
+    ],
+)
+def test_n01_ingress_that_no_policy_admits(rules: list[Content], denied: bool, tmp_path: Path) -> None:
+    expected = [("N01", "error", "Deployment shop → store:6379")] if denied else []
+    assert found(tmp_path, shop(), *STORE, policy("p", "store", ingress=rules)) == expected
+
+
+def test_n01_egress_that_no_policy_admits(tmp_path: Path) -> None:
+    of_store = {"to": [{"podSelector": {"matchLabels": {"app": "store"}}}]}
+    for rules, denied in (([DNS], True), ([DNS, of_store], False)):
+        expected = [("N01", "error", "Deployment shop → store:6379")] if denied else []
+        closed = policy("p", "shop", policyTypes=["Egress"], egress=rules)
+        assert found(tmp_path, shop(), *STORE, closed) == expected
+
+
+def test_n01_the_union_of_all_policies_counts_and_none_governs_the_nodes_network(tmp_path: Path) -> None:
+    closed, opened = policy("closed", "store", ingress=[]), policy("opened", "store", ingress=[{"from": [OF_SHOP]}])
+    assert found(tmp_path, shop(), *STORE, closed, opened) == []
+    on_node = workload("store", pod={"hostNetwork": True})
+    assert found(tmp_path, shop(), on_node, STORE[1], closed) == []
+
+
+def test_n06_a_name_that_no_policy_lets_a_pod_resolve(tmp_path: Path) -> None:
+    of_store = {"to": [{"podSelector": {}}], "ports": [{"port": 6379}]}
+    for rules, closed in (([of_store], True), ([of_store, DNS], False), ([{"to": [{"podSelector": {}}]}], False)):
+        expected = [("N06", "error", "Deployment shop")] if closed else []
+        assert found(tmp_path, shop(), *STORE, policy("p", "shop", egress=rules)) == expected
+
+
+# Workloads
+
+
+@pytest.mark.parametrize(
+    ("handler", "grace", "late"),
+    [
+        ({"exec": {"command": ["sh", "-c", "sleep 30"]}}, 30, True),
+        ({"exec": {"command": ["sleep", "29"]}}, 30, False),
+        ({"sleep": {"seconds": 10}}, 10, True),
+        ({"exec": {"command": ["drain"]}}, 1, False),
+        ({"httpGet": {"port": 80}}, 1, False),
+    ],
+)
+def test_t05_a_pause_as_long_as_the_grace_period(handler: Content, grace: int, late: bool, tmp_path: Path) -> None:
+    ending = workload("store", pod={"terminationGracePeriodSeconds": grace}, lifecycle={"preStop": handler})
+    assert found(tmp_path, ending, STORE[1]) == ([("T05", "error", "Deployment store")] if late else [])
+
+
+@pytest.mark.parametrize(
+    ("probe", "late"),
+    [({"timeoutSeconds": 10}, True), ({"timeoutSeconds": 9}, False), ({"periodSeconds": 1}, True), ({}, False)],
+)
+def test_t07_a_timeout_as_long_as_the_period(probe: Content, late: bool, tmp_path: Path) -> None:
+    probed = workload("store", readinessProbe={"exec": {"command": ["true"]}, **probe})
+    assert found(tmp_path, probed, STORE[1]) == ([("T07", "error", "Deployment store")] if late else [])
+
+
+def test_p03_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
+    ordered = workload("store", kind="StatefulSet")
+    assert found(tmp_path, ordered, STORE[1]) == [("P03", "warning", "StatefulSet store")]
+    for fields in ({"podManagementPolicy": "Parallel"}, {"updateStrategy": {"type": "OnDelete"}}):
+        assert found(tmp_path, with_spec(ordered, **fields), STORE[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain"),
+    [
+        ("DB_PASSWORD", "changeme", True),
+        ("DB_PASSWORD", "", False),
+        ("ALLOW_EMPTY_PASSWORD", "yes", False),
+        ("DB_PASSWORD_FILE", "/run/secret", False),
+        ("DB_PASSWORD", "/run/secret", False),
+        ("DB_PASSWORD", "$(OTHER)", False),
+        ("DATABASE", "Host=db;Username=a;Password=b", True),
+        ("DATABASE", "postgresql://a:b@example.com/c", True),
+        ("DATABASE", "postgresql://a:$(PASSWORD)@example.com/c", False),
+        ("DATABASE", "postgresql://a@example.com/c", False),
+        ("OPENAI_API_KEY", "sk-1", True),
+        ("TOKENIZER", "bpe", False),
+    ],
+)
+def test_s01_a_secret_in_a_variable(name: str, value: str, plain: bool, tmp_path: Path) -> None:
+    held = workload("store", env=[variable(name, value)])
+    assert found(tmp_path, held, STORE[1]) == ([("S01", "error", "Deployment store")] if plain else [])
+
+
+def test_s01_a_secret_in_a_file(tmp_path: Path) -> None:
+    assert found(tmp_path, *STORE, resource("Secret", "s", data={"a": "Yg=="})) == [("S01", "error", "Secret s")]
+    assert found(tmp_path, *STORE, resource("Secret", "s", data={"a": ""})) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "moves"),
+    [
+        ("mongo", True),
+        ("example.com:5000/mongo", True),
+        ("mongo:latest", True),
+        ("mongo:7", False),
+        ("mongo@sha256:" + "0" * 64, False),
+    ],
+)
+def test_s01_an_image_that_moves_once_for_all_that_run_it(image: str, moves: bool, tmp_path: Path) -> None:
+    contents = (workload("store", image=image), workload("other", image=image), STORE[1])
+    assert found(tmp_path, *contents) == ([("S01", "warning", f"image {image}")] if moves else [])
+
+
+# Scaling
+
+CPU: Content = {"resources": {"requests": {"cpu": "100m"}}}
+METRIC = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}
+BY_CONTAINER = {"type": "ContainerResource", "containerResource": {"name": "cpu"}}
+
+
+def autoscaler(name: str = "store", **spec: Any) -> Content:
+    target = {"kind": "Deployment", "name": name}
+    return resource("HorizontalPodAutoscaler", name, {"scaleTargetRef": target, "maxReplicas": 3, **spec})
+
+
+def test_d03_an_autoscaler_without_requests_without_target_and_beside_a_count(tmp_path: Path) -> None:
+    scaled = workload("store", **CPU)
+    assert found(tmp_path, scaled, STORE[1], autoscaler()) == []
+    limited = workload("store", resources={"limits": {"cpu": "1"}})
+    assert found(tmp_path, limited, STORE[1], autoscaler(metrics=[METRIC])) == []
+    assert found(tmp_path, *STORE, autoscaler(metrics=[METRIC])) == [("D03", "error", "Deployment store")]
+    assert found(tmp_path, *STORE, autoscaler(metrics=[BY_CONTAINER])) == []
+    assert found(tmp_path, with_spec(scaled, replicas=2), STORE[1], autoscaler()) == [
+        ("D03", "error", "Deployment store")
+    ]
+    assert found(tmp_path, *STORE, autoscaler("stores")) == [("D03", "warning", "HorizontalPodAutoscaler stores")]
+
+
+def test_h02_an_autoscaler_that_adds_up_a_sidecar(tmp_path: Path) -> None:
+    beside = workload("store", **CPU)
+    beside["spec"]["template"]["spec"]["containers"].append({"name": "proxy", **CPU})
+    assert found(tmp_path, beside, STORE[1], autoscaler(metrics=[METRIC])) == [("H02", "warning", "Deployment store")]
+    assert found(tmp_path, beside, STORE[1], autoscaler(metrics=[BY_CONTAINER])) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "replicas", "blocks"),
+    [
+        ({"minAvailable": 2}, 2, True),
+        ({"minAvailable": 1}, 2, False),
+        ({"minAvailable": 1}, 1, True),
+        ({"minAvailable": "100%"}, 2, True),
+        ({"maxUnavailable": 0}, 2, True),
+        ({"maxUnavailable": "0%"}, 2, True),
+        ({"maxUnavailable": 1}, 1, False),
+        ({"minAvailable": 1}, 0, False),
+    ],
+)
+def test_a03_a_budget_that_lets_no_pod_go(spec: Content, replicas: int, blocks: bool, tmp_path: Path) -> None:
+    budget = resource("PodDisruptionBudget", "b", {"selector": {"matchLabels": {"app": "store"}}, **spec})
+    expected = [("A03", "error", "PodDisruptionBudget b")] if blocks else []
+    assert found(tmp_path, with_spec(STORE[0], replicas=replicas), STORE[1], budget) == expected
+
+
+def test_a03_replicas_without_a_budget(tmp_path: Path) -> None:
+    assert found(tmp_path, with_spec(STORE[0], replicas=2), STORE[1]) == [("A03", "warning", "Deployment store")]
+    scaled = autoscaler(minReplicas=2, metrics=[BY_CONTAINER])
+    assert found(tmp_path, *STORE, scaled) == [("A03", "warning", "Deployment store")]
+    assert found(tmp_path, with_spec(STORE[0], replicas=1), STORE[1]) == []
+    assert found(tmp_path, with_spec(workload("job"), replicas=2), *STORE) == []
+
+
+def test_e01_a_policy_that_governs_nothing(tmp_path: Path) -> None:
+    assert found(tmp_path, *STORE, policy("p", "stores")) == [("E01", "warning", "NetworkPolicy p")]
+    budget = resource("PodDisruptionBudget", "b", {"selector": {"matchLabels": {"app": "stores"}}})
+    assert found(tmp_path, *STORE, budget) == [("E01", "warning", "PodDisruptionBudget b")]
+
+
+# Mesh
+
+
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [
+        ({"retries": {"attempts": 2}}, []),
+        ({"retries": {"attempts": 3}}, [("R03", "warning")]),
+        ({"retries": {"attempts": 5}}, [("R03", "error")]),
+        ({"retries": {"attempts": 2, "perTryTimeout": "2s"}, "timeout": "6s"}, []),
+        ({"retries": {"attempts": 2, "perTryTimeout": "2s"}, "timeout": "5s"}, [("T02", "warning")]),
+        ({"retries": {"attempts": 2, "perTryTimeout": "2s"}, "timeout": "0s"}, []),
+        ({"retries": {"attempts": 2, "perTryTimeout": "soon"}, "timeout": "5s"}, []),
+        ({"timeout": "1s"}, []),
+    ],
+)
+def test_r03_and_t02_the_retries_of_a_route(route: Content, expected: list[tuple[str, str]], tmp_path: Path) -> None:
+    destination = [{"destination": {"host": "store"}}]
+    routes = resource("VirtualService", "v", {"hosts": ["store"], "http": [{"route": destination, **route}]})
+    looked_at = found(tmp_path, *STORE, routes)
+    assert looked_at == [(*each, "VirtualService v → store") for each in expected]
+
+
+def test_a_finding_stands_at_the_line_that_declares_the_value(tmp_path: Path) -> None:
+    (finding,) = findings(tmp_path, workload("store", env=[variable("DB_PASSWORD", "changeme")]), STORE[1])
+    assert finding.where is not None
+    lines = Path(finding.where.file).read_text(encoding="utf-8").splitlines()
+    assert lines[finding.where.line - 1].strip() == "- name: DB_PASSWORD"
+
+
+def test_every_rule_says_what_breaks_it_and_what_holds() -> None:
+    assert len({rule.id for rule in RULES}) == len(RULES)
+    assert all(rule.violates and rule.holds and rule.source for rule in RULES)

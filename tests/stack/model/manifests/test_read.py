@@ -1,0 +1,109 @@
+"""A directory of manifests is read whole, or refused with every fault and its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from voice_policies import InvalidInputError
+
+from stack.model.manifests.system import load_system
+from tests.stack.model.manifests.small_system import resource, service, system, workload, write
+
+SHOP = """\
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec: {selector: {app: shop}, ports: [{port: 80}]}
+"""
+
+
+def refusal(directory: Path, *contents: str) -> str:
+    with pytest.raises(InvalidInputError) as refused:
+        load_system(write(directory, *contents))
+    return str(refused.value).replace(str(directory), "DIR")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "DIR/00.yaml:2: is not YAML; "),
+        ("- a\n- b", "DIR/00.yaml:1: is no Kubernetes resource; expected a mapping with apiVersion, kind and "),
+        ("a: 1", "is no Kubernetes resource; expected apiVersion as text and kind as text and metadata.name as text"),
+        ("apiVersion: v1\nkind: Service\nmetadata: []", "expected metadata.name as text"),
+        ("{{- if .Values.on }}\na: 1\n{{- end }}", "DIR/00.yaml:1: is a Helm template; render the chart first: "),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: '{{ .Values.name }}'}", "is a Helm template"),
+        ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization", "is a Kustomization; build it first"),
+        ("a: &one 1\nb: *one", "has the anchor or alias 'one'"),
+        ("a: 1\na: 2", "DIR/00.yaml:2: key 'a' stands twice"),
+        ("[" * 200, "is nested deeper than 100 levels"),
+        (f"{SHOP}---\n{SHOP}", "DIR/00.yaml:6: Service shop: is declared twice; it stands in DIR/00.yaml:1 too"),
+        ("# nothing", "DIR: 1 fault\n  has no manifest; expected files that end in .json, .yaml, .yml"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}", "DIR: 1 fault\n  has no Service; "),
+        (SHOP.replace("80", "http"), "DIR/00.yaml:4: Service.shop.spec.ports[0].port: is 'http'; expected a"),
+        (SHOP.replace("ports: [{port: 80}]", "ports: 80"), "Service.shop.spec.ports: is 80; expected a list"),
+        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}", "Deployment.a.spec.template.spec: is missing"),
+    ],
+)
+def test_what_is_no_system_is_one_clear_error(text: str, said: str, tmp_path: Path) -> None:
+    assert said in refusal(tmp_path, text)
+
+
+def test_a_directory_that_is_none_or_empty_is_refused(tmp_path: Path) -> None:
+    assert "has no manifest" in refusal(tmp_path)
+    with pytest.raises(InvalidInputError, match="is no directory"):
+        load_system(tmp_path / "missing")
+
+
+def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path) -> None:
+    text = refusal(tmp_path, "a: [", "- b", SHOP.replace("80", "http"))
+    assert text.startswith("DIR: 2 faults\n")
+    text = refusal(tmp_path, SHOP.replace("80", "a"), SHOP.replace("shop", "b").replace("80", "b"), "# none")
+    assert text.startswith("DIR: 2 faults\n")
+
+
+def test_lists_and_documents_are_opened_each_with_its_line(tmp_path: Path) -> None:
+    listed = f"apiVersion: v1\nkind: List\nitems:\n- {SHOP.replace(chr(10), chr(10) + '  ').rstrip()}\n"
+    found = system(tmp_path, f"{listed}---\n{SHOP.replace('shop', 'store')}")
+    assert [(each.name, each.manifest.at().line) for each in found.services] == [("shop", 4), ("store", 9)]
+
+
+def test_json_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        '{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"port": 1}]}}'
+    )
+    assert [each.name for each in load_system(tmp_path).services] == ["a"]
+
+
+def test_fields_that_are_empty_are_left_out(tmp_path: Path) -> None:
+    empty = workload("a", env=None, ports=None, resources=None, args=None)
+    found = system(tmp_path, empty, service("a"), resource("ConfigMap", "c", data=None))
+    assert found.workloads[0].containers[0][2].ports == ()
+
+
+def test_one_name_may_stand_in_two_namespaces(tmp_path: Path) -> None:
+    other = service("a")
+    other["metadata"]["namespace"] = "other"
+    assert [each.title for each in system(tmp_path, service("a"), other).services] == ["Service a", "Service other/a"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(kind=st.sampled_from(["Service", "Deployment", "NetworkPolicy", "CronJob", "VirtualService"]), spec=json_values)
+def test_whatever_stands_in_a_spec_is_read_or_refused(
+    kind: str, spec: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("manifests")
+    content = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec}
+    try:
+        write(directory, content, service("shop"))
+        assert load_system(directory).references == ()
+    except InvalidInputError as error:
+        assert error.faults
