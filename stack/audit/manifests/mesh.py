@@ -9,6 +9,7 @@ from voice_policies import Duration
 
 from components.declaration import Location
 from stack.audit.finding import Breach, Rule
+from stack.audit.manifests.known import on_manifests
 from stack.model.manifests.system import System
 
 WARN_ATTEMPTS, MAX_ATTEMPTS = 3, 5
@@ -73,16 +74,7 @@ def attempts_fit_the_timeout(system: System) -> Iterator[Breach | None]:
 
 
 RULES = (
-    Rule(
-        id="R03",
-        title="a call has few attempts",
-        severity="warning",
-        rationale="each attempt is load on a callee that is already failing",
-        source="SRE book ch. 21; gRPC A6 (a client makes 5 at most)",
-        violates="retries.attempts 3: 1 + 3 = 4 attempts > 3",
-        holds="retries.attempts 2",
-        check=attempts_stay_few,
-    ),
+    on_manifests("R03", attempts_stay_few),
     Rule(
         id="T02",
         title="the timeout has room for every attempt",
