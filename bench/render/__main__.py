@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.render import peers
 from bench.render.processes import Contestant, Measured, measure
+from stack.output.tree import INDEX
 
 COUNTS = (16, 160, 1600)
 
@@ -70,7 +71,7 @@ def _refuse_unlike(helm: Contestant, ours: Contestant) -> None:
     """Helm's objects are ours, field by field."""
     tree = helm.out.with_name("helm-tree")
     (tree / "manifests").mkdir(parents=True)
-    (tree / "index.json").touch()
+    (tree / INDEX).touch()
     helm.out.with_suffix(".stdout").rename(tree / "manifests/all.yaml")
     subprocess.run([sys.executable, "-m", "stack.cli", "diff", str(tree), str(ours.out)], check=True)  # noqa: S603
 

@@ -34,6 +34,8 @@ class Rendered:
     path: str
     exemptions: tuple[tuple[str, str, str], ...]
     """Component, rule and reason of each default that a component is exempt from."""
+    others: tuple[str, ...]
+    """Files and directories in `path` that no run wrote, and that stay."""
     unpinned: tuple[str, ...]
     """Images without a digest."""
 
@@ -82,7 +84,7 @@ def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
         environment=name,
         components=len(platform.components),
         resources=len(index.entries),
-        files=index.files,
+        files=index.count,
         findings=len(outcome.open),
         errors=len(outcome.grave),
         seconds=time.perf_counter() - started,
@@ -92,6 +94,7 @@ def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
             for component in platform.components
             for exemption in component.exemptions
         ),
+        others=index.others,
         unpinned=tuple(index.unpinned),
     )
 
@@ -99,7 +102,8 @@ def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
 def _text(rendered: Sequence[Rendered], *, verbose: bool) -> str:
     head, *lines = table(HEAD, [_row(each) for each in rendered])
     body = (coloured(line, RED) if each.findings else line for line, each in zip(lines, rendered, strict=True))
-    return "\n".join([head, *body, *(_details(rendered) if verbose else _closing(rendered))])
+    others = (f"{each.path} keeps the files of others: {', '.join(each.others)}" for each in rendered if each.others)
+    return "\n".join([head, *body, *others, *(_details(rendered) if verbose else _closing(rendered))])
 
 
 def _row(each: Rendered) -> tuple[str, ...]:
@@ -137,4 +141,4 @@ def _json(rendered: Sequence[Rendered]) -> str:
 
 def _document(each: Rendered) -> dict[str, Any]:
     exemptions = [dict(zip(("component", "rule", "reason"), found, strict=True)) for found in each.exemptions]
-    return {**vars(each), "seconds": round(each.seconds, 3), "exemptions": exemptions, "unpinned": list(each.unpinned)}
+    return {**vars(each), "seconds": round(each.seconds, 3), "exemptions": exemptions}

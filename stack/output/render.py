@@ -6,12 +6,11 @@
                                                       beside it a Go service's grpc-service-config.json
     <out>/index.json                                  every resource with its file
 
-The tree is made beside its place and moved there whole: a failed run leaves the previous one as it was.
+A failed run leaves the earlier tree as it was. Files that no run wrote stay.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from components.files import file_text
 from stack.model.image_lock import images
 from stack.model.manifest_yaml import documents
 from stack.model.platform import Platform
+from stack.output.tree import INDEX, write_tree
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -40,7 +40,15 @@ class Index:
     environment: str
     entries: list[dict[str, Any]] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
-    files: int = 0
+    files: list[str] = field(default_factory=list)
+    """Those that hold no resource: policy bundles."""
+    others: tuple[str, ...] = ()
+    """Files and directories of somebody else in the tree."""
+
+    @property
+    def count(self) -> int:
+        """The number of files that were written."""
+        return len({entry["file"] for entry in self.entries}) + len(self.files) + 1  # and the index
 
     def add(self, path: str, resources: Iterable[Resource]) -> None:
         """One more manifest."""
@@ -55,7 +63,7 @@ class Index:
 
     def text(self) -> str:
         """The text of `index.json`."""
-        return file_text({"environment": self.environment, "resources": self.entries})
+        return file_text({"environment": self.environment, "resources": self.entries, "files": self.files})
 
 
 def manifest_path(component: Component) -> str:
@@ -77,8 +85,10 @@ def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]
         resources = [resource for component in components for resource in component.resources()]
         yield path, HEADER.format(environment=index.environment) + documents(resources)
         index.add(path, resources)
-        yield from _bundle(components[0].name, resources)
-    yield "index.json", index.text()
+        for bundle, text in _bundle(components[0].name, resources):
+            index.files.append(bundle)
+            yield bundle, text
+    yield INDEX, index.text()
 
 
 def _bundle(name: str, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
@@ -97,41 +107,12 @@ def _entry(resource: Resource, path: str) -> dict[str, Any]:
 
 
 def render(platform: Platform, out: Path) -> Index:
-    """Write the tree to `out`, replacing what an earlier run wrote; raises `InvalidInputError` where it cannot."""
+    """Write the tree to `out`, and replace the files of an earlier run; raises `InvalidInputError` where it cannot."""
     index = Index(platform.environment.name)
+    files = dict(rendered_files(platform, index))
     try:
-        _refuse_strangers(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-            for path, text in rendered_files(platform, index):
-                target = Path(beside, "new", path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(text, encoding="utf-8")
-                index.files += 1
-            _swap(Path(beside, "new"), out, Path(beside, "old"))
+        index.others = write_tree(out, files)
     except OSError as error:
         fault = Fault(str(error.filename or out), "cannot be written", error.strerror or str(error))
         raise InvalidInputError("-o DIR", [fault]) from None
     return index
-
-
-def _refuse_strangers(out: Path) -> None:
-    """Replacing a directory deletes what is in it, so it must be empty or an earlier run's."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "index.json").is_file():
-        raise InvalidInputError(
-            "-o DIR",
-            [Fault(str(out), "holds files that no run of `voice render` wrote", "name a new or empty directory")],
-        )
-    if out.exists() and not out.is_dir():
-        raise InvalidInputError("-o DIR", [Fault(str(out), "is a file", "name a directory")])
-
-
-def _swap(new: Path, out: Path, old: Path) -> None:
-    if out.exists():
-        out.replace(old)
-    try:
-        new.replace(out)
-    except OSError:
-        if old.exists():
-            old.replace(out)
-        raise

@@ -20,6 +20,7 @@ from stack.model.settings import ROOT, environments
 from stack.model.strict_yaml import read_documents
 from stack.model.tenant import Tenant
 from stack.output.difference import Identity, Resources
+from stack.output.tree import INDEX
 
 __all__ = ["resources_of"]
 
@@ -31,7 +32,7 @@ def resources_of(side: str, tenant: Tenant) -> Resources:
     """The resources that `side` names; raises `InvalidInputError` where it names nothing that can be had."""
     if side in (known := environments()):
         return _of_components(load_platform(tenant, side).components)
-    if (Path(side) / "index.json").is_file():
+    if (Path(side) / INDEX).is_file():
         return _of_tree(Path(side))
     revision, colon, name = side.rpartition(":")
     if colon and revision and name:

@@ -76,59 +76,6 @@ def test_every_resource_is_in_the_index(tmp_path: Path) -> None:
         assert f"name: {entry['name']}\n" in (tmp_path / "out" / entry["file"]).read_text()
 
 
-def test_a_new_run_replaces_the_whole_tree(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    render(platform("prod"), out)
-    (out / "manifests" / "50-services" / "gone.yaml").write_text("left over")
-    render(platform("prod"), out)
-    assert tree(out) == {path: text.encode() for path, text in files(platform("prod")).items()}
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_strangers_are_never_deleted(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InvalidInputError, match="holds files that no run of `voice render` wrote"):
-        render(platform("dev"), tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
-def test_a_failed_run_leaves_the_previous_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "out"
-    render(platform("dev"), out)
-    before = tree(out)
-    real, count = Path.write_text, 0
-
-    def full_disk(self: Path, text: str, encoding: str | None = None) -> int:
-        nonlocal count
-        count += 1
-        if count > 20:
-            raise OSError(28, "No space left on device", str(self))
-        return real(self, text, encoding=encoding)
-
-    monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(InvalidInputError, match="No space left on device"):
-        render(platform("prod"), out)
-    assert tree(out) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_swap_that_fails_puts_the_previous_tree_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "out"
-    render(platform("dev"), out)
-    before = tree(out)
-    real = Path.replace
-
-    def refuse_new(self: Path, target: Path) -> Path:
-        if self.name == "new":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "replace", refuse_new)
-    with pytest.raises(InvalidInputError, match="Permission denied"):
-        render(platform("prod"), out)
-    assert tree(out) == before
-
-
 @pytest.mark.parametrize("out", ["/proc/nowhere/out", "/dev/null/out", "/dev/null"])
 def test_an_unwritable_directory_is_one_clear_error(out: str) -> None:
     with pytest.raises(InvalidInputError, match="-o DIR: 1 fault"):

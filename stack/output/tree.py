@@ -1,0 +1,187 @@
+"""A directory of generated files: replaces its own files of an earlier run, and touches no others.
+
+The index of a tree lists the files that were written. Every other file in the directory belongs to somebody else, and
+stays. A run first writes all files into a staging directory, then moves each into its place. A failed run puts the
+earlier files back. After a killed run the next one completes the tree and removes the staging directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from voice_policies import Fault, InvalidInputError
+
+from components.files import file_text
+
+__all__ = ["INDEX"]
+
+INDEX = "index.json"
+STAGING = ".voice-render"
+NAMED = 5
+"""Files of others that an error names at most."""
+
+
+def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
+    """Write `files`, the index among them, and delete the files of the earlier run that are not among them.
+
+    Returns the files and directories of others, which stay. Raises `InvalidInputError` if `out` belongs to others, or
+    a file of theirs is in the place of one of `files`; then nothing has changed.
+    """
+    if out.exists() and not out.is_dir():
+        raise _refusal(out, "is a file", "name a directory")
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(out):
+            earlier = _earlier_files(out)
+            _refuse_occupied(out, files, earlier)
+            _replace(out, files, earlier - files.keys())
+            return tuple(_others(out, PurePosixPath(), {*files, STAGING}))
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # it is not empty: a killed run's successor looks after it
+                out.rmdir()
+        raise
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Two runs on one directory follow each other. The kernel frees the lock of a killed run."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _listed_files(index: str) -> set[str]:
+    """The files that an index lists, itself among them; raises `ValueError` for a text that is no index of ours."""
+    document = json.loads(index)
+    try:
+        paths = [entry["file"] for entry in document["resources"]] + document.get("files", [])
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError("is no index of `voice render`") from None
+    if not document.get("environment") or not all(isinstance(path, str) and _is_inside(path) for path in paths):
+        raise ValueError("is no index of `voice render`")
+    return {*paths, INDEX}
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts
+
+
+def _earlier_files(out: Path) -> set[str]:
+    """The files of the earlier run. A directory without an index must be empty."""
+    try:
+        return _listed_files((out / INDEX).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        found = sorted(entry.name for entry in out.iterdir() if entry.name != STAGING)
+    if found:
+        names = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")
+        raise _refusal(
+            out, f"holds files that no run of `voice render` wrote: {names}", "name a new or empty directory"
+        )
+    return set()
+
+
+def _refuse_occupied(out: Path, files: Mapping[str, str], earlier: set[str]) -> None:
+    """A file of somebody else in the place of ours stays, unless it is equal."""
+    faults = [
+        Fault(str(out / path), "is not of `voice render`, and in the place of a file that is", "move it away")
+        for path, text in files.items()
+        if (path not in earlier and _differs(out / path, text)) or _leaves(out, path)
+    ]
+    if faults:
+        raise InvalidInputError("-o DIR", faults)
+
+
+def _differs(place: Path, text: str) -> bool:
+    if not os.path.lexists(place):
+        return False
+    return place.is_symlink() or not place.is_file() or place.read_bytes() != text.encode()
+
+
+def _leaves(out: Path, path: str) -> bool:
+    """True if a link or a file in the place of a directory leads out of the tree."""
+    parents = [out / parent for parent in PurePosixPath(path).parents[:-1]]
+    return any(parent.is_symlink() or (parent.exists() and not parent.is_dir()) for parent in parents)
+
+
+def _replace(out: Path, files: Mapping[str, str], obsolete: set[str]) -> None:
+    """Stage all files, then move each into its place."""
+    staging = out / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        for path, text in files.items():
+            _write(staging / "new" / path, text)
+        # If the run is killed from here on, the next one knows every file as ours by this index.
+        union = {"environment": "unfinished", "resources": [], "files": sorted({*files, *obsolete})}
+        _write(staging / "new" / "unfinished.json", file_text(union))
+        _move(out, staging, list(files), sorted(obsolete))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(place: Path, text: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text, encoding="utf-8")
+
+
+def _move(out: Path, staging: Path, files: list[str], obsolete: list[str]) -> None:
+    """Move each new file into its place and each old one out of it; put the old ones back if that fails."""
+    moved: list[str] = []
+    made: list[str] = []
+    steps = [(INDEX, "unfinished.json"), *((path, path) for path in files if path != INDEX)]
+    try:
+        for path, new in [*steps, *((path, None) for path in obsolete), (INDEX, INDEX)]:
+            place, saved = out / path, staging / "old" / path
+            if place.exists() and path not in made:
+                saved.parent.mkdir(parents=True, exist_ok=True)
+                place.replace(saved)
+                moved.append(path)
+            if new:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                (staging / "new" / new).replace(place)
+                made.append(path)
+    except BaseException:
+        for path in made:
+            (out / path).unlink(missing_ok=True)
+        for path in moved:
+            (staging / "old" / path).replace(out / path)
+        raise
+    finally:
+        _remove_empty_directories(out, [*files, *obsolete])
+
+
+def _remove_empty_directories(out: Path, paths: list[str]) -> None:
+    directories = {parent for path in paths for parent in PurePosixPath(path).parents[:-1]}
+    for directory in sorted(directories, key=lambda each: len(each.parts), reverse=True):
+        with suppress(OSError):  # it is not empty
+            (out / directory).rmdir()
+
+
+def _others(out: Path, below: PurePosixPath, ours: set[str]) -> Iterator[str]:
+    """Files that are not ours, and directories with none of ours, which are named alone."""
+    for entry in sorted((out / below).iterdir()):
+        path = str(below / entry.name)
+        if path in ours:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            if any(each.startswith(f"{path}/") for each in ours):
+                yield from _others(out, PurePosixPath(path), ours)
+            else:
+                yield f"{path}/"
+        else:
+            yield path
+
+
+def _refusal(out: Path, value: str, accepted: str) -> InvalidInputError:
+    return InvalidInputError("-o DIR", [Fault(str(out), value, accepted)])

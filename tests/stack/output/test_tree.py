@@ -1,0 +1,186 @@
+"""A run replaces its own files and no others, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from voice_policies import InvalidInputError
+
+from stack.output.tree import INDEX, STAGING, write_tree
+
+
+def tree_of(*paths: str, text: str = "new") -> dict[str, str]:
+    """Files with an index of them, as a run writes them."""
+    listed = {"environment": "dev", "resources": [{"file": path} for path in paths[:1]], "files": list(paths[1:])}
+    return {**dict.fromkeys(paths, text), INDEX: json.dumps(listed)}
+
+
+def found(out: Path) -> dict[str, str]:
+    return {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_a_new_run_replaces_the_files_of_the_earlier_one_and_removes_what_it_no_longer_writes(tmp_path: Path) -> None:
+    write_tree(tmp_path, tree_of("a/one.yaml", "b/two.json", text="old"))
+    files = tree_of("a/three.yaml", "a/one.yaml")
+    assert write_tree(tmp_path, files) == ()
+    assert found(tmp_path) == files
+    assert not (tmp_path / "b").exists()
+
+
+def test_files_of_others_stay_and_are_named(tmp_path: Path) -> None:
+    write_tree(tmp_path, tree_of("a/one.yaml", "b/two.json", text="old"))
+    (tmp_path / "NOTES").write_text("mine")
+    (tmp_path / "b" / "sketch.txt").write_text("mine")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "NOTES")
+    others = write_tree(tmp_path, tree_of("a/one.yaml"))
+    assert others == (".git/", "NOTES", "b/", "link")
+    assert {path for path, text in found(tmp_path).items() if text == "mine"} >= {
+        ".git/HEAD",
+        "NOTES",
+        "b/sketch.txt",
+    }
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        None,
+        "",
+        "[]",
+        "{}",
+        '{"name": "a web page"}',
+        '{"environment": "dev", "resources": [{}]}',
+        '{"environment": "dev", "resources": [], "files": ["../thesis.txt"]}',
+        '{"environment": "dev", "resources": [], "files": ["/etc/passwd"]}',
+        '{"environment": "dev", "resources": [], "files": [7]}',
+    ],
+)
+def test_a_directory_without_an_index_of_ours_is_refused_untouched(tmp_path: Path, index: str | None) -> None:
+    out = tmp_path / "site"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    if index is not None:
+        (out / INDEX).write_text(index)
+    before = found(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"holds files that no run of `voice render` wrote: .*thesis\.txt"):
+        write_tree(out, tree_of("a/one.yaml"))
+    assert found(tmp_path) == before
+
+
+def test_a_file_of_somebody_else_in_our_place_is_refused_unless_it_is_equal(tmp_path: Path) -> None:
+    write_tree(tmp_path, tree_of("a/one.yaml"))
+    (tmp_path / "a" / "two.yaml").write_text("mine")
+    (tmp_path / "c").write_text("mine")
+    before = found(tmp_path)
+    with pytest.raises(InvalidInputError) as refused:
+        write_tree(tmp_path, tree_of("a/one.yaml", "a/two.yaml", "c/three.yaml", text="newer"))
+    assert [fault.path for fault in refused.value.faults] == [
+        str(tmp_path / "a/two.yaml"),
+        str(tmp_path / "c/three.yaml"),
+    ]
+    assert found(tmp_path) == before
+    (tmp_path / "c").unlink()
+    (tmp_path / "a" / "two.yaml").write_text("newer")
+    write_tree(tmp_path, tree_of("a/one.yaml", "a/two.yaml", "c/three.yaml", text="newer"))
+
+
+def test_a_link_in_the_tree_leads_no_file_out_of_it(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    write_tree(out, tree_of("b/one.yaml"))
+    elsewhere.mkdir()
+    (out / "a").symlink_to(elsewhere)
+    with pytest.raises(InvalidInputError, match="move it away"):
+        write_tree(out, tree_of("a/one.yaml"))
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", range(7))
+def test_a_failed_run_leaves_the_earlier_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    out = tmp_path / "out"
+    write_tree(out, tree_of("a/one.yaml", "b/two.json", text="old"))
+    before = found(out)
+    real, count = Path.replace, 0
+
+    def refuse(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count == failing + 1:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        write_tree(out, tree_of("a/one.yaml", "c/three.yaml"))
+    assert found(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_leaves_no_trace_of_a_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, text: str, encoding: str | None = None) -> int:  # noqa: ARG001 - the name in pathlib
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        write_tree(tmp_path / "out", tree_of("a/one.yaml"))
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from stack.cli import voice
+real, count, stop = Path.replace, 0, int(sys.argv[2])
+
+def replace(self, target):
+    global count
+    count += 1
+    if count == stop:
+        os.kill(os.getpid(), int(sys.argv[3]))
+    return real(self, target)
+
+Path.replace = replace
+voice(["render", "dev", "-o", sys.argv[1]])
+"""
+
+
+def killed(out: Path, step: int, by: signal.Signals) -> int:
+    """Exit code of a run that a signal stops as it moves a file into its place."""
+    command = [sys.executable, "-c", KILLED, str(out), str(step), str(int(by))]
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("step", [1, 2, 30])
+def test_the_run_after_a_killed_one_completes_the_tree_without_litter(tmp_path: Path, step: int) -> None:
+    out = tmp_path / "out"
+    assert killed(out, step, signal.SIGKILL) == -signal.SIGKILL
+    subprocess.run([sys.executable, "-m", "stack.cli", "render", "dev", "-o", str(out)], check=True)
+    assert sorted(path.name for path in out.iterdir()) == [INDEX, "manifests", "policies"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_terminated_run_leaves_no_litter(tmp_path: Path) -> None:
+    assert killed(tmp_path / "out", 20, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert STAGING.startswith(".")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp1252", "latin-1"])
+@pytest.mark.parametrize("arguments", [("render", "dev"), ("check", "prod"), ("check", "prod", "--format", "json")])
+def test_output_encodes_on_a_terminal_of_any_code_page(
+    tmp_path: Path, encoding: str, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "build" / "dev").mkdir(parents=True)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "stack.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode(encoding)
+    if "json" in arguments:
+        assert json.loads(done.stdout.decode(encoding))["rules"]
