@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from stack.model.settings import Settings
 from tests.cluster import manifests, readiness
 from tests.cluster.access import Question
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.manifests import Document, Object
-from tests.platforms import real_environment
 
 DRAIN_SECONDS = 120
 READY_SECONDS = 300.0
@@ -39,9 +39,9 @@ class NodePool:
     pods: int = 110
 
     @classmethod
-    def declared(cls, environment: str) -> Self:
-        """The capacity that an environment's settings declare."""
-        pool = real_environment(environment).settings.node_pool
+    def of(cls, settings: Settings) -> Self:
+        """The capacity that an environment declares."""
+        pool = settings.node_pool
         return cls(
             zones=pool.zones, nodes_per_zone=pool.nodes // pool.zones, cpu=str(pool.cpu), memory=str(pool.memory)
         )

@@ -17,7 +17,7 @@ from tests.cluster.cluster import Applied, Cluster, NodePool
 from tests.cluster.conftest import StartCluster
 from tests.cluster.manifests import Object, identity, of_kind
 from tests.cluster.readiness import unready
-from tests.platforms import ENVIRONMENTS
+from tests.platforms import ENVIRONMENTS, real_environment
 
 pytestmark = pytest.mark.cluster
 
@@ -67,7 +67,7 @@ def prepared_cluster(environment: str, start_cluster: StartCluster) -> Callable[
     def prepare(*trees: Path) -> Iterator[Cluster]:
         objects = [document.content for tree in trees for document in manifests.read(tree)]
         with start_cluster() as cluster:
-            cluster.add_nodes(NodePool.declared(environment))
+            cluster.add_nodes(NodePool.of(real_environment(environment).settings))
             cluster.add_volumes(list(manifests.claims(objects)))
             yield cluster
 

@@ -9,10 +9,10 @@ import pytest
 from tests.cluster import manifests, toolchain
 from tests.cluster.build_or_skip import build_or_skip
 from tests.cluster.cluster import NodePool
-from tests.cluster.engine.site import Site, existing_cluster
-from tests.stack.deploy.program_run import offline
+from tests.cluster.engine.site import Site, existing_cluster, refuse_taken, resources
+from tests.cluster.engine.subjects import Subject
 
-PrepareSite = Callable[[str], AbstractContextManager[Site]]
+PrepareSite = Callable[[Subject, str], AbstractContextManager[Site]]
 CONTEXT = os.environ.get("ENGINE_CONTEXT") or None
 """A context of the caller's kubeconfig: the tests then deploy to that cluster, and delete what they deployed."""
 
@@ -24,16 +24,18 @@ def prepare_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     build_or_skip(request, toolchain.PULUMI_KUBERNETES)
 
     @contextmanager
-    def prepare(environment: str) -> Iterator[Site]:
+    def prepare(subject: Subject, environment: str) -> Iterator[Site]:
         folder = tmp_path_factory.mktemp(environment)
         if CONTEXT:
             with existing_cluster(CONTEXT, folder) as cluster:
-                yield Site(cluster, folder)
+                site = Site(cluster, folder, subject, environment)
+                refuse_taken(cluster, site.platform)
+                yield site
             return
-        objects = [dict(each) for component in offline(environment).components for each in component.resources()]
         with request.getfixturevalue("start_cluster")() as cluster:
-            cluster.add_nodes(NodePool.declared(environment))
-            cluster.add_volumes(list(manifests.claims(objects)))
-            yield Site(cluster, folder)
+            site = Site(cluster, folder, subject, environment)
+            cluster.add_nodes(NodePool.of(site.platform.environment.settings))
+            cluster.add_volumes(list(manifests.claims(resources(site.platform))))
+            yield site
 
     return prepare

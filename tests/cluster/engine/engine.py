@@ -2,25 +2,20 @@
 
 import importlib.metadata
 import os
-import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pulumi import automation
 from pulumi.automation.events import EngineEvent, OpType
 
-from stack.model.image_lock import ImageLock, images
-from stack.model.platform import Platform
-from stack.model.settings import ROOT, SECRETS
+from stack.model.settings import ROOT
 from tests.cluster import toolchain
 from tests.cluster.kubectl import KUBECTL
 
-PROGRAM = ("stack", "components", "runtime")
-"""The packages of the Pulumi program, and those that it renders files of."""
 PASSPHRASE = "of a state that lives as long as its test"  # noqa: S105 - likewise
 Operation = Literal["preview", "up", "refresh", "destroy"]
 Secrets = Mapping[str, Mapping[str, str]]
@@ -41,16 +36,19 @@ class Change:
 
 
 class Project:
-    """A copy of the project. What a test changes in it, the program of every later run is.
+    """A copy of a project. What a test changes in it, the program of every later run is.
 
     Attributes:
         folder: the copy, where the CLI works.
+        state: the files that the states of its stacks, their history and their backups are in.
         environment: the variables that the CLI runs with.
     """
 
     def __init__(self, folder: Path, kubeconfig: Path) -> None:
         home = folder / "home"
         self.folder = folder / "project"
+        self.folder.mkdir()
+        self.state = folder / ".pulumi"
         self.environment = {
             "KUBECONFIG": str(kubeconfig),
             "PATH": os.pathsep.join([str(home / "bin"), str(KUBECTL.parent), os.environ["PATH"]]),
@@ -58,34 +56,59 @@ class Project:
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_HOME": str(home),
+            "PULUMI_SKIP_CONFIRMATIONS": "true",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             # The copy comes before the installed project.
             "PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}",
         }
-        _copy_project(self.folder)
         _install(home)
         self._cli = automation.PulumiCommand(root=str(home))
-
-    def pin_images(self, platform: Platform) -> None:
-        """Gives every image of a platform an invented digest, as `voice images lock` would a real one."""
-        references = {image for component in platform.components for image in images(component.resources())}
-        lock = ImageLock(digests=dict.fromkeys(references, f"sha256:{64 * '0'}"))
-        lock.write(self.folder / "images.lock.yaml")
 
     def stack(self, name: str, settings: Mapping[str, str], secrets: Secrets) -> "Stack":
         """Creates a stack that is configured by the project's own file, and by what is given here besides."""
         workspace = automation.LocalWorkspace(
             work_dir=str(self.folder), env_vars=self.environment, pulumi_command=self._cli
         )
-        stack = automation.Stack.create(name, workspace)
-        plain = {key: automation.ConfigValue(value) for key, value in settings.items()}
-        secret = {
-            f"secrets.{secret}.{key}": automation.ConfigValue(value, secret=True)
-            for secret, values in secrets.items()
-            for key, value in values.items()
-        }
-        stack.set_all_config(plain | secret, path=True)
-        return Stack(stack)
+        stack = Stack(automation.Stack.create(name, workspace))
+        stack.configure(settings, secrets)
+        return stack
+
+    def run(self, script: str) -> str:
+        """Runs commands as a person would in the project's folder, and returns what they print.
+
+        Raises:
+            CommandError: one of them failed; the message holds what they printed.
+        """
+        with self.begin(script) as process:
+            printed, _ = process.communicate()
+        if process.returncode:
+            message = f"{script}\nended with {process.returncode}:\n{printed}"
+            raise CommandError(message)
+        return printed
+
+    def begin(self, script: str) -> subprocess.Popen[str]:
+        """Starts commands in a process group of their own."""
+        return subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def replace(self, file: str, old: str, new: str) -> None:
+        """Changes one text of one file of the program."""
+        path = self.folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
+        path.write_text(text.replace(old, new))
+
+
+class CommandError(RuntimeError):
+    """A command of a person failed."""
 
 
 class Stack:
@@ -104,9 +127,15 @@ class Stack:
         getattr(self.automation, operation)(on_event=events.append, **options)
         return sorted(_changes(events))
 
-    def configure(self, key: str, value: str) -> None:
-        """Sets one value of the stack's configuration."""
-        self.automation.set_config(key, automation.ConfigValue(value), path=True)
+    def configure(self, settings: Mapping[str, str], secrets: Secrets | None = None) -> None:
+        """Sets values of the stack's configuration."""
+        plain = {key: automation.ConfigValue(value) for key, value in settings.items()}
+        encrypted = {
+            f"secrets.{secret}.{key}": automation.ConfigValue(value, secret=True)
+            for secret, values in (secrets or {}).items()
+            for key, value in values.items()
+        }
+        self.automation.set_all_config(plain | encrypted, path=True)
 
     def resources(self) -> list[dict[str, Any]]:
         """The resources in the state, secrets encrypted."""
@@ -120,18 +149,6 @@ def _changes(events: Iterable[EngineEvent]) -> Iterable[Change]:
         step = event.resource_pre_event and event.resource_pre_event.metadata
         if step and step.op not in {OpType.SAME, OpType.READ, OpType.REFRESH}:
             yield Change(OpType(step.op).value, step.urn, tuple(sorted(step.detailed_diff or step.diffs or ())))
-
-
-def _copy_project(folder: Path) -> None:
-    for name in PROGRAM:
-        shutil.copytree(ROOT / name, folder / name)
-    for file in (ROOT / "Pulumi.yaml", ROOT / "images.lock.yaml"):
-        shutil.copy2(file, folder)
-    for file in ROOT.glob("Pulumi.*.yaml"):
-        # Without what somebody encrypted there: it belongs to a stack of theirs.
-        config = yaml.safe_load(file.read_text())["config"]
-        config.pop(SECRETS, None)
-        (folder / file.name).write_text(yaml.safe_dump({"config": config}))
 
 
 def _install(home: Path) -> None:

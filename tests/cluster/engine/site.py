@@ -6,66 +6,87 @@ import subprocess
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from uuid import uuid4
 
 from components.namespace import NamespaceGuard
+from stack.model.platform import Platform
 from tests.cluster.cluster import Cluster
 from tests.cluster.engine.engine import Project, Secrets, Stack
+from tests.cluster.engine.subjects import Subject
 from tests.cluster.kubectl import KUBECTL, Kubectl
-from tests.stack.deploy.program_run import offline
+from tests.cluster.manifests import Object
 
 
 class Site:
-    """A cluster by the one context of its kubeconfig, and a project that deploys to it."""
+    """A cluster by the one context of its kubeconfig, and a project that deploys an environment to it."""
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, subject: Subject, environment: str) -> None:
         self.cluster = cluster
+        self.environment = environment
         self.project = Project(folder, cluster.kubectl.kubeconfig)
+        self._subject = subject
+        subject.lay_out(self.project.folder)
 
-    def stack(self, environment: str) -> Stack:
-        """A stack of an environment that lacks nothing, and is not deployed yet."""
+    @property
+    def platform(self) -> Platform:
+        """What the project deploys, before a test changes its program."""
+        return self._subject.platform(self.environment, self.project.folder)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """A value for every secret that the platform declares."""
+        declared = {secret.name: secret.keys for each in self.platform.components for secret in each.secrets}
+        return {name: {key: _value(name, key) for key in keys} for name, keys in declared.items()}
+
+    def stack(self) -> Stack:
+        """A stack that lacks nothing, and is not deployed yet."""
         namespace = json.loads(self.cluster.kubectl.run("get", "namespace", "kube-system", "--output=json"))
         settings = {
             "kubernetes:context": self.cluster.kubectl.run("config", "current-context").strip(),
             "kubernetes:clusterIdentifier": namespace["metadata"]["uid"],
         }
-        return self.project.stack(environment, settings, secret_values(environment))
+        return self.project.stack(self.environment, settings, self.secrets)
 
 
 @contextmanager
 def existing_cluster(context: str, folder: Path) -> Iterator[Cluster]:
-    """Somebody's own cluster, by a context of their kubeconfig; one that holds a deployment already is refused."""
+    """Somebody's own cluster, by a context of their kubeconfig."""
     kubeconfig = folder / "kubeconfig"
     view = ("config", "view", "--raw", "--flatten", "--minify", f"--context={context}")
     kubeconfig.write_bytes(subprocess.run([KUBECTL, *view], check=True, capture_output=True).stdout)
-    cluster = Cluster(Kubectl(kubeconfig))
+    yield Cluster(Kubectl(kubeconfig))
+
+
+def refuse_taken(cluster: Cluster, platform: Platform) -> None:
+    """Refuses a cluster that has the namespaces of a platform: a deployment that is not a test's may be in them."""
     there = {each["metadata"]["name"] for each in cluster.kubectl.objects("namespaces")}
-    if taken := sorted(there & namespaces("dev")):
-        message = (
-            f"{context} has the namespaces {', '.join(taken)} already; a deployment that is not a test's may be in them"
-        )
+    if taken := sorted(there & namespaces(platform)):
+        message = f"the cluster has the namespaces {', '.join(taken)} already"
         raise RuntimeError(message)
-    yield cluster
 
 
-def namespaces(environment: str) -> set[str]:
-    """The namespaces of an environment."""
-    return {guard.namespace for guard in offline(environment).components if isinstance(guard, NamespaceGuard)}
+def namespaces(platform: Platform) -> set[str]:
+    """The namespaces of a platform."""
+    return {each.namespace for each in platform.components if isinstance(each, NamespaceGuard)}
+
+
+def resources(platform: Platform) -> list[Object]:
+    """Everything that a platform renders."""
+    return [dict(each) for component in platform.components for each in component.resources()]
+
+
+def _value(name: str, key: str) -> str:
+    """A value of the form that the secret's server reads."""
+    return _special_values().get((name, key)) or str(uuid4())
 
 
 @cache
-def secret_values(environment: str) -> Secrets:
-    """A value for every secret that an environment declares, of the form that its server reads."""
-    declared = {secret.name: secret.keys for each in offline(environment).components for secret in each.secrets}
-    special = _special_values()
-    return {name: {key: special.get((name, key), str(uuid4())) for key in keys} for name, keys in declared.items()}
-
-
 def _special_values() -> Mapping[tuple[str, str], str]:
-    request = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test", "-keyout", "-")
-    made = subprocess.run(["openssl", *request], check=True, capture_output=True, text=True).stdout
+    subject = ("-subj", "/CN=test", "-days", "1")
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, "-keyout", "-")
+    made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     key, end, certificate = made.partition("-----END PRIVATE KEY-----\n")
     return {
         ("registry", "dockerconfigjson"): '{"auths": {}}',

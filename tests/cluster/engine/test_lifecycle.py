@@ -1,8 +1,7 @@
-"""dev on Pulumi's engine, from its first preview to its destruction."""
+"""dev on Pulumi's engine, from its first preview to its destruction; prod as far as a preview goes."""
 
 import json
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 
 from tests.cluster.engine.conftest import CONTEXT, PrepareSite
 from tests.cluster.engine.engine import Change, Stack
-from tests.cluster.engine.site import Site, namespaces, secret_values
+from tests.cluster.engine.site import Site, namespaces, resources
+from tests.cluster.engine.subjects import VOICEASSISTANT, pin_images
 from tests.cluster.manifests import Document, identity, of_kind
-from tests.stack.deploy.program_run import offline
 
 pytestmark = pytest.mark.engine
 
@@ -31,32 +30,30 @@ class Deployed:
 @pytest.fixture(scope="module")
 def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
     """dev after its first update."""
-    with prepare_site("dev") as site:
-        stack = site.stack("dev")
+    with prepare_site(VOICEASSISTANT, "dev") as site:
+        stack = site.stack()
         previewed = stack.run("preview")
         yield Deployed(site, stack, previewed, stack.run("up"))
 
 
 def test_the_first_update_creates_what_the_preview_said(deployed: Deployed, report: Callable[[str], None]) -> None:
-    assert Counter(change.op for change in deployed.previewed).keys() == {"create"}
+    assert {change.op for change in deployed.previewed} == {"create"}
     assert deployed.updated == deployed.previewed
     report(f"dev: {len(deployed.updated)} resources created by Pulumi's engine")
 
 
 def test_every_object_is_in_the_cluster_and_ready(deployed: Deployed) -> None:
-    cluster = deployed.site.cluster
-    cluster.wait_ready()
-    rendered = [dict(each) for component in offline("dev").components for each in component.resources()]
+    deployed.site.cluster.wait_ready()
+    rendered = resources(deployed.site.platform)
     documents = [Document(Path(), json.dumps(each), each) for each in rendered]
-    assert len(cluster.stored(documents)) == len(rendered)
+    assert len(deployed.site.cluster.stored(documents)) == len(rendered)
 
 
 def test_volumes_have_the_size_that_they_are_declared_with(deployed: Deployed) -> None:
     live = deployed.site.cluster.kubectl.objects("persistentvolumeclaims")
-    sizes = {identity(claim): claim["spec"]["resources"] for claim in live}
-    declared = [dict(each) for component in offline("dev").components for each in component.resources()]
-    assert sizes == {
-        identity(claim): claim["spec"]["resources"] for claim in of_kind(declared, "PersistentVolumeClaim")
+    declared = of_kind(resources(deployed.site.platform), "PersistentVolumeClaim")
+    assert {identity(claim): claim["spec"]["resources"] for claim in live} == {
+        identity(claim): claim["spec"]["resources"] for claim in declared
     }
 
 
@@ -70,35 +67,36 @@ def test_a_refresh_finds_nothing(deployed: Deployed) -> None:
 
 
 def test_one_setting_changes_what_it_is_about(deployed: Deployed) -> None:
-    deployed.stack.configure("log_level", "info")
-    expected = [
-        f'update ConfigMap voice-apps/{service.name}-settings data["settings.json"]'
-        for service in offline("dev").microservices
-    ]
-    assert [str(change) for change in deployed.stack.run("preview")] == sorted(expected)
-    assert [str(change) for change in deployed.stack.run("up")] == sorted(expected)
+    deployed.stack.configure({"log_level": "info"})
+    expected = sorted(
+        f'update ConfigMap {service.namespace}/{service.name}-settings data["settings.json"]'
+        for service in deployed.site.platform.microservices
+    )
+    assert [str(change) for change in deployed.stack.run("preview")] == expected
+    assert [str(change) for change in deployed.stack.run("up")] == expected
 
 
 def test_no_secret_stands_in_the_state(deployed: Deployed) -> None:
-    state = json.dumps(deployed.stack.resources())
-    values = [value for keys in secret_values("dev").values() for value in keys.values()]
-    assert values
-    for value in values:
-        assert value not in state
-        assert b64encode(value.encode()).decode() not in state
+    files = [file for file in deployed.site.project.state.rglob("*") if file.is_file()]
+    text = "".join(file.read_text() for file in files)
+    for secret, values in deployed.site.secrets.items():
+        assert secret in text
+        for value in values.values():
+            assert max(value.splitlines(), key=len) not in text
+            assert b64encode(value.encode()).decode() not in text
 
 
 def test_a_destruction_leaves_nothing(deployed: Deployed) -> None:
     deployed.stack.run("destroy")
     assert deployed.stack.resources() == []
     left = {each["metadata"]["name"] for each in deployed.site.cluster.kubectl.objects("namespaces")}
-    assert not left & namespaces("dev")
+    assert not left & namespaces(deployed.site.platform)
 
 
 @pytest.mark.skipif(CONTEXT is not None, reason="a cluster of one's own may lack the operators that prod needs")
 def test_prod_can_be_previewed(prepare_site: PrepareSite) -> None:
-    with prepare_site("prod") as site:
-        site.project.pin_images(offline("prod"))
-        changes = site.stack("prod").run("preview")
+    with prepare_site(VOICEASSISTANT, "prod") as site:
+        pin_images(site.platform, site.project.folder)
+        changes = site.stack().run("preview")
     assert {change.op for change in changes} == {"create"}
     assert len(changes) > 600

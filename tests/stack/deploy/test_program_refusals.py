@@ -46,7 +46,7 @@ def test_settings_are_the_same_from_pulumi_and_from_the_file(environment: str, m
         return read[0]
 
     pin_images(monkeypatch)
-    monkeypatch.setattr("stack.deploy.configuration.read_configuration", reading)
+    monkeypatch.setattr("stack.deploy.main.read_configuration", reading)
     run_program(environment, configured(environment), monkeypatch)
     assert read[0].settings == load_settings(environment, TENANT)
     assert "value of" not in repr(read[0])
