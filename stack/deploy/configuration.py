@@ -11,8 +11,6 @@ from voice_policies import Fault
 
 from stack.model.settings import SECRETS, Choices, Settings, decoded, file_of, parse_settings
 
-__all__ = ["read_configuration"]
-
 SecretValues = Mapping[str, Mapping[str, str]]
 """Secret, then key, then value."""
 

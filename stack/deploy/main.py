@@ -15,6 +15,8 @@ from stack.model.environments import environment
 from stack.model.platform import Platform, beside_catalogue
 from stack.model.tenant import Tenant
 
+__all__ = ["deploy"]
+
 
 def deploy(tenant: Tenant) -> None:
     """Deploy the environment that the stack is named after; raises `pulumi.RunError` with every reason against it."""

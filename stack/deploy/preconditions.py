@@ -18,8 +18,6 @@ from stack.model.settings import SECRETS, secret_line
 if TYPE_CHECKING:
     from stack.deploy.configuration import Configuration, SecretValues
 
-__all__ = ["refuse_unfit"]
-
 
 def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) -> None:
     """Refuse a deployment that would fail or harm; raises `InvalidInputError` with every reason at once.

@@ -22,7 +22,7 @@ from stack.deploy.data_safety import bears_data, data_namespaces
 from stack.deploy.operators import operator_of
 from stack.model.platform import Platform
 
-__all__ = ["outputs", "register", "resource_type"]
+__all__ = ["resource_type"]
 
 WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 """Kinds whose pods Pulumi waits for: begun before what they stand on, they would run out of time."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from voice_policies import Bytes
 
+from components.component import Component
 from components.links import Links
-from components.valkey.server import Valkey
 from stack.model import microservices
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
@@ -19,9 +20,13 @@ STORAGE = Bytes("1Gi")
 NODES = (toy.ORDERS, toy.PRICES, toy.STOCK)
 
 
-def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Valkey]:
+def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Callable[[], Component]]:
     """The store, with a volume."""
-    return (store.model_copy(update={"storage": STORAGE}) for store in toy.stores(graph, environment, links))
+    return (partial(_with_volume, make) for make in toy.stores(graph, environment, links))
+
+
+def _with_volume(make: Callable[[], Component]) -> Component:
+    return make().model_copy(update={"storage": STORAGE})
 
 
 TENANT = replace(
