@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 from voice_policies import FILE_NAME, SETTINGS_FILE_NAME, Duration, PolicyBundle, ServiceSettings
 
+from components.component import PART_OF
 from components.container import POD_NAME, Container, go_runtime
 from components.files import DIGEST_ANNOTATION, file_text
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels
@@ -101,6 +102,8 @@ class Microservice(Server):
             "VOICE_POLICY_PATH": POLICY_PATH,
             "VOICE_SETTINGS_PATH": SETTINGS_PATH,
             "POD_NAME": POD_NAME,
+            # OpenTelemetry's SDKs read it; the Collector knows by it that this sender decides which traces are kept.
+            "OTEL_RESOURCE_ATTRIBUTES": f"service.namespace={PART_OF}",
             **runtime,
         }
 

@@ -32,6 +32,7 @@ __all__ = ["GOSSIP_PORT", "HTTP_PORT", "RPC_PORT", "Consul"]
 
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8300, 8301, 8500
 CONFIG_PATH = "/etc/consul"
+SERVICES_PATH = "/etc/voice/services"
 RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
 SHUTDOWN = Duration("60s")
@@ -92,6 +93,8 @@ class Consul(Server):
             "client_addr": "0.0.0.0",  # noqa: S104 - the pod's own address; the network policy decides who connects
             "leave_on_terminate": False,
             "disable_update_check": True,
+            # The declared services come and go without a restart.
+            "auto_reload_config": True,
             "ports": {
                 "http": HTTP_PORT,
                 "server": RPC_PORT,
@@ -102,19 +105,22 @@ class Consul(Server):
             },
             "acl": {"enabled": True, "default_policy": "deny", "enable_token_persistence": True},
         }
+        return {"consul.json": file_text(configuration), "write-secrets.sh": WRITE_SECRETS}
+
+    @property
+    def service_files(self) -> dict[str, str]:
+        """The declared services, and what permits their registration, as mounted."""
         return {
-            "consul.json": file_text(configuration),
             "services.json": file_text({"services": [service.definition() for service in self.services]}),
             "services.hcl": rules(self.services),
-            "write-secrets.sh": WRITE_SECRETS,
-            "permit-services.sh": permit_script(CONFIG_PATH, RUN_PATH),
+            "permit-services.sh": permit_script(SERVICES_PATH, RUN_PATH),
         }
 
     @override
     def workloads(self) -> Iterator[Workload]:
         """The servers and the jobs of their snapshots."""
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
-        paths = (f"{CONFIG_PATH}/consul.json", f"{CONFIG_PATH}/services.json", f"{RUN_PATH}/secrets.json")
+        paths = (f"{CONFIG_PATH}/consul.json", f"{SERVICES_PATH}/services.json", f"{RUN_PATH}/secrets.json")
         files = (f"-config-file={path}" for path in paths)
         yield StatefulSet(
             name=self.name,
@@ -129,10 +135,14 @@ class Consul(Server):
                 ports={"http": HTTP_PORT, "rpc": RPC_PORT, "gossip": GOSSIP_PORT},
                 udp_ports={"gossip-udp": GOSSIP_PORT},
                 env={"POD_IP": POD_IP, "POD_NAME": POD_NAME, **go_runtime(self.sizing)},
-                mounts={**mounts, DATA_VOLUME: DATA_PATH},
+                mounts={**mounts, "services": SERVICES_PATH, DATA_VOLUME: DATA_PATH},
                 probes=PROBES,
             ),
-            volumes={"config": ConfigFiles(f"{self.name}-config", self.files), "run": Scratch()},
+            volumes={
+                "config": ConfigFiles(f"{self.name}-config", self.files),
+                "services": ConfigFiles(f"{self.name}-services", self.service_files, reloaded=True),
+                "run": Scratch(),
+            },
             replicas=self.servers,
             storage=self.storage,
             governing_service=f"{self.name}-servers",

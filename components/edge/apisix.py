@@ -25,6 +25,7 @@ from voice_policies import (
     TokenBucket,
 )
 
+from components.component import PART_OF
 from components.node import Port
 from components.operation import HttpRoute, Name
 
@@ -167,7 +168,7 @@ def resources(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, A
         "plugin_metadata": [
             {
                 "id": "opentelemetry",
-                "resource": {"service.name": "gateway"},
+                "resource": {"service.name": "gateway", "service.namespace": PART_OF},
                 "collector": {"address": entrance.collector, "request_timeout": 3},
             }
         ],

@@ -79,10 +79,14 @@ class Collector(Server):
             )
 
     def queue(self, backend: Backend) -> Bytes:
-        """Size of a backend's queue in one replica. It holds at least one batch."""
+        """Size of a backend's queue in one replica. It holds at least one batch.
+
+        It grows in steps of a quarter of a power of two, so that one more service seldom restarts the replicas.
+        """
         share = max(1, self.replicas - 1)
         needed = backend.bytes_per_second * (self.outage.seconds / share)
-        return max(needed, Bytes.of_units(LARGEST_BATCH_BYTES))
+        step = 1 << max(0, needed.units.bit_length() - 3)
+        return max(Bytes.of_units(-(-needed.units // step) * step), Bytes.of_units(LARGEST_BATCH_BYTES))
 
     @property
     def files(self) -> dict[str, str]:

@@ -136,13 +136,14 @@ class Sampling(ClosedModel):
     complete.
     """
 
-    decided: tuple[str, ...]
-    """`service.name` of every sender with a tracing policy."""
+    decided: str
+    """`service.namespace` of every sender with a tracing policy."""
     others: Ratio
 
     def processors(self) -> dict[str, Any]:
         """The sampler, and the processors that mark spans of senders that decide themselves."""
-        decided = {"include": {"match_type": "strict", "services": list(self.decided)}}
+        namespace = {"key": "service.namespace", "value": self.decided}
+        decided = {"include": {"match_type": "strict", "resources": [namespace]}}
         return {
             "attributes/decided": {**decided, "actions": [{"key": DECIDED, "value": 1, "action": "upsert"}]},
             "probabilistic_sampler": {

@@ -12,8 +12,12 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from components.component import PART_OF
+
 Attributes = dict[str, Any]
 SIGNALS = ("traces", "metrics", "logs")
+STRANGER = "a-stranger"
+"""A sender that is none of the platform's services."""
 
 
 def any_value(value: Any) -> dict[str, Any]:
@@ -79,7 +83,9 @@ def records(*found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resource(service: str) -> dict[str, Any]:
-    return {"attributes": _attributes({"service.name": service})}
+    """A service of the platform, but for a stranger."""
+    namespace = {} if service == STRANGER else {"service.namespace": PART_OF}
+    return {"attributes": _attributes({"service.name": service, **namespace})}
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> None:

@@ -268,7 +268,7 @@ def test_senders_with_a_policy_keep_their_own_decision_and_others_a_share_of_who
         backends = backends_place("prod", place, sink, tmp_path / "backends")
         with running(collector, place), running(collector, backends):
             for identity in traces:
-                for service, name in (("agent-engine", "own"), ("a-stranger", "first"), ("a-stranger", "second")):
+                for service, name in (("agent-engine", "own"), (otlp.STRANGER, "first"), (otlp.STRANGER, "second")):
                     assert otlp.send(place.entrance, "traces", otlp.trace(service, name, identity))
             otlp.eventually(lambda: kept(sink, "own") == set(traces), SECONDS)
             assert otlp.send(place.entrance, "traces", otlp.trace("agent-engine", "last"))

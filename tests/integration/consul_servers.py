@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,14 +20,14 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from components.consul.access import SECRET
-from components.consul.servers import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_PORT, RUN_PATH
+from components.consul.servers import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_PORT, RUN_PATH, SERVICES_PATH
 from tests.loopback import START_SECONDS, free_port
 from tests.platforms import of_kind
 from tests.programs import directory
 from tests.stack.voiceassistant.tiers.real_servers import Place, files
 
 """An election takes some seconds, more on a loaded machine."""
-PATHS = (CONFIG_PATH, RUN_PATH, DATA_PATH, SECRET.path)
+PATHS = (CONFIG_PATH, SERVICES_PATH, RUN_PATH, DATA_PATH, SECRET.path)
 
 
 def new_gossip_key() -> str:
@@ -71,16 +71,27 @@ class Server:
         configuration["ports"].update(self.ports)
         configuration |= {"retry_join": self.joined, "client_addr": self.address, **changes}
         self.place.write(f"{CONFIG_PATH}/consul.json", json.dumps(configuration))
-        for name in ("services.json", "services.hcl", "permit-services.sh", "write-secrets.sh"):
-            self.place.write(f"{CONFIG_PATH}/{name}", rendered[name])
+        self.place.write(f"{CONFIG_PATH}/write-secrets.sh", rendered["write-secrets.sh"])
+        self.mount_services(files(self.environment, "consul-services"))
         for key, value in zip(SECRET.keys, (keys.gossip, keys.token, keys.registration), strict=True):
             self.place.write(f"{SECRET.path}/{key}", value)
         subprocess.run(["/bin/sh", str(self.place.inside(f"{CONFIG_PATH}/write-secrets.sh"))], check=True)
 
+    def mount_services(self, rendered: Mapping[str, str]) -> None:
+        """As kubelet does it: files are links through `..data`, which changes at once to another directory."""
+        folder = self.place.inside(SERVICES_PATH)
+        version = f"..{uuid.uuid4()}"
+        for name, text in rendered.items():
+            self.place.write(f"{SERVICES_PATH}/{version}/{name}", text)
+            if not (folder / name).is_symlink():
+                (folder / name).symlink_to(f"..data/{name}")
+        (folder / "..data_tmp").symlink_to(version)
+        (folder / "..data_tmp").replace(folder / "..data")
+
     def permit_services(self) -> None:
         """A command that the operator runs in the container."""
         variables = {"CONSUL_HTTP_ADDR": self.url, "PATH": f"{self.program.parent}:{os.environ['PATH']}"}
-        script = self.place.inside(f"{CONFIG_PATH}/permit-services.sh")
+        script = self.place.inside(f"{SERVICES_PATH}/permit-services.sh")
         subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True, env=variables)
 
     def start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.integration.consul_servers import (
     wait_until,
 )
 from tests.platforms import platform
+from tests.stack.voiceassistant.tiers.real_servers import files
 
 pytestmark = pytest.mark.integration
 RULES = 'key_prefix "conversation-service/" { policy = "write" }'
@@ -143,6 +145,20 @@ def test_the_catalogue_tells_the_declared_services_once_the_operator_has_permitt
         assert server.ask("agent/service/register", keys.registration, stranger)[0] == 403
         assert server.ask("kv/agent-engine/mode", keys.registration, "fast")[0] == 403
         assert server.ask("acl/tokens", keys.registration)[0] == 403
+
+
+def test_a_service_that_comes_or_goes_is_taken_up_without_a_restart(consul: Path, keys: Keys) -> None:
+    rendered = files("dev", "consul-services")
+    services = json.loads(rendered["services.json"])["services"]
+    fewer = json.dumps({"services": [each for each in services if each["name"] != "agent-engine"]})
+    with running_servers(consul, "dev", 1, keys) as (server,):
+        server.permit_services()
+        restarted(server)
+        wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
+        server.mount_services({**rendered, "services.json": fewer})
+        wait_until(lambda: "agent-engine" not in catalogue(server, keys.token), server)
+        server.mount_services(rendered)
+        wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
 
 
 def test_rotated_tokens_hold_after_a_restart_and_the_old_ones_until_they_are_deleted(consul: Path) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from voice_policies import Duration
 
 from components import images
+from components.component import PART_OF
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, External, Service
@@ -108,7 +109,6 @@ def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
 
 
 def _collector(graph: CallGraph, environment: Environment, links: Links) -> Collector:
-    decided = [service.name for service in graph.services]
     size = environment.server(site.COLLECTOR)
     return Collector(
         name=site.COLLECTOR,
@@ -120,10 +120,7 @@ def _collector(graph: CallGraph, environment: Environment, links: Links) -> Coll
         storage_class=size.storage_class,
         outage=OUTAGE,
         backends=tuple(_backends(graph, environment)),
-        sampling=Sampling(
-            decided=(*decided, *([graph.gateway.name] if graph.gateway else [])),
-            others=environment.settings.trace_sample_ratio,
-        ),
+        sampling=Sampling(decided=PART_OF, others=environment.settings.trace_sample_ratio),
         links=links,
     )
 

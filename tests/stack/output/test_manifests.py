@@ -172,7 +172,8 @@ def test_no_secret_and_no_value_of_one_is_rendered(environment: str) -> None:
     for deployment in services(environment):
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             literal = {variable["name"] for variable in container.get("env", []) if "value" in variable}
-            assert literal <= {"VOICE_POLICY_PATH", "VOICE_SETTINGS_PATH", "GOMEMLIMIT", "GOMAXPROCS"}
+            paths = {"VOICE_POLICY_PATH", "VOICE_SETTINGS_PATH"}
+            assert literal <= {*paths, "OTEL_RESOURCE_ATTRIBUTES", "APISIX_STAND_ALONE", "GOMEMLIMIT", "GOMAXPROCS"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -331,10 +331,12 @@ def test_the_sampler_keeps_of_others_what_the_bundles_say(environment: str) -> N
     (ratio,) = {each.bundle.tracing.sample_ratio for each in found.microservices}
     processors = document(collector(environment), "collector.json")["processors"]
     assert processors["probabilistic_sampler"]["sampling_percentage"] == float(ratio) * 100
-    assert set(processors["attributes/decided"]["include"]["services"]) == {
-        "gateway",
-        *(each.name for each in found.microservices),
-    }
+    (decided,) = processors["attributes/decided"]["include"]["resources"]
+    for each in found.microservices:
+        (workload,) = (made for made in each.resources() if made["kind"] == "Deployment")
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        told = {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": f"{decided['key']}={decided['value']}"}
+        assert told in container["env"]
 
 
 def test_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
