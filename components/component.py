@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         | types.StatefulSet
     )
 
-__all__ = ["Component", "Resource"]
+__all__ = ["PART_OF", "Component", "Resource"]
 
 PART_OF = "voiceassistant"
 ANNOTATION_PREFIX = "voiceassistant.dev"

@@ -138,7 +138,7 @@ class PostgresqlCluster(Component):
                 "bootstrap": self._bootstrap(),
                 "postgresql": {
                     "parameters": self._parameters(),
-                    "pg_hba": access_rules(self.databases, "hostssl"),
+                    "pg_hba": access_rules("hostssl"),
                     "synchronous": {"method": "any", "number": 1, "dataDurability": "required"},
                 },
                 "managed": {"roles": [_role(database) for database in self.databases]},

@@ -14,6 +14,9 @@ from components.secret_keys import SecretKeys
 __all__ = ["ServerLimits", "ServiceDatabase"]
 
 SUPERUSER = "postgres"
+PROVISIONER = "provisioner"
+"""Role that creates the services' roles and databases over the network. It cannot create a superuser."""
+PROVISIONER_SECRET = SecretKeys(name="postgresql-provisioner", keys=("password",))
 SUPERUSER_RESERVED = 3
 """PostgreSQL's default, written out for readers."""
 
@@ -45,13 +48,23 @@ class ServerLimits(ClosedModel):
         }
 
 
+def provisioner_sql() -> str:
+    """SQL for `psql` that creates the provisioner, as the superuser on an empty volume."""
+    return f"""\
+\\set password `cat {PROVISIONER_SECRET.path}/password`
+CREATE ROLE "{PROVISIONER}" LOGIN CREATEROLE CREATEDB PASSWORD :'password';
+REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
+GRANT CONNECT ON DATABASE postgres TO "{PROVISIONER}";
+"""
+
+
 def roles_sql(databases: Iterable[ServiceDatabase]) -> str:
-    """SQL for `psql` that creates the declared roles and databases.
+    """SQL for `psql` that creates the declared roles and databases, as the provisioner.
 
     Running it again applies new passwords and services.
     """
-    revoke = "".join(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;\n" for name in ("postgres", "template1"))
-    return revoke + "".join(_role_and_database(database) for database in databases)
+    # The provisioner may then hand a database to the role that it has created.
+    return "SET createrole_self_grant = 'set';\n" + "".join(_role_and_database(database) for database in databases)
 
 
 def _role_and_database(database: ServiceDatabase) -> str:
@@ -59,15 +72,22 @@ def _role_and_database(database: ServiceDatabase) -> str:
     return f"""
 \\set password `cat {database.secret.path}/password`
 SELECT 'CREATE ROLE "{name}"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') \\gexec
-ALTER ROLE "{name}" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
-  CONNECTION LIMIT {database.connection_limit} PASSWORD :'password';
+ALTER ROLE "{name}" LOGIN NOCREATEDB NOCREATEROLE CONNECTION LIMIT {database.connection_limit} PASSWORD :'password';
 SELECT 'CREATE DATABASE "{name}" OWNER "{name}"' WHERE NOT EXISTS (
   SELECT FROM pg_database WHERE datname = '{name}') \\gexec
+SET ROLE "{name}";
 REVOKE ALL ON DATABASE "{name}" FROM PUBLIC;
+RESET ROLE;
 """  # noqa: S608 - a name is a DNS label, and psql quotes the password
 
 
-def access_rules(databases: Iterable[ServiceDatabase], connection: str) -> list[str]:
-    """Lines of `pg_hba.conf` for connections over the network: each role may connect to its own database only."""
-    own = [f"{connection} {database.name} {database.name} all scram-sha-256" for database in databases]
-    return [*own, "host all all all reject"]
+def access_rules(connection: str) -> list[str]:
+    """Lines of `pg_hba.conf` for connections over the network: each role may connect to its own database only.
+
+    They name no service, so a new service does not restart the server.
+    """
+    return [
+        f"{connection} all {SUPERUSER} all reject",
+        f"{connection} sameuser all all scram-sha-256",
+        "host all all all reject",
+    ]

@@ -9,8 +9,18 @@ from typing_extensions import override
 from voice_policies import Bytes, Duration
 
 from components.container import Container
+from components.node import Sizing
 from components.operation import Name
-from components.postgresql.databases import SUPERUSER, ServerLimits, ServiceDatabase, access_rules, roles_sql
+from components.postgresql.databases import (
+    PROVISIONER,
+    PROVISIONER_SECRET,
+    SUPERUSER,
+    ServerLimits,
+    ServiceDatabase,
+    access_rules,
+    provisioner_sql,
+    roles_sql,
+)
 from components.postgresql.dumps import dump_jobs
 from components.priority import Priority
 from components.probes import READY, SLOW, Probe, Probes
@@ -19,17 +29,21 @@ from components.secret_keys import SecretKeys
 from components.server import Server, Workload
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch
-from components.workloads import DATA_VOLUME, StatefulSet
+from components.workloads import DATA_VOLUME, Job, StatefulSet
 
 __all__ = ["PostgresqlServer"]
 
 PORT = 5432
 CONFIG_PATH = "/etc/postgresql"
-ROLES_PATH = "/docker-entrypoint-initdb.d"
+INIT_PATH = "/docker-entrypoint-initdb.d"
 """Scripts in this directory run once, when the volume is empty."""
+ROLES_PATH = "/etc/roles"
+RETRIES = 20
+"""Kubernetes waits longer before each, six minutes at most; the Job's deadline comes first."""
 SOCKET_PATH = "/var/run/postgresql"
 DATA_PATH = "/var/lib/postgresql"
 """Mount path of the volume. Since version 18 each major version has its own directory below it."""
+ROLES_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("32Mi", "128Mi"))
 SHARED_MEMORY = Bytes("128Mi")
 SHUTDOWN = Duration("110s")
 """Longest time to end transactions and write a checkpoint. With the pre-stop sleep, the grace period is two minutes."""
@@ -46,8 +60,7 @@ PROBES = Probes(
 class PostgresqlServer(Server):
     """One server. Its Service and pods have the name that the pooler has in other environments.
 
-    The server creates roles and databases when its volume is empty. For a service or password added later, run
-    `roles.sql` by hand (docs/deploy.md).
+    A Job creates roles and databases. A new service has a new Job, and the server runs on.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -66,7 +79,7 @@ class PostgresqlServer(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The server, and the jobs that dump and restore its databases."""
+        """The server, the Job of its roles, and the jobs that dump and restore its databases."""
         yield StatefulSet(
             name=self.name,
             address={self.store_label: self.service},
@@ -76,17 +89,17 @@ class PostgresqlServer(Server):
                 env={"POSTGRES_PASSWORD_FILE": f"{SUPERUSER_SECRET.path}/password"},
                 mounts={
                     "config": CONFIG_PATH,
-                    "roles": ROLES_PATH,
+                    "init": INIT_PATH,
                     "socket": SOCKET_PATH,
                     "shared-memory": "/dev/shm",  # noqa: S108 - the container's own, in memory
                     DATA_VOLUME: DATA_PATH,
                 },
-                secrets=(SUPERUSER_SECRET, *(database.secret for database in self.databases)),
+                secrets=(SUPERUSER_SECRET, PROVISIONER_SECRET),
                 probes=PROBES,
             ),
             volumes={
                 "config": ConfigFiles(f"{self.name}-config", self.files),
-                "roles": ConfigFiles(f"{self.name}-roles", {"roles.sql": roles_sql(self.databases)}, reloaded=True),
+                "init": ConfigFiles(f"{self.name}-init", {"provisioner.sql": provisioner_sql()}),
                 "socket": Scratch(),
                 "shared-memory": Scratch(SHARED_MEMORY, in_memory=True),
             },
@@ -94,7 +107,34 @@ class PostgresqlServer(Server):
             shutdown=SHUTDOWN,
             services={self.service: tcp(PORT)},
         )
+        yield self._roles()
         yield from dump_jobs(self.name, self.service, self.databases, self.storage)
+
+    def _roles(self) -> Job:
+        name = f"{self.name}-roles"
+        files = {"apply.sh": self._roles_script(), "roles.sql": roles_sql(self.databases)}
+        return Job(
+            name=name,
+            container=Container(
+                name="apply",
+                sizing=ROLES_SIZING,
+                command=("sh", f"{ROLES_PATH}/apply.sh"),
+                mounts={"roles": ROLES_PATH},
+                secrets=(PROVISIONER_SECRET, *(database.secret for database in self.databases)),
+            ),
+            volumes={"roles": ConfigFiles(name, files)},
+            retries=RETRIES,
+        )
+
+    def _roles_script(self) -> str:
+        """It fails while the server is not there yet, and Kubernetes starts it again."""
+        return (
+            "set -eu\n"
+            f"PGPASSWORD=$(cat {PROVISIONER_SECRET.path}/password)\n"
+            "export PGPASSWORD\n"
+            f"exec psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --host {self.service} \\\n"
+            f"  --username {PROVISIONER} --dbname postgres --file {ROLES_PATH}/roles.sql\n"
+        )
 
     def _configuration(self) -> str:
         memory = self.sizing.memory_limit
@@ -109,5 +149,6 @@ class PostgresqlServer(Server):
         return "".join(f"{name} = '{value}'\n" for name, value in parameters.items())
 
     def _access(self) -> str:
-        rules = [f"local all {SUPERUSER} scram-sha-256", *access_rules(self.databases, "host")]
+        provisioner = f"host postgres {PROVISIONER} all scram-sha-256"
+        rules = [f"local all {SUPERUSER} scram-sha-256", provisioner, *access_rules("host")]
         return "".join(f"{rule}\n" for rule in rules)

@@ -89,7 +89,8 @@ def _postgresql_links(database: Store, environment: Environment) -> Iterator[Lin
         return
     backups = environment.settings.backups
     if backups is None:
-        yield Link(Peer(namespace=site.DATA, name="postgresql-backup", ports=()), database.endpoint)
+        for job in ("postgresql-roles", "postgresql-backup"):
+            yield Link(Peer(namespace=site.DATA, name=job, ports=()), database.endpoint)
         yield scrape_link(site.SITE, database.pods, PostgresqlServer.scrape)
         return
     pooler, instances = database.pods, database.pods.model_copy(update={"name": "postgresql"})

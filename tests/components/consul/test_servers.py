@@ -21,10 +21,12 @@ from tests.stack.voiceassistant.tiers.real_servers import Place
 from tests.toy import SIZING
 
 KNOWN = {
+    "auto_reload_config",
     "server", "datacenter", "data_dir", "bootstrap_expect", "retry_join", "client_addr", "leave_on_terminate",
     "disable_update_check", "ports", "acl",
 }  # fmt: skip
-"""Keys that hashicorp/consul-k8s gives its servers, in charts/consul/templates/server-config-configmap.yaml."""
+"""Keys that hashicorp/consul-k8s gives its servers, in charts/consul/templates/server-config-configmap.yaml, and
+`auto_reload_config`, which `tests/integration` tries on Consul itself."""
 
 
 SERVERS = Peer(namespace="stores", name="consul", ports=(RPC_PORT, GOSSIP_PORT), udp_ports=(GOSSIP_PORT,))

@@ -121,15 +121,14 @@ CONSUMER = closed(
         ),
     }
 )
+RESOURCE = closed({"service.name": TEXT, "service.namespace": TEXT})
 COLLECTOR = closed({"address": TEXT, "request_timeout": {"type": "integer"}})
 RESOURCES = closed(
     {
         "routes": listed(ROUTE),
         "consumers": listed(CONSUMER),
         "global_rules": listed(closed({"id": TEXT, "plugins": closed({}, PLUGINS)})),
-        "plugin_metadata": listed(
-            closed({"id": one_of(*PLUGINS), "resource": closed({"service.name": TEXT}), "collector": COLLECTOR})
-        ),
+        "plugin_metadata": listed(closed({"id": one_of(*PLUGINS), "resource": RESOURCE, "collector": COLLECTOR})),
         "ssls": listed(closed({"id": TEXT, "snis": listed(TEXT), "cert": REFERENCE, "key": REFERENCE})),
     }
 )

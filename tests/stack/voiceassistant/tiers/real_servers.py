@@ -115,6 +115,7 @@ def answers_probe(scrape: Scrape, port: int) -> bool:
 
 POSTGRESQL_PATHS = (
     "/etc/postgresql",
+    "/etc/roles",
     "/docker-entrypoint-initdb.d",
     "/var/run/postgresql",
     "/var/lib/postgresql",
@@ -146,9 +147,17 @@ class Postgresql:
             command, capture_output=True, text=True, env=environment, check=False, timeout=60, **options
         )
 
+    def apply_roles(self) -> None:
+        """The script of the rendered Job."""
+        script = str(self.place.inside("/etc/roles/apply.sh"))
+        variables = {"PATH": f"{postgresql()}:{os.environ['PATH']}"}
+        done = subprocess.run(["/bin/sh", script], check=False, capture_output=True, text=True, env=variables)
+        assert done.returncode == 0, done.stderr
+
     def sql(self, statement: str, *, role: str, database: str | None = None, password: str | None = None) -> str:
         """The answer, or the error, of a statement of a role."""
-        known = password_of("postgresql-superuser" if role == "postgres" else f"{role}-postgresql")
+        own = {"postgres": "postgresql-superuser", "provisioner": "postgresql-provisioner"}
+        known = password_of(own.get(role, f"{role}-postgresql"))
         arguments = ("-XAt", "-v", "ON_ERROR_STOP=1", "-d", database or role, "-c", statement)
         done = self.run("psql", *arguments, user=role, password=password or known)
         return (done.stdout + done.stderr).strip()
@@ -162,7 +171,12 @@ def running_postgresql() -> Iterator[Postgresql]:
         port = free_port()
         for file, text in files("dev", "postgresql-config").items():
             place.write(f"/etc/postgresql/{file}", text)
-        script = place.write("/docker-entrypoint-initdb.d/roles.sql", files("dev", "postgresql-roles")["roles.sql"])
+        init = files("dev", "postgresql-init")["provisioner.sql"]
+        script = place.write("/docker-entrypoint-initdb.d/provisioner.sql", init)
+        for file, text in files("dev", "postgresql-roles").items():
+            place.write(
+                f"/etc/roles/{file}", text.replace("--host postgresql-pooler", f"--host 127.0.0.1 --port {port}")
+            )
         place.mount_secrets("postgresql", "dev")
         data = place.inside("/var/lib/postgresql") / "18"
         give_away(root)
@@ -197,6 +211,7 @@ def running_postgresql() -> Iterator[Postgresql]:
                 user="postgres", password=password_of("postgresql-superuser"),
             )  # fmt: skip
             assert made.returncode == 0, made.stderr
+            server.apply_roles()
             yield server
         finally:
             process.send_signal(signal.SIGQUIT)  # at once: nobody reads its data again

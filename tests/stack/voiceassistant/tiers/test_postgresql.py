@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from stack.model.settings import ROOT
 from stack.voiceassistant.profiles import PROFILES
 from tests.platforms import platform
 from tests.programs import directory, give_away, postgresql, unprivileged
@@ -47,23 +44,24 @@ def test_a_service_owns_its_database(server: Postgresql, service: str) -> None:
     )
 
 
-def documented(line: str) -> str:
-    """The script that docs/deploy.md hands to the shell of dev's server."""
-    (found,) = re.findall(rf"-- sh -c '([^']*{re.escape(line)}[^']*)'", (ROOT / "docs/deploy.md").read_text())
-    return str(found)
-
-
-def test_a_rotated_password_holds_after_what_the_document_says_and_the_old_one_until_then() -> None:
+def test_a_rotated_password_holds_after_the_job_and_the_old_one_until_then() -> None:
     service, old = SERVICES[0], password_of(f"{SERVICES[0]}-postgresql")
     with running_postgresql() as server:
         server.place.write(f"/etc/voice/secrets/{service}-postgresql/password", "it's rotated")
         assert server.sql("SELECT 1", role=service, password=old) == "1"
-        script = server.place.moved(documented("roles.sql"))
-        socket = str(server.place.inside("/var/run/postgresql"))
-        variables = {"PATH": f"{postgresql()}:{os.environ['PATH']}", "PGHOST": socket, "PGPORT": str(server.port)}
-        subprocess.run(["/bin/sh", "-c", script], check=True, capture_output=True, env=variables)
+        server.apply_roles()
         assert server.sql("SELECT 1", role=service, password="it's rotated") == "1"  # noqa: S106 - the test's own
         assert "password authentication failed" in server.sql("SELECT 1", role=service, password=old)
+
+
+@pytest.mark.parametrize("statement", ["CREATE ROLE intruder SUPERUSER", "ALTER ROLE postgres PASSWORD 'known'"])
+def test_who_makes_the_roles_makes_no_superuser(server: Postgresql, statement: str) -> None:
+    assert "permission denied" in server.sql(statement, role="provisioner", database="postgres")
+
+
+def test_who_makes_the_roles_enters_no_database_of_a_service(server: Postgresql) -> None:
+    said = server.sql("SELECT 1", role="provisioner", database=SERVICES[0])
+    assert "pg_hba.conf rejects connection" in said
 
 
 def test_a_service_enters_no_database_but_its_own(server: Postgresql) -> None:
@@ -111,17 +109,3 @@ def test_the_limits_of_the_roles_and_the_server_are_the_declared_ones(server: Po
     shown = f"SELECT current_setting(name)::int FROM unnest({names}) name"  # noqa: S608 - the test's own
     most, superusers, reserved = map(int, server.sql(shown, role="postgres", database="postgres").splitlines())
     assert (most, superusers + reserved) == (limits.max_connections, limits.reserved)
-
-
-def test_roles_are_taken_up_again_with_a_new_password(server: Postgresql) -> None:
-    secret = server.place.inside(f"/etc/voice/secrets/{SERVICES[0]}-postgresql/password")
-    script = server.place.inside("/docker-entrypoint-initdb.d/roles.sql")
-    before = secret.read_text()
-    try:
-        secret.write_text("it's new")
-        again = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", str(script))
-        assert server.run(*again, user="postgres", password=password_of("postgresql-superuser")).returncode == 0
-        assert server.sql("SELECT 1", role=SERVICES[0], password="it's new") == "1"  # noqa: S106 - the test's own
-    finally:
-        secret.write_text(before)
-        server.run(*again, user="postgres", password=password_of("postgresql-superuser"))
