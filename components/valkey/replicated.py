@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -91,8 +91,8 @@ class ReplicatedValkey(Server):
         return f"{self.name}-{part}"
 
     @property
-    def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+    def node_files(self) -> dict[str, str]:
+        """The configuration of the servers, as mounted."""
         everyone = (
             *self.users,
             AclUser(name="replication", secret=SECRET, rules=REPLICATION_RULES),
@@ -101,9 +101,7 @@ class ReplicatedValkey(Server):
         return {
             "valkey.conf": server_configuration(self.sizing, durable=False) + "min-replicas-to-write 1\n",
             "users.acl": user_file(everyone),
-            "configure-node.sh": WRITE_ACL + self._configure_node(),
-            "configure-sentinel.sh": self._configure_sentinel(),
-            "haproxy.cfg": self._proxy_configuration(),
+            "configure.sh": WRITE_ACL + self._configure_node(),
         }
 
     def _find_primary(self) -> str:
@@ -184,6 +182,8 @@ backend primary
         yield self._members(
             "node",
             self.nodes,
+            self.node_files,
+            (SECRET, *(user.secret for user in self.users)),
             Container(
                 name="valkey",
                 command=("valkey-server", f"{RUN_PATH}/valkey.conf"),
@@ -195,6 +195,8 @@ backend primary
         yield self._members(
             "sentinel",
             self.sentinels,
+            {"configure.sh": self._configure_sentinel()},
+            (SECRET,),
             Container(
                 name="sentinel",
                 sizing=SENTINEL_SIZING,
@@ -217,35 +219,37 @@ backend primary
                 mounts={"config": CONFIG_PATH},
                 probes=CONNECTS,
             ),
-            volumes={"config": self._config},
+            volumes={"config": ConfigFiles(f"{self.name}-config", {"haproxy.cfg": self._proxy_configuration()})},
             replicas=Replicas.exactly(PROXIES),
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
         )
 
-    def _members(self, part: str, count: int, container: Container) -> StatefulSet:
+    def _members(
+        self, part: str, count: int, files: Mapping[str, str], secrets: tuple[SecretKeys, ...], container: Container
+    ) -> StatefulSet:
         return StatefulSet(
             name=self.named(part),
             account=self.name,
             init=Container(
                 name="configure",
                 sizing=SENTINEL_SIZING,
-                command=("sh", f"{CONFIG_PATH}/configure-{part}.sh"),
+                command=("sh", f"{CONFIG_PATH}/configure.sh"),
                 env={"POD_NAME": POD_NAME},
                 mounts={"config": CONFIG_PATH, "run": RUN_PATH},
-                secrets=(SECRET, *(user.secret for user in self.users)),
+                secrets=secrets,
             ),
             container=container,
-            volumes={"config": self._config, "run": Scratch(), DATA_VOLUME: Scratch()},
+            volumes={
+                "config": ConfigFiles(f"{self.named(part)}-config", files),
+                "run": Scratch(),
+                DATA_VOLUME: Scratch(),
+            },
             replicas=count,
             quorum=True,
             shutdown=SHUTDOWN,
             services=dict(self._addresses(part, count, container.ports["tcp"])),
         )
-
-    @property
-    def _config(self) -> ConfigFiles:
-        return ConfigFiles(f"{self.name}-config", self.files)
 
     def _addresses(self, part: str, count: int, port: int) -> Iterator[tuple[str, ServiceSpec]]:
         """A Service for each pod, so that the others find it before it is ready."""

@@ -35,7 +35,7 @@ class Member:
         self.part = name.rsplit("-", 1)[0].removeprefix("redis-")
         self.place = Place(root / name, VALKEY_PATHS)
         self.place.mount_secrets("redis", "prod")
-        for file, text in files("prod", "redis-config").items():
+        for file, text in files("prod", f"redis-{self.part}-config").items():
             self.place.write(f"/etc/valkey/{file}", text)
         client = self.place.write("/bin/valkey-cli", self._client())
         client.chmod(0o755)
@@ -49,7 +49,7 @@ class Member:
 
     def configure(self) -> str:
         """The output of the script."""
-        script = self.place.inside(f"/etc/valkey/configure-{self.part}.sh")
+        script = self.place.inside("/etc/valkey/configure.sh")
         path = f"{self.place.inside('/bin')}:/usr/bin:/bin"
         subprocess.run(["/bin/sh", str(script)], check=True, env={"POD_NAME": self.name, "PATH": path})
         return self._on_loopback(self.file.read_text())

@@ -47,7 +47,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-@pytest.mark.parametrize(("environment", "name"), [("dev", "redis"), ("prod", "redis"), ("prod", "events")])
+@pytest.mark.parametrize(("environment", "name"), [("dev", "redis"), ("prod", "redis-node"), ("prod", "events")])
 def test_every_misspelt_key_is_refused(tmp_path: Path, environment: str, name: str) -> None:
     place = Place(tmp_path, VALKEY_PATHS)
     configured = place.moved(files(environment, f"{name}-config")["valkey.conf"]).splitlines()
