@@ -17,7 +17,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows cluster-test engine-test clean
+.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows cluster-test engine-test engine-faults clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ render: $(INSTALLED) ## Render every environment into build/<environment>/ and p
 	@$(BIN)/voice render
 
 test: $(READY) ## Run the tests that need Python alone
-	$(BIN)/pytest -m "not cluster and not engine and not integration" -n auto --dist worksteal
+	$(BIN)/pytest -m "not cluster and not engine and not faults and not integration" -n auto --dist worksteal
 
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions
@@ -43,6 +43,9 @@ cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and a
 
 engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to that control plane or to CONTEXT=NAME
 	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs tests/cluster/engine
+
+engine-faults: $(READY) ## Kill, change and misdirect the toy tenant's updates on that engine
+	$(BIN)/pytest -m faults -rs tests/cluster/engine
 
 bench: $(READY) ## Measure rendering, the runtime, a gRPC call, distributed limits and sagas, and their peers
 	$(BIN)/python -m bench.render

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 TIMEOUT = 10
@@ -36,9 +37,12 @@ class Cluster:
     @classmethod
     @contextmanager
     def connected(cls, context: str, kubeconfig: str | None) -> Iterator[Self]:
-        """A cluster whose kubeconfig is a file, the text of one, or kubectl's own."""
-        if kubeconfig is None or "\n" not in kubeconfig:
-            yield cls(context, kubeconfig)
+        """A cluster whose kubeconfig is a file, the text of one (YAML, or JSON on one line), or kubectl's own."""
+        if kubeconfig is None:
+            yield cls(context)
+            return
+        if "\n" not in kubeconfig and not kubeconfig.startswith("{"):
+            yield cls(context, str(Path(kubeconfig).expanduser()))
             return
         with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:  # readable to this user alone
             file.write(kubeconfig)

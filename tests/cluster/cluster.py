@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
+from uuid import uuid4
 
 from stack.model.settings import Settings
 from tests.cluster import manifests, readiness
@@ -103,7 +104,7 @@ class Cluster:
 
     def add_volumes(self, claims: Sequence[Object]) -> None:
         """Adds one static volume of the size and class that each claim spec asks for."""
-        self.create([_volume(f"volume-{number}", claim) for number, claim in enumerate(claims)])
+        self.create([_volume(f"volume-{uuid4()}", claim) for claim in claims])
 
     def create(self, objects: Sequence[Object]) -> None:
         """Applies objects that the tests themselves need."""

@@ -77,13 +77,13 @@ class Project:
         """Runs commands as a person would in the project's folder, and returns what they print.
 
         Raises:
-            CommandError: one of them failed; the message holds what they printed.
+            CommandFailedError: one of them failed; the message holds what they printed.
         """
         with self.begin(script) as process:
             printed, _ = process.communicate()
         if process.returncode:
             message = f"{script}\nended with {process.returncode}:\n{printed}"
-            raise CommandError(message)
+            raise CommandFailedError(message)
         return printed
 
     def begin(self, script: str) -> subprocess.Popen[str]:
@@ -107,7 +107,7 @@ class Project:
         path.write_text(text.replace(old, new))
 
 
-class CommandError(RuntimeError):
+class CommandFailedError(RuntimeError):
     """A command of a person failed."""
 
 

@@ -4,11 +4,13 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.engine.conftest import CONTEXT, PrepareSite
+from tests.cluster.engine.deploy_document import DEPLOY, DESTROY, commands
 from tests.cluster.engine.engine import Change, Stack
 from tests.cluster.engine.site import Site, namespaces, resources
 from tests.cluster.engine.subjects import VOICEASSISTANT, pin_images
@@ -86,11 +88,32 @@ def test_no_secret_stands_in_the_state(deployed: Deployed) -> None:
             assert b64encode(value.encode()).decode() not in text
 
 
-def test_a_destruction_leaves_nothing(deployed: Deployed) -> None:
-    deployed.stack.run("destroy")
-    assert deployed.stack.resources() == []
+def test_the_documented_commands_deploy_and_roll_back(deployed: Deployed) -> None:
+    for command in commands(DEPLOY):
+        deployed.site.project.run(for_dev(command, deployed.site))
+
+
+def test_the_documented_commands_destroy_everything(deployed: Deployed) -> None:
+    for command in commands(DESTROY):
+        deployed.site.project.run(for_dev(command, deployed.site))
+    assert deployed.stack.automation.workspace.list_stacks() == []
     left = {each["metadata"]["name"] for each in deployed.site.cluster.kubectl.objects("namespaces")}
     assert not left & namespaces(deployed.site.platform)
+
+
+def for_dev(command: str, site: Site) -> str:
+    """A documented command for the stack and the cluster of the test, with a value for each blank."""
+    kubectl = site.cluster.kubectl
+    context = kubectl.run("config", "current-context").strip()
+    here = {
+        "--stack prod": "--stack dev",
+        "kind-voice": context,
+        "kubernetes:context NAME": f"kubernetes:context {context}",
+        "< FILE": f"< {kubectl.kubeconfig}",
+        "< config.json": """'{"auths": {}}'""",
+        "rag-engine-redis.password": "rag-engine-redis.password rotated",
+    }
+    return reduce(lambda text, blank: text.replace(blank, here[blank]), here, command)
 
 
 @pytest.mark.skipif(CONTEXT is not None, reason="a cluster of one's own may lack the operators that prod needs")

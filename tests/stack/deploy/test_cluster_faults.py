@@ -116,7 +116,7 @@ def test_the_volumes_of_a_database_are_those_that_its_operator_made(monkeypatch:
     assert "Cluster voice-data/postgresql.spec.walStorage.size: grows from 1Mi to" in line
 
 
-@pytest.mark.parametrize("text", ["apiVersion: v1\nkind: Config\n", None])
+@pytest.mark.parametrize("text", ["apiVersion: v1\nkind: Config\n", '{"kind": "Config"}', None])
 def test_a_kubeconfig_that_is_given_as_text_stands_in_a_file_for_as_long_as_it_is_asked_with(
     text: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
