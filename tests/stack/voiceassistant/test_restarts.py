@@ -63,7 +63,7 @@ CHANGES: Mapping[str, Change] = {
     "gRPC port of rag-engine": rag(grpc_port=9106),
     "a service comes or goes": another("retrieval-service"),
     "... which uses PostgreSQL and the cache": another("identity-service"),
-    "... which uses PostgreSQL and publishes events": another("indexing-service"),
+    "... which uses PostgreSQL and publishes events": another("knowledge-service"),
     "... which calls a provider outside": another("model-adapter"),
 }
 
