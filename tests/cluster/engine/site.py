@@ -31,7 +31,7 @@ class Site:
 
     @property
     def platform(self) -> Platform:
-        """What the project deploys, before a test changes its program."""
+        """The platform that the project deploys, before a test changes its program."""
         return self._subject.platform(self.environment, self.project.folder)
 
     @cached_property

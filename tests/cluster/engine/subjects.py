@@ -1,4 +1,4 @@
-"""What the engine's tests deploy: VoiceAssistant, and the toy tenant."""
+"""The tenants that the engine's tests deploy: VoiceAssistant, and the toy."""
 
 import shutil
 from collections.abc import Callable

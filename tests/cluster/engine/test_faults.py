@@ -1,4 +1,4 @@
-"""What goes wrong in the life of a stack, and how it comes right again: the toy tenant on Pulumi's engine."""
+"""Faults in the life of a stack, and their repair: the toy tenant on Pulumi's engine."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Deployed:
     stack: Stack
 
     def changes(self) -> list[str]:
-        """What an update changes, after a preview that says the same."""
+        """The changes of an update, after a preview that says the same."""
         previewed = [str(change) for change in self.stack.run("preview")]
         updated = [str(change) for change in self.stack.run("up")]
         assert previewed == updated
         return updated
 
     def refusal(self) -> str:
-        """What a preview is refused with; nothing in the state changes."""
+        """The message of a refused preview; the state does not change."""
         before = self.stack.resources()
         with pytest.raises(CommandError) as refused:
             self.stack.run("preview")
@@ -118,12 +118,12 @@ def test_an_image_that_was_set_by_hand_is_set_back(deployed: Deployed) -> None:
     assert deployed.changes() == ["update Deployment shop/orders spec.template.spec.containers[0].image"]
 
 
-def test_an_object_that_was_deleted_by_hand_is_made_anew(deployed: Deployed) -> None:
+def test_an_object_that_was_deleted_by_hand_is_created_again(deployed: Deployed) -> None:
     deployed.site.cluster.kubectl.run("delete", "--namespace=shop", "deployment/prices")
     assert deployed.changes() == ["create Deployment shop/prices"]
 
 
-def test_a_namespace_that_was_deleted_by_hand_is_made_anew(deployed: Deployed) -> None:
+def test_a_namespace_that_was_deleted_by_hand_is_created_again(deployed: Deployed) -> None:
     deployed.site.cluster.kubectl.run("delete", "namespace", "shop")
     changes = deployed.changes()
     assert {change.split()[0] for change in changes} == {"create"}
@@ -206,7 +206,7 @@ def storage_class(name: str, binding: str, *, expandable: bool) -> Object:
 
 
 def sizes(site: Site) -> dict[str, str]:
-    """What each claim asks for."""
+    """The requested size of each claim."""
     live_claims = site.cluster.kubectl.objects("persistentvolumeclaims")
     return {identity(claim): claim["spec"]["resources"]["requests"]["storage"] for claim in live_claims}
 
