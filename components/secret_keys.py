@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
+from pydantic import Field
 from voice_policies import ClosedModel
 
-from components.operation import Name
+from components.operation import Name, Sentence
 
-__all__ = ["DOCKER_CONFIG", "SecretKeys"]
+__all__ = ["CERTIFICATE", "DOCKER_CONFIG", "SecretForm", "SecretKeys", "merged"]
 
 DOCKER_CONFIG = "dockerconfigjson"
 """Key of a secret that the kubelet alone reads; Kubernetes wants a dot before it."""
 SECRETS_PATH = "/etc/voice/secrets"
+
+
+class SecretForm(ClosedModel):
+    """The form of a value, and its origin."""
+
+    kind: Literal[
+        "password",
+        "uuid",
+        "gossip-key",
+        "url",
+        "credentials-file",
+        "docker-config",
+        "public-key",
+        "certificate",
+        "private-key",
+        "authority",
+    ]
+    """`voice secrets` makes and checks values by it. Certificate, private key and authority of one secret are made
+    together."""
+    meaning: Sentence
+    """Shown where the value is missing or asked for."""
+    owned: bool = False
+    """True if somebody outside the platform issues the value. Then only a stand-in can be made here."""
+    host: str | None = None
+    """The name that a certificate is for; `None` where nobody checks it."""
+
+    @property
+    def is_file(self) -> bool:
+        """True if the value has several lines, so that a file holds it."""
+        return self.kind not in {"password", "uuid", "gossip-key", "url"}
+
+
+PASSWORD = SecretForm(kind="password", meaning="a random password")
+UUID = SecretForm(kind="uuid", meaning="a UUID")
+CERTIFICATE: Mapping[str, SecretForm] = {
+    "certificate": SecretForm(kind="certificate", meaning="the certificate with its chain, as PEM"),
+    "private-key": SecretForm(kind="private-key", meaning="the certificate's private key without a password, as PEM"),
+    "authority": SecretForm(kind="authority", meaning="the certificate of the authority that signed it, as PEM"),
+}
+OBJECT_STORE_KEYS: Mapping[str, SecretForm] = {
+    "access-key-id": SecretForm(kind="password", owned=True, meaning="the id of a key of the object store"),
+    "secret-access-key": SecretForm(kind="password", owned=True, meaning="the secret half of that key"),
+}
 
 
 class SecretKeys(ClosedModel):
@@ -24,6 +69,8 @@ class SecretKeys(ClosedModel):
 
     name: Name
     keys: tuple[Name, ...]
+    forms: Mapping[Name, SecretForm] = Field(default_factory=dict)
+    """The form of each key; a random password where a key has none."""
     username: str | None = None
     """A user name in clear text beside the keys. CloudNativePG needs it for a `kubernetes.io/basic-auth` secret."""
 
@@ -32,16 +79,24 @@ class SecretKeys(ClosedModel):
         """Directory of the mounted keys, one file each."""
         return f"{SECRETS_PATH}/{self.name}"
 
+    def form(self, key: str) -> SecretForm:
+        """The form of one key."""
+        return self.forms.get(key, PASSWORD)
+
 
 def pull_secret(name: Name) -> SecretKeys:
     """Credentials of registries, which the kubelet pulls images with: the text of a Docker `config.json`."""
-    return SecretKeys(name=name, keys=(DOCKER_CONFIG,))
+    form = SecretForm(
+        kind="docker-config", owned=True, meaning="a Docker config.json with a login for each private registry"
+    )
+    return SecretKeys(name=name, keys=(DOCKER_CONFIG,), forms={DOCKER_CONFIG: form})
 
 
 def merged(secrets: Iterable[SecretKeys]) -> tuple[SecretKeys, ...]:
     """Each secret once, with every key that any of its readers needs."""
     found: dict[str, SecretKeys] = {}
     for secret in secrets:
-        keys = found.get(secret.name, secret).keys
-        found[secret.name] = secret.model_copy(update={"keys": tuple(dict.fromkeys((*keys, *secret.keys)))})
+        known = found.get(secret.name, secret)
+        joined = {"keys": tuple(dict.fromkeys((*known.keys, *secret.keys))), "forms": {**known.forms, **secret.forms}}
+        found[secret.name] = secret.model_copy(update=joined)
     return tuple(found.values())

@@ -120,6 +120,7 @@ PROFILE = Profile(
     servers={"stock": ServerSize(sizing=SIZING)},
     load_balancer=False,
     protects_data=False,
+    stand_in_secrets=True,
     strict=False,
 )
 TENANT = Tenant(

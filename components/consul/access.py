@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from components.secret_keys import SecretKeys
+from components.secret_keys import UUID, SecretForm, SecretKeys
 
-SECRET = SecretKeys(name="consul-server", keys=("gossip-key", "management-token", "registration-token"))
-"""`consul keygen` makes the gossip key. Tokens are UUIDs. The first token is the management token of the servers and of
-the operator, who creates lesser tokens with it. The second token may only register the declared services."""
+SECRET = SecretKeys(
+    name="consul-server",
+    keys=("gossip-key", "management-token", "registration-token"),
+    forms={
+        "gossip-key": SecretForm(kind="gossip-key", meaning="32 random bytes in base64, as `consul keygen` makes them"),
+        "management-token": UUID,
+        "registration-token": UUID,
+    },
+)
+"""The first token is the management token of the servers and of the operator, who creates lesser tokens with it. The
+second token may only register the declared services."""

@@ -14,7 +14,7 @@ from components.consul.access import SECRET
 from components.container import Container
 from components.node import Sizing
 from components.operation import Name
-from components.secret_keys import SecretKeys
+from components.secret_keys import OBJECT_STORE_KEYS, UUID, SecretKeys
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import CronJob
 
@@ -23,8 +23,8 @@ WORK_PATH = "/var/consul-snapshot"
 WORK_SIZE = Bytes("256Mi")
 """Volume for one snapshot. The catalogue and key-value store are far smaller; the pod's ephemeral storage is larger."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
-TOKEN = SecretKeys(name=SECRET.name, keys=("management-token",))
-CREDENTIALS = SecretKeys(name="consul-backup", keys=("access-key-id", "secret-access-key"))
+TOKEN = SecretKeys(name=SECRET.name, keys=("management-token",), forms={"management-token": UUID})
+CREDENTIALS = SecretKeys(name="consul-backup", keys=tuple(OBJECT_STORE_KEYS), forms=OBJECT_STORE_KEYS)
 REGION = "us-east-1"
 """Region in the signature of requests. S3-compatible stores accept it if no region is configured."""
 STORE = f"""\

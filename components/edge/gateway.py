@@ -55,7 +55,7 @@ class ApisixGateway(Server):
     replicas: Replicas
     files: dict[str, str]
     """`config.yaml` and `apisix.yaml`."""
-    variables: dict[str, tuple[Name, Name]]
+    variables: dict[str, tuple[SecretKeys, Name]]
     """Environment variable → the secret and its key that hold the value."""
     exposed_as: Literal["LoadBalancer", "NodePort"]
     address: str
@@ -66,7 +66,7 @@ class ApisixGateway(Server):
     @property
     @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        return merged(SecretKeys(name=secret, keys=(key,)) for secret, key in self.variables.values())
+        return merged(secret for secret, _ in self.variables.values())
 
     @override
     def workloads(self) -> Iterator[Deployment]:
@@ -75,7 +75,7 @@ class ApisixGateway(Server):
         An init container copies its files to a writable directory, because the root file system is read-only.
         """
         secrets: dict[str, EnvVarSource] = {
-            name: {"secretKeyRef": {"name": secret, "key": key}} for name, (secret, key) in self.variables.items()
+            name: {"secretKeyRef": {"name": secret.name, "key": key}} for name, (secret, key) in self.variables.items()
         }
         yield Deployment(
             name=self.name,

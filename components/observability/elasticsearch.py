@@ -22,7 +22,7 @@ from components.observability.setup_job import sender, setup_files
 from components.priority import Priority
 from components.probes import READY, SLOW, Probe, Probes
 from components.scrape import ANSWERS, Scrape
-from components.secret_keys import SecretKeys
+from components.secret_keys import CERTIFICATE, SecretKeys
 from components.server import Server, Workload
 from components.services import each_pod, tcp
 from components.volumes import ConfigFiles, Scratch
@@ -37,8 +37,8 @@ RUN_PATH = "/run/elasticsearch"
 DATA_PATH = f"{HOME}/data"
 SHUTDOWN = Duration("110s")
 """Longest time to flush and hand over shards; with the pre-stop sleep, a grace of two minutes."""
-TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=("certificate", "private-key", "authority"))
-"""PEM files: a certificate that all nodes share, its key, and the authority that signed it."""
+TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=tuple(CERTIFICATE), forms=CERTIFICATE)
+"""A certificate that all nodes share, its key, and the authority that signed it."""
 HEAP_SHARE = 0.5
 """Share of the memory limit for the heap. The rest is the file cache through which Lucene reads its segments."""
 

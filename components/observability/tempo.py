@@ -15,7 +15,7 @@ from components.files import file_text
 from components.observability.retention import Stream, disk_conflict
 from components.probes import READY, Probe, Probes
 from components.scrape import Scrape
-from components.secret_keys import SecretKeys
+from components.secret_keys import SecretForm, SecretKeys
 from components.server import Server
 from components.services import to_port
 from components.volumes import ConfigFiles
@@ -28,8 +28,17 @@ CONFIG_PATH = "/etc/tempo"
 DATA_PATH = "/var/tempo"
 SHUTDOWN = Duration("110s")
 """Longest time to write the data in memory. With the pre-stop sleep, the grace period is two minutes."""
-CREDENTIALS = SecretKeys(name="tempo-object-storage", keys=("credentials",))
-"""An AWS shared credentials file, which every S3 client reads: profile `default` with key id and secret key."""
+CREDENTIALS = SecretKeys(
+    name="tempo-object-storage",
+    keys=("credentials",),
+    forms={
+        "credentials": SecretForm(
+            kind="credentials-file",
+            owned=True,
+            meaning="a credentials file of AWS' form: aws_access_key_id and aws_secret_access_key of [default]",
+        )
+    },
+)
 PROCESSORS = ("service-graphs", "span-metrics")
 METRICS = (
     "traces_spanmetrics_calls_total",

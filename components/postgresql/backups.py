@@ -9,11 +9,11 @@ from voice_policies import ClosedModel
 
 from components.network_policy import Cidr
 from components.operation import Name
-from components.secret_keys import SecretKeys
+from components.secret_keys import OBJECT_STORE_KEYS, SecretKeys
 
 __all__ = ["Backups"]
 
-CREDENTIALS = SecretKeys(name="postgresql-backup", keys=("access-key-id", "secret-access-key"))
+CREDENTIALS = SecretKeys(name="postgresql-backup", keys=tuple(OBJECT_STORE_KEYS), forms=OBJECT_STORE_KEYS)
 DAILY = "0 0 2 * * *"
 """Every day at 02:00 UTC; the operator's cron has a field for seconds."""
 

@@ -11,9 +11,9 @@ from voice_policies import Fault, InvalidInputError
 from stack.audit import audit_outcome
 from stack.audit.outcome import Outcome
 from stack.deploy.cluster_faults import cluster_faults
+from stack.deploy.stack_secrets import SecretKey, secret_faults
 from stack.model.image_lock import images
 from stack.model.platform import Platform
-from stack.model.settings import SECRETS, secret_line
 
 if TYPE_CHECKING:
     from stack.deploy.configuration import Configuration, SecretValues
@@ -34,17 +34,8 @@ def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) 
 
 
 def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:
-    declared = dict.fromkeys(
-        (secret.name, key) for component in platform.components for secret in component.secrets for key in secret.keys
-    )
-    for secret, key in declared:
-        if not values.get(secret, {}).get(key):
-            line = secret_line(platform.environment.name, secret, key)
-            yield Fault(f"config.{SECRETS}.{secret}.{key}", "is missing", f"run `{line}`")
-    given = [(secret, key) for secret, keys in values.items() for key in keys]
-    for secret, key in sorted(set(given) - declared.keys()):
-        line = f"pulumi config rm --stack {platform.environment.name} --path secrets.{secret}.{key}"
-        yield Fault(f"config.{SECRETS}.{secret}.{key}", "is read by no component", f"run `{line}`")
+    given = {SecretKey(secret, key) for secret, keys in values.items() for key, value in keys.items() if value}
+    return secret_faults(platform, given)
 
 
 def _image_faults(platform: Platform) -> Iterator[Fault]:

@@ -10,8 +10,8 @@ from voice_policies import Connection, ServiceSettings
 
 from components.links import Links
 from components.microservice import Microservice
-from components.node import Dependency, Node, Service
-from components.secret_keys import SecretKeys
+from components.node import Dependency, InCluster, Node, Service
+from components.secret_keys import SecretForm, SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.policy_bundles import addresses, policy_bundle
@@ -55,7 +55,22 @@ def _settings(graph: CallGraph, environment: Environment, service: Service) -> S
 
 def caller_secret(caller: Node, dependency: Dependency, username: str | None = None) -> SecretKeys:
     """The secret that one caller holds for one dependency: each has its own, which both ends read."""
-    return SecretKeys(name=f"{caller.name}-{dependency.name}", keys=dependency.credentials, username=username)
+    return SecretKeys(
+        name=f"{caller.name}-{dependency.name}",
+        keys=dependency.credentials,
+        forms={} if _is_deployed(dependency) else dict.fromkeys(dependency.credentials, _issued_by(dependency)),
+        username=username,
+    )
+
+
+def _is_deployed(dependency: Dependency) -> bool:
+    return any(isinstance(address, InCluster) for address in dependency.addresses)
+
+
+def _issued_by(dependency: Dependency) -> SecretForm:
+    return SecretForm(
+        kind="password", owned=True, meaning=f"the key that {dependency.name} issues ({dependency.purpose})"
+    )
 
 
 def _dependencies(edges: Iterable[Edge]) -> dict[str, list[Edge]]:

@@ -16,6 +16,7 @@ from components.links import Links
 from components.microservice import Microservice
 from components.namespace import NamespaceGuard
 from components.priority import PriorityClasses
+from components.secret_keys import SecretKeys, merged
 from stack.model.call_graph import CallGraph
 from stack.model.deployment import deployed
 from stack.model.environments import Environment, load_environment
@@ -84,6 +85,11 @@ class Platform:
         """Every link: of the declared calls, of the services' telemetry, and of the tiers among themselves."""
         own = (tier.links(self.graph, self.environment) for tier in self.tenant.tiers)
         return Links(chain(call_links(self.graph), telemetry_links(self.graph), *own))
+
+    @cached_property
+    def secrets(self) -> tuple[SecretKeys, ...]:
+        """Every secret that a component reads, with all of its keys."""
+        return merged(secret for component in self.components for secret in component.secrets)
 
     @cached_property
     def microservices(self) -> tuple[Microservice, ...]:

@@ -106,6 +106,8 @@ class Profile(ClosedModel):
     """A load balancer exposes the gateway. Otherwise a port of every node does."""
     protects_data: bool
     """Pulumi protects resources that hold data, and retains them when they leave the stack."""
+    stand_in_secrets: bool
+    """`voice secrets` makes a stand-in for a value that somebody outside the platform issues."""
     strict: bool
     """An image without a digest, or an error of the audit that nobody accepted, stops the deployment."""
 

@@ -25,6 +25,7 @@ from stack.model.profile import Defaults, Profile, ProfileName, Profiles
 from stack.model.strict_yaml import read_with_faults
 
 __all__ = [
+    "CHANGED",
     "ROOT",
     "SECRETS",
     "AcceptedFinding",
@@ -42,6 +43,8 @@ __all__ = [
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
 """Configuration key of the secrets' values: secret, then key, then value."""
+CHANGED = f"{PROJECT}:secrets_changed"
+"""Configuration key of the days on which `voice secrets` wrote them."""
 NAMESPACES = (PROJECT, "kubernetes", "pulumi")
 """Prefixes of configuration keys: ours, of the provider, of Pulumi itself."""
 PROVIDER_KEYS = ("clusterIdentifier", "context", "kubeconfig")
@@ -144,6 +147,8 @@ class Settings(Defaults):
         Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$")] | None
     ) = None
     """One image that stands in for every service, before the services' own images exist."""
+    secrets_changed: Annotated[dict[Name, Annotated[date, Field(strict=False)]], Field(default_factory=dict)]
+    """The day on which `voice secrets` last wrote each secret."""
     accepted_findings: Annotated[tuple[AcceptedFinding, ...], Field(strict=False)] = ()
     """Findings that neither fail `voice check` nor stop the deployment until their day."""
 

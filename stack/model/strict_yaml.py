@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import yaml
 from voice_policies import Fault, InvalidInputError
 
-__all__ = ["read_documents"]
+__all__ = ["read_documents", "read_yaml"]
 
 DEEPEST = 100
 """Mappings and lists within each other, at most: ten times what a manifest has."""

@@ -138,6 +138,7 @@ _DEV = Profile(
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},
     load_balancer=False,
     protects_data=False,
+    stand_in_secrets=True,
     strict=False,
 )
 _PROD = Profile(
@@ -155,6 +156,7 @@ _PROD = Profile(
     retentions={LOGS: Duration("7d"), TRACES: Duration("3d"), BLOCKS: Duration("14d")},
     load_balancer=True,
     protects_data=True,
+    stand_in_secrets=False,
     strict=True,
 )
 _STAGING = Profile(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
-from voice_policies import Fault, InvalidInputError, faults_of
+from voice_policies import Duration, Fault, InvalidInputError, faults_of
 
 from components import images
 from components.edge.apisix import PORTS, Entrance, GatewayRoute, program, resources
@@ -17,6 +17,7 @@ from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, Gateway, Node, Replicas, Service
 from components.operation import Operation
+from components.secret_keys import CERTIFICATE, SecretForm, SecretKeys
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.links import scrape_link
@@ -26,14 +27,19 @@ from stack.model.settings import file_of, path_of
 from stack.model.site import INTERNET, INTERNET_V6, Site
 from stack.model.tenant import Builder
 from stack.voiceassistant import site
-from stack.voiceassistant.stores import store
+from stack.voiceassistant.stores import Store, store
 
-VARIABLES = {
-    "JWT_PUBLIC_KEY": ("gateway-jwt", "public-key"),
-    "REDIS_PASSWORD": ("gateway-redis", "password"),
-    "TLS_CERTIFICATE": ("gateway-tls", "certificate"),
-    "TLS_PRIVATE_KEY": ("gateway-tls", "private-key"),
-}
+TOKENS = SecretKeys(
+    name="gateway-jwt",
+    keys=("public-key",),
+    forms={
+        "public-key": SecretForm(
+            kind="public-key",
+            owned=True,
+            meaning="the public RSA key of the tokens that identity-service signs, as PEM",
+        )
+    },
+)
 END = "#END\n"
 """APISIX takes a file without it for one that is half written. JSON, which is YAML too, has numbers with fractions."""
 
@@ -47,7 +53,9 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: Gateway) -> ApisixGateway:
     size = environment.server(gateway.name)
     edges = list(graph.edges_from(gateway))
-    routes, entrance = _routes(gateway, edges, graph.site), _entrance(gateway, graph, environment)
+    routes = _routes(gateway, edges, graph.site)
+    timeout, redis = _limit_store(gateway, graph)
+    entrance = _entrance(gateway, redis, timeout, environment)
     return ApisixGateway(
         name=gateway.name,
         namespace=gateway.namespace,
@@ -58,7 +66,7 @@ def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: 
             "config.yaml": documents([program(entrance, routes)]),
             "apisix.yaml": file_text(resources(entrance, routes)) + END,
         },
-        variables=VARIABLES,
+        variables=_variables(entrance.host, redis.secret(gateway)),
         exposed_as="LoadBalancer" if environment.profile.load_balancer else "NodePort",
         address=f"https://{entrance.host}",
         links=links,
@@ -82,17 +90,39 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
     yield Link(source=pods, target=collector)
 
 
-def _entrance(gateway: Gateway, graph: CallGraph, environment: Environment) -> Entrance:
-    """The settings that all routes share; raises `InvalidInputError` without a host, and without a store for limits."""
-    host = environment.settings.gateway_host
-    if host is None:
-        fault = Fault(path_of("gateway_host"), "is missing", "expected the name that clients ask the gateway for")
-        raise InvalidInputError(file_of(environment.name), [fault])
+def _variables(host: str, redis: SecretKeys) -> dict[str, tuple[SecretKeys, str]]:
+    """The environment variables that the files refer to."""
+    forms = {
+        key: CERTIFICATE[key].model_copy(update={"owned": True, "host": host}) for key in ("certificate", "private-key")
+    }
+    tls = SecretKeys(name="gateway-tls", keys=tuple(forms), forms=forms)
+    return {
+        "JWT_PUBLIC_KEY": (TOKENS, "public-key"),
+        "REDIS_PASSWORD": (redis, "password"),
+        "TLS_CERTIFICATE": (tls, "certificate"),
+        "TLS_PRIVATE_KEY": (tls, "private-key"),
+    }
+
+
+def _limit_store(gateway: Gateway, graph: CallGraph) -> tuple[Duration, Store]:
+    """The Redis of the limits that the replicas share, after the timeout of a call.
+
+    Raises `InvalidInputError` where the gateway calls none.
+    """
     call = next((edge for edge in graph.edges_from(gateway) if _is_redis(edge.callee)), None)
     redis = store(graph, call.callee.name) if call else None
     if call is None or redis is None:
         fault = Fault(gateway.name, "calls no Redis", "its replicas share their limits")
         raise InvalidInputError(str(gateway.location), [fault])
+    return call.attempt_timeout, redis
+
+
+def _entrance(gateway: Gateway, redis: Store, timeout: Duration, environment: Environment) -> Entrance:
+    """The settings that all routes share; raises `InvalidInputError` without a host."""
+    host = environment.settings.gateway_host
+    if host is None:
+        fault = Fault(path_of("gateway_host"), "is missing", "expected the name that clients ask the gateway for")
+        raise InvalidInputError(file_of(environment.name), [fault])
     return Entrance(
         host=host,
         # The application's pages stand beside it, under `app`.
@@ -101,7 +131,7 @@ def _entrance(gateway: Gateway, graph: CallGraph, environment: Environment) -> E
         redis_port=redis.address.port,
         redis_tls=redis.tls,
         redis_user=gateway.name,
-        redis_timeout=call.attempt_timeout,
+        redis_timeout=timeout,
         collector=f"{site.SITE.host(site.COLLECTOR, site.OBSERVABILITY)}:{site.COLLECTOR_HTTP_PORT}",
         trace_sample_ratio=environment.settings.trace_sample_ratio,
         workers=round(environment.server(gateway.name).sizing.cpu_limit.cores),

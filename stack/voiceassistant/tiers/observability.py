@@ -28,7 +28,7 @@ from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET_PORT, ProbedHosts, ScrapeTarget
 from components.scrape import ANSWERS, CONNECTS, CONNECTS_OVER_TLS, BlackboxModule
-from components.secret_keys import SecretKeys
+from components.secret_keys import SecretForm, SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import external_block, external_stores, scrape_link
@@ -202,11 +202,14 @@ def _question(dependency: Dependency, address: External) -> BlackboxModule:
     return CONNECTS_OVER_TLS if address.tls and dependency.protocol == "redis" else CONNECTS
 
 
+def _web_address(receiver: str) -> SecretKeys:
+    form = SecretForm(kind="url", owned=True, meaning=f"the web address that alerts of {receiver} are sent to")
+    return SecretKeys(name=f"alertmanager-{receiver}", keys=(WEBHOOK_KEY,), forms={WEBHOOK_KEY: form})
+
+
 def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
     told = [ON_CALL, alerts.PLATFORM_TEAM, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
-    receivers = tuple(
-        Receiver(name=name, secret=SecretKeys(name=f"alertmanager-{name}", keys=(WEBHOOK_KEY,))) for name in told
-    )
+    receivers = tuple(Receiver(name=name, secret=_web_address(name)) for name in told)
     size = environment.server(ALERTMANAGER.name)
     return Alertmanager(
         name=ALERTMANAGER.name,

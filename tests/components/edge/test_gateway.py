@@ -13,6 +13,8 @@ from components.node import Replicas
 from components.secret_keys import SecretKeys
 from tests.toy import SIZING
 
+TLS = SecretKeys(name="gateway-tls", keys=("certificate", "private-key"))
+
 
 def gateway(**changes: Any) -> ApisixGateway:
     values: dict[str, Any] = {
@@ -23,7 +25,7 @@ def gateway(**changes: Any) -> ApisixGateway:
         "links": Links(()),
         "replicas": Replicas.exactly(2),
         "files": {"config.yaml": "", "apisix.yaml": "#END\n"},
-        "variables": {"TLS_CERTIFICATE": ("gateway-tls", "certificate"), "TLS_KEY": ("gateway-tls", "private-key")},
+        "variables": {"TLS_CERTIFICATE": (TLS, "certificate"), "TLS_KEY": (TLS, "private-key")},
         "exposed_as": "LoadBalancer",
         "address": "https://shop.example.com",
         "longest_request": Duration("30s"),
@@ -55,7 +57,7 @@ def test_what_apisix_writes_is_an_empty_directory_and_its_files_are_copied_there
 
 
 def test_its_secrets_are_those_of_its_variables() -> None:
-    assert gateway().secrets == (SecretKeys(name="gateway-tls", keys=("certificate", "private-key")),)
+    assert gateway().secrets == (TLS,)
 
 
 def test_in_a_mesh_only_what_it_sends_passes_the_proxy() -> None:

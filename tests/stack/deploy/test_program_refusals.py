@@ -55,14 +55,11 @@ def test_settings_are_the_same_from_pulumi_and_from_the_file(environment: str, m
 def test_all_missing_secrets_are_refused_together_each_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {key: value for key, value in configured("dev").items() if key != SECRETS}
     first, *faults = refusal("dev", config, monkeypatch).splitlines()
-    components = offline("dev").components
-    declared = dict.fromkeys(
-        (secret.name, key) for component in components for secret in component.secrets for key in secret.keys
-    )
+    declared = [(secret, key) for secret in offline("dev").secrets for key in secret.keys]
     assert first == f"Pulumi.dev.yaml: {len(declared)} faults"
     assert faults == [
-        f"  config.voiceassistant:secrets.{secret}.{key}: is missing; "
-        f"run `pulumi config set --stack dev --secret --path secrets.{secret}.{key}`"
+        f"  config.voiceassistant:secrets.{secret.name}.{key}: is missing; "
+        f"expected {secret.form(key).meaning}: run `voice secrets dev`"
         for secret, key in declared
     ]
 
@@ -71,7 +68,9 @@ def test_an_empty_secret_is_missing_and_an_unread_one_is_refused(monkeypatch: py
     config = configured("staging")
     config[SECRETS]["rag-engine-redis"] = {"password": "", "pasword": "hidden"}
     text = refusal("staging", config, monkeypatch)
-    assert "secrets.rag-engine-redis.password: is missing; run `pulumi config set --stack staging" in text
+    assert (
+        "secrets.rag-engine-redis.password: is missing; expected a random password: run `voice secrets staging`" in text
+    )
     removal = "run `pulumi config rm --stack staging --path secrets.rag-engine-redis.pasword`"
     assert f"secrets.rag-engine-redis.pasword: is read by no component; {removal}" in text
     assert "hidden" not in text

@@ -1,0 +1,174 @@
+"""`voice secrets`: makes, asks for and rotates the secrets of an environment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from stack.cli.options import ENVIRONMENT, Commands, add_command, platform_of
+from stack.cli.status import CLEAN, FINDINGS
+from stack.cli.terminal import wrapped
+
+if TYPE_CHECKING:
+    from components.secret_keys import SecretKeys
+    from stack.deploy.stack_secrets import SecretKey
+    from stack.model.platform import Platform
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    text = (
+        "Make the secrets of an environment that are missing, ask for the others, and have Pulumi encrypt all of them."
+    )
+    secrets = add_command(commands, "secrets", run, text)
+    secrets.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
+    secrets.add_argument("--check", action="store_true", help="write nothing; exit 1 if a secret is missing or too old")
+    secrets.add_argument(
+        "--rotate", action="append", default=[], metavar="SECRET", help="replace every value of this secret, too"
+    )
+    secrets.add_argument(
+        "--older-than", metavar="AGE", help="replace secrets that were last written longer ago, such as 90d, too"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes what is missing or to be rotated, and prints names only."""
+    from stack.deploy.stack_secrets import secret_faults, stored  # noqa: PLC0415
+
+    environment = options.environment
+    platform = platform_of(options, environment)
+    rotated = _rotated(platform, options)
+    present = stored(environment)
+    if options.check:
+        faults = [str(fault) for fault in secret_faults(platform, present)]
+        faults += [f"{name}: was last written longer than {options.older_than} ago" for name in rotated]
+        print("\n".join(faults) or f"{environment}: no secret is missing")
+        return FINDINGS if faults else CLEAN
+    wanted = list(_wanted(platform.secrets, present, rotated))
+    return _write(platform, wanted)
+
+
+def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
+    """The secrets to replace whole; raises `InvalidInputError` for an unknown secret and for an age in no such form."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from voice_policies import Duration, Fault, InvalidInputError, one_of  # noqa: PLC0415
+
+    from stack.deploy.stack_secrets import overdue  # noqa: PLC0415
+
+    known = [secret.name for secret in platform.secrets]
+    faults = [Fault("--rotate", f"is {name!r}", one_of(name, known)) for name in options.rotate if name not in known]
+    found = list(options.rotate)
+    if options.older_than is not None:
+        try:
+            found += overdue(platform, Duration(options.older_than), datetime.now(UTC).date())
+        except ValueError as error:
+            faults.append(Fault("--older-than", f"is {options.older_than!r}", str(error)))
+    if faults:
+        raise InvalidInputError("voice secrets", faults)
+    return list(dict.fromkeys(found))
+
+
+def _wanted(
+    secrets: Iterable[SecretKeys], present: Collection[SecretKey], rotated: Collection[str]
+) -> Iterator[SecretKeys]:
+    """The secrets with those keys alone that need a value. A certificate and its key are replaced together."""
+    from stack.deploy.secret_values import ISSUED  # noqa: PLC0415
+
+    for secret in secrets:
+        kept = {each.key for each in present if each.secret == secret.name and secret.name not in rotated}
+        missing = {key for key in secret.keys if key not in kept}
+        if any(secret.form(key).kind in ISSUED for key in missing):
+            missing |= {key for key in secret.keys if secret.form(key).kind in ISSUED}
+        if missing:
+            yield secret.model_copy(update={"keys": tuple(key for key in secret.keys if key in missing)})
+
+
+def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from stack.deploy.secret_values import generated  # noqa: PLC0415
+    from stack.deploy.stack_secrets import SecretKey, secret_faults, stored, write  # noqa: PLC0415
+
+    environment = platform.environment.name
+    made, asked = _by_origin(wanted, stand_ins=platform.environment.profile.stand_in_secrets)
+    given = _asked(asked, environment)
+    values = {SecretKey(each.name, key): value for each in made for key, value in generated(each).items()}
+    print(wrapped(f"made: {', '.join(map(str, values)) or 'none'}", "  "))
+    if asked:
+        print(wrapped(f"given: {', '.join(map(str, given)) or 'none'}", "  "))
+    if values or given:
+        write(environment, {**values, **given}, datetime.now(UTC).date())
+    missing = len(list(secret_faults(platform, stored(environment))))
+    total = sum(len(secret.keys) for secret in platform.secrets)
+    if missing:
+        print(f"{environment}: `voice secrets {environment} --check` explains {missing} faults")
+        return FINDINGS
+    print(f"{environment}: none of {total} values is missing; `pulumi up --stack {environment}` deploys them")
+    return CLEAN
+
+
+def _by_origin(wanted: Iterable[SecretKeys], *, stand_ins: bool) -> tuple[list[SecretKeys], list[SecretKeys]]:
+    """The secrets with the keys that are made here, and with those that are asked for."""
+    parts: tuple[list[SecretKeys], list[SecretKeys]] = ([], [])
+    for secret in wanted:
+        for is_asked in (False, True):
+            keys = tuple(key for key in secret.keys if (secret.form(key).owned and not stand_ins) == is_asked)
+            if keys:
+                parts[is_asked].append(secret.model_copy(update={"keys": keys}))
+    return parts
+
+
+def _asked(secrets: Collection[SecretKeys], environment: str) -> dict[SecretKey, str]:
+    """The answers; raises `InvalidInputError` with every question where nobody is there to answer."""
+    from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
+
+    from stack.deploy.stack_secrets import SecretKey  # noqa: PLC0415
+    from stack.model.settings import secret_line  # noqa: PLC0415
+
+    if secrets and not sys.stdin.isatty():
+        raise InvalidInputError(
+            f"voice secrets {environment}",
+            [
+                Fault(
+                    f"{secret.name}.{key}",
+                    "cannot be asked for without a terminal",
+                    f"expected {secret.form(key).meaning}: run `{secret_line(environment, secret.name, key)}`",
+                )
+                for secret in secrets
+                for key in secret.keys
+            ],
+        )
+    return {SecretKey(each.name, key): value for each in secrets for key, value in _answers(each).items()}
+
+
+def _answers(secret: SecretKeys) -> dict[str, str]:
+    """The values of one secret. Refused ones are asked for again; an empty answer leaves the value out."""
+    from stack.deploy.secret_values import refusals  # noqa: PLC0415
+
+    while True:
+        answers = {key: _answer(secret, key) for key in secret.keys}
+        given = {key: answer for key, answer in answers.items() if answer}
+        faults = list(refusals(secret, given))
+        if not faults:
+            return given
+        for fault in faults:
+            sys.stderr.write(f"  {secret.name}.{fault}\n")
+
+
+def _answer(secret: SecretKeys, key: str) -> str:
+    from getpass import getpass  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    form = secret.form(key)
+    sys.stderr.write(f"{secret.name}.{key}: {form.meaning}\n")
+    if not form.is_file:
+        return getpass("  value, which is not shown (Enter leaves it out): ")
+    while path := input("  path of the file (Enter leaves it out): "):
+        try:
+            return Path(path).expanduser().read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            sys.stderr.write(f"  {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}\n")
+    return ""
