@@ -16,6 +16,7 @@ from voice_policies import (
     Protocol,
     Rate,
     Ratio,
+    TextPattern,
 )
 
 from components.declaration import Declaration
@@ -170,7 +171,7 @@ class Gateway(Caller):
                 yield f"path {path} is the route of {' and '.join(names)}: give each a path of its own"
 
 
-HostName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=253)]
+HostName = Annotated[str, TextPattern(r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", "api.example.com", 253)]
 
 
 class Host(ClosedModel):

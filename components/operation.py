@@ -25,13 +25,14 @@ from voice_policies import (
     Ratio,
     Retry,
     Saga,
+    TextPattern,
 )
 
 from components.declaration import Declaration
 
 __all__ = ["Call", "HttpRoute", "Name", "Operation", "Sentence", "Stage", "hard", "loop", "operation", "soft", "stage"]
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
+Name = Annotated[str, TextPattern(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "rag-engine", 40)]
 """A DNS label of at most 40 characters, so that every name derived from it fits into Kubernetes' 63."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]
 
@@ -109,7 +110,7 @@ class Stage(Declaration):
 class HttpRoute(ClosedModel):
     """The gateway's route for an operation. A path has no parameters, because the breaker counts by path."""
 
-    path: Annotated[str, Field(pattern=r"^(/[a-z0-9-]+)+$", max_length=100)]
+    path: Annotated[str, TextPattern(r"^(/[a-z0-9-]+)+$", "/v1/search", 100)]
     method: Literal["GET", "POST"]
     public: bool = False
     """Callers need no token. The limits then count by address instead of by tenant."""
@@ -163,7 +164,7 @@ class Operation(Declaration):
                 yield f"{title} is started by {saga.started_by}, which the operation does not consume"
         for older, newer in zip_longest(self.retired_sagas, self.sagas[1:]):
             if newer is None or (older.name, older.version < newer.version) != (newer.name, True):
-                yield f"retired saga {older.name} version {older.version} is followed by no newer version of itself"
+                yield f"retired saga {older.name} version {older.version} has no newer version"
 
     @property
     def calls(self) -> tuple[Call, ...]:

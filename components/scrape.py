@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from voice_policies import ClosedModel
+from voice_policies import ClosedModel, TextPattern
 
 from components.operation import Name
 
@@ -48,7 +48,7 @@ class Scrape(ClosedModel):
     """The metrics that Prometheus scrapes from each pod of a server."""
 
     port: Annotated[int, Field(ge=1, le=65_535)]
-    path: Annotated[str, Field(pattern=r"^(/[a-z0-9/_-]+)?$")] = "/metrics"
+    path: Annotated[str, TextPattern(r"^(/[a-z0-9/_-]+)?$", "/metrics")] = "/metrics"
     series: Annotated[int, Field(ge=1)] = SERIES
     """Largest number of series of one pod."""
     honor_labels: bool = False

@@ -1,6 +1,6 @@
 """Fluent Bit 5.1.1's record of a line that a container printed, with the configured filters and output.
 
-Each function does what the source that it names does. A record keeps a key that stands twice, as Fluent Bit's do.
+Each function does what the source that it names does. A record keeps a key that appears twice, as Fluent Bit's do.
 """
 
 from __future__ import annotations

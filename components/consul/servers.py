@@ -79,7 +79,7 @@ class Consul(Server):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.servers % 2 == 0:
-            yield f"servers is {self.servers}: an even number survives no more losses than {self.servers - 1}"
+            yield f"servers is {self.servers}: expected an odd number; {self.servers - 1} survive as many losses"
 
     @property
     def files(self) -> dict[str, str]:

@@ -79,16 +79,16 @@ class GatewayRoute(ClosedModel):
     @override
     def conflicts(self) -> Iterator[str]:
         if len(self.rate_limits) > 1:
-            yield f"{self.name} has {len(self.rate_limits)} rate limits: a route holds one"
+            yield f"{self.name} has {len(self.rate_limits)} rate limits: expected at most one for a route"
         for limit in self.rate_limits:
             if not isinstance(limit.limit, TokenBucket):
-                yield f"{self.name} has a limit by {limit.limit.algorithm}: the gateway holds token_bucket alone"
+                yield f"{self.name} has a limit by {limit.limit.algorithm}: the gateway supports token_bucket only"
         if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
-            yield f"{self.name} has a breaker without consecutive_failures: the gateway counts nothing else"
+            yield f"{self.name} has a breaker without consecutive_failures: the gateway supports that condition only"
         if self.circuit_breaker and self.websocket:
             yield (
-                f"{self.name} is a WebSocket with a breaker: the gateway counts no status below 200 as a success, and "
-                "an upgraded connection's is 101, so no failure is ever forgotten; expected circuit_breaker None"
+                f"{self.name} is a WebSocket with a breaker: expected circuit_breaker None. Its status is 101, and the "
+                "gateway counts no status below 200 as a success, so the breaker would never forget a failure"
             )
 
 

@@ -47,7 +47,7 @@ class ApisixGateway(Server):
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
             rule="secrets_as_files",
-            reason="APISIX reads keys and passwords from variables alone; a rotated one arrives with a restart",
+            reason="APISIX reads keys and passwords from environment variables only; a rotated one needs a restart",
         ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORTS.metrics, path="/apisix/prometheus/metrics", series=10_000)

@@ -86,9 +86,9 @@ class MeshDestination(ClosedModel):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
-            yield f"{self.host} has a breaker without consecutive_failures: the mesh counts nothing else"
+            yield f"{self.host} has a breaker without consecutive_failures: the mesh supports that condition only"
         if self.bulkhead and self.bulkhead.max_queue:
-            yield f"{self.host} has a bulkhead with a queue: the mesh refuses at once"
+            yield f"{self.host} has a bulkhead with a queue, and the mesh has none: set max_queue to 0"
 
     external: bool = False
     """True if the host is outside the cluster. A ServiceEntry makes it known to the mesh."""

@@ -107,7 +107,7 @@ class Alertmanager(Server):
     def conflicts(self) -> Iterator[str]:
         known = [NOBODY, *(receiver.name for receiver in self.receivers)]
         for name in sorted({name for name in known if known.count(name) > 1}):
-            yield f"receivers: {name} stands twice"
+            yield f"receivers: {name} appears twice"
         accepted = f"expected one of {', '.join(sorted(set(known)))}"
         if self.default not in known:
             yield f"default: receiver {self.default} is not declared; {accepted}"

@@ -32,8 +32,8 @@ class BlackboxExporter(Server):
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
-        Exemption(rule="two_replicas", reason="it holds nothing, and asks again half a minute later"),
+        Exemption(rule="own_readiness", reason="the program reports only that it answers"),
+        Exemption(rule="two_replicas", reason="it stores nothing, and probes again after half a minute"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
     modules: tuple[BlackboxModule, ...]
@@ -46,7 +46,7 @@ class BlackboxExporter(Server):
     def conflicts(self) -> Iterator[str]:
         names = [TLS, *(module.name for module in self.modules)]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            yield f"modules: {name} stands twice"
+            yield f"modules: {name} appears twice"
 
     @property
     def files(self) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Collector(Server):
     folder: ClassVar[str] = "30-observability"
     priority: ClassVar[Priority] = "core"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
+        Exemption(rule="own_readiness", reason="the program reports only that it answers"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: Annotated[int, Field(ge=1, le=20)]
@@ -65,10 +65,10 @@ class Collector(Server):
     def conflicts(self) -> Iterator[str | Conflict]:
         names = [backend.name for backend in self.backends]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            yield f"backends: {name} stands twice"
+            yield f"backends: {name} appears twice"
         for backend in self.backends:
             if (backend.user is None) != (backend.secret is None):
-                yield f"backends.{backend.name}: user and secret stand together or not at all"
+                yield f"backends.{backend.name}: user and secret go together: set both or neither"
         needed = sum(self.queue(backend).units for backend in self.backends) * FRAGMENTATION
         room = self.storage * FILL_LIMIT
         if needed > room.units:

@@ -60,7 +60,7 @@ class Jaeger(Server):
     kind: ClassVar[str] = "Jaeger"
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="own_readiness", reason="the program tells one thing of itself: that it answers"),
+        Exemption(rule="own_readiness", reason="the program reports only that it answers"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: int

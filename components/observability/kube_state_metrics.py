@@ -41,7 +41,7 @@ class KubeStateMetrics(Server):
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="no_api_token", reason="reads pods and autoscalers of our namespaces to count them"),
-        Exemption(rule="two_replicas", reason="two would count everything twice, and it holds nothing"),
+        Exemption(rule="two_replicas", reason="two would count everything twice, and it stores nothing"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
     namespaces: tuple[Name, ...]

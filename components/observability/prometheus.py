@@ -78,7 +78,7 @@ class Prometheus(Server):
         yield from duplicates([*self.targets, *self.probed_hosts])
         keys = [rule.key for group in self.groups for rule in group.rules]
         for key in sorted({key for key in keys if keys.count(key) > 1}, key=str):
-            yield f"groups: {' '.join(map(str, key))} stands twice"
+            yield f"groups: {' '.join(map(str, key))} appears twice"
         yield from disk_conflict("retention", self.stream, self.storage)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from voice_policies import ClosedModel, Duration
+from voice_policies import ClosedModel, Duration, TextPattern
 
 from components.operation import Name
 
@@ -23,7 +23,7 @@ class Recording(ClosedModel):
     Its name is `level:metric:operations`, as Prometheus advises.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z_]+(:[a-z0-9_]+)+$")]
+    name: Annotated[str, TextPattern(r"^[a-z_]+(:[a-z0-9_]+)+$", "job:requests:rate5m")]
     expression: str
     labels: dict[str, str] = Field(default_factory=dict)
 
@@ -44,7 +44,7 @@ class Alert(ClosedModel):
     `None` as severity or team takes the label of the alerting series, which comes from the objective.
     """
 
-    name: Annotated[str, Field(pattern=r"^([A-Z][a-z]+)+$", max_length=40)]
+    name: Annotated[str, TextPattern(r"^([A-Z][a-z]+)+$", "TargetDown", 40)]
     expression: str
     lasting: Duration = NOW
     """How long the condition must hold (`for`)."""

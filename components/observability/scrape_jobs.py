@@ -131,7 +131,7 @@ def duplicates(targets: Iterable[ScrapeTarget | ProbedHosts]) -> Iterator[str]:
     """A sentence for each name of two targets. Prometheus could not tell their series apart."""
     names = [target.name for target in targets]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"targets: {name} stands twice"
+        yield f"targets: {name} appears twice"
 
 
 def _meta(label: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from typing_extensions import override
-from voice_policies import Bytes, ClosedModel, Conflict, Duration
+from voice_policies import Bytes, ClosedModel, Conflict, Duration, TextPattern
 
 from components.component import Exemption
 from components.container import Container, go_runtime
@@ -60,8 +60,8 @@ EXEMPLAR_LABEL = "traceID"
 class Bucket(ClosedModel):
     """An S3-compatible bucket for blocks, which the store encrypts at rest."""
 
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
-    endpoint: Annotated[str, Field(pattern=r"^[a-z0-9.-]+:\d+$")]
+    bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")]
+    endpoint: Annotated[str, TextPattern(r"^[a-z0-9.-]+:\d+$", "s3.example.com:443")]
     """`host:port`, over TLS."""
 
 
@@ -74,7 +74,10 @@ class Tempo(Server):
     kind: ClassVar[str] = "Tempo"
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
+        Exemption(
+            rule="headless_service",
+            reason="callers reach the only pod by its Service; it needs no other name",
+        ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
     storage: Bytes

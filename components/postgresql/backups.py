@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-from voice_policies import ClosedModel
+from voice_policies import ClosedModel, TextPattern
 
 from components.network_policy import Cidr
 from components.operation import Name
@@ -21,8 +20,8 @@ DAILY = "0 0 2 * * *"
 class Backups(ClosedModel):
     """A bucket of an S3-compatible object store, encrypted at rest by the store."""
 
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
-    retention: Annotated[str, Field(pattern=r"^[1-9][0-9]*[dwm]$")] = "30d"
+    bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-backups")]
+    retention: Annotated[str, TextPattern(r"^[1-9][0-9]*[dwm]$", "30d")] = "30d"
     """Period that a recovery can reach back: days, weeks or months, in the format of the Barman plugin."""
     network: Cidr
     """Address block of the object store. The plugin connects directly, because it supports no proxy that routes by

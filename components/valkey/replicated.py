@@ -61,8 +61,8 @@ class ReplicatedValkey(Server):
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="headless_service", reason="each pod has a Service of its own, whose name Sentinel keeps"),
-        Exemption(rule="own_readiness", reason="proxy and Sentinel tell one thing of themselves: that they answer"),
+        Exemption(rule="headless_service", reason="each pod has its own Service, whose name Sentinel stores"),
+        Exemption(rule="own_readiness", reason="proxy and Sentinel report only that they answer"),
     )
     scrape: ClassVar[Scrape] = SCRAPE
     """The scrape of proxies and servers."""

@@ -54,7 +54,10 @@ class Valkey(Server):
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="headless_service", reason="one pod, reached by its Service: nobody needs its own name"),
+        Exemption(
+            rule="headless_service",
+            reason="callers reach the only pod by its Service; it needs no other name",
+        ),
     )
     scrape: ClassVar[Scrape] = SCRAPE
     users: tuple[AclUser, ...]

@@ -24,7 +24,7 @@ from voice_policies.faults import Fault, InvalidInputError, conflict_fault, faul
 from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, PositiveDuration, Rate, Ratio
-from voice_policies.names import CallName, EventType
+from voice_policies.names import CallName, EventType, TextPattern
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
 from voice_policies.retry import Retry, RetryBudget, RetryCondition
@@ -85,6 +85,7 @@ __all__ = [
     "ServiceLevel",
     "ServiceSettings",
     "SlidingWindow",
+    "TextPattern",
     "Timeout",
     "TokenBucket",
     "Tracing",

@@ -25,4 +25,4 @@ class Bulkhead(Policy):
     @override
     def conflicts(self) -> Iterator[str]:
         if (self.max_queue > 0) != bool(self.queue_timeout):
-            yield "max_queue and queue_timeout go together: a queue needs a wait above 0s, and no queue none"
+            yield "max_queue and queue_timeout go together: set both above 0, or neither"

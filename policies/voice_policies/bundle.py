@@ -18,7 +18,7 @@ from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
 from voice_policies.health import Health
 from voice_policies.measure import PositiveDuration
-from voice_policies.names import CallName, DnsLabel, OperationName
+from voice_policies.names import CallName, DnsLabel, OperationName, TextPattern
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import RateLimit
 from voice_policies.retry import Retry
@@ -45,9 +45,9 @@ Enforcer = Literal["runtime", "grpc", "gateway", "mesh", "driver"]
 class Address(Policy):
     """Where a callee is reached."""
 
-    host: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+    host: Annotated[str, TextPattern(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "api.example.com", 253)]
     port: Annotated[int, Field(ge=1, le=65_535)]
-    via: Annotated[str, Field(pattern=r"^[a-z0-9.-]+:\d{1,5}$")] | None = None
+    via: Annotated[str, TextPattern(r"^[a-z0-9.-]+:\d{1,5}$", "egress-proxy:8443")] | None = None
     """The egress proxy that an external host is reached through, over TLS; `None` for a callee that is reached as it
     is."""
     tls: Literal[True] | None = None
@@ -97,12 +97,12 @@ class OutboundCall(Policy):
     @override
     def conflicts(self) -> Iterator[str]:
         if (self.necessity == "soft") != (self.fallback is not None):
-            yield "a soft call names its fallback, and a hard one has none"
+            yield "fallback is for soft calls: set it for a soft call, and leave it out of a hard one"
         for policy in ("retry", "circuit_breaker", "bulkhead"):
             if (getattr(self, policy) is None) != (getattr(self.enforced_by, policy) is None):
-                yield f"enforced_by.{policy} names a layer exactly where {policy} is set"
+                yield f"enforced_by.{policy} and {policy} go together: set both or neither"
         if self.retry and self.idempotency == "never" and set(self.retry.conditions) != {"connection_failed"}:
-            yield "a call that is never repeated retries on connection_failed alone"
+            yield "a call with idempotency never may retry on connection_failed only"
         yield from self._time_conflicts()
 
     def _time_conflicts(self) -> Iterator[str]:
@@ -141,7 +141,7 @@ class BundleMetadata(Policy):
     service: DnsLabel
     environment: DnsLabel
     language: Literal["python", "go"]
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    digest: Annotated[str, TextPattern(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 hex digits")] | None = None
     """SHA-256 of the canonical form of everything else; `None` only while the bundle is being made."""
 
 
@@ -173,7 +173,7 @@ class PolicyBundle(Policy):
             yield from (f"{what} {name} is declared twice" for name in sorted({n for n in found if found.count(n) > 1}))
         for inbound in self.inbound:
             yield from (
-                f"inbound operation {inbound.operation} names outbound call {call}, which is not there"
+                f"inbound operation {inbound.operation} names outbound call {call}, which does not exist"
                 for call in inbound.calls
                 if call not in names
             )
@@ -189,16 +189,16 @@ class PolicyBundle(Policy):
             for name in {limit.store for limit in inbound.rate_limits if limit.store}:
                 call, where = calls.get(name), f"inbound operation {inbound.operation} keeps a limit in {name}"
                 if call is None or call.protocol != "redis":
-                    yield f"{where}, which is no call to a Redis"
+                    yield f"{where}, which is not a call to Redis"
                 elif call.enforced_by.timeout != "runtime":
-                    yield f"{where}, whose timeout the runtime does not enforce: nothing would bound a check"
+                    yield f"{where}, and the runtime does not enforce its timeout: a check could wait forever"
 
     def _saga_conflicts(self) -> Iterator[str]:
         calls = {call.name: call for call in self.outbound}
         sagas = {saga.name for saga in self.sagas}
         for inbound in self.inbound:
             if inbound.saga is not None and inbound.saga not in sagas:
-                yield f"inbound operation {inbound.operation} names saga {inbound.saga}, which is not there"
+                yield f"inbound operation {inbound.operation} names saga {inbound.saga}, which does not exist"
         for saga in self.sagas:
             for step in saga.steps:
                 path = f"saga {saga.name} version {saga.version}: step {step.name}"
@@ -239,10 +239,10 @@ class PolicyBundle(Policy):
 def _step_conflicts(step: SagaStep, calls: Mapping[str, OutboundCall]) -> Iterator[str]:
     for name in (*step.calls, *step.compensation_calls):
         if name not in calls:
-            yield f" names outbound call {name}, which is not there"
+            yield f" names outbound call {name}, which does not exist"
         elif step.attempt_timeout < calls[name].timeout.overall:
             longest = calls[name].timeout.overall
-            yield f": attempt_timeout {step.attempt_timeout} ends before its call {name} may: {longest}"
+            yield f": attempt_timeout {step.attempt_timeout} is shorter than its call {name} may take: {longest}"
 
 
 def digest_of(bundle: PolicyBundle) -> str:
@@ -259,6 +259,5 @@ def _refuse_other_versions(document: object, source: str) -> None:
         raise InvalidInputError(source, [Fault("", "is not an object", f"expected a {KIND}")])
     found = (document.get("apiVersion"), document.get("kind"))
     if found != (API_VERSION, KIND):
-        raise InvalidInputError(
-            source, [Fault("apiVersion, kind", f"is {found[0]!r}, {found[1]!r}", f"expected {API_VERSION!r}, {KIND!r}")]
-        )
+        value = f"is {json.dumps(found[0])}, {json.dumps(found[1])}"
+        raise InvalidInputError(source, [Fault("apiVersion, kind", value, f"expected {API_VERSION}, {KIND}")])

@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from voice_policies.measure import Duration, PositiveDuration, Ratio
+from voice_policies.names import TextPattern
 from voice_policies.policy import Policy
 
 DegradationLevel = Literal["normal", "partial", "full"]
@@ -43,7 +44,7 @@ class DegradationTrigger(Policy):
 class DegradedFeature(Policy):
     """A feature that can be switched off, and the level at which it is off."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    name: Annotated[str, TextPattern(r"^[a-z][a-z0-9-]{0,62}$", "citations")]
     """The name the service asks for."""
     off_at: Literal["partial", "full"]
     """The feature is off at this level and beyond."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from voice_policies.closed_model import CONFLICT, Conflict
+from voice_policies.names import TEXT_PATTERN
 
 SHOWN = 80
 """Longest excerpt of a wrong value that a message repeats, in characters."""
@@ -29,7 +30,7 @@ EXPECTED = {
     "string_type": "expected text: put it in quotes",
     "tuple_type": "expected a list",
 }
-"""Pydantic's types of errors in the words of a configuration file."""
+"""Pydantic's error type → the accepted value in the words of a configuration file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,9 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
     elif found["type"] == "extra_forbidden" and model is not None:
         yield Fault(path, _shown(found["type"], found["input"]), _known_keys(model, found["loc"]))
     else:
-        yield Fault(
-            path,
-            _shown(found["type"], found["input"]),
-            EXPECTED.get(found["type"]) or _hint(found) + _sentence(found["msg"]),
-        )
+        of_no_text = found["type"] == TEXT_PATTERN and not isinstance(found["input"], str)
+        accepted = EXPECTED.get("string_type" if of_no_text else found["type"])
+        yield Fault(path, _shown(found["type"], found["input"]), accepted or _hint(found) + _sentence(found["msg"]))
 
 
 def _hint(found: ErrorDetails) -> str:

@@ -9,13 +9,14 @@ from pydantic import Field
 from typing_extensions import override
 
 from voice_policies.measure import Bytes, Duration, PositiveDuration
+from voice_policies.names import TextPattern
 from voice_policies.policy import Policy
 
 
 class HealthCheck(Policy):
     """One check of something the service needs."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,127}$")]
+    name: Annotated[str, TextPattern(r"^[a-z][a-z0-9.-]{0,127}$", "postgresql.read")]
     kind: Literal["postgresql", "redis", "grpc", "http", "tcp", "disk"]
     target: Annotated[str, Field(min_length=1, max_length=253)]
     """The outbound call whose address is checked; for a disk, the path."""
@@ -33,7 +34,7 @@ class HealthCheck(Policy):
         if self.max_latency is not None and self.max_latency >= self.timeout:
             yield f"max_latency {self.max_latency} must be below timeout {self.timeout}"
         if (self.kind == "disk") != (self.min_free is not None):
-            yield "min_free goes with kind disk, and a disk needs it"
+            yield "min_free goes with kind disk: set it for a disk, and leave it out of other kinds"
 
 
 class Health(Policy):

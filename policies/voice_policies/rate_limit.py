@@ -115,14 +115,14 @@ class RateLimit(Policy):
     def conflicts(self) -> Iterator[str]:
         distributed = self.scope == "distributed"
         if distributed != (self.store is not None):
-            yield "a distributed limit names its store, such as redis.access, and a local one has none"
+            yield "a distributed limit needs a store, such as redis.access, and a local limit must have none"
         if self.lease > 1 and not distributed:
             yield f"lease {self.lease} takes from a store: set scope to distributed"
         if isinstance(self.limit, Adaptive):
             if distributed:
                 yield "an adaptive limit is local: it follows what this replica sees; set scope to local"
         elif self.lease > self.limit.capacity:
-            yield f"lease {self.lease} is more than the limit ever admits at once: {self.limit.capacity}"
+            yield f"lease {self.lease} is above the capacity of the limit: {self.limit.capacity}"
 
     def of_one_replica(self) -> RateLimit:
         """The limit of one replica while the store is unavailable: this limit times `local_share`."""

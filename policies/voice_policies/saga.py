@@ -10,11 +10,11 @@ from pydantic import Field
 from typing_extensions import override
 
 from voice_policies.measure import Duration, PositiveDuration
-from voice_policies.names import CallName, EventType
+from voice_policies.names import CallName, EventType, TextPattern
 from voice_policies.policy import Policy
 from voice_policies.retry import Retry
 
-StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+StepName = Annotated[str, TextPattern(r"^[a-z][a-z0-9-]{0,62}$", "reserve-seat")]
 
 
 class SagaStep(Policy):
@@ -47,7 +47,7 @@ class SagaStep(Policy):
         if (self.compensation is None) == (self.no_compensation_because is None):
             yield "name a compensation, or say in no_compensation_because why none is needed"
         if self.compensation is None and self.compensation_calls:
-            yield f"compensation_calls {', '.join(self.compensation_calls)} belong to no compensation"
+            yield f"compensation_calls {', '.join(self.compensation_calls)} need a compensation"
         needed = self.attempt_timeout * self.retry.max_attempts + self.retry.longest_wait()
         if self.timeout < needed:
             yield (

@@ -7,13 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from voice_policies.measure import Duration, Ratio
+from voice_policies.names import TextPattern
 from voice_policies.policy import Policy
 
 
 class Tracing(Policy):
     """OpenTelemetry over OTLP. A Collector that is down delays no request."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[a-z0-9.-]+:\d{1,5}$")]
+    endpoint: Annotated[str, TextPattern(r"^https?://[a-z0-9.-]+:\d{1,5}$", "http://collector:4317")]
     """The Collector's OTLP/gRPC address."""
     sample_ratio: Ratio = Ratio("10%")
     """Share of the traces begun in this process that are kept. For other traces the caller's decision holds."""

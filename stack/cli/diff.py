@@ -35,6 +35,6 @@ def run(options: argparse.Namespace) -> int:
     print(REPORTS[options.format](difference))
     if difference.data_at_risk and not options.allow_replacement:
         at_risk = "\n  ".join(str(risk) for risk in difference.data_at_risk)
-        sys.stderr.write(f"voice: data is at risk; --allow-replacement goes on\n  {at_risk}\n")
+        sys.stderr.write(f"voice: data is at risk; pass --allow-replacement to continue\n  {at_risk}\n")
         return DATA_AT_RISK
     return FINDINGS if difference else CLEAN

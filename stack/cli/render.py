@@ -47,7 +47,7 @@ def add_to(commands: Commands) -> None:
     render.add_argument(
         "environments", nargs="*", metavar="ENV", help="names such as prod for Pulumi.prod.yaml (default: all)"
     )
-    render.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to, for one ENV (default: build/ENV)")
+    render.add_argument("-o", "--out", type=Path, metavar="DIR", help="directory, for one ENV (default: build/ENV)")
     render.add_argument("-v", "--verbose", action="store_true", help="list exemptions and images without a digest")
     render.add_argument("--format", choices=("text", "json"), default="text")
     add_day(render)

@@ -84,7 +84,7 @@ def kubectl(kubeconfig: str | None, *arguments: str) -> str:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        raise ClusterError("kubectl is not on PATH; install it, the program asks the cluster with it") from None
+        raise ClusterError("kubectl is not on PATH: install it; the program queries the cluster with it") from None
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2]
         raise (NotFoundError if "(NotFound)" in said else ClusterError)(said)

@@ -110,7 +110,7 @@ class Registry:
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         claimed = response.get("Docker-Content-Digest", digest)
         if claimed != digest:
-            raise RegistryError(f"is said to be {claimed}", f"its content is {digest}: do not trust this registry")
+            raise RegistryError(f"was announced as {claimed}", f"its content is {digest}: do not trust this registry")
         return digest
 
     def _manifest(self, location: Location) -> tuple[HTTPMessage, bytes]:
@@ -163,9 +163,9 @@ class Registry:
         except HTTPError:
             raise
         except URLError as error:
-            raise RegistryError(f"cannot be asked for: {error.reason}", _REACHABLE) from None
+            raise RegistryError(f"cannot be requested: {error.reason}", _REACHABLE) from None
         except (OSError, HTTPException) as error:
-            raise RegistryError(f"was not answered: {error}", _REACHABLE) from None
+            raise RegistryError(f"got no answer: {error}", _REACHABLE) from None
         if len(body) > MANIFEST_LIMIT:
             raise RegistryError("is too large for a manifest", f"expected at most {MANIFEST_LIMIT} bytes")
         return response.headers, body

@@ -206,7 +206,7 @@ class CallGraph:
             lines[node.name].append(str(node.location))
         for name, found in lines.items():
             if len(found) > 1:
-                yield Fault(name, f"is declared {len(found)} times", "each name stands once", " and ".join(found))
+                yield Fault(name, f"is declared {len(found)} times", "expected a unique name", " and ".join(found))
 
     def _call_faults(self) -> Iterator[Fault]:
         for caller in self._all:
@@ -217,7 +217,7 @@ class CallGraph:
                     yield from self._target_faults(path, call, source)
                     yield from self._rule_faults(path, caller.name, call.callee, source)
                 if isinstance(caller, Dependency) and operation.calls:
-                    accepted = "a dependency is not ours: it only answers"
+                    accepted = "expected a dependency without calls: only our services and gateways call"
                     yield Fault(label, "makes calls", accepted, str(operation.location))
 
     def _target_faults(self, path: str, call: Call, source: str) -> Iterator[Fault]:
@@ -235,9 +235,9 @@ class CallGraph:
     def _rule_faults(self, path: str, caller: str, callee: str, source: str) -> Iterator[Fault]:
         only = self.only_callers.get(callee)
         if only is not None and caller != only:
-            yield Fault(path, "is forbidden by rule", f"only {only} may call {callee}", source)
+            yield Fault(path, "breaks a rule of the catalogue", f"only {only} may call {callee}", source)
         if (caller, callee) in self.forbidden:
-            yield Fault(path, "is forbidden by rule", f"{caller} may never call {callee}", source)
+            yield Fault(path, "breaks a rule of the catalogue", f"{caller} may never call {callee}", source)
 
     def _flow_faults(self) -> Iterator[Fault]:
         gateway = self.gateway

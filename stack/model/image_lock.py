@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
-from voice_policies import ClosedModel, Fault, InvalidInputError, faults_of
+from pydantic import ValidationError
+from voice_policies import ClosedModel, Fault, InvalidInputError, TextPattern, faults_of
 
 from stack.model.manifest_yaml import documents
 from stack.model.settings import ROOT
@@ -24,9 +24,14 @@ HEADER = """\
 # Empty until that command has reached a registry. An image that is missing here renders by its tag alone:
 # `voice render` says so, and a deployment of prod refuses it.
 """
-Reference = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+Reference = Annotated[
+    str,
+    TextPattern(
+        r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", "registry.example.com/image:1.0"
+    ),
+]
 """`repository:tag`, as a manifest names an image."""
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Digest = Annotated[str, TextPattern(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 hex digits")]
 
 
 class ImageLock(ClosedModel):

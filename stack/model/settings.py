@@ -15,7 +15,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationError
 from typing_extensions import override
-from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, faults_of, one_of
+from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, TextPattern, faults_of, one_of
 
 from components.network_policy import Cidr
 from components.node import External, HostName, Replicas
@@ -53,11 +53,11 @@ PULUMI_KEYS = ("config", "encryptedkey", "encryptionsalt", "environment", "secre
 """Keys that Pulumi itself writes at the top of a stack's file."""
 ANY_SERVER = "any"
 """Key of the storage class of every server that has none of its own."""
-Repository = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$")]
+Repository = Annotated[str, TextPattern(r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$", "registry.example.com/voice")]
 """A repository, or the beginning of several: registry and path."""
-RegistryName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$")]
+RegistryName = Annotated[str, TextPattern(r"^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$", "docker.io")]
 """Host of a registry, as images name it."""
-StorageClassName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+StorageClassName = Annotated[str, TextPattern(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "standard", 253)]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -76,9 +76,9 @@ class NodePool(ClosedModel):
         if self.zones > self.nodes:
             yield f"zones {self.zones} is above nodes {self.nodes}: expected a node in each zone"
         if not self.cpu.units:
-            yield f"cpu is '{self.cpu}': expected more than none"
+            yield f"cpu is '{self.cpu}': expected more than 0"
         if not self.memory.units:
-            yield f"memory is '{self.memory}': expected more than none"
+            yield f"memory is '{self.memory}': expected more than 0"
 
 
 class ApiServer(ClosedModel):
@@ -97,7 +97,7 @@ class Notifications(ClosedModel):
 class AcceptedFinding(ClosedModel):
     """A finding of the audit that does not count until a day, and the reason."""
 
-    rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
+    rule: Annotated[str, TextPattern(r"^[A-Z]\d\d$", "D01")]
     path: str
     """Where `voice check` reports it."""
     reason: Sentence
@@ -123,7 +123,7 @@ class Settings(Defaults):
     """Without it alerts are only shown."""
     backups: Backups | None = None
     """Where PostgreSQL's backups go. Without it PostgreSQL is one server, which dumps to a volume of its own."""
-    trace_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    trace_bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")] | None = None
     """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo keeps them on a volume."""
     gateway_host: HostName | None = None
     """The name that clients ask the gateway for. The application's pages stand beside it, under `app` for `api`."""
@@ -142,9 +142,15 @@ class Settings(Defaults):
     """Secret of every namespace with which the kubelet pulls images; its value is `secrets.<name>.dockerconfigjson`.
     `null` pulls without credentials."""
     image_repository: Repository = "ghcr.io/voicehelper"
-    image_tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1.0.0"
+    image_tag: Annotated[str, TextPattern(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", "1.0.0")] = "1.0.0"
     reference_image: (
-        Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$")] | None
+        Annotated[
+            str,
+            TextPattern(
+                r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$", "registry.example.com/image:1.0"
+            ),
+        ]
+        | None
     ) = None
     """One image that stands in for every service, before the services' own images exist."""
     secrets_changed: Annotated[dict[Name, Annotated[date, Field(strict=False)]], Field(default_factory=dict)]

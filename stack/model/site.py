@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-from voice_policies import ClosedModel, Ratio
+from voice_policies import ClosedModel, Ratio, TextPattern
 
 from components.network_policy import AddressBlock, Cidr, Peer
 from components.node import Host, Service, Tier
@@ -43,7 +42,7 @@ class Site(ClosedModel):
     """The one namespace whose pods read the nodes they run on."""
     egress: Name
     """Namespace of the egress proxies."""
-    private_domain: Annotated[str, Field(pattern=r"^(\.[a-z0-9-]+)+$")]
+    private_domain: Annotated[str, TextPattern(r"^(\.[a-z0-9-]+)+$", ".internal")]
     """Ending of the names of hosts in the peered network."""
     peered_network: Cidr
     """The network that is peered with the cluster's. No pod or node may have an address of it."""

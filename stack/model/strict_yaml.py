@@ -1,7 +1,7 @@
 """YAML files that people edit, read by the rules of YAML 1.2 so that nothing in them is lost or changed in silence.
 
 `yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two readers would take for two is a fault: a
-key that stands twice, a number with a leading zero. Anchors, tags of other types and deep nesting are refused: no file
+key that appears twice, a number with a leading zero. Anchors, tags of other types and deep nesting are refused: no file
 here needs them, and they can exhaust a reader.
 """
 
@@ -106,13 +106,13 @@ def _refuse_exhausting(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             value = f"is nested deeper than {DEEPEST} levels"
-            raise _RefusedError(event.start_mark, value, "no file here needs as many")
+            raise _RefusedError(event.start_mark, value, f"expected at most {DEEPEST} levels")
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
             raise _RefusedError(event.start_mark, f"has the anchor or alias {event.anchor!r}", "write the value out")
 
 
 class _StrictLoader(yaml.CSafeLoader):
-    """The core schema of YAML 1.2. Notes each key that stands twice, where YAML would silently keep the last value."""
+    """The core schema of YAML 1.2. Notes each key that appears twice, where YAML would silently keep the last value."""
 
     yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - PyYAML's own attribute, which it never changes in place
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
@@ -126,7 +126,7 @@ class _StrictLoader(yaml.CSafeLoader):
         found: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in found:
-                self._note(key, f"key {key.value!r} stands twice", "keep one of them")
+                self._note(key, f"key {key.value!r} appears twice", "keep one of them")
             found.add(key.value)
         return yaml.constructor.BaseConstructor.construct_mapping(self, node, deep)
 

@@ -13,6 +13,7 @@ from voice_policies import (
     Adaptive,
     Bulkhead,
     CircuitBreaker,
+    ClosedModel,
     Degradation,
     DegradationTrigger,
     Duration,
@@ -35,6 +36,7 @@ from voice_policies import (
     Tracing,
     faults_of,
 )
+from voice_policies.names import DnsLabel
 
 KINDS: list[type[Policy]] = [
     Adaptive,
@@ -107,10 +109,10 @@ def test_retry_defaults_are_the_platforms() -> None:
             },
             "an adaptive limit is local",
         ),
-        (RateLimit, {"limit": BUCKET, "scope": "distributed"}, "a distributed limit names its store"),
-        (RateLimit, {"limit": BUCKET, "store": "redis.access"}, "and a local one has none"),
+        (RateLimit, {"limit": BUCKET, "scope": "distributed"}, "a distributed limit needs a store"),
+        (RateLimit, {"limit": BUCKET, "store": "redis.access"}, "a local limit must have none"),
         (RateLimit, {"limit": BUCKET, "lease": 5}, "set scope to distributed"),
-        (RateLimit, {**SHARED, "lease": 21}, "lease 21 is more than the limit ever admits at once: 20"),
+        (RateLimit, {**SHARED, "lease": 21}, "lease 21 is above the capacity of the limit: 20"),
         (RateLimit, {**SHARED, "local_share": "0%"}, "must be above 0%"),
         (Adaptive, {"min_rate": "2/s", "max_rate": "1/s", "burst": 1}, "max_rate 1/s is below min_rate 2/s"),
         (Adaptive, {"min_rate": "1/s", "max_rate": "2/s", "burst": 1, "decrease": "100%"}, "below 100%"),
@@ -125,7 +127,7 @@ def test_retry_defaults_are_the_platforms() -> None:
             {"features": [{"name": "a", "off_at": "full", "fallback": "x"}] * 2},
             "feature a is declared twice",
         ),
-        (HealthCheck, {"name": "d", "kind": "disk", "target": "/", "critical": True}, "a disk needs it"),
+        (HealthCheck, {"name": "d", "kind": "disk", "target": "/", "critical": True}, "set it for a disk"),
         (
             HealthCheck,
             {"name": "d", "kind": "grpc", "target": "x", "critical": True, "max_latency": "1s"},
@@ -137,7 +139,7 @@ def test_retry_defaults_are_the_platforms() -> None:
         (
             SagaStep,
             {"name": "read", "no_compensation_because": "reads only", "compensation_calls": ["redis.access"]},
-            "redis.access belong to no compensation",
+            "redis.access need a compensation",
         ),
         (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, STEP]}, "step store is declared twice"),
         (Saga, {"name": "s", "timeout": "1m", "steps": [STEP, {**STEP, "name": "b"}]}, "remove undoes two steps"),
@@ -148,10 +150,10 @@ def test_retry_defaults_are_the_platforms() -> None:
         ),
         (Saga, {"name": "s", "timeout": "1m", "steps": [{**STEP, "with_previous": True}]}, "store is the first"),
         (Saga, {"name": "s", "timeout": "1s", "steps": [STEP]}, "shorter than its steps together: at least 10s"),
-        (Saga, {"name": "s", "timeout": "1m", "started_by": "uploaded", "steps": [STEP]}, "match pattern"),
+        (Saga, {"name": "s", "timeout": "1m", "started_by": "uploaded", "steps": [STEP]}, "expected text such as"),
         (ServiceLevel, {"availability": "100%", "latency": "1s"}, "nothing is always up"),
         (FaultInjection, {"enabled": False}, "True"),
-        (Tracing, {"endpoint": "collector:4317"}, "match pattern"),
+        (Tracing, {"endpoint": "collector:4317"}, "expected text such as"),
     ],
 )
 def test_what_cannot_hold_is_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
@@ -252,3 +254,19 @@ def test_any_input_is_accepted_or_refused_with_faults(kind: type[Policy], data: 
         faults = faults_of(error, kind)
         assert faults
         assert all(fault.path and fault.value and fault.accepted for fault in faults if fault.value != "is refused")
+
+
+def test_a_text_that_does_not_match_is_refused_with_an_example_instead_of_a_regular_expression() -> None:
+    class Named(ClosedModel):
+        name: DnsLabel
+
+    def refusal(name: object) -> str:
+        with pytest.raises(ValidationError) as refused:
+            Named.model_validate({"name": name})
+        return str(faults_of(refused.value, Named)[0])
+
+    assert refusal("Search") == "name: is 'Search'; expected text such as rag-engine, at most 63 characters"
+    assert refusal("x" * 64).endswith("; expected text such as rag-engine, at most 63 characters")
+    assert refusal(7) == "name: is 7; expected text: put it in quotes"
+    schema = Named.model_json_schema()["properties"]["name"]
+    assert (schema["pattern"], schema["maxLength"]) == (r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", 63)

@@ -91,7 +91,7 @@ async def test_an_absurd_cost_is_refused_at_once_and_for_good(tmp_path: Path, al
 
 async def test_the_time_that_is_left_is_a_number(tmp_path: Path) -> None:
     runtime = limited(tmp_path)
-    with pytest.raises(ValueError, match="run: the remaining time is a number of seconds, not nan"):
+    with pytest.raises(ValueError, match="run: the remaining time must be a number of seconds, not nan"):
         runtime.request("run", remaining=NAN)
     with pytest.raises(DeadlineExceededError):
         async with runtime.request("run", remaining=-1e308):
@@ -107,10 +107,10 @@ def test_a_timeout_that_is_none_is_refused(seconds: float) -> None:
         lambda: Outbound("callee", attempt_timeout=seconds),
         lambda: Outbound("callee", overall_timeout=seconds),
     ):
-        with pytest.raises(ValueError, match="a timeout is longer than 0 s"):
+        with pytest.raises(ValueError, match="timeout must be above 0 s"):
             make()
     degradation = Degradation("agent-engine", DegradationPolicy())
-    with pytest.raises(ValueError, match="an override lasts longer than 0 s"):
+    with pytest.raises(ValueError, match="the duration of an override must be above 0 s"):
         degradation.override("full", seconds)
     assert degradation.level == "normal"
 

@@ -96,7 +96,7 @@ async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) 
     [
         ("", 2, "--engine is ''; expected sqlite:///PATH, postgresql://"),
         ("mysql://x", 2, "--engine is 'mysql://x'; expected"),
-        ("sqlite:///nowhere/sagas.db", 2, "--engine names /nowhere/sagas.db, which is no file"),
+        ("sqlite:///nowhere/sagas.db", 2, "--engine names /nowhere/sagas.db , which is not a file"),
         ("postgresql://nobody@127.0.0.1:1/x", 1, "PostgreSQL: "),
         (
             "postgresql://h:notaport/x",
@@ -119,14 +119,14 @@ def test_a_file_without_sagas_is_told_so_and_left_as_it_is(tmp_path: Path, conte
     path = tmp_path / "other"
     path.write_text(content)
     done = asyncio.run(voice_saga(f"sqlite://{path}", "list"))
-    assert done.stderr == f"voice-saga: --engine names {path}, which holds no sagas: {said}; {EXPECTED}\n"
+    assert done.stderr == f"voice-saga: --engine names {path}, which is not a saga journal: {said}; {EXPECTED}\n"
     assert (done.returncode, path.read_text(), [*tmp_path.iterdir()]) == (2, content, [path])
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("show", "saga-1")])
 async def test_a_namespace_that_is_not_there_is_told_so(temporal: str, arguments: tuple[str, ...]) -> None:
     done = await voice_saga(f"temporal://{temporal}/nosuch", *arguments)
-    assert done.stderr == f"voice-saga: --engine names namespace 'nosuch', which is not there; {EXPECTED}\n"
+    assert done.stderr == f"voice-saga: --engine names namespace 'nosuch', which does not exist; {EXPECTED}\n"
     assert done.returncode == 2
 
 

@@ -217,7 +217,7 @@ async def test_an_outcome_for_nobody_is_told_so(backend: Backend) -> None:
             await engine.show("nobody")
         with pytest.raises(UnknownSagaError, match="known: order"):
             await engine.start("ordr")
-        with pytest.raises(NotJsonError, match="the input is no JSON value"):
+        with pytest.raises(NotJsonError, match="the input is not a JSON value"):
             await engine.start("order", {1, 2})
 
 
@@ -378,7 +378,7 @@ async def test_a_result_that_json_cannot_carry_fails_the_step(backend: Backend) 
     async with backend([log.definition(saga(step("pay")))]) as engine:
         record = await engine.wait(await engine.start("order"), WAIT)
     assert record.state == "compensated"
-    assert "the result of pay is no JSON value" in record.reason
+    assert "the result of pay is not a JSON value" in record.reason
 
 
 async def test_text_and_numbers_survive_the_journal(backend: Backend) -> None:

@@ -24,7 +24,7 @@ def test_code_that_is_missing_or_that_nobody_asks_for_is_refused_all_at_once() -
         "saga order version 1: 3 faults",
         "  ship: has no code; expected an asynchronous function",
         "  undo-pay: has no code; expected an asynchronous function",
-        "  undo-ship: is asked for by no step; expected pay, undo-pay, ship",
+        "  undo-ship: belongs to no step; expected pay, undo-pay, ship",
     ]
 
 

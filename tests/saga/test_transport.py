@@ -128,7 +128,7 @@ async def test_a_message_of_the_services_own_leaves_with_its_transaction(databas
             await publish(connection, Message("1", "message.created", {}))
             raise ValueError("rolled back")
     await publish(connection, Message("2", "message.created", {"text": "naïve"}))
-    with pytest.raises(NotJsonError, match=r"message message\.created is no JSON value"):
+    with pytest.raises(NotJsonError, match=r"message message\.created is not a JSON value"):
         await publish(connection, Message("3", "message.created", object()))
     await connection.close()
     await Outbox(journal, wire).flush()

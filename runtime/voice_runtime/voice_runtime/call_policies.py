@@ -55,7 +55,7 @@ class CallPolicies:
 
     def __post_init__(self) -> None:
         if not self.overall_timeout > 0:
-            raise ValueError(f"{self.name}: a timeout is longer than 0 s, not {self.overall_timeout}")
+            raise ValueError(f"{self.name}: timeout must be above 0 s, not {self.overall_timeout}")
         self.now = self.clock.monotonic
         self.timer = Timer(self.attempt_timeout, self.clock)
 

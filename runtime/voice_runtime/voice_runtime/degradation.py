@@ -82,7 +82,7 @@ class Degradation:
         Raises `ValueError` for a duration that is not above 0.
         """
         if not duration > 0:
-            raise ValueError(f"an override lasts longer than 0 s, not {duration}")
+            raise ValueError(f"the duration of an override must be above 0 s, not {duration}")
         before = self.level
         self._override = (level, self._now() + duration)
         self._publish(before, level)

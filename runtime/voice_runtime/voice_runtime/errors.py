@@ -124,7 +124,8 @@ class RetriesExhaustedError(VoiceRuntimeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{super().__str__()} ({self.reason}): {self.__cause__!r}"
+        cause = self.__cause__
+        return f"{super().__str__()} ({self.reason})" + (f": {type(cause).__name__}: {cause}" if cause else "")
 
 
 class SoftCallError(VoiceRuntimeError):

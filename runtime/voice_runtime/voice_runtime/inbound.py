@@ -107,9 +107,9 @@ class Request(TimedScope):
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
         cost = min(index(cost), LARGEST_COST)
         if cost < 1:
-            raise ValueError(f"{operation.name}: a request costs 1 or more, not {cost}")
+            raise ValueError(f"{operation.name}: the cost of a request must be 1 or more, not {cost}")
         if isnan(remaining):
-            raise ValueError(f"{operation.name}: the remaining time is a number of seconds, not {remaining}")
+            raise ValueError(f"{operation.name}: the remaining time must be a number of seconds, not {remaining}")
         now = operation.now()
         parent = current_scope()
         limit = now + remaining if parent is None else min(now + remaining, parent.expires)

@@ -247,7 +247,7 @@ class Runtime:
         """
         full_name = self.outbound(name).name
         if not any(call.name == full_name and call.necessity == "soft" for call in self.bundle.outbound):
-            raise ValueError(f"{full_name} is a hard call: it fails, and nothing stands in for it")
+            raise ValueError(f"{full_name} is a hard call, which has no fallback: declare it soft")
         with self._reloading:
             self._fallbacks[full_name] = handler
             self._enforce(self.bundle)

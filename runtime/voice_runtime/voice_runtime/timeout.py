@@ -68,7 +68,7 @@ class Timer:
 
     def __init__(self, duration: float, clock: Clock = SYSTEM_CLOCK) -> None:
         if not duration > 0:
-            raise ValueError(f"a timeout is longer than 0 s, not {duration}")
+            raise ValueError(f"timeout must be above 0 s, not {duration}")
         self.duration = duration
         self.now = clock.monotonic
         self.sweep = Sweep(None, duration, self.now)
@@ -81,7 +81,7 @@ class Timer:
         loop = get_running_loop()
         task = current_task(loop)
         if task is None:
-            raise RuntimeError("a timeout cancels a task: run this inside one")
+            raise RuntimeError("a timeout needs a running task: await this inside a task")
         sweep = self.sweep
         if sweep.loop is not loop or sweep.thread != get_ident():
             # The loop of another thread may set its own meanwhile, so this one is not read back.

@@ -85,7 +85,7 @@ def _key(context: StepContext, branch: Branch) -> tuple[str, str, str, str]:
 def _before(row: Any, context: StepContext) -> Any:
     """The result of the execution that was let through before this one."""
     if row[0] != context.branch:
-        raise BarrierClosedError(f"{context.idempotency_key}: it was compensated before it came")
+        raise BarrierClosedError(f"{context.idempotency_key}: the step was compensated before its action arrived")
     return None if row[1] is None else json.loads(row[1])
 
 

@@ -132,12 +132,12 @@ def _sqlite(url: SplitResult) -> Journal:
     """Opening a journal makes its tables, which nobody who looks at another file wants in it."""
     path = Path(url.path)
     if not path.is_file():
-        raise ValueError(f"names {path}, which is no file")
+        raise ValueError(f"names {path} , which is not a file")
     try:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("SELECT 1 FROM sagas LIMIT 0")
     except sqlite3.DatabaseError as error:
-        raise ValueError(f"names {path}, which holds no sagas: {error}") from None
+        raise ValueError(f"names {path}, which is not a saga journal: {error}") from None
     return SqliteJournal(path)
 
 
@@ -162,7 +162,7 @@ async def _temporal(url: SplitResult) -> Engine:
         raise ValueError(f"is no address: {error}") from None
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
-            raise ValueError(f"names namespace {namespace!r}, which is not there") from None
+            raise ValueError(f"names namespace {namespace!r}, which does not exist") from None
         raise ConnectionError(f"Temporal: {error.message}") from None
     except RuntimeError as error:
         raise ConnectionError(f"Temporal: {error}") from None

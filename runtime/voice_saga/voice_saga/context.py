@@ -104,7 +104,7 @@ def to_json(value: Any, what: str) -> str:
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
-        raise NotJsonError(f"{what} is no JSON value: {error}") from None
+        raise NotJsonError(f"{what} is not a JSON value: {error}") from None
 
 
 def size_of(value: Any, what: str) -> int:
@@ -117,5 +117,5 @@ def checked_size(size: int, room: int, what: str) -> None:
     if size > room:
         raise TooLargeError(
             f"{what} takes {size} bytes of JSON, and {max(room, 0)} of {SAGA_BYTES} are left to this saga; "
-            "keep it elsewhere, and let the step return where"
+            "store it elsewhere, and let the step return a reference"
         )

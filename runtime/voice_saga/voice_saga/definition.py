@@ -61,10 +61,7 @@ class Definition:
                 for name in wanted
                 if name not in actions
             ),
-            *(
-                Fault(name, "is asked for by no step", f"expected {', '.join(wanted)}")
-                for name in {*actions} - {*wanted}
-            ),
+            *(Fault(name, "belongs to no step", f"expected {', '.join(wanted)}") for name in {*actions} - {*wanted}),
         ]
         if faults:
             raise InvalidInputError(f"saga {policy.name} version {policy.version}", sorted(faults, key=str))

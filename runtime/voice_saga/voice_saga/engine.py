@@ -164,9 +164,9 @@ class JournalEngine:
             self.observation.leases_lost += 1
             logger.warning("%s", error)
         except JournalUnavailableError as error:
-            logger.warning("saga %s: %s; it is taken up again when its lease has passed", claim.id, error)
+            logger.warning("saga %s: %s; a worker takes it over when its lease has expired", claim.id, error)
         except Exception:
-            logger.exception("saga %s: the engine failed; it is taken up again when its lease has passed", claim.id)
+            logger.exception("saga %s: the engine failed; a worker takes it over when its lease has expired", claim.id)
         finally:
             if self._driving.get(claim.id, (None,))[0] is claim:
                 del self._driving[claim.id]
@@ -198,7 +198,7 @@ class JournalEngine:
     async def _refuse_another(self, claim: Claim) -> None:
         there = await self.show(claim.id)
         if (there.name, to_json(there.input, "")) != (claim.name, to_json(claim.input, "")):
-            raise SagaConflictError(f"saga {claim.id} is there already: a {there.name} with another input or name")
+            raise SagaConflictError(f"saga {claim.id} exists already: a {there.name} with another input or name")
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""

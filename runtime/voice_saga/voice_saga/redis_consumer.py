@@ -87,7 +87,7 @@ class RedisConsumer:
                 for stream in self._group.streams if self._grouped else ():
                     await self._leave(stream)
         except (RedisError, TimeoutError) as failed:
-            logger.warning("Redis: %s; what consumer %s held comes again later", failed, self._name)
+            logger.warning("Redis: %s; the messages of consumer %s are delivered again later", failed, self._name)
 
     async def _leave(self, stream: str) -> None:
         for row in await self._mine(stream, [entry for of, entry in self._held if of == stream]):
@@ -120,7 +120,7 @@ class RedisConsumer:
         try:
             await self._redis.xack(delivery.stream, self._group.name, delivery.entry)
         except RedisError as error:
-            logger.warning("Redis: %s; the message comes again", error)
+            logger.warning("Redis: %s; the message is delivered again", error)
 
     def let_go(self, delivery: Delivery) -> None:
         """It was handled, or its handler failed: unless it was acknowledged, it comes again after `redeliver_after`."""

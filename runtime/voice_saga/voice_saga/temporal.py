@@ -178,7 +178,7 @@ class TemporalEngine:
                     checked(action, room if context.branch == "action" else SAGA_BYTES), context
                 )
                 if context.messages and self._transport is None:
-                    raise RuntimeError("it publishes, and this engine has no transport")  # noqa: TRY301  # as any failure
+                    raise RuntimeError("the step publishes an event, and this engine has no transport")  # noqa: TRY301  # as any failure
                 return result
         except Exception as error:
             transient = Retry(step.name, step.retry).is_transient(self._classify(error))
@@ -224,7 +224,7 @@ class TemporalEngine:
         except UnknownSagaError as error:
             raise SagaConflictError(str(error)) from None
         if (there["name"], there["input"]) != (memo["name"], memo["input"]):
-            raise SagaConflictError(f"saga {saga_id} is there already: a {there['name']} with another input or name")
+            raise SagaConflictError(f"saga {saga_id} exists already: a {there['name']} with another input or name")
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""

@@ -53,7 +53,7 @@ def _of_tree(root: Path) -> Resources:
                 found.append(document)
             elif document is not None:
                 accepted = "expected apiVersion, kind and metadata.name, as `voice render` writes them"
-                faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is no Kubernetes resource", accepted))
+                faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is not a Kubernetes resource", accepted))
     if faults:
         raise InvalidInputError(str(root), faults)
     return _identified(found)

@@ -112,7 +112,7 @@ def _limit_store(gateway: Gateway, graph: CallGraph) -> tuple[Duration, Store]:
     call = next((edge for edge in graph.edges_from(gateway) if _is_redis(edge.callee)), None)
     redis = store(graph, call.callee.name) if call else None
     if call is None or redis is None:
-        fault = Fault(gateway.name, "calls no Redis", "its replicas share their limits")
+        fault = Fault(gateway.name, "calls no Redis", "expected a call to Redis for the limits that its replicas share")
         raise InvalidInputError(str(gateway.location), [fault])
     return call.attempt_timeout, redis
 
@@ -121,7 +121,7 @@ def _entrance(gateway: Gateway, redis: Store, timeout: Duration, environment: En
     """The settings that all routes share; raises `InvalidInputError` without a host."""
     host = environment.settings.gateway_host
     if host is None:
-        fault = Fault(path_of("gateway_host"), "is missing", "expected the name that clients ask the gateway for")
+        fault = Fault(path_of("gateway_host"), "is missing", "expected the host name that clients request")
         raise InvalidInputError(file_of(environment.name), [fault])
     return Entrance(
         host=host,

@@ -141,7 +141,7 @@ def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list
         paths = ", ".join(edge.path for edge, _ in by_mesh)
         lines = " and ".join(dict.fromkeys(edge.source for edge, _ in by_mesh))
         value = f"disagree on the policy of {host}"
-        faults.append(Fault(paths, value, "give them one: the mesh holds one for a host", lines))
+        faults.append(Fault(paths, value, "give them the same: the mesh has one policy for a host", lines))
     return MeshDestination(
         host=host,
         http=all(call.protocol in {"grpc", "http"} and not call.addresses[0].tls for _, call in found),

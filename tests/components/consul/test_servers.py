@@ -65,7 +65,7 @@ def test_the_servers_expect_as_many_as_there_are_and_deny_by_default(servers: in
 
 
 def test_servers_that_cannot_form_a_better_quorum_are_refused() -> None:
-    with pytest.raises(ValidationError, match="servers is 4: an even number survives no more losses than 3"):
+    with pytest.raises(ValidationError, match="servers is 4: expected an odd number"):
         consul(servers=4)
 
 

@@ -35,5 +35,5 @@ def test_it_is_given_the_declared_modules_and_its_own_for_certificates() -> None
 
 def test_two_questions_of_one_name_are_refused() -> None:
     other = BlackboxModule(name="tcp", prober="tcp", settings={"tls": True})
-    with pytest.raises(ValidationError, match="modules: tcp stands twice"):
+    with pytest.raises(ValidationError, match="modules: tcp appears twice"):
         exporter(CONNECTS, other)

@@ -50,7 +50,7 @@ def test_a_missing_context_is_refused_with_the_command_that_sets_it(monkeypatch:
 
 def test_a_context_that_does_not_exist_is_refused_once_with_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert faults("prod", {**configured("prod"), CONTEXT: "absent"}, monkeypatch)[0] == (
-        "  config.kubernetes:context: is 'absent'; the kubeconfig has test, other"
+        "  config.kubernetes:context: is 'absent'; expected one of test, other"
     )
 
 
@@ -154,5 +154,5 @@ def test_a_cluster_that_does_not_answer_is_refused_with_what_kubectl_said(
 
 def test_a_machine_without_kubectl_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ClusterError, match="kubectl is not on PATH; install it"):
+    with pytest.raises(ClusterError, match="kubectl is not on PATH: install it"):
         cluster_module.kubectl(None, "version")

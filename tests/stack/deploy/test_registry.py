@@ -234,7 +234,7 @@ def test_the_command_writes_the_lock_that_it_then_finds_complete(
 
 @pytest.mark.usefixtures("registry")
 def test_a_registry_that_does_not_answer_is_a_fault(client: Registry) -> None:
-    with pytest.raises(RegistryError, match="cannot be asked for"):
+    with pytest.raises(RegistryError, match="cannot be requested"):
         client.digest("127.0.0.1:9/voice/agent:1.0")
 
 

@@ -73,7 +73,7 @@ def test_every_fault_of_a_lock_is_told_at_once(tmp_path: Path) -> None:
 def test_a_reference_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "images.lock.yaml"
     path.write_text(f"digests:\n  'a/b:1': {DIGEST}\n  'a/b:1': {DIGEST}\n", encoding="utf-8")
-    with pytest.raises(InvalidInputError, match="stands twice"):
+    with pytest.raises(InvalidInputError, match="appears twice"):
         load_lock(path)
 
 

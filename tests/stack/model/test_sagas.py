@@ -77,7 +77,7 @@ def test_retired_versions_are_deployed_beside_the_newest_one() -> None:
 @pytest.mark.parametrize(("versions", "name"), [((3,), "keeping"), ((2, 1), "keeping"), ((1,), "losing")])
 def test_a_retired_version_is_an_older_one_of_the_same_saga(versions: tuple[int, ...], name: str) -> None:
     said = faults(STORE, with_retired(*versions, name=name))
-    assert f"retired saga {name} version {versions[0]} is followed by no newer version" in said
+    assert f"retired saga {name} version {versions[0]} has no newer version" in said
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

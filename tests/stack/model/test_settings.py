@@ -145,7 +145,7 @@ def test_the_faults_of_a_file_and_of_its_settings_are_in_one_message(tmp_path: P
     said = [line.partition(";")[0] for line in str(caught.value).splitlines()]
     assert said == [
         "Pulumi.prod.yaml: 10 faults",
-        "  Pulumi.prod.yaml:4: key 'voiceassistant:mesh' stands twice",
+        "  Pulumi.prod.yaml:4: key 'voiceassistant:mesh' appears twice",
         "  config.voiceassistant:secrets.rag-engine-redis.password: is not encrypted",
         "  config.voiceassistant:replicas.agent-engin: is no service",
         *(f"  config.voiceassistant:{name}: is missing" for name in ("backups", "trace_bucket", "notifications")),
@@ -226,7 +226,7 @@ def test_backups_are_in_the_network_of_the_object_store() -> None:
     ("text", "said"),
     [
         ("config: [", "is not YAML"),
-        ("config:\n  a: 1\n  a: 2\n", "key 'a' stands twice"),
+        ("config:\n  a: 1\n  a: 2\n", "key 'a' appears twice"),
         ("[]", "config: is not a mapping"),
         ("config: 5", "config: is not a mapping"),
         ("config: {1: 2}", "config: is not a mapping"),

@@ -257,7 +257,7 @@ def _future(*, done: bool) -> asyncio.Future[None]:
 def _deadline(outbound: Outbound, timeout: float) -> TimedScope:
     """The stub's own `timeout`, as a scope around every attempt and wait; they end themselves when it is over."""
     if isnan(timeout):
-        raise ValueError(f"{outbound.name}: timeout is a number of seconds, not {timeout}")
+        raise ValueError(f"{outbound.name}: timeout must be a number of seconds, not {timeout}")
     parent, now = current_scope(), outbound.now()
     limit = now + timeout if parent is None else min(now + timeout, parent.expires)
     scope = TimedScope(Timeout(outbound.name, NEVER, outbound.clock), parent, limit, now)

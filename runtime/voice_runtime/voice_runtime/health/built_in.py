@@ -25,7 +25,7 @@ def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: Servic
     try:
         kind = importlib.import_module(f"voice_runtime.health.{policy.kind}")
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: voice-runtime[{policy.kind}] brings it") from None
+        raise ValueError(f"{error.name} is not installed: voice-runtime[{policy.kind}] installs it") from None
     checker: Checker = kind.checker(place)
     return checker
 
@@ -33,7 +33,7 @@ def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: Servic
 def _place(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Place:
     call = next((call for call in bundle.outbound if call.name == policy.target), None)
     if call is None:
-        raise ValueError(f"target {policy.target!r} is no outbound call of the bundle")
+        raise ValueError(f"target {policy.target!r} is not an outbound call of the bundle")
     connections = settings.connections if settings else ()
     connection = next((each for each in connections if each.name == call.callee), None)
     if connection is None and policy.kind in STORES:

@@ -66,7 +66,8 @@ def test_a_tree_that_holds_something_else_is_refused_with_every_such_file(
     refused = capsys.readouterr().err
     assert refused.startswith(f"voice: {tree}: 3 faults\n")
     for place in ("a.yaml[0]", "a.yaml[1]", "b.yaml[0]"):
-        assert f"  manifests/{place}: is no Kubernetes resource; expected apiVersion, kind and metadata.name" in refused
+        said = "is not a Kubernetes resource; expected apiVersion, kind and metadata.name"
+        assert f"  manifests/{place}: {said}" in refused
 
 
 def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,7 +189,7 @@ def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> Non
     calls = (redis, hard("a.read", "idempotent"))
     with pytest.raises(InvalidInputError) as refused:
         built(*(route(name, f"/v1/{name}", *calls, rate_limits=(adaptive,)) for name in ("one", "two")))
-    assert str(refused.value).count("the gateway holds token_bucket alone") == 2
+    assert str(refused.value).count("the gateway supports token_bucket only") == 2
 
 
 def test_the_gateway_repeats_as_often_as_the_call_may_be() -> None:

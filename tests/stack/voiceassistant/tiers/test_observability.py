@@ -454,8 +454,8 @@ def test_targets_and_rules_that_stand_twice_are_refused_all_at_once() -> None:
     with pytest.raises(ValidationError) as caught:
         Prometheus.model_validate(doubled)
     said = str(caught.value)
-    assert "targets: agent-engine stands twice" in said
-    assert "groups: OperationSlow None stands twice" in said
+    assert "targets: agent-engine appears twice" in said
+    assert "groups: OperationSlow None appears twice" in said
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
