@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stack.audit.finding import Breach, Rule
 from stack.audit.manifests.known import on_manifests
 from stack.model.manifests.network import denying, governing
-from stack.model.manifests.resources import ServiceSpec
+from stack.model.manifests.resources import Selector, ServiceSpec
 from stack.model.manifests.system import Item, Reference, System
 
 DNS_PORT = 53
@@ -70,8 +70,10 @@ def _pods_of_service(system: System, service: Item[ServiceSpec]) -> Iterator[Bre
     if not service.spec.selector:
         return
     pods = system.pods_of(service)
+    if not pods and not system.is_complete(service.namespace):
+        return
     if not pods:
-        text = f"selector {_labels(service.spec.selector)} picks no pod of these manifests"
+        text = f"selector {Selector(match_labels=service.spec.selector).text} picks no pod of these manifests"
         yield Breach(service.title, text, "spec.selector", where=service.at("selector"), severity="warning")
         return
     for number, port in enumerate(service.spec.ports):
@@ -80,18 +82,15 @@ def _pods_of_service(system: System, service: Item[ServiceSpec]) -> Iterator[Bre
         yield Breach(service.title, text, "targetPort", where=service.at("ports", number)) if named else None
 
 
-def _labels(selector: dict[str, object]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in selector.items())
-
-
 def _probe_ports(system: System) -> Iterator[Breach | None]:
     for workload in system.workloads:
         for place, index, container in workload.containers:
             names = {port.name for port in container.ports}
             for name, probe in container.probes.items():
                 wrong = isinstance(probe.port, str) and not probe.port.isdecimal() and probe.port not in names
-                text = f"{name} asks port {probe.port}, and container {container.name} names no such port"
-                yield Breach(workload.title, text, name, where=workload.at(place, index, name)) if wrong else None
+                path = f"{workload.title} → {container.name}.{name}"
+                text = f"it asks port {probe.port}, and the container names no such port"
+                yield Breach(path, text, "port", where=workload.at(place, index, name)) if wrong else None
 
 
 def calls_are_permitted(system: System) -> Iterator[Breach | None]:

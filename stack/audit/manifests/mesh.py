@@ -10,9 +10,8 @@ from voice_policies import Duration
 from components.declaration import Location
 from stack.audit.finding import Breach, Rule
 from stack.audit.manifests.known import on_manifests
+from stack.audit.retry_policies import MAX_ATTEMPTS, WARN_ATTEMPTS
 from stack.model.manifests.system import System
-
-WARN_ATTEMPTS, MAX_ATTEMPTS = 3, 5
 
 
 class RetriedRoute(NamedTuple):

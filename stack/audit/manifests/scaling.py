@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from components.declaration import Location
 from stack.audit.finding import Breach, Rule
 from stack.audit.manifests.known import on_manifests
-from stack.model.manifests.resources import Budget
+from stack.model.manifests.network import own_namespace_peers
+from stack.model.manifests.resources import Budget, Selector
 from stack.model.manifests.system import Item, System, Workload
 
 
@@ -79,16 +82,23 @@ def sidecars_are_left_out(system: System) -> Iterator[Breach | None]:
 
 
 def policies_govern_something(system: System) -> Iterator[Breach | None]:
-    """NetworkPolicies and budgets whose selector picks no pod."""
-    for policy in system.network_policies:
-        selected = system.selected(policy.spec.pod_selector, policy.namespace)
-        text = "podSelector picks no pod of these manifests: nothing is protected"
-        idle = Breach(policy.title, text, "podSelector", "", policy.at("podSelector"), "warning")
-        yield None if selected else idle
-    for budget in system.budgets:
-        text = "selector picks no pod of these manifests: no drain waits for it"
-        idle = Breach(budget.title, text, "selector", "", budget.at("selector"), "warning")
-        yield None if system.selected(budget.spec.selector, budget.namespace) else idle
+    """NetworkPolicies and budgets whose selector picks no pod, and rules that admit no pod."""
+    for policy in (each for each in system.network_policies if system.is_complete(each.namespace)):
+        idle = "podSelector picks no pod of these manifests: nothing is protected"
+        yield _picks(system, policy, policy.spec.pod_selector, idle, policy.at("podSelector"))
+        for peer, where in own_namespace_peers(policy):
+            idle = f"a rule admits pods with {peer.text}, and no manifest has such a pod"
+            yield _picks(system, policy, peer, idle, where)
+    for budget in (each for each in system.budgets if system.is_complete(each.namespace)):
+        idle = "selector picks no pod of these manifests: no drain waits for it"
+        yield _picks(system, budget, budget.spec.selector, idle, budget.at("selector"))
+
+
+def _picks(system: System, policy: Item[Any], selector: Selector | None, idle: str, where: Location) -> Breach | None:
+    if system.selected(selector, policy.namespace):
+        return None
+    labels = f" → {selector.text}" if selector else ""
+    return Breach(f"{policy.title}{labels}", idle, "podSelector", "", where, "warning")
 
 
 RULES = (

@@ -13,7 +13,9 @@ from stack.model.manifests.resources import Container
 from stack.model.manifests.system import System, Workload
 
 _SLEEP = re.compile(r"\bsleep\s+(\d+)\b")
-_NAMES_A_SECRET = re.compile(r".*(PASSWORD|PASSWD|SECRET_KEY|CLIENT_SECRET|API_?KEY|ACCESS_KEY|_TOKEN)", re.IGNORECASE)
+_NAMES_A_SECRET = re.compile(
+    r"(.*_)?(PASSWORD|PASSWD|TOKEN)|.*(SECRET_KEY|CLIENT_SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|TLS_KEY)", re.IGNORECASE
+)
 _HOLDS_A_SECRET = re.compile(
     r"\b(password|passwd|pwd)=(?P<first>[^\s;&$]+)|://[^/@:\s]+:(?P<second>[^/@\s$]+)@", re.IGNORECASE
 )
@@ -28,9 +30,10 @@ def pods_end_in_time(system: System) -> Iterator[Breach | None]:
         for place, index, container in workload.containers:
             pause = _pause(container)
             if pause:
-                text = f"preStop of {container.name} sleeps {pause} s ≥ terminationGracePeriodSeconds {grace}"
+                text = f"preStop sleeps {pause} s ≥ terminationGracePeriodSeconds {grace}"
                 where = workload.at(place, index, "lifecycle")
-                late = Breach(workload.title, text, "terminationGracePeriodSeconds", f"more than {pause}", where)
+                path = f"{workload.title} → {container.name}.preStop"
+                late = Breach(path, text, "terminationGracePeriodSeconds", f"more than {pause}", where)
                 yield None if pause < grace else late
 
 
@@ -50,13 +53,10 @@ def probes_end_in_time(system: System) -> Iterator[Breach | None]:
     for workload in system.workloads:
         for place, index, container in workload.containers:
             for name, probe in container.probes.items():
-                text = (
-                    f"{name} of {container.name}: timeout {probe.timeout_seconds} s ≥ period {probe.period_seconds} s"
-                )
+                text = f"timeout {probe.timeout_seconds} s ≥ period {probe.period_seconds} s"
                 where = workload.at(place, index, name, "timeoutSeconds")
-                late = Breach(
-                    workload.title, text, f"{name}.timeoutSeconds", f"less than {probe.period_seconds}", where
-                )
+                path = f"{workload.title} → {container.name}.{name}"
+                late = Breach(path, text, f"{name}.timeoutSeconds", f"less than {probe.period_seconds}", where)
                 yield None if probe.timeout_seconds < probe.period_seconds else late
 
 
@@ -74,9 +74,11 @@ def revisions_can_be_rolled_back(system: System) -> Iterator[Breach | None]:
 def files_hold_no_secret(system: System) -> Iterator[Breach | None]:
     """Secrets that stand in a file, variables that hold one, and images that move."""
     for secret in system.secrets:
-        keys = [key for key, value in {**secret.spec.data, **secret.spec.string_data}.items() if value]
-        text = f"{len(keys)} values stand in the file: {', '.join(keys)}"
-        yield Breach(secret.title, text, "data", where=secret.manifest.at("data")) if keys else None
+        for field, entries in (("data", secret.spec.data), ("stringData", secret.spec.string_data)):
+            for key, value in entries.items():
+                plain = _is_secret(re.sub(r"[-.]", "_", key), str(value or ""))
+                text = f"the value of {key} stands in the file"
+                yield Breach(f"{secret.title}.{key}", text, key, "", secret.manifest.at(field, key)) if plain else None
     for workload in system.workloads:
         for place, index, container in workload.containers:
             yield from _plain_variables(workload, place, index, container)
@@ -88,9 +90,10 @@ def _plain_variables(workload: Workload, place: str, index: int, container: Cont
     for number, variable in enumerate(container.env):
         if variable.value_from is None:
             plain = _is_secret(variable.name, values[variable.name])
-            text = f"variable {variable.name} of {container.name} holds a secret as plain text"
+            path = f"{workload.title} → {container.name}.{variable.name}"
             where = workload.at(place, index, "env", number)
-            yield Breach(workload.title, text, variable.name, "valueFrom.secretKeyRef", where) if plain else None
+            held = Breach(path, "the variable holds a secret as plain text", "value", "valueFrom.secretKeyRef", where)
+            yield held if plain else None
 
 
 def _moving_images(system: System) -> Iterator[Breach | None]:
@@ -103,7 +106,7 @@ def _moving_images(system: System) -> Iterator[Breach | None]:
         name, _, digest = image.partition("@")
         tag = name.rpartition("/")[2].partition(":")[2] or "latest"
         titles = ", ".join(dict.fromkeys(workload.title for workload, _ in found))
-        text = f"{len(found)} containers run what the registry calls latest on the day: {titles}"
+        text = f"the registry decides on the day which image latest is; it runs in {titles}"
         moving = Breach(f"image {image}", text, "image", "a digest", found[0][1], "warning")
         yield moving if image and not digest and tag == "latest" else None
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from components.declaration import Location
 from components.network_policy import NAMESPACE_LABEL
 from stack.model.manifests.resources import NetworkPolicySpec, Selector
 from stack.model.manifests.system import Item, System, Workload
 
-__all__ = ["denying", "governing"]
+__all__ = ["denying", "governing", "own_namespace_peers"]
 
 Direction = Literal["Ingress", "Egress"]
 Certainty = bool | None
@@ -34,6 +35,16 @@ def governing(system: System, workload: Workload, direction: Direction) -> tuple
         and direction in policy.spec.directions
         and policy.spec.pod_selector.matches(workload.labels)
     )
+
+
+def own_namespace_peers(policy: Item[NetworkPolicySpec]) -> Iterator[tuple[Selector, Location]]:
+    """The peers of a policy's own namespace that its rules name by labels."""
+    for direction, rules, side in (("ingress", policy.spec.ingress, "from"), ("egress", policy.spec.egress, "to")):
+        for number, rule in enumerate(rules):
+            for index, peer in enumerate(rule.get(side) or ()):
+                selector = _selector(peer.get("podSelector")) if "namespaceSelector" not in peer else None
+                if selector and selector.match_labels:
+                    yield selector, policy.at(direction, number, side, index)
 
 
 def denying(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = ["Budget", "Container", "ServiceSpec"]
+__all__ = ["Budget", "Container", "Selector", "ServiceSpec"]
 
 
 class Part(BaseModel):
@@ -188,6 +188,11 @@ class Selector(Part):
 
     match_labels: Labels = Field(default_factory=dict)
     match_expressions: Annotated[tuple[Labels, ...], BeforeValidator(_empty)] = ()
+
+    @property
+    def text(self) -> str:
+        """Its labels as `kubectl` takes them."""
+        return ",".join(f"{key}={value}" for key, value in self.match_labels.items())
 
     def matches(self, labels: dict[str, Any]) -> bool:
         """It selects pods with these labels. An empty selector selects all."""

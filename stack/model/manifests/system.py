@@ -258,6 +258,14 @@ class System:
             else workload.spec.replicas
         )
 
+    def is_complete(self, namespace: str) -> bool:
+        """No custom resource stands in the namespace, so that no operator makes pods of its own there."""
+        return namespace not in self._namespaces_of_operators
+
+    @cached_property
+    def _namespaces_of_operators(self) -> frozenset[str]:
+        return frozenset(each.namespace for each in self.manifests if _is_custom(each.identity[0]))
+
     def selected(self, selector: Selector | None, namespace: str) -> tuple[Workload, ...]:
         """The workloads of a namespace whose pods a label selector picks; none without a selector."""
         return tuple(
@@ -278,6 +286,11 @@ class System:
     @cached_property
     def _autoscalers(self) -> dict[tuple[str, str, str], Item[Autoscaler]]:
         return {_scaled_place(autoscaler): autoscaler for autoscaler in self.autoscalers}
+
+
+def _is_custom(group: str) -> bool:
+    """An API group that an operator brings. Kubernetes' own have no dot or end in `k8s.io`; Istio's make no pods."""
+    return "." in group and not group.endswith((".k8s.io", ".istio.io"))
 
 
 def _scaled_place(autoscaler: Item[Autoscaler]) -> tuple[str, str, str]:

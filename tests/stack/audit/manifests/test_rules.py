@@ -88,7 +88,7 @@ def test_n04_a_probe_of_a_port_without_that_name(tmp_path: Path) -> None:
         probed = workload(
             "store", ports=[{"containerPort": 6379, "name": "redis"}], livenessProbe={"tcpSocket": {"port": port}}
         )
-        expected = [("N04", "error", "Deployment store")] if broken else []
+        expected = [("N04", "error", "Deployment store → store.livenessProbe")] if broken else []
         assert found(tmp_path, probed, service("store", 6379)) == expected
 
 
@@ -109,7 +109,7 @@ DNS = {"ports": [{"port": 53, "protocol": "UDP"}]}
         ([{"from": [OF_SHOP], "ports": [{"port": "redis"}]}], False),
         ([{"from": [OF_SHOP], "ports": [{"port": 6000, "endPort": 7000}]}], False),
         ([{"from": [OF_SHOP], "ports": [{"port": 6380}]}], True),
-        ([{"from": [{"podSelector": {"matchLabels": {"app": "other"}}}]}], True),
+        ([{"from": [{"podSelector": {"matchLabels": {"app": "store"}}}]}], True),
         ([{"from": [{"podSelector": {}}]}], False),
         (
             [{"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["shop"]}]}}]}],
@@ -167,7 +167,7 @@ def test_n06_a_name_that_no_policy_lets_a_pod_resolve(tmp_path: Path) -> None:
 )
 def test_t05_a_pause_as_long_as_the_grace_period(handler: Content, grace: int, late: bool, tmp_path: Path) -> None:
     ending = workload("store", pod={"terminationGracePeriodSeconds": grace}, lifecycle={"preStop": handler})
-    assert found(tmp_path, ending, STORE[1]) == ([("T05", "error", "Deployment store")] if late else [])
+    assert found(tmp_path, ending, STORE[1]) == ([("T05", "error", "Deployment store → store.preStop")] if late else [])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,9 @@ def test_t05_a_pause_as_long_as_the_grace_period(handler: Content, grace: int, l
 )
 def test_t07_a_timeout_as_long_as_the_period(probe: Content, late: bool, tmp_path: Path) -> None:
     probed = workload("store", readinessProbe={"exec": {"command": ["true"]}, **probe})
-    assert found(tmp_path, probed, STORE[1]) == ([("T07", "error", "Deployment store")] if late else [])
+    assert found(tmp_path, probed, STORE[1]) == (
+        [("T07", "error", "Deployment store → store.readinessProbe")] if late else []
+    )
 
 
 def test_p03_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
@@ -205,12 +207,21 @@ def test_p03_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
 )
 def test_s01_a_secret_in_a_variable(name: str, value: str, plain: bool, tmp_path: Path) -> None:
     held = workload("store", env=[variable(name, value)])
-    assert found(tmp_path, held, STORE[1]) == ([("S01", "error", "Deployment store")] if plain else [])
+    assert found(tmp_path, held, STORE[1]) == ([("S01", "error", f"Deployment store → store.{name}")] if plain else [])
 
 
 def test_s01_a_secret_in_a_file(tmp_path: Path) -> None:
-    assert found(tmp_path, *STORE, resource("Secret", "s", data={"a": "Yg=="})) == [("S01", "error", "Secret s")]
-    assert found(tmp_path, *STORE, resource("Secret", "s", data={"a": ""})) == []
+    for key, value, plain in (
+        ("admin-password", "Yg==", True),
+        ("tls.key", "Yg==", True),
+        ("token", "Yg==", True),
+        ("admin-password", "", False),
+        ("admin-password", "<vault>", False),
+        ("settings.yaml", "Yg==", False),
+    ):
+        for field in ("data", "stringData"):
+            held = resource("Secret", "s", **{field: {key: value}})
+            assert found(tmp_path, *STORE, held) == ([("S01", "error", f"Secret s.{key}")] if plain else [])
 
 
 @pytest.mark.parametrize(
@@ -288,9 +299,17 @@ def test_a03_replicas_without_a_budget(tmp_path: Path) -> None:
 
 
 def test_e01_a_policy_that_governs_nothing(tmp_path: Path) -> None:
-    assert found(tmp_path, *STORE, policy("p", "stores")) == [("E01", "warning", "NetworkPolicy p")]
+    assert found(tmp_path, *STORE, policy("p", "stores")) == [("E01", "warning", "NetworkPolicy p → app=stores")]
+    for peer, idle in (("shops", True), ("shop", False)):
+        admitting = policy("p", "store", ingress=[{"from": [{"podSelector": {"matchLabels": {"app": peer}}}]}])
+        expected = [("E01", "warning", f"NetworkPolicy p → app={peer}")] if idle else []
+        assert found(tmp_path, workload("shop"), *STORE, admitting) == expected
+    elsewhere = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "shops"}}}
+    assert found(tmp_path, *STORE, policy("p", "store", ingress=[{"from": [elsewhere]}])) == []
     budget = resource("PodDisruptionBudget", "b", {"selector": {"matchLabels": {"app": "stores"}}})
-    assert found(tmp_path, *STORE, budget) == [("E01", "warning", "PodDisruptionBudget b")]
+    assert found(tmp_path, *STORE, budget) == [("E01", "warning", "PodDisruptionBudget b → app=stores")]
+    operated = {**resource("Prometheus", "k8s"), "apiVersion": "monitoring.example.com/v1"}
+    assert found(tmp_path, *STORE, budget, policy("p", "stores"), service("other"), operated) == []
 
 
 # Mesh
