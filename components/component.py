@@ -10,6 +10,7 @@ from voice_policies import ClosedModel
 
 from components.operation import Name, Sentence
 from components.secret_keys import SecretKeys
+from components.writes import Disk
 
 if TYPE_CHECKING:
     from components.kubernetes import cloudnative_pg, istio, types
@@ -103,6 +104,10 @@ class Component(ClosedModel):
         """Name, namespace and labels of one of its resources."""
         name = f"{self.name}-{suffix}" if suffix else self.name
         return {"name": name, "namespace": self.namespace, "labels": self.labels}
+
+    def disks(self) -> Iterator[Disk]:
+        """The volumes that its programs write to, with everything that they write."""
+        yield from ()
 
     @abstractmethod
     def resources(self) -> Iterator[Resource]:

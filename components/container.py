@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from voice_policies import ClosedModel, Duration
+from voice_policies import Bytes, ClosedModel, Duration
 
 from components.node import Sizing
 from components.operation import Name
@@ -35,9 +35,11 @@ TEMPORARY_VOLUME = "tmp"
 TEMPORARY_PATH = "/tmp"  # noqa: S108 - the container's own emptyDir
 PULL_POLICY: Literal["IfNotPresent"] = "IfNotPresent"
 """A digest or a release's tag names one image for ever: a container starts while the registry is away."""
-EPHEMERAL_REQUEST = "128Mi"
-EPHEMERAL_LIMIT = "512Mi"
-"""Limit of ephemeral storage: logs and `/tmp`. Our services write nothing else on a node."""
+EPHEMERAL_LOGS = Bytes("64Mi")
+"""Logs of one container on the node: kubelet keeps 5 files of 10 MiB by default."""
+EPHEMERAL_REQUEST = Bytes("128Mi")
+EPHEMERAL_LIMIT = Bytes("512Mi")
+"""The least ephemeral storage of a container. A pod with large `emptyDir` volumes gets more."""
 GO_MEMORY_SHARE = 0.8
 """Share of the memory limit at which Go's garbage collector works harder, so that the kernel does not kill the
 process."""
@@ -61,6 +63,8 @@ class Defaults(NamedTuple):
     image: Image
     sizing: Sizing
     user: int
+    ephemeral_request: Bytes
+    ephemeral_limit: Bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +86,8 @@ class Container:
     secrets: Sequence[SecretKeys] = ()
     """Secrets that the program reads as files, each at its own path."""
     probes: Probes | None = None
+    before_stop: Sequence[str] = ()
+    """Command that kubelet runs before SIGTERM in place of a sleep, for at most the workload's `pre_stop`."""
 
     def document(
         self, default: Defaults, read_only: Collection[str], pre_stop: Duration | None = None
@@ -92,7 +98,7 @@ class Container:
             "name": self.name or default.name,
             "image": image.reference,
             "imagePullPolicy": PULL_POLICY,
-            "resources": _resources(self.sizing or default.sizing),
+            "resources": _resources(self.sizing or default.sizing, default),
             "securityContext": _security(default.user),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [{"name": TEMPORARY_VOLUME, "mountPath": TEMPORARY_PATH}, *self._mounts(read_only)],
@@ -105,7 +111,9 @@ class Container:
             document["ports"] = list(self._ports())
         if self.env:
             document["env"] = [_variable(name, value) for name, value in self.env.items()]
-        if pre_stop:
+        if self.before_stop:
+            document["lifecycle"] = {"preStop": {"exec": {"command": list(self.before_stop)}}}
+        elif pre_stop:
             document["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop.whole_seconds()}}}
         if self.probes:
             document["startupProbe"] = self.probes.startup.document()
@@ -164,10 +172,10 @@ def cpu_and_memory(sizing: Sizing) -> ResourceRequirements:
     }
 
 
-def _resources(sizing: Sizing) -> ResourceRequirements:
+def _resources(sizing: Sizing, default: Defaults) -> ResourceRequirements:
     resources = cpu_and_memory(sizing)
-    resources["requests"]["ephemeral-storage"] = EPHEMERAL_REQUEST
-    resources["limits"]["ephemeral-storage"] = EPHEMERAL_LIMIT
+    resources["requests"]["ephemeral-storage"] = str(default.ephemeral_request)
+    resources["limits"]["ephemeral-storage"] = str(default.ephemeral_limit)
     return resources
 
 

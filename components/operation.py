@@ -114,7 +114,8 @@ class HttpRoute(ClosedModel):
     method: Literal["GET", "POST"]
     public: bool = False
     """Callers need no token. The limits then count by address instead of by tenant."""
-    max_body: Bytes = Bytes("1Mi")
+    max_body: Bytes = Bytes("16Ki")
+    """Largest body of a request. The gateway keeps bodies of up to 16 KiB in memory, and larger ones on its disk."""
 
 
 class Operation(Declaration):

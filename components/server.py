@@ -11,11 +11,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
-from voice_policies import Duration
+from voice_policies import Bytes, Duration
 
 from components.access import TOKEN_PATH, TOKEN_VOLUME, service_account
 from components.component import Component
-from components.container import ROOT, TEMPORARY_VOLUME, USER, Container, Defaults, Image, pull_secrets
+from components.container import (
+    EPHEMERAL_LIMIT,
+    EPHEMERAL_LOGS,
+    EPHEMERAL_REQUEST,
+    ROOT,
+    TEMPORARY_VOLUME,
+    USER,
+    Container,
+    Defaults,
+    Image,
+    pull_secrets,
+)
 from components.files import CONFIG_DIGEST_ANNOTATION, digest_of
 from components.links import PlatformLinks
 from components.network_policy import NAME_LABEL, NetworkEnd
@@ -26,6 +37,7 @@ from components.priority import Priority, priority_class
 from components.secret_keys import SecretKeys, merged
 from components.services import service
 from components.volumes import ApiToken, Scratch, Volume, claim_specs, secret_volume
+from components.writes import Disk, StartWork, Write
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -76,6 +88,10 @@ class Workload(ABC):
     """`None` is the server's."""
     quorum: bool = False
     """Never two pods on one host, because the loss of two pods at once would break the quorum."""
+    writes: Sequence[Write] = ()
+    """Everything that the program may have on its volumes at one time, apart from `/tmp`."""
+    start_work: StartWork | None = None
+    """Work at the start that grows with the data. `None` if there is none."""
 
     @abstractmethod
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
@@ -95,6 +111,18 @@ class Workload(ABC):
     def secrets(self) -> tuple[SecretKeys, ...]:
         """The secrets that the containers read."""
         return merged((*(self.init.secrets if self.init else ()), *self.container.secrets))
+
+    def sizes(self) -> Iterator[tuple[str, Bytes, bool]]:
+        """Name, size and persistence of each volume that the program writes to, apart from `/tmp`."""
+        for name, volume in self.volumes.items():
+            if volume.size is not None:
+                yield name, volume.size, volume.persistent
+
+    def disks(self, namespace: str) -> Iterator[Disk]:
+        """The volumes with what the program writes to them."""
+        for name, size, persistent in self.sizes():
+            writes = [write for write in self.writes if write.volume == name]
+            yield Disk(f"{namespace}/{self.name} volume {name}", size, persistent, writes)
 
     def resources(self, server: Server) -> Iterator[Resource]:
         """The pods' resources, then their controller."""
@@ -125,7 +153,7 @@ class Workload(ABC):
         token = {TOKEN_VOLUME: ApiToken()} if self.rights else {}
         volumes: dict[str, Volume] = {TEMPORARY_VOLUME: Scratch(), **self.volumes, **token}
         read_only = {name for name, volume in volumes.items() if volume.read_only}
-        default = Defaults(self.name, server.image, server.sizing, self.user)
+        default = Defaults(self.name, server.image, server.sizing, self.user, *self._ephemeral(volumes))
         container = replace(self.container, mounts={**self.container.mounts, **dict.fromkeys(token, TOKEN_PATH)})
         pod: PodSpec = {
             "serviceAccountName": self.account or self.name,
@@ -146,6 +174,13 @@ class Workload(ABC):
         if self.init:
             pod["initContainers"] = [self.init.document(default, read_only)]
         return pod
+
+    def _ephemeral(self, volumes: Mapping[str, Volume]) -> tuple[Bytes, Bytes]:
+        """Ephemeral storage, requested and at most. Kubelet evicts a pod that has more on the node."""
+        on_node = {name: volume.size for name, volume in volumes.items() if volume.on_node and volume.size}
+        written = sum((write.size for write in self.writes if write.volume in on_node), EPHEMERAL_LOGS)
+        limit = sum(on_node.values(), EPHEMERAL_LOGS)
+        return max(written, EPHEMERAL_REQUEST), max(limit, EPHEMERAL_LIMIT)
 
     def _security(self) -> PodSecurityContext:
         """Security context: the pod's part of Pod Security `restricted`, with a fixed user and group."""
@@ -191,6 +226,11 @@ class Server(Component):
             for claim in claim_specs(resource):
                 claim["storageClassName"] = self.storage_class
         return resource
+
+    @override
+    def disks(self) -> Iterator[Disk]:
+        found = (disk for workload in self.workloads() for disk in workload.disks(self.namespace))
+        yield from {disk.path: disk for disk in found}.values()
 
     @override
     def resources(self) -> Iterator[Resource]:

@@ -26,6 +26,12 @@ class Volume(ABC):
 
     read_only: bool = False
     """Containers mount it read-only."""
+    size: Bytes | None = None
+    """The most that it holds. `None` for a volume without a limit of its own."""
+    persistent: bool = False
+    """Whether it outlives the pod."""
+    on_node: bool = False
+    """Whether its content counts as ephemeral storage of the pod."""
 
     @abstractmethod
     def document(self, name: str) -> KubernetesVolume:
@@ -77,6 +83,11 @@ class Scratch(Volume):
     size: Bytes = SCRATCH_SIZE
     in_memory: bool = False
 
+    @property
+    def on_node(self) -> bool:  # type: ignore[override]  # what is in memory is not
+        """True unless it is in memory."""
+        return not self.in_memory
+
     @override
     def document(self, name: str) -> KubernetesVolume:
         size = str(self.size)
@@ -106,6 +117,7 @@ class Claim(Volume):
 
     claim: str
     size: Bytes
+    persistent = True
 
     @override
     def document(self, name: str) -> KubernetesVolume:

@@ -82,6 +82,12 @@ class StatefulSet(Workload):
     """The Service that names each pod. `None` means the Service with the workload's name."""
 
     @override
+    def sizes(self) -> Iterator[tuple[str, Bytes, bool]]:
+        yield from super().sizes()
+        if self.storage is not None:
+            yield DATA_VOLUME, self.storage, True
+
+    @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
         """The claims under the names that the StatefulSet expects, the StatefulSet, and its disruption budget."""
         spec: StatefulSetSpec = {

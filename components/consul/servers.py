@@ -17,7 +17,7 @@ from voice_policies import Bytes, Duration
 
 from components.consul.access import SECRET
 from components.consul.catalogue import CatalogueService, permit_script, rules
-from components.consul.snapshots import snapshot_jobs
+from components.consul.snapshots import STATE, snapshot_jobs
 from components.container import POD_IP, POD_NAME, Container, go_runtime
 from components.files import file_text
 from components.priority import Priority
@@ -27,6 +27,7 @@ from components.server import Server, Workload
 from components.services import each_pod, tcp
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import DATA_VOLUME, StatefulSet
+from components.writes import StartWork, Write
 
 __all__ = ["GOSSIP_PORT", "HTTP_PORT", "RPC_PORT", "Consul"]
 
@@ -35,6 +36,8 @@ CONFIG_PATH = "/etc/consul"
 SERVICES_PATH = "/etc/voice/services"
 RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
+REPLAY_RATE = Bytes("20Mi")
+"""Assumed rate at which a server applies its log."""
 SHUTDOWN = Duration("60s")
 """Longest time for a server to hand over leadership and leave the cluster."""
 WRITE_SECRETS = f"""\
@@ -51,7 +54,8 @@ cp management-token registration-token {RUN_PATH}
 It copies the tokens for the operator's script, which runs in the same container.
 """
 _LEADER = f"wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/leader | grep -q :{RPC_PORT}"
-PROBES = Probes.tcp(readiness=Probe.exec("sh", "-c", _LEADER, **READY))
+_PEER = f'wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/peers | grep -q "\\"$POD_IP:{RPC_PORT}\\""'
+PROBES = Probes.tcp(readiness=Probe.exec("sh", "-c", f"{_LEADER} && {_PEER}", **READY))
 """A server is ready when it knows a leader."""
 
 
@@ -145,6 +149,12 @@ class Consul(Server):
             },
             replicas=self.servers,
             storage=self.storage,
+            writes=(
+                Write(DATA_VOLUME, STATE * 3, "two snapshots that Raft keeps, and the one that it writes"),
+                Write(DATA_VOLUME, STATE * 2, "Raft's log since the last snapshot"),
+                Write("run", Bytes("1Mi"), "secrets and tokens"),
+            ),
+            start_work=StartWork(STATE * 3, REPLAY_RATE, "newest snapshot and Raft's log"),
             governing_service=f"{self.name}-servers",
             quorum=True,
             shutdown=SHUTDOWN,

@@ -17,11 +17,13 @@ from components.operation import Name
 from components.secret_keys import OBJECT_STORE_KEYS, UUID, SecretKeys
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import CronJob
+from components.writes import Write
 
 SCRIPTS_PATH = "/etc/consul-snapshot"
 WORK_PATH = "/var/consul-snapshot"
+STATE = Bytes("128Mi")
+"""Assumed size of catalogue and key-value store in one snapshot."""
 WORK_SIZE = Bytes("256Mi")
-"""Volume for one snapshot. The catalogue and key-value store are far smaller; the pod's ephemeral storage is larger."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
 TOKEN = SecretKeys(name=SECRET.name, keys=("management-token",), forms={"management-token": UUID})
 CREDENTIALS = SecretKeys(name="consul-backup", keys=tuple(OBJECT_STORE_KEYS), forms=OBJECT_STORE_KEYS)
@@ -76,5 +78,6 @@ def snapshot_jobs(server: Name, server_url: str, bucket_url: str) -> Iterator[Cr
                 secrets=(TOKEN, CREDENTIALS),
             ),
             volumes={"scripts": ConfigFiles(name, snapshot_scripts(bucket_url)), "work": Scratch(WORK_SIZE)},
+            writes=(Write("work", STATE, "one snapshot"),),
             suspended=action == "restore",
         )

@@ -17,6 +17,7 @@ from typing_extensions import override
 from voice_policies import (
     IDLE_TIMEOUT,
     STREAM_IDLE_TIMEOUT,
+    Bytes,
     CircuitBreaker,
     ClosedModel,
     Duration,
@@ -42,6 +43,8 @@ class GatewayPorts(ClosedModel):
 
 
 PORTS = GatewayPorts()
+MEMORY_BODY = Bytes("16Ki")
+"""Largest body that nginx keeps in memory, by its default `client_body_buffer_size`."""
 TENANT_HEADER = "X-Tenant-Id"
 ISSUER = "identity-service"
 TEMPORARY_PATH = "/var/cache/apisix"
@@ -70,6 +73,13 @@ class GatewayRoute(ClosedModel):
     retries: int
     circuit_breaker: CircuitBreaker | None
     rate_limits: tuple[RateLimit, ...]
+    concurrent: int
+    """Most requests at one time in one replica, on a route whose bodies are buffered on disk."""
+
+    @property
+    def buffered(self) -> Bytes:
+        """The most that the bodies of its requests take on disk at one time."""
+        return self.http.max_body * self.concurrent if self.http.max_body > MEMORY_BODY else Bytes("0")
 
     @property
     def idle(self) -> Duration:
@@ -138,7 +148,9 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
                 "client_max_body_size": str(max(route.http.max_body.units for route in routes)),
                 "upstream": {"keepalive_timeout": f"{IDLE_TIMEOUT.whole_seconds()}s"},
             },
-            "http_configuration_snippet": "".join(f"{name}_temp_path {path};\n" for name, path in paths.items()),
+            # A response that a slow client has not read waits at its service, and never in a file here.
+            "http_configuration_snippet": "proxy_max_temp_file_size 0;\n"
+            + "".join(f"{name}_temp_path {path};\n" for name, path in paths.items()),
         },
         "plugins": sorted({*_global_plugins(entrance), *_PLUGINS}),
         "plugin_attr": {
@@ -153,6 +165,7 @@ _PLUGINS = (
     "client-control",
     "cors",
     "jwt-auth",
+    "limit-conn",
     "limit-count",
     "limit-req",
     "serverless-pre-function",
@@ -220,6 +233,8 @@ def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
 
 def _plugins(entrance: Entrance, route: GatewayRoute) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "client-control", {"max_body_size": route.http.max_body.units}
+    if route.buffered.units:
+        yield "limit-conn", _concurrency(route.concurrent)
     yield "cors", _cors(entrance, route)
     yield "serverless-pre-function", {"phase": "access", "functions": [TENANT_OF_TOKEN]}
     if not route.http.public:
@@ -265,6 +280,18 @@ def _limits(entrance: Entrance, route: GatewayRoute, bucket: TokenBucket) -> Ite
         "limit-req",
         {**common, "rate": bucket.rate.per_second, "burst": bucket.burst, "nodelay": True, "policy": "local"},
     )
+
+
+def _concurrency(most: int) -> dict[str, Any]:
+    """The disk holds the bodies of `most` requests; the next one is refused before its body is read."""
+    return {
+        "conn": most,
+        "burst": 0,
+        "default_conn_delay": 0.1,
+        "key": "route_id",
+        "key_type": "var",
+        "rejected_code": UNAVAILABLE,
+    }
 
 
 def _breaker(breaker: CircuitBreaker) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from components.server import Server
 from components.services import to_port
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import Deployment
+from components.writes import Write
 
 if TYPE_CHECKING:
     from components.kubernetes.types import EnvVarSource, ServiceSpec
@@ -33,7 +34,6 @@ FILES_PATH = "/etc/apisix"
 WRITABLE = {
     "conf": (Scratch(Bytes("16Mi")), f"{PREFIX}/conf"),
     "logs": (Scratch(Bytes("16Mi")), f"{PREFIX}/logs"),
-    "bodies": (Scratch(Bytes("256Mi")), TEMPORARY_PATH),
 }
 """Directories that APISIX writes: nginx's configuration, sockets, and large bodies. Logs go to stdout."""
 
@@ -60,6 +60,8 @@ class ApisixGateway(Server):
     exposed_as: Literal["LoadBalancer", "NodePort"]
     address: str
     longest_request: Duration
+    bodies: Bytes
+    """The most that the bodies of all requests take on disk at one time, in one replica."""
     mesh_proxy: Sizing | None = None
     """Size of the mesh's proxy in each pod. `None` without a mesh."""
 
@@ -87,13 +89,19 @@ class ApisixGateway(Server):
             container=Container(
                 ports=PORTS.model_dump(),
                 env={"APISIX_STAND_ALONE": "true", **secrets},
-                mounts={name: path for name, (_, path) in WRITABLE.items()},
+                mounts={"bodies": TEMPORARY_PATH, **{name: path for name, (_, path) in WRITABLE.items()}},
                 probes=Probes.http("/status", "/status/ready", port="status"),
             ),
             volumes={
                 "configuration": ConfigFiles(f"{self.name}-configuration", self.files),
                 **{name: scratch for name, (scratch, _) in WRITABLE.items()},
+                "bodies": Scratch(self.bodies),
             },
+            writes=(
+                Write("conf", Bytes("4Mi"), "the image's files and ours"),
+                Write("logs", Bytes("1Mi"), "sockets: the logs go to the console"),
+                Write("bodies", self.bodies, "bodies of the requests that limit-conn admits"),
+            ),
             replicas=self.replicas,
             shutdown=self.longest_request,
             services={self.name: self._entrance()},

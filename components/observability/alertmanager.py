@@ -21,6 +21,7 @@ from components.server import Server
 from components.services import each_pod, tcp
 from components.volumes import ConfigFiles
 from components.workloads import DATA_VOLUME, StatefulSet
+from components.writes import Write
 
 __all__ = ["GOSSIP_PORT", "NOBODY", "PORT", "WEBHOOK_KEY", "AlertRoute", "Alertmanager", "Inhibition", "Receiver"]
 
@@ -28,6 +29,8 @@ PORT, GOSSIP_PORT = 9093, 9094
 CONFIG_PATH = "/etc/alertmanager"
 DATA_PATH = "/alertmanager"
 SHUTDOWN = Duration("10s")
+STATE = Bytes("64Mi")
+"""Assumed size of silences and notification log, which hold some 1 KiB of each alert for five days."""
 NOBODY = "nobody"
 """A receiver without an address: its alerts are only shown."""
 WEBHOOK_KEY = "webhook-url"
@@ -166,6 +169,7 @@ class Alertmanager(Server):
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
             replicas=self.replicas,
             storage=self.storage,
+            writes=(Write(DATA_VOLUME, STATE * 2, "silences and notification log, and the copy that replaces them"),),
             governing_service=f"{self.name}-replicas",
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(GOSSIP_PORT)},

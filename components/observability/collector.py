@@ -13,6 +13,7 @@ from components.component import Exemption
 from components.container import POD_IP, Container, go_runtime
 from components.files import file_text
 from components.observability.collector_config import (
+    COMPACTED_COPY,
     GRPC_PORT,
     HEALTH_PORT,
     HTTP_PORT,
@@ -23,7 +24,6 @@ from components.observability.collector_config import (
     Sampling,
     configuration,
 )
-from components.observability.retention import FILL_LIMIT
 from components.priority import Priority
 from components.probes import Probes
 from components.scrape import Scrape
@@ -31,6 +31,7 @@ from components.server import Server
 from components.services import each_pod, to_port
 from components.volumes import ConfigFiles
 from components.workloads import DATA_VOLUME, StatefulSet
+from components.writes import FILL_LIMIT, Write
 
 __all__ = ["Collector"]
 
@@ -78,6 +79,13 @@ class Collector(Server):
                 f"replicas, and {FILL_LIMIT:.0%} of the disk ({self.storage}) is {room.gibibytes:.1f} GiB",
             )
 
+    def _writes(self) -> Iterator[Write]:
+        for backend in self.backends:
+            size = self.queue(backend) * FRAGMENTATION
+            yield Write(DATA_VOLUME, size, f"queue of {backend.name}, {FRAGMENTATION} × for free pages")
+        copies = COMPACTED_COPY * len(self.backends)
+        yield Write(DATA_VOLUME, copies, f"compaction of {len(self.backends)} queues")
+
     def queue(self, backend: Backend) -> Bytes:
         """Size of a backend's queue in one replica. It holds at least one batch.
 
@@ -116,6 +124,7 @@ class Collector(Server):
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
             replicas=self.replicas,
             storage=self.storage,
+            writes=tuple(self._writes()),
             governing_service=f"{self.name}-replicas",
             shutdown=SHUTDOWN,
             services={

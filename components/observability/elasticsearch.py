@@ -18,7 +18,7 @@ from voice_policies import Bytes, Conflict, Duration
 from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
 from components.observability.retention import Stream, shared_disk_conflicts
-from components.observability.setup_job import sender, setup_files
+from components.observability.setup_job import sender, setup_files, write_login
 from components.priority import Priority
 from components.probes import READY, SLOW, Probe, Probes
 from components.scrape import ANSWERS, Scrape
@@ -27,6 +27,7 @@ from components.server import Server, Workload
 from components.services import each_pod, tcp
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import DATA_VOLUME, Job, StatefulSet
+from components.writes import Write
 
 __all__ = ["TRANSPORT_PORT", "Elasticsearch"]
 
@@ -39,13 +40,29 @@ SHUTDOWN = Duration("110s")
 """Longest time to flush and hand over shards; with the pre-stop sleep, a grace of two minutes."""
 TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=tuple(CERTIFICATE), forms=CERTIFICATE)
 """A certificate that all nodes share, its key, and the authority that signed it."""
+LARGEST_SEGMENT = Bytes("5Gi")
+"""Largest segment that Lucene merges to: Elasticsearch's `index.merge.policy.max_merged_segment`."""
+CONFIGURATION = Bytes("16Mi")
 HEAP_SHARE = 0.5
 """Share of the memory limit for the heap. The rest is the file cache through which Lucene reads its segments."""
 
 JVM_LOG = "-Xlog:disable -Xlog:all=warning:stderr:utctime,level,tags"
 """Log to stderr only. By default the JVM writes two gigabytes of garbage-collection logs into `logs`. Source: Elastic's
 documentation."""
+LOGIN = "health.curl"
+"""File beside the configuration with curl's user and password, for the readiness probe."""
 _JOINED = f"exec 3<>/dev/tcp/127.0.0.1/{READINESS_PORT}"
+_CAUGHT_UP = f"""{_JOINED} || exit 1
+seen={TEMPORARY_PATH}/green-$(cut -d ' ' -f 22 /proc/1/stat)
+[ -e "$seen" ] || {{
+  curl --silent --fail --max-time 2 --config {HOME}/config/{LOGIN} \\
+    'http://127.0.0.1:{HTTP_PORT}/_cluster/health?wait_for_status=green&timeout=1s' > {TEMPORARY_PATH}/health &&
+  touch "$seen"
+}}
+"""
+"""After its start a node waits once until the cluster is green: until then its shards have no other copy, and a rollout
+or a drain must not take the next node. The name of the file holds the time at which the container's process started, so
+a restarted container waits again. Later a lost node elsewhere makes this one no less ready."""
 PROBES = Probes(
     startup=Probe.tcp(period=Duration("5s"), timeout=Duration("3s"), failures=60),
     readiness=Probe.exec("bash", "-c", _JOINED, **READY),
@@ -53,6 +70,8 @@ PROBES = Probes(
 )
 """A node is ready when it belongs to a cluster with a master. Elasticsearch then opens a readiness port. The probe runs
 inside the container, as in Elastic's operator, because that port listens on localhost."""
+REPLICATED_PROBES = PROBES.model_copy(update={"readiness": Probe.exec("bash", "-c", _CAUGHT_UP, **READY)})
+"""A node of several is ready when it has also caught up."""
 
 
 class Elasticsearch(Server):
@@ -125,8 +144,18 @@ class Elasticsearch(Server):
             "xpack.security.transport.ssl.certificate_authorities": ["transport/authority"],
         }
 
+    def _writes(self, heap: int) -> Iterator[Write]:
+        for stream in self.streams:
+            share = stream.kept * (1 / self.nodes)
+            yield Write(DATA_VOLUME, share, f"{stream.name}, 1/{self.nodes} of {stream.copies} copies")
+            yield Write(DATA_VOLUME, min(share, LARGEST_SEGMENT), f"a segment of {stream.name} that a merge writes")
+        yield Write(DATA_VOLUME, Bytes.of_units(heap * 1024**2), "heap dump: the JVM overwrites none, so one at most")
+        yield Write("run", CONFIGURATION, "configuration, keystore and certificates")
+        yield Write("logs", CONFIGURATION, "the JVM's report of a crash: all logs go to the console")
+
     def _prepare(self) -> str:
         """Write the image's defaults, our configuration and the keystore. Only an empty disk lists the first nodes."""
+        login = write_login(SUPERUSER, LOGIN) if self.replicated else ""
         founders = to_json([f"{self.name}-{index}" for index in range(self.nodes)]).decode()
         found = f"[ -d {DATA_PATH}/_state ] || echo 'cluster.initial_master_nodes: {founders}' >> elasticsearch.yml\n"
         certificates = f"mkdir -p transport\ncp {TRANSPORT.path}/* transport/\n"
@@ -139,7 +168,7 @@ cp {CONFIG_PATH}/elasticsearch.yml elasticsearch.yml
 {certificates + found if self.replicated else ""}export ES_PATH_CONF={RUN_PATH}
 rm -f elasticsearch.keystore
 elasticsearch-keystore create
-tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin bootstrap.password
+{login}tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin bootstrap.password
 """
 
     @override
@@ -163,7 +192,7 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
                     "ES_TMPDIR": TEMPORARY_PATH,
                 },
                 mounts={"run": f"{HOME}/config", "logs": f"{HOME}/logs", DATA_VOLUME: DATA_PATH},
-                probes=PROBES,
+                probes=REPLICATED_PROBES if self.replicated else PROBES,
             ),
             volumes={
                 "config": ConfigFiles(f"{self.name}-config", self.files),
@@ -172,6 +201,7 @@ tr -d '\\n' < {SUPERUSER.password_file} | elasticsearch-keystore add --stdin boo
             },
             replicas=self.nodes,
             storage=self.storage,
+            writes=tuple(self._writes(heap)),
             governing_service=f"{self.name}-nodes",
             quorum=self.replicated,
             shutdown=SHUTDOWN,

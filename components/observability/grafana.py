@@ -28,6 +28,7 @@ from components.server import Server
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch, Volume
 from components.workloads import ONE, Deployment
+from components.writes import Write
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -184,6 +185,7 @@ class Grafana(Server):
                 "config": Provisioning(self.name, self.files, self.dashboards),
                 "data": Scratch(Bytes("256Mi")),
             },
+            writes=(Write("data", Bytes("64Mi"), "database of sessions, and the copy of a migration"),),
             replicas=ONE,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},

@@ -20,6 +20,7 @@ from components.server import Server, Workload
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import Deployment, Job
+from components.writes import Write
 
 __all__ = ["PORT", "USERS", "Kibana"]
 
@@ -130,6 +131,10 @@ class Kibana(Server):
                 "run": Scratch(),
                 "data": Scratch(Bytes("256Mi")),
             },
+            writes=(
+                Write("run", Bytes("1Mi"), "the passwords' file"),
+                Write("data", Bytes("128Mi"), "browser profile and file of a report, one at a time"),
+            ),
             replicas=Replicas.exactly(self.replicas),
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},

@@ -13,7 +13,7 @@ from components.access import node_metrics_reader, pod_reader
 from components.component import Exemption
 from components.container import POD_NAME, Container, go_runtime
 from components.files import file_text
-from components.observability.retention import FILL_LIMIT, Stream, disk_conflict
+from components.observability.retention import Stream, disk_conflict
 from components.observability.rules import RuleGroup
 from components.observability.scrape_jobs import ProbedHosts, ScrapeTarget, duplicates, kubelet_job
 from components.operation import Name
@@ -24,6 +24,7 @@ from components.server import Server
 from components.services import each_pod, tcp
 from components.volumes import ConfigFiles
 from components.workloads import DATA_VOLUME, StatefulSet
+from components.writes import FILL_LIMIT, StartWork, Write
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -38,6 +39,14 @@ SHUTDOWN = Duration("120s")
 SAMPLE_BYTES = 2
 """Bytes on disk for a sample. Prometheus's documentation gives 1 to 2 on average."""
 DAY_SECONDS = 86_400
+HEAD_SECONDS = 3 * 3600
+"""Longest span of the head: Prometheus cuts a block of 2 h when the head is one and a half times as long."""
+LOGGED_SAMPLE_BYTES = 16
+"""Assumed size of a sample in the write-ahead log, which has references and times uncompressed."""
+LARGEST_BLOCK = 0.1
+"""Share of the retention that one compacted block spans at most, by Prometheus's documentation of its storage."""
+REPLAY_RATE = Bytes("20Mi")
+"""Assumed rate of the replay: one core decodes the log and builds the head's index."""
 LOCAL_SERIES = 20_000
 """Room for series that arrive over OTLP and remote write, and for recorded series: as many as ten services expose."""
 
@@ -92,6 +101,21 @@ class Prometheus(Server):
         """The stored samples as a stream, to compare them with the disk."""
         daily = Bytes.of_units(round(self.samples_per_second * DAY_SECONDS * SAMPLE_BYTES))
         return Stream(name="metrics", daily=daily, retention=self.retention)
+
+    @property
+    def _log(self) -> Bytes:
+        """The write-ahead log: samples of the head, which is cut into a block when it is three hours long."""
+        return Bytes.of_units(round(self.samples_per_second * HEAD_SECONDS * LOGGED_SAMPLE_BYTES))
+
+    def _writes(self) -> tuple[Write, ...]:
+        kept = self.stream.kept
+        return (
+            Write(DATA_VOLUME, kept, f"blocks of {self.retention} and the current day"),
+            Write(
+                DATA_VOLUME, kept * LARGEST_BLOCK, f"the block that a compaction writes, {LARGEST_BLOCK:.0%} of them"
+            ),
+            Write(DATA_VOLUME, self._log, "write-ahead log of three hours"),
+        )
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -161,6 +185,8 @@ class Prometheus(Server):
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files, reloaded=True)},
             replicas=self.replicas,
             storage=self.storage,
+            writes=self._writes(),
+            start_work=StartWork(self._log, REPLAY_RATE, "replay of the write-ahead log"),
             governing_service=f"{self.name}-replicas",
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(PORT)},

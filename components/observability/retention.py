@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from voice_policies import Bytes, ClosedModel, Conflict, Duration, PositiveDuration
 
 from components.operation import Name
+from components.writes import FILL_LIMIT
 
 __all__ = ["DAY", "Stream"]
 
 DAY = Duration("1d")
-FILL_LIMIT = 0.85
-"""Largest share of a disk for data. Above it Elasticsearch allocates no shard to a node
-(`cluster.routing.allocation.disk.watermark.low`, 85 % by default), and other stores have no room to compact."""
 
 
 class Stream(ClosedModel):

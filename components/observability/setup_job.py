@@ -49,6 +49,14 @@ class Request(ClosedModel):
     account: Account | None = None
 
 
+def write_login(account: Account, file: str) -> str:
+    """Lines for `sh` that define `quoted`, a secret's text within double quotes, and write curl's user and password."""
+    return f"""\
+quoted() {{ tr -d '\\n' < "$1" | sed 's/[\\\\"]/\\\\&/g'; }}
+printf 'user = "%s:%s"\\n' '{account.user}' "$(quoted {account.password_file})" > {file}
+"""
+
+
 def setup_files(server: str, login: Account, requests: Iterable[Request]) -> dict[str, str]:
     """The shell script, and the body of each request.
 
@@ -59,8 +67,7 @@ def setup_files(server: str, login: Account, requests: Iterable[Request]) -> dic
     script = f"""\
 set -eu
 umask 077
-quoted() {{ tr -d '\\n' < "$1" | sed 's/[\\\\"]/\\\\&/g'; }}
-send() {{
+{write_login(login, LOGIN)}send() {{
   curl --config {LOGIN} --silent --show-error --fail-with-body --max-time 60 \\
     --retry 90 --retry-delay 10 --retry-all-errors \\
     --header 'Content-Type: application/json' --header 'kbn-xsrf: true' \\
@@ -70,7 +77,6 @@ send() {{
 with_password() {{
   {{ printf '{{"password":"%s"' "$(quoted "$2")"; sed '1s/^{{}}$/}}/; 1s/^{{/,/' "$1"; }} > {BODY}
 }}
-printf 'user = "%s:%s"\\n' '{login.user}' "$(quoted {login.password_file})" > {LOGIN}
 {lines}"""
     return {SCRIPT: script, **{f"{request.name}.json": file_text(request.body) for request in sent}}
 

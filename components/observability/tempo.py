@@ -20,6 +20,7 @@ from components.server import Server
 from components.services import to_port
 from components.volumes import ConfigFiles
 from components.workloads import DATA_VOLUME, StatefulSet
+from components.writes import StartWork, Write
 
 __all__ = ["HTTP_PORT", "OTLP_PORT", "Bucket", "Tempo"]
 
@@ -39,6 +40,12 @@ CREDENTIALS = SecretKeys(
         )
     },
 )
+RAW_SHARE = 10
+"""Assumed size of a span as it arrives, in relation to its size in a block."""
+GENERATOR_LOG = Bytes("256Mi")
+"""Assumed: the series of a platform of sixteen services for two hours."""
+REPLAY_RATE = Bytes("50Mi")
+"""Assumed rate of the replay."""
 PROCESSORS = ("service-graphs", "span-metrics")
 METRICS = (
     "traces_spanmetrics_calls_total",
@@ -128,6 +135,17 @@ class Tempo(Server):
             return {"backend": "local", "local": {"path": f"{DATA_PATH}/blocks"}}
         return {"backend": "s3", "s3": {"bucket": self.bucket.bucket, "endpoint": self.bucket.endpoint}}
 
+    @property
+    def _unflushed(self) -> Bytes:
+        """Spans that are in no block yet, as they arrived: ten times as large as in a block, for an hour."""
+        return self.stream.daily * (RAW_SHARE / 24)
+
+    def _writes(self) -> Iterator[Write]:
+        yield Write(DATA_VOLUME, self._unflushed, f"an hour of spans, {RAW_SHARE} × their size in a block")
+        yield Write(DATA_VOLUME, GENERATOR_LOG, "write-ahead log of the metrics generator")
+        if self.bucket is None:
+            yield Write(DATA_VOLUME, self.stream.kept, f"blocks of {self.stream.retention} and the current day")
+
     @override
     def workloads(self) -> Iterator[StatefulSet]:
         """The pod. It is ready when Tempo accepts spans and answers queries."""
@@ -141,10 +159,12 @@ class Tempo(Server):
                 env={**go_runtime(self.sizing), **credentials},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
                 secrets=(CREDENTIALS,) if self.bucket else (),
-                probes=Probes.tcp(readiness=Probe.http("/ready", **READY)),
+                probes=Probes.tcp(readiness=Probe.http("/ready", **READY), startup=Duration("10m")),
             ),
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
             storage=self.storage,
+            writes=tuple(self._writes()),
+            start_work=StartWork(self._unflushed, REPLAY_RATE, "replay of spans that are in no block yet"),
             shutdown=SHUTDOWN,
             services={self.name: {"ports": [to_port("otlp", OTLP_PORT), to_port("http", HTTP_PORT)]}},
         )

@@ -21,6 +21,7 @@ from components.postgresql.databases import ServerLimits, ServiceDatabase, acces
 from components.priority import Priority, priority_class
 from components.scrape import Scrape
 from components.secret_keys import SecretKeys
+from components.writes import Disk, Write
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -42,6 +43,12 @@ __all__ = ["PostgresqlCluster"]
 BARMAN = "barman-cloud.cloudnative-pg.io"
 STOP_SECONDS = 120
 WAL_STORAGE = Bytes("10Gi")
+MAX_WAL = Bytes("2Gi")
+LARGEST_SLOT = Bytes("4Gi")
+"""Most log that is kept for a replica that is away: PostgreSQL itself has no limit. A replica that needs older log is
+cloned again."""
+WAL_KEPT = Bytes("512Mi")
+"""The operator's `wal_keep_size`."""
 PREPARED_STATEMENTS = 100
 """Prepared statements that the pooler keeps for each client. Without them drivers fail in transaction mode (PgBouncer
 1.21)."""
@@ -107,6 +114,16 @@ class PostgresqlCluster(Component):
                     f"{database.name}: connection_limit {database.connection_limit} is below the {servers} "
                     f"connections of {self.poolers} poolers with pool_size {self.pool_size}"
                 )
+
+    @override
+    def disks(self) -> Iterator[Disk]:
+        """The volume of the write-ahead log. No declared load says how large the databases grow: an alert watches."""
+        writes = (
+            Write("wal", MAX_WAL, "write-ahead log between two checkpoints"),
+            Write("wal", LARGEST_SLOT, "log kept for a replica that is away"),
+            Write("wal", WAL_KEPT, "log that the operator keeps"),
+        )
+        yield Disk(f"{self.namespace}/{self.name} volume wal", WAL_STORAGE, persistent=True, writes=writes)
 
     @override
     def resources(self) -> Iterator[Resource]:
@@ -185,6 +202,8 @@ class PostgresqlCluster(Component):
             **self.limits.parameters(),
             "shared_buffers": f"{self.sizing.memory_limit.units // 4 // 1024**2}MB",
             "log_connections": "authorization",
+            "max_wal_size": f"{MAX_WAL.units >> 20}MB",
+            "max_slot_wal_keep_size": f"{LARGEST_SLOT.units >> 20}MB",
         }
 
     def _database(self, database: ServiceDatabase) -> Database:

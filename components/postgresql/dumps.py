@@ -17,10 +17,15 @@ from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SECRETS_PATH, SecretKeys
 from components.volumes import Claim, ConfigFiles
 from components.workloads import CronJob
+from components.writes import Write
 
 SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
+DUMPS = RETENTION_DAYS + 2
+"""Dumps on the volume at one time: those of eight days, and the new one."""
+DUMP_SHARE = 0.2
+"""Assumed size of a compressed dump, without indexes, in relation to its database."""
 DUMP_KEY = SecretKeys(name="postgresql-backup-key", keys=("password",))
 """Key that encrypts the dumps. Nobody can read a dump without it."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
@@ -60,7 +65,9 @@ echo "$source"
     return {"backup.sh": backup, "restore.sh": restore}
 
 
-def dump_jobs(server: Name, host: Name, databases: tuple[ServiceDatabase, ...], size: Bytes) -> Iterator[CronJob]:
+def dump_jobs(
+    server: Name, host: Name, databases: tuple[ServiceDatabase, ...], size: Bytes, data: Bytes
+) -> Iterator[CronJob]:
     """One job writes a backup every night to a volume of `size`. Another restores on demand."""
     name = f"{server}-backup"
     for action in ("backup", "restore"):
@@ -75,5 +82,8 @@ def dump_jobs(server: Name, host: Name, databases: tuple[ServiceDatabase, ...], 
                 secrets=(DUMP_KEY, *(database.secret for database in databases)),
             ),
             volumes={"scripts": ConfigFiles(name, dump_scripts(host, databases)), "dumps": Claim(name, size)},
+            writes=(
+                Write("dumps", data * DUMP_SHARE * DUMPS, f"{DUMPS} dumps, {DUMP_SHARE:.0%} of the databases each"),
+            ),
             suspended=action == "restore",
         )

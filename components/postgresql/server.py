@@ -30,6 +30,7 @@ from components.server import Server, Workload
 from components.services import tcp
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import DATA_VOLUME, Job, StatefulSet
+from components.writes import StartWork, Write
 
 __all__ = ["PostgresqlServer"]
 
@@ -45,6 +46,13 @@ DATA_PATH = "/var/lib/postgresql"
 """Mount path of the volume. Since version 18 each major version has its own directory below it."""
 ROLES_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("32Mi", "128Mi"))
 SHARED_MEMORY = Bytes("128Mi")
+DATABASES = Bytes("2Gi")
+"""Assumed size of all databases of a development environment."""
+MAX_WAL = Bytes("1Gi")
+TEMPORARY_FILES = Bytes("256Mi")
+"""Most temporary files of one process: PostgreSQL itself has no limit."""
+REPLAY_RATE = Bytes("16Mi")
+"""Assumed rate of the replay, which is single-threaded."""
 SHUTDOWN = Duration("110s")
 """Longest time to end transactions and write a checkpoint. With the pre-stop sleep, the grace period is two minutes."""
 SUPERUSER_SECRET = SecretKeys(name="postgresql-superuser", keys=("password",))
@@ -104,11 +112,19 @@ class PostgresqlServer(Server):
                 "shared-memory": Scratch(SHARED_MEMORY, in_memory=True),
             },
             storage=self.storage,
+            writes=(
+                Write(DATA_VOLUME, DATABASES, "databases"),
+                Write(DATA_VOLUME, MAX_WAL, "write-ahead log between two checkpoints"),
+                Write(DATA_VOLUME, TEMPORARY_FILES * 4, f"temporary files of four queries, {TEMPORARY_FILES} each"),
+                Write("socket", Bytes("1Mi"), "a socket and its lock"),
+                Write("shared-memory", SHARED_MEMORY, "a parallel query that needs more fails"),
+            ),
+            start_work=StartWork(MAX_WAL, REPLAY_RATE, "replay of the write-ahead log since the last checkpoint"),
             shutdown=SHUTDOWN,
             services={self.service: tcp(PORT)},
         )
         yield self._roles()
-        yield from dump_jobs(self.name, self.service, self.databases, self.storage)
+        yield from dump_jobs(self.name, self.service, self.databases, self.storage, DATABASES)
 
     def _roles(self) -> Job:
         name = f"{self.name}-roles"
@@ -145,6 +161,8 @@ class PostgresqlServer(Server):
             "hba_file": f"{CONFIG_PATH}/pg_hba.conf",
             "shared_buffers": f"{memory.units // 4 // 1024**2}MB",
             "log_connections": "authorization",
+            "max_wal_size": f"{MAX_WAL.units >> 20}MB",
+            "temp_file_limit": f"{TEMPORARY_FILES.units >> 20}MB",
         }
         return "".join(f"{name} = '{value}'\n" for name, value in parameters.items())
 

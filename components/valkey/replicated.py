@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -20,29 +21,42 @@ from components.secret_keys import SecretKeys
 from components.server import Server, Workload
 from components.services import tcp
 from components.valkey.access import CONFIG_PATH, RUN_PATH, WRITE_ACL, AclUser, user_file
-from components.valkey.server import PING, PORT, PROBES, SCRAPE, SHUTDOWN, server_configuration
+from components.valkey.proxy import proxy_configuration
+from components.valkey.replication import (
+    FOLLOWS,
+    HANDOVER,
+    KNOWS_QUORUM,
+    REPLICATION,
+    REPLICATION_RULES,
+    SECRET,
+    SENTINEL_PORT,
+    SENTINEL_RULES,
+    Members,
+    configure_node,
+    configure_sentinel,
+    start_node,
+    stop_node,
+)
+from components.valkey.server import (
+    CONFIGURATION,
+    DATA_PATH,
+    PING,
+    PORT,
+    PROBES,
+    SCRAPE,
+    SHUTDOWN,
+    data_size,
+    server_configuration,
+)
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import DATA_VOLUME, Deployment, StatefulSet
+from components.writes import Write
 
 if TYPE_CHECKING:
     from components.kubernetes.types import ServiceSpec
 
-__all__ = ["SENTINEL_PORT", "ReplicatedValkey"]
+__all__ = ["ReplicatedValkey"]
 
-SENTINEL_PORT = 26379
-PRIMARY = "cache"
-"""Name of the servers in Sentinel's configuration."""
-SECRET = SecretKeys(name="redis-replication", keys=("password",))
-QUOTED_PASSWORD = f"""\
-password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
-"""
-"""Sentinel rewrites its file without quotes, so a password with spaces is lost when the container restarts."""
-REPLICATION_RULES = "+psync +replconf +ping"
-SENTINEL_RULES = (
-    "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
-    "+client|setname +client|kill +script|kill"
-)
-"""Source: the documentation of Sentinel, "Sentinel and ACL"."""
 PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
@@ -91,6 +105,15 @@ class ReplicatedValkey(Server):
         return f"{self.name}-{part}"
 
     @property
+    def members(self) -> Members:
+        """The names of its servers and Sentinels."""
+        return Members(
+            nodes=tuple(f"{self.named('node')}-{index}" for index in range(self.nodes)),
+            sentinels=tuple(f"{self.named('sentinel')}-{index}" for index in range(self.sentinels)),
+            domain=f"{self.namespace}.svc.cluster.local",
+        )
+
+    @property
     def node_files(self) -> dict[str, str]:
         """The configuration of the servers, as mounted."""
         everyone = (
@@ -99,103 +122,52 @@ class ReplicatedValkey(Server):
             AclUser(name="sentinel", secret=SECRET, rules=SENTINEL_RULES),
         )
         return {
-            "valkey.conf": server_configuration(self.sizing, durable=False) + "min-replicas-to-write 1\n",
+            "valkey.conf": server_configuration(self.sizing, durable=False) + REPLICATION,
             "users.acl": user_file(everyone),
-            "configure.sh": WRITE_ACL + self._configure_node(),
+            "configure.sh": WRITE_ACL + configure_node(),
+            "start.sh": start_node(self.members),
+            "stop.sh": stop_node(self.members),
         }
-
-    def _find_primary(self) -> str:
-        """The address of the primary that the Sentinels know; the first server if no Sentinel answers yet."""
-        sentinels = " ".join(f"{self.named('sentinel')}-{index}" for index in range(self.sentinels))
-        return f"""\
-primary=
-for sentinel in {sentinels}; do
-  [ -n "$primary" ] || primary=$(
-    timeout 2 valkey-cli -e -h "$sentinel" -p {SENTINEL_PORT} sentinel get-master-addr-by-name {PRIMARY} | head -n 1
-  ) || true
-done
-primary=${{primary:-{self.named("node")}-0}}
-"""
-
-    def _configure_node(self) -> str:
-        return f"""\
-{self._find_primary()}{QUOTED_PASSWORD}cp {CONFIG_PATH}/valkey.conf {RUN_PATH}/valkey.conf
-cat >> {RUN_PATH}/valkey.conf <<END
-replica-announce-ip $POD_NAME
-masteruser replication
-masterauth "$password"
-END
-[ "$primary" = "$POD_NAME" ] || echo "replicaof $primary {PORT}" >> {RUN_PATH}/valkey.conf
-"""
-
-    def _configure_sentinel(self) -> str:
-        return f"""\
-set -eu
-umask 077
-{self._find_primary()}{QUOTED_PASSWORD}cat > {RUN_PATH}/sentinel.conf <<END
-port {SENTINEL_PORT}
-protected-mode no
-dir {RUN_PATH}
-sentinel resolve-hostnames yes
-sentinel announce-hostnames yes
-sentinel announce-ip $POD_NAME
-sentinel monitor {PRIMARY} $primary {PORT} {self.quorum}
-sentinel auth-user {PRIMARY} sentinel
-sentinel auth-pass {PRIMARY} "$password"
-sentinel down-after-milliseconds {PRIMARY} 5000
-sentinel failover-timeout {PRIMARY} 30000
-sentinel parallel-syncs {PRIMARY} 1
-END
-"""
-
-    def _proxy_configuration(self) -> str:
-        """The proxy asks each server for its role as the health user, and sends connections to the primary."""
-        names = [f"{self.named('node')}-{index}" for index in range(self.nodes)]
-        servers = "".join(
-            f"  server {name} {name}:{PORT} check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions\n"
-            for name in names
-        )
-        return f"""\
-global
-  maxconn 4096
-defaults
-  mode tcp
-  timeout connect 1s
-  timeout client 1h
-  timeout server 1h
-  timeout check 1s
-frontend clients
-  bind :{PORT}
-  default_backend primary
-backend primary
-  option tcp-check
-  tcp-check send "AUTH health -\\r\\n"
-  tcp-check expect string +OK
-  tcp-check send "ROLE\\r\\n"
-  tcp-check expect string master
-{servers}"""
 
     @override
     def workloads(self) -> Iterator[Workload]:
         """The proxies, then servers and Sentinels."""
         yield self._proxies()
-        yield self._members(
+        yield self._servers()
+        yield self._sentinels()
+
+    def _servers(self) -> StatefulSet:
+        """The servers. One that becomes ready has all data, so that a rollout may go on with the next one."""
+        dump = data_size(self.sizing)
+        members = self._members(
             "node",
             self.nodes,
             self.node_files,
             (SECRET, *(user.secret for user in self.users)),
             Container(
                 name="valkey",
-                command=("valkey-server", f"{RUN_PATH}/valkey.conf"),
+                command=("sh", f"{CONFIG_PATH}/start.sh"),
+                before_stop=("sh", f"{CONFIG_PATH}/stop.sh"),
                 ports={"tcp": PORT},
-                mounts={"run": RUN_PATH, DATA_VOLUME: "/data"},
-                probes=PROBES,
+                env={"POD_NAME": POD_NAME},
+                mounts={"config": CONFIG_PATH, "run": RUN_PATH, DATA_VOLUME: DATA_PATH},
+                probes=PROBES.model_copy(update={"readiness": Probe.exec("sh", "-c", FOLLOWS, **READY)}),
             ),
         )
-        yield self._members(
+        received = Write(DATA_VOLUME, dump, "the dump that a full synchronisation receives")
+        return replace(
+            members,
+            volumes={**members.volumes, DATA_VOLUME: Scratch(dump)},
+            writes=(*members.writes, received),
+            pre_stop=HANDOVER,
+        )
+
+    def _sentinels(self) -> StatefulSet:
+        """The Sentinels. One that becomes ready knows enough others for a quorum."""
+        return self._members(
             "sentinel",
             self.sentinels,
-            {"configure.sh": self._configure_sentinel()},
+            {"configure.sh": configure_sentinel(self.members, self.quorum)},
             (SECRET,),
             Container(
                 name="sentinel",
@@ -203,7 +175,7 @@ backend primary
                 command=("valkey-sentinel", f"{RUN_PATH}/sentinel.conf"),
                 ports={"tcp": SENTINEL_PORT},
                 mounts={"run": RUN_PATH},
-                probes=CONNECTS,
+                probes=CONNECTS.model_copy(update={"readiness": Probe.exec(*KNOWS_QUORUM, **READY)}),
             ),
         )
 
@@ -219,7 +191,7 @@ backend primary
                 mounts={"config": CONFIG_PATH},
                 probes=CONNECTS,
             ),
-            volumes={"config": ConfigFiles(f"{self.name}-config", {"haproxy.cfg": self._proxy_configuration()})},
+            volumes={"config": ConfigFiles(f"{self.name}-config", {"haproxy.cfg": proxy_configuration(self.members)})},
             replicas=Replicas.exactly(PROXIES),
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
@@ -240,11 +212,8 @@ backend primary
                 secrets=secrets,
             ),
             container=container,
-            volumes={
-                "config": ConfigFiles(f"{self.named(part)}-config", files),
-                "run": Scratch(),
-                DATA_VOLUME: Scratch(),
-            },
+            volumes={"config": ConfigFiles(f"{self.named(part)}-config", files), "run": Scratch()},
+            writes=(Write("run", CONFIGURATION, "configuration and users"),),
             replicas=count,
             quorum=True,
             shutdown=SHUTDOWN,

@@ -19,6 +19,7 @@ from components.services import tcp
 from components.valkey.access import ACL_FILE, CONFIG_PATH, HEALTH_USER, RUN_PATH, WRITE_ACL, AclUser, user_file
 from components.volumes import ConfigFiles, Scratch
 from components.workloads import DATA_VOLUME, StatefulSet
+from components.writes import StartWork, Write
 
 __all__ = ["PORT", "Valkey"]
 
@@ -26,6 +27,14 @@ PORT = 6379
 MEMORY_SHARE = 0.6
 """Share of the memory limit for data. Rewriting the log, or a full synchronisation, copies data that changes
 meanwhile."""
+DATA_PATH = "/data"
+CONFIGURATION = Bytes("1Mi")
+"""Configuration and users on the volume `run`."""
+LOG_COPIES = 4
+"""Size of the log in relation to the data: what it was at the last rewrite, as much again, the new log, and the writes
+that arrive during the rewrite (`auto-aof-rewrite-percentage` is 100)."""
+REPLAY_RATE = Bytes("20Mi")
+"""Assumed rate at which the server loads its log."""
 SHUTDOWN = Duration("30s")
 """Longest time to write the remaining data and stop."""
 PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
@@ -75,8 +84,10 @@ class Valkey(Server):
     @override
     def workloads(self) -> Iterator[StatefulSet]:
         """The server. It sees only hashes, which an init container writes from the passwords."""
-        data = {} if self.storage else {DATA_VOLUME: Scratch()}
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
+        scratch = {} if self.storage else {DATA_VOLUME: Scratch()}
+        data = data_size(self.sizing)
+        log = StartWork(data * 2, REPLAY_RATE, "the log, grown to twice the data before it is rewritten")
         yield StatefulSet(
             name=self.name,
             init=Container(
@@ -88,14 +99,26 @@ class Valkey(Server):
             container=Container(
                 command=("valkey-server", f"{CONFIG_PATH}/valkey.conf"),
                 ports={"tcp": PORT},
-                mounts={**mounts, DATA_VOLUME: "/data"},
+                mounts={**mounts, DATA_VOLUME: DATA_PATH},
                 probes=PROBES,
             ),
-            volumes={"config": ConfigFiles(f"{self.name}-config", self.files), "run": Scratch(), **data},
+            volumes={"config": ConfigFiles(f"{self.name}-config", self.files), "run": Scratch(), **scratch},
             storage=self.storage,
+            writes=(
+                Write("run", CONFIGURATION, "configuration and users"),
+                Write(DATA_VOLUME, data * LOG_COPIES, f"log and its rewrite, {LOG_COPIES} × the data")
+                if self.storage
+                else Write(DATA_VOLUME, Bytes("0"), "neither snapshots nor a log"),
+            ),
+            start_work=log if self.storage else None,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
         )
+
+
+def data_size(sizing: Sizing) -> Bytes:
+    """The most data in memory."""
+    return Bytes.of_units(int(sizing.memory_limit.units * MEMORY_SHARE))
 
 
 def server_configuration(sizing: Sizing, *, durable: bool) -> str:
@@ -105,9 +128,9 @@ def server_configuration(sizing: Sizing, *, durable: bool) -> str:
         "bind * -::*",
         "protected-mode no",
         f"aclfile {ACL_FILE}",
-        "dir /data",
+        f"dir {DATA_PATH}",
         'save ""',
-        f"maxmemory {int(sizing.memory_limit.units * MEMORY_SHARE)}",
+        f"maxmemory {data_size(sizing).units}",
         f"maxmemory-policy {'noeviction' if durable else 'allkeys-lru'}",
         *(["appendonly yes", "appendfsync always"] if durable else ["appendonly no"]),
         "tcp-keepalive 60",

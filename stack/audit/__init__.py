@@ -23,6 +23,7 @@ from stack.audit import (
     retry_policies,
     structure,
     timeouts,
+    volumes,
 )
 from stack.audit.finding import Rule, Verdict
 from stack.audit.outcome import Outcome, judge
@@ -39,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     *capacity.RULES,
     *network.RULES,
     *egress.RULES,
+    *volumes.RULES,
 )
 
 

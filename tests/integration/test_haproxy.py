@@ -24,7 +24,7 @@ def on_loopback(port: int, servers: dict[str, int]) -> str:
     """Only addresses and ports are the test's own."""
     text = RENDERED.replace(f"bind :{PORT}", f"bind 127.0.0.1:{port}")
     for name, own in servers.items():
-        text = text.replace(f"{name}:{PORT}", f"127.0.0.1:{own}")
+        text = text.replace(f"{name}.voice-data.svc.cluster.local:{PORT}", f"127.0.0.1:{own}")
     return text
 
 

@@ -42,6 +42,10 @@ def route(
     )
 
 
+MESSAGE = Bytes("1Mi")
+"""Largest message with its attachments' descriptions, task, or webhook."""
+TOKEN = Bytes("16Ki")
+"""Largest body that is a token or credentials."""
 DOCUMENT = Bytes("25Mi")
 """Largest document that is taken: a larger one is split before it is uploaded."""
 
@@ -51,9 +55,9 @@ def get(path: str) -> HttpRoute:
     return HttpRoute(path=path, method="GET")
 
 
-def post(path: str, *, public: bool = False, max_body: Bytes | None = None) -> HttpRoute:
-    """A route that takes a body, 1 MiB unless another bound is given."""
-    return HttpRoute(path=path, method="POST", public=public, **({"max_body": max_body} if max_body else {}))
+def post(path: str, *, public: bool = False, max_body: Bytes = MESSAGE) -> HttpRoute:
+    """A route that takes a body."""
+    return HttpRoute(path=path, method="POST", public=public, max_body=max_body)
 
 
 GATEWAY = Gateway(
@@ -63,7 +67,7 @@ GATEWAY = Gateway(
     # A deadline leaves 250 ms beyond the callee's own, so that its answer, however late, still arrives.
     operations=(
         route(
-            post("/v1/tokens/verify"),
+            post("/v1/tokens/verify", max_body=TOKEN),
             "identity-service.verify",
             load="1000/s",
             p95="200ms",
@@ -72,7 +76,7 @@ GATEWAY = Gateway(
             limit=("200/s", 400),
         ),
         route(
-            post("/v1/login", public=True),
+            post("/v1/login", public=True, max_body=TOKEN),
             "identity-service.login",
             load="20/s",
             p95="200ms",

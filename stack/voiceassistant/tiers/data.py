@@ -16,7 +16,8 @@ from components.postgresql.cluster import PostgresqlCluster
 from components.postgresql.databases import ServerLimits
 from components.postgresql.server import PostgresqlServer
 from components.valkey.access import AclUser
-from components.valkey.replicated import SENTINEL_PORT, ReplicatedValkey
+from components.valkey.replicated import ReplicatedValkey
+from components.valkey.replication import SENTINEL_PORT
 from components.valkey.server import PORT, Valkey
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
-from voice_policies import Duration, Fault, InvalidInputError, faults_of
+from voice_policies import Bytes, Duration, Fault, InvalidInputError, TokenBucket, faults_of
 
 from components import images
 from components.edge.apisix import PORTS, Entrance, GatewayRoute, program, resources
@@ -40,6 +41,8 @@ TOKENS = SecretKeys(
         )
     },
 )
+SLOW_UPLOAD = 10_000_000
+"""Bits a second that a slow client sends: an uplink at home."""
 END = "#END\n"
 """APISIX takes a file without it for one that is half written. JSON, which is YAML too, has numbers with fractions."""
 
@@ -53,7 +56,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: Gateway) -> ApisixGateway:
     size = environment.server(gateway.name)
     edges = list(graph.edges_from(gateway))
-    routes = _routes(gateway, edges, graph.site)
+    routes = _routes(gateway, edges, graph.site, environment)
     timeout, redis = _limit_store(gateway, graph)
     entrance = _entrance(gateway, redis, timeout, environment)
     return ApisixGateway(
@@ -71,6 +74,7 @@ def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: 
         address=f"https://{entrance.host}",
         links=links,
         mesh_proxy=environment.mesh_proxy,
+        bodies=sum((route.buffered for route in routes), Bytes("1Mi")),
         longest_request=max(operation.deadline for operation in gateway.operations),
     )
 
@@ -142,7 +146,7 @@ def _is_redis(callee: Node) -> bool:
     return isinstance(callee, Dependency) and callee.protocol == "redis"
 
 
-def _routes(gateway: Gateway, edges: list[Edge], site: Site) -> list[GatewayRoute]:
+def _routes(gateway: Gateway, edges: list[Edge], site: Site, environment: Environment) -> list[GatewayRoute]:
     """Every route; raises `InvalidInputError` with what the gateway cannot express, of all routes at once."""
     found: list[GatewayRoute] = []
     refusals: list[InvalidInputError] = []
@@ -150,7 +154,7 @@ def _routes(gateway: Gateway, edges: list[Edge], site: Site) -> list[GatewayRout
         for edge in edges:
             if edge.operation is operation and operation.http and isinstance(edge.callee, Service):
                 try:
-                    found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee, site)))
+                    found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee, site, environment)))
                 except ValidationError as error:
                     refusals.append(InvalidInputError(edge.source, faults_of(error, GatewayRoute, edge.path)))
                 except InvalidInputError as error:
@@ -160,7 +164,7 @@ def _routes(gateway: Gateway, edges: list[Edge], site: Site) -> list[GatewayRout
     return found
 
 
-def _values(operation: Operation, edge: Edge, service: Service, site: Site) -> dict[str, Any]:
+def _values(operation: Operation, edge: Edge, service: Service, site: Site, environment: Environment) -> dict[str, Any]:
     call = outbound_call(edge, site, mesh=False)
     return {
         "name": operation.name,
@@ -172,4 +176,21 @@ def _values(operation: Operation, edge: Edge, service: Service, site: Site) -> d
         "retries": edge.call.max_attempts - 1,
         "circuit_breaker": call.circuit_breaker,
         "rate_limits": operation.rate_limits,
+        "concurrent": _concurrent(
+            operation,
+            call.timeout.attempt,
+            environment.server(edge.caller.name).replicas,
+            environment.profile.load_share,
+        ),
     }
+
+
+def _concurrent(operation: Operation, timeout: Duration, replicas: int, load_share: float) -> int:
+    """Requests at one time in a replica while another is away: rate × (upload by a slow client + answer).
+
+    Every replica takes at least the burst of one tenant.
+    """
+    rate = operation.load.per_second * load_share if operation.load else 0
+    upload = operation.http.max_body.units * 8 / SLOW_UPLOAD if operation.http else 0
+    bursts = [limit.limit.burst for limit in operation.rate_limits if isinstance(limit.limit, TokenBucket)]
+    return max(math.ceil(rate * (upload + timeout.seconds) / max(1, replicas - 1)), *bursts, 1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voice_policies import Duration
+from voice_policies import Bytes, Duration
 
 from components.container import Image
 from components.edge.gateway import ApisixGateway
@@ -29,6 +29,7 @@ def gateway(**changes: Any) -> ApisixGateway:
         "exposed_as": "LoadBalancer",
         "address": "https://shop.example.com",
         "longest_request": Duration("30s"),
+        "bodies": Bytes("300Mi"),
     }
     return ApisixGateway(**{**values, **changes})
 

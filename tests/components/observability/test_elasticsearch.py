@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from voice_policies import Bytes, Duration, faults_of
 
+from components.container import TEMPORARY_PATH
 from components.observability.elasticsearch import CONFIG_PATH, DATA_PATH, HOME, RUN_PATH, Elasticsearch
 from components.observability.retention import Stream
 from components.secret_keys import SECRETS_PATH
@@ -137,8 +138,33 @@ def test_two_nodes_are_refused() -> None:
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
 
 
-def test_a_node_is_ready_when_its_readiness_port_opens() -> None:
+def test_a_node_of_several_is_ready_once_the_cluster_was_green(tmp_path: Path) -> None:
     (nodes,) = rendered(the(Elasticsearch), "StatefulSet")
+    (container,) = nodes["spec"]["template"]["spec"]["containers"]
+    *shell, script = container["readinessProbe"]["exec"]["command"]
+    (tmp_path / "health.curl").write_text('user = "elastic:secret"\n')
+    (tmp_path / "curl").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit $(cat {tmp_path}/status)\n')
+    (tmp_path / "curl").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        moved = script.replace("9399", str(server.getsockname()[1])).replace(TEMPORARY_PATH, str(tmp_path))
+
+        def ready(status: int) -> bool:
+            (tmp_path / "status").write_text(str(status))
+            return subprocess.run([*shell, moved], check=False, env=environment).returncode == 0
+
+        assert not ready(22), "yellow: curl fails, and nothing is remembered"
+        assert ready(0)
+        assert ready(22), "another node that is lost later takes nobody's readiness"
+    assert not ready(0), "it has left the cluster"
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) == 2
+    assert "/_cluster/health?wait_for_status=green&timeout=1s" in asked[0]
+    assert f"--config {HOME}/config/health.curl" in asked[0]
+
+
+def test_a_single_node_is_ready_when_its_readiness_port_opens() -> None:
+    (nodes,) = rendered(the(Elasticsearch, "single"), "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
     command = container["readinessProbe"]["exec"]["command"]
     settings = yaml.safe_load(the(Elasticsearch).files["elasticsearch.yml"])

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voice_policies import Bytes, Duration
 
-from components.observability.retention import FILL_LIMIT, Stream, disk_conflict, shared_disk_conflicts
+from components.observability.retention import Stream, disk_conflict, shared_disk_conflicts
+from components.writes import FILL_LIMIT
 
 GIBIBYTE = 1 << 30
 SIZES = st.integers(min_value=1, max_value=1 << 45).map(Bytes.of_units)

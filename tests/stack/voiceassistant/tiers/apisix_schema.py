@@ -46,6 +46,16 @@ PLUGINS: dict[str, Schema] = {
     "jwt-auth": closed(
         {"key_claim_name": TEXT, "store_in_ctx": FLAG, "claims_to_verify": listed(one_of("exp", "nbf"))}
     ),
+    "limit-conn": closed(
+        {
+            "conn": COUNT,
+            "burst": {"type": "integer", "minimum": 0},
+            "default_conn_delay": SECONDS,
+            "key": TEXT,
+            "key_type": one_of("var", "var_combination"),
+            "rejected_code": REFUSAL,
+        }
+    ),
     "limit-count": closed(
         {
             "count": COUNT,

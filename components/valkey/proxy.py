@@ -1,0 +1,46 @@
+"""HAProxy before the replicated cache: it finds the primary and leads every client there."""
+
+from __future__ import annotations
+
+from components.valkey.replication import Members
+from components.valkey.server import PORT
+
+
+def proxy_configuration(members: Members) -> str:
+    """HAProxy's configuration. It asks each server for its role, as a user that may only do that.
+
+    HAProxy starts without DNS, and keeps the last known addresses while DNS is away: `init-addr` and the `hold` times.
+    Its resolver knows no search domains, so servers have their full names. After a change of role the next checks
+    follow fast, so that clients are led to a new primary within about a second.
+    """
+    servers = "".join(f"  server {name} {name}.{members.domain}:{PORT}\n" for name in members.nodes)
+    return f"""\
+global
+  maxconn 4096
+resolvers cluster
+  parse-resolv-conf
+  timeout resolve 1s
+  timeout retry 1s
+  hold valid 10s
+  hold nx 7d
+  hold refused 7d
+  hold timeout 7d
+  hold other 7d
+defaults
+  mode tcp
+  timeout connect 1s
+  timeout client 1h
+  timeout server 1h
+  timeout check 1s
+  default-server check inter 1s fastinter 250ms fall 2 rise 1 on-marked-down shutdown-sessions
+  default-server resolvers cluster init-addr last,libc,none
+frontend clients
+  bind :{PORT}
+  default_backend primary
+backend primary
+  option tcp-check
+  tcp-check send "AUTH health -\\r\\n"
+  tcp-check expect string +OK
+  tcp-check send "ROLE\\r\\n"
+  tcp-check expect string master
+{servers}"""

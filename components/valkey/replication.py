@@ -1,0 +1,170 @@
+"""Scripts and configuration of a replicated Valkey: who is the primary, and how a server starts and stops.
+
+The cache is in memory alone. A primary that restarted at once would come back empty, and its replicas would copy that.
+So a server that the Sentinels take for the primary waits at its start until they have chosen another one. A primary
+that is stopped hands over first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voice_policies import Duration
+
+from components.secret_keys import SecretKeys
+from components.valkey.access import CONFIG_PATH, HEALTH_USER, RUN_PATH
+from components.valkey.server import DATA_PATH, PORT
+
+__all__ = ["SENTINEL_PORT"]
+
+SENTINEL_PORT = 26379
+PRIMARY = "cache"
+"""Name of the servers in Sentinel's configuration."""
+SECRET = SecretKeys(name="redis-replication", keys=("password",))
+QUOTED_PASSWORD = f"""\
+password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
+"""
+"""Sentinel rewrites its file without quotes, so a password with spaces is lost when the container restarts."""
+REPLICATION_RULES = "+psync +replconf +ping"
+SENTINEL_RULES = (
+    "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
+    "+client|setname +client|kill +script|kill "
+    "+client|pause +failover"
+)
+"""Source: the documentation of Sentinel, "Sentinel and ACL"; the last line is for coordinated failovers, as
+`ACL LOG` tells."""
+REPLICATION = "min-replicas-to-write 1\nrdb-del-sync-files yes\n"
+"""A replica deletes a dump when it has loaded it, so that the volume never holds two."""
+DOWN_AFTER = Duration("5s")
+"""A primary that has not answered for this long is down."""
+FAILOVER_TIMEOUT = Duration("30s")
+"""Sentinel tries again after twice this time."""
+DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
+"""Longest wait for the Sentinels at a start: two attempts. Then the server starts empty rather than never."""
+HANDOVER = Duration("20s")
+"""Longest time of a coordinated failover, and until the proxies have noticed it."""
+_ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"
+FOLLOWS = f"{_ASK} role | grep -qx -e master -e connected"
+"""True if a server is the primary, or has the primary's data and follows it."""
+KNOWS_QUORUM = ("valkey-cli", "-e", "-p", str(SENTINEL_PORT), "sentinel", "ckquorum", PRIMARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The names of servers and Sentinels."""
+
+    nodes: tuple[str, ...]
+    sentinels: tuple[str, ...]
+    domain: str
+    """Domain of the names, for a resolver that knows no search domains."""
+
+    def find_primary(self) -> str:
+        """A function that sets `primary`.
+
+        The Sentinels know it. If none of them answers, it is a server that says so, or the first server at the first
+        start.
+        """
+        return f"""\
+ask() {{ host=$1 port=$2; shift 2; timeout 2 valkey-cli -e -h "$host" -p "$port" "$@" 2>/dev/null || true; }}
+role() {{ ask "$1" {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning role; }}
+find_primary() {{
+  primary=
+  for sentinel in {" ".join(self.sentinels)}; do
+    [ -n "$primary" ] ||
+      primary=$(ask "$sentinel" {SENTINEL_PORT} sentinel get-primary-addr-by-name {PRIMARY} | head -n 1)
+  done
+  for node in {" ".join(self.nodes)}; do
+    [ -n "$primary" ] || [ "$(role "$node" | head -n 1)" != master ] || primary=$node
+  done
+  primary=${{primary:-{self.nodes[0]}}}
+}}
+"""
+
+
+def configure_node() -> str:
+    """Script of the init container: configuration and users, with the passwords' hashes."""
+    return f"""\
+{QUOTED_PASSWORD}cp {CONFIG_PATH}/valkey.conf {RUN_PATH}/node.conf
+cat >> {RUN_PATH}/node.conf <<END
+replica-announce-ip $POD_NAME
+masteruser replication
+masterauth "$password"
+END
+"""
+
+
+def start_node(members: Members) -> str:
+    """Script that starts a server, also when its container restarts within the pod, which skips init containers.
+
+    A file that an interrupted synchronisation left behind goes first. The function `replaceable` is true if the
+    Sentinels know replicas and another server answers, so that they can choose it.
+    """
+    return f"""\
+set -eu
+umask 077
+rm -f {DATA_PATH}/*
+{members.find_primary()}replaceable() {{
+  known=
+  for sentinel in {" ".join(members.sentinels)}; do
+    known=$known$(ask "$sentinel" {SENTINEL_PORT} sentinel replicas {PRIMARY} | head -n 1)
+  done
+  [ -n "$known" ] || return 1
+  for node in {" ".join(members.nodes)}; do
+    [ "$node" = "$POD_NAME" ] || [ -z "$(role "$node")" ] || return 0
+  done
+  return 1
+}}
+find_primary
+end=$(($(date +%s) + {DECISION_SECONDS}))
+while [ "$primary" = "$POD_NAME" ] && [ "$(date +%s)" -lt "$end" ] && replaceable; do
+  sleep 1
+  find_primary
+done
+cp {RUN_PATH}/node.conf {RUN_PATH}/valkey.conf
+[ "$primary" = "$POD_NAME" ] || echo "replicaof $primary {PORT}" >> {RUN_PATH}/valkey.conf
+exec valkey-server {RUN_PATH}/valkey.conf
+"""
+
+
+def stop_node(members: Members) -> str:
+    """Script that runs before a server stops. A primary hands over to a replica that has all its data.
+
+    The server goes on as a replica until the proxies lead everyone to the new primary.
+    """
+    return f"""\
+set -eu
+{members.find_primary()}is_primary() {{ [ "$(role 127.0.0.1 | head -n 1)" = master ]; }}
+end=$(($(date +%s) + {HANDOVER.whole_seconds() - 5}))
+while is_primary && [ "$(date +%s)" -lt "$end" ]; do
+  for sentinel in {" ".join(members.sentinels)}; do
+    [ "$(ask "$sentinel" {SENTINEL_PORT} sentinel failover {PRIMARY} coordinated)" != OK ] || break
+  done
+  for _ in 1 2 3 4 5; do
+    ! is_primary || sleep 1
+  done
+done
+sleep 3
+"""
+
+
+def configure_sentinel(members: Members, quorum: int) -> str:
+    """Script of a Sentinel's init container. Sentinel itself keeps the file up to date."""
+    return f"""\
+set -eu
+umask 077
+{members.find_primary()}find_primary
+{QUOTED_PASSWORD}cat > {RUN_PATH}/sentinel.conf <<END
+port {SENTINEL_PORT}
+protected-mode no
+dir {RUN_PATH}
+sentinel resolve-hostnames yes
+sentinel announce-hostnames yes
+sentinel announce-ip $POD_NAME
+sentinel monitor {PRIMARY} $primary {PORT} {quorum}
+sentinel auth-user {PRIMARY} sentinel
+sentinel auth-pass {PRIMARY} "$password"
+sentinel down-after-milliseconds {PRIMARY} {DOWN_AFTER.units // 1000}
+sentinel failover-timeout {PRIMARY} {FAILOVER_TIMEOUT.units // 1000}
+sentinel parallel-syncs {PRIMARY} 1
+END
+"""

@@ -1,0 +1,62 @@
+"""A server's writes to its volumes and its work at the start, declared so that the audit can compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voice_policies import Bytes, Duration
+
+__all__ = ["Disk", "StartWork", "Write"]
+
+FILL_LIMIT = 0.85
+"""Largest share of a persistent volume for data. Above it Elasticsearch allocates no shard to a node
+(`cluster.routing.allocation.disk.watermark.low`, 85 % by default), and other stores have no room to compact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """The most that a program has on a volume at one time for one purpose, temporary files included."""
+
+    volume: str
+    """The volume's name in the pod."""
+    size: Bytes
+    reason: str
+    """Arithmetic of the size, or the assumption behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartWork:
+    """Work that a program does before its startup probe succeeds, and that grows with its data."""
+
+    size: Bytes
+    rate: Bytes
+    """Assumed progress in a second."""
+    reason: str
+
+    @property
+    def duration(self) -> Duration:
+        """The time that the work takes."""
+        return Duration.of_units(round(self.size / self.rate * 1_000_000))
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A volume that a program writes to, with everything that it may have there at one time."""
+
+    path: str
+    """`NAMESPACE/WORKLOAD volume NAME`."""
+    size: Bytes
+    persistent: bool
+    """Whether it outlives the pod. The limit of an `emptyDir` may be reached, a persistent volume may not be full."""
+    writes: Sequence[Write]
+
+    @property
+    def room(self) -> Bytes:
+        """The part of the volume that data may fill."""
+        return self.size * FILL_LIMIT if self.persistent else self.size
+
+    @property
+    def written(self) -> Bytes:
+        """The sum of the writes."""
+        return sum((write.size for write in self.writes), Bytes("0"))

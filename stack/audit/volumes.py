@@ -1,0 +1,83 @@
+"""V01, V02: a volume holds everything that its program writes, and a start is in time however full the volume is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from voice_policies import Bytes, Duration
+
+from components.server import Server, Workload
+from components.writes import FILL_LIMIT, Disk
+from stack.audit.finding import Breach, Rule
+from stack.model.platform import Platform
+
+
+def hold_what_is_written(platform: Platform) -> Iterator[Breach | None]:
+    """Every volume of every component, once."""
+    for component in platform.components:
+        for disk in component.disks():
+            yield _too_small(disk)
+
+
+def _too_small(disk: Disk) -> Breach | None:
+    if not disk.writes:
+        return Breach(disk.path, "nothing declares the writes to it", "the workload's writes")
+    if disk.written <= disk.room:
+        return None
+    parts = " + ".join(f"{_text(write.size)} ({write.reason})" for write in disk.writes)
+    room = f"{FILL_LIMIT:.0%} of {disk.size} = {_text(disk.room)}" if disk.persistent else str(disk.size)
+    fitting = disk.written * (1 / FILL_LIMIT) if disk.persistent else disk.written
+    return Breach(disk.path, f"{parts} = {_text(disk.written)} > {room}", "the volume's size", _text(fitting))
+
+
+def _text(size: Bytes) -> str:
+    return f"{-(-size.units // 2**20)}Mi"
+
+
+def start_in_time(platform: Platform) -> Iterator[Breach | None]:
+    """Every server that works through its data before its startup probe succeeds."""
+    for component in platform.components:
+        if isinstance(component, Server):
+            for workload in component.workloads():
+                if workload.start_work and workload.container.probes:
+                    yield _too_slow(component, workload)
+
+
+def _too_slow(server: Server, workload: Workload) -> Breach | None:
+    work, probes = workload.start_work, workload.container.probes
+    if work is None or probes is None:
+        return None
+    budget = probes.startup.period * probes.startup.failures
+    if work.duration <= budget:
+        return None
+    arithmetic = f"{_text(work.size)} ({work.reason}) ÷ {_text(work.rate)}/s = {_seconds(work.duration)} > {budget}"
+    path = f"{server.namespace}/{workload.name}"
+    return Breach(path, arithmetic, "the startup probe's period × failures", _seconds(work.duration))
+
+
+def _seconds(duration: Duration) -> str:
+    return f"{-(-duration.units // 1_000_000)}s"
+
+
+RULES = (
+    Rule(
+        id="V01",
+        title="every volume holds what its program writes at the declared load",
+        severity="error",
+        rationale="kubelet evicts a pod whose emptyDir is full, and a store on a full disk stops: both again and again",
+        source="nginx-proxy#1208, valkey#2008, opentelemetry-collector-contrib#32456",
+        violates="a replica receives a dump of 614Mi into an emptyDir of 64Mi",
+        holds="the emptyDir has 615Mi",
+        check=hold_what_is_written,
+    ),
+    Rule(
+        id="V02",
+        title="work at the start that grows with the data fits the startup probe",
+        severity="error",
+        rationale="kubelet kills a server that still works through its data, and the work begins from the start",
+        source="opentelemetry-collector-contrib#32863",
+        violates="a log of 2Gi replays at 20Mi/s for 103 s, and the startup probe gives up after 60 s",
+        holds="the startup probe gives up after 120 s",
+        check=start_in_time,
+    ),
+)

@@ -1,0 +1,95 @@
+"""V01, V02: volumes that their programs fill, and starts that the kubelet cuts off."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+from voice_policies import Bytes, Duration
+
+from components.container import Container
+from components.probes import Probe, Probes
+from components.server import Workload
+from components.volumes import Claim, Scratch, Volume
+from components.writes import StartWork, Write
+from stack.model.platform import Platform
+from stack.model.tenant import Tenant, Tier
+from tests import toy
+from tests.components.small_server import server, store
+from tests.platforms import ENVIRONMENTS, platform
+from tests.stack.audit.rule_findings import verdict
+
+
+def with_workload(workload: Workload) -> Platform:
+    """The toy tenant with one more server."""
+    tier = Tier(lambda *_: [partial(server, workload)])
+    tenant = Tenant(
+        **{**{name: getattr(toy.TENANT, name) for name in TENANT_FIELDS}, "tiers": (*toy.TENANT.tiers, tier)}
+    )
+    return Platform(tenant, toy.ENVIRONMENT)
+
+
+TENANT_FIELDS = ("name", "catalogue", "alerting", "profiles")
+
+
+def writing(size: str, volume: Volume) -> Platform:
+    write = Write("data", Bytes(size), "a dump")
+    return with_workload(store(volumes={"data": volume}, writes=(write,)))
+
+
+def claim(size: str) -> Claim:
+    return Claim("store", Bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("volume", "arithmetic", "proposal"),
+    [
+        (Scratch(Bytes("613Mi")), "614Mi (a dump) = 614Mi > 613Mi", "614Mi"),
+        (claim("700Mi"), "614Mi (a dump) = 614Mi > 85% of 700Mi = 595Mi", "723Mi"),
+    ],
+)
+def test_v01_finds_a_volume_that_its_program_fills(volume: Volume, arithmetic: str, proposal: str) -> None:
+    (found,) = verdict("V01", writing("614Mi", volume)).findings
+    assert (found.path, found.arithmetic, found.proposal) == ("stores/store volume data", arithmetic, proposal)
+
+
+@pytest.mark.parametrize("volume", [Scratch(Bytes("614Mi")), claim("723Mi")])
+def test_v01_holds_where_the_writes_just_fit(volume: Volume) -> None:
+    assert verdict("V01", writing("614Mi", volume)).text == "holds"
+
+
+def test_v01_finds_a_volume_whose_writes_nobody_declares() -> None:
+    (found,) = verdict("V01", with_workload(store(storage=Bytes("5Gi")))).findings
+    assert (found.path, found.arithmetic) == ("stores/store volume data", "nothing declares the writes to it")
+
+
+def starting(failures: int) -> Platform:
+    startup = Probe.tcp(period=Duration("2s"), failures=failures)
+    probes = Probes(startup=startup, liveness=Probe.tcp(), readiness=Probe.tcp())
+    work = StartWork(Bytes("2Gi"), Bytes("20Mi"), "replay of a log")
+    return with_workload(store(container=Container(probes=probes), start_work=work))
+
+
+def test_v02_finds_a_start_that_the_kubelet_cuts_off() -> None:
+    (found,) = verdict("V02", starting(51)).findings
+    assert found.path == "stores/store"
+    assert found.arithmetic == "2048Mi (replay of a log) ÷ 20Mi/s = 103s > 102s"
+    assert found.proposal == "103s"
+
+
+def test_v02_holds_where_the_start_is_just_in_time() -> None:
+    assert verdict("V02", starting(52)).text == "holds"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_pod_may_fill_all_of_its_volumes_and_logs_on_the_node(environment: str) -> None:
+    for component in platform(environment).components:
+        for resource in component.resources():
+            found: Any = resource
+            if found["kind"] in {"Deployment", "StatefulSet"}:
+                pod = found["spec"]["template"]["spec"]
+                on_node = [each["emptyDir"] for each in pod["volumes"] if "emptyDir" in each]
+                written = sum(Bytes(each["sizeLimit"]).units for each in on_node if "medium" not in each)
+                (container, *_) = pod["containers"]
+                assert Bytes(container["resources"]["limits"]["ephemeral-storage"]).units >= written + 64 * 2**20
