@@ -49,6 +49,8 @@ if TYPE_CHECKING:
         ServiceSpec,
     )
 
+__all__ = ["Server", "Workload"]
+
 PRE_STOP = Duration("5s")
 """Sleep before SIGTERM. Kube-proxy and gateways need a few seconds to withdraw the endpoint."""
 SHUTDOWN_MARGIN = Duration("5s")

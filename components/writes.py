@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from voice_policies import Bytes, Duration
 
-__all__ = ["Disk", "StartWork", "Write"]
+__all__ = ["FILL_LIMIT", "Disk"]
 
 FILL_LIMIT = 0.85
 """Largest share of a persistent volume for data. Above it Elasticsearch allocates no shard to a node
