@@ -29,9 +29,9 @@ class Volume(ABC):
     size: Bytes | None = None
     """The most that it holds. `None` for a volume without a limit of its own."""
     persistent: bool = False
-    """Whether it outlives the pod."""
+    """True if it outlives the pod."""
     on_node: bool = False
-    """Whether its content counts as ephemeral storage of the pod."""
+    """True if its content counts as ephemeral storage of the pod."""
 
     @abstractmethod
     def document(self, name: str) -> KubernetesVolume:

@@ -48,7 +48,7 @@ class Disk:
     """`NAMESPACE/WORKLOAD volume NAME`."""
     size: Bytes
     persistent: bool
-    """Whether it outlives the pod. The limit of an `emptyDir` may be reached, a persistent volume may not be full."""
+    """True if it outlives the pod. The limit of an `emptyDir` may be reached, a persistent volume may not be full."""
     writes: Sequence[Write]
 
     @property
