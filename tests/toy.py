@@ -112,6 +112,7 @@ PROFILE = Profile(
         trace_sample_ratio=Ratio("100%"),
         mesh=False,
         metrics=MetricsStorage(retention=Duration("1d"), storage=Bytes("1Gi")),
+        ingress_grace=Duration("5s"),
     ),
     service_replicas="declared",
     load_share=1,

@@ -59,6 +59,8 @@ class ApisixGateway(Server):
     """Environment variable → the secret and its key that hold the value."""
     exposed_as: Literal["LoadBalancer", "NodePort"]
     address: str
+    ingress_grace: Duration
+    """Longest time in which new connections still arrive after it has begun to stop."""
     longest_request: Duration
     bodies: Bytes
     """The most that the bodies of all requests take on disk at one time, in one replica."""
@@ -103,6 +105,7 @@ class ApisixGateway(Server):
                 Write("bodies", self.bodies, "bodies of the requests that limit-conn admits"),
             ),
             replicas=self.replicas,
+            pre_stop=self.ingress_grace,
             shutdown=self.longest_request,
             services={self.name: self._entrance()},
             # Browsers and apps are not members of the mesh, so incoming connections bypass the mesh's proxy.

@@ -1,4 +1,4 @@
-"""D01, D02: what is asked for at the most fits what there is."""
+"""D01, D02, H03: requests at the maximum, and during a rollout, fit the capacity."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from components.node import Dependency, InCluster, Service
 from stack.audit.finding import Breach, Rule, Severity
 from stack.audit.rendered import rendered
 from stack.model.platform import Platform
-from stack.model.pod_demand import SURGE, Amounts
+from stack.model.pod_demand import SURGE, Amounts, Demand
 from stack.model.profile import DatabaseLimits
 
 Bound = Literal["min", "max"]
+AT_MOST = f"max replicas + {SURGE}"
+ROLLING = f"max replicas + {SURGE} + stopping"
 
 
 def _pods(platform: Platform, service: Service, bound: Bound) -> int:
@@ -76,33 +78,49 @@ def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:
 def compute(platform: Platform) -> Iterator[Breach | None]:
     """CPU, memory and pods of every workload at its maximum plus surge, against its quota and the node pool."""
     pool = platform.environment.settings.node_pool
-    everything, by_namespace = Amounts(), defaultdict(list)
+    for namespace, found in _by_namespace(platform).items():
+        counts = [(demand, demand.pods) for demand in found]
+        yield from _beyond_quota(namespace, counts, platform.environment.profile.quotas[namespace], AT_MOST)
+    everything = sum((demand.each.times(demand.pods) for demand in rendered(platform).demands), Amounts())
+    path = "platform → node_pool"
+    yield _exceeds(path, AT_MOST, "requests.cpu", everything.cpu_requests, pool.cpu * pool.nodes)
+    yield _exceeds(path, AT_MOST, "requests.memory", everything.memory_requests, pool.memory * pool.nodes)
+
+
+def rollouts(platform: Platform) -> Iterator[Breach | None]:
+    """Every namespace while all of its Deployments roll out at their maximum: surge and stopping pods count too."""
+    for namespace, found in _by_namespace(platform).items():
+        if any(demand.stopping for demand in found):
+            counts = [(demand, demand.pods + demand.stopping) for demand in found]
+            yield from _beyond_quota(namespace, counts, platform.environment.profile.quotas[namespace], ROLLING)
+
+
+def _by_namespace(platform: Platform) -> dict[str, list[Demand]]:
+    by_namespace = defaultdict(list)
     for demand in rendered(platform).demands:
         by_namespace[demand.namespace].append(demand)
-    for namespace, found in by_namespace.items():
-        asked = sum((demand.each.times(demand.pods) for demand in found), Amounts())
-        pods = sum(demand.pods for demand in found)
-        yield from _beyond_quota(namespace, asked, pods, platform.environment.profile.quotas[namespace])
-        everything += asked
-    yield _exceeds("platform → node_pool", "requests.cpu", everything.cpu_requests, pool.cpu * pool.nodes)
-    yield _exceeds("platform → node_pool", "requests.memory", everything.memory_requests, pool.memory * pool.nodes)
+    return by_namespace
 
 
-def _beyond_quota(namespace: str, asked: Amounts, pods: int, quota: Quota) -> Iterator[Breach | None]:
+def _beyond_quota(
+    namespace: str, counts: list[tuple[Demand, int]], quota: Quota, counted: str
+) -> Iterator[Breach | None]:
     path = f"{namespace} → quota"
-    yield _exceeds(path, "requests.cpu", asked.cpu_requests, quota.cpu_requests)
-    yield _exceeds(path, "requests.memory", asked.memory_requests, quota.memory_requests)
-    yield _exceeds(path, "limits.cpu", asked.cpu_limits, quota.cpu_limits)
-    yield _exceeds(path, "limits.memory", asked.memory_limits, quota.memory_limits)
-    yield None if pods <= quota.pods else _over(path, "pods", str(pods), str(quota.pods))
+    asked = sum((demand.each.times(pods) for demand, pods in counts), Amounts())
+    pods = sum(pods for _, pods in counts)
+    yield _exceeds(path, counted, "requests.cpu", asked.cpu_requests, quota.cpu_requests)
+    yield _exceeds(path, counted, "requests.memory", asked.memory_requests, quota.memory_requests)
+    yield _exceeds(path, counted, "limits.cpu", asked.cpu_limits, quota.cpu_limits)
+    yield _exceeds(path, counted, "limits.memory", asked.memory_limits, quota.memory_limits)
+    yield None if pods <= quota.pods else _over(path, counted, "pods", str(pods), str(quota.pods))
 
 
-def _exceeds(path: str, what: str, asked: Cpu | Bytes, there: Cpu | Bytes) -> Breach | None:
-    return None if asked.units <= there.units else _over(path, what, str(asked), str(there))
+def _exceeds(path: str, counted: str, what: str, asked: Cpu | Bytes, there: Cpu | Bytes) -> Breach | None:
+    return None if asked.units <= there.units else _over(path, counted, what, str(asked), str(there))
 
 
-def _over(path: str, what: str, asked: str, there: str) -> Breach:
-    arithmetic = f"Σ (max replicas + {SURGE}) × {what} = {asked} > {there}"
+def _over(path: str, counted: str, what: str, asked: str, there: str) -> Breach:
+    arithmetic = f"Σ ({counted}) × {what} = {asked} > {there}"
     return Breach(path, arithmetic, f"{path.rpartition(' ')[2]}.{what}", asked)
 
 
@@ -126,5 +144,15 @@ RULES = (
         violates="(4 replicas + 1) × 100m = 500m of CPU in a namespace with a quota of 400m",
         holds="the same with a quota of 500m",
         check=compute,
+    ),
+    Rule(
+        id="H03",
+        title="rollouts at the maximum fit the quota together with the pods that are still stopping",
+        severity="error",
+        rationale="the quota refuses the next pod until an old one is gone, and the rollout misses its deadline",
+        source="kubernetes#98656",
+        violates="3 replicas with a grace of 60 s roll out in a namespace with a quota of 6 pods: 3 + 1 + 3 = 7",
+        holds="the same with a quota of 7 pods",
+        check=rollouts,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,8 @@ class Demand:
     namespace: str
     name: str
     pods: int
+    stopping: int
+    """Pods that a rollout leaves in their grace period at one time. They count until they are gone."""
     each: Amounts
 
 
@@ -67,7 +70,7 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
     most: dict[tuple[str, str, str], int] = {}
     archivers: dict[tuple[str, str], Amounts] = {}
     # What is kept of a workload is what it asks for, so that the rendered resources can go.
-    asked: list[tuple[tuple[str, str, str], int, int, Amounts, frozenset[str]]] = []
+    asked: list[tuple[tuple[str, str, str], int, int, int, Amounts, frozenset[str]]] = []
     for resource in resources:
         kind, metadata, spec = resource["kind"], resource["metadata"], resource.get("spec", {})
         if kind == "HorizontalPodAutoscaler":
@@ -77,10 +80,19 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
             archivers[metadata["namespace"], metadata["name"]] = _of_container(spec["instanceSidecarConfiguration"])
         elif kind in _PODS:
             place = kind, metadata.get("namespace", ""), metadata["name"]
-            asked.append((place, *_PODS[kind](spec, nodes), _archives(spec)))
-    for (kind, namespace, name), pods, surge, each, stores in asked:
+            pods, surge, each = _PODS[kind](spec, nodes)
+            asked.append((place, pods, surge, _overlapping(spec) if kind == "Deployment" else 0, each, _archives(spec)))
+    for (kind, namespace, name), pods, surge, overlapping, each, stores in asked:
         beside = (archivers[namespace, store] for store in stores)
-        yield Demand(namespace, name, most.get((kind, namespace, name), pods) + surge, sum(beside, each))
+        count = most.get((kind, namespace, name), pods)
+        yield Demand(namespace, name, count + surge, min(count, overlapping), sum(beside, each))
+
+
+def _overlapping(spec: Mapping[str, Any]) -> int:
+    """Pods that a rollout stops within one grace period: one whenever the next one has been ready for long enough."""
+    grace: int = spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    ready: int = spec["minReadySeconds"]
+    return math.ceil(grace / ready)
 
 
 def _archives(spec: Mapping[str, Any]) -> frozenset[str]:

@@ -39,6 +39,9 @@ class Defaults(ClosedModel):
     mesh: bool
     """A service mesh enforces the policies that gRPC cannot express for the Go services."""
     metrics: MetricsStorage
+    ingress_grace: Duration
+    """Longest time in which the load balancer still sends new connections to a gateway that is stopping: its health
+    checks' interval × failures. The gateway goes on for as long."""
 
 
 class DatabaseLimits(ClosedModel):

@@ -84,32 +84,34 @@ _STAGING_SERVERS = {
 }
 
 # Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still
-# stopping: they count until they are gone.
+# stopping, which H03 adds: they count until they are gone.
 _DEV_QUOTAS = {
     site.DATA: _quota(("2", "10"), ("5Gi", "20Gi"), 24),
     site.OBSERVABILITY: _quota(("2", "24"), ("8Gi", "40Gi"), 24),
     site.EGRESS: _quota(("600m", "6"), ("768Mi", "3Gi"), 6),
-    "voice-apps": _quota(("2", "40"), ("12Gi", "80Gi"), 40),
+    "voice-apps": _quota(("3", "56"), ("12Gi", "90Gi"), 48),
     "voice-gateway": _quota(("700m", "6"), ("2Gi", "6Gi"), 3),
 }
 _PROD_QUOTAS = {
     site.DATA: _quota(("24", "32"), ("70Gi", "80Gi"), 48),
     site.OBSERVABILITY: _quota(("24", "48"), ("60Gi", "96Gi"), 60),
     site.NODE_AGENTS: _quota(("2", "20"), ("3Gi", "12Gi"), 40),
-    site.EGRESS: _quota(("3", "8"), ("3Gi", "5Gi"), 8),
-    "voice-apps": _quota(("110", "280"), ("170Gi", "340Gi"), 200),
-    "voice-gateway": _quota(("6", "13"), ("6Gi", "12Gi"), 5),
+    site.EGRESS: _quota(("3", "10"), ("3Gi", "5Gi"), 10),
+    "voice-apps": _quota(("150", "390"), ("225Gi", "475Gi"), 215),
+    "voice-gateway": _quota(("8", "18"), ("8Gi", "16Gi"), 7),
 }
 _STAGING_QUOTAS = {
     **_PROD_QUOTAS,
-    "voice-apps": _quota(("60", "160"), ("100Gi", "200Gi"), 120),
-    "voice-gateway": _quota(("5", "10"), ("5Gi", "10Gi"), 4),
+    "voice-apps": _quota(("100", "260"), ("150Gi", "320Gi"), 145),
+    "voice-gateway": _quota(("6", "13"), ("6Gi", "12Gi"), 5),
 }
 
 _REQUIRED = {
     "backups": "PostgreSQL and Consul keep their data in a bucket",
     "trace_bucket": "Tempo keeps its traces in an object store",
 }
+_WITHDRAWAL = Duration("30s")
+"""Of the clouds' load balancers by default: three failed health checks, 10 s apart."""
 _METRICS = MetricsStorage(retention=Duration("15d"), storage=Bytes("100Gi"))
 _STAND_IN = "each service runs its own image"
 
@@ -120,6 +122,8 @@ _DEV = Profile(
         trace_sample_ratio=Ratio("100%"),
         mesh=False,
         metrics=MetricsStorage(retention=Duration("1d"), storage=Bytes("10Gi")),
+        # kube-proxy alone: there is no load balancer.
+        ingress_grace=Duration("5s"),
     ),
     required={},
     refused={
@@ -143,7 +147,9 @@ _DEV = Profile(
 )
 _PROD = Profile(
     name="prod",
-    defaults=Defaults(log_level="info", trace_sample_ratio=Ratio("10%"), mesh=True, metrics=_METRICS),
+    defaults=Defaults(
+        log_level="info", trace_sample_ratio=Ratio("10%"), mesh=True, metrics=_METRICS, ingress_grace=_WITHDRAWAL
+    ),
     required={**_REQUIRED, "notifications": "Alertmanager tells nobody without a network to send alerts to"},
     refused={"reference_image": _STAND_IN},
     service_replicas="declared",
@@ -163,7 +169,9 @@ _STAGING = Profile(
     **{
         **dict(_PROD),
         "name": "staging",
-        "defaults": Defaults(log_level="info", trace_sample_ratio=Ratio("50%"), mesh=True, metrics=_METRICS),
+        "defaults": Defaults(
+            log_level="info", trace_sample_ratio=Ratio("50%"), mesh=True, metrics=_METRICS, ingress_grace=_WITHDRAWAL
+        ),
         "required": _REQUIRED,
         "refused": {"reference_image": _STAND_IN},
         "service_replicas": "half",

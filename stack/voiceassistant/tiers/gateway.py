@@ -75,6 +75,7 @@ def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: 
         links=links,
         mesh_proxy=environment.mesh_proxy,
         bodies=sum((route.buffered for route in routes), Bytes("1Mi")),
+        ingress_grace=environment.settings.ingress_grace,
         longest_request=max(operation.deadline for operation in gateway.operations),
     )
 

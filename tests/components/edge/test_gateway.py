@@ -29,6 +29,7 @@ def gateway(**changes: Any) -> ApisixGateway:
         "exposed_as": "LoadBalancer",
         "address": "https://shop.example.com",
         "longest_request": Duration("30s"),
+        "ingress_grace": Duration("20s"),
         "bodies": Bytes("300Mi"),
     }
     return ApisixGateway(**{**values, **changes})
@@ -66,3 +67,10 @@ def test_in_a_mesh_only_what_it_sends_passes_the_proxy() -> None:
     metadata = of_kind("Deployment", mesh_proxy=SIZING)["spec"]["template"]["metadata"]
     assert metadata["labels"][INJECT_LABEL] == "true"
     assert metadata["annotations"][INBOUND_PORTS_ANNOTATION] == ""
+
+
+def test_it_goes_on_until_the_load_balancer_sends_nothing_more_and_then_ends_its_requests() -> None:
+    pod = of_kind("Deployment", ingress_grace=Duration("30s"))["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 30}}}
+    assert pod["terminationGracePeriodSeconds"] == 30 + 30 + 5

@@ -60,6 +60,15 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
     ]
 
 
+def test_h03_counts_the_pods_that_are_still_stopping() -> None:
+    """4 replicas, 1 of surge, and as many as end within one grace period: no more than there are."""
+    full = toy.QUOTA.model_copy(update={"pods": 8})
+    (found,) = verdict("H03", using_a_database(quotas={"shop": full})).findings
+    assert (found.path, found.arithmetic) == ("shop → quota", "Σ (max replicas + 1 + stopping) × pods = 9 > 8")
+    roomy = full.model_copy(update={"pods": 9})
+    assert verdict("H03", using_a_database(quotas={"shop": roomy})).text == "holds"
+
+
 def test_d02_adds_up_every_workload_of_every_namespace() -> None:
     quotas = {**real_environment("prod").profile.quotas}
     quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})

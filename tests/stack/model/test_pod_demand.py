@@ -27,8 +27,18 @@ def test_a_deployment_counts_at_its_autoscalers_maximum_plus_surge() -> None:
     scaler = workload(
         "HorizontalPodAutoscaler", {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 7}
     )
-    (found,) = demands([workload("Deployment", {"template": template(container("1", "1Gi"))}), scaler], nodes=3)
+    (found,) = demands([deployment(grace=16), scaler], nodes=3)
     assert (found.namespace, found.name, found.pods, found.each) == ("there", "a", 8, amounts("1", "1Gi"))
+
+
+def deployment(grace: int) -> dict[str, Any]:
+    pod = template(container("1", "1Gi"))
+    pod["spec"]["terminationGracePeriodSeconds"] = grace
+    return workload("Deployment", {"replicas": 3, "minReadySeconds": 5, "template": pod})
+
+
+def test_a_rollout_stops_a_pod_whenever_the_next_one_is_ready_and_never_more_than_there_are() -> None:
+    assert [found.stopping for found in demands([deployment(grace=10), deployment(grace=60)], nodes=3)] == [2, 3]
 
 
 def test_containers_add_up_and_one_that_runs_first_needs_its_own_room() -> None:
