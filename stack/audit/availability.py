@@ -20,7 +20,7 @@ __all__ = ["flow_availability"]
 
 @dataclass(slots=True)
 class HardDependencies:
-    """All that must be up for an operation to succeed, each once however often it is called."""
+    """Everything that must be up for an operation to succeed. Each node counts once, however often it is called."""
 
     site: Site
     singles: dict[str, float] = field(default_factory=dict)

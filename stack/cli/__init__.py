@@ -33,13 +33,13 @@ def _voiceassistant() -> Tenant:
 
 
 def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> NoReturn:
-    """The command: `main` in a process of its own.
+    """The console script: `main` in a process of its own.
 
-    Such a process lives for a second and drops little. Looking for garbage, at last when it ends, would cost it a
-    third of its time, and looking for pydantic's plugins, of which none is used, some milliseconds more.
+    The process lives for about a second and frees little memory, so garbage collection, also at exit, would cost a
+    third of its time. The search for pydantic plugins, of which there is none, would cost some milliseconds more.
     """
     gc.disable()
-    # A stopped run cleans up behind itself, as an interrupted one does.
+    # SIGTERM raises an exception, so that a stopped run cleans up like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     codecs.register_error("escape", _escaped)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -51,7 +51,7 @@ def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] =
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """A character that the terminal's encoding lacks, as JSON escapes it: output for programs stays valid."""
+    """Escape a character that the terminal's encoding lacks as JSON does, so that output for programs stays valid."""
     import json  # noqa: PLC0415
 
     if not isinstance(error, UnicodeEncodeError):
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = 
     if options.run is None:
         parser.print_help()
         return CLEAN
-    # Each command loads what it needs, and only when its arguments are known to be right: `--help` answers at once.
+    # Each command imports its modules only after its arguments are valid, so `--help` answers at once.
     from pydantic import ValidationError  # noqa: PLC0415
     from voice_policies import InvalidInputError, faults_of  # noqa: PLC0415
 
@@ -81,12 +81,12 @@ def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = 
     except KeyboardInterrupt:
         sys.stderr.write("voice: interrupted\n")
     except BrokenPipeError:
-        # The reader of our pipe has seen enough; without this Python complains while it flushes.
+        # The reader closed the pipe. Without this, Python prints an error when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLEAN
     except OSError as error:
         sys.stderr.write(f"voice: {error.filename or 'the output'} cannot be written: {error.strerror}\n")
-        # What is left in the buffer cannot be written either, and Python would complain of it again at the end.
+        # The rest of the buffer cannot be written either, and Python would print another error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
         return code
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Reads the version only when it is asked for."""
+    """Reads the version only for `--version`, because reading it is slow."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version  # noqa: PLC0415

@@ -29,14 +29,14 @@ def add_to(commands: Commands) -> None:
 
 
 def add_day(command: argparse.ArgumentParser) -> None:
-    """Adds the day that acceptances are judged on."""
+    """Add the option for the day on which acceptances are judged."""
     command.add_argument(
         "--on", type=_day, default=today(), metavar="DATE", help="the day of the audit, as 2027-03-31 (default: today)"
     )
 
 
 def today() -> date:
-    """The day by Greenwich, so that two machines agree."""
+    """Today in UTC, so that all machines agree."""
     return datetime.now(UTC).date()
 
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _outcome(options: argparse.Namespace) -> Outcome:
-    """Of the environment, or of the directory of manifests."""
+    """Audit the environment, or the directory of manifests."""
     if options.directory is None:
         from stack.audit import audit_outcome  # noqa: PLC0415
 

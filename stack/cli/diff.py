@@ -22,7 +22,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what differs; data at risk is named on stderr too."""
+    """Print the differences, and data at risk on stderr as well."""
     from stack.output.difference import compare  # noqa: PLC0415
     from stack.output.difference.report import REPORTS  # noqa: PLC0415
     from stack.output.difference.sides import resources_of  # noqa: PLC0415

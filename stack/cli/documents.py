@@ -1,4 +1,4 @@
-"""`voice docs` and `voice schema`: write what is generated and kept in the repository."""
+"""`voice docs` and `voice schema`: write the generated files of the repository."""
 
 from __future__ import annotations
 

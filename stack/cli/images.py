@@ -25,7 +25,7 @@ def used(options: argparse.Namespace) -> set[str]:
     from stack.model.settings import environments, load_settings  # noqa: PLC0415
 
     tenant = options.tenant()
-    # A stand-in for the services' own images is nobody's to lock.
+    # The reference image stands in for the services' own images, so it is not locked.
     update = {"reference_image": None}
     settings = [load_settings(name, tenant).model_copy(update=update) for name in environments()]
     platforms = [Platform(tenant, environment(each, tenant, UNLOCKED)) for each in settings]

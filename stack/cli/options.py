@@ -17,7 +17,7 @@ ENVIRONMENT = "the name of an environment, such as prod for Pulumi.prod.yaml"
 def add_command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str
 ) -> argparse.ArgumentParser:
-    """A command that `run` carries out; it returns the exit code."""
+    """Add a command. `run` executes it and returns the exit code."""
     added = commands.add_parser(name, help=text, description=text)
     added.set_defaults(run=run)
     return added

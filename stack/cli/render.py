@@ -35,7 +35,7 @@ class Rendered:
     exemptions: tuple[tuple[str, str, str], ...]
     """Component, rule and reason of each default that a component is exempt from."""
     others: tuple[str, ...]
-    """Files and directories in `path` that no run wrote, and that stay."""
+    """Files and directories in `path` that no run wrote. They stay."""
     unpinned: tuple[str, ...]
     """Images without a digest."""
 
@@ -122,7 +122,7 @@ def _closing(rendered: Sequence[Rendered]) -> Iterator[str]:
 
 
 def _details(rendered: Sequence[Rendered]) -> Iterator[str]:
-    """Exemptions and images, each once, with the environments that have it where not all do."""
+    """Exemptions and images, each once, with the names of its environments unless all have it."""
     facts: dict[str, list[str]] = defaultdict(list)
     for each in rendered:
         for component, rule, reason in each.exemptions:

@@ -1,4 +1,4 @@
-"""`voice secrets`: makes, asks for and rotates the secrets of an environment."""
+"""`voice secrets`: generates, asks for and rotates the secrets of an environment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes what is missing or to be rotated, and prints names only."""
+    """Write missing and rotated secrets, and print their names only."""
     from stack.deploy.stack_secrets import secret_faults, stored  # noqa: PLC0415
 
     environment = options.environment
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
-    """The secrets to replace whole; raises `InvalidInputError` for an unknown secret and for an age in no such form."""
+    """The secrets to replace completely. Raises `InvalidInputError` for an unknown secret or a malformed age."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from voice_policies import Duration, Fault, InvalidInputError, one_of  # noqa: PLC0415
@@ -74,7 +74,7 @@ def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
 def _wanted(
     secrets: Iterable[SecretKeys], present: Collection[SecretKey], rotated: Collection[str]
 ) -> Iterator[SecretKeys]:
-    """The secrets with those keys alone that need a value. A certificate and its key are replaced together."""
+    """The secrets with only those keys that need a value. A certificate and its key are replaced together."""
     from stack.deploy.secret_values import ISSUED  # noqa: PLC0415
 
     for secret in secrets:
@@ -111,7 +111,7 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
 
 
 def _by_origin(wanted: Iterable[SecretKeys], *, stand_ins: bool) -> tuple[list[SecretKeys], list[SecretKeys]]:
-    """The secrets with the keys that are made here, and with those that are asked for."""
+    """The secrets by origin: keys that the command generates, and keys that it asks for."""
     parts: tuple[list[SecretKeys], list[SecretKeys]] = ([], [])
     for secret in wanted:
         for is_asked in (False, True):
@@ -122,7 +122,7 @@ def _by_origin(wanted: Iterable[SecretKeys], *, stand_ins: bool) -> tuple[list[S
 
 
 def _asked(secrets: Collection[SecretKeys], environment: str) -> dict[SecretKey, str]:
-    """The answers; raises `InvalidInputError` with every question where nobody is there to answer."""
+    """The user's answers. Raises `InvalidInputError` with every question if no user is at a terminal."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
     from stack.deploy.stack_secrets import SecretKey  # noqa: PLC0415
@@ -145,7 +145,7 @@ def _asked(secrets: Collection[SecretKeys], environment: str) -> dict[SecretKey,
 
 
 def _answers(secret: SecretKeys) -> dict[str, str]:
-    """The values of one secret. Refused ones are asked for again; an empty answer leaves the value out."""
+    """The values of one secret. A refused value repeats the question; an empty answer skips the value."""
     from stack.deploy.secret_values import refusals  # noqa: PLC0415
 
     while True:

@@ -5,7 +5,6 @@ CLEAN = 0
 FINDINGS = 1
 """A rule has findings, or two sides differ."""
 BAD_INPUT = 2
-"""The command line, a file of settings, the catalogue or something else that was read is refused; or a file cannot be
-read or written."""
+"""The command line, settings, catalogue or another input is invalid, or a file cannot be read or written."""
 DATA_AT_RISK = 3
-"""A change would replace or remove what bears data."""
+"""A change would replace or remove a resource that holds data."""

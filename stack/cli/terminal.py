@@ -14,7 +14,7 @@ from threading import Timer
 from typing import Any, TextIO
 
 PATIENCE = 2.0
-"""Seconds after which a terminal is told what is being done."""
+"""Seconds after which a terminal shows the current step."""
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
 
@@ -50,7 +50,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def wrapped(text: str, indent: str) -> str:
-    """A line of text, its continuations indented, no wider than the terminal; in a pipe it stays one line."""
+    """A line of text no wider than the terminal, with indented continuation lines. In a pipe it stays one line."""
     if not sys.stdout.isatty():
         return text
     columns = max(shutil.get_terminal_size().columns, 2 * len(indent) + 20)
@@ -58,14 +58,14 @@ def wrapped(text: str, indent: str) -> str:
 
 
 def close(text: str) -> None:
-    """Say on a terminal what a command has printed whose whole output is its result."""
+    """A closing line on a terminal, for commands whose whole output is their result."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
 
 
 @contextmanager
 def progress(doing: str) -> Iterator[None]:
-    """Say on a terminal what is being done once it takes long."""
+    """Show the current step on a terminal once it takes long."""
     timer = Timer(PATIENCE, lambda: sys.stderr.write(f"{doing} …\n"))
     timer.daemon = True
     if sys.stderr.isatty():

@@ -1,6 +1,7 @@
-"""The cluster of a stack, as the program asks it before anything is registered.
+"""The cluster of a stack, queried through `kubectl` before the program registers a resource.
 
-`kubectl` asks: it logs in wherever Pulumi's provider does, because it reads the same kubeconfig with the same plugins.
+`kubectl` reads the same kubeconfig as Pulumi's provider, with the same plugins, so it logs in wherever the provider
+does.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import Any, Self
 
 TIMEOUT = 10
-"""Seconds that the API server has for one answer."""
+"""Seconds that the API server may take for one answer."""
 
 
 class ClusterError(Exception):
-    """The cluster gave no answer; the message is what `kubectl` said."""
+    """The cluster gave no answer. The message is `kubectl`'s."""
 
 
 class NotFoundError(ClusterError):
@@ -28,30 +29,30 @@ class NotFoundError(ClusterError):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster, by the context of a kubeconfig."""
+    """A cluster, named by a context of a kubeconfig."""
 
     context: str
     kubeconfig: str | None = field(default=None, repr=False)
-    """A file; `None` is kubectl's own choice."""
+    """Path of a file. `None` means kubectl's default."""
 
     @classmethod
     @contextmanager
     def connected(cls, context: str, kubeconfig: str | None) -> Iterator[Self]:
-        """A cluster whose kubeconfig is a file, the text of one (YAML, or JSON on one line), or kubectl's own."""
+        """A cluster from a kubeconfig: a file, the text of one (YAML, or JSON on one line), or kubectl's default."""
         if kubeconfig is None:
             yield cls(context)
             return
         if "\n" not in kubeconfig and not kubeconfig.startswith("{"):
             yield cls(context, str(Path(kubeconfig).expanduser()))
             return
-        with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:  # readable to this user alone
+        with tempfile.NamedTemporaryFile("w", prefix="kubeconfig-") as file:  # readable by this user only
             file.write(kubeconfig)
             file.flush()
             yield cls(context, file.name)
 
     @property
     def identifier(self) -> str:
-        """The uid of the namespace `kube-system`: it lives as long as the cluster, under whatever address."""
+        """The uid of the namespace `kube-system`. It stays the same as long as the cluster lives, at any address."""
         return str(self.get("/api/v1/namespaces/kube-system")["metadata"]["uid"])
 
     @property
@@ -60,7 +61,7 @@ class Cluster:
         return kubectl(self.kubeconfig, "config", "get-contexts", "--output=name").split()
 
     def served(self, api_version: str) -> frozenset[str]:
-        """The plural of every kind that the API server serves in a version of an API; none where it serves no such."""
+        """The plural of every kind that the API server serves in an API version. Empty for an unknown version."""
         try:
             answer = self.get(f"/apis/{api_version}")
         except NotFoundError:
@@ -77,7 +78,7 @@ class Cluster:
 
 
 def kubectl(kubeconfig: str | None, *arguments: str) -> str:
-    """The answer of `kubectl`; raises `ClusterError` where it has none."""
+    """The output of `kubectl`. Raises `ClusterError` if it fails."""
     command = ["kubectl", *([f"--kubeconfig={kubeconfig}"] if kubeconfig else []), *arguments]
     try:
         done = subprocess.run(  # noqa: S603 - a list, and no shell

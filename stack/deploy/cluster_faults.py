@@ -20,11 +20,11 @@ GROW = (
     "set allowVolumeExpansion where its driver can grow volumes, or restore a backup (docs/backup.md) into a new store"
 )
 CLOUDNATIVE_PG_VOLUMES = {"PG_DATA": "spec.storage.size", "PG_WAL": "spec.walStorage.size"}
-"""CloudNativePG's name of a server's volume → the field of its Cluster with the volume's size."""
+"""CloudNativePG's name of a volume → the field of its Cluster that holds the size."""
 
 
 class Volume(NamedTuple):
-    """One declared volume, or several equal ones: the resource, and the path of the size in it."""
+    """One declared volume, or several equal ones: the resource, and the path of the size."""
 
     namespace: str
     kind: str
@@ -36,10 +36,10 @@ class Volume(NamedTuple):
 
 
 def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator[Fault]:
-    """Everything that is wrong with the cluster; where it is not the stack's own, that alone."""
+    """Every fault of the cluster. If it is not the stack's own cluster, only that fault."""
     stack, context = configuration.settings.environment, configuration.context
     if not context:
-        # Without a context the platform would go to whichever cluster was used last.
+        # Without a context the program would use kubectl's current context, whichever that is.
         yield Fault(CONTEXT, "is missing", f"run `pulumi config set --stack {stack} kubernetes:context NAME`")
         return
     with Cluster.connected(context, configuration.kubeconfig) as cluster:
@@ -56,7 +56,7 @@ def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator
 
 
 def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> Iterator[Fault]:
-    """On another cluster Pulumi would replace everything, volumes included; the address alone does not tell one."""
+    """On another cluster Pulumi would replace everything, volumes included. An address does not identify a cluster."""
     identifier = cluster.identifier
     if not configured:
         line = f"pulumi config set --stack {stack} kubernetes:clusterIdentifier {identifier}"
@@ -81,7 +81,7 @@ def _operator_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
 
 
 def _growth_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
-    """A volume never shrinks, and grows only where its class allows it: an update would end halfway there."""
+    """A volume never shrinks, and grows only if its class allows it. Otherwise the update would fail halfway."""
     wanted = dict(_wanted_volumes(platform))
     growing: dict[str, list[Fault]] = {}
     for namespace in sorted({volume.namespace for volume in wanted}):
@@ -108,7 +108,7 @@ def _wanted_volumes(platform: Platform) -> Iterator[tuple[Volume, Bytes]]:
 
 
 def _volume_of(claim: Mapping[str, Any]) -> Volume:
-    """The declaration that a live claim comes from: its own, or that of the database whose operator made it."""
+    """The declaration of a live claim: its own, or that of the database whose operator created it."""
     metadata = claim["metadata"]
     labels = metadata.get("labels", {})
     if cluster := labels.get("cnpg.io/cluster"):

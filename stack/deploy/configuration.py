@@ -17,23 +17,23 @@ SecretValues = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The settings of the stack's environment, and what no rendered file holds."""
+    """The settings of the stack's environment, and the secrets and the cluster, which no rendered file holds."""
 
     source: str
-    """The file that it stands in, for messages."""
+    """The file, for messages."""
     settings: Settings
     secrets: SecretValues = field(repr=False)
     kubeconfig: str | None = field(repr=False)
-    """Path or text; `None` is kubectl's own choice."""
+    """Path or text. `None` means kubectl's default."""
     context: str | None
-    """The kubeconfig's context that names the cluster."""
+    """The context of the kubeconfig that names the cluster."""
     cluster_identifier: str | None
-    """The uid of the namespace `kube-system`, which tells the stack's cluster from any other."""
+    """The uid of the namespace `kube-system`, which identifies the stack's cluster."""
 
 
 def read_configuration(choices: Choices) -> Configuration:
     """The configuration of the running stack; raises `InvalidInputError` with every fault of its settings."""
-    # Set by the language host from PULUMI_CONFIG, and by the Automation API in this process.
+    # The language host sets it from PULUMI_CONFIG; the Automation API sets it in this process.
     given = pulumi.runtime.config.CONFIG.get()
     config = decoded(given)
     encrypted = [key for key in given if pulumi.runtime.is_config_secret(key)]
@@ -44,7 +44,7 @@ def read_configuration(choices: Choices) -> Configuration:
     faults = _secret_faults(secrets, encrypted=SECRETS in encrypted)
     return Configuration(
         source=source,
-        # What was encrypted is no setting; masked, it can be refused by name.
+        # No setting is encrypted. Masked, an encrypted value can be refused by its name.
         settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, choices, faults),
         secrets=secrets,
         kubeconfig=cluster.get("kubeconfig"),
@@ -54,7 +54,7 @@ def read_configuration(choices: Choices) -> Configuration:
 
 
 def _secret_faults(values: Any, *, encrypted: bool) -> Iterator[Fault]:
-    """Says nothing of what stands there: it may be a secret."""
+    """The message never repeats the value, which may be a secret."""
     if not _is_nested_text(values) or (any(values.values()) and not encrypted):
         yield Fault(
             f"config.{SECRETS}",

@@ -1,4 +1,4 @@
-"""Which resources bear data, and what to do instead of losing it."""
+"""The resources that hold data, and the safe alternative to deleting or shrinking each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bears_data(resource: Mapping[str, Any]) -> bool:
 
 
 def data_namespaces(resources: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Namespaces that must not go: whatever bears data goes with its namespace."""
+    """Namespaces that must stay, because deleting a namespace deletes the data in it."""
     return {resource["metadata"]["namespace"] for resource in resources if bears_data(resource)}
 
 
@@ -39,11 +39,11 @@ _SIZES = {
     "PersistentVolumeClaim": ("spec.resources.requests.storage",),
     "Cluster": ("spec.storage.size", "spec.walStorage.size"),
 }
-"""Where a resource says how large its volumes are."""
+"""The fields of a resource that hold the sizes of its volumes."""
 
 
 def volume_sizes(resource: Mapping[str, Any]) -> dict[str, Bytes]:
-    """The sizes of the volumes that a resource asks for, by their path; raises `InvalidInputError` for no size."""
+    """The sizes of a resource's volumes by path. Raises `InvalidInputError` for a value that is not a size."""
     sizes, faults = {}, []
     for path in _SIZES.get(resource["kind"], ()):
         value: Any = resource

@@ -19,7 +19,7 @@ __all__ = ["deploy"]
 
 
 def deploy(tenant: Tenant) -> None:
-    """Deploy the environment that the stack is named after; raises `pulumi.RunError` with every reason against it."""
+    """Deploy the environment of the stack's name. Raises `pulumi.RunError` with every reason against it."""
     try:
         configuration = beside_catalogue(tenant, partial(read_configuration, tenant))
         platform = Platform(tenant, environment(configuration.settings, tenant))

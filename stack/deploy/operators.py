@@ -1,4 +1,4 @@
-"""The operators whose custom resources we render: what serves each kind, and how it is installed."""
+"""The operators whose custom resources we render: the kinds that each serves, and its install command."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from components.operation import Sentence
 
 
 class Operator(ClosedModel):
-    """A prerequisite of a cluster: the program that acts on custom resources."""
+    """A program in the cluster that acts on custom resources. The cluster must have it before a deployment."""
 
     name: Sentence
     version: str
-    """The oldest that our resources were held against."""
+    """The oldest version that our resources were tested with."""
     install: str
     """The command that installs it."""
     needs: str | None = None
-    """Another program that must be in the cluster before it."""
+    """Another program that the cluster must have first."""
     plurals: dict[str, dict[str, str]]
-    """API group that it serves → kind → the plural that its resource definition is named by."""
+    """API group → kind → plural in the name of its resource definition."""
 
     @property
     def definitions(self) -> Iterator[str]:
-        """The names of the resource definitions that it brings."""
+        """The names of the resource definitions that the operator brings."""
         return (f"{plural}.{group}" for group, kinds in self.plurals.items() for plural in kinds.values())
 
     @property
     def way_out(self) -> str:
-        """How to get it, for an error message."""
+        """How to install it, for an error message."""
         before = f", after {self.needs}" if self.needs else ""
         return f"install {self.name} {self.version}{before}: `{self.install}`"
 
 
 ISTIO_INSTALL = (
     "istioctl install --set profile=minimal --set components.cni.enabled=true"
-    # Callers reach gRPC services by headless names; without this the mesh passes them by, breakers and all.
+    # Callers reach gRPC services by headless names. Without this setting the mesh ignores those names, breakers
+    # included.
     " --set values.pilot.env.PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES=true"
 )
 OPERATORS = (

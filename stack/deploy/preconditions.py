@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) -> None:
-    """Refuse a deployment that would fail or harm; raises `InvalidInputError` with every reason at once.
+    """Refuse a deployment that would fail or do harm. Raises `InvalidInputError` with every reason.
 
-    Everywhere the cluster must be named, answer and be the stack's own, serve what operators bring and be able to grow
-    the volumes that grow; and each secret needs its value. A strict profile runs only images that are pinned by digest,
-    and only with those findings of severity error or critical that the configuration accepts on this day.
+    The cluster must be configured, answer and be the stack's own. It must serve the operators' resources and be able to
+    grow the volumes that grow. Each secret needs a value. A strict profile also requires that every image is pinned by
+    digest, and that the configuration accepts every finding of severity error or critical on this day.
     """
     faults = [*cluster_faults(platform, configuration), *_secret_faults(platform, configuration.secrets)]
     if platform.environment.profile.strict:

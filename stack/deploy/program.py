@@ -1,4 +1,4 @@
-"""Registers with Pulumi what the components yield: a tree of components, below each its Kubernetes resources."""
+"""Registers the components with Pulumi as a tree: each component, with its Kubernetes resources below it."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from stack.model.platform import Platform
 __all__ = ["resource_type"]
 
 WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
-"""Kinds whose pods Pulumi waits for: begun before what they stand on, they would run out of time."""
+"""Kinds whose pods Pulumi waits for. If they started before their dependencies, the wait would time out."""
 FORCE = {"pulumi.com/patchForce": "true"}
-"""A field that we declare is ours: an update takes it back from whoever set it by hand, rather than fail."""
+"""An update overwrites declared fields that somebody changed by hand. Without it the update would fail."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""Of a Service inside the cluster Pulumi awaits the pods behind it, and then 10 s more, one tier after the other; of a
-claim that it is bound. The workloads are awaited, and they stand for both."""
+"""Skip Pulumi's wait for Services and claims. For a Service it waits for the pods and then 10 s more, one tier after
+the other; for a claim it waits for the binding. Pulumi waits for the workloads instead, which need both."""
 TEMPLATE_SIZE = "spec.volumeClaimTemplates[*].spec.resources"
-"""Nothing can change it: it stays as the StatefulSet was created, and the claims grow by themselves."""
+"""An immutable field. It stays as the StatefulSet was created, and the claims grow separately."""
 RELOAD_LABEL = "cnpg.io/reload"
-"""Makes CloudNativePG set a role's password when its Secret changes, rather than at its next reconciliation."""
+"""Makes CloudNativePG set a role's password when the Secret changes, instead of at its next reconciliation."""
 SLACK = 60
-"""Seconds beyond a Job's own deadline before Pulumi gives it up; by default it would after 10 minutes."""
+"""Seconds that Pulumi waits for a Job beyond the Job's own deadline. Its default would be 10 minutes in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The common arguments of every registered resource."""
+    """Arguments that all registered resources share."""
 
     provider: pulumi.ProviderResource
     secrets: SecretValues
     kept_namespaces: frozenset[str] | None
-    """Namespaces that hold data; `None` where nothing is kept."""
+    """Namespaces that hold data. `None` if nothing is protected."""
     namespaces: dict[str, pulumi.Resource] = field(default_factory=dict)
-    """Those that are registered, by name."""
+    """Registered namespaces by name."""
 
     def keeps(self, resource: Mapping[str, Any]) -> bool | None:
         """True if Pulumi must not replace or delete the resource, and must leave it in place on removal.
@@ -62,20 +62,21 @@ class Target:
 
 
 def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
-    """Register every component on the configured cluster, each tier after the one that it stands on.
+    """Register every component, each tier after the tier that it depends on.
 
-    A tier has one resource of Pulumi's own, by the name of its folder, that stands for "all of it is ready": if each
-    resource waited for each below, prod would have 10,000 dependencies, and Pulumi looks for cycles behind every one.
-    What bears data is protected and retained where the profile says so, and a destruction is refused before its first
-    deletion.
+    Each tier has one Pulumi resource that means "the whole tier is ready", with the name of its folder. Without it each
+    resource would depend on every resource below: 10,000 dependencies in prod, and Pulumi searches each for cycles.
+    Resources that hold data are protected and retained if the profile says so, and a destruction is refused before its
+    first deletion.
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",
         kubeconfig=configuration.kubeconfig and pulumi.Output.secret(configuration.kubeconfig),
         context=configuration.context,
-        # The cluster is the same one under another address; by default Pulumi would replace everything on it.
+        # The same cluster may have another address. By default Pulumi would replace everything on a change of address.
         cluster_identifier=configuration.cluster_identifier,
-        # A changed file is an update in place; otherwise Pulumi replaces the object and every pod that mounts it.
+        # Update a changed ConfigMap in place. By default Pulumi replaces the object and restarts every pod that mounts
+        # it.
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
     )
@@ -93,7 +94,8 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         below = [pulumi.Stash(folder, input="ready", opts=pulumi.ResourceOptions(depends_on=[*below, *awaited]))]
         trees += made
     if platform.environment.profile.protects_data:
-        # Pulumi deletes first what nothing waits for, and meets what is protected only then. So this one goes first.
+        # Pulumi first deletes resources that nothing depends on, and would meet the protected ones only later. This one
+        # goes first.
         opts = pulumi.ResourceOptions(depends_on=[*trees, *below], protect=True)
         pulumi.Stash("destruction", input="refused", opts=opts)
     return trees
@@ -102,9 +104,9 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
 class ComponentTree(pulumi.ComponentResource):
     """A component with its Kubernetes resources and its secrets below it.
 
-    Logical names are `namespace/name`, which Kubernetes keeps unique for each kind. They are part of a resource's
-    identity: a changed one needs an alias. Each resource waits for its namespace, and what must become ready waits for
-    the tier `below` too.
+    Logical names are `namespace/name`, which is unique for each kind. They are part of a resource's identity, so a
+    changed name needs an alias. Each resource depends on its namespace. Resources that must become ready also depend on
+    the tier `below`.
     """
 
     def __init__(self, component: Component, target: Target, below: Iterable[pulumi.Resource]) -> None:
@@ -128,7 +130,7 @@ class ComponentTree(pulumi.ComponentResource):
 
     @property
     def awaited(self) -> list[pulumi.CustomResource]:
-        """The resources that the next tier waits for: those that become ready, or all if none does."""
+        """The resources that the next tier depends on: those that become ready, or all if none does."""
         awaited = [made for resource, made in self._made if _is_awaited(resource)]
         return awaited or [made for _, made in self._made]
 
@@ -142,7 +144,7 @@ class ComponentTree(pulumi.ComponentResource):
         keep = target.keeps(resource)
         options = pulumi.ResourceOptions(
             parent=self,
-            # Dependencies, unlike the provider, are not handed down from parent to child.
+            # Children inherit the provider from their parent, but not dependencies.
             depends_on=list(self._needed(resource, below)),
             protect=keep,
             retain_on_delete=keep,
@@ -160,7 +162,7 @@ class ComponentTree(pulumi.ComponentResource):
         if namespace := self._target.namespaces.get(resource["metadata"].get("namespace")):
             yield namespace
         if resource["kind"] == "StatefulSet":
-            # Its controller makes each claim that is not there, and Pulumi would then find it taken.
+            # The StatefulSet's controller creates missing claims, and Pulumi would then find the name taken.
             yield from (made for former, made in self._made if former["kind"] == "PersistentVolumeClaim")
 
 
@@ -192,7 +194,7 @@ def _register(resource: Mapping[str, Any], options: pulumi.ResourceOptions) -> p
 
 
 def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
-    """The class of a kind: `networking.k8s.io/v1` is the module `networking.v1`, and `v1` is `core.v1`."""
+    """The class of a kind: `networking.k8s.io/v1` is in module `networking.v1`, and `v1` in `core.v1`."""
     group, _, version = api_version.rpartition("/")
     if operator_of(api_version):
         return pulumi_kubernetes.apiextensions.CustomResource
@@ -201,12 +203,12 @@ def resource_type(api_version: str, kind: str) -> type[pulumi.CustomResource]:
 
 
 def _snake_case(key: str) -> str:
-    """A property as Pulumi's Python classes name it; below the top they take the API's own names."""
+    """A property in the spelling of Pulumi's Python classes. Nested fields keep the API's own names."""
     return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", key)
 
 
 def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str]) -> dict[str, Any]:
-    """The Secret that no rendered file holds; its class marks the data secret in Pulumi's state and output."""
+    """The Secret, which no rendered file holds. Its class marks the data as secret in Pulumi's state and output."""
     data, labels, kind = {key: values[key] for key in secret.keys}, component.labels, "Opaque"
     if secret.username:
         data["username"] = secret.username
@@ -248,7 +250,7 @@ def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any
 
 
 def _entrance(service: pulumi_kubernetes.core.v1.Service) -> dict[str, pulumi.Output[Any]]:
-    """Where the cluster lets callers in: the name in `url` must point to the load balancer, where there is one."""
+    """The address of the gateway. If there is a load balancer, the DNS name in `url` must point to it."""
     return {
         "load_balancer": service.status.apply(_balancers),
         "node_ports": service.spec.apply(lambda spec: {port.name: port.node_port for port in spec.ports or ()}),
@@ -256,6 +258,6 @@ def _entrance(service: pulumi_kubernetes.core.v1.Service) -> dict[str, pulumi.Ou
 
 
 def _balancers(status: Any) -> list[str]:
-    """Addresses or names, as the cluster's provider gives them; none until it has, and where there is no balancer."""
+    """Addresses or names of the load balancer, once the provider has assigned them. Empty without a load balancer."""
     balancer = status and status.load_balancer
     return [point.ip or point.hostname for point in (balancer and balancer.ingress) or ()]

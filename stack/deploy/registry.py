@@ -1,6 +1,6 @@
-"""Asks a container registry for the digest of a tag: the pull half of the OCI distribution API, without credentials.
+"""A client that asks a container registry for the digest of a tag (OCI distribution API, pull, no credentials).
 
-The digest is computed from the manifest's own bytes, so that a registry or a proxy that says otherwise is noticed.
+It computes the digest from the manifest's bytes, so it notices a registry or proxy that claims another one.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ MEDIA_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-"""Indexes before manifests: the digest of an index serves every architecture, a manifest's only one."""
+"""Indexes first: the digest of an index serves every architecture, that of a manifest only one."""
 SERVED_BY = {DOCKER_HUB: "registry-1.docker.io"}
-"""Registry → the host that serves it, where that has another name."""
+"""Registry → the host that serves it, if the name differs."""
 MANIFEST_LIMIT = 4 << 20
-"""Bytes of the largest manifest: what the distribution specification asks registries to take."""
+"""Bytes of the largest manifest. The distribution specification requires registries to accept that much."""
 TIMEOUT = 10.0
-"""Seconds that one request may be silent."""
+"""Longest silence of a request, in seconds."""
 MAX_RETRIES = 4
 LONGEST_WAIT = 60.0
-"""Seconds; a registry that asks for more is not waited for."""
+"""In seconds. The client does not retry if a registry asks for a longer wait."""
 _RETRIED = {
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
@@ -51,12 +51,12 @@ _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 class RegistryError(Exception):
-    """A digest that cannot be had: its arguments are what happened, and what would be accepted."""
+    """A digest that the client cannot get. Its arguments are the problem and the accepted alternative."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where the manifest of a reference is."""
+    """Registry, path and tag of a manifest."""
 
     host: str
     repository: str
@@ -76,17 +76,17 @@ class Location:
 
 
 class Registry:
-    """An anonymous client. Certificates are the system's, or those of the file that `SSL_CERT_FILE` names."""
+    """An anonymous client. It trusts the system's certificates, or those in the file `SSL_CERT_FILE`."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`sleep` is what waits between retries."""
+        """`sleep` waits between retries."""
         self._opener = build_opener(HTTPSHandler(), _SafeRedirects())
         self._sleep = sleep
 
     def digests(self, references: Iterable[str], progress: Callable[[str], object]) -> dict[str, str]:
-        """The digest of every reference; raises `InvalidInputError` with every one that cannot be had.
+        """The digest of every reference. Raises `InvalidInputError` with every one that fails.
 
-        `progress` is told of each as it is asked for.
+        `progress` is called with each reference before its request.
         """
         wanted = sorted(set(references))
         found: dict[str, str] = {}
@@ -121,7 +121,7 @@ class Registry:
             if error.code != HTTPStatus.UNAUTHORIZED:
                 raise _refusal(error) from None
             challenge = error.headers.get("WWW-Authenticate", "")
-            # A redirect may have led to another host: the challenge is that host's, and so is the token.
+            # After a redirect, challenge and token belong to the new host.
             headers = {**request.headers, "Authorization": f"Bearer {self._token(challenge)}"}
             request = Request(error.geturl(), headers=headers)  # noqa: S310 - https, as redirects are
         try:
@@ -130,7 +130,7 @@ class Registry:
             raise _refusal(error) from None
 
     def _token(self, challenge: str) -> str:
-        """A token for anyone, from where the challenge says."""
+        """An anonymous token from the address in the challenge."""
         scheme, _, rest = challenge.partition(" ")
         parameters = dict(_PARAMETER.findall(rest))
         realm = parameters.pop("realm", "")
@@ -144,7 +144,7 @@ class Registry:
         return _token_in(body)
 
     def _get(self, request: Request) -> tuple[HTTPMessage, bytes]:
-        """The answer, after as many retries as are worth it; raises `HTTPError` for an answer that is none."""
+        """The answer, after retries if they make sense. Raises `HTTPError` for an error status."""
         retries = 0
         while True:
             try:
@@ -172,7 +172,7 @@ class Registry:
 
 
 class _SafeRedirects(HTTPRedirectHandler):
-    """Follows over https alone, and takes a token to no other host than the one it was made for."""
+    """Follows redirects over https only, and sends a token only to the host that it was issued for."""
 
     def redirect_request(  # noqa: PLR0913, PLR0917 - urllib's own signature
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -197,7 +197,7 @@ def _token_in(body: bytes) -> str:
 
 
 def _wait(retry_after: str, retries: int) -> float:
-    """Seconds before the next attempt: what the registry asks for, or a doubling second where it gives no number."""
+    """Seconds before the next attempt: the registry's own number, or 1, 2, 4, … if it gives none."""
     seconds = float(retry_after) if retry_after.isdecimal() else float(1 << retries)
     if seconds > LONGEST_WAIT:
         raise RegistryError(f"must wait {seconds:.0f} s, says its registry", "try again then")

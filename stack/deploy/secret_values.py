@@ -1,4 +1,4 @@
-"""Values of secrets: made at random in the form that their reader takes, or given by somebody and checked."""
+"""Values of secrets: generated in the format of their reader, or given by the user and checked."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from components.secret_keys import SecretForm, SecretKeys
 __all__ = ["ISSUED", "generated", "refusals"]
 
 ISSUED = frozenset({"certificate", "private-key", "authority"})
-"""Kinds whose values of one secret are made together."""
+"""Kinds whose values of one secret are generated together."""
 RSA_BITS = 3072
 """As strong as 128 bits (NIST SP 800-57 part 1, table 2)."""
 VALIDITY = timedelta(days=730)
 CLOCK_TOLERANCE = timedelta(minutes=5)
-"""How far the clock of a reader may be behind ours."""
+"""How far a reader's clock may be behind ours."""
 
 
 def generated(secret: SecretKeys) -> dict[str, str]:
@@ -45,7 +45,7 @@ def generated(secret: SecretKeys) -> dict[str, str]:
 
 
 def refusals(secret: SecretKeys, values: Mapping[str, str]) -> Iterator[str]:
-    """The faults of values that somebody gave, by key, a sentence each. No sentence repeats a value."""
+    """The faults of given values by key, a sentence each. No sentence repeats a value."""
     found = False
     for key, value in values.items():
         try:
@@ -67,7 +67,7 @@ def _private_key() -> rsa.RSAPrivateKey:
 
 
 def _issued(secret: SecretKeys) -> dict[str, str]:
-    """A certificate and its key. An authority signs it where the secret holds one, and its own key is dropped then."""
+    """A certificate and its key. If the secret has an authority, the authority signs, and its key is then discarded."""
     host = next((form.host for form in secret.forms.values() if form.host), None)
     key, authority_key = _private_key(), None
     issuer = name = _named(host or secret.name)
@@ -108,13 +108,13 @@ def _certificate(  # noqa: PLR0913 - the fields of a certificate
 
 
 def _public_key() -> str:
-    """Its private half is dropped: nothing that the platform deploys signs tokens."""
+    """A public key. The private key is discarded, because nothing that the platform deploys signs tokens."""
     public = _private_key().public_key()
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def _password() -> str:
-    """256 bits in hexadecimal digits, which no shell and no configuration file reads as anything else."""
+    """256 bits as hexadecimal digits, which need no quoting in a shell or a configuration file."""
     return secrets.token_hex(32)
 
 

@@ -1,4 +1,4 @@
-"""The secrets in a stack's file: the missing, the unread and the old ones, and how Pulumi writes new values."""
+"""The secrets in a stack's file: missing, unread and old ones, and the command that writes new values."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def secret_faults(platform: Platform, present: Collection[SecretKey]) -> Iterato
 
 
 def overdue(platform: Platform, age: Duration, today: date) -> Iterator[str]:
-    """Names of secrets that were last written longer than `age` ago, or that nobody knows the day of."""
+    """Names of secrets that were last written longer than `age` ago, or on an unknown day."""
     changed = platform.environment.settings.secrets_changed
     for secret in platform.secrets:
         day = changed.get(secret.name)
@@ -64,10 +64,10 @@ def overdue(platform: Platform, age: Duration, today: date) -> Iterator[str]:
 
 
 def write(environment: str, values: Mapping[SecretKey, str], today: date, root: Path = ROOT) -> None:
-    """Have Pulumi encrypt every value into the environment's file at once, with the day for each secret.
+    """Let Pulumi encrypt all values into the environment's file at once, and record the day for each secret.
 
-    The values go through the environment of the process, which its own user alone can read, and not through its
-    arguments, which every user can. Raises `InvalidInputError` where Pulumi is missing or refuses.
+    The values are passed in environment variables, which only the same user can read. Every user can read arguments.
+    Raises `InvalidInputError` if Pulumi is missing or fails.
     """
     program = shutil.which("pulumi")
     if program is None:
@@ -79,7 +79,7 @@ def write(environment: str, values: Mapping[SecretKey, str], today: date, root: 
         "PULUMI_OPTION_PLAINTEXT": _record(plain),
     }
     command = [program, "config", "set-all", "--path", "--stack", environment, "--cwd", str(root)]
-    # Pulumi may ask for the passphrase, and says itself why it refuses.
+    # Pulumi may ask for the passphrase, and prints its own reason when it refuses.
     sys.stdout.flush()
     done = subprocess.run(command, env={**os.environ, **options}, stdout=sys.stderr, check=False)  # noqa: S603 - the user's own Pulumi
     if done.returncode or not values.keys() <= stored(environment, root):

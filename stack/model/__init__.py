@@ -1,1 +1,1 @@
-"""The engine's model: what is declared, joined and computed."""
+"""The engine's model: declarations, joined by their calls, and everything computed from them."""

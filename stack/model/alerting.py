@@ -16,12 +16,12 @@ class Alerting(ClosedModel):
     source: str
     """Where the alerts are declared in the repository."""
     objective_alerts: tuple[Alert, ...]
-    """Alerts on a declared objective, which carries their severity and team."""
+    """Alerts on a declared objective. Severity and team come from the objective."""
     platform_alerts: tuple[Alert, ...]
     """Alerts with a severity and a team of their own."""
     severities: dict[Tier, Severity]
     """Severity of a service's alerts, by its tier."""
     teams: dict[str, tuple[Service, ...]]
-    """Team → the services that it keeps."""
+    """Team → the services that it owns."""
     platform_team: str
-    """Team that keeps everything else."""
+    """Team that owns everything else."""

@@ -22,7 +22,7 @@ OperationKey: TypeAlias = tuple[str, str]
 """Names of a node and of one of its operations."""
 NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
-"""Added where a deadline does not travel with the request (HTTP from the gateway): the callee ends first."""
+"""Added if the deadline does not travel with the request (HTTP from the gateway), so that the callee ends first."""
 OUTBOX = "the row stays in the outbox until it is acknowledged"
 STREAM = "events wait in their stream"
 
@@ -91,7 +91,7 @@ class Edge:
 
 
 def event_calls(operation: Operation) -> Iterator[Call]:
-    """The calls that publishing and consuming make, beside the operation and never on its critical path."""
+    """The calls that publishing and consuming events cause. They are never on the operation's critical path."""
     if operation.publishes:
         yield soft("events.append", OUTBOX, "with_key").at(operation.location)
     if operation.consumes:
@@ -106,10 +106,10 @@ def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
 
 
 class CallGraph:
-    """Nodes and the edges between their operations. Building it refuses a catalogue that contradicts itself."""
+    """Nodes and the edges between their operations. The constructor refuses a catalogue that contradicts itself."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        """Join the nodes by their calls; raises `InvalidInputError` with every fault of them together."""
+        """Join the nodes by their calls. Raises `InvalidInputError` with every fault of all nodes."""
         self._all = tuple(node for node in catalogue.nodes if not node.faults)
         self._faulty = {node.name for node in catalogue.nodes if node.faults}
         self.nodes: dict[str, Node] = {node.name: node for node in self._all}
@@ -132,7 +132,7 @@ class CallGraph:
 
     @property
     def gateway(self) -> Gateway | None:
-        """The entrance, if there is one."""
+        """The gateway, if there is one."""
         return next((node for node in self.nodes.values() if isinstance(node, Gateway)), None)
 
     def dependency(self, name: str) -> Dependency | None:
@@ -159,7 +159,7 @@ class CallGraph:
 
     @cached_property
     def bottom_up(self) -> tuple[Run, ...]:
-        """Every operation, callees before their callers: one walk solves whatever adds up along the calls."""
+        """Every operation, callees before callers, so that one pass can add values up along the calls."""
         runs: dict[OperationKey, Run] = {}
         for node in self.nodes.values():
             for operation in node.operations:
@@ -170,14 +170,14 @@ class CallGraph:
 
     @cached_property
     def roots(self) -> tuple[Run, ...]:
-        """The operations that make calls and that no operation calls, in the catalogue's order."""
+        """Operations that make calls and that nothing calls, in the catalogue's order."""
         called = {edge.key for run in self.bottom_up for edge in run.edges}
         runs = {run.key: run for run in self.bottom_up}
         keys = ((node.name, operation.name) for node in self.nodes.values() for operation in node.operations)
         return tuple(runs[key] for key in keys if key not in called and runs[key].edges)
 
     def entrance(self, flow: Flow) -> tuple[Gateway, Operation]:
-        """The gateway and the route that a flow begins at."""
+        """The gateway and the route at which a flow begins."""
         if self.gateway is None:
             raise KeyError(flow.route)
         return self.gateway, self.gateway.operation(flow.route)
@@ -192,7 +192,7 @@ class CallGraph:
 
     @cached_property
     def _edges_by_end(self) -> tuple[dict[str, list[Edge]], dict[str, list[Edge]]]:
-        """Edges by the name of their caller, and by that of their callee: searching them all grows with the square."""
+        """Edges by caller and by callee. Searching all edges for each node would take quadratic time."""
         by_caller: dict[str, list[Edge]] = {name: [] for name in self.nodes}
         by_callee: dict[str, list[Edge]] = {name: [] for name in self.nodes}
         for edge in self.edges:
@@ -255,7 +255,7 @@ class CallGraph:
                     yield Fault(f"{flow.label}.{path}", f"is {name!r}", accepted, str(flow.location))
 
     def _saga_faults(self) -> Iterator[Fault]:
-        """Steps whose attempt ends before its calls may, each as often as the operation makes it at most."""
+        """Steps that can time out before their calls do. Each call counts as often as the operation may make it."""
         for node, operation, saga in sagas(self._all):
             longest = {
                 call.name: self.edge(node, operation, call).overall_timeout * stage.max_rounds
@@ -272,7 +272,7 @@ class CallGraph:
                     yield Fault(path, value, f"its calls may take {needed}", str(operation.location))
 
     def _cycle_faults(self) -> Iterator[Fault]:
-        """Synchronous operations that wait for themselves; found by a depth-first walk, each cycle once."""
+        """Synchronous operations that wait for themselves, each cycle once, found by depth-first search."""
         done: set[str] = set()
 
         def walk(node: Node, operation: Operation, trail: tuple[str, ...]) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""A tenant's nodes, flows and rules as data, placed on its site."""
+"""A tenant's nodes, flows and rules as data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Catalogue"]
 
 
 class Catalogue(ClosedModel):
-    """The declared services, dependencies and gateway. A call that none of them declares is forbidden."""
+    """The declared services, dependencies and gateway. Every call that is not declared is forbidden."""
 
     source: str
-    """Where the catalogue stands in the repository, for error messages."""
+    """Path of the catalogue in the repository, for error messages."""
     site: Site
     nodes: tuple[Node, ...]
     flows: tuple[Flow, ...] = ()
     only_callers: dict[str, str] = Field(default_factory=dict)
-    """Callee → the one caller that it may have."""
+    """Callee → its only permitted caller."""
     forbidden: frozenset[tuple[str, str]] = frozenset()
-    """Pairs of caller and callee that may never talk."""
+    """Pairs of caller and callee that must never talk."""

@@ -1,4 +1,4 @@
-"""The catalogue as one environment deploys it: without the nodes left out, and with its external stores outside."""
+"""The catalogue of one environment: without the nodes that it leaves out, and with its external stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stack.model.settings import Settings
 
 
 def still_needed(graph: CallGraph, without: Collection[str]) -> dict[str, list[str]]:
-    """Node left out → the calls of nodes that stay and cannot work without it."""
+    """Node left out → the calls of remaining nodes that need it."""
     found = {
         name: [edge.path for edge in graph.edges_to(graph.nodes[name]) if _needs(edge, without)]
         for name in without
@@ -33,9 +33,9 @@ def _needs(edge: Edge, without: Collection[str]) -> bool:
 
 
 def deployed(catalogue: Catalogue, settings: Settings) -> Catalogue:
-    """The catalogue without some nodes, the calls and routes to them, and the flows over those.
+    """The catalogue without some nodes, without the calls and routes to them, and without flows over those routes.
 
-    External stores have the addresses of the settings.
+    External stores get the addresses from the settings.
     """
     without = settings.without
     outside = {name: {"addresses": (address,)} for name, address in settings.external.items()}
@@ -56,7 +56,7 @@ def _named(flow: Flow) -> set[str]:
 
 
 def _node(node: Node, without: Collection[str]) -> Node:
-    """The node without its calls to those that are left out; a gateway also without the routes to them."""
+    """The node without its calls to nodes that are left out. A gateway also loses the routes to them."""
     operations = tuple(
         _operation(operation, without)
         for operation in node.operations

@@ -1,8 +1,8 @@
-"""Ways out of the cluster: who may reach which host, through which proxy and port. Derived from the declared calls.
+"""Egress: the hosts outside the cluster that each caller may reach, and through which proxy and port.
 
-A proxy knows its caller by the port that is asked: each caller has one of its own, and the NetworkPolicy of the proxy
-admits that caller's pods alone to it. Nothing that a caller says about itself is believed, and neither certificates nor
-a mesh are needed. The port follows from the caller's name, so that it does not move when others come and go.
+The declared calls determine it. Each caller has its own port on a proxy, and the proxy's NetworkPolicy admits only that
+caller's pods to the port. So the proxy knows the caller without certificates or a mesh, and nothing that a caller
+claims matters. The port is computed from the caller's name, so it stays the same when other callers come and go.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from stack.model.site import PUBLIC_NETWORK, Site
 __all__ = ["allow_lists", "egress_port", "outward"]
 
 PORTS = range(20_000, 30_000)
-"""Of the callers: below the node ports (30000) and the ports of outgoing connections (32768)."""
+"""Ports of the callers, below the node ports (30000) and the ports of outgoing connections (32768)."""
 
 
 def egress_port(caller: str) -> int:
-    """The port of every egress proxy that is this caller's own."""
+    """The port of this caller on every egress proxy."""
     return PORTS[crc32(caller.encode()) % len(PORTS)]
 
 
@@ -53,7 +53,7 @@ def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
 
 
 def outward(site: Site, lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
-    """The networks that a proxy with these lists connects to: a NetworkPolicy tells no more of their hosts apart."""
+    """The networks that a proxy with these lists connects to. A NetworkPolicy cannot name single hosts in them."""
     hosts = {host for allowed in lists for host in allowed.hosts}
     for network in (site.private_network, PUBLIC_NETWORK):
         if ports := {host.port for host in hosts if site.network_of(host) == network}:
@@ -77,7 +77,7 @@ def _shared_ports(graph: CallGraph, callers: set[str]) -> Iterator[Fault]:
 
 
 def _shared_names(graph: CallGraph, hosts: dict[str, dict[str, set[Host]]]) -> Iterator[Fault]:
-    """TLS says the name of a host and not its port, so one name on two ports could not be told apart."""
+    """TLS sends the name of a host but not its port, so a proxy could not distinguish two ports of one name."""
     for proxy, callers in sorted(hosts.items()):
         for caller, reached in sorted(callers.items()):
             names = [host.host for host in reached]

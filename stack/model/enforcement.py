@@ -27,7 +27,7 @@ __all__ = ["DECLARED", "enforcer", "in_force", "unenforced"]
 PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
 
 DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
-"""The policies that a call may declare beside its timeout."""
+"""The policies that a call may declare in addition to its timeout."""
 _ORDER: tuple[Enforcer, ...] = ("runtime", "grpc", "gateway", "driver", "mesh")
 _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
     "runtime": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"}),
@@ -39,7 +39,7 @@ _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
 
 
 def layers(edge: Edge) -> frozenset[Enforcer]:
-    """The layers that see the calls of an edge, in an environment that has them all."""
+    """The layers that see the calls of an edge, if the environment has all of them."""
     if isinstance(edge.caller, Gateway):
         return frozenset({"gateway"}) if isinstance(edge.callee, Service) else frozenset({"driver"})
     if isinstance(edge.caller, Service) and edge.caller.language == "python":
@@ -48,13 +48,13 @@ def layers(edge: Edge) -> frozenset[Enforcer]:
 
 
 def enforcer(edge: Edge, policy: PolicyKind) -> Enforcer | None:
-    """The layer that enforces a policy of an edge; `None` where none can (rule E01)."""
+    """The layer that enforces a policy of an edge. `None` if no layer can (rule E01)."""
     seen = layers(edge)
     return next((layer for layer in _ORDER if layer in seen and policy in _EXPRESSES[layer]), None)
 
 
 def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
-    """Policies that an edge declares and no layer of it can express, each with the reason."""
+    """Declared policies of an edge that no layer can express, each with the reason."""
     seen = " and ".join(sorted(layers(edge)))
     for kind in DECLARED:
         if getattr(edge.call, kind) is not None and enforcer(edge, kind) is None:
@@ -64,7 +64,7 @@ def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
 
 
 def timeout_enforcer(edge: Edge) -> Enforcer:
-    """The layer that enforces the timeout: every edge has one, since each set of layers holds one that can."""
+    """The layer that enforces the timeout. Every edge has one."""
     layer = enforcer(edge, "timeout")
     if layer is None:
         raise ValueError(f"{edge.path}: no layer can enforce a timeout")
@@ -72,13 +72,13 @@ def timeout_enforcer(edge: Edge) -> Enforcer:
 
 
 def attempt_timeout_enforcer(edge: Edge, *, mesh: bool) -> Enforcer | None:
-    """The layer of each attempt's timeout where it is not that of the whole call, and there is such a layer."""
+    """The layer that enforces the timeout of each attempt, if it differs from the layer of the whole call."""
     if not edge.call.retry or enforcer(edge, "retry") != "grpc":
         return None
     return in_force(edge, "attempt_timeout", mesh=mesh)
 
 
 def in_force(edge: Edge, policy: PolicyKind, *, mesh: bool) -> Enforcer | None:
-    """The layer that enforces a policy of an edge in an environment with or without a mesh."""
+    """The layer that enforces a policy of an edge in an environment, with or without a mesh."""
     layer = enforcer(edge, policy)
     return None if layer == "mesh" and not mesh else layer

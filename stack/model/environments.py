@@ -1,4 +1,4 @@
-"""An environment: its settings joined with its profile, and the rules that follow from both."""
+"""An environment: its settings and its profile, and the values that follow from both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stack.model.settings import ANY_SERVER, ROOT, Choices, Settings, load_setti
 __all__ = ["Environment", "environment"]
 
 MESH_PROXY = Sizing.of(cpu=("50m", "500m"), memory=("64Mi", "256Mi"))
-"""Half of what Istio asks for by itself (100m, 128Mi): each proxy knows its own callees alone."""
+"""Half of Istio's default (100m, 128Mi), because each proxy knows only its own callees."""
 
 
 class Environment(ClosedModel):
@@ -54,12 +54,12 @@ class Environment(ClosedModel):
         return MESH_PROXY if self.settings.mesh else None
 
     def image(self, service: Service) -> Image:
-        """The image of a service, pinned where the lock knows its digest."""
+        """The image of a service, with its digest if the lock has it."""
         own = f"{self.settings.image_repository}/{service.name}:{self.settings.image_tag}"
         return self._pinned(self.settings.reference_image or own)
 
     def third_party_image(self, image: ThirdPartyImage) -> Image:
-        """An image that is not ours, from the mirror of its registry, pinned where the lock knows its digest."""
+        """A third-party image, from the mirror of its registry, with its digest if the lock has it."""
         return self._pinned(mirrored(image.reference, self.settings.registry_mirrors))
 
     def _pinned(self, reference: str) -> Image:

@@ -1,4 +1,4 @@
-"""A flow that people see, with its targets: a sequence diagram, a load scenario and a latency budget."""
+"""A flow that users see, with its targets. It yields a sequence diagram, a load scenario and a latency budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Flow", "Milestone"]
 
 
 class Milestone(ClosedModel):
-    """A part of a streamed answer that people wait for before its end."""
+    """A part of a streamed answer that users wait for before its end."""
 
     title: Sentence
     operation: str
@@ -20,7 +20,7 @@ class Milestone(ClosedModel):
     first_stage: bool = False
     """True if the first stage of the operation yields it. Otherwise the whole operation does."""
     target: Duration
-    """P95 target, from when the operation begins."""
+    """P95 target, measured from the start of the operation."""
 
 
 class Flow(Declaration):
@@ -32,7 +32,7 @@ class Flow(Declaration):
     latency: Duration
     """P95 target at the gateway."""
     availability: Ratio | None = None
-    """Target over all hard dependencies; `None` where the platform states none."""
+    """Availability target over all hard dependencies. `None` if the platform has no target."""
     diagram: bool = False
     """One of the four flows that the documents draw."""
     continues: str | None = None

@@ -1,4 +1,4 @@
-"""`images.lock.yaml`: the digest of every image the platform runs, so that what was reviewed is what is pulled."""
+"""`images.lock.yaml`: the digest of every image, so that nodes pull exactly the reviewed images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ImageLock(ClosedModel):
     digests: dict[Reference, Digest]
 
     def pinned(self, reference: str) -> str:
-        """`repository:tag@digest`, or the reference as it is where no digest is known."""
+        """`repository:tag@digest`, or the reference alone if the lock has no digest."""
         digest = self.digests.get(reference)
         return f"{reference}@{digest}" if digest else reference
 
@@ -57,7 +57,7 @@ class ImageLock(ClosedModel):
                 yield f"extra: {reference} is locked, and nothing runs it"
 
     def write(self, path: Path) -> None:
-        """Write the file whole or not at all; raises `InvalidInputError` where it cannot."""
+        """Write the file atomically. Raises `InvalidInputError` if it cannot be written."""
         beside = path.with_name(f".{path.name}.new")
         text = HEADER + documents([{"digests": dict(sorted(self.digests.items()))}])
         try:
@@ -69,7 +69,7 @@ class ImageLock(ClosedModel):
 
 
 UNLOCKED = ImageLock(digests={})
-"""Every image by its tag."""
+"""A lock without digests: every image by its tag."""
 
 
 def load_lock(path: Path = LOCK) -> ImageLock:
@@ -109,7 +109,7 @@ def registry_and_path(repository: str) -> tuple[str, str]:
 
 
 def mirrored(reference: str, mirrors: Mapping[str, str]) -> str:
-    """The reference in the mirror of its registry; as it is where the registry has none."""
+    """The reference in the mirror of its registry. Unchanged if the registry has no mirror."""
     registry, path = registry_and_path(reference)
     return f"{mirrors[registry]}/{path}" if registry in mirrors else reference
 

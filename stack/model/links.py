@@ -1,4 +1,4 @@
-"""Links: who talks to whom. NetworkPolicies, scraping and the audit's rules on the network are projections of them."""
+"""Links: the permitted connections. NetworkPolicies, scraping and the audit's network rules are computed from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scrape_link(site: Site, pods: Peer, scrape: Scrape) -> Link:
 
 
 def call_links(graph: CallGraph) -> Iterator[Link]:
-    """The links of the declared calls, by source and target; a host outside is reached through its egress proxy."""
+    """The links of the declared calls, by source and target. A link to an external host leads to its egress proxy."""
     ports: dict[tuple[Pods, Pods], set[int]] = defaultdict(set)
     for edge in graph.edges:
         source = edge.caller.namespace, edge.caller.name, NAME_LABEL
@@ -41,7 +41,7 @@ def call_links(graph: CallGraph) -> Iterator[Link]:
 
 
 def external_stores(graph: CallGraph) -> Iterator[tuple[Dependency, External]]:
-    """The stores that callers connect to outside the cluster."""
+    """The external stores to which callers connect directly."""
     dependencies = (node for node in graph.nodes.values() if isinstance(node, Dependency))
     for dependency in dependencies:
         yield from ((dependency, address) for address in dependency.addresses if isinstance(address, External))
@@ -53,7 +53,7 @@ def external_block(dependency: Dependency, address: External) -> AddressBlock:
 
 
 def telemetry_links(graph: CallGraph) -> Iterator[Link]:
-    """The links that every service has beside its calls: Prometheus scrapes it, and it pushes to the Collector."""
+    """The links that every service has besides its calls: from Prometheus, and to the Collector."""
     for service in graph.services:
         pods = peer(service.namespace, service.name, NAME_LABEL)
         yield scrape_link(graph.site, pods, _service_scrape(service.http_port))

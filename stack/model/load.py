@@ -1,4 +1,4 @@
-"""How often each operation runs, from the declared load and the calls that an operation typically makes."""
+"""The rate of each operation, computed from the declared load and the typical calls of each operation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["calls_per_run", "executions"]
 
 
 def calls_per_run(operation: Operation) -> Iterator[tuple[Call, float]]:
-    """Each call with how often one run of the operation makes it, typically."""
+    """Each call with its typical number in one run of the operation."""
     for stage in operation.stages:
         choices = len(stage.calls) if stage.choice == "one" else 1
         yield from ((call, stage.typical_rounds / choices * float(call.share)) for call in stage.calls)
@@ -24,9 +24,9 @@ def once(_edge: Edge) -> float:
 
 
 def executions(graph: CallGraph, attempts: Callable[[Edge], float] = once) -> dict[OperationKey, float]:
-    """How often each operation runs in a second, from the arrivals outside and the events that follow.
+    """The rate of each operation in runs per second: arrivals from outside, and the events that follow.
 
-    `attempts` is how many requests one call makes.
+    `attempts` is the number of requests that one call makes.
     """
     rates: dict[OperationKey, float] = defaultdict(float)
     arrivals = {run.key: run.operation.load.per_second for run in graph.bottom_up if run.operation.load}
@@ -34,7 +34,7 @@ def executions(graph: CallGraph, attempts: Callable[[Edge], float] = once) -> di
     for run in graph.bottom_up:
         for event in run.operation.consumes:
             consumers[event].append(run.key)
-    # An event may lead to another one. Without a cycle of events no chain is longer than the list of consumers.
+    # An event may cause another one. Without a cycle of events, no chain is longer than the list of consumers.
     for _ in range(1 + sum(map(len, consumers.values()))):
         added = _called(graph, arrivals, attempts)
         arrivals = defaultdict(float)
@@ -52,7 +52,7 @@ def executions(graph: CallGraph, attempts: Callable[[Edge], float] = once) -> di
 def _called(
     graph: CallGraph, arrivals: Mapping[OperationKey, float], attempts: Callable[[Edge], float]
 ) -> dict[OperationKey, float]:
-    """The runs that some arrivals cause by synchronous calls, the arrivals included."""
+    """The runs that some arrivals cause through synchronous calls, arrivals included."""
     rates: dict[OperationKey, float] = defaultdict(float, arrivals)
     for run in reversed(graph.bottom_up):
         if rate := rates[run.key]:

@@ -1,4 +1,4 @@
-"""The tier of the tenant's own services: a microservice for each."""
+"""The application tier: a Microservice for each of the tenant's services."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _settings(graph: CallGraph, environment: Environment, service: Service) -> S
 
 
 def caller_secret(caller: Node, dependency: Dependency, username: str | None = None) -> SecretKeys:
-    """The secret that one caller holds for one dependency: each has its own, which both ends read."""
+    """The secret of one caller for one dependency. Caller and dependency read the same secret."""
     return SecretKeys(
         name=f"{caller.name}-{dependency.name}",
         keys=dependency.credentials,

@@ -1,4 +1,4 @@
-"""The connections that a set of NetworkPolicies permits, computed from the resources as the API defines it."""
+"""The connections that a set of NetworkPolicies permits, computed as the Kubernetes API defines it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Endpoint", "Reach", "egress_ports", "is_within", "permitted"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Something with an address: a pod by namespace and labels, or (with `ip`) a host outside the cluster."""
+    """A connection end with an address: a pod, by namespace and labels, or a host outside the cluster, by `ip`."""
 
     name: str
     namespace: str = ""
@@ -29,7 +29,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One permitted way: who reaches whom on which TCP port."""
+    """One permitted connection: source, target and TCP port."""
 
     source: str
     target: str
@@ -37,7 +37,7 @@ class Reach:
 
 
 class _Candidates:
-    """Endpoints by their labels, so that a selector looks at few of them: looking at all grows with the square."""
+    """Endpoints by label, so that a selector checks only a few. Checking all of them would take quadratic time."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self.all = tuple(endpoints)
@@ -48,17 +48,17 @@ class _Candidates:
                 self._by_label[label].append(endpoint)
 
     def of(self, selector: Mapping[str, Any]) -> Sequence[Endpoint]:
-        """Those that a label selector may match: all that it matches, and perhaps others."""
+        """Endpoints that a label selector may match: all that it matches, and perhaps others."""
         label = next(iter(selector.get("matchLabels", {}).items()), None)
         return self.all if label is None else self._by_label.get(label, ())
 
 
 Ends = set[tuple[str, int]]
-"""Peers by name, each with a port of whichever end is the target."""
+"""Peers by name, each with a port of the end that is the target."""
 
 
 def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Reach]:
-    """Every way between two of the endpoints that both ends permit."""
+    """Every connection between two endpoints that the policies of both ends permit."""
     policies = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
     candidates = _Candidates(endpoints)
     outward = _admitted(policies, "Egress", candidates)
@@ -77,7 +77,7 @@ def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoi
 
 
 def _admitted(policies: Iterable[Mapping[str, Any]], direction: str, candidates: _Candidates) -> dict[str, Ends]:
-    """The union of each endpoint's policies. An endpoint without a policy is missing: it admits all."""
+    """The union of each endpoint's policies. An endpoint without a policy is missing, because it admits everything."""
     admitted: dict[str, Ends] = defaultdict(set)
     for policy in policies:
         for own in candidates.of(policy["spec"]["podSelector"]):
@@ -106,7 +106,7 @@ def _ends(spec: Mapping[str, Any], direction: str, own: Endpoint, candidates: _C
 
 
 def _peers(selectors: Iterable[Mapping[str, Any]] | None, own: Endpoint, candidates: _Candidates) -> Iterator[Endpoint]:
-    """The endpoints that any of the selectors picks; without selectors, all."""
+    """The endpoints that any of the selectors selects. Without selectors, all endpoints."""
     if not selectors:
         yield from (peer for peer in candidates.all if peer is not own)
         return
@@ -130,7 +130,7 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
 
 
 def egress_ports(policies: Iterable[Mapping[str, Any]]) -> Iterator[int]:
-    """Every port that some policy opens outward, to whomever."""
+    """Every port that any egress rule opens, to any destination."""
     for policy in policies:
         for rule in policy["spec"].get("egress", ()):
             yield from (allowed["port"] for allowed in rule.get("ports", ()) if "port" in allowed)
@@ -147,7 +147,7 @@ def _is_within(cidr: str, excepted: tuple[str, ...], ip: str) -> bool:
 
 
 def _open_ports(rule: Mapping[str, Any], target: Endpoint) -> Iterator[int]:
-    """Those of the target's TCP ports that a rule admits; a rule without ports admits all."""
+    """The target's TCP ports that a rule admits. A rule without ports admits all."""
     everything: Sequence[Mapping[str, Any]] = ({},)
     for allowed in rule.get("ports") or everything:
         if allowed.get("protocol", "TCP") != "TCP":

@@ -1,4 +1,4 @@
-"""The whole platform in one environment: everything that is declared, joined by its calls, as components."""
+"""The whole platform in one environment: all declarations, joined by their calls, as components."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stack.model.tenant import Tenant
 __all__ = ["Platform", "beside_catalogue", "load_platform"]
 
 CLUSTER = "cluster"
-"""In the place of a namespace, for a component whose resources have none."""
+"""Used as the namespace of components whose resources have none."""
 Read = TypeVar("Read")
 
 
@@ -37,7 +37,7 @@ class Platform:
     """Every component of one environment, in an order that an API server accepts."""
 
     def __init__(self, tenant: Tenant, environment: Environment) -> None:
-        """Join a tenant with an environment; raises `InvalidInputError` where the catalogue contradicts itself."""
+        """Join a tenant with an environment. Raises `InvalidInputError` if the catalogue contradicts itself."""
         self.tenant = tenant
         self.site = tenant.catalogue.site
         self.environment = environment
@@ -47,7 +47,7 @@ class Platform:
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
-        """In the order of their folders; raises `InvalidInputError` with the refusals of all of them."""
+        """The components, ordered by their folders. Raises `InvalidInputError` with the faults of all components."""
         found: list[Component] = []
         tenant, environment = self.tenant, self.environment
         refusals = ComponentRefusals(tenant.catalogue.source, environment.settings, tenant.decided_by)
@@ -65,7 +65,7 @@ class Platform:
         return tuple(sorted((classes, *guards, *found), key=attrgetter("folder")))
 
     def _guards(self, namespaces: Container[str]) -> Iterator[NamespaceGuard]:
-        """Of the namespaces that have components."""
+        """The guards of the namespaces that have components."""
         quotas, settings = self.environment.profile.quotas, self.environment.settings
         for namespace, quota in ((name, quota) for name, quota in quotas.items() if name in namespaces):
             level: Literal["restricted", "privileged"] = (
@@ -82,13 +82,13 @@ class Platform:
 
     @cached_property
     def links(self) -> Links:
-        """Every link: of the declared calls, of the services' telemetry, and of the tiers among themselves."""
+        """Every link: of declared calls, of the services' telemetry, and of the tiers."""
         own = (tier.links(self.graph, self.environment) for tier in self.tenant.tiers)
         return Links(chain(call_links(self.graph), telemetry_links(self.graph), *own))
 
     @cached_property
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """Every secret that a component reads, with all of its keys."""
+        """Every secret that a component reads, with all its keys."""
         return merged(secret for component in self.components for secret in component.secrets)
 
     @cached_property
@@ -98,7 +98,7 @@ class Platform:
 
 
 def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
-    """The object store is one host for services and backups alike: it stands where the proxies look for it too."""
+    """Services and backups use the same object store, so its address must be in the network that the proxies use."""
     backups = environment.settings.backups
     if backups and not _is_within(backups.network, site.peered_network):
         accepted = f"expected a block within {site.peered_network}, the network of the object store"
@@ -106,7 +106,7 @@ def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
 
 
 def _is_within(inner: str, outer: str) -> bool:
-    """True if a block is part of another. Blocks of different families never are."""
+    """True if a block is part of another. Blocks of different IP versions never are."""
     block, whole = ip_network(inner), ip_network(outer)
     return block.network_address in whole and block.broadcast_address in whole
 
@@ -117,7 +117,7 @@ def load_platform(tenant: Tenant, environment: str) -> Platform:
 
 
 def beside_catalogue(tenant: Tenant, read: Callable[[], Read]) -> Read:
-    """The settings that `read` returns. If it refuses them, the error has the faults of the catalogue too."""
+    """The settings that `read` returns. If it refuses them, the error also has the faults of the catalogue."""
     try:
         return read()
     except InvalidInputError as of_settings:

@@ -1,4 +1,4 @@
-"""The demand of the pods in the rendered workloads: their largest number, with the requests and limits of each."""
+"""The demand of the rendered workloads: the largest number of pods, and the requests and limits of each pod."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.mesh.proxy import SIZE_ANNOTATION
 __all__ = ["SURGE", "Amounts", "Demand", "demands"]
 
 SURGE = 1
-"""Pods that a rollout adds to one Deployment (`maxSurge`). A StatefulSet takes a pod away before it makes the next."""
+"""Pods that a rollout adds to a Deployment (`maxSurge`). A StatefulSet stops a pod before it starts the next."""
 
 
 NO_CPU, NO_MEMORY = Cpu("0"), Bytes("0")
@@ -22,7 +22,7 @@ NO_CPU, NO_MEMORY = Cpu("0"), Bytes("0")
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """CPU and memory, requested and at most."""
+    """CPU and memory: requests and limits."""
 
     cpu_requests: Cpu = NO_CPU
     cpu_limits: Cpu = NO_CPU
@@ -38,13 +38,13 @@ class Amounts:
         )
 
     def times(self, count: int) -> Amounts:
-        """The same for several pods."""
+        """The amounts of several pods."""
         return Amounts(
             self.cpu_requests * count, self.cpu_limits * count, self.memory_requests * count, self.memory_limits * count
         )
 
     def at_least(self, other: Amounts) -> Amounts:
-        """The larger of each: containers that run before the others need their own room, and give it back."""
+        """The larger of each amount. Init containers run before the others and release their resources."""
         return Amounts(
             max(self.cpu_requests, other.cpu_requests),
             max(self.cpu_limits, other.cpu_limits),
@@ -55,7 +55,7 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A workload's pods at its maximum, a rollout's surge included."""
+    """A workload's pods at its maximum, including a rollout's surge."""
 
     namespace: str
     name: str
@@ -69,7 +69,7 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
     """The demand of every workload; a DaemonSet has a pod on each of the `nodes`."""
     most: dict[tuple[str, str, str], int] = {}
     archivers: dict[tuple[str, str], Amounts] = {}
-    # What is kept of a workload is what it asks for, so that the rendered resources can go.
+    # Only the demand of a workload is kept, so that its rendered resources can be freed.
     asked: list[tuple[tuple[str, str, str], int, int, int, Amounts, frozenset[str]]] = []
     for resource in resources:
         kind, metadata, spec = resource["kind"], resource["metadata"], resource.get("spec", {})
@@ -96,7 +96,7 @@ def _overlapping(spec: Mapping[str, Any]) -> int:
 
 
 def _archives(spec: Mapping[str, Any]) -> frozenset[str]:
-    """The object stores that a database archives to: its operator adds one container for each to every instance."""
+    """The object stores of a database's archive. The operator adds a container for each to every instance."""
     return frozenset(plugin["parameters"]["barmanObjectName"] for plugin in spec.get("plugins", ()))
 
 
@@ -106,11 +106,11 @@ _PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[int, int, Amounts]]] =
     "DaemonSet": lambda spec, nodes: (nodes, 0, _of_template(spec["template"])),
     "Job": lambda spec, _: (1, 0, _of_template(spec["template"])),
     "CronJob": lambda spec, _: (1, 0, _of_template(spec["jobTemplate"]["spec"]["template"])),
-    # Its operator adds a pod for a while, which joins or restores.
+    # The operator temporarily adds a pod that joins or restores.
     "Cluster": lambda spec, _: (spec["instances"], SURGE, _of_container(spec)),
     "Pooler": lambda spec, _: (spec["instances"], SURGE, _of_template(spec["template"])),
 }
-"""Pods, surge and what each asks, of every kind that has pods."""
+"""Number of pods, surge and amounts for every kind that has pods."""
 
 
 def _of_template(template: Mapping[str, Any]) -> Amounts:

@@ -1,4 +1,4 @@
-"""The policy bundle of a service: its operations and its outbound calls, as the call graph and the environment say."""
+"""The policy bundle of a service: its operations and outbound calls, from the call graph and the environment."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from stack.model.site import Site
 __all__ = ["outbound_call"]
 
 BULKHEAD_HEADROOM = 4
-"""Slots over what Little's law needs at capacity (arrivals × P95), so that a burst queues nowhere else."""
+"""Slots in addition to those of Little's law at capacity (arrivals × P95), so that a burst queues only here."""
 CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
-"""An objective that is no shorter says nothing about a check: it has failed by then."""
+"""A latency objective at or above this timeout is useless for a check, which has failed by then."""
 
 
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
-    """The sealed bundle of one service; raises `InvalidInputError` with what its calls cannot have."""
+    """The sealed bundle of one service. Raises `InvalidInputError` if its calls declare something impossible."""
     edges, site = list(graph.edges_from(service)), graph.site
     replicas = environment.replicas(service).min
     collector = f"http://{site.host(site.collector.name, site.collector.namespace)}:{site.collector.ports[0]}"
@@ -69,7 +69,7 @@ def _inbound(
     service: Service, operation: Operation, edges: list[Edge], replicas: int, availability: Ratio
 ) -> InboundOperation:
     concurrent = service.capacity.per_second * operation.latency.seconds * BULKHEAD_HEADROOM
-    # A Go service has no layer of its own that bounds what comes in: its callers and the gateway do.
+    # A Go service has no layer that limits incoming requests. Its callers and the gateway limit them.
     bulkhead = Bulkhead(max_concurrent=max(8, math.ceil(concurrent))) if service.language == "python" else None
     return InboundOperation(
         operation=operation.name,
@@ -90,7 +90,7 @@ def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
 
 
 def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[OutboundCall]:
-    """One policy for each name; operations that share a name share its breaker, so they must agree on its policy."""
+    """One policy for each call name. Operations with one call name share a breaker, so their policies must agree."""
     found: dict[str, OutboundCall] = {}
     methods: dict[tuple[str, str], OutboundCall] = {}
     refusals: list[InvalidInputError] = []
@@ -110,7 +110,7 @@ def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[Outb
 
 
 def _disagreements(path: str, call: OutboundCall, known: OutboundCall, method: OutboundCall) -> Iterator[Fault]:
-    """Two calls of one name that differ, or two of one gRPC method that differ in what gRPC enforces."""
+    """Calls of the same name that differ, and calls of one gRPC method that differ in a policy that gRPC enforces."""
     if known != call:
         yield Fault(path, f"disagrees with another call named {call.name}", "give one of them a purpose")
     elif call.enforced_by.timeout == "grpc" and (method.timeout, method.retry) != (call.timeout, call.retry):
@@ -119,7 +119,7 @@ def _disagreements(path: str, call: OutboundCall, known: OutboundCall, method: O
 
 
 def outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
-    """The policy of one edge, each part with the layer that enforces it; raises `InvalidInputError` where none can."""
+    """The policy of one edge, with the layer that enforces each part. Raises `InvalidInputError` if no layer can."""
     if faults := [Fault(edge.path, f"{kind} is declared", why) for kind, why in unenforced(edge)]:
         raise InvalidInputError(edge.source, faults)
     try:
@@ -157,7 +157,7 @@ def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
 
 @cache
 def _timeout(attempt: Duration, overall: Duration) -> Timeout:
-    """Of thousands of calls a few dozen differ, and frozen models may be shared."""
+    """Cached: a few dozen of thousands of timeouts differ, and frozen models may be shared."""
     return Timeout(attempt=attempt, overall=overall)
 
 
@@ -168,7 +168,7 @@ def _enforced_by(**layers: Enforcer | None) -> EnforcedBy:
 
 
 def addresses(edge: Edge, site: Site) -> Iterator[Address]:
-    """Where the caller of an edge reaches its callee, in order of preference."""
+    """The addresses at which the caller of an edge reaches its callee, in order of preference."""
     callee = edge.callee
     if isinstance(callee, Service):
         yield Address(host=site.grpc_host(callee), port=callee.grpc_port)
@@ -184,14 +184,14 @@ def addresses(edge: Edge, site: Site) -> Iterator[Address]:
 
 
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
-    """A check for each store and provider, and for each service that an operation cannot do without.
+    """A check for each store and provider, and for each service that an operation calls hard.
 
-    Only an own datastore is critical, and only where it is needed: a process without it can serve nothing, while an
-    unready process for every callee that is down would take the whole platform out of rotation. A gRPC callee
-    counts as degraded when it answers a check later than its operation may.
+    Only an own datastore behind a hard call is critical, because a process cannot serve without it. If every callee
+    were critical, one callee that is down would take the whole platform out of rotation. A gRPC callee is degraded if
+    it answers a check later than its operation's objective.
     """
     looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
-    # Of several calls of one callee the last stands: a hard one, where there is one.
+    # Of several calls of one callee the last counts: a hard one, if there is one.
     callees = {edge.call.callee: edge for edge in sorted(looked_at, key=lambda edge: not edge.call.soft)}
     for name, edge in callees.items():
         protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"

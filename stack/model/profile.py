@@ -1,7 +1,7 @@
-"""A profile: everything that follows from the kind of an environment, in one typed record.
+"""A profile: one typed record with everything that follows from the kind of an environment.
 
-An environment names its profile and says what differs; no other module knows the kinds by name. The tenant fills in
-the profiles, one of each name.
+An environment names its profile and lists its differences. No other module knows the kinds by name. The tenant defines
+one profile for each name.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = ["N_PLUS_ONE", "DatabaseLimits", "Defaults", "MetricsStorage", "Profil
 
 ProfileName = Literal["dev", "staging", "prod"]
 N_PLUS_ONE = 2
-"""Replicas of which one may be lost."""
+"""Replicas of which one may fail."""
 
 
 class MetricsStorage(ClosedModel):
-    """Retention and volume of each replica of Prometheus."""
+    """Retention, and volume of each Prometheus replica."""
 
     retention: Duration
     storage: Bytes
 
 
 class Defaults(ClosedModel):
-    """The settings that a profile decides where the environment's file does not."""
+    """Settings that the profile decides if the environment's file does not."""
 
     log_level: Literal["debug", "info", "warning", "error"]
     trace_sample_ratio: Ratio
@@ -49,13 +49,13 @@ class DatabaseLimits(ClosedModel):
 
     max_connections: int = 200
     reserved: int = 13
-    """Superuser (3) and the operator's, exporter's and replication's own (10)."""
+    """Connections of superusers (3), and of operator, exporter and replication (10)."""
     poolers: int
-    """0 where the services connect to the server itself."""
+    """0 if the services connect to the server itself."""
     pool_size: int
-    """Server connections of one pooler for each database; without a pooler, of all that connect as its role."""
+    """Server connections of one pooler for each database. Without a pooler: of all connections of one role."""
     max_client_connections: int = 0
-    """Clients of one pooler; with N+1 poolers one of them must hold all."""
+    """Client connections of one pooler. With N+1 poolers one pooler must be able to take all clients."""
 
     @property
     def role_limit(self) -> int:
@@ -64,19 +64,19 @@ class DatabaseLimits(ClosedModel):
 
 
 class ServerSize(ClosedModel):
-    """How large a server of the platform itself is: a store, a proxy, a part of the telemetry."""
+    """The size of one of the platform's own servers: a store, a proxy, or a part of telemetry."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
     sizing: Sizing
     """Of each replica."""
     storage: Bytes | None = None
-    """Volume of each replica; `None` where it keeps nothing, or a setting says how much."""
+    """Volume of each replica. `None` if the server stores nothing, or if a setting gives the size."""
     storage_class: Name | None = None
-    """Class of the volume, as a setting names it; `None` is the cluster's default."""
+    """Storage class of the volume, from a setting. `None` means the cluster's default."""
 
     @property
     def volume(self) -> Bytes:
-        """The volume of a server that keeps something; raises `ValueError` where the profile gives it none."""
+        """The volume of a server that stores data. Raises `ValueError` if the profile gives it none."""
         if self.storage is None:
             raise ValueError("the server keeps data, and its profile gives it no storage")
         return self.storage
@@ -88,29 +88,29 @@ class Profile(ClosedModel):
     name: ProfileName
     defaults: Defaults
     required: dict[str, Sentence] = Field(default_factory=dict)
-    """Settings that the environment's file must give, each with the reason."""
+    """Settings that the environment's file must have, each with the reason."""
     refused: dict[str, Sentence] = Field(default_factory=dict)
-    """Settings that it may not give, each with the reason."""
+    """Settings that the environment's file must not have, each with the reason."""
     service_replicas: Literal["one", "half", "declared"]
-    """Of each service: one; N+1 up to half of the declared maximum; or as the catalogue declares."""
+    """Replicas of each service: one; from N+1 up to half of the declared maximum; or as declared."""
     cpu_share: float = 1
     memory_share: float = 1
-    """Share of a service's declared requests that its replica requests here; limits stay."""
+    """Share of a service's declared requests that each replica requests here. Limits stay."""
     load_share: float
-    """Share of the declared load that arrives here."""
+    """Share of the declared load that arrives in this environment."""
     quotas: dict[Name, Quota]
     """Of each namespace that is ours."""
     database: DatabaseLimits
     servers: dict[Name, ServerSize]
-    """By the server's name. One that is missing is not deployed."""
+    """Sizes by server name. A server that is missing is not deployed."""
     retentions: dict[Name, Duration] = Field(default_factory=dict)
-    """How long telemetry is kept, by the name of its stream."""
+    """Retention of telemetry by the name of its stream."""
     load_balancer: bool
     """A load balancer exposes the gateway. Otherwise a port of every node does."""
     protects_data: bool
     """Pulumi protects resources that hold data, and retains them when they leave the stack."""
     stand_in_secrets: bool
-    """`voice secrets` makes a stand-in for a value that somebody outside the platform issues."""
+    """`voice secrets` generates a substitute for a value that somebody outside the platform issues."""
     strict: bool
     """An image without a digest, or an error of the audit that nobody accepted, stops the deployment."""
 

@@ -1,4 +1,4 @@
-"""Python errors in a tenant's own code, as faults with file and line."""
+"""Python errors in a tenant's code, as faults with file and line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["refused_with_line"]
 
 @contextmanager
 def refused_with_line(folder: Path) -> Iterator[None]:
-    """Raises `InvalidInputError` for an error whose line is below `folder`; errors of other code pass through."""
+    """Convert an error whose line is below `folder` into `InvalidInputError`. Other errors pass through."""
     try:
         yield
     except InvalidInputError:
@@ -31,7 +31,7 @@ def refused_with_line(folder: Path) -> Iterator[None]:
 
 
 def _location(error: Exception, folder: Path) -> Location | None:
-    """The innermost line below the folder. Python knows the line of a syntax error before any frame runs it."""
+    """The innermost line below the folder. A syntax error names its line itself, before any frame runs."""
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         lines.append((error.filename or "", error.lineno))
@@ -51,7 +51,7 @@ def _faults(error: Exception) -> list[Fault]:
 
 
 def _hint(error: Exception) -> str:
-    """The nearest name of the module, for a name that is not defined; Python before 3.12 suggests none."""
+    """The nearest name in the module for an undefined name. Python before 3.12 suggests none."""
     if not isinstance(error, NameError):
         return ""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)

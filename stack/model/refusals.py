@@ -1,4 +1,4 @@
-"""Everything that the parts of a platform refuse, in one error."""
+"""Everything that the parts of a platform refuse, collected into one error."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Refusals:
     """Collects refusals, to raise all of them at once."""
 
     def __init__(self, source: str) -> None:
-        """`source` is the place of what no setting decides: the catalogue."""
+        """`source` is the place of faults that no setting causes: the catalogue."""
         self._source = source
         self._errors: list[InvalidInputError] = []
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Ends the block at its first refusal, keeps it, and goes on behind the block."""
+        """A block that ends at its first refusal. The refusal is stored, and the program continues after the block."""
         try:
             yield
         except ValidationError as error:
@@ -32,7 +32,7 @@ class Refusals:
             self._errors.append(error)
 
     def tell(self) -> None:
-        """Raises `InvalidInputError` with every refusal, if there is any."""
+        """Raise `InvalidInputError` with every refusal, if there is any."""
         if self._errors:
             raise InvalidInputError.joined(self._errors)
 

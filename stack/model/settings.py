@@ -1,7 +1,7 @@
-"""The typed configuration of an environment: `Pulumi.<environment>.yaml`, read here and nowhere else.
+"""The typed configuration of an environment, read from `Pulumi.<environment>.yaml` by this module only.
 
-The Pulumi program and every offline command read the same values with the same model and the same errors. The values
-of secrets stand beside them, encrypted, and are the program's alone: `Settings` holds none.
+The Pulumi program and the offline commands read the same values with the same model and errors. The file also has the
+encrypted values of secrets, which only the program reads; `Settings` holds none.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ __all__ = [
 
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
-"""Configuration key of the secrets' values: secret, then key, then value."""
+"""Configuration key of secret values: secret, then key, then value."""
 CHANGED = f"{PROJECT}:secrets_changed"
-"""Configuration key of the days on which `voice secrets` wrote them."""
+"""Configuration key of the dates on which `voice secrets` wrote the secrets."""
 NAMESPACES = (PROJECT, "kubernetes", "pulumi")
-"""Prefixes of configuration keys: ours, of the provider, of Pulumi itself."""
+"""Prefixes of configuration keys: ours, the provider's, and Pulumi's."""
 PROVIDER_KEYS = ("clusterIdentifier", "context", "kubeconfig")
 """Keys of the provider's configuration that the program reads."""
 PULUMI_KEYS = ("config", "encryptedkey", "encryptionsalt", "environment", "secretsprovider")
 """Keys that Pulumi itself writes at the top of a stack's file."""
 ANY_SERVER = "any"
-"""Key of the storage class of every server that has none of its own."""
+"""Key of the storage class for every server without its own entry."""
 Repository = Annotated[str, TextPattern(r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$", "registry.example.com/voice")]
-"""A repository, or the beginning of several: registry and path."""
+"""A repository or a prefix of repositories: registry and path."""
 RegistryName = Annotated[str, TextPattern(r"^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$", "docker.io")]
-"""Host of a registry, as images name it."""
+"""Host name of a registry, as in image references."""
 StorageClassName = Annotated[str, TextPattern(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "standard", 253)]
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class NodePool(ClosedModel):
-    """The cluster's capacity for this platform."""
+    """The capacity of the cluster for this platform."""
 
     nodes: Annotated[int, Field(ge=1, le=1000)]
     zones: Annotated[int, Field(ge=1, le=10)]
@@ -82,65 +82,65 @@ class NodePool(ClosedModel):
 
 
 class ApiServer(ClosedModel):
-    """Where pods that must read the Kubernetes API find it, as NetworkPolicies see it: behind its Service's address."""
+    """Address of the Kubernetes API for pods, as NetworkPolicies need it: behind the address of its Service."""
 
     cidr: Cidr
     port: Annotated[int, Field(ge=1, le=65_535)] = 6443
 
 
 class Notifications(ClosedModel):
-    """Where the web addresses are that alerts are sent to, as NetworkPolicies see them."""
+    """Addresses of the webhooks that receive alerts, as NetworkPolicies need them."""
 
     network: Cidr
 
 
 class AcceptedFinding(ClosedModel):
-    """A finding of the audit that does not count until a day, and the reason."""
+    """A finding of the audit that somebody accepts until a day, and the reason."""
 
     rule: Annotated[str, TextPattern(r"^[A-Z]\d\d$", "D01")]
     path: str
-    """Where `voice check` reports it."""
+    """The path in the output of `voice check`."""
     reason: Sentence
     expires: Annotated[date, Field(strict=False)]
     """Last day of the acceptance, such as `"2027-03-31"`. Afterwards the finding counts again."""
 
 
 class Settings(Defaults):
-    """The settings of one environment, secrets apart. The profile gives those of `Defaults` that the file does not."""
+    """The settings of one environment, without secrets. The profile supplies missing fields of `Defaults`."""
 
     environment: Name
-    """Its name, which the file's name says."""
+    """The name of the environment, equal to the name in the file's name."""
     profile: ProfileName
     restart_on_policy_change: bool = False
     """A changed policy rolls the pods. Otherwise the pods reload the policy without a restart."""
     node_pool: NodePool
     api_server: ApiServer
     cluster_dns: Annotated[tuple[Cidr, ...], Field(strict=False, min_length=1)] = ("10.96.0.10/32",)
-    """Addresses of the cluster's DNS Service, one of each family. The default is kubeadm's and kind's."""
+    """Addresses of the cluster's DNS Service, one for each IP version. The default is kubeadm's and kind's."""
     nodes: Cidr
-    """Network of the nodes, whose kubelets Prometheus asks how full the volumes are."""
+    """Network of the nodes. Prometheus scrapes the kubelets there for the usage of volumes."""
     notifications: Notifications | None = None
-    """Without it alerts are only shown."""
+    """Without it alerts are only shown, not sent."""
     backups: Backups | None = None
-    """Where PostgreSQL's backups go. Without it PostgreSQL is one server, which dumps to a volume of its own."""
+    """Bucket of PostgreSQL's backups. Without it PostgreSQL is one server, which dumps to its own volume."""
     trace_bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")] | None = None
-    """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo keeps them on a volume."""
+    """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo stores them on a volume."""
     gateway_host: HostName | None = None
-    """The name that clients ask the gateway for. The application's pages stand beside it, under `app` for `api`."""
+    """Host name of the gateway for clients. The application's pages have the same name with `app` instead of `api`."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
-    """Counts of single services that differ from the profile's rule."""
+    """Replicas of single services, if they differ from the profile's rule."""
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()
-    """Services that are not deployed, or the gateway. A route to one of them, and a soft call, goes with it."""
+    """Services, or the gateway, that are not deployed. Routes and soft calls to them are removed."""
     external: Annotated[dict[Name, External], Field(default_factory=dict)]
-    """Stores that are not deployed, by their names in the catalogue: where they are instead."""
+    """Stores that the platform does not deploy, by their names in the catalogue, with their addresses."""
     storage_classes: Annotated[dict[Name, StorageClassName], Field(default_factory=dict)]
-    """Storage class of the volumes of each server that keeps data, by its name; `any` is that of all others. Without
-    one the cluster's default class holds."""
+    """Storage class for each server's volumes, by the server's name. `any` is for all other servers. Without an entry
+    the cluster's default class applies."""
     registry_mirrors: Annotated[dict[RegistryName, Repository], Field(default_factory=dict)]
-    """Registry → the repository under which a mirror has its images: of third-party images, `docker.io` for example."""
+    """Registry of third-party images, such as `docker.io` → the repository prefix of its mirror."""
     image_pull_secret: Name | None = "registry"  # noqa: S105 - the name of a secret
-    """Secret of every namespace with which the kubelet pulls images; its value is `secrets.<name>.dockerconfigjson`.
-    `null` pulls without credentials."""
+    """Secret in every namespace with which kubelet pulls images. Its value is `secrets.<name>.dockerconfigjson`. `null`
+    pulls without credentials."""
     image_repository: Repository = "ghcr.io/voicehelper"
     image_tag: Annotated[str, TextPattern(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", "1.0.0")] = "1.0.0"
     reference_image: (
@@ -152,11 +152,11 @@ class Settings(Defaults):
         ]
         | None
     ) = None
-    """One image that stands in for every service, before the services' own images exist."""
+    """One image that stands in for every service until the services' own images exist."""
     secrets_changed: Annotated[dict[Name, Annotated[date, Field(strict=False)]], Field(default_factory=dict)]
     """The day on which `voice secrets` last wrote each secret."""
     accepted_findings: Annotated[tuple[AcceptedFinding, ...], Field(strict=False)] = ()
-    """Findings that neither fail `voice check` nor stop the deployment until their day."""
+    """Findings that neither fail `voice check` nor stop the deployment until their last day."""
 
 
 def file_of(environment: str) -> str:
@@ -165,7 +165,7 @@ def file_of(environment: str) -> str:
 
 
 def path_of(setting: str) -> str:
-    """Where a setting stands in that file."""
+    """The path of a setting in that file."""
     return f"config.{PROJECT}:{setting}"
 
 
@@ -194,7 +194,7 @@ class Choices(Protocol):
         """The names of the stores that the platform deploys by itself."""
 
     def still_needed(self, without: Collection[str]) -> Mapping[str, Collection[str]]:
-        """Node left out → the calls of nodes that stay and cannot work without it."""
+        """Node left out → the calls of remaining nodes that need it."""
 
 
 def load_settings(environment: str, choices: Choices, root: Path = ROOT) -> Settings:
@@ -216,9 +216,9 @@ def load_settings(environment: str, choices: Choices, root: Path = ROOT) -> Sett
 def parse_settings(
     config: Mapping[str, Any], environment: str, choices: Choices, faults: Iterable[Fault] = ()
 ) -> Settings:
-    """Settings from a stack's configuration values, keyed by project and name as Pulumi keys them.
+    """Settings from a stack's configuration values, keyed by project and name as in Pulumi.
 
-    Raises `InvalidInputError` with `faults`, which the reader of `config` has found, and every fault of the settings.
+    Raises `InvalidInputError` with every fault of the settings and with `faults`, which the reader of `config` found.
     """
     prefix = f"{PROJECT}:"
     given = {
@@ -235,7 +235,7 @@ def parse_settings(
     try:
         settings = Settings.model_validate({"environment": environment, **values})
     except ValidationError as error:
-        # Without a profile its defaults are missing too, and nobody has to give them.
+        # Without a profile its defaults are missing too, and the file need not give them.
         implied = () if profile else Defaults.model_fields.keys() - given.keys()
         found += [
             replace(fault, path=path_of(fault.path).removesuffix(":"))
@@ -251,7 +251,7 @@ def parse_settings(
 
 
 def _stranger_faults(document: object) -> Iterator[Fault]:
-    """Keys beside `config` that Pulumi does not know either."""
+    """Top-level keys besides `config` that Pulumi does not know."""
     for key in document if isinstance(document, dict) else ():
         if key not in PULUMI_KEYS:
             yield Fault(str(key), "is not a known key", one_of(str(key), PULUMI_KEYS))
@@ -270,7 +270,7 @@ def _key_faults(config: Iterable[str]) -> Iterator[Fault]:
 
 
 def _name_faults(given: Mapping[str, Any], choices: Choices) -> Iterator[Fault]:
-    """Names that the catalogue does not have, that are left out, or that cannot be left out."""
+    """Names that are not in the catalogue, that are left out, or that cannot be left out."""
     named = given.get("without")
     without = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     still_needed = choices.still_needed(without)
@@ -292,7 +292,7 @@ def _name_faults(given: Mapping[str, Any], choices: Choices) -> Iterator[Fault]:
 
 
 def _with_defaults(given: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
-    """The given settings and the profile's; of a mapping, key by key."""
+    """The given settings and the profile's. Mappings are merged key by key."""
     values: dict[str, Any] = {**dict(defaults), **given}
     for name, default in defaults:
         if isinstance(default, ClosedModel) and isinstance(part := given.get(name), dict):
@@ -301,7 +301,7 @@ def _with_defaults(given: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
 
 
 def _profile_faults(given: Mapping[str, Any], profile: Profile) -> Iterator[Fault]:
-    """Settings that the profile requires and that are missing, given ones that it refuses, servers that it lacks."""
+    """Required settings that are missing, refused settings that are given, and servers that the profile lacks."""
     for name, reason in profile.required.items():
         if not given.get(name):
             yield Fault(path_of(name), "is missing", f"profile {profile.name} requires it: {reason}")
@@ -316,9 +316,9 @@ def _profile_faults(given: Mapping[str, Any], profile: Profile) -> Iterator[Faul
 
 
 def decoded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as the model takes them.
+    """The values as the model expects them.
 
-    Pulumi hands all but text to a program as JSON, and writes `true` into the file as text.
+    Pulumi passes everything but text to a program as JSON, and writes `true` into the file as text.
     """
     return {key: _decoded(value) for key, value in config.items()}
 
@@ -335,12 +335,12 @@ def _decoded(text: Any) -> Any:
 
 
 def secret_line(environment: str, secret: str, key: str) -> str:
-    """The command that sets one key of one secret; it asks for the value."""
+    """The command that sets one key of one secret. The command asks for the value."""
     return f"pulumi config set --stack {environment} --secret --path secrets.{secret}.{key}"
 
 
 def _plain_secret_faults(secrets: object) -> Iterator[Fault]:
-    """A secret's value stands in the file encrypted or not at all; the message never repeats it."""
+    """A secret must be encrypted in the file. The message never repeats its value."""
     for path, _ in _leaves(SECRETS, secrets):
         yield Fault(f"config.{path}", "is not encrypted", "set it with `pulumi config set --secret --path`")
 

@@ -1,4 +1,4 @@
-"""The fixed places of a platform: what the engine needs to know of a tenant besides its nodes and tiers."""
+"""The fixed facts of a platform that the engine needs besides nodes and tiers: namespaces, networks, shared servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from components.operation import Name
 __all__ = ["INTERNET", "INTERNET_V6", "Site"]
 
 INTERNET = "0.0.0.0/0"
-"""Every IPv4 address. Out of the cluster goes IPv4 alone: every host that is declared has such an address."""
+"""Every IPv4 address. Only IPv4 leaves the cluster, because every declared host has an IPv4 address."""
 INTERNET_V6 = "::/0"
 RESERVED_NETWORKS = (
     "0.0.0.0/8",
@@ -33,32 +33,32 @@ class Site(ClosedModel):
     """Namespaces, networks and the servers that every service talks to."""
 
     collector: Peer
-    """Pods that every service sends its telemetry to, and their port for OTLP over gRPC."""
+    """Pods to which every service sends its telemetry, and their port for OTLP over gRPC."""
     prometheus: Peer
-    """Pods that scrape every service, and the port of their own API."""
+    """Pods that scrape every service, and the port of their API."""
     prober: Peer
-    """Pods that probe servers without metrics of their own, and the port that Prometheus asks them on."""
+    """Pods that probe servers without readable metrics, and the port on which Prometheus scrapes them."""
     node_agents: Name
-    """The one namespace whose pods read the nodes they run on."""
+    """The only namespace whose pods read files of their nodes."""
     egress: Name
     """Namespace of the egress proxies."""
     private_domain: Annotated[str, TextPattern(r"^(\.[a-z0-9-]+)+$", ".internal")]
-    """Ending of the names of hosts in the peered network."""
+    """Domain of host names in the peered network."""
     peered_network: Cidr
-    """The network that is peered with the cluster's. No pod or node may have an address of it."""
+    """The network that is peered with the cluster's. No pod or node may have an address in it."""
     own_availability: dict[Tier, Ratio]
-    """Availability of a service of each tier, its dependencies apart."""
+    """Availability of a service by tier, without its dependencies."""
     egress_availability: Ratio
     """Availability of one egress proxy."""
     cluster_domain: str = "svc.cluster.local"
-    """Ending of the names of the cluster's Services."""
+    """Domain of the names of the cluster's Services."""
 
     def host(self, name: str, namespace: str) -> str:
         """DNS name of a Service."""
         return f"{name}.{namespace}.{self.cluster_domain}"
 
     def grpc_host(self, service: Service) -> str:
-        """DNS name of a service's gRPC pods: headless, so that a client sees each of them."""
+        """DNS name of a service's gRPC pods. It is headless, so that a client sees every pod."""
         return self.host(f"{service.name}-grpc", service.namespace)
 
     def http_host(self, service: Service) -> str:
@@ -70,7 +70,7 @@ class Site(ClosedModel):
         return host.host.endswith(self.private_domain)
 
     def network_of(self, host: Host) -> AddressBlock:
-        """The network that a host is in, without ports: a NetworkPolicy cannot name the host itself."""
+        """The network of a host, without ports. A NetworkPolicy cannot name a host."""
         return self.private_network if self.is_private(host) else PUBLIC_NETWORK
 
     @property

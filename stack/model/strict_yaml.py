@@ -1,8 +1,8 @@
-"""YAML files that people edit, read by the rules of YAML 1.2 so that nothing in them is lost or changed in silence.
+"""YAML files that people edit, read by the rules of YAML 1.2, so that no value is lost or changed silently.
 
-`yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two readers would take for two is a fault: a
-key that appears twice, a number with a leading zero. Anchors, tags of other types and deep nesting are refused: no file
-here needs them, and they can exhaust a reader.
+`yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two readers would understand differently is a
+fault: a duplicate key, or a number with a leading zero. Anchors, tags of other types and deep nesting are refused,
+because no file here needs them and they can exhaust a reader.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from voice_policies import Fault, InvalidInputError
 __all__ = ["read_documents", "read_yaml"]
 
 DEEPEST = 100
-"""Mappings and lists within each other, at most: ten times what a manifest has."""
+"""Deepest nesting of mappings and lists: ten times that of a manifest."""
 
 
 def read_yaml(path: Path) -> Any:
-    """The one document of a file; raises `InvalidInputError` where it cannot be read or a value is ambiguous."""
+    """The only document of a file. Raises `InvalidInputError` if the file cannot be read or a value is ambiguous."""
     document, faults = read_with_faults(path)
     if faults:
         raise InvalidInputError(path.name, faults)
@@ -32,7 +32,10 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_with_faults(path: Path) -> tuple[Any, list[Fault]]:
-    """The one document of a file, and a fault for each ambiguous value; raises where it cannot be read."""
+    """The only document of a file, and a fault for each ambiguous value.
+
+    Raises `InvalidInputError` if it cannot be read.
+    """
     with _loader(path) as loader:
         return loader.get_single_data(), loader.faults
 
@@ -72,7 +75,7 @@ def _loader(path: Path) -> Iterator[_StrictLoader]:
 
 
 class _RefusedError(Exception):
-    """YAML that is right, and that no file here may use."""
+    """Valid YAML that no file here may use."""
 
     def __init__(self, mark: Any, value: str, accepted: str) -> None:
         super().__init__(value)
@@ -84,7 +87,7 @@ def _not_yaml(path: Path, line: int, problem: str) -> InvalidInputError:
 
 
 def _text(path: Path) -> str:
-    """UTF-8, or UTF-16 with its byte order mark, as YAML 1.2 has it."""
+    """Decode UTF-8, or UTF-16 with a byte order mark, as YAML 1.2 requires."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -100,7 +103,7 @@ def _text(path: Path) -> str:
 
 
 def _refuse_exhausting(text: str) -> None:
-    """Raise for nesting that would exhaust the stack, and for aliases, which grow beyond every bound."""
+    """Raise for nesting that would exhaust the stack, and for aliases, which can grow without bound."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -112,7 +115,7 @@ def _refuse_exhausting(text: str) -> None:
 
 
 class _StrictLoader(yaml.CSafeLoader):
-    """The core schema of YAML 1.2. Notes each key that appears twice, where YAML would silently keep the last value."""
+    """The core schema of YAML 1.2. It records each duplicate key; PyYAML would silently keep the last value."""
 
     yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - PyYAML's own attribute, which it never changes in place
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
@@ -139,7 +142,7 @@ class _StrictLoader(yaml.CSafeLoader):
         return int(text, 0)
 
     def construct_float(self, node: yaml.ScalarNode) -> float:
-        """A number with a fraction or an exponent, or one that is none."""
+        """A number with a fraction or an exponent, infinity, or not-a-number."""
         return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
     def construct_null(self, _: yaml.ScalarNode) -> None:
@@ -150,7 +153,7 @@ class _StrictLoader(yaml.CSafeLoader):
         return bool(node.value.lower() == "true")
 
     def refuse(self, node: yaml.Node) -> None:
-        """Raise for a tag of another schema."""
+        """Raise for a tag outside the core schema."""
         accepted = "expected plain text, numbers, lists and mappings"
         raise _RefusedError(node.start_mark, f"has the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}", accepted)
 

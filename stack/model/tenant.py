@@ -1,4 +1,4 @@
-"""A tenant: everything that makes the engine's platform this one and no other."""
+"""A tenant: everything that distinguishes one platform of the engine from another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Builder = Callable[[], Component]
 
 
 def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
-    """The links of a tier whose pods talk along declared calls alone."""
+    """No links, for a tier whose pods use only declared calls."""
     return iter(())
 
 
@@ -33,25 +33,26 @@ class Tier:
     """A part of the platform that is deployed together."""
 
     components: Callable[[CallGraph, Environment, Links], Iterable[Builder]]
-    """A function for each component. The platform calls each of them, so that one refusal hides no other."""
+    """A function for each component. The platform calls all of them, so that one refusal does not hide others."""
     links: Callable[[CallGraph, Environment], Iterable[Link]] = no_links
-    """Connections beside the declared calls, such as replication and scraping."""
+    """Connections in addition to the declared calls, such as replication and scraping."""
 
 
 @dataclass(frozen=True)
 class Tenant:
-    """A catalogue and the tiers that deploy it. The entry points hand one to the engine."""
+    """A catalogue and the tiers that deploy it. The entry points pass one tenant to the engine."""
 
     name: str
     """Name of the platform in documents."""
     catalogue: Catalogue
     tiers: tuple[Tier, ...]
-    """Their order is that of the rules in a NetworkPolicy; components are applied in the order of their folders."""
+    """The order determines the order of rules in NetworkPolicies. Components are applied in the order of their
+    folders."""
     alerting: Alerting
     profiles: Profiles
-    """One of each name."""
+    """One profile for each name."""
     decided_by: Mapping[str, str] = field(default_factory=dict)
-    """Field of a component, such as `Prometheus.retention` → the setting that decides its value."""
+    """Field of a component, such as `Prometheus.retention` → the setting that determines its value."""
 
     @cached_property
     def services(self) -> frozenset[str]:
@@ -73,7 +74,7 @@ class Tenant:
         )
 
     def still_needed(self, without: Collection[str]) -> Mapping[str, Collection[str]]:
-        """Node left out → the calls that need it; none while the catalogue itself has faults."""
+        """Node left out → the calls that need it. Empty if the catalogue itself has faults."""
         try:
             return still_needed(self.graph, without)
         except InvalidInputError:
@@ -81,5 +82,5 @@ class Tenant:
 
     @cached_property
     def graph(self) -> CallGraph:
-        """The catalogue joined by its calls; raises `InvalidInputError` where it contradicts itself."""
+        """The catalogue joined by its calls. Raises `InvalidInputError` if it contradicts itself."""
         return CallGraph(self.catalogue)

@@ -1,1 +1,1 @@
-"""The engine's projections that people and tools read."""
+"""Files, documents and diagrams that are generated from the model."""

@@ -66,7 +66,7 @@ def _steps(graph: CallGraph, node: Node, operation: Operation, indent: str) -> I
 
 
 def _frame(stage: Stage) -> tuple[str, str]:
-    """The frame of a stage and what separates its calls; none around a single call."""
+    """The frame around a stage, and the separator of its calls. None for a single call."""
     if stage.max_rounds > 1:
         choice = ", one of" if stage.choice == "one" and len(stage.calls) > 1 else ""
         return f"loop at most {stage.max_rounds} rounds, typically {stage.typical_rounds}{choice}", ""
@@ -83,7 +83,7 @@ def _hop(graph: CallGraph, node: Node, operation: Operation, call: Call, indent:
 
 
 def hop_text(edge: Edge, site: Site) -> str:
-    """A hop in a few words: `search ≤ 1800ms × 2, breaker 5, else no graph hits`."""
+    """A hop in a few words, such as `search ≤ 1800ms × 2, breaker 5, else no graph hits`."""
     policy = outbound_call(edge, site, mesh=True)
     text = edge.call.name.removeprefix(f"{edge.call.callee}.").replace(":", " ")
     text += f" ≤ {policy.timeout.attempt} × {policy.max_attempts}"

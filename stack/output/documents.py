@@ -116,7 +116,7 @@ def _target_row(graph: CallGraph, flow: Flow) -> dict[str, str]:
 
 
 def bundle_schema() -> str:
-    """The text of `policies/policy-bundle.schema.json`: what a bundle may say, for readers in any language."""
+    """The text of `policies/policy-bundle.schema.json`: the schema of a bundle, for readers in any language."""
     schema = PolicyBundle.model_json_schema(by_alias=True)
     for model in _models(PolicyBundle):
         described = schema if model is PolicyBundle else schema["$defs"].get(model.__name__, {})
@@ -129,7 +129,7 @@ def bundle_schema() -> str:
 
 
 def _models(root: type[ClosedModel]) -> list[type[ClosedModel]]:
-    """Every policy model there is, found by inheritance."""
+    """Every policy model, found by inheritance."""
     found = [root]
     pending: list[type[ClosedModel]] = [ClosedModel]
     while pending:
@@ -140,7 +140,7 @@ def _models(root: type[ClosedModel]) -> list[type[ClosedModel]]:
 
 
 def attribute_docstrings(model: type[ClosedModel]) -> dict[str, str]:
-    """The strings that stand below a model's fields in its source: what each means, in one place only."""
+    """The docstrings below a model's fields in its source. The schema takes its descriptions from them."""
     (body,) = ast.parse(inspect.getsource(model)).body
     found: dict[str, str] = {}
     statements = body.body if isinstance(body, ast.ClassDef) else []

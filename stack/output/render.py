@@ -41,9 +41,9 @@ class Index:
     entries: list[dict[str, Any]] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
-    """Those that hold no resource: policy bundles."""
+    """Files without resources: policy bundles."""
     others: tuple[str, ...] = ()
-    """Files and directories of somebody else in the tree."""
+    """Files and directories in the tree that no run wrote."""
 
     @property
     def count(self) -> int:
@@ -51,14 +51,14 @@ class Index:
         return len({entry["file"] for entry in self.entries}) + len(self.files) + 1  # and the index
 
     def add(self, path: str, resources: Iterable[Resource]) -> None:
-        """One more manifest."""
+        """Add a manifest to the index."""
         for resource in resources:
             self.entries.append(_entry(resource, path))
             self.images.update(images([resource]))
 
     @property
     def unpinned(self) -> list[str]:
-        """Images that run by their tag alone."""
+        """Images without a digest."""
         return sorted(image for image in self.images if "@" not in image)
 
     def text(self) -> str:
@@ -67,7 +67,7 @@ class Index:
 
 
 def manifest_path(component: Component) -> str:
-    """Where a component's manifest stands below the output directory; its namesake in another namespace shares it."""
+    """Path of a component's manifest below the output directory. Components of one name share it, in all namespaces."""
     return f"manifests/{component.folder}/{component.name}.yaml"
 
 
@@ -77,7 +77,7 @@ def manifest(component: Component, environment: str) -> str:
 
 
 def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]]:
-    """Every file of the tree: its path and its text; `index` learns what is in them, and is the last of them."""
+    """Every file of the tree as path and text. `index` collects their contents and comes last."""
     files: dict[str, list[Component]] = {}
     for component in platform.components:
         files.setdefault(manifest_path(component), []).append(component)
@@ -92,7 +92,7 @@ def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]
 
 
 def _bundle(name: str, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
-    """The bundle's ConfigMap as it is mounted: what is reviewed here is what the process reads."""
+    """The files of the bundle's ConfigMap as it is mounted, so that reviewers see the files that the process reads."""
     for resource in resources:
         if resource["kind"] == "ConfigMap" and FILE_NAME in (data := resource.get("data", {})):
             yield from ((f"policies/{name}/{file}", text) for file, text in data.items())
@@ -107,7 +107,7 @@ def _entry(resource: Resource, path: str) -> dict[str, Any]:
 
 
 def render(platform: Platform, out: Path) -> Index:
-    """Write the tree to `out`, and replace the files of an earlier run; raises `InvalidInputError` where it cannot."""
+    """Write the tree to `out`, and replace the files of an earlier run. Raises `InvalidInputError` if it cannot."""
     index = Index(platform.environment.name)
     files = dict(rendered_files(platform, index))
     try:

@@ -1,4 +1,4 @@
-"""The rules of Prometheus: the model's objectives as series, and the catalogue's alerts that are held against them."""
+"""Prometheus's rules: the model's objectives as series, and the catalogue's alerts that compare with them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stack.model.call_graph import CallGraph
 from stack.voiceassistant import alerts, site
 
 WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
-"""Where what only watches runs: nobody is woken for a pod of it."""
+"""Namespaces of the monitoring itself. A failed pod there pages nobody."""
 
 
 def rule_groups(
     graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
 ) -> tuple[RuleGroup, ...]:
-    """Objectives first, then what is held against them, then the alerts."""
+    """Recording rules of the objectives first, then rules that compare with them, then alerts."""
     return (
         RuleGroup(name="objectives", rules=(*_targets(graph, scraped, probed), *_services(graph), *_routes(graph))),
         RuleGroup(name="rates", rules=alerts.RATES),
@@ -56,9 +56,9 @@ def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
 
 
 def _routes(graph: CallGraph) -> Iterator[Recording]:
-    """A route is its service's: who keeps the service is told, as bad as it is for the service.
+    """Objectives of routes. Team and severity are those of the route's service.
 
-    A WebSocket's has no objective for its latency: APISIX observes the whole session, from its handshake to its end.
+    A WebSocket route has no latency objective, because APISIX measures the whole session from handshake to end.
     """
     tiers = {service.name: service.tier for service in graph.services}
     for edge in graph.edges_from(graph.gateway) if graph.gateway else ():

@@ -1,7 +1,7 @@
 """Alerts and the teams that receive them.
 
-An alert is held against an objective that the model declares, as a series of its own that carries whose it is and how
-bad a miss is: a new operation has its alerts with its declaration, and nothing here changes.
+An alert compares with an objective of the model, which is a series with labels for team and severity. So a new
+operation has its alerts as soon as it is declared, without a change here.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from components.observability.rules import Alert, Recording, Severity
 from stack.voiceassistant.catalog import conversations, intelligence, knowledge
 
 PLATFORM_TEAM = "platform"
-"""Keeps what the services stand on."""
+"""The team that owns everything that services depend on."""
 TEAM_SERVICES = {
     "conversations": conversations.SERVICES,
     "knowledge": knowledge.SERVICES,
     "intelligence": intelligence.SERVICES,
 }
 TEAMS = {service.name: team for team, services in TEAM_SERVICES.items() for service in services}
-"""Service → the team that keeps it."""
+"""Service → the team that owns it."""
 SEVERITIES: dict[Tier, Severity] = {"core": "critical", "standard": "warning", "batch": "warning"}
-"""How bad it is when a service of a tier misses its objective."""
+"""Severity of a missed objective, by the tier of the service."""
 
 ERROR_BUDGET = Ratio("1%")
-"""Of a route: answers with a 5xx status (the platform's targets)."""
+"""Error budget of a route: the share of answers with a 5xx status. Source: the platform's targets."""
 SLOW_BUDGET = Ratio("5%")
-"""Of an operation: requests that may take longer than the objective for their P95, which is what a P95 is."""
+"""Share of an operation's requests that may exceed its P95 objective. 5 % by the definition of P95."""
 BURN_RATE = 14.4
-"""Times the budget: at this rate 2 % of the budget of 30 days is gone in an hour (Site Reliability Workbook, ch. 5)."""
+"""Multiple of the error budget. At this rate an hour uses 2 % of a 30-day budget (Site Reliability Workbook, ch. 5)."""
 FULL = 0.9
-"""Share of a declared capacity that leaves no room for a burst."""
+"""Share of a declared capacity above which there is no room for a burst."""
 
 _OF_OPERATION = "on (job, operation) group_left (team, severity)"
 _OF_JOB = "on (job) group_left (team, severity)"
@@ -67,7 +67,7 @@ RATES = (
         expression=f"{_rate(_REQUESTS, 'job', '5m')} / count by (job) (up == 1)",
     ),
 )
-"""The series that judge the objectives. APISIX counts milliseconds."""
+"""Series that are compared with the objectives. APISIX measures in milliseconds."""
 
 _SLOTS_TAKEN = "max by (job, name, direction) (voice_bulkhead_in_flight_calls / voice_bulkhead_max_concurrent_calls)"
 

@@ -1,7 +1,7 @@
-"""VoiceAssistant's profiles: how large its servers are, how long it keeps telemetry, and which settings it insists on.
+"""VoiceAssistant's profiles: sizes of servers, retention of telemetry, required and refused settings.
 
-dev fits a laptop: one replica of everything and a fraction of the requests. staging has prod's shape at half its
-height. prod is as the catalogue says, N+1 everywhere.
+dev fits a laptop: one replica of everything and a fraction of the requests. staging is prod at half the size. prod
+follows the catalogue, with N+1 replicas everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stack.model.profile import N_PLUS_ONE, DatabaseLimits, Defaults, MetricsSto
 from stack.voiceassistant import site
 
 BLOCKS = "blocks"
-"""The stream of traces that Tempo keeps, which is for comparing with last week."""
+"""Tempo's stream of traces, for comparisons with last week."""
 
 
 def _size(
@@ -37,10 +37,10 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
     )
 
 
-# Of a datastore requests equal limits beyond dev: one that is throttled or evicted takes everything above it along.
-# The storage of Elasticsearch is held against its streams by `Elasticsearch.conflicts`, the Collector's against the
-# longest outage by `Collector.conflicts`. Prometheus needs 8 KiB for each declared series, and as much again for
-# queries and for pods that come and go. Egress proxies pass TLS through unopened: a core moves gigabits.
+# Outside dev a datastore's requests equal its limits, because a throttled or evicted datastore takes down its callers.
+# `Elasticsearch.conflicts` compares Elasticsearch's storage with its streams, `Collector.conflicts` the Collector's
+# with the longest outage. Prometheus needs 8 KiB for each declared series, and as much again for queries and for pods
+# that come and go. Egress proxies do not decrypt TLS: one core moves gigabits.
 _DEV_SERVERS = {
     "postgresql": _size(("200m", "2"), ("1Gi", "4Gi"), storage="5Gi"),
     "redis": _size(("50m", "500m"), ("256Mi", "1Gi")),
@@ -131,7 +131,7 @@ _DEV = Profile(
         "trace_bucket": "Tempo keeps its traces on a volume",
     },
     service_replicas="one",
-    # An idle service needs a fraction of what a loaded one asks for.
+    # An idle service needs a fraction of the resources of a loaded one.
     cpu_share=0.1,
     memory_share=0.25,
     load_share=0.01,
@@ -158,7 +158,7 @@ _PROD = Profile(
     # 8 databases × 2 poolers × 10 = 160 ≤ 187.
     database=DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),
     servers=_PROD_SERVERS,
-    # Jaeger is for looking at what just went wrong, Tempo for comparing with last week.
+    # Jaeger shows recent problems, Tempo allows comparisons with last week.
     retentions={LOGS: Duration("7d"), TRACES: Duration("3d"), BLOCKS: Duration("14d")},
     load_balancer=True,
     protects_data=True,

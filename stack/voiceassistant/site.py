@@ -1,4 +1,4 @@
-"""The fixed places of VoiceAssistant: namespaces, networks, and the servers that everything knows."""
+"""The fixed facts of VoiceAssistant: namespaces, networks and shared servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OBSERVABILITY = "voice-observability"
 NODE_AGENTS = "voice-node-agents"
 EGRESS_PROXIES = ("egress-proxy-a", "egress-proxy-b")
 STORE_LABEL = "voiceassistant.dev/store"
-"""Names PostgreSQL's pods: its operator writes its own `app.kubernetes.io/name` on instances and poolers alike."""
+"""Label for PostgreSQL's pods. The operator uses `app.kubernetes.io/name` itself, on instances and poolers alike."""
 COLLECTOR = "otel-collector"
 COLLECTOR_PORT = 4317
 COLLECTOR_HTTP_PORT = 4318
@@ -30,7 +30,7 @@ SITE = Site(
     prober=Peer(namespace=OBSERVABILITY, name="blackbox-exporter", ports=(blackbox_exporter.PORT,)),
     node_agents=NODE_AGENTS,
     egress=EGRESS,
-    private_domain=".internal",  # names no public host: ICANN reserves it for private use
+    private_domain=".internal",  # no public host has this name: ICANN reserves it for private use
     peered_network="10.200.0.0/16",
     own_availability={"core": Ratio("99.99%"), "standard": Ratio("99.95%"), "batch": Ratio("99.9%")},
     egress_availability=Ratio("99.9%"),

@@ -1,4 +1,4 @@
-"""The stores of the catalogue, as the tiers know them that deploy, fill and show them."""
+"""The stores of the catalogue, for the tiers that deploy, fill and show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.site import SITE
 
 SCHEMAS = "schemas"
-"""The jobs that make tables: a component of their own, since they begin when the server is ready."""
+"""The jobs that create tables. They are a separate component, because they start when the server is ready."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Store:
 
     @property
     def endpoint(self) -> NetworkEnd:
-        """The pods behind its address, or the network that it is in, on its port."""
+        """The pods behind the store's address, or its network, with the store's port."""
         address = self.address
         if isinstance(address, External):
             return external_block(self.dependency, address)
@@ -53,7 +53,7 @@ class Store:
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.address.port}"
 
     def secret(self, caller: Caller, *, pair: bool = False) -> SecretKeys:
-        """The secret of one caller; as a `pair` it holds the user's name too."""
+        """The secret of one caller. A `pair` also holds the user's name."""
         return caller_secret(caller, self.dependency, username=caller.name if pair else None)
 
 
@@ -71,7 +71,7 @@ class DeployedStore(Store):
 
 
 def store(graph: CallGraph, name: str) -> Store | None:
-    """The store of that name; `None` where the graph has none, or reaches it through an egress proxy."""
+    """The store of that name. `None` if the graph has none, or reaches it through an egress proxy."""
     dependency = graph.dependency(name)
     if dependency is None:
         return None
@@ -85,7 +85,7 @@ def store(graph: CallGraph, name: str) -> Store | None:
 
 
 def deployed_store(graph: CallGraph, name: str) -> DeployedStore | None:
-    """The store of that name, where the platform deploys it."""
+    """The store of that name, if the platform deploys it."""
     found = store(graph, name)
     return found if isinstance(found, DeployedStore) else None
 
@@ -96,12 +96,12 @@ def postgresql(graph: CallGraph) -> Store | None:
 
 
 def full_text_index(graph: CallGraph) -> Store | None:
-    """The index that services search in, and that keeps logs and Jaeger's traces."""
+    """The index that services search. It also holds logs and Jaeger's traces."""
     return store(graph, dependencies.ELASTICSEARCH.name)
 
 
 def backup_store() -> Host:
-    """The object store, which is outside the cluster."""
+    """The object store outside the cluster."""
     (address,) = (address for address in dependencies.OBJECT_STORAGE.addresses if isinstance(address, Host))
     return address
 
@@ -119,7 +119,7 @@ def schema_users(database: Store | None) -> Iterator[Caller]:
 
 
 def database_of(caller: Caller, store: Store, environment: Environment, *, pair: bool = False) -> ServiceDatabase:
-    """The database of one caller; as a `pair` its secret holds the role's name too."""
+    """The database of one caller. A `pair` secret also holds the role's name."""
     return ServiceDatabase(
         name=caller.name,
         secret=store.secret(caller, pair=pair),

@@ -1,4 +1,4 @@
-"""How much telemetry the declared load makes: what buffers and disks are held against."""
+"""The amount of telemetry at the declared load. Buffers and disks are sized for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stack.model.load import calls_per_run, executions
 from stack.voiceassistant.site import OBSERVABILITY, PROMETHEUS, PROMETHEUS_PORT, SITE
 
 SPAN_BYTES = 1024
-"""Of one span over OTLP: identifiers, names, a dozen attributes and the resource's share."""
+"""Bytes of one span over OTLP: identifiers, names, a dozen attributes and a share of the resource."""
 LINE_BYTES = 512
 """Of one structured log line over OTLP."""
 POINT_BYTES = 128
@@ -21,7 +21,7 @@ POINT_BYTES = 128
 PUSHED_SERIES = 20_000
 """Series that arrive over OTLP instead of by scraping: as many as ten services expose."""
 EXPORT_SECONDS = 60
-"""Between two exports of a series: the OpenTelemetry SDKs' default."""
+"""Seconds between two exports of a series: the OpenTelemetry SDKs' default."""
 
 
 def prometheus_urls(environment: Environment) -> Iterator[str]:
@@ -32,7 +32,7 @@ def prometheus_urls(environment: Environment) -> Iterator[str]:
 
 
 def spans_per_second(graph: CallGraph, environment: Environment) -> float:
-    """Spans that are kept: one for each operation that runs here, and one for each call that it makes."""
+    """Sampled spans per second: one for each execution of an operation, and one for each of its calls."""
     rates = executions(graph)
     made = sum(
         rates[node.name, operation.name] * (1 + sum(each for _, each in calls_per_run(operation)))
@@ -44,14 +44,14 @@ def spans_per_second(graph: CallGraph, environment: Environment) -> float:
 
 
 def trace_bytes(graph: CallGraph, environment: Environment) -> Bytes:
-    """Of spans, in a second."""
+    """Bytes of spans per second."""
     return Bytes.of_units(round(spans_per_second(graph, environment) * SPAN_BYTES))
 
 
 def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
-    """Of log lines, in a second: one for each operation that a service runs, and one for each request at the gateway.
+    """Bytes of log lines per second: one for each execution of an operation, and one for each request at the gateway.
 
-    Left out is what a service prints beside its operations, and what the stores and the platform's own parts print.
+    Other lines of services are not counted, nor those of stores and of the platform's own parts.
     """
     printing = {service.name for service in graph.services} | ({graph.gateway.name} if graph.gateway else set())
     lines = sum(rate for (node, _), rate in executions(graph).items() if node in printing)
@@ -59,5 +59,5 @@ def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
 
 
 def metric_bytes() -> Bytes:
-    """Of data points that are pushed, in a second."""
+    """Bytes of pushed data points per second."""
     return Bytes.of_units(round(PUSHED_SERIES / EXPORT_SECONDS * POINT_BYTES))

@@ -1,4 +1,4 @@
-"""The telemetry streams with their stores and retentions, which the stores' disks must hold."""
+"""The telemetry streams with their stores and retentions. The stores' disks must hold them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from stack.voiceassistant.profiles import BLOCKS
 from stack.voiceassistant.telemetry import log_bytes, trace_bytes
 
 LINE_SHARE, SPAN_SHARE, BLOCK_SHARE = 0.5, 0.4, 0.1
-"""Assumed of one copy on disk, of what came over the wire: a log line and a span in Elasticsearch, and a span in a
-columnar block of Tempo's. `_cat/indices` and Tempo's block metadata tell the true ones."""
+"""Assumed size of one copy on disk, relative to OTLP: a log line and a span in Elasticsearch, and a span in a columnar
+block of Tempo. `_cat/indices` and Tempo's block metadata show the real sizes."""
 
 
 def log_stream(graph: CallGraph, environment: Environment) -> Stream:
-    """Log lines in Elasticsearch, on two of its nodes where there are more than one."""
+    """Log lines in Elasticsearch, with a second copy if there is more than one node."""
     copies = min(N_PLUS_ONE, environment.server("elasticsearch").replicas)
     daily = _daily(log_bytes(graph, environment), LINE_SHARE)
     return Stream(name=LOGS, daily=daily, retention=environment.profile.retentions[LOGS], copies=copies)
 
 
 def trace_stream(graph: CallGraph, environment: Environment) -> Stream:
-    """Jaeger's traces in Elasticsearch, once: Tempo has them too."""
+    """Jaeger's traces in Elasticsearch, without a second copy: Tempo has them too."""
     daily = _daily(trace_bytes(graph, environment), SPAN_SHARE)
     return Stream(name=TRACES, daily=daily, retention=environment.profile.retentions[TRACES])
 

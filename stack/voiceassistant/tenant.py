@@ -1,4 +1,4 @@
-"""VoiceAssistant as one value, for the entry points to hand to the engine."""
+"""VoiceAssistant as one value that the entry points pass to the engine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DECIDED_BY = {
     "Prometheus.retention": "metrics.retention",
     "Tempo.stream": "trace_sample_ratio",
 }
-"""The disks are sized in the profiles, so a setting decides what they must hold."""
+"""The profiles give the disks, and these settings decide how much data the disks must hold."""
 TENANT = Tenant(
     name="VoiceAssistant",
     catalogue=CATALOGUE,

@@ -19,7 +19,7 @@ _POD_FIELDS = {
     "Cluster": ("spec.imageName", "spec.resources", "spec.postgresql.parameters"),
     "Pooler": ("spec.template", "spec.pgbouncer.parameters"),
 }
-"""Fields of each kind whose change restarts the pods that it, or its operator, keeps running."""
+"""Fields of each kind whose change restarts pods of the resource or of its operator."""
 _IMMUTABLE = {
     "Deployment": ("spec.selector",),
     "DaemonSet": ("spec.selector",),
@@ -39,7 +39,7 @@ _IMMUTABLE = {
 }
 """Fields that the API server refuses to change. A difference in one deletes the resource and creates it again."""
 _TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources\b")
-"""The size of new volumes stays as the StatefulSet was created, and the claims grow by themselves."""
+"""The size in a claim template stays as the StatefulSet was created. The claims grow separately."""
 
 
 class Identity(NamedTuple):
@@ -88,7 +88,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The effect on the pods of a workload that both sides have, with its cause."""
+    """The effect of a change on the pods of a workload, with its cause."""
 
     workload: Identity
     pods: Literal["restart", "reload"]
@@ -97,7 +97,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """A resource that bears data, and how it would lose it."""
+    """A resource that holds data, and the way in which the change would lose it."""
 
     identity: Identity
     loss: Loss
@@ -108,7 +108,7 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Everything between two trees."""
+    """All differences between two trees."""
 
     added: tuple[Identity, ...]
     removed: tuple[Identity, ...]
@@ -156,7 +156,7 @@ def _risks(
 
 
 def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> Iterator[Effect]:
-    """Restarts where what its pods are made of changed; reloads where only the content of a mounted ConfigMap did."""
+    """A changed pod template restarts pods. A changed ConfigMap that is only mounted makes them reload."""
     changes = {change.identity: change for change in changed}
     for workload, resource in after.items():
         if workload.kind not in _POD_FIELDS or workload not in before:

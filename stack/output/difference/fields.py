@@ -1,4 +1,4 @@
-"""How two plain values differ, field by field, in paths that people read."""
+"""The difference of two plain values, field by field, with readable paths."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 ABSENT: Final = object()
-"""The value of a field that one side does not have."""
+"""The value of a field that one side lacks."""
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One field: `spec.template.spec.containers[agent-engine].image`, and what stands there on either side."""
+    """One field, such as `spec.template.spec.containers[agent-engine].image`, and its value on each side."""
 
     path: str
     before: Any
@@ -23,10 +23,10 @@ class FieldChange:
 
 
 def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChange]:
-    """Every field in which the two differ; none exactly where they are equal.
+    """Every field in which two values differ. Empty only if they are equal.
 
-    Items of a list are told apart by their `name`, rules of a NetworkPolicy by their peers, and text that holds a JSON
-    document is compared as that document.
+    Items of a list are matched by their `name`, rules of a NetworkPolicy by their peers. Texts that hold JSON documents
+    are compared as documents.
     """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         yield from _entries(_fields(before), _fields(after), path)
@@ -37,7 +37,7 @@ def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChan
 
 
 def _entries(before: Mapping[str, Any], after: Mapping[str, Any], path: str) -> Iterator[FieldChange]:
-    """Keys are parts of a path already: `.key` or `[key]`."""
+    """Keys are parts of a path: `.key` or `[key]`."""
     for key in (*before, *(key for key in after if key not in before)):
         inner = path + key if path else key.removeprefix(".")
         yield from field_changes(before.get(key, ABSENT), after.get(key, ABSENT), inner)
@@ -48,7 +48,7 @@ def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items by identity, or by position where one has no identity, or they are not unique or in another order."""
+    """Items by identity. By position if an item has no identity, if identities repeat, or if the order differs."""
     left, right = _named(before), _named(after)
     if left is None or right is None or [n for n in left if n in right] != [n for n in right if n in left]:
         return _numbered(before), _numbered(after)
@@ -77,7 +77,7 @@ def _identity(item: Any) -> str | None:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """The values of a peer's selectors, or its block of addresses without the exceptions."""
+    """The values of a peer's selectors, or its address block without exceptions."""
     if isinstance(value, Mapping):
         yield from (leaf for key, inner in value.items() if key != "except" for leaf in _leaves(inner))
     elif isinstance(value, list | tuple):
@@ -87,7 +87,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _embedded(before: Any, after: Any, path: str) -> list[FieldChange]:
-    """The differences inside two JSON documents. Empty if a value is not JSON, or only blanks differ."""
+    """The differences between two JSON documents. Empty if one is not JSON, or if they differ only in blanks."""
     left, right = _document(before), _document(after)
     return [] if left is None or right is None else list(field_changes(left, right, path))
 

@@ -15,13 +15,13 @@ from stack.output.difference.fields import ABSENT, FieldChange
 __all__ = ["REPORTS"]
 
 LINE = 300
-"""Longest mapping or list that is shown on one line, in characters: a rule of a NetworkPolicy fits."""
+"""Longest mapping or list on one line, in characters. A rule of a NetworkPolicy fits."""
 _FENCE = "~~~~"
-"""Of code in Markdown: no manifest holds it."""
+"""Fence of Markdown code blocks. No manifest contains it."""
 
 
 def text(difference: Difference) -> str:
-    """For people at a terminal, and for `grep`."""
+    """Text for a terminal and for `grep`."""
     lines = [f"+ {identity}" for identity in difference.added]
     lines += [f"- {identity}" for identity in difference.removed]
     for change in difference.changed:
@@ -30,7 +30,7 @@ def text(difference: Difference) -> str:
 
 
 def markdown(difference: Difference) -> str:
-    """For the review of a pull request: what happens first, the fields folded away."""
+    """Markdown for a pull request: the effects first, the fields folded."""
     parts = [_summary(difference)]
     if effects := list(_effect_lines(difference)):
         parts.append("\n".join(f"- {line}" for line in effects))
@@ -42,7 +42,7 @@ def markdown(difference: Difference) -> str:
 
 
 def as_json(difference: Difference) -> str:
-    """Everything, for programs."""
+    """The complete difference as JSON."""
     return file_text(
         {
             "added": [identity._asdict() for identity in difference.added],
@@ -89,7 +89,7 @@ def _effect_lines(difference: Difference) -> Iterator[str]:
 
 
 def _field_lines(change: Change) -> Iterator[str]:
-    """A line for each field; the changed lines where a value needs several."""
+    """A line for each field. A field with a long text shows its changed lines."""
     for field in change.fields:
         before, after = _lines(field.before), _lines(field.after)
         if max(len(before), len(after)) > 1:
@@ -101,7 +101,7 @@ def _field_lines(change: Change) -> Iterator[str]:
 
 
 def _lines(value: object) -> list[str]:
-    """A value as people read it, none of it left out."""
+    """A value in full, as people read it."""
     if value is ABSENT:
         return []
     if isinstance(value, str) and value.strip():

@@ -25,11 +25,11 @@ from stack.output.tree import INDEX
 __all__ = ["resources_of"]
 
 LONGEST_RENDER = 120
-"""Seconds that another revision may take."""
+"""Longest time to render another revision, in seconds."""
 
 
 def resources_of(side: str, tenant: Tenant) -> Resources:
-    """The resources that `side` names; raises `InvalidInputError` where it names nothing that can be had."""
+    """The resources of `side`. Raises `InvalidInputError` if there is nothing of that name."""
     if side in (known := environments()):
         return _of_components(load_platform(tenant, side).components)
     if (Path(side) / INDEX).is_file():
@@ -78,7 +78,7 @@ def _of_revision(revision: str, name: str) -> Resources:
 
 
 def render_revision(revision: str, name: str, out: Path) -> None:
-    """Render with the own code and settings of a revision, to `out`; raises `InvalidInputError` if it fails."""
+    """Render a revision with its own code and settings into `out`. Raises `InvalidInputError` if it fails."""
     commit = _run(
         revision, ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     )

@@ -1,4 +1,4 @@
-"""The catalogue of VoiceAssistant: services, dependencies, gateway and flows as data. No other call is permitted."""
+"""The catalogue of VoiceAssistant: services, dependencies, gateway and flows as data. Other calls are forbidden."""
 
 from stack.voiceassistant.catalog import conversations, intelligence, knowledge
 from stack.voiceassistant.catalog.dependencies import DEPENDENCIES

@@ -1,4 +1,4 @@
-"""Accounts and conversations: who is there, what was said, who hears of it."""
+"""Accounts and conversations: users, sign-in, messages and notifications."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ NOTIFICATION = Service(
         operation(
             "deliver",
             stage(hard("postgresql.write", "with_key")),
-            # A message sent twice cannot be unsent, and neither provider takes a key: one attempt, kept if it fails.
+            # Nobody can unsend a message, and neither provider accepts an idempotency key: one attempt, and a failed
+            # message is kept.
             stage(
                 soft("smtp-provider.send", "kept, sent later", "never"),
                 soft("sms-provider.send", "kept, sent later", "never"),

@@ -1,8 +1,8 @@
-"""The platform's choices of policy for each kind of edge, each with its arithmetic.
+"""Default policies for each kind of edge, each with its arithmetic.
 
-The defaults of a policy are not duties: three retries at each of seven hops would be 4⁷ = 16,384 attempts. Here leaf
-hops (a store, a provider) make 2 attempts at most, one interior hop (knowledge-service → retrieval-service) makes 2,
-and every other interior hop makes 1: at most 2 × 2 = 4 attempts along any path.
+Three retries at each of seven hops would be 4⁷ = 16,384 attempts. So leaf hops (a store, a provider) make 2 attempts at
+most, one interior hop (knowledge-service → retrieval-service) makes 2, and every other interior hop makes 1: at most 2
+× 2 = 4 attempts along any path.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, Retry, TokenBucket
 
 LEAF_RETRY = Retry(max_retries=1, base_delay=Duration("50ms"), max_delay=Duration("50ms"))
-"""A second attempt at a store or the other provider. 50 ms: a leaf's failover is a new connection, not a restart."""
+"""A second attempt at a store or at the other provider. 50 ms: a leaf's failover needs a new connection, not a
+restart."""
 INTERIOR_RETRY = Retry(
     max_retries=1,
     base_delay=Duration("100ms"),
     max_delay=Duration("100ms"),
     conditions=("unavailable", "connection_failed"),
 )
-"""The one interior hop that repeats: after a pod has gone, not after a timeout, which a second wait would double."""
+"""For the only interior hop that retries: after the loss of a pod, but not after a timeout, which would double the
+wait."""
 
 MODELS_LOADED = Duration("180s")
-"""Start of a service that loads models from its image before it answers: some GiB from a cold disk at 100 MB/s."""
+"""Longest start of a service that loads models from its image: some GiB from a cold disk at 100 MB/s."""
 
 
 def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
@@ -30,11 +32,11 @@ def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
 
 
 def following_health(max_rate: str) -> tuple[RateLimit, ...]:
-    """A limit of one replica that falls while the provider behind it fails, and recovers with it."""
+    """A limit of one replica that falls while the provider fails, and recovers with it."""
     rate = Rate(max_rate)
     return (RateLimit(limit=Adaptive(min_rate=Rate("5/s"), max_rate=rate, burst=rate.count)),)
 
 
 def provider_bulkhead(max_concurrent: int) -> Bulkhead:
-    """Calls to a provider that one replica keeps in flight: its latency is not ours, so its slots are bounded."""
+    """Calls of one replica to a provider. We do not control its latency, so its slots are bounded."""
     return Bulkhead(max_concurrent=max_concurrent)

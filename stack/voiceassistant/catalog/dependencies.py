@@ -1,10 +1,9 @@
-"""The dependencies that are not our own code: datastores, providers, infrastructure.
+"""Dependencies that we did not write: datastores, providers, infrastructure.
 
-Latency is each operation's P95 at the callee; the deadline is what a caller waits for one attempt, below ten times
-it. Availabilities are the platform's targets: PostgreSQL, Redis, gateway and DNS 99.99 %, other infrastructure 99.9
-%, each provider 99.5 %. External hosts are reached through one of two egress proxies. The two members of a provider
-pair use one each, so that the pair shares nothing: one proxy (99.9 %) before both would cost the voice flow its
-target.
+Latency is the P95 of each operation at the callee. The deadline bounds one attempt and is below ten times the latency.
+Availabilities are the platform's targets: PostgreSQL, Redis, gateway and DNS 99.99 %, other infrastructure 99.9 %, each
+provider 99.5 %. External hosts are reached through one of two egress proxies. The two providers of a pair use different
+proxies, so that they share nothing: one proxy (99.9 %) for both would cost the voice flow its target.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ FOUR_NINES = Ratio("99.99%")
 PROVIDER = Ratio("99.5%")
 PASSWORD = ("password",)
 OPENAI = Client(library="openai-python", retries=0)
-"""It speaks to both providers of models. Its callers retry by the declared policies alone, as with every client."""
+"""The client library for both model providers. Its own retries are off, as in every client: only declared policies
+retry."""
 REDIS_CLIENTS = (
     Client(library="redis-py", language="python", retries=0),
     Client(library="go-redis", language="go", retries=0),
@@ -165,7 +165,7 @@ SMTP = _outside(
     "smtp",
     "e-mail delivery",
     operation("send", p95="800ms", deadline="5s"),
-    # TLS from the first byte (RFC 8314). STARTTLS begins in clear text, so a proxy sees no host name in time.
+    # TLS from the first byte (RFC 8314). STARTTLS begins in clear text, so a proxy would see no host name in time.
     port=465,
     availability=PROVIDER,
 )

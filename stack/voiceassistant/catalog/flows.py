@@ -1,4 +1,4 @@
-"""The flows people see, each with its targets: a sequence diagram, a load scenario and a latency budget."""
+"""The flows that users see, with their targets: sequence diagrams, load scenarios and latency budgets."""
 
 from __future__ import annotations
 

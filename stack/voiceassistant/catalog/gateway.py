@@ -1,4 +1,4 @@
-"""The entrance: its routes, and what arrives at each."""
+"""The gateway's routes and their load."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def route(
 ) -> Operation:
     """A route to one operation, with the load of all callers and the limit of one tenant as rate and burst.
 
-    The gateway asks Redis while the callee works, so Redis adds nothing to the latency.
+    The gateway queries Redis while the callee works, so Redis adds no latency.
     """
     return operation(
         target.replace(".", "-"),
@@ -47,7 +47,7 @@ MESSAGE = Bytes("1Mi")
 TOKEN = Bytes("16Ki")
 """Largest body that is a token or credentials."""
 DOCUMENT = Bytes("25Mi")
-"""Largest document that is taken: a larger one is split before it is uploaded."""
+"""Largest document. Clients split larger ones before the upload."""
 
 
 def get(path: str) -> HttpRoute:
@@ -64,7 +64,7 @@ GATEWAY = Gateway(
     name="gateway",
     namespace="voice-gateway",
     availability=Ratio("99.99%"),
-    # A deadline leaves 250 ms beyond the callee's own, so that its answer, however late, still arrives.
+    # 250 ms more than the callee's deadline, so that a late answer still arrives.
     operations=(
         route(
             post("/v1/tokens/verify", max_body=TOKEN),
@@ -138,7 +138,8 @@ GATEWAY = Gateway(
             deadline="18250ms",
             idempotency="never",
             limit=("5/s", 10),
-            # The gateway's would forget no failure: an upgraded connection (101) is no success to it.
+            # No breaker at the gateway: it does not count an upgraded connection (status 101) as a success, and would
+            # forget no failure.
             circuit_breaker=None,
             transport="websocket",
         ),

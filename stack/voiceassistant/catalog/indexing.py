@@ -1,8 +1,9 @@
-"""indexing-service: documents are indexed and deleted by sagas, so that no crash leaves half of one behind.
+"""indexing-service: sagas index and delete documents, so that a crash never leaves half of a document.
 
-What the steps hand on is stored beside the document, as chunks and their embeddings: the journal holds names alone, and
-a deletion that cannot finish restores from there what it had deleted. Objects go last, and by delete markers of their
-versioned bucket alone: to restore them is to remove the markers. The bucket's lifecycle removes what stays marked.
+Steps pass data through the store, as chunks and embeddings beside the document; the journal holds only names. A
+deletion that cannot finish restores deleted data from there. Objects are deleted last, and only by delete markers of
+their versioned bucket; removing the markers restores them. The bucket's lifecycle later deletes marked objects for
+good.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from stack.voiceassistant.catalog.defaults import LEAF_RETRY
 from stack.voiceassistant.site import APPS
 
 CHUNKS = 200
-"""Most chunks of one document; a larger one is split before it is indexed. Typical: 50."""
+"""Largest number of chunks of one document; typical: 50. Clients split larger documents before indexing."""
 BATCHES = 20
-"""Most insertions of one document's vectors. Typical: 5."""
+"""Largest number of vector insertions of one document. Typical: 5."""
 PATIENCE = Duration("10s")
-"""Before a step is tried once more: nobody waits, and what was down for a moment is up again."""
+"""Wait before the retry of a step. Nobody waits for a saga, and short outages are over by then."""
 
 MARKED = "mark-failed, which undoes begin, marks it again"
 

@@ -1,4 +1,4 @@
-"""Intelligence: tasks, agents, models, voice and pictures."""
+"""Intelligence: tasks, agents, models, voice and images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stack.voiceassistant.catalog.defaults import (
 from stack.voiceassistant.site import APPS
 
 WITH_ATTACHMENT = Ratio("10%")
-"""Share of the questions that come with a picture or a document."""
+"""Share of questions with a picture or document."""
 _ANSWER: tuple[Stage, ...] = (
     stage(soft("redis.access", "no cache of tasks"), soft("model-router.choose", "default model")),
     stage(hard("agent-engine.run", "with_key"), soft("multimodal-engine.describe", "text only", share=WITH_ATTACHMENT)),
@@ -83,8 +83,8 @@ AGENT = Service(
     operations=(
         operation(
             "run",
-            # A plan is short, and streams the answer at once when no tool is needed: half of a whole answer's time
-            # holds one attempt at a provider (1.4 s).
+            # A plan is short, and streams the answer at once when no tool is needed. Half of a whole answer's time
+            # suffices for one attempt at a provider (1.4 s).
             stage(
                 hard(
                     "model-adapter.generate",
@@ -109,7 +109,7 @@ AGENT = Service(
             p95="2s",
             deadline="14s",
             transport="streamed",
-            # A question costs several model calls: one tenant's agents may not take every slot of the others.
+            # A question costs several model calls, so the agents of one tenant must not take all slots of the others.
             rate_limits=per_tenant("10/s", 20),
         ),
     ),
@@ -129,7 +129,7 @@ MODEL_ADAPTER = Service(
     operations=tuple(
         operation(
             name,
-            # The second attempt goes to the other provider, under the same key.
+            # The second attempt goes to the other provider with the same idempotency key.
             stage(
                 hard(f"llm-providers.{name}", "with_key", retry=LEAF_RETRY, bulkhead=provider_bulkhead(concurrent)),
                 soft("redis.access", "quota per replica"),
@@ -139,8 +139,8 @@ MODEL_ADAPTER = Service(
             transport="streamed" if name == "generate" else "unary",
             rate_limits=following_health(rate),
         )
-        # A replica serves 150 requests a second in all, of any kind. Slots at the provider: that rate × P95, where one
-        # kind takes everything, capped at 64 for the long ones, which rather degrade than queue.
+        # A replica serves 150 requests a second of all kinds together. Slots at the provider: that rate × P95, as if
+        # one kind took everything. Capped at 64 for long requests, which degrade instead of queueing.
         for name, latency, deadline, concurrent, rate in (
             ("generate", "900ms", "3s", 64, "64/s"),
             ("rewrite", "150ms", "1s", 32, "150/s"),
@@ -167,7 +167,7 @@ VOICE = Service(
             "dialogue",
             stage(hard("speech-providers.recognize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32))),
             stage(hard("ai-orchestrator.answer", "with_key")),
-            # Speech starts with the first text: it adds nothing to the whole answer.
+            # Speech starts with the first text, so it adds nothing to the latency of the whole answer.
             stage(
                 hard("speech-providers.synthesize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32)),
                 overlaps=True,

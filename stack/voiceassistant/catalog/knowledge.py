@@ -1,4 +1,4 @@
-"""Knowledge: documents in, context out."""
+"""Knowledge: stores documents and answers with context."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KNOWLEDGE = Service(
         operation(
             "search",
             stage(hard("postgresql.read", "idempotent")),
-            # The one interior hop that makes a second attempt: the shortest path with a user waiting at its end.
+            # The only interior hop with a second attempt: the shortest path with a user waiting.
             stage(hard("retrieval-service.search", "idempotent", retry=INTERIOR_RETRY)),
             p95="500ms",
             deadline="4s",

@@ -1,4 +1,4 @@
-"""Calls that are forbidden by rule for every caller."""
+"""Forbidden calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ONLY_CALLERS = {
     "speech-providers": "voice-engine",
     "voice-engine": "gateway",
 }
-"""Callee → the one caller it may have."""
+"""Callee → its only permitted caller."""
 
 FORBIDDEN = frozenset({("indexing-service", "rag-engine")})
-"""Pairs of caller and callee that may never talk."""
+"""Pairs of caller and callee that must never talk."""

@@ -1,4 +1,4 @@
-"""The data tier: PostgreSQL, cache, event streams and Consul, each admitting exactly its declared callers."""
+"""The data tier: PostgreSQL, cache, event streams and Consul. Each admits exactly its declared callers."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from stack.voiceassistant.stores import (
 )
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
-"""Distributed limits go by the server's time, which Valkey counts among neither the reads nor the dangerous."""
+"""Commands of distributed limits. They use the server's time; Valkey counts TIME neither as a read nor as dangerous."""
 GATEWAY_KEYS = "plugin-limit-count*"
-"""The gateway's rate-limit counters, named by its plugin."""
+"""Keys of the gateway's rate-limit counters. APISIX's plugin chooses the prefix."""
 PUBLISH = "+xadd"
 CONSUME = "+xreadgroup +xgroup|create +xgroup|delconsumer +xack +xclaim +xautoclaim +xpending +xinfo|consumers +xlen"
 DEAD_LETTERS = ".dead-letters"
-"""The end of the name of the stream that takes what a consumer could not handle, as voice_saga names it."""
+"""Suffix of the stream for messages that a consumer could not handle, as in voice_saga."""
 
 OPERATOR = Peer(namespace="cnpg-system", name="cloudnative-pg", ports=())
 POSTGRESQL_PORT, STATUS_PORT = 5432, 8000
@@ -52,7 +52,7 @@ INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """PostgreSQL, the cache and the events, each where the graph has it in the cluster; Consul's servers."""
+    """PostgreSQL, cache and event streams, if they run in the cluster, and Consul's servers."""
     if database := deployed_store(graph, dependencies.POSTGRESQL.name):
         yield partial(_postgresql, database, environment, links)
     if cache := deployed_store(graph, dependencies.REDIS.name):
@@ -63,11 +63,11 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The tier's links among its own pods and to the outside: replication, operator, backups, schemas, scrapes."""
+    """The tier's own links: replication, operator, backups, schemas, scrapes."""
     servers = Peer(namespace=site.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "udp_ports": (GOSSIP_PORT,)})
     yield Link(servers, gossip)
-    # Neither Consul, whose metrics want a token, nor Valkey is scraped: the prober asks them.
+    # Prometheus scrapes neither Consul, whose metrics need a token, nor Valkey: the prober probes them.
     yield scrape_link(graph.site, servers, Consul.scrape)
     cache, events = (deployed_store(graph, each.name) for each in (dependencies.REDIS, dependencies.EVENTS))
     for found in filter(None, (cache, events)):
@@ -83,7 +83,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def _postgresql_links(database: Store, environment: Environment) -> Iterator[Link]:
-    """One server without backups outside, or the operator's instances behind poolers; neither where it is external."""
+    """One server without external backups, or the operator's instances behind poolers. None for an external one."""
     if any(schema_users(database)):
         yield Link(Peer(namespace=site.DATA, name=SCHEMAS, ports=()), database.endpoint)
     if not isinstance(database, DeployedStore):
@@ -108,7 +108,10 @@ def _postgresql_links(database: Store, environment: Environment) -> Iterator[Lin
 
 
 def _cache_links(cache: DeployedStore) -> Iterator[Link]:
-    """Proxies, servers and Sentinels ask the servers; the last two also ask the Sentinels who the primary is."""
+    """Proxies, servers and Sentinels connect to the servers.
+
+    Servers and Sentinels also ask the Sentinels for the primary.
+    """
     proxies = cache.pods
     servers = proxies.model_copy(update={"name": f"{proxies.name}-node"})
     sentinels = proxies.model_copy(update={"name": f"{proxies.name}-sentinel"})
@@ -224,7 +227,7 @@ def _events(events: DeployedStore, environment: Environment, links: Links) -> Va
 
 
 def _stream_rules(caller: Caller) -> str:
-    """The streams of the events that a service declares, and only what publishing or consuming them takes."""
+    """ACL rules for the streams of a service's declared events: only the commands for publishing or consuming."""
     published = {event for operation in caller.operations for event in operation.publishes}
     consumed = {event for operation in caller.operations for event in operation.consumes}
     streams = " ".join(f"~{event}" for event in sorted(published | consumed))

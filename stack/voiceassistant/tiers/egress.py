@@ -43,7 +43,7 @@ def _proxy(
 
 
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
-    """Prometheus asks each proxy how it is."""
+    """Prometheus scrapes each proxy."""
     for proxy in allow_lists(graph):
         yield scrape_link(graph.site, Peer(namespace=site.EGRESS, name=proxy, ports=()), EgressProxy.scrape)
 

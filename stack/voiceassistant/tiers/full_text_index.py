@@ -1,4 +1,4 @@
-"""The full-text index: Elasticsearch, which services search in and which keeps logs and Jaeger's traces."""
+"""The full-text index: Elasticsearch. Services search in it, and it stores logs and Jaeger's traces."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ADDS = ("create_doc", "auto_configure")
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """The index, where the graph has it in the cluster."""
+    """The index, if it runs in the cluster."""
     if index := deployed_store(graph, ELASTICSEARCH.name):
         yield partial(_elasticsearch, graph, environment, links, index)
 
@@ -56,7 +56,7 @@ def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, ind
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The index' clients: the job that sets it up, the servers that fill and show it, and its own nodes."""
+    """The index's clients: its setup job, the servers that write and show its data, and its own nodes."""
     index = full_text_index(graph)
     if index is None:
         return
@@ -89,7 +89,7 @@ def _streams(graph: CallGraph, environment: Environment) -> Iterator[Stream]:
 
 
 def _users(index: Store, environment: Environment) -> Iterator[IndexUser]:
-    """Each service over indices of its own name; the Collector only adds to those of log lines."""
+    """Each service may use indices of its own name. The Collector may only append to those of log lines."""
     for caller in index.callers:
         account = Account(user=caller.name, secret=index.secret(caller))
         yield IndexUser(account=account, indices=(f"{caller.name}-*",), privileges=OWNS)

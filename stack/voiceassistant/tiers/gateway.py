@@ -1,4 +1,4 @@
-"""The gateway tier: the entrance, with a route for each operation that the gateway offers over HTTP."""
+"""The gateway tier, with a route for each operation that the gateway offers over HTTP."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ TOKENS = SecretKeys(
     },
 )
 SLOW_UPLOAD = 10_000_000
-"""Bits a second that a slow client sends: an uplink at home."""
+"""Bits per second of a slow client: a home uplink."""
 END = "#END\n"
-"""APISIX takes a file without it for one that is half written. JSON, which is YAML too, has numbers with fractions."""
+"""Without this line APISIX treats the file as half-written. YAML 1.2 contains JSON, which has no comments."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """The gateway, where the graph has one that offers anything over HTTP."""
+    """The gateway, if the graph has one with HTTP routes."""
     if (gateway := graph.gateway) and any(operation.http for operation in gateway.operations):
         yield partial(_gateway, graph, environment, links, gateway)
 
@@ -81,7 +81,7 @@ def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: 
 
 
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
-    """Every address may come in on the entrance's ports; Prometheus asks for metrics; spans go to the Collector."""
+    """Any address may connect to the gateway's ports. Prometheus scrapes it, and it sends spans to the Collector."""
     gateway = graph.gateway
     if gateway is None:
         return
@@ -110,9 +110,9 @@ def _variables(host: str, redis: SecretKeys) -> dict[str, tuple[SecretKeys, str]
 
 
 def _limit_store(gateway: Gateway, graph: CallGraph) -> tuple[Duration, Store]:
-    """The Redis of the limits that the replicas share, after the timeout of a call.
+    """The Redis of the limits that replicas share, and the timeout of the gateway's call to it.
 
-    Raises `InvalidInputError` where the gateway calls none.
+    Raises `InvalidInputError` if the gateway calls no Redis.
     """
     call = next((edge for edge in graph.edges_from(gateway) if _is_redis(edge.callee)), None)
     redis = store(graph, call.callee.name) if call else None
@@ -123,14 +123,14 @@ def _limit_store(gateway: Gateway, graph: CallGraph) -> tuple[Duration, Store]:
 
 
 def _entrance(gateway: Gateway, redis: Store, timeout: Duration, environment: Environment) -> Entrance:
-    """The settings that all routes share; raises `InvalidInputError` without a host."""
+    """The settings that all routes share. Raises `InvalidInputError` without a host name."""
     host = environment.settings.gateway_host
     if host is None:
         fault = Fault(path_of("gateway_host"), "is missing", "expected the host name that clients request")
         raise InvalidInputError(file_of(environment.name), [fault])
     return Entrance(
         host=host,
-        # The application's pages stand beside it, under `app`.
+        # The application's pages have the same host name with `app`.
         origins=(f"https://{host.replace('api.', 'app.', 1)}",),
         redis_host=redis.host,
         redis_port=redis.address.port,
@@ -148,7 +148,7 @@ def _is_redis(callee: Node) -> bool:
 
 
 def _routes(gateway: Gateway, edges: list[Edge], site: Site, environment: Environment) -> list[GatewayRoute]:
-    """Every route; raises `InvalidInputError` with what the gateway cannot express, of all routes at once."""
+    """Every route. Raises `InvalidInputError` with everything that the gateway cannot express, for all routes."""
     found: list[GatewayRoute] = []
     refusals: list[InvalidInputError] = []
     for operation in gateway.operations:
@@ -187,9 +187,9 @@ def _values(operation: Operation, edge: Edge, service: Service, site: Site, envi
 
 
 def _concurrent(operation: Operation, timeout: Duration, replicas: int, load_share: float) -> int:
-    """Requests at one time in a replica while another is away: rate × (upload by a slow client + answer).
+    """Simultaneous requests of a replica while another is down: rate × (upload by a slow client + answer).
 
-    Every replica takes at least the burst of one tenant.
+    Every replica accepts at least the burst of one tenant.
     """
     rate = operation.load.per_second * load_share if operation.load else 0
     upload = operation.http.max_body.units * 8 / SLOW_UPLOAD if operation.http else 0

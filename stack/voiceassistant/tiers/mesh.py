@@ -1,4 +1,4 @@
-"""The mesh tier, where an environment has one: who may call whom, and the policies that the mesh enforces."""
+"""The mesh tier, in environments with a mesh: permitted callers, and the policies that the mesh enforces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stack.model.tenant import Builder
 from stack.voiceassistant.site import APPS
 
 CONTROL_PLANE = Peer(namespace="istio-system", name="istiod", ports=(15012,), label="app")
-"""Where proxies get their configuration and certificates."""
+"""Pods from which proxies get configuration and certificates."""
 
 
 def components(graph: CallGraph, environment: Environment, _: Links) -> Iterator[Builder]:
@@ -48,7 +48,7 @@ def components(graph: CallGraph, environment: Environment, _: Links) -> Iterator
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The proxy in each member's pods asks the control plane."""
+    """The mesh's proxy in each member's pods connects to the control plane."""
     if not environment.settings.mesh:
         return
     members: list[Service | Gateway] = [*graph.services, *([graph.gateway] if graph.gateway else [])]
@@ -82,7 +82,7 @@ def _service(graph: CallGraph, service: Service) -> MeshPolicy:
 
 
 def _attempt_timeouts(graph: CallGraph, service: Service) -> Iterator[AttemptTimeout]:
-    """Of the calls whose retrying layer has none."""
+    """Timeouts for calls whose retrying layer has no attempt timeout."""
     for edge in graph.edges_to(service):
         call = outbound_call(edge, graph.site, mesh=True)
         if call.enforced_by.attempt_timeout == "mesh":
@@ -100,7 +100,7 @@ def _caller(edge: Edge, service: Service) -> MeshCaller:
 
 
 def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshDestination]:
-    """Every host that is called, and the Collector; raises `InvalidInputError` where two calls of a host disagree."""
+    """Every called host, and the Collector. Raises `InvalidInputError` if two calls of a host disagree."""
     calls: dict[str, list[tuple[Edge, OutboundCall]]] = defaultdict(list)
     for edge in graph.edges_from(caller):
         for host, call in _hosts(edge, graph.site):
@@ -118,7 +118,7 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
 
 
 def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
-    """The Service that each address of a call is reached by: its own, the egress proxy's, a route's HTTP side."""
+    """The Service for each address of a call: the callee's, the egress proxy's, or that of a route's HTTP port."""
     call = outbound_call(edge, site, mesh=True)
     if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
         yield site.http_host(edge.callee), call

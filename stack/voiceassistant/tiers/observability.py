@@ -1,4 +1,4 @@
-"""The observability tier: what collects telemetry, what keeps metrics, and who is told when something is wrong."""
+"""The observability tier: collection of telemetry, storage of metrics, and routing of alerts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from stack.voiceassistant.site import SITE
 from stack.voiceassistant.stores import full_text_index
 
 OUTAGE = Duration("30m")
-"""The longest absence of a backend that loses nothing: a node that is replaced, an upgrade that goes wrong once."""
+"""The longest outage of a backend without loss: time to replace a node, or to repeat a failed upgrade."""
 
 COLLECTOR = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=())
 ALERTMANAGER = Peer(namespace=site.OBSERVABILITY, name="alertmanager", ports=())
@@ -50,7 +50,7 @@ LOGS = user(site.COLLECTOR).account
 """The user that writes the log lines from OTLP."""
 
 INFRASTRUCTURE_PODS = 3
-"""Most of one kind, where no autoscaler counts them."""
+"""Largest number of pods of one kind, if no autoscaler counts them."""
 ON_CALL = "on-call"
 
 
@@ -64,7 +64,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The links of the tier's pods, beside those that services and other tiers declare."""
+    """The links of the tier's pods, in addition to those that services and other tiers declare."""
     yield Link(source=COLLECTOR, target=PROMETHEUS.model_copy(update={"ports": (prometheus.PORT,)}))
     for pods, scrape in (
         (PROMETHEUS, Prometheus.scrape),
@@ -88,7 +88,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ScrapeTarget]:
-    """Everything that Prometheus, or the prober in its place, reads."""
+    """Everything that Prometheus scrapes or the prober probes."""
     for link in links:
         if link.scrape and isinstance(link.target, Peer):
             yield ScrapeTarget(
@@ -101,7 +101,7 @@ def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterato
 
 
 def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
-    """The most pods at once, a rollout's surge included."""
+    """The largest number of pods at once, including a rollout's surge."""
     node = graph.nodes.get(target.name)
     if isinstance(node, Service) and node.namespace == target.namespace:
         return environment.replicas(node).max + 1
@@ -127,7 +127,7 @@ def _collector(graph: CallGraph, environment: Environment, links: Links) -> Coll
 
 def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
     for replica, url in enumerate(telemetry.prometheus_urls(environment)):
-        # Each replica keeps everything, so each is sent everything.
+        # Each replica stores everything, so each receives everything.
         yield Backend(
             name=f"{site.PROMETHEUS}-{replica}",
             signal="metrics",
@@ -196,7 +196,7 @@ def probed_hosts(graph: CallGraph) -> Iterator[ProbedHosts]:
 
 
 def _question(dependency: Dependency, address: External) -> BlackboxModule:
-    """How to ask an external store. PostgreSQL's protocol does not begin with TLS."""
+    """The module that probes an external store. PostgreSQL's protocol does not begin with TLS."""
     if dependency.protocol == "http":
         return ANSWERS
     return CONNECTS_OVER_TLS if address.tls and dependency.protocol == "redis" else CONNECTS
@@ -223,7 +223,8 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         routes=tuple(_routes(told)),
         default=alerts.PLATFORM_TEAM if told else alertmanager.NOBODY,
         inhibitions=(
-            # Of what cannot be seen at all nothing else is known. One replica that is down says nothing of the others.
+            # If a target is down, its other alerts mean nothing. One replica that is down says nothing about the
+            # others.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),
         links=links,

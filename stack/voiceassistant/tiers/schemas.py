@@ -1,4 +1,4 @@
-"""The tables behind events and sagas: outbox, inbox and journal, in the database of each service that needs them."""
+"""Tables for events and sagas: outbox, inbox and journal, in the database of each service that needs them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stack.voiceassistant.stores import SCHEMAS, DeployedStore, Store, database_
 
 FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
 NIGHTLY = FILES.with_name("nightly.sql")
-"""The runtime's own: what it expects is what is applied."""
+"""The runtime's own file, so that the applied schema is the one that it expects."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """Where a service has events or sagas, and a database for them."""
+    """The schema jobs, for services with events or sagas."""
     database = postgresql(graph)
     users = tuple(schema_users(database))
     if database and users:

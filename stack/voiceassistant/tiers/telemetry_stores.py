@@ -1,6 +1,7 @@
-"""Where telemetry is kept and looked at: Jaeger, Tempo, Grafana, Kibana, and what ships the nodes' logs.
+"""Stores and user interfaces of telemetry: Jaeger, Tempo, Grafana, Kibana, and the log shipper of the nodes.
 
-Where a profile has neither shipper nor Kibana, `kubectl logs` shows what the pods print, and nothing reads the node.
+In a profile without log shipper and Kibana, `kubectl logs` shows the output of pods, and nothing reads the node's
+files.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from stack.voiceassistant.stores import backup_store, full_text_index, keeps_tra
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
 
 MAX_TRACES = 10_000
-"""Of Jaeger in memory."""
+"""Largest number of traces that Jaeger keeps in memory."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """Stores before what shows and fills them; none where there is no full-text index to keep logs in."""
+    """Stores first, then the servers that show and fill them. Empty without a full-text index for logs."""
     index = full_text_index(graph)
     if index is None:
         return
