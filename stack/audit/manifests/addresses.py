@@ -38,7 +38,9 @@ def _missing(system: System, reference: Reference) -> Iterator[Breach]:
     name, _, rest = address.host.partition(".")
     namespace = rest.removesuffix(".cluster.local").removesuffix(".svc") or workload.namespace
     aliases = {host for alias in workload.template.spec.host_aliases for host in alias.hostnames}
-    if address.host in aliases or namespace not in system.namespaces or (rest and not address.port):
+    if namespace not in system.namespaces or not system.is_complete(namespace):
+        return
+    if address.host in aliases or (rest and not address.port):
         return
     others = sorted(service.namespace for service in system.services if service.name == name)
     elsewhere = f"; there is one in {', '.join(others)}" if others else ""
@@ -117,7 +119,7 @@ def _denials(
             continue
         direction, policies = denied
         names = ", ".join(policy.manifest.title for policy in policies)
-        text = f"{direction} of port {port} at {pods.title}: NetworkPolicies {names} govern it, and none admits it"
+        text = f"{direction.lower()} to port {port} of {pods.title}: NetworkPolicies {names} govern it, none admits it"
         yield Breach(_path(reference), text, "NetworkPolicy", where=policies[0].at())
 
 

@@ -63,8 +63,14 @@ def _without_request(workload: Workload, resource: str) -> Breach | None:
     """Without a request of one container there is no utilization of the pod, and nothing is scaled."""
     for place, index, container in workload.containers:
         if place == "containers" and not container.resources.requested(resource):
-            text = f"{container.name} requests no {resource}, whose utilization the autoscaler asks for"
-            return Breach(workload.title, text, f"resources.requests.{resource}", "", workload.at(place, index))
+            text = f"it requests no {resource}, whose utilization the autoscaler asks for"
+            return Breach(
+                f"{workload.title} → {container.name}",
+                text,
+                f"resources.requests.{resource}",
+                "",
+                workload.at(place, index),
+            )
     return None
 
 

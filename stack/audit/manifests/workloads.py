@@ -14,7 +14,8 @@ from stack.model.manifests.system import System, Workload
 
 _SLEEP = re.compile(r"\bsleep\s+(\d+)\b")
 _NAMES_A_SECRET = re.compile(
-    r"(.*_)?(PASSWORD|PASSWD|TOKEN)|.*(SECRET_KEY|CLIENT_SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|TLS_KEY)", re.IGNORECASE
+    r"(.*_)?(PASSWORD|PASSWD|PASS|TOKEN)|.*(SECRET_KEY|CLIENT_SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|TLS_KEY)",
+    re.IGNORECASE,
 )
 _HOLDS_A_SECRET = re.compile(
     r"\b(password|passwd|pwd)=(?P<first>[^\s;&$]+)|://[^/@:\s]+:(?P<second>[^/@\s$]+)@", re.IGNORECASE

@@ -259,7 +259,7 @@ class System:
         )
 
     def is_complete(self, namespace: str) -> bool:
-        """No custom resource stands in the namespace, so that no operator makes pods of its own there."""
+        """No custom resource stands in the namespace, so that no operator makes pods or Services of its own there."""
         return namespace not in self._namespaces_of_operators
 
     @cached_property

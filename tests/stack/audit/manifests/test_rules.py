@@ -75,6 +75,11 @@ def test_n04_a_name_that_no_manifest_has(host: str, warned: bool, tmp_path: Path
     assert found(tmp_path, client, *STORE) == expected
 
 
+def test_n04_is_silent_where_an_operator_may_make_the_service(tmp_path: Path) -> None:
+    operated = {**resource("Pooler", "gone"), "apiVersion": "postgresql.example.com/v1"}
+    assert found(tmp_path, workload("shop", env=[variable("OTHER", "gone:80")]), *STORE, operated) == []
+
+
 def test_n04_a_service_without_pods_and_a_port_without_a_name(tmp_path: Path) -> None:
     assert found(tmp_path, service("store")) == [("N04", "warning", "Service store")]
     assert found(tmp_path, STORE[0], service("store", 6379, "http")) == [("N04", "error", "Service store")]
@@ -256,7 +261,7 @@ def test_d03_an_autoscaler_without_requests_without_target_and_beside_a_count(tm
     assert found(tmp_path, scaled, STORE[1], autoscaler()) == []
     limited = workload("store", resources={"limits": {"cpu": "1"}})
     assert found(tmp_path, limited, STORE[1], autoscaler(metrics=[METRIC])) == []
-    assert found(tmp_path, *STORE, autoscaler(metrics=[METRIC])) == [("D03", "error", "Deployment store")]
+    assert found(tmp_path, *STORE, autoscaler(metrics=[METRIC])) == [("D03", "error", "Deployment store → store")]
     assert found(tmp_path, *STORE, autoscaler(metrics=[BY_CONTAINER])) == []
     assert found(tmp_path, with_spec(scaled, replicas=2), STORE[1], autoscaler()) == [
         ("D03", "error", "Deployment store")
