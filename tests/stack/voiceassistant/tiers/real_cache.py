@@ -23,7 +23,8 @@ from tests.stack.voiceassistant.tiers.real_servers import VALKEY_PATHS, Place, f
 
 NODES = [f"redis-node-{index}" for index in range(3)]
 SENTINELS = [f"redis-sentinel-{index}" for index in range(3)]
-FAILOVER_SECONDS = 40
+FAILOVER_SECONDS = 120
+"""Seconds that a final state may take on a busy machine: two attempts at a failover, and a synchronisation."""
 Found = TypeVar("Found")
 
 
@@ -141,13 +142,13 @@ esac
 
 
 @contextmanager
-def running_cache(root: Path) -> Iterator[tuple[list[Member], list[Member]]]:
-    """Servers and Sentinels that know each other."""
+def running_cache(root: Path, *changes: str) -> Iterator[tuple[list[Member], list[Member]]]:
+    """Servers and Sentinels that know each other. `changes` are lines behind the servers' rendered ones."""
     ports = {name: free_port() for name in (*NODES, *SENTINELS)}
     with ExitStack() as stack:
         running = []
         for name in ports:
-            running.append(Member(root, name, ports))
+            running.append(Member(root, name, ports, *changes))
             stack.callback(running[-1].stop)
         nodes, sentinels = running[: len(NODES)], running[len(NODES) :]
         eventually(lambda: [node.role for node in nodes] == ["master", "slave", "slave"])
