@@ -52,7 +52,7 @@ class Project:
         self.environment = {
             "KUBECONFIG": str(kubeconfig),
             "PATH": os.pathsep.join([str(home / "bin"), str(KUBECTL.parent), os.environ["PATH"]]),
-            "PULUMI_BACKEND_URL": f"file://{folder}",
+            "PULUMI_BACKEND_URL": f"file://{folder}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_HOME": str(home),

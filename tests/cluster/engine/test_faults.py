@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -40,8 +41,24 @@ class Deployed:
         """The changes of an update, after a preview that says the same."""
         previewed = [str(change) for change in self.stack.run("preview")]
         updated = [str(change) for change in self.stack.run("up")]
+        # A refresh in the middle of a rollout finds what is not ready yet.
+        self.site.cluster.wait_ready()
         assert previewed == updated
         return updated
+
+    @contextmanager
+    def configured(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Changes values of the configuration for as long as the body runs."""
+        before = self.stack.automation.get_all_config()
+        self.stack.configure(settings)
+        try:
+            yield
+        finally:
+            for key in settings:
+                if key in before:
+                    self.stack.automation.set_config(key, before[key])
+                else:
+                    self.stack.automation.remove_config(key)
 
     def refusal(self) -> str:
         """The message of a refused preview; the state does not change."""
@@ -110,7 +127,6 @@ def test_a_killed_update_comes_back_by_the_documented_commands(prepare_site: Pre
 def test_an_object_that_was_scaled_by_hand_is_scaled_back(deployed: Deployed) -> None:
     deployed.site.cluster.kubectl.run("scale", "--namespace=stores", "--replicas=0", "statefulset/stock")
     assert deployed.changes() == ["update StatefulSet stores/stock spec.replicas"]
-    deployed.site.cluster.wait_ready()
 
 
 def test_an_image_that_was_set_by_hand_is_set_back(deployed: Deployed) -> None:
@@ -132,33 +148,30 @@ def test_a_namespace_that_was_deleted_by_hand_is_created_again(deployed: Deploye
 
 
 def test_the_same_cluster_under_another_address_changes_its_provider_alone(deployed: Deployed) -> None:
-    kubeconfig = deployed.site.cluster.kubectl.kubeconfig.read_text()
-    deployed.stack.configure({"kubernetes:kubeconfig": kubeconfig})
-    assert deployed.changes() == ["update kubernetes cluster kubeconfig"]
-    deployed.stack.configure({"kubernetes:kubeconfig": kubeconfig.replace("https://127.0.0.1:", "https://localhost:")})
-    assert deployed.changes() == ["update kubernetes cluster kubeconfig"]
-    deployed.stack.automation.remove_config("kubernetes:kubeconfig")
+    kubeconfig = json.loads(deployed.site.cluster.kubectl.kubeconfig.read_text())
+    (cluster,) = kubeconfig["clusters"]
+    cluster["cluster"]["tls-server-name"] = "127.0.0.1"
+    cluster["cluster"]["server"] = cluster["cluster"]["server"].replace("127.0.0.1", "localhost")
+    with deployed.configured({"kubernetes:kubeconfig": json.dumps(kubeconfig)}):
+        assert deployed.changes() == ["update kubernetes cluster kubeconfig"]
     assert deployed.changes() == ["update kubernetes cluster kubeconfig"]
 
 
 def test_another_cluster_is_refused(deployed: Deployed) -> None:
     identifier = deployed.stack.automation.get_config("kubernetes:clusterIdentifier").value
-    deployed.stack.configure({"kubernetes:clusterIdentifier": "another"})
-    assert f"is 'another', and test is the cluster '{identifier}'" in deployed.refusal()
-    deployed.stack.configure({"kubernetes:clusterIdentifier": identifier})
+    with deployed.configured({"kubernetes:clusterIdentifier": "another"}):
+        assert f"is 'another', and test is the cluster '{identifier}'" in deployed.refusal()
 
 
 def test_a_context_that_does_not_exist_is_refused(deployed: Deployed) -> None:
-    deployed.stack.configure({"kubernetes:context": "absent"})
-    assert "config.kubernetes:context: is 'absent'; the kubeconfig has test" in deployed.refusal()
-    deployed.stack.configure({"kubernetes:context": "test"})
+    with deployed.configured({"kubernetes:context": "absent"}):
+        assert "config.kubernetes:context: is 'absent'; the kubeconfig has test" in deployed.refusal()
 
 
 def test_a_cluster_that_does_not_answer_is_refused(deployed: Deployed) -> None:
     kubeconfig = deployed.site.cluster.kubectl.kubeconfig.read_text()
-    deployed.stack.configure({"kubernetes:kubeconfig": re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", kubeconfig)})
-    assert "config.kubernetes:context: is 'test', and its cluster does not answer" in deployed.refusal()
-    deployed.stack.automation.remove_config("kubernetes:kubeconfig")
+    with deployed.configured({"kubernetes:kubeconfig": re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", kubeconfig)}):
+        assert "config.kubernetes:context: is 'test', and its cluster does not answer" in deployed.refusal()
 
 
 def test_a_service_that_comes_and_goes_leaves_the_others_alone(deployed: Deployed) -> None:
