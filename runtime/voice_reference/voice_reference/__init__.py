@@ -1,1 +1,1 @@
-"""A service that starts from a bundle alone: the platform seen alive before its real images exist."""
+"""A service that needs nothing but a bundle, so that the platform runs before its real images exist."""

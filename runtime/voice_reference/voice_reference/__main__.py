@@ -27,11 +27,11 @@ SETTINGS_PATH = "/etc/voice/settings"
 
 
 def main() -> int:
-    """The exit code: 2 for bad input, named on standard error."""
+    """Run the service. The exit code is 2 for bad input, which standard error names."""
     try:
         run()
     except (InvalidInputError, PortError) as error:
-        print(error, file=sys.stderr)  # noqa: T201  # the one thing it says to a terminal
+        print(error, file=sys.stderr)  # noqa: T201  # the only output for a terminal
         return 2
     return 0
 

@@ -1,4 +1,4 @@
-"""The configuration of a reference service beside its bundle: local addresses of callees, and simulated behaviour."""
+"""The configuration of a reference service besides its bundle: local addresses of callees, and simulated behaviour."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Behaviour", "Configuration"]
 
 logger = logging.getLogger("voice_reference")
 DEFAULT = "default"
-"""The behaviour of what has none of its own."""
+"""Key of the behaviour for all calls and operations without their own."""
 
 
 def _host_and_port(text: str) -> str:
@@ -29,7 +29,7 @@ def _host_and_port(text: str) -> str:
 
 
 class Behaviour(ClosedModel):
-    """How simulated work turns out: log-normal latency, and a share of failures."""
+    """The behaviour of simulated work: log-normal latency, and a share of failures."""
 
     median: Duration = Duration("2ms")
     p95: Duration = Duration("4ms")
@@ -51,9 +51,9 @@ class Configuration(ClosedModel):
     collector: str | None = None
     """Replaces `tracing.endpoint`."""
     addresses: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
-    """Callee → `host:port`, where it is not where the bundle says."""
+    """Callee → `host:port`, if it differs from the address in the bundle."""
     behaviour: dict[str, Behaviour] = Field(default_factory=dict)
-    """By the name of a simulated call or of one's own operation; `default` for all others."""
+    """Behaviour by the name of a simulated call or own operation. `default` is for all others."""
 
     def of(self, name: str) -> Behaviour:
         """The behaviour of a call or an operation."""
@@ -61,7 +61,7 @@ class Configuration(ClosedModel):
 
 
 class ConfigurationFile:
-    """A configuration that may change while it is in use. Raises `InvalidInputError` if it is faulty at the start."""
+    """A configuration that may change during use. Raises `InvalidInputError` if it is faulty at the start."""
 
     def __init__(self, path: Path | None, runtime: Runtime) -> None:
         self._path = path
@@ -75,7 +75,7 @@ class ConfigurationFile:
             try:
                 self._configuration = self._read(self._path)
             except InvalidInputError as error:
-                logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400  # the faults say it all
+                logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400  # the faults say everything
         return self._configuration
 
     def _read(self, path: Path) -> Configuration:
@@ -98,7 +98,7 @@ class ConfigurationFile:
 
 
 def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
-    """The callees, calls and operations that the bundle does not have, in what may be faulty otherwise."""
+    """The callees, calls and operations that the bundle does not have. The rest may have other faults."""
     try:
         document = from_json(text)
     except ValueError:

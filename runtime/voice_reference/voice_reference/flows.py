@@ -1,7 +1,7 @@
 """The platform's flows between reference services on one machine: `voice-flows build/dev/policies`.
 
-Sends a request into each flow and prints where its time went, hop by hop, from the spans that arrived; then takes a
-soft dependency away and gives it back. Exit code 0: everything held; 1: something did not; 2: bad input.
+It sends a request into each flow and prints the time of each hop, from the received spans. Then it stops a soft
+dependency and starts it again. Exit code 0: everything is as expected; 1: something is not; 2: bad input.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from voice_reference.processes import Platform, Process, bundles_of, running, wa
 SERVER = 2
 """SPAN_KIND_SERVER of OTLP."""
 PATIENCE = 30.0
-"""Seconds to wait for anything."""
+"""Longest wait for anything, in seconds."""
 ATTEMPTS = 5
 PAUSE = 0.15
-"""Seconds between two requests: agent-engine admits ten a second of one tenant."""
+"""Seconds between two requests. agent-engine admits ten a second of one tenant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A path through the platform, by where it begins."""
+    """A path through the platform, named by its first operation."""
 
     title: str
     service: str
@@ -48,7 +48,7 @@ FLOWS = (
 
 
 class FlowError(Exception):
-    """A flow did not do what it should."""
+    """A flow did not behave as expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class Sent:
 
     trace_id: str
     span_id: str
-    """The sender's own span, which is not among those that arrive."""
+    """The sender's own span, which nobody exports."""
     status: int
     fallbacks: tuple[str, ...]
 
 
 def send(process: Process, operation: str) -> Sent:
-    """Begin a trace, as the gateway would, and send a request into it."""
+    """Begin a trace, as the gateway does, and send a request into it."""
     trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
     headers = {"traceparent": f"00-{trace_id}-{span_id}-01", "baggage": "tenant.id=acme"}
     answer = httpx.post(f"{process.url}/{operation}", headers=headers, timeout=PATIENCE, trust_env=False)
@@ -71,7 +71,7 @@ def send(process: Process, operation: str) -> Sent:
 
 
 def trace(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
-    """Send one request, and wait for all that arrives of it. Raises `FlowError` if something does not."""
+    """Send one request, and wait for all its spans. Raises `FlowError` if some are missing."""
     earlier = {span.trace_id for span in collector.spans}
     sent = send(platform.processes[flow.service], flow.operation)
     if not collector.wait_for(lambda spans: is_whole(spans, sent), PATIENCE):
@@ -80,7 +80,7 @@ def trace(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, l
 
 
 def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
-    """The trace of a request that was answered. A busy machine may miss a store's timeout: that is told."""
+    """The trace of a request that was answered. On a busy machine a store may time out; the output says so."""
     for _ in range(ATTEMPTS):
         sent, spans = trace(flow, platform, collector)
         if sent.status == 200:
@@ -90,8 +90,8 @@ def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent
 
 
 def show(flow: Flow, platform: Platform, collector: Collector) -> None:
-    """Send one request and print its hops. Raises `FlowError` if it fails, or spans are of more than one trace."""
-    trace(flow, platform, collector)  # unseen: the first request of a process opens its connections
+    """Send one request and print its hops. Raises `FlowError` if it fails, or if its spans belong to several traces."""
+    trace(flow, platform, collector)  # not shown: the first request of a process opens its connections
     sent, spans = answered(flow, platform, collector)
     hops = [span for span in spans if span.kind == SERVER]
     traces = {span.trace_id for span in spans}
@@ -106,9 +106,9 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
 
 
 def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
-    """True if a trace is complete: every parent and both ends of every call are there.
+    """True if a trace is complete: every parent and both ends of every call have arrived.
 
-    A call that failed may have none: it never arrived.
+    A failed call may lack its callee's end, because the request never arrived.
     """
     own = [span for span in spans if span.trace_id == sent.trace_id]
     parents = {span.parent_id for span in own}
@@ -117,12 +117,12 @@ def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
 
 
 def is_call(span: ReceivedSpan) -> bool:
-    """True for the caller's span of a call on the wire."""
+    """True for the caller's span of a call over the network."""
     return span.kind != SERVER and "voice.simulated" not in span.attributes
 
 
 def tree(spans: list[ReceivedSpan]) -> Iterator[str]:
-    """The hops and simulated calls of one trace, indented; a call and its other end are one line."""
+    """The hops and simulated calls of one trace, indented. Both ends of a call share a line."""
     ids = {span.span_id for span in spans}
     (root,) = (span for span in spans if span.parent_id not in ids)
     yield from _branch(root, spans, 0)
@@ -150,7 +150,7 @@ def _line(span: ReceivedSpan, depth: int) -> str:
 
 
 def shrinking(spans: list[ReceivedSpan]) -> None:
-    """Raises `FlowError` if a hop has a deadline that is not shorter than that of the hop that called it."""
+    """Raises `FlowError` if the deadline of a hop is not shorter than its caller's."""
     by_id = {span.span_id: span for span in spans}
     for span in spans:
         left = span.attributes.get("voice.deadline_seconds")
@@ -162,11 +162,11 @@ def shrinking(spans: list[ReceivedSpan]) -> None:
 
 
 BREAK_DURATION = Duration("2s")
-"""Instead of the policy's minute: somebody is watching."""
+"""Instead of the policy's minute, because somebody is watching."""
 
 
 def break_and_mend(platform: Platform) -> None:
-    """Take rag-engine from agent-engine and give it back: a soft dependency. Raises `FlowError`."""
+    """Let rag-engine, a soft dependency of agent-engine, fail and recover. Raises `FlowError`."""
     agent, entrance = platform.processes["agent-engine"], platform.processes["ai-orchestrator"]
     print("\nA soft dependency fails: rag-engine.context, which agent-engine needs for citations")
     digest = agent.bundle.metadata.digest
@@ -185,7 +185,7 @@ def break_and_mend(platform: Platform) -> None:
 
 
 def follow(entrance: Process, agent: Process, *, degraded: bool, until: str) -> None:
-    """Send requests until the breaker and the answers are as they should be. Every one must be answered."""
+    """Send requests until breaker and answers are as expected. Every request must be answered."""
     seen = ""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -204,7 +204,7 @@ def follow(entrance: Process, agent: Process, *, degraded: bool, until: str) -> 
 
 
 def with_break_duration(bundle: PolicyBundle, name: str) -> PolicyBundle:
-    """The same bundle, with a circuit breaker that tries again sooner."""
+    """The same bundle with a shorter break of the circuit breaker."""
 
     def changed(call: OutboundCall) -> OutboundCall:
         if call.name != name or call.circuit_breaker is None:
@@ -233,7 +233,7 @@ def short(digest: str | None) -> str:
 
 
 def run(directory: Path) -> None:
-    """Every flow. Raises `InvalidInputError` for bundles that are missing or faulty, `FlowError`, `TimeoutError`."""
+    """Run every flow. Raises `FlowError`, `TimeoutError`, and `InvalidInputError` for missing or faulty bundles."""
     bundles = bundles_of(directory, [flow.service for flow in FLOWS])
     print(f"{len(bundles)} services, a process each: {', '.join(sorted(bundles))}", flush=True)
     with Collector() as collector, running(bundles, collector.endpoint) as platform:
@@ -243,7 +243,7 @@ def run(directory: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code."""
+    """Run the command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="voice-flows", description="Run the platform's flows on one machine.")
     parser.add_argument("policies", type=Path, help="rendered bundles, such as build/dev/policies")
     try:

@@ -1,7 +1,7 @@
-"""The work of a reference service: the calls of an operation, in the order that its bundle declares.
+"""The work of a reference service: the calls of an operation, in the order of its bundle.
 
-A callee inside the platform that speaks gRPC is called on the wire; stores and providers are simulated in this process,
-under the same policies. The bundle says which calls an operation makes and not which run at once, so they run in order.
+It calls gRPC callees inside the platform over the network, and simulates stores and providers in this process, under
+the same policies. The bundle does not say which calls run in parallel, so they run in order.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Operations:
                 runtime.fallback(call.name, _fallback(call))
 
     async def run(self, operation: str) -> Answer:
-        """Make every call of an operation, then its own work. Call it inside of a request.
+        """Make every call of an operation, then its own work. Call it inside a request.
 
-        The answer lists the fallbacks that were taken, here and behind the callees.
+        The answer lists the fallbacks that were used, here and behind the callees.
         """
         left = remaining()
         if left is not None:
@@ -64,13 +64,13 @@ class Operations:
                 request_serializer=_encoded,
                 response_deserializer=json.loads,
             )
-            # In a Go service gRPC itself enforces the timeout; here the deadline of the RPC does.
+            # In a Go service gRPC itself enforces the timeout. Here the deadline of the RPC does.
             timeout = call.timeout.overall.seconds if call.enforced_by.timeout == "grpc" else None
             answer: Answer = await method({}, timeout=timeout)
             return answer
 
     async def _simulated(self, call: OutboundCall) -> Answer:
-        # A driver's own timeout is part of what is simulated.
+        # The simulation includes the driver's own timeout.
         limit = call.timeout.attempt.seconds if call.enforced_by.timeout == "driver" else None
         behaviour = self._configuration.current().of(call.name)
 
@@ -84,7 +84,7 @@ class Operations:
 
 
 def is_on_the_wire(call: OutboundCall) -> bool:
-    """True if the callee is another reference service: inside the platform and reached over gRPC."""
+    """True if the callee is another reference service: inside the platform, over gRPC."""
     return call.protocol == "grpc" and all(address.via is None for address in call.addresses)
 
 

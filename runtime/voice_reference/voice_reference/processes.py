@@ -1,4 +1,4 @@
-"""Reference services of many bundles on one machine: a process each, on free ports of the loopback."""
+"""Reference services of many bundles on one machine: one process each, on free ports of the loopback interface."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["Platform", "Process", "bundles_of", "running", "wait_until"]
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 180.0
-"""Longest start of all processes together. Two cores need a tenth of it, if nothing else keeps them busy."""
+"""Longest start of all processes together, in seconds. Two idle cores need a tenth of it."""
 LAST_WORDS = 500
 """Characters of a log that an error quotes."""
 
 
 def bundles_of(directory: Path, entrances: Iterable[str]) -> dict[str, PolicyBundle]:
-    """The bundles of some services and of all that they call. Raises `InvalidInputError`."""
+    """The bundles of some services and of everything that they call. Raises `InvalidInputError`."""
     found: dict[str, PolicyBundle] = {}
     wanted = list(entrances)
     while wanted:
@@ -65,11 +65,11 @@ class Process:
 
     @property
     def url(self) -> str:
-        """Where its HTTP side listens."""
+        """URL of its HTTP port."""
         return f"http://{LOOPBACK}:{self.http_port}"
 
     def find_ports(self) -> bool:
-        """True once the process is ready and has named its ports."""
+        """Return true once the process is ready and has announced its ports."""
         for line in self.log.read_text().splitlines():
             entry = _entry(line)
             if entry.get("message") == "ready":
@@ -86,7 +86,7 @@ class Process:
         _replace(self.directory / "policy" / FILE_NAME, json.dumps(self.bundle.to_document()))
 
     def configure(self, configuration: Configuration) -> None:
-        """Give it another configuration."""
+        """Replace the configuration."""
         _replace(self.directory / "configuration.json", configuration.model_dump_json())
 
 
@@ -99,12 +99,12 @@ class Platform:
         self._behaviour: dict[str, dict[str, Behaviour]] = {}
 
     def behave(self, service: str, **behaviour: Behaviour) -> None:
-        """Change how a service's simulated work turns out; what is not named behaves as by default."""
+        """Change the behaviour of a service's simulated work. Unnamed calls and operations behave as by default."""
         self._behaviour[service] = behaviour
         self._configure(service)
 
     def connect(self) -> None:
-        """Tell every service where the others are."""
+        """Tell every service the addresses of the others."""
         for service in self.processes:
             self._configure(service)
 
@@ -148,7 +148,7 @@ def running(bundles: dict[str, PolicyBundle], collector: str) -> Iterator[Platfo
 
 
 def wait_until(holds: Callable[[], bool], timeout: float, what: str) -> None:
-    """Ask until `what` holds. Raises `TimeoutError`."""
+    """Wait until `what` is true. Raises `TimeoutError`."""
     deadline = time.monotonic() + timeout
     while not holds():
         if time.monotonic() > deadline:
@@ -171,14 +171,14 @@ def _start(directory: Path, bundle: PolicyBundle, collector: str) -> Process:
         "VOICE_POLICY_PATH": str(directory / "policy"),
         "VOICE_SETTINGS_PATH": str(directory),
         "VOICE_REFERENCE_PATH": str(directory / "configuration.json"),
-        "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds: somebody waits for the spans
+        "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds: a user waits for the spans
     }
     configuration = Configuration(host=LOOPBACK, grpc_port=0, http_port=0, collector=collector)
     _replace(directory / "policy" / FILE_NAME, json.dumps(bundle.to_document()))
     _replace(directory / "configuration.json", configuration.model_dump_json())
     with (directory / "log").open("wb") as log:
         command = [sys.executable, "-m", "voice_reference"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # ourselves
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # our own program
     return Process(bundle, directory, process)
 
 

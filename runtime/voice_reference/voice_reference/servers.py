@@ -1,4 +1,4 @@
-"""A reference service on the wire: its operations over gRPC and HTTP, its probes, its metrics."""
+"""The servers of a reference service: operations over gRPC and HTTP, probes, metrics."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ METRICS_PATH = "/metrics"
 
 
 class GrpcOperations(grpc.GenericRpcHandler):
-    """Any method whose last segment is an operation of the bundle. Messages are JSON: no stubs are needed."""
+    """Accepts any method whose last segment is an operation of the bundle. Messages are JSON: no stubs are needed."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of one RPC. The runtime's interceptor refuses what the bundle does not declare."""
+        """The handler of one RPC. The runtime's interceptor refuses methods that the bundle does not declare."""
         operation = str(handler_call_details.method).rpartition("/")[2]
 
         async def handle(_: bytes, __: object) -> bytes:
@@ -41,7 +41,7 @@ class HttpOperations:
         self._registry = CollectorRegistry()
         self._registry.register(RuntimeCollector(runtime))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # a request says nothing
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # the body of a request is ignored
         """One request, as ASGI defines it."""
         if scope["type"] != "http":
             return

@@ -1,4 +1,4 @@
-"""One reference service, from its start to its end."""
+"""One reference service, from start to end."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from voice_reference.simulation import work
 
 logger = logging.getLogger("voice_reference")
 DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT = 9000, 8080
-"""Where neither the settings nor the configuration says otherwise: what most services of the platform use."""
+"""Ports without settings and configuration. Most services of the platform use them."""
 
 
 class PortError(Exception):
-    """A port that cannot be listened on."""
+    """A port on which the process cannot listen."""
 
 
 class Service:
-    """Serves the operations of a bundle. Raises `InvalidInputError` if it says what cannot be checked."""
+    """Serves the operations of a bundle. Raises `InvalidInputError` if the bundle has a check that cannot be made."""
 
     def __init__(
         self, runtime: Runtime, configuration: ConfigurationFile, settings: ServiceSettings | None = None
@@ -45,7 +45,7 @@ class Service:
         self._grpc = GrpcOperations(operations)
 
     async def serve(self) -> None:
-        """Serve until SIGTERM; then `/ready` fails first, and what was accepted is finished. Raises `PortError`."""
+        """Serve until SIGTERM. Then `/ready` fails first, and accepted requests are finished. Raises `PortError`."""
         configuration = self._configuration.current()
         server = self._wire.server()
         server.add_generic_rpc_handlers((self._grpc,))
@@ -70,7 +70,7 @@ class Service:
         return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
 
     def _checkers(self) -> list[tuple[str, Checker]]:
-        """A simulated dependency is as healthy as configured; other reference services are checked over gRPC."""
+        """A simulated dependency is as healthy as configured. Other reference services are checked over gRPC."""
         calls = {call.name: call for call in self._runtime.bundle.outbound}
         return [
             (check.name, self._checker(check, calls[check.target]))
@@ -93,7 +93,7 @@ class Service:
 
 @contextmanager
 def _listening(protocol: str, port: int) -> Iterator[int]:
-    """Where gRPC raises `RuntimeError`, a socket raises `OSError`."""
+    """Convert gRPC's `RuntimeError` and a socket's `OSError` into `PortError`."""
     try:
         yield port
     except (OSError, RuntimeError) as error:

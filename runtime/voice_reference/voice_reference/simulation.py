@@ -1,4 +1,4 @@
-"""Simulated work: what a store, a provider or a service's own code would have done."""
+"""Simulated work of a store, a provider or the service's own code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def latency(behaviour: Behaviour, random: Random) -> float:
 
 
 async def work(name: str, behaviour: Behaviour, random: Random) -> None:
-    """Take some time. Raises `CalleeError` as often as the behaviour says."""
+    """Take some time. Raises `CalleeError` with the configured probability."""
     await asyncio.sleep(latency(behaviour, random))
     if random.random() < behaviour.error_ratio:
         raise CalleeError(name)

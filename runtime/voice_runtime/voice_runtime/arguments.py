@@ -1,4 +1,4 @@
-"""Arguments that can be sent once: an iterator, an asynchronous one or an open file, wherever it is among them."""
+"""Arguments that can be sent only once: iterators, asynchronous iterators and open files, also inside containers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
 LARGEST = 100
-"""Elements of a container that are looked at: a larger one holds data."""
+"""Largest container that is searched, in elements. A larger one holds data."""
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
 def can_repeat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """True if a call with these arguments can be made again after they were used."""
+    """True if a call with these arguments can be repeated after a first use."""
     return _all_repeat(args) and (not kwargs or _all_repeat(kwargs.values()))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["Application", "Message", "Receive", "Scope", "Send", "respond"]
 
 Scope = MutableMapping[str, Any]
-"""The connection that an application is called for."""
+"""The description of a connection, as ASGI passes it to an application."""
 Message = MutableMapping[str, Any]
 """An event of a connection, received or sent."""
 Receive = Callable[[], Awaitable[Message]]

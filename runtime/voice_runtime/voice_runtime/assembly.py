@@ -1,4 +1,4 @@
-"""From a bundle to what enforces it."""
+"""Builds the objects that enforce a bundle."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from voice_runtime.surroundings import Surroundings
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """One bundle, ready to be enforced. A call in flight keeps the one it began under."""
+    """A bundle, ready to be enforced. A call in flight keeps the bundle under which it began."""
 
     bundle: PolicyBundle
     outbound: dict[str, Outbound]
     inbound: dict[str, Inbound]
     degradation: Degradation | None
     calls: dict[str, Outbound]
-    """Every outbound call by its name, and by its callee where that has no other."""
+    """Every outbound call by its name, and by its callee if that has only one call."""
 
     def call(self, name: str) -> Outbound:
         """The pipeline of an outbound call. Raises `UnknownCallError`."""
@@ -44,14 +44,14 @@ class Assembled:
 
 
 class Assembly:
-    """The state behind the bundles of one process."""
+    """The state of the policies of one process. It outlives each bundle."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._states = PolicyStates()
 
     def assemble(self, bundle: PolicyBundle, fallbacks: dict[str, Fallback]) -> Assembled:
-        """Bind a bundle to its state."""
+        """Connect a bundle with its state."""
         self._states.begin()
         faults = self._fault_injection(bundle)
         outbound = {

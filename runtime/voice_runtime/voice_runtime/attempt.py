@@ -1,4 +1,4 @@
-"""One attempt of an outbound call: what is decided and counted, whoever waits for it."""
+"""One attempt of an outbound call: decisions and counts, for synchronous and asynchronous code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from voice_runtime.timeout import TimedScope, current_scope
 
 
 class Attempt(TimedScope):
-    """Admitted by the breaker, timed while it is inside its `with`, and reported once: succeeded or failed."""
+    """The breaker admits it, a timer runs inside its `with`, and it is reported once: succeeded or failed."""
 
     __slots__ = ("answered", "call", "is_unsent", "state")
 
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
     ) -> None:
-        # The base's attributes are set here as well: a call of its constructor would cost as much as all of them.
+        # The base's attributes are set here too. Calling its constructor would take as long as all assignments.
         self.owner = self.call = call
         self.parent = parent
         self.limit = limit
@@ -39,7 +39,7 @@ class Attempt(TimedScope):
         self.expired = self.retries_spent = self.is_over = self.is_unsent = False
         self.state: State | None = None
         self.answered: float | None = None
-        """When a stream's first message came: after that nothing is repeated, and slowness is measured to here."""
+        """Time of a stream's first message. After it nothing is repeated, and slowness is measured up to it."""
 
     def admit(self) -> None:
         """Pass the circuit breaker. Raises `CircuitOpenError`."""
@@ -49,13 +49,13 @@ class Attempt(TimedScope):
             self.state = state if type(state) is Closed else breaker.acquire()
 
     def has_first_message(self) -> None:
-        """The first message of a stream has come."""
+        """The first message of a stream has arrived."""
         self.answered = now = self.call.now()
         if self.call.breaker is not None and self.state is not None:
             self.call.breaker.answered(self.state, now - self.started)
 
     def succeeded(self) -> None:
-        """The call returned what it should."""
+        """The call returned a successful result."""
         call = self.call
         now = call.now()
         elapsed = now - self.started
@@ -67,9 +67,9 @@ class Attempt(TimedScope):
             breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)
 
     def failed(self, error: BaseException, *, repeatable: bool = True) -> float | None:
-        """The call raised: seconds until the next attempt, or `None` for `error` to be raised as it is.
+        """The call raised. Returns seconds until the next attempt, or `None` to raise `error` unchanged.
 
-        Raises `RetriesExhaustedError` for a transient failure that no further attempt is allowed for.
+        Raises `RetriesExhaustedError` for a transient failure without a further attempt.
         """
         failure = self._settle(error)
         if self.retries_spent and self.parent is not None:
@@ -78,7 +78,7 @@ class Attempt(TimedScope):
         if failure is None or retry is None or not isinstance(error, Exception) or not retry.is_transient(failure):
             return None
         if not repeatable or self.answered is not None:
-            return None  # what was consumed cannot be sent again
+            return None  # the arguments are consumed and cannot be sent again
         remaining = self.limit - self.call.now()
         delay = "nested" if self.retries_spent else retry.next_delay(failure, self.attempt, remaining)
         if not isinstance(delay, str):
@@ -94,12 +94,12 @@ class Attempt(TimedScope):
         raise RetriesExhaustedError(self.call.name, failure.retry_after, self.attempt, delay) from error
 
     def _settle(self, error: BaseException) -> Failure | None:
-        """Tell breaker and statistics what `error` says about the callee."""
+        """Report to breaker and statistics what `error` says about the callee."""
         failure: Failure | None = None
         try:
             failure = self._failure(error)
         except Exception:
-            failure = PERMANENT  # the classifier is broken: the call fails with its error
+            failure = PERMANENT  # the classifier itself failed: the call fails with the classifier's error
             raise
         finally:
             self._record(failure)
@@ -115,12 +115,13 @@ class Attempt(TimedScope):
             return classify(error)
         if isinstance(error, Exception):
             return self.call.classify(error)
-        # A deadline out here arrives as a cancellation: the callee hung. A cancellation by the caller says nothing.
+        # A timeout around the attempt arrives as a cancellation: the callee hung. The caller's own cancellation is
+        # neutral.
         cancelled_by_deadline = isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()
         return PERMANENT if cancelled_by_deadline else None
 
     def _sent_nothing(self, error: BaseException) -> bool:
-        """True for a fault of this process: in `before_sending`, or because no time was left for the attempt."""
+        """True for a fault of this process: an error in `before_sending`, or no time left for the attempt."""
         if self.is_unsent:
             return isinstance(error, Exception) or self.ended_by_deadline()
         return self._is_own_timeout(error) and error.attempts < self.attempt
@@ -175,10 +176,10 @@ class Attempt(TimedScope):
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """Work before sending. Its errors and its time are this process's own: the callee was not called.
+    """Work before sending. Its errors and its time are this process's own, because the callee was not called.
 
     For a transport that serialises a request, or waits for a connection of its own pool. An error must leave the
-    attempt; without an attempt around it this does nothing.
+    attempt. Without an attempt around it this does nothing.
     """
     attempt = current_attempt()
     if attempt is None:
@@ -190,7 +191,7 @@ def before_sending() -> Iterator[None]:
 
 
 def current_attempt() -> Attempt | None:
-    """The attempt that the code belongs to."""
+    """The attempt in which the current code runs."""
     scope = current_scope()
     while scope is not None and not isinstance(scope, Attempt):
         scope = scope.parent

@@ -1,4 +1,4 @@
-"""The loop of attempts, for code that waits and for code that awaits."""
+"""The loop of attempts, for synchronous and asynchronous code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voice_runtime.clock import SYSTEM_CLOCK
 __all__ = ["AttemptLoop"]
 
 DelayAfter = Callable[[BaseException, int], float | None]
-"""Seconds until the attempt after the one that failed, which is named by its number; `None` raises its error."""
+"""Seconds until the attempt after a failed one. The number identifies the failed attempt. `None` raises its error."""
 
 
 class AttemptLoop:

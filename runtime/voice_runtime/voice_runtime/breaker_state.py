@@ -1,4 +1,4 @@
-"""The states of a circuit breaker. What holds them, and moves from one to the next, is in `circuit_breaker`."""
+"""The states of a circuit breaker. `circuit_breaker` holds them and makes the transitions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]
 
 
 class State:
-    """One stay in one state. Calls are admitted by it, and their results come back to it."""
+    """One stay in one state. It admits calls, and their results return to it."""
 
     __slots__ = ()
     name: ClassVar[StateName]
 
 
 class Closed(State):
-    """Calls pass; failures are counted. `calls` is `None` where no ratio needs a window."""
+    """Calls pass; failures are counted. `calls` is `None` if no ratio needs a window."""
 
     __slots__ = ("calls", "failures", "slow_calls", "streak")
     name = "closed"
@@ -35,7 +35,7 @@ class Closed(State):
 
 
 class Open(State):
-    """Calls are refused until `until`. `round` goes on after that, if a hanging probe interrupted one."""
+    """Calls are refused until `until`. `round` continues afterwards, if a hanging probe interrupted one."""
 
     __slots__ = ("round", "until")
     name = "open"
@@ -46,7 +46,7 @@ class Open(State):
 
 
 class HalfOpen(State):
-    """A round of probes. Results decide it; time alone does not."""
+    """A round of probes. Results end it; time alone does not."""
 
     __slots__ = ("probes", "successes")
     name = "half_open"
@@ -54,21 +54,21 @@ class HalfOpen(State):
     def __init__(self) -> None:
         self.successes = 0
         self.probes: dict[Probe, None] = {}
-        """In flight, the oldest first."""
+        """Probes in flight, the oldest first."""
 
     def hangs_at(self, patience: float) -> float:
-        """When the oldest probe in flight has taken `patience` seconds; infinity without one."""
+        """The time at which the oldest probe in flight has taken `patience` seconds; infinity without a probe."""
         return next((probe.since for probe in self.probes), inf) + patience
 
     def give_up(self) -> None:
-        """Wait for no probe in flight: others may follow. One that succeeds nevertheless counts."""
+        """Stop waiting for the probes in flight, so that others may follow. A late success still counts."""
         for probe in self.probes:
             probe.given_up = True
         self.probes.clear()
 
 
 class Probe(State):
-    """One call of a round, from its admission to its result."""
+    """One call of a round, from admission to result."""
 
     __slots__ = ("answered", "given_up", "round", "since")
     name = "half_open"

@@ -21,11 +21,11 @@ class _Turn:
 
 
 class Bulkhead:
-    """Calls in flight, and those that wait for a slot, first come first served across tasks and threads.
+    """Calls in flight, and calls that wait for a slot: first come, first served, across tasks and threads.
 
-    Free slots are entries of a list, whose `pop` and `append` are atomic, so that the way in and out takes no lock
-    while nobody waits. A slot is put back before the queue is looked at, and a call queues before it looks for a slot:
-    one of the two sees the other.
+    Free slots are entries of a list. Its `pop` and `append` are atomic, so entering and leaving take no lock while
+    nobody waits. A leaving call returns its slot before it checks the queue, and a waiting call joins the queue before
+    it checks for a slot, so one of the two always sees the other.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class Bulkhead:
         self.reconfigure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
-        """Go on under a new policy. Calls in flight stay, and a lower bound admits none until enough have ended."""
+        """Continue under a new policy. Calls in flight stay; a lower bound admits none until enough have ended."""
         with self._lock:
             grown = policy.max_concurrent - self.max_concurrent
             self.max_concurrent = policy.max_concurrent
@@ -61,7 +61,7 @@ class Bulkhead:
 
     @property
     def in_flight(self) -> int:
-        """Slots in use; for a while above `max_concurrent` after that was lowered."""
+        """Slots in use. Temporarily above `max_concurrent` after that was lowered."""
         return self.max_concurrent + self._owed - len(self._free)
 
     @property
@@ -70,7 +70,7 @@ class Bulkhead:
         return len(self._waiting)
 
     def try_enter(self) -> bool:
-        """Take a slot if one is free and nobody waits for it."""
+        """Take a slot if one is free and nobody waits."""
         if self._waiting:
             return False
         try:
@@ -80,14 +80,17 @@ class Bulkhead:
         return True
 
     def leave(self) -> None:
-        """Give the slot back; the call that has waited longest gets it."""
+        """Return the slot. The call that has waited longest gets it."""
         self._free.append(None)
         if self._waiting or self._owed:
             with self._lock:
                 self._settle()
 
     def forfeit(self) -> None:
-        """Give back the slot of a call that nobody ended. It takes no lock: the garbage collector calls it anywhere."""
+        """Return the slot of a call that was never ended.
+
+        It takes no lock, because the garbage collector may call it anywhere.
+        """
         self._free.append(None)
 
     async def enter(self, remaining: float) -> None:
@@ -126,12 +129,12 @@ class Bulkhead:
             self._settle()
 
     def _settle(self) -> None:
-        """Withdraw slots that a lower bound took away, then hand free ones to those who wait."""
+        """Withdraw slots that a lower bound removed, then give free ones to waiting calls."""
         while (self._owed or self._waiting) and self._free:
             try:
                 self._free.pop()
             except IndexError:
-                return  # somebody who did not wait was quicker
+                return  # a call that did not wait was faster
             if self._owed:
                 self._owed -= 1
                 continue
@@ -140,7 +143,7 @@ class Bulkhead:
             turn.wake()
 
     def _give_up(self, turn: _Turn) -> None:
-        """The wait is over: without a slot, unless it was granted at the last moment."""
+        """The wait has ended: without a slot, unless the call got one at the last moment."""
         with self._lock:
             if not turn.granted:
                 self._waiting.remove(turn)
@@ -148,7 +151,7 @@ class Bulkhead:
                 raise BulkheadFullError(self.target)
 
     def _abandon(self, turn: _Turn) -> None:
-        """The caller has gone: so has its place, or the slot it was granted."""
+        """The caller is gone. Remove it from the queue, or return the slot that it got."""
         with self._lock:
             if turn.granted:
                 self._free.append(None)

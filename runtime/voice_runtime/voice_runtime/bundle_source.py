@@ -1,6 +1,7 @@
-"""The bundle's file: read, and watched for the moment Kubernetes swaps it.
+"""The bundle's file: read, and watched for a change.
 
-A mounted ConfigMap changes by a swapped symbolic link, with times that say nothing, so its content is compared.
+Kubernetes changes a mounted ConfigMap by swapping a symbolic link. Modification times are useless then, so the content
+is compared.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from voice_policies import FILE_NAME, Fault, InvalidInputError
 __all__ = ["BundleSource"]
 
 POLL_INTERVAL = 1.0
-"""Seconds between two looks at the file; kubelet takes up to a minute to swap it."""
+"""Seconds between two reads of the file. Kubelet takes up to a minute to swap it."""
 
 
 class BundleSource:
@@ -27,7 +28,7 @@ class BundleSource:
         self.path = Path(directory) / FILE_NAME
 
     def read(self) -> bytes:
-        """The bundle's text. Raises `InvalidInputError` if the file is not there or cannot be read."""
+        """The bundle's text. Raises `InvalidInputError` if the file is missing or cannot be read."""
         try:
             return self.path.read_bytes()
         except OSError as error:
@@ -37,16 +38,16 @@ class BundleSource:
 
 
 def content_hash(text: bytes) -> str:
-    """The hash that tells one content of the file from another."""
+    """The hash that identifies the content of the file."""
     return hashlib.sha256(text).hexdigest()
 
 
 _WATCHING: WeakSet[Watcher] = WeakSet()
-"""Those that watch in this process."""
+"""Active watchers of this process."""
 
 
 class Watcher:
-    """Calls `look` every `interval` seconds, on a thread of its own, until it is stopped."""
+    """Calls `look` every `interval` seconds on its own thread, until it is stopped."""
 
     def __init__(self, interval: float, look: Callable[[], object]) -> None:
         self._interval = interval
@@ -55,12 +56,12 @@ class Watcher:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Begin to watch. A process that is forked later watches by itself."""
+        """Start watching. A forked process starts its own watcher."""
         self._begin()
         _WATCHING.add(self)
 
     def stop(self) -> None:
-        """End the thread, and wait for it."""
+        """Stop the thread, and wait for its end."""
         _WATCHING.discard(self)
         self._stopped.set()
         if self._thread is not None:
@@ -77,7 +78,7 @@ class Watcher:
 
 def _watch_after_fork() -> None:
     for watcher in list(_WATCHING):
-        watcher._begin()  # noqa: SLF001  # the thread stayed behind in the process that forked
+        watcher._begin()  # noqa: SLF001  # the thread does not exist in the forked process
 
 
 os.register_at_fork(after_in_child=_watch_after_fork)

@@ -70,7 +70,7 @@ class CallAttempts:
         return self._loop.__exit__(kind, error, traceback)
 
     def __del__(self) -> None:
-        if self._slot is not None:  # an asynchronous generator of a loop that was closed ends without its `with`
+        if self._slot is not None:  # an asynchronous generator of a closed loop ends without its `with`
             self._slot.forfeit()
 
     def _begun(self, number: int) -> Attempt:

@@ -1,4 +1,4 @@
-"""The policies of one outbound call, in one record that its shells and its attempts share."""
+"""The policies of one outbound call, in one record for all ways of calling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from voice_runtime.timeout import TimedScope, Timer
 from voice_runtime.worker_threads import WorkerThreads
 
 Fallback = Callable[[Exception], Any]
-"""Makes the result of a soft call that failed; may be asynchronous for asynchronous calls."""
+"""Computes the result of a failed soft call. It may be asynchronous for asynchronous calls."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +32,7 @@ class CallPolicies:
     """A strategy that is `None` is not enforced here. Timeouts are in seconds."""
 
     name: str
-    """The call's, as the bundle declares it."""
+    """The name of the call in the bundle."""
     _: KW_ONLY
     attempt_timeout: float = NEVER
     overall_timeout: float = NEVER
@@ -40,7 +40,8 @@ class CallPolicies:
     breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
     soft: bool = False
-    """True if the request can go on without the call: its failure is the fallback's result, or a `SoftCallError`."""
+    """True if the request can continue without the call. A failure becomes the fallback's result, or a
+    `SoftCallError`."""
     fallback: Fallback | None = None
     fault_injection: FaultInjection | None = None
     classify: Classify = classify
@@ -51,7 +52,7 @@ class CallPolicies:
     workers: WorkerThreads = field(default_factory=WorkerThreads)
     now: Callable[[], float] = field(init=False)
     timer: Timer = field(init=False)
-    """Of an attempt."""
+    """The timer of an attempt."""
 
     def __post_init__(self) -> None:
         if not self.overall_timeout > 0:
@@ -69,7 +70,7 @@ class CallPolicies:
         fallback: Fallback | None,
         fault_injection: FaultInjection | None,
     ) -> Self:
-        """The declared call, with the policies that the runtime is to enforce and the states that they had."""
+        """The declared call, with the policies that the runtime enforces and their earlier state."""
         name, by = call.name, call.enforced_by
         timed = by.timeout == "runtime"
         retry = None
@@ -97,7 +98,7 @@ class CallPolicies:
         )
 
     def begin(self, parent: TimedScope | None, now: float) -> float:
-        """Count the call; the moment at which it must have ended."""
+        """Count the call. Returns the time of its deadline."""
         if self.retry is not None:
             calls = self.retry.budget.calls
             if now >= calls.end:
@@ -107,9 +108,9 @@ class CallPolicies:
         return limit if parent is None or limit < parent.expires else parent.expires
 
     async def queue(self, bulkhead: Bulkhead, limit: float, before: int, failure: BaseException | None) -> float:
-        """Wait for a slot; the moment at which it was granted. Raises `BulkheadFullError`.
+        """Wait for a slot. Returns the time at which it was granted. Raises `BulkheadFullError`.
 
-        `before` is how many attempts were made, and `failure` the error of the last one.
+        `before` is the number of attempts made, and `failure` the error of the last one.
         """
         try:
             await bulkhead.enter(limit - self.now())
@@ -119,7 +120,7 @@ class CallPolicies:
         return self.now()
 
     def queue_sync(self, bulkhead: Bulkhead, limit: float, before: int, failure: BaseException | None) -> float:
-        """As `queue`, for code without an event loop."""
+        """Like `queue`, for code without an event loop."""
         try:
             bulkhead.enter_sync(limit - self.now())
         except BulkheadFullError as error:

@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The tenant, user or API key of a request. Limits count by it. It is never a metric label, and never in a log."""
+    """Tenant, user or API key of a request. Limits count by it. It never appears in a metric label or a log."""
 
     tenant: str = ""
     user: str = ""
     api_key: str = field(default="", repr=False)
 
     def key(self, kind: str) -> str:
-        """The key for a limit of this kind. Requests that lack it share one count; users are told apart by tenant."""
+        """The key for a limit of this kind.
+
+        Requests without the key share one count; users are distinct for each tenant.
+        """
         match kind:
             case "tenant":
                 return self.tenant
             case "user":
-                return f"{len(self.tenant)}:{self.tenant}{self.user}"  # both may hold any character
+                return f"{len(self.tenant)}:{self.tenant}{self.user}"  # both may contain any character
             case "api_key":
                 return self.api_key
         return ""

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class CircuitBreaker:
-    """The state of one breaker. Alone it wraps a call (`call`, `call_sync`); in a pipeline the pipeline drives it."""
+    """The state of one breaker. `call` and `call_sync` use it alone; in a pipeline the pipeline drives it."""
 
     __slots__ = (
         "_classify",
@@ -56,7 +56,7 @@ class CircuitBreaker:
         "timed",
     )
 
-    def __init__(  # noqa: PLR0913  # what a process shares: clock, randomness, events
+    def __init__(  # noqa: PLR0913  # shared by the process: clock, randomness, events
         self,
         target: str,
         policy: Policy,
@@ -78,7 +78,7 @@ class CircuitBreaker:
         self.state: State = self._closed()
 
     def reconfigure(self, policy: Policy) -> None:
-        """Go on under a new policy. The state stays; a window of another length starts empty."""
+        """Continue under a new policy. The state stays; a window of another length starts empty."""
         with self._lock:
             resampled = self._sampling_duration(policy) != self._sampling_duration(self.policy)
             self._configure(policy)
@@ -102,9 +102,9 @@ class CircuitBreaker:
     # --- admission
 
     def acquire(self) -> State:
-        """Admit a call: the state to report its result to. Raises `CircuitOpenError`.
+        """Admit a call. Returns the state to which its result is reported. Raises `CircuitOpenError`.
 
-        Callers look first: `state = breaker.state`, and only where that is not `Closed`, `state = breaker.acquire()`.
+        Fast path for callers: `state = breaker.state`, and `state = breaker.acquire()` only if that is not `Closed`.
         """
         open_state = self.state
         if type(open_state) is Open and (wait := open_state.until - self.now()) > 0:
@@ -123,7 +123,7 @@ class CircuitBreaker:
         return admitted
 
     def _move_on(self, now: float) -> Event | None:
-        """Leave a state whose time has passed."""
+        """Leave a state whose time is over."""
         state, policy = self.state, self.policy
         if isinstance(state, Open) and now >= state.until:
             return self._enter(state.round or HalfOpen())
@@ -133,7 +133,7 @@ class CircuitBreaker:
         return None
 
     def _admitted(self, now: float) -> State | None:
-        """The state to report the call's result to; `None` refuses it."""
+        """The state to which the call's result is reported. `None` refuses the call."""
         state = self.state
         if not isinstance(state, HalfOpen):
             return None if isinstance(state, Open | ForcedOpen) else state
@@ -144,7 +144,7 @@ class CircuitBreaker:
         return probe
 
     def _retry_after(self, now: float) -> float | None:
-        """Seconds until the state may admit again, if time can tell."""
+        """Seconds until the state may admit again. `None` if time alone does not decide."""
         match self.state:
             case Open(until=until):
                 return max(until - now, 0.001)
@@ -155,7 +155,7 @@ class CircuitBreaker:
     # --- results
 
     def success(self, state: State, now: float = 0, elapsed: float = 0) -> None:
-        """A call that `state` admitted succeeded. The times are needed where `timed` is true."""
+        """A call that `state` admitted succeeded. The times are needed if `timed` is true."""
         self.successful += 1
         if type(state) is Closed:
             if state.streak:
@@ -171,12 +171,15 @@ class CircuitBreaker:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def answered(self, state: State, elapsed: float) -> None:
-        """The first message of a stream that `state` admitted: a probe has its answer, whenever the stream ends."""
+        """The first message of a stream that `state` admitted: the answer of a probe, whenever the stream ends."""
         if type(state) is Probe:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def failure(self, state: State, failure: Failure, elapsed: float = 0) -> None:
-        """A call that `state` admitted failed. Neutral: own faults, RESOURCE_EXHAUSTED unless the policy counts it."""
+        """A call that `state` admitted failed.
+
+        Own faults are neutral; so is RESOURCE_EXHAUSTED unless the policy counts it.
+        """
         counted = failure.condition != "resource_exhausted" or self.policy.count_resource_exhausted
         if not (counted and failure.blames_callee):
             self.release(state)
@@ -190,9 +193,9 @@ class CircuitBreaker:
             self._probed(state, failed=True)
 
     def release(self, state: State) -> None:
-        """A call that `state` admitted ended without saying anything about the callee.
+        """A call that `state` admitted ended without evidence about the callee.
 
-        It was cancelled, refused further in, or failed in a way that is the caller's own.
+        It was cancelled, refused by another policy, or failed by the caller's own fault.
         """
         self.ignored += 1
         if isinstance(state, Probe):
@@ -237,7 +240,7 @@ class CircuitBreaker:
         self._publish(event)
 
     def _lasts(self, round_: HalfOpen) -> bool:
-        """True if no probe of the round has failed. A fresh failure may have interrupted the round."""
+        """True if no probe of the round has failed. A probe that hangs may have interrupted the round."""
         state = self.state
         return state is round_ or (isinstance(state, Open) and state.round is round_)
 
@@ -286,7 +289,7 @@ class CircuitBreaker:
         self._force(Disabled())
 
     def close(self) -> None:
-        """Close, forget what was counted, and act by the policy again."""
+        """Close, reset all counts, and follow the policy again."""
         self._failed_rounds = 0
         self._force(self._closed())
 
@@ -296,7 +299,7 @@ class CircuitBreaker:
         self._publish(event)
 
     def current(self) -> StateName:
-        """The name of the state that a call would find now. Looking changes nothing."""
+        """The name of the state that a call would find now. Reading it changes nothing."""
         with self._lock:
             state, now = self.state, self.now()
             if isinstance(state, Open) and now >= state.until:
@@ -338,7 +341,7 @@ class CircuitBreaker:
         return result
 
     def report(self, state: State, error: BaseException, elapsed: float = 0) -> None:
-        """A call that `state` admitted ended in `error`: a failure, or neutral."""
+        """A call that `state` admitted ended with `error`: a failure, or neutral."""
         failure = self._classify(error) if isinstance(error, Exception) else None
         if failure is None:
             self.release(state)

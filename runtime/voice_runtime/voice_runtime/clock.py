@@ -1,4 +1,4 @@
-"""Where time comes from."""
+"""The source of time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """A clock that never runs backwards; the `time` module is one, `voice_runtime.testing.FakeClock` another.
+    """A clock that never runs backwards: the `time` module, or `voice_runtime.testing.FakeClock`.
 
-    Asynchronous waits use the event loop's own timers, whose time a fake clock also drives.
+    Asynchronous waits use the event loop's timers, whose time a fake clock also controls.
     """
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment. Wall-clock steps do not show in it."""
+        """Seconds since an arbitrary moment. Changes of the wall clock do not affect it."""
         ...
 
     def sleep(self, seconds: float, /) -> None:

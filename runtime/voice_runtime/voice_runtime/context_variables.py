@@ -1,4 +1,4 @@
-"""Context variables that are set for a while."""
+"""Context variables that are set temporarily."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 
 def restore(token: Token[Any]) -> None:
-    """Set the variable back to its value before `token`.
+    """Reset the variable to its value before `token`.
 
-    In another context than the token's, such as the one in which an abandoned generator is closed, there is nothing to
-    set back.
+    In another context than the token's, such as that of an abandoned generator, there is nothing to reset.
     """
     try:  # noqa: SIM105  # `suppress` costs more than the rest
         token.var.reset(token)

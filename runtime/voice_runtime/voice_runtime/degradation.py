@@ -1,8 +1,8 @@
-"""Degradation (layer L4): features go before the core does.
+"""Degradation (layer L4): switches features off to keep the core working.
 
-The level follows error rate and latency of the operations that the process serves, or a hand. It rises at once when
-a trigger is met, straight to the highest one, and falls one level at a time: only after `dwell_duration` at the level,
-and only below that level's exit thresholds. Without traffic the window empties, which counts as healthy.
+The level follows the error rate and latency of served operations, or a manual override. It rises at once to the highest
+level whose trigger is met. It falls one level at a time: after `dwell_duration` at the level, and only below that
+level's exit thresholds. Without traffic the window empties, which counts as healthy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from voice_runtime.window import BUCKETS, Window
 
 LEVELS: tuple[DegradationLevel, ...] = ("normal", "partial", "full")
 SLOW_SHARE = 0.05
-"""The P95 is at a threshold or above when at least this share of the requests is."""
+"""The P95 reaches a threshold if at least this share of requests does."""
 
 
 class Degradation:
@@ -39,7 +39,7 @@ class Degradation:
         self._configure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
-        """Go on under a new policy, at the present level; an override by hand stays."""
+        """Continue under a new policy at the current level. A manual override stays."""
         with self._lock:
             self._configure(policy)
 
@@ -61,7 +61,7 @@ class Degradation:
 
     @property
     def level(self) -> DegradationLevel:
-        """The level in force: by hand, by the policy's override, or by the triggers."""
+        """The current level: from the manual override, the policy's override, or the triggers."""
         now = self._now()
         override = self._override
         if override is not None and now < override[1]:
@@ -77,9 +77,10 @@ class Degradation:
         return LEVELS.index(level) < self._features[feature]
 
     def override(self, level: DegradationLevel, duration: float = NEVER) -> None:
-        """Set the level by hand for `duration` seconds; it wins over triggers and policy, and survives a reload.
+        """Override the level manually for `duration` seconds.
 
-        Raises `ValueError` for a duration that is not above 0.
+        It takes precedence over triggers and policy, and survives a reload. Raises `ValueError` for a duration that is
+        not above 0.
         """
         if not duration > 0:
             raise ValueError(f"the duration of an override must be above 0 s, not {duration}")
@@ -88,12 +89,12 @@ class Degradation:
         self._publish(before, level)
 
     def follow(self) -> None:
-        """Take back the override: the triggers decide again."""
+        """End the override. The triggers decide again."""
         before, self._override = self.level, None
         self._publish(before, self.level)
 
     def record(self, latency: float, *, failed: bool) -> None:
-        """A request was served."""
+        """Count a served request."""
         now = self._now()
         with self._lock:
             self._requests.add(now)

@@ -28,7 +28,7 @@ from voice_policies import RetryCondition
 
 
 class VoiceRuntimeError(Exception):
-    """The base of all that a policy raises. The text is made when it is read: most rejections are only counted."""
+    """The base of all errors of policies. The text is built when it is read: most rejections are only counted."""
 
     policy: ClassVar[str]
     """The policy that decided, by its name in the bundle."""
@@ -38,9 +38,9 @@ class VoiceRuntimeError(Exception):
         self.target = target
         """The outbound call or inbound operation."""
         self.retry_after = retry_after
-        """Seconds after which another try makes sense; `None` if nobody knows."""
+        """Seconds after which another try makes sense. `None` if unknown."""
         self.attempts = attempts
-        """Attempts that were made."""
+        """Number of attempts made."""
 
     def __str__(self) -> str:
         text = f"{self.target}: {self.summary}"
@@ -50,14 +50,14 @@ class VoiceRuntimeError(Exception):
 
 
 class CallRejectedError(VoiceRuntimeError):
-    """An attempt that was refused before anything was sent.
+    """An attempt was refused before anything was sent.
 
-    Nothing happened at the callee if `attempts` is 0. Otherwise `__cause__` is the failure of the last one made.
+    Nothing happened at the callee if `attempts` is 0. Otherwise `__cause__` is the failure of the last attempt.
     """
 
 
 def keep_failure(error: BaseException, failure: BaseException | None) -> None:
-    """Make `failure`, of the attempt before, the cause of the rejection that ends a call."""
+    """Make `failure`, of the previous attempt, the cause of the rejection that ends a call."""
     if failure is not None and isinstance(error, CallRejectedError) and error.__cause__ is None:
         error.__cause__ = failure
 
@@ -70,28 +70,31 @@ class CircuitOpenError(CallRejectedError):
 
 
 class BulkheadFullError(CallRejectedError):
-    """As many calls are in flight as may be, and the queue is full or took too long."""
+    """All slots are in use, and the queue is full or its wait timed out."""
 
     policy = "bulkhead"
     summary = "every slot of the bulkhead is taken"
 
 
 class RateLimitedError(CallRejectedError):
-    """The rate limit admits no request now. Without `retry_after` it never will: the request costs more than burst."""
+    """The rate limit refuses the request. Without `retry_after` it never passes: it costs more than the burst."""
 
     policy = "rate_limit"
     summary = "the rate limit is reached"
 
 
 class NoThreadError(CallRejectedError, RuntimeError):
-    """The system has no thread for a synchronous call: a limit of the process or of its container. It is the cause."""
+    """The system cannot start a thread for a synchronous call: a limit of the process or its container.
+
+    It is the cause.
+    """
 
     policy = "worker_threads"
     summary = "no thread could be started"
 
 
 class CallTimeoutError(VoiceRuntimeError, TimeoutError):
-    """Time ran out; whether the callee did the work is unknown, unless nothing had been sent (`attempts` is 0)."""
+    """A timeout. It is unknown if the callee did the work, unless nothing was sent (`attempts` is 0)."""
 
     policy = "timeout"
 
@@ -103,17 +106,17 @@ class AttemptTimeoutError(CallTimeoutError):
 
 
 class DeadlineExceededError(CallTimeoutError):
-    """No time is left: `timeout.overall`, or the deadline of the operation that the call belongs to."""
+    """No time is left: `timeout.overall`, or the deadline of the operation to which the call belongs."""
 
     policy = "deadline"
     summary = "the deadline is exceeded"
 
 
 class RetriesExhaustedError(VoiceRuntimeError):
-    """A transient failure that no further attempt was allowed for. `__cause__` is the last error.
+    """A transient failure, and no further attempt is allowed. `__cause__` is the last error.
 
-    `reason` is what ended it: `max_retries`, `budget`, `deadline`, `pushback` (the callee said not to come back), or
-    `nested` (a call inside this one had already spent its retries).
+    `reason` is the limit: `max_retries`, `budget`, `deadline`, `pushback` (the callee asked for no retry), or `nested`
+    (a call inside this one has already used its retries).
     """
 
     policy = "retry"
@@ -131,7 +134,7 @@ class RetriesExhaustedError(VoiceRuntimeError):
 class SoftCallError(VoiceRuntimeError):
     """A soft call failed, and no fallback is registered for it. `__cause__` is the failure.
 
-    The request can go on without the call: catch this error, or register a fallback. A request that ends with it was
+    The request can continue without the call: catch this error, or register a fallback. A request that ends with it is
     answered UNAVAILABLE (gRPC) or 503 (HTTP).
     """
 
@@ -140,10 +143,10 @@ class SoftCallError(VoiceRuntimeError):
 
 
 class CalleeError(VoiceRuntimeError):
-    """The callee's transient failure, named as the policies name it: what a transport raises or translates to.
+    """A transient failure of the callee, by the policies' name. Transports raise it or convert their errors into it.
 
-    `retry_after` is the callee's own word on when to come back, in seconds; below zero, or NaN where it could not be
-    read, means not to come back at all (gRPC A6, `grpc-retry-pushback-ms`).
+    `retry_after` is the callee's own request in seconds. Below zero, or NaN if it was unreadable, means no retry (gRPC
+    A6, `grpc-retry-pushback-ms`).
     """
 
     policy = "callee"
@@ -159,13 +162,13 @@ class CalleeError(VoiceRuntimeError):
         self.condition: RetryCondition = condition
 
     @property
-    def summary(self) -> str:  # type: ignore[override]  # each condition reads differently
-        """The condition that the callee's answer stands for, in words."""
+    def summary(self) -> str:  # type: ignore[override]  # each condition has its own text
+        """The condition of the callee's answer, in words."""
         return f"the callee is {self.condition.replace('_', ' ')}"
 
 
 class UnknownCallError(LookupError):
-    """A name that stands for no call or operation of the bundle, or for more than one."""
+    """A name that matches no call or operation of the bundle, or more than one."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""Events: one record for each, and the listeners that receive them."""
+"""Events and their listeners."""
 
 from __future__ import annotations
 
@@ -15,50 +15,52 @@ from typing import Literal, Protocol
 EventKind = Literal["transition", "rejected", "retry", "exhausted", "timeout", "fallback", "reloaded", "refused"]
 logger = logging.getLogger("voice_runtime")
 LONGEST_QUEUE = 10_000
-"""Events that wait for listeners which are slower than they come: some 10 MB."""
+"""Events that may wait for slow listeners: some 10 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something out of the ordinary: a successful call makes no event."""
+    """A notable event. A successful call produces none."""
 
     kind: EventKind
     policy: str
-    """The policy that it came from, by its name in the bundle."""
+    """The policy that caused it, by its name in the bundle."""
     target: str
     """The outbound call, the inbound operation, or the file."""
     attempt: int = 0
-    """The attempt it belongs to, from 1; 0 where there is none."""
+    """The number of the attempt, from 1; 0 without an attempt."""
     delay: float | None = None
-    """Seconds to wait: the backoff of a retry, the `retry_after` of a rejection, the open time of a breaker."""
+    """A wait in seconds: backoff of a retry, `retry_after` of a rejection, or open time of a breaker."""
     before: str = ""
-    """The state or level that was left."""
+    """The previous state or level."""
     after: str = ""
-    """The state or level that was entered, or the reason."""
+    """The new state or level, or the reason."""
     error: BaseException | None = None
 
 
 class Listener(Protocol):
-    """Told of every event, in order, one at a time. What it raises is logged and counted, and changes nothing."""
+    """Receives every event in order, one at a time. Its exceptions are logged and counted, and change nothing."""
 
     def on_event(self, event: Event) -> None:
-        """Called outside every lock, in the context where the event happened: must not block."""
+        """Handle an event. It is called without locks, in the context where the event happened, and must not block."""
         ...
 
 
 class PromptListener(ABC):
-    """A listener that the thread tells where the event happened, before it goes on: many at a time, in no common order.
+    """A listener that the thread of the event calls at once, before it continues.
 
-    For what belongs to the request, such as its span, which may have ended by the time another thread delivers.
+    Calls may overlap, in no common order.
+
+    For things that belong to the request, such as its span, which may have ended before another thread delivers.
     """
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
-        """As of any listener."""
+        """Handle an event, as any listener."""
 
 
 class Events:
-    """Hands events to listeners from any thread: to prompt ones at once, to others in the order of publishing."""
+    """Passes events to listeners from any thread: to prompt ones at once, to others in the order of publishing."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)
@@ -66,14 +68,14 @@ class Events:
         self._prompt = [listener for listener in self.listeners if isinstance(listener, PromptListener)]
         self._in_order = [listener for listener in self.listeners if not isinstance(listener, PromptListener)]
         self.dropped = 0
-        """Events that came while `LONGEST_QUEUE` others waited."""
+        """Events that were dropped because `LONGEST_QUEUE` others waited."""
         self._queue: deque[tuple[Context, Event]] = deque()
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
-        """Deliver `event` and those before it, or leave it to the thread that is delivering already.
+        """Deliver `event` and earlier ones, or leave it to the thread that already delivers.
 
-        A thread of its own delivers the events that come meanwhile, so nobody is held by those of others.
+        A separate thread delivers events that arrive meanwhile, so that no thread delivers events of others for long.
         """
         for listener in self._prompt:
             self._tell(listener, event)
@@ -92,7 +94,7 @@ class Events:
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        """To a thread that ends with the queue. Where it cannot start, the next to publish delivers."""
+        """Start a thread that ends when the queue is empty. If it cannot start, the next `publish` delivers."""
         with suppress(RuntimeError):
             Thread(target=self._deliver_the_rest, name="voice-runtime-events", daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Fault injection: trouble on purpose. Off unless the policy and the process both allow it."""
+"""Fault injection: deliberate delays and failures. Off unless both the policy and the process allow it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from voice_runtime.errors import CalleeError
 
 
 class FaultInjection:
-    """Draws a fate for each call: delayed, failed before it is sent, or cut off after the callee has worked."""
+    """Decides for each call at random: delayed, failed before sending, or cut off after the callee's work."""
 
     def __init__(self, policy: Policy, clock: Clock) -> None:
         self.policy = policy
         self._clock = clock
-        self._random = Random(policy.seed)  # noqa: S311  # not a secret: a seed repeats it
+        self._random = Random(policy.seed)  # noqa: S311  # not a secret: a seed makes it repeatable
 
     def around(self, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """`fn` with its fate, to be awaited."""
+        """`fn` with the injected fault, to be awaited."""
 
         async def injected(*args: Any, **kwargs: Any) -> Any:
             delay, fails, aborts = self._draw()
@@ -39,7 +39,7 @@ class FaultInjection:
         return injected
 
     def around_sync(self, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """`fn` with its fate."""
+        """`fn` with the injected fault."""
 
         def injected(*args: Any, **kwargs: Any) -> Any:
             delay, fails, aborts = self._draw()

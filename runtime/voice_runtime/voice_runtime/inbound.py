@@ -31,11 +31,11 @@ from voice_runtime.statistics import OperationStatistics
 from voice_runtime.timeout import CURRENT, TimedScope, Timer, current_scope
 
 LARGEST_COST = 2**53
-"""No limit admits as much; a larger number could not be told from others as a float."""
+"""No limit admits as much. A larger number is not exact as a float."""
 
 
 class Inbound:
-    """One operation that the service offers."""
+    """One operation of the service."""
 
     __slots__ = (
         "bulkhead",
@@ -50,7 +50,7 @@ class Inbound:
         "timer",
     )
 
-    def __init__(  # noqa: PLR0913  # the strategies of one operation, each by its name
+    def __init__(  # noqa: PLR0913  # the strategies of one operation by name
         self,
         name: str,
         *,
@@ -79,13 +79,14 @@ class Inbound:
     def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """One request: `async with operation.request(caller) as request`.
 
-        Raises `TypeError` for a cost that is no whole number, `ValueError` for one below 1 or for a `remaining` of NaN.
+        Raises `TypeError` for a cost that is not a whole number, `ValueError` for one below 1 or for a `remaining` of
+        NaN.
         """
         return Request(self, caller, cost, remaining)
 
 
 def current_request() -> Request | None:
-    """The request that the code belongs to: how a handler that a transport calls asks for its features."""
+    """The current request. Handlers that a transport calls use it to ask for features."""
     scope = CURRENT.get()
     while scope is not None and not isinstance(scope, Request):
         scope = scope.parent
@@ -93,16 +94,16 @@ def current_request() -> Request | None:
 
 
 class Request(TimedScope):
-    """One request of an operation, from its admission to its end.
+    """One request of an operation, from admission to end.
 
-    Entering raises `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`. On `with`, outside of a task,
-    the deadline limits the calls inside and is checked at the end; nothing interrupts the thread.
+    Entering raises `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`. With `with`, outside a task,
+    nothing interrupts the thread: the deadline limits the calls inside and is checked at the end.
     """
 
     __slots__ = ("_adaptive", "_began", "_caller", "_cost", "level", "operation")
 
     level: DegradationLevel
-    """The degradation level, as it was when the request came in: it holds to the request's end."""
+    """The degradation level at the start of the request. It stays until the end."""
 
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
         cost = min(index(cost), LARGEST_COST)
@@ -181,7 +182,7 @@ class Request(TimedScope):
             self._finished(error)
 
     def _latest(self) -> float:
-        """The moment at which it must have ended. Raises `DeadlineExceededError` where that has passed."""
+        """The time of the deadline. Raises `DeadlineExceededError` if it has passed."""
         latest = min(self.limit, self._began + self.operation.timer.duration)
         if latest <= self._began:
             self._late(error := DeadlineExceededError(self.operation.name))
@@ -189,7 +190,7 @@ class Request(TimedScope):
         return latest
 
     def _admitted(self, latest: float, begin: Callable[[], object]) -> Self:
-        """Begin it in the slot that it has. Time in the queue is part of the deadline."""
+        """Begin the request in its slot. The deadline includes the time in the queue."""
         operation = self.operation
         operation.statistics.in_flight += 1
         try:

@@ -1,7 +1,7 @@
 """The exported metrics: one table that every exporter reads at scrape time.
 
-Labels are names that the bundle declares, or words of this file: their number is bounded by the bundle. Breaker labels
-and their values are resilience4j's (`name`, `state`, `kind`). A tenant, a user or a key is never one.
+Label values are names in the bundle or words in this file, so the bundle bounds their number. Breaker labels and values
+are resilience4j's (`name`, `state`, `kind`). A tenant, user or key is never a label.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Samples = Iterator[tuple[tuple[str, ...], float]]
 
 @dataclass(frozen=True, slots=True)
 class Metric(Generic[Source]):
-    """One metric: its samples are label values in the order of `labels`, and the number."""
+    """One metric. A sample is the values of `labels`, in their order, and a number."""
 
     name: str
     kind: Literal["counter", "gauge"]

@@ -33,14 +33,14 @@ T = TypeVar("T")
 
 
 class Outbound(CallPolicies):
-    """One declared call: its policies, and the shells that make it."""
+    """One declared call: its policies, and the functions that run it."""
 
     __slots__ = ()
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(...)` under every policy but the fallback.
+        """Await `fn(...)` under every policy except the fallback.
 
-        Raises `FailedResultError` for a soft call's result that is a failure.
+        Raises `FailedResultError` for a soft call's result that means failure.
         """
         now = self.now()
         parent = current_scope()
@@ -84,7 +84,7 @@ class Outbound(CallPolicies):
             number += 1
 
     def call_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `fn(...)` under every policy but the fallback. Where time is limited it runs on a worker thread."""
+        """Call `fn(...)` under every policy except the fallback. With a time limit it runs on a worker thread."""
         attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         try:
             for attempt in attempts:
@@ -102,10 +102,10 @@ class Outbound(CallPolicies):
     async def stream(
         self, fn: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> AsyncGenerator[T, None]:
-        """Yield the messages of `fn(...)`.
+        """Yield the messages of `fn(...)`. The stream succeeds when it ends.
 
-        It succeeds at its end, and is attempted again only before its first message; an early `aclose` is neutral. The
-        attempt timeout covers the first message, the deadline every wait.
+        It is retried only before its first message; an early `aclose` is neutral. The attempt timeout covers the first
+        message, the deadline every wait.
         """
         attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         with self._softened():
@@ -116,10 +116,10 @@ class Outbound(CallPolicies):
                         yield message
 
     def stream_sync(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        """As `stream`, for code without an event loop.
+        """Like `stream`, for code without an event loop.
 
-        The first message comes from a worker thread; after it nothing interrupts the wait, so what `fn` makes must keep
-        to the deadline by itself.
+        The first message comes from a worker thread. After it nothing interrupts the wait, so the result of `fn` must
+        observe the deadline itself.
         """
         attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         with self._softened():
@@ -133,7 +133,7 @@ class Outbound(CallPolicies):
 
     @asynccontextmanager
     async def once(self) -> AsyncIterator[TimedScope]:
-        """A block as one attempt: every policy but retry and fallback, since a block cannot be repeated."""
+        """A block as one attempt, under every policy except retry and fallback, because a block cannot be repeated."""
         attempts = CallAttempts(self, repeatable=False)
         with self._softened():
             attempt = await anext(attempts)
@@ -143,13 +143,13 @@ class Outbound(CallPolicies):
                     yield attempt
 
     def unrepeated(self) -> Outbound:
-        """The same call, with its breaker, bulkhead and counts, made once: for what counts each attempt."""
+        """The same call with its breaker, bulkhead and counts, but no retries: for code that counts each attempt."""
         unrepeated = copy(self)
         unrepeated.retry = None
         return unrepeated
 
     def entry(self) -> Callable[..., Awaitable[Any]]:
-        """`enter`, or `call` itself where nothing stands around it."""
+        """`enter`, or `call` itself if the call has neither faults nor fallback."""
         return self.call if self.fault_injection is None and not self.soft else self.enter
 
     def enter(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
@@ -159,7 +159,7 @@ class Outbound(CallPolicies):
         return self._call_soft(fn, *args, **kwargs) if self.soft else self.call(fn, *args, **kwargs)
 
     def enter_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `enter`, on `call_sync`."""
+        """Like `enter`, on `call_sync`."""
         if self.fault_injection is not None:
             fn = self.fault_injection.around_sync(self.name, fn)
         try:
@@ -240,13 +240,13 @@ class Outbound(CallPolicies):
 
 
 def _begun(messages: Iterable[T]) -> tuple[list[T], Iterator[T]]:
-    """The first message, if there is one, and the rest."""
+    """The first message, if any, and the rest."""
     rest = iter(messages)
     return list(islice(rest, 1)), rest
 
 
 def _refuse_async(name: str, result: Any) -> Any:
-    """A coroutine that nobody awaits would count as a success."""
+    """Refuse a coroutine: nobody would await it, and it would count as a success."""
     if not isawaitable(result) and not isasyncgen(result):
         return result
     if isinstance(result, CoroutineType):

@@ -20,23 +20,21 @@ from voice_runtime.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed attempt, in the words of the policies."""
+    """A failed attempt, in the terms of the policies."""
 
     condition: RetryCondition | None = None
-    """The transient outcome it is; `None` for one that another attempt would not mend."""
+    """The transient condition. `None` for a failure that another attempt does not help."""
     retry_after: float | None = None
-    """Seconds after which the callee wants to be asked again; below zero or NaN, not at all."""
+    """Seconds after which the callee accepts a retry. Below zero or NaN, never."""
     blames_callee: bool = True
-    """False for a failure of this process: nothing was sent. It is neutral for the breaker, and not repeated."""
+    """False for a failure of this process: nothing was sent. It is neutral for the breaker, and not retried."""
 
 
 Classify = Callable[[Exception], Failure | None]
-"""Says what an error means; `None` is neutral: the callee works, and the caller got what it asked for (not found, ...).
-
-Must not raise. Cancellation never gets here.
-"""
+"""Classifies an error. `None` is neutral: the callee works, and gave a normal answer (not found, ...). It must not
+raise. It never receives a cancellation."""
 ClassifyResult = Callable[[object], Failure | None]
-"""Says whether a result is a failure in disguise, such as a response with an error status; `None` is success."""
+"""Classifies a result that may mean failure, such as a response with an error status. `None` is success."""
 
 PERMANENT = Failure()
 OWN_FAULT = Failure(blames_callee=False)
@@ -47,7 +45,7 @@ _ATTEMPT_TIMEOUT = Failure("attempt_timeout")
 
 @singledispatch
 def classify(error: Exception) -> Failure | None:
-    """Python's own network errors and the runtime's; a transport registers what its own errors mean."""
+    """Classify Python's network errors and the runtime's. A transport registers its own errors."""
     failure: Failure | None = PERMANENT
     match error:
         case CallRejectedError():
@@ -74,7 +72,8 @@ def classify(error: Exception) -> Failure | None:
 class FailedResultError(Exception):
     """A result that was classified as a failure.
 
-    It travels as an error until the retries are decided. Then it is returned; of a soft call it reaches the fallback.
+    It is raised as an error until the retries are decided. Then it is returned, or passed to the fallback of a soft
+    call.
     """
 
     def __init__(self, result: object, failure: Failure) -> None:

@@ -1,7 +1,7 @@
 """The state of policies, which outlives each bundle.
 
-What a policy counts is kept by the name of its call or operation. A policy that did not change keeps its state as it
-is; one that changed goes on from its state under the new numbers; one that is gone is forgotten.
+The state is kept by the name of its call or operation. An unchanged policy keeps its state. A changed policy continues
+from its state with the new numbers. The state of a removed policy is dropped.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 
 class Stateful(Protocol):
-    """State that can go on under another policy."""
+    """State that can continue under another policy."""
 
     def reconfigure(self, policy: Any) -> None:
-        """Keep the state, take the new numbers."""
+        """Keep the state, apply the new numbers."""
         ...
 
 
@@ -24,26 +24,26 @@ C = TypeVar("C")
 
 
 class PolicyStates:
-    """The states of the bundle in force, and of the one that is about to replace it."""
+    """The states of the current bundle, and of the one that will replace it."""
 
     def __init__(self) -> None:
         self._states: dict[tuple[str, str], tuple[Any, Any]] = {}
         self._fresh: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def begin(self) -> None:
-        """A bundle is about to ask for its states."""
+        """A new bundle is about to request its states."""
         self._fresh = {}
 
     def commit(self) -> None:
-        """The bundle is in force: forget what it did not ask for."""
+        """The bundle is current: drop the states that it did not request."""
         self._states = self._fresh
 
     def kept(self, kind: str, name: str, policy: P | None, make: Callable[[P], S]) -> S | None:
-        """As `state`; `None` where there is no policy."""
+        """Like `state`; `None` without a policy."""
         return None if policy is None else self.state(kind, name, policy, make)
 
     def state(self, kind: str, name: str, policy: P, make: Callable[[P], S]) -> S:
-        """The state of one policy: as it was, reconfigured, or new."""
+        """The state of one policy: unchanged, reconfigured, or new."""
         before, state = self._states.get((kind, name), (policy, None))
         if state is None:
             state = make(policy)

@@ -23,13 +23,13 @@ from voice_runtime.shared_store import Script
 __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
 
 CONNECTIONS = 32
-"""Connections of one event loop; further commands wait for one, within their timeout."""
+"""Connections of one event loop. Further commands wait for one, within their timeout."""
 CONNECT_TIMEOUT = 1.0
 """Seconds to reach a server or a Sentinel."""
 
 
 def _options(**options: Any) -> dict[str, Any]:
-    """The options of every connection. A socket timeout would cost a second timer and a task for each command."""
+    """Options of every connection. A socket timeout would cost a second timer and a task for each command."""
     return {
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -39,7 +39,7 @@ def _options(**options: Any) -> dict[str, Any]:
 
 
 def single(url: str, **options: Any) -> Connections:
-    """One server, or a proxy that knows which of several is the primary: `redis://`, `rediss://` or `unix://`.
+    """One server, or a proxy that leads to the primary: `redis://`, `rediss://` or `unix://`.
 
     `options` are redis-py's, such as `username` and `password`.
     """
@@ -53,7 +53,7 @@ def sentinel(
     sentinel_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Connections:
-    """The primary that the Sentinels at `addresses` name, asked for again with each new connection.
+    """The primary that the Sentinels at `addresses` name. Each new connection asks them again.
 
     `sentinel_options` are those of the connections to the Sentinels, such as their own `password`.
     """
@@ -63,20 +63,20 @@ def sentinel(
 
 
 def cluster(url: str, **options: Any) -> Cluster:
-    """The cluster that a server of it, at `url`, knows."""
+    """The cluster to which the server at `url` belongs."""
     return Cluster(RedisCluster.from_url(url, **_options(**options)))
 
 
 class Connections:
-    """Connections to one server, made as redis-py's `pool` makes them.
+    """Connections to one server, created by redis-py's `pool`.
 
-    One is used again only after an answer was read whole, so a command that was cancelled leaves nothing behind.
+    A connection is reused only after its answer was read completely, so a cancelled command leaves nothing behind.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._make: Callable[[], Any] = pool.make_connection
         self._idle: list[Any] = []
-        """redis-py's connections, which it types in part."""
+        """redis-py's connections, which have incomplete types."""
         self._slots = Semaphore(CONNECTIONS)
 
     async def execute(self, *command: str | float) -> Any:
@@ -107,18 +107,21 @@ class Connections:
         return answer
 
     async def _distrust(self, error: BaseException) -> None:
-        """Drop idle connections after an error: a restart or failover has ended them too. A cancellation has not."""
+        """Drop idle connections after an error, because a restart or failover has ended them too.
+
+        A cancellation has not.
+        """
         if isinstance(error, Exception):
             await self.close()
 
     async def close(self) -> None:
-        """Close what idles."""
+        """Close idle connections."""
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
 
 
 def _packed(command: tuple[str | float, ...]) -> bytes:
-    """The command as Redis reads it: an array of strings. redis-py's own packing costs a tenth of the round trip."""
+    """The command as an array of strings, as Redis reads it. redis-py's packing costs a tenth of the round trip."""
     parts = [b"*%d\r\n" % len(command)]
     for argument in command:
         text = str(argument).encode()
@@ -127,7 +130,7 @@ def _packed(command: tuple[str | float, ...]) -> bytes:
 
 
 class Cluster:
-    """The servers of a cluster, each asked for the keys in its slots."""
+    """The servers of a cluster. Each gets the commands for the keys in its slots."""
 
     def __init__(self, client: RedisCluster) -> None:
         self._client = client
@@ -142,7 +145,7 @@ class Cluster:
 
 
 class RedisStore:
-    """Runs scripts by their digest. `connect` reaches the servers; each event loop has connections of its own."""
+    """Runs scripts by their digest. `connect` reaches the servers; each event loop has its own connections."""
 
     def __init__(self, connect: Callable[[], Connections | Cluster]) -> None:
         self._connect = connect
@@ -151,7 +154,7 @@ class RedisStore:
     async def run(self, script: Script, key: str, *arguments: float) -> int:
         """The script's answer. Raises `ConnectionError` for any error of the server or the network.
 
-        A server that does not know the script, such as one that was restarted, is sent it, once.
+        A server that does not know the script, for example after a restart, gets it once.
         """
         loop = get_running_loop()
         servers = self._servers.get(loop)
@@ -162,7 +165,7 @@ class RedisStore:
                 answer: int = await servers.execute("EVALSHA", script.sha, 1, key, *arguments)
             except NoScriptError:
                 answer = await servers.execute("EVAL", script.text, 1, key, *arguments)
-        except (RedisError, RedisClusterException) as error:  # the latter is none of the former
+        except (RedisError, RedisClusterException) as error:  # the latter is no subclass of the former
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         return answer
 

@@ -1,7 +1,7 @@
-"""Retry (layer L1): another attempt for a transient failure, as long as it multiplies nothing.
+"""Retry (layer L1): another attempt after a transient failure, without multiplying attempts.
 
-What is not retried, whatever the policy says: a cancellation, a rejection (nothing here would change it in time), a
-wait that would end after the deadline, a call whose inner call has spent its own retries.
+Never retried, whatever the policy says: a cancellation, a rejection (it would be rejected again), a call whose wait
+would end after the deadline, and a call whose inner call has used its own retries.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ GaveUp = Literal["max_retries", "budget", "deadline", "pushback", "nested"]
 
 
 class RetryBudget:
-    """How many retries one target may be sent: `ratio` of its calls, and a reserve that a quiet caller may use.
+    """The number of retries for one target: `ratio` of its calls, plus a reserve for quiet callers.
 
-    A retry is spent when it is decided, so those that still wait in their backoff count.
+    A retry is spent when it is decided, so retries that still wait in their backoff count.
     """
 
     __slots__ = ("_lock", "_now", "calls", "policy", "retries")
@@ -42,7 +42,7 @@ class RetryBudget:
         self.retries = Window(policy.window.seconds, now)
 
     def reconfigure(self, policy: BudgetPolicy) -> None:
-        """Go on under a new policy; windows of another length start empty."""
+        """Continue under a new policy. Windows of another length start empty."""
         with self._lock:
             if policy.window != self.policy.window:
                 now = self._now()
@@ -61,7 +61,7 @@ class RetryBudget:
 
 
 class Retry:
-    """Decides whether and when another attempt is made. One object serves any number of calls at once."""
+    """Decides if and when another attempt is made. One object serves any number of simultaneous calls."""
 
     __slots__ = (
         "_classify",
@@ -76,7 +76,7 @@ class Retry:
         "target",
     )
 
-    def __init__(  # noqa: PLR0913  # what a process shares: clock, randomness, classifier
+    def __init__(  # noqa: PLR0913  # shared by the process: clock, randomness, classifier
         self,
         target: str,
         policy: Policy,
@@ -106,17 +106,17 @@ class Retry:
         return self._random.uniform(0, cap)
 
     def is_transient(self, failure: Failure | None) -> bool:
-        """True if the policy names this outcome. An exhausted callee is called again only if it said when."""
+        """True if the policy names this condition. An exhausted callee is retried only if it gave a time."""
         if failure is None or (failure.condition == "resource_exhausted" and failure.retry_after is None):
             return False
         return failure.condition in self.conditions
 
     def next_delay(self, failure: Failure, attempt: int, remaining: float) -> float | GaveUp:
-        """Seconds to wait before the next attempt, or why there is none. Spends from the budget."""
+        """Seconds to wait before the next attempt, or the reason why there is none. Spends from the budget."""
         if attempt > self.max_retries:
             return "max_retries"
         delay = self.backoff(attempt) if failure.retry_after is None else failure.retry_after
-        if not delay >= 0:  # NaN is no time either
+        if not delay >= 0:  # NaN is not a time either
             return "pushback"
         if delay >= remaining:
             return "deadline"
@@ -129,7 +129,7 @@ class Retry:
             calls.rotate(now)
         calls.count += 1
         number = 1
-        while True:  # not an `AttemptLoop`: most calls succeed at once, and are to cost nothing more
+        while True:  # not an `AttemptLoop`, so that calls that succeed at once, as most do, cost nothing more
             try:
                 return await fn(*args, **kwargs)
             except Exception as error:

@@ -1,4 +1,4 @@
-"""The runtime: one bundle, read at startup, enforced, and swapped when a new one is mounted."""
+"""The runtime: enforces one bundle, and replaces it when a new one is mounted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Runtime:
-    """Enforces the policies of one service. Make it with `load`; as a context manager it also watches the bundle."""
+    """Enforces the policies of one service. Create it with `load`. As a context manager it also watches the bundle."""
 
     def __init__(self, source: BundleSource, bundle: PolicyBundle, surroundings: Surroundings) -> None:
         self.events = surroundings.events
@@ -56,7 +56,7 @@ class Runtime:
         self._enforce(bundle)
 
     @classmethod
-    def load(  # noqa: PLR0913  # each is one decision of the process, and has a default
+    def load(  # noqa: PLR0913  # each is a decision of the process, and has a default
         cls,
         directory: str | Path,
         *,
@@ -72,9 +72,9 @@ class Runtime:
     ) -> Self:
         """Read the bundle that is mounted at `directory`.
 
-        Raises `voice_policies.InvalidInputError`, which names every fault of the bundle; a missing file is one unless
-        `defaults` says what to enforce until it appears. `store` is where distributed limits count; without it they act
-        as without their store. `random` is for tests: a seeded one repeats every jitter.
+        Raises `voice_policies.InvalidInputError` with every fault of the bundle. A missing file is a fault, unless
+        `defaults` are given to enforce until it appears. `store` holds the counts of distributed limits; without it
+        they behave as if their store were down. `random` is for tests: a seeded one repeats every jitter.
         """
         _refuse_free_threading()
         source = BundleSource(directory)
@@ -102,12 +102,12 @@ class Runtime:
 
     @property
     def bundle(self) -> PolicyBundle:
-        """The bundle in force."""
+        """The current bundle."""
         return self._assembled.bundle
 
     @property
     def digest(self) -> str:
-        """The digest of the bundle in force; empty for unsealed defaults."""
+        """The digest of the current bundle. Empty for unsealed defaults."""
         return self.bundle.metadata.digest or ""
 
     def __enter__(self) -> Self:
@@ -122,9 +122,9 @@ class Runtime:
             self._watcher = None
 
     def reload(self) -> bool:
-        """Look at the file now: whether a new bundle was put in force. A faulty one is refused, and the old one stays.
+        """Read the file now. True if a new bundle took effect.
 
-        Calls in flight end under the bundle that they began under.
+        A faulty bundle is refused, and the old one stays. Calls in flight end under the bundle under which they began.
         """
         with self._reloading:
             try:
@@ -134,7 +134,7 @@ class Runtime:
                 self.reloads["refused"] += 1
                 logger.error(
                     "the policy bundle is refused, %s stays in force: %s", self.digest, error
-                )  # the faults say it all
+                )  # the faults say everything
                 self.events.publish(Event("refused", "bundle", str(self._source.path), error=error))
                 return False
         self.reloads["applied"] += 1
@@ -144,15 +144,15 @@ class Runtime:
         return True
 
     def _look(self) -> None:
-        """Reload for the watcher: an error that nobody foresaw is counted and logged, and the next look comes."""
+        """Reload for the watcher. An unexpected error is counted and logged, and the watcher continues."""
         try:
             self.reload()
-        except Exception:  # noqa: BLE001  # the thread must live on, whatever it is
+        except Exception:  # noqa: BLE001  # the thread must survive any error
             self.reloads["refused"] += 1
             logger.exception("the policy bundle could not be put in force, %s stays", self.digest)
 
     def _swap(self) -> bool:
-        """Put a changed file in force. True if the file has changed since the last look."""
+        """Apply a changed file. True if the file has changed since the last read."""
         before = self._seen
         try:
             text = self._source.read()
@@ -179,7 +179,7 @@ class Runtime:
 
     @property
     def missing_fallbacks(self) -> tuple[str, ...]:
-        """The soft calls in force that have no fallback: their failure is a `SoftCallError`."""
+        """Current soft calls without a fallback. Their failure is a `SoftCallError`."""
         calls = self._assembled.outbound.items()
         return tuple(name for name, call in calls if call.soft and call.fallback is None)
 
@@ -190,15 +190,15 @@ class Runtime:
     # --- outbound
 
     def call(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Await `fn(...)` under the policies of the declared call `name`, or of the only call to the callee `name`.
+        """Await `fn(...)` under the policies of the call `name`, or of the only call to the callee `name`.
 
-        Raises what `fn` raises, the tree in `voice_runtime.errors`, and `UnknownCallError`.
+        Raises the errors of `fn`, those in `voice_runtime.errors`, and `UnknownCallError`.
         """
         enter = self._entries.get(name)
         return enter(fn, *args, **kwargs) if enter is not None else self.outbound(name).enter(fn, *args, **kwargs)
 
     def call_sync(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `call`, for code without an event loop: `fn` runs on a worker thread, which a timeout cannot stop."""
+        """Like `call`, for code without an event loop. `fn` runs on a worker thread, which a timeout cannot stop."""
         return self.outbound(name).enter_sync(fn, *args, **kwargs)
 
     def stream(
@@ -212,15 +212,17 @@ class Runtime:
         return self.outbound(name).once()
 
     def outbound(self, name: str, target: str | None = None) -> Outbound:
-        """The pipeline of a call; with `target`, with a breaker that counts for this target alone.
+        """The pipeline of a call. With `target`, its breaker counts for this target alone. Raises `UnknownCallError`.
 
-        Raises `UnknownCallError`. A reload replaces it: ask again for each call.
+        A reload replaces the pipeline, so request it again for each call.
         """
         outbound = self._assembled.call(name)
         return outbound if target is None else self.targets.of(outbound, target)
 
     def protect(self, name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """A decorator that makes every call of a function this call. Raises `UnknownCallError` where it stands.
+        """A decorator that runs every call of a function under a declared call.
+
+        Raises `UnknownCallError` when it is applied.
 
         For a coroutine function, an asynchronous generator function, or a synchronous function.
         """
@@ -241,9 +243,9 @@ class Runtime:
         return decorate
 
     def fallback(self, name: str, handler: Fallback) -> None:
-        """Register the handler of a failed soft call: its result is `handler(error)`. It stays through reloads.
+        """Register the handler of a failed soft call. The call's result is then `handler(error)`.
 
-        Raises `UnknownCallError`, and `ValueError` for a hard call.
+        The registration survives reloads. Raises `UnknownCallError`, and `ValueError` for a hard call.
         """
         full_name = self.outbound(name).name
         if not any(call.name == full_name and call.necessity == "soft" for call in self.bundle.outbound):
@@ -257,8 +259,8 @@ class Runtime:
     def request(self, operation: str, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """One request of an operation: `async with runtime.request("run", Caller(tenant="acme")) as request:`.
 
-        `cost` is what it takes from the rate limits, a whole number from 1; `remaining` what its caller's deadline
-        leaves, in seconds. Raises `ValueError` or `TypeError` for anything else, such as NaN.
+        `cost` is the number of admissions that it takes from rate limits, a whole number from 1. `remaining` is the
+        time until its caller's deadline, in seconds. Raises `ValueError` or `TypeError` for anything else, such as NaN.
         """
         return self.inbound(operation).request(caller, cost=cost, remaining=remaining)
 
@@ -271,23 +273,26 @@ class Runtime:
 
     @property
     def degradation(self) -> Degradation | None:
-        """The level of this process; `None` without the policy."""
+        """The degradation of this process. `None` without the policy."""
         return self._assembled.degradation
 
     @property
     def assembled(self) -> Assembled:
-        """The policies in force, for exporters and tests."""
+        """The current policies, for exporters and tests."""
         return self._assembled
 
 
 def _refuse_free_threading() -> None:
-    """Counts are exact since the global lock is not passed on within an addition. Raises `RuntimeError` without it."""
+    """Raise `RuntimeError` without the global lock.
+
+    Counts are exact because the lock is not released within an addition.
+    """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise RuntimeError("voice_runtime needs the global interpreter lock: use a build with it, or set PYTHON_GIL=1")
 
 
 def _underlying(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function behind partials and callable objects."""
+    """The function inside partials and callable objects."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     return fn if inspect.isroutine(fn) else type(fn).__call__

@@ -1,4 +1,4 @@
-"""The settings file: ports, log level, and how stores are reached."""
+"""The settings file: ports, log level, and connections to stores."""
 
 from __future__ import annotations
 

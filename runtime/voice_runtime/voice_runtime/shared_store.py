@@ -1,4 +1,4 @@
-"""A store that replicas share: what a distributed limit needs of it, whichever it is."""
+"""The interface of a store that replicas share, for distributed limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Script:
 
 
 class SharedStore(Protocol):
-    """Runs scripts. `voice_runtime.redis.RedisStore` is one."""
+    """Runs scripts, as `voice_runtime.redis.RedisStore` does."""
 
     async def run(self, script: Script, key: str, *arguments: float) -> int:
         """The script's answer on `key`. Raises `ConnectionError` if the store cannot answer."""
@@ -33,7 +33,7 @@ class SharedStore(Protocol):
 
 
 class LoopThread:
-    """An event loop on a thread of its own, for callers that have none. Starts when first needed, also after a fork."""
+    """An event loop on its own thread, for callers without a loop. It starts at its first use, also after a fork."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -46,7 +46,7 @@ class LoopThread:
         try:
             return future.result()
         finally:
-            future.cancel()  # a caller that was interrupted waits for nothing
+            future.cancel()  # an interrupted caller waits for nothing
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -1,6 +1,6 @@
 """Counters as plain integers. Exporters read them at scrape time.
 
-Threads that count at once may lose a count on a build without the global lock; nothing is decided by these numbers.
+On a build without the global lock simultaneous threads may lose a count. No decision depends on these numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CallStatistics:
         self.timeouts = self.deadlines_exceeded = self.retries = self.fallbacks = 0
         self.exhausted = dict.fromkeys(get_args(GaveUp), 0)
         self.seconds = 0.0
-        """Time of the attempts that succeeded or failed."""
+        """Time of attempts that succeeded or failed."""
 
 
 class OperationStatistics:
@@ -43,9 +43,9 @@ class OperationStatistics:
     def __init__(self) -> None:
         self.successful = self.failed = self.cancelled = self.deadlines_exceeded = self.in_flight = 0
         self.seconds = 0.0
-        """Time of the requests that succeeded or failed."""
+        """Time of requests that succeeded or failed."""
         self.slow = 0
-        """Those of them that took longer than the operation's objective."""
+        """Those that took longer than the operation's objective."""
 
 
 class SpanStatistics:

@@ -36,39 +36,38 @@ class Grpc:
     def channel(
         self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
     ) -> Channel:
-        """The channel to a callee, or to the callee of one call if `name` is that call's.
+        """The channel to a callee, or to the callee of one call if `name` is the name of a call.
 
-        `target` replaces the address of the bundle, as gRPC writes it. `credentials` are those of
-        `grpc.ssl_channel_credentials`, made once: each of them has a connection of its own. Without them the channel
-        is in the clear, but for an address of the bundle that is reached through a proxy: there it is TLS. Raises
-        `UnknownCallError`.
+        `target` replaces the address in the bundle, in gRPC's format. `credentials` are those of
+        `grpc.ssl_channel_credentials`; create them once, because each object has its own connection. Without them the
+        channel is plaintext, except for an address behind an egress proxy, which uses TLS. Raises `UnknownCallError`.
         """
         return Channel(self.runtime, name, self._locate(name, target, credentials), self._connections)
 
     def sync_channel(
         self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
     ) -> SyncChannel:
-        """As `channel`, for code without an event loop."""
+        """Like `channel`, for code without an event loop."""
         return SyncChannel(self.runtime, name, self._locate(name, target, credentials), self._connections)
 
     def server(self) -> Server:
-        """A server of this service's operations: add handlers and a port, start it, and `drain` it on SIGTERM."""
+        """A server of this service's operations. Add handlers and a port, start it, and `drain` it on SIGTERM."""
         return Server(self.runtime)
 
     async def close(self) -> None:
-        """Close the connections of this event loop; calls in flight end first."""
+        """Close the connections of this event loop after the calls in flight."""
         await self._connections.close(grace_of(self.runtime.assembled))
 
     def _locate(self, name: str, target: str | None, credentials: grpc.ChannelCredentials | None) -> Locate:
         locate = partial(_target, name, target, credentials)
-        locate(self.runtime.assembled)  # a name that is none is refused here
+        locate(self.runtime.assembled)  # refuses an unknown name at once
         return locate
 
 
 def _target(
     name: str, address: str | None, credentials: grpc.ChannelCredentials | None, assembled: Assembled
 ) -> Target:
-    """Where a bundle says that the callee is."""
+    """The address of the callee in a bundle."""
     calls = [call for call in assembled.bundle.outbound if call.protocol == "grpc"]
     found = next((call for call in calls if name in (call.name, call.callee)), None)
     if found is None:
@@ -83,5 +82,5 @@ def _target(
 
 @cache
 def _public_roots() -> grpc.ChannelCredentials:
-    """The root certificates that hosts outside the platform are verified with."""
+    """The root certificates that verify hosts outside the platform."""
     return grpc.ssl_channel_credentials()

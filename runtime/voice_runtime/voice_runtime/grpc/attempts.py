@@ -1,4 +1,4 @@
-"""The state that the attempts of one call share, and the metadata that each attempt sends."""
+"""The shared state of a call's attempts, and the metadata of each attempt."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from voice_runtime.outcome import classify
 from voice_runtime.timeout import CURRENT, TimedScope, Timeout, current_scope
 
 ATTEMPTS = "grpc-previous-rpc-attempts"
-"""Metadata (gRPC A6): how often the request was sent before; left out the first time."""
+"""Metadata (gRPC A6): the number of earlier attempts. The first attempt does not send it."""
 WRITTEN: Iterator[Any] = iter(())
-"""Stands for requests that the caller writes one by one: an iterator, which the pipeline never sends twice."""
+"""Placeholder for requests that the caller writes one by one. It is an iterator, which the pipeline never sends
+twice."""
 MADE, WAITING = Made(), Waiting()
 
 
@@ -42,7 +43,7 @@ class _CallContext:
         self._scope = None if deadline is None else CURRENT.set(deadline)
 
     def leave(self) -> None:
-        """Go back to where it began; the second time does nothing."""
+        """Restore the previous context. A second call does nothing."""
         if self._context is not None:
             restore(self._context)
             self._context = None
@@ -77,14 +78,14 @@ class Attempts:
             self._deadline = _deadline(method.outbound, timeout)
 
     def begin(self) -> bool:
-        """Take it on. Whether nothing had: only the first to ask runs it."""
+        """Take over the call. True for the first caller, which runs it."""
         if self.state is not MADE:
             return False
         self.state = WAITING
         return True
 
     def enter(self) -> None:
-        """Begin the span and the stub's own deadline; until `leave` both are what the code inside belongs to."""
+        """Begin the span and the stub's own deadline. They apply to the code inside until `leave`."""
         method, span = self.method, None
         if method.is_recorded:
             span = trace_context.begin_client_span(method.path[1:], method.attributes)
@@ -94,12 +95,12 @@ class Attempts:
             self._entered = _CallContext(span, self._deadline)
 
     def leave(self) -> None:
-        """Go back to where it began; the second time does nothing."""
+        """Restore the previous context. A second call does nothing."""
         if self._entered is not None:
             self._entered.leave()
 
     def stop(self) -> bool:
-        """Cancel the RPC that is under way, and send no other. Whether there was anything to stop."""
+        """Cancel the RPC in flight, and send no other. True if there was one to stop."""
         state = self.state
         if isinstance(state, Stopped | Ended):
             return False
@@ -111,7 +112,7 @@ class Attempts:
         return True
 
     def end(self, error: BaseException | None) -> None:
-        """It is over, with an answer or with an error; so is its span."""
+        """End the call and its span, with an answer or an error."""
         self.state = Ended(self.state, error)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
@@ -121,21 +122,21 @@ class Attempts:
 
     @property
     def sent(self) -> asyncio.Future[None]:
-        """Done as soon as an attempt was sent."""
+        """Completes when an attempt has been sent."""
         if self._sent is None:
             self._sent = _future(done=self.state.rpc is not None)
         return self._sent
 
     @property
     def ended(self) -> asyncio.Future[None]:
-        """Done as soon as it is over."""
+        """Completes when the call has ended."""
         if self._ended is None:
             self._ended = _future(done=isinstance(self.state, Ended))
         return self._ended
 
     @property
     def error(self) -> BaseException | None:
-        """How it ended, where that was not with an answer."""
+        """The error that ended the call; `None` after an answer."""
         return self.state.error if isinstance(self.state, Ended) else None
 
     async def unary(self, request: Any) -> Any:
@@ -149,7 +150,7 @@ class Attempts:
             raise
 
     async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
-        """One attempt for many answers. The attempt's own timeout is over with its first message."""
+        """One attempt of a call with many answers. The attempt timeout ends with the first message."""
         scope = current_scope()
         rpc = self.send(request, scope, NEVER if scope is None else scope.limit)
         try:
@@ -162,7 +163,7 @@ class Attempts:
             rpc.cancel()
 
     def send(self, request: Any, scope: TimedScope | None, end: float) -> Any:
-        """Begin the RPC of an attempt."""
+        """Start the RPC of an attempt."""
         rpc = self.invoke(request, scope, end)
         self.has_sent(rpc)
         return rpc
@@ -188,7 +189,7 @@ class Attempts:
     def _serialized(self, request: Any) -> Any:
         serialize = self.method.serialize
         if request is WRITTEN:
-            return None  # its caller writes each by itself
+            return None  # the caller writes each message itself
         if isinstance(request, AsyncIterator):
             self._requests = AsyncRequests(request, serialize)
         elif isinstance(request, Iterator):
@@ -201,14 +202,14 @@ class Attempts:
         """An attempt was sent: `rpc` is its RPC."""
         if isinstance(self.state, Stopped):
             self.state.rpc = rpc
-            rpc.cancel()  # another thread stopped it meanwhile
+            rpc.cancel()  # another thread stopped the call meanwhile
         else:
             self.state = Sent(rpc)
         if self._sent is not None and not self._sent.done():
             self._sent.set_result(None)
 
     def raise_explained(self, error: BaseException) -> None:
-        """Raise what the error is by our own measure: an own fault, time that we limited, a request that never left."""
+        """Raise the error in our own terms: an own fault, a time limit of ours, a request that was never sent."""
         self.raise_own_fault(error)
         scope = current_scope()
         if not isinstance(error, grpc.RpcError):
@@ -219,7 +220,7 @@ class Attempts:
             raise never_sent(error) from error
 
     def raise_own_fault(self, error: BaseException) -> None:
-        """Raise what the caller's iterator of requests raised, which ended the RPC; mark what gRPC refused to send."""
+        """Raise the error of the caller's request iterator, which ended the RPC. Mark data that gRPC did not send."""
         task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
         if task is not None and task.cancelling():
             return
@@ -228,7 +229,7 @@ class Attempts:
             self._mark_own_fault(raised)
             raise raised from None
         if isinstance(error, Exception) and not isinstance(error, grpc.RpcError):
-            self.state.rpc.cancel()  # gRPC takes the call for one in flight, and waits for it when the channel closes
+            self.state.rpc.cancel()  # otherwise gRPC counts the call as in flight, and waits for it at close
             self._mark_own_fault(error)
 
     def _mark_own_fault(self, error: Exception) -> None:
@@ -255,7 +256,7 @@ def _future(*, done: bool) -> asyncio.Future[None]:
 
 
 def _deadline(outbound: Outbound, timeout: float) -> TimedScope:
-    """The stub's own `timeout`, as a scope around every attempt and wait; they end themselves when it is over."""
+    """The stub's own `timeout`, as a scope around all attempts and waits, which end when it does."""
     if isnan(timeout):
         raise ValueError(f"{outbound.name}: timeout must be a number of seconds, not {timeout}")
     parent, now = current_scope(), outbound.now()

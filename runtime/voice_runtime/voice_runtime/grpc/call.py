@@ -1,4 +1,7 @@
-"""The call objects that a stub gives back: what `grpc.aio` promises of them, over attempts instead of one RPC."""
+"""The call objects that a stub returns.
+
+They keep the interface of `grpc.aio`, over several attempts instead of one RPC.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from voice_runtime.grpc.status import status_of
 
 
 class _Call(grpc.aio.Call):
-    """The common part of all kinds of calls. The status is that of the last attempt or of the policy that decided."""
+    """The common part of all kinds of calls. The status is the last attempt's, or that of the deciding policy."""
 
     _task: asyncio.Task[Any] | None = None
     """The task that runs a unary call, or a stream up to its first message. `None` if the caller's task runs it."""
@@ -27,11 +30,11 @@ class _Call(grpc.aio.Call):
     _attempts: Attempts
 
     def _start(self) -> None:
-        """Begin without anybody waiting."""
+        """Begin before anybody waits."""
         raise NotImplementedError
 
     async def _begun(self) -> Any:
-        """The RPC that is under way, once there is one; `None` if there never was."""
+        """The RPC in flight, once there is one. `None` if there never was."""
         self._start()
         attempts = self._attempts
         await asyncio.wait({attempts.ended, attempts.sent}, return_when=asyncio.FIRST_COMPLETED)
@@ -43,7 +46,7 @@ class _Call(grpc.aio.Call):
         return self._attempts.error
 
     def time_remaining(self) -> float | None:
-        """Seconds that the present attempt has left."""
+        """Seconds left to the current attempt."""
         rpc = self._attempts.state.rpc
         return None if rpc is None else rpc.time_remaining()
 
@@ -59,7 +62,7 @@ class _Call(grpc.aio.Call):
         return Metadata() if rpc is None else await rpc.trailing_metadata()
 
     async def code(self) -> grpc.StatusCode:
-        """The status: of the callee, or the one that a policy's decision reads as."""
+        """The status of the callee, or the one that matches a policy's decision."""
         error = await self._ended()
         return grpc.StatusCode.OK if error is None else status_of(error)
 
@@ -77,11 +80,11 @@ class _Call(grpc.aio.Call):
             raise self._attempts.error
 
     async def write(self, request: Any) -> None:
-        """Send a message, once the policies let the call begin. Raises what the call raises."""
+        """Send a message, once the policies have admitted the call. Raises the call's error."""
         await (await self._writable()).write(self._attempts.method.serialize(request))
 
     async def done_writing(self) -> None:
-        """No message follows."""
+        """Announce that no message follows."""
         await (await self._writable()).done_writing()
 
     async def _writable(self) -> Any:
@@ -91,7 +94,7 @@ class _Call(grpc.aio.Call):
         return rpc
 
     def cancel(self) -> bool:
-        """Stop, and let go of what it holds. Whether there was anything to stop."""
+        """Stop the call and release its resources. True if it was still running."""
         if not self._attempts.stop():
             return False
         if self._task is not None:
@@ -112,10 +115,10 @@ class _Call(grpc.aio.Call):
 
 
 class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
-    """One answer.
+    """A call with one answer.
 
-    It begins in the task that awaits it or, if that does not happen at once, by itself in the loop's next turn: when
-    those of `grpc.aio` begin, without a task more than they have.
+    It begins in the task that awaits it. Otherwise it begins in the loop's next turn, as in `grpc.aio`, without an
+    additional task.
     """
 
     _result: Any = None
@@ -132,7 +135,7 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
             self._task = self._loop.create_task(self._run_apart())
 
     async def _run_apart(self) -> None:
-        with suppress(Exception):  # it is kept for who awaits, and nobody may
+        with suppress(Exception):  # the error is stored for whoever awaits the call, and maybe nobody does
             await self._run()
 
     async def _run(self) -> Any:
@@ -166,9 +169,10 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
 
 
 class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
-    """Many answers. It begins when it is first iterated, read, written or asked: one that is not costs nothing.
+    """A call with many answers.
 
-    It is as open as its iteration: closed at the end of the stream, by `cancel`, or with the last reference to it.
+    It begins when it is first iterated, read, written or asked, so an unused one costs nothing. It closes with its
+    iteration, with `cancel`, or with the last reference to it.
     """
 
     def __init__(
@@ -179,7 +183,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         self._messages = _messages(attempts, request, resolve)
 
     def _start(self) -> None:
-        """Fetch the first message for whoever comes for it."""
+        """Fetch the first message for the first reader."""
         if self._attempts.begin():
             self._task = self._loop.create_task(_next(self._messages))
 
@@ -203,7 +207,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
             return EOF
 
     def cancel(self) -> bool:
-        """Stop, and let go of what it holds. Whether there was anything to stop."""
+        """Stop the call and release its resources. True if it was still running."""
         if not super().cancel():
             return False
         if not self._messages.ag_running:  # type: ignore[attr-defined]  # the protocol leaves it out
@@ -212,14 +216,14 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
 
 
 async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
-    """The messages of a stream. It does not know the call, so that it is closed as soon as nobody has the call."""
+    """The messages of a stream. It holds no reference to the call, so the call closes when nobody else holds it."""
     error: BaseException | None = None
     try:
-        attempts.method = resolve()  # it may begin long after it was made, when its connection is gone
+        attempts.method = resolve()  # it may begin long after its creation, on another connection
         attempts.enter()
         async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
             async for message in messages:
-                attempts.leave()  # what is between messages belongs to the consumer
+                attempts.leave()  # code between messages belongs to the consumer
                 yield message
     except BaseException as raised:
         error = raised

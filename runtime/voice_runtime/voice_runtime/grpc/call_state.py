@@ -1,4 +1,4 @@
-"""The states of a call that a stub made. `attempts` holds them, and moves from one to the next."""
+"""The states of a call. `attempts` holds them and makes the transitions."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 
 class State:
-    """One stay in one state. Results of the callee are read from `rpc`, the RPC of the last attempt."""
+    """One stay in one state. `rpc` is the RPC of the last attempt."""
 
     __slots__ = ()
     rpc: Any = None
     cancelled: bool = False
-    """True if its holder cancelled the call, or somebody cancelled its task."""
+    """True if the call's owner cancelled it, or somebody cancelled its task."""
 
 
 class Made(State):
-    """A stub made it, and nothing runs it yet."""
+    """Created by a stub, and not running yet."""
 
     __slots__ = ()
 
 
 class Waiting(State):
-    """Something runs it, and no attempt was sent: the policies may still refuse it."""
+    """Running, but nothing was sent: the policies may still refuse it."""
 
     __slots__ = ()
 
 
 class Sent(State):
-    """The RPC of an attempt is under way, or has failed and waits to be followed by another."""
+    """The RPC of an attempt is in flight, or has failed and may be followed by another."""
 
     __slots__ = ("rpc",)
 
@@ -37,7 +37,7 @@ class Sent(State):
 
 
 class Stopped(State):
-    """Its holder cancelled it: nothing more is sent, and what is under way unwinds."""
+    """Cancelled by its owner: nothing more is sent, and the running code unwinds."""
 
     __slots__ = ("rpc",)
     cancelled = True
@@ -47,7 +47,7 @@ class Stopped(State):
 
 
 class Ended(State):
-    """It is over, with an answer or with `error`: the callee's, a policy's, or a cancellation."""
+    """Ended, with an answer or with `error`: the callee's, a policy's, or a cancellation."""
 
     __slots__ = ("cancelled", "error", "rpc")
 

@@ -1,4 +1,4 @@
-"""A channel whose stubs make the calls of the bundle: each method under the policies of the call that it is."""
+"""A channel whose stubs make the calls of the bundle: each method runs under the policies of its call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from voice_runtime.runtime import Runtime
 
 
 class Channel(grpc.aio.Channel):
-    """The channel for generated asyncio stubs. It belongs to the event loop that it was made in."""
+    """The channel for generated asyncio stubs. It belongs to the event loop in which it was created."""
 
     def __init__(self, runtime: Runtime, name: str, locate: Locate, connections: Connections) -> None:
         self.runtime = runtime
@@ -34,8 +34,8 @@ class Channel(grpc.aio.Channel):
     def connection(self, assembled: Assembled) -> Connection:
         """The connection for another call under a bundle.
 
-        Raises `RuntimeError` on another event loop, or once it is closed; `UnknownCallError` where the bundle has no
-        such callee.
+        Raises `RuntimeError` on another event loop, or if the channel is closed; `UnknownCallError` if the bundle has
+        no such callee.
         """
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(f"the channel to {self.name} belongs to another event loop: make one in each loop")
@@ -64,7 +64,7 @@ class Channel(grpc.aio.Channel):
         return StreamRequest(self, "stream_stream", method, serializers, settings)
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002  # calls in flight end by themselves
-        """Take no further call. The connection stays for others; `Grpc.close` closes it."""
+        """Accept no further calls. The connection stays for others; `Grpc.close` closes it."""
         self._closed = True
 
     async def __aenter__(self) -> Self:
@@ -101,7 +101,7 @@ class _Method(Method):
         self._is_stream = kind.endswith("stream")
 
     def current(self) -> Resolved:
-        """The method under the bundle in force, on the connection in use."""
+        """The method under the current bundle, on the current connection."""
         assembled = self._channel.runtime.assembled
         return self.resolved(assembled, self._channel.connection(assembled))
 
@@ -120,7 +120,7 @@ class UnaryRequest(_Method):
     """A method that takes one request."""
 
     def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
-        """Call it. Raises `UnknownCallError` for a method that is no call of the bundle."""
+        """Call it. Raises `UnknownCallError` for a method without a call in the bundle."""
         return self._call(request, timeout, metadata, options)
 
 
@@ -130,7 +130,7 @@ class StreamRequest(_Method):
     def __call__(
         self, request_iterator: Any = None, timeout: float | None = None, metadata: Any = None, **options: Any
     ) -> Any:
-        """Call it. Raises `UnknownCallError` for a method that is no call of the bundle."""
+        """Call it. Raises `UnknownCallError` for a method without a call in the bundle."""
         if request_iterator is None:
             requests = WRITTEN
         else:
@@ -139,5 +139,5 @@ class StreamRequest(_Method):
 
 
 def grace_of(assembled: Assembled) -> float:
-    """Seconds in which every call in flight has ended."""
+    """Seconds after which every call in flight has ended."""
     return max((call.timeout.overall.seconds for call in assembled.bundle.outbound), default=0.0)

@@ -1,4 +1,4 @@
-"""Connections: one channel to each target, shared by everything on an event loop and replaced when it is old."""
+"""Connections: one channel for each target, shared by all code on an event loop and replaced when it is old."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ import grpc
 from voice_runtime.assembly import Assembled
 
 CONNECTION_AGE = 300.0
-"""Seconds after which a channel is replaced, so that replicas that were added are found (gRPC A9 asks for an age; 5
-minutes is what the project's own servers keep to). Up to a tenth less, so that replicas do not reconnect in step."""
+"""Seconds after which a channel is replaced, so that new replicas are found. gRPC A9 asks for an age; the servers here
+use 5 minutes too. Random up to a tenth less, so that replicas do not reconnect in step."""
 KEEPALIVE_INTERVAL = 330.0
-"""Seconds between pings while calls are in flight. A default server takes a ping every 300 s and hangs up on more (gRPC
-A8); a tenth above, for clocks that disagree."""
+"""Seconds between pings while calls are in flight. A server accepts a ping every 300 s by default and disconnects more
+frequent ones (gRPC A8). A tenth above, for clocks that differ."""
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.service_config_disable_resolution", 1),
-    ("grpc.enable_retries", 0),  # the pipeline retries; both would multiply attempts
-    ("grpc.use_local_subchannel_pool", 1),  # else channels of one address share a connection, and a new one is as old
-    ("grpc.enable_http_proxy", 0),  # a proxy of the environment would see the traffic of the cluster
+    ("grpc.enable_retries", 0),  # the pipeline retries; retries of both would multiply attempts
+    (
+        "grpc.use_local_subchannel_pool",
+        1,
+    ),  # otherwise channels of one address share a connection, and a new channel would not find new replicas
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment would see the cluster's traffic
     ("grpc.keepalive_time_ms", round(KEEPALIVE_INTERVAL * 1000)),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.max_reconnect_backoff_ms", 10_000),  # the longest delay of the platform's retries; gRPC's own is 120 s
+    ("grpc.max_reconnect_backoff_ms", 10_000),  # the longest delay of the platform's retries; gRPC's default is 120 s
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a callee is reached, and how."""
+    """The address of a callee, and how to connect."""
 
     address: str
-    """As gRPC writes it: `dns:///host:port`, `ipv4:…`, `unix:…`."""
+    """In gRPC's format: `dns:///host:port`, `ipv4:…`, `unix:…`."""
     credentials: grpc.ChannelCredentials | None = None
-    """`None`: in the clear."""
+    """`None` means plaintext."""
     server_name: str | None = None
-    """The name that the certificate must hold, where a proxy that is named in `address` passes the connection on."""
+    """The name in the server's certificate, if `address` is that of a proxy."""
 
     def open(self, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Any:
-        """A channel, of `grpc.aio` or of `grpc`."""
+        """Open a channel of `grpc.aio` or of `grpc`."""
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         if self.server_name is not None:
             options.append(("grpc.default_authority", self.server_name))
@@ -53,11 +56,11 @@ class Target:
 
 
 Locate = Callable[[Assembled], Target]
-"""Where the bundle in force says that a callee is."""
+"""Finds a callee's target in the current bundle."""
 
 
 class Connection:
-    """A channel, until it is replaced."""
+    """A channel, until its replacement."""
 
     __slots__ = ("channel", "expires")
 
@@ -72,12 +75,12 @@ class _OfLoop:
     def __init__(self) -> None:
         self.kept: dict[Target, Connection] = {}
         self.replaced: dict[asyncio.Task[None], Connection] = {}
-        """By the task that will close it."""
+        """Replaced connections by the task that will close them."""
 
     def replace(self, target: Target, grace: float) -> None:
-        """Forget a connection, and close it when whatever began on it has ended.
+        """Remove a connection, and close it when every call on it has ended.
 
-        Until then it takes calls: an attempt that fails on it is repeated on it.
+        Until then it accepts calls: a retry uses the connection of the first attempt.
         """
         connection = self.kept.pop(target)
         closing = asyncio.get_running_loop().create_task(_close_after(grace, connection))
@@ -85,7 +88,7 @@ class _OfLoop:
         closing.add_done_callback(lambda task: self.replaced.pop(task, None))
 
     async def close(self, grace: float) -> None:
-        """Close everything; calls in flight get `grace` seconds to end."""
+        """Close everything. Calls in flight get `grace` seconds to end."""
         connections = [*self.kept.values(), *self.replaced.values()]
         for connection in self.kept.values():
             connection.expires = float("-inf")
@@ -100,7 +103,7 @@ async def _close_after(grace: float, connection: Connection) -> None:
 
 
 class Connections:
-    """The channels of one process: each belongs to the event loop that it was opened in."""
+    """The channels of one process. Each belongs to the event loop in which it was opened."""
 
     def __init__(self, now: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
         self._now = now
@@ -109,7 +112,7 @@ class Connections:
         self._by_process: dict[int, dict[Target, Connection]] = {}
 
     def of(self, target: Target, grace: float) -> Connection:
-        """The connection to a target. What is too old is closed `grace` seconds later, when its calls have ended."""
+        """The connection to a target. An old one is closed `grace` seconds later, when its calls have ended."""
         opened = self._of_this_loop()
         connection = opened.kept.get(target)
         if connection is None or self._is_old(connection):
@@ -119,7 +122,7 @@ class Connections:
         return connection
 
     def of_process(self, target: Target) -> Connection:
-        """As `of`, for code without an event loop. A channel that was replaced closes with the last call on it."""
+        """Like `of`, for code without an event loop. A replaced channel closes with the last call on it."""
         kept = self._by_process.setdefault(os.getpid(), {})
         connection = kept.get(target)
         if connection is None or self._is_old(connection):
@@ -129,7 +132,7 @@ class Connections:
         return connection
 
     async def close(self, grace: float) -> None:
-        """Close what this loop has open; calls in flight get `grace` seconds to end."""
+        """Close this loop's connections. Calls in flight get `grace` seconds to end."""
         await self._by_loop.pop(asyncio.get_running_loop(), _OfLoop()).close(grace)
 
     def _is_old(self, connection: Connection) -> bool:

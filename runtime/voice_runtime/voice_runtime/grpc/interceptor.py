@@ -1,4 +1,4 @@
-"""Every RPC that comes in, under the policies of the operation that it is."""
+"""Runs every inbound RPC under the policies of its operation."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from voice_runtime.outcome import classify
 from voice_runtime.runtime import Runtime
 
 API_KEY = "x-api-key"
-"""The metadata that holds an API key; tenant and user come with the baggage."""
+"""Metadata key of the API key. Tenant and user arrive in the baggage."""
 Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
 class InboundInterceptor(grpc.aio.ServerInterceptor):
-    """Rate limits, bulkhead, degradation and deadline around handlers, in a span that continues the caller's trace."""
+    """Applies rate limits, bulkhead, degradation and deadline to handlers, in a span of the caller's trace."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.refusing = False
-        """True while the server is about to stop: it refuses every request before any policy."""
+        """True while the server is about to stop. It then refuses every request before any policy."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The method's handler, wrapped; those of health and reflection as they are."""
+        """The wrapped handler of the method. Health and reflection stay unwrapped."""
         handler = await continuation(handler_call_details)
         path = str(handler_call_details.method)
         if handler is None or path.startswith(INFRASTRUCTURE):
@@ -58,14 +58,16 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
         service, _, method = path[1:].partition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         span = trace_context.begin_server_span(path[1:], attributes, received)
-        context.attach(trace.set_span_in_context(span, received))  # the RPC's own task, and so its own context
+        context.attach(
+            trace.set_span_in_context(span, received)
+        )  # each RPC has its own task, so it has its own context
         caller = trace_context.caller_of(received, metadata.get(API_KEY, ""))
         failure: BaseException | None = None
         try:
             return await self._admitted(path, caller, handle, request, servicer)
         except grpc.aio.AbortError:
             raise  # the handler has answered
-        except Exception as error:  # noqa: BLE001  # it becomes the status of the RPC
+        except Exception as error:  # noqa: BLE001  # converted into the status of the RPC
             failure = error
             await _abort(servicer, path, error)
         except BaseException as error:
@@ -75,7 +77,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
             _end(span, servicer, failure)
 
     async def _admitted(self, path: str, caller: Caller, handle: Handle, request: Any, servicer: Any) -> Any:
-        """The answer of the handler. What status it set, or aborted with, counts for the operation."""
+        """The handler's answer. A status that the handler set or aborted with counts for the operation."""
         try:
             operation = self._runtime.inbound(operation_of(path))
         except UnknownCallError as error:
@@ -92,7 +94,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
-    """The handler's answer. The status that the caller will see is raised, for the request's policies to count."""
+    """The handler's answer. An error status is raised, so that the request's policies count it."""
     try:
         answer = await handle(request, servicer)
     except grpc.aio.AbortError as error:
@@ -105,7 +107,7 @@ async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
 
 
 async def _abort(servicer: Any, path: str, error: Exception) -> None:
-    """End the RPC with what the error means to the caller. Its text may hold anything, so only the log gets it."""
+    """End the RPC with the status of the error. Its text may contain anything, so only the log gets it."""
     code, trailing = answer_to(error)
     if code is grpc.StatusCode.INTERNAL:
         logger.error("%s failed", path, exc_info=error)
@@ -118,13 +120,13 @@ def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None
     if span.is_recording():
         span.set_attribute("rpc.grpc.status_code", code.value[0])
     if failure is None and failure_of(code) is not None:
-        failure = StatusError(code)  # the handler said so itself
+        failure = StatusError(code)  # the handler set the status itself
     failed = failure is not None and not (isinstance(failure, Exception) and classify(failure) is None)
     trace_context.end_span(span, failure, failed=failed)
 
 
 def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
-    """How to make a handler of the same kind, and how to run this one to its end."""
+    """How to create a handler of the same kind, and how to run this one to its end."""
     requests = "stream" if handler.request_streaming else "unary"
     responses = "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, f"{requests}_{responses}")
@@ -135,7 +137,7 @@ def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
 
 
 def _written(behaviour: Callable[..., AsyncIterator[Any]]) -> Handle:
-    """A handler that yields, as one that writes: so it runs in one task, which the deadline can cancel."""
+    """Run a generator handler as one that writes. It then runs in one task, which the deadline can cancel."""
 
     async def handle(request: Any, servicer: Any) -> None:
         async for message in behaviour(request, servicer):

@@ -1,7 +1,7 @@
-"""Which call of the bundle an RPC is, and which operation.
+"""The mapping of RPCs to calls and operations of the bundle.
 
 The last segment of the path, in kebab case, is the operation: `/voice.rag.v1.RagEngine/Context` is `context`,
-`/voice.rag.v1.RagEngine/ListSources` is `list-sources`. What the bundle does not declare is refused.
+`/voice.rag.v1.RagEngine/ListSources` is `list-sources`. A method that the bundle does not declare is refused.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ class Resolved(NamedTuple):
     path: str
     outbound: Outbound
     enter: Callable[..., Awaitable[Any]]
-    """The outbound call's shell for one answer."""
+    """The function that runs the outbound call for one answer."""
     is_internal: bool
-    """True for a callee inside the platform. Other callees get no trace context and no baggage."""
+    """True for a callee inside the platform. Other callees get neither trace context nor baggage."""
     is_recorded: bool
-    """True if spans are recorded. Read once, so tracing must be set up before the first call."""
+    """True if spans are recorded. It is read once, so set up tracing before the first call."""
     channel: Any
     serialize: Serialize
     """The stub's serializer. `invoke` has none and takes bytes."""
     invoke: Callable[..., Any]
     attributes: dict[str, str]
-    """Of the span."""
+    """Attributes of the span."""
 
 
 INFRASTRUCTURE = "/grpc."
-"""Health and reflection: about the process, so no policy of an operation applies."""
+"""Path prefix of health and reflection. They concern the process, so no policy of an operation applies."""
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 
 
 @lru_cache(maxsize=1024)
 def operation_of(path: str) -> str:
-    """The operation that an RPC's path names."""
+    """The operation in an RPC's path."""
     return _WORDS.sub("-", path.rpartition("/")[2]).lower()
 
 
 def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
-    """The call that an RPC on the channel `name` is. Raises `UnknownCallError`.
+    """The call for an RPC on the channel `name`. Raises `UnknownCallError`.
 
-    A channel named after a callee finds the call by its operation; one named after a call is that call, whatever the
-    RPC is called. The second is for operations that are called for several purposes, and for callees of others.
+    On a channel named after a callee, the operation selects the call. A channel named after a call always makes that
+    call; use it for operations with several purposes, and for callees with other method names.
     """
     if name in assembled.outbound:
         return assembled.outbound[name]
@@ -66,7 +66,7 @@ def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
 
 
 class Method:
-    """One method of a stub. What it resolved is kept until the bundle or the connection is another."""
+    """One method of a stub. It keeps the resolved call until bundle or connection change."""
 
     def __init__(
         self,
@@ -119,11 +119,11 @@ class Method:
         )
 
     def invoke_on(self, connection: Connection) -> Any:
-        """The bare method on a connection."""
+        """The raw method on a connection."""
         return getattr(connection.channel, self._kind)(self._path, **self._settings)
 
 
 def _as_it_is(request: Any) -> bytes:
-    """The serializer of a stub without one: its requests are bytes."""
+    """The serializer of a stub without one, whose requests are bytes."""
     serialized: bytes = request
     return serialized

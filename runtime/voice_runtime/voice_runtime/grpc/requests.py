@@ -1,7 +1,7 @@
-"""The requests of one RPC, serialised here.
+"""The requests of one RPC, serialised here instead of by gRPC.
 
-gRPC sends an empty message in the place of one whose serializer raises, and ends the RPC as cancelled, without a
-reason, when an iterator of requests raises. Both are faults of the caller.
+If a serializer raises, gRPC sends an empty message. If an iterator of requests raises, gRPC ends the RPC as cancelled,
+without a reason. Both are the caller's faults.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Requests:
 
 
 class AsyncRequests:
-    """As `Requests`, from an asynchronous iterator: gRPC looks which of both it has."""
+    """Like `Requests`, from an asynchronous iterator. gRPC checks which of the two it gets."""
 
     __slots__ = ("_serialize", "_source", "error")
 
@@ -62,7 +62,7 @@ class AsyncRequests:
 
 
 def unsendable(metadata: tuple[Any, ...]) -> list[str]:
-    """The keys of metadata that gRPC refuses, for their own sake or for their value's; values may be secrets."""
+    """The keys of metadata that gRPC refuses because of the key or the value. Values may be secrets."""
     return [str(entry[0]) if isinstance(entry, tuple) else "no pair" for entry in metadata if not _is_sendable(*entry)]
 
 

@@ -1,4 +1,4 @@
-"""A gRPC server that enforces the inbound policies, says how it is, and goes without losing a request."""
+"""A gRPC server that enforces the inbound policies, reports its health, and stops without losing a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from voice_runtime.grpc.interceptor import InboundInterceptor
 from voice_runtime.runtime import Runtime
 
 REFUSING = 0.5
-"""Seconds in which a draining server refuses: callers that were told try elsewhere, and few come at the very end."""
+"""Seconds in which a draining server refuses requests, so that callers go elsewhere and few arrive at the very end."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -32,35 +32,35 @@ class Server(grpc.aio.Server):
         self._server = grpc.aio.server(
             interceptors=[self._inbound],
             options=[
-                ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # the C core jitters it by a tenth
+                ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # gRPC's C core adds a random tenth
                 ("grpc.max_connection_age_grace_ms", round(self._longest() * 1000)),
-                ("grpc.so_reuseport", 0),  # two processes on one port is a mistake here
+                ("grpc.so_reuseport", 0),  # two processes on one port would be a mistake here
             ],
         )
         self.health = health.aio.HealthServicer()
-        """`grpc.health.v1.Health`; `await server.health.set(service, status)` says how one service is."""
+        """`grpc.health.v1.Health`. `await server.health.set(service, status)` sets the health of one service."""
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Called by generated `add_…_to_server` functions."""
+        """Add handlers. Generated `add_…_to_server` functions call it."""
         handlers = tuple(generic_rpc_handlers)
         self._services += [str(name()) for handler in handlers if (name := getattr(handler, "service_name", None))]
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
-        """Called by generated `add_…_to_server` functions."""
+        """Add handlers. Generated `add_…_to_server` functions call it."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
     def add_insecure_port(self, address: str) -> int:
-        """Listen in the clear; the port that was chosen."""
+        """Listen without TLS. Returns the port."""
         return self._server.add_insecure_port(address)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Listen with `grpc.ssl_server_credentials`; the port that was chosen."""
+        """Listen with `grpc.ssl_server_credentials`. Returns the port."""
         return self._server.add_secure_port(address, server_credentials)
 
     async def start(self) -> None:
-        """Begin to serve, and say so."""
+        """Start serving, and report it."""
         names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
         await self._server.start()
@@ -68,10 +68,10 @@ class Server(grpc.aio.Server):
             await self.health.set(name, SERVING)
 
     async def drain(self) -> None:
-        """Go: say so first, serve on while callers learn of it, then take nothing new and end what is in flight.
+        """Stop gracefully: report it, wait until callers notice, refuse new requests, and finish the others.
 
-        How long each takes stands in the bundle: `health.drain_duration`, and the longest deadline of an operation. Who
-        calls all the same is answered UNAVAILABLE for a moment more, since gRPC cancels what it has not handed over.
+        The bundle gives the durations: `health.drain_duration`, and the longest deadline of an operation. Late requests
+        are answered UNAVAILABLE for a moment more, because gRPC cancels requests that it has not handed over.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
@@ -80,11 +80,11 @@ class Server(grpc.aio.Server):
         await self.stop(max(self._longest() - REFUSING, 0.0))
 
     async def stop(self, grace: float | None) -> None:
-        """Take nothing new; what is in flight gets `grace` seconds."""
+        """Refuse new requests. Those in flight get `grace` seconds."""
         await self._server.stop(grace)
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as grpc.aio has it
-        """Wait until it was stopped; false if `timeout` was over first."""
+        """Wait until the server has stopped. False if `timeout` expires first."""
         return await self._server.wait_for_termination(timeout)
 
     def _longest(self) -> float:

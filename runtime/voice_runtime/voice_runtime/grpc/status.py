@@ -21,10 +21,10 @@ from voice_runtime.errors import (
 from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 
 PUSHBACK = "grpc-retry-pushback-ms"
-"""Trailing metadata (gRPC A6): milliseconds until another attempt is welcome; negative or unreadable, none is."""
+"""Trailing metadata (gRPC A6): milliseconds until another attempt is welcome. Negative or unreadable means never."""
 NO_RETRY = -1.0
 LONGEST_WAIT = 2**31 - 1
-"""Milliseconds of a pushback at most: gRPC reads 32 bits."""
+"""Longest pushback in milliseconds: gRPC reads 32 bits."""
 _MILLISECONDS = re.compile(r"-?[0-9]{1,10}")
 _FAILURES: dict[StatusCode, Failure] = {
     StatusCode.UNAVAILABLE: Failure("unavailable"),
@@ -35,24 +35,25 @@ _FAILURES: dict[StatusCode, Failure] = {
     StatusCode.UNKNOWN: PERMANENT,
     StatusCode.DATA_LOSS: PERMANENT,
 }
-"""The codes that blame the callee. Every other answer is what a working callee says to a wrong request."""
+"""The codes that count as failures of the callee. A working callee answers a wrong request with any other code."""
 _STATUS = {failure.condition: code for code, failure in _FAILURES.items() if failure.condition} | {
     "connection_failed": StatusCode.UNAVAILABLE
 }
-# What the load balancer of gRPC's C core says when it fails a call that it never gave to a connection.
+# The text of gRPC's C core when its load balancer fails a call that it never gave to a connection.
 _NEVER_SENT = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
 _TOO_LARGE = re.compile(r"(sent|received) message larger than max|message exceeds maximum size", re.IGNORECASE)
-"""RESOURCE_EXHAUSTED by the size of a message, in the words of gRPC's C core, Go and Java: no matter of load."""
+"""Texts of RESOURCE_EXHAUSTED for a message that is too large, from gRPC's C core, Go and Java. Load is not the
+cause."""
 _INVALID_METADATA = "Invalid metadata"
 _CANCELLED_HERE = ("Locally cancelled by application!", "Cancelled upon garbage collection!", "Channel closed!")
 
 
 class NeverSentError(grpc.aio.AioRpcError):
-    """UNAVAILABLE, and provably nobody has seen the request: any call may be repeated after it."""
+    """UNAVAILABLE, and the request was provably never sent: any call may be repeated."""
 
 
 class StatusError(Exception):
-    """A handler ended with this status; the interceptor's way of telling the request's policies."""
+    """A handler ended with this status. The interceptor raises it to inform the request's policies."""
 
     def __init__(self, code: StatusCode) -> None:
         super().__init__(code.name)
@@ -60,7 +61,7 @@ class StatusError(Exception):
 
 
 def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
-    """The failure that a status means, with the callee's word on when to come back; `None` is neutral."""
+    """The failure for a status, with the callee's pushback. `None` is neutral."""
     failure = _FAILURES.get(code)
     pushback = next((value for key, value in trailing or () if key == PUSHBACK), None)
     if failure is None or pushback is None:
@@ -70,10 +71,10 @@ def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
 
 
 def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> bool:
-    """True if the request provably never left.
+    """True if the request was provably never sent.
 
-    The text alone proves nothing: a callee may relay that of its own callee. A channel that could reach a callee is
-    not in TRANSIENT_FAILURE, though.
+    The text alone proves nothing, because a callee may relay the text of its own callee. But a channel that can reach a
+    callee is not in TRANSIENT_FAILURE.
     """
     return (
         error.code() is StatusCode.UNAVAILABLE
@@ -83,7 +84,7 @@ def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> boo
 
 
 def never_sent(error: grpc.RpcError) -> NeverSentError:
-    """The same error, as one that allows another attempt."""
+    """The same error, marked so that it allows another attempt."""
     return NeverSentError(StatusCode.UNAVAILABLE, details=error.details(), debug_error_string=error.details())
 
 
@@ -95,13 +96,13 @@ def _(error: grpc.RpcError) -> Failure | None:
     if _TOO_LARGE.search(details) or (details == _INVALID_METADATA and not getattr(error, "debug_error_string", str)()):
         return OWN_FAULT
     if code is StatusCode.CANCELLED and details not in _CANCELLED_HERE:
-        code = StatusCode.UNAVAILABLE  # a server that stops says so of what it has not handed to a handler
+        code = StatusCode.UNAVAILABLE  # a stopping server answers so to requests that it gave to no handler
     return failure_of(code, error.trailing_metadata())
 
 
 @classify.register(grpc.aio.BaseError)
 def _(_: Exception) -> Failure | None:
-    """GRPC's own refusals: metadata that cannot be sent, a closed channel."""
+    """Refusals of gRPC itself: metadata that cannot be sent, a closed channel."""
     return OWN_FAULT
 
 
@@ -111,7 +112,7 @@ def _(error: StatusError) -> Failure | None:
 
 
 def status_of(error: BaseException) -> StatusCode:
-    """The status that an error reads as."""
+    """The status that matches an error."""
     code = StatusCode.INTERNAL if isinstance(error, Exception) else StatusCode.CANCELLED
     match error:
         case RetriesExhaustedError(__cause__=Exception() as cause):
@@ -130,10 +131,10 @@ def status_of(error: BaseException) -> StatusCode:
 
 
 def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]]:
-    """The status and the trailing metadata that a server ends a request with.
+    """The status and the trailing metadata with which a server ends a request.
 
-    A callee's status that is neutral to its caller is this service's own fault. Who has retried already, or knows that
-    waiting will not help, says so to the caller, so that attempts do not multiply from hop to hop.
+    A callee's status that is neutral to its caller is this service's own fault. A server that has retried already, or
+    knows that waiting does not help, asks the caller not to retry, so that attempts do not multiply from hop to hop.
     """
     code = status_of(error)
     if code is StatusCode.CANCELLED:

@@ -1,4 +1,4 @@
-"""The same for code without an event loop. An attempt runs on a worker thread, which gRPC's own deadline gives back."""
+"""Channels for code without an event loop. An attempt runs on a worker thread, which gRPC's own deadline frees."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SyncChannel(grpc.Channel):
         self._connections = connections
 
     def connection(self, assembled: Assembled) -> Connection:
-        """The connection for another call under a bundle. Raises `UnknownCallError` where it has no such callee."""
+        """The connection for another call under a bundle. Raises `UnknownCallError` for an unknown callee."""
         located = self._located
         if located is None or located[0] is not assembled:
             self._located = located = assembled, self._locate(assembled)
@@ -54,16 +54,16 @@ class SyncChannel(grpc.Channel):
         return ManyAnswers(self, "stream_stream", method, serializers, settings)
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT002  # as grpc has it
-        """Hear of the present connection's states."""
+        """Report the states of the current connection to a callback."""
         self._present().subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """Hear no more."""
+        """Stop the reports."""
         self._present().unsubscribe(callback)
 
     @override
     def close(self) -> None:
-        """Leave it: the connection stays for others, and closes with the process."""
+        """Release the channel. The connection stays for others, and closes with the process."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +85,7 @@ class _Method(Method):
         return attempts, iter(request) if self._streams_requests else request
 
     def _bare(self) -> Any:
-        """The method without policies."""
+        """The raw method, without policies."""
         return self.invoke_on(self._channel.connection(self._channel.runtime.assembled))
 
 
@@ -99,7 +99,7 @@ class OneAnswer(_Method):
     def with_call(
         self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any
     ) -> tuple[Any, Any]:
-        """The answer and the call of the attempt that got it; no call where a fallback answered."""
+        """The answer, and the call of the attempt that got it. The call is `None` if a fallback answered."""
         if self.is_infrastructure:
             bare: tuple[Any, Any] = self._bare()(request, timeout, metadata, **options)
             return bare
@@ -117,11 +117,11 @@ class OneAnswer(_Method):
 
     @override
     def invoke_on(self, connection: Connection) -> Any:
-        """The bare method, with the call beside the answer."""
+        """The raw method. It returns the answer and the call."""
         return super().invoke_on(connection).with_call
 
     def future(self, *_: Any, **__: Any) -> Any:
-        """There is none: a thread waits for its answer."""
+        """Not supported: use a thread for each call."""
         raise NotImplementedError("no futures under policies: use `Grpc.channel`, or a thread for each call")
 
 
@@ -137,7 +137,7 @@ class ManyAnswers(_Method):
 
 
 class SyncStream:
-    """The answers. It begins when it is first iterated; it ends with its iteration, by `cancel`, or by `close`."""
+    """The answers of a call. It begins with the first iteration, and ends with it, by `cancel`, or by `close`."""
 
     def __init__(self, attempts: Attempts, request: Any) -> None:
         self._attempts = attempts
@@ -153,11 +153,11 @@ class SyncStream:
         return getattr(self._attempts.state.rpc, name)
 
     def cancel(self) -> bool:
-        """Stop. Whether there was anything to stop."""
+        """Stop the call. True if it was still running."""
         return self._attempts.stop()
 
     def close(self) -> None:
-        """End it without an error, wherever it is."""
+        """End the call without an error, in any state."""
         self._messages.close()
 
 
@@ -179,7 +179,7 @@ def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
     attempts.enter()
     try:
         for message in attempts.method.outbound.stream_sync(_answers, attempts, request):
-            attempts.leave()  # what is between messages belongs to the consumer
+            attempts.leave()  # code between messages belongs to the consumer
             yield message
     except BaseException as raised:
         error = raised
@@ -191,7 +191,7 @@ def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
 
 
 def _answers(attempts: Attempts, request: Any) -> Iterator[Any]:
-    """One attempt for many answers; the one before it, which may still wait on its thread, is over."""
+    """One attempt for many answers. The previous one has ended, but may still occupy its thread."""
     if attempts.state.rpc is not None:
         attempts.state.rpc.cancel()
     scope = current_scope()

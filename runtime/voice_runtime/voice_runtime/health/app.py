@@ -1,4 +1,4 @@
-"""The probes as an ASGI application: `/health` says that the loop turns, `/ready` that it can serve."""
+"""The probes as an ASGI application: `/health` for liveness, `/ready` for readiness."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ READINESS_PATH = "/ready"
 
 
 class HealthApp:
-    """Answers the probes, and hands everything else to `otherwise`, the service's own application."""
+    """Answers the probes, and passes everything else to `otherwise`, the service's own application."""
 
     def __init__(self, health: Health, otherwise: Application | None = None) -> None:
         self._health = health

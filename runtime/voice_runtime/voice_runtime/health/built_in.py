@@ -1,6 +1,6 @@
-"""The checkers that come with the runtime: a module for each kind of check.
+"""The built-in checkers: one module for each kind of check.
 
-Each look opens a connection of its own and closes it: it sees what a fresh pod would see, and keeps nothing.
+Each check opens its own connection and closes it, so it sees what a new pod would see.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from voice_runtime.health.disk import disk_checker
 from voice_runtime.health.place import Place
 
 STORES = frozenset({"postgresql", "redis"})
-"""Kinds that sign in: they need the connection of the settings."""
+"""Kinds that log in, with the connection in the settings."""
 
 
 def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Checker:
-    """The checker for a check. Raises `ValueError` where something is missing to make it."""
+    """The checker for a check. Raises `ValueError` if something that it needs is missing."""
     if policy.kind == "disk":
         return disk_checker(policy)
     place = _place(policy, bundle, settings)

@@ -1,4 +1,4 @@
-"""One check: looked at when somebody asks, for no longer than its timeout, and never twice at once."""
+"""One check. It runs on demand, for at most its timeout, and never twice at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from voice_policies import HealthCheck
 from voice_runtime.clock import SYSTEM_CLOCK, Clock
 
 Status = Literal["healthy", "degraded", "unhealthy"]
-"""`degraded`: it works, and slower than its limit allows."""
+"""`degraded`: it works, but more slowly than its limit allows."""
 Checker = Callable[[], Awaitable[object]]
-"""Returns if what it looks at works, and raises if not. It need not limit its own time."""
+"""Returns if the target works, and raises if not. It need not limit its own time."""
 logger = logging.getLogger("voice_runtime.health")
 
 
@@ -25,20 +25,20 @@ class Result:
 
     status: Status
     latency: float
-    """Seconds that the look took."""
+    """Duration of the check in seconds."""
     error: str = ""
-    """The kind of failure. Its message goes to the log alone: it may name users and addresses."""
+    """The type of the failure. Only the log gets its message, which may contain users and addresses."""
 
 
 class Check:
-    """A checker with its policy. A result is reused for `cache_duration`; all who ask meanwhile share one look."""
+    """A checker with its policy. A result is reused for `cache_duration`; simultaneous callers share one run."""
 
     def __init__(
         self, policy: HealthCheck, checker: Checker, cache_duration: float, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         self.policy = policy
         self.last: Result | None = None
-        """The newest result, however old; `None` before the first."""
+        """The newest result, of any age. `None` before the first."""
         self._checker = checker
         self._cache_duration = cache_duration
         self._now = clock.monotonic
@@ -47,7 +47,7 @@ class Check:
         self._looking: asyncio.Task[object] | None = None
 
     def look(self) -> asyncio.Task[Result] | None:
-        """The look under way, begun if none is; `None` while the last result is fresh."""
+        """The current run, which starts if there is none. `None` while the last result is fresh."""
         if self.last is not None and self._now() < self._fresh_until:
             return None
         if self._flight is None or self._flight.done():
@@ -65,7 +65,7 @@ class Check:
         return self.last
 
     async def _attempt(self) -> BaseException | None:
-        """How the checker failed. One that ignores its cancellation is not started again while it runs."""
+        """The failure of the checker. A checker that ignores its cancellation is not started again while it runs."""
         looking = self._looking
         if looking is None or looking.done():
             looking = self._looking = asyncio.create_task(_called(self._checker))

@@ -1,4 +1,4 @@
-"""Free space. A file system that hangs takes one thread with it, and no more."""
+"""Free space. A file system that hangs blocks only one thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from voice_runtime.health.check import Checker
 
 
 class LowDiskError(Exception):
-    """Less is free than must be."""
+    """Less space is free than required."""
 
 
 def disk_checker(policy: HealthCheck) -> Checker:

@@ -1,4 +1,4 @@
-"""HTTP: a GET of the root that the server itself does not fail. Needs the extra `http`."""
+"""HTTP: `GET /`. Needs the extra `http`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ServerFailedError(Exception):
 
 
 def checker(place: Place) -> Checker:
-    """Any answer below 500 shows a server at work: the root of an API is often 401 or 404.
+    """Accepts any answer below 500, because the root of an API often answers 401 or 404.
 
-    Outside of the cluster it is HTTPS: the egress proxy passes it on by the host's name.
+    Outside the cluster it uses HTTPS: the egress proxy routes by the host name.
     """
     address = place.address
     origin = f"{address.host}:{address.port}"
@@ -27,7 +27,7 @@ def checker(place: Place) -> Checker:
 
     async def look() -> None:
         verify = ssl.create_default_context()
-        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=None) as client:  # noqa: S113  # the check's own
+        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=None) as client:  # noqa: S113  # the check has its own timeout
             response = await client.get(url, headers={"host": origin}, extensions=extensions)
         if response.is_server_error:
             raise ServerFailedError(f"{address.host} answers {response.status_code}")

@@ -19,7 +19,7 @@ _Key = tuple[HealthCheck, float, tuple[Address, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The state of a process and what it rests on."""
+    """The state of a process and the results of its checks."""
 
     status: Status | Literal["draining"]
     checks: Mapping[str, tuple[HealthCheck, Result | None]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Report:
         return self.status in {"healthy", "degraded"}
 
     def to_document(self) -> dict[str, Any]:
-        """The report as plain JSON values. A check without a `status` has not been looked at yet."""
+        """The report as plain JSON values. A check without a `status` has not run yet."""
         return {
             "status": self.status,
             "checks": {name: _entry(policy, result) for name, (policy, result) in self.checks.items()},
@@ -38,10 +38,10 @@ class Report:
 
 
 class Health:
-    """The checks of a runtime's bundle. Belongs to one event loop; follows the bundle when it is reloaded.
+    """The checks of a runtime's bundle. It belongs to one event loop, and follows reloads of the bundle.
 
-    `checkers` stand in for the built-in ones, by the name of their check. Raises `InvalidInputError` for a check that
-    cannot be made, with every fault: no built-in one fits, or `settings` do not say how the store is reached.
+    `checkers` replace built-in ones by the name of their check. Raises `InvalidInputError` with every check that cannot
+    be made: no built-in checker fits, or `settings` lack the store's connection.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class Health:
         self.checks()
 
     async def drain(self) -> None:
-        """Not ready from now on. Returns after `drain_duration`: until then work is accepted, while callers learn."""
+        """Report "not ready" from now on. Returns after `drain_duration`, in which the service still accepts work."""
         self.draining = True
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
 
     def checks(self) -> list[Check]:
-        """Every check of the bundle in force. Those that a reload left alone keep their results."""
+        """Every check of the current bundle. Unchanged checks keep their results after a reload."""
         bundle = self._runtime.bundle
         if bundle is not self._bundle:
             self._follow(bundle)
         return self._checks
 
     async def readiness(self) -> Report:
-        """Look at everything at once and wait for what is critical; the rest is reported as it was seen last."""
+        """Run all checks in parallel and wait for the critical ones. The others report their last result."""
         if self.draining:
             return Report("draining")
         checks = self.checks()
@@ -123,7 +123,7 @@ class Health:
 
 
 def _joined(found: Iterable[tuple[HealthCheck, Result | None]]) -> Status:
-    """One status of all: only what is critical makes the whole unhealthy."""
+    """The combined status. Only a critical check makes the process unhealthy."""
     unwell = [(policy, result) for policy, result in found if result and result.status != "healthy"]
     if any(policy.critical and result.status == "unhealthy" for policy, result in unwell):
         return "unhealthy"

@@ -19,7 +19,7 @@ class Place:
     connection: Connection | None
 
     def password(self) -> str:
-        """The password, read again for each look: it may be rotated. Empty where none is needed."""
+        """The password, read again for each check, because it may be rotated. Empty if none is needed."""
         if self.connection is None or self.connection.credentials is None:
             return ""
         return (Path(self.connection.credentials) / "password").read_text().strip()

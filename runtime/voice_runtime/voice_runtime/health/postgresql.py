@@ -21,7 +21,7 @@ def checker(place: Place) -> Checker:
             password=place.password(),
             database=place.connection.database if place.connection else place.service,
             ssl=ssl.create_default_context() if place.address.tls else None,
-            statement_cache_size=0,  # a pooler may hand the session's statements to somebody else
+            statement_cache_size=0,  # a pooler may give the session's prepared statements to another client
         )
         try:
             await connection.execute("SELECT 1")

@@ -11,7 +11,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """Signs in as the service does."""
+    """Logs in as the service does."""
 
     async def look() -> None:
         password = place.password()

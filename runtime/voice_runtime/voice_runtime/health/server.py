@@ -1,4 +1,4 @@
-"""A small HTTP server for the probes, and the signal to end. Needs the extra `health`."""
+"""A small HTTP server for the probes, and the wait for SIGTERM. Needs the extra `health`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["serving", "serving_in_thread", "terminated"]
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the process's own affair: not ready first, then drained, then stopped."""
+        """Let the process handle signals itself: first not ready, then drain, then stop."""
         yield
 
 
 @asynccontextmanager
 async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIterator[int]:  # noqa: S104  # a pod's own address
-    """Serve an application on this event loop, and yield its port: a free one for 0.
+    """Serve an application on this event loop, and yield its port (a free one for 0).
 
-    At the end no more is accepted, and what is in flight is finished. Raises `OSError` if the port is taken.
+    At the end it accepts no more requests and finishes those in flight. Raises `OSError` if the port is in use.
     """
     listener = socket.create_server((host, port))
     server = _Server(
@@ -62,7 +62,7 @@ async def terminated() -> None:
 
 @contextmanager
 def serving_in_thread(app: Application, port: int, host: str = "0.0.0.0") -> Iterator[int]:  # noqa: S104  # as above
-    """As `serving`, on a thread and an event loop of its own: for a service that has no loop."""
+    """Like `serving`, on its own thread and event loop: for a service without a loop."""
     ports: SimpleQueue[int | BaseException] = SimpleQueue()
     stops: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
 

@@ -19,8 +19,8 @@ from voice_runtime.runtime import Runtime
 __all__ = ["AsyncTransport", "Http", "Middleware", "Transport", "last_segment"]
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""Of our own transports. The call's bulkhead bounds it; a bound of the pool would be a second, hidden one. 20 idle
-connections are httpx's default."""
+"""Limits of our own transports. The call's bulkhead bounds connections; a bound of the pool would be a second, hidden
+one. 20 idle connections are httpx's default."""
 
 
 class Http:
@@ -30,26 +30,26 @@ class Http:
         self._runtime = runtime
 
     def middleware(self, app: Application, operation: Callable[[Scope], str] = last_segment) -> Middleware:
-        """Put the inbound policies around an ASGI application; `operation` says which one a request is."""
+        """Apply the inbound policies to an ASGI application. `operation` finds the operation of a request."""
         return Middleware(app, self._runtime, operation)
 
     def transport(self, name: str, inner: httpx.AsyncBaseTransport | None = None) -> AsyncTransport:
-        """Put a call's policies around a transport of httpx. Raises `UnknownCallError`."""
+        """Apply a call's policies to an httpx transport. Raises `UnknownCallError`."""
         return AsyncTransport(self._runtime, name, inner or httpx.AsyncHTTPTransport(limits=LIMITS))
 
     def sync_transport(self, name: str, inner: httpx.BaseTransport | None = None) -> Transport:
-        """As `transport`, for code without an event loop."""
+        """Like `transport`, for code without an event loop."""
         return Transport(self._runtime, name, inner or httpx.HTTPTransport(limits=LIMITS))
 
     def client(self, name: str, **settings: Any) -> httpx.AsyncClient:
-        """A client for a call, at its address; where it has several, each request names its host.
+        """A client for a call, at its address. If the call has several addresses, each request names its host.
 
         The call's policies are the only timeouts.
         """
         return httpx.AsyncClient(**{"transport": self.transport(name)} | self._settings(name) | settings)
 
     def sync_client(self, name: str, **settings: Any) -> httpx.Client:
-        """As `client`, for code without an event loop."""
+        """Like `client`, for code without an event loop."""
         return httpx.Client(**{"transport": self.sync_transport(name)} | self._settings(name) | settings)
 
     def _settings(self, name: str) -> dict[str, Any]:

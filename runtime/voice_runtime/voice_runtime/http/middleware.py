@@ -1,4 +1,4 @@
-"""ASGI middleware: every HTTP request that comes in, under the policies of the operation that it is."""
+"""ASGI middleware that runs every inbound HTTP request under the policies of its operation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from voice_runtime.outcome import classify
 from voice_runtime.runtime import Runtime
 
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
-"""Paths about the process, so no policy of an operation applies."""
+"""Paths that concern the process, so no policy of an operation applies."""
 API_KEY = "x-api-key"
 NOT_AGAIN = (SHOULD_RETRY.encode(), b"false")
 _NUMBER = re.compile(r"[0-9]+")
@@ -33,9 +33,10 @@ def last_segment(scope: Scope) -> str:
 
 
 class Middleware:
-    """Around an ASGI application.
+    """Wraps an ASGI application.
 
-    A WebSocket passes: it outlives any deadline, so its application makes a request of each turn, by `runtime.request`.
+    WebSockets pass without policies, because they outlive any deadline. Their application opens a request for each turn
+    with `runtime.request`.
     """
 
     def __init__(self, app: Application, runtime: Runtime, operation: Callable[[Scope], str] = last_segment) -> None:
@@ -85,7 +86,7 @@ class Middleware:
             return  # the application has answered
         except Exception as error:
             if exchange.status:
-                raise  # too late for another answer: the server breaks the connection off
+                raise  # too late for another answer: the server closes the connection
             status, text, answered = answer_to(error)
             if status == 500:
                 logger.error("%s failed", name, exc_info=error)
@@ -94,7 +95,7 @@ class Middleware:
 
 
 class _Exchange:
-    """One answer, as far as it has gone."""
+    """The state of one answer."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -103,7 +104,7 @@ class _Exchange:
         self.request: Request | None = None
 
     async def send(self, message: Message) -> None:
-        """Pass a message of the application on. A failure after retries in here is not to be retried further up."""
+        """Send a message of the application. A failure after retries here asks the caller not to retry."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self.request is not None and self.request.retries_spent and failure_of(self.status) is not None:
@@ -111,19 +112,19 @@ class _Exchange:
         await self._send(message)
 
     def raise_for_status(self) -> None:
-        """So that the request's policies see an error status as they see an error."""
+        """Raise an error status, so that the request's policies count it as an error."""
         if self.status >= 400:
             raise StatusError(self.status)
 
     async def answer(self, status: int, text: str, headers: dict[str, str]) -> None:
-        """Answer in the application's place."""
+        """Answer instead of the application."""
         pairs = {"content-type": "application/json"} | headers
         encoded = [(key.encode(), value.encode()) for key, value in pairs.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": encoded})
         await self.send({"type": "http.response.body", "body": json.dumps({"error": text}).encode()})
 
     def end(self, span: trace.Span, error: BaseException | None) -> None:
-        """End the span. A caller beyond its rate limit is no error of the service."""
+        """End the span. A caller above its rate limit is not an error of the service."""
         error = error or self.error
         limited = isinstance(error, RateLimitedError)
         if limited:
@@ -135,6 +136,9 @@ class _Exchange:
 
 
 def _seconds(milliseconds: str | None) -> float:
-    """The shortest of the timeouts given; `NEVER` where none is a whole number. Too large a one is infinite."""
+    """The shortest of the given timeouts.
+
+    `NEVER` if none is a whole number. A value that is too large counts as infinite.
+    """
     given = [part.strip() for part in (milliseconds or "").split(",")]
     return min((float(part) / 1000 for part in given if _NUMBER.fullmatch(part)), default=NEVER)

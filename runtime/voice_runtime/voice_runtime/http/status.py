@@ -17,10 +17,10 @@ from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
 
 RETRY_AFTER = "retry-after"
 SHOULD_RETRY = "x-should-retry"
-"""The header `x-should-retry: false` asks the caller not to retry. Providers of models send it too."""
+"""The header `x-should-retry: false` asks the caller not to retry. Model providers send it too."""
 NO_RETRY = -1.0
 LONGEST_WAIT = 2**31 - 1
-"""Seconds of a `Retry-After` at most: what every client can read."""
+"""Longest `Retry-After` in seconds that every client can read."""
 _SECONDS = re.compile(r"[0-9]{1,10}")
 _FAILURES = {
     429: Failure("resource_exhausted"),
@@ -34,7 +34,7 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 
 class StatusError(Exception):
-    """An application answered with this status; the middleware's way of telling the request's policies."""
+    """An application answered with this status. The middleware raises it to inform the request's policies."""
 
     def __init__(self, status: int) -> None:
         super().__init__(str(status))
@@ -42,7 +42,7 @@ class StatusError(Exception):
 
 
 def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure | None:
-    """The failure that a status means, with the callee's word on when to come back; `None` is an answer."""
+    """The failure for a status, with the callee's `Retry-After`. `None` is a normal answer."""
     failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
     if failure is None:
         return None
@@ -53,7 +53,7 @@ def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure
 
 
 def show_status(status: int, span: Span) -> None:
-    """Put an answer's status on its span, which is an error where the status is a failure."""
+    """Record an answer's status on its span. The span is an error if the status is a failure."""
     span.set_attribute("http.response.status_code", status)
     if failure_of(status) is not None:
         span.set_status(StatusCode.ERROR)
@@ -78,7 +78,7 @@ def _(error: httpx.TransportError) -> Failure | None:
         case httpx.PoolTimeout() | httpx.LocalProtocolError() | httpx.UnsupportedProtocol():
             return OWN_FAULT
         case httpx.ConnectError() | httpx.ConnectTimeout():
-            return Failure("connection_failed")  # the request never left
+            return Failure("connection_failed")  # the request was never sent
         case httpx.TimeoutException():
             return Failure("attempt_timeout")
         case httpx.NetworkError() | httpx.RemoteProtocolError():
@@ -92,7 +92,7 @@ def _(error: StatusError) -> Failure | None:
 
 
 def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """The status, the text and the headers that a request ends with. Only a policy's own words are told."""
+    """The status, text and headers that end a request. Only a policy's own text is sent."""
     if not isinstance(error, VoiceRuntimeError):
         return 500, "internal error", {}
     wait = error.retry_after

@@ -1,4 +1,4 @@
-"""httpx transports: every request is an attempt of a call of the bundle."""
+"""httpx transports: every request is an attempt of a call in the bundle."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from voice_runtime.runtime import Runtime
 from voice_runtime.timeout import current_scope
 
 TIMEOUT = "x-envoy-expected-rq-timeout-ms"
-"""Milliseconds that the caller waits: Envoy's header, so that the mesh and the proxies understand it too."""
+"""The caller's remaining time in milliseconds. Envoy's header, so the mesh and proxies understand it too."""
 ATTEMPT = "x-envoy-attempt-count"
-"""The number of the attempt, from 1; sent from the second on."""
+"""The number of the attempt, sent from the second attempt on."""
 PHASES = ("connect", "read", "write")
-"""The phases on the wire, each limited by httpx on its own."""
+"""The phases of a request on the network. httpx limits each separately."""
 ONCE: Iterator[Any] = iter(())
-"""An argument that the pipeline never sends twice: it goes with a body that can be read once."""
+"""Placeholder argument that the pipeline never sends twice. It accompanies a body that can be read once."""
 
 
 class _Call:
-    """The state that the attempts of one request share: the policies of one bundle."""
+    """The shared state of a request's attempts: the policies of one bundle."""
 
     def __init__(self, runtime: Runtime, name: str, request: httpx.Request) -> None:
         assembled = runtime.assembled
@@ -56,9 +56,9 @@ class _Call:
         trace_context.end_span(self._span, error, failed=failed)
 
     def prepare(self) -> httpx.Request:
-        """A copy of the request with what this attempt adds; through the egress proxy, if the bundle says so.
+        """A copy of the request with this attempt's headers, addressed to the egress proxy if the bundle has one.
 
-        Nobody outside of the platform is told about its traces.
+        Hosts outside the platform get no trace context.
         """
         request = self.request
         headers = request.headers.copy()
@@ -67,14 +67,14 @@ class _Call:
         given = request.extensions.get("timeout", {})
         extensions = {**request.extensions, "timeout": given}
         if (left := remaining()) is not None:
-            # A wait for a connection ends with an error of its own, a tenth of the time before the attempt does.
+            # The wait for a connection ends with its own error, a tenth of the time before the attempt does.
             extensions["timeout"] = given | _at_most(left * 0.9, ("pool",), given)
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
             headers[ATTEMPT] = str(number)
         url = request.url
         if proxy := self._proxies.get(url.host):
-            # The proxy passes TLS on by the server name; the Host header stays the callee's.
+            # The proxy routes TLS by the server name. The Host header stays the callee's.
             extensions["sni_hostname"] = url.host
             host, _, port = proxy.rpartition(":")
             url = url.copy_with(host=host, port=int(port))
@@ -84,8 +84,9 @@ class _Call:
 class AsyncTransport(httpx.AsyncBaseTransport):
     """For `httpx.AsyncClient(transport=…)`.
 
-    An answer is read to its end inside the attempt, so that time and errors of its body count; server-sent events are
-    handed on as they come, and count up to their headers. After the last attempt an error status is an answer like any.
+    An answer is read to its end inside the attempt, so that time and errors of its body count. Server-sent events are
+    passed on as they arrive, and count up to their headers. After the last attempt an error status is returned like any
+    answer.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.AsyncBaseTransport) -> None:
@@ -93,9 +94,9 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         self._runtime, self._name, self._inner = runtime, name, inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it under the policies of the call, to the host that it names of several.
+        """Send the request under the policies of the call. If the call has several hosts, the request names one.
 
-        Raises what httpx raises and the errors of the policies, and `UnknownCallError` for another host than those.
+        Raises httpx's errors, the errors of the policies, and `UnknownCallError` for another host.
         """
         call = _Call(self._runtime, self._name, request)
         response: httpx.Response | None = None
@@ -127,9 +128,9 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 class Transport(httpx.BaseTransport):
-    """For `httpx.Client(transport=…)`; otherwise as `AsyncTransport`.
+    """For `httpx.Client(transport=…)`; otherwise like `AsyncTransport`.
 
-    Nothing interrupts the thread of an attempt, so its sockets wait for no longer than the attempt may take.
+    Nothing interrupts the thread of an attempt, so its sockets wait no longer than the attempt may take.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.BaseTransport) -> None:
@@ -137,7 +138,7 @@ class Transport(httpx.BaseTransport):
         self._runtime, self._name, self._inner = runtime, name, inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it under the policies of the call. Raises what httpx raises and the errors of the policies."""
+        """Send the request under the policies of the call. Raises httpx's errors and the errors of the policies."""
         call = _Call(self._runtime, self._name, request)
         response: httpx.Response | None = None
         error: BaseException | None = None
@@ -159,7 +160,7 @@ class Transport(httpx.BaseTransport):
         try:
             response = self._inner.handle_request(request)
             if _is_stream(response):
-                timeouts.update(dict.fromkeys(PHASES), **given)  # its headers have come, and with them the attempt ends
+                timeouts.update(dict.fromkeys(PHASES), **given)  # its headers have arrived, which ends the attempt
             else:
                 response = _read(response, _content(response))
         except httpx.PoolTimeout:
@@ -178,7 +179,7 @@ class Transport(httpx.BaseTransport):
 
 
 def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
-    """The host that a request names of several. Raises `UnknownCallError`."""
+    """The host that a request names, of several. Raises `UnknownCallError`."""
     hosts = [address.host for address in addresses]
     if host not in hosts:
         raise UnknownCallError(f"host of {name}", host, hosts)
@@ -186,13 +187,13 @@ def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
 
 
 def _at_most(left: float, phases: Iterable[str], given: dict[str, float | None]) -> dict[str, float]:
-    """The timeouts of httpx that end with the attempt, or earlier where its caller says so."""
+    """The timeouts of httpx, shortened to the end of the attempt."""
     limits = ((phase, given.get(phase)) for phase in phases)
     return {phase: left if limit is None else min(limit, left) for phase, limit in limits}
 
 
 def _content(response: httpx.Response) -> bytes:
-    """An answer to its end. Each part of it restarts httpx's timeout, so time is looked at in between."""
+    """An answer, read to its end. Each part restarts httpx's timeout, so the time is checked between parts."""
     parts = []
     try:
         for part in response.stream:  # type: ignore[union-attr]  # synchronous, as its transport is

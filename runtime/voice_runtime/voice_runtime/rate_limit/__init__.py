@@ -1,5 +1,5 @@
-"""Rate limit (layer L5): what cannot be served is refused early.
+"""Rate limit (layer L5): refuses early what the service cannot serve.
 
-`token_bucket`, `sliding_window` and `adaptive` decide; `keyed` gives each tenant, user or API key a count of its own in
-bounded memory; `gate` lets requests wait for their turn.
+`token_bucket`, `sliding_window` and `adaptive` decide. `keyed` gives each tenant, user or API key its own count in
+bounded memory. `gate` lets requests wait for their turn.
 """

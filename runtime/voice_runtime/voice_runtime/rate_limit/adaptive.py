@@ -1,8 +1,8 @@
 """Adaptive limit: a token bucket whose rate follows the target's health (AIMD).
 
 Each interval with enough samples is judged once: unhealthy multiplies the rate by `decrease`, healthy adds `increase`.
-A decrease begins a new epoch, and samples of requests that were admitted before it are dropped: they tell of the rate
-that was already given up.
+A decrease begins a new epoch. Samples of requests that were admitted earlier are dropped, because they measure the old
+rate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from voice_policies import Adaptive as Policy
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 
 SLOW_SHARE = 0.05
-"""The P95 is above a threshold when more than this share of the samples is."""
+"""The P95 exceeds a threshold if more than this share of samples does."""
 JITTER = 0.1
 """Random share added to each interval, so that replicas do not move together."""
 
@@ -35,25 +35,25 @@ class Adaptive:
         self._begin_interval(now)
 
     def take(self, now: float, cost: int = 1) -> float:
-        """As `TokenBucket.take`, at the present rate."""
+        """Like `TokenBucket.take`, at the current rate."""
         return self.bucket.take(now, cost)
 
     def wait(self, now: float, cost: int = 1) -> float:
-        """As `TokenBucket.wait`, at the present rate."""
+        """Like `TokenBucket.wait`, at the current rate."""
         return self.bucket.wait(now, cost)
 
     def is_full(self, now: float) -> bool:
-        """True if the limit can be forgotten: the bucket is full and the rate is the initial one."""
+        """True if the limit can be dropped: the bucket is full and the rate is the initial one."""
         return self.bucket.is_full(now) and self.rate >= self.policy.max_rate.per_second
 
     def inherit(self, other: Adaptive) -> None:
-        """Begin at the rate of `other`, with what it has given out."""
+        """Begin at the rate of `other`, with its admissions."""
         self.rate = other.rate
         self.bucket.reconfigure(self.rate, self.policy.burst, self.bucket.full_at)
         self.bucket.full_at = other.bucket.full_at
 
     def record(self, epoch: int, now: float, latency: float, *, failed: bool) -> None:
-        """A request that was admitted in `epoch` was served. Rejections and cancellations are no samples."""
+        """A request that was admitted in `epoch` was served. Rejections and cancellations are not samples."""
         with self._lock:
             if epoch != self.epoch:
                 return
@@ -64,7 +64,7 @@ class Adaptive:
                 self._judge(now)
 
     def reconfigure(self, policy: Policy, now: float) -> None:
-        """Go on under a new policy, at the present rate as far as its bounds allow."""
+        """Continue under a new policy, at the current rate within its bounds."""
         with self._lock:
             at_top = self.rate >= self.policy.max_rate.per_second
             self.policy = policy

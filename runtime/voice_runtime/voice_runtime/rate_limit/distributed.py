@@ -22,12 +22,12 @@ from voice_runtime.rate_limit.shared_count import Connection, SharedCount, Store
 from voice_runtime.shared_store import LoopThread
 
 RETRY_CLOSED = 1.0
-"""`retry_after` of a limit that refuses all while its store is unavailable, in seconds."""
+"""`retry_after` in seconds while the store is down and the limit refuses all."""
 _SYNCHRONOUS = LoopThread()
 
 
 class DistributedGate:
-    """One distributed limit of one operation. Without a connection its store counts as unavailable."""
+    """One distributed limit of one operation. Without a connection its store counts as down."""
 
     __slots__ = (
         "_capacity",
@@ -46,7 +46,7 @@ class DistributedGate:
     )
 
     def __init__(self, target: str, name: str, policy: Policy, clock: Clock, random: Random) -> None:
-        """`name` is what its keys in the store begin with."""
+        """`name` is the prefix of its keys in the store."""
         self.target = target
         self.connection: Connection | None = None
         """Replaced with each bundle."""
@@ -64,11 +64,11 @@ class DistributedGate:
         self._prefix = f"{self._name}:{policy.limit.algorithm}:{policy.key}:"
 
     def keys(self) -> int:
-        """Keys that are kept in this process."""
+        """Number of keys in this process."""
         return self.local.keys() + sum(len(count) for count in self._counts.values())
 
     def reconfigure(self, policy: Policy) -> None:
-        """Go on under a new policy; what was counted stays, unless it counts something else now."""
+        """Continue under a new policy. Counts stay, unless the limit now counts by another key."""
         prefix, one_replica = self._prefix, policy.of_one_replica()
         self._set(policy, one_replica)
         self.local.reconfigure(one_replica)
@@ -78,7 +78,7 @@ class DistributedGate:
             count.reconfigure(policy)
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Pass, at the latest at `deadline`. Raises `RateLimitedError` and nothing else, whatever the store does."""
+        """Pass, at the latest at `deadline`. Raises only `RateLimitedError`, whatever the store does."""
         latest = min(self._clock.monotonic() + self.policy.max_wait.seconds, deadline)
         try:
             try:
@@ -92,7 +92,7 @@ class DistributedGate:
         self.admitted += 1
 
     def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
-        """As `admit`, for threads."""
+        """Like `admit`, for threads."""
         _SYNCHRONOUS.run(self.admit(caller, cost, deadline))
 
     def adaptive(self, caller: Caller) -> Adaptive | None:  # noqa: ARG002  # as `Gate.adaptive`

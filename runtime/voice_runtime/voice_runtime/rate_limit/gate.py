@@ -1,4 +1,4 @@
-"""The gate of one rate limit: lets a request pass, lets it wait for its turn, or refuses it."""
+"""The gate of one rate limit: it admits a request, lets it wait for its turn, or refuses it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
 from voice_runtime.rate_limit.sliding_window import SlidingWindow
 
 SHORTEST_RETRY = 0.001
-"""Smallest `retry_after` that is told, in seconds."""
+"""Smallest `retry_after` in seconds."""
 
 
 class Limits(Protocol):
-    """Where this process keeps its counts."""
+    """The counts of this process."""
 
     def take(self, key: str, now: float, cost: int = 1) -> float:
-        """Take `cost` for `key`: 0, or seconds until it can be had; infinite for never."""
+        """Take `cost` for `key`. Returns 0, or seconds until it is available; infinite for never."""
         ...
 
     def wait(self, key: str, now: float, cost: int = 1) -> float:
-        """Seconds until `cost` can be had for `key`."""
+        """Seconds until `cost` is available for `key`."""
         ...
 
     def __len__(self) -> int:
-        """Keys that are kept."""
+        """Number of stored keys."""
         ...
 
 
@@ -49,7 +49,7 @@ class _Turn:
 
 
 class Gate:
-    """One limit of one operation that this process counts for itself."""
+    """One limit of one operation that this process counts itself."""
 
     __slots__ = ("_clock", "_random", "_turns", "admitted", "limits", "max_wait", "now", "policy", "rejected", "target")
 
@@ -65,11 +65,11 @@ class Gate:
         self.limits: Limits = self._make()
 
     def keys(self) -> int:
-        """Keys that are kept."""
+        """Number of stored keys."""
         return len(self.limits)
 
     def reconfigure(self, policy: Policy) -> None:
-        """Go on under a new policy; what was counted stays, unless it counts something else now."""
+        """Continue under a new policy. Counts stay, unless the limit now counts by another key."""
         before, self.policy = self.policy, policy
         self.max_wait = policy.max_wait.seconds
         if (before.limit.algorithm, before.key) != (policy.limit.algorithm, policy.key):
@@ -89,7 +89,7 @@ class Gate:
                     adapting.reconfigure(adaptive, now)
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Those of one loop pass in their order."""
+        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Requests of one loop pass in order."""
         key = caller.key(self.policy.key)
         now = self.now()
         turn = self._turns.get((key, asyncio.get_running_loop())) if self._turns else None
@@ -101,7 +101,7 @@ class Gate:
         self.admitted += 1
 
     def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
-        """As `admit`, for threads, which pass in no set order."""
+        """Like `admit`, for threads, which pass in no fixed order."""
         key = caller.key(self.policy.key)
         latest = min(self.now() + self.max_wait, deadline)
         while wait := self.limits.take(key, self.now(), cost):
@@ -110,7 +110,7 @@ class Gate:
         self.admitted += 1
 
     def adaptive(self, caller: Caller) -> Adaptive | None:
-        """The limit that learns from how this caller's requests end, if it is one."""
+        """The limit that learns from the results of this caller's requests, if it is adaptive."""
         limits = self.limits
         if not isinstance(limits, Keyed):
             return None

@@ -1,9 +1,10 @@
 """Limits per key in bounded memory.
 
-A key whose limit is full again can be forgotten without anybody noticing, so only such keys are. Each new key looks at
-the few that were looked at longest ago and forgets those that are full: no scan, no timer, and dead keys go as fast as
-new ones come. While every kept key still counts for something, further keys share one count among them, and begin with
-it once there is room: a caller who sends many keys gains nothing by it, and a limited key never gets a fresh burst.
+A key whose limit is full again can be dropped without an effect, so only such keys are. Each new key checks the few
+keys that were checked longest ago and drops those that are full. So there is no scan and no timer, and unused keys
+disappear as fast as new ones arrive. While every stored key is in use, further keys share one count. A key gets its own
+count once there is room, and starts it from the shared one. So a caller gains nothing by sending many keys, and a
+limited key never gets a fresh burst.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from voice_runtime.clock import NEVER
 from voice_runtime.rate_limit.token_bucket import SLACK
 
 EXAMINED = 2
-"""Keys that each new key looks at; above 1, so that the dead go faster than the new come."""
+"""Keys that each new key checks. Above 1, so that unused keys disappear faster than new ones arrive."""
 
 
 class Limit(Protocol):
     """The limit of one key."""
 
     def take(self, now: float, cost: int = 1) -> float:
-        """Take `cost`: 0, or seconds until it can be had; infinite for never."""
+        """Take `cost`. Returns 0, or seconds until it is available; infinite for never."""
         ...
 
     def wait(self, now: float, cost: int = 1) -> float:
-        """Seconds until `cost` can be had."""
+        """Seconds until `cost` is available."""
         ...
 
     def is_full(self, now: float) -> bool:
-        """True if the state can be forgotten without an effect."""
+        """True if the state can be dropped without an effect."""
         ...
 
     def inherit(self, other: Self) -> None:
-        """Begin with what `other` has counted."""
+        """Begin with the counts of `other`."""
         ...
 
 
@@ -46,7 +47,7 @@ L = TypeVar("L", bound=Limit)
 
 
 class KeyedTokenBucket:
-    """A token bucket per key: one float each, the time at which its bucket is full again."""
+    """A token bucket for each key: one float, the time at which its bucket is full again."""
 
     __slots__ = (
         "_burst",
@@ -65,7 +66,7 @@ class KeyedTokenBucket:
         self._lock = Lock()
         self._full_at: dict[str, float] = {}
         self._queue: deque[str] = deque()
-        """The keys, those looked at longest ago first."""
+        """The keys, those checked longest ago first."""
         self._overflow = self._latest = 0.0
         self.overflowed = 0
         self._set(rate, burst, max_keys)
@@ -85,7 +86,7 @@ class KeyedTokenBucket:
         return len(self._full_at)
 
     def take(self, key: str, now: float, cost: int = 1) -> float:
-        """As `TokenBucket.take`, for `key`."""
+        """Like `TokenBucket.take`, for `key`."""
         self._lock.acquire()  # as in `TokenBucket.take`
         try:
             if now < self._latest:
@@ -105,12 +106,12 @@ class KeyedTokenBucket:
         return new - now - self._tolerance if cost <= self._burst else NEVER
 
     def wait(self, key: str, now: float, cost: int = 1) -> float:
-        """As `TokenBucket.wait`, for `key`."""
+        """Like `TokenBucket.wait`, for `key`."""
         full_at = self._full_at.get(key, self._overflow if len(self) >= self._max_keys else now)
         return max(max(full_at, now) + cost * self._interval - now - self._tolerance, 0.0)
 
     def reconfigure(self, rate: float, burst: int, max_keys: int, now: float) -> None:
-        """Go on at another rate. Tokens that were taken stay taken."""
+        """Continue at another rate. Tokens that were taken stay taken."""
         with self._lock:
             interval = self._interval
             self._set(rate, burst, max_keys)
@@ -145,7 +146,7 @@ class KeyedTokenBucket:
 
 
 class Keyed(Generic[L]):
-    """Any other limit per key, one object each."""
+    """Any other limit for each key, one object each."""
 
     __slots__ = ("_limits", "_lock", "_make", "_max_keys", "_overflow", "_queue", "overflowed")
 
@@ -167,20 +168,20 @@ class Keyed(Generic[L]):
         return limit if limit is not None else self._new(key, now)
 
     def take(self, key: str, now: float, cost: int = 1) -> float:
-        """As `Limit.take`, for `key`."""
+        """Like `Limit.take`, for `key`."""
         return self.of(key, now).take(now, cost)
 
     def wait(self, key: str, now: float, cost: int = 1) -> float:
-        """As `Limit.wait`, for `key`."""
+        """Like `Limit.wait`, for `key`."""
         return self.of(key, now).wait(now, cost)
 
     def every(self) -> list[L]:
-        """Every limit that is kept."""
+        """Every stored limit."""
         with self._lock:
             return [*self._limits.values(), self._overflow]
 
     def reconfigure(self, make: Callable[[], L], max_keys: int) -> None:
-        """Make new keys otherwise from now on; the kept limits are reconfigured one by one."""
+        """Create new limits with the new policy. The caller reconfigures the stored ones."""
         with self._lock:
             self._make, self._max_keys = make, max_keys
 

@@ -1,7 +1,7 @@
 """One limit whose counts are in a store that replicas share.
 
-A check is one round trip. While one is under way for a key, others of that key wait for it, and the next one asks for
-all of them at once. What the store says cannot be had before some moment is not asked for again before it.
+A check is one round trip. During a check of a key, further ones wait, and the next round trip asks for all of them at
+once. After a refusal the process does not ask again before the time that the store gave.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ SLIDING_WINDOW = Script(Path(__file__).with_name("sliding_window.lua"))
 
 
 class Connection(NamedTuple):
-    """The way to the store: what runs scripts, and the declared call whose policies guard it."""
+    """The connection to the store: it runs scripts under the policies of a declared call."""
 
     store: SharedStore
     call: Outbound
 
 
 class StoreUnavailableError(Exception):
-    """The store did not answer, or was not asked."""
+    """The store did not answer, or the breaker refused the call."""
 
 
 class _Share:
-    """One event loop's share of a key: its remaining admissions, and the time until which the store has none."""
+    """One event loop's share of a key: the admissions left, and the time until which the store has none."""
 
     __slots__ = ("failures", "left", "lock", "name", "refused_cost", "refused_until", "waiting")
 
@@ -50,16 +50,16 @@ class _Share:
         self.refused_until = -NEVER
 
     def refused_for(self, cost: int, now: float) -> float:
-        """Seconds until the store may have `cost`, as far as it said."""
+        """Seconds until the store may have `cost`, by its last answer."""
         return self.refused_until - now if cost >= self.refused_cost and now < self.refused_until else 0.0
 
     def is_idle(self, now: float) -> bool:
-        """True if the state can be forgotten without an effect."""
+        """True if the state can be dropped without an effect."""
         return not self.left and not self.waiting and now >= self.refused_until
 
 
 class _Turn:
-    """The queue before one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves it without a trace."""
+    """The queue for one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves no trace."""
 
     __slots__ = ("cost", "lock")
 
@@ -91,10 +91,10 @@ class SharedCount:
             share.refused_until = -NEVER
 
     async def take_by(self, latest: float, key: str, cost: int, connection: Connection) -> float:
-        """Take `cost` as soon as it can be had: 0, or seconds until it can, where that is after `latest`.
+        """Take `cost` as soon as it is available: 0, or seconds until it is, if that is after `latest`.
 
-        Those who wait for a key take in the order they came; who cannot, behind them, is told so at once. Raises
-        `StoreUnavailableError`.
+        Waiting requests of a key take in order. A request that cannot pass in time behind them is refused at once.
+        Raises `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
         if turn is None:
@@ -117,7 +117,7 @@ class SharedCount:
             finally:
                 turn.lock.release()
         except TimeoutError:
-            return max(self._earliest(key, turn.cost), SHORTEST_RETRY)  # other replicas were quicker
+            return max(self._earliest(key, turn.cost), SHORTEST_RETRY)  # other replicas were faster
         finally:
             turn.cost -= cost
             if not turn.cost:
@@ -125,7 +125,7 @@ class SharedCount:
         return 0.0
 
     def _earliest(self, key: str, cost: int) -> float:
-        """Seconds before which the queue cannot have `cost`: what the store said of its head, then the limit's pace."""
+        """Seconds before which the queue cannot have `cost`: the store's answer for its head, then the limit's pace."""
         share = self._shares.get(key)
         if share is None:
             return 0.0
@@ -150,7 +150,7 @@ class SharedCount:
         share.waiting += cost
         try:
             async with share.lock:
-                if share.failures != failures:  # who asked meanwhile asked for all who waited
+                if share.failures != failures:  # a concurrent request asked for all waiting ones
                     raise StoreUnavailableError
                 return await self._settle(share, cost, connection)
         finally:
@@ -179,7 +179,7 @@ class SharedCount:
         return call.call(store.run, self._script, name, *self._arguments, needed, lease)
 
     def _new(self, key: str) -> _Share:
-        """Bound the number of keys: beyond it a key is dropped with the rest of its lease."""
+        """Bound the number of keys. Beyond it a key is dropped with the rest of its lease."""
         now, shares = self._now(), self._shares
         for _ in range(min(EXAMINED, len(shares))):
             oldest = next(iter(shares))
@@ -191,7 +191,7 @@ class SharedCount:
 
 
 def _digest(key: str) -> str:
-    """Hash a caller's key, which may be any text: its length is bounded, and an API key does not stand in a store."""
+    """Hash a caller's key. A hash has a fixed length, and no API key gets into the store."""
     return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest() if key else ""
 
 

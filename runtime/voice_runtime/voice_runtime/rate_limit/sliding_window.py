@@ -1,8 +1,8 @@
-"""Sliding window: never more than `limit` in any span of `window`.
+"""Sliding window: at most `limit` admissions in any span of `window`.
 
-A log of admissions, in which those of one sixty-fourth of the window share an entry that leaves when its last one does.
-So the bound holds over any span, the boundary burst included; memory is bounded; and a slot frees late by at most
-`window / 64`, never early.
+The window is a log of admissions. Admissions within one sixty-fourth of the window share an entry, which leaves when
+its last admission does. So the bound holds in any span, memory is bounded, and a slot becomes free up to `window / 64`
+late, never early.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from threading import Lock
 from voice_runtime.clock import NEVER
 
 RESOLUTION = 64
-"""Entries that a window is kept in."""
+"""Number of entries of a window."""
 
 
 class SlidingWindow:
@@ -24,17 +24,17 @@ class SlidingWindow:
     def __init__(self, limit: int, window: float) -> None:
         self._lock = Lock()
         self._entries: deque[tuple[float, int]] = deque()
-        """Closed entries: time of the last admission, and how many."""
+        """Closed entries: time of the last admission, and number of admissions."""
         self._opened = self._latest = self._last = -NEVER
         self._count = 0
         self.admitted = 0
-        """Admissions within the window, as far as the log was read."""
+        """Admissions within the window at the last read of the log."""
         self.limit = limit
         self.window = window
         self._grain = window / RESOLUTION
 
     def take(self, now: float, cost: int = 1) -> float:
-        """Admit `cost`: 0 if that many fit, else seconds until they do; infinite if they never will."""
+        """Admit `cost`. Returns 0 if it fits, else seconds until it does; infinite if it never will."""
         self._lock.acquire()  # as in `TokenBucket.take`
         try:
             if now < self._latest:
@@ -53,14 +53,14 @@ class SlidingWindow:
             self._lock.release()
 
     def wait(self, now: float, cost: int = 1) -> float:
-        """Seconds until `cost` would fit; more than `limit` counts as several windows in a row."""
+        """Seconds until `cost` would fit. More than `limit` counts as several windows in a row."""
         with self._lock:
             rounds, rest = divmod(cost - 1, self.limit)
             fits = self._fits(now, rest + 1)
             return rounds * self.window + (0.0 if fits else self._wait(now, rest + 1))
 
     def is_full(self, now: float) -> bool:
-        """True if the log can be forgotten: it holds no admission of the window."""
+        """True if the log can be dropped: it has no admission within the window."""
         return self._last <= now - self.window
 
     def inherit(self, other: SlidingWindow) -> None:
@@ -71,14 +71,14 @@ class SlidingWindow:
             self._count, self.admitted = other._count, other.admitted
 
     def reconfigure(self, limit: int, window: float) -> None:
-        """Go on under another limit. Admissions stay; a longer window sees only those still in the log."""
+        """Continue under another limit. Admissions stay; a longer window sees only those that are still in the log."""
         with self._lock:
             self.limit = limit
             self.window = window
             self._grain = window / RESOLUTION
 
     def _close(self, now: float) -> None:
-        """Close the open entry and open one at `now`; drop what has left the window."""
+        """Close the open entry and open one at `now`. Drop entries that have left the window."""
         if self._count:
             self._entries.append((self._last, self._count))
         self._opened, self._count = now, 0

@@ -1,4 +1,4 @@
-"""Token bucket, as the generic cell rate algorithm (GCRA): one number instead of a count and a time.
+"""Token bucket as the generic cell rate algorithm (GCRA): it stores one number instead of a count and a time.
 
 The number is the theoretical arrival time: when the bucket will be full again.
 """
@@ -12,7 +12,8 @@ from voice_policies import TokenBucket as Policy
 from voice_runtime.clock import NEVER
 
 SLACK = 1e-4
-"""Part of a token that may be missing: sums of floating-point times are not exact. The average rate stays exact."""
+"""Part of a token that may be missing, because sums of floating-point times are not exact. The average rate stays
+exact."""
 
 
 class TokenBucket:
@@ -36,8 +37,11 @@ class TokenBucket:
         self._tolerance = self.interval * (burst + SLACK)
 
     def take(self, now: float, cost: int = 1) -> float:
-        """Take `cost` tokens: 0 if they were there, else seconds until they are; infinite if they never will be."""
-        self._lock.acquire()  # with try and finally it takes half the time that `with` takes
+        """Take `cost` tokens.
+
+        Returns 0 if they are available, else seconds until they are; infinite if they never will be.
+        """
+        self._lock.acquire()  # try and finally take half the time of `with`
         try:
             if now < self._latest:
                 now = self._latest  # a clock that ran backwards refills nothing
@@ -54,15 +58,15 @@ class TokenBucket:
         return new - now - self._tolerance if cost <= self.burst else NEVER
 
     def wait(self, now: float, cost: int = 1) -> float:
-        """Seconds until `cost` tokens could be taken, more than `burst` counted as several takes in a row."""
+        """Seconds until `cost` tokens are available. More than `burst` counts as several takes in a row."""
         return max(max(self.full_at, now) + cost * self.interval - now - self._tolerance, 0.0)
 
     def is_full(self, now: float) -> bool:
-        """True if the bucket can be forgotten: it is full."""
+        """True if the bucket is full, so that it can be dropped."""
         return self.full_at <= now
 
     def reconfigure(self, rate: float, burst: int, now: float) -> None:
-        """Go on at another rate. Tokens that were taken stay taken."""
+        """Continue at another rate. Tokens that were taken stay taken."""
         with self._lock:
             taken = max(self.full_at - now, 0.0) / self.interval
             self._set(rate, burst)
