@@ -9,6 +9,7 @@ which is `break_duration`.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -27,6 +28,7 @@ from voice_policies import (
 )
 
 from components.component import PART_OF
+from components.edge.apisix_functions import OUTSIDE_WORDS, TENANT_HEADER, TENANT_OF_TOKEN
 from components.node import Port
 from components.operation import HttpRoute, Name
 
@@ -45,7 +47,6 @@ class GatewayPorts(ClosedModel):
 PORTS = GatewayPorts()
 MEMORY_BODY = Bytes("16Ki")
 """Largest body that nginx keeps in memory, by its default `client_body_buffer_size`."""
-TENANT_HEADER = "X-Tenant-Id"
 ISSUER = "identity-service"
 TEMPORARY_PATH = "/var/cache/apisix"
 TOO_MANY = 429
@@ -53,12 +54,25 @@ UNAVAILABLE = 503
 FAILURES = (500, 502, 503, 504)
 SUCCESSES = (200, 201, 202, 204)
 BROWSER_CACHE_SECONDS = 600
-TENANT_OF_TOKEN = (
-    "return function(_, ctx) local claims = ctx.jwt_auth_payload or {}; "
-    f'require("apisix.core").request.set_header(ctx, "{TENANT_HEADER}", claims.tenant) end'
-)
-"""A Lua function that sets the tenant header, by which limits count and which services read. It replaces the client's
-value with the tenant of the verified token, and removes the header if there is no token."""
+HSTS_SECONDS = 365 * 24 * 3600
+"""How long a browser that has been here asks over TLS alone."""
+FIRST = 20_000
+"""Priority above every plugin: `opentelemetry`, the first of them, has 12009."""
+ACCESS_LOG = {
+    "time": "$time_iso8601",
+    "message": "$request_method $uri $status",
+    "method": "$request_method",
+    "path": "$uri",
+    "status": "$status",
+    "bytes": "$body_bytes_sent",
+    "seconds": "$request_time",
+    "client": "$remote_addr",
+    "agent": "$http_user_agent",
+    "request_id": "$http_x_request_id",
+    "upstream": "$upstream_addr",
+    "upstream_seconds": "$upstream_response_time",
+}
+"""Fields of a line. The path is without its query, which may hold a person's words or a token."""
 
 
 class GatewayRoute(ClosedModel):
@@ -145,6 +159,8 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
             "error_log": "/dev/stderr",
             "http": {
                 "access_log": "/dev/stdout",
+                "access_log_format": json.dumps(ACCESS_LOG),
+                "access_log_format_escape": "json",
                 "client_max_body_size": str(max(route.http.max_body.units for route in routes)),
                 "upstream": {"keepalive_timeout": f"{IDLE_TIMEOUT.whole_seconds()}s"},
             },
@@ -168,7 +184,6 @@ _PLUGINS = (
     "limit-conn",
     "limit-count",
     "limit-req",
-    "serverless-pre-function",
 )
 
 
@@ -208,6 +223,8 @@ def _global_plugins(entrance: Entrance) -> dict[str, Any]:
         "prometheus": {"prefer_name": True},
         "redirect": {"http_to_https": True},
         "request-id": {"algorithm": "uuid", "include_in_response": True},
+        "response-rewrite": {"headers": {"set": {"Strict-Transport-Security": f"max-age={HSTS_SECONDS}"}}},
+        "serverless-pre-function": {"phase": "rewrite", "functions": [OUTSIDE_WORDS], "_meta": {"priority": FIRST}},
     }
 
 
@@ -236,8 +253,8 @@ def _plugins(entrance: Entrance, route: GatewayRoute) -> Iterator[tuple[str, dic
     if route.buffered.units:
         yield "limit-conn", _concurrency(route.concurrent)
     yield "cors", _cors(entrance, route)
-    yield "serverless-pre-function", {"phase": "access", "functions": [TENANT_OF_TOKEN]}
     if not route.http.public:
+        yield "serverless-pre-function", {"phase": "access", "functions": [TENANT_OF_TOKEN]}
         yield "jwt-auth", {"key_claim_name": "iss", "store_in_ctx": True, "claims_to_verify": ["exp"]}
     for limit in route.rate_limits:
         if isinstance(limit.limit, TokenBucket):

@@ -67,12 +67,19 @@ class ServerSize(ClosedModel):
     """The size of one of the platform's own servers: a store, a proxy, or a part of telemetry."""
 
     replicas: Annotated[int, Field(ge=1)] = 1
+    max_replicas: int | None = None
+    """Most replicas that an autoscaler makes, for a proxy; `None` keeps the count."""
     sizing: Sizing
     """Of each replica."""
     storage: Bytes | None = None
     """Volume of each replica. `None` if the server stores nothing, or if a setting gives the size."""
     storage_class: Name | None = None
     """Storage class of the volume, from a setting. `None` means the cluster's default."""
+
+    @property
+    def scale(self) -> Replicas:
+        """The range of replicas."""
+        return Replicas(min=self.replicas, max=self.max_replicas or self.replicas)
 
     @property
     def volume(self) -> Bytes:

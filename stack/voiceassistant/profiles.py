@@ -20,10 +20,18 @@ BLOCKS = "blocks"
 
 
 def _size(
-    cpu: tuple[str, str], memory: tuple[str, str], *, replicas: int = 1, storage: str | None = None
+    cpu: tuple[str, str],
+    memory: tuple[str, str],
+    *,
+    replicas: int = 1,
+    max_replicas: int | None = None,
+    storage: str | None = None,
 ) -> ServerSize:
     return ServerSize(
-        replicas=replicas, sizing=Sizing.of(cpu=cpu, memory=memory), storage=Bytes(storage) if storage else None
+        replicas=replicas,
+        max_replicas=max_replicas,
+        sizing=Sizing.of(cpu=cpu, memory=memory),
+        storage=Bytes(storage) if storage else None,
     )
 
 
@@ -64,7 +72,7 @@ _PROD_SERVERS = {
     "events": _size(("500m", "500m"), ("1Gi", "1Gi"), storage="10Gi"),
     "consul": _size(("500m", "500m"), ("1Gi", "1Gi"), replicas=3, storage="10Gi"),
     "elasticsearch": _size(("2", "2"), ("8Gi", "8Gi"), replicas=3, storage="1Ti"),
-    "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE),
+    "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE, max_replicas=4),
     "jaeger": _size(("250m", "1"), ("512Mi", "512Mi"), replicas=N_PLUS_ONE),
     "tempo": _size(("1", "2"), ("4Gi", "4Gi"), storage="50Gi"),
     "grafana": _size(("100m", "1"), ("256Mi", "512Mi")),
@@ -75,12 +83,14 @@ _PROD_SERVERS = {
     site.ALERTMANAGER: _size(("50m", "200m"), ("128Mi", "256Mi"), replicas=N_PLUS_ONE, storage="1Gi"),
     "kube-state-metrics": _size(("50m", "200m"), ("128Mi", "256Mi")),
     "blackbox-exporter": _size(("50m", "200m"), ("128Mi", "256Mi")),
-    "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=3),
+    "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=3, max_replicas=6),
 }
+# Six nodes have no room for more proxies than N+1.
 _STAGING_SERVERS = {
     **_PROD_SERVERS,
     site.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=N_PLUS_ONE, storage="60Gi"),
     "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=N_PLUS_ONE),
+    "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE),
 }
 
 # Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still
@@ -96,9 +106,9 @@ _PROD_QUOTAS = {
     site.DATA: _quota(("24", "32"), ("70Gi", "80Gi"), 48),
     site.OBSERVABILITY: _quota(("24", "48"), ("60Gi", "96Gi"), 60),
     site.NODE_AGENTS: _quota(("2", "20"), ("3Gi", "12Gi"), 40),
-    site.EGRESS: _quota(("3", "10"), ("3Gi", "5Gi"), 10),
+    site.EGRESS: _quota(("4", "16"), ("4Gi", "8Gi"), 16),
     "voice-apps": _quota(("150", "390"), ("225Gi", "475Gi"), 215),
-    "voice-gateway": _quota(("8", "18"), ("8Gi", "16Gi"), 7),
+    "voice-gateway": _quota(("14", "33"), ("14Gi", "30Gi"), 13),
 }
 _STAGING_QUOTAS = {
     **_PROD_QUOTAS,

@@ -10,7 +10,7 @@ from components.edge.egress_proxy import EgressProxy
 from components.edge.envoy import AllowList
 from components.links import Link, Links
 from components.network_policy import Peer
-from components.node import Dependency, Host, Replicas
+from components.node import Dependency, Host
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import allow_lists, outward
 from stack.model.environments import Environment
@@ -34,7 +34,7 @@ def _proxy(
         namespace=site.EGRESS,
         image=environment.third_party_image(images.ENVOY),
         sizing=size.sizing,
-        replicas=Replicas(min=size.replicas, max=size.replicas),
+        replicas=size.scale,
         allow_lists=allowed,
         links=links,
         outward=tuple(outward(graph.site, allowed)),

@@ -16,7 +16,7 @@ from components.edge.gateway import ApisixGateway
 from components.files import file_text
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
-from components.node import Dependency, Gateway, Node, Replicas, Service
+from components.node import Dependency, Gateway, Node, Service
 from components.operation import Operation
 from components.secret_keys import CERTIFICATE, SecretForm, SecretKeys
 from stack.model.call_graph import CallGraph, Edge
@@ -64,7 +64,7 @@ def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: 
         namespace=gateway.namespace,
         image=environment.third_party_image(images.APISIX),
         sizing=size.sizing,
-        replicas=Replicas(min=size.replicas, max=size.replicas),
+        replicas=size.scale,
         files={
             "config.yaml": documents([program(entrance, routes)]),
             "apisix.yaml": file_text(resources(entrance, routes)) + END,

@@ -100,7 +100,11 @@ PLUGINS: dict[str, Schema] = {
     "request-id": closed(
         {"algorithm": one_of("uuid", "nanoid", "range_id", "ksuid", "uuidv7"), "include_in_response": FLAG}
     ),
-    "serverless-pre-function": closed({"phase": one_of("rewrite", "access"), "functions": listed(TEXT)}),
+    "response-rewrite": closed({"headers": closed({"set": closed({"Strict-Transport-Security": TEXT})})}),
+    "serverless-pre-function": closed(
+        {"phase": one_of("rewrite", "access"), "functions": listed(TEXT)},
+        {"_meta": closed({"priority": COUNT})},  # `apisix/schema_def.lua`, plugin_injected_schema
+    ),
 }
 UPSTREAM = closed(
     {
@@ -164,6 +168,8 @@ PROGRAM = closed(
                 "http": closed(
                     {
                         "access_log": TEXT,
+                        "access_log_format": TEXT,
+                        "access_log_format_escape": one_of("default", "json"),
                         "client_max_body_size": TEXT,
                         "upstream": closed({"keepalive_timeout": TEXT}),
                     }

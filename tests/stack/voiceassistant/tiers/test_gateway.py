@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from voice_policies import STREAM_IDLE_TIMEOUT, Adaptive, Duration, InvalidInputError, Rate, RateLimit, Ratio, Retry
 
 from components.edge.apisix import MEMORY_BODY
+from components.edge.apisix_functions import OUTSIDE_WORDS, TENANT_OF_TOKEN
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
@@ -131,12 +132,30 @@ def test_a_limit_holds_for_all_replicas_and_for_each_without_redis() -> None:
     assert {shared["key"], alone["key"]} == {"http_x_tenant_id"}
 
 
-def test_the_tenant_is_the_tokens_and_never_the_clients_word() -> None:
+def test_words_from_outside_are_removed_before_any_other_plugin_reads_them() -> None:
+    (rule,) = resources()["global_rules"]
+    function = rule["plugins"]["serverless-pre-function"]
+    assert (function["phase"], function["functions"]) == ("rewrite", [OUTSIDE_WORDS])
+    assert function["_meta"]["priority"] > 12_009  # opentelemetry, the first of all plugins
+
+
+def test_every_route_with_a_token_tells_its_tenant_and_no_public_one_does() -> None:
     for route in resources()["routes"]:
-        (function,) = route["plugins"]["serverless-pre-function"]["functions"]
-        assert 'set_header(ctx, "X-Tenant-Id", claims.tenant)' in function
-        if "jwt-auth" not in route["plugins"]:
-            assert route["plugins"]["limit-count"]["key"] == "remote_addr"
+        plugins = route["plugins"]
+        assert ("serverless-pre-function" in plugins) == ("jwt-auth" in plugins)
+        if "jwt-auth" in plugins:
+            assert plugins["serverless-pre-function"] == {"phase": "access", "functions": [TENANT_OF_TOKEN]}
+        else:
+            assert plugins["limit-count"]["key"] == "remote_addr"
+
+
+def test_no_log_line_holds_a_query_and_browsers_come_back_over_tls_alone() -> None:
+    form = program()["nginx_config"]["http"]["access_log_format"]
+    assert not re.search(r"\$(request|request_uri|args|query_string|http_referer|upstream_uri)\b", form)
+    assert json.loads(form)["path"] == "$uri"
+    (rule,) = resources()["global_rules"]
+    headers = rule["plugins"]["response-rewrite"]["headers"]["set"]
+    assert headers == {"Strict-Transport-Security": "max-age=31536000"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

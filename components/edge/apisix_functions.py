@@ -1,0 +1,47 @@
+"""The Lua functions of the gateway's plugin `serverless-pre-function`: they tell who calls, and believe no caller.
+
+A test runs them in LuaJIT against a request like APISIX's.
+"""
+
+from __future__ import annotations
+
+TENANT_HEADER = "X-Tenant-Id"
+REFUSED_HEADERS = (
+    TENANT_HEADER,
+    "baggage",
+    "traceparent",
+    "tracestate",
+    "x-envoy-attempt-count",
+    "x-envoy-expected-rq-timeout-ms",
+    "Cookie",
+)
+"""Headers that services believe, or that the plugins read a token from: no caller from outside may set them.
+
+`baggage` names tenant and user, `traceparent` forces a trace to be sampled, the next two name deadline and attempt."""
+TOKEN_ARGUMENT = "jwt"  # noqa: S105 - the name of a query argument
+"""Query argument that `jwt-auth` would take a token from. Addresses reach logs, so tokens come in a header alone."""
+_NAMES = ", ".join(f'"{name}"' for name in REFUSED_HEADERS)
+OUTSIDE_WORDS = f"""\
+return function(_, ctx)
+  local request = require("apisix.core").request
+  for _, name in ipairs({{{_NAMES}}}) do request.set_header(ctx, name, nil) end
+  local arguments = request.get_uri_args(ctx) or {{}}
+  if arguments.{TOKEN_ARGUMENT} ~= nil then
+    arguments.{TOKEN_ARGUMENT} = nil
+    request.set_uri_args(ctx, arguments)
+  end
+end"""
+"""Removes the refused headers and the token in the query, before any other plugin reads the request."""
+TENANT_OF_TOKEN = f"""\
+return function(_, ctx)
+  local request, claims = require("apisix.core").request, ctx.jwt_auth_payload or {{}}
+  if type(claims.tenant) ~= "string" or claims.tenant == "" then
+    return 403, {{message = "the token names no tenant"}}
+  end
+  local baggage = "tenant.id=" .. ngx.escape_uri(claims.tenant)
+  if type(claims.sub) == "string" then baggage = baggage .. ",user.id=" .. ngx.escape_uri(claims.sub) end
+  request.set_header(ctx, "{TENANT_HEADER}", claims.tenant)
+  request.set_header(ctx, "baggage", baggage)
+end"""
+"""Tells limits and services who calls, by the verified token. A token without a tenant is refused: limits, budgets and
+data belong to tenants (decided 2026-11-30)."""

@@ -1,0 +1,68 @@
+"""The gateway's Lua functions, run by LuaJIT. APISIX is in no registry, so the request is like APISIX's."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import lupa.luajit21 as lupa
+import pytest
+
+from components.edge.apisix_functions import OUTSIDE_WORDS, REFUSED_HEADERS, TENANT_OF_TOKEN
+
+
+class Request:
+    """A request with the calls of `apisix.core.request` that the functions make."""
+
+    def __init__(self, headers: dict[str, str], arguments: dict[str, str]) -> None:
+        self.headers = {name.lower(): value for name, value in headers.items()}
+        self.arguments = arguments
+
+    def set_header(self, _ctx: object, name: str, value: str | None) -> None:
+        self.headers.pop(name.lower(), None)
+        if value is not None:
+            self.headers[name.lower()] = value
+
+
+def run(function: str, request: Request, claims: dict[str, object] | None = None) -> Any:
+    """What the function returns, after it has changed the request."""
+    lua = lupa.LuaRuntime(unpack_returned_tuples=True)
+    arguments = lua.table_from(request.arguments)
+
+    def set_uri_args(_ctx: object, changed: Any) -> None:
+        request.arguments = dict(changed)
+
+    core = {"set_header": request.set_header, "get_uri_args": lambda _: arguments, "set_uri_args": set_uri_args}
+    loaded = lua.table_from({"request": lua.table_from(core)})
+    lua.globals().require = lambda name: loaded if name == "apisix.core" else None
+    lua.globals().ngx = lua.table_from({"escape_uri": lambda text: quote(text, safe="")})
+    ctx = lua.table_from({"jwt_auth_payload": lua.table_from(claims)} if claims is not None else {})
+    return lua.execute(function)(None, ctx)
+
+
+@pytest.mark.parametrize("name", REFUSED_HEADERS)
+def test_a_caller_from_outside_sets_no_header_that_services_believe(name: str) -> None:
+    request = Request({name: "forged", name.upper(): "forged", "Accept": "text/plain"}, {})
+    assert run(OUTSIDE_WORDS, request) is None
+    assert request.headers == {"accept": "text/plain"}
+
+
+def test_a_token_in_the_query_or_a_cookie_is_no_token() -> None:
+    request = Request({"Cookie": "jwt=token", "Authorization": "Bearer token"}, {"jwt": "token", "page": "2"})
+    run(OUTSIDE_WORDS, request)
+    assert request.headers == {"authorization": "Bearer token"}
+    assert request.arguments == {"page": "2"}
+
+
+def test_the_verified_token_names_tenant_and_user() -> None:
+    request = Request({}, {})
+    assert run(TENANT_OF_TOKEN, request, {"tenant": "acme", "sub": "a,b=c;d"}) is None
+    assert request.headers == {"x-tenant-id": "acme", "baggage": "tenant.id=acme,user.id=a%2Cb%3Dc%3Bd"}
+
+
+@pytest.mark.parametrize("claims", [{}, {"tenant": ""}, {"tenant": 7}, {"tenant": True}, {"sub": "ann"}, None])
+def test_a_token_without_a_tenant_is_refused(claims: dict[str, object] | None) -> None:
+    request = Request({}, {})
+    status, body = run(TENANT_OF_TOKEN, request, claims)
+    assert (status, body.message) == (403, "the token names no tenant")
+    assert request.headers == {}
