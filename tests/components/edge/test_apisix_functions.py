@@ -25,7 +25,7 @@ class Request:
 
 
 def run(function: str, request: Request, claims: dict[str, object] | None = None) -> Any:
-    """What the function returns, after it has changed the request."""
+    """Runs a function on the request, and returns its result."""
     lua = lupa.LuaRuntime(unpack_returned_tuples=True)
     arguments = lua.table_from(request.arguments)
 
