@@ -17,7 +17,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows cluster-test engine-test engine-faults clean
+.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows outages cluster-test engine-test engine-faults clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ integration-test: $(READY) ## Test rendered files on Consul, a Go client (both b
 flows: $(READY) ## Run the platform's flows between reference services on this machine
 	$(BIN)/voice render dev
 	$(BIN)/voice-flows build/dev/policies
+
+outages: $(READY) ## Take each callee of those services away, and measure how long its callers refuse afterwards
+	$(BIN)/voice render dev
+	$(BIN)/voice-outages build/dev/policies
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and apply every environment to it
 	$(BIN)/pytest -m cluster tests/cluster

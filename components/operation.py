@@ -63,7 +63,8 @@ class Call(Declaration):
     """Attempt timeout, if it differs from the deadline of the callee's operation."""
     retry: Retry | None = None
     """`None` is one attempt."""
-    circuit_breaker: CircuitBreaker | None = CircuitBreaker()
+    circuit_breaker: CircuitBreaker | Literal["off"] | None = None
+    """`None` is one that stays open for as long as the callee takes to restart."""
     bulkhead: Bulkhead | None = None
 
     @property

@@ -49,6 +49,14 @@ class CircuitBreaker(Policy):
     count_resource_exhausted: bool = False
     """RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
 
+    @classmethod
+    def for_restart(cls, restart: Duration) -> CircuitBreaker:
+        """The defaults, open for as long as the callee takes from a restart to its first good answer (rule C04).
+
+        Failed probes double that at most: a probe costs one request, a longer break refuses every caller.
+        """
+        return cls(break_duration=restart, max_break_duration=restart * 2)
+
     @override
     def conflicts(self) -> Iterator[str]:
         if self.consecutive_failures is None and self.failure_ratio is None and self.slow_call_ratio is None:

@@ -52,7 +52,7 @@ RULES = (
         rationale="a policy that nothing enforces is a belief: it fails on the day it is needed",
         source="the platform's rules",
         violates="a Go service declares a circuit breaker, and the mesh, which would enforce it, is off",
-        holds="the mesh is on, or the call declares circuit_breaker=None",
+        holds='the mesh is on, or the call declares circuit_breaker="off"',
         check=all_enforced,
     ),
 )

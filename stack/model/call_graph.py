@@ -9,7 +9,7 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import NamedTuple, TypeAlias
 
-from voice_policies import Duration, Fault, InvalidInputError, Saga, one_of
+from voice_policies import CircuitBreaker, Duration, Fault, InvalidInputError, Saga, one_of
 
 from components.node import Caller, Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, soft
@@ -83,6 +83,14 @@ class Edge:
         """Longest time of the call: every attempt and every wait."""
         waits = self.call.retry.longest_wait() if self.call.retry else NO_TIME
         return self.attempt_timeout * self.call.max_attempts + waits
+
+    @property
+    def circuit_breaker(self) -> CircuitBreaker | None:
+        """The breaker of the call; by default it stays open for as long as the callee takes to restart."""
+        declared = self.call.circuit_breaker
+        if declared is None:
+            return CircuitBreaker.for_restart(self.callee.restart)
+        return None if declared == "off" else declared
 
     @property
     def latency(self) -> Duration:

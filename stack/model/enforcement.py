@@ -57,10 +57,15 @@ def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
     """Declared policies of an edge that no layer can express, each with the reason."""
     seen = " and ".join(sorted(layers(edge)))
     for kind in DECLARED:
-        if getattr(edge.call, kind) is not None and enforcer(edge, kind) is None:
+        if _declared(edge, kind) and enforcer(edge, kind) is None:
             yield kind, f"{seen} cannot express it on this edge"
     if edge.call.retry and enforcer(edge, "retry") == "grpc" and (why := "; ".join(inexpressible(edge.call.retry))):
         yield "retry", why
+
+
+def _declared(edge: Edge, kind: PolicyKind) -> bool:
+    policies = edge if kind == "circuit_breaker" else edge.call
+    return getattr(policies, kind) is not None
 
 
 def timeout_enforcer(edge: Edge) -> Enforcer:

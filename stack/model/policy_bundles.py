@@ -130,7 +130,7 @@ def outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
 
 def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
     call = edge.call
-    breaker_layer = in_force(edge, "circuit_breaker", mesh=mesh) if call.circuit_breaker else None
+    breaker_layer = in_force(edge, "circuit_breaker", mesh=mesh) if edge.circuit_breaker else None
     bulkhead_layer = in_force(edge, "bulkhead", mesh=mesh) if call.bulkhead else None
     return OutboundCall(
         name=call.name,
@@ -143,7 +143,7 @@ def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
         fallback=call.fallback,
         timeout=_timeout(edge.attempt_timeout, edge.overall_timeout),
         retry=call.retry,
-        circuit_breaker=call.circuit_breaker if breaker_layer else None,
+        circuit_breaker=edge.circuit_breaker if breaker_layer else None,
         bulkhead=call.bulkhead if bulkhead_layer else None,
         enforced_by=_enforced_by(
             timeout=timeout_enforcer(edge),

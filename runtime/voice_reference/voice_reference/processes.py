@@ -103,23 +103,33 @@ class Platform:
         self._behaviour[service] = behaviour
         self._configure(service)
 
+    def restart(self, service: str) -> None:
+        """Start a killed service anew, on the ports that it had, and wait until it is ready."""
+        process = self.processes[service]
+        process.configure(self._configuration(service, process.grpc_port, process.http_port))
+        process.process = _run(process.directory)
+        _wait_until_ready([process])
+        self._configure(service)
+
     def connect(self) -> None:
         """Tell every service the addresses of the others."""
         for service in self.processes:
             self._configure(service)
 
     def _configure(self, service: str) -> None:
+        self.processes[service].configure(self._configuration(service))
+
+    def _configuration(self, service: str, grpc_port: int = 0, http_port: int = 0) -> Configuration:
         callees = {call.callee for call in self.processes[service].bundle.outbound}
         addresses = {name: f"{LOOPBACK}:{self.processes[name].grpc_port}" for name in callees & self.processes.keys()}
-        configuration = Configuration(
+        return Configuration(
             host=LOOPBACK,
-            grpc_port=0,
-            http_port=0,
+            grpc_port=grpc_port,
+            http_port=http_port,
             collector=self._collector,
             addresses=addresses,
             behaviour=self._behaviour.get(service, {}),
         )
-        self.processes[service].configure(configuration)
 
 
 @contextmanager
@@ -167,19 +177,22 @@ def _wait_until_ready(processes: Iterable[Process]) -> None:
 
 def _start(directory: Path, bundle: PolicyBundle, collector: str) -> Process:
     (directory / "policy").mkdir(parents=True)
+    configuration = Configuration(host=LOOPBACK, grpc_port=0, http_port=0, collector=collector)
+    _replace(directory / "policy" / FILE_NAME, json.dumps(bundle.to_document()))
+    _replace(directory / "configuration.json", configuration.model_dump_json())
+    return Process(bundle, directory, _run(directory))
+
+
+def _run(directory: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {
         "VOICE_POLICY_PATH": str(directory / "policy"),
         "VOICE_SETTINGS_PATH": str(directory),
         "VOICE_REFERENCE_PATH": str(directory / "configuration.json"),
         "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds: a user waits for the spans
     }
-    configuration = Configuration(host=LOOPBACK, grpc_port=0, http_port=0, collector=collector)
-    _replace(directory / "policy" / FILE_NAME, json.dumps(bundle.to_document()))
-    _replace(directory / "configuration.json", configuration.model_dump_json())
     with (directory / "log").open("wb") as log:
         command = [sys.executable, "-m", "voice_reference"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # our own program
-    return Process(bundle, directory, process)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # our own program
 
 
 def _replace(path: Path, text: str) -> None:

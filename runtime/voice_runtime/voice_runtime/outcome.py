@@ -12,6 +12,7 @@ from voice_policies import RetryCondition
 from voice_runtime.errors import (
     CalleeError,
     CallRejectedError,
+    CircuitOpenError,
     DeadlineExceededError,
     RetriesExhaustedError,
     SoftCallError,
@@ -27,7 +28,12 @@ class Failure:
     retry_after: float | None = None
     """Seconds after which the callee accepts a retry. Below zero or NaN, never."""
     blames_callee: bool = True
-    """False for a failure of this process: nothing was sent. It is neutral for the breaker, and not retried."""
+    """False is neutral for the breaker: nothing was sent, or a circuit breaker behind the callee refused."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """True if a circuit breaker behind the callee refused. The callee itself works."""
+        return self.condition is not None and not self.blames_callee
 
 
 Classify = Callable[[Exception], Failure | None]
@@ -36,6 +42,10 @@ raise. It never receives a cancellation."""
 ClassifyResult = Callable[[object], Failure | None]
 """Classifies a result that may mean failure, such as a response with an error status. `None` is success."""
 
+REJECTED_BY = "x-rejected-by"
+"""Header and trailing metadata of an answer: the policy that refused. A caller's breaker does not count such an answer,
+so that one outage opens the breakers beside it, and not one after another up to the entrance."""
+CIRCUIT_BREAKER = CircuitOpenError.policy
 PERMANENT = Failure()
 OWN_FAULT = Failure(blames_callee=False)
 _UNAVAILABLE = Failure("unavailable")
@@ -51,9 +61,9 @@ def classify(error: Exception) -> Failure | None:
         case CallRejectedError():
             failure = None
         case RetriesExhaustedError() | SoftCallError() if isinstance(cause := error.__cause__, Exception) and (
-            classify(cause) is None
+            (of_cause := classify(cause)) is None or not of_cause.blames_callee
         ):
-            failure = None
+            failure = of_cause
         case DeadlineExceededError(attempts=0):
             failure = OWN_FAULT
         case RetriesExhaustedError() | DeadlineExceededError():
@@ -67,6 +77,19 @@ def classify(error: Exception) -> Failure | None:
         case TimeoutError():
             failure = _ATTEMPT_TIMEOUT
     return failure
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """True if a circuit breaker refused, here or behind a callee: the service that answers so works itself."""
+    match error:
+        case CircuitOpenError():
+            return True
+        case RetriesExhaustedError() | SoftCallError():
+            return is_refusal(error.__cause__)
+        case Exception():
+            failure = classify(error)
+            return failure is not None and failure.is_refusal
+    return False
 
 
 class FailedResultError(Exception):

@@ -8,7 +8,7 @@ proxies, so that they share nothing: one proxy (99.9 %) for both would cost the 
 
 from __future__ import annotations
 
-from voice_policies import Protocol, Ratio
+from voice_policies import Duration, Protocol, Ratio
 
 from components.node import Client, Dependency, Host, InCluster
 from components.operation import Operation, operation
@@ -70,6 +70,7 @@ def _pair(
 
 POSTGRESQL = Dependency(
     name="postgresql",
+    restart=Duration("30s"),  # CloudNativePG's failover: a failed readiness probe, an election, the promotion
     kind="datastore",
     purpose="system of record, reached through its pooler",
     protocol="postgresql",
@@ -81,6 +82,7 @@ POSTGRESQL = Dependency(
 )
 REDIS = Dependency(
     name="redis",
+    restart=Duration("10s"),  # down for 5 s before Sentinels act; then their vote, the promotion, HAProxy's check
     kind="datastore",
     purpose="losable cache: sessions, contexts, shared rate limits",
     protocol="redis",
@@ -92,6 +94,7 @@ REDIS = Dependency(
 )
 EVENTS = Dependency(
     name="events",
+    restart=Duration("10s"),  # as the cache
     kind="datastore",
     purpose="event streams on a durable Valkey of their own",
     protocol="redis",
@@ -103,6 +106,7 @@ EVENTS = Dependency(
 )
 ELASTICSEARCH = Dependency(
     name="elasticsearch",
+    restart=Duration("45s"),  # a JVM starts, and recovers its shards
     kind="datastore",
     purpose="full-text index (BM25)",
     protocol="http",

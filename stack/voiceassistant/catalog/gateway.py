@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from voice_policies import Bytes, CircuitBreaker, Idempotency, Ratio
+from typing import Literal
+
+from voice_policies import Bytes, Idempotency, Ratio
 
 from components.node import Gateway
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import per_tenant
-
-BREAKER = CircuitBreaker()
 
 
 def route(
@@ -20,7 +20,7 @@ def route(
     deadline: str,
     idempotency: Idempotency,
     limit: tuple[str, int],
-    circuit_breaker: CircuitBreaker | None = BREAKER,
+    circuit_breaker: Literal["off"] | None = None,
     **options: object,
 ) -> Operation:
     """A route to one operation, with the load of all callers and the limit of one tenant as rate and burst.
@@ -30,7 +30,7 @@ def route(
     return operation(
         target.replace(".", "-"),
         stage(
-            soft("redis.access", "limits then per node", circuit_breaker=None),
+            soft("redis.access", "limits then per node", circuit_breaker="off"),
             hard(target, idempotency, circuit_breaker=circuit_breaker),
         ),
         p95=p95,
@@ -140,7 +140,7 @@ GATEWAY = Gateway(
             limit=("5/s", 10),
             # No breaker at the gateway: it does not count an upgraded connection (status 101) as a success, and would
             # forget no failure.
-            circuit_breaker=None,
+            circuit_breaker="off",
             transport="websocket",
         ),
         route(

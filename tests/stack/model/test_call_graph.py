@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voice_policies import Duration, InvalidInputError
+from voice_policies import CircuitBreaker, Duration, InvalidInputError
 
 from components.node import Node
 from components.operation import hard, operation, soft, stage
@@ -110,3 +110,27 @@ def test_publishing_and_consuming_are_calls_to_the_event_streams() -> None:
         "analytics-service",
         "indexing-service",
     }
+
+
+def test_a_breaker_stays_open_for_as_long_as_its_callee_takes_to_restart() -> None:
+    own = CircuitBreaker(break_duration=Duration("7s"))
+    calls = stage(
+        hard("store.read", "idempotent"),
+        hard("store.read", "idempotent", purpose="own", circuit_breaker=own),
+        hard("store.read", "idempotent", purpose="without", circuit_breaker="off"),
+    )
+    store = datastore("store", READ).model_copy(update={"restart": Duration("40s")})
+    derived, declared, without = graph_of(service("a", operation("run", calls, p95="1s", deadline="2s")), store).edges
+    assert derived.circuit_breaker == CircuitBreaker.for_restart(Duration("40s"))
+    assert declared.circuit_breaker == own
+    assert without.circuit_breaker is None
+
+
+def test_every_break_lasts_as_long_as_a_restart_and_no_longer_than_ten_rule_c04() -> None:
+    breakers = [(edge, edge.circuit_breaker) for edge in TENANT.graph.edges if edge.circuit_breaker]
+    assert len(breakers) > 50
+    for edge, breaker in breakers:
+        restart = edge.callee.restart.seconds
+        assert restart <= breaker.break_duration.seconds, edge.path
+        longest = breaker.max_break_duration.seconds * (1 + breaker.break_duration_jitter.fraction)
+        assert longest <= 10 * restart, edge.path

@@ -18,7 +18,7 @@ from voice_runtime.errors import (
     SoftCallError,
     VoiceRuntimeError,
 )
-from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
+from voice_runtime.outcome import CIRCUIT_BREAKER, OWN_FAULT, PERMANENT, REJECTED_BY, Failure, classify, is_refusal
 
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata (gRPC A6): milliseconds until another attempt is welcome. Negative or unreadable means never."""
@@ -63,11 +63,14 @@ class StatusError(Exception):
 def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
     """The failure for a status, with the callee's pushback. `None` is neutral."""
     failure = _FAILURES.get(code)
-    pushback = next((value for key, value in trailing or () if key == PUSHBACK), None)
-    if failure is None or pushback is None:
+    if failure is None or not trailing:
         return failure
-    wait = int(pushback) / 1000 if _MILLISECONDS.fullmatch(pushback) else NO_RETRY
-    return Failure(failure.condition, wait)
+    said = dict(trailing)
+    pushback, refused = said.get(PUSHBACK), said.get(REJECTED_BY) == CIRCUIT_BREAKER
+    wait = failure.retry_after
+    if pushback is not None:
+        wait = int(pushback) / 1000 if _MILLISECONDS.fullmatch(pushback) else NO_RETRY
+    return Failure(failure.condition, wait, blames_callee=not (refused and code is StatusCode.UNAVAILABLE))
 
 
 def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> bool:
@@ -141,10 +144,11 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
         code = StatusCode.UNAVAILABLE
     if code not in _FAILURES:
         code = StatusCode.INTERNAL
+    refused = ((REJECTED_BY, CIRCUIT_BREAKER),) if is_refusal(error) else ()
     spent = isinstance(error.__cause__ if isinstance(error, SoftCallError) else error, RetriesExhaustedError)
     if spent or (isinstance(error, RateLimitedError) and error.retry_after is None):
-        return code, ((PUSHBACK, "-1"),)
+        return code, (*refused, (PUSHBACK, "-1"))
     wait = error.retry_after if isinstance(error, VoiceRuntimeError) else None
     if wait is None:
-        return code, ()
-    return code, ((PUSHBACK, str(round(min(wait * 1000, LONGEST_WAIT))) if wait >= 0 else "-1"),)
+        return code, refused
+    return code, (*refused, (PUSHBACK, str(round(min(wait * 1000, LONGEST_WAIT))) if wait >= 0 else "-1"))

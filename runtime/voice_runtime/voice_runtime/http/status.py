@@ -13,7 +13,7 @@ import httpx
 from opentelemetry.trace import Span, StatusCode
 
 from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimitedError, SoftCallError, VoiceRuntimeError
-from voice_runtime.outcome import OWN_FAULT, PERMANENT, Failure, classify
+from voice_runtime.outcome import CIRCUIT_BREAKER, OWN_FAULT, PERMANENT, REJECTED_BY, Failure, classify, is_refusal
 
 RETRY_AFTER = "retry-after"
 SHOULD_RETRY = "x-should-retry"
@@ -46,10 +46,11 @@ def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure
     failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
     if failure is None:
         return None
+    wait = _seconds(headers[RETRY_AFTER]) if RETRY_AFTER in headers else None
     if headers.get(SHOULD_RETRY) == "false":
-        return Failure(failure.condition, NO_RETRY)
-    retry_after = headers.get(RETRY_AFTER)
-    return failure if retry_after is None else Failure(failure.condition, _seconds(retry_after))
+        wait = NO_RETRY
+    refused = status == 503 and headers.get(REJECTED_BY) == CIRCUIT_BREAKER
+    return Failure(failure.condition, wait, blames_callee=not refused)
 
 
 def show_status(status: int, span: Span) -> None:
@@ -97,6 +98,8 @@ def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
         return 500, "internal error", {}
     wait = error.retry_after
     headers = {RETRY_AFTER: str(ceil(min(wait, LONGEST_WAIT)))} if wait is not None and wait >= 0 else {}
+    if is_refusal(error):
+        headers[REJECTED_BY] = CIRCUIT_BREAKER
     text = f"{error.policy}: {error.summary}"
     match error:
         case RateLimitedError():

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 __all__ = ["Collector", "ReceivedEvent", "ReceivedSpan"]
 
@@ -29,6 +30,8 @@ class ReceivedEvent:
     """Something that happened during a span."""
 
     name: str
+    time: int
+    """In nanoseconds since the epoch."""
     attributes: Attributes
 
 
@@ -99,9 +102,13 @@ def _decoded(request: ExportTraceServiceRequest) -> Iterable[ReceivedSpan]:
                     begin=span.start_time_unix_nano,
                     end=span.end_time_unix_nano,
                     attributes=_attributes(span.attributes),
-                    events=tuple(ReceivedEvent(event.name, _attributes(event.attributes)) for event in span.events),
+                    events=tuple(_received(event) for event in span.events),
                     failed=span.status.code == span.status.STATUS_CODE_ERROR,
                 )
+
+
+def _received(event: Span.Event) -> ReceivedEvent:
+    return ReceivedEvent(event.name, event.time_unix_nano, _attributes(event.attributes))
 
 
 def _attributes(found: Iterable[KeyValue]) -> Attributes:

@@ -221,7 +221,7 @@ def built(*routes: Operation) -> list[ApisixGateway]:
 
 def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> None:
     adaptive = RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("9/s"), burst=9))
-    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
+    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     calls = (redis, hard("a.read", "idempotent"))
     with pytest.raises(InvalidInputError) as refused:
         built(*(route(name, f"/v1/{name}", *calls, rate_limits=(adaptive,)) for name in ("one", "two")))
@@ -229,7 +229,7 @@ def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> Non
 
 
 def test_the_gateway_repeats_as_often_as_the_call_may_be() -> None:
-    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
+    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     retry = Retry(max_retries=2, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
     again, once = hard("a.read", "idempotent", retry=retry), hard("a.read", "idempotent")
     (component_,) = built(route("again", "/v1/again", redis, again), route("once", "/v1/once", redis, once))
@@ -238,10 +238,10 @@ def test_the_gateway_repeats_as_often_as_the_call_may_be() -> None:
 
 
 def test_a_websocket_with_a_breaker_that_would_forget_no_failure_is_refused() -> None:
-    redis = soft("redis.read", "limits then per node", circuit_breaker=None)
+    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     with pytest.raises(InvalidInputError, match=r"one → a\.read: is refused; one is a WebSocket with a breaker"):
         built(route("one", "/v1/a", redis, hard("a.read", "never"), transport="websocket"))
-    assert built(route("one", "/v1/a", redis, hard("a.read", "never", circuit_breaker=None), transport="websocket"))
+    assert built(route("one", "/v1/a", redis, hard("a.read", "never", circuit_breaker="off"), transport="websocket"))
 
 
 def test_limits_without_a_store_are_refused() -> None:

@@ -175,8 +175,8 @@ def test_a_breaker_that_the_mesh_cannot_express_is_refused() -> None:
 def test_a_bulkhead_of_a_go_services_call_bounds_requests_or_where_the_mesh_sees_none_connections() -> None:
     read = operation("read", p95="10ms", deadline="50ms")
     calls = stage(
-        hard("b.read", "idempotent", circuit_breaker=None, bulkhead=Bulkhead(max_concurrent=7)),
-        hard("store.read", "idempotent", circuit_breaker=None, bulkhead=Bulkhead(max_concurrent=3)),
+        hard("b.read", "idempotent", circuit_breaker="off", bulkhead=Bulkhead(max_concurrent=7)),
+        hard("store.read", "idempotent", circuit_breaker="off", bulkhead=Bulkhead(max_concurrent=3)),
     )
     caller = service("a", operation("run", calls, p95="1s", deadline="2s"), language="go")
     small = Platform(with_nodes(caller, service("b", read), datastore("store", read)), real_environment("prod"))

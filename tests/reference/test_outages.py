@@ -1,0 +1,87 @@
+"""Outages of reference services: calls pass again soon after the callee is back, and attempts stay bounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from voice_policies import CircuitBreaker, Duration, PolicyBundle, Retry, Timeout
+from voice_reference import outages
+from voice_reference.flows import Flow, FlowError
+from voice_reference.outages import OUTAGES, Observer, Recovery, attempts, bounds, load, recover, refuse_storms
+from voice_reference.processes import Platform, running
+from voice_runtime.tracing.collector import Collector
+
+from tests.bundles import bundle, call, operation
+
+FLOW = Flow("Three hops", "agent-engine", "run")
+TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
+POLICIES: dict[str, Any] = {
+    # A busy machine answers within two seconds. Three failures open the breaker within four.
+    "timeout": Timeout(attempt=Duration("2s"), overall=Duration("5s")),
+    "circuit_breaker": CircuitBreaker(
+        consecutive_failures=3, break_duration=Duration("2s"), max_break_duration=Duration("4s")
+    ),
+}
+
+
+def three_hops() -> dict[str, PolicyBundle]:
+    """agent-engine → rag-engine → retrieval-service → a simulated store; two hops retry."""
+    context = call("rag-engine.context", **POLICIES)
+    search = call("retrieval-service.search", **POLICIES, retry=TWICE)
+    store = call("elasticsearch.search", protocol="http", **POLICIES, retry=TWICE)
+
+    def serving(name: str, calls: str) -> dict[str, Any]:
+        return {"inbound": (operation(name, calls=(calls,), deadline=Duration("10s")),)}
+
+    return {
+        "agent-engine": bundle(context, **serving("run", context.name)),
+        "rag-engine": bundle(search, service="rag-engine", **serving("context", search.name)),
+        "retrieval-service": bundle(store, service="retrieval-service", **serving("search", store.name)),
+    }
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[tuple[Platform, Observer]]:
+    with Collector() as collector, running(three_hops(), collector.endpoint) as platform:
+        yield platform, Observer(platform, collector)
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_callers_let_calls_through_soon_after_the_callee_is_back(
+    observed: tuple[Platform, Observer], monkeypatch: pytest.MonkeyPatch, outage: str
+) -> None:
+    monkeypatch.setattr(outages, "RATE", 5)
+    monkeypatch.setattr(outages, "OUTAGE", 5.0)
+    monkeypatch.setattr(outages, "FLAPS", 2)
+    platform, observer = observed
+    before = attempts(platform)
+    with load(platform, [FLOW]) as sent:
+        recovery = recover(platform, observer, outage, "retrieval-service")
+    assert recovery.refused, "the breaker opened"
+    assert recovery.is_in_time, str(recovery)
+    assert "attempted" in refuse_storms(platform, sent, before)
+
+
+def test_the_static_bound_multiplies_retries_along_a_path() -> None:
+    assert bounds(three_hops(), "agent-engine.run") == {
+        ("agent-engine", "rag-engine.context"): 1,
+        ("rag-engine", "retrieval-service.search"): 2,
+        ("retrieval-service", "elasticsearch.search"): 4,
+    }
+
+
+def test_more_attempts_than_the_bound_are_told(observed: tuple[Platform, Observer]) -> None:
+    platform, _ = observed
+    with pytest.raises(FlowError, match=r"attempted .* of the times that the bundles allow"):
+        refuse_storms(platform, Counter({"agent-engine.run": 1}), Counter({("agent-engine", "rag-engine.context"): -2}))
+
+
+def test_a_recovery_is_in_time_up_to_its_break_and_the_margin() -> None:
+    late = Recovery("freeze", "rag-engine", longest_break=15.0, refused=9, seconds=20.1)
+    assert not late.is_in_time
+    assert str(late).endswith("TOO LONG")
+    assert replace(late, seconds=20.0).is_in_time
