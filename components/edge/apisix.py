@@ -111,8 +111,8 @@ class GatewayRoute(ClosedModel):
             yield f"{self.name} has a breaker without consecutive_failures: the gateway supports that condition only"
         if self.circuit_breaker and self.websocket:
             yield (
-                f'{self.name} is a WebSocket with a breaker: expected circuit_breaker "off". Its status is 101, and the '
-                "gateway counts no status below 200 as a success, so the breaker would never forget a failure"
+                f'{self.name} is a WebSocket with a breaker: expected circuit_breaker "off". Its status is 101, and '
+                "the gateway counts no status below 200 as a success, so the breaker would never forget a failure"
             )
 
 
