@@ -52,7 +52,7 @@ def freeze(platform: Platform, callee: str) -> None:
 
 
 def kill(platform: Platform, callee: str) -> None:
-    """The process ends without a word, and is started anew."""
+    """The process is killed, and is started again on its ports."""
     process = platform.processes[callee].process
     process.kill()
     process.wait()

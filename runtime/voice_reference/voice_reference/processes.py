@@ -104,7 +104,7 @@ class Platform:
         self._configure(service)
 
     def restart(self, service: str) -> None:
-        """Start a killed service anew, on the ports that it had, and wait until it is ready."""
+        """Start a killed service again on its ports, and wait until it is ready."""
         process = self.processes[service]
         process.configure(self._configuration(service, process.grpc_port, process.http_port))
         process.process = _run(process.directory)
