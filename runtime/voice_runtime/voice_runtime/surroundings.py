@@ -1,4 +1,4 @@
-"""The resources that a process gives to all its policies."""
+"""The resources of a process that all its policies share."""
 
 from __future__ import annotations
 

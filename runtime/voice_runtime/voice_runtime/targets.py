@@ -1,4 +1,4 @@
-"""Breakers for single targets of a call: one provider of two, one shard, one address."""
+"""Breakers for single targets of a call, such as one of two providers, a shard or an address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.outbound import Outbound
 
 MAX_TARGETS = 256
-"""Targets that are kept in all. Beyond that, the one unused for longest goes: a closed one, if there is one."""
+"""Number of targets that are kept. Beyond it the least recently used one is dropped, a closed one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class _Target:
 
 
 class Targets:
-    """The calls to single targets. Each has a breaker of its own and shares everything else with its call."""
+    """The calls to single targets. Each has its own breaker and shares everything else with its call."""
 
     def __init__(self, make: Callable[[str, Policy], CircuitBreaker]) -> None:
         self._make = make
@@ -44,13 +44,13 @@ class Targets:
             found = self._kept.pop(key, None)
             if found is None or found.base is not base:
                 found = self._bind(base, base.breaker.policy, target, found)
-            self._kept[key] = found  # last: used most recently
+            self._kept[key] = found  # last in the order: most recently used
             if len(self._kept) > MAX_TARGETS:
                 self._forget_one()
         return found.outbound
 
     def breakers(self) -> list[tuple[str, CircuitBreaker]]:
-        """Every breaker that is kept, with the name of its call."""
+        """Every kept breaker, with the name of its call."""
         with self._lock:
             return [(name, kept.breaker) for (name, _), kept in self._kept.items()]
 

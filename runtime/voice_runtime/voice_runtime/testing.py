@@ -1,7 +1,8 @@
-"""For tests of services: time that is told instead of waited for, and states that are set instead of provoked.
+"""Tools for tests of services: a clock that tests control, and states that tests set.
 
-Waits are disabled by running on a `FakeClock`; a breaker is forced with `runtime.outbound(name).breaker.open()`, a
-level with `runtime.degradation.override(level)`; randomness repeats with `Runtime.load(..., random=Random(seed))`.
+Run on a `FakeClock` to wait for nothing. `runtime.outbound(name).breaker.open()` forces a breaker,
+`runtime.degradation.override(level)` a level, and `Runtime.load(..., random=Random(seed))` makes random numbers
+repeatable.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ T = TypeVar("T")
 
 
 class FakeClock:
-    """A clock that moves when it is told to. Sleeping on it returns at once and moves it."""
+    """A clock that moves only when a test moves it. Sleeping on it returns at once and moves it."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now
 
     def monotonic(self) -> float:
-        """The time it was told."""
+        """The current time of the fake clock."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move on; also back, to see that nothing minds."""
+        """Move the clock forwards. It can also move backwards, to test that this does no harm."""
         self._now += seconds
 
     def sleep(self, seconds: float, /) -> None:
-        """Move on by as much."""
+        """Move the clock forwards by `seconds`."""
         self.advance(seconds)
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting for the next timer, jumps to it."""
+    """Jumps to the next timer instead of waiting for it."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop that lives on a fake clock: `asyncio.sleep` and timeouts take no time at all."""
+    """An event loop on a fake clock: `asyncio.sleep` and timeouts take no time."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._fake_clock = clock
@@ -62,6 +63,6 @@ class FakeTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T], clock: FakeClock) -> T:
-    """`asyncio.run` on a fake clock. Threads and sockets still take the time that they take."""
+    """`asyncio.run` on a fake clock. Threads and sockets still take real time."""
     with asyncio.Runner(loop_factory=lambda: FakeTimeLoop(clock)) as runner:
         return runner.run(main)

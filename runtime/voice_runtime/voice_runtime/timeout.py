@@ -1,7 +1,7 @@
-"""Timeout (layer L2): a task that runs out of time is cancelled, with the semantics of `asyncio.timeout`.
+"""Timeout (layer L2): cancels a task whose time is up, with the semantics of `asyncio.timeout`.
 
-The timers of one duration on one loop expire in the order in which they start, so a dictionary holds them in order
-behind a single loop timer: starting and stopping one costs a dictionary entry instead of a heap operation.
+Timers of one duration on one loop expire in the order of their start. So a dictionary keeps them in order behind a
+single timer of the loop, and starting or stopping one costs a dictionary entry instead of a heap operation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, Deadline
 P = ParamSpec("P")
 T = TypeVar("T")
 ROUNDING = 1e-6
-"""A timer may fire this early, in seconds: the loop's clock and ours differ by rounding."""
+"""A timer may fire this early, in seconds, because of rounding between the loop's clock and ours."""
 logger = logging.getLogger("voice_runtime")
 
 
@@ -40,7 +40,7 @@ class Sweep:
         self._now = now
 
     def arm(self) -> None:
-        """Start the loop's timer: the first scope has come in."""
+        """Start the loop's timer for the first scope."""
         self._fire_in(self._duration)
 
     def _fire_in(self, seconds: float) -> None:
@@ -58,11 +58,11 @@ class Sweep:
             self._fire_in(next(iter(self.waiting)).expires - now)
         else:
             self.armed = False
-            self.waiting.clear()  # gives back the table, which deletions alone do not
+            self.waiting.clear()  # frees the memory, which deletions alone do not
 
 
 class Timer:
-    """The timers of one duration, on whichever loop runs. `NEVER` is no limit."""
+    """The timers of one duration, on any running loop. `NEVER` means no limit."""
 
     __slots__ = ("duration", "now", "sweep")
 
@@ -76,7 +76,7 @@ class Timer:
     def bind(self) -> tuple[Sweep, Task[Any]]:
         """The sweep and the task of the running loop.
 
-        A process that serves from several loops changes sweeps with the loop: slower, and as exact.
+        A process with several loops changes sweeps with the loop, which is slower but equally exact.
         """
         loop = get_running_loop()
         task = current_task(loop)
@@ -84,22 +84,22 @@ class Timer:
             raise RuntimeError("a timeout needs a running task: await this inside a task")
         sweep = self.sweep
         if sweep.loop is not loop or sweep.thread != get_ident():
-            # The loop of another thread may set its own meanwhile, so this one is not read back.
+            # Another thread's loop may set its own sweep meanwhile, so this value is not read back.
             self.sweep = sweep = Sweep(loop, self.duration, self.now)
         return sweep, task
 
 
 class Timed(Protocol):
-    """A call with limited time."""
+    """A call with a time limit."""
 
     name: str
     timer: Timer
 
 
 class TimedScope:
-    """A scope whose end cancels the task inside: after its owner's timer, or at `limit` if that is earlier.
+    """A scope that cancels its task at the end: after its owner's timer, or at `limit` if that is earlier.
 
-    One task at a time may be inside; it may be entered again.
+    One task at a time may be inside. It may be entered again.
     """
 
     __slots__ = (
@@ -121,18 +121,18 @@ class TimedScope:
     owner: Timed
     parent: TimedScope | None
     limit: float
-    """The end of what it is part of, by the monotonic clock."""
+    """The end of the enclosing scope, by the monotonic clock."""
     started: float
     expires: float
-    """When it ends, known once it was entered."""
+    """Its end, known after it was entered."""
     attempt: int
-    """The number of the attempt, from 1; 0 where nothing is attempted."""
+    """The number of the attempt, from 1; 0 outside an attempt."""
     expired: bool
-    """True if the scope's timer fired: the deadline, not the caller, cancelled the work inside."""
+    """True if the scope's timer fired, so that the deadline cancelled the work, and not the caller."""
     is_over: bool
-    """True after it was left: work that stayed behind in its context belongs to the scope around it."""
+    """True after it was left. Work that continues in its context then belongs to the enclosing scope."""
     retries_spent: bool
-    """True if a call inside has spent its retries. Another attempt outside would multiply them."""
+    """True if a call inside has used its retries. Another attempt outside would multiply them."""
     _task: Task[Any]
     _cancelling: int
     _token: Token[TimedScope | None]
@@ -149,7 +149,7 @@ class TimedScope:
     def __enter__(self) -> Self:
         timer = self.owner.timer
         sweep = timer.sweep
-        # Finding the running loop costs a system call before Python 3.12, so the thread is compared first.
+        # Before Python 3.12 finding the running loop costs a system call, so the thread is compared first.
         task = current_task(sweep.loop) if sweep.thread == get_ident() else None
         if task is None:
             sweep, task = timer.bind()
@@ -170,7 +170,7 @@ class TimedScope:
         return self
 
     def begin(self) -> float:
-        """Start without a task to cancel: seconds until time is up, for a shell that watches it by itself."""
+        """Start without a task to cancel. Returns seconds until time is up, for code that watches it itself."""
         self.expires = min(self.started + self.owner.timer.duration, self.limit)
         self._refuse_expired()
         return self.expires - self.started
@@ -206,7 +206,7 @@ class TimedScope:
         self._task.cancel()
 
     def timeout_error(self) -> CallTimeoutError:
-        """The error that says which limit it was: the attempt's own, or a deadline around it that ended earlier."""
+        """The error of the limit that ended the scope: the attempt's, or an enclosing deadline that ended earlier."""
         if self.attempt and self.started + self.owner.timer.duration <= self.limit:
             return AttemptTimeoutError(self.owner.name, None, self.attempt)
         return DeadlineExceededError(self.owner.name, None, self.attempt)
@@ -221,9 +221,9 @@ class TimedScope:
         return False
 
     def _owns(self, error: BaseException | None) -> bool:
-        """True if the timer alone ended the work. A cancellation that somebody else requested stays a cancellation.
+        """True if the timer alone ended the work.
 
-        So does the end of a generator, a thread or the process.
+        A cancellation by somebody else stays a cancellation. So does the end of a generator, a thread or the process.
         """
         requests = self._task.uncancel()
         if isinstance(error, CancelledError):
@@ -231,7 +231,7 @@ class TimedScope:
         return error is None or isinstance(error, Exception)
 
     def lasting(self) -> TimedScope | None:
-        """The innermost scope, from this one outwards, that has not been left."""
+        """The innermost scope that has not been left, from this one outwards."""
         scope: TimedScope | None = self
         while scope is not None and scope.is_over:
             scope = scope.parent
@@ -249,7 +249,7 @@ def current_scope() -> TimedScope | None:
 
 
 class Timeout:
-    """One limit alone: `await Timeout("rag-engine", 0.5).call(fn)`. The scope around it, if it ends earlier, wins."""
+    """A single time limit: `await Timeout("rag-engine", 0.5).call(fn)`. An enclosing scope may end the call earlier."""
 
     __slots__ = ("name", "timer")
 

@@ -1,6 +1,6 @@
-"""Trace context and baggage on the wire, by OpenTelemetry's propagators. Without an SDK it costs next to nothing.
+"""Trace context and baggage in headers, by OpenTelemetry's propagators. Without an SDK it costs almost nothing.
 
-A span stands for one call or one request; what the policies decide inside of it is for listeners to add.
+A span stands for one call or one request. Listeners add the decisions of policies.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from opentelemetry.trace import ProxyTracer, ProxyTracerProvider, Span, SpanKind
 from voice_runtime.caller import Caller
 
 TENANT, USER = "tenant.id", "user.id"
-"""The baggage that names who asks, as the tracing policy names it."""
+"""Baggage keys of tenant and user, as in the tracing policy."""
 _tracer = trace.get_tracer("voice_runtime")
 
 
 def is_recorded() -> bool:
-    """True if an SDK records spans. Do not ask for every call: the answer costs as much as a span."""
+    """True if an SDK records spans. Do not call it for every call, because it costs as much as a span."""
     return not (isinstance(_tracer, ProxyTracer) and isinstance(trace.get_tracer_provider(), ProxyTracerProvider))
 
 
 def begin_client_span(name: str, attributes: Mapping[str, str]) -> Span:
-    """A span for a call that leaves this process, as a child of the current one. Whoever begins it ends it."""
+    """A span for an outgoing call, as a child of the current span. The caller of this function ends it."""
     return _tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
 
 
 def begin_server_span(name: str, attributes: Mapping[str, str], context: Context) -> Span:
-    """A span for a request that came in with `context`."""
+    """A span for a request that arrived with `context`."""
     return _tracer.start_span(name, context, kind=SpanKind.SERVER, attributes=attributes)
 
 
 def within(span: Span) -> AbstractContextManager[Span]:
-    """Make it the current one for a while; whoever began it still ends it."""
+    """Make it the current span inside the block. Its owner still ends it."""
     return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
 def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
-    """End it; a failed one carries the error."""
+    """End the span. A failed one records the error."""
     if failed and error is not None and span.is_recording():
         span.record_exception(error)
         span.set_status(Status(StatusCode.ERROR, type(error).__name__))
@@ -58,7 +58,7 @@ def headers(span: Span | None = None) -> dict[str, str]:
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers by name. The values of a repeated one, such as baggage, are joined by a comma (RFC 9110, 5.3)."""
+    """Headers by name. Values of a repeated header, such as baggage, are joined by commas (RFC 9110, 5.3)."""
     headers: dict[str, str] = {}
     for key, value in pairs:
         headers[key] = f"{headers[key]}, {value}" if key in headers else value

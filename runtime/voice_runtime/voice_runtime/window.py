@@ -6,15 +6,15 @@ from collections import deque
 from threading import Lock
 
 BUCKETS = 10
-"""Parts of a window: a count ages out in steps of a tenth."""
+"""Number of parts of a window. Old counts leave in steps of a tenth."""
 
 
 class Window:
-    """How often something happened within the last `duration`, and at most a tenth of it longer.
+    """The number of events within the last `duration`, or up to a tenth of it longer.
 
-    Memory is constant, counting is one comparison and one addition, and counts age out without traffic. Counting is
-    open-coded where it must be fast: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. No count is
-    lost between threads: the global lock is not passed on within the addition, and a rotation never sets `count`.
+    Memory is constant, counting is one comparison and one addition, and old counts leave without traffic. Hot code
+    counts inline: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. Threads lose no count: the
+    global lock is not released within the addition, and a rotation never sets `count`.
     """
 
     __slots__ = ("_begun", "_lock", "_past", "_past_total", "_width", "count", "duration", "end")
@@ -26,11 +26,11 @@ class Window:
         self._past: deque[tuple[float, int]] = deque()
         self._past_total = 0
         self.end = now + self._width
-        """When the current bucket ends."""
+        """Time at which the current bucket ends."""
         self.count = 0
-        """Everything that was ever counted."""
+        """Number of all events ever counted."""
         self._begun = 0
-        """The count at the beginning of the current bucket."""
+        """The count at the start of the current bucket."""
 
     def add(self, now: float) -> None:
         """Count one."""
@@ -39,7 +39,7 @@ class Window:
         self.count += 1
 
     def rotate(self, now: float) -> None:
-        """Close the current bucket and open the one that `now` falls in."""
+        """Close the current bucket and open the one that contains `now`."""
         with self._lock:
             self._rotate(now)
 
@@ -50,7 +50,7 @@ class Window:
             return self._past_total + self.count - self._begun
 
     def clear(self) -> None:
-        """Forget every count."""
+        """Reset all counts."""
         with self._lock:
             self._past.clear()
             self._past_total = 0

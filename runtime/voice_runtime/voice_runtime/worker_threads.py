@@ -1,8 +1,8 @@
-"""Threads for synchronous attempts, so that the caller goes on when time is up.
+"""Threads for synchronous attempts, so that the caller continues when time is up.
 
-Python cannot stop a thread: one whose attempt timed out runs on until its call returns, and keeps its place meanwhile.
-So the number of threads is bounded, and a caller that finds none is refused at once. They are daemons: a call that
-never returns does not keep the process alive.
+Python cannot stop a thread. After a timeout the thread runs on until its call returns, and stays occupied until then.
+So the number of threads is bounded, and a caller that finds no free thread is refused at once. They are daemon threads:
+a call that never returns does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _Job = tuple[Future[Any], Callable[[], Any]]
 
 
 class OutOfTimeError(Exception):
-    """The wait is over; the call may not be."""
+    """The wait ended, and the call may still be running."""
 
 
 class _Pool:
-    """The state that the threads share. It does not know whose it is, so they do not keep their owner alive."""
+    """The state that the threads share. It has no reference to its owner, so the threads do not keep that alive."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -38,7 +38,7 @@ class _Pool:
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
 
     def start(self, target: str) -> None:
-        """Start one more."""
+        """Start one more thread."""
         thread = Thread(target=self._work, name=f"voice-runtime-{self.threads + 1}", daemon=True)
         try:
             thread.start()
@@ -54,13 +54,13 @@ class _Pool:
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
             _complete(*job)
-            del job  # an idle thread keeps nothing alive
+            del job  # so that an idle thread keeps nothing alive
             with self.lock:
                 self.idle += 1
 
 
 class WorkerThreads:
-    """At most `limit` threads, started when they are first needed, also after a fork. They end with this object."""
+    """At most `limit` threads, started when they are needed, also after a fork. They end with this object."""
 
     def __init__(self, limit: int = WORKER_THREADS) -> None:
         self.limit = limit
@@ -72,21 +72,21 @@ class WorkerThreads:
 
     @property
     def threads(self) -> int:
-        """Threads that were started."""
+        """Number of started threads."""
         return self._pool.threads
 
     @property
     def idle(self) -> int:
-        """Threads that wait for work."""
+        """Number of threads that wait for work."""
         return self._pool.idle
 
     def run(self, target: str, fn: Callable[[], Any], timeout: float) -> Any:
-        """`fn()`, in a copy of the caller's context.
+        """Run `fn()` in a copy of the caller's context.
 
-        Raises `OutOfTimeError`, `BulkheadFullError` where no thread is free, or `NoThreadError`.
+        Raises `OutOfTimeError`, `BulkheadFullError` if no thread is free, or `NoThreadError`.
         """
         if self._pool.process != os.getpid():
-            self._begin()  # the threads stayed behind in the process that forked
+            self._begin()  # the threads do not exist in the forked process
         pool = self._pool
         self._reserve(pool, target)
         future: Future[Any] = Future()
@@ -99,7 +99,7 @@ class WorkerThreads:
                 raise
             raise OutOfTimeError from None
         finally:
-            future.cancel()  # whatever ended the wait, what no thread has begun is not begun
+            future.cancel()  # whatever ended the wait, work that no thread has begun must not begin
 
     def _reserve(self, pool: _Pool, target: str) -> None:
         with pool.lock:
@@ -116,5 +116,5 @@ def _complete(future: Future[Any], fn: Callable[[], Any]) -> None:
         return
     try:
         future.set_result(fn())
-    except BaseException as error:  # noqa: BLE001  # it belongs to the caller, whatever it is
+    except BaseException as error:  # noqa: BLE001  # passed to the caller, whatever it is
         future.set_exception(error)

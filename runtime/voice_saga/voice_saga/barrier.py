@@ -25,7 +25,7 @@ from voice_saga.context import Branch, StepContext, to_json
 from voice_saga.errors import BarrierClosedError
 
 if TYPE_CHECKING:
-    from voice_saga.postgresql import Connection  # whose driver is an extra
+    from voice_saga.postgresql import Connection  # its driver is an extra
 
 __all__ = ["once", "once_sqlite"]
 
@@ -45,7 +45,7 @@ async def once(
     context: StepContext,
     work: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """`work` and its mark in one transaction of `connection`, or within the one it is in already; its result."""
+    """Run `work` and mark it as done in one transaction of `connection`, or in its current one. Returns the result."""
     async with connection.transaction():
         if context.branch == "compensation" and await connection.fetchval(INSERT, *_key(context, "action")):
             return None
@@ -59,7 +59,7 @@ async def once(
 
 
 def once_sqlite(connection: sqlite3.Connection, context: StepContext, work: Callable[[], Any]) -> Any:
-    """`once` for SQLite: commits what the connection has open, `work` and its mark together."""
+    """`once` for SQLite. It commits the connection's open changes, `work` and the mark together."""
     with connection:
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
@@ -83,12 +83,12 @@ def _key(context: StepContext, branch: Branch) -> tuple[str, str, str, str]:
 
 
 def _before(row: Any, context: StepContext) -> Any:
-    """The result of the execution that was let through before this one."""
+    """The result of the earlier execution that was admitted."""
     if row[0] != context.branch:
         raise BarrierClosedError(f"{context.idempotency_key}: the step was compensated before its action arrived")
     return None if row[1] is None else json.loads(row[1])
 
 
 def _came_first(action: Any, context: StepContext) -> bool:
-    """True if the compensation came before its action, so the action never ran."""
+    """True if the compensation came first, so that the action never ran."""
     return context.branch == "compensation" and bool(action[0] == "compensation")

@@ -36,10 +36,10 @@ ACCEPTED = "sqlite:///PATH, postgresql://HOST/DATABASE or temporal://HOST:PORT/N
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+    """Run the command. Returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        print(asyncio.run(_carry_out(options)))  # noqa: T201  # printing is what it is for
+        print(asyncio.run(_carry_out(options)))  # noqa: T201  # printing is its purpose
     except ValueError as error:
         return _complain(str(error), 2)
     except (SagaError, OSError) as error:
@@ -106,7 +106,7 @@ async def _engine(text: str) -> AsyncIterator[Engine]:
 
 
 async def _opened(text: str) -> Engine:
-    """Raises `ValueError` that goes on from the option's name."""
+    """Open the engine. Raises `ValueError` with a text that continues the option's name."""
     try:
         url = urlsplit(text)
         match url.scheme:
@@ -129,7 +129,7 @@ async def _opened(text: str) -> Engine:
 
 
 def _sqlite(url: SplitResult) -> Journal:
-    """Opening a journal makes its tables, which nobody who looks at another file wants in it."""
+    """Refuse a file without sagas: opening a journal would create its tables in somebody else's file."""
     path = Path(url.path)
     if not path.is_file():
         raise ValueError(f"names {path} , which is not a file")
@@ -187,7 +187,7 @@ def _time(seconds: float) -> str:
 
 
 def command() -> NoReturn:
-    """The console script. Temporal's client may abort an interpreter that shuts down in order, so this one does not."""
+    """The console script. It skips the interpreter's orderly shutdown, which Temporal's client may abort."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The context of an action: its inputs, and the messages that it sends."""
+"""The context of an action: its inputs, and the messages that it publishes."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any, Literal
 from voice_saga.errors import NotJsonError, TooLargeError
 
 SAGA_BYTES = 1024 * 1024
-"""Bytes of JSON that a saga's input and the results of its steps take together at most. Temporal carries 2 MiB in one
-message, and each step is given all of them."""
+"""Largest sum in bytes of a saga's input and results as JSON. Temporal transmits 2 MiB in one message, and each step
+receives all of them."""
 
 Branch = Literal["action", "compensation"]
 """The side of a step: its action, or the compensation that undoes it."""
 
 
 class Reply(Enum):
-    """The return value of an action whose result comes later."""
+    """The return value of an action whose result arrives later."""
 
     LATER = "later"
-    """The step ends when its outcome is delivered, or fails when its timeout passes without one."""
+    """The step ends when its outcome is delivered. It fails if its timeout passes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event on its way to its consumers. Delivered at least once, in no promised order."""
+    """An event on its way to its consumers, which get it at least once, in no guaranteed order."""
 
     id: str
-    """The same at every delivery: what a consumer remembers to handle it once."""
+    """The same at every delivery. Consumers store it to handle the event once."""
     type: str
     """The event type, such as `document.indexed`, and the stream that carries it."""
     payload: Any
     trace: str = ""
-    """W3C `traceparent` of what sent it; empty where nothing traces."""
+    """W3C `traceparent` of its sender. Empty without tracing."""
 
 
 class Results(Mapping[str, Any]):
-    """Results by step, but for those of `hidden` steps. Each look at one is a copy, so nobody changes the journal's."""
+    """Results by step, except those of `hidden` steps. Each access returns a copy: nobody can change the journal's."""
 
     __slots__ = ("_hidden", "_results")
 
@@ -71,36 +71,36 @@ class StepContext:
     input: Any
     """The input of the saga: a copy for each execution."""
     results: Mapping[str, Any]
-    """Results of earlier stages, by step. A compensation finds its own step's result there, if there is one."""
+    """Results of earlier stages by step. For a compensation also its own step's result, if there is one."""
     trace: str = ""
-    """W3C `traceparent` of what started the saga."""
+    """W3C `traceparent` of the request that started the saga."""
     caused_by: str = ""
-    """That of the delivery which let the saga go on; empty where nothing was waited for."""
+    """W3C `traceparent` of the delivery that resumed the saga. Empty if the saga did not wait."""
     messages: list[Message] = field(default_factory=list)
 
     @property
     def idempotency_key(self) -> str:
-        """The same at every attempt, also after a crash: what a callee remembers to apply the effect once."""
+        """The same at every attempt, also after a crash. A callee stores it to apply the effect once."""
         return f"{self.saga_id}/{self.step}/{self.branch}"
 
     def publish(self, event_type: str, payload: Any) -> None:
-        """Send `payload` when, and only when, the journal records that this execution succeeded."""
+        """Send `payload` if, and only if, the journal records that this execution succeeded."""
         number = len(self.messages)
         self.messages.append(Message(f"{self.idempotency_key}/{number}", event_type, payload, self.trace))
 
 
 Action = Callable[[StepContext], Awaitable[Any]]
-"""Does a step, or undoes one. Returns a JSON value. It may run again after a crash: its effect is made once by the
-barrier in its own transaction, or by a callee that honours `idempotency_key`."""
+"""Does a step, or undoes one. Returns a JSON value. It may run again after a crash, so use the barrier in its own
+transaction, or a callee that honours `idempotency_key`."""
 
 
 def without_nul(text: str) -> str:
-    """`text` with U+2400 for the character NUL, which PostgreSQL keeps in no text."""
+    """`text` with U+2400 instead of NUL, which PostgreSQL cannot store."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}")
 
 
 def to_json(value: Any, what: str) -> str:
-    """`value` as JSON; raises `NotJsonError` that names `what`."""
+    """`value` as JSON. Raises `NotJsonError`, which names `what`."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
@@ -113,7 +113,7 @@ def size_of(value: Any, what: str) -> int:
 
 
 def checked_size(size: int, room: int, what: str) -> None:
-    """Raises `TooLargeError` where `size` bytes are more than the `room` that is left."""
+    """Raises `TooLargeError` if `size` bytes exceed the remaining `room`."""
     if size > room:
         raise TooLargeError(
             f"{what} takes {size} bytes of JSON, and {max(room, 0)} of {SAGA_BYTES} are left to this saga; "

@@ -1,4 +1,4 @@
-"""A saga as it runs: the policy's steps, each with the code that does it and the code that undoes it."""
+"""A saga's definition: the policy's steps, each with the code of its action and its compensation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Stages = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """The shape of a saga, which alone decides what comes next."""
+    """The steps and stages of a saga, which alone determine the next entry."""
 
     name: str
     version: int
@@ -35,23 +35,23 @@ class Plan:
 
     @cached_property
     def after(self) -> dict[int, tuple[str, ...]]:
-        """The stage that follows when so many steps have begun."""
+        """The stage that follows when that many steps have begun."""
         return dict(zip(accumulate(map(len, self.stages), initial=0), self.stages, strict=False))
 
     @cached_property
     def siblings(self) -> dict[str, tuple[str, ...]]:
-        """The stage of each step."""
+        """Step → all steps of its stage."""
         return {step: stage for stage in self.stages for step in stage}
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash that a running saga is pinned to. It covers no retries and timeouts: they change no step."""
+        """The hash by which a running saga is pinned to its definition. Retries and timeouts are not part of it."""
         shape = [self.name, self.version, self.stages, sorted(self.compensated)]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
 
 
 class Definition:
-    """A saga's policy and its code. Raises `InvalidInputError` with every action that lacks, or is not asked for."""
+    """A saga's policy and its code. Raises `InvalidInputError` with every action that is missing or superfluous."""
 
     def __init__(self, policy: Saga, actions: Mapping[str, Action]) -> None:
         wanted = [name for step in policy.steps for name in (step.name, step.compensation) if name]
@@ -76,12 +76,12 @@ class Definition:
         )
 
     def compensation(self, step: str) -> Action:
-        """The code that undoes a step; raises `KeyError` where the policy says that there is nothing to undo."""
+        """The code that undoes a step. Raises `KeyError` if the policy declares that nothing must be undone."""
         return self.actions[self.steps[step].compensation or ""]
 
 
 class Definitions:
-    """Those that a process runs; several versions of one saga where running ones end under an older version."""
+    """The definitions of a process: several versions of a saga while running sagas end under older versions."""
 
     def __init__(self, definitions: Iterable[Definition] = ()) -> None:
         self._known: dict[str, dict[int, Definition]] = {}
@@ -105,11 +105,14 @@ class Definitions:
         return versions[max(versions)]
 
     def is_ahead(self, name: str, version: int) -> bool:
-        """True if a saga began under a version newer than any here, so a newer process can run it."""
+        """True if a saga began under a newer version than any here, so that only a newer process can run it."""
         return version > max(self._known.get(name, {}), default=0)
 
     def pinned(self, name: str, version: int, fingerprint: str) -> Definition:
-        """The definition that a running saga began under. Raises `DefinitionMismatchError` with the next steps."""
+        """The definition under which a running saga began.
+
+        Raises `DefinitionMismatchError`, which names the next steps.
+        """
         definition = self._known.get(name, {}).get(version)
         if definition is None:
             here = ", ".join(map(str, sorted(self._known.get(name, {})))) or "none"

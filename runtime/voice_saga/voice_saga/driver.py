@@ -1,4 +1,4 @@
-"""Drives one saga that a worker holds, from one entry of its journal to the next."""
+"""Drives one claimed saga from one entry of its journal to the next."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from voice_saga.progress import ENDED, Entry, Progress, ended, following
 
 logger = logging.getLogger("voice_saga")
 HANDOVER = 600.0
-"""Seconds that a saga of a newer version than any here is left to a newer process, before it is parked."""
+"""Seconds for which a saga of a newer version is left to newer processes, before it is parked."""
 LOOK_AGAIN = 2.0
-"""Seconds after which a worker that left a saga to a newer process looks at it again."""
+"""Seconds after which a worker looks again at a saga that it left to newer processes."""
 
 
 class Driver:
-    """One claim. Every write names the claim's epoch, so that a driver whose lease has passed stops at its next one."""
+    """One claim. Every write names the claim's epoch, so a driver with an expired lease stops at its next write."""
 
     def __init__(
         self, journal: Journal, claim: Claim, observation: Observation, max_claims: int, stopping: Callable[[], bool]
@@ -37,16 +37,16 @@ class Driver:
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
         self.released = False
-        """True if this worker must not run or write anything more of the saga."""
+        """True if this worker must neither run nor write anything more of the saga."""
         self._state = self._progress.shown
         self._caused_by = ""
         self._input_size = size_of(claim.input, "the input")
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
-        """Until the saga ends, is parked, waits, or the worker stops. Raises `LeaseLostError`."""
+        """Run until the saga ends, is parked or waits, or until the worker stops. Raises `LeaseLostError`."""
         claim = self._claim
         if self._progress.state in ENDED or self._progress.state == "parked":
-            await self._write([])  # somebody seized it and went no further
+            await self._write([])  # somebody seized the saga and did nothing further
             return
         if definitions.is_ahead(claim.name, claim.version) and self._left_for() < HANDOVER:
             seen = claim.entries[-1].kind == "left"
@@ -65,7 +65,7 @@ class Driver:
         await self._go_on(executions[definition.plan])
 
     def _left_for(self) -> float:
-        """Seconds since a worker first left the saga to a newer one, which none has taken up since."""
+        """Seconds since a worker first left the saga to a newer one, if none has taken it since."""
         last = self._claim.entries[-1]
         return last.age if last.kind == "left" else 0.0
 
@@ -89,7 +89,7 @@ class Driver:
         plan: Plan | None = None,
         release: float | None = None,
     ) -> None:
-        """One write: what happened, and with a plan what follows from it. Lets go where there is nothing more to do."""
+        """Write the entries, and with a plan those that follow. Release the saga if there is nothing more to do."""
         progress = self._progress
         written = list(entries)
         for entry in entries:
@@ -111,7 +111,7 @@ class Driver:
         self._state = state
 
     async def _act(self, execution: Execution) -> None:
-        """Execute what has begun; each outcome is written as soon as it is there."""
+        """Execute the steps that have begun. Each outcome is written as soon as it arrives."""
         plan, steps = execution.definition.plan, self._progress.running
         if len(steps) == 1:
             await self._write(*await self._attempt(execution, steps[0]), plan=plan)
@@ -133,7 +133,7 @@ class Driver:
         context = self._context(step, "action", execution.definition.plan.siblings[step])
         try:
             result = await execution.act(context, self._remaining(execution), self._room(execution, step))
-        except Exception as error:  # whatever it is, the saga is compensated
+        except Exception as error:  # after any error the saga is compensated
             logger.info("saga %s: %s failed", self._claim.id, step, exc_info=True)
             return [Entry("failed", step, reason_of(error))], ()
         if result is Reply.LATER:
@@ -144,7 +144,7 @@ class Driver:
         context = self._context(self._progress.undoing, "compensation")
         try:
             await execution.undo(context, SAGA_BYTES)
-        except Exception as error:  # whatever it is, the saga is parked
+        except Exception as error:  # after any error the saga is parked
             logger.exception("saga %s: the compensation of %s failed", self._claim.id, context.step)
             reason = f"compensation_failed: {context.step}: {reason_of(error)}"
             await self._write([Entry("parked", data=reason)])
@@ -153,7 +153,7 @@ class Driver:
             await self._write(entries, context.messages, plan=execution.definition.plan)
 
     async def _take_outcomes(self, execution: Execution) -> None:
-        """Go on with what was delivered or is overdue; otherwise let go until it will be."""
+        """Process delivered and overdue outcomes. Without any, release the saga until then."""
         delivered = await self._journal.outcomes(self._claim)
         entries, patience = [], self._remaining(execution)
         for step, waiting in self._progress.waiting.items():
@@ -170,11 +170,11 @@ class Driver:
             await self._write([], release=max(patience, 0.0))
 
     def _remaining(self, execution: Execution) -> float:
-        """Seconds that the saga's own timeout leaves."""
+        """Seconds left until the saga's own timeout."""
         return self._begun + execution.definition.policy.timeout.seconds - time.monotonic()
 
     def _room(self, execution: Execution, step: str) -> int:
-        """The step's share of the bytes that are left to its stage."""
+        """The step's share of the bytes that are left for its stage."""
         left = SAGA_BYTES - self._input_size - self._progress.size
         return left // len(execution.definition.plan.siblings[step])
 

@@ -1,4 +1,4 @@
-"""The engine over a journal: any process that holds the journal may run, look at and intervene in its sagas."""
+"""The engine over a journal. Any process with access to the journal may run, show and change its sagas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 logger = logging.getLogger("voice_saga")
 POLL_CAP = 0.5
-"""Longest time between two looks of `wait`, in seconds."""
+"""Longest time between two queries of `wait`, in seconds."""
 
 
 class JournalEngine:
@@ -76,7 +76,7 @@ class JournalEngine:
         self._stopping = False
 
     async def open(self) -> None:
-        """Connect, to look and intervene."""
+        """Connect, to show and change sagas."""
         await self.journal.open(worker=False)
 
     async def close(self) -> None:
@@ -108,7 +108,7 @@ class JournalEngine:
         await self.journal.close()
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
-        """A journal that cannot be reached is tried again: nothing here ends with it."""
+        """Retry while the journal is unreachable, so that nothing ends because of it."""
         while not self._stopping:
             try:
                 await work()
@@ -141,13 +141,13 @@ class JournalEngine:
         for claim, driver, task in driven:
             if claim.id not in held and not driver.released:
                 self.observation.leases_lost += 1
-                task.cancel()  # another worker has it, and the barrier keeps what this one did from counting twice
+                task.cancel()  # another worker has the saga, and the barrier prevents a second effect
 
     async def _count(self) -> None:
         self.observation.unfinished = await self.journal.unfinished()
 
     def _drive(self, claim: Claim) -> None:
-        """In a context of its own: a saga outlives the request that starts it, and that request's deadline."""
+        """Drive a saga in its own context, because it outlives its request and that request's deadline."""
         driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
         before = [self._driving[claim.id][2]] if claim.id in self._driving else []
         task = asyncio.create_task(self._driven(claim, driver, before), context=Context())
@@ -173,7 +173,7 @@ class JournalEngine:
             self._wake.set()
 
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
-        """See `Engine.start`. An engine that runs sagas and has a slot free begins at once."""
+        """See `Engine.start`. An engine that runs sagas and has a free slot begins at once."""
         plan = self._definitions.newest(name).plan
         checked_size(size_of(argument, "the input"), SAGA_BYTES, "the input")
         running = bool(self._loops) and not self._stopping and len(self._driving) < self._concurrency
@@ -239,7 +239,7 @@ class JournalEngine:
         await self._intervene(saga_id, Entry("resumed", data=reason), ("parked",))
 
     async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
-        """See `Engine.compensate`. A step that is being executed counts as one whose outcome is unknown."""
+        """See `Engine.compensate`. The outcome of a running step counts as unknown."""
         await self._intervene(saga_id, Entry("compensating", data=reason), ("running", "waiting", "parked"))
 
     async def abandon(self, saga_id: str, reason: str) -> None:
@@ -252,7 +252,7 @@ class JournalEngine:
         summary = await self._summary(saga_id)
         _refuse(summary.state not in allowed, summary, entry)
         claim = await self.journal.seize(saga_id, self.owner, self._lease)
-        assert claim is not None, saga_id  # noqa: S101  # it was there a moment ago, and nothing deletes sagas
+        assert claim is not None, saga_id  # noqa: S101  # it existed a moment ago, and nothing deletes sagas
         progress = Progress.of(claim.entries)
         if refused := progress.shown not in allowed:
             await self.journal.append(claim, [], progress.state, reason=progress.reason, release=_rest(progress))

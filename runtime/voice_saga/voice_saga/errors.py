@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 
 class SagaError(Exception):
-    """The base of what the saga engines raise."""
+    """The base of all errors of the saga engines."""
 
 
 class UnknownSagaError(SagaError, LookupError):
-    """No saga has this id, or no definition this name."""
+    """No saga has this id, or no definition has this name."""
 
 
 class SagaConflictError(SagaError):
@@ -18,33 +18,33 @@ class SagaConflictError(SagaError):
 
 
 class LeaseLostError(SagaError):
-    """The saga is no longer in this worker's hands: nothing was written."""
+    """The worker no longer holds the saga. Nothing was written."""
 
 
 class JournalUnavailableError(SagaError, ConnectionError):
-    """The journal could not be reached; whether the last write happened is unknown until it is read again."""
+    """The journal is unreachable. Only reading it again shows if the last write happened."""
 
 
 class BarrierClosedError(SagaError):
-    """The step was compensated before its action came: the action must not happen any more."""
+    """The step was compensated before its action arrived, so the action must not happen any more."""
 
 
 class DefinitionMismatchError(SagaError):
-    """The running saga began under a definition that this process does not have."""
+    """The running saga began under a definition that this process lacks."""
 
 
 class MessagesRefusedError(SagaError):
-    """The transport took every message but these, which sending again at once would not change."""
+    """The transport accepted every message except these. Sending them again at once would not help."""
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
-        """`reasons`: why, by the message's place among those that were sent."""
+        """`reasons`: the reason for each refused message, by its position among the sent ones."""
         super().__init__(f"{len(reasons)} refused: {next(iter(reasons.values()))}")
         self.reasons = reasons
 
 
 class TooLargeError(SagaError, ValueError):
-    """An input or a result beyond what a saga keeps. Keep it elsewhere, and let the step return where."""
+    """An input or result that is too large for a saga. Store it elsewhere, and let the step return a reference."""
 
 
 class NotJsonError(SagaError, TypeError):
-    """An input, a result or a message that JSON cannot carry."""
+    """An input, result or message that JSON cannot represent."""

@@ -18,7 +18,7 @@ from voice_saga.observation import Observation
 
 
 class Execution:
-    """One definition at work in one process; its retry budgets are shared by all sagas of it."""
+    """Runs a definition in one process. All its sagas share its retry budgets."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class Execution:
         }
 
     async def act(self, context: StepContext, remaining: float, room: int) -> Any:
-        """The action's result, with its retries, within its timeout and `remaining` seconds. Raises what it raised.
+        """The action's result, with retries, within its timeout and `remaining` seconds. Raises the action's error.
 
-        Its result and messages may take `room` bytes.
+        Result and messages may take `room` bytes.
         """
         outbound = self._actions[context.step]
         action = checked(self.definition.actions[context.step], room)
@@ -61,7 +61,7 @@ class Execution:
             return await Timeout(outbound.name, remaining).call(outbound.call, action, context)
 
     async def undo(self, context: StepContext, room: int) -> None:
-        """The compensation: repeated whatever failed, as often as the policy says. Raises the last failure."""
+        """Run the compensation. It is retried after any error, as often as the policy says. Raises the last error."""
         retry, timeout = self._compensations[context.step]
         compensation = checked(self.definition.compensation(context.step), room)
 
@@ -101,7 +101,7 @@ def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepCo
 
 
 def reason_of(error: BaseException) -> str:
-    """Why it failed, as the journal keeps it: one line of at most 500 characters."""
+    """The reason of a failure for the journal: one line of at most 500 characters."""
     attempts = ""
     if isinstance(error, RetriesExhaustedError) and error.__cause__ is not None:
         attempts, error = f" (attempt {error.attempts}, {error.reason})", error.__cause__

@@ -1,9 +1,9 @@
-"""The journal, which lets a saga survive its process.
+"""The journal, through which a saga survives its process.
 
-A saga has one row, which says who holds it and until when, and one row for each entry. `due` is the time from which
-anybody may claim it: the end of the lease while it is held, the time to look again while it waits, never once it has
-ended or is parked. Each claim raises `epoch`, and a write carries the epoch of its claim: a worker that was paused past
-its lease writes nothing.
+A saga has one row with its holder and the end of the lease, and one row for each entry. `due` is the time from which
+anybody may claim the saga: the end of the lease while a worker holds it, the next look while it waits, and never after
+it has ended or while it is parked. Each claim raises `epoch`, and a write carries the epoch of its claim, so a worker
+that was paused beyond its lease cannot write.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 @dataclass(slots=True)
 class Claim:
-    """A saga in one worker's hands."""
+    """A saga that one worker holds."""
 
     id: str
     name: str
@@ -28,42 +28,43 @@ class Claim:
     fingerprint: str
     input: Any
     trace: str
-    """W3C `traceparent` of what started it."""
+    """W3C `traceparent` of the request that started it."""
     epoch: int
     entries: list[Entry]
     age: float = 0.0
-    """Seconds since it was started."""
+    """Seconds since its start."""
     claims: int = 1
-    """Claims since its last entry: more than a few, and its step kills whoever runs it."""
+    """Claims since its last entry. After several of them, its step probably kills its workers."""
     signals: int = 0
-    """Outcomes that had been delivered to it when they were last read."""
+    """Number of delivered outcomes at the last read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a step in an event: its result or its error."""
+    """The outcome of a step, from an event: a result or an error."""
 
     step: str
     result: Any = None
     error: str | None = None
     trace: str = ""
-    """W3C `traceparent` of what delivered it."""
+    """W3C `traceparent` of the delivery."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """Messages in one sender's hands."""
+    """Messages that one sender holds."""
 
     messages: Sequence[Message]
     refused: Collection[int] = ()
-    """Places in `messages` of those that stay: each is due again after a second, twice that the next time, up to 64."""
+    """Positions in `messages` of refused ones, which stay. Each is due again after a second, then after twice that
+    time, up to 64 s."""
 
 
 class Journal(Protocol):
-    """A store of sagas. Every write is one transaction. Raises `JournalUnavailableError` where it cannot be reached."""
+    """A store of sagas. Every write is one transaction. Raises `JournalUnavailableError` if it is unreachable."""
 
     async def open(self, *, worker: bool) -> None:
-        """Connect, and make what is missing; `worker` where sagas will be run, not only looked at."""
+        """Connect, and create what is missing. `worker` is true for an engine that runs sagas."""
         ...
 
     async def close(self) -> None:
@@ -71,18 +72,18 @@ class Journal(Protocol):
         ...
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
-        """Write a new saga, held by `owner` for `lease` seconds or by nobody; false if its id exists."""
+        """Write a new saga, held by `owner` for `lease` seconds or by nobody. False if its id exists."""
         ...
 
     async def claim(self, owner: str, limit: int, lease: float) -> list[Claim]:
-        """Take up to `limit` sagas that are due, the longest due first."""
+        """Take up to `limit` due sagas, the longest due first."""
         ...
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Take one saga from whoever holds it; `None` if there is no such saga."""
+        """Take one saga from its holder. `None` if there is no such saga."""
         ...
 
-    async def append(  # noqa: PLR0913  # one write, whole
+    async def append(  # noqa: PLR0913  # one complete write
         self,
         claim: Claim,
         entries: Sequence[Entry],
@@ -92,27 +93,30 @@ class Journal(Protocol):
         messages: Sequence[Message] = (),
         release: float | None = None,
     ) -> None:
-        """Write entries and the messages that go with them; with `release`, let go until so many seconds from now.
+        """Write entries and their messages. With `release`, release the saga until that many seconds from now.
 
-        An outcome that was delivered since `claim.signals` makes a released saga due at once. `inf` is never.
-        Raises `LeaseLostError`, having written nothing.
+        An outcome that was delivered since `claim.signals` makes a released saga due at once. `inf` means never. Raises
+        `LeaseLostError` without writing anything.
         """
         ...
 
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
-        """Hold these for another `lease` seconds; the ids of those whose claim had not passed.
+        """Extend these leases by `lease` seconds. Returns the ids whose claim was still valid.
 
-        By claim, not by owner: a claim whose worker lost sight of it, as when the connection broke before the answer,
-        has to pass for the saga to be taken up again.
+        By claim, not by owner: a claim that its worker has forgotten, for example because the connection broke before
+        the answer, must expire so that the saga is taken over.
         """
         ...
 
     async def release(self, owner: str) -> None:
-        """Let go of all that `owner` holds, for the next worker to take at once; these claims do not count."""
+        """Release everything that `owner` holds, so that the next worker can take it at once.
+
+        These claims do not count.
+        """
         ...
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
-        """Keep the first outcome of a step, and make a waiting saga due. False if there is no such saga."""
+        """Store the first outcome of a step, and make a waiting saga due. False if there is no such saga."""
         ...
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
@@ -120,7 +124,7 @@ class Journal(Protocol):
         ...
 
     async def show(self, saga_id: str) -> SagaRecord | None:
-        """One saga whole."""
+        """One saga with its entries."""
         ...
 
     async def summary(self, saga_id: str) -> SagaSummary | None:
@@ -128,13 +132,16 @@ class Journal(Protocol):
         ...
 
     async def list(self, state: State | None, name: str | None, limit: int) -> list[SagaSummary]:
-        """Those of a state or name, the newest first."""
+        """The sagas of a state or name, the newest first."""
         ...
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """How many sagas there are by name and state, of those that have not ended."""
+        """Number of unfinished sagas by name and state."""
         ...
 
     def outbox(self, limit: int) -> AbstractAsyncContextManager[Batch]:
-        """The oldest due messages that nobody else is sending; leaving without an error forgets what is not refused."""
+        """The oldest due messages that nobody else is sending.
+
+        Leaving the block without an error deletes those not refused.
+        """
         ...

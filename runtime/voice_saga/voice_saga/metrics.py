@@ -1,4 +1,4 @@
-"""The metrics of sagas. Labels are names of definitions and words of this package, never an id."""
+"""The metrics of sagas. Label values are names of definitions and words of this package, never an id."""
 
 from __future__ import annotations
 

@@ -17,18 +17,18 @@ __all__ = ["Observation", "Tracing"]
 
 
 class Tracing(Protocol):
-    """Where spans come from: `voice_saga.otel.Spans`, or nowhere."""
+    """The source of spans: `voice_saga.otel.Spans`, or none."""
 
     def current(self) -> str:
-        """The W3C `traceparent` of what is being done now; empty where nothing traces."""
+        """The W3C `traceparent` of the current work. Empty without tracing."""
         ...
 
     def step(self, context: StepContext) -> AbstractContextManager[None]:
-        """The span of one execution, in the saga's trace and linked to what caused it."""
+        """The span of one execution, in the saga's trace, linked to its cause."""
         ...
 
     def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:
-        """The span of handling a message, in the trace of what sent it."""
+        """The span of handling a message, in the trace of its sender."""
         ...
 
 
@@ -36,20 +36,20 @@ class NoTracing:
     """No spans."""
 
     def current(self) -> str:
-        """Nothing."""
+        """The empty text."""
         return ""
 
-    def step(self, context: StepContext) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
-        """Nothing."""
+    def step(self, context: StepContext) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's signature
+        """Does nothing."""
         return nullcontext()
 
     def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:  # noqa: ARG002  # as above
-        """Nothing."""
+        """Does nothing."""
         return nullcontext()
 
 
 class Observation:
-    """One engine's counts, kept as plain numbers and read when they are scraped."""
+    """The counts of one engine as plain numbers, read at scrape time."""
 
     def __init__(self, events: Events | None = None, tracing: Tracing | None = None) -> None:
         self.events = events or Events()
@@ -57,16 +57,16 @@ class Observation:
         self.transitions: Counter[tuple[str, str]] = Counter()
         """Entries by saga and kind: `started`, `completed`, `compensating`, `parked`, …"""
         self.executions: Counter[tuple[str, str, str, str]] = Counter()
-        """Ended executions by saga, step, branch and kind: `successful`, `failed` or `cancelled`."""
+        """Executions that ended, by saga, step, branch and kind: `successful`, `failed` or `cancelled`."""
         self.seconds: Counter[tuple[str, str, str]] = Counter()
-        """Time of executions, retries and backoffs included."""
+        """Time of executions, including retries and backoffs."""
         self.unfinished: dict[tuple[str, State], int] = {}
-        """Sagas of the whole engine by name and state, as of the last look."""
+        """Unfinished sagas of the whole engine by name and state, at the last count."""
         self.leases_lost = 0
-        """Sagas that went to another worker while this one was at them."""
+        """Sagas that another worker took while this one ran them."""
 
     def written(self, saga: str, saga_id: str, entries: Sequence[Entry], before: State | Literal[""]) -> None:
-        """An event for each entry, once it is in the journal; `before` is the state that the saga was in."""
+        """An event for each entry after it was written. `before` is the previous state of the saga."""
         for entry in entries:
             self.transitions[saga, entry.kind] += 1
             after = f"{entry.step} {entry.kind}" if entry.step else entry.kind
@@ -86,4 +86,4 @@ class Observation:
             raise
         finally:
             self.executions[context.saga, context.step, context.branch, kind] += 1
-            self.seconds[context.saga, context.step, context.branch] += time.monotonic() - begun  # type: ignore[assignment]  # a Counter adds floats as well
+            self.seconds[context.saga, context.step, context.branch] += time.monotonic() - begun  # type: ignore[assignment]  # a Counter can add floats

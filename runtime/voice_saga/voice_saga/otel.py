@@ -1,7 +1,7 @@
 """Spans and metrics of sagas by OpenTelemetry. Needs the extra `otel`.
 
-A saga may outlive its process, and a span may not; so each execution of an action or compensation is a span of its own,
-a child of the span that started the saga and, where an event caused it, linked to that event's span.
+A saga may outlive its process, and a span may not. So each execution of an action or compensation is its own span, a
+child of the span that started the saga. If an event caused the execution, its span is linked to the event's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Spans:
 
     @contextmanager
     def step(self, context: StepContext) -> Iterator[None]:
-        """The span of one execution; what it raises is recorded on it."""
+        """The span of one execution. It records the execution's error."""
         cause = trace.get_current_span(_parent(context.caused_by)).get_span_context()
         links = [Link(cause)] if cause.is_valid else []
         attributes = {

@@ -25,7 +25,7 @@ __all__ = ["PostgresqlJournal", "admit", "migrate", "publish"]
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 MIGRATION_LOCK = 0x5A6A
-"""Advisory lock under which one process at a time makes the tables."""
+"""Advisory lock, so that one process at a time creates the tables."""
 UNAVAILABLE = (
     OSError,
     TimeoutError,
@@ -58,7 +58,7 @@ CLAIM = f"""
 WITH ready AS (
     SELECT id FROM saga.sagas WHERE due <= clock_timestamp() AND due < 'infinity'
     ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED)
-{_TAKE} FROM ready WHERE saga.id = ready.id {_TAKEN}"""  # noqa: S608  # our own parts
+{_TAKE} FROM ready WHERE saga.id = ready.id {_TAKEN}"""  # noqa: S608  # our own constants
 SEIZE = f"{_TAKE} WHERE id = $3 {_TAKEN}"
 
 ENTRIES = """
@@ -120,7 +120,7 @@ WHERE sequence = ANY($1::bigint[])"""
 
 
 async def migrate(connection: Connection) -> None:
-    """Make what is missing, in one transaction."""
+    """Create missing tables, in one transaction."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
         for script in scripts("postgresql").values():
@@ -128,7 +128,7 @@ async def migrate(connection: Connection) -> None:
 
 
 async def publish(connection: Connection, message: Message) -> None:
-    """Send a message when, and only when, the connection's transaction commits."""
+    """Send a message if, and only if, the connection's transaction commits."""
     await connection.execute(
         "INSERT INTO saga.outbox (id, type, payload, trace) VALUES ($1, $2, $3, $4)",
         message.id,
@@ -139,7 +139,7 @@ async def publish(connection: Connection, message: Message) -> None:
 
 
 async def admit(connection: Connection, consumer: str, message_id: str) -> bool:
-    """True if the message is new to the consumer. Remembered when the transaction commits."""
+    """True if the message is new to the consumer. It is remembered when the transaction commits."""
     done = await connection.execute(
         "INSERT INTO saga.inbox (consumer, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", consumer, message_id
     )
@@ -147,9 +147,10 @@ async def admit(connection: Connection, consumer: str, message_id: str) -> bool:
 
 
 class PostgresqlJournal:
-    """The journal in the database that `dsn` names.
+    """The journal in the database `dsn`.
 
-    It opens at most `connections`, and one more in a worker: leases are renewed on it, however busy the others are.
+    It opens at most `connections`. A worker opens one more for the renewal of leases, so that busy connections cannot
+    delay it.
     """
 
     def __init__(self, dsn: str, *, connections: int = 5) -> None:
@@ -160,7 +161,7 @@ class PostgresqlJournal:
         """A pool of one connection, because a pool reconnects after a lost connection."""
 
     async def open(self, *, worker: bool) -> None:
-        """Connect. `migrate` has made the tables: where they are not there, that is what is said."""
+        """Connect. Run `migrate` before; without tables the error says so."""
         try:
             self._pool = await self._connect(self._connections)
             self._leases = await self._connect(1) if worker else self._pool
@@ -186,14 +187,14 @@ class PostgresqlJournal:
         self, pool: asyncpg.Pool[Any] | None = None
     ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Any]]:
         pool = pool or self._pool
-        assert pool is not None, "open() first"  # noqa: S101  # a fault of the program
+        assert pool is not None, "open() first"  # noqa: S101  # a programming error
         try:
             async with pool.acquire() as connection:
                 yield connection
         except UNAVAILABLE as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise asyncio.CancelledError from error  # a failed rollback would hide the cancellation
+                raise asyncio.CancelledError from error  # the error of a rollback must not hide the cancellation
             raise JournalUnavailableError(f"PostgreSQL: {type(error).__name__}: {error}") from error
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -232,7 +233,7 @@ class PostgresqlJournal:
                 claims[row["saga_id"]].entries.append(_entry(row))
         return list(claims.values())
 
-    async def append(  # noqa: PLR0913  # one write, whole
+    async def append(  # noqa: PLR0913  # one complete write
         self,
         claim: Claim,
         entries: Sequence[Entry],
@@ -281,7 +282,7 @@ class PostgresqlJournal:
         return bool(await self._fetch("SELECT 1 FROM saga.sagas WHERE id = $1", saga_id))
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
-        """`signals` is read first: what comes between the two reads is counted as not seen yet."""
+        """`signals` is read first, so that outcomes between the two reads count as not seen yet."""
         (row,) = await self._fetch("SELECT signals FROM saga.sagas WHERE id = $1", claim.id)
         claim.signals = row["signals"]
         rows = await self._fetch("SELECT step, result, error, trace FROM saga.outcomes WHERE saga_id = $1", claim.id)
@@ -307,7 +308,7 @@ class PostgresqlJournal:
         return [SagaSummary(**row) for row in await self._fetch(statement, state, name, limit)]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """Counted by the index of the unfinished."""
+        """Counted through the index of unfinished sagas."""
         rows = await self._fetch(UNFINISHED)
         return {(row["name"], row["state"]): row["count"] for row in rows}
 
@@ -338,4 +339,4 @@ def _message(row: asyncpg.Record) -> Message:
 
 
 async def _leave_as_it_is(_: asyncpg.Connection[Any]) -> None:
-    """Instead of asyncpg's reset, a round trip each time: nothing here changes a session."""
+    """Skip asyncpg's reset, which costs a round trip each time: this code never changes a session."""

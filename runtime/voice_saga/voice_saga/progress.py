@@ -1,4 +1,4 @@
-"""How far a saga is, folded from its journal, and what follows from that: pure, the same on every engine."""
+"""The progress of a saga, computed from its journal, and the next entries: pure functions, the same on every engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voice_saga.definition import Plan
 from voice_saga.errors import TooLargeError
 
 State = Literal["running", "waiting", "compensating", "parked", "completed", "compensated", "abandoned"]
-"""`waiting`: nothing to do until an event comes. `parked`: nothing is done until somebody resumes it."""
+"""`waiting`: nothing to do until an event arrives. `parked`: nothing happens until somebody resumes it."""
 ENDED: frozenset[State] = frozenset({"completed", "compensated", "abandoned"})
 EntryKind = Literal[
     "started",
@@ -29,7 +29,7 @@ EntryKind = Literal[
     "compensated",
     "abandoned",
 ]
-"""`left`: a worker that knows older versions alone leaves it to a newer one."""
+"""`left`: a worker that knows only older versions leaves the saga to a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class Entry:
 
     kind: EntryKind
     step: str = ""
-    """The step it is about; empty where it is the saga."""
+    """The step. Empty for an entry about the saga itself."""
     data: Any = None
-    """A step's result; the reason of what failed, was parked, resumed or abandoned."""
+    """A step's result, or the reason of a failure, a parking, a resumption or an abandonment."""
     at: float = 0.0
-    """When it was written, in seconds since 1970, by the journal's clock; 0 until then."""
+    """Time of the write in seconds since 1970, by the journal's clock. 0 before."""
     age: float = field(default=0.0, compare=False)
-    """Seconds since, when it was read."""
+    """Seconds between the write and the read."""
 
 
 @dataclass(slots=True)
@@ -54,31 +54,31 @@ class Progress:
     state: State = "running"
     reason: str = ""
     resumes: State = "running"
-    """The state that a parked saga resumes in."""
+    """The state in which a parked saga resumes."""
     began: int = 0
-    """How many steps have begun."""
+    """Number of steps that have begun."""
     to_undo: list[str] = field(default_factory=list)
-    """Steps that may have run and are not undone, in the order in which they began."""
+    """Steps that may have run and are not undone, in the order of their start."""
     acting: dict[str, None] = field(default_factory=dict)
-    """Steps that have begun and neither ended nor wait for their outcome."""
+    """Steps that have begun, and neither ended nor wait for an outcome."""
     waiting: dict[str, Entry] = field(default_factory=dict)
-    """Steps whose outcome is to be delivered."""
+    """Steps that wait for an outcome."""
     results: dict[str, Any] = field(default_factory=dict)
     size: int = 0
-    """Bytes that the results take as JSON."""
+    """Bytes of all results as JSON."""
     failed: dict[str, str] = field(default_factory=dict)
     undoing: str = ""
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Progress:
-        """The sum of a journal."""
+        """The progress after a whole journal."""
         progress = cls()
         for entry in entries:
             progress.apply(entry)
         return progress
 
     def apply(self, entry: Entry) -> None:
-        """Go on by one entry."""
+        """Apply one entry."""
         step = entry.step
         match entry.kind:
             case "began":
@@ -109,7 +109,7 @@ class Progress:
         self.waiting.pop(step, None)
 
     def _turn(self, entry: Entry) -> None:
-        """An entry that changes the saga's own state."""
+        """Apply an entry that changes the saga's own state."""
         match entry.kind:
             case "compensating":
                 self.state, self.reason = "compensating", str(entry.data)
@@ -125,17 +125,17 @@ class Progress:
 
     @property
     def running(self) -> list[str]:
-        """Steps that have begun and have no outcome yet, whose action is to be executed."""
+        """Steps that have begun and have no outcome yet. Their actions must run."""
         return list(self.acting) if self.state == "running" else []
 
     @property
     def shown(self) -> State:
-        """The state that is told: running, with nothing to do but wait, is waiting."""
+        """The state for users: a running saga that only waits is waiting."""
         return "waiting" if self.state == "running" and self.waiting and not self.running else self.state
 
 
 def following(plan: Plan, progress: Progress) -> list[Entry]:
-    """The entries that follow from where the saga is; none while something is still to happen."""
+    """The entries that follow from the current progress. Empty while something is still running."""
     if progress.state == "running" and not progress.running:
         if progress.failed:
             return _compensating(plan, progress)
@@ -147,25 +147,25 @@ def following(plan: Plan, progress: Progress) -> list[Entry]:
 
 
 def _next_stage(plan: Plan, progress: Progress) -> list[Entry]:
-    """A stage begins whole, so the number of steps that have begun tells which one is next."""
+    """All steps of a stage begin together, so the number of steps that have begun determines the next stage."""
     stage = plan.after.get(progress.began)
     return [Entry("began", step) for step in stage] if stage else [Entry("completed")]
 
 
 def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
-    """In the order of the policy, whichever step failed first: the journal does not depend on scheduling."""
+    """In the order of the policy, whichever step failed first, so that the journal does not depend on scheduling."""
     reasons = "; ".join(f"{step}: {progress.failed[step]}" for step in plan.steps if step in progress.failed)
     return [Entry("compensating", data=reasons), *_undoing(plan, progress)]
 
 
 def _undoing(plan: Plan, progress: Progress) -> list[Entry]:
-    """The last step that may have run and is not undone. A step whose outcome is unknown may have run."""
+    """The last step that may have run and is not undone. A step with an unknown outcome may have run."""
     last = next((step for step in reversed(progress.to_undo) if step in plan.compensated), None)
     return [Entry("compensated") if last is None else Entry("undoing", last)]
 
 
 def ended(step: str, result: Any, error: str | None, room: int) -> Entry:
-    """The entry of an outcome that was delivered: a result beyond `room` bytes fails its step."""
+    """The entry for a delivered outcome. A result of more than `room` bytes fails its step."""
     if error is None:
         try:
             checked_size(size_of(result, f"the outcome of {step}"), room, f"the outcome of {step}")

@@ -1,4 +1,4 @@
-"""A saga as an engine shows it."""
+"""The public view of a saga, and the interface of the engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SagaSummary:
     version: int
     state: State
     reason: str
-    """Why it is compensated, parked or abandoned; empty otherwise."""
+    """The reason of a compensation, parking or abandonment. Empty otherwise."""
     started_at: float
     updated_at: float
 
@@ -30,7 +30,7 @@ class SagaSummary:
 
 @dataclass(frozen=True, slots=True)
 class SagaRecord(SagaSummary):
-    """One saga whole."""
+    """One saga with all its entries."""
 
     input: Any
     entries: tuple[Entry, ...]
@@ -41,10 +41,10 @@ class Engine(Protocol):
     """Runs sagas. The same definitions run on each: SQLite, PostgreSQL, Temporal."""
 
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
-        """Begin a saga under its newest definition; its id. With an id that exists already, nothing but that.
+        """Begin a saga under its newest definition. Returns its id. If the id exists, nothing else happens.
 
-        Raises `UnknownSagaError` for a name without definition, `SagaConflictError` where the id belongs to a saga
-        of another name or input, `NotJsonError`, `TooLargeError`.
+        Raises `UnknownSagaError` for a name without definition, `SagaConflictError` if the id belongs to a saga of
+        another name or input, `NotJsonError`, `TooLargeError`.
         """
         ...
 
@@ -56,7 +56,7 @@ class Engine(Protocol):
         ...
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
-        """The outcome of a step that waits, or soon will: a result, or the `error` that it failed with.
+        """Deliver the outcome of a step that waits or will wait: a result, or an `error`.
 
         The first outcome of a step counts; repeated and late ones change nothing. False if there is no such saga.
         Raises `NotJsonError`, `TooLargeError`.
@@ -70,17 +70,17 @@ class Engine(Protocol):
     async def list(
         self, *, state: State | None = None, name: str | None = None, limit: int = 100
     ) -> Sequence[SagaSummary]:
-        """Those of a state or name, the newest first."""
+        """The sagas of a state or name, the newest first."""
         ...
 
     async def resume(self, saga_id: str, reason: str = "by hand") -> None:
-        """Let a parked saga go on where it was. Raises `SagaConflictError` where it is not parked."""
+        """Let a parked saga continue. Raises `SagaConflictError` if it is not parked."""
         ...
 
     async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
-        """Undo a saga that runs, waits or is parked. Raises `SagaConflictError` where it is too late."""
+        """Undo a saga that runs, waits or is parked. Raises `SagaConflictError` in other states."""
         ...
 
     async def abandon(self, saga_id: str, reason: str) -> None:
-        """End a saga as it is: nothing more is done or undone. Raises `SagaConflictError` where it has ended."""
+        """End a saga as it is: nothing more is done or undone. Raises `SagaConflictError` if it has ended."""
         ...

@@ -1,4 +1,4 @@
-"""One consumer of a group of Redis streams: it reads, keeps what it handles, and gives back what it did not."""
+"""One consumer of a group of Redis streams: reads messages, holds those in work, and returns the rest."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ logger = logging.getLogger("voice_saga")
 COUNT = 10
 """Messages of one stream in one read."""
 FORGET_AFTER = 10
-"""A consumer that did nothing for so many times `redeliver_after` has died: it is removed from its group."""
+"""A consumer that was inactive for this many times `redeliver_after` is dead, and is removed from its group."""
 LEAVE_SECONDS = 5.0
-"""Longest time that a consumer takes to leave its group; what it held comes again by itself."""
+"""Longest time for a consumer to leave its group. If it fails, its messages are delivered again anyway."""
 DEAD_LETTERS = ".dead-letters"
-"""The end of the name of the stream that takes the messages of another one that nobody could handle."""
+"""Suffix of the stream for messages that nobody could handle."""
 
 
 DEAD_LETTERS_KEPT = 1000
-"""Entries of that stream: somebody is to look at them, and they take their memory from the living."""
+"""Entries of that stream. It is small, because it uses the memory of live messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as this consumer holds it."""
+    """A message that this consumer holds."""
 
     stream: str
     entry: Any
@@ -54,7 +54,7 @@ class Delivery:
 
 
 class RedisConsumer:
-    """While it is entered, what it has read stays its own, however long the message before takes.
+    """A consumer while it is entered. Messages that it has read stay its own, however long earlier ones take.
 
     `dead_letters` counts by stream and group.
     """
@@ -64,7 +64,7 @@ class RedisConsumer:
         self._group = group
         self._dead_letters = dead_letters
         for stream in group.streams:
-            dead_letters[stream, group.name] += 0  # a counter that begins with its first letter shows no increase
+            dead_letters[stream, group.name] += 0  # a counter that starts with its first message would show no increase
         self._name = uuid.uuid4().hex
         self._cursors: dict[str, Any] = dict.fromkeys(group.streams, "0-0")
         self._held: dict[tuple[str, Any], None] = {}
@@ -78,7 +78,10 @@ class RedisConsumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """An orderly end is no delivery that failed: others get what is held at once, and its count stays."""
+        """Return the held messages.
+
+        An orderly end is not a failed delivery: others get them at once, and the count stays.
+        """
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
@@ -97,7 +100,7 @@ class RedisConsumer:
             await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
 
     async def read(self) -> list[Delivery]:
-        """Read new and left-over messages, within one `block`; none while Redis cannot be reached."""
+        """Read new and left-over messages, within one `block`. Empty while Redis is unreachable."""
         try:
             if not self._grouped:
                 await self._make_groups()
@@ -116,14 +119,14 @@ class RedisConsumer:
         return deliveries
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """It has been handled."""
+        """Mark the message as handled."""
         try:
             await self._redis.xack(delivery.stream, self._group.name, delivery.entry)
         except RedisError as error:
             logger.warning("Redis: %s; the message is delivered again", error)
 
     def let_go(self, delivery: Delivery) -> None:
-        """It was handled, or its handler failed: unless it was acknowledged, it comes again after `redeliver_after`."""
+        """Stop holding the message. Unless it was acknowledged, it is delivered again after `redeliver_after`."""
         self._held.pop((delivery.stream, delivery.entry), None)
 
     async def _make_groups(self) -> None:
@@ -136,9 +139,9 @@ class RedisConsumer:
         self._grouped = True
 
     async def _left_over(self) -> list[tuple[str, Any, Any]]:
-        """Messages that another consumer, or this one, got and did not acknowledge, a few at a time from each cursor.
+        """Messages that any consumer got and did not acknowledge, a few at a time from each cursor.
 
-        Some that fail again and again come round like all others, and keep nobody from being looked at.
+        Messages that fail repeatedly take their turn like all others, and block nobody.
         """
         found = []
         for stream, cursor in self._cursors.items():
@@ -161,20 +164,20 @@ class RedisConsumer:
         return [(_text(stream), entry, fields) for stream, entries in pairs for entry, fields in _flat(entries)]
 
     async def _give_up(self, stream: str, row: Any, fields: Any) -> None:
-        """Move a message that nobody could handle to the stream of dead letters, with what is known of it."""
+        """Move a message that nobody could handle to the stream of dead letters, with its delivery data."""
         letters, failed = stream + DEAD_LETTERS, row["times_delivered"] - 1
         letter: Any = {**fields, "entry": row["message_id"], "consumer": self._group.name, "deliveries": failed}
         try:
             await self._redis.xadd(letters, letter, maxlen=DEAD_LETTERS_KEPT, approximate=True)
         except ResponseError as error:
-            logger.error("entry %s of stream %s stays: %s: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis says why
+            logger.error("entry %s of stream %s stays: %s: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis gives the reason
             return
         self._dead_letters[stream, self._group.name] += 1
         await self._redis.xack(stream, self._group.name, row["message_id"])
         logger.error("entry %s of stream %s went to %s after %d deliveries", row["message_id"], stream, letters, failed)
 
     async def _keep(self) -> None:
-        """Say that this consumer lives, and remove those that have died."""
+        """Report that this consumer is alive, and remove dead ones."""
         while True:
             end_if_cancelled()
             await asyncio.sleep(self._group.redeliver_after / 3000)
@@ -188,14 +191,14 @@ class RedisConsumer:
                 logger.warning("Redis: %s", error)
 
     async def _forget_the_dead(self, stream: str) -> None:
-        """One that still holds messages stays until others have taken them over."""
+        """A dead consumer with messages stays until others have taken them over."""
         for found in await self._redis.xinfo_consumers(stream, self._group.name):
             silent = found["idle"] > FORGET_AFTER * self._group.redeliver_after
             if silent and not found["pending"] and _text(found["name"]) != self._name:
                 await self._redis.xgroup_delconsumer(stream, self._group.name, found["name"])
 
     async def _mine(self, stream: str, entries: Sequence[Any]) -> list[Any]:
-        """Of these entries those that this consumer has and did not acknowledge."""
+        """Those of the entries that this consumer holds and did not acknowledge."""
         if not entries:
             return []
         pipeline = self._redis.pipeline(transaction=False)
@@ -213,12 +216,12 @@ class RedisConsumer:
 
 
 def _flat(entries: Any) -> Any:
-    """RESP3 wraps the entries of a stream once more."""
+    """RESP3 nests the entries of a stream one level deeper."""
     return entries[0] if entries and isinstance(entries[0], list) else entries
 
 
 def _message(stream: str, entry: Any, fields: Any) -> Message | None:
-    """`None` for what is no message of ours: it stays unacknowledged until it is a dead letter."""
+    """`None` for an entry that is not a message of ours. It stays unacknowledged until it is a dead letter."""
     try:
         read = {_text(key): _text(value) for key, value in fields.items()}
         return Message(read["id"], stream, json.loads(read["payload"]), read.get("trace", ""))

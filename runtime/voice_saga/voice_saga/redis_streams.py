@@ -22,10 +22,10 @@ from voice_saga.transport import DeadLetters, end_if_cancelled
 __all__ = ["RedisStreams"]
 
 MAX_LENGTH = 100_000
-"""Entries of a stream. The platform's three streams of them, with payloads of `PAYLOAD` on average, fill somewhat more
-than half of the memory that its store may take. One that is full refuses each message, and with it the trimming."""
+"""Entries of a stream. The platform's three streams of that length, with payloads of `PAYLOAD` on average, fill
+somewhat more than half of their store's memory. A full store refuses every message, and even the trimming."""
 PAYLOAD = 1024
-"""Bytes. A message says what happened and where the rest is."""
+"""In bytes. A message says what happened and where the data is."""
 Received = tuple[Message, Callable[[], Awaitable[None]]]
 
 
@@ -48,7 +48,7 @@ class RedisStreams:
         block: float = 1.0,
     ) -> None:
         self.dead_letters: DeadLetters = Counter()
-        """Messages that went to the stream of dead letters, by stream and consumer."""
+        """Number of messages in the stream of dead letters, by stream and consumer."""
         self._redis = redis
         self._max_length = max_length
         self._max_deliveries = max_deliveries
@@ -56,7 +56,7 @@ class RedisStreams:
         self._block = max(1, int(block * 1000))
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """One round trip for all. Raises `ConnectionError`, or `MessagesRefusedError` for those that Redis refuses."""
+        """Send all messages in one round trip. Raises `ConnectionError`, or `MessagesRefusedError` for refused ones."""
         pipeline = self._redis.pipeline(transaction=False)
         for message in messages:
             payload = to_json(message.payload, f"message {message.type}")
@@ -71,7 +71,7 @@ class RedisStreams:
             raise MessagesRefusedError({place: f"{messages[place].type}: {why}" for place, why in refused.items()})
 
     async def receive(self, types: Sequence[str], consumer: str) -> AsyncGenerator[Received, None]:
-        """Yield the messages that this group has not acknowledged. A lost connection is made again."""
+        """Yield the messages that this group has not acknowledged. It reconnects after a lost connection."""
         group = Group(consumer, tuple(types), self._redeliver_after, self._max_deliveries, self._block)
         async with RedisConsumer(self._redis, group, self.dead_letters) as reader:
             while True:

@@ -1,7 +1,7 @@
-"""The journal in a file, for one process: the embedded default, with nothing to install.
+"""The journal in a file, for one process: embedded, without an installation.
 
-`due` is kept by the machine's monotonic clock, so that no step of the wall clock moves a lease. That clock starts again
-with the machine: a worker that opens the file makes everything due, and then looks at each saga again.
+`due` uses the machine's monotonic clock, so that changes of the wall clock move no lease. That clock starts again with
+the machine: a worker that opens the file makes everything due, and then checks each saga again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 T = TypeVar("T")
 BUSY_SECONDS = 10
-"""How long a write waits for another process's, such as the command line's."""
+"""Longest wait of a write for another process's write, such as the command line's."""
 SUMMARY = "id, name, version, state, reason, started_at, updated_at"
 RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
 RELEASE = "UPDATE sagas SET owner = NULL, due = 0, claims = max(claims - 1, 0) WHERE owner = ?"
@@ -49,14 +49,14 @@ WHERE id = ?2"""
 TAKE_MESSAGES = """
 SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence)
 WHERE due ISNULL OR due NOT BETWEEN ?1 AND ?1 + 64 ORDER BY sequence LIMIT ?2"""
-"""A message that is due later than the longest wait was refused before the clock was put back."""
+"""A message due later than the longest wait was refused before the clock was set back."""
 REFUSED = """
 INSERT INTO refused VALUES (?1, 1, ?2 + 1)
 ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
 
 
 class SqliteJournal:
-    """The journal in the file at `path`. One process at a time runs its sagas; others may look and intervene."""
+    """The journal in the file `path`. One process at a time runs its sagas; others may show and change them."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -66,7 +66,7 @@ class SqliteJournal:
         self._pending: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
 
     async def open(self, *, worker: bool) -> None:
-        """Make what is missing. A worker locks the file's neighbour `.lock`, and takes over what a dead one held."""
+        """Create what is missing. A worker locks the file `.lock` beside it, and takes over a dead worker's sagas."""
         if worker:
             self._lock = self._only_worker()
         self._connection = await self._on_thread(self._connect)
@@ -74,7 +74,7 @@ class SqliteJournal:
             await self._write(lambda db: db.execute(TAKE_OVER))
 
     def _only_worker(self) -> TextIOWrapper:
-        file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held while the worker lives
+        file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held as long as the worker lives
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -94,7 +94,7 @@ class SqliteJournal:
         return connection
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._connection is not None:
             await self._on_thread(self._connection.close)
         self._thread.shutdown()
@@ -102,7 +102,7 @@ class SqliteJournal:
             self._lock.close()
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        """A write to the disk does not hold up the event loop."""
+        """Write to the disk on a thread, so that the event loop is not blocked."""
         with self._reached():
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -117,7 +117,7 @@ class SqliteJournal:
         return await self._on_thread(lambda: self._opened().execute(statement, values).fetchall())
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One write. Those that come while the disk is busy are committed together, and fail apart."""
+        """One write. Writes that arrive during a write to disk are committed together, and fail separately."""
         done: Future[T] = Future()
         self._pending.append((work, done))
         self._thread.submit(self._commit_pending)
@@ -145,7 +145,7 @@ class SqliteJournal:
                 done.set_exception(refusal)
 
     def _opened(self) -> sqlite3.Connection:
-        assert self._connection is not None, "open() first"  # noqa: S101  # a fault of the program
+        assert self._connection is not None, "open() first"  # noqa: S101  # a programming error
         return self._connection
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
@@ -176,7 +176,7 @@ class SqliteJournal:
     async def _take(self, owner: str, lease: float, which: str, *values: Any) -> list[Claim]:
         def write(db: sqlite3.Connection) -> list[Claim]:
             now, due = time.time(), time.monotonic() + lease
-            ids = [row["id"] for row in db.execute(f"SELECT id FROM sagas WHERE {which}", values)]  # noqa: S608  # ours
+            ids = [row["id"] for row in db.execute(f"SELECT id FROM sagas WHERE {which}", values)]  # noqa: S608  # our own constants
             claims = []
             for saga_id in ids:
                 (row,) = db.execute(TAKE, (owner, due, now, saga_id)).fetchall()
@@ -186,7 +186,7 @@ class SqliteJournal:
 
         return await self._write(write)
 
-    async def append(  # noqa: PLR0913  # one write, whole
+    async def append(  # noqa: PLR0913  # one complete write
         self,
         claim: Claim,
         entries: Sequence[Entry],
@@ -244,7 +244,7 @@ class SqliteJournal:
         return await self._write(write)
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
-        """`signals` is read first: what comes between the two reads is counted as not seen yet."""
+        """`signals` is read first, so that outcomes between the two reads count as not seen yet."""
         (row,) = await self._read("SELECT signals FROM sagas WHERE id = ?", claim.id)
         claim.signals = row["signals"]
         rows = await self._read("SELECT step, result, error, trace FROM outcomes WHERE saga_id = ?", claim.id)
@@ -252,7 +252,7 @@ class SqliteJournal:
 
     async def show(self, saga_id: str) -> SagaRecord | None:
         """Row and entries."""
-        rows = await self._read(f"SELECT {SUMMARY}, input FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # columns
+        rows = await self._read(f"SELECT {SUMMARY}, input FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # column names
         if not rows:
             return None
         now = time.time()
@@ -261,17 +261,17 @@ class SqliteJournal:
 
     async def summary(self, saga_id: str) -> SagaSummary | None:
         """The row alone."""
-        rows = await self._read(f"SELECT {SUMMARY} FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # columns
+        rows = await self._read(f"SELECT {SUMMARY} FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # column names
         return SagaSummary(**dict(rows[0])) if rows else None
 
     async def list(self, state: State | None, name: str | None, limit: int) -> list[SagaSummary]:
         """The newest first."""
-        statement = f"SELECT {SUMMARY} FROM sagas WHERE ?1 IN (state, '') AND ?2 IN (name, '') ORDER BY started_at DESC"  # noqa: S608  # columns
+        statement = f"SELECT {SUMMARY} FROM sagas WHERE ?1 IN (state, '') AND ?2 IN (name, '') ORDER BY started_at DESC"  # noqa: S608  # column names
         rows = await self._read(f"{statement} LIMIT ?3", state or "", name or "", limit)
         return [SagaSummary(**dict(row)) for row in rows]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """Counted."""
+        """Counted by a query."""
         rows = await self._read("SELECT name, state, count(*) AS count FROM sagas GROUP BY name, state")
         return {(row["name"], row["state"]): row["count"] for row in rows if row["state"] not in ENDED}
 
@@ -287,18 +287,18 @@ class SqliteJournal:
         def write(db: sqlite3.Connection) -> None:
             db.executemany(REFUSED, refused)
             for table in ("outbox", "refused"):
-                db.executemany(f"DELETE FROM {table} WHERE sequence = ?", sent)  # noqa: S608  # ours
+                db.executemany(f"DELETE FROM {table} WHERE sequence = ?", sent)  # noqa: S608  # our own constants
 
         if rows:
             await self._write(write)
 
 
 def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
-    """The result or the error of one write, independent of the other writes of its transaction."""
+    """The result or error of one write, independent of other writes in its transaction."""
     db.execute("SAVEPOINT write")
     try:
         result = work(db)
-    except Exception as error:  # noqa: BLE001  # it is raised where the write was asked for
+    except Exception as error:  # noqa: BLE001  # raised where the write was requested
         db.execute("ROLLBACK TO write")
         return None, error
     db.execute("RELEASE write")

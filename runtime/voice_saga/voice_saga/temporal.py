@@ -63,10 +63,10 @@ logger = logging.getLogger("voice_saga")
 COUNT_SECONDS = 10.0
 """Time between two counts of unfinished sagas."""
 QUERY_TIMEOUT = timedelta(seconds=30)
-"""How long a worker has to answer whoever looks or intervenes."""
+"""Longest wait for a worker's answer to a query or intervention."""
 UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 BY_THE_ENGINE = {WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED}
-"""The states of a workflow that nobody else has ended."""
+"""States of a workflow that nobody ended from outside."""
 _PAUSE, _PAUSE_CAP = 0.02, 0.5
 
 
@@ -178,7 +178,7 @@ class TemporalEngine:
                     checked(action, room if context.branch == "action" else SAGA_BYTES), context
                 )
                 if context.messages and self._transport is None:
-                    raise RuntimeError("the step publishes an event, and this engine has no transport")  # noqa: TRY301  # as any failure
+                    raise RuntimeError("the step publishes an event, and this engine has no transport")  # noqa: TRY301  # handled like any failure
                 return result
         except Exception as error:
             transient = Retry(step.name, step.retry).is_transient(self._classify(error))
@@ -187,7 +187,7 @@ class TemporalEngine:
 
     @activity.defn(name=PUBLISH)
     async def _publish(self, messages: list[dict[str, Any]]) -> None:
-        assert self._transport is not None  # noqa: S101  # the step would have failed
+        assert self._transport is not None  # noqa: S101  # without a transport the step would have failed
         await self._transport.send([Message(**message) for message in messages])
 
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
@@ -272,7 +272,7 @@ class TemporalEngine:
         return await _summary(await self._describe(saga_id))
 
     async def show(self, saga_id: str) -> SagaRecord:
-        """See `Engine.show`. A worker has to answer for the journal: `JournalUnavailableError` where none does."""
+        """See `Engine.show`. A worker must answer for the journal; without one it raises `JournalUnavailableError`."""
         summary = await self._summary(saga_id)
         handle = self._client.get_workflow_handle_for(SagaWorkflow.run, saga_id)
         with _reached():
@@ -283,7 +283,7 @@ class TemporalEngine:
     async def list(
         self, *, state: State | None = None, name: str | None = None, limit: int = 100
     ) -> Sequence[SagaSummary]:
-        """See `Engine.list`. Temporal's list follows what happens within about a second."""
+        """See `Engine.list`. Temporal's list is about a second old."""
         found: list[SagaSummary] = []
         with _reached():
             async for execution in self._client.list_workflows(f"WorkflowType='{WORKFLOW}'"):
@@ -299,7 +299,7 @@ class TemporalEngine:
         await self._intervene(saga_id, "resumed", reason)
 
     async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
-        """See `Engine.compensate`. A step that is being executed counts as one whose outcome is unknown."""
+        """See `Engine.compensate`. The outcome of a running step counts as unknown."""
         await self._intervene(saga_id, "compensating", reason)
 
     async def abandon(self, saga_id: str, reason: str) -> None:
@@ -321,7 +321,7 @@ class TemporalEngine:
 
 @activity.defn(dynamic=True)
 async def _not_here(_: Sequence[RawValue]) -> None:
-    """An activity that no definition here names."""
+    """An activity that no definition here has."""
     name = activity.info().activity_type
     raise ApplicationError(
         f"no definition here has {name}; deploy the one that the saga began under, then resume",
@@ -331,7 +331,7 @@ async def _not_here(_: Sequence[RawValue]) -> None:
 
 
 async def _summary(execution: WorkflowExecution) -> SagaSummary:
-    memo = await execution.memo()  # Temporal leaves empty values out
+    memo = await execution.memo()  # Temporal omits empty values
     started = execution.start_time.timestamp()
     state, reason, updated = memo["state"], memo.get("reason", ""), memo.get("updated_at", started)
     if execution.status not in BY_THE_ENGINE and execution.status is not None:
@@ -342,7 +342,7 @@ async def _summary(execution: WorkflowExecution) -> SagaSummary:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """Temporal's own errors of transport, in the words of the engines."""
+    """Convert Temporal's transport errors into the engines' errors."""
     try:
         yield
     except WorkflowUpdateRPCTimeoutOrCancelledError as error:

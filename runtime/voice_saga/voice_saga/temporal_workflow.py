@@ -1,4 +1,4 @@
-"""The workflow that carries out any saga on Temporal. It is given its plan, so it is the same code for all of them."""
+"""The workflow that runs any saga on Temporal. The plan is its input, so all sagas share the code."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from voice_saga.progress import ENDED, Entry, EntryKind, Progress, State, ended,
 WORKFLOW = "voice-saga"
 PUBLISH = "voice-saga.publish"
 MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
-"""Types of the failures that say that a worker lacks the saga's definition; `AHEAD`: since a newer one has it."""
+"""Error types for a worker that lacks the saga's definition. `AHEAD`: only a newer worker has it."""
 STOPPED = "WorkerStopped"
-"""Type of the failure of an attempt whose worker was stopped: it does not count, and its detail says how many do."""
+"""Error type of an attempt whose worker was stopped. It does not count, and its detail is the number that do."""
 WORKER_DEATH_MARGIN = 1.0
-"""Seconds beyond an attempt's own timeout after which Temporal takes its worker for dead."""
+"""Seconds beyond an attempt's timeout after which Temporal considers its worker dead."""
 MEMO_REASON = 1000
-"""Characters of a reason in the memo, which Temporal wants below two kilobytes."""
+"""Longest reason in the memo, in characters. Temporal requires less than two kilobytes."""
 OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
 """The observations of this process, by task queue."""
 ALLOWED: dict[EntryKind, frozenset[State]] = {
@@ -37,7 +37,7 @@ ALLOWED: dict[EntryKind, frozenset[State]] = {
     "compensating": frozenset({"running", "waiting", "parked"}),
     "abandoned": frozenset({"running", "waiting", "compensating", "parked"}),
 }
-"""The states in which a saga may be intervened in, by the entry that it makes."""
+"""The states in which a saga allows an intervention, by the intervention's entry."""
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Attempted:
 
 
 def beginning(definition: Definition, argument: Any, trace: str) -> Beginning:
-    """The definition as the workflow is given it."""
+    """The definition as input of the workflow."""
     plan = definition.plan
     steps = {
         step.name: StepTimes(
@@ -128,7 +128,7 @@ def _retry(policy: Retry) -> dict[str, Any]:
 
 @workflow.defn(name=WORKFLOW, sandboxed=False)
 class SagaWorkflow:
-    """One saga. Its memo tells its state without a worker; its journal is a query, which a worker answers."""
+    """One saga. Its memo shows its state without a worker. Its journal is a query, which a worker answers."""
 
     @workflow.init
     def __init__(self, begun: Beginning) -> None:
@@ -143,13 +143,13 @@ class SagaWorkflow:
 
     @workflow.run
     async def run(self, begun: Beginning) -> str:
-        """Until the saga has ended; the state it ended in."""
+        """Run until the saga has ended. Returns its final state."""
         self._deadline = workflow.now() + timedelta(seconds=begun.timeout)
         self._write([Entry("started")])
         while self._progress.state not in ENDED:
             self._interrupted = False
             work = asyncio.ensure_future(self._work())
-            await workflow.wait_condition(lambda: work.done() or self._interrupted)  # noqa: B023  # of this turn
+            await workflow.wait_condition(lambda: work.done() or self._interrupted)  # noqa: B023  # used within this turn only
             if not work.done():
                 work.cancel()
             await asyncio.gather(work, return_exceptions=self._interrupted)
@@ -168,7 +168,7 @@ class SagaWorkflow:
 
     @workflow.update
     def intervene(self, kind: EntryKind, reason: str) -> None:
-        """Resume, compensate or abandon, by the entry that it makes."""
+        """Resume, compensate or abandon, by the intervention's entry."""
         if self._progress.shown not in ALLOWED[kind]:
             raise ApplicationError(f"is {self._progress.shown}: it cannot be {kind} now", type="Conflict")
         self._interrupted = True
@@ -193,7 +193,7 @@ class SagaWorkflow:
             observation.written(self._begun.name, workflow.info().workflow_id, written, before)
 
     async def _work(self) -> None:
-        """One turn of what the state asks for."""
+        """One turn of the work for the current state."""
         progress = self._progress
         if progress.state == "parked":
             await workflow.wait_condition(lambda: self._interrupted)
@@ -215,7 +215,7 @@ class SagaWorkflow:
 
     def _failed(self, step: str, error: ActivityError) -> None:
         if self._interrupted:
-            return  # cancelled, since somebody intervened
+            return  # cancelled by an intervention
         if _type(error) in {MISMATCH, AHEAD}:
             self._write([Entry("parked", data=_reason(error))])
         else:
@@ -234,7 +234,7 @@ class SagaWorkflow:
         self._write([Entry("undone", step)])
 
     async def _take_outcomes(self) -> None:
-        """Wait for the first outcome, or for the first wait to be over."""
+        """Wait for the first outcome, or for the end of the first wait."""
         waiting = self._progress.waiting
         over = {
             step: datetime.fromtimestamp(entry.at, UTC) + timedelta(seconds=self._begun.steps[step].timeout)
@@ -258,12 +258,12 @@ class SagaWorkflow:
         return max(self._deadline - workflow.now(), timedelta(milliseconds=1))
 
     async def _publish(self, attempted: Attempted) -> None:
-        """As an activity of its own: it is repeated until the messages are sent."""
+        """Send messages in a separate activity, which is retried until they are sent."""
         if attempted.messages:
             await workflow.execute_activity(PUBLISH, attempted.messages, start_to_close_timeout=timedelta(seconds=30))
 
     async def _execute(self, step: str, branch: Branch) -> Attempted:
-        """The activity; again where its worker was stopped, or is older than the saga, until a newer one takes it."""
+        """Run the activity. Repeat it if its worker was stopped, or older than the saga, until a newer one runs it."""
         begun, times = self._begun, self._begun.steps[step]
         retry = times.retry if branch == "action" else times.compensation_retry
         hidden = self._plan.siblings[step] if branch == "action" else ()
@@ -287,7 +287,7 @@ class SagaWorkflow:
                         maximum_attempts=attempts,
                     ),
                 )  # fmt: skip
-                return attempted  # noqa: TRY300  # of this turn
+                return attempted  # noqa: TRY300  # the result of this turn
             except ActivityError as error:
                 if isinstance(error.cause, ApplicationError) and error.cause.type == STOPPED:
                     attempts -= error.cause.details[0]
@@ -302,5 +302,5 @@ def _type(error: ActivityError) -> str | None:
 
 
 def _reason(error: ActivityError) -> str:
-    """The activity's error text, or Temporal's own text if Temporal ended it."""
+    """The activity's error text, or Temporal's own if Temporal ended it."""
     return error.cause.message if isinstance(error.cause, ApplicationError) else f"{error.cause or error}"

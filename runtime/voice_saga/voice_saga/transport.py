@@ -1,4 +1,4 @@
-"""Messages out of the outbox, over any transport, to consumers that handle each once."""
+"""Sends messages from the outbox over any transport, to consumers that handle each once."""
 
 from __future__ import annotations
 
@@ -19,43 +19,41 @@ __all__ = ["DeadLetters", "Handler", "Outbox", "Transport", "consume", "delivers
 
 logger = logging.getLogger("voice_saga")
 BATCH = 100
-"""Messages of one transaction of the outbox."""
+"""Number of messages in one transaction of the outbox."""
 PAUSE_CAP = 5.0
-"""Longest pause of an outbox whose journal or transport is away, in seconds."""
+"""Longest pause of an outbox whose journal or transport is down, in seconds."""
 DeadLetters = Counter[tuple[str, str]]
-"""Messages that nobody could handle, by stream and consumer."""
+"""Number of messages that nobody could handle, by stream and consumer."""
 Handler = Callable[[Message], Awaitable[object]]
-"""Takes one message; the message is acknowledged when it returns, and comes again where it raises.
-
-It may come twice all the same: handle it under a key of its id, as `start` and `deliver` do, or ask
-`voice_saga.postgresql.admit` in the transaction that the handling is part of.
-"""
+"""Handles one message. The message is acknowledged when it returns, and delivered again if it raises. It may arrive
+twice anyway: handle it under a key of its id, as `start` and `deliver` do, or call `voice_saga.postgresql.admit` in the
+handler's transaction."""
 
 
 class Transport(Protocol):
     """Carries messages at least once. `voice_saga.redis_streams.RedisStreams` is one."""
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """Hand over every message, in order.
+        """Send every message, in order.
 
-        Raises `OSError` where it cannot, and `MessagesRefusedError` where it could all but some.
+        Raises `OSError` if it fails, and `MessagesRefusedError` if only some are refused.
         """
         ...
 
     def receive(
         self, types: Sequence[str], consumer: str
     ) -> AsyncGenerator[tuple[Message, Callable[[], Awaitable[None]]], None]:
-        """Messages of these types for the group `consumer`, each with what acknowledges it.
+        """Messages of these types for the group `consumer`, each with a function that acknowledges it.
 
-        Unacknowledged ones, also those of a consumer that died, come again.
+        Unacknowledged ones, also those of a dead consumer, are delivered again.
         """
         ...
 
 
 def end_if_cancelled() -> None:
-    """Raises `CancelledError` in a task that was cancelled and whose driver took that for its own timeout.
+    """Raise `CancelledError` in a cancelled task whose driver took the cancellation for its own timeout.
 
-    `asyncio.wait_for`, which redis-py waits with, does so before Python 3.12 when both come at once.
+    `asyncio.wait_for`, which redis-py uses, does so before Python 3.12 if both happen at once.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -63,7 +61,7 @@ def end_if_cancelled() -> None:
 
 
 class Outbox:
-    """Sends what the journal holds, while it is entered. Any number of processes may."""
+    """Sends the journal's messages while it is entered. Any number of processes may run one."""
 
     def __init__(self, journal: Journal, transport: Transport, *, poll_interval: float = 0.2) -> None:
         self._journal = journal
@@ -72,7 +70,7 @@ class Outbox:
         self.sent = self.refused = 0
 
     async def flush(self) -> int:
-        """Send what is due now; how many were sent."""
+        """Send due messages. Returns the number of sent ones."""
         total = 0
         while True:
             async with self._journal.outbox(BATCH) as batch:
@@ -91,16 +89,16 @@ class Outbox:
         except MessagesRefusedError as error:
             batch.refused = error.reasons
             for place, reason in error.reasons.items():
-                logger.error("message %s stays in the outbox: %s", batch.messages[place].id, reason)  # noqa: TRY400  # it has no more to say
+                logger.error("message %s stays in the outbox: %s", batch.messages[place].id, reason)  # noqa: TRY400  # the traceback adds nothing
 
     async def run(self) -> None:
-        """Until it is cancelled, and by nothing else. What cannot be sent stays and is tried again."""
+        """Run until cancelled. Nothing else ends it: messages that cannot be sent stay and are retried."""
         pause = self._poll_interval
         while True:
             try:
                 await self.flush()
                 pause = self._poll_interval
-            except Exception as error:  # a full disk or a missing privilege ends as well
+            except Exception as error:  # also a full disk or a missing privilege, which end as well
                 logger.warning("the outbox waits: %s", error, exc_info=not isinstance(error, OSError))
                 pause = min(pause * 2, PAUSE_CAP)
             end_if_cancelled()
@@ -110,7 +108,10 @@ class Outbox:
 async def consume(
     transport: Transport, consumer: str, handlers: Mapping[str, Handler], tracing: Tracing | None = None
 ) -> None:
-    """Handle messages by type until cancelled. One that its handler fails on stays unacknowledged and comes again."""
+    """Handle messages by type until cancelled.
+
+    A message whose handler fails stays unacknowledged and is delivered again.
+    """
     async with aclosing(transport.receive(tuple(handlers), consumer)) as received:
         async for message, acknowledge in received:
             end_if_cancelled()
@@ -125,7 +126,7 @@ async def consume(
 
 
 def starts(engine: Engine, saga: str) -> Handler:
-    """Starts `saga` with the payload; the message's id is the saga's, so a message that comes twice starts one."""
+    """Starts `saga` with the payload. The message's id is the saga's, so a duplicate starts nothing."""
 
     async def handle(message: Message) -> None:
         await engine.start(saga, message.payload, saga_id=message.id)
@@ -136,7 +137,7 @@ def starts(engine: Engine, saga: str) -> Handler:
 def delivers(engine: Engine) -> Handler:
     """Delivers a reply: `{"saga_id": …, "step": …}` with a `result` or an `error`.
 
-    A saga is there before its steps ask anybody, so a reply to none comes too late, and is dropped with a warning.
+    A saga exists before its steps send requests, so a reply to an unknown saga is late. It is dropped with a warning.
     """
 
     async def handle(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Business attributes: baggage that the policy allows travels inside the platform, and becomes span attributes."""
+"""Business attributes: allowed baggage travels inside the platform and becomes span attributes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from voice_runtime.runtime import Runtime
 
 @contextmanager
 def attributed(attributes: Mapping[str, str]) -> Iterator[None]:
-    """Attach attributes such as `tenant.id` to every span begun inside, here and in the services that are called.
+    """Attach attributes such as `tenant.id` to every span that begins inside the block, here and in called services.
 
-    What the policy does not allow goes nowhere.
+    Attributes that the policy does not allow are dropped.
     """
     current = context.get_current()
     for key, value in attributes.items():
@@ -39,12 +39,12 @@ def attributed(attributes: Mapping[str, str]) -> Iterator[None]:
 
 
 def _encodable(text: str) -> str:
-    """The text with an escape for each lone surrogate, which no header and no exporter can carry."""
+    """The text with an escape for each lone surrogate, which headers and exporters cannot encode."""
     return text.encode(errors="backslashreplace").decode()
 
 
 class AllowedBaggage(TextMapPropagator):
-    """W3C baggage of the keys in `tracing.baggage`, in and out. Transports send none to external hosts."""
+    """W3C baggage with the keys in `tracing.baggage`, inbound and outbound. Transports send none to external hosts."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -52,20 +52,20 @@ class AllowedBaggage(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """Headers that are written."""
+        """Names of the headers that `inject` writes."""
         return self._w3c.fields
 
     def inject(
         self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
     ) -> None:
-        """Write what is allowed."""
+        """Write the allowed baggage."""
         if baggage.get_all(context):
             self._w3c.inject(carrier, self._allowed(context), setter)
 
     def extract(
         self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
     ) -> Context:
-        """Read what is allowed."""
+        """Read the allowed baggage."""
         return self._allowed(self._w3c.extract(carrier, context, getter))
 
     def _allowed(self, carried: Context | None) -> Context:
@@ -77,17 +77,17 @@ class AllowedBaggage(TextMapPropagator):
 
 
 class BaggageAttributes(SpanProcessor):
-    """Copies what is allowed onto each span."""
+    """Copies allowed baggage to each span."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Called for each span that is recorded."""
+        """Called at the start of each recorded span."""
         carried = baggage.get_all(parent_context)
         for key in self._runtime.bundle.tracing.baggage if carried else ():
             if isinstance(value := carried.get(key), str):
                 span.set_attribute(key, value)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Nothing to do."""
+        """Does nothing."""

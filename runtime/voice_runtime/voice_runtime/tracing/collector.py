@@ -1,4 +1,4 @@
-"""A Collector of one's own: receives spans over OTLP/gRPC, and keeps them to be looked at."""
+"""A small Collector for tests and demonstrations: receives spans over OTLP/gRPC and keeps them in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Attributes = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """Something that happened during a span."""
+    """An event during a span."""
 
     name: str
     time: int
@@ -37,7 +37,7 @@ class ReceivedEvent:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedSpan:
-    """A span as it arrived; times in nanoseconds."""
+    """A received span. Times are in nanoseconds."""
 
     resource: Attributes
     name: str
@@ -58,7 +58,7 @@ class ReceivedSpan:
 
 
 class Collector(TraceServiceServicer):
-    """Listens on a free port of the loopback, from entering to leaving."""
+    """Listens on a free port of the loopback interface inside its block."""
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
@@ -74,7 +74,7 @@ class Collector(TraceServiceServicer):
     def __exit__(self, *_: object) -> None:
         self._server.stop(None).wait()
 
-    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: ARG002, N802  # as the stub says
+    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: ARG002, N802  # the stub's signature
         """Called for each batch."""
         with self._arrived:
             self.spans.extend(_decoded(request))
@@ -82,7 +82,7 @@ class Collector(TraceServiceServicer):
         return ExportTraceServiceResponse()
 
     def wait_for(self, enough: Callable[[list[ReceivedSpan]], bool], timeout: float) -> bool:
-        """True if `enough` became true of all spans within `timeout` seconds."""
+        """True if `enough` became true for all spans within `timeout` seconds."""
         with self._arrived:
             return self._arrived.wait_for(lambda: enough(self.spans), timeout)
 

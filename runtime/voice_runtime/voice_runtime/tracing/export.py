@@ -1,4 +1,4 @@
-"""How spans leave the process: from a bounded queue, on a thread of their own, to the Collector over OTLP/gRPC."""
+"""The export of spans: a bounded queue, a separate thread, and OTLP/gRPC to the Collector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from voice_runtime.statistics import SpanStatistics
 
 
 class Exporter(SpanExporter):
-    """Connects at the first export: a server that forks its workers connects in each of them."""
+    """Connects at the first export, so each forked worker has its own connection."""
 
     def __init__(self, endpoint: str, statistics: SpanStatistics) -> None:
         self._endpoint = endpoint
@@ -23,7 +23,7 @@ class Exporter(SpanExporter):
         """Spans that left the queue."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch: again for up to ten seconds if the Collector is away, then it is lost, and counted."""
+        """Send a batch. Retry for up to ten seconds while the Collector is down, then drop and count it."""
         self.taken += len(spans)
         result = self._connected().export(spans)
         if result is SpanExportResult.SUCCESS:
@@ -33,7 +33,7 @@ class Exporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """Break off what is being sent."""
+        """Stop the current export."""
         if self._made is not None:
             self._made.shutdown(timeout_millis=0)
 
@@ -45,7 +45,7 @@ class Exporter(SpanExporter):
 
 
 class SpanQueue(BatchSpanProcessor):
-    """The SDK's queue, with what it drops counted, and an end that takes no longer than it may."""
+    """The SDK's queue. It also counts dropped spans, and bounds the time of its end."""
 
     def __init__(self, endpoint: str, max_queue: int, statistics: SpanStatistics) -> None:
         self._exporter = Exporter(endpoint, statistics)
@@ -55,7 +55,7 @@ class SpanQueue(BatchSpanProcessor):
         super().__init__(self._exporter, max_queue_size=max_queue, max_export_batch_size=min(512, max_queue))
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span; the oldest gives way if there is no room."""
+        """Queue a span. If the queue is full, the oldest span is dropped."""
         if span.context is not None and span.context.trace_flags.sampled:
             statistics = self._statistics
             statistics.ended += 1
@@ -64,7 +64,7 @@ class SpanQueue(BatchSpanProcessor):
         super().on_end(span)
 
     def end(self, timeout: float) -> None:
-        """Send what waits, for at most `timeout` seconds."""
+        """Send the queued spans, for at most `timeout` seconds."""
         flush = Thread(target=self.shutdown, name="voice-tracing-shutdown", daemon=True)
         flush.start()
         flush.join(timeout)

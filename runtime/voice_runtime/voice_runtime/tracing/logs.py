@@ -1,4 +1,4 @@
-"""Logs as JSON lines that say which trace they belong to, and which policy was in force."""
+"""Logs as JSON lines with the trace and the digest of the current bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """One line for each record. What is passed as `extra=` becomes fields of it."""
+    """One line for each record. The fields of `extra=` become fields of the line."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(runtime: Runtime, level: str = "info") -> None:
-    """Make every log of this process JSON on standard output, from `level` on (as in the service's settings)."""
+    """Write every log of this process as JSON to standard output, from `level` on (as in the service's settings)."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(runtime))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

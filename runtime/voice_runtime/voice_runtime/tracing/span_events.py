@@ -12,14 +12,14 @@ class SpanEvents(PromptListener):
     """A listener that adds each event to the current span: give it to `Runtime.load(listeners=[SpanEvents()])`."""
 
     def on_event(self, event: Event) -> None:
-        """Called in the context where the event happened."""
+        """Add the event to the current span."""
         span = trace.get_current_span()
         if span.is_recording():
             span.add_event(f"voice.{event.kind}", attributes_of(event))
 
 
 def attributes_of(event: Event) -> dict[str, AttributeValue]:
-    """An event as attributes; what it does not say is left out. The error's kind alone: its text may name a user."""
+    """An event as attributes, without empty ones. It includes only the error's type: the text may name a user."""
     found: dict[str, AttributeValue | None] = {
         "voice.policy": event.policy,
         "voice.target": event.target,

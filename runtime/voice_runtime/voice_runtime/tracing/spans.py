@@ -17,7 +17,7 @@ from voice_runtime.context_variables import restore
 from voice_runtime.errors import VoiceRuntimeError
 
 TRACER = trace.get_tracer("voice_runtime")
-"""Follows the provider that `Telemetry` sets: a tracer of its own for each span would cost more than the span."""
+"""Follows the provider that `Telemetry` sets. A new tracer for each span would cost more than the span."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: dict[str, AttributeValue] | None = None
 ) -> Iterator[Span]:
-    """A span around a block. What the block raises is recorded, and makes it an error; a cancellation does not."""
+    """A span around a block. An exception is recorded and makes the span an error; a cancellation does not."""
     current = TRACER.start_span(name, kind=kind, attributes=attributes)
     token = context.attach(trace.set_span_in_context(current))
     try:
@@ -40,7 +40,7 @@ def span(
 
 
 def record_error(current: Span, error: BaseException) -> None:
-    """Record what was raised: with the policy that decided, if one did."""
+    """Record an exception, with the policy that raised it, if one did."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         current.set_attribute("voice.cancelled", value=True)
         return
@@ -61,10 +61,10 @@ def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
             with span(name):
-                return await fn(*args, **kwargs)  # type: ignore[misc]  # it was asked what it is
+                return await fn(*args, **kwargs)  # type: ignore[misc]  # checked above
 
         async def generator(*args: Any, **kwargs: Any) -> Any:
-            # Not `span`: a generator may be closed in another context than it began in, which cannot be detached there.
+            # Not `span`: a generator may be closed in another context than its own, which cannot be detached there.
             current = TRACER.start_span(name)
             messages: Any = fn(*args, **kwargs)
             try:

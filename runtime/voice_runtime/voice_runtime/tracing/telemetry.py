@@ -22,11 +22,11 @@ from voice_runtime.tracing.baggage import AllowedBaggage, BaggageAttributes
 from voice_runtime.tracing.export import SpanQueue
 
 LIMITS = SpanLimits(max_span_attribute_length=1024)
-"""A caller's text cannot fill the queue's memory."""
+"""Bounds a caller's text, so that it cannot fill the queue's memory."""
 
 
 class PolicySampler(Sampler):
-    """`tracing.sample_ratio` of the bundle in force."""
+    """Samples with `tracing.sample_ratio` of the current bundle."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -42,22 +42,22 @@ class PolicySampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """Decide for a trace that begins here."""
+        """Decide for a trace that begins in this process."""
         ratio = self._runtime.bundle.tracing.sample_ratio
         if ratio != self._sampler.rate:
             self._sampler = TraceIdRatioBased(ratio)
         return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        """The description that the SDK shows."""
+        """The description for the SDK."""
         return f"PolicySampler({self._runtime.bundle.tracing.sample_ratio})"
 
 
 class Telemetry:
-    """Makes this process's spans and propagation what the bundle says, from entering to the end of the process.
+    """Sets up spans and propagation of this process by the bundle, from entering to the end of the process.
 
-    Sample ratio and baggage keys follow reloads; endpoint and queue are those of the start. `endpoint` replaces the
-    policy's. One for each process, made before or after a fork: the connection is made by whoever exports first.
+    Sample ratio and baggage keys follow reloads; endpoint and queue stay as at the start. `endpoint` replaces the
+    policy's. Create one for each process, before or after a fork: the first export opens the connection.
     """
 
     def __init__(self, runtime: Runtime, *, endpoint: str | None = None) -> None:
@@ -83,7 +83,7 @@ class Telemetry:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Send what waits, for at most `tracing.shutdown_timeout`; what is left then is lost."""
+        """Send queued spans, for at most `tracing.shutdown_timeout`. The rest is lost."""
         self._queue.end(self._runtime.bundle.tracing.shutdown_timeout.seconds)
 
 
