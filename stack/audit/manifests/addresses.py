@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from stack.audit.finding import Breach, Rule
 from stack.audit.manifests.known import on_manifests
 from stack.model.manifests.network import denying, governing
+from stack.model.manifests.policies import PolicyPort
 from stack.model.manifests.resources import Selector, ServiceSpec
 from stack.model.manifests.system import Item, Reference, System
 
@@ -131,7 +132,7 @@ def names_resolve(system: System) -> Iterator[Breach | None]:
         rules = [rule for policy in policies for rule in policy.spec.egress]
         if not policies:
             continue
-        ports = {allowed.get("port") for rule in rules for allowed in rule.get("ports") or [{}]}
+        ports = {allowed.port for rule in rules for allowed in rule.ports or (PolicyPort(),)}
         names = ", ".join(policy.manifest.title for policy in policies)
         text = f"it names {reference.address.host}, and NetworkPolicies {names} admit no egress to port {DNS_PORT}"
         where = policies[0].at("egress")

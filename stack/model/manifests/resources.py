@@ -5,7 +5,7 @@ Defaults are those of the API server, or `None` where a field that is left out d
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -19,17 +19,14 @@ class Part(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True)
 
 
-def _empty(value: Any) -> Any:
-    """An empty key is `null` in YAML, and the API server reads it as left out."""
-    return () if value is None else value
-
-
-def _no_fields(value: Any) -> Any:
-    return {} if value is None else value
-
-
+LEFT_OUT = BeforeValidator(lambda value: () if value is None else value)
+NO_FIELDS = BeforeValidator(lambda value: {} if value is None else value)
+"""An empty key is `null` in YAML, and the API server reads it as left out."""
 Scalar = int | float | str
-Labels = Annotated[dict[str, Any], BeforeValidator(_no_fields)]
+Labels = Annotated[dict[str, Scalar], NO_FIELDS]
+"""Labels, annotations or quantities. The API server refuses those that are no text."""
+Entries = Annotated[dict[str, Any], NO_FIELDS]
+"""A mapping of anything."""
 
 
 class EnvVar(Part):
@@ -56,7 +53,7 @@ class HttpGet(Part):
 class ExecAction(Part):
     """A command in the container."""
 
-    command: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
+    command: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
 
 class Probe(Part):
@@ -122,17 +119,16 @@ class Container(Part):
 
     name: str
     image: str = ""
-    command: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
-    args: Annotated[tuple[Scalar, ...], BeforeValidator(_empty)] = ()
-    env: Annotated[tuple[EnvVar, ...], BeforeValidator(_empty)] = ()
-    env_from: Annotated[tuple[EnvFrom, ...], BeforeValidator(_empty)] = ()
-    ports: Annotated[tuple[ContainerPort, ...], BeforeValidator(_empty)] = ()
-    resources: Annotated[ResourceAmounts, BeforeValidator(_no_fields)] = ResourceAmounts()
+    command: Annotated[tuple[str, ...], LEFT_OUT] = ()
+    args: Annotated[tuple[Scalar, ...], LEFT_OUT] = ()
+    env: Annotated[tuple[EnvVar, ...], LEFT_OUT] = ()
+    env_from: Annotated[tuple[EnvFrom, ...], LEFT_OUT] = ()
+    ports: Annotated[tuple[ContainerPort, ...], LEFT_OUT] = ()
+    resources: Annotated[ResourceAmounts, NO_FIELDS] = ResourceAmounts()
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
-    restart_policy: str | None = None
 
     @property
     def probes(self) -> dict[str, Probe]:
@@ -148,30 +144,29 @@ class Container(Part):
 class HostAlias(Part):
     """Names that kubelet writes to the pod's hosts file."""
 
-    hostnames: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
+    hostnames: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
 
 class PodSpec(Part):
     """The containers of a pod and how it ends."""
 
     containers: Annotated[tuple[Container, ...], Field(min_length=1)]
-    init_containers: Annotated[tuple[Container, ...], BeforeValidator(_empty)] = ()
+    init_containers: Annotated[tuple[Container, ...], LEFT_OUT] = ()
     termination_grace_period_seconds: int = 30
     host_network: bool = False
-    host_aliases: Annotated[tuple[HostAlias, ...], BeforeValidator(_empty)] = ()
+    host_aliases: Annotated[tuple[HostAlias, ...], LEFT_OUT] = ()
 
 
 class Metadata(Part):
-    """Labels and annotations."""
+    """The labels of pods or of a namespace."""
 
     labels: Labels = Field(default_factory=dict)
-    annotations: Labels = Field(default_factory=dict)
 
 
 class PodTemplate(Part):
     """The pods of a workload."""
 
-    metadata: Annotated[Metadata, BeforeValidator(_no_fields)] = Metadata()
+    metadata: Annotated[Metadata, NO_FIELDS] = Metadata()
     spec: PodSpec
 
 
@@ -180,38 +175,44 @@ class WorkloadSpec(Part):
 
     replicas: int | None = None
     pod_management_policy: str = "OrderedReady"
-    update_strategy: Labels = Field(default_factory=dict)
+    update_strategy: Entries = Field(default_factory=dict)
+
+
+class Requirement(Part):
+    """One condition of a label selector."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: Annotated[tuple[Scalar, ...], LEFT_OUT] = ()
+
+    def holds(self, labels: dict[str, Scalar]) -> bool:
+        """The labels meet it. `NotIn` holds where the label is missing."""
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
 
 
 class Selector(Part):
     """A label selector."""
 
     match_labels: Labels = Field(default_factory=dict)
-    match_expressions: Annotated[tuple[Labels, ...], BeforeValidator(_empty)] = ()
+    match_expressions: Annotated[tuple[Requirement, ...], LEFT_OUT] = ()
 
     @property
     def text(self) -> str:
         """Its labels as `kubectl` takes them."""
         return ",".join(f"{key}={value}" for key, value in self.match_labels.items())
 
-    def matches(self, labels: dict[str, Any]) -> bool:
+    def matches(self, labels: dict[str, Scalar]) -> bool:
         """It selects pods with these labels. An empty selector selects all."""
-        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
-            _holds(expression, labels) for expression in self.match_expressions
-        )
-
-
-def _holds(expression: dict[str, Any], labels: dict[str, Any]) -> bool:
-    key, values = expression.get("key"), expression.get("values") or ()
-    match expression.get("operator"):
-        case "In":
-            return labels.get(str(key)) in values
-        case "NotIn":
-            return labels.get(str(key)) not in values
-        case "Exists":
-            return key in labels
-        case _:
-            return key not in labels
+        of_labels = all(labels.get(key) == value for key, value in self.match_labels.items())
+        return of_labels and all(requirement.holds(labels) for requirement in self.match_expressions)
 
 
 class ServicePort(Part):
@@ -233,7 +234,7 @@ class ServiceSpec(Part):
     type: str = "ClusterIP"
     cluster_ip: str | None = Field(default=None, alias="clusterIP")
     selector: Labels = Field(default_factory=dict)
-    ports: Annotated[tuple[ServicePort, ...], BeforeValidator(_empty)] = ()
+    ports: Annotated[tuple[ServicePort, ...], LEFT_OUT] = ()
 
     @property
     def headless(self) -> bool:
@@ -274,7 +275,7 @@ class Autoscaler(Part):
     scale_target_ref: ScaleTarget
     min_replicas: int = 1
     max_replicas: int
-    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_empty)] = ()
+    metrics: Annotated[tuple[Metric, ...], LEFT_OUT] = ()
     target_cpu_utilization_percentage: int | None = Field(default=None, alias="targetCPUUtilizationPercentage")
 
     @property
@@ -294,63 +295,14 @@ class Budget(Part):
     max_unavailable: int | str | None = None
 
 
-class NetworkPolicySpec(Part):
-    """The pods that a NetworkPolicy governs, and in which directions."""
-
-    pod_selector: Annotated[Selector, BeforeValidator(_no_fields)] = Selector()
-    policy_types: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
-    ingress: Annotated[tuple[Labels, ...], BeforeValidator(_empty)] = ()
-    egress: Annotated[tuple[Labels, ...], BeforeValidator(_empty)] = ()
-
-    @property
-    def directions(self) -> frozenset[str]:
-        """The declared ones; left out, `Ingress`, and `Egress` where there are such rules."""
-        return frozenset(self.policy_types or ("Ingress", *(("Egress",) if self.egress else ())))
-
-
-class HttpRetry(Part):
-    """Retries of Istio's proxies: `attempts` come after the first one."""
-
-    attempts: int = 0
-    per_try_timeout: str | None = None
-
-
-class RouteHost(Part):
-    """The host that a route leads to."""
-
-    host: str
-
-
-class RouteDestination(Part):
-    """One of the destinations of a route."""
-
-    destination: RouteHost
-
-
-class HttpRoute(Part):
-    """A route of a VirtualService."""
-
-    name: str | None = None
-    route: Annotated[tuple[RouteDestination, ...], BeforeValidator(_empty)] = ()
-    retries: HttpRetry | None = None
-    timeout: str | None = None
-
-
-class VirtualServiceSpec(Part):
-    """Istio's routes to some hosts."""
-
-    hosts: Annotated[tuple[str, ...], BeforeValidator(_empty)] = ()
-    http: Annotated[tuple[HttpRoute, ...], BeforeValidator(_empty)] = ()
-
-
 class SecretManifest(Part):
     """A Secret that stands in a file."""
 
-    data: Labels = Field(default_factory=dict)
-    string_data: Labels = Field(default_factory=dict)
+    data: Entries = Field(default_factory=dict)
+    string_data: Entries = Field(default_factory=dict)
 
 
 class ConfigMapManifest(Part):
     """A ConfigMap."""
 
-    data: Labels = Field(default_factory=dict)
+    data: Entries = Field(default_factory=dict)

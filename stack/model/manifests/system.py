@@ -15,6 +15,7 @@ from voice_policies import Fault, InvalidInputError, faults_of
 
 from components.declaration import Location
 from stack.model.manifests import references
+from stack.model.manifests.policies import NetworkPolicySpec, VirtualServiceSpec
 from stack.model.manifests.read import Manifest, read_manifests
 from stack.model.manifests.references import Address
 from stack.model.manifests.resources import (
@@ -22,13 +23,13 @@ from stack.model.manifests.resources import (
     Budget,
     ConfigMapManifest,
     Container,
-    NetworkPolicySpec,
+    Metadata,
     Part,
     PodTemplate,
+    Scalar,
     SecretManifest,
     Selector,
     ServiceSpec,
-    VirtualServiceSpec,
     WorkloadSpec,
 )
 
@@ -46,6 +47,8 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "Pod": (),
 }
 """Kinds that have pods, and where their template stands."""
+PARTS: Mapping[str, tuple[str, ...]] = {"ConfigMap": (), "Secret": (), "Namespace": ("metadata",)}
+"""The part of each kind that has no `spec` worth reading."""
 PLURAL_PODS = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 """Kinds with a count of replicas."""
 
@@ -107,7 +110,7 @@ class Workload:
         return f"{self.kind} {self.manifest.title}"
 
     @property
-    def labels(self) -> dict[str, Any]:
+    def labels(self) -> dict[str, Scalar]:
         """The labels of its pods."""
         return self.template.metadata.labels
 
@@ -155,15 +158,17 @@ class System:
     virtual_services: tuple[Item[VirtualServiceSpec], ...]
     secrets: tuple[Item[SecretManifest], ...]
     config_maps: tuple[Item[ConfigMapManifest], ...]
+    namespace_manifests: tuple[Item[Metadata], ...]
 
     @cached_property
     def namespaces(self) -> frozenset[str]:
         """The namespaces that something stands in."""
         return frozenset(manifest.namespace for manifest in self.manifests)
 
-    def kinds(self, kind: str) -> tuple[Manifest, ...]:
-        """The resources of a kind."""
-        return tuple(manifest for manifest in self.manifests if manifest.kind == kind)
+    @cached_property
+    def namespace_labels(self) -> dict[str, dict[str, Scalar]]:
+        """The labels of the namespaces that have a manifest."""
+        return {each.name: each.spec.labels for each in self.namespace_manifests}
 
     def service(self, host: str, namespace: str) -> Item[ServiceSpec] | None:
         """The Service that a host name leads to from a namespace; `None` where no manifest has one.
@@ -190,7 +195,7 @@ class System:
 
     @cached_property
     def _pods_by_service(self) -> dict[Identity, tuple[Workload, ...]]:
-        by_label: dict[tuple[str, object], list[Workload]] = defaultdict(list)
+        by_label: dict[tuple[str, Scalar], list[Workload]] = defaultdict(list)
         for workload in self.workloads:
             for label in workload.labels.items():
                 by_label[label].append(workload)
@@ -313,6 +318,7 @@ def load_system(directory: Path) -> System:
         virtual_services=tuple(reader.items("VirtualService", VirtualServiceSpec, "networking.istio.io")),
         secrets=tuple(reader.items("Secret", SecretManifest, "")),
         config_maps=tuple(reader.items("ConfigMap", ConfigMapManifest, "")),
+        namespace_manifests=tuple(reader.items("Namespace", Metadata, "")),
     )
     if not reader.faults and not system.services:
         reader.faults.append(Fault("", "has no Service", "expected the manifests of a system of services"))
@@ -329,12 +335,12 @@ class _Reader:
         self.faults: list[Fault] = []
 
     def items(self, kind: str, model: type[Model], group: str) -> Iterator[Item[Model]]:
-        """The resources of a kind and API group. A ConfigMap and a Secret have no `spec`: they are read whole."""
+        """The resources of a kind and API group, each with the part that the audit reads."""
         for manifest in self.manifests:
-            if manifest.kind == kind and manifest.identity[0] == group:
-                path = () if kind in {"ConfigMap", "Secret"} else ("spec",)
-                if (spec := self._part(manifest, model, path)) is not None:
-                    yield Item(manifest, spec)
+            if (manifest.kind, manifest.identity[0]) != (kind, group):
+                continue
+            if (spec := self._part(manifest, model, PARTS.get(kind, ("spec",)))) is not None:
+                yield Item(manifest, spec)
 
     def workloads(self) -> Iterator[Workload]:
         """The resources that have pods."""

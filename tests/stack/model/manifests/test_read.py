@@ -37,7 +37,7 @@ def refusal(directory: Path, *contents: str) -> str:
         ("apiVersion: v1\nkind: Service\nmetadata: {name: '{{ .Values.name }}'}", "is a Helm template"),
         ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization", "is a Kustomization; build it first"),
         ("a: &one 1\nb: *one", "has the anchor or alias 'one'"),
-        ("a: 1\na: 2", "DIR/00.yaml:2: key 'a' stands twice"),
+        ("a: 1\na: 2", "DIR/00.yaml:2: key 'a' appears twice"),
         ("[" * 200, "is nested deeper than 100 levels"),
         (f"{SHOP}---\n{SHOP}", "DIR/00.yaml:6: Service shop: is declared twice; it stands in DIR/00.yaml:1 too"),
         ("# nothing", "DIR: 1 fault\n  has no manifest; expected files that end in .json, .yaml, .yml"),

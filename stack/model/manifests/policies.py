@@ -1,0 +1,94 @@
+"""The parts of NetworkPolicies and VirtualServices that the audit reads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stack.model.manifests.resources import LEFT_OUT, NO_FIELDS, Part, Selector
+
+__all__ = ["PolicyPort"]
+
+
+class IpBlock(Part):
+    """A block of addresses."""
+
+    cidr: str
+    excepted: Annotated[tuple[str, ...], LEFT_OUT] = Field(default=(), alias="except")
+
+
+class PolicyPeer(Part):
+    """Pods, or addresses, that a rule admits."""
+
+    pod_selector: Selector | None = None
+    namespace_selector: Selector | None = None
+    ip_block: IpBlock | None = None
+
+
+class PolicyPort(Part):
+    """A port that a rule admits; without one all."""
+
+    port: int | str | None = None
+    end_port: int | None = None
+    protocol: str = "TCP"
+
+
+class PolicyRule(Part):
+    """A rule admits the peers on the ports; where it names none, all."""
+
+    sources: Annotated[tuple[PolicyPeer, ...], LEFT_OUT] = Field(default=(), alias="from")
+    targets: Annotated[tuple[PolicyPeer, ...], LEFT_OUT] = Field(default=(), alias="to")
+    ports: Annotated[tuple[PolicyPort, ...], LEFT_OUT] = ()
+
+    @property
+    def peers(self) -> tuple[PolicyPeer, ...]:
+        """Of an ingress rule its sources, of an egress rule its targets."""
+        return self.sources or self.targets
+
+
+class NetworkPolicySpec(Part):
+    """The pods that a NetworkPolicy governs, and what it admits in which directions."""
+
+    pod_selector: Annotated[Selector, NO_FIELDS] = Selector()
+    policy_types: Annotated[tuple[str, ...], LEFT_OUT] = ()
+    ingress: Annotated[tuple[PolicyRule, ...], LEFT_OUT] = ()
+    egress: Annotated[tuple[PolicyRule, ...], LEFT_OUT] = ()
+
+    @property
+    def directions(self) -> frozenset[str]:
+        """The declared ones; left out, `Ingress`, and `Egress` where there are such rules."""
+        return frozenset(self.policy_types or ("Ingress", *(("Egress",) if self.egress else ())))
+
+
+class HttpRetry(Part):
+    """Retries of Istio's proxies: `attempts` come after the first one."""
+
+    attempts: int = 0
+    per_try_timeout: str | None = None
+
+
+class RouteHost(Part):
+    """The host that a route leads to."""
+
+    host: str
+
+
+class RouteDestination(Part):
+    """One of the destinations of a route."""
+
+    destination: RouteHost
+
+
+class HttpRoute(Part):
+    """A route of a VirtualService."""
+
+    route: Annotated[tuple[RouteDestination, ...], LEFT_OUT] = ()
+    retries: HttpRetry | None = None
+    timeout: str | None = None
+
+
+class VirtualServiceSpec(Part):
+    """Istio's routes to some hosts."""
+
+    http: Annotated[tuple[HttpRoute, ...], LEFT_OUT] = ()
