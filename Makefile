@@ -17,7 +17,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows outages cluster-test engine-test engine-faults clean
+.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows outages fuzz cluster-test engine-test engine-faults clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, t
 
 engine-faults: $(READY) ## Kill, change and misdirect the toy tenant's updates on that engine
 	$(BIN)/pytest -m faults -rs tests/cluster/engine
+
+fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count what voice check answers
+	$(BIN)/python -m tests.fuzz 10000
 
 bench: $(READY) ## Measure rendering, the runtime, a gRPC call, distributed limits and sagas, and their peers
 	$(BIN)/python -m bench.render

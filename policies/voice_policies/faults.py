@@ -27,10 +27,14 @@ EXPECTED = {
     "list_type": "expected a list",
     "model_attributes_type": "expected a mapping",
     "model_type": "expected a mapping",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_too_short": "expected at least {min_length} characters",
     "string_type": "expected text: put it in quotes",
+    "too_long": "expected at most {max_length}",
+    "too_short": "expected at least {min_length}",
     "tuple_type": "expected a list",
 }
-"""Pydantic's error type → the accepted value in the words of a configuration file."""
+"""Pydantic's error type → the accepted value in the words of a configuration file, with names of pydantic's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def _shown(kind: str, value: Any) -> str:
         return "is refused"
     if value is None or isinstance(value, bool):
         return f"is {json.dumps(value)}"
-    text = repr(value)
+    text = repr(value if isinstance(value, str | int | float) else str(value))
     return f"is {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
 
 
@@ -114,7 +118,7 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
         yield Fault(path, _shown(found["type"], found["input"]), _known_keys(model, found["loc"]))
     else:
         of_no_text = found["type"] == TEXT_PATTERN and not isinstance(found["input"], str)
-        accepted = EXPECTED.get("string_type" if of_no_text else found["type"])
+        accepted = EXPECTED.get("string_type" if of_no_text else found["type"], "").format(**found.get("ctx", {}))
         yield Fault(path, _shown(found["type"], found["input"]), accepted or _hint(found) + _sentence(found["msg"]))
 
 

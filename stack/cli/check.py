@@ -12,6 +12,7 @@ from stack.cli.status import CLEAN, FINDINGS
 
 if TYPE_CHECKING:
     from stack.audit.outcome import Outcome
+    from stack.model.platform import Platform
 
 
 def add_to(commands: Commands) -> None:
@@ -65,8 +66,22 @@ def _outcome(options: argparse.Namespace) -> Outcome:
     if options.directory is None:
         from stack.audit import audit_outcome  # noqa: PLC0415
 
-        return audit_outcome(platform_of(options, options.environment), on=options.on)
+        platform = platform_of(options, options.environment)
+        _refuse_unread_secrets(platform)
+        return audit_outcome(platform, on=options.on)
     from stack.audit.manifests import audit_manifests  # noqa: PLC0415
     from stack.model.manifests.system import load_system  # noqa: PLC0415
 
     return audit_manifests(load_system(options.directory), on=options.on)
+
+
+def _refuse_unread_secrets(platform: Platform) -> None:
+    """Raises `InvalidInputError` with every secret in the environment's file that no component reads."""
+    from voice_policies import InvalidInputError  # noqa: PLC0415
+
+    from stack.deploy.stack_secrets import stored, unread_faults  # noqa: PLC0415
+    from stack.model.settings import file_of  # noqa: PLC0415
+
+    environment = platform.environment.name
+    if faults := list(unread_faults(platform, stored(environment))):
+        raise InvalidInputError(file_of(environment), faults)

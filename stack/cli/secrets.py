@@ -35,14 +35,14 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write missing and rotated secrets, and print their names only."""
-    from stack.deploy.stack_secrets import secret_faults, stored  # noqa: PLC0415
+    from stack.deploy.stack_secrets import missing_faults, stored, unread_faults  # noqa: PLC0415
 
     environment = options.environment
     platform = platform_of(options, environment)
     rotated = _rotated(platform, options)
     present = stored(environment)
     if options.check:
-        faults = [str(fault) for fault in secret_faults(platform, present)]
+        faults = [str(fault) for each in (missing_faults, unread_faults) for fault in each(platform, present)]
         faults += [f"{name}: was last written longer than {options.older_than} ago" for name in rotated]
         print("\n".join(faults) or f"{environment}: no secret is missing")
         return FINDINGS if faults else CLEAN
@@ -90,7 +90,7 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from stack.deploy.secret_values import generated  # noqa: PLC0415
-    from stack.deploy.stack_secrets import SecretKey, secret_faults, stored, write  # noqa: PLC0415
+    from stack.deploy.stack_secrets import SecretKey, missing_faults, stored, write  # noqa: PLC0415
 
     environment = platform.environment.name
     made, asked = _by_origin(wanted, stand_ins=platform.environment.profile.stand_in_secrets)
@@ -101,10 +101,12 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
         print(wrapped(f"given: {', '.join(map(str, given)) or 'none'}", "  "))
     if values or given:
         write(environment, {**values, **given}, datetime.now(UTC).date())
-    missing = len(list(secret_faults(platform, stored(environment))))
+    missing = len(list(missing_faults(platform, stored(environment))))
     total = sum(len(secret.keys) for secret in platform.secrets)
     if missing:
-        print(f"{environment}: `voice secrets {environment} --check` explains {missing} faults")
+        print(
+            f"{environment}: {missing} of {total} values are missing; `voice secrets {environment} --check` lists them"
+        )
         return FINDINGS
     print(f"{environment}: none of {total} values is missing; `pulumi up --stack {environment}` deploys them")
     return CLEAN

@@ -11,7 +11,7 @@ from voice_policies import Fault, InvalidInputError
 from stack.audit import audit_outcome
 from stack.audit.outcome import Outcome
 from stack.deploy.cluster_faults import cluster_faults
-from stack.deploy.stack_secrets import SecretKey, secret_faults
+from stack.deploy.stack_secrets import SecretKey, missing_faults, unread_faults
 from stack.model.image_lock import images
 from stack.model.platform import Platform
 
@@ -35,7 +35,8 @@ def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) 
 
 def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:
     given = {SecretKey(secret, key) for secret, keys in values.items() for key, value in keys.items() if value}
-    return secret_faults(platform, given)
+    yield from missing_faults(platform, given)
+    yield from unread_faults(platform, given)
 
 
 def _image_faults(platform: Platform) -> Iterator[Fault]:

@@ -19,7 +19,7 @@ from stack.model.platform import Platform
 from stack.model.settings import CHANGED, ROOT, SECRETS, file_of
 from stack.model.strict_yaml import read_yaml
 
-__all__ = ["SecretKey", "overdue", "secret_faults", "stored", "write"]
+__all__ = ["SecretKey", "missing_faults", "overdue", "stored", "unread_faults", "write"]
 
 
 class SecretKey(NamedTuple):
@@ -40,17 +40,21 @@ def stored(environment: str, root: Path = ROOT) -> frozenset[SecretKey]:
     )
 
 
-def secret_faults(platform: Platform, present: Collection[SecretKey]) -> Iterator[Fault]:
-    """Declared keys without a value, and values that no component reads."""
+def missing_faults(platform: Platform, present: Collection[SecretKey]) -> Iterator[Fault]:
+    """Declared keys without a value."""
     environment = platform.environment.name
     for secret in platform.secrets:
         for key in secret.keys:
             if SecretKey(secret.name, key) not in present:
                 path, meaning = f"config.{SECRETS}.{secret.name}.{key}", secret.form(key).meaning
                 yield Fault(path, "is missing", f"expected {meaning}: run `voice secrets {environment}`")
+
+
+def unread_faults(platform: Platform, present: Collection[SecretKey]) -> Iterator[Fault]:
+    """Values that no component reads."""
     declared = {SecretKey(secret.name, key) for secret in platform.secrets for key in secret.keys}
     for unread in sorted(set(present) - declared):
-        line = f"pulumi config rm --stack {environment} --path secrets.{unread}"
+        line = f"pulumi config rm --stack {platform.environment.name} --path secrets.{unread}"
         yield Fault(f"config.{SECRETS}.{unread}", "is read by no component", f"run `{line}`")
 
 

@@ -1,0 +1,103 @@
+"""Hostile catalogues. Each has one answer with file, line, path, value and the accepted values, and exit code 2."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from components.node import Dependency, Gateway, Node, Service
+from stack.cli import main
+from stack.model.tenant import Tenant
+from tests.platforms import with_nodes
+from tests.stack.model.test_fuzzed_models import MODEL, changed
+
+SERVICE = ("services", 0)
+OPERATION = (*SERVICE, "operations", 0)
+CALLS = (*OPERATION, "stages", 0, "calls")
+CALL = (*CALLS, 0)
+HOSTILE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
+    "a name in capitals": ((*SERVICE, "name"), "A", "A: name: is 'A'; expected text such as rag-engine"),
+    "a long name": ((*SERVICE, "name"), "x" * 41, "expected text such as rag-engine, at most 40 characters"),
+    "two of a name": (("services", 1, "name"), "a", "a: is declared 2 times; expected a unique name"),
+    "no purpose": ((*SERVICE, "purpose"), "", "a: purpose: is ''; expected at least 3 characters"),
+    "a language": ((*SERVICE, "language"), "cobol", "a: language: is 'cobol'; expected 'go' or 'python'"),
+    "a tier": ((*SERVICE, "tier"), "gold", "a: tier: is 'gold'; expected 'core', 'standard' or 'batch'"),
+    "a high port": ((*SERVICE, "grpc_port"), 70_000, "a: grpc_port: is 70000; expected less than or equal to 65535"),
+    "a port as text": ((*SERVICE, "grpc_port"), "9000", "a: grpc_port: is '9000'; expected a whole number"),
+    "one port for two": ((*SERVICE, "http_port"), 9000, "a: is refused; grpc_port and http_port are both 9000"),
+    "replicas upside down": (
+        (*SERVICE, "replicas"),
+        {"min": 3, "max": 2},
+        "a: replicas: is refused; min 3 is above max 2",
+    ),
+    "a rate without unit": ((*SERVICE, "capacity"), "10", "a: capacity: is '10'; expected a rate of whole events per"),
+    "a limit below": (
+        (*SERVICE, "sizing", "cpu_request"),
+        "2",
+        "sizing: is refused; cpu_limit 1 is below cpu_request 2",
+    ),
+    "no operation": ((*SERVICE, "operations"), (), "a: is refused; it offers no operation: declare one, or leave the"),
+    "a time without unit": (
+        (*OPERATION, "deadline"),
+        "1",
+        "a.run: deadline: is '1'; expected a duration with its unit",
+    ),
+    "a misspelt field": (
+        (*OPERATION, "dedline"),
+        "1s",
+        "a.run: dedline: is '1s'; not a known key: did you mean deadline?",
+    ),
+    "an empty stage": (CALLS, (), "a.run: calls: is refused; expected at least 1"),
+    "an unknown callee": ((*CALL, "callee"), "nowhere", "a.run → nowhere.read: calls 'nowhere', which nobody declares"),
+    "an unknown operation": ((*CALL, "operation"), "write", "calls operation 'write', which store does not offer"),
+    "an operation of itself": (
+        ("services", 1, "operations", 0, "stages", 0, "calls", 0, "callee"),
+        "b",
+        "b.run → b.read: calls",
+    ),
+    "an idempotency": (
+        (*CALL, "idempotency"),
+        "maybe",
+        "idempotency: is 'maybe'; expected 'idempotent', 'with_key' or",
+    ),
+    "fewer than no retries": (
+        (*CALL, "retry"),
+        {"max_retries": -1},
+        "retry.max_retries: is -1; expected greater than or",
+    ),
+    "no time": ((*CALL, "timeout"), "0s", "a.run → store.read.attempt: is '0s'; must be above 0s"),
+    "an empty fallback": ((*CALL, "fallback"), "", "store.read: fallback: is ''; expected at least 3 characters"),
+    "a protocol": (("store", "protocol"), "amqp", "store: protocol: is 'amqp'; expected 'grpc', 'http'"),
+    "more than always": (
+        ("store", "availability"),
+        "101%",
+        "store: availability: is '101%'; expected a ratio from 0% to",
+    ),
+    "no address": (("store", "addresses"), (), "store: addresses: is refused; expected at least 1"),
+    "a kind": (("store", "kind"), "magic", "store: kind: is 'magic'; expected 'datastore', 'provider' or"),
+    "a mapping for a list": ((*SERVICE, "operations"), {}, "a: operations: is refused; expected a list"),
+    "nothing for a list": ((*SERVICE, "operations"), None, "a: operations: is null; expected a list"),
+    "a list for a mapping": ((*SERVICE, "sizing"), (), "a: sizing: is refused; expected a mapping"),
+}
+"""Place and value → the answer."""
+
+
+def catalogue(model: Any) -> Tenant:
+    nodes: list[Node] = [Dependency.model_validate(model["store"]), *map(Service.model_validate, model["services"])]
+    values = {"name": "gateway", "namespace": "voice-gateway", "availability": "99.99%", "operations": model["routes"]}
+    return with_nodes(*nodes, Gateway.model_validate(values))
+
+
+@pytest.mark.parametrize(("place", "value", "answer"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_catalogue_has_one_clear_answer(
+    place: tuple[str | int, ...], value: object, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "dev"], lambda: catalogue(changed(MODEL, place, value))) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert answer in said.err
+    assert re.search(r"test_hostile_catalogues\.py:\d+", said.err)
+    for python in ("True", "False", "None", "tuple", "Duration(", "Traceback"):
+        assert python not in said.err
