@@ -75,6 +75,26 @@ ACCESS_LOG = {
 """Fields of a line. The path is without its query, which may hold a person's words or a token."""
 
 
+LATENCIES = (1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000)
+"""Boundaries of the latency histogram beside the routes' objectives, in milliseconds."""
+FIRST_BYTE = """\
+return function(_, ctx)
+  local exporter = require("apisix.plugins.prometheus.exporter")
+  local prometheus = exporter.get_prometheus()
+  local seconds = tonumber((tostring(ctx.var.upstream_header_time):match("[%d.]+$")))
+  if not (prometheus and seconds) then return end
+  if not exporter.first_byte then
+    exporter.first_byte = prometheus:histogram(
+      "http_first_byte_latency", "Time until the head of the answer came, in ms", {{"route"}}, {{{buckets}}})
+  end
+  exporter.first_byte:observe(seconds * 1000, {{ctx.route_name}})
+end"""
+"""Counts how long the first byte of a streamed answer takes: APISIX's own histogram ends with the whole answer.
+
+A request that was retried has one time for each attempt; the last one answered.
+"""
+
+
 class GatewayRoute(ClosedModel):
     """One route: its operation, the service that serves it, and the policies of the call."""
 
@@ -89,6 +109,11 @@ class GatewayRoute(ClosedModel):
     rate_limits: tuple[RateLimit, ...]
     concurrent: int
     """Most requests at one time in one replica, on a route whose bodies are buffered on disk."""
+
+    latency: Duration
+    """P95 objective of the whole answer."""
+    first_byte: Duration | None = None
+    """P95 objective of a streamed answer's first byte; `None` where none is declared."""
 
     @property
     def buffered(self) -> Bytes:
@@ -170,10 +195,19 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
         },
         "plugins": sorted({*_global_plugins(entrance), *_PLUGINS}),
         "plugin_attr": {
-            "prometheus": {"export_addr": {"ip": "0.0.0.0", "port": PORTS.metrics}},  # noqa: S104 - the network policy decides who connects
+            "prometheus": {
+                "export_addr": {"ip": "0.0.0.0", "port": PORTS.metrics},  # noqa: S104 - the network policy decides who connects
+                # A share of requests within an objective is exact where the objective is a boundary.
+                "default_buckets": _boundaries(route.latency for route in routes),
+            },
             "redirect": {"https_port": 443},
         },
     }
+
+
+def _boundaries(objectives: Iterable[Duration]) -> list[int]:
+    """Of a histogram that judges the objectives, in milliseconds."""
+    return sorted({*LATENCIES, *(objective.units // 1000 for objective in objectives)})
 
 
 _PLUGINS = (
@@ -184,6 +218,7 @@ _PLUGINS = (
     "limit-conn",
     "limit-count",
     "limit-req",
+    "serverless-post-function",
 )
 
 
@@ -253,6 +288,9 @@ def _plugins(entrance: Entrance, route: GatewayRoute) -> Iterator[tuple[str, dic
     if route.buffered.units:
         yield "limit-conn", _concurrency(route.concurrent)
     yield "cors", _cors(entrance, route)
+    if route.first_byte:
+        buckets = ", ".join(map(str, _boundaries([route.first_byte])))
+        yield "serverless-post-function", {"phase": "log", "functions": [FIRST_BYTE.format(buckets=buckets)]}
     if not route.http.public:
         yield "serverless-pre-function", {"phase": "access", "functions": [TENANT_OF_TOKEN]}
         yield "jwt-auth", {"key_claim_name": "iss", "store_in_ctx": True, "claims_to_verify": ["exp"]}

@@ -78,7 +78,10 @@ class RuleGroup(ClosedModel):
 
     name: Name
     rules: Annotated[tuple[Recording | Alert, ...], Field(min_length=1)]
+    interval: Duration | None = None
+    """Between two evaluations; `None` is Prometheus's own interval."""
 
     def document(self) -> dict[str, Any]:
         """The group in a rule file."""
-        return {"name": self.name, "rules": [rule.document() for rule in self.rules]}
+        interval = {"interval": str(self.interval)} if self.interval else {}
+        return {"name": self.name, **interval, "rules": [rule.document() for rule in self.rules]}

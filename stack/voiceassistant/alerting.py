@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+
+from voice_policies import Duration
 
 from components.node import Service
 from components.observability.rules import Recording, RuleGroup, Severity
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ProbedHosts, ScrapeTarget
-from stack.model.call_graph import CallGraph
+from stack.model.call_graph import CallGraph, Edge
 from stack.voiceassistant import alerts, site
+from stack.voiceassistant.burn_rates import Rate
+from stack.voiceassistant.objectives import (
+    RATE_LIMITED_BUDGET,
+    SLOW_BUDGET,
+    TIMEOUT_BUDGET,
+    failure_budget,
+    first_byte_objective,
+)
+from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS, PLATFORM_TEAM
 
 WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
 """Namespaces of the monitoring itself. A failed pod there pages nobody."""
+
+
+_REQUESTS, _SLOW = "voice_operation_requests_total", "voice_operation_slow_requests_total"
+_STATUS, _LATENCY, _FIRST_BYTE = "apisix_http_status", "apisix_http_latency", "apisix_http_first_byte_latency"
+UPSTREAM = 'type="upstream"'
+"""The time of the service alone: a client that uploads or reads slowly is not the service's fault."""
 
 
 def rule_groups(
@@ -20,10 +37,73 @@ def rule_groups(
     """Recording rules of the objectives first, then rules that compare with them, then alerts."""
     return (
         RuleGroup(name="objectives", rules=(*_targets(graph, scraped, probed), *_services(graph), *_routes(graph))),
-        RuleGroup(name="rates", rules=alerts.RATES),
+        RuleGroup(name="rates", rules=(_requests_per_replica(),)),
+        *_of_operations(),
+        *_of_routes(graph),
         RuleGroup(name="service-alerts", rules=alerts.OBJECTIVE_ALERTS),
-        RuleGroup(name="platform-alerts", rules=alerts.PLATFORM_ALERTS),
+        RuleGroup(name="platform-alerts", rules=PLATFORM_ALERTS),
     )
+
+
+def _requests_per_replica() -> Recording:
+    rate = _rate(_REQUESTS, "job")("5m")
+    return Recording(name="job:requests_per_replica:rate5m", expression=f"{rate} / count by (job) (up == 1)")
+
+
+def _of_operations() -> Iterator[RuleGroup]:
+    by = alerts.OPERATION_FAILURES.labels
+    requests = _rate(_REQUESTS, by)
+    yield from alerts.OPERATION_FAILURES.groups(requests, _rate(_REQUESTS, by, 'kind="failed"'))
+    yield from alerts.OPERATION_SLOW.groups(requests, _rate(_SLOW, by))
+
+
+def _of_routes(graph: CallGraph) -> Iterator[RuleGroup]:
+    by = alerts.ROUTE_FAILURES.labels
+    for indicator, codes in (
+        (alerts.ROUTE_FAILURES, 'code=~"5.."'),
+        (alerts.ROUTE_TIMEOUTS, 'code="504"'),
+        (alerts.ROUTE_RATE_LIMITED, 'code="429"'),
+    ):
+        # A route that has never failed has no series of failures.
+        yield from indicator.groups(_rate(_STATUS, by), _rate(_STATUS, by, codes))
+    latencies = {edge.operation.name: edge.operation.latency for edge in _edges(graph) if _ends(edge)}
+    if latencies:
+        yield from alerts.ROUTE_SLOW.groups(*_beyond(_LATENCY, latencies, UPSTREAM))
+    first_bytes = {edge.operation.name: first_byte_objective(graph, edge.operation.name) for edge in _edges(graph)}
+    if declared := {route: objective for route, objective in first_bytes.items() if objective}:
+        yield from alerts.ROUTE_LATE.groups(*_beyond(_FIRST_BYTE, declared))
+
+
+def _rate(metric: str, by: str, *matchers: str) -> Rate:
+    chosen = f"{{{','.join(matchers)}}}" if matchers else ""
+    return lambda window: f"sum by ({by}) (rate({metric}{chosen}[{window}]))"
+
+
+def _beyond(histogram: str, objectives: Mapping[str, Duration], *matchers: str) -> tuple[Rate, Rate]:
+    """All requests, and those beyond the objective of their route, which is a boundary of the histogram."""
+    routes: dict[int, list[str]] = {}
+    for route, objective in objectives.items():
+        routes.setdefault(objective.units // 1000, []).append(route)
+    within = [
+        # Prometheus 3 writes the boundary 200 as 200.0.
+        _rate(f"{histogram}_bucket", "route", *matchers, f'route=~"{"|".join(names)}"', rf'le=~"{boundary}(\\.0)?"')
+        for boundary, names in sorted(routes.items())
+    ]
+    requests = _rate(f"{histogram}_count", "route", *matchers, f'route=~"{"|".join(objectives)}"')
+    return requests, lambda window: f"{requests(window)} - ({' or '.join(each(window) for each in within)})"
+
+
+def _edges(graph: CallGraph) -> Iterator[Edge]:
+    """The routes: calls of the gateway to services."""
+    services = {service.name for service in graph.services}
+    for edge in graph.edges_from(graph.gateway) if graph.gateway else ():
+        if edge.callee.name in services:
+            yield edge
+
+
+def _ends(edge: Edge) -> bool:
+    """True if a request of the route ends with its answer. A WebSocket lasts as long as its client stays."""
+    return edge.operation.transport != "websocket"
 
 
 def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Iterator[Recording]:
@@ -48,11 +128,11 @@ def _services(graph: CallGraph) -> Iterator[Recording]:
 def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
     budget = 1 - site.SITE.own_availability[service.tier]
     for operation in service.operations:
-        for name, value in (
-            ("operation:failures:budget", budget),
-            ("operation:slow:budget", float(alerts.SLOW_BUDGET)),
+        for indicator, value in (
+            (alerts.OPERATION_FAILURES, budget),
+            (alerts.OPERATION_SLOW, float(SLOW_BUDGET)),
         ):
-            yield _objective(name, value, service.name, severity, operation=operation.name)
+            yield _objective(indicator.budget, value, service.name, severity, operation=operation.name)
 
 
 def _routes(graph: CallGraph) -> Iterator[Recording]:
@@ -61,18 +141,24 @@ def _routes(graph: CallGraph) -> Iterator[Recording]:
     A WebSocket route has no latency objective, because APISIX measures the whole session from handshake to end.
     """
     tiers = {service.name: service.tier for service in graph.services}
-    for edge in graph.edges_from(graph.gateway) if graph.gateway else ():
-        if edge.callee.name in tiers:
-            severity = alerts.SEVERITIES[tiers[edge.callee.name]]
-            objectives = {"route:failures:budget": float(alerts.ERROR_BUDGET)}
-            if edge.operation.transport != "websocket":
-                objectives["route:seconds:objective"] = edge.operation.latency.seconds
-            for name, value in objectives.items():
-                yield _objective(name, value, edge.callee.name, severity, route=edge.operation.name)
+    for edge in _edges(graph):
+        route = edge.operation.name
+        objectives = {
+            alerts.ROUTE_FAILURES.budget: failure_budget(graph, route),
+            alerts.ROUTE_TIMEOUTS.budget: float(TIMEOUT_BUDGET),
+            alerts.ROUTE_RATE_LIMITED.budget: float(RATE_LIMITED_BUDGET),
+        }
+        if _ends(edge):
+            objectives[alerts.ROUTE_SLOW.budget] = float(SLOW_BUDGET)
+            objectives["route:seconds:objective"] = edge.operation.latency.seconds
+        if first_byte_objective(graph, route):
+            objectives[alerts.ROUTE_LATE.budget] = float(SLOW_BUDGET)
+        for name, value in objectives.items():
+            yield _objective(name, value, edge.callee.name, alerts.SEVERITIES[tiers[edge.callee.name]], route=route)
 
 
 def _objective(name: str, value: float, job: str, severity: Severity, **labels: str) -> Recording:
-    team = alerts.TEAMS.get(job, alerts.PLATFORM_TEAM)
+    team = alerts.TEAMS.get(job, PLATFORM_TEAM)
     return Recording(
         name=name,
         expression=f"vector({value:.10g})",

@@ -122,7 +122,9 @@ _REQUIRED = {
 }
 _WITHDRAWAL = Duration("30s")
 """Of the clouds' load balancers by default: three failed health checks, 10 s apart."""
-_METRICS = MetricsStorage(retention=Duration("15d"), storage=Bytes("100Gi"))
+BUDGET_RETENTION = Duration("31d")
+"""Of metrics: an error budget is for 30 days, so series of 30 days must be there."""
+_METRICS = MetricsStorage(retention=BUDGET_RETENTION, storage=Bytes("120Gi"))
 _STAND_IN = "each service runs its own image"
 
 _DEV = Profile(
@@ -131,7 +133,7 @@ _DEV = Profile(
         log_level="debug",
         trace_sample_ratio=Ratio("100%"),
         mesh=False,
-        metrics=MetricsStorage(retention=Duration("1d"), storage=Bytes("10Gi")),
+        metrics=MetricsStorage(retention=BUDGET_RETENTION, storage=Bytes("40Gi")),
         # kube-proxy alone: there is no load balancer.
         ingress_grace=Duration("5s"),
     ),

@@ -8,6 +8,7 @@ from stack.model.alerting import Alerting
 from stack.model.catalogue import Catalogue
 from stack.model.tenant import Tenant, Tier
 from stack.voiceassistant import alerts, catalog
+from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS, PLATFORM_TEAM
 from stack.voiceassistant.profiles import PROFILES
 from stack.voiceassistant.site import SITE
 from stack.voiceassistant.tiers import (
@@ -32,10 +33,10 @@ CATALOGUE = Catalogue(
 ALERTING = Alerting(
     source="stack/voiceassistant/alerts.py",
     objective_alerts=alerts.OBJECTIVE_ALERTS,
-    platform_alerts=alerts.PLATFORM_ALERTS,
+    platform_alerts=PLATFORM_ALERTS,
     severities=alerts.SEVERITIES,
     teams=alerts.TEAM_SERVICES,
-    platform_team=alerts.PLATFORM_TEAM,
+    platform_team=PLATFORM_TEAM,
 )
 DECIDED_BY = {
     "Collector.backends": "trace_sample_ratio",

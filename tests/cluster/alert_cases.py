@@ -17,7 +17,8 @@ class Case:
     """One alert: what it sees, when it is looked at, and the labels it must fire with; `silent` makes none fire."""
 
     firing: Series
-    silent: Series
+    silent: Series | None
+    """`None` for the alert that fires always."""
     at: str
     labels: list[Labels] = field(default_factory=list)
 
@@ -76,12 +77,12 @@ def _joined(*parts: Series) -> Series:
 
 
 def _requests(failed: int) -> Series:
-    """A thousand requests a minute of every operation, and so many more that fail."""
+    """Ten thousand requests a minute of every operation, and so many more that fail."""
     return _joined(
         *(
             _series("voice_operation_requests_total", f"0+{count}x120", job=job, operation=operation, kind=kind)
             for job, operation in _operations()
-            for kind, count in (("successful", 1000), ("failed", failed))
+            for kind, count in (("successful", 10_000), ("failed", failed))
         )
     )
 
@@ -97,25 +98,42 @@ def _slow(count: int) -> Series:
     )
 
 
-def _statuses(failed: int) -> Series:
+def _statuses(code: str, share: float) -> Series:
+    """Ten thousand requests a minute of every route, of which this share is answered with the code."""
     return _joined(
         *(
-            _series("apisix_http_status", f"0+{count}x30", route=route, code=code)
+            _series("apisix_http_status", f"0+{count}x120", route=route, code=status)
             for route, _, _ in _routes()
-            for code, count in (("200", 1000), ("502", failed))
+            for status, count in (("200", round(10_000 * (1 - share))), (code, round(10_000 * share)))
         )
     )
 
 
-def _latencies(within: int) -> Series:
+def _latencies(within: int, histogram: str = "latency", **labels: str) -> Series:
     """Of a hundred requests a minute so many end within the objective, and all within twice of it."""
     return _joined(
         *(
-            _series("apisix_http_latency_bucket", f"0+{count}x30", route=route, type="request", le=le)
+            _series(f"apisix_http_{histogram}_bucket", f"0+{count}x120", route=route, le=le, **labels)
+            | _series(f"apisix_http_{histogram}_count", "0+100x120", route=route, **labels)
             for route, _, seconds in _routes()
-            for le, count in ((f"{seconds * 1000:g}", within), (f"{seconds * 2000:g}", 100), ("+Inf", 100))
+            for le, count in (
+                (f"{seconds * 1000:.1f}", within),
+                (f"{seconds * 2000:.1f}", 100),
+                ("300.0", within),
+                ("+Inf", 100),
+            )
         )
     )
+
+
+def _for_days(series: Series) -> Series:
+    """The same requests for hours: of a window that began before them only they count."""
+    return {name: values.rpartition("x")[0] + "x480" for name, values in series.items()}
+
+
+def _at_leisure(labels: Labels) -> Labels:
+    """The labels of the alert that is read in working hours."""
+    return {**labels, "severity": "warning"}
 
 
 def _load(share: float) -> Series:
@@ -240,6 +258,7 @@ SAGA = {"job": "indexing-service", "saga": "document-deletion"}
 OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operations()]
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
 OF_MEASURED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] not in _sessions()]
+OF_STREAMED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] == "conversation-service-send"]
 EVERYWHERE = [_whose(job) for job in (*(target.name for target in _targets()), "kubelet", "certificates")]
 PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", "certificates"]
 LOST = {"job": "otel-collector", "exporter": "otlp_grpc/jaeger"}
@@ -252,15 +271,44 @@ CASES: dict[tuple[str, str | None], Case] = {
     ),
     ("ProbeFailing", None): Case(_probes(0), _probes(1), "5m", [_whose(job) for job in PROBED]),
     ("TargetMissing", None): Case(_series("other", "1x30"), _up(0), "15m", EVERYWHERE),
-    ("OperationFailing", None): Case(_requests(20), _requests(1), "90m", OF_OPERATIONS),
-    ("OperationSlow", None): Case(_slow(6), _slow(4), "30m", OF_OPERATIONS),
-    ("RouteFailing", None): Case(_statuses(20), _statuses(5), "20m", OF_ROUTES),
-    ("RouteSlow", None): Case(_latencies(90), _latencies(96), "20m", OF_MEASURED_ROUTES),
+    ("OperationFailing", None): Case(_requests(200), _requests(5), "90m", OF_OPERATIONS),
+    ("OperationSlow", None): Case(_slow(80), _slow(4), "50m", OF_OPERATIONS),
+    ("OperationUncounted", None): Case(_up(1), _up(1) | _requests(0), "20m", OF_OPERATIONS),
+    ("RouteFailing", None): Case(_statuses("502", 0.2), _statuses("502", 0.0004), "50m", OF_ROUTES),
+    ("RouteSlow", None): Case(
+        _latencies(20, type="upstream"), _latencies(96, type="upstream"), "50m", OF_MEASURED_ROUTES
+    ),
+    ("RouteFirstByteLate", None): Case(
+        _latencies(20, "first_byte_latency"), _latencies(96, "first_byte_latency"), "50m", OF_STREAMED_ROUTES
+    ),
+    ("RouteTimingOut", None): Case(_statuses("504", 0.4), _statuses("504", 0.01), "50m", OF_ROUTES),
+    ("RouteLimiting", None): Case(_statuses("429", 0.2), _statuses("429", 0.004), "50m", OF_ROUTES),
+    ("GatewayUncounted", None): Case(_series("other", "1x30"), _statuses("502", 0), "20m", [_whose("gateway")]),
     ("ServiceSaturated", None): Case(_load(0.95), _load(0.8), "30m", [_whose(job) for job in _jobs()]),
     ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_whose(job) for job in _jobs()]),
     ("BreakerOpen", None): Case(_breakers(1), _breakers(0), "20m", [_whose(job) for job in _jobs()]),
     ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_whose(**SAGA)]),
     ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_whose(**LETTERS)]),
+    **{
+        (f"{name}ForDays", "warning"): Case(
+            _for_days(firing), _for_days(silent), "7h1m", [_at_leisure(each) for each in whose]
+        )
+        for name, firing, silent, whose in (
+            ("OperationFailing", _requests(50), _requests(0), OF_OPERATIONS),
+            ("OperationSlow", _slow(20), _slow(4), OF_OPERATIONS),
+            ("RouteFailing", _statuses("502", 0.02), _statuses("502", 0.0004), OF_ROUTES),
+            ("RouteSlow", _latencies(80, type="upstream"), _latencies(96, type="upstream"), OF_MEASURED_ROUTES),
+            (
+                "RouteFirstByteLate",
+                _latencies(80, "first_byte_latency"),
+                _latencies(96, "first_byte_latency"),
+                OF_STREAMED_ROUTES,
+            ),
+            ("RouteTimingOut", _statuses("504", 0.03), _statuses("504", 0.01), OF_ROUTES),
+            ("RouteLimiting", _statuses("429", 0.01), _statuses("429", 0.004), OF_ROUTES),
+        )
+    },
+    ("Watchdog", "warning"): Case({}, None, "1m", [{"team": "watchdog", "severity": "warning"}]),
     ("ContainerRestarts", "warning"): Case(
         _series("kube_pod_container_status_restarts_total", "0x30 1+1x5 6x60", **RESTARTS),
         _series("kube_pod_container_status_restarts_total", "0x30 1x60", **RESTARTS),

@@ -9,6 +9,7 @@ import pytest
 from components.observability.alertmanager import Alertmanager
 from stack.voiceassistant import alerts
 from stack.voiceassistant.alerting import rule_groups
+from stack.voiceassistant.platform_alerts import PLATFORM_TEAM
 from stack.voiceassistant.tiers.observability import probed_hosts, scraped
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.platforms import ENVIRONMENTS, platform
@@ -51,7 +52,7 @@ def told(amtool: Path, file: Path, **labels: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-@pytest.mark.parametrize("team", [alerts.PLATFORM_TEAM, *alerts.TEAM_SERVICES])
+@pytest.mark.parametrize("team", [PLATFORM_TEAM, *alerts.TEAM_SERVICES])
 def test_a_team_is_told_what_is_its_own_and_who_is_on_call_what_cannot_wait(
     team: str, amtool: Path, tmp_path: Path
 ) -> None:
@@ -61,7 +62,7 @@ def test_a_team_is_told_what_is_its_own_and_who_is_on_call_what_cannot_wait(
 
 
 def test_what_belongs_to_nobody_is_the_platforms_and_dev_tells_nobody(amtool: Path, tmp_path: Path) -> None:
-    assert told(amtool, written("prod", tmp_path), severity="warning") == alerts.PLATFORM_TEAM
+    assert told(amtool, written("prod", tmp_path), severity="warning") == PLATFORM_TEAM
     assert told(amtool, written("dev", tmp_path), severity="critical", team="platform") == "nobody"
 
 

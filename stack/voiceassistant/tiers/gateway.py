@@ -25,9 +25,10 @@ from stack.model.links import scrape_link
 from stack.model.manifest_yaml import documents
 from stack.model.policy_bundles import outbound_call
 from stack.model.settings import file_of, path_of
-from stack.model.site import INTERNET, INTERNET_V6, Site
+from stack.model.site import INTERNET, INTERNET_V6
 from stack.model.tenant import Builder
 from stack.voiceassistant import site
+from stack.voiceassistant.objectives import first_byte_objective
 from stack.voiceassistant.stores import Store, store
 
 TOKENS = SecretKeys(
@@ -56,7 +57,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: Gateway) -> ApisixGateway:
     size = environment.server(gateway.name)
     edges = list(graph.edges_from(gateway))
-    routes = _routes(gateway, edges, graph.site, environment)
+    routes = _routes(gateway, edges, graph, environment)
     timeout, redis = _limit_store(gateway, graph)
     entrance = _entrance(gateway, redis, timeout, environment)
     return ApisixGateway(
@@ -147,7 +148,7 @@ def _is_redis(callee: Node) -> bool:
     return isinstance(callee, Dependency) and callee.protocol == "redis"
 
 
-def _routes(gateway: Gateway, edges: list[Edge], site: Site, environment: Environment) -> list[GatewayRoute]:
+def _routes(gateway: Gateway, edges: list[Edge], graph: CallGraph, environment: Environment) -> list[GatewayRoute]:
     """Every route. Raises `InvalidInputError` with everything that the gateway cannot express, for all routes."""
     found: list[GatewayRoute] = []
     refusals: list[InvalidInputError] = []
@@ -155,7 +156,7 @@ def _routes(gateway: Gateway, edges: list[Edge], site: Site, environment: Enviro
         for edge in edges:
             if edge.operation is operation and operation.http and isinstance(edge.callee, Service):
                 try:
-                    found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee, site, environment)))
+                    found.append(GatewayRoute.model_validate(_values(operation, edge, edge.callee, graph, environment)))
                 except ValidationError as error:
                     refusals.append(InvalidInputError(edge.source, faults_of(error, GatewayRoute, edge.path)))
                 except InvalidInputError as error:
@@ -165,13 +166,15 @@ def _routes(gateway: Gateway, edges: list[Edge], site: Site, environment: Enviro
     return found
 
 
-def _values(operation: Operation, edge: Edge, service: Service, site: Site, environment: Environment) -> dict[str, Any]:
-    call = outbound_call(edge, site, mesh=False)
+def _values(
+    operation: Operation, edge: Edge, service: Service, graph: CallGraph, environment: Environment
+) -> dict[str, Any]:
+    call = outbound_call(edge, graph.site, mesh=False)
     return {
         "name": operation.name,
         "http": operation.http,
         "websocket": operation.transport == "websocket",
-        "upstream": site.http_host(service),
+        "upstream": graph.site.http_host(service),
         "port": service.http_port,
         "timeout": call.timeout.attempt,
         "retries": edge.call.max_attempts - 1,
@@ -183,6 +186,8 @@ def _values(operation: Operation, edge: Edge, service: Service, site: Site, envi
             environment.server(edge.caller.name).replicas,
             environment.profile.load_share,
         ),
+        "latency": edge.operation.latency,
+        "first_byte": first_byte_objective(graph, operation.name),
     }
 
 

@@ -35,6 +35,7 @@ from stack.model.links import external_block, external_stores, scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant import alerts, site, telemetry
 from stack.voiceassistant.alerting import rule_groups
+from stack.voiceassistant.platform_alerts import PLATFORM_TEAM, WATCHDOG
 from stack.voiceassistant.site import PROBER_PODS as BLACKBOX
 from stack.voiceassistant.site import PROMETHEUS_PODS as PROMETHEUS
 from stack.voiceassistant.site import SITE
@@ -208,7 +209,7 @@ def _web_address(receiver: str) -> SecretKeys:
 
 
 def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
-    told = [ON_CALL, alerts.PLATFORM_TEAM, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
+    told = [ON_CALL, PLATFORM_TEAM, WATCHDOG, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
     receivers = tuple(Receiver(name=name, secret=_web_address(name)) for name in told)
     size = environment.server(ALERTMANAGER.name)
     return Alertmanager(
@@ -221,7 +222,7 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         storage_class=size.storage_class,
         receivers=receivers,
         routes=tuple(_routes(told)),
-        default=alerts.PLATFORM_TEAM if told else alertmanager.NOBODY,
+        default=PLATFORM_TEAM if told else alertmanager.NOBODY,
         inhibitions=(
             # If a target is down, its other alerts mean nothing. One replica that is down says nothing about the
             # others.
@@ -237,7 +238,7 @@ def _routes(told: list[str]) -> Iterator[AlertRoute]:
         if name == ON_CALL:
             yield AlertRoute(receiver=name, severity="critical", repeat=Duration("1h"), continue_=True)
         else:
-            yield AlertRoute(receiver=name, team=name, repeat=Duration("12h"))
+            yield AlertRoute(receiver=name, team=name, repeat=Duration("5m" if name == WATCHDOG else "12h"))
 
 
 def _state(graph: CallGraph, environment: Environment, links: Links) -> KubeStateMetrics:

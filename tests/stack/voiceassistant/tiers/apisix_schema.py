@@ -100,6 +100,7 @@ PLUGINS: dict[str, Schema] = {
     "request-id": closed(
         {"algorithm": one_of("uuid", "nanoid", "range_id", "ksuid", "uuidv7"), "include_in_response": FLAG}
     ),
+    "serverless-post-function": closed({"phase": one_of("log"), "functions": listed(TEXT)}),
     "response-rewrite": closed({"headers": closed({"set": closed({"Strict-Transport-Security": TEXT})})}),
     "serverless-pre-function": closed(
         {"phase": one_of("rewrite", "access"), "functions": listed(TEXT)},
@@ -180,7 +181,9 @@ PROGRAM = closed(
         "plugins": listed(one_of(*PLUGINS)),
         "plugin_attr": closed(
             {
-                "prometheus": closed({"export_addr": closed({"ip": TEXT, "port": PORT})}),
+                "prometheus": closed(
+                    {"export_addr": closed({"ip": TEXT, "port": PORT}), "default_buckets": listed({"type": "number"})}
+                ),
                 "redirect": closed({"https_port": PORT}),
             }
         ),

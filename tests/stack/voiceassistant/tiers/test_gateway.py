@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from stack.voiceassistant.catalog import GATEWAY
 from stack.voiceassistant.site import SITE
 from stack.voiceassistant.tiers import gateway as tier
 from tests.platforms import ENVIRONMENTS, platform, real_environment, with_nodes
+from tests.redis_servers import single
 from tests.small import gateway, service
 from tests.stack.voiceassistant.tiers.apisix_schema import PROGRAM, RESOURCES
 
@@ -156,6 +158,37 @@ def test_no_log_line_holds_a_query_and_browsers_come_back_over_tls_alone() -> No
     (rule,) = resources()["global_rules"]
     headers = rule["plugins"]["response-rewrite"]["headers"]["set"]
     assert headers == {"Strict-Transport-Security": "max-age=31536000"}
+
+
+FAKE_APISIX = """
+local observed, registered = {}, {}
+local prometheus = {histogram = function(_, name, _, labels, buckets)
+  table.insert(registered, name .. " " .. labels[1] .. " " .. table.concat(buckets, ","))
+  return {observe = function(_, value, labels) table.insert(observed, value .. " " .. labels[1]) end}
+end}
+local exporter = {get_prometheus = function() return prometheus end}
+local count = assert(loadstring("local require = ... " .. ARGV[1]))(function() return exporter end)
+for index = 2, #ARGV do count({}, {var = {upstream_header_time = ARGV[index]}, route_name = "send"}) end
+return {registered, observed}
+"""
+"""Runs the function in the Lua of Valkey, which is of the same version as the one in APISIX."""
+
+
+def test_the_first_byte_of_each_streamed_answer_is_counted_once(tmp_path: Path) -> None:
+    with single(tmp_path) as server:
+        route = next(each for each in resources()["routes"] if each["id"] == "conversation-service-send")
+        (function,) = route["plugins"]["serverless-post-function"]["functions"]
+        registered, observed = server.ask("EVAL", FAKE_APISIX, 0, function, "0.012", "0.5, 0.25", "-", "nil")
+    boundaries = "1,5,20,50,100,200,300,500,1000,2000,5000,10000,60000"
+    assert registered == [f"http_first_byte_latency route {boundaries}"]
+    assert observed == ["12 send", "250 send"]
+
+
+def test_every_objective_of_a_route_is_a_boundary_of_the_latency_histogram() -> None:
+    boundaries = program()["plugin_attr"]["prometheus"]["default_buckets"]
+    graph = platform("prod").graph
+    assert graph.gateway
+    assert {each.latency.units // 1000 for each in graph.gateway.operations} <= {*boundaries}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -1,0 +1,138 @@
+"""Burn rates: how fast the bad requests of an indicator spend the error budget of 30 days.
+
+Windows and rates are those of the Site Reliability Workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts". Long
+windows are sums of hourly series: Prometheus reads 30 values for a day less one, not every sample of a month.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from voice_policies import ClosedModel, Duration
+
+from components.observability.rules import Alert, Recording, RuleGroup
+
+__all__ = ["BUDGET_DAYS", "Indicator"]
+
+BUDGET_DAYS = 30
+"""The period that an error budget is for."""
+FEW = 4
+"""So many bad requests in the long window alert nobody, whatever their share: at night one may be all there is."""
+Rate = Callable[[str], str]
+"""Window → the expression of requests a second, by the labels of the subject."""
+
+
+class Burn(ClosedModel):
+    """A rate, in times the budget, that must hold over a long window and still hold over a short one."""
+
+    rate: float
+    long: str
+    short: str
+
+
+FAST = (Burn(rate=14.4, long="1h", short="5m"), Burn(rate=6, long="6h", short="30m"))
+"""2 % of the budget gone in an hour, or 5 % in six hours."""
+SLOW = (Burn(rate=3, long="1d", short="2h"), Burn(rate=1, long="3d", short="6h"))
+"""10 % of the budget gone in a day, or in three."""
+DIRECT = ("5m", "30m", "1h", "2h", "6h")
+"""Windows that are read from the counters themselves."""
+OVER_DAYS_INTERVAL = Duration("2m")
+"""Between two evaluations of sums over days: Prometheus looks back five minutes for the value of a series."""
+CHAINED = ("1d", "3d", f"{BUDGET_DAYS}d")
+"""Windows that are sums of hourly series."""
+
+
+class Indicator(ClosedModel):
+    """A share of requests that are bad, held against a budget that the model declares.
+
+    Its series are `<subject>:<name>:ratio_rate<window>`, `<subject>:<name>:budget` and
+    `<subject>:<name>_budget:remaining30d`.
+    """
+
+    subject: Literal["operation", "route"]
+    """What a budget belongs to."""
+    name: str
+    """The kind of bad request, as the budget's series name it, such as `failures`."""
+    adjective: str
+    """The same in the name of the count, such as `failed`."""
+
+    @property
+    def labels(self) -> str:
+        """The labels that name a subject."""
+        return "job, operation" if self.subject == "operation" else "route"
+
+    @property
+    def budget(self) -> str:
+        """The series of the budgets, which carries team and severity."""
+        return f"{self.subject}:{self.name}:budget"
+
+    @property
+    def owner(self) -> str:
+        """The labels that a series of a subject takes from its budget."""
+        return "team, severity" if self.subject == "operation" else "job, team, severity"
+
+    def ratio(self, window: str) -> str:
+        """The series of the share of bad requests in a window."""
+        return f"{self.subject}:{self.name}:ratio_rate{window}"
+
+    def count(self, window: str, *, bad: bool) -> str:
+        """The series of the requests in a window."""
+        kind = f"{self.adjective}_requests" if bad else f"{self.name}_eligible_requests"
+        return f"{self.subject}:{kind}:increase{window}"
+
+    def groups(self, requests: Rate, bad_requests: Rate) -> Iterator[RuleGroup]:
+        """Recent windows at every evaluation; sums over days, which move slowly, less often."""
+        name = self.name.replace("_", "-")
+        yield RuleGroup(name=f"{self.subject}-{name}", rules=tuple(self._recent(requests, bad_requests)))
+        yield RuleGroup(
+            name=f"{self.subject}-{name}-over-days", interval=OVER_DAYS_INTERVAL, rules=tuple(self._over_days())
+        )
+
+    def _recent(self, requests: Rate, bad_requests: Rate) -> Iterator[Recording]:
+        def bad(window: str) -> str:
+            # A counter has no series before its first bad request.
+            return f"(({bad_requests(window)}) or 0 * ({requests(window)}))"
+
+        for window in DIRECT:
+            yield Recording(name=self.ratio(window), expression=f"{bad(window)} / (({requests(window)}) > 0)")
+        yield Recording(name=self.count("1h", bad=False), expression=f"({requests('1h')}) * 3600")
+        yield Recording(name=self.count("1h", bad=True), expression=f"{bad('1h')} * 3600")
+        yield Recording(name=self.count("6h", bad=True), expression=f"{bad('6h')} * 21600")
+
+    def _over_days(self) -> Iterator[Recording]:
+        for window in CHAINED:
+            bad, all_requests = (f"sum_over_time({self.count('1h', bad=each)}[{window}:1h])" for each in (True, False))
+            yield Recording(name=self.ratio(window), expression=f"{bad} / ({all_requests} > 0)")
+            yield Recording(name=self.count(window, bad=True), expression=bad)
+        spent = f"{self.ratio(f'{BUDGET_DAYS}d')} / on ({self.labels}) group_left ({self.owner}) {self.budget}"
+        yield Recording(name=f"{self.subject}:{self.name}_budget:remaining{BUDGET_DAYS}d", expression=f"1 - {spent}")
+
+    def alerts(self, name: str, summary: str, action: str) -> tuple[Alert, Alert]:
+        """One alert for a budget that is spent within days, one for a budget that is spent within the month.
+
+        `summary` names the subject and the share; it goes on with the period.
+        """
+        return (
+            Alert(
+                name=name,
+                expression=" or ".join(map(self._burning, FAST)),
+                lasting=Duration("2m"),
+                summary=f"{summary}: at this rate the error budget of {BUDGET_DAYS} days lasts five days or less",
+                action=action,
+            ),
+            Alert(
+                name=f"{name}ForDays",
+                expression=" or ".join(map(self._burning, SLOW)),
+                lasting=Duration("1h"),
+                severity="warning",
+                summary=f"{summary}: the error budget of {BUDGET_DAYS} days will not last",
+                action=action,
+            ),
+        )
+
+    def _burning(self, burn: Burn) -> str:
+        matched = f"on ({self.labels})"
+        held = f"> {matched} group_left ({self.owner}) {burn.rate:g} * {self.budget}"
+        long, short = (f"{self.ratio(window)} {held}" for window in (burn.long, burn.short))
+        return f"({long} and {matched} {short} and {matched} {self.count(burn.long, bad=True)} > {FEW})"

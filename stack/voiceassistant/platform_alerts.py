@@ -1,0 +1,130 @@
+"""Alerts on what the services stand on: the cluster, its volumes and certificates, and the telemetry itself."""
+
+from __future__ import annotations
+
+from voice_policies import Duration
+
+from components.observability.rules import Alert, Severity
+
+__all__ = ["PLATFORM_ALERTS", "PLATFORM_TEAM", "WATCHDOG"]
+
+PLATFORM_TEAM = "platform"
+"""Keeps what the services stand on."""
+WATCHDOG = "watchdog"
+"""Receiver outside the platform that raises an alarm when it hears nothing."""
+_CERTIFICATE = "probe_ssl_earliest_cert_expiry - time()"
+_FREE = "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes"
+_VOLUME = "{{ $labels.namespace }}/{{ $labels.persistentvolumeclaim }}"
+
+
+def _platform(name: str, severity: Severity, expression: str, lasting: str, summary: str, action: str) -> Alert:
+    return Alert(
+        name=name,
+        severity=severity,
+        team=PLATFORM_TEAM,
+        expression=expression,
+        lasting=Duration(lasting),
+        summary=summary,
+        action=action,
+    )
+
+
+PLATFORM_ALERTS = (
+    Alert(
+        name="Watchdog",
+        expression="vector(1)",
+        severity="warning",
+        team=WATCHDOG,
+        summary="Fires always. Its receiver stands outside the platform and raises an alarm when this one stops",
+        action="If it stopped: look for a dead Prometheus or Alertmanager, then for the path to the receiver",
+    ),
+    _platform(
+        "ContainerRestarts",
+        "warning",
+        "increase(kube_pod_container_status_restarts_total[1h]) > 3",
+        "0s",
+        "{{ $labels.namespace }}/{{ $labels.pod }}: {{ $labels.container }} restarted {{ $value | humanize }} times",
+        "`kubectl describe pod` shows the last state: out of memory, a failed probe, or an error (see the log)",
+    ),
+    _platform(
+        "AutoscalerAtMaximum",
+        "warning",
+        "kube_horizontalpodautoscaler_status_current_replicas >= kube_horizontalpodautoscaler_spec_max_replicas"
+        " > kube_horizontalpodautoscaler_spec_min_replicas",
+        "15m",
+        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} runs at its maximum of replicas",
+        "If the load is real, raise the maximum in the catalogue; `voice check` tells if quota and nodes hold it",
+    ),
+    _platform(
+        "VolumeFilling",
+        "warning",
+        f"predict_linear(kubelet_volume_stats_available_bytes[6h], 4 * 86400) < 0 and {_FREE} < 0.5",
+        "1h",
+        f"{_VOLUME} will be full within four days at the rate of the last six hours",
+        "Shorten the retention or grow the claim: the volume grows in place if its storage class allows it",
+    ),
+    _platform(
+        "VolumeFull",
+        "critical",
+        f"{_FREE} < 0.1",
+        "5m",
+        f"{_VOLUME} has {{{{ $value | humanizePercentage }}}} left",
+        "Grow the claim now: a store with a full volume stops, and some do not recover by themselves",
+    ),
+    _platform(
+        "CertificateExpires",
+        "warning",
+        f"{_CERTIFICATE} < 21 * 86400",
+        "1h",
+        "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
+        "Set the new certificate and key as the gateway's secret; see docs/deploy.md",
+    ),
+    _platform(
+        "CertificateExpires",
+        "critical",
+        f"{_CERTIFICATE} < 3 * 86400",
+        "0s",
+        "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
+        "Set the new certificate and key as the gateway's secret today: clients refuse an expired one",
+    ),
+    _platform(
+        "CollectorQueueFilling",
+        "warning",
+        "otelcol_exporter_queue_size / otelcol_exporter_queue_capacity > 0.5",
+        "5m",
+        "{{ $labels.exporter }} in {{ $labels.pod }}: {{ $value | humanizePercentage }} of the queue is used",
+        "The backend is down or too slow. Restore it before the queue is full: then the Collector refuses data",
+    ),
+    _platform(
+        "TelemetryLost",
+        "critical",
+        'sum by (job, exporter) (rate({__name__=~"otelcol_exporter_(send|enqueue)_failed_.+"}[5m])) > 0',
+        "5m",
+        "{{ $labels.exporter }} loses {{ $value | humanize }} items a second",
+        "Read the Collector's log: either the queue is full, or the backend rejects the data for good",
+    ),
+    _platform(
+        "RulesFailing",
+        "critical",
+        "increase(prometheus_rule_evaluation_failures_total[10m]) > 0",
+        "5m",
+        "{{ $labels.pod }} cannot evaluate {{ $labels.rule_group }}: the alerts of this group cannot fire",
+        "Prometheus's Rules page shows the error; a duplicate series is the usual cause",
+    ),
+    _platform(
+        "ConfigurationRefused",
+        "warning",
+        "prometheus_config_last_reload_successful == 0",
+        "5m",
+        "{{ $labels.pod }} keeps its old configuration: it refuses the new one",
+        "Its log names the line; `promtool check config` finds the same before a deployment",
+    ),
+    _platform(
+        "NotificationsFailing",
+        "critical",
+        "sum by (job, pod, integration) (rate(alertmanager_notifications_failed_total[5m])) > 0",
+        "5m",
+        "{{ $labels.pod }} cannot send notifications over {{ $labels.integration }}",
+        "Check the receiver's address, and that notifications.network admits it",
+    ),
+)
