@@ -51,7 +51,7 @@ class Indicator(ClosedModel):
     """
 
     subject: Literal["operation", "route"]
-    """What a budget belongs to."""
+    """The kind of thing that has the budget."""
     name: str
     """The kind of bad request, as the budget's series name it, such as `failures`."""
     adjective: str
