@@ -14,6 +14,7 @@ NOT_RUN = {
     "pulumi login s3://BUCKET": "there is no object store",
     "pulumi stack init dev": "the Automation API has run it",
     "pulumi stack rm dev --force --preserve-config": "the cluster lives on",
+    "pulumi config set --stack dev --secret --path secrets.gateway-jwt.public-key < FILE": "every secret has a value",
     "kubectl scale -n voice-data --replicas=0 statefulset/redis-node statefulset/redis-sentinel": "dev has one Valkey",
     "kubectl --context kind-voice --namespace voice-gateway port-forward service/gateway 8443:443": (
         "no container runs on kwok's nodes"

@@ -110,8 +110,6 @@ def for_dev(command: str, site: Site) -> str:
         "kind-voice": context,
         "kubernetes:context NAME": f"kubernetes:context {context}",
         "< FILE": f"< {kubectl.kubeconfig}",
-        "< config.json": """'{"auths": {}}'""",
-        "rag-engine-redis.password": "rag-engine-redis.password rotated",
     }
     return reduce(lambda text, blank: text.replace(blank, here[blank]), here, command)
 
