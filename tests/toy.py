@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
 from stack.model.image_lock import UNLOCKED
 from stack.model.microservices import caller_secret
-from stack.model.profile import DatabaseLimits, Defaults, MetricsStorage, Profile, ServerSize
+from stack.model.profile import AcceptedFinding, DatabaseLimits, Defaults, MetricsStorage, Profile, ServerSize
 from stack.model.settings import Settings
 from stack.model.site import Site
 from stack.model.tenant import Builder, Tenant, Tier
@@ -71,6 +72,7 @@ ORDERS = Service(
             stage(hard("stock.take", "never")),
             p95="50ms",
             deadline="1s",
+            load="5/s",
         ),
     ),
 )
@@ -113,6 +115,10 @@ PROFILE = Profile(
         mesh=False,
         metrics=MetricsStorage(retention=Duration("1d"), storage=Bytes("1Gi")),
         ingress_grace=Duration("5s"),
+    ),
+    accepted_findings=tuple(
+        AcceptedFinding(rule=rule, path=path, reason="a toy is small", expires=date(2999, 12, 31))
+        for rule, path in (("E01", "circuit_breaker without mesh"), ("A03", "stores/stock: replicas"))
     ),
     service_replicas="declared",
     load_share=1,

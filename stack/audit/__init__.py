@@ -11,16 +11,22 @@ name. Every check walks the graph once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 
 from stack.audit import (
     availability,
+    breakers,
     capacity,
+    dependencies,
     egress,
+    idle_connections,
     library_defaults,
     network,
     retries,
     retry_policies,
+    rollouts,
+    scaling,
     structure,
     timeouts,
     volumes,
@@ -28,6 +34,7 @@ from stack.audit import (
 from stack.audit.finding import Rule, Verdict
 from stack.audit.outcome import Outcome, judge
 from stack.model.platform import Platform
+from stack.model.profile import AcceptedFinding
 from stack.model.settings import file_of
 
 RULES: tuple[Rule, ...] = (
@@ -36,8 +43,13 @@ RULES: tuple[Rule, ...] = (
     *retry_policies.RULES,
     *library_defaults.RULES,
     *timeouts.RULES,
+    *idle_connections.RULES,
+    *rollouts.RULES,
+    *breakers.RULES,
+    *dependencies.RULES,
     *availability.RULES,
     *capacity.RULES,
+    *scaling.RULES,
     *network.RULES,
     *egress.RULES,
     *volumes.RULES,
@@ -50,9 +62,14 @@ def audit(platform: Platform) -> tuple[Verdict, ...]:
 
 
 def audit_outcome(platform: Platform, *, on: date) -> Outcome:
-    """The verdicts with what became of their findings: the environment's file accepts some until a day."""
-    settings = platform.environment.settings
-    return judge(file_of(settings.environment), audit(platform), settings.accepted_findings, on=on)
+    """The verdicts with what became of their findings: profile and file of the environment accept some until a day."""
+    settings, verdicts = platform.environment.settings, audit(platform)
+    by_profile: Iterable[AcceptedFinding] = platform.environment.profile.accepted_findings
+    if settings.without or settings.external:
+        # A node that is not deployed takes its findings with it.
+        found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
+        by_profile = (entry for entry in by_profile if (entry.rule, entry.path) in found)
+    return judge(file_of(settings.environment), verdicts, (*by_profile, *settings.accepted_findings), on=on)
 
 
 __all__ = ["RULES", "audit_outcome"]

@@ -1,4 +1,4 @@
-"""A01: what a flow can promise is the product of what it stands on."""
+"""A01, A02: what a flow can promise is the product of what it stands on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from stack.model.platform import Platform
 from stack.model.site import Site
 
 __all__ = ["flow_availability"]
+
+NINE = 0.1
+"""Share of the budget that one dependency may spend."""
+ROUNDING = 1e-12
+"""Below any difference that a target can state."""
 
 
 @dataclass(slots=True)
@@ -57,6 +62,11 @@ class HardDependencies:
                 chance = prod(each if proxy in up else 1 - each for proxy in proxies)
                 total += chance * prod(_any_up(group, up) for group in self.groups.values())
         return total * prod(self.singles.values())
+
+    def each(self) -> dict[str, float]:
+        """Availability of every dependency by itself, a group being one and each egress proxy being one."""
+        alone = {name: _any_up(group, {*_proxies(group)}) for name, group in self.groups.items()}
+        return {**self.singles, **dict.fromkeys(sorted(self.egress), float(self.site.egress_availability)), **alone}
 
     def arithmetic(self) -> str:
         """The factors, as people would write them down."""
@@ -122,6 +132,20 @@ def flows_attainable(platform: Platform) -> Iterator[Breach | None]:
         )
 
 
+def one_nine_better(platform: Platform) -> Iterator[Breach | None]:
+    """Each hard dependency of a flow is down for a tenth of the flow's budget at the most."""
+    for flow in platform.graph.flows:
+        if flow.availability is None:
+            continue
+        least = 1 - (1 - float(flow.availability)) * NINE
+        needed = flow_availability(platform.graph, flow)
+        weak = {name: value for name, value in needed.each().items() if value < least - ROUNDING}
+        told = ", ".join(f"{name} {100 * value:.6g}%" for name, value in weak.items())
+        text = f"{told} < {least:.4%} = 1 − (1 − {float(flow.availability):.4%}) × {NINE}"
+        found = Breach(f"flow {flow.name}", text, "the target of the flow, or a fallback", "", flow.location)
+        yield found if weak else None
+
+
 RULES = (
     Rule(
         id="A01",
@@ -132,5 +156,15 @@ RULES = (
         violates="99.95% over a gateway of 99.99%, a service of 99.95% and a store of 99.99% (99.93% together)",
         holds="99.93% over the same three",
         check=flows_attainable,
+    ),
+    Rule(
+        id="A02",
+        title="a hard dependency is one nine better than what stands on it",
+        severity="warning",
+        rationale="a dependency that is only as good as its caller spends the whole error budget alone",
+        source="ACM Queue, Calculus of Service Availability: the rule of the extra 9",
+        violates="a flow of 99.9% over a store of 99.98%",
+        holds="the same flow over a store of 99.99%",
+        check=one_nine_better,
     ),
 )

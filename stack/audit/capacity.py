@@ -8,13 +8,13 @@ from typing import Literal
 
 from voice_policies import Bytes, Cpu
 
-from components.namespace import Quota
 from components.node import Dependency, InCluster, Service
 from stack.audit.finding import Breach, Rule, Severity
 from stack.audit.rendered import rendered
 from stack.model.platform import Platform
 from stack.model.pod_demand import SURGE, Amounts, Demand
 from stack.model.profile import DatabaseLimits
+from stack.model.settings import path_of
 
 Bound = Literal["min", "max"]
 AT_MOST = f"max replicas + {SURGE}"
@@ -28,12 +28,23 @@ def _pods(platform: Platform, service: Service, bound: Bound) -> int:
 
 def connections(platform: Platform) -> Iterator[Breach | None]:
     """Connections of the services at their maximum, by the pooler or straight to the server."""
-    users = [service for service in platform.graph.services if service.connection_pool]
+    users = [service for service in platform.graph.services if _connects(platform, service)]
     databases = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency) and node.database]
     deployed = any(isinstance(address, InCluster) for database in databases for address in database.addresses)
     # The limits of an external server are its owner's, and the model does not know them.
     if users and deployed:
+        yield from (_without_pool(service) for service in users if not service.connection_pool)
         yield from (_pooled if platform.environment.profile.database.poolers else _direct)(platform, users)
+
+
+def _connects(platform: Platform, service: Service) -> bool:
+    callees = (edge.callee for edge in platform.graph.edges_from(service))
+    return any(isinstance(callee, Dependency) and callee.database for callee in callees)
+
+
+def _without_pool(service: Service) -> Breach:
+    text = "it calls a database, and its pool has 0 connections"
+    return Breach(f"{service.name} → pool", text, f"{service.name}.connection_pool", "5", service.location)
 
 
 def _direct(platform: Platform, users: list[Service]) -> Iterator[Breach | None]:
@@ -78,13 +89,18 @@ def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:
 def compute(platform: Platform) -> Iterator[Breach | None]:
     """CPU, memory and pods of every workload at its maximum plus surge, against its quota and the node pool."""
     pool = platform.environment.settings.node_pool
-    for namespace, found in _by_namespace(platform).items():
-        counts = [(demand, demand.pods) for demand in found]
-        yield from _beyond_quota(namespace, counts, platform.environment.profile.quotas[namespace], AT_MOST)
+    for namespace, demands in _by_namespace(platform).items():
+        counts = [(demand, demand.pods) for demand in demands]
+        yield from _beyond_quota(platform, namespace, counts, AT_MOST)
     everything = sum((demand.each.times(demand.pods) for demand in rendered(platform).demands), Amounts())
-    path = "platform → node_pool"
-    yield _exceeds(path, AT_MOST, "requests.cpu", everything.cpu_requests, pool.cpu * pool.nodes)
-    yield _exceeds(path, AT_MOST, "requests.memory", everything.memory_requests, pool.memory * pool.nodes)
+    for amount, asked, there in (
+        ("cpu", everything.cpu_requests, pool.cpu),
+        ("memory", everything.memory_requests, pool.memory),
+    ):
+        text = f"Σ ({AT_MOST}) × requests.{amount} = {asked} > {pool.nodes} nodes × {there} = {there * pool.nodes}"
+        setting, fitting = path_of("node_pool"), f"nodes: {-(-asked.units // there.units)}"
+        found = Breach("platform → node_pool", text, f"{setting}.nodes or {setting}.{amount}", fitting)
+        yield found if asked.units > (there * pool.nodes).units else None
 
 
 def rollouts(platform: Platform) -> Iterator[Breach | None]:
@@ -92,7 +108,7 @@ def rollouts(platform: Platform) -> Iterator[Breach | None]:
     for namespace, found in _by_namespace(platform).items():
         if any(demand.stopping for demand in found):
             counts = [(demand, demand.pods + demand.stopping) for demand in found]
-            yield from _beyond_quota(namespace, counts, platform.environment.profile.quotas[namespace], ROLLING)
+            yield from _beyond_quota(platform, namespace, counts, ROLLING)
 
 
 def _by_namespace(platform: Platform) -> dict[str, list[Demand]]:
@@ -103,25 +119,26 @@ def _by_namespace(platform: Platform) -> dict[str, list[Demand]]:
 
 
 def _beyond_quota(
-    namespace: str, counts: list[tuple[Demand, int]], quota: Quota, counted: str
+    platform: Platform, namespace: str, counts: list[tuple[Demand, int]], counted: str
 ) -> Iterator[Breach | None]:
-    path = f"{namespace} → quota"
+    profile = platform.environment.profile
+    quota = profile.quotas[namespace]
     asked = sum((demand.each.times(pods) for demand, pods in counts), Amounts())
-    pods = sum(pods for _, pods in counts)
-    yield _exceeds(path, counted, "requests.cpu", asked.cpu_requests, quota.cpu_requests)
-    yield _exceeds(path, counted, "requests.memory", asked.memory_requests, quota.memory_requests)
-    yield _exceeds(path, counted, "limits.cpu", asked.cpu_limits, quota.cpu_limits)
-    yield _exceeds(path, counted, "limits.memory", asked.memory_limits, quota.memory_limits)
-    yield None if pods <= quota.pods else _over(path, counted, "pods", str(pods), str(quota.pods))
+    for amount, wanted, there in (
+        ("cpu_requests", asked.cpu_requests, quota.cpu_requests),
+        ("memory_requests", asked.memory_requests, quota.memory_requests),
+        ("cpu_limits", asked.cpu_limits, quota.cpu_limits),
+        ("memory_limits", asked.memory_limits, quota.memory_limits),
+        ("pods", sum(pods for _, pods in counts), quota.pods),
+    ):
+        text = f"Σ ({counted}) × {amount} = {wanted} > {there}"
+        field = f"quotas[{namespace!r}].{amount} of profile {profile.name}"
+        found = Breach(f"{namespace} → quota.{amount}", text, field, str(wanted))
+        yield found if _units(wanted) > _units(there) else None
 
 
-def _exceeds(path: str, counted: str, what: str, asked: Cpu | Bytes, there: Cpu | Bytes) -> Breach | None:
-    return None if asked.units <= there.units else _over(path, counted, what, str(asked), str(there))
-
-
-def _over(path: str, counted: str, what: str, asked: str, there: str) -> Breach:
-    arithmetic = f"Σ ({counted}) × {what} = {asked} > {there}"
-    return Breach(path, arithmetic, f"{path.rpartition(' ')[2]}.{what}", asked)
+def _units(measured: Cpu | Bytes | int) -> int:
+    return measured if isinstance(measured, int) else measured.units
 
 
 RULES = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from stack.audit.finding import Finding, Severity, Verdict
-from stack.model.settings import AcceptedFinding
+from stack.model.profile import AcceptedFinding
 
 __all__ = ["Judged", "Outcome"]
 

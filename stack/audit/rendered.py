@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,49 @@ from stack.model.pod_demand import Demand, demands
 
 if TYPE_CHECKING:
     from components.component import Resource
+
+
+CONTROLLERS = ("Deployment", "StatefulSet", "DaemonSet")
+DEFAULT_GRACE = 30
+"""Seconds between SIGTERM and SIGKILL where the pod does not say (Kubernetes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Pods that run for long, with their controller."""
+
+    kind: str
+    namespace: str
+    name: str
+    spec: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def pod(self) -> Mapping[str, Any]:
+        """The spec of each pod."""
+        pod: Mapping[str, Any] = self.spec["template"]["spec"]
+        return pod
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of each pod."""
+        labels: Mapping[str, str] = self.spec["template"].get("metadata", {}).get("labels", {})
+        return labels
+
+    @property
+    def grace(self) -> int:
+        """Seconds from the order to stop until the pod is killed."""
+        return int(self.pod.get("terminationGracePeriodSeconds", DEFAULT_GRACE))
+
+    @property
+    def pre_stop(self) -> int:
+        """Longest sleep of its containers before SIGTERM, in seconds."""
+        hooks = (container.get("lifecycle", {}).get("preStop", {}) for container in self.pod["containers"])
+        return max((int(hook.get("sleep", {}).get("seconds", 0)) for hook in hooks), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +68,22 @@ class Rendered:
     def of_kind(self, kind: str) -> Sequence[Mapping[str, Any]]:
         """The resources of one kind."""
         return self.by_kind.get(kind, ())
+
+    @property
+    def workloads(self) -> Iterator[Workload]:
+        """Every Deployment, StatefulSet and DaemonSet."""
+        for kind in CONTROLLERS:
+            for found in self.of_kind(kind):
+                metadata = found["metadata"]
+                yield Workload(kind, metadata.get("namespace", "default"), metadata["name"], found["spec"])
+
+    @property
+    def autoscalers(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        """Namespace and name of a Deployment → the spec of its autoscaler."""
+        return {
+            (found["metadata"].get("namespace", "default"), found["spec"]["scaleTargetRef"]["name"]): found["spec"]
+            for found in self.of_kind("HorizontalPodAutoscaler")
+        }
 
     @property
     def network_policies(self) -> Sequence[Resource]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from stack.audit.finding import Breach, Rule
-from stack.model.enforcement import DECLARED, unenforced
+from stack.model.call_graph import Edge
+from stack.model.enforcement import DECLARED, in_force, unenforced
 from stack.model.platform import Platform
+from stack.model.settings import path_of
 
 
 def no_cycles(platform: Platform) -> Iterator[None]:
@@ -16,22 +19,25 @@ def no_cycles(platform: Platform) -> Iterator[None]:
 
 
 def all_enforced(platform: Platform) -> Iterator[Breach | None]:
-    """Every declared policy has a layer that can express it."""
+    """Every declared policy has a layer that can express it, and that this environment has."""
+    mesh = platform.environment.settings.mesh
+    only_by_mesh: dict[str, list[Edge]] = defaultdict(list)
     for edge in platform.graph.edges:
         reasons = dict(unenforced(edge))
         for kind in DECLARED:
             if getattr(edge.call, kind) is None:
                 continue
-            yield (
-                None
-                if kind not in reasons
-                else Breach(
-                    edge.path,
-                    f"{kind} is declared, and {reasons[kind]}",
-                    f"{edge.call.name}.{kind}",
-                    "None",
-                )
-            )
+            if kind in reasons:
+                text = f"{kind} is declared, and {reasons[kind]}"
+                yield Breach(edge.path, text, f"{edge.call.name}.{kind}", "None", edge.call.location)
+            elif in_force(edge, kind, mesh=mesh) is None:
+                only_by_mesh[kind].append(edge)
+            else:
+                yield None
+    for policy, edges in only_by_mesh.items():
+        callers = sorted({edge.caller.name for edge in edges})
+        text = f"the mesh alone can enforce it for {', '.join(callers)}: {len(edges)} calls, and the mesh is off"
+        yield Breach(f"{policy} without mesh", text, path_of("mesh"), "true", edges[0].call.location)
 
 
 RULES = (

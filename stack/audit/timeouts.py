@@ -15,6 +15,8 @@ from stack.model.platform import Platform
 __all__ = ["critical_path"]
 
 ZERO = Duration("0s")
+LONGEST_WAIT = 10
+"""Times the P95 objective: a caller that waits longer waits for an answer that will hardly come."""
 
 
 def worst_case(graph: CallGraph, node: Node, operation: Operation) -> Duration:
@@ -78,6 +80,35 @@ def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
             )
 
 
+def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
+    """All attempts and waits of a retrying call, against the deadline of the operation that makes it."""
+    for edge in platform.graph.edges:
+        retry, deadline = edge.call.retry, edge.operation.deadline
+        if retry is None or not retry.max_retries:
+            continue
+        text = (
+            f"{retry.max_attempts} × {edge.attempt_timeout} + {retry.longest_wait()} of backoff = "
+            f"{edge.overall_timeout} > {deadline}, the operation's deadline"
+        )
+        field = f"{edge.path}: timeout or retry, or {edge.caller.name}.{edge.operation.name}.deadline"
+        found = Breach(edge.path, text, field, str(edge.overall_timeout), edge.call.location)
+        yield found if edge.overall_timeout > deadline else None
+
+
+def bounded(platform: Platform) -> Iterator[Breach | None]:
+    """Every call has a timeout, near to what its callee promises."""
+    for edge in platform.graph.edges:
+        timeout, most = edge.attempt_timeout, edge.latency * LONGEST_WAIT
+        field = f"{edge.path}: timeout, or {edge.call.target}.deadline"
+        if not timeout:
+            yield Breach(edge.path, "it may wait for ever: its timeout is 0s", field, str(most), edge.call.location)
+        elif timeout > most:
+            text = f"{timeout} > {LONGEST_WAIT} × {edge.latency}, the callee's P95 objective"
+            yield Breach(edge.path, text, field, str(most), edge.call.location, "warning")
+        else:
+            yield None
+
+
 def critical_path(graph: CallGraph, node: Node, operation: Operation) -> Duration:
     """P95 of an operation's calls: stages and typical rounds added, parallel and overlapping calls maxed."""
     total = ZERO
@@ -120,6 +151,26 @@ RULES = (
         violates="the gateway waits 3s for a call that may take 4s",
         holds="the gateway waits 4s",
         check=_both(callers_outwait, deadlines_hold),
+    ),
+    Rule(
+        id="T02",
+        title="every attempt can finish within the operation's deadline",
+        severity="warning",
+        rationale="an attempt that starts after the deadline is load without an answer",
+        source="Envoy, per_try_timeout and timeout",
+        violates="2 × 50ms + 10ms of backoff in an operation with a deadline of 100ms",
+        holds="the same in an operation with a deadline of 110ms",
+        check=attempts_fit,
+    ),
+    Rule(
+        id="T03",
+        title="every call has a timeout near to its callee's objective",
+        severity="error",
+        rationale="a call without a timeout holds its slot for ever, and a long one for as long as users do not wait",
+        source="AWS Builders' Library, Timeouts; Zalando's timeout guide",
+        violates="a timeout of 101ms for a callee with a P95 of 10ms",
+        holds="a timeout of 100ms for the same callee",
+        check=bounded,
     ),
     Rule(
         id="T04",

@@ -7,6 +7,7 @@ one profile for each name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -16,7 +17,16 @@ from components.namespace import Quota
 from components.node import Replicas, Sizing
 from components.operation import Name, Sentence
 
-__all__ = ["N_PLUS_ONE", "DatabaseLimits", "Defaults", "MetricsStorage", "Profile", "ProfileName", "ServerSize"]
+__all__ = [
+    "N_PLUS_ONE",
+    "AcceptedFinding",
+    "DatabaseLimits",
+    "Defaults",
+    "MetricsStorage",
+    "Profile",
+    "ProfileName",
+    "ServerSize",
+]
 
 ProfileName = Literal["dev", "staging", "prod"]
 N_PLUS_ONE = 2
@@ -89,6 +99,17 @@ class ServerSize(ClosedModel):
         return self.storage
 
 
+class AcceptedFinding(ClosedModel):
+    """A finding of the audit that does not count until a day, and the reason."""
+
+    rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
+    path: str
+    """Where `voice check` reports it."""
+    reason: Sentence
+    expires: Annotated[date, Field(strict=False)]
+    """Last day of the acceptance, such as `"2027-03-31"`. Afterwards the finding counts again."""
+
+
 class Profile(ClosedModel):
     """One kind of environment."""
 
@@ -96,6 +117,8 @@ class Profile(ClosedModel):
     defaults: Defaults
     required: dict[str, Sentence] = Field(default_factory=dict)
     """Settings that the environment's file must have, each with the reason."""
+    accepted_findings: tuple[AcceptedFinding, ...] = ()
+    """Findings of the audit that follow from the kind of environment. The environment's file may accept more."""
     refused: dict[str, Sentence] = Field(default_factory=dict)
     """Settings that the environment's file must not have, each with the reason."""
     service_replicas: Literal["one", "half", "declared"]

@@ -19,16 +19,15 @@ from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, Te
 
 from components.network_policy import Cidr
 from components.node import External, HostName, Replicas
-from components.operation import Name, Sentence
+from components.operation import Name
 from components.postgresql.backups import Backups
-from stack.model.profile import Defaults, Profile, ProfileName, Profiles
+from stack.model.profile import AcceptedFinding, Defaults, Profile, ProfileName, Profiles
 from stack.model.strict_yaml import read_with_faults
 
 __all__ = [
     "CHANGED",
     "ROOT",
     "SECRETS",
-    "AcceptedFinding",
     "Choices",
     "Settings",
     "decoded",
@@ -92,17 +91,6 @@ class Notifications(ClosedModel):
     """Addresses of the webhooks that receive alerts, as NetworkPolicies need them."""
 
     network: Cidr
-
-
-class AcceptedFinding(ClosedModel):
-    """A finding of the audit that somebody accepts until a day, and the reason."""
-
-    rule: Annotated[str, TextPattern(r"^[A-Z]\d\d$", "D01")]
-    path: str
-    """The path in the output of `voice check`."""
-    reason: Sentence
-    expires: Annotated[date, Field(strict=False)]
-    """Last day of the acceptance, such as `"2027-03-31"`. Afterwards the finding counts again."""
 
 
 class Settings(Defaults):

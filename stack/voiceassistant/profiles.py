@@ -13,7 +13,7 @@ from components.node import Sizing
 from components.observability.elasticsearch_setup import LOGS
 from components.observability.jaeger import TRACES
 from stack.model.profile import N_PLUS_ONE, DatabaseLimits, Defaults, MetricsStorage, Profile, ProfileName, ServerSize
-from stack.voiceassistant import site
+from stack.voiceassistant import accepted, site
 
 BLOCKS = "blocks"
 """Tempo's stream of traces, for comparisons with last week."""
@@ -137,6 +137,7 @@ _DEV = Profile(
         # kube-proxy alone: there is no load balancer.
         ingress_grace=Duration("5s"),
     ),
+    accepted_findings=accepted.IN_DEV,
     required={},
     refused={
         "backups": "PostgreSQL dumps to a volume of its own",
@@ -159,6 +160,7 @@ _DEV = Profile(
 )
 _PROD = Profile(
     name="prod",
+    accepted_findings=accepted.BEYOND_DEV,
     defaults=Defaults(
         log_level="info", trace_sample_ratio=Ratio("10%"), mesh=True, metrics=_METRICS, ingress_grace=_WITHDRAWAL
     ),

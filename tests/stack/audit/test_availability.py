@@ -1,4 +1,4 @@
-"""A01: flows that promise more than their dependencies give."""
+"""A01, A02: flows that promise more than their dependencies give."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from voice_policies import Ratio
 from components.node import Dependency, Host
 from components.operation import hard, operation, soft, stage
 from stack.audit.availability import flow_availability
-from tests.small import gateway, graph_of, service
+from tests.small import datastore, gateway, graph_of, service
 from tests.stack.audit.rule_findings import READ, STORE, findings, flow
 
 
@@ -62,3 +62,17 @@ def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], ex
     asked = flow("read", availability="99%")
     graph = graph_of(gateway(route), providers(*egress), flows=[asked])
     assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("availability", "count"), [("99.98%", 1), ("99.99%", 0)])
+def test_a02_finds_a_dependency_that_is_no_nine_better(availability: str, count: int) -> None:
+    route = operation("read", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s")
+    store = datastore("store", READ, availability=availability)
+    found = findings("A02", gateway(route), store, flows=(flow("read", availability="99.9%"),))
+    assert [each.arithmetic for each in found] == ["store 99.98% < 99.9900% = 1 − (1 − 99.9000%) × 0.1"] * count
+
+
+def test_a02_takes_a_pair_as_one() -> None:
+    route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
+    pair = providers("egress-proxy-a", "egress-proxy-b")
+    assert findings("A02", gateway(route), pair, flows=(flow("read", availability="99.9%"),)) == ()

@@ -1,4 +1,4 @@
-"""D01, D02: pools beyond the database, and requests beyond the quota."""
+"""D01, D02, H03: pools beyond the database, and requests beyond the quota, at rest and in a rollout."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
     tight = toy.QUOTA.model_copy(update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4})
     found = verdict("D02", using_a_database(quotas={"shop": tight})).findings
     assert [f.arithmetic for f in found] == [
-        "Σ (max replicas + 1) × requests.cpu = 500m > 400m",
-        "Σ (max replicas + 1) × limits.memory = 640Mi > 1Mi",
+        "Σ (max replicas + 1) × cpu_requests = 500m > 400m",
+        "Σ (max replicas + 1) × memory_limits = 640Mi > 1Mi",
         "Σ (max replicas + 1) × pods = 5 > 4",
     ]
 
@@ -64,7 +64,7 @@ def test_h03_counts_the_pods_that_are_still_stopping() -> None:
     """4 replicas, 1 of surge, and as many as end within one grace period: no more than there are."""
     full = toy.QUOTA.model_copy(update={"pods": 8})
     (found,) = verdict("H03", using_a_database(quotas={"shop": full})).findings
-    assert (found.path, found.arithmetic) == ("shop → quota", "Σ (max replicas + 1 + stopping) × pods = 9 > 8")
+    assert (found.path, found.arithmetic) == ("shop → quota.pods", "Σ (max replicas + 1 + stopping) × pods = 9 > 8")
     roomy = full.model_copy(update={"pods": 9})
     assert verdict("H03", using_a_database(quotas={"shop": roomy})).text == "holds"
 
@@ -74,7 +74,8 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
     quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})
     changed = with_profile(real_environment("prod"), quotas=quotas)
     (found,) = verdict("D02", Platform(TENANT, changed)).findings
-    assert found.path == "voice-data → quota"
+    assert found.path == "voice-data → quota.memory_requests"
+    assert found.field == "quotas['voice-data'].memory_requests of profile prod"
     assert found.proposal == "50624Mi"
 
 
@@ -88,3 +89,12 @@ def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
     settings = toy.ENVIRONMENT.settings.model_copy(update={"node_pool": pool})
     environment = toy.ENVIRONMENT.model_copy(update={"settings": settings})
     assert verdict("D02", small_platform(big, environment=environment, quotas={"shop": quota})).text == "holds"
+
+
+def test_d01_counts_the_callers_of_the_database() -> None:
+    call = stage(hard("store.read", "idempotent"))
+    without = service("a", operation("run", call, p95="1s", deadline="2s"), connection_pool=0)
+    (found,) = verdict("D01", small_platform(without, STORE)).findings
+    assert found.arithmetic == "it calls a database, and its pool has 0 connections"
+    idle = service("b", operation("run", p95="1s", deadline="2s"), connection_pool=500)
+    assert verdict("D01", small_platform(idle, STORE)).text == "does not apply", "it calls no database"

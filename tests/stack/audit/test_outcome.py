@@ -7,7 +7,7 @@ import pytest
 from components.declaration import Location
 from stack.audit.finding import Breach, Rule, Severity, Verdict
 from stack.audit.outcome import Outcome, judge
-from stack.model.settings import AcceptedFinding
+from stack.model.profile import AcceptedFinding
 from tests.small import small_platform
 
 DAY = date(2026, 11, 30)

@@ -6,8 +6,9 @@ import pytest
 from voice_policies import Bulkhead, InvalidInputError
 
 from components.operation import hard, operation, stage
+from tests import toy
 from tests.small import service, small_platform
-from tests.stack.audit.rule_findings import STORE, TWICE, findings
+from tests.stack.audit.rule_findings import STORE, TWICE, findings, verdict
 
 
 def test_what_no_layer_can_express_is_refused_before_it_is_rendered() -> None:
@@ -25,6 +26,18 @@ def test_what_contradicts_itself_is_refused_with_its_edge() -> None:
 
 def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
     retrying = stage(hard("store.read", "idempotent", retry=TWICE, bulkhead=Bulkhead(max_concurrent=1)))
-    (found,) = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
+    found, *_ = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
     assert found.arithmetic == "retry is declared, and driver and mesh cannot express it on this edge"
     assert findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s")), STORE) == ()
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_e01_finds_what_only_the_mesh_enforces_where_it_is_off(*, mesh: bool) -> None:
+    call = stage(hard("store.read", "idempotent"))
+    caller = service("a", operation("run", call, p95="1s", deadline="2s"), language="go")
+    settings = toy.ENVIRONMENT.settings.model_copy(update={"mesh": mesh})
+    environment = toy.ENVIRONMENT.model_copy(update={"settings": settings})
+    found = verdict("E01", small_platform(caller, STORE, environment=environment)).findings
+    assert [(each.path, each.field) for each in found] == [
+        ("circuit_breaker without mesh", "config.voiceassistant:mesh")
+    ] * (not mesh)

@@ -1,7 +1,8 @@
-"""T01, T04: callers that give up too early, and objectives that do not add up."""
+"""T01 to T04: callers that give up too early, and objectives that do not add up."""
 
 from __future__ import annotations
 
+import pytest
 from voice_policies import Duration
 
 from components.node import Node
@@ -77,3 +78,19 @@ def test_stages_add_parallel_calls_max_loops_multiply_and_streams_overlap() -> N
     )
     assert critical_path(graph, node, target) == Duration("50ms")
     assert worst_case(graph, node, target) == Duration("650ms")
+
+
+@pytest.mark.parametrize(("deadline", "count"), [("109ms", 1), ("110ms", 0)])
+def test_t02_finds_attempts_that_cannot_finish(deadline: str, count: int) -> None:
+    call = stage(hard("store.read", "idempotent", retry=TWICE))
+    found = findings("T02", service("a", operation("run", call, p95="1s", deadline=deadline)), STORE)
+    assert [each.arithmetic for each in found] == [
+        "2 × 50ms + 10ms of backoff = 110ms > 109ms, the operation's deadline"
+    ] * count
+
+
+@pytest.mark.parametrize(("timeout", "severity"), [("100ms", None), ("101ms", "warning"), ("0s", "error")])
+def test_t03_finds_a_timeout_far_from_the_callees_objective(timeout: str, severity: str | None) -> None:
+    call = stage(hard("store.read", "idempotent", timeout=Duration(timeout)))
+    found = findings("T03", service("a", operation("run", call, p95="1s", deadline="60s")), STORE)
+    assert [each.severity for each in found] == ([severity] if severity else [])

@@ -135,7 +135,8 @@ def test_prod_refuses_grave_findings_and_staging_does_not(monkeypatch: pytest.Mo
     text = refusal("prod", configured("prod", node_pool=SMALL_POOL), monkeypatch)
     assert text.startswith("Pulumi.prod.yaml: 2 faults\n")
     assert "platform → node_pool: D02 (error): " in text
-    assert "change node_pool.requests.cpu, or accept it in accepted_findings with a reason and a day" in text
+    change = "change config.voiceassistant:node_pool.nodes or config.voiceassistant:node_pool.cpu"
+    assert f"{change}, or accept it in accepted_findings with a reason and a day" in text
     assert run_program("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch).outputs
 
 
@@ -149,7 +150,7 @@ def test_an_acceptance_that_expired_is_refused_with_its_day(monkeypatch: pytest.
     pin_images(monkeypatch)
     expired = {**ACCEPTED, "expires": "2026-01-31"}
     text = refusal("prod", configured("prod", node_pool=SMALL_POOL, accepted_findings=[expired]), monkeypatch)
-    assert "(the acceptance expired on 2026-01-31); change node_pool.requests.cpu" in text
+    assert "(the acceptance expired on 2026-01-31); change config.voiceassistant:node_pool.nodes" in text
 
 
 def test_an_accepted_finding_that_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from components.network_policy import AddressBlock
 from components.node import External
-from stack.audit import audit
+from stack.audit import audit_outcome
 from stack.model.links import external_stores
 from stack.model.platform import Platform
 from stack.model.profile import ProfileName
 from stack.voiceassistant import TENANT
 from stack.voiceassistant.profiles import PROFILES
-from tests.platforms import of_kind, platform, real_environment, resources
+from tests.platforms import DAY, of_kind, platform, real_environment, resources
 
 OUTSIDE = "prod-external"
 DATABASE, CACHE = "database.voicehelper.internal", "cache.voicehelper.internal"
@@ -45,7 +45,8 @@ def test_each_store_may_be_external_in_every_profile_and_the_audit_holds(
     profile: ProfileName, names: tuple[str, ...]
 ) -> None:
     found = outside(profile, *names, tls="events" not in names)
-    assert [finding for verdict in audit(found) for finding in verdict.findings] == []
+    outcome = audit_outcome(found, on=DAY)
+    assert (outcome.open, outcome.unused) == ((), ())
     deployed = {component.name for component in found.components if component.folder == "20-data"}
     assert deployed == {*PORTS, "consul"} - {*names}
     targets = {link.target.name for link in found.links if isinstance(link.target, AddressBlock)}

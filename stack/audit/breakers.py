@@ -1,0 +1,144 @@
+"""C01 to C05: circuit breakers that open for one request, that never open, or for the wrong time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import get_args
+
+from voice_policies import CircuitBreaker, RetryCondition
+
+from components.node import Service
+from stack.audit.finding import Breach, Rule, Severity
+from stack.model.call_graph import Edge
+from stack.model.enforcement import enforcer, in_force
+from stack.model.load import calls_per_run, executions
+from stack.model.platform import Platform
+
+SAFE_REQUESTS = 2
+"""Failed requests that a breaker must survive: one may be an accident."""
+SHORTEST_WINDOW = 2
+"""Times the attempt timeout (.NET refuses a shorter sampling duration)."""
+LONGEST_BREAK = 10
+"""Times the restart of the callee."""
+
+
+def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
+    for edge in platform.graph.edges:
+        if isinstance(edge.call.circuit_breaker, CircuitBreaker):
+            yield edge, edge.call.circuit_breaker
+
+
+def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
+    """The threshold of consecutive failures, against the attempts of one request."""
+    for edge, breaker in _breakers(platform):
+        threshold, attempts = breaker.consecutive_failures, edge.call.max_attempts
+        if threshold is None:
+            continue
+        if threshold > SAFE_REQUESTS * attempts:
+            yield None
+            continue
+        severity: Severity = "error" if threshold <= attempts else "warning"
+        requests = -(-threshold // attempts)
+        text = (
+            f"{requests} failed requests of {attempts} attempts open it: {threshold} consecutive failures"
+            f" ≤ {SAFE_REQUESTS} × {attempts}"
+        )
+        field = f"{edge.path}: circuit_breaker.consecutive_failures"
+        yield Breach(edge.path, text, field, str(SAFE_REQUESTS * attempts + 1), edge.call.location, severity)
+
+
+def can_open(platform: Platform) -> Iterator[Breach | None]:
+    """The minimum throughput of a breaker that looks at ratios alone, against the calls of one replica."""
+    rates, environment = executions(platform.graph), platform.environment
+    for edge, breaker in _breakers(platform):
+        load = rates[edge.caller.name, edge.operation.name] * environment.profile.load_share
+        if breaker.consecutive_failures is not None or not load:
+            continue
+        each = dict(calls_per_run(edge.operation)).get(edge.call, 1.0)
+        replicas = environment.replicas(edge.caller).min if isinstance(edge.caller, Service) else 1
+        calls = load * each * breaker.sampling_duration.seconds / replicas
+        text = (
+            f"{load * each:.4g}/s × {breaker.sampling_duration} ÷ {replicas} replicas = {calls:.4g} calls"
+            f" < minimum_throughput {breaker.minimum_throughput}: it never opens"
+        )
+        field = f"{edge.path}: circuit_breaker.minimum_throughput"
+        found = Breach(edge.path, text, field, str(max(1, int(calls))), edge.call.location)
+        yield found if calls < breaker.minimum_throughput else None
+
+
+def window_holds_attempts(platform: Platform) -> Iterator[Breach | None]:
+    """The sampling window of a breaker that looks at ratios, against the time of an attempt."""
+    for edge, breaker in _breakers(platform):
+        if breaker.failure_ratio is None and breaker.slow_call_ratio is None:
+            continue
+        least = edge.attempt_timeout * SHORTEST_WINDOW
+        text = f"window {breaker.sampling_duration} < {SHORTEST_WINDOW} × {edge.attempt_timeout}, an attempt's timeout"
+        field = f"{edge.path}: circuit_breaker.sampling_duration"
+        found = Breach(edge.path, text, field, str(least), edge.call.location)
+        yield found if breaker.sampling_duration < least else None
+
+
+def retries_respect_it(platform: Platform) -> Iterator[Breach | None]:
+    """An open breaker is final for the retry around it."""
+    mesh = platform.environment.settings.mesh
+    for edge, _ in _breakers(platform):
+        retry = edge.call.retry
+        if retry is None or not retry.max_retries:
+            continue
+        strange = sorted(set(retry.conditions) - set(get_args(RetryCondition)))
+        layer, breaker_layer = enforcer(edge, "retry"), in_force(edge, "circuit_breaker", mesh=mesh)
+        if any("circuit" in condition or "breaker" in condition for condition in strange):
+            text = f"{', '.join(strange)} is retried {retry.max_retries} times"
+        elif layer == "grpc" and breaker_layer == "mesh" and "unavailable" in retry.conditions:
+            text = (
+                f"grpc repeats UNAVAILABLE {retry.max_retries} times, and the mesh answers UNAVAILABLE"
+                " where its breaker has ejected every endpoint"
+            )
+        else:
+            yield None
+            continue
+        yield Breach(edge.path, text, f"{edge.path}: retry.conditions", "", edge.call.location)
+
+
+RULES = (
+    Rule(
+        id="C01",
+        title="no single request opens a circuit breaker",
+        severity="error",
+        rationale="a breaker inside the retry counts every attempt: one bad request then refuses all others",
+        source="resilience4j, order of decorators; Polly, Retry around CircuitBreaker",
+        violates="3 attempts, and a breaker that opens after 3 consecutive failures",
+        holds="3 attempts, and a breaker that opens after 7",
+        check=survives_a_request,
+    ),
+    Rule(
+        id="C02",
+        title="a circuit breaker sees enough calls to open",
+        severity="error",
+        rationale="below its minimum throughput a breaker never opens, however many calls fail",
+        source="resilience4j: minimumNumberOfCalls 100 of slidingWindowSize 100",
+        violates="1/s × 30s ÷ 2 replicas = 15 calls, and a minimum throughput of 20",
+        holds="the same with a minimum throughput of 15",
+        check=can_open,
+    ),
+    Rule(
+        id="C03",
+        title="a sampling window holds two attempts",
+        severity="error",
+        rationale="calls that time out end after the window that they began in, so the ratio never sees them",
+        source=".NET resilience, HttpStandardResilienceOptions validation",
+        violates="a window of 1s over attempts of up to 600ms",
+        holds="a window of 1200ms over the same attempts",
+        check=window_holds_attempts,
+    ),
+    Rule(
+        id="C05",
+        title="an open circuit breaker is final for the retry around it",
+        severity="error",
+        rationale="a retry on a refusal by the breaker turns a quick refusal into a slow one",
+        source="Polly, Retry around CircuitBreaker: BrokenCircuitException is not handled",
+        violates="grpc retries UNAVAILABLE, and the mesh's breaker answers UNAVAILABLE",
+        holds="the runtime retries and breaks: its breaker's refusal is an outcome of its own",
+        check=retries_respect_it,
+    ),
+)

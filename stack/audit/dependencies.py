@@ -1,0 +1,159 @@
+"""C06, C08, E02: what an operation stands on, how much of it, and services that nothing stands on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from voice_policies import Adaptive, RateLimit, TokenBucket
+
+from components.node import Service, Tier
+from stack.audit.finding import Breach, Rule
+from stack.model.call_graph import CallGraph, Edge, OperationKey
+from stack.model.load import executions
+from stack.model.platform import Platform
+
+RANK: dict[Tier, int] = {"core": 0, "standard": 1, "batch": 2}
+
+
+def _needed(edge: Edge) -> bool:
+    return not edge.call.soft or edge.call.needed_by_flows
+
+
+def _critical(graph: CallGraph) -> set[OperationKey]:
+    """The operations that flows with an availability target cannot do without."""
+    found = {
+        (node.name, operation.name)
+        for node, operation in (graph.entrance(flow) for flow in graph.flows if flow.availability is not None)
+    }
+    for run in reversed(graph.bottom_up):
+        if run.key in found:
+            found.update(edge.key for edge in run.edges if _needed(edge))
+    return found
+
+
+def tiers_hold(platform: Platform) -> Iterator[Breach | None]:
+    """Each hard call on a critical flow: the callee's tier is no lower than the caller's."""
+    critical = _critical(platform.graph)
+    for edge in platform.graph.edges:
+        if not isinstance(edge.caller, Service) or not isinstance(edge.callee, Service) or not _needed(edge):
+            continue
+        if (edge.caller.name, edge.operation.name) in critical:
+            text = f"{edge.caller.tier} cannot work without {edge.callee.name}, which is {edge.callee.tier}"
+            field = f"{edge.callee.name}.tier, or a fallback of the call"
+            found = Breach(edge.path, text, field, edge.caller.tier, edge.call.location)
+            yield found if RANK[edge.callee.tier] > RANK[edge.caller.tier] else None
+
+
+def fallbacks_stand_alone(platform: Platform) -> Iterator[Breach | None]:
+    """No fallback needs the callee that it stands in for, directly or through the nodes that it uses."""
+    needs = _needs(platform.graph)
+    for edge in platform.graph.edges:
+        for name in edge.call.fallback_uses:
+            failed = edge.callee.name
+            through = "" if name == failed else f" through {name}"
+            text = f"its fallback ({edge.call.fallback}) needs {failed}{through}, the dependency that has failed"
+            found = Breach(edge.path, text, f"{edge.path}: fallback", "", edge.call.location, "error")
+            yield found if name == failed or failed in needs[name] else None
+
+
+def _needs(graph: CallGraph) -> dict[str, set[str]]:
+    """Node → every node that any of its operations cannot do without."""
+    of_operation: dict[OperationKey, set[str]] = {}
+    of_node: dict[str, set[str]] = defaultdict(set)
+    for run in graph.bottom_up:
+        needed = {edge.callee.name for edge in run.edges if not edge.call.soft}
+        needed.update(*(of_operation[edge.key] for edge in run.edges if not edge.call.soft))
+        of_operation[run.key] = needed
+        of_node[run.node.name] |= needed
+    return of_node
+
+
+def limits_agree(platform: Platform) -> Iterator[Breach | None]:
+    """Callers' bulkheads against the callee's, and the declared load against the callee's limits over all callers."""
+    environment, graph = platform.environment, platform.graph
+    for edge in graph.edges:
+        inbound = _inbound_slots(platform).get(edge.key)
+        if edge.call.bulkhead and inbound and isinstance(edge.caller, Service) and isinstance(edge.callee, Service):
+            callers, callees = environment.replicas(edge.caller).max, environment.replicas(edge.callee).max
+            wanted, slots = edge.call.bulkhead.max_concurrent * callers, inbound * callees
+            text = f"{edge.call.bulkhead.max_concurrent} × {callers} replicas = {wanted} calls at once"
+            fitting = str(slots // callers)
+            field = f"{edge.path}: bulkhead.max_concurrent"
+            text = f"{text} > {inbound} × {callees} replicas = {slots} of the callee"
+            yield Breach(edge.path, text, field, fitting, edge.call.location) if wanted > slots else None
+    rates = executions(graph)
+    for service in graph.services:
+        for operation in service.operations:
+            load = rates[service.name, operation.name] * environment.profile.load_share
+            for limit in operation.rate_limits if load else ():
+                if limit.key == "none":
+                    most = environment.replicas(service).max if limit.scope == "local" else 1
+                    path = f"{service.name}.{operation.name}"
+                    text = f"{load:.4g}/s declared > {_rate(limit):g}/s × {most}"
+                    field, fitting = f"{path}.rate_limits", f"{load / most:.4g}/s"
+                    found = Breach(path, text, field, fitting, operation.location)
+                    yield found if load > _rate(limit) * most else None
+
+
+def _inbound_slots(platform: Platform) -> dict[OperationKey, int]:
+    """Slots of one replica, by operation."""
+    return {
+        (found.name, inbound.operation): inbound.bulkhead.max_concurrent
+        for found in platform.microservices
+        for inbound in found.bundle.inbound
+        if inbound.bulkhead
+    }
+
+
+def _rate(limit: RateLimit) -> float:
+    if isinstance(limit.limit, TokenBucket):
+        return limit.limit.rate.per_second
+    if isinstance(limit.limit, Adaptive):
+        return limit.limit.max_rate.per_second
+    return limit.limit.limit / limit.limit.window.seconds
+
+
+def somebody_calls(platform: Platform) -> Iterator[Breach | None]:
+    """Each service has an operation that is called, or one that an event, a schedule or a load from outside starts."""
+    # The gateway may be left out of an environment, and the callers of its routes with it.
+    called = {edge.callee.name for edge in platform.tenant.graph.edges}
+    for service in platform.graph.services:
+        started = any(each.load or each.background or each.consumes for each in service.operations)
+        text = "no operation of it is called, consumes an event, runs in the background or has a load from outside"
+        found = Breach(service.name, text, f"a call of {service.name}, or its load", "", service.location)
+        yield None if started or service.name in called else found
+
+
+RULES = (
+    Rule(
+        id="C06",
+        title="critical flows stand on critical services, and fallbacks on something else",
+        severity="warning",
+        rationale="a batch service is repaired in working hours: a core one that waits for it is down until then",
+        source="Google CRE, dependency tiers",
+        violates="a core service with a hard call of a standard one, on a flow with an availability target",
+        holds="the same call with a fallback",
+        check=lambda platform: (*tiers_hold(platform), *fallbacks_stand_alone(platform)),
+    ),
+    Rule(
+        id="C08",
+        title="callees take the calls that their callers make",
+        severity="error",
+        rationale="a limit below the declared load refuses requests on an ordinary day",
+        source="the declared loads, limits and bulkheads",
+        violates="bulkheads of 50 × 4 replicas before a callee with 40 slots × 4 replicas",
+        holds="bulkheads of 40 × 4 replicas before the same callee",
+        check=limits_agree,
+    ),
+    Rule(
+        id="E02",
+        title="somebody calls every service",
+        severity="warning",
+        rationale="a service that nobody calls costs money for nothing, or its callers forgot to declare the call",
+        source="the declared calls",
+        violates="a new service, and no call of it",
+        holds="one call of one of its operations",
+        check=somebody_calls,
+    ),
+)

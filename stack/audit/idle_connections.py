@@ -1,0 +1,80 @@
+"""T06, S02: hops that close connections which the hop before or behind them still uses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from voice_policies import KEEP_ALIVE, PING_INTERVAL, Duration
+
+from stack.audit.finding import Breach, Rule
+from stack.audit.rendered import rendered
+from stack.model.platform import Platform
+
+ENVOY_IDLE = Duration("1h")
+"""How long Envoy keeps an idle connection where nobody says (envoyproxy.io, HttpProtocolOptions)."""
+NGINX_KEEP_ALIVE = re.compile(r"[\"']?keepalive_timeout[\"']?:\s*[\"']?(\d+)s")
+
+
+def upstreams_outlast(platform: Platform) -> Iterator[Breach | None]:
+    """The idle time of each proxy before our services, against their keep-alive."""
+    for path, field, idle in _proxies(platform):
+        text = f"the proxy keeps an idle connection for {idle}, and the server closes it after {KEEP_ALIVE}"
+        yield Breach(path, text, field, f"below {KEEP_ALIVE}") if idle >= KEEP_ALIVE else None
+
+
+def _proxies(platform: Platform) -> Iterator[tuple[str, str, Duration]]:
+    found = rendered(platform)
+    for config in found.of_kind("ConfigMap"):
+        for name, text in config.get("data", {}).items():
+            for seconds in NGINX_KEEP_ALIVE.findall(text):
+                yield f"ConfigMap {config['metadata']['name']}/{name}", "keepalive_timeout", Duration(f"{seconds}s")
+    served = {policy["metadata"]["name"] for policy in found.of_kind("AuthorizationPolicy")}
+    for sidecar in found.of_kind("Sidecar"):
+        if (name := sidecar["metadata"]["name"]) in served:
+            pool = sidecar["spec"].get("inboundConnectionPool", {}).get("http", {})
+            idle = Duration(pool["idleTimeout"]) if "idleTimeout" in pool else ENVOY_IDLE
+            yield f"Sidecar {name}", "inboundConnectionPool.http.idleTimeout", idle
+
+
+def pings_come_in_time(platform: Platform) -> Iterator[Breach | None]:
+    """The idle timeout of each hop under a WebSocket, against the time between two pings."""
+    for config in rendered(platform).of_kind("ConfigMap"):
+        for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
+            if route.get("enable_websocket"):
+                idle = float(route["upstream"]["timeout"]["read"])
+                text = f"{idle:g}s without a byte end the connection, and a ping comes every {PING_INTERVAL}"
+                found = Breach(f"route {route['id']}", text, "upstream.timeout.read", f"above {PING_INTERVAL}")
+                yield found if idle <= PING_INTERVAL.seconds else None
+
+
+def _gateway_routes(text: str) -> list[Mapping[str, Any]]:
+    """The routes of APISIX's file, which is JSON before its last line."""
+    routes: list[Mapping[str, Any]] = json.loads(text.removesuffix("#END\n"))["routes"] if text else []
+    return routes
+
+
+RULES = (
+    Rule(
+        id="T06",
+        title="a server keeps connections longer than the proxy before it",
+        severity="warning",
+        rationale="a proxy that sends on a connection while the server closes it gets a reset, seen as a 502",
+        source="nginx and Envoy on connection resets behind keep-alive; IDLE_TIMEOUT and KEEP_ALIVE of voice_policies",
+        violates="a proxy with an idle timeout of 75s before servers that close after 75s",
+        holds="a proxy with an idle timeout of 60s before the same servers",
+        check=upstreams_outlast,
+    ),
+    Rule(
+        id="S02",
+        title="pings keep long connections open at every hop",
+        severity="error",
+        rationale="a hop that closes silent connections ends every WebSocket on which nobody speaks for a while",
+        source="apisix#7478",
+        violates="a WebSocket route with a read timeout of 20s, and a ping every 20s",
+        holds="the same route with a read timeout of 60s",
+        check=pings_come_in_time,
+    ),
+)

@@ -1,0 +1,258 @@
+"""T05, T07, A03, P01 to P04: what pods do when they stop, are probed, drained, updated and evicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from components.node import Dependency, InCluster
+from stack.audit.finding import Breach, Rule
+from stack.audit.rendered import Rendered, Workload, rendered
+from stack.model.platform import Platform
+
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+PROBE_PERIOD, PROBE_TIMEOUT = 10, 1
+"""Seconds, where a probe does not say (Kubernetes)."""
+WITHDRAWAL = 5
+"""Seconds until kube-proxy and the proxies before a pod have dropped its endpoint (kubernetes#85643)."""
+PROMISED = 0.999
+"""Availability from which one replica is too few: it is down for the time of every rollout, drain and crash."""
+
+
+def requests_end(platform: Platform) -> Iterator[Breach | None]:
+    """The grace of each pod of a service or the gateway, against its longest request."""
+    longest = _longest_requests(platform)
+    for workload in rendered(platform).workloads:
+        request = longest.get((workload.namespace, workload.name))
+        if request is not None:
+            needed = workload.pre_stop + request
+            text = f"{workload.grace}s < {workload.pre_stop}s of pre-stop sleep + {request:g}s, its longest deadline"
+            found = Breach(workload.path, text, "terminationGracePeriodSeconds", f"{needed:g}s")
+            yield found if workload.grace < needed else None
+
+
+def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
+    """Seconds, by namespace and name of the pods."""
+    found: dict[tuple[str, str], float] = {}
+    for edge in platform.graph.edges:
+        place = edge.caller.namespace, edge.caller.name
+        found[place] = max(found.get(place, 0), edge.operation.deadline.seconds)
+    for service in platform.graph.services:
+        deadlines = [operation.deadline.seconds for operation in service.operations]
+        place = service.namespace, service.name
+        found[place] = max(found.get(place, 0), *deadlines)
+    return found
+
+
+def probes_ask_the_right_thing(platform: Platform) -> Iterator[Breach | None]:
+    """No liveness probe looks at dependencies, and no probe overlaps its successor."""
+    depending = {(edge.caller.namespace, edge.caller.name) for edge in platform.graph.edges}
+    for workload in rendered(platform).workloads:
+        for container in workload.pod["containers"]:
+            place = f"{workload.path}: {container['name']}"
+            liveness, readiness = (container.get(probe, {}).get("httpGet") for probe in PROBES[1:])
+            if liveness and (workload.namespace, workload.name) in depending:
+                text = f"liveness asks {liveness.get('path')} as readiness does, which looks at dependencies: a dead"
+                text = f"{text} dependency restarts every pod of its callers"
+                found = Breach(f"{place}.livenessProbe", text, "livenessProbe.httpGet.path", "/health")
+                yield found if liveness == readiness else None
+            for name in PROBES:
+                yield _overlapping(f"{place}.{name}", container[name]) if name in container else None
+
+
+def _overlapping(path: str, probe: Mapping[str, Any]) -> Breach | None:
+    timeout, period = probe.get("timeoutSeconds", PROBE_TIMEOUT), probe.get("periodSeconds", PROBE_PERIOD)
+    text = f"timeout {timeout}s ≥ period {period}s: a slow answer is counted as the next failure"
+    return Breach(path, text, "timeoutSeconds", f"{max(1, period - 1)}") if timeout >= period else None
+
+
+def _replicas(found: Rendered, workload: Workload) -> int:
+    scaled = found.autoscalers.get((workload.namespace, workload.name))
+    return int(scaled.get("minReplicas", 1) if scaled else workload.spec.get("replicas", 1))
+
+
+def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
+    """Two replicas where availability is promised, and a disruption budget that a drain can keep."""
+    found, promised = rendered(platform), _promised(platform)
+    for workload in found.workloads:
+        if workload.kind == "DaemonSet":
+            continue
+        replicas, budgets = _replicas(found, workload), _budgets(found, workload)
+        if replicas == 1:
+            target = promised.get((workload.namespace, workload.name), 0)
+            text = f"1 replica with a target of {target:.3%} ≥ {PROMISED:.1%}: it is down while its pod is replaced"
+            yield Breach(f"{workload.path}: replicas", text, "replicas", "2") if target >= PROMISED else None
+        elif not budgets:
+            text = f"{replicas} replicas without a PodDisruptionBudget: a drain may take all of them"
+            yield Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
+        else:
+            yield from (_blocks(workload, replicas, budget) for budget in budgets)
+
+
+def _promised(platform: Platform) -> dict[tuple[str, str], float]:
+    """Target of the pods, by namespace and name. An environment that runs one of everything promises nothing."""
+    if platform.environment.profile.service_replicas == "one":
+        return {}
+    targets = platform.site.own_availability
+    services = {(each.namespace, each.name): float(targets[each.tier]) for each in platform.graph.services}
+    return {**_stores(platform), **services}
+
+
+def _stores(platform: Platform) -> dict[tuple[str, str], float]:
+    """Availability of each dependency in the cluster, by namespace and name of its Service."""
+    return {
+        (place.namespace, place.service): float(node.availability)
+        for node in platform.graph.nodes.values()
+        if isinstance(node, Dependency)
+        for place in node.addresses
+        if isinstance(place, InCluster)
+    }
+
+
+def _budgets(found: Rendered, workload: Workload) -> list[Mapping[str, Any]]:
+    return [
+        budget["spec"]
+        for budget in found.of_kind("PodDisruptionBudget")
+        if budget["metadata"].get("namespace", "default") == workload.namespace
+        and budget["spec"]["selector"].get("matchLabels", {}).items() <= workload.labels.items()
+    ]
+
+
+def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Breach | None:
+    blocks = budget.get("maxUnavailable") in {0, "0%"} or budget.get("minAvailable") in {replicas, "100%"}
+    text = f"its budget lets none of {replicas} replicas go: no node that runs one can be drained"
+    return Breach(f"{workload.path}: disruption budget", text, "maxUnavailable", "1") if blocks else None
+
+
+def withdrawn_in_time(platform: Platform) -> Iterator[Breach | None]:
+    """The pre-stop sleep of every pod behind a Service, against the time until its proxies send nothing more."""
+    found, ingress = rendered(platform), platform.environment.settings.ingress_grace.seconds
+    for workload in found.workloads:
+        behind = [service for service in found.of_kind("Service") if _selects(service, workload)]
+        if behind:
+            balanced = any(service["spec"].get("type") == "LoadBalancer" for service in behind)
+            needed = max(WITHDRAWAL, ingress) if balanced else WITHDRAWAL
+            text = f"pre-stop sleep {workload.pre_stop}s < {needed:g}s until no proxy sends it a new connection"
+            breach = Breach(workload.path, text, "lifecycle.preStop.sleep.seconds", f"{needed:g}")
+            yield breach if workload.pre_stop < needed else None
+
+
+def _selects(service: Mapping[str, Any], workload: Workload) -> bool:
+    chosen = service["spec"].get("selector") or {}
+    same = service["metadata"].get("namespace", "default") == workload.namespace
+    return same and bool(chosen) and chosen.items() <= workload.labels.items()
+
+
+def members_catch_up(platform: Platform) -> Iterator[Breach | None]:
+    """Members of a store are ready only once they have caught up, and a drain takes one at a time."""
+    found, stores = rendered(platform), _stores(platform)
+    for workload in found.workloads:
+        if workload.kind != "StatefulSet" or _replicas(found, workload) == 1:
+            continue
+        if (workload.namespace, workload.name) not in stores and not _is_quorum(workload):
+            continue
+        container = workload.pod["containers"][0]
+        readiness, liveness = container.get("readinessProbe"), container.get("livenessProbe")
+        action = {"httpGet", "tcpSocket", "exec", "grpc"}
+        alike = liveness and all((readiness or {}).get(name) == liveness.get(name) for name in action)
+        why = "no readiness probe" if not readiness else "readiness asks what liveness asks" if alike else ""
+        text = f"{why}: the rollout takes the next member before the last one has caught up"
+        yield Breach(workload.path, text, "readinessProbe", "a check of the cluster's state") if why else None
+
+
+def _is_quorum(workload: Workload) -> bool:
+    """Its pods keep data and never share a host: the loss of two would break the quorum."""
+    affinity = workload.pod.get("affinity", {}).get("podAntiAffinity", {})
+    return "volumeClaimTemplates" in workload.spec and "requiredDuringSchedulingIgnoredDuringExecution" in affinity
+
+
+def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
+    """No StatefulSet waits for the pods of a bad revision before it replaces them."""
+    for workload in rendered(platform).workloads:
+        if workload.kind == "StatefulSet":
+            policy = workload.spec.get("podManagementPolicy", "OrderedReady")
+            text = f"podManagementPolicy {policy}: a pod that never becomes ready blocks its own rollback"
+            found = Breach(workload.path, text, "podManagementPolicy", "Parallel")
+            yield found if policy == "OrderedReady" else None
+
+
+def ranked(platform: Platform) -> Iterator[Breach | None]:
+    """Every pod has a priority class."""
+    for workload in rendered(platform).workloads:
+        text = "no priority class: under pressure it is evicted as readily as a batch job"
+        found = Breach(workload.path, text, "priorityClassName")
+        yield None if workload.pod.get("priorityClassName") else found
+
+
+RULES = (
+    Rule(
+        id="T05",
+        title="pods that stop end their requests",
+        severity="error",
+        rationale="a rollout cuts off every request that is longer than the grace period",
+        source="Kubernetes, Termination of Pods",
+        violates="a grace of 30s, a pre-stop sleep of 5s and a deadline of 26s",
+        holds="a grace of 31s with the same sleep and deadline",
+        check=requests_end,
+    ),
+    Rule(
+        id="T07",
+        title="liveness looks at the process alone, and probes do not overlap",
+        severity="error",
+        rationale="a liveness probe that looks at a dependency restarts all its callers when it fails",
+        source="Kubernetes, Configure Liveness, Readiness and Startup Probes",
+        violates="liveness and readiness both ask /ready",
+        holds="liveness asks /health, readiness asks /ready",
+        check=probes_ask_the_right_thing,
+    ),
+    Rule(
+        id="A03",
+        title="the loss of one pod loses nothing that is promised",
+        severity="error",
+        rationale="one replica is away during every rollout and drain; without a budget a drain takes all at once",
+        source="Kubernetes, Specifying a Disruption Budget",
+        violates="1 replica with a target of 99.9%",
+        holds="2 replicas with the same target, and maxUnavailable: 1",
+        check=one_may_be_lost,
+    ),
+    Rule(
+        id="P01",
+        title="pods go on until nobody sends them requests",
+        severity="error",
+        rationale="a pod that stops before its endpoint is withdrawn refuses connections during every rollout",
+        source="kubernetes#85643; envoy#14981",
+        violates="a pod behind a Service with a pre-stop sleep of 4s",
+        holds="the same with a pre-stop sleep of 5s",
+        check=withdrawn_in_time,
+    ),
+    Rule(
+        id="P02",
+        title="a rollout waits until a member of a store has caught up",
+        severity="error",
+        rationale="two members that are both behind lose the quorum, or the only copy of the latest writes",
+        source="elastic/helm-charts#917",
+        violates="three members with volumes, whose readiness asks what liveness asks",
+        holds="the same with a readiness probe that asks for the cluster's state",
+        check=members_catch_up,
+    ),
+    Rule(
+        id="P03",
+        title="a bad revision of a StatefulSet can be rolled back",
+        severity="warning",
+        rationale="with OrderedReady the rollback waits for the broken pod, until somebody deletes it by hand",
+        source="kubernetes#67250",
+        violates="podManagementPolicy: OrderedReady, which is the default",
+        holds="podManagementPolicy: Parallel",
+        check=can_roll_back,
+    ),
+    Rule(
+        id="P04",
+        title="every pod has a priority class",
+        severity="warning",
+        rationale="without ranks the kubelet may evict a store before a batch job",
+        source="helm/charts#24429",
+        violates="a pod without priorityClassName",
+        holds="the same with priorityClassName: core",
+        check=ranked,
+    ),
+)

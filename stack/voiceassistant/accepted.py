@@ -1,0 +1,41 @@
+"""Findings of the audit that the platform lives with, each with its reason and its last day."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from stack.model.profile import AcceptedFinding
+
+NEXT_SPRING, NEXT_YEAR = date(2027, 3, 31), date(2027, 11, 30)
+
+
+def _accepted(rule: str, path: str, reason: str, expires: date = NEXT_YEAR) -> AcceptedFinding:
+    return AcceptedFinding(rule=rule, path=path, reason=reason, expires=expires)
+
+
+_OF_TARGETS = tuple(
+    _accepted("A02", f"flow {name}", f"the platform's targets: {reason}; A01 holds the product")
+    for name, reason in (
+        ("voice-dialogue", "voice-engine is standard"),
+        ("login", "identity-service, PostgreSQL and the gateway have four nines each"),
+        ("conversation-list", "conversation-service, PostgreSQL and the gateway have four nines each"),
+        ("search", "the vector store is infrastructure of three nines"),
+    )
+)
+IN_DEV = (
+    *_OF_TARGETS,
+    _accepted("E01", "circuit_breaker without mesh", "dev runs without the mesh: a laptop has no room for its proxies"),
+)
+BEYOND_DEV = (
+    *_OF_TARGETS,
+    _accepted(
+        "A03",
+        "voice-data/events: replicas",
+        "events wait in the outbox while the one replica restarts: 43 minutes a month are its budget",
+    ),
+    _accepted(
+        "C05",
+        "knowledge-service.search → retrieval-service.search",
+        "the mesh ejects single endpoints: the second attempt goes to another pod, unless none is left",
+    ),
+)

@@ -1,0 +1,80 @@
+"""C06, C08, E02: operations that stand on too little, callees that take too few calls, services that nobody calls."""
+
+from __future__ import annotations
+
+import pytest
+from voice_policies import Adaptive, Bulkhead, Rate, RateLimit, TokenBucket
+
+from components.node import Node, Replicas
+from components.operation import Call, hard, operation, soft, stage
+from tests.small import gateway, service, small_platform
+from tests.stack.audit.rule_findings import READ, STORE, findings, flow, verdict
+
+
+def critical(call: Call) -> list[Node]:
+    """A core service on a flow, and a standard one that it calls."""
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
+    return [
+        gateway(route),
+        service("a", operation("run", stage(call), p95="1s", deadline="2s"), tier="core"),
+        service("b", READ, tier="standard"),
+    ]
+
+
+def test_c06_finds_a_core_service_that_a_standard_one_takes_down() -> None:
+    promised = (flow("a-run", availability="99%"),)
+    (found,) = findings("C06", *critical(hard("b.read", "idempotent")), flows=promised)
+    assert found.arithmetic == "core cannot work without b, which is standard"
+    assert findings("C06", *critical(soft("b.read", "without")), flows=promised) == ()
+    assert findings("C06", *critical(hard("b.read", "idempotent")), flows=(flow("a-run"),)) == (), "it promises nothing"
+    (needed,) = findings("C06", *critical(soft("b.read", "without", needed_by_flows=True)), flows=promised)
+    assert needed.severity == "warning"
+
+
+def test_c06_finds_a_fallback_that_needs_what_has_failed() -> None:
+    other = service("c", operation("run", stage(hard("b.read", "idempotent")), p95="1s", deadline="2s"))
+    nodes = critical(soft("b.read", "ask again", fallback_uses=("b",)))
+    (found,) = findings("C06", *nodes)
+    assert (found.severity, found.path) == ("error", "a.run → b.read")
+    (through,) = findings("C06", *critical(soft("b.read", "ask c", fallback_uses=("c",))), other)
+    assert "needs b through c" in through.arithmetic
+    assert findings("C06", *critical(soft("b.read", "ask the store", fallback_uses=("store",))), STORE) == ()
+
+
+@pytest.mark.parametrize(("slots", "count"), [(8, 0), (9, 1)])
+def test_c08_holds_bulkheads_against_the_slots_of_the_callee(slots: int, count: int) -> None:
+    """100/s × 10 ms × 4 = 4 slots in each replica, and 8 at the least."""
+    call = stage(hard("b.read", "idempotent", bulkhead=Bulkhead(max_concurrent=slots)))
+    nodes = [service("a", operation("run", call, p95="1s", deadline="2s")), service("b", READ)]
+    found = findings("C08", *nodes)
+    assert [each.arithmetic for each in found] == [
+        "9 × 4 replicas = 36 calls at once > 8 × 4 replicas = 32 of the callee"
+    ] * count
+
+
+@pytest.mark.parametrize(
+    ("limit", "load", "count"),
+    [
+        (RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1)), "40/s", 0),
+        (RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1)), "41/s", 1),
+        (RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1), key="tenant"), "41/s", 0),
+        (RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("10/s"), burst=1)), "41/s", 1),
+    ],
+)
+def test_c08_holds_the_load_against_the_limits_over_all_callers(limit: RateLimit, load: str, count: int) -> None:
+    node = service(
+        "a",
+        operation("run", p95="1s", deadline="2s", load=load, rate_limits=(limit,)),
+        replicas=Replicas(min=2, max=4),
+    )
+    found = verdict("C08", small_platform(node, load_share=1)).findings
+    assert [each.arithmetic for each in found] == ["41/s declared > 10/s × 4"] * count
+
+
+def test_e02_finds_a_service_that_nobody_calls() -> None:
+    (found,) = findings("E02", service("new", READ))
+    assert found.path == "new"
+    for started in ({"background": True}, {"load": "1/s"}):
+        assert findings("E02", service("new", operation("read", p95="1s", deadline="2s", **started))) == ()
+    caller = service("a", operation("run", stage(hard("new.read", "idempotent")), p95="1s", deadline="2s", load="1/s"))
+    assert findings("E02", caller, service("new", READ)) == ()

@@ -1,0 +1,39 @@
+"""T06, S02: proxies that use connections which are being closed, and WebSockets that end between two pings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from stack.audit.finding import Finding
+from tests.stack.audit.rule_findings import of_manifests, verdict
+
+
+def config(name: str, text: str) -> dict[str, Any]:
+    return {"kind": "ConfigMap", "metadata": {"name": "gateway"}, "data": {name: text}}
+
+
+def found(rule: str, *documents: dict[str, Any]) -> tuple[Finding, ...]:
+    return verdict(rule, of_manifests(*documents)).findings
+
+
+@pytest.mark.parametrize(("idle", "count"), [("74s", 0), ("75s", 1)])
+def test_t06_finds_a_gateway_that_keeps_connections_too_long(idle: str, count: int) -> None:
+    assert len(found("T06", config("config.yaml", f"upstream:\n  keepalive_timeout: {idle}\n"))) == count
+
+
+@pytest.mark.parametrize(("pool", "count"), [({"idleTimeout": "60s"}, 0), ({"idleTimeout": "75s"}, 1), ({}, 1)])
+def test_t06_finds_a_mesh_that_keeps_connections_too_long(pool: dict[str, str], count: int) -> None:
+    sidecar = {"kind": "Sidecar", "metadata": {"name": "a"}, "spec": {"inboundConnectionPool": {"http": pool}}}
+    served = {"kind": "AuthorizationPolicy", "metadata": {"name": "a"}}
+    assert len(found("T06", sidecar, served)) == count
+    assert found("T06", sidecar) == (), "nothing comes in"
+
+
+@pytest.mark.parametrize(("read", "websocket", "count"), [(20, True, 1), (21, True, 0), (20, False, 0)])
+def test_s02_finds_a_route_that_ends_a_silent_websocket(read: float, *, websocket: bool, count: int) -> None:
+    route = {"id": "talk", "enable_websocket": websocket, "upstream": {"timeout": {"read": read}}}
+    breaches = found("S02", config("apisix.yaml", json.dumps({"routes": [route]}) + "\n#END\n"))
+    assert [each.path for each in breaches] == ["route talk"] * count

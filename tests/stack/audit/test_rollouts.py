@@ -1,0 +1,114 @@
+"""T05, T07, A03, P01 to P04: pods that stop, are probed, drained, updated and evicted badly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.node import Node
+from components.operation import hard, operation, stage
+from stack.audit.finding import Finding
+from tests.small import datastore, service
+from tests.stack.audit.rule_findings import READ, STORE, WithManifests, of_manifests, verdict
+
+SMALL = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+LIVE, READY = {"httpGet": {"path": "/health"}}, {"httpGet": {"path": "/ready"}}
+CALLER = service("a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="25s"))
+
+
+def workload(kind: str = "Deployment", container: dict[str, Any] | None = None, **pod: Any) -> dict[str, Any]:
+    spec = pod.pop("spec", {})
+    containers = [{"name": "a", "resources": SMALL, **(container or {})}]
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": containers, **pod}}
+    return {"kind": kind, "metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": template, **spec}}
+
+
+def found(rule: str, *documents: dict[str, Any], nodes: tuple[Node, ...] = (CALLER, STORE)) -> tuple[Finding, ...]:
+    return verdict(rule, of_manifests(*documents, nodes=nodes)).findings
+
+
+def sleeping(seconds: int) -> dict[str, Any]:
+    return {"lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}}
+
+
+@pytest.mark.parametrize(("sleep", "count"), [(5, 0), (6, 1)])
+def test_t05_finds_a_grace_that_cuts_requests_off(sleep: int, count: int) -> None:
+    """The default of 30 s holds 5 s of sleep and a deadline of 25 s."""
+    breaches = found("T05", workload(container=sleeping(sleep)))
+    assert [each.arithmetic for each in breaches] == ["30s < 6s of pre-stop sleep + 25s, its longest deadline"] * count
+
+
+def test_t07_finds_a_liveness_that_looks_at_dependencies_and_probes_that_overlap() -> None:
+    (same,) = found("T07", workload(container={"livenessProbe": READY, "readinessProbe": READY}))
+    assert same.path == "shop/a: a.livenessProbe"
+    assert found("T07", workload(container={"livenessProbe": LIVE, "readinessProbe": READY})) == ()
+    (slow,) = found("T07", workload(container={"readinessProbe": {**READY, "timeoutSeconds": 5, "periodSeconds": 5}}))
+    assert slow.arithmetic.startswith("timeout 5s ≥ period 5s")
+    assert (
+        found("T07", workload(container={"readinessProbe": {**READY, "timeoutSeconds": 4, "periodSeconds": 5}})) == ()
+    )
+
+
+def budget(**spec: Any) -> dict[str, Any]:
+    selected = {"selector": {"matchLabels": {"app": "a"}}}
+    return {"kind": "PodDisruptionBudget", "metadata": {"name": "a", "namespace": "shop"}, "spec": {**selected, **spec}}
+
+
+def test_a03_finds_one_replica_no_budget_and_one_that_blocks_every_drain() -> None:
+    two = workload(spec={"replicas": 2})
+    (alone,) = found("A03", workload(spec={"replicas": 1}))
+    assert alone.path == "shop/a: replicas"
+    batch = CALLER.model_copy(update={"name": "another"})
+    assert found("A03", workload(spec={"replicas": 1}), nodes=(batch, STORE)) == (), "it promises nothing"
+    (without,) = found("A03", two)
+    assert without.proposal == "maxUnavailable: 1"
+    assert found("A03", two, budget(maxUnavailable=1)) == ()
+    for blocking in ({"maxUnavailable": 0}, {"minAvailable": 2}, {"minAvailable": "100%"}):
+        assert found("A03", two, budget(**blocking)), blocking
+    assert found("A03", two, budget(minAvailable=1)) == ()
+
+
+def test_a03_asks_nothing_of_an_environment_that_runs_one_of_everything() -> None:
+    class Dev(WithManifests):
+        pass
+
+    dev = Dev((CALLER, STORE), (workload(spec={"replicas": 1}),))
+    profile = dev.environment.profile.model_copy(update={"service_replicas": "one"})
+    dev.environment = dev.environment.model_copy(update={"profile": profile})
+    assert verdict("A03", dev).findings == ()
+
+
+@pytest.mark.parametrize(("sleep", "count"), [(4, 1), (5, 0)])
+def test_p01_finds_a_pod_that_stops_before_its_endpoint_is_withdrawn(sleep: int, count: int) -> None:
+    led_to = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"selector": {"app": "a"}}}
+    assert len(found("P01", workload(container=sleeping(sleep)), led_to)) == count
+    assert found("P01", workload(container=sleeping(0))) == (), "nobody calls it"
+
+
+def test_p02_finds_members_that_are_ready_before_they_have_caught_up() -> None:
+    store = datastore("a", READ).model_copy(
+        update={"addresses": (STORE.addresses[0].model_copy(update={"namespace": "shop", "service": "a"}),)}
+    )
+    spec = {"replicas": 3}
+    alike = workload("StatefulSet", {"livenessProbe": LIVE, "readinessProbe": LIVE}, spec=spec)
+    (same,) = found("P02", alike, nodes=(store,))
+    assert same.arithmetic.startswith("readiness asks what liveness asks")
+    (none,) = found("P02", workload("StatefulSet", spec=spec), nodes=(store,))
+    assert none.arithmetic.startswith("no readiness probe")
+    apart = workload("StatefulSet", {"livenessProbe": LIVE, "readinessProbe": READY}, spec=spec)
+    assert found("P02", apart, nodes=(store,)) == ()
+    assert found("P02", alike) == (), "its members are independent"
+    required: dict[str, Any] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}
+    quorum = workload("StatefulSet", spec={**spec, "volumeClaimTemplates": [{}]}, affinity=required)
+    assert len(found("P02", quorum)) == 1
+
+
+def test_p03_finds_a_statefulset_whose_bad_revision_blocks_its_rollback() -> None:
+    assert len(found("P03", workload("StatefulSet"))) == 1
+    assert found("P03", workload("StatefulSet", spec={"podManagementPolicy": "Parallel"})) == ()
+
+
+def test_p04_finds_pods_without_a_rank() -> None:
+    assert len(found("P04", workload())) == 1
+    assert found("P04", workload(priorityClassName="core")) == ()

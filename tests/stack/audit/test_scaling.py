@@ -1,0 +1,73 @@
+"""D03, H01, H02: autoscalers that cannot scale, that never shrink, or that count a sidecar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.node import Node
+from components.operation import hard, operation, stage
+from stack.audit.finding import Finding
+from tests.small import service
+from tests.stack.audit.rule_findings import READ, STORE, of_manifests, verdict
+
+PROGRAM = {
+    "name": "a",
+    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+}
+PROXY = {**PROGRAM, "name": "proxy"}
+ON_CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}
+ON_MEMORY = {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization"}}}
+ON_CONTAINER = {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "a"}}
+
+
+def scaled(
+    rule: str,
+    *metrics: dict[str, Any],
+    containers: tuple[dict[str, Any], ...] = (PROGRAM,),
+    nodes: tuple[Node, ...] = (),
+    **spec: Any,
+) -> tuple[Finding, ...]:
+    template = {"metadata": {"labels": {}}, "spec": {"containers": list(containers)}}
+    deployment = {
+        "kind": "Deployment",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"template": template, **spec},
+    }
+    target = {"kind": "Deployment", "name": "a"}
+    autoscaler = {
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 4, "metrics": list(metrics)},
+    }
+    return verdict(rule, of_manifests(deployment, autoscaler, nodes=nodes)).findings
+
+
+def test_d03_finds_an_autoscaler_without_requests_and_one_whose_count_is_set() -> None:
+    assert scaled("D03", ON_CPU) == ()
+    (found,) = scaled("D03", ON_CPU, replicas=3)
+    assert found.path == "shop/a: replicas"
+    (missing,) = scaled("D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}})
+    assert "of which a requests none" in missing.arithmetic
+
+
+def test_d03_tells_where_an_operation_waits_rather_than_computes() -> None:
+    def waiting(p95: str) -> Node:
+        return service("a", operation("run", stage(hard("store.read", "idempotent")), p95=p95, deadline="1s"))
+
+    (found,) = scaled("D03", ON_CPU, nodes=(waiting("12ms"), STORE))
+    assert (found.severity, found.path) == ("info", "shop/a: cpu")
+    assert scaled("D03", ON_CPU, nodes=(waiting("13ms"), STORE)) == ()
+
+
+def test_h01_finds_an_autoscaler_on_memory_that_python_keeps() -> None:
+    (found,) = scaled("H01", ON_CPU, ON_MEMORY, nodes=(service("a", READ),))
+    assert "a python process gives none back" in found.arithmetic
+    assert scaled("H01", ON_CPU, nodes=(service("a", READ),)) == ()
+    assert scaled("H01", ON_MEMORY, nodes=(service("a", READ, language="go"),)) == ()
+
+
+def test_h02_finds_a_metric_that_counts_a_sidecar() -> None:
+    (found,) = scaled("H02", ON_CPU, containers=(PROGRAM, PROXY))
+    assert found.proposal == "ContainerResource"
+    assert scaled("H02", ON_CONTAINER, containers=(PROGRAM, PROXY)) == ()
+    assert scaled("H02", ON_CPU) == ()
