@@ -9,15 +9,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from stack.model.platform import Platform
-from stack.model.pod_demand import Demand, demands
+from stack.model.pod_demand import DEFAULT_GRACE, Demand, demands
 
 if TYPE_CHECKING:
     from components.component import Resource
 
 
 CONTROLLERS = ("Deployment", "StatefulSet", "DaemonSet")
-DEFAULT_GRACE = 30
-"""Seconds between SIGTERM and SIGKILL where the pod does not say (Kubernetes)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from voice_policies import Bytes, Cpu
 
 from components.mesh.proxy import SIZE_ANNOTATION
 
-__all__ = ["SURGE", "Amounts", "Demand", "demands"]
+__all__ = ["DEFAULT_GRACE", "SURGE", "Amounts", "Demand", "demands"]
 
 SURGE = 1
 """Pods that a rollout adds to a Deployment (`maxSurge`). A StatefulSet stops a pod before it starts the next."""
 
 
+DEFAULT_GRACE = 30
+"""Seconds between SIGTERM and SIGKILL where the pod does not say (Kubernetes)."""
 NO_CPU, NO_MEMORY = Cpu("0"), Bytes("0")
 
 
@@ -90,8 +92,8 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
 
 def _overlapping(spec: Mapping[str, Any]) -> int:
     """Pods that a rollout stops within one grace period: one whenever the next one has been ready for long enough."""
-    grace: int = spec["template"]["spec"]["terminationGracePeriodSeconds"]
-    ready: int = spec["minReadySeconds"]
+    grace: int = spec["template"]["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE)
+    ready: int = spec.get("minReadySeconds", 1)
     return math.ceil(grace / ready)
 
 

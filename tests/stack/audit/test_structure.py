@@ -20,7 +20,7 @@ def test_what_no_layer_can_express_is_refused_before_it_is_rendered() -> None:
 
 def test_what_contradicts_itself_is_refused_with_its_edge() -> None:
     caller = service("a", operation("run", stage(hard("store.read", "never", retry=TWICE)), p95="1s", deadline="60s"))
-    with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: is refused; a call that is never repeated"):
+    with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: is refused; a call with idempotency never"):
         _ = small_platform(caller, STORE).components
 
 
