@@ -24,8 +24,8 @@ LONGEST_BREAK = 10
 
 def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
     for edge in platform.graph.edges:
-        if isinstance(edge.call.circuit_breaker, CircuitBreaker):
-            yield edge, edge.call.circuit_breaker
+        if breaker := edge.circuit_breaker:
+            yield edge, breaker
 
 
 def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
@@ -76,6 +76,22 @@ def window_holds_attempts(platform: Platform) -> Iterator[Breach | None]:
         field = f"{edge.path}: circuit_breaker.sampling_duration"
         found = Breach(edge.path, text, field, str(least), edge.call.location)
         yield found if breaker.sampling_duration < least else None
+
+
+def breaks_for_a_restart(platform: Platform) -> Iterator[Breach | None]:
+    """The open time of each breaker, against the time that its callee takes to restart."""
+    for edge, breaker in _breakers(platform):
+        restart, opened = edge.callee.restart, breaker.break_duration
+        if restart <= opened <= restart * LONGEST_BREAK:
+            yield None
+            continue
+        why = (
+            f"{opened} < {restart}: its probes fail until {edge.callee.name} has restarted"
+            if opened < restart
+            else f"{opened} > {LONGEST_BREAK} × {restart}: it refuses calls long after {edge.callee.name} is back"
+        )
+        field = f"{edge.path}: circuit_breaker.break_duration, or {edge.callee.name}.restart"
+        yield Breach(edge.path, why, field, str(restart), edge.call.location)
 
 
 def retries_respect_it(platform: Platform) -> Iterator[Breach | None]:
@@ -130,6 +146,16 @@ RULES = (
         violates="a window of 1s over attempts of up to 600ms",
         holds="a window of 1200ms over the same attempts",
         check=window_holds_attempts,
+    ),
+    Rule(
+        id="C04",
+        title="a circuit breaker stays open for as long as its callee restarts",
+        severity="warning",
+        rationale="a shorter break sends probes that must fail, a longer one refuses calls that would succeed",
+        source="the declared times of restart and failover",
+        violates="a break of 14s before a service that restarts in 15s",
+        holds="a break of 15s before the same service",
+        check=breaks_for_a_restart,
     ),
     Rule(
         id="C05",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from stack.audit.finding import Breach, Rule
 from stack.model.call_graph import Edge
-from stack.model.enforcement import DECLARED, in_force, unenforced
+from stack.model.enforcement import DECLARED, declares, in_force, unenforced
 from stack.model.platform import Platform
 from stack.model.settings import path_of
 
@@ -25,7 +25,7 @@ def all_enforced(platform: Platform) -> Iterator[Breach | None]:
     for edge in platform.graph.edges:
         reasons = dict(unenforced(edge))
         for kind in DECLARED:
-            if getattr(edge.call, kind) is None:
+            if not declares(edge, kind):
                 continue
             if kind in reasons:
                 text = f"{kind} is declared, and {reasons[kind]}"

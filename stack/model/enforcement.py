@@ -22,7 +22,7 @@ from components.grpc_service_config import inexpressible
 from components.node import Gateway, Service
 from stack.model.call_graph import Edge
 
-__all__ = ["DECLARED", "enforcer", "in_force", "unenforced"]
+__all__ = ["DECLARED", "declares", "enforcer", "in_force", "unenforced"]
 
 PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
 
@@ -57,13 +57,14 @@ def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
     """Declared policies of an edge that no layer can express, each with the reason."""
     seen = " and ".join(sorted(layers(edge)))
     for kind in DECLARED:
-        if _declared(edge, kind) and enforcer(edge, kind) is None:
+        if declares(edge, kind) and enforcer(edge, kind) is None:
             yield kind, f"{seen} cannot express it on this edge"
     if edge.call.retry and enforcer(edge, "retry") == "grpc" and (why := "; ".join(inexpressible(edge.call.retry))):
         yield "retry", why
 
 
-def _declared(edge: Edge, kind: PolicyKind) -> bool:
+def declares(edge: Edge, kind: PolicyKind) -> bool:
+    """The call has a policy of that kind, be it by default."""
     policies = edge if kind == "circuit_breaker" else edge.call
     return getattr(policies, kind) is not None
 

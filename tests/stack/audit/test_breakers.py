@@ -1,4 +1,4 @@
-"""C01, C02, C03, C05: breakers that open too soon, never, or that a retry does not respect."""
+"""C01 to C05: breakers that open too soon, never, or that a retry does not respect."""
 
 from __future__ import annotations
 
@@ -74,3 +74,11 @@ def test_c05_finds_a_retry_of_the_breakers_own_refusal() -> None:
     assert findings("C05", *guarded(TWICE)) == (), "the runtime knows its own refusal"
     spelled = TWICE.model_copy(update={"conditions": ("circuit_open",)})
     assert findings("C05", *guarded(spelled))
+
+
+@pytest.mark.parametrize(("opened", "count"), [("14s", 1), ("15s", 0), ("150s", 0), ("151s", 1)])
+def test_c04_finds_a_break_that_does_not_fit_the_restart(opened: str, count: int) -> None:
+    assert STORE.restart == Duration("15s")
+    found = findings("C04", *guarded(break_duration=Duration(opened)))
+    assert len(found) == count
+    assert all(opened in each.arithmetic for each in found)
