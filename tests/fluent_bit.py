@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import lupa.luajit21 as lupa
 from voice_runtime.runtime import Runtime
 from voice_runtime.tracing import JsonFormatter
 
@@ -20,6 +22,8 @@ from tests.bundles import bundle, mount
 from tests.cluster.otlp import any_value
 
 Record = list[tuple[str, Any]]
+CHANGED = 2
+"""Code of a Lua function that changed the record and not its time."""
 KUBERNETES = {
     "pod_name": "agent-engine-6d5f8b7c9d-x2k4p",
     "namespace_name": "voice-apps",
@@ -63,8 +67,46 @@ def filtered(filters: list[Mapping[str, Any]], line: str) -> Record:
     """The record behind the parser `cri` (src/multiline/flb_ml_parser_cri.c) and the filters."""
     record: Record = [("time", "2026-01-01T00:00:00.000000001Z"), ("stream", "stdout"), ("_p", "F"), ("log", line)]
     for each in filters:
-        record = {"modify": modified, "kubernetes": merged}[each["name"]](record, each)
+        record = {"lua": called, "modify": modified, "kubernetes": merged, "multiline": unjoined}[each["name"]](
+            record, each
+        )
     return record
+
+
+def unjoined(record: Record, _options: Mapping[str, Any]) -> Record:
+    """A line that no rule of a multiline parser matches passes as it is; `joined` stands for the others."""
+    return record
+
+
+def joined(parsers: list[Mapping[str, Any]], lines: list[str]) -> list[str]:
+    """The texts that the filter `multiline` makes of lines. Source: `flb_ml_rule_process` in src/multiline."""
+    rules = [rule for parser in parsers for rule in parser["rules"]]
+    found: list[str] = []
+    open_in: str | None = None
+    for line in lines:
+        state = open_in or "start_state"
+        rule = next((each for each in rules if state in each["state"].split(",") and _matches(each, line)), None)
+        if open_in is not None and rule is not None:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+        open_in = rule["next_state"] if rule else None
+    return found
+
+
+def _matches(rule: Mapping[str, Any], line: str) -> bool:
+    return re.search(rule["regex"].strip("/"), line) is not None
+
+
+def called(record: Record, options: Mapping[str, Any]) -> Record:
+    """The filter `lua`, run by LuaJIT as Fluent Bit does, on bytes."""
+    lua = lupa.LuaRuntime(encoding=None)
+    lua.execute(options["code"].encode())
+    given = {key.encode(): value.encode(errors="surrogateescape") for key, value in record if isinstance(value, str)}
+    code, _, changed = lua.globals()[options["call"].encode()](b"kube.x", 0, lua.table_from(given))
+    if code != CHANGED:
+        return record
+    return [(key.decode(), value.decode(errors="surrogateescape")) for key, value in changed.items()]
 
 
 def modified(record: Record, options: Mapping[str, Any]) -> Record:
@@ -92,10 +134,19 @@ def exported(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
         body = [value for key, value in record if f"${key}" == pattern]
         if body:
             rest = [(key, value) for key, value in record if f"${key}" != pattern]
-            return {**found, "body": any_value(body[-1]), "attributes": key_values(rest)}
+            return {**found, "body": any_value(_c_string(body[-1])), "attributes": key_values(rest)}
     return {**found, "body": {"kvlistValue": {"values": key_values(record)}}}
+
+
+def _c_string(value: Any) -> Any:
+    """The output's texts are C's, which end at a NUL."""
+    if isinstance(value, str):
+        return value.partition("\0")[0]
+    if isinstance(value, dict):
+        return {key: _c_string(each) for key, each in value.items()}
+    return [_c_string(each) for each in value] if isinstance(value, list) else value
 
 
 def key_values(members: Record) -> list[dict[str, Any]]:
     """Source: plugins/out_opentelemetry/opentelemetry_utils.c. What is null has no value."""
-    return [{"key": key, "value": any_value(value)} for key, value in members]
+    return [{"key": key, "value": any_value(_c_string(value))} for key, value in members]

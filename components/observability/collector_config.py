@@ -52,6 +52,16 @@ MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
 TEXT_OF_SPANS = ("span.name", "span.status.message")
 """Texts of a span that this configuration masks itself, because the processor `redaction` masks attributes only."""
+LARGEST_MESSAGE = 800_000
+LARGEST_ATTRIBUTE = 16_384
+MOST_ATTRIBUTES = 64
+"""Limits of a log record, in bytes: 800,000 + 64 × 16,384 is below `LARGEST_BATCH_BYTES`. An exporter drops a larger
+record, and the rest of its batch with it."""
+KEPT = '["kubernetes.namespace_name", "kubernetes.pod_name", "kubernetes.container_name"]'
+BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
+"""NUL, and each byte that is no UTF-8, which a pattern sees as U+FFFD; then its replacement. A receiver that checks
+UTF-8, as Elasticsearch does, refuses the whole batch. A class of characters, because Go looks for a single character
+by its bytes, and would find no broken one."""
 LINE_STATEMENTS = (
     # A line without a message has its fields in the body. Setting the fields again leaves one copy of each.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
@@ -60,6 +70,16 @@ LINE_STATEMENTS = (
     "flatten(log.attributes)",
     # Elasticsearch refuses a whole batch for an empty value, or for a number in a field of words.
     "stringify_all(log.attributes)",
+    f'set(log.body, Format("dropped: a message of %d bytes", [Len(log.body)])) where Len(log.body) > {LARGEST_MESSAGE}',
+    (
+        f"set(log.dropped_attributes_count, Len(log.attributes) - {MOST_ATTRIBUTES})"
+        f" where Len(log.attributes) > {MOST_ATTRIBUTES}"
+    ),
+    f"limit(log.attributes, {MOST_ATTRIBUTES}, {KEPT})",
+    f"truncate_all(log.attributes, {LARGEST_ATTRIBUTE})",
+    f"replace_pattern(log.body, {BROKEN})",
+    f'replace_all_patterns(log.attributes, "value", {BROKEN})',
+    f'replace_all_patterns(log.attributes, "key", {BROKEN})',
     (
         'set(log.trace_id.string, log.attributes["trace_id"])'
         r' where IsMatch(log.attributes["trace_id"], "^[0-9a-f]{32}\\z")'

@@ -40,6 +40,38 @@ BACKOFF_CAP = 120
 BATCH_RECORDS = 50_000
 """More records than a chunk of 2 MB holds, so that one request carries a whole chunk. Fluent Bit would count a split
 chunk as sent when only its last part was (`otel_process_logs` in plugins/out_opentelemetry/opentelemetry_logs.c)."""
+TRACEBACK = {
+    "name": "traceback",
+    "type": "regex",
+    "flush_timeout": 2000,
+    "rules": [
+        {"state": state, "regex": f"/{regex}/", "next_state": following}
+        for state, regex, following in (
+            ("start_state", r"^Traceback \(most recent call last\):$", "frames"),
+            ("frames", r"^[\t ]", "frames"),
+            ("frames", r"^[A-Za-z_][A-Za-z0-9_.]*(:.*)?$", "raised"),
+            ("raised", r"^[\t ]*$", "gap"),
+            ("gap", r"^(During handling of the above exception|The above exception was the direct cause)", "chained"),
+            ("chained", r"^[\t ]*$", "chained"),
+            # Not a start state: Fluent Bit ends a record before each state that may start one.
+            ("raised,chained", r"^Traceback \(most recent call last\):$", "frames"),
+        )
+    ],
+}
+"""A traceback of Python with the exceptions that it chains. The built-in parser `python` ends a record at the marks
+below a line of code (`^^^^`), which Python prints from 3.11 on."""
+WITHOUT_NUL = r"""
+function without_nul(tag, timestamp, record)
+  local line = record["log"]
+  if type(line) ~= "string" then return 0, timestamp, record end
+  local function replaced(slashes)
+    if #slashes % 2 == 1 then return slashes .. "ufffd" end
+  end
+  record["log"] = line:gsub("%z", "\239\191\189"):gsub("(\\+)u0000", replaced)
+  return 2, timestamp, record
+end
+"""
+"""Puts U+FFFD in the place of NUL, raw or as JSON escapes it: the output would end the text there."""
 SHUTDOWN = Duration("30s")
 PROBES = Probes(
     startup=Probe.http("/api/v1/uptime", period=STARTUP_PERIOD, failures=30),
@@ -86,6 +118,7 @@ class FluentBit(Server):
                 "storage.sync": "normal",
                 "storage.backlog.mem_limit": "16M",
             },
+            "multiline_parsers": [TRACEBACK],
             "pipeline": {"inputs": [self._input()], "filters": self._filters(), "outputs": [self._output()]},
         }
 
@@ -106,12 +139,20 @@ class FluentBit(Server):
         }
 
     def _filters(self) -> list[dict[str, Any]]:
-        """Filters that take names from the file and fields from the line.
+        """Filters that join the lines of a traceback, and take names from the file and fields from the line.
 
         A line that is not JSON stays as it is. The parser's own fields are removed before the line's fields are added,
         because both contain a time and duplicate keys would remain.
         """
         return [
+            {
+                "name": "multiline",
+                "match": f"{TAG}*",
+                "multiline.key_content": "log",
+                "multiline.parser": f"{TRACEBACK['name']},go",
+                "emitter_storage.type": "filesystem",
+            },
+            {"name": "lua", "match": f"{TAG}*", "code": WITHOUT_NUL, "call": "without_nul"},
             {"name": "modify", "match": f"{TAG}*", "remove": ["time", "_p"]},
             {
                 "name": "kubernetes",

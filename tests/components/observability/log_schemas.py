@@ -164,6 +164,18 @@ KUBERNETES = closed(
         "keep_log": SWITCH,
     }
 )
+MULTILINE = closed(
+    {
+        "name": one_of("multiline"),
+        "match": MATCH,
+        "multiline.key_content": TEXT,
+        "multiline.parser": TEXT,
+        "emitter_storage.type": one_of("memory", "filesystem"),
+    }
+)
+LUA = closed({"name": one_of("lua"), "match": MATCH, "code": TEXT, "call": TEXT})
+RULE = closed({"state": TEXT, "regex": {"type": "string", "pattern": "^/.*/$"}, "next_state": TEXT})
+PARSER = closed({"name": TEXT, "type": one_of("regex"), "flush_timeout": COUNT, "rules": listed(RULE)})
 MODIFY = closed({"name": one_of("modify"), "match": MATCH, "remove": listed(TEXT)})
 OUTPUT = closed(
     {
@@ -196,8 +208,13 @@ FLUENT_BIT = closed(
                 "storage.backlog.mem_limit": SIZE,
             }
         ),
+        "multiline_parsers": listed(PARSER),
         "pipeline": closed(
-            {"inputs": listed(TAIL), "filters": listed({"oneOf": [KUBERNETES, MODIFY]}), "outputs": listed(OUTPUT)}
+            {
+                "inputs": listed(TAIL),
+                "filters": listed({"oneOf": [KUBERNETES, LUA, MODIFY, MULTILINE]}),
+                "outputs": listed(OUTPUT),
+            }
         ),
     }
 )
