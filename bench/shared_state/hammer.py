@@ -1,6 +1,7 @@
 """One of several processes that ask one limit as fast as it lets them, once a line on standard input says so.
 
-Prints what it was given, and when it first and last asked, by the clock that the server here goes by as well.
+Prints its admissions, and when it first and last asked and was answered, by the clock of the server here. The server
+decides between a question and its answer, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -27,23 +28,33 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
     print("ready", flush=True)
     sys.stdin.readline()
     limited.admitted = 0
-    asked = begun = time.time()
+    begun = time.time()
+    asked: list[float] = []
+    answered: list[float] = []
     end = begun + seconds
 
     async def ask() -> None:
-        nonlocal asked
         refused = False
         while time.time() < end or not refused:  # to the last token, so that what was there is known
-            asked = max(asked, time.time())
+            asked.append(time.time())
+            refused, pause = False, 0.0
             try:
                 await limited.admit(CALLER, 1, float("inf"))
-                refused = False
             except RateLimitedError as error:
-                refused = True
-                await asyncio.sleep(min(error.retry_after or 0.0, LONGEST_PAUSE))
+                refused, pause = True, min(error.retry_after or 0.0, LONGEST_PAUSE)
+            answered.append(time.time())
+            if refused:
+                await asyncio.sleep(pause)
 
     await asyncio.gather(*(ask() for _ in range(TASKS)))
-    return {"admitted": limited.admitted, "without_store": limited.without_store, "begun": begun, "asked": asked}
+    return {
+        "admitted": limited.admitted,
+        "without_store": limited.without_store,
+        "begun": begun,
+        "first_answer": min(answered),
+        "asked": max(asked),
+        "answered": max(answered),
+    }
 
 
 if __name__ == "__main__":

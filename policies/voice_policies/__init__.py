@@ -26,7 +26,7 @@ from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, PositiveDuration, Rate, Ratio
 from voice_policies.names import CallName, EventType, TextPattern
 from voice_policies.policy import Policy
-from voice_policies.rate_limit import Adaptive, RateLimit, SlidingWindow, TokenBucket
+from voice_policies.rate_limit import INTERVAL_JITTER, Adaptive, RateLimit, SlidingWindow, TokenBucket
 from voice_policies.retry import Retry, RetryBudget, RetryCondition
 from voice_policies.saga import Saga, SagaStep
 from voice_policies.service_level import ServiceLevel
@@ -38,6 +38,7 @@ __all__ = [
     "API_VERSION",
     "FILE_NAME",
     "IDLE_TIMEOUT",
+    "INTERVAL_JITTER",
     "KEEP_ALIVE",
     "KIND",
     "PING_INTERVAL",

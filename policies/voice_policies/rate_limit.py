@@ -13,6 +13,11 @@ from voice_policies.measure import Duration, PositiveDuration, PositiveRatio, Ra
 from voice_policies.names import CallName
 from voice_policies.policy import Policy
 
+INTERVAL_JITTER = 0.1
+"""Random share added to each interval of an adaptive limit, so that replicas do not change together."""
+LONGEST_RECOVERY = 300
+"""Seconds that an adaptive limit may take to recover. As long as the longest break of a circuit breaker."""
+
 
 class TokenBucket(Policy):
     """Admits at `rate` on average and up to `burst` at once (GCRA)."""
@@ -55,8 +60,10 @@ class SlidingWindow(Policy):
 class Adaptive(Policy):
     """A token bucket whose rate follows the target's health: additive increase, multiplicative decrease (AIMD).
 
-    Every `interval` with enough samples, the rate is multiplied by `decrease` when the error ratio or the P95 latency
-    is above its threshold, and raised by `increase` otherwise. Idle time does not raise it.
+    After each `interval`, and not before `minimum_throughput` samples, the rate is multiplied by `decrease` if the
+    error ratio or the P95 latency is above its threshold, and raised by `increase` otherwise. Idle time does not raise
+    it. A key that is unused for `longest_recovery` after its bucket is full is forgotten, and begins again at
+    `max_rate`.
     """
 
     algorithm: Literal["adaptive"] = "adaptive"
@@ -75,16 +82,37 @@ class Adaptive(Policy):
     decrease: Ratio = Ratio("50%")
     """The rate is multiplied by this after an unhealthy interval."""
     interval: PositiveDuration = Duration("1s")
-    """How often the rate is set, jittered across replicas."""
+    """Shortest time between two changes of the rate, jittered across replicas."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Samples in an interval below which the rate stays as it is."""
+    """Samples that a change of the rate needs."""
+
+    @property
+    def longest_recovery(self) -> float:
+        """Seconds after an outage within which the rate is back at `max_rate`, or nobody asks for more than the rate.
+
+        Each step takes an interval with its jitter, or as long as its samples take at the rate of that step; one more
+        step ends the samples of the outage. The sum of 1 ÷ rate over the steps is bounded by its integral.
+        """
+        lowest, highest, increase = (rate.per_second for rate in (self.min_rate, self.max_rate, self.increase))
+        steps = math.ceil((highest - lowest) / increase) + 1
+        seconds_per_sample = 2 / lowest + math.log(highest / lowest) / increase
+        return (
+            steps * self.interval.seconds * (1 + INTERVAL_JITTER) + (self.minimum_throughput + 1) * seconds_per_sample
+        )
 
     @override
     def conflicts(self) -> Iterator[str]:
         if self.max_rate < self.min_rate:
             yield f"max_rate {self.max_rate} is below min_rate {self.min_rate}"
+        elif self.longest_recovery > LONGEST_RECOVERY:
+            yield (
+                f"it recovers from an outage in {self.longest_recovery:.0f} s, expected at most {LONGEST_RECOVERY} s: "
+                "raise increase or min_rate, or lower interval or minimum_throughput"
+            )
         if not 0 < self.decrease < 1:
             yield f"decrease {self.decrease} must be above 0% and below 100%"
+        if not self.error_ratio < 1 and self.latency is None:
+            yield f"error_ratio {self.error_ratio} is never exceeded: lower it, or set latency"
 
 
 class RateLimit(Policy):

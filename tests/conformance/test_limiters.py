@@ -273,11 +273,15 @@ def test_l10_latency_lowers_it_too() -> None:
 def test_l10_idle_time_and_few_samples_do_not_move_it() -> None:
     limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
     assert interval(limit, failed=True) == 50
-    for _ in range(100):
-        interval(limit, samples=9)
-    assert limit.rate == 50
+    assert interval(limit, samples=8) == 50
     limit.record(limit.epoch, limit.ends + 1e6, 0.1, failed=False)
     assert limit.rate == 50
+
+
+def test_l10_few_samples_of_several_intervals_are_judged_together() -> None:
+    limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
+    assert interval(limit, failed=True) == 50
+    assert [interval(limit, samples=4) for _ in range(3)] == [50, 50, 60]
 
 
 def test_l10_samples_from_before_a_decrease_are_dropped() -> None:

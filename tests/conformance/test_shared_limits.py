@@ -247,7 +247,8 @@ async def test_l8_cancelled_checks_never_poison_the_connections(store: RedisStor
 
 
 async def test_l3_waiters_of_one_key_pass_in_their_order_and_a_cancelled_one_leaves_no_trace(store: RedisStore) -> None:
-    limited = gate(store, shared(bucket("20/s", 1), max_wait=Duration("1m")))
+    # The second to wait passes after 2 s: a busy machine makes the six tasks and cancels it before that.
+    limited = gate(store, shared(bucket("1/s", 1), max_wait=Duration("1m")))
     passed: list[int] = []
 
     async def wait(number: int) -> None:
@@ -263,7 +264,7 @@ async def test_l3_waiters_of_one_key_pass_in_their_order_and_a_cancelled_one_lea
     waiters[3].cancel()
     with suppress(asyncio.CancelledError):
         await asyncio.gather(*waiters, return_exceptions=True)
-    assert passed == [0, 2, 4, 5]
+    assert passed == [0, 2, 4, 5], "in their order"
     await store.close()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from voice_policies import Duration, Rate, RateLimit, Ratio, TokenBucket, Tracing
+from voice_policies import Duration, Rate, RateLimit, Ratio, Timeout, TokenBucket, Tracing
 from voice_policies import Health as HealthPolicy
 from voice_reference.configuration import Behaviour
 from voice_reference.processes import Platform, Process, running, wait_until
@@ -29,20 +29,23 @@ BROKEN = Behaviour(error_ratio=Ratio("100%"))
 
 def post(process: Process, path: str) -> httpx.Response:
     headers = {"baggage": "tenant.id=acme,card=4111"}
-    return httpx.post(f"{process.url}/{path}", headers=headers, timeout=30, trust_env=False)
+    return httpx.post(f"{process.url}/{path}", headers=headers, timeout=180, trust_env=False)
 
 
 def get(process: Process, path: str) -> httpx.Response:
-    return httpx.get(f"{process.url}/{path}", timeout=30, trust_env=False)
+    return httpx.get(f"{process.url}/{path}", timeout=180, trust_env=False)
 
 
 @pytest.fixture
 def pair() -> Any:
     """agent-engine, which needs rag-engine softly and a store hard."""
-    store = call("postgresql.write", protocol="postgresql")
-    soft = call("rag-engine.context", necessity="soft", fallback="no citations")
-    limited = operation("limited", rate_limits=(RateLimit(limit=TokenBucket(rate=Rate("1/d"), burst=1), key="tenant"),))
-    run = operation("run", calls=("rag-engine.context", "postgresql.write"))
+    # A busy machine answers within these.
+    patient = {"timeout": Timeout(attempt=Duration("1m"), overall=Duration("2m"))}
+    store = call("postgresql.write", protocol="postgresql", **patient)
+    soft = call("rag-engine.context", necessity="soft", fallback="no citations", **patient)
+    once = RateLimit(limit=TokenBucket(rate=Rate("1/d"), burst=1), key="tenant")
+    limited = operation("limited", deadline=Duration("3m"), rate_limits=(once,))
+    run = operation("run", deadline=Duration("3m"), calls=("rag-engine.context", "postgresql.write"))
     policies: dict[str, Any] = {
         "health": HealthPolicy(drain_duration=Duration("3s")),
         "tracing": Tracing(
@@ -50,7 +53,7 @@ def pair() -> Any:
         ),
     }
     agent = bundle(store, soft, inbound=(run, limited), **policies)
-    rag = bundle(inbound=(operation("context"),), service="rag-engine", **policies)
+    rag = bundle(inbound=(operation("context", deadline=Duration("3m")),), service="rag-engine", **policies)
     with Collector() as collector, running({"agent-engine": agent, "rag-engine": rag}, collector.endpoint) as platform:
         yield platform, collector
 
@@ -67,7 +70,7 @@ def test_what_fails_is_degraded_or_told(pair: tuple[Platform, Collector]) -> Non
     assert post(agent, "nothing").status_code == 404
     assert get(agent, "run").status_code == 405
     assert [post(agent, "limited").status_code for _ in range(2)] == [200, 429]
-    assert collector.wait_for(lambda spans: any(s.failed and s.name == "POST run" for s in spans), 30)
+    assert collector.wait_for(lambda spans: any(s.failed and s.name == "POST run" for s in spans), 180)
     for span in (each for each in collector.spans if each.name != "GET run"):
         assert span.attributes["tenant.id"] == "acme"
         assert "card" not in span.attributes
@@ -95,13 +98,13 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
         # Not ready any more, and still at work.
         answers.append((await client.post(f"{agent.url}/run")).status_code)
 
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client, asyncio.TaskGroup() as group:
+    async with httpx.AsyncClient(timeout=180, trust_env=False) as client, asyncio.TaskGroup() as group:
         for _ in range(8):
             group.create_task(load(client))
         await asyncio.sleep(0.3)
         agent.process.send_signal(signal.SIGTERM)
         group.create_task(watch(client))
-    assert await asyncio.to_thread(agent.process.wait, 30) == 0
+    assert await asyncio.to_thread(agent.process.wait, 180) == 0
     assert set(answers) == {200}
     assert len(answers) > 8
     # What was served was traced, to the last request.
@@ -118,7 +121,7 @@ def policy(tmp_path: Path) -> str:
 def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"VOICE_SETTINGS_PATH": str(tmp_path)} | variables
     command = [sys.executable, "-m", "voice_reference"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, policy: str) -> None:
@@ -165,7 +168,7 @@ def test_a_faulty_change_of_the_configuration_leaves_it_as_it_was(pair: tuple[Pl
     agent = pair[0].processes["agent-engine"]
     (agent.directory / "configuration.json").write_text("{")
     assert post(agent, "run").status_code == 200
-    wait_until(lambda: "stays as it was" in agent.log.read_text(), 30, "the log tells of it")
+    wait_until(lambda: "stays as it was" in agent.log.read_text(), 180, "the log tells of it")
 
 
 def test_latency_is_drawn_from_its_median_and_p95() -> None:

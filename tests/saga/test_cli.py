@@ -26,7 +26,7 @@ async def voice_saga(engine: str, *arguments: str) -> subprocess.CompletedProces
     command = [sys.executable, "-m", "voice_saga.cli", *arguments]
     environment = {**os.environ, "VOICE_SAGA_ENGINE": engine}
     return await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, check=False, timeout=60, env=environment
+        subprocess.run, command, capture_output=True, text=True, check=False, timeout=180, env=environment
     )
 
 
@@ -55,13 +55,13 @@ async def test_sagas_are_listed_shown_resumed_compensated_and_abandoned(backend:
         compensated = await voice_saga(address, "compensate", one, "--reason", "the customer called")
         assert compensated.stderr == ""
         assert one in compensated.stdout
-        assert (await engine.wait(one, 60)).state == "parked"
+        assert (await engine.wait(one, 180)).state == "parked"
         shown = (await voice_saga(address, "show", one)).stdout
         assert 'input {"item": 7}' in shown
         assert "compensation_failed: reserve: ConnectionError: gone" in shown
         assert [line.split()[1:3] for line in shown.splitlines()[2:4]] == [["·", "started"], ["reserve", "began"]]
         assert (await voice_saga(address, "resume", one)).returncode == 0
-        assert (await engine.wait(one, 60)).state == "compensated"
+        assert (await engine.wait(one, 180)).state == "compensated"
 
         assert (await voice_saga(address, "abandon", two, "--reason", "settled")).returncode == 0
         await eventually(lambda: _is(engine, two, "abandoned"))
@@ -141,7 +141,7 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.parametrize(("scheme", "module"), [("postgresql", "asyncpg"), ("temporal", "temporalio")])
 def test_an_extra_that_is_not_installed_is_named(scheme: str, module: str) -> None:
     command = [sys.executable, "-c", WITHOUT, module, "--engine", f"{scheme}://h/x", "list"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 2
     assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-saga[{scheme}]: ")
 

@@ -32,9 +32,13 @@ def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
 
 
 def following_health(max_rate: str) -> tuple[RateLimit, ...]:
-    """A limit of one replica that falls while the provider fails, and recovers with it."""
+    """A limit of one replica that falls while the provider fails, and recovers with it within 30 s.
+
+    A tenth of the highest rate is added each second. At 5/s ten samples take 2 s.
+    """
     rate = Rate(max_rate)
-    return (RateLimit(limit=Adaptive(min_rate=Rate("5/s"), max_rate=rate, burst=rate.count)),)
+    increase = Rate(f"{rate.count // 10}/s")
+    return (RateLimit(limit=Adaptive(min_rate=Rate("5/s"), max_rate=rate, increase=increase, burst=rate.count)),)
 
 
 def provider_bulkhead(max_concurrent: int) -> Bulkhead:

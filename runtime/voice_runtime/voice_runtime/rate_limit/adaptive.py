@@ -1,6 +1,8 @@
 """Adaptive limit: a token bucket whose rate follows the target's health (AIMD).
 
-Each interval with enough samples is judged once: unhealthy multiplies the rate by `decrease`, healthy adds `increase`.
+The samples since the last change are judged after an interval, and not before there are enough of them: unhealthy
+multiplies the rate by `decrease`, healthy adds `increase`. So a slow key recovers, too.
+
 A decrease begins a new epoch. Samples of requests that were admitted earlier are dropped, because they measure the old
 rate.
 """
@@ -10,14 +12,13 @@ from __future__ import annotations
 from random import Random
 from threading import Lock
 
+from voice_policies import INTERVAL_JITTER
 from voice_policies import Adaptive as Policy
 
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 
 SLOW_SHARE = 0.05
 """The P95 exceeds a threshold if more than this share of samples does."""
-JITTER = 0.1
-"""Random share added to each interval, so that replicas do not move together."""
 
 
 class Adaptive:
@@ -43,8 +44,9 @@ class Adaptive:
         return self.bucket.wait(now, cost)
 
     def is_full(self, now: float) -> bool:
-        """True if the limit can be dropped: the bucket is full and the rate is the initial one."""
-        return self.bucket.is_full(now) and self.rate >= self.policy.max_rate.per_second
+        """True if the limit can be dropped: it is as at the start, or unused for so long that its rate is outdated."""
+        at_top = self.rate >= self.policy.max_rate.per_second
+        return self.bucket.is_full(now if at_top else now - self.policy.longest_recovery)
 
     def inherit(self, other: Adaptive) -> None:
         """Begin at the rate of `other`, with its admissions."""
@@ -60,7 +62,7 @@ class Adaptive:
             self.samples += 1
             self._failures += failed
             self._slow += self.policy.latency is not None and latency > self.policy.latency.seconds
-            if now >= self.ends:
+            if now >= self.ends and self.samples >= self.policy.minimum_throughput:
                 self._judge(now)
 
     def reconfigure(self, policy: Policy, now: float) -> None:
@@ -72,13 +74,12 @@ class Adaptive:
 
     def _judge(self, now: float) -> None:
         policy = self.policy
-        if self.samples >= policy.minimum_throughput:
-            unhealthy = self._failures > policy.error_ratio * self.samples or self._slow > SLOW_SHARE * self.samples
-            if unhealthy:
-                self.epoch += 1
-                self._set_rate(self.rate * policy.decrease, now)
-            else:
-                self._set_rate(self.rate + policy.increase.per_second, now)
+        unhealthy = self._failures > policy.error_ratio * self.samples or self._slow > SLOW_SHARE * self.samples
+        if unhealthy:
+            self.epoch += 1
+            self._set_rate(self.rate * policy.decrease, now)
+        else:
+            self._set_rate(self.rate + policy.increase.per_second, now)
         self._begin_interval(now)
 
     def _set_rate(self, rate: float, now: float) -> None:
@@ -86,5 +87,5 @@ class Adaptive:
         self.bucket.reconfigure(self.rate, self.policy.burst, now)
 
     def _begin_interval(self, now: float) -> None:
-        self.ends = now + self.policy.interval.seconds * (1 + JITTER * self._random.random())
+        self.ends = now + self.policy.interval.seconds * (1 + INTERVAL_JITTER * self._random.random())
         self.samples = self._failures = self._slow = 0
