@@ -17,7 +17,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help render test integration-test distributions-test lint format types accept docs lock bench flows outages fuzz cluster-test engine-test engine-faults clean
+.PHONY: help render up down test integration-test distributions-test lint format types accept docs lock bench flows outages fuzz cluster-test engine-test engine-faults clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -41,6 +41,12 @@ flows: $(READY) ## Run the platform's flows between reference services on this m
 outages: $(READY) ## Take each callee of those services away, and measure how long its callers refuse afterwards
 	$(BIN)/voice render dev
 	$(BIN)/voice-outages build/dev/policies
+
+up: $(INSTALLED) ## Deploy dev to a cluster of kind, or to CONTEXT=... with IMAGE=..., and ask it one question
+	$(BIN)/voice up dev $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE))
+
+down: $(INSTALLED) ## Remove what make up deployed
+	$(BIN)/voice down dev $(if $(CONTEXT),--context $(CONTEXT))
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and apply every environment to it
 	$(BIN)/pytest -m cluster tests/cluster

@@ -28,6 +28,11 @@ class Block:
     """The reason that marks it."""
 
     @property
+    def is_for_running(self) -> bool:
+        """Code or commands, and not data or output alone."""
+        return self.language not in DATA and (self.language != "console" or any(self.commands))
+
+    @property
     def commands(self) -> Iterator[str]:
         """The lines that a reader types."""
         if self.language == "console":

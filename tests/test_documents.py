@@ -9,7 +9,7 @@ import pytest
 
 from stack.cli import _parser
 from stack.model.settings import ROOT
-from tests.documents import DATA, Block, blocks, documents
+from tests.documents import Block, blocks, documents
 
 RUN_BY = {
     ("README.md", "console"): ".ci/test-in-a-private-place",
@@ -34,7 +34,7 @@ def named(block: Block) -> str:
     return f"{block.document}-{block.text[:30]!r}"
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language not in DATA], ids=named)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.is_for_running], ids=named)
 def test_a_block_is_run_or_says_that_it_is_not(block: Block) -> None:
     test = RUN_BY.get((block.document, block.language))
     assert block.not_run or test, "name its test in RUN_BY, or mark it with <!-- not run: reason -->"

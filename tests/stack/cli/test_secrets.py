@@ -154,7 +154,7 @@ def test_a_wrong_option_is_refused(arguments: list[str], fault: str, capsys: pyt
 def test_without_pulumi_nothing_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     assert main(["secrets", "dev"]) == 2
-    assert "pulumi: is not on PATH; install the Pulumi CLI" in capsys.readouterr().err
+    assert "pulumi: is not on PATH; install it" in capsys.readouterr().err
 
 
 class Asked:

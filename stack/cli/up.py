@@ -1,0 +1,85 @@
+"""`voice up` and `voice down`: an environment on this machine, from nothing to its first answer, and away again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from stack.cli import secrets
+from stack.cli.options import ENVIRONMENT, Commands, add_command, platform_of
+from stack.cli.status import CLEAN, FINDINGS
+
+if TYPE_CHECKING:
+    from stack.deploy.first_answer import Request
+    from stack.deploy.workstation import Workstation
+    from stack.model.platform import Platform
+
+CONTEXT = "a context of the kubeconfig (default: a cluster of kind, which is created)"
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the commands."""
+    up = add_command(commands, "up", _up, "Deploy an environment from this machine, and ask it one question.")
+    up.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
+    up.add_argument("--context", help=CONTEXT)
+    up.add_argument("--image", help="an image in place of every service's (default: the reference service, built here)")
+    down = add_command(commands, "down", _down, "Remove what `voice up` deployed, and the cluster that it created.")
+    down.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
+    down.add_argument("--context", help=CONTEXT)
+
+
+def _up(options: argparse.Namespace) -> int:
+    environment = options.environment
+    workstation = _workstation(options, platform_of(options, environment))
+    workstation.require(builds_image=options.image is None)
+    workstation.create_cluster()
+    image = options.image or workstation.build_image()
+    workstation.create_stack(image)
+    asked = argparse.Namespace(environment=environment, tenant=options.tenant, check=False, rotate=[], older_than=None)
+    if (status := secrets.run(asked)) != CLEAN:
+        return status
+    workstation.run("pulumi", "up", "--yes", "--skip-preview", "--stack", environment)
+    shown = json.loads(workstation.run("pulumi", "stack", "output", "--json", "--stack", environment, shows=False))
+    for name, gateway in shown["gateway_addresses"].items():
+        print(f"{name}: {gateway['url']}")
+    return _first_answer(platform_of(options, environment), workstation)
+
+
+def _down(options: argparse.Namespace) -> int:
+    workstation = _workstation(options, platform_of(options, options.environment))
+    workstation.require(builds_image=False)
+    workstation.remove()
+    print(f"{options.environment}: removed")
+    return CLEAN
+
+
+def _workstation(options: argparse.Namespace, platform: Platform) -> Workstation:
+    """Raises `InvalidInputError` for an environment that is not for trying things out."""
+    from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
+
+    from stack.deploy.workstation import Workstation  # noqa: PLC0415
+
+    profile = platform.environment.profile
+    if not profile.stand_in_secrets:
+        accepted = "expected an environment whose secrets may be stand-ins; deploy this one as docs/deploy.md says"
+        raise InvalidInputError("voice up", [Fault("ENV", f"has the profile {profile.name}", accepted)])
+    return Workstation(options.environment, options.context)
+
+
+def _first_answer(platform: Platform, workstation: Workstation) -> int:
+    """Sends one request through the gateway; a platform without a public route is asked nothing."""
+    from stack.deploy.first_answer import AnswerError, ask, first_request  # noqa: PLC0415
+
+    request: Request | None = first_request(platform)
+    if request is None:
+        return CLEAN
+    try:
+        status = ask(request, workstation.context)
+    except AnswerError as error:
+        sys.stderr.write(f"voice: no answer to {request}: {error}\n")
+        return FINDINGS
+    print(f"{request}: {status}")
+    print(f"again: {request.by_hand(workstation.context)}")
+    return CLEAN

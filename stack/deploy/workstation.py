@@ -1,0 +1,118 @@
+"""A person's machine with Pulumi, kubectl and, for a cluster of its own, Docker and kind."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from voice_policies import Fault, InvalidInputError
+
+from stack.deploy.cluster import Cluster, ClusterError
+from stack.model.settings import ROOT
+
+__all__ = ["Workstation"]
+
+INSTALL = {
+    "pulumi": "brew install pulumi/tap/pulumi",
+    "kubectl": "brew install kubectl",
+    "kind": "brew install kind",
+    "docker": "brew install --cask docker",
+}
+"""Program → a command that installs it."""
+KIND_CLUSTER = "voice"
+IMAGE = "reference-service:dev"
+DOCKERFILE = "runtime/voice_reference/Dockerfile"
+
+
+class Workstation:
+    """Deploys one environment to one cluster.
+
+    Pulumi's state stays on this machine unless PULUMI_BACKEND_URL names another place. A passphrase is made once where
+    neither PULUMI_CONFIG_PASSPHRASE nor its file is set, and kept beside Pulumi's own files.
+    """
+
+    def __init__(self, environment: str, context: str | None) -> None:
+        self.environment = environment
+        self.owns_cluster = context is None
+        self.context = context or f"kind-{KIND_CLUSTER}"
+
+    def require(self, *, builds_image: bool) -> None:
+        """Raise `InvalidInputError` with every program that is missing and a command that installs it."""
+        needed = ["pulumi", "kubectl"]
+        needed += ["kind", "docker"] if self.owns_cluster else ["docker"] if builds_image else []
+        faults = [
+            Fault(name, "is not on PATH", f"install it, such as with `{INSTALL[name]}`")
+            for name in needed
+            if shutil.which(name) is None
+        ]
+        if faults:
+            raise InvalidInputError("voice up", faults)
+        if not self.owns_cluster and builds_image:
+            accepted = "expected an image that the nodes of this cluster can pull"
+            raise InvalidInputError("voice up", [Fault("--image", "is missing beside --context", accepted)])
+        os.environ.setdefault("PULUMI_BACKEND_URL", "file://~?metadata=skip")
+        if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
+            os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file())
+
+    def create_cluster(self) -> None:
+        """Create the cluster of kind, where it is ours and is not there."""
+        if self.owns_cluster and KIND_CLUSTER not in self.run("kind", "get", "clusters", shows=False).split():
+            self.run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
+
+    def build_image(self) -> str:
+        """Build the reference service's image and load it onto the nodes. They need no registry then."""
+        self.run("docker", "build", "--file", DOCKERFILE, "--tag", IMAGE, ".")
+        self.run("kind", "load", "docker-image", IMAGE, "--name", KIND_CLUSTER)
+        return IMAGE
+
+    def create_stack(self, image: str) -> None:
+        """Select the stack, create it where there is none, and name cluster and image in its file."""
+        try:
+            identifier = Cluster(self.context).identifier
+        except ClusterError as error:
+            accepted = "expected a context of the kubeconfig whose cluster answers"
+            raise InvalidInputError("voice up", [Fault("--context", f"{self.context}: {error}", accepted)]) from None
+        self.run("pulumi", "stack", "select", self.environment, "--create")
+        settings = {
+            "kubernetes:context": self.context,
+            "kubernetes:clusterIdentifier": identifier,
+            "reference_image": image,
+        }
+        for key, value in settings.items():
+            self.run("pulumi", "config", "set", "--stack", self.environment, key, value)
+
+    def remove(self) -> None:
+        """Destroy the resources, or delete our own cluster with them. The environment's file stays."""
+        if self.owns_cluster:
+            self.run("kind", "delete", "cluster", "--name", KIND_CLUSTER)
+        else:
+            self.run("pulumi", "destroy", "--yes", "--skip-preview", "--stack", self.environment)
+        self.run("pulumi", "stack", "rm", self.environment, "--yes", "--force", "--preserve-config")
+
+    def run(self, *command: str, shows: bool = True) -> str:
+        """The output of a program, in the project's folder; shown while it runs where `shows`.
+
+        Raises `InvalidInputError` where it fails. What it says goes to stderr.
+        """
+        sys.stdout.flush()
+        sys.stderr.write(f"· {' '.join(command)}\n")
+        output = sys.stderr if shows else subprocess.PIPE
+        done = subprocess.run(list(command), cwd=ROOT, stdout=output, text=True, check=False)  # noqa: S603 - a list, and no shell
+        if done.returncode:
+            fault = Fault(" ".join(command), f"ended with exit code {done.returncode}", "see its message above")
+            raise InvalidInputError("voice up", [fault])
+        return done.stdout or ""
+
+
+def _passphrase_file() -> Path:
+    folder = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "voiceassistant.passphrase"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32))
+    return file

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+
+from stack.cli import main
+from stack.deploy.secret_values import generated
+from tests.platforms import platform
+from tests.stack.cli.test_secrets import Project
+
+OUTPUTS = json.dumps({"gateway_addresses": {"gateway.voice-gateway": {"url": "https://api.voicehelper.localhost"}}})
+FAKE = """#!/bin/sh
+printf '%s\\n' "$(basename "$0") $*" >> {folder}/log
+case "$(basename "$0") $*" in
+  *"set-all"*) exec {python} {fake} "$@" ;;
+  *"port-forward"*) [ -n "$PORT" ] || {{ echo "error: no pod" >&2; exit 1; }}
+    echo "Forwarding from 127.0.0.1:$PORT -> 443"; exec sleep 60 ;;
+  *"kube-system"*) echo '{{"metadata": {{"uid": "00000000-0000-4000-8000-000000000001"}}}}' ;;
+  *"stack output"*) echo {outputs} ;;
+  *"pulumi up"*) exit "${{UP:-0}}" ;;
+esac
+"""
+PROGRAMS = ("docker", "kind", "kubectl", "pulumi")
+
+
+class Machine(Project):
+    """A project, and programs that note how they are called."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        fake = Path(__file__).with_name("fake_pulumi.py")
+        text = FAKE.format(folder=folder, python=sys.executable, fake=fake, outputs=shlex.quote(OUTPUTS))
+        for name in PROGRAMS:
+            program = folder / "bin" / name
+            program.write_text(text)
+            program.chmod(0o755)
+
+    def voice_up(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        bare = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
+        path = f"{self.folder}/bin{os.pathsep}{os.environ['PATH']}"
+        environment = {**bare, "PULUMI_HOME": str(self.folder / "pulumi"), "PATH": path, **variables}
+        command = [sys.executable, "-m", "stack.cli", *arguments]
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    @property
+    def log(self) -> list[str]:
+        return (self.folder / "log").read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+class Answer(BaseHTTPRequestHandler):
+    """A gateway that answers one route."""
+
+    def do_POST(self) -> None:
+        known = (self.path, self.headers["Host"]) == ("/v1/login", "api.voicehelper.localhost")
+        self.send_response(200 if known else 503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parameter's name there
+        pass
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The port of a gateway."""
+    folder = tmp_path_factory.mktemp("gateway")
+    values = generated(next(each for each in platform("dev").secrets if each.name == "gateway-tls"))
+    for key, value in values.items():
+        (folder / key).write_text(value)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate", folder / "private-key")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield str(server.server_address[1])
+        server.shutdown()
+
+
+def test_dev_goes_up_on_a_cluster_of_its_own_and_answers(machine: Machine, port: str) -> None:
+    done = machine.voice_up("up", "dev", PORT=port)
+    assert done.returncode == 0, done.stderr
+    assert "gateway.voice-gateway: https://api.voicehelper.localhost" in done.stdout
+    assert "POST https://api.voicehelper.localhost/v1/login: 200" in done.stdout
+    wanted = [
+        "kind create cluster --name voice --wait 120s",
+        "docker build --file runtime/voice_reference/Dockerfile --tag reference-service:dev .",
+        "kind load docker-image reference-service:dev --name voice",
+        "pulumi stack select dev --create",
+        "pulumi config set --stack dev kubernetes:context kind-voice",
+        "pulumi config set --stack dev kubernetes:clusterIdentifier 00000000-0000-4000-8000-000000000001",
+        "pulumi config set --stack dev reference_image reference-service:dev",
+        "pulumi up --yes --skip-preview --stack dev",
+    ]
+    assert [line for line in machine.log if line in wanted] == wanted
+    passphrase = machine.folder / "pulumi" / "voiceassistant.passphrase"
+    assert passphrase.stat().st_mode & 0o777 == 0o600
+    assert passphrase.read_text() not in done.stdout + done.stderr
+
+
+def test_a_second_run_keeps_secrets_and_passphrase(machine: Machine, port: str) -> None:
+    machine.voice_up("up", "dev", "--context", "other", "--image", "registry.example/reference:1", PORT=port)
+    file, passphrase = machine.folder / "Pulumi.dev.yaml", machine.folder / "pulumi" / "voiceassistant.passphrase"
+    before = (yaml.safe_load(file.read_text()), passphrase.read_text())
+    done = machine.voice_up("up", "dev", "--context", "other", "--image", "registry.example/reference:1", PORT=port)
+    assert done.returncode == 0
+    assert (yaml.safe_load(file.read_text()), passphrase.read_text()) == before
+    assert not any(line.startswith(("kind", "docker")) for line in machine.log)
+
+
+def test_without_an_answer_the_reason_is_told(machine: Machine) -> None:
+    done = machine.voice_up("up", "dev")
+    assert done.returncode == 1
+    assert "voice: no answer to POST https://api.voicehelper.localhost/v1/login: error: no pod" in done.stderr
+
+
+def test_a_step_that_fails_ends_the_run(machine: Machine) -> None:
+    done = machine.voice_up("up", "dev", UP="255")
+    assert done.returncode == 2
+    assert "pulumi up --yes --skip-preview --stack dev: ended with exit code 255; see its message above" in done.stderr
+    assert not any("port-forward" in line for line in machine.log)
+
+
+@pytest.mark.parametrize(
+    ("context", "last"),
+    [
+        ([], ["kind delete cluster --name voice", "pulumi stack rm dev --yes --force --preserve-config"]),
+        (
+            ["--context", "other"],
+            ["pulumi destroy --yes --skip-preview --stack dev", "pulumi stack rm dev --yes --force --preserve-config"],
+        ),
+    ],
+)
+def test_down_removes_what_up_created(machine: Machine, context: list[str], last: list[str]) -> None:
+    assert machine.voice_up("down", "dev", *context).returncode == 0
+    assert machine.log == last
+
+
+def test_every_missing_program_is_named_with_its_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["up", "dev"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "voice: voice up: 4 faults",
+        "  pulumi: is not on PATH; install it, such as with `brew install pulumi/tap/pulumi`",
+        "  kubectl: is not on PATH; install it, such as with `brew install kubectl`",
+        "  kind: is not on PATH; install it, such as with `brew install kind`",
+        "  docker: is not on PATH; install it, such as with `brew install --cask docker`",
+    ]
+
+
+def test_an_environment_with_real_secrets_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "prod"]) == 2
+    assert "ENV: has the profile prod; expected an environment whose secrets" in capsys.readouterr().err
