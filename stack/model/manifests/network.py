@@ -26,13 +26,7 @@ def governing(system: System, workload: Workload, direction: Direction) -> tuple
     """The policies that govern a workload's pods in a direction; none where they use the node's network."""
     if workload.template.spec.host_network:
         return ()
-    return tuple(
-        policy
-        for policy in system.network_policies
-        if policy.namespace == workload.namespace
-        and direction in policy.spec.directions
-        and policy.spec.pod_selector.matches(workload.labels)
-    )
+    return tuple(policy for policy in system.policies_of(workload) if direction in policy.spec.directions)
 
 
 def own_namespace_peers(policy: Item[NetworkPolicySpec]) -> Iterator[tuple[Selector, Location]]:

@@ -16,7 +16,7 @@ __all__ = ["Budget", "Container", "Selector", "ServiceSpec"]
 class Part(BaseModel):
     """A part of a resource, by the API's own names."""
 
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
 
 
 LEFT_OUT = BeforeValidator(lambda value: () if value is None else value)

@@ -195,20 +195,12 @@ class System:
 
     @cached_property
     def _pods_by_service(self) -> dict[Identity, tuple[Workload, ...]]:
-        by_label: dict[tuple[str, Scalar], list[Workload]] = defaultdict(list)
-        for workload in self.workloads:
-            for label in workload.labels.items():
-                by_label[label].append(workload)
-        found = {}
-        for service in self.services:
-            selector = service.spec.selector
-            candidates = by_label.get(next(iter(selector.items())), ()) if selector else ()
-            found[service.manifest.identity] = tuple(
-                each
-                for each in candidates
-                if each.namespace == service.namespace and selector.items() <= each.labels.items()
-            )
-        return found
+        return {
+            service.manifest.identity: self.selected(Selector(match_labels=service.spec.selector), service.namespace)
+            if service.spec.selector
+            else ()
+            for service in self.services
+        }
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
@@ -273,11 +265,32 @@ class System:
 
     def selected(self, selector: Selector | None, namespace: str) -> tuple[Workload, ...]:
         """The workloads of a namespace whose pods a label selector picks; none without a selector."""
-        return tuple(
-            workload
-            for workload in self.workloads
-            if selector and workload.namespace == namespace and selector.matches(workload.labels)
-        )
+        if selector is None:
+            return ()
+        label = next(iter(selector.match_labels.items()), None)
+        candidates = self._by_label.get((namespace, label), ())
+        return tuple(workload for workload in candidates if selector.matches(workload.labels))
+
+    @cached_property
+    def _by_label(self) -> dict[tuple[str, tuple[str, Scalar] | None], list[Workload]]:
+        """Namespace and label → workloads, so that a selector looks at few; namespace and `None` → all of them."""
+        found: dict[tuple[str, tuple[str, Scalar] | None], list[Workload]] = defaultdict(list)
+        for workload in self.workloads:
+            for label in (None, *workload.labels.items()):
+                found[workload.namespace, label].append(workload)
+        return found
+
+    def policies_of(self, workload: Workload) -> list[Item[NetworkPolicySpec]]:
+        """The NetworkPolicies that pick a workload's pods."""
+        return self._policies_by_workload.get(workload.manifest.identity, [])
+
+    @cached_property
+    def _policies_by_workload(self) -> dict[Identity, list[Item[NetworkPolicySpec]]]:
+        found: dict[Identity, list[Item[NetworkPolicySpec]]] = defaultdict(list)
+        for policy in self.network_policies:
+            for workload in self.selected(policy.spec.pod_selector, policy.namespace):
+                found[workload.manifest.identity].append(policy)
+        return found
 
     def autoscaler_of(self, workload: Workload) -> Item[Autoscaler] | None:
         """The autoscaler that owns a workload's count."""
@@ -285,8 +298,11 @@ class System:
 
     def scaled(self, autoscaler: Item[Autoscaler]) -> Workload | None:
         """The workload that an autoscaler scales; `None` where no manifest has it."""
-        place = _scaled_place(autoscaler)
-        return next((each for each in self.workloads if (each.kind, each.namespace, each.name) == place), None)
+        return self._workloads_by_place.get(_scaled_place(autoscaler))
+
+    @cached_property
+    def _workloads_by_place(self) -> dict[tuple[str, str, str], Workload]:
+        return {(each.kind, each.namespace, each.name): each for each in self.workloads}
 
     @cached_property
     def _autoscalers(self) -> dict[tuple[str, str, str], Item[Autoscaler]]:

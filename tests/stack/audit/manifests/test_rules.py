@@ -81,7 +81,9 @@ def test_n04_is_silent_where_an_operator_may_make_the_service(tmp_path: Path) ->
 
 
 def test_n04_a_service_without_pods_and_a_port_without_a_name(tmp_path: Path) -> None:
-    assert found(tmp_path, service("store")) == [("N04", "warning", "Service store")]
+    (finding,) = findings(tmp_path, service("store"))
+    assert (finding.rule, finding.severity, finding.path) == ("N04", "warning", "Service store")
+    assert finding.arithmetic == "selector app=store picks no pod of these manifests"
     assert found(tmp_path, STORE[0], service("store", 6379, "http")) == [("N04", "error", "Service store")]
     assert found(tmp_path, STORE[0], service("store", 6379, "redis")) == []
     without_selector = resource("Service", "store", {"ports": [{"port": 1}]})
