@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from components.declaration import Location
-from stack.audit.finding import Breach, Rule
+from stack.audit.finding import Breach
 from stack.audit.manifests.known import on_manifests
 from stack.model.manifests.network import own_namespace_peers
 from stack.model.manifests.resources import Budget, Selector
@@ -108,35 +108,8 @@ def _picks(system: System, policy: Item[Any], selector: Selector | None, idle: s
 
 
 RULES = (
-    Rule(
-        id="A03",
-        title="replicas outlive a drain, and a drain gets on",
-        severity="error",
-        rationale="a drain that takes every replica is an outage; one that may take none blocks every node update",
-        source="Kubernetes: voluntary disruptions",
-        violates="2 replicas under a PodDisruptionBudget with minAvailable 2",
-        holds="2 replicas under a PodDisruptionBudget with maxUnavailable 1",
-        check=drains_go_on,
-    ),
-    Rule(
-        id="D03",
-        title="an autoscaler has what it needs and owns the count",
-        severity="error",
-        rationale="without requests nothing is scaled; a count beside the autoscaler undoes its work on each apply",
-        source="pulumi-kubernetes#2491; Kubernetes: utilization is a share of the request",
-        violates="an autoscaler on CPU over a container that requests no CPU",
-        holds="every container requests CPU, and the Deployment leaves replicas out",
-        check=autoscalers_can_work,
-    ),
-    Rule(
-        id="H02",
-        title="an autoscaler looks at the container that does the work",
-        severity="warning",
-        rationale="the sidecar's share hides the load of the container beside it, or takes its place",
-        source="kubernetes#86349",
-        violates="a metric of type Resource over pods of two containers",
-        holds="a metric of type ContainerResource",
-        check=sidecars_are_left_out,
-    ),
+    on_manifests("A03", drains_go_on),
+    on_manifests("D03", autoscalers_can_work),
+    on_manifests("H02", sidecars_are_left_out),
     on_manifests("E01", policies_govern_something),
 )

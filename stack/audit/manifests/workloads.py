@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from components.declaration import Location
 from stack.audit.finding import Breach, Rule
+from stack.audit.manifests.known import on_manifests
 from stack.model.manifests.references import environment
 from stack.model.manifests.resources import Container
 from stack.model.manifests.system import System, Workload
@@ -118,36 +119,9 @@ def _is_secret(name: str, value: str) -> bool:
 
 
 RULES = (
-    Rule(
-        id="T05",
-        title="a pod's grace period outlasts its pause before the stop signal",
-        severity="error",
-        rationale="kubelet kills the container before it hears of its end: every request in flight is lost",
-        source="Kubernetes: the grace period begins before preStop",
-        violates="preStop sleeps 30 s, terminationGracePeriodSeconds is 30",
-        holds="preStop sleeps 15 s, terminationGracePeriodSeconds is 30",
-        check=pods_end_in_time,
-    ),
-    Rule(
-        id="T07",
-        title="a probe answers before the next one is due",
-        severity="error",
-        rationale="kubelet asks one probe after the other: a process that hangs is noticed later than the period tells",
-        source="Kubernetes: timeoutSeconds is 1 and periodSeconds is 10 by default",
-        violates="timeoutSeconds 10, periodSeconds 10",
-        holds="timeoutSeconds 9, periodSeconds 10",
-        check=probes_end_in_time,
-    ),
-    Rule(
-        id="P03",
-        title="a bad revision of a StatefulSet can be rolled back",
-        severity="warning",
-        rationale="with OrderedReady the controller waits for the broken pod for ever: somebody must delete it by hand",
-        source="kubernetes#67250",
-        violates="podManagementPolicy OrderedReady, which is the default",
-        holds="podManagementPolicy Parallel",
-        check=revisions_can_be_rolled_back,
-    ),
+    on_manifests("T05", pods_end_in_time),
+    on_manifests("T07", probes_end_in_time),
+    on_manifests("P03", revisions_can_be_rolled_back),
     Rule(
         id="S01",
         title="a rendered file holds no secret and pins every image",
