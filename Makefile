@@ -66,6 +66,7 @@ bench: $(READY) ## Measure rendering, the runtime, a gRPC call, distributed limi
 	$(BIN)/python -m bench.wire
 	$(BIN)/python -m bench.shared_state
 	$(BIN)/python -m bench.sagas
+	$(BIN)/python -m bench.failover
 
 lint: $(READY) ## Formatting, lint, strict types, the imports between packages, and plain English
 	$(BIN)/ruff format --check .

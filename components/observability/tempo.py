@@ -10,9 +10,10 @@ from typing_extensions import override
 from voice_policies import Bytes, ClosedModel, Conflict, Duration, TextPattern
 
 from components.component import Exemption
-from components.container import Container, go_runtime
+from components.container import Container, Image, go_runtime
 from components.files import file_text
 from components.observability.retention import Stream, disk_conflict
+from components.observability.setup_job import SIZING
 from components.probes import READY, Probe, Probes
 from components.scrape import Scrape
 from components.secret_keys import SecretForm, SecretKeys
@@ -70,6 +71,14 @@ class Bucket(ClosedModel):
     bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")]
     endpoint: Annotated[str, TextPattern(r"^[a-z0-9.-]+:\d+$", "s3.example.com:443")]
     """`host:port`, over TLS."""
+    image: Image
+    """Image with curl, for the container that waits for the store."""
+
+    def wait(self) -> Container:
+        """Wait until the store answers anything. Tempo itself exits while the store or its name is not there yet."""
+        url = f"https://{self.endpoint}/"
+        script = f"until curl --silent --output /dev/null --max-time 5 {url}; do echo waiting for {url}; sleep 5; done"
+        return Container(name="wait-for-bucket", image=self.image, sizing=SIZING, command=("sh", "-c", script))
 
 
 class Tempo(Server):
@@ -153,6 +162,7 @@ class Tempo(Server):
         credentials = {"AWS_SHARED_CREDENTIALS_FILE": file} if self.bucket else {}
         yield StatefulSet(
             name=self.name,
+            init=self.bucket.wait() if self.bucket else None,
             container=Container(
                 args=(f"-config.file={CONFIG_PATH}/tempo.json", "-target=all"),
                 ports={"otlp": OTLP_PORT, "http": HTTP_PORT},

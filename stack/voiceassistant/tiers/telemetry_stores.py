@@ -112,6 +112,7 @@ def _jaeger(graph: CallGraph, environment: Environment, links: Links, index_url:
 def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
     bucket = environment.settings.trace_bucket
     endpoint = f"{backup_store().host}:{backup_store().port}"
+    curl = environment.third_party_image(images.ELASTICSEARCH)
     size = environment.server("tempo")
     return Tempo(
         name="tempo",
@@ -121,7 +122,7 @@ def _tempo(graph: CallGraph, environment: Environment, links: Links) -> Tempo:
         storage=size.volume,
         storage_class=size.storage_class,
         stream=block_stream(graph, environment),
-        bucket=Bucket(bucket=bucket, endpoint=endpoint) if bucket else None,
+        bucket=Bucket(bucket=bucket, endpoint=endpoint, image=curl) if bucket else None,
         remote_write=tuple(f"{url}/api/v1/write" for url in telemetry.prometheus_urls(environment)),
         links=links,
     )

@@ -83,7 +83,9 @@ def _servers(*, replicated: bool) -> Iterator[Component]:
         name="tempo",
         storage=Bytes("5Gi"),
         stream=Stream(name="blocks", daily=Bytes("1Gi"), retention=Duration("2d")),
-        bucket=Bucket(bucket="traces", endpoint="objects.example.com:443") if replicated else None,
+        bucket=Bucket(bucket="traces", endpoint="objects.example.com:443", image=Image(reference="elasticsearch:1"))
+        if replicated
+        else None,
         remote_write=tuple(f"http://prometheus-{index}:9090/api/v1/write" for index in range(copies)),
     )
     yield Grafana(

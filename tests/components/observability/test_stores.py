@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +70,20 @@ def test_tempo_keeps_blocks_on_its_disk_unless_it_has_a_bucket() -> None:
     (container,) = pod_of(found)["containers"]
     (file,) = (each["value"] for each in container["env"] if each["name"] == "AWS_SHARED_CREDENTIALS_FILE")
     assert any(file == f"{mount['mountPath']}/credentials" for mount in container["volumeMounts"])
+
+
+def test_tempo_waits_for_its_bucket_and_says_so(tmp_path: Path) -> None:
+    (found,) = rendered(the(Tempo), "StatefulSet")
+    (waiting,) = found["spec"]["template"]["spec"]["initContainers"]
+    *shell, script = waiting["command"]
+    for name, text in (("curl", f"echo >> {tmp_path}/asked; test $(wc -l < {tmp_path}/asked) -ge 3"), ("sleep", ":")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run([*shell, script], check=True, capture_output=True, text=True, env={"PATH": path})
+    assert done.stdout.splitlines() == ["waiting for https://objects.example.com:443/"] * 2
+    (single,) = rendered(the(Tempo, "single"), "StatefulSet")
+    assert "initContainers" not in single["spec"]["template"]["spec"]
 
 
 def test_blocks_that_tempos_own_disk_does_not_hold_are_refused() -> None:

@@ -1,0 +1,79 @@
+"""`python -m bench.failover`: longest gap between two acknowledged writes through HAProxy, for each end of a primary.
+
+Real Valkey servers, Sentinels and HAProxy run on the rendered files, on loopback. The goal is Sentinel's `down-after`
+and 5 s more. Writes that were acknowledged and are lost are counted: an orderly restart may lose none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from components.valkey.replication import DOWN_AFTER
+from tests.integration.cache_clients import running_proxy, writing
+from tests.stack.voiceassistant.tiers.real_cache import Member, eventually, running_cache
+
+GOAL = DOWN_AFTER.seconds + 5
+
+
+class Measured(NamedTuple):
+    """One replacement of a primary."""
+
+    gap: float
+    """Seconds."""
+    lost: int
+    """Acknowledged writes that the new primary does not have."""
+
+
+def main() -> int:
+    """Measure, print; 1 where the goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds: int = parser.parse_args().rounds
+    haproxy = shutil.which("haproxy")
+    if haproxy is None:
+        print("haproxy is not on PATH: install the system's package", file=sys.stderr)
+        return 2
+    found = {name: [_measure(Path(haproxy), end) for _ in range(rounds)] for name, end in ENDS.items()}
+    print(f"| end of the primary | gaps in seconds | lost writes | goal: {GOAL:.0f} s |\n|---|---|---|---|")
+    for name, measured in found.items():
+        gaps = ", ".join(f"{each.gap:.1f}" for each in measured)
+        met = "met" if max(each.gap for each in measured) <= GOAL else "missed"
+        print(f"| {name} | {gaps} | {sum(each.lost for each in measured)} | {met} |")
+    return int(any(each.gap > GOAL for measured in found.values() for each in measured))
+
+
+def _measure(haproxy: Path, end: Callable[[Member], None]) -> Measured:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running_cache(Path(directory)) as (nodes, _),
+        running_proxy(haproxy, Path(directory, "haproxy.cfg"), nodes) as port,
+    ):
+        with writing(port) as writer:
+            end(nodes[0])
+            eventually(lambda: [node for node in nodes[1:] if node.role == "master"])
+            elected = time.monotonic()
+            eventually(lambda: writer.written_after(elected + 1))
+        return Measured(writer.gap, len(writer.lost()))
+
+
+def _restart_at_once(node: Member) -> None:
+    node.stop()
+    node.restart()
+
+
+ENDS: dict[str, Callable[[Member], None]] = {
+    "killed": Member.stop,
+    "killed, and restarted at once": _restart_at_once,
+    "restarted in order": Member.stop_in_order,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
