@@ -15,7 +15,7 @@ from components.secret_keys import SecretKeys
 from components.valkey.access import CONFIG_PATH, HEALTH_USER, RUN_PATH
 from components.valkey.server import DATA_PATH, PORT
 
-__all__ = ["SENTINEL_PORT"]
+__all__ = ["DOWN_AFTER", "SENTINEL_PORT"]
 
 SENTINEL_PORT = 26379
 PRIMARY = "cache"
