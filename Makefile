@@ -16,6 +16,9 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
+# Without bytecode each process that the tests start compiles some 200 modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help render up down test integration-test distributions-test lint format types accept docs lock bench flows outages fuzz cluster-test engine-test engine-faults clean
 
