@@ -1,1 +1,1 @@
-"""Measurements: never a test, always side by side."""
+"""Measurements. They are no tests: each one compares contestants in the same run."""

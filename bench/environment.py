@@ -1,4 +1,4 @@
-"""An environment of its own for a bench's peers: what a lock names, installed once."""
+"""A separate environment for the peers of a bench, installed once from a lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(module: str, lock: Path) -> int:
-    """`python -m module` in the environment that `lock` describes; its exit code."""
+    """Run `python -m module` in the environment that `lock` describes. Returns the exit code."""
     environment = ROOT / "build" / f"bench-{lock.parent.name}"
     python, installed = environment / "bin" / "python", environment / "lock.sha256"
     wanted = hashlib.sha256(lock.read_bytes()).hexdigest()

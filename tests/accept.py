@@ -29,13 +29,13 @@ def manifests(environment: str) -> dict[Path, str]:
 
 
 def comparison(environment: str, other: str) -> dict[Path, str]:
-    """The text of `voice diff`, which shows every changed value whole."""
+    """The text of `voice diff`, with every changed value in full."""
     difference = compare(resources_of(environment, TENANT), resources_of(other, TENANT))
     return {SNAPSHOTS / f"{environment}-{other}.txt": f"{text(difference)}\n"}
 
 
 def urns(environment: str) -> dict[Path, str]:
-    """The URN of every resource: one that exists under another URN needs an alias."""
+    """The URN of every resource. A changed URN of an existing resource needs an alias."""
     found = sorted(registration.urn for registration in deployed(environment).registrations)
     return {SNAPSHOTS / "urns" / f"{environment}.txt": "".join(f"{urn}\n" for urn in found)}
 
@@ -50,12 +50,12 @@ REVIEWED: Mapping[str, Callable[[], dict[Path, str]]] = {
 
 
 def committed() -> set[Path]:
-    """The files that are there."""
+    """The files that exist."""
     return {path for path in SNAPSHOTS.rglob("*") if path.is_file()}
 
 
 def accept() -> None:
-    """Write every file, and delete those that nothing renders any more."""
+    """Write every file, and delete files that nothing renders any more."""
     files = {path: content for family in REVIEWED.values() for path, content in family().items()}
     for path in committed() - files.keys():
         path.unlink()

@@ -27,7 +27,7 @@ _versions = count()
 
 
 def call(name: str = "rag-engine.context", **overrides: Any) -> OutboundCall:
-    """An outbound call; what it sets is enforced by the runtime."""
+    """An outbound call. The runtime enforces the given policies."""
     enforced = {policy: "runtime" for policy in ("retry", "circuit_breaker", "bulkhead") if overrides.get(policy)}
     callee, _, operation = name.partition(":")[0].partition(".")
     fields: dict[str, Any] = {
@@ -67,7 +67,7 @@ def bundle(
 
 
 def mount(directory: Path, content: PolicyBundle | str) -> Path:
-    """Swap a bundle in the way the kubelet does: a new directory, then one renamed symbolic link."""
+    """Swap a bundle as kubelet does: a new directory, then one renamed symbolic link."""
     text = content if isinstance(content, str) else json.dumps(content.to_document())
     version = directory / f"..version_{next(_versions)}"
     version.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The parts of a schema of fields that we set, and no others: a misspelt one is refused."""
+"""Parts of schemas that accept only the fields that we set, so that a misspelt field is refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def faults(schema: Schema, document: object) -> list[str]:
 
 
 def misspellings(document: Any) -> Iterator[tuple[str, Any]]:
-    """The document once for each key in it, with that key misspelt."""
+    """The document once for each key, with that key misspelt."""
     if isinstance(document, dict):
         for key, value in document.items():
             yield key, {f"{name}x" if name == key else name: each for name, each in document.items()}

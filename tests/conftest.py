@@ -1,4 +1,4 @@
-"""Settings of every test."""
+"""Settings for every test."""
 
 import os
 from typing import Any
@@ -10,19 +10,19 @@ from tests import programs
 
 pytest_plugins = ["tests.go_programs"]
 
-# A shared machine makes single examples slow without telling anything of the code.
+# On a shared machine single examples may be slow. That says nothing about the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """The number of test processes of `-n auto`: half of a test's time is spent waiting for servers."""
+    """Number of test processes for `-n auto`. Tests spend half of their time waiting for servers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores + cores // 2
 
 
 class Failures:
-    """Names each failure when it happens; the details follow at the end of the run."""
+    """Prints the name of each failure at once; details follow at the end of the run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
@@ -35,7 +35,7 @@ class Failures:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ends the run with one sentence when something is missing that tests start. Workers inherit what was found."""
+    """Ends the run with one sentence if a required program is missing. Workers inherit the found programs."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Failures(config))
         try:

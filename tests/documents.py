@@ -14,7 +14,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 DATA = {"", "json", "mermaid", "yaml"}
-"""Languages of what is shown and not run."""
+"""Languages of blocks that are shown, not run."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Block:
     language: str
     text: str
     not_run: str | None
-    """The reason that marks it."""
+    """The reason for not running it, from the comment above."""
 
     @property
     def is_for_running(self) -> bool:
@@ -41,7 +41,7 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """Every document that people read."""
+    """Every document."""
     packages = (ROOT / "policies", *(ROOT / "runtime").iterdir())
     readmes = (path / "README.md" for path in (ROOT, *packages))
     return [*filter(Path.exists, readmes), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -32,7 +32,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 class Recorder:
-    """A listener that keeps what it hears."""
+    """A listener that records events."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -53,5 +53,5 @@ async def settle(until: Callable[[], bool] = lambda: False, turns: int = 20) -> 
 
 
 def seeded(seed: int = 7) -> Random:
-    """Randomness that repeats."""
+    """Repeatable randomness."""
     return Random(seed)  # noqa: S311  # tests hold no secrets

@@ -14,7 +14,7 @@ DOCUMENTS = Path(__file__).parents[1] / "docs"
 
 
 def run_examples(document: str, replaced: Mapping[str, Path]) -> int:
-    """How many examples the document has; paths that they name are `replaced`."""
+    """Run the examples of a document, with some paths `replaced`. Returns their number."""
     path = DOCUMENTS / document
     examples = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     names: dict[str, Any] = {}

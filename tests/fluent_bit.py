@@ -1,6 +1,6 @@
-"""Fluent Bit 5.1.1's record of a line that a container printed, with the configured filters and output.
+"""Fluent Bit 5.1.1's record of a container's output line, with the configured filters and output.
 
-Each function does what the source that it names does. A record keeps a key that appears twice, as Fluent Bit's do.
+Each function does the same as its named source. A record keeps duplicate keys, as in Fluent Bit.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ ECS_LINE = json.dumps(
         "tags": ["a", "b"],
     }
 )
-"""As Elasticsearch and Kibana print."""
+"""A line of Elasticsearch and Kibana."""
 GO_LINE = json.dumps({"time": "2026-01-01T00:00:00Z", "level": "INFO", "msg": "served", "attempts": 2})
-"""As Go's slog prints."""
+"""A line of Go's slog."""
 
 
 def json_line(message: str, **extra: Any) -> str:
-    """As our services print: the runtime's own formatter."""
+    """A line of our services, from the runtime's own formatter."""
     with TemporaryDirectory() as folder:
         runtime = Runtime.load(mount(Path(folder), bundle()))
     record = logging.makeLogRecord({"msg": message, "name": "served", "levelname": "INFO", **extra})
@@ -58,13 +58,13 @@ def json_line(message: str, **extra: Any) -> str:
 
 
 def shipped(pipeline: Mapping[str, Any], line: str) -> dict[str, Any]:
-    """The log record, in OTLP's JSON form, that `pipeline` sends of a line."""
+    """The log record, in OTLP's JSON format, that `pipeline` sends for a line."""
     (output,) = pipeline["outputs"]
     return exported(filtered(pipeline["filters"], line), output)
 
 
 def filtered(filters: list[Mapping[str, Any]], line: str) -> Record:
-    """The record behind the parser `cri` (src/multiline/flb_ml_parser_cri.c) and the filters."""
+    """The record after the parser `cri` (src/multiline/flb_ml_parser_cri.c) and the filters."""
     record: Record = [("time", "2026-01-01T00:00:00.000000001Z"), ("stream", "stdout"), ("_p", "F"), ("log", line)]
     for each in filters:
         record = {"lua": called, "modify": modified, "kubernetes": merged, "multiline": unjoined}[each["name"]](
@@ -115,7 +115,7 @@ def modified(record: Record, options: Mapping[str, Any]) -> Record:
 
 
 def merged(record: Record, options: Mapping[str, Any]) -> Record:
-    """Source: `pack_map_content` in plugins/filter_kubernetes/kubernetes.c: members go behind what is there."""
+    """Source: `pack_map_content` in plugins/filter_kubernetes/kubernetes.c. Fields are appended to existing ones."""
     assert (options["merge_log"], options["keep_log"], options["use_tag_for_meta"]) == ("on", "off", "on")
     try:
         members = json.loads(dict(record)["log"])
@@ -127,7 +127,7 @@ def merged(record: Record, options: Mapping[str, Any]) -> Record:
 
 
 def exported(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Source: `log_record_set_body` and what follows it in plugins/out_opentelemetry/opentelemetry_logs.c."""
+    """Source: `log_record_set_body` and the code after it in plugins/out_opentelemetry/opentelemetry_logs.c."""
     assert options["logs_body_key_attributes"] == "on"
     found = {"timeUnixNano": str(time.time_ns())}
     for pattern in options["logs_body_key"]:

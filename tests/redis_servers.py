@@ -1,4 +1,4 @@
-"""Real Valkey servers on loopback: one, a set that Sentinels watch, a cluster."""
+"""Real Valkey servers on loopback: a single one, a set with Sentinels, a cluster."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.loopback import free_port
 from tests.programs import valkey
 
 NO_RETRY = Retry(NoBackoff(), 0)
-"""By default redis-py repeats for seconds what fails, also what is refused for its password."""
+"""redis-py by default retries failures for seconds, even a refused password."""
 SLOTS = 16_384
 PATIENCE = 180.0
-"""Seconds that a condition may take on a machine that others keep busy."""
+"""Longest wait for a condition on a busy machine, in seconds."""
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -37,7 +37,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 class Server:
-    """One process, which can be killed and started again on its port."""
+    """One process that can be killed and started again on its port."""
 
     def __init__(self, directory: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -93,7 +93,7 @@ def single(directory: Path) -> Iterator[Server]:
 
 @contextmanager
 def watched_by_sentinels(directory: Path) -> Iterator[tuple[list[Server], list[Server]]]:
-    """A primary and a replica, and three Sentinels that call them `cache`."""
+    """A primary and a replica, and three Sentinels that watch them under the name `cache`."""
     with ExitStack() as stack:
         primary = stack.enter_context(single(directory))
         replica = Server(directory, "--save", "", "--replicaof", "127.0.0.1", str(primary.port))

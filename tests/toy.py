@@ -87,7 +87,7 @@ PRICES = Service(
 
 
 def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """The store, for its declared callers alone."""
+    """The store, which admits only its declared callers."""
     if isinstance(stock := graph.nodes.get("stock"), Dependency):
         yield partial(_valkey, graph, environment, links, stock)
 

@@ -1,1 +1,1 @@
-"""Rendering the platform, beside Helm, cdk8s-plus and Pulumi."""
+"""Rendering the platform, compared with Helm, cdk8s-plus and Pulumi."""

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="of 16 services; a third of it where there are more")
     rounds: int = parser.parse_args().rounds
     peers.install()
-    memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
+    memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is created in it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
         for count in COUNTS:
             out = Path(directory, str(count))
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _prepare(count: int) -> None:
-    """Give the peers what we render. In processes of their own: a child's peak memory counts its parent's."""
+    """Prepare the peers' inputs, in separate processes: a child's peak memory includes its parent's."""
     tree = peers.BUILD / str(count)
     for module, *arguments in (
         ("bench.render.generated", str(count), "-o", str(tree)),
@@ -62,13 +62,13 @@ def _print(count: int, contestants: Sequence[Contestant], measured: Sequence[Mea
 
 
 def _refuse_unequal(contestants: Sequence[Contestant]) -> None:
-    """A comparison of unequal work is none."""
+    """Refuse outputs of different work, because comparing them would mean nothing."""
     outs = [str(contestant.out) for contestant in contestants if contestant.name != "Pulumi, mocks"]
     subprocess.run([sys.executable, "-m", "bench.render.equal", *outs], check=True)  # noqa: S603
 
 
 def _refuse_unlike(helm: Contestant, ours: Contestant) -> None:
-    """Helm's objects are ours, field by field."""
+    """Refuse a chart whose objects differ from ours in any field."""
     tree = helm.out.with_name("helm-tree")
     (tree / "manifests").mkdir(parents=True)
     (tree / INDEX).touch()

@@ -24,7 +24,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One service's value at some place of a manifest, and the values that templates see there."""
+    """The value of one service at one place of a manifest, and the values that templates can use there."""
 
     service: str
     value: Any
@@ -36,7 +36,7 @@ class Part:
 
 
 class Template:
-    """One resource that every service has, or some of them, as the lines of its template."""
+    """The template of a resource that all or some services have."""
 
     def __init__(self, slot: str, parts: list[Part]) -> None:
         """The values that the template needs are added to the parts' scopes."""

@@ -17,7 +17,7 @@ _KIND = re.compile(r'^"?kind"?: "?(\w+)', re.MULTILINE)
 
 
 def kinds(out: Path) -> Counter[str]:
-    """How many objects of each kind there are: the lines at the left edge that say so."""
+    """The number of objects of each kind, counted by their top-level `kind:` lines."""
     return Counter(kind for file in _files(out) for kind in _KIND.findall(file.read_text(encoding="utf-8")))
 
 
@@ -29,7 +29,7 @@ def _files(out: Path) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Compare them all with the first."""
+    """Compare all outputs with the first."""
     outs = [Path(argument) for argument in sys.argv[1:]]
     counted = [kinds(out) for out in outs]
     for out, found in zip(outs, counted, strict=True):

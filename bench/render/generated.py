@@ -31,9 +31,9 @@ _CALLERS_OF_HOSTS = [
 
 
 def tenant(services_wanted: int) -> Tenant:
-    """VoiceAssistant's application tier, of so many services.
+    """VoiceAssistant's application tier with the given number of services.
 
-    Others describe a service's kinds of objects; the custom resources of our datastores are ours alone.
+    Peers can describe a service's kinds of objects, but not the custom resources of our datastores.
     """
     nodes = (catalog.GATEWAY, *services(services_wanted), *catalog.DEPENDENCIES)
     catalogue = TENANT.catalogue.model_copy(update={"nodes": nodes, "only_callers": {}, "forbidden": frozenset()})
@@ -52,7 +52,7 @@ def services(wanted: int) -> Iterator[Service]:
 
 
 def _numbers() -> Iterator[int]:
-    """Numbers of copies whose callers of hosts share no egress port with those of another: that is refused."""
+    """Numbers for copies. Numbers whose callers would share an egress port are skipped: the model refuses them."""
     taken: set[int] = set()
     for number in count():
         ports = {egress_port(_name(caller, number)) for caller in _CALLERS_OF_HOSTS}
@@ -95,7 +95,7 @@ def _name(name: str, number: int) -> str:
 
 
 def main() -> None:
-    """Run the command itself, on as many services as are asked for."""
+    """Run the command itself on the given number of services."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int)
     parser.add_argument("-o", "--out", required=True)

@@ -1,4 +1,4 @@
-"""The peers: how each is installed, below `build/` and the user's cache, and the command that is timed."""
+"""The peers: their installation below `build/` and the user's cache, and the timed command."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voic
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
 """Built from its Go module."""
 CDK8S = ("cdk8s==2.70.106", "cdk8s-plus-34==2.0.54", "constructs==10.8.1")
-"""The Python packages; those of `cdk8s/package.json` for Node are the same versions."""
+"""Python packages. `cdk8s/package.json` has the same versions for Node."""
 
 
 def install() -> None:
-    """Build and install what is not there yet; needs `go` and `npm`."""
+    """Build and install what is missing. Needs `go` and `npm`."""
     if not (CACHE / "helm").is_file():
         _run("go", "install", HELM, GOBIN=str(CACHE))
     node = BUILD / "cdk8s"
@@ -37,13 +37,13 @@ def _run(*command: str, **variables: str) -> None:
 
 
 def ours(count: int, out: Path) -> Contestant:
-    """`voice render prod`, of so many services."""
+    """`voice render prod` with the given number of services."""
     command = [sys.executable, "-m", "bench.render.generated", str(count), "-o", str(out / "voice")]
     return Contestant("voice render", command, out / "voice")
 
 
 def helm(count: int, out: Path) -> Contestant:
-    """`helm template` of the chart that yields the same."""
+    """`helm template` of a chart with the same output."""
     chart = str(BUILD / f"{count}-chart")
     homes = {f"HELM_{name}_HOME": str(BUILD / "helm") for name in ("CACHE", "CONFIG", "DATA")}
     command = [str(CACHE / "helm"), "template", "voiceassistant", chart, "-f", f"{chart}.yaml"]

@@ -1,4 +1,4 @@
-"""Times whole processes side by side: one of each in turn, so that a busy machine is busy for all of them."""
+"""Times whole processes side by side, one of each in turn, so that other load affects all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A command that writes to `out`, or whose output is written there."""
+    """A command that writes to `out`, or whose output is redirected there."""
 
     name: str
     command: Sequence[str]
@@ -35,7 +35,7 @@ class Measured:
 
 
 def measure(contestants: Sequence[Contestant], rounds: int) -> list[Measured]:
-    """Run each once to warm the disk's cache, then `rounds` times in turn; raises where one fails."""
+    """Run each once to warm the disk cache, then `rounds` times in turn. Raises if one fails."""
     runs: list[list[Measured]] = [[] for _ in contestants]
     for number in range(rounds + 1):
         for contestant, measured in zip(contestants, runs, strict=True):

@@ -17,14 +17,14 @@ from stack.deploy.program import resource_type
 
 
 class Echo(pulumi.runtime.Mocks):
-    """Every resource is created as it was asked for."""
+    """An engine that creates every resource as requested."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        """Its name is its identity."""
+        """The name is the id."""
         return args.name, args.inputs
 
     def call(self, _args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], None]:
-        """Nothing is looked up."""
+        """Functions return nothing."""
         return {}, None
 
 
@@ -36,13 +36,13 @@ def register(objects: list[dict[str, Any]]) -> None:
 
 
 def _arguments(document: dict[str, Any]) -> dict[str, Any]:
-    """The constructors' own spelling of the top-level fields."""
+    """Top-level fields in the spelling of the constructors."""
     spelling = {"apiVersion": "api_version", "automountServiceAccountToken": "automount_service_account_token"}
     return {spelling.get(key, key): value for key, value in document.items()}
 
 
 def main() -> None:
-    """Register everything and wait until it is."""
+    """Register everything and wait for the end."""
     objects = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -1,1 +1,1 @@
-"""The runtime beside published libraries: `python -m bench.runtime`."""
+"""The runtime, compared with published libraries: `python -m bench.runtime`."""

@@ -1,4 +1,4 @@
-"""`python -m bench.runtime`: the runtime beside published libraries, in one run, in an environment of its own."""
+"""`python -m bench.runtime`: the runtime and published libraries in one run, in a separate environment."""
 
 from __future__ import annotations
 

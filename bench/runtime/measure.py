@@ -1,4 +1,4 @@
-"""Minimum of interleaved rounds: what a call costs when nothing disturbs it, each library disturbed alike."""
+"""Minimum of interleaved rounds: the cost of a call without disturbance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Case:
     call: Callable[[], Any]
     asynchronous: bool = True
     goal: float | None = None
-    """The project's goals, in microseconds."""
+    """The project's goal, in microseconds."""
 
 
 async def measure(cases: list[Case]) -> dict[Case, float]:
@@ -53,7 +53,7 @@ def _synchronous(call: Callable[[], Any]) -> float:
 
 
 def bytes_a_key(limiter: Callable[[], Callable[[str], Any]], keys: list[str]) -> float:
-    """Memory that a limiter holds for each key, without the key itself."""
+    """Memory of a limiter for each key, without the key itself."""
     gc.collect()
     tracemalloc.start()
     take = limiter()

@@ -1,4 +1,4 @@
-"""The runtime's rows."""
+"""The rows of the runtime."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def bundle() -> PolicyBundle:
 
 
 def loaded() -> tuple[Runtime, float]:
-    """A runtime on a bundle file, and the milliseconds that loading took, at best of ten."""
+    """A runtime on a bundle file, and the best of ten load times in milliseconds."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / FILE_NAME).write_text(json.dumps(bundle().to_document()))
         best = float("inf")
@@ -91,7 +91,7 @@ def loaded() -> tuple[Runtime, float]:
 
 
 def opened() -> Breaker:
-    """A breaker that refuses."""
+    """A breaker that is open."""
     breaker = Breaker("callee", FULL_BREAKER)
     for _ in range(5):
         breaker.report(breaker.state, OSError())
@@ -99,7 +99,7 @@ def opened() -> Breaker:
 
 
 def cases(runtime: Runtime) -> list[Case]:
-    """Every row of ours."""
+    """Every row of the runtime."""
     full, plain, refusing = Breaker("callee", FULL_BREAKER), Breaker("callee", CircuitBreaker()), opened()
     retry, timed = Retrying("callee", Retry()), Timed("callee", 1.0)
     three = Outbound(
@@ -119,7 +119,7 @@ def cases(runtime: Runtime) -> list[Case]:
     async def refused() -> Any:
         try:
             await refusing.call(callee)
-        except Exception as error:  # noqa: BLE001  # the rejection is what is measured
+        except Exception as error:  # noqa: BLE001  # the bench measures the rejection
             return error
 
     return [

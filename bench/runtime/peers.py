@@ -1,4 +1,4 @@
-"""The rows of published libraries, each at its simplest equal task."""
+"""The rows of published libraries, each with the simplest equal task."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def refusing(call: Any) -> Any:
     async def refused() -> Any:
         try:
             await call()
-        except Exception as error:  # noqa: BLE001  # the rejection is what is measured
+        except Exception as error:  # noqa: BLE001  # the bench measures the rejection
             return error
 
     return refused
 
 
 async def failing() -> None:
-    """Opens what counts it."""
+    """A failing call, which opens breakers."""
     raise OSError
 
 
@@ -185,7 +185,7 @@ def composed() -> list[Case]:
 
 
 async def cases() -> list[Case]:
-    """Every row of theirs. Some bind to the running loop when they are made."""
+    """Every row of the peers. Some bind to the running loop when they are created."""
     return [*await breakers(), *await open_breakers(), *retries(), *timeouts(), *limiters(), *composed()]
 
 

@@ -1,1 +1,1 @@
-"""Saga engines beside what their stores can do at most."""
+"""Saga engines, compared with the limits of their stores."""

@@ -1,7 +1,7 @@
-"""`python -m bench.sagas`: steps a second of each engine, beside `pgbench` on the same server in the same run.
+"""`python -m bench.sagas`: steps per second of each engine, and `pgbench` on the same server in the same run.
 
-PostgreSQL keeps its defaults: every commit is flushed to the disk. Temporal's dev server keeps what it has in memory.
-Contestants take turns for a few rounds; the table shows medians, and the spread that the machine gave them.
+PostgreSQL has its defaults, so every commit is flushed to disk. Temporal's dev server keeps its data in memory.
+Contestants take turns for a few rounds. The table shows medians and the spread of the rounds.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tests.saga.temporal_server import running_temporal
 
 CLIENTS = 4
 GOAL = 0.25
-"""Steps a second with four workers, as a share of pgbench's commits a second."""
+"""Steps per second with four workers, as a share of pgbench's commits per second."""
 
 
 def main() -> int:
-    """Measure, print; 1 where the goal is missed."""
+    """Measure and print. Returns 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each contestant in each round")
@@ -72,7 +72,7 @@ def _pgbench(server: Postgresql, *arguments: str) -> str:
 
 
 def _commits(server: Postgresql, seconds: float) -> float:
-    """Its built-in script, TPC-B-like, one commit for each transaction."""
+    """Commits per second of pgbench's built-in script, TPC-B-like with one commit for each transaction."""
     output = _pgbench(server, "-n", "-c", str(CLIENTS), "-j", "2", "-T", str(max(1, round(seconds))))
     found = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if found is None:
@@ -88,7 +88,7 @@ def _steps(kind: str, address: str, workers: int, seconds: float) -> float:
     ]
     lines: list[str] = []
     for process in running:
-        assert process.stdout is not None  # noqa: S101  # a pipe was asked for
+        assert process.stdout is not None  # noqa: S101  # requested as a pipe
         process.stdout.readline()
     for process in running:
         assert process.stdin is not None  # noqa: S101  # as above

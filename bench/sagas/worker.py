@@ -24,18 +24,18 @@ AT_ONCE = 32
 
 
 class Ended:
-    """Wakes whoever waits for a saga, without asking the journal."""
+    """Wakes the waiting caller of a saga without a query to the journal."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Event] = {}
 
     def on_event(self, event: Event) -> None:
-        """Told of every transition."""
+        """Receive a transition."""
         if event.after == "completed":
             self.of(event.target.rpartition("/")[2]).set()
 
     def of(self, saga_id: str) -> asyncio.Event:
-        """The end of one saga."""
+        """A future for the end of one saga."""
         return self._waiting.setdefault(saga_id, asyncio.Event())
 
 
@@ -52,7 +52,7 @@ def definition() -> Definition:
 
 
 async def engine_of(kind: str, address: str, ended: Ended) -> Any:
-    """The engine, not entered yet."""
+    """The engine, before it is entered."""
     if kind == "temporal":
         client = await Client.connect(address)
         return TemporalEngine(client, [definition()], listeners=[ended], concurrency=AT_ONCE)
@@ -61,7 +61,7 @@ async def engine_of(kind: str, address: str, ended: Ended) -> Any:
 
 
 async def main(kind: str, address: str, seconds: float) -> None:
-    """A closed loop: each of so many callers starts its next saga when its last one has ended."""
+    """A closed loop: each caller starts its next saga when its last one has ended."""
     ended = Ended()
     async with await engine_of(kind, address, ended) as engine:
         await ended.of(await engine.start("bench")).wait()

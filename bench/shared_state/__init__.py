@@ -1,1 +1,1 @@
-"""Distributed limits beside a bare script and published libraries: `python -m bench.shared_state`."""
+"""Distributed limits, compared with a bare script and published libraries: `python -m bench.shared_state`."""

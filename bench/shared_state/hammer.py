@@ -18,13 +18,13 @@ from bench.shared_state.ours import CALLER, gate
 
 TASKS = 4
 LONGEST_PAUSE = 0.02
-"""Seconds between two times that a task which was refused asks again, at most."""
+"""Longest pause before a refused task asks again, in seconds."""
 
 
 async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> dict[str, float]:
-    """Ask for so many seconds, once it may."""
+    """Ask for the given number of seconds, after the start signal."""
     limited = gate(url, TokenBucket(rate=Rate(rate), burst=burst), lease)
-    await limited.admit(Caller(tenant="another"), 1, float("inf"))  # connected before it begins
+    await limited.admit(Caller(tenant="another"), 1, float("inf"))  # connects before the measurement
     print("ready", flush=True)
     sys.stdin.readline()
     limited.admitted = 0

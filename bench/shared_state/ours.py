@@ -1,4 +1,4 @@
-"""The rows of ours, and the bare script that they are measured by."""
+"""The rows of the runtime, and the bare script that is their baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from voice_runtime.rate_limit.shared_count import SLIDING_WINDOW, TOKEN_BUCKET, 
 from voice_runtime.redis import RedisStore, single
 
 LIMIT = 1_000_000
-"""A second: more than anybody asks for, so that every check is one that is admitted."""
+"""Admissions per second: more than anybody asks for, so that every check is admitted."""
 LEASES = (1, 10, 100)
 DEFAULT, ALIKE = "bare EVALSHA", "bare EVALSHA without redis-py's timeouts"
 CALLER = Caller(tenant="acme")
@@ -26,11 +26,11 @@ WINDOW = SlidingWindow(limit=LIMIT, window=Duration("1s"))
 
 
 PATIENCE = 30.0
-"""Timeout of the declared call, in seconds: what is measured is the store, not what stands in for it."""
+"""Timeout of the declared call in seconds. It is long, so that only the store is measured, not its replacement."""
 
 
 def gate(url: str, limit: TokenBucket | SlidingWindow, lease: int = 1) -> DistributedGate:
-    """A gate as a service has it: for each tenant, behind the breaker and the timeout of its declared call."""
+    """A gate as in a service: for each tenant, behind the breaker and the timeout of its declared call."""
     policy = RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access", lease=lease)
     made = DistributedGate("run", f"bench:rate-limit:run:{lease}", policy, time, Random(7))  # noqa: S311  # nothing secret
     breaker = CircuitBreaker("redis.access", CircuitBreakerPolicy())
@@ -45,7 +45,7 @@ def check(made: DistributedGate) -> Check:
 
 
 def cases(url: str) -> dict[str, Check]:
-    """Every row of ours, by its name."""
+    """Every row of the runtime by name."""
     leases = {
         f"voice_runtime, token bucket, lease {lease}": check(gate(url, BUCKET, lease)) for lease in LEASES if lease > 1
     }
@@ -57,7 +57,7 @@ def cases(url: str) -> dict[str, Check]:
 
 
 async def bare(url: str) -> dict[str, Check]:
-    """The scripts alone: as redis-py sends them by default, and without its timers, as the runtime has it."""
+    """The scripts alone: as redis-py sends them by default, and without redis-py's timers."""
     plain, untimed = Redis.from_url(url), Redis.from_url(url, socket_timeout=None)
     for script in (TOKEN_BUCKET, SLIDING_WINDOW):
         await plain.script_load(script.text)

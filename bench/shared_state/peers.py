@@ -1,4 +1,4 @@
-"""The rows of published libraries, each on the same server at its simplest equal task."""
+"""The rows of published libraries on the same server, each with the simplest equal task."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimite
 from bench.shared_state.ours import LIMIT, Check
 
 EXACT = 100
-"""Admissions a minute that limits' moving window is given: its script costs more the more it holds, and it is exact."""
+"""Admissions per minute of limits' moving window. It is exact, and its script costs more the more it holds."""
 
 
 def cases(url: str) -> dict[str, Check]:
-    """Every row of theirs, by its name."""
+    """Every row of the peers by name."""
     return _limits(url) | _throttled(url)
 
 

@@ -17,35 +17,36 @@ from bench.shared_state.ours import ALIKE, DEFAULT, LEASES, Check
 from tests.redis_servers import Server, single
 
 ROUNDS, CHECKS, TOGETHER = 150, 32, 64
-"""Short rounds in turns, so that what disturbs the machine disturbs every row alike."""
+"""Short alternating rounds, so that other load affects every row alike."""
 PROCESSES, RATE, BURST, SECONDS = 8, 5000, 10_000, 4
 HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 ROW = "voice_runtime, token bucket"
 OURS = (ROW, "voice_runtime, sliding window")
 COST_GOAL, THROUGHPUT_GOAL, ERROR_GOAL = 1.15, 10, 0.01
-"""At most × a bare EVALSHA; at least × the checks a second of lease 1; at most off the limit at lease 1."""
+"""Goals: at most this multiple of a bare EVALSHA; at least this multiple of the checks per second of lease 1; at most
+this error at lease 1."""
 
 
 async def one_after_another(check: Check) -> None:
-    """As one request at a time."""
+    """One request at a time."""
     for _ in range(CHECKS):
         await check()
 
 
 async def together(check: Check) -> None:
-    """As many requests at once."""
+    """Several requests at once."""
     await asyncio.gather(*(check() for _ in range(TOGETHER)))
 
 
 async def costs(url: str) -> dict[str, float]:
-    """Microseconds a check by row, one after another: medians of interleaved rounds. Prints them."""
+    """Microseconds per check by row, one after another: medians of interleaved rounds. Prints them."""
     checks = await ours.bare(url) | ours.cases(url) | peers.cases(url)
     alone: dict[str, list[float]] = {name: [] for name in checks}
     among: dict[str, list[float]] = {name: [] for name in checks}
     for _ in range(ROUNDS):
         for taken, way, count in ((alone, one_after_another, CHECKS), (among, together, TOGETHER)):
             for name, check in checks.items():
-                await check()  # what the row before left cold is not this one's cost
+                await check()  # warms up what the previous row left cold
                 begun = time.perf_counter()
                 await way(check)
                 taken[name].append((time.perf_counter() - begun) / count * 1e6)
@@ -63,7 +64,7 @@ def _print_costs(alone: dict[str, float], among: dict[str, float]) -> dict[str, 
 
 
 def alike(alone: dict[str, float], name: str) -> float:
-    """A row by the bare script under the same options: without a timer of redis-py's own for each command."""
+    """The ratio of a row to the bare script under the same options: without redis-py's own timer for each command."""
     return alone[name] / alone[f"{ALIKE}, {_part(name)}"]
 
 
@@ -99,7 +100,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 
 
 def leases(server: Server, alone: dict[str, float]) -> bool:
-    """Print what each lease gains and how far off the limit it is, in one run; whether the goals are met."""
+    """Print the gain and the error of each lease, from one run. Returns true if the goals are met."""
     admitters = f"admitted by {PROCESSES} processes"
     head = ("lease", "checks a second", "× lease 1", admitters, "limit", "error", "at most leased", "goal")
     print(f"\n| {' | '.join(head)} |\n{'|---' * len(head)}|")
@@ -123,7 +124,7 @@ def leases(server: Server, alone: dict[str, float]) -> bool:
 
 
 def main() -> int:
-    """Print both tables; 1 where a goal is missed."""
+    """Print both tables. Returns 1 if a goal is missed."""
     with tempfile.TemporaryDirectory() as directory, single(Path(directory)) as server:
         alone = asyncio.run(costs(server.url))
         met = leases(server, alone)

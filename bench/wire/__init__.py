@@ -1,1 +1,1 @@
-"""A call on the wire beside what one would pick instead: `python -m bench.wire`."""
+"""A gRPC call, compared with the alternatives of a user: `python -m bench.wire`."""

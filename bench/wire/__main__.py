@@ -1,4 +1,4 @@
-"""`python -m bench.wire`: a gRPC call on loopback, in one run, in an environment of its own."""
+"""`python -m bench.wire`: a gRPC call on loopback, in one run, in a separate environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short rounds of every row in turn, in random order, so that whatever disturbs the machine disturbs them alike."""
+"""Short rounds of every row in random order, so that other load affects all rows alike."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 ROUNDS = 320
 CALLS = 25
-"""Calls of one row in one round: few enough to be over before the machine's mood changes."""
+"""Calls of one row in one round. Few, so that the load of the machine stays the same within a round."""
 WARM_UP = 20
-"""Rounds that are not counted."""
+"""Rounds that do not count."""
 Rows = dict[str, Callable[[], Awaitable[object]]]
 
 

@@ -1,4 +1,4 @@
-"""The server that every row calls, in a process of its own: bare grpc.aio, an echo."""
+"""The server for every row, in a separate process: an echo on bare grpc.aio."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def ours(address: str) -> Any:
 
 
 def untraced(address: str) -> Rows:
-    """The library that a user would choose instead."""
+    """Libraries that a user would choose instead."""
     bare: Any = grpc.aio.insecure_channel(address).unary_unary(METHOD)
     options = [("grpc.service_config", json.dumps(SERVICE_CONFIG))]
     configured: Any = grpc.aio.insecure_channel(address, options=options).unary_unary(METHOD)
@@ -66,7 +66,7 @@ def untraced(address: str) -> Rows:
 
 
 def traced(address: str, rows: Rows) -> Rows:
-    """With the SDK's spans, beside the same calls without; what was resolved before there was an SDK goes without."""
+    """With the SDK's spans, and the same calls without. Methods resolved before the SDK is set up have no spans."""
     trace.set_tracer_provider(TracerProvider())
     bare: Any = grpc.aio.insecure_channel(address).unary_unary(METHOD)
     policed, tracer = ours(address), trace.get_tracer("bench")

@@ -1,4 +1,4 @@
-"""`components` and each package of the engine offer what their modules list in `__all__`, and no more."""
+"""`components` and each package of the engine export exactly the names in their modules' `__all__`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSED = (
     "stack.deploy",
     "stack.output",
 )
-"""Packages that others use by exported names alone."""
+"""Packages that others use only by exported names."""
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for folder in ("components", "stack", "bench")
@@ -28,12 +28,12 @@ FILES = {
 
 
 def package_of(module: str) -> str:
-    """The package that closes around a module; the module itself outside of them all."""
+    """The package to which a module is private; the module itself if it is in none."""
     return next((package for package in CLOSED if module == package or module.startswith(f"{package}.")), module)
 
 
 def used(user: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Module and name of everything that a module uses from another package, through a module's name too."""
+    """Module and name of everything that a module uses from another package, also through a module's name."""
     modules: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:

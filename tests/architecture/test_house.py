@@ -1,4 +1,4 @@
-"""The house of DESIGN: who may import whom, what is public, what is generated."""
+"""The architecture: permitted imports, public names, generated files."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MAY_IMPORT = {
     "components": {"voice_policies", "pydantic", "pydantic_core", "typing_extensions"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "typing_extensions", "yaml", "jinja2"},
 }
-"""Package → what it may import beside itself and the standard library. Arrows point one way."""
+"""Package → permitted imports, besides itself and the standard library. Imports point one way."""
 EXCEPTIONS = {
     "components/kubernetes/__main__.py": {
         "kubernetes_validate",
         "datamodel_code_generator",
     },  # run by `make types` alone
     "stack/deploy/program.py": {"pulumi", "pulumi_kubernetes"},  # the one thin shell around the pure core
-    "stack/deploy/secret_values.py": {"cryptography"},  # makes certificates for `voice secrets` alone
+    "stack/deploy/secret_values.py": {"cryptography"},  # generates certificates for `voice secrets` only
     "stack/__main__.py": {"pulumi"},
     "stack/deploy/main.py": {"pulumi"},
     "stack/deploy/configuration.py": {"pulumi"},
@@ -77,7 +77,7 @@ def test_imports_point_one_way(package: str) -> None:
 
 
 def test_no_module_knows_an_environment_or_its_kind_by_name() -> None:
-    """Each of those words stands where the profiles are typed and where the tenant fills them in, and nowhere else."""
+    """The words appear where profiles are typed and where the tenant defines them, and nowhere else."""
     found = {
         str(path.relative_to(ROOT))
         for package in ("components", "policies/voice_policies", "stack")
@@ -150,7 +150,7 @@ def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> Non
 
 
 def test_no_older_grpc_is_promised_than_the_tests_run_on() -> None:
-    """Its asyncio side looks into calls that are not its own: what is older closes channels with an error."""
+    """grpc's asyncio code inspects calls of others. Older versions then close channels with an error."""
     extras = tomllib.loads((ROOT / "runtime/voice_runtime/pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]["grpc"]

@@ -1,4 +1,4 @@
-"""The distributions export what docs/api.md lists, and nobody imports anything else from another distribution."""
+"""The distributions export the names in docs/api.md, and nobody imports other names from another distribution."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_exported_names_exist_and_are_documented(path: str) -> None:
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_package_exports_every_name_that_it_has(distribution: str) -> None:
-    """A name beside the exports would look public without being it."""
+    """Any other name in the package would look public."""
     names = vars(importlib.import_module(distribution)).items()
     visible = {name for name, value in names if not name.startswith("_") and not isinstance(value, ModuleType)}
     assert visible == EXPORTS.get(distribution, set())

@@ -1,4 +1,4 @@
-"""Functions and files stay small enough to be read at once."""
+"""Functions and files are small enough to read at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from stack.model.settings import ROOT
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
 """In lines, docstrings included."""
 NINE_IN_TEN = 16
-"""Lines that nine in ten functions of the runtime stay within, as in the libraries that it is measured against."""
+"""Lines of the longest among the shortest nine in ten functions of the runtime, as in libraries that it is compared
+with."""
 PARTS = ("stack", "components", "policies", "runtime")
 
 
 def sources(part: str) -> Iterator[Path]:
-    """Every file that people write: the types of Kubernetes are generated."""
+    """Every file that people write, so without the generated types of Kubernetes."""
     return (path for path in (ROOT / part).rglob("*.py") if path != TYPES and "tests" not in path.parts)
 
 

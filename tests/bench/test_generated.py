@@ -45,7 +45,7 @@ def test_the_command_renders_and_audits_as_many_services_as_it_is_told(tmp_path:
 
 
 def test_the_work_grows_with_the_services_and_not_with_their_square(tmp_path: Path) -> None:
-    """Counted in calls of functions, which do not depend on the machine."""
+    """The test counts function calls, which do not depend on the machine."""
     few, more, many = (_calls(count, tmp_path / str(count)) for count in (16, 80, 320))
     assert (many - more) / 240 < 1.1 * (more - few) / 64
 

@@ -1,4 +1,4 @@
-"""The permissions that Roles grant, computed from the objects and asked of the API server's authorizer."""
+"""The permissions that Roles grant, computed from the objects and compared with the API server's authorizer."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Synthetic series for every alert: some under which it fires, and some close by under which it stays silent."""
+"""Synthetic series for every alert: some that make it fire, and similar ones that do not."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ DAY = 86_400
 
 @dataclass(frozen=True)
 class Case:
-    """One alert: what it sees, when it is looked at, and the labels it must fire with; `silent` makes none fire."""
+    """One alert: its series, the evaluation time, and the labels it must fire with. `silent` must not fire."""
 
     firing: Series
     silent: Series | None
@@ -24,7 +24,7 @@ class Case:
 
 
 def _whose(job: str, **labels: str) -> Labels:
-    """The labels that an alert about a job carries, by what the catalogue says of the job."""
+    """Labels of an alert about a job, from the catalogue."""
     services = {service.name: service for service in platform("prod").graph.services}
     spaces = {target.name: target.namespace for target in _targets()}
     if job in services:
@@ -61,7 +61,7 @@ def _routes() -> Iterator[tuple[str, str, float]]:
 
 
 def _sessions() -> set[str]:
-    """Routes whose requests last as long as their callers stay, which no objective is held against."""
+    """Routes whose requests last as long as their sessions, so no latency objective applies."""
     graph = platform("prod").graph
     assert graph.gateway
     return {found.name for found in graph.gateway.operations if found.transport == "websocket"}
@@ -88,7 +88,7 @@ def _requests(failed: int) -> Series:
 
 
 def _slow(count: int) -> Series:
-    """A hundred requests a minute of every operation, of which so many take longer than its objective."""
+    """A hundred requests per minute of every operation, of which the given number exceeds the objective."""
     return _joined(
         *(
             _series("voice_operation_requests_total", "0+100x60", job=job, operation=operation, kind="successful")
@@ -137,7 +137,7 @@ def _at_leisure(labels: Labels) -> Labels:
 
 
 def _load(share: float) -> Series:
-    """One replica of every service serves this share of what it can."""
+    """One replica of every service at the given share of its capacity."""
     return _joined(
         *(
             _series("up", "1x60", job=service.name, instance="a")
@@ -196,7 +196,7 @@ def _dead_letters(values: str) -> Series:
 
 
 def _sagas(parked: int) -> Series:
-    """Both replicas tell of every saga of the engine."""
+    """Both replicas report every saga of the engine."""
     return _joined(
         *(
             _series(
@@ -350,4 +350,4 @@ CASES: dict[tuple[str, str | None], Case] = {
         _platform("critical", **NOTIFIER),
     ),
 }
-"""Alert and its own severity → its case. The silent series of one are nearly those under which it fires."""
+"""Alert and its own severity → its case. The silent series differ only a little from the firing ones."""

@@ -11,7 +11,7 @@ from tests.go_programs import SKIPPED
 
 
 def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
-    """Builds a module's programs, or skips what needs them when that takes a Go that is not there."""
+    """Builds a module's programs. Skips the tests that need them if the build needs a missing Go."""
     try:
         return toolchain.ensure_built(module)
     except toolchain.GoMissingError as error:

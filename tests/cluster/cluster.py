@@ -81,7 +81,7 @@ class Cluster:
         return [node["metadata"]["name"] for node in nodes]
 
     def add_default_storage_class(self) -> None:
-        """Claims that name no class are bound to the volumes that are there; nothing provisions new ones."""
+        """The default storage class. Claims without a class bind to existing volumes; nothing provisions new ones."""
         self.create(
             [
                 {
@@ -129,7 +129,7 @@ class Cluster:
         )
 
     def dry_run(self, content: Object) -> str:
-        """The API server's objection to the object in a dry run. Empty if it would create the object."""
+        """The API server's refusal of the object in a dry run. Empty if it would create the object."""
         arguments = ("--dry-run=server", "--validate=strict", "--warnings-as-errors", "--filename=-")
         return self.kubectl.attempt("create", *arguments, stdin=json.dumps(content)).stderr
 
@@ -178,7 +178,7 @@ class Cluster:
         return {manifests.identity(each): _without_state(each) for each in self.stored(documents)}
 
     def ready_endpoints(self) -> Mapping[tuple[str, str], int]:
-        """How many ready endpoints each Service has, by namespace and name."""
+        """Number of ready endpoints of each Service, by namespace and name."""
         counts: Counter[tuple[str, str]] = Counter()
         for slice_ in self.kubectl.objects("endpointslices"):
             service = slice_["metadata"]["labels"]["kubernetes.io/service-name"]
@@ -217,7 +217,7 @@ class Cluster:
             time.sleep(1)
 
     def _warnings(self) -> list[str]:
-        """One warning of each kind for each object that has some."""
+        """One warning of each kind for each object."""
         warnings: dict[tuple[str, str], str] = {}
         for event in self._warning_events():
             about = event["involvedObject"]

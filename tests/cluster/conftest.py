@@ -1,4 +1,4 @@
-"""Fixtures of this folder: programs, rendered trees, and the closing report."""
+"""Fixtures of this folder: programs, rendered trees, and the final report."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,7 +26,7 @@ REPORT = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Adds a line to the closing report."""
+    """Adds a line to the final report."""
     return request.config.stash.setdefault(REPORT, []).append
 
 
@@ -82,7 +82,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says what was proven."""
+    """Prints the report."""
     lines = config.stash.get(REPORT, [])
     if lines:
         terminalreporter.section("cluster")

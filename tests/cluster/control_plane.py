@@ -52,7 +52,7 @@ def control_plane() -> Iterator[Cluster]:
         processes.wait_until(kubectl.server_is_ready, "the API server", READY_SECONDS)
         _start_controllers(processes, programs, folder, kubeconfigs)
         cluster = Cluster(kubectl)
-        # Without the account no Pod is admitted, so this also tells that the controllers work.
+        # No Pod is admitted without the account, so its existence also shows that the controllers work.
         processes.wait_until(
             lambda: kubectl.exists("serviceaccount", "default", "default"), "the controller manager", READY_SECONDS
         )
@@ -98,7 +98,8 @@ def _api_server_arguments(folder: Path, etcd: str, port: int) -> list[str]:
         "--anonymous-auth=false",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction,PodSecurity,ResourceQuota,LimitRanger,ServiceAccount",
-        # As clusters run: else the API server refuses every privileged Pod, and Pod Security would seem to.
+        # As in real clusters. Otherwise the API server itself refuses privileged Pods, and the test would credit Pod
+        # Security.
         "--allow-privileged=true",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={folder / 'service-accounts.key'}",

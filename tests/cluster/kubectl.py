@@ -70,7 +70,7 @@ class Kubectl:
             KubectlError: the watch ended before the block.
         """
         seen: list[Object] = []
-        some = bool(self.objects(kind))  # of none the watch says nothing
+        some = bool(self.objects(kind))  # without objects the watch prints nothing
         command = [str(KUBECTL), "get", kind, "--all-namespaces", "--watch", "--output=json"]
         with tempfile.TemporaryFile("w+") as states:
             with subprocess.Popen(command, env=self._environment, stdout=states) as watch:

@@ -1,4 +1,4 @@
-"""Telemetry in OTLP's JSON form: made, sent over HTTP, and taken by a server on loopback."""
+"""Telemetry in OTLP's JSON format: created, sent over HTTP, and received by a server on loopback."""
 
 import json
 import secrets
@@ -17,7 +17,7 @@ from components.component import PART_OF
 Attributes = dict[str, Any]
 SIGNALS = ("traces", "metrics", "logs")
 STRANGER = "a-stranger"
-"""A sender that is none of the platform's services."""
+"""A sender that is not a service of the platform."""
 
 
 def any_value(value: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _now() -> str:
 
 
 def trace_id() -> str:
-    """A new one."""
+    """A new trace id."""
     return secrets.token_hex(16)
 
 
@@ -78,18 +78,18 @@ def log(service: str, line: str, attributes: Attributes | None = None) -> dict[s
 
 
 def records(*found: dict[str, Any]) -> dict[str, Any]:
-    """Log records of nobody in particular, as a log shipper sends them."""
+    """Log records without a service, as a log shipper sends them."""
     return {"resourceLogs": [{"resource": {}, "scopeLogs": [{"scope": {}, "logRecords": list(found)}]}]}
 
 
 def _resource(service: str) -> dict[str, Any]:
-    """A service of the platform, but for a stranger."""
+    """A resource with a service of the platform, unless it is the stranger."""
     namespace = {} if service == STRANGER else {"service.namespace": PART_OF}
     return {"attributes": _attributes({"service.name": service, **namespace})}
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> None:
-    """Waits until it holds; fails where it does not in time."""
+    """Waits until the condition is true. Fails if it stays false too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it does not come to hold in time"
@@ -97,7 +97,7 @@ def eventually(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def send(port: int, signal: str, document: dict[str, Any]) -> bool:
-    """True if the Collector on that port took it."""
+    """True if the Collector on that port accepted the data."""
     return send_to(f"http://127.0.0.1:{port}", signal, document)
 
 
@@ -123,7 +123,7 @@ def status(entrance: str, signal: str, document: dict[str, Any]) -> int:
 
 
 class Sink:
-    """Takes OTLP/HTTP in JSON, and remembers by path what came."""
+    """Receives OTLP/HTTP in JSON, and stores requests by path."""
 
     def __init__(self) -> None:
         taken: dict[str, list[Any]] = defaultdict(list)
@@ -140,7 +140,7 @@ class Sink:
                 self.wfile.write(b"{}")
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Prints nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_port

@@ -11,7 +11,7 @@ JUDGED_KINDS = (
 )
 
 
-# Pods that an operator makes carry it: no operator runs here, so a budget for them has none to select.
+# Label of Pods that an operator creates. No operator runs here, so budgets for them select no Pod.
 OPERATOR_POD_LABEL = "voiceassistant.dev/store"
 
 
@@ -21,7 +21,7 @@ def unready(objects: Iterable[Object]) -> list[str]:
 
 
 def unsurged(objects: Iterable[Object]) -> list[str]:
-    """One line for every Deployment that rolls out and has no new Pod yet, and for every Pod that is not running."""
+    """One line for every Deployment without a new Pod during a rollout, and for every Pod that is not running."""
     complaints = []
     for content in objects:
         if content["kind"] == "Pod":
@@ -99,7 +99,7 @@ def _shortfall(status: Object) -> str:
 
 
 def _conditions(status: Object) -> str:
-    """Why the controller says that it makes no progress, if it does."""
+    """The controller's reason for a lack of progress, if there is one."""
     conditions = [each for each in status.get("conditions", []) if each["type"] in {"ReplicaFailure", "FailureTarget"}]
     return "".join(f"; {each['message']}" for each in conditions)
 

@@ -1,4 +1,4 @@
-"""amtool, Alertmanager's own program, on the rendered configuration: it is accepted, and who is told of what."""
+"""amtool, Alertmanager's own program, accepts the rendered configuration and routes alerts as declared."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A real Collector on the rendered configuration: it forwards, keeps what a backend cannot take, samples and masks."""
+"""A real Collector with the rendered configuration: it forwards, queues during outages, samples and masks."""
 
 import json
 import re
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 
 PASSWORD = "a password, with spaces"  # noqa: S105 - of a sink in the test
 SECONDS = 60.0
-"""A generous bound for what takes a moment: the machine may be slow."""
+"""A generous limit: the machine may be slow."""
 
 
 def declared(environment: str) -> Collector:
@@ -130,9 +130,9 @@ def healthy(port: int) -> bool:
 
 
 def backends_place(environment: str, place: Place, sink: otlp.Sink, folder: Path) -> Place:
-    """Stands for every backend, on the port and path that the exporters ask, and hands on what comes to `sink`.
+    """Replaces every backend, on the ports and paths of the exporters, and passes data to `sink`.
 
-    It answers only when the sink has it: what is not acknowledged stays with the Collector.
+    It answers only when the sink has the data, so that the Collector keeps unacknowledged data.
     """
     folder.mkdir()
     receivers: dict[str, Any] = {}
@@ -244,10 +244,11 @@ def test_a_queue_that_is_full_refuses_and_never_drops_what_it_took(
                     refused += 1
             assert refused
             assert taken
-            # Whoever is told one of these sends it again, as Fluent Bit does: after any other it is gone.
+            # A sender that gets one of these statuses retries, as Fluent Bit does. After any other status the data is
+            # lost.
             entrance = f"http://127.0.0.1:{place.entrance}"
             assert otlp.status(entrance, "logs", otlp.log("agent-engine", "one more")) in {429, 502, 503, 504}
-            # What the alerts read: how full a queue is, in the unit that it is bounded in, and what it refused.
+            # The series for the alerts: how full a queue is, in the unit of its limit, and how much it refused.
             told = own_metrics(place)
             exporter = 'exporter="otlp_http/elasticsearch"'
             assert told[f"otelcol_exporter_enqueue_failed_log_records{{{exporter}}}"] > 0
@@ -275,7 +276,7 @@ def test_senders_with_a_policy_keep_their_own_decision_and_others_a_share_of_who
             otlp.eventually(lambda: bool(kept(sink, "last")), SECONDS)
         assert kept(sink, "first") == kept(sink, "second")
         ratio = declared("prod").sampling.others
-        # 300 tosses of a coin of 10 % give 8 to 60 heads but once in a million times.
+        # Of 300 traces with probability 10 %, 8 to 60 are kept, except once in a million runs.
         assert ratio == 0.1
         assert 8 <= len(kept(sink, "first")) <= 60
         assert collector_config.DECIDED not in {
@@ -371,7 +372,7 @@ def test_a_printed_line_arrives_once_with_each_key_once_and_masked(
         assert sorted(keys) == sorted(set(keys))
         assert not {"@timestamp", "time", "level", "log.level", "elasticsearch.index"} & set(keys)
         assert otlp.attributes_of(record)["kubernetes.container_name"] == "agent-engine"
-        # A value of another type than before, or none at all, would have Elasticsearch refuse it.
+        # Elasticsearch would refuse a value of another type than before, or no value.
         assert {kind for each in record["attributes"] for kind in each["value"]} == {"stringValue"}
     first, elastic, go, *_ = arrived
     assert (first["traceId"], first["spanId"], first["severityText"]) == (TRACE, SPAN, "info")

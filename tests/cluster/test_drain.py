@@ -1,4 +1,4 @@
-"""A drain that exceeds a disruption budget is noticed, however short the moment is."""
+"""A drain that violates a disruption budget is noticed, however short the violation is."""
 
 import copy
 

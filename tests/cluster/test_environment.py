@@ -1,4 +1,4 @@
-"""Every environment, applied to a real control plane: what only a cluster can tell."""
+"""Every environment, applied to a real control plane: checks that only a cluster can make."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ from tests.platforms import ENVIRONMENTS, real_environment
 
 pytestmark = pytest.mark.cluster
 
-# Nobody needs it: who reads a Secret mounts it as a file.
+# No pod needs the right to read Secrets, because pods mount them as files.
 LIST_SECRETS = Permission("list", "", "secrets")
-# What an account could do harm with; asked of every account beside what the Roles of the tree name.
+# Dangerous rights, checked for every account in addition to the rights in the Roles of the tree.
 SENSITIVE = {
     LIST_SECRETS,
     Permission("get", "", "secrets"),
@@ -123,7 +123,7 @@ def test_every_pod_is_admitted_under_restricted(ready: Deployed) -> None:
     exposed = [
         pod for pod in ready.cluster.kubectl.objects("pods") if levels[pod["metadata"]["namespace"]] != "restricted"
     ]
-    # Agents that read a node's files cannot be restricted; alone in their namespace, they weaken nobody else.
+    # Agents that read a node's files cannot be restricted. Alone in their namespace, they weaken no other pod.
     assert [identity(pod) for pod in exposed if pod["metadata"]["ownerReferences"][0]["kind"] != "DaemonSet"] == []
 
 
@@ -226,5 +226,5 @@ def git(*arguments: str) -> list[str]:
 
 
 def uids(cluster: Cluster, applied: Applied) -> dict[str, str]:
-    """The UID, which differs between an object and a later one of the same name."""
+    """The UID, which changes if an object is deleted and created again."""
     return {identity(each): each["metadata"]["uid"] for each in cluster.stored(applied.objects)}

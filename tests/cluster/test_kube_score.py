@@ -1,4 +1,4 @@
-"""kube-score, a linter of manifests, finds nothing in our own services, and elsewhere what an exemption names."""
+"""kube-score, a linter of manifests, reports nothing for our own services, and elsewhere only declared exemptions."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""promtool, Prometheus' own linter, has nothing to say about what a service's runtime exposes."""
+"""promtool, Prometheus's own linter, accepts the metrics of a service's runtime."""
 
 import asyncio
 import subprocess
@@ -19,7 +19,7 @@ def check(promtool: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 
 async def use(runtime: Runtime) -> None:
-    """One call of each kind of outcome, so that every metric has a sample."""
+    """One call with each result, so that every metric has a sample."""
 
     async def down() -> None:
         raise CalleeError("rag-engine")

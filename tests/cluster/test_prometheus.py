@@ -1,4 +1,4 @@
-"""Prometheus' own programs on the rendered configuration: it is accepted, finds targets, and every alert fires."""
+"""Prometheus's own programs accept the rendered configuration, targets are found, and every alert fires."""
 
 import json
 import os
@@ -27,9 +27,9 @@ from tests.platforms import ENVIRONMENTS, platform
 pytestmark = pytest.mark.cluster
 
 SECONDS = 90.0
-"""A generous bound for what takes a moment: the machine may be slow."""
+"""A generous limit: the machine may be slow."""
 FREE_FORM = {"external_labels", "labels", "annotations", "params"}
-"""Their keys are names that we chose."""
+"""Fields whose keys are names that we chose."""
 
 
 def declared(environment: str) -> Prometheus:
@@ -74,7 +74,7 @@ def test_every_key_misspelt_is_refused(kind: str, name: str, promtool: Path, tmp
 
 
 def distinct(document: Any) -> Iterator[tuple[str | int, ...]]:
-    """A path for each key that is Prometheus' own, once for all members of a list."""
+    """A path for each key of Prometheus's own, once for all members of a list."""
     seen = set()
     for path in keys_of(document):
         words = tuple(part for part in path if isinstance(part, str))
@@ -112,7 +112,7 @@ def test_an_alert_fires_with_its_labels_and_stays_silent(
 
 
 def unit(key: tuple[str, str | None], case: Case, series: Series, expected: list[Labels]) -> dict[str, Any]:
-    """One test of promtool: these series in, and the firing alerts by the labels that are expected of one."""
+    """One test of promtool: input series, and the expected labels of firing alerts."""
     name, severity = key
     by = ", ".join(sorted(case.labels[0]))
     own = f',severity="{severity}"' if severity else ""
@@ -146,7 +146,7 @@ kube_pod_container_status_restarts_total{{namespace="voice-apps",pod="rag-engine
 
 @contextmanager
 def target() -> Iterator[int]:
-    """A pod of agent-engine, whose every second request fails; and kube-state-metrics, which tells of another."""
+    """A pod of agent-engine, half of whose requests fail, and kube-state-metrics, which reports about another pod."""
     asked = [0]
 
     class Handler(BaseHTTPRequestHandler):
@@ -160,7 +160,7 @@ def target() -> Iterator[int]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Prints nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -199,7 +199,7 @@ def pods(port: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def serving(prometheus: Path, folder: Path, port: int) -> Iterator[str]:
-    """A server on the rendered files: pods are discovered from a file, and everything goes faster."""
+    """A server with the rendered files. It discovers pods from a file, and all its intervals are shorter."""
     file = written("prod", folder)
     document = json.loads(file.read_text())
     for name in ("scrape_interval", "scrape_timeout", "evaluation_interval"):
@@ -274,7 +274,7 @@ def test_a_server_finds_the_pods_asks_them_evaluates_the_rules_and_takes_what_is
 
 
 def jobs(server: str) -> set[str]:
-    """The jobs that have a pod among their targets: each job's rules judged the same five."""
+    """The jobs that have a pod among their targets."""
     active = json.loads(answer(f"{server}/api/v1/targets?state=active") or b"{}")["data"]["activeTargets"]
     return {each["labels"]["job"] for each in active if each["labels"].get("pod")}
 

@@ -1,4 +1,4 @@
-"""Faults that only the API server refuses, after the model and the schemas."""
+"""Faults that only the API server refuses, because model and schemas accept them."""
 
 import copy
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def changed(path: tuple[str | int, ...], value: Any) -> Object:
 
 
 def pod_of(deployment: Object) -> Object:
-    """The Pod that the deployment's template describes: a controller's refusal would only show in its events."""
+    """The Pod in the deployment's template. A controller's refusal would appear only in its events."""
     metadata = {**deployment["metadata"], **deployment["spec"]["template"]["metadata"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": deployment["spec"]["template"]["spec"]}
 

@@ -20,19 +20,19 @@ from pathlib import Path
 
 MODULES = Path(__file__).parent / "tools"
 KWOK_MODULE = "sigs.k8s.io/kwok"
-# kwok acts only by the stages it is given: a Node and its Pods become Ready, a Job's Pods end, deleted Pods go.
+# kwok does only what these stages say: Nodes and their Pods become Ready, Pods of Jobs end, deleted Pods disappear.
 KWOK_STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-complete", "pod/fast/pod-delete")
 
 GO_MISSING = 77
-"""The exit code that says that there is no Go: 77 is how Automake's tests say that they are skipped."""
+"""Exit code for a missing Go. Automake's tests use 77 for "skipped"."""
 
 
 class ToolchainError(RuntimeError):
-    """A program is neither in the cache nor can it be built here; the message says why."""
+    """A program is not in the cache and cannot be built here. The message says why."""
 
 
 class GoMissingError(ToolchainError):
-    """A program has to be built, and `go` is not on PATH."""
+    """A program must be built, and `go` is not on PATH."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Module:
 
     @property
     def cache(self) -> Path:
-        """Where the programs of this state of the module, sources included, are kept."""
+        """The directory of the programs for this state of the module, sources included."""
         pinned = b"".join(file.read_bytes() for file in sorted(self.folder.glob("*.*")))
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return caches / "voiceassistant-cluster-tools" / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
@@ -88,7 +88,8 @@ CONTROL_PLANE = Module(
     sources={"stages.yaml": {KWOK_MODULE: tuple(f"kustomize/stage/{stage}.yaml" for stage in KWOK_STAGES)}},
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
-# The image runs Consul 2, which Go cannot name: its module's path lacks the /v2. This is the newest release it can
+# The image runs Consul 2, which Go cannot name, because its module's path lacks the /v2. This is the newest release it
+# can
 # (BUSL-1.1, as the image). Its own go.mod takes the module `api` from a folder, so the release that fits is pinned.
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)

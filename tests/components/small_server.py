@@ -1,4 +1,4 @@
-"""A server of whatever workloads a test declares, and what Kubernetes is told of it."""
+"""A server with the workloads that a test declares, and its Kubernetes resources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZING = Sizing.of(cpu=("100m", "200m"), memory=("64Mi", "128Mi"))
 
 
 class SmallServer(Server):
-    """Its workloads are given."""
+    """A server with given workloads."""
 
     folder: ClassVar[str] = "20-data"
     declared: tuple[InstanceOf[Workload], ...]

@@ -1,4 +1,4 @@
-"""The parts that components are made of."""
+"""The parts of components."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_each_attempts_timeout_of_a_repeated_call_is_the_meshs(mesh: bool, layer
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_on_each_call_one_layer_retries(environment: str) -> None:
-    """Where gRPC has a retry policy no other layer repeats; everywhere else it has none."""
+    """If gRPC has a retry policy, no other layer retries. Elsewhere gRPC has none."""
     for microservice in platform(environment).microservices:
         configs = [each["serviceConfig"] for each in grpc_channels(microservice.bundle.outbound).values()]
         repeated = sum("retryPolicy" in method for config in configs for method in config["methodConfig"])

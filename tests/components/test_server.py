@@ -1,4 +1,4 @@
-"""A declared server is hardened, reached by its links alone, and restarted when it must be."""
+"""A declared server is hardened, reachable only by its links, and restarted only when necessary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each controller keeps its pods as its kind does."""
+"""Each controller runs its pods as its kind requires."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def degradation(clock: FakeClock, policy: Policy | None = None, recorder: Record
 
 
 def serve(level: Degradation, clock: FakeClock, *, failures: int, of: int = 100, latency: float = 0.1) -> str:
-    """Spread requests over three seconds, the step in which the level is looked at, and a little."""
+    """Spread requests over slightly more than three seconds, the interval at which the level is checked."""
     for number in range(of):
         clock.advance(3.1 / of)
         level.record(latency, failed=number < failures)

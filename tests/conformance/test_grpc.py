@@ -1,4 +1,4 @@
-"""The gRPC client: G1 to G5, and T4, R4, R5, R11, R12 and O3 on the wire, against real servers on loopback."""
+"""The gRPC client: G1 to G5, and T4, R4, R5, R11, R12 and O3 over the network, against real servers on loopback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from tests.runtime.recorded_spans import Spans
 
 GENEROUS = RetryBudget(ratio=Ratio("100%"), reserve=1000)
 AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=GENEROUS)
-"""Three retries that wait for next to nothing."""
+"""Three retries with almost no wait."""
 
 
 def retrying(*conditions: RetryCondition, **fields: Any) -> tuple[OutboundCall, ...]:
@@ -309,7 +309,7 @@ async def test_g2_calls_go_to_every_replica_in_turn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
 async def test_g2_what_became_of_another_runtimes_connection_is_no_matter(tmp_path: Path, *, synchronous: bool) -> None:
-    """A callee has gone and is back: a runtime that waits before it tries again does not make a new one wait."""
+    """A callee was down and is back. One runtime waits before it reconnects; a new runtime does not wait for that."""
     wires = [Grpc(runtime(tmp_path, *retrying())) for _ in range(2)]
     port = free_port()
     for wire in wires:
@@ -401,7 +401,7 @@ async def test_g3_keepalive_is_accepted_by_a_default_server_at_a_fraction_of_its
 
 BLAMED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "RESOURCE_EXHAUSTED"}
 CANCELLED = {"CANCELLED"}
-"""Blames a callee that says it by itself; as the end of an own handler it means that its caller has gone."""
+"""Counts as a failure if the callee itself says it. From our own handler it means that its caller has gone."""
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=lambda code: code.name)
@@ -435,7 +435,7 @@ async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path
     assert len(servicer.asked) == 2
 
 
-# --- G5: nothing is hedged. A policy cannot say so, and an attempt has the callee to itself.
+# --- G5: no hedging. No policy can request it, and a call has one attempt at a time.
 
 
 async def test_g5_no_attempt_is_sent_while_another_is_under_way(tmp_path: Path) -> None:
@@ -532,7 +532,7 @@ async def test_r4_the_callees_pushback_decides(tmp_path: Path, pushback: str, at
 
 
 def test_r4_an_unreadable_pushback_forbids_another_attempt_wherever_it_was_read() -> None:
-    """gRPC's C core makes a negative number of it; other transports of metadata may not."""
+    """gRPC's C core reads it as a negative number; other transports of metadata may not."""
     failure = failure_of(grpc.StatusCode.UNAVAILABLE, (("grpc-retry-pushback-ms", "soon"),))
     assert failure is not None
     assert failure.retry_after is not None

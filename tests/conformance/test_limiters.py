@@ -249,7 +249,7 @@ ADAPTIVE = AdaptivePolicy(
 
 
 def interval(limit: Adaptive, *, failed: bool = False, latency: float = 0.1, samples: int = 20) -> float:
-    """The samples of one interval, the last of them at its end: the rate after it."""
+    """Record the samples of one interval, the last at its end. Returns the rate after it."""
     end = limit.ends
     for number in range(samples):
         limit.record(limit.epoch, end if number == samples - 1 else end - 0.5, latency, failed=failed)

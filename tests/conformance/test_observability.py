@@ -23,9 +23,10 @@ from tests.bundles import bundle, call, mount, operation
 from tests.runtime.tracing.telemetry import telemetry, tracing
 
 PATIENCE = 60.0
-"""Seconds for an end that takes one on an idle machine, and without its limit as long as the Collector is silent."""
+"""Seconds for an end that takes one on an idle machine. Without its limit it would wait as long as the Collector
+hangs."""
 SLOWER = 5
-"""Times the processor time of the same loop of spans where they go nowhere. A queue costs less."""
+"""Longest processor time, as a multiple of the same loop with spans that go nowhere. A queue costs less."""
 
 
 def series(runtime: Runtime) -> set[tuple[str, ...]]:
@@ -44,7 +45,7 @@ async def test_o1_ten_thousand_tenants_make_no_series(tmp_path: Path, clock: Fak
 
 @contextmanager
 def mute_listener() -> Iterator[str]:
-    """A Collector that accepts connections and never says anything."""
+    """A Collector that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 

@@ -1,4 +1,4 @@
-"""The platform's own sagas, as indexing-service is told them: whichever step fails, what ran is undone in reverse."""
+"""The platform's own sagas in indexing-service's bundle: if a step fails, all earlier effects are undone in reverse."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ CASES = [(saga, step.name) for saga in BUNDLE.sagas for step in saga.steps]
 
 
 class Callees:
-    """The callees of the steps, under the policies of the bundle. One step fails after its effects.
+    """The callees of the steps, under the policies of the bundle.
 
-    The document's objects are remembered: what is restored is restored from them.
+    One step fails after its effects. The document's objects are remembered, because everything else is restored from
+    them.
     """
 
     def __init__(self, runtime: Runtime, failing: str) -> None:

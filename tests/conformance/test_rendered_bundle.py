@@ -1,4 +1,4 @@
-"""The runtime on what the platform renders, not on a bundle made for a test."""
+"""The runtime on rendered bundles, not on bundles made for a test."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Longest(Random):
 
 
 class Callee:
-    """Fails as often as it is told, and remembers when it was called."""
+    """Fails the given number of times, and records the times of calls."""
 
     def __init__(self, clock: FakeClock, failures: int = 10_000, error: Callable[[], Exception] | None = None) -> None:
         self.clock = clock

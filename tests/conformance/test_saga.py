@@ -52,7 +52,7 @@ async def test_s1_what_may_have_run_is_compensated_in_reverse_and_nothing_else(b
 
 
 def test_s1_every_journal_ends_with_everything_that_began_undone_or_the_saga_completed() -> None:
-    """Every way through the plan, step by step."""
+    """Every path through the plan, step by step."""
     ends: set[str] = set()
     paths: list[list[Entry]] = [[]]
     while paths:
@@ -169,7 +169,7 @@ async def test_s5_a_compensation_that_keeps_failing_is_parked_and_never_lost(bac
 
 
 async def _has_ended(engine: Any, saga_id: str) -> bool:
-    """Resumes it if the fix came too late for this turn."""
+    """Resume the saga if the repair came too late for this turn."""
     record = await engine.wait(saga_id, 60)
     if record.state == "parked":
         await engine.resume(saga_id)
@@ -177,7 +177,7 @@ async def _has_ended(engine: Any, saga_id: str) -> bool:
 
 
 async def test_s6_a_compensation_outlives_the_caller_and_the_worker(backend: Backend) -> None:
-    """Left in the middle of a compensation, the next worker does it again."""
+    """The test stops in the middle of a compensation; the next worker does it again."""
     log = Log()
     log.fails("ship", lambda: ValueError("no"))
     log.hangs("undo-pay")
@@ -238,7 +238,7 @@ OUTCOMES = st.lists(
 
 
 async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], random: Random) -> None:
-    """The first outcome of each step decides; all others, whenever they come, change nothing."""
+    """The first outcome of each step counts. Later ones change nothing, in any order."""
     log = Log()
 
     async def later(_: StepContext) -> Any:
@@ -348,7 +348,7 @@ async def _all_completed(engine: Any, ids: list[str]) -> bool:
 
 
 def test_s10_the_order_in_which_parallel_steps_end_decides_nothing() -> None:
-    """Any order of outcomes gives the same entries, and the same compensations in the same order."""
+    """Outcomes in any order give the same entries, and the same compensations in the same order."""
     begun = [Entry("started"), Entry("began", "a"), Entry("succeeded", "a"), *(Entry("began", n) for n in "bcd")]
     mixed, fine = {"b": "succeeded", "c": "failed", "d": "failed"}, dict.fromkeys("bcd", "succeeded")
     for outcomes, end in ((mixed, "compensated"), (fine, "completed")):

@@ -1,4 +1,4 @@
-"""Sagas under crashes, pauses and restarts, S3, S4 and S8: a real PostgreSQL counts the effects."""
+"""Sagas under crashes, pauses and restarts, S3, S4 and S8. A real PostgreSQL counts the effects."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.saga.definitions import eventually
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100
 MOST_ROUNDS = 2 * ROUNDS
-"""A worker that finds less to do than those whose writes were counted ends before the write at which it is to die."""
+"""A worker with less to do than the counted ones ends before the write at which it should die."""
 DRY_RUNS = 3
-"""Workers that are not disturbed, whose writes are counted: at each of them workers are killed, before and after it."""
+"""Undisturbed workers whose writes are counted. Workers are then killed before and after each of these writes."""
 KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
 
 
@@ -116,7 +116,7 @@ async def _nothing_unfinished(engine: JournalEngine) -> bool:
 
 
 async def _settle(pool: Any, ledger: Ledger) -> None:
-    """A saga is lost if its effects are not what its state says; an effect is doubled if it is there twice."""
+    """Check the effects of a saga: they must match its state, and none may exist twice."""
     sagas = {row["id"]: row["state"] for row in await pool.fetch("SELECT id, state FROM saga.sagas")}
     effects = await pool.fetch("SELECT saga_id, step, branch, count(*) FROM effects GROUP BY 1, 2, 3")
     ledger.doubled = sum(row["count"] - 1 for row in effects)
@@ -194,7 +194,7 @@ async def test_s8_postgresql_killed_and_restarted_strands_nothing() -> None:
 
 
 async def _start_many(engine: JournalEngine, count: int) -> list[str]:
-    """A start that the caller saw fail is made again under its id."""
+    """Start many sagas. A start that the caller saw fail is repeated under its id."""
     ids = [f"saga-{number}" for number in range(count)]
     for saga_id in ids:
         while True:

@@ -1,4 +1,4 @@
-"""Many processes keep one limit together."""
+"""Many processes enforce one limit together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rate limiters on a shared store: L7, L8, and what L3, L5, L9 and L11 ask of every limiter. On real servers."""
+"""Rate limiters on a shared store: L7, L8, and the parts of L3, L5, L9 and L11 for every limiter. Real servers."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
 
 
 async def test_l8_cancelled_checks_never_poison_the_connections(store: RedisStore) -> None:
-    """Each answer is its own question's: the lease, which tells them apart."""
+    """Each answer belongs to its own request. The lease identifies it."""
     random = Random(7)  # noqa: S311  # a test
 
     async def ask(number: int) -> bool:

@@ -1,4 +1,4 @@
-"""HAProxy on its rendered file, and a client that keeps writing through it and remembers what was acknowledged."""
+"""HAProxy with its rendered file, and a client that writes through it and records acknowledged writes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.stack.voiceassistant.tiers.real_servers import files, password_of
 RENDERED = files("prod", "redis-config")["haproxy.cfg"]
 DOMAIN = "voice-data.svc.cluster.local"
 PAUSE = 0.005
-"""Seconds between two writes: a writer that never rests would take the processor that the servers need."""
+"""Seconds between two writes. A writer without pauses would take processor time from the servers."""
 
 
 def on_loopback(port: int, servers: dict[str, int]) -> str:
-    """The rendered file. Only addresses and ports are the test's own."""
+    """The rendered file with other addresses and ports."""
     text = RENDERED.replace(f"bind :{PORT}", f"bind 127.0.0.1:{port}")
     for name, own in servers.items():
         text = text.replace(f"{name}.{DOMAIN}:{PORT}", f"127.0.0.1:{own}")
@@ -63,14 +63,17 @@ def service(port: int) -> Any:
 
 
 def leads_to_the_primary_alone(port: int) -> bool:
-    """Each connection goes to another of the servers that the proxy takes for the primary."""
+    """Wait until all connections reach the primary.
+
+    Each connection may go to another server that the proxy takes for it.
+    """
     clients: list[Any] = [Redis(port=port, username="health", password="", retry=NO_RETRY) for _ in range(12)]
     return {client.execute_command("ROLE")[0] for client in clients} == {b"master"}
 
 
 @dataclass
 class Writer:
-    """Writes one key after the other. A write that fails is repeated under another key, so each counts once."""
+    """Writes one key after the other. A failed write is repeated under another key, so that each write counts once."""
 
     port: int
     acknowledged: dict[str, float] = field(default_factory=dict)
@@ -89,11 +92,11 @@ class Writer:
             self.acknowledged[key] = time.monotonic()
 
     def written_after(self, moment: float) -> bool:
-        """True if a write has been acknowledged since."""
+        """True if a write has been acknowledged since then."""
         return max(self.acknowledged.values(), default=0) > moment
 
     def lost(self) -> dict[str, float]:
-        """The acknowledged writes that the primary does not have."""
+        """Acknowledged writes that the primary lacks."""
         client = service(self.port)
         keys = list(self.acknowledged)
         found = eventually(lambda: client.mget(keys))
@@ -108,7 +111,7 @@ class Writer:
 
 @contextmanager
 def writing(port: int) -> Iterator[Writer]:
-    """A writer on a thread of its own, after its first writes."""
+    """A writer on its own thread, after its first writes."""
     writer = Writer(port)
     thread = threading.Thread(target=writer.run)
     thread.start()

@@ -25,7 +25,7 @@ def consul(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def haproxy() -> Path:
-    """HAProxy as the system has it: no package of Python or Go holds it."""
+    """HAProxy from the system, because no Python or Go package contains it."""
     found = shutil.which("haproxy")
     if found is None:
         pytest.skip("haproxy is not on PATH: install the system's package")

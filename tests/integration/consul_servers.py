@@ -1,4 +1,4 @@
-"""Starts Consul itself on the rendered servers' files: only addresses, ports, paths and secrets are a test's own."""
+"""Starts Consul with the rendered servers' files. Only addresses, ports, paths and secrets differ."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATHS = (CONFIG_PATH, SERVICES_PATH, RUN_PATH, DATA_PATH, SECRET.path)
 
 
 def new_gossip_key() -> str:
-    """As `consul keygen` makes it."""
+    """A key in the format of `consul keygen`."""
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -46,7 +46,7 @@ class Keys:
 
 @dataclass
 class Server:
-    """One server, on a loopback address of its own."""
+    """One server on its own loopback address."""
 
     program: Path
     environment: str
@@ -65,7 +65,7 @@ class Server:
         return (self.place.root / "log").read_text(errors="replace")
 
     def prepare(self, keys: Keys, **changes: object) -> None:
-        """The mounted files, then what the init container does; `changes` are of consul.json's top level."""
+        """Write the mounted files, then run the init container's script. `changes` apply to consul.json's top level."""
         rendered = files(self.environment, "consul-config")
         configuration = json.loads(rendered["consul.json"])
         configuration["ports"].update(self.ports)
@@ -78,7 +78,7 @@ class Server:
         subprocess.run(["/bin/sh", str(self.place.inside(f"{CONFIG_PATH}/write-secrets.sh"))], check=True)
 
     def mount_services(self, rendered: Mapping[str, str]) -> None:
-        """As kubelet does it: files are links through `..data`, which changes at once to another directory."""
+        """Mount as kubelet does: files are links through `..data`, which is switched to another directory at once."""
         folder = self.place.inside(SERVICES_PATH)
         version = f"..{uuid.uuid4()}"
         for name, text in rendered.items():
@@ -89,13 +89,13 @@ class Server:
         (folder / "..data_tmp").replace(folder / "..data")
 
     def permit_services(self) -> None:
-        """A command that the operator runs in the container."""
+        """Run the operator's command in the container."""
         variables = {"CONSUL_HTTP_ADDR": self.url, "PATH": f"{self.program.parent}:{os.environ['PATH']}"}
         script = self.place.inside(f"{SERVICES_PATH}/permit-services.sh")
         subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True, env=variables)
 
     def start(self) -> None:
-        """The command of the rendered container."""
+        """Run the command of the rendered container."""
         variables = {"$(POD_IP)": self.address, "$(POD_NAME)": f"consul-{self.address.rpartition('.')[2]}"}
         command = [self.place.moved(word) for word in container(self.environment)["command"][1:]]
         for name, value in variables.items():
@@ -113,11 +113,11 @@ class Server:
         return subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
     def knows(self, token: str) -> bool:
-        """True if it takes a token."""
+        """True if the server accepts a token."""
         return self.ask("acl/token/self", token)[0] == HTTPStatus.OK
 
     def ask(self, path: str, token: str = "", body: object = None, method: str = "") -> tuple[int, Any]:
-        """Status and answer of the HTTP interface; a body is put unless `method` says otherwise."""
+        """Status and answer of the HTTP interface. A body is sent with PUT unless `method` is given."""
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
         request = Request(f"{self.url}/v1/{path}", data=data, method=method or ("PUT" if data else "GET"))  # noqa: S310 - loopback
         if token:
@@ -130,7 +130,7 @@ class Server:
             return refused.code, refused.read().decode()
 
     def stop(self) -> None:
-        """At once, as when its node is lost."""
+        """Kill the server, as when its node is lost."""
         if self.process:
             self.process.kill()
             self.process.wait()
@@ -145,7 +145,7 @@ def container(environment: str) -> dict[str, Any]:
 
 
 def wait_until(condition: Callable[[], bool], server: Server) -> None:
-    """Polls; raises `AssertionError` with the end of the server's log when the time is over or it has ended."""
+    """Poll. Raises `AssertionError` with the end of the server's log after the timeout or if the server has ended."""
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         ended = server.process is not None and server.process.poll() is not None
@@ -156,7 +156,7 @@ def wait_until(condition: Callable[[], bool], server: Server) -> None:
 
 @contextmanager
 def prepared_servers(program: Path, environment: str, count: int) -> Iterator[list[Server]]:
-    """Servers that are not started, and are stopped at the end."""
+    """Servers before their start. They are stopped at the end."""
     ports = {"http": free_port(), "server": free_port(), "serf_lan": free_port()}
     addresses = [f"127.0.0.{number}" for number in range(1, count + 1)]
     joined = [f"{address}:{ports['serf_lan']}" for address in addresses]
@@ -175,7 +175,7 @@ def prepared_servers(program: Path, environment: str, count: int) -> Iterator[li
 def running_servers(
     program: Path, environment: str, count: int, keys: Keys, **changes: object
 ) -> Iterator[list[Server]]:
-    """Servers that have elected a leader, and know the token that the leader writes down next."""
+    """Servers that have elected a leader and know the token that the leader stores next."""
     with prepared_servers(program, environment, count) as servers:
         for server in servers:
             server.prepare(keys, **changes)

@@ -1,4 +1,4 @@
-"""A bucket on loopback that takes requests signed as AWS Signature Version 4 says, and no other."""
+"""A bucket on loopback that accepts only requests with a valid AWS Signature Version 4."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
     bucket: Bucket
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Nothing: a failing transfer says why itself."""
+        """Prints nothing: a failed transfer gives its own reason."""
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _signed(self) -> bool:
-        """True if the signature is that of the bucket's key; answers 403 where it is not."""
+        """True if the signature is by the bucket's key. Otherwise it answers 403."""
         scheme, _, rest = (self.headers["Authorization"] or "").partition(" ")
         parts = dict(part.strip().split("=", 1) for part in rest.split(",") if "=" in part)
         key_id, _, scope = parts.get("Credential", "").partition("/")
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_bucket(key_id: str, secret: str) -> Iterator[Bucket]:
-    """Served until the block ends."""
+    """The bucket, served until the block ends."""
     bucket = Bucket(key_id, secret)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
     bucket.port = server.server_address[1]

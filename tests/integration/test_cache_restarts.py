@@ -21,7 +21,7 @@ from tests.stack.voiceassistant.tiers.real_cache import Member, eventually, runn
 
 pytestmark = pytest.mark.integration
 REPLICATED_WITHIN = 1.0
-"""Seconds that a write may take to reach a replica on a busy machine; usually it takes a millisecond."""
+"""Longest time for a write to reach a replica on a busy machine, in seconds. Usually it takes a millisecond."""
 VALUE = Bytes("1Mi")
 DATA = Bytes("512Mi")
 
@@ -31,7 +31,7 @@ def killed(node: Member) -> None:
 
 
 def killed_and_restarted_at_once(node: Member) -> None:
-    """As when the kernel kills the process for its memory, and kubelet starts the container again in its pod."""
+    """As when the kernel kills the process for lack of memory, and kubelet restarts the container in its pod."""
     node.stop()
     node.restart()
 
@@ -108,13 +108,13 @@ def fill(port: int) -> None:
 
 
 def has_all(replica: Member, port: int) -> bool:
-    """The replica follows the primary and has as many keys."""
+    """True if the replica follows the primary and has as many keys."""
     sizes: list[int] = [service(each).dbsize() for each in (replica.port, port)]
     return replica.ask("ROLE")[3] == "connected" and sizes[0] == sizes[1]
 
 
 class peak_of:  # noqa: N801 - a context manager, named as one reads it
-    """The sizes of a directory, measured again and again."""
+    """Measures the size of a directory repeatedly."""
 
     def __init__(self, directory: Path) -> None:
         self._directory, self._sizes, self._end = directory, [0], threading.Event()

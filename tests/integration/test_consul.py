@@ -1,4 +1,4 @@
-"""Consul itself on the rendered servers' configuration."""
+"""Consul with the rendered servers' configuration."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def servers(consul: Path, keys: Keys) -> Iterator[list[Server]]:
 
 @pytest.fixture(scope="module")
 def service_token(servers: list[Server], keys: Keys) -> str:
-    """A token that the operator makes for one service."""
+    """A token that the operator creates for one service."""
     server = servers[0]
     status, policy = server.ask("acl/policy", keys.token, {"Name": "conversation-service", "Rules": RULES})
     assert status == 200, policy
@@ -114,7 +114,7 @@ def answer(server: Server, path: str, token: str) -> Any:
 
 
 def catalogue(server: Server, token: str) -> dict[str, Any]:
-    """Each service with its gRPC and its HTTP address; Consul itself is in its own catalogue too."""
+    """Each service with its gRPC and HTTP address, Consul itself included."""
     found = {}
     for name in answer(server, "catalog/services", token).keys() - {"consul"}:
         (entry,) = answer(server, f"catalog/service/{name}", token)
@@ -124,7 +124,7 @@ def catalogue(server: Server, token: str) -> dict[str, Any]:
 
 
 def restarted(server: Server) -> None:
-    """It asks at once; otherwise it would only with the next anti-entropy."""
+    """Restart the server. It registers at once; without a restart it would at the next anti-entropy."""
     server.stop()
     server.start()
     wait_until(server.ready, server)

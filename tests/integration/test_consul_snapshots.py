@@ -1,4 +1,4 @@
-"""Snapshot, wipe, restore: the rendered scripts with Consul itself and a bucket that checks signatures."""
+"""Snapshot, wipe, restore: the rendered scripts with a real Consul and a bucket that checks signatures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Jobs:
     program: Path
 
     def run(self, job: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """The command and variables of a rendered job; only its paths and addresses are moved."""
+        """Run the command of a rendered job with its variables. Only paths and addresses differ."""
         (found,) = (each for each in of_kind("prod", "CronJob") if each["metadata"]["name"] == job)
         (container,) = found["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         rendered = {each["name"]: self.place.moved(each["value"]) for each in container["env"]}

@@ -1,4 +1,4 @@
-"""grpc-go under the rendered service config of real Go services, counted on servers that misbehave."""
+"""grpc-go with the rendered service config of real Go services. Misbehaving servers count the attempts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ CALLS = [
     if call.enforced_by.timeout == "grpc"
 ]
 FAILING_CALLS = 20
-"""How many the program makes to spend a budget."""
+"""Calls of the program to use up a budget."""
 SLOW = 2.0
-"""Seconds by which a loaded machine may be late."""
+"""Largest delay of a loaded machine in seconds."""
 Observations = dict[str, Any]
 
 

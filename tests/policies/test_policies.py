@@ -1,4 +1,4 @@
-"""Each policy refuses what cannot hold, and its defaults are the platform's."""
+"""Each policy refuses impossible values, and has the platform's defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flows between reference services: what is told of a trace, and what is refused."""
+"""Flows between reference services: the output for a trace, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that do not start: the reason is told at once."""
+"""Processes that do not start: the error gives the reason at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENDS = "import sys; print('no module named grpc'); sys.exit(3)"
 
 
 def pretending(patch: pytest.MonkeyPatch, programs: dict[str, str]) -> dict[str, PolicyBundle]:
-    """A bundle for each service, whose process runs a program instead."""
+    """A bundle for each service, whose process runs another program."""
 
     def start(directory: Path, service: PolicyBundle, *_: str) -> Process:
         directory.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Reference services as processes: what they answer, how they degrade, how they end."""
+"""Reference services as processes: answers, degradation, end."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
     answers: list[int] = []
 
     async def load(client: httpx.AsyncClient) -> None:
-        """Until nobody listens: what is refused then had not begun."""
+        """Send requests until the port is closed. Refused requests had not begun."""
         while agent.process.poll() is None:
             try:
                 answers.append((await client.post(f"{agent.url}/run")).status_code)
@@ -95,7 +95,7 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
             await asyncio.sleep(0.02)
         assert (await client.get(f"{agent.url}/ready")).json()["status"] == "draining"
         assert (await client.get(f"{agent.url}/health")).status_code == 200
-        # Not ready any more, and still at work.
+        # not ready any more, but still serving
         answers.append((await client.post(f"{agent.url}/run")).status_code)
 
     async with httpx.AsyncClient(timeout=180, trust_env=False) as client, asyncio.TaskGroup() as group:
@@ -107,7 +107,7 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
     assert await asyncio.to_thread(agent.process.wait, 180) == 0
     assert set(answers) == {200}
     assert len(answers) > 8
-    # What was served was traced, to the last request.
+    # all served requests were traced, the last one included
     served = sum(span.name == "POST run" for span in collector.spans)
     assert served == len(answers)
 

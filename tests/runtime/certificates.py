@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs what it is asked to."""
+    """Signs certificates on request."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())

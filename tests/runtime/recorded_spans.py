@@ -1,4 +1,4 @@
-"""The spans that our code makes in a test, without touching the process's own provider."""
+"""The spans of our code in a test, without changing the process's own provider."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voice_runtime import trace_context
 
 
 class Spans(InMemorySpanExporter):
-    """Every span that has ended, and how many have not."""
+    """Every span that has ended, and the number of open ones."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A breaker comes back: whatever the calls are like, a healthy callee is refused nothing after a stated time."""
+"""A breaker recovers: for any pattern of calls, it refuses no call to a healthy callee after a stated time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.driver import Recorder, seeded
 OUTAGE = 120.0
 """Seconds until the callee is healthy."""
 PATIENCE = 45.0
-"""Seconds after which a call that was begun in the outage has failed, answered late, or is never heard of again."""
+"""Seconds after which a call from the outage has failed, answered late, or never answers."""
 
 
 @dataclass
 class Calls:
-    """The pattern of the calls to a callee."""
+    """A pattern of calls to a callee."""
 
     gap: float
     """Seconds between two arrivals."""
@@ -37,9 +37,9 @@ class Calls:
     duration: float = 0.01
     """Seconds that a healthy callee takes."""
     streamed: bool = False
-    """True if that is the time of a first message, with an end that never comes."""
+    """True if `duration` is the time of a first message, and the stream never ends."""
     scrapes: float = 0.0
-    """Seconds between two looks at the state; 0 for none."""
+    """Seconds between two reads of the state; 0 for none."""
     in_the_outage: tuple[str, ...] = ("fails", "hangs", "answers late")
 
 
@@ -214,7 +214,7 @@ def test_the_late_success_of_a_probe_that_hung_resumes_its_round() -> None:
 
 
 def test_a_round_whose_permits_shrink_goes_on() -> None:
-    """A bundle that is swapped in during a round leaves nobody without a probe."""
+    """A bundle that is swapped in during a round leaves at least one probe."""
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     breaker.success(breaker.acquire())

@@ -1,4 +1,4 @@
-"""Slots, timers and scopes are given back, whatever ends a call and wherever that happens."""
+"""Slots, timers and scopes are released, whatever ends a call and wherever it ends."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_full_queue_leaves_nothing_behind() -> None:
 
 
 class Refusing(PromptListener):
-    """A listener that ends the process."""
+    """A listener that raises the end of the process."""
 
     def on_event(self, _: Event) -> None:
         raise SystemExit

@@ -1,4 +1,4 @@
-"""Breaker and limiters against slow, obvious models, under any sequence of events."""
+"""Breaker and limiters, compared with slow and simple models, under any sequence of events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POLICY = Policy(
 
 
 class Admitted:
-    """A call, as the model remembers it."""
+    """A call in the model."""
 
     def __init__(self, stay: int, since: float) -> None:
         self.stay, self.since = stay, since
@@ -38,7 +38,7 @@ class Admitted:
 
 
 class BreakerModel:
-    """The breaker as one would explain it: every call remembers the stay, or the round of probes, that admitted it."""
+    """A breaker as one would explain it: every call remembers the state, or the round of probes, that admitted it."""
 
     def __init__(self) -> None:
         self.state, self.stay, self.until = "closed", 0, 0.0
@@ -145,7 +145,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 class LimiterMachine(RuleBasedStateMachine):
-    """Exact arithmetic: a token bucket that counts tokens, and a log that keeps every admission."""
+    """Exact arithmetic: a token bucket that counts tokens, and a log of every admission."""
 
     keys = ("a", "b", "c")
 
@@ -163,7 +163,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.clock += Fraction(ticks, 8)
 
     def read_clock(self, stale: int) -> float:
-        """A reading that may be old; no limiter may go back behind the newest it has seen."""
+        """A clock reading that may be old. No limiter may go back behind the newest reading that it has seen."""
         reading = self.clock - stale
         refilled = 4 * max(reading - self.time, Fraction(0))
         self.tokens = {key: min(tokens + refilled, Fraction(8)) for key, tokens in self.tokens.items()}

@@ -1,4 +1,4 @@
-"""A repeated attempt sends the same again, and the error that ends a call tells of the attempts before."""
+"""A retry sends the same request again, and the error that ends a call reports the earlier attempts."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_a_call_that_was_repeated_keeps_nothing_alive(tmp_path: Path) -> N
     runtime, failures = load(tmp_path), 1
 
     class Body:
-        """As large as it may be."""
+        """A body of the largest size."""
 
     async def fail_once(_: Body) -> None:
         nonlocal failures
@@ -153,7 +153,7 @@ async def test_a_call_that_was_repeated_keeps_nothing_alive(tmp_path: Path) -> N
 
 
 class Passing:
-    """A hop that asks the next one under its own policies, and answers with what it got."""
+    """A hop that calls the next one under its own policies, and returns its answer."""
 
     def __init__(self, directory: Path, url: str) -> None:
         once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3})
@@ -168,7 +168,7 @@ class Passing:
 
 
 async def test_three_hops_with_retries_do_not_multiply_them(tmp_path: Path) -> None:
-    """Four attempts at each of three hops: 4 at the leaf, and 64 if each hop retried what the next one has retried."""
+    """Four attempts at each of three hops make 4 at the leaf, but 64 if each hop retried exhausted retries."""
     asked = 0
 
     async def leaf(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it

@@ -1,4 +1,4 @@
-"""The failure of a soft call is its fallback's result or one documented error, as the bundle in force says."""
+"""The failure of a soft call becomes its fallback's result, or one documented error, by the current bundle."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ async def test_an_http_call_falls_back_on_a_status(tmp_path: Path, answer: Any) 
 
 
 async def test_a_service_whose_soft_http_call_failed_is_unavailable_and_not_broken(tmp_path: Path) -> None:
-    """To its callers over gRPC and over HTTP alike, though nobody caught the error."""
+    """Callers over gRPC and HTTP get UNAVAILABLE or 503, although no handler caught the error."""
     soft = call("elasticsearch.search", protocol="http", necessity="soft", fallback="no results")
     runtime = Runtime.load(mount(tmp_path, bundle(soft, inbound=(operation("context"),))))
     async with serving(Elasticsearch((503, {}), (503, {}))) as url:

@@ -1,4 +1,4 @@
-"""Several threads, several event loops, and processes that are forked: each gets what the documents promise."""
+"""Threads, event loops and forked processes work as the documents promise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 60.0
 
 @pytest.fixture(params=[1e-6, sys.getswitchinterval()])
 def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
-    """How often a thread is interrupted: at nearly every instruction, and as by default."""
+    """The interval of thread switches: nearly every instruction, and the default."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(request.param)
     yield
@@ -35,7 +35,7 @@ def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
-    """Run `work(number)` in each of so many threads at once. Raises what one of them raises."""
+    """Run `work(number)` in the given number of threads at once. Raises the error of one of them."""
     ready = threading.Barrier(count)
 
     def begin(number: int) -> None:
@@ -66,7 +66,7 @@ def test_no_scope_waits_in_the_sweep_of_another_loop() -> None:
 
 @pytest.mark.usefixtures("switch_interval")
 def test_a_window_loses_no_count_and_counts_none_twice() -> None:
-    """Time goes on in the midst of counting, and ten threads find the bucket over at once."""
+    """Time moves during counting, and ten threads find the same bucket expired."""
     threads, counts, now = 10, 3_000, [0.0]
     window = Window(1e9, 0.0)
 
@@ -83,7 +83,7 @@ def test_a_window_loses_no_count_and_counts_none_twice() -> None:
 
 @pytest.mark.usefixtures("switch_interval")
 def test_what_has_aged_out_leaves_nothing_behind() -> None:
-    """Every thread finds that the bucket is over, at every count."""
+    """Every thread finds an expired bucket at every count."""
     window, now = Window(1.0, 0.0), [0.0]
 
     def count(_: int) -> None:
@@ -96,7 +96,7 @@ def test_what_has_aged_out_leaves_nothing_behind() -> None:
 
 
 class Slow:
-    """A listener that waits until it may go on, and keeps what it heard."""
+    """A listener that waits for permission to continue, and records events."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -110,7 +110,7 @@ class Slow:
 
 
 def test_nobody_is_held_by_the_events_of_others() -> None:
-    """The one that delivers goes on with its own event delivered, though others publish for as long as it takes."""
+    """The delivering thread continues after its own event, although others keep publishing."""
     slow, rounds = Slow(), 200
     events = Events([slow])
     first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),))
@@ -179,7 +179,7 @@ def test_a_build_without_the_global_lock_is_refused(tmp_path: Path, monkeypatch:
 
 
 def in_child(work: Callable[[], Any]) -> int:
-    """The exit code of a forked process that does it: 0 if it holds."""
+    """Run a function in a forked process. The exit code is 0 if it succeeds."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -199,7 +199,7 @@ def in_child(work: Callable[[], Any]) -> int:
 
 
 def test_a_forked_process_makes_synchronous_calls_and_follows_the_bundle(tmp_path: Path) -> None:
-    """As a server does that loads before it forks: the threads stay behind in the process that forked."""
+    """As in a server that loads before it forks: the threads exist only in the parent."""
     runtime = Runtime.load(mount(tmp_path, bundle(call("rag-engine.context"))), poll_interval=0.02)
     other = bundle(call("rag-engine.context"), call("model-adapter.generate"))
 

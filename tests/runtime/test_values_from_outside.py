@@ -1,4 +1,4 @@
-"""Costs, times, keys and headers as others send them: refused, or read in one way."""
+"""Costs, times, keys and headers from others are refused, or read in one defined way."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from voice_runtime.tracing.baggage import AllowedBaggage
 from tests.bundles import bundle, call, mount, operation
 
 ANY_TEXT = st.text(st.characters(), max_size=5)
-"""Lone surrogates too."""
+"""Includes lone surrogates."""
 SURROGATE = json.loads('"\\ud800"')
 NAN, NEVER = math.nan, math.inf
 
@@ -193,7 +193,7 @@ async def test_a_users_limit_is_its_own(tmp_path: Path, one: tuple[str, str], ot
 
 
 class Store:
-    """Keeps what it is asked for."""
+    """Records its requests."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []

@@ -1,4 +1,4 @@
-"""The engines that one contract holds: the same tests run on each, on real servers."""
+"""The engines under one contract: the same tests run on each, on real servers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def _migrate(dsn: str) -> None:
 
 @pytest.fixture
 def database(postgresql: Postgresql) -> str:
-    """The tables of sagas, empty, in a database that is the test's alone while it runs."""
+    """Empty saga tables in a database that only this test uses while it runs."""
     postgresql.psql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
         "AND pid <> pg_backend_pid()"

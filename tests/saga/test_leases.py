@@ -1,4 +1,4 @@
-"""Leases are renewed however busy the journal's connections are."""
+"""Leases are renewed even when all connections of the journal are busy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from voice_saga.postgresql import PostgresqlJournal
 from tests.saga.definitions import Log, saga, step
 
 LEASE = 3.0
-"""Seconds: a machine that others keep busy renews within a third of it."""
+"""In seconds. A busy machine renews within a third of it."""
 
 
 async def test_a_busy_pool_costs_no_lease(database: str) -> None:
-    """Senders hold every connection of the journal for three leases, as while Redis is slow."""
+    """Senders hold every connection of the journal for three leases, as with a slow Redis."""
     log, journal = Log(), PostgresqlJournal(database, connections=2)
 
     async def send(_: StepContext) -> None:

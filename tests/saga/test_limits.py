@@ -1,4 +1,4 @@
-"""The size of a saga is bounded, no action changes its input, and a long saga costs no more a step than a short one."""
+"""The size of a saga is bounded, no action changes its input, and a long saga costs no more for each step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_result_beyond_what_a_saga_keeps_fails_its_step(backend: Backend
         record = await engine.wait(await engine.start("order", "the input"), 60)
     assert record.state == "compensated"
     assert record.reason.startswith("store: TooLargeError: the result of store with its messages takes 524290 bytes")
-    assert "keep it elsewhere" in record.reason
+    assert "store it elsewhere" in record.reason
     assert log.done.count("store") == 1, "another attempt would change nothing"
 
 
@@ -100,7 +100,7 @@ async def test_every_execution_sees_the_input_and_the_results_of_the_journal(bac
 
 
 async def test_a_step_sees_no_result_of_its_own_stage(backend: Backend) -> None:
-    """Which of them has ended depends on scheduling, and on crashes."""
+    """Scheduling and crashes decide which step of a stage ends first."""
     log, first_is_over = Log(), asyncio.Event()
 
     async def first(_: StepContext) -> str:
@@ -122,7 +122,7 @@ async def test_a_step_sees_no_result_of_its_own_stage(backend: Backend) -> None:
 
 
 def processor_seconds(count: int, *, fails: bool) -> float:
-    """Measure how long it takes to find each next entry of a saga with so many steps."""
+    """The processor time to find each next entry of a saga with the given number of steps."""
     names = tuple(f"s-{number}" for number in range(count))
     plan, progress = Plan("bulk", 1, tuple((name,) for name in names), frozenset(names)), Progress()
     begun = time.process_time()
@@ -140,7 +140,7 @@ def processor_seconds(count: int, *, fails: bool) -> float:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_long_saga_costs_no_more_a_step(fails: bool) -> None:
-    """Sixteen times the steps: 256 times the time if each step looked at all the others."""
+    """Sixteen times the steps would take 256 times as long, if each step looked at all the others."""
     short = min(processor_seconds(1000, fails=fails) for _ in range(3))
     assert processor_seconds(16_000, fails=fails) < 64 * short
 

@@ -59,7 +59,7 @@ async def test_metrics_count_sagas_steps_and_compensations(tmp_path: Path) -> No
 
 
 async def test_one_trace_spans_the_life_of_a_saga_over_processes(backend: Backend) -> None:
-    """Its steps are in the trace of what started it; what an event let go on is linked to the event."""
+    """Its steps are in the trace of the request that started it. Executions after an event are linked to the event."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

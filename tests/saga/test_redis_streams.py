@@ -152,7 +152,7 @@ async def test_deploys_leave_no_consumers(redis_port: int, stream: str) -> None:
 
 
 async def test_a_message_is_handled_once_though_its_neighbour_takes_long(redis_port: int, stream: str) -> None:
-    """Another consumer is free meanwhile, and a delivery is taken for lost long before the neighbour is done."""
+    """Another consumer is free, and takes over the messages of a silent consumer before the slow message ends."""
     handled: list[int] = []
     go_on = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""An orderly stop, such as a deploy's, counts neither as a failure of a step nor as an attempt at it."""
+"""An orderly stop, as for a deploy, counts neither as a failure of a step nor as an attempt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAIT = 60
 
 
 class Interrupted:
-    """An action that does not end before its worker is stopped, as often as it is told to be."""
+    """An action that does not end before its worker stops, for the given number of times."""
 
     def __init__(self, times: int, raises: Exception | None = None) -> None:
         self.begun = asyncio.Event()
@@ -39,7 +39,7 @@ class Interrupted:
 
 
 async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, action: Interrupted, times: int) -> Any:
-    """How a saga ends whose worker is deployed `times` times during one of its steps."""
+    """The final state of a saga whose worker is stopped `times` times during one of its steps."""
     options = {"grace": 0.05}
     async with backend([log.definition(policy)], **options) as engine:
         saga_id = await engine.start("order")

@@ -1,4 +1,4 @@
-"""A saga shows when its workflow was ended or replaced by Temporal's own means."""
+"""A saga shows that somebody ended or replaced its workflow with Temporal's own tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAIT = 60
 
 @workflow.defn(name="another", sandboxed=False)
 class Another:
-    """Not a saga's."""
+    """A workflow that is not a saga."""
 
     @workflow.run
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""The outbox, and Redis Streams: what is sent arrives, what fails comes again."""
+"""The outbox, and Redis Streams: messages arrive, and failed ones are delivered again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.saga.definitions import Log, eventually, saga, step
 
 
 class Wire:
-    """A transport that writes down what it is given, and breaks when it is told to."""
+    """A transport that records messages, and breaks on request."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.sent: list[Message] = []
@@ -102,7 +102,7 @@ async def _counts(outbox: Outbox, sent: int = 0, refused: int = 0) -> bool:
 
 
 async def test_a_sender_survives_what_its_database_says(database: str) -> None:
-    """A table that is gone, or a full disk, is no lost connection."""
+    """A missing table or a full disk is not a lost connection."""
     journal, wire = PostgresqlJournal(database), Wire()
     await journal.open(worker=False)
     connection = await asyncpg.connect(database)
@@ -192,7 +192,7 @@ async def _times(handled: list[str], saga_id: str, count: int) -> bool:
 
 
 async def test_a_sender_ends_whenever_it_is_cancelled(database: str) -> None:
-    """A driver may answer a cancellation with an error of its own, which is no reason to go on."""
+    """A driver may answer a cancellation with its own error. That must not keep the sender running."""
     journal = PostgresqlJournal(database)
     await journal.open(worker=False)
     random = seeded()

@@ -1,4 +1,4 @@
-"""Workers that share a journal, lose it, or take it over."""
+"""Workers that share a journal, lose it, or take over sagas."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_step_that_kills_its_worker_again_and_again_is_parked(database: 
 async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_left_it(
     database: str,
 ) -> None:
-    """However long it had waited before: the rollout has just begun."""
+    """However long it waited before, because the rollout has just begun."""
     newer, older = Log(), Log()
 
     async def later(_: StepContext) -> Reply:
@@ -203,7 +203,7 @@ async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Jo
 async def test_a_write_whose_answer_was_lost_strands_nothing(
     journal: Journal, write: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The journal says that the worker holds the saga, and the worker does not know."""
+    """The journal says that the worker holds the saga, but the worker does not know."""
     log, lost = Log(), 0
     whole = getattr(journal, write)
 
@@ -263,7 +263,7 @@ async def _is_claimed_no_more(journal: Journal) -> bool:
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_step_costs_at_most_two_writes(database: str, fails: bool) -> None:
-    """In sequence each step costs one, and the saga one more; a compensation costs one."""
+    """In sequence each step costs one write, and the saga one more. A compensation costs one."""
     log = Log()
     if fails:
         log.fails("d", lambda: ValueError("no"))
@@ -292,7 +292,7 @@ async def test_a_step_that_takes_longer_than_the_lease_stays_with_its_worker(dat
 
 
 async def test_an_outcome_that_comes_while_a_worker_lets_go_makes_the_saga_due_at_once(journal: Journal) -> None:
-    """Between the last look and the write that lets go."""
+    """Between the last read and the write that releases it."""
     await journal.open(worker=True)
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])
     await journal.start(claim, "me", 30.0)
@@ -325,7 +325,7 @@ async def _has_begun(log: Log) -> bool:
 
 
 def _again(journal: Journal) -> Journal:
-    """Another on the same store, as the next process has it."""
+    """Another engine on the same store, as in the next process."""
     if isinstance(journal, SqliteJournal):
         return SqliteJournal(journal.path)
     assert isinstance(journal, PostgresqlJournal)

@@ -56,7 +56,7 @@ def deployment(chart: cdk8s.Chart, manifest: Manifest) -> kplus.Deployment:
 
 
 def member(chart: cdk8s.Chart, manifest: Manifest, pods: kplus.Deployment) -> None:
-    """Another object of a service, by its construct where there is one."""
+    """Another object of a service, by its construct if there is one."""
     metadata, spec = _metadata(manifest), manifest.get("spec", {})
     match manifest["kind"]:
         case "ServiceAccount":

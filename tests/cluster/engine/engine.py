@@ -58,14 +58,14 @@ class Project:
             "PULUMI_HOME": str(home),
             "PULUMI_SKIP_CONFIRMATIONS": "true",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
-            # The copy comes before the installed project.
+            # The copy precedes the installed project.
             "PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}",
         }
         _install(home)
         self._cli = automation.PulumiCommand(root=str(home))
 
     def stack(self, name: str, settings: Mapping[str, str], secrets: Secrets) -> "Stack":
-        """Creates a stack that is configured by the project's own file, and by what is given here besides."""
+        """Creates a stack with the project's own configuration and the given additions."""
         workspace = automation.LocalWorkspace(
             work_dir=str(self.folder), env_vars=self.environment, pulumi_command=self._cli
         )

@@ -1,4 +1,4 @@
-"""Envoy itself, started on a rendered configuration of which only the addresses are others: all are of loopback."""
+"""Runs Envoy on a rendered configuration, in which only the addresses are replaced by loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENVOY = Path(sysconfig.get_path("scripts"), "envoy")
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy: the ports that the configuration's own have become, and the log."""
+    """A running proxy: its real ports by the configured ports, and its log."""
 
     ports: Mapping[int, int]
     log: Path

@@ -1,4 +1,4 @@
-"""The hosts outside, on loopback: TLS servers that say which of them was reached."""
+"""TLS servers on loopback that stand for external hosts. Each says its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 PATIENCE = 30.0
-"""Seconds that either end waits: many times what loopback needs."""
+"""Longest wait of either end in seconds, many times what loopback needs."""
 
 
 def certificate(folder: Path, names: Iterable[str]) -> Path:
@@ -70,7 +70,7 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, name: str) -> None:
 
 
 def reached(port: int, name: str | None, pem: Path) -> str | None:
-    """The host that a TLS connection to `port`, asking for `name`, ends at; `None` where it is refused."""
+    """The host that a TLS connection to `port` with server name `name` reaches. `None` if it is refused."""
     context = ssl.create_default_context(cafile=str(pem))
     context.check_hostname = name is not None
     try:

@@ -1,4 +1,4 @@
-"""A server on loopback that takes every request and keeps it, as a set-up script sends it."""
+"""A server on loopback that accepts and records every request of a setup script."""
 
 from __future__ import annotations
 

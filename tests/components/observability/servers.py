@@ -1,4 +1,4 @@
-"""Small servers of the observability tier in two variants, and the files that each is given."""
+"""Small servers of the observability tier in two variants, with their files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.toy import SIZING
 
 Kind = TypeVar("Kind", bound=Component)
 VARIANTS = ("single", "replicated")
-"""One replica that keeps what it has itself; several that share a store."""
+"""One replica that stores its own data, and several that share a store."""
 SERVICES = ("orders", "prices")
 INDEX_URL = "http://elasticsearch.stores.svc.cluster.local:9200"
 COLLECTOR = Peer(namespace="watch", name="collector", ports=(HTTP_PORT,))

@@ -1,4 +1,4 @@
-"""Grafana's dashboards and links: every query parses, what it names exists, and every link leads somewhere."""
+"""Grafana's dashboards and links: every query parses, every name in it exists, and every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def expressions() -> Iterator[str]:
 
 
 def parsed(expression: str) -> promql_parser.Expr:
-    """The query as Prometheus gets it, once Grafana has put its variables in."""
+    """The query after Grafana has replaced its variables, parsed as Prometheus parses it."""
     sent = expression.replace("$__rate_interval", "2m").replace("$service", "orders")
     assert "$" not in sent
     return promql_parser.parse(sent)
 
 
 def strangers(expression: str) -> list[str]:
-    """Metrics and labels that a query names and nothing exports."""
+    """Metrics and labels in a query that nothing exports."""
     found: list[str] = []
     labels: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Elasticsearch's nodes as rendered, no node is at hand: founding, memory, TLS, disks; their first script is run."""
+"""Elasticsearch's rendered nodes: first start, memory, TLS, disks. No node runs here, only its init script."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.components.observability.servers import VARIANTS, rendered, the
 
 
 def prepare(variant: str, folder: Path) -> dict[str, Any]:
-    """Runs the script of the init container with its paths here; the settings that the node then reads."""
+    """Runs the init container's script with local paths. Returns the settings that the node would read."""
     index = the(Elasticsearch, variant)
     image, data, run = folder / "image", folder / "image" / "data", folder / "run"
     for made in (image / "config" / "jvm.options.d", data, run, folder / "config", folder / "bin"):

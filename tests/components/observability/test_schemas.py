@@ -1,4 +1,4 @@
-"""Files of what keeps, shows and probes, against schemas of the fields that we set: none of the programs is at hand."""
+"""Files of stores, user interfaces and probers, checked against schemas of the fields that we set."""
 
 from __future__ import annotations
 

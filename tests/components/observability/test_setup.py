@@ -22,7 +22,7 @@ from tests.components.observability.log_schemas import KIBANA_SECRETS, REQUESTS
 from tests.components.observability.servers import INDEX_URL, VARIANTS, rendered, the
 
 AWKWARD = 'p"a\\s$s: wörd %s'
-"""A password of characters that a shell, curl or JSON could take for its own."""
+"""A password with characters that are special for a shell, curl or JSON."""
 
 
 def mounted(folder: Path, secrets: Iterable[SecretKeys], value: str = AWKWARD) -> None:
@@ -34,7 +34,7 @@ def mounted(folder: Path, secrets: Iterable[SecretKeys], value: str = AWKWARD) -
 
 
 def run(files: dict[str, str], server: str, recorder: Recorder, folder: Path) -> None:
-    """Runs the script as the Job does, its paths and its server moved here."""
+    """Runs the script as the Job does, with local paths and a local server."""
     (folder / "requests").mkdir()
     moved = {
         REQUESTS_PATH: f"{folder}/requests",

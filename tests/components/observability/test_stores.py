@@ -1,4 +1,4 @@
-"""Jaeger, Tempo, Kibana and Fluent Bit as rendered: where they keep what, who may reach them, what is refused."""
+"""Jaeger, Tempo, Kibana and Fluent Bit as rendered: storage, permitted connections, refusals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_jaegers_lifecycle_deletes_and_never_rolls_over_what_jaeger_names_by_the
     phases = {name: bodies[f"/_ilm/policy/{name}"]["policy"]["phases"] for name in ("voice-traces", "voice-logs")}
     assert phases["voice-traces"].keys() == {"delete"}
     assert phases["voice-logs"].keys() == {"hot", "delete"}
-    # Both keep the last line of a day for as long as is said: an index of a day that never rolls over is older by it.
+    # An index of a day never rolls over, so both stores keep its last line for a day longer than its first.
     ages = {name: found["delete"]["min_age"] for name, found in phases.items()}
     kept = {stream.name: stream.retention for stream in index.streams}
     assert ages == {"voice-traces": str(kept["voice-traces"] + Duration("1d")), "voice-logs": str(kept["voice-logs"])}

@@ -1,4 +1,4 @@
-"""A service with all four kinds of methods: its stub and `add_to_server` do what generated ones do, on bytes."""
+"""A service with all four kinds of methods. Stub and `add_to_server` work like generated ones, on bytes."""
 
 # ruff: noqa: N802  # methods of a servicer are named as in the .proto
 
@@ -44,14 +44,14 @@ class RagEngineStub:
 
 
 class RagEngine:
-    """Echoes. Counts what it is asked, and keeps the metadata and the time that each request came with."""
+    """Echoes requests. Counts them, and records metadata and remaining time of each."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any], float | None]] = []
         self.cancelled = 0
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
-        """A hook of the test that runs first."""
+        """A hook that the test may override. It runs first."""
 
     async def _asked(self, name: str, request: Any, context: Any) -> None:
         self.asked.append((name, dict(context.invocation_metadata()), context.time_remaining()))
@@ -130,20 +130,20 @@ async def wired(
 async def connected(
     directory: Path, servicer: RagEngine, *outbound: OutboundCall, options: Any = (), **settings: Any
 ) -> AsyncIterator[tuple[Runtime, RagEngineStub]]:
-    """As `wired`, for tests that look at the runtime alone."""
+    """Like `wired`, for tests that inspect only the runtime."""
     async with wired(directory, servicer, *outbound, options=options, **settings) as (wire, stub):
         yield wire.runtime, stub
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition; a machine may be slow."""
+    """Wait for a condition, because a machine may be slow."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # a condition of any kind
             await asyncio.sleep(0.01)
 
 
 async def ended(awaitable: Awaitable[Any]) -> Any:
-    """Its result or its error, whatever comes."""
+    """The result or the error of a call."""
     try:
         return await awaitable
     except BaseException as error:  # noqa: BLE001  # it is the result

@@ -1,4 +1,4 @@
-"""A call's states: what may follow what, without a wire."""
+"""The states of a call: allowed transitions, without a network."""
 
 from __future__ import annotations
 

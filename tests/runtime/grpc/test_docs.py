@@ -1,4 +1,4 @@
-"""The examples of docs/grpc.md run, and its code names what there is."""
+"""The examples of docs/grpc.md run, and its names exist."""
 
 from __future__ import annotations
 

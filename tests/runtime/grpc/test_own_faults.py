@@ -1,4 +1,4 @@
-"""Requests that gRPC cannot send, and an end that the callee asked for."""
+"""Requests that gRPC cannot send, and calls that the callee ends."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_a_cancellation_while_requests_are_sent_stays_one(tmp_path: Path) 
 
 
 class Stopping(RagEngine):
-    """Ends requests as a C core that stops does, before a handler has them."""
+    """Ends requests as a stopping C core does, before a handler gets them."""
 
     def __init__(self, times: int) -> None:
         super().__init__()

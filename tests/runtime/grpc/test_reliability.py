@@ -41,7 +41,7 @@ SHORT = Timeout(attempt=Duration("100ms"), overall=Duration("5s"))
 
 @asynccontextmanager
 async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterator[None]:
-    """The tasks, permits, connections and open spans after it are those of before."""
+    """Checks that tasks, permits, connections and open spans are the same before and after the block."""
     await wire.close()
     opened = sockets()
     yield
@@ -63,7 +63,7 @@ def sockets() -> int:
 
 
 def tasks_of_calls() -> list[str]:
-    """Tasks that run our code; the server in the same process has its own."""
+    """Tasks that run our code, without those of the server in the same process."""
     codes = (getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks())
     return [code.co_qualname for code in codes if code and "voice_runtime" in code.co_filename]
 
@@ -77,7 +77,7 @@ async def one_of_each(stub: RagEngineStub) -> list[Any]:
 
 
 class Late(RagEngine):
-    """Answers when nobody waits any more."""
+    """Answers after everybody has stopped waiting."""
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
         try:
@@ -195,7 +195,7 @@ class FailingFirst(RagEngine):
 
 
 async def test_a_bundle_that_is_swapped_again_and_again_is_never_half_in_force(tmp_path: Path) -> None:
-    """Both attempts of a call have the time of one bundle, however often the bundle changes between them."""
+    """Both attempts of a call use the time of one bundle, however often the bundle changes between them."""
     retry = Retry(base_delay=Duration("1ms"), budget=RetryBudget(ratio=Ratio("100%"), reserve=1000))
     bundles = [
         bundle(*calls(timeout=Timeout(attempt=Duration(attempt), overall=Duration("1h")), retry=retry))

@@ -64,7 +64,7 @@ async def policed(
 
 
 class Acting(RagEngine):
-    """Does what the test says."""
+    """Behaves as the test says."""
 
     def __init__(self, act: Any) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ async def test_the_handler_asks_for_the_features_of_its_request(tmp_path: Path) 
 
 
 class OpenTheDoorError(Exception):
-    """Nobody expects it."""
+    """An unexpected error."""
 
 
 def raising(error: Exception) -> Any:
@@ -273,7 +273,7 @@ async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> No
 
 
 async def test_health_says_not_serving_where_it_is_joined_with_readiness(tmp_path: Path) -> None:
-    """As docs/grpc.md does it."""
+    """With the code of docs/grpc.md."""
     service = Runtime.load(mount(tmp_path, bundle(inbound=operations(), service="rag-engine", health=HEALTH)))
     server, readiness = Grpc(service).server(), Readiness(service)
     port = server.add_insecure_port("127.0.0.1:0")

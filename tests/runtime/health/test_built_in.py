@@ -1,4 +1,4 @@
-"""The built-in checkers, each against a real server: working, refusing, gone."""
+"""The built-in checkers, each against a real server: working, refusing, stopped."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 @asynccontextmanager
 async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncIterator[str]:
-    """The server behind the egress proxy's address: HTTPS with a certificate."""
+    """A server that stands for the egress proxy: HTTPS with a certificate."""
     key, certificate = authority.issue(host)
     (directory / "host.pem").write_bytes(key + certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

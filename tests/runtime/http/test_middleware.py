@@ -32,7 +32,7 @@ from tests.runtime.http.servers import serving
 
 
 class Agent:
-    """Does what the test says, and answers."""
+    """Behaves as the test says, and answers."""
 
     def __init__(self, act: Any = lambda: None, status: int = 200) -> None:
         self.act = act

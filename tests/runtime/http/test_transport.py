@@ -54,7 +54,7 @@ def runtime(directory: Path, **policies: Any) -> Runtime:
 
 @pytest.fixture
 def often_interrupted() -> Iterator[None]:
-    """Threads that are interrupted so often that no two steps belong together by chance."""
+    """Threads that are interrupted so often that no two steps run together by chance."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -429,7 +429,7 @@ async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_n
 
 
 class Answering(httpx.MockTransport):
-    """In a server's place: keeps what it is sent, and answers what the test says."""
+    """Replaces a server: records requests, and answers as the test says."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)) -> None:
         self.asked: list[httpx.Request] = []
@@ -442,7 +442,7 @@ class Answering(httpx.MockTransport):
 
 @pytest.mark.usefixtures("often_interrupted")
 async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(tmp_path: Path) -> None:
-    """Where a request goes and how long it may take are of one bundle."""
+    """Address and timeout of a request come from the same bundle."""
     inside = bundle(search(timeout=Timeout(attempt=Duration("20s"), overall=Duration("1h"))))
     outside = search(timeout=Timeout(attempt=Duration("5m"), overall=Duration("1h")), addresses=(OUTSIDE,))
     bundles = [inside, bundle(outside)]

@@ -1,4 +1,4 @@
-"""Distributed gates for tests, with a store that is really there."""
+"""Distributed gates for tests, with a real store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shared(limit: TokenBucket | SlidingWindow, **fields: Any) -> RateLimit:
 
 
 def guarded(timeout: float = 5.0) -> Outbound:
-    """The declared call: patient, since others use the machine, unless patience is what is tested."""
+    """The declared call. Its timeout is long, because others use the machine, unless the test is about it."""
     return Outbound("redis.access", attempt_timeout=timeout, breaker=CircuitBreaker("redis.access", BREAKER))
 
 
@@ -44,7 +44,7 @@ def gate(store: SharedStore | None, policy: RateLimit, *, timeout: float = 5.0, 
 
 
 async def passes(limited: DistributedGate, caller: Caller = NOBODY, cost: int = 1) -> bool:
-    """True if a request is admitted. Nothing but a refusal may come out of a gate."""
+    """True if a request is admitted. A gate may raise nothing but a refusal."""
     try:
         await limited.admit(caller, cost, FOREVER)
     except RateLimitedError as error:

@@ -1,4 +1,4 @@
-"""Distributed limits in a process: what is asked of the store and what is not, reloads, threads, metrics."""
+"""Distributed limits in a process: requests to the store, reloads, threads, metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared
 
 
 class Kept:
-    """A store with so many admissions, which takes a turn of the loop to answer."""
+    """A store with the given number of admissions. Each answer takes a turn of the loop."""
 
     def __init__(self, admissions: int, wait: float = 3600) -> None:
         self.admissions = admissions
@@ -191,7 +191,7 @@ async def test_replicas_of_a_service_share_a_limit(tmp_path: Path, server: Serve
 
 @pytest.mark.parametrize("limit", [bucket("1/s", 1), window(1, "1s")])
 async def test_who_cannot_pass_in_time_behind_those_who_wait_is_refused_at_once(limit: Any, server: Server) -> None:
-    """One has passed, two wait for the next two seconds: the next would need three."""
+    """One has passed, and two wait for the next two seconds. The next would need three."""
     server.ask("FLUSHALL")
     limited = gate(RedisStore(lambda: single(server.url)), shared(limit, max_wait=Duration("2500ms")))
     requests = [asyncio.create_task(limited.admit(Caller(), 1, FOREVER)) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""The scripts decide as the limits of one process do. Time is told to them, in the place where they ask the server."""
+"""The scripts decide like the limits of one process. They get the time from the test instead of the server."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def told(redis: Redis, script: Script) -> Take:
 steps = st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(1, 12)), max_size=60)
 
 ticks = st.integers(0, 192).map(lambda number: number * 15_625)
-"""Microseconds in steps of 1/64 s, which a float of seconds holds exactly: both sides see an entry end alike."""
+"""Microseconds in steps of 1/64 s, which a float holds exactly, so that both sides see an entry end at the same
+time."""
 exact_steps = st.lists(st.tuples(ticks, st.integers(1, 12)), max_size=60)
 
 

@@ -80,7 +80,7 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
 
 
 def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
-    """The negative control: HPA maxima that add up to 83 CPU fit a quota of 100."""
+    """The opposite case: HPA maxima that add up to 83 CPU fit a quota of 100."""
     sizing = {"cpu_request": "1", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "2Gi"}
     big = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=82), sizing=sizing)
     roomy = {"cpu_requests": Cpu("100"), "cpu_limits": Cpu("200"), "memory_requests": Bytes("100Gi")}

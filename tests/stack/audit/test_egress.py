@@ -24,7 +24,7 @@ def without(source: Peer, target: str) -> Links:
 
 
 class Leaking(Platform):
-    """A platform whose proxies, or the policies around them, do not do what was declared."""
+    """A platform whose proxies or policies differ from the declarations."""
 
     def __init__(self, name: str, **update: object) -> None:
         real = platform("prod")

@@ -22,7 +22,7 @@ PRICES_HTTP = Peer(namespace="shop", name="prices", ports=(8080,))
 
 
 class Tampered(Platform):
-    """The toy with NetworkPolicies that are not what was declared."""
+    """The toy with NetworkPolicies that differ from the declarations."""
 
     def __init__(self, *, ingress_open: bool = False, egress_open: bool = False, egress_closed: bool = False) -> None:
         super().__init__(toy.TENANT, toy.ENVIRONMENT)
@@ -54,7 +54,7 @@ def test_n02_finds_a_way_that_nobody_declared_and_needs_both_ends_open() -> None
 
 
 def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Iterator[Builder]:
-    """A store that no link names, whose NetworkPolicy lets it out all the same."""
+    """A store in no link, with a NetworkPolicy that opens its egress."""
     anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
     yield partial(
         Valkey,

@@ -1,6 +1,6 @@
-"""Stands in for `pulumi config set-all`: it writes as Pulumi does, with a word in place of what it would encrypt.
+"""Replaces `pulumi config set-all`: it writes as Pulumi does, with a word instead of each encrypted value.
 
-Beside the stack's file it leaves its arguments and the values in clear, for the test to look at.
+It also stores its arguments and the plain values beside the stack's file, for the test.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""A mistake in the catalogue is one clear message with file and line, exit code 2, and no traceback."""
+"""A mistake in the catalogue gives one clear message with file and line, exit code 2, and no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small container registry on loopback: what the distribution API says, and what registries do besides."""
+"""A small container registry on loopback, with the distribution API and the quirks of real registries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OciRegistry:
         return digest(body)
 
     def script(self, path: str, *answers: Answer) -> None:
-        """Answers that `path` gives first, before what is stored."""
+        """Set answers for `path` that come before the stored ones."""
         self.next_answers[path].extend(answers)
 
     def answer(self, asked: Asked, accepted: list[str]) -> Answer:
@@ -91,7 +91,7 @@ def serve(certificate: Path) -> Iterator[OciRegistry]:
             self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in http.server
-            """The tests say what was asked."""
+            """Prints nothing: tests check the requests."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     registry = OciRegistry(server.server_port)

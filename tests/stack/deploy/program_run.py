@@ -1,4 +1,4 @@
-"""Runs the Pulumi program as Pulumi's language host does, on a monitor that records what is registered."""
+"""Runs the Pulumi program as Pulumi's language host does, with a monitor that records registrations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CLUSTER: Mapping[str, Any] = {
     },
     "/apis/storage.k8s.io/v1/storageclasses": {"items": []},
 }
-"""The answers of a cluster that lacks nothing and holds nothing yet, by path."""
+"""The answers, by path, of a cluster that has every operator and is empty."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ NODE_PORT = 30443
 
 
 class _Echo(mocks.Mocks):
-    """A cluster that makes what it is asked for, and adds what only it decides."""
+    """A cluster that creates everything as requested, and adds the fields that only a cluster decides."""
 
     def call(self, args: mocks.MockCallArgs) -> Any:
         raise AssertionError(f"the program asks no provider anything, and asked for {args.token}")
@@ -145,7 +145,7 @@ def run_program(
     encrypted: Sequence[str] = (SECRETS,),
     cluster: Mapping[str, Any] = CLUSTER,
 ) -> Run:
-    """Run the program with a configuration on a cluster; an Output in a string raises."""
+    """Run the program with a configuration on a cluster. An Output in a string raises."""
     monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_answer, cluster))
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])

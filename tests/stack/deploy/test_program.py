@@ -70,7 +70,7 @@ def test_what_is_registered_is_what_is_rendered(environment: str) -> None:
 
 
 def _as_rendered(found: Registration) -> dict[str, Any]:
-    """Without the annotations that speak to Pulumi alone."""
+    """A resource without the annotations for Pulumi."""
     metadata = found.properties["metadata"]
     kept = {key: value for key, value in metadata.get("annotations", {}).items() if not key.startswith("pulumi.com/")}
     others = {key: value for key, value in metadata.items() if key != "annotations"}
@@ -169,7 +169,7 @@ def test_claims_are_made_before_the_stateful_set_whose_controller_would_make_the
 
 @pytest.mark.parametrize(("environment", "most"), [("dev", 800), ("prod", 2000)])
 def test_dependencies_grow_with_the_resources_alone(environment: str, most: int) -> None:
-    """Pulumi looks for cycles behind each: 36,522 of them took 23 of the 26 s that prod's program ran."""
+    """Pulumi searches for cycles behind each: 36,522 dependencies took 23 of the 26 s that prod's program ran."""
     assert sum(len(found.dependencies) for found in deployed(environment).registrations) <= most
 
 
@@ -273,7 +273,7 @@ def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is
 
 
 def _revealed(value: Any) -> Any:
-    """The content of a value that Pulumi keeps secret; anything else fails."""
+    """The content of a value that Pulumi keeps secret. Anything else fails."""
     assert rpc.is_rpc_secret(value)
     return rpc.unwrap_rpc_secret(value)
 

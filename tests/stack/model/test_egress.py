@@ -1,4 +1,4 @@
-"""Ways out: ports that do not move, and what cannot be told apart is refused."""
+"""Egress: ports that stay the same, and the refusal of ambiguous hosts."""
 
 from __future__ import annotations
 

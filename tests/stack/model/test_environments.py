@@ -1,4 +1,4 @@
-"""An environment is one file: its presence alone makes every command, make and the review take it up."""
+"""An environment is one file. Its presence alone adds it to every command, to make and to the review."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.small import service
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's own code and environments, and one file more."""
+    """The repository's own code and environments, and one more file."""
     root = tmp_path_factory.mktemp("tree")
     shutil.copytree(ROOT / "stack", root / "stack", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "runtime").symlink_to(ROOT / "runtime")

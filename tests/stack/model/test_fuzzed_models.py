@@ -82,7 +82,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
     "kind": ("provider", "infrastructure", "magic"),
     "addresses": ((), ({"host": "store.example.com", "port": 443, "egress": "egress-proxy-a"},)),
 }
-"""Values for a field, right and wrong."""
+"""Valid and invalid values for a field."""
 OF_CALL = ("fallback", "timeout", "retry", "purpose")
 OPTIONAL = {"callee": OF_CALL, "calls": ("max_rounds", "typical_rounds", "choice"), "tier": ("unknown",)}
 """Fields that the model leaves out, beside a field that it has."""

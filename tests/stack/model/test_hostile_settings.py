@@ -1,4 +1,4 @@
-"""Hostile files of an environment and the one answer to each: a fault with its place, or a value by YAML 1.2."""
+"""Hostile files of an environment, and one answer for each: a fault with its place, or a value by YAML 1.2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Permitted ways, computed from the rendered YAML alone, are exactly the declared ones."""
+"""The permitted connections, computed from the rendered YAML alone, are exactly the declared ones."""
 
 from __future__ import annotations
 

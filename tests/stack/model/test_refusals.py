@@ -1,4 +1,4 @@
-"""The platform refuses everything in one message: each fault with the setting or the line that decides it."""
+"""The platform reports everything in one message: each fault with the setting or line that causes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Odd(Component):
     folder = "99-odd"
 
     def conflicts(self) -> Iterator[str | Conflict]:
-        """One that a setting decides, and one that none does."""
+        """One conflict that a setting causes, and one that none does."""
         yield Conflict("metrics", "too long")
         yield Conflict("size", "too large")
         yield "is odd"
@@ -42,7 +42,7 @@ class Odd(Component):
 
 
 def odd(_graph: CallGraph, _environment: Environment, _links: Links) -> Iterator[Builder]:
-    """Twice the same, then a tier that ends before its last builder."""
+    """The same component twice, then a tier that ends before its last builder."""
     yield partial(Odd, name="one", namespace="shop")
     yield partial(Odd, name="two", namespace="shop")
     raise InvalidInputError("tier.py:1", [Fault("tier", "is incomplete", "expected more")])

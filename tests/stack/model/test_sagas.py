@@ -1,4 +1,4 @@
-"""The platform's own sagas: declared with their operations, refused where they contradict, rendered into bundles."""
+"""The platform's own sagas: declared with their operations, refused if they contradict, rendered into bundles."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ def test_indexing_service_is_told_its_sagas(environment: str) -> None:
 
 
 def test_every_step_is_undone_but_the_mark_that_another_compensation_takes_back() -> None:
-    """A step that has failed may have done its part all the same: the last one too."""
+    """A failed step, the last one included, may have done its work."""
     kept = [(name, step.name) for name, (_, _, saga) in OURS.items() for step in saga.steps if not step.compensation]
     assert kept == [("document-indexing", "mark-indexed")]
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_call_of_a_saga_has_a_step(name: str) -> None:
-    """A call that the operation declares and no step makes would be permitted without need."""
+    """A declared call without a step would be permitted without need."""
     _, operation_, saga = OURS[name]
     made = {call for step in saga.steps for call in (*step.calls, *step.compensation_calls)}
     assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal

@@ -209,7 +209,7 @@ def test_a_file_of_another_environment_is_refused() -> None:
 
 
 def test_backups_are_in_the_network_of_the_object_store() -> None:
-    """The backups' store is the services' own: where the proxies do not find it, it cannot be."""
+    """Backups use the services' object store, so it must be where the proxies find it."""
     settings = load_settings("prod", TENANT)
     assert settings.backups
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
@@ -340,6 +340,6 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_pulumi_writes_the_committed_values_as_they_are(environment: str) -> None:
-    """Every `pulumi config set` rewrites the whole file; a value that is no text, list or mapping becomes text."""
+    """Every `pulumi config set` rewrites the whole file. Values other than text, lists and mappings become text."""
     config = yaml.safe_load((ROOT / f"Pulumi.{environment}.yaml").read_text())["config"]
     assert [key for key, value in config.items() if not isinstance(value, str | list | dict)] == []

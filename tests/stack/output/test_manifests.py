@@ -1,4 +1,4 @@
-"""The manifests of each environment hold the schemas and the rules for workloads."""
+"""The manifests of each environment satisfy the schemas and the rules for workloads."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_nobody_owns_the_replica_count_twice(environment: str) -> None:
 def test_one_replica_has_no_disruption_budget(environment: str) -> None:
     alone = {d["metadata"]["name"] for d in of_kind(environment, "Deployment") if d["spec"].get("replicas") == 1}
     assert alone.isdisjoint(budget["metadata"]["name"] for budget in of_kind(environment, "PodDisruptionBudget"))
-    # What keeps nothing and serves nobody's request is alone everywhere.
+    # A server that stores nothing and answers no requests has one replica everywhere.
     helpers = {"blackbox-exporter", "grafana", "kube-state-metrics"}
     assert (alone > helpers) if environment == "dev" else (alone == helpers)
 

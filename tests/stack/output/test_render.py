@@ -1,4 +1,4 @@
-"""Rendering is deterministic to the byte, touches exactly what changed, and never leaves half a tree."""
+"""Rendering gives the same bytes each time, changes only what must change, and never leaves a partial tree."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_one_replica_count_changes_one_service_alone() -> None:
     before = files(platform("prod"))
     after = files(Platform(TENANT, with_replicas("agent-engine", Replicas(min=4, max=10))))
     changed = [path for path in before if before[path] != after[path]]
-    # Its policy says which share of a distributed limit is a replica's while Redis is away.
+    # Its policy contains each replica's share of a distributed limit while Redis is down.
     assert changed == ["manifests/50-services/agent-engine.yaml", "policies/agent-engine/policy.json"]
     after = files(Platform(TENANT, with_replicas("rag-engine", Replicas(min=4, max=15))))
     assert [path for path in before if before[path] != after[path]] == ["manifests/50-services/rag-engine.yaml"]

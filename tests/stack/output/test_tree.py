@@ -1,4 +1,4 @@
-"""A run replaces its own files and no others, whole or not at all."""
+"""A run replaces its own files and no others, completely or not at all."""
 
 from __future__ import annotations
 

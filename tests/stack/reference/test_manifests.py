@@ -1,4 +1,4 @@
-"""The manifests start and probe a process as the reference service expects it: the contract of every service."""
+"""The manifests start and probe a process as the reference service expects, which is the contract of every service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that others make: each names a release and runs somewhere; none is of an abandoned catalogue."""
+"""Third-party images: each names a release and is used, and none comes from an abandoned catalogue."""
 
 from __future__ import annotations
 

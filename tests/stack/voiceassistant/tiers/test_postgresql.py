@@ -1,4 +1,4 @@
-"""The rendered configuration and roles of PostgreSQL, held by a real PostgreSQL 18."""
+"""A real PostgreSQL 18 with the rendered configuration and roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables behind events and sagas: the rendered job's script on a real PostgreSQL 18, as each role."""
+"""The tables for events and sagas: the rendered job's script on a real PostgreSQL 18, as each role."""
 
 from __future__ import annotations
 

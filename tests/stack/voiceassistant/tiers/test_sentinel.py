@@ -1,4 +1,4 @@
-"""The replicated cache's rendered files, held by real servers and Sentinels of Valkey 9.1."""
+"""Real servers and Sentinels of Valkey 9.1 with the replicated cache's rendered files."""
 
 from __future__ import annotations
 

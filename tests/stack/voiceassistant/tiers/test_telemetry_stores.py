@@ -1,4 +1,4 @@
-"""The stores and views of telemetry in each environment: what is deployed, who reads the nodes, who may do what."""
+"""Stores and user interfaces of telemetry in each environment: deployed servers, log shippers, permissions."""
 
 from __future__ import annotations
 

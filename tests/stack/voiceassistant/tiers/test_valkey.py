@@ -1,4 +1,4 @@
-"""The rendered configuration of cache and events, held by a real Valkey 9.1."""
+"""A real Valkey 9.1 with the rendered configuration of cache and events."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_publishers_append_and_consumers_read_their_declared_events(tmp_path: Pa
 
 
 def test_declared_consumers_may_do_what_consuming_takes(tmp_path: Path) -> None:
-    """To the end of a message that nobody can handle."""
+    """Including the removal of a message that nobody can handle."""
     port = free_port()
     with running_valkey("prod", "events", tmp_path, port):
         connected(port, "knowledge-service", "events").xadd("document.uploaded", {"id": "1", "payload": "{}"})
@@ -192,7 +192,7 @@ PUBLISHERS = {
 }
 TRACE = f"00-{'0' * 32}-{'0' * 16}-01"
 SCALE = 25
-"""How much smaller streams and memory are in the test than in the platform."""
+"""Factor by which streams and memory are smaller in the test than in the platform."""
 
 
 async def publish(port: int, max_length: int) -> None:
