@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
@@ -17,6 +20,9 @@ from stack.model.tenant import Tenant
 
 __all__ = ["deploy"]
 
+FRAMES = 10
+"""Six are Pulumi's own, down to the class of the resource; the others are the program's."""
+
 
 def deploy(tenant: Tenant) -> None:
     """Deploy the environment of the stack's name. Raises `pulumi.RunError` with every reason against it."""
@@ -26,6 +32,17 @@ def deploy(tenant: Tenant) -> None:
         refuse_unfit(platform, configuration, on=datetime.now(UTC).date())
     except InvalidInputError as error:
         raise pulumi.RunError(str(error)) from None
-    trees = register(platform, configuration)
+    with short_stacks():
+        trees = register(platform, configuration)
     for name, value in outputs(platform, trees).items():
         pulumi.export(name, value)
+
+
+@contextmanager
+def short_stacks() -> Iterator[None]:
+    """Limit the stack that Pulumi keeps in the state with each resource: whole ones are two fifths of a small state."""
+    sys.tracebacklimit = FRAMES
+    try:
+        yield
+    finally:
+        del sys.tracebacklimit

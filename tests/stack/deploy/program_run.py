@@ -57,6 +57,8 @@ class Registration:
     protected: bool
     retained: bool
     create_timeout: str
+    frames: int
+    """Length of the stack that the state keeps."""
     properties: dict[str, Any]
 
 
@@ -131,6 +133,7 @@ class _Recorder(mocks.MockMonitor):
                 protected=request.protect,
                 retained=request.retainOnDelete,
                 create_timeout=request.customTimeouts.create,
+                frames=len(request.stackTrace.frames),
                 properties=rpc.deserialize_properties(request.object),
             )
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import yaml
 from pulumi.runtime import rpc
 
 from components.secret_keys import SecretKeys
+from stack.deploy.main import FRAMES
 from stack.deploy.operators import operator_of
 from stack.model.settings import SECRETS, load_settings
 from stack.output.render import Index, rendered_files
@@ -165,6 +167,11 @@ def test_claims_are_made_before_the_stateful_set_whose_controller_would_make_the
                 assert run.by_urn[urn].properties["spec"] == template["spec"]
                 looked_for += 1
     assert looked_for > 0
+
+
+def test_the_state_keeps_a_short_stack_of_each_resource() -> None:
+    assert {found.frames for found in deployed("dev").kubernetes} <= set(range(1, FRAMES))
+    assert not hasattr(sys, "tracebacklimit")
 
 
 @pytest.mark.parametrize(("environment", "most"), [("dev", 800), ("prod", 2000)])
