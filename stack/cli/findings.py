@@ -59,7 +59,7 @@ def _counts(outcome: Outcome) -> str:
         "accepted": sum(each.accepted for each in outcome.judged),
         "with an expired acceptance": sum(each.expired for each in outcome.judged),
         "acceptances without a finding": len(outcome.unused),
-        "rules hold": verdicts["holds"],
-        "do not apply": verdicts["does not apply"],
+        "rule holds" if verdicts["holds"] == 1 else "rules hold": verdicts["holds"],
+        "does not apply" if verdicts["does not apply"] == 1 else "do not apply": verdicts["does not apply"],
     }
     return ", ".join(f"{count} {noun}" for noun, count in counts.items() if count)

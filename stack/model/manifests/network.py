@@ -1,11 +1,11 @@
 """The connections between pods that the NetworkPolicies of a system deny for certain.
 
-A policy may speak of namespaces by labels, or of blocks of addresses, that no manifest tells. Then nothing is certain.
+A policy may speak of namespaces by labels, or of blocks of addresses, that no manifest tells. Such a rule may admit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from components.declaration import Location
@@ -17,9 +17,6 @@ from stack.model.manifests.system import Item, System, Workload
 __all__ = ["denying", "governing", "own_namespace_peers"]
 
 Direction = Literal["Ingress", "Egress"]
-Certainty = bool | None
-"""`None` where the manifests do not tell."""
-ANYWHERE = "0.0.0.0/0"
 
 
 def governing(system: System, workload: Workload, direction: Direction) -> tuple[Item[NetworkPolicySpec], ...]:
@@ -50,51 +47,44 @@ def denying(
             for policy in policies
             for rule in (policy.spec.ingress if direction == "Ingress" else policy.spec.egress)
         ]
-        answers = {_both(_admits_peer(system, rule, own, peer), _admits_port(rule, target, port)) for rule in rules}
-        if policies and answers <= {False}:
+        if policies and not any(
+            _may_admit_peer(system, rule, own, peer) and _may_admit_port(rule, target, port) for rule in rules
+        ):
             return direction, policies
     return None
 
 
-def _admits_peer(system: System, rule: PolicyRule, own: Workload, peer: Workload) -> Certainty:
-    return _any(_is_peer(system, each, own, peer) for each in rule.peers) if rule.peers else True
+def _may_admit_peer(system: System, rule: PolicyRule, own: Workload, peer: Workload) -> bool:
+    """A rule that names no peer admits all."""
+    return not rule.peers or any(_may_be_peer(system, each, own, peer) for each in rule.peers)
 
 
-def _admits_port(rule: PolicyRule, target: Workload, port: int) -> Certainty:
-    return _any(_is_port(each, target, port) for each in rule.ports) if rule.ports else True
+def _may_admit_port(rule: PolicyRule, target: Workload, port: int) -> bool:
+    """A rule that names no port admits all."""
+    return not rule.ports or any(_is_port(each, target, port) for each in rule.ports)
 
 
-def _both(one: Certainty, other: Certainty) -> Certainty:
-    return False if False in (one, other) else None if None in (one, other) else True
-
-
-def _any(answers: Iterable[Certainty]) -> Certainty:
-    found = set(answers)
-    return True if True in found else None if None in found else False
-
-
-def _is_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Workload) -> Certainty:
+def _may_be_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Workload) -> bool:
+    """A block of addresses may hold the pod's: no manifest tells it."""
     if admitted.ip_block:
-        return True if admitted.ip_block.cidr == ANYWHERE and not admitted.ip_block.excepted else None
+        return True
     namespaces = admitted.namespace_selector
     in_namespace = (
-        peer.namespace == own.namespace if namespaces is None else _in_namespace(system, namespaces, peer.namespace)
+        peer.namespace == own.namespace if namespaces is None else _may_pick(system, namespaces, peer.namespace)
     )
-    return _both(in_namespace, admitted.pod_selector is None or admitted.pod_selector.matches(peer.labels))
+    return in_namespace and (admitted.pod_selector is None or admitted.pod_selector.matches(peer.labels))
 
 
-def _in_namespace(system: System, selector: Selector, namespace: str) -> Certainty:
-    """A namespace whose manifest is not there has labels that nobody knows, its name apart."""
+def _may_pick(system: System, selector: Selector, namespace: str) -> bool:
+    """A namespace without a manifest may have any label, its name apart."""
     labels = system.namespace_labels.get(namespace)
     if labels is None and (selector.match_expressions or selector.match_labels.keys() - {NAMESPACE_LABEL}):
-        return None
+        return True
     return selector.matches({**(labels or {}), NAMESPACE_LABEL: namespace})
 
 
-def _is_port(allowed: PolicyPort, target: Workload, port: int) -> Certainty:
-    """A protocol other than TCP says nothing of a port that a client names without one."""
+def _is_port(allowed: PolicyPort, target: Workload, port: int) -> bool:
+    """The protocol is not compared: an address does not tell the client's."""
     if isinstance(allowed.port, int):
-        matches = allowed.port <= port <= (allowed.end_port or allowed.port)
-    else:
-        matches = allowed.port is None or target.ports.get(allowed.port) == port
-    return (None if allowed.protocol != "TCP" else True) if matches else False
+        return allowed.port <= port <= (allowed.end_port or allowed.port)
+    return allowed.port is None or target.ports.get(allowed.port) == port

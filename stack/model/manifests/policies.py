@@ -31,7 +31,6 @@ class PolicyPort(Part):
 
     port: int | str | None = None
     end_port: int | None = None
-    protocol: str = "TCP"
 
 
 class PolicyRule(Part):

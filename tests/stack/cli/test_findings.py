@@ -23,7 +23,7 @@ def test_findings_stand_by_severity_each_with_its_line_and_the_value_that_would_
         "D02  d",
         "     2 > 1 | all",
         "     change a.size; would hold: 1 (stack/catalogue.py:7)",
-        "toy: 1 error, 1 warning, 1 info, 1 rules hold, 1 do not apply",
+        "toy: 1 error, 1 warning, 1 info, 1 rule holds, 1 does not apply",
     ]
 
 
@@ -48,5 +48,5 @@ def test_an_acceptance_without_a_finding_is_to_be_removed() -> None:
     lines = text("toy", outcome(rule("D02", None), accepts=(accepted("gone"),))).splitlines()
     assert lines == [
         "     D02  gone: accepted in Pulumi.toy.yaml, and no such finding: remove it",
-        "toy: 1 acceptances without a finding, 1 rules hold",
+        "toy: 1 acceptances without a finding, 1 rule holds",
     ]

@@ -327,6 +327,7 @@ def test_e01_a_policy_that_governs_nothing(tmp_path: Path) -> None:
     [
         ({"retries": {"attempts": 2}}, []),
         ({"retries": {"attempts": 3}}, [("R03", "warning")]),
+        ({"retries": {"attempts": 4}}, [("R03", "warning")]),
         ({"retries": {"attempts": 5}}, [("R03", "error")]),
         ({"retries": {"attempts": 2, "perTryTimeout": "2s"}, "timeout": "6s"}, []),
         ({"retries": {"attempts": 2, "perTryTimeout": "2s"}, "timeout": "5s"}, [("T02", "warning")]),
