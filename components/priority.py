@@ -10,7 +10,7 @@ from components.component import Component
 if TYPE_CHECKING:
     from components.component import Resource
 
-__all__ = ["PriorityClasses"]
+__all__ = ["PRIORITIES", "PriorityClasses"]
 
 Priority: TypeAlias = Literal["foundation", "core", "standard", "batch"]
 PRIORITIES: dict[Priority, tuple[int, str]] = {

@@ -36,9 +36,10 @@ def used(options: argparse.Namespace) -> set[str]:
 
 def _lock(options: argparse.Namespace) -> int:
     from stack.deploy.registry import Registry  # noqa: PLC0415
+    from stack.deploy.registry_logins import read_logins  # noqa: PLC0415
     from stack.model.image_lock import LOCK, ImageLock  # noqa: PLC0415
 
-    digests = Registry().digests(used(options), lambda line: sys.stderr.write(f"{line}\n"))
+    digests = Registry(read_logins()).digests(used(options), lambda line: sys.stderr.write(f"{line}\n"))
     ImageLock(digests=digests).write(LOCK)
     print(f"wrote {LOCK.name}: {len(digests)} images")
     return CLEAN

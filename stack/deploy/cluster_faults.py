@@ -10,6 +10,7 @@ from voice_policies import Bytes, Fault
 from stack.deploy.cluster import Cluster, ClusterError
 from stack.deploy.data_safety import INSTEAD, volume_sizes
 from stack.deploy.operators import operator_of, required
+from stack.deploy.prerequisites import prerequisite_faults
 
 if TYPE_CHECKING:
     from stack.deploy.configuration import Configuration
@@ -50,6 +51,7 @@ def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator
                 yield from faults
             else:
                 yield from _operator_faults(platform, cluster)
+                yield from prerequisite_faults(platform, cluster)
                 yield from _growth_faults(platform, cluster)
         except ClusterError as error:
             yield Fault(CONTEXT, f"is {context!r}, and its cluster does not answer", str(error))

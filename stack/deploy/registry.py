@@ -20,6 +20,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_ope
 
 from voice_policies import Fault, InvalidInputError
 
+from stack.deploy.registry_logins import Logins
 from stack.model.image_lock import DOCKER_HUB, registry_and_path
 
 __all__ = ["Registry"]
@@ -76,10 +77,11 @@ class Location:
 
 
 class Registry:
-    """An anonymous client. It trusts the system's certificates, or those in the file `SSL_CERT_FILE`."""
+    """A client with its user's logins. It trusts the system's certificates, or those in the file `SSL_CERT_FILE`."""
 
-    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`sleep` waits between retries."""
+    def __init__(self, logins: Logins, sleep: Callable[[float], None] = time.sleep) -> None:
+        """`logins` knows the user's logins, and `sleep` waits between retries."""
+        self._logins = logins
         self._opener = build_opener(HTTPSHandler(), _SafeRedirects())
         self._sleep = sleep
 
@@ -122,15 +124,22 @@ class Registry:
                 raise _refusal(error) from None
             challenge = error.headers.get("WWW-Authenticate", "")
             # After a redirect, challenge and token belong to the new host.
-            headers = {**request.headers, "Authorization": f"Bearer {self._token(challenge)}"}
+            login = self._logins(urlsplit(error.geturl()).netloc)
+            headers = {**request.headers, "Authorization": self._authorization(challenge, login)}
             request = Request(error.geturl(), headers=headers)  # noqa: S310 - https, as redirects are
         try:
             return self._get(request)
         except HTTPError as error:
             raise _refusal(error) from None
 
-    def _token(self, challenge: str) -> str:
-        """An anonymous token from the address in the challenge."""
+    def _authorization(self, challenge: str, login: str | None) -> str:
+        """The answer to a challenge: the login itself, or a token for it or for anyone."""
+        if login and challenge.partition(" ")[0].lower() == "basic":
+            return f"Basic {login}"
+        return f"Bearer {self._token(challenge, login)}"
+
+    def _token(self, challenge: str, login: str | None) -> str:
+        """A token from the address in the challenge."""
         scheme, _, rest = challenge.partition(" ")
         parameters = dict(_PARAMETER.findall(rest))
         realm = parameters.pop("realm", "")
@@ -138,7 +147,10 @@ class Registry:
             raise RegistryError(f"asks for {challenge!r}", "expected a Bearer challenge with a realm over https")
         known = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         try:
-            _, body = self._get(Request(f"{realm}?{urlencode(known)}"))  # noqa: S310 - https, as checked above
+            asked = Request(f"{realm}?{urlencode(known)}")  # noqa: S310 - https, as checked above
+            if login:
+                asked.add_header("Authorization", f"Basic {login}")
+            _, body = self._get(asked)
         except HTTPError as error:
             raise _refusal(error) from None
         return _token_in(body)
@@ -209,6 +221,8 @@ def _refusal(error: HTTPError) -> RegistryError:
         case HTTPStatus.NOT_FOUND:
             return RegistryError("is not in its registry", "expected a repository and a tag that were pushed")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return RegistryError("is not for everyone", "expected an image that can be pulled without credentials")
+            return RegistryError(
+                "is not for everyone", "expected a public image, or a login that may pull it: `docker login`"
+            )
         case _:
             return RegistryError(f"got HTTP {error.code} {error.reason}", "try again later")

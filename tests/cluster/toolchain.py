@@ -35,6 +35,11 @@ class GoMissingError(ToolchainError):
     """A program must be built, and `go` is not on PATH."""
 
 
+def tools_folder() -> Path:
+    """The folder in the user's cache that keeps every program."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voiceassistant-cluster-tools"
+
+
 @dataclass(frozen=True)
 class Module:
     """A Go module and the programs it builds.
@@ -72,8 +77,7 @@ class Module:
     def cache(self) -> Path:
         """The directory of the programs for this state of the module, sources included."""
         pinned = b"".join(file.read_bytes() for file in sorted(self.folder.glob("*.*")))
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return caches / "voiceassistant-cluster-tools" / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
+        return tools_folder() / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
 
 
 CONTROL_PLANE = Module(

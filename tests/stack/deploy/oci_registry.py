@@ -38,6 +38,10 @@ class OciRegistry:
         self.host = f"127.0.0.1:{port}"
         self.other_host = f"localhost:{port}"
         self.needs_token = False
+        self.login: str | None = None
+        """The only login that it takes, encoded; `None` takes everyone."""
+        self.basic = False
+        """It asks for the login itself rather than for a token."""
         self.manifests: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.next_answers: dict[str, deque[Answer]] = defaultdict(deque)
         self.asked: list[Asked] = []
@@ -57,6 +61,8 @@ class OciRegistry:
         path = asked.path.partition("?")[0]
         if self.next_answers[path]:
             return self.next_answers[path].popleft()
+        if (self.basic or (path == "/token" and self.login)) and asked.authorization != f"Basic {self.login}":
+            return Answer(401, {"WWW-Authenticate": 'Basic realm="loopback"'})
         if path == "/token":
             return Answer(200, body=json.dumps({"token": TOKEN}).encode())
         if self.needs_token and asked.authorization != f"Bearer {TOKEN}":

@@ -39,6 +39,10 @@ CLUSTER: Mapping[str, Any] = {
         for api_version, plurals in required(offline("prod").components).items()
     },
     "/apis/storage.k8s.io/v1/storageclasses": {"items": []},
+    "/apis/metrics.k8s.io/v1beta1": {"resources": [{"name": "nodes"}, {"name": "pods"}]},
+    "/apis/scheduling.k8s.io/v1/priorityclasses": {"items": []},
+    "/apis/apps/v1/namespaces/kube-system/daemonsets": {"items": []},
+    "/apis/apps/v1/namespaces/kube-flannel/daemonsets": {"items": []},
 }
 """The answers, by path, of a cluster that has every operator and is empty."""
 

@@ -74,9 +74,7 @@ def test_another_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_missing_operator_is_named_once_with_its_version_and_what_it_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served: dict[str, Any] = {
-        path: {"resources": []} for path in CLUSTER if path.startswith("/apis/") and path != CLASSES
-    }
+    served: dict[str, Any] = {path: {"resources": []} for path, answer in CLUSTER.items() if "resources" in answer}
     found = [line for line in faults("staging", configured("staging"), monkeypatch, served) if "is not in" in line]
     assert len(found) == len(OPERATORS)
     assert found[0] == (
@@ -156,3 +154,55 @@ def test_a_machine_without_kubectl_is_told_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ClusterError, match="kubectl is not on PATH: install it"):
         cluster_module.kubectl(None, "version")
+
+
+def named(*names: str) -> dict[str, Any]:
+    return {"items": [{"metadata": {"name": name}} for name in names]}
+
+
+DNS_SERVICE = "/api/v1/namespaces/kube-system/services/kube-dns"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"/apis/metrics.k8s.io/v1beta1": {"resources": []}}, "metrics-server: is not in the cluster"),
+        ({DNS_SERVICE: {"spec": {"clusterIPs": ["172.20.0.10"]}}}, "cluster_dns: lacks 172.20.0.10, the address"),
+        (
+            {DNS_SERVICE: {"spec": {"clusterIPs": ["10.96.0.10", "fd00::a"]}}},
+            "cluster_dns: lacks fd00::a, the address of the Service kube-system/kube-dns; add fd00::a/128",
+        ),
+        (
+            {"/apis/apps/v1/namespaces/kube-flannel/daemonsets": named("kube-flannel-ds")},
+            "the cluster's network: is kube-flannel, which enforces no NetworkPolicy",
+        ),
+        (
+            {
+                "/apis/scheduling.k8s.io/v1/priorityclasses": {
+                    "items": [{"metadata": {"name": "usual"}, "value": 1_000, "globalDefault": True}]
+                }
+            },
+            "PriorityClass usual: is the default of all pods with 1000",
+        ),
+    ],
+)
+def test_a_cluster_that_lacks_a_prerequisite_is_refused(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], said: str
+) -> None:
+    (line,) = faults("prod", configured("prod"), monkeypatch, answers)
+    assert said in line
+
+
+def test_a_cluster_with_its_prerequisites_under_other_names_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        DNS_SERVICE: {"spec": {"clusterIP": "10.96.0.10"}},
+        "/apis/apps/v1/namespaces/kube-flannel/daemonsets": named("kube-flannel-ds", "kube-router"),
+        "/apis/scheduling.k8s.io/v1/priorityclasses": {
+            "items": [
+                {"metadata": {"name": "low"}, "value": 10, "globalDefault": True},
+                {"metadata": {"name": "system-node-critical"}, "value": 2_000_001_000},
+            ]
+        },
+    }
+    pin_images(monkeypatch)
+    run_program("prod", configured("prod"), monkeypatch, cluster={**CLUSTER, **answers})

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from voice_policies import InvalidInputError
 
 from stack.cli import main
 from stack.deploy.registry import LONGEST_WAIT, MANIFEST_LIMIT, MAX_RETRIES, Location, Registry, RegistryError
+from stack.deploy.registry_logins import read_logins
 from stack.model.image_lock import load_lock
 from tests.stack.deploy.oci_registry import INDEX, MANIFEST, TOKEN, Answer, OciRegistry, digest, serve
 
@@ -52,7 +55,7 @@ def slept() -> list[float]:
 
 @pytest.fixture
 def client(slept: list[float]) -> Registry:
-    return Registry(sleep=slept.append)
+    return Registry(logins=lambda _: None, sleep=slept.append)
 
 
 def test_the_digest_is_that_of_the_index_where_a_tag_has_several_architectures(
@@ -250,3 +253,58 @@ def test_a_registry_that_does_not_answer_is_a_fault(client: Registry) -> None:
 )
 def test_a_reference_is_found_where_every_client_looks(reference: str, url: str) -> None:
     assert Location.of(reference).url == url
+
+
+LOGIN = b64encode(b"robot:secret").decode()
+
+
+def logged_in(monkeypatch: pytest.MonkeyPatch, folder: Path, config: object) -> Registry:
+    """A client of a user with this `config.json`."""
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    return Registry(read_logins())
+
+
+@pytest.mark.parametrize("basic", [False, True])
+@pytest.mark.parametrize("key", ["{host}", "https://{host}/v2/"])
+def test_a_private_image_is_locked_with_the_users_login(
+    registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, basic: bool
+) -> None:
+    registry.needs_token, registry.basic, registry.login = not basic, basic, LOGIN
+    pushed = registry.push("voice/agent", "1.0")
+    client = logged_in(monkeypatch, tmp_path, {"auths": {key.format(host=registry.host): {"auth": LOGIN}}})
+    assert client.digest(f"{registry.host}/voice/agent:1.0") == pushed
+
+
+def test_a_credential_helper_is_asked_for_the_login(
+    registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    helper = tmp_path / "docker-credential-test"
+    helper.write_text('#!/bin/sh\nread server\necho \'{"Username": "robot", "Secret": "secret"}\'\n')
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    registry.needs_token, registry.login = True, LOGIN
+    pushed = registry.push("voice/agent", "1.0")
+    client = logged_in(monkeypatch, tmp_path, {"credHelpers": {registry.host: "test"}})
+    assert client.digest(f"{registry.host}/voice/agent:1.0") == pushed
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"auths": {"ghcr.io": {"auth": LOGIN}}}, {"credsStore": "missing"}, {"auths": 7}]
+)
+def test_a_login_of_another_registry_is_sent_nowhere(
+    registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: object
+) -> None:
+    registry.needs_token, registry.login = True, LOGIN
+    registry.push("voice/agent", "1.0")
+    with pytest.raises(RegistryError, match="docker login"):
+        logged_in(monkeypatch, tmp_path, config).digest(f"{registry.host}/voice/agent:1.0")
+    assert not any("Basic" in (asked.authorization or "") for asked in registry.asked)
+
+
+@pytest.mark.parametrize("config", ["{", "[]"])
+def test_a_broken_file_of_logins_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"config\.json"):
+        logged_in(monkeypatch, tmp_path, config)

@@ -1,0 +1,76 @@
+"""The logins of container registries, as `docker login` keeps them in `config.json`.
+
+A login stands in the file itself, encoded, or a credential helper of the system knows it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from voice_policies import Fault, InvalidInputError
+
+__all__ = ["read_logins"]
+
+Logins = Callable[[str], str | None]
+"""Host of a registry → `user:password`, encoded for HTTP; `None` without a login."""
+DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+DOCKER_HUB_HOST = "registry-1.docker.io"
+HELPER_SECONDS = 30
+"""Longest answer of a credential helper, which may ask a keychain."""
+
+
+def read_logins() -> Logins:
+    """The logins of the user's `config.json`, in `DOCKER_CONFIG` or `~/.docker`; none where there is no such file.
+
+    Raises `InvalidInputError` for a file that is no JSON object.
+    """
+    path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return lambda _: None
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(str(path), [Fault("", f"cannot be read: {error}", "expected JSON")]) from None
+    if not isinstance(config, dict):
+        raise InvalidInputError(str(path), [Fault("", "is no JSON object", "expected the keys auths or credHelpers")])
+    return lambda host: _login(config, host)
+
+
+def _login(config: Mapping[str, Any], host: str) -> str | None:
+    wanted = DOCKER_HUB_KEY if host == DOCKER_HUB_HOST else host
+    helper = _of_host(config.get("credHelpers"), wanted) or config.get("credsStore")
+    if isinstance(helper, str) and (login := _of_helper(helper, wanted)):
+        return login
+    entry = _of_host(config.get("auths"), wanted)
+    login = entry.get("auth") if isinstance(entry, dict) else None
+    return login if isinstance(login, str) and login else None
+
+
+def _of_host(entries: object, wanted: str) -> object:
+    """The entry of a host, whose key may be an address."""
+    named = entries.items() if isinstance(entries, dict) else ()
+    return next((entry for key, entry in named if wanted in {key, urlsplit(str(key)).netloc}), None)
+
+
+def _of_helper(helper: str, server: str) -> str | None:
+    """The answer of `docker-credential-<helper>`; `None` where it knows no login, or is not installed."""
+    try:
+        done = subprocess.run(  # noqa: S603 - the helper that the user configured, without a shell
+            [f"docker-credential-{helper}", "get"],
+            input=server,
+            capture_output=True,
+            text=True,
+            timeout=HELPER_SECONDS,
+            check=True,
+        )
+        answer = json.loads(done.stdout)
+        return b64encode(f"{answer['Username']}:{answer['Secret']}".encode()).decode()
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,65 @@
+"""checkov, a scanner of manifests, finds nothing in prod but what the platform decided, each with its reason.
+
+It runs from an environment of its own: its dependencies contradict those of the tests.
+"""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stack.model.image_lock import load_lock
+from tests.cluster.toolchain import tools_folder
+from tests.platforms import platform
+
+pytestmark = pytest.mark.cluster
+
+VERSION = "3.3.30"
+DECIDED = {
+    "CKV_K8S_15": "IfNotPresent: a digest or a release's tag names one image for ever (components/container.py)",
+    "CKV_K8S_43": "digests: images.lock.yaml is empty until `voice images lock` has reached the registries",
+}
+"""Check → the reason why every container goes against it."""
+EXEMPT = {
+    ("CKV_K8S_23", "DaemonSet.voice-node-agents.fluent-bit"): "run_as_user",
+    ("CKV_K8S_40", "DaemonSet.voice-node-agents.fluent-bit"): "run_as_user",
+    ("CKV_K8S_35", "Deployment.voice-gateway.gateway"): "secrets_as_files",
+}
+"""Check and workload → the exemption of the component, whose reason `voice render -v` shows."""
+
+
+@pytest.fixture(scope="module")
+def checkov() -> Path:
+    """The program, installed once; the test is skipped where no package index answers."""
+    place = tools_folder() / f"checkov-{VERSION}"
+    program = place / "bin" / "checkov"
+    if not program.exists():
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--quiet", "--clear", place], check=True)
+        packages = ("pip", "install", "--quiet", f"--python={place / 'bin' / 'python'}", f"checkov=={VERSION}")
+        if subprocess.run([uv, *packages], check=False).returncode:
+            pytest.skip(f"checkov {VERSION} cannot be installed here")
+    return program
+
+
+def test_checkov_finds_what_the_platform_decided_and_nothing_else(
+    checkov: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
+) -> None:
+    arguments = ("--framework=kubernetes", "--skip-download", "--quiet", "--compact", "--output=json")
+    scanned = subprocess.run(
+        [checkov, f"--directory={rendered('prod')}", *arguments], capture_output=True, text=True, check=False
+    )
+    failed = json.loads(scanned.stdout)["results"]["failed_checks"]
+    decided = Counter(each["check_id"] for each in failed if each["check_id"] in DECIDED)
+    unpinned = {} if load_lock().digests else {"CKV_K8S_43"}
+    assert decided.keys() == {"CKV_K8S_15", *unpinned}, "an idle decision"
+    found = {(each["check_id"], each["resource"]) for each in failed if each["check_id"] not in DECIDED}
+    assert found == EXEMPT.keys()
+    exemptions = {(each.name, one.rule) for each in platform("prod").components for one in each.exemptions}
+    for (_, workload), rule in EXEMPT.items():
+        assert (workload.rpartition(".")[2], rule) in exemptions
+    report(f"checkov: 0 findings beyond {len(DECIDED)} decisions and {len(EXEMPT)} exemptions")
