@@ -11,18 +11,21 @@ name. Every check walks the graph once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import date
 
 from stack.audit import (
+    alerts,
     availability,
     breakers,
     capacity,
+    connectivity,
+    cost,
     dependencies,
     egress,
     idle_connections,
     library_defaults,
     network,
+    pod_security,
     retries,
     retry_policies,
     rollouts,
@@ -34,7 +37,6 @@ from stack.audit import (
 from stack.audit.finding import Rule, Verdict
 from stack.audit.outcome import Outcome, judge
 from stack.model.platform import Platform
-from stack.model.profile import AcceptedFinding
 from stack.model.settings import file_of
 
 RULES: tuple[Rule, ...] = (
@@ -53,6 +55,10 @@ RULES: tuple[Rule, ...] = (
     *network.RULES,
     *egress.RULES,
     *volumes.RULES,
+    *connectivity.RULES,
+    *cost.RULES,
+    *alerts.RULES,
+    *pod_security.RULES,
 )
 
 
@@ -63,13 +69,12 @@ def audit(platform: Platform) -> tuple[Verdict, ...]:
 
 def audit_outcome(platform: Platform, *, on: date) -> Outcome:
     """The verdicts with what became of their findings: profile and file of the environment accept some until a day."""
-    settings, verdicts = platform.environment.settings, audit(platform)
-    by_profile: Iterable[AcceptedFinding] = platform.environment.profile.accepted_findings
-    if settings.without or settings.external:
-        # A node that is not deployed takes its findings with it.
-        found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
-        by_profile = (entry for entry in by_profile if (entry.rule, entry.path) in found)
-    return judge(file_of(settings.environment), verdicts, (*by_profile, *settings.accepted_findings), on=on)
+    environment, verdicts = platform.environment, audit(platform)
+    # A profile serves environments that leave nodes out or have pinned their images: they lack some of its findings.
+    found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
+    by_profile = (entry for entry in environment.profile.accepted_findings if (entry.rule, entry.path) in found)
+    accepted = (*by_profile, *environment.settings.accepted_findings)
+    return judge(file_of(environment.name), verdicts, accepted, on=on)
 
 
 __all__ = ["RULES", "audit_outcome"]

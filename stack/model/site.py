@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import Field
 from voice_policies import ClosedModel, Ratio, TextPattern
 
 from components.network_policy import AddressBlock, Cidr, Peer
 from components.node import Host, Service, Tier
 from components.operation import Name
 
-__all__ = ["INTERNET", "INTERNET_V6", "Site"]
+__all__ = ["INTERNET", "INTERNET_V6", "ComputeCost", "Site"]
 
 INTERNET = "0.0.0.0/0"
 """Every IPv4 address. Only IPv4 leaves the cluster, because every declared host has an IPv4 address."""
@@ -27,6 +28,18 @@ RESERVED_NETWORKS = (
 )
 """Blocks without public hosts (RFC 6890): pods, nodes, the cloud's metadata service, multicast."""
 PUBLIC_NETWORK = AddressBlock(name="internet", cidr=INTERNET, excepted=RESERVED_NETWORKS, ports=())
+
+
+class ComputeCost(ClosedModel):
+    """Prices of requests, and what those of the services may cost in a month, in USD."""
+
+    monthly_budget: Annotated[int, Field(gt=0)]
+    cpu_hour: Annotated[float, Field(gt=0)]
+    """One core for an hour."""
+    memory_hour: Annotated[float, Field(gt=0)]
+    """One GiB for an hour."""
+    source: str
+    """Provider and date of the prices."""
 
 
 class Site(ClosedModel):
@@ -50,6 +63,8 @@ class Site(ClosedModel):
     """Availability of a service by tier, without its dependencies."""
     egress_availability: Ratio
     """Availability of one egress proxy."""
+    compute_cost: ComputeCost | None = None
+    """`None` sets no budget."""
     cluster_domain: str = "svc.cluster.local"
     """Domain of the names of the cluster's Services."""
 

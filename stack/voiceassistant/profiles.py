@@ -160,7 +160,7 @@ _DEV = Profile(
 )
 _PROD = Profile(
     name="prod",
-    accepted_findings=accepted.BEYOND_DEV,
+    accepted_findings=accepted.IN_PROD,
     defaults=Defaults(
         log_level="info", trace_sample_ratio=Ratio("10%"), mesh=True, metrics=_METRICS, ingress_grace=_WITHDRAWAL
     ),
@@ -183,6 +183,7 @@ _STAGING = Profile(
     **{
         **dict(_PROD),
         "name": "staging",
+        "accepted_findings": accepted.BEYOND_DEV,
         "defaults": Defaults(
             log_level="info", trace_sample_ratio=Ratio("50%"), mesh=True, metrics=_METRICS, ingress_grace=_WITHDRAWAL
         ),

@@ -6,7 +6,7 @@ from voice_policies import Ratio
 
 from components.network_policy import Peer
 from components.observability import blackbox_exporter
-from stack.model.site import Site
+from stack.model.site import ComputeCost, Site
 
 APPS = "voice-apps"
 DATA = "voice-data"
@@ -34,6 +34,9 @@ SITE = Site(
     peered_network="10.200.0.0/16",
     own_availability={"core": Ratio("99.99%"), "standard": Ratio("99.95%"), "batch": Ratio("99.9%")},
     egress_availability=Ratio("99.9%"),
+    compute_cost=ComputeCost(
+        monthly_budget=2000, cpu_hour=0.0445, memory_hour=0.0049225, source="GKE Autopilot, us-central1, 2026-11"
+    ),
 )
 PROMETHEUS_PODS = SITE.prometheus.model_copy(update={"ports": ()})
 """Prometheus as the source of a link."""

@@ -19,6 +19,14 @@ def test_every_rule_holds_on_the_platform_and_looked_at_something(environment: s
     assert {verdict.rule.id for verdict in outcome.verdicts if not verdict.checked} == unused
 
 
+def test_every_acceptance_of_a_profile_has_its_finding() -> None:
+    for environment in map(platform, ENVIRONMENTS):
+        judged = audit_outcome(environment, on=DAY).judged
+        used = {(each.acceptance.rule, each.acceptance.path) for each in judged if each.acceptance}
+        accepted = environment.environment.profile.accepted_findings
+        assert {(entry.rule, entry.path) for entry in accepted} == used
+
+
 def test_a_rule_without_anything_to_look_at_does_not_apply() -> None:
     alone = small_platform(service("a", operation("run", p95="1s", deadline="2s")))
     assert {found.text for found in audit(alone) if found.rule.id in {"R01", "R06", "A01", "D01"}} == {"does not apply"}

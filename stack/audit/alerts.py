@@ -1,0 +1,235 @@
+"""A04, O01, O03, O04, O05: objectives, duties and failures that nobody is told of, or too often."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from voice_policies import Duration
+
+from stack.audit.finding import Breach, Rule
+from stack.audit.rendered import rendered
+from stack.model.platform import Platform
+
+BURN_RATES = {14.4: ("1h", "5m"), 6.0: ("6h", "30m"), 3.0: ("1d", "2h"), 1.0: ("3d", "6h")}
+"""Times the budget → the long and the short window, for a budget of 30 days (Site Reliability Workbook, ch. 5)."""
+BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
+ENOUGH = re.compile(r"increase\w+ > \d+")
+WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
+EXPORTED = re.compile(
+    r"(voice|apisix|kube|kubelet|otelcol|probe|prometheus|alertmanager|go|process|traces)_|^(up|scrape_\w+|ALERTS)$"
+)
+"""Beginnings of the metrics that a deployed program exports."""
+MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
+"""Quoted text, which may hold braces."""
+NO_METRIC = re.compile(
+    r"\{[^}]*\}|\[[^\]]*\]|\$\w+|\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)"
+    r"|\b(?:and|or|unless|bool|offset|group_left|group_right|on|by|inf|nan|atan2"
+    r"|sum|max|min|avg|count|count_values|group|quantile|stddev|stdvar|topk|bottomk)\b|\b\w+\s*(?=\()|\b\d[\w.]*"
+)
+"""Parts of a PromQL expression that name no metric: matchers, windows, variables, labels, words, functions, numbers."""
+NAME = re.compile(r"[a-zA-Z_:][\w:]*")
+DUTIES = {
+    "CronJob": ("kube_cronjob_status_last_successful_time", "kube_job_status_failed"),
+    "ScheduledBackup": (
+        "cnpg_collector_last_available_backup_timestamp",
+        "cnpg_collector_last_failed_backup_timestamp",
+    ),
+}
+"""Kind of a duty → the metrics of its silence and of its failure."""
+
+
+class Rules(NamedTuple):
+    """The rules that Prometheus evaluates."""
+
+    alerts: tuple[Mapping[str, Any], ...]
+    recordings: tuple[Mapping[str, Any], ...]
+
+    @property
+    def expressions(self) -> Iterator[tuple[str, str]]:
+        """The name of each rule, with its expression."""
+        yield from ((alert["alert"], alert["expr"]) for alert in self.alerts)
+        yield from ((recording["record"], recording["expr"]) for recording in self.recordings)
+
+
+@lru_cache(maxsize=4)
+def rules(platform: Platform) -> Rules:
+    """The rules of every rendered rule file."""
+    found: list[Mapping[str, Any]] = []
+    for config in rendered(platform).of_kind("ConfigMap"):
+        if text := config.get("data", {}).get("rules.json"):
+            found += [rule for group in json.loads(text)["groups"] for rule in group["rules"]]
+    alerts = tuple(rule for rule in found if "alert" in rule)
+    return Rules(alerts, tuple(rule for rule in found if "record" in rule))
+
+
+def _budgets(recordings: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The largest value of each series of budgets."""
+    found: dict[str, float] = {}
+    for recording in recordings:
+        if recording["record"].endswith(":budget"):
+            value = float(recording["expr"].removeprefix("vector(").removesuffix(")"))
+            found[recording["record"]] = max(value, found.get(recording["record"], 0))
+    return found
+
+
+def burn_rates(platform: Platform) -> Iterator[Breach | None]:
+    """Each budget has alerts at every rate of the workbook, and each of them can fire."""
+    known = rules(platform)
+    seen: dict[str, set[tuple[float, str]]] = defaultdict(set)
+    for alert in known.alerts:
+        for window, rate, budget in BURNING.findall(alert["expr"]):
+            seen[budget].add((float(rate), window))
+    for budget, share in _budgets(known.recordings).items():
+        wanted = {
+            rate: windows for rate, windows in BURN_RATES.items() if not {(rate, w) for w in windows} <= seen[budget]
+        }
+        if wanted:
+            missing = ", ".join(f"{rate:g} over {long} and {short}" for rate, (long, short) in wanted.items())
+            yield Breach(budget, f"no alert at a burn rate of {missing}", "objective_alerts", missing)
+        for rate in sorted({rate for rate, _ in seen[budget]}):
+            text = f"{rate:g} × {share:.4g} = {rate * share:.4g} ≥ 1: the alert cannot fire"
+            yield Breach(f"{budget} at {rate:g}", text, "the objective", "") if rate * share >= 1 else None
+
+
+def somebody_acts(platform: Platform) -> Iterator[Breach | None]:
+    """Each budget has an alert, each alert an action, and each metric an exporter."""
+    known = rules(platform)
+    alerts = " ".join(alert["expr"] for alert in known.alerts)
+    for budget in _budgets(known.recordings):
+        found = Breach(budget, "an objective that no alert is held against", "objective_alerts")
+        yield None if re.search(rf"(?<![\w:]){re.escape(budget)}(?![\w:])", alerts) else found
+    for alert in known.alerts:
+        annotations = alert.get("annotations", {})
+        found = Breach(f"alert {alert['alert']}", "no action and no runbook", "annotations.action")
+        yield None if annotations.get("action") or annotations.get("runbook_url") else found
+    recorded = {recording["record"] for recording in known.recordings}
+    # A node that is left out takes the series of its objectives with it.
+    without = platform.environment.settings.without
+    # Thousands of recordings are constants of the model.
+    computed = (each for each in known.expressions if not each[1].startswith("vector("))
+    for name, expression in (*computed, *_panels(platform)):
+        unknown = (metric for metric in metrics(expression) - recorded if not EXPORTED.search(metric))
+        strange = sorted(metric for metric in unknown if not (without and ":" in metric))
+        text = f"{', '.join(strange)}: nothing exports or records it"
+        yield Breach(f"{name}: metrics", text, "the expression") if strange else None
+
+
+def metrics(expression: str) -> set[str]:
+    """The names of the metrics in a PromQL expression."""
+    return set(NAME.findall(NO_METRIC.sub(" ", MATCHERS.sub(" ", expression))))
+
+
+def _panels(platform: Platform) -> Iterator[tuple[str, str]]:
+    """The expressions of the dashboards."""
+    for config in rendered(platform).of_kind("ConfigMap"):
+        for name, text in config.get("data", {}).items():
+            if name.endswith(".json") and '"panels"' in text:
+                for panel in json.loads(text).get("panels", ()):
+                    for target in panel.get("targets", ()):
+                        yield f"dashboard {name}: {panel.get('title')}", target.get("expr", "")
+
+
+def windows_hold(platform: Platform) -> Iterator[Breach | None]:
+    """No window is longer than the metrics are kept, and no single failure fires a burn rate."""
+    kept = platform.environment.settings.metrics.retention
+    known = rules(platform)
+    for name, expression in known.expressions:
+        if expression.startswith("vector("):
+            continue
+        windows = [Duration(first or second) for first, second in WINDOW.findall(expression)]
+        longest = max(windows, default=Duration("0s"))
+        text = f"a window of {longest}, and metrics are kept for {kept}"
+        yield (
+            Breach(f"{name}: window", text, "config.voiceassistant:metrics.retention", str(longest))
+            if longest > kept
+            else None
+        )
+    for alert in known.alerts:
+        if BURNING.search(alert["expr"]):
+            text = "no least number of failures: where few requests come, one failure fires it"
+            found = Breach(f"alert {alert['alert']}", text, "the expression", "and a count > 4", severity="warning")
+            yield None if ENOUGH.search(alert["expr"]) else found
+
+
+def silence_is_noticed(platform: Platform) -> Iterator[Breach | None]:
+    """Something notices that a series is absent, and something fires always."""
+    alerts = rules(platform).alerts
+    if not alerts:
+        return
+    absence = any("absent(" in alert["expr"] or re.search(r"unless\b.*\bup\b", alert["expr"]) for alert in alerts)
+    always = any(alert["expr"].replace(" ", "") == "vector(1)" for alert in alerts)
+    text = "no alert notices a target that Prometheus does not find: its other alerts stay silent"
+    yield None if absence else Breach("absent targets", text, "an alert with absent() or unless … up")
+    text = "no alert fires always: when Prometheus or Alertmanager is down, nobody learns of it"
+    yield None if always else Breach("dead man's switch", text, "an alert with vector(1)")
+
+
+def duties_are_watched(platform: Platform) -> Iterator[Breach | None]:
+    """Each kind of scheduled duty has alerts on its failure and on its silence."""
+    alerts = " ".join(alert["expr"] for alert in rules(platform).alerts)
+    for kind, watching in DUTIES.items():
+        duties = [duty for duty in rendered(platform).of_kind(kind) if not duty["spec"].get("suspend")]
+        if duties:
+            unseen = [metric for metric in watching if metric not in alerts]
+            names = ", ".join(sorted(duty["metadata"]["name"] for duty in duties))
+            text = f"{names}: no alert reads {' or '.join(unseen)}, so they may fail or stop unseen"
+            yield Breach(kind, text, "platform_alerts") if unseen else None
+
+
+RULES = (
+    Rule(
+        id="A04",
+        title="every budget has burn-rate alerts that can fire",
+        severity="error",
+        rationale="without the fast rates an outage is noticed late, without the slow ones a leak never",
+        source="Site Reliability Workbook, ch. 5: 14.4, 6, 3 and 1",
+        violates="an alert at 14.4 times a budget of 10%: 144% of the requests would have to fail",
+        holds="an alert at 14.4 times a budget of 5%",
+        check=burn_rates,
+    ),
+    Rule(
+        id="O01",
+        title="every objective has an alert, every alert an action, every metric an exporter",
+        severity="error",
+        rationale="an expression over a metric that nobody exports is empty, and an empty alert never fires",
+        source="kubernetes-mixin; Site Reliability Workbook, ch. 5",
+        violates="an alert on voise_operation_requests_total",
+        holds="an alert on voice_operation_requests_total",
+        check=somebody_acts,
+    ),
+    Rule(
+        id="O03",
+        title="windows fit the retention, and one failure fires nothing",
+        severity="error",
+        rationale="a sum over more days than are kept is too small; one failure is no reason to wake anybody",
+        source="pyrra#1925; pyrra#406",
+        violates="a window of 3d where metrics are kept for 1d",
+        holds="the same window where metrics are kept for 3d",
+        check=windows_hold,
+    ),
+    Rule(
+        id="O04",
+        title="silence is noticed",
+        severity="error",
+        rationale="an alert over a series that is gone does not fire, and a dead Prometheus fires nothing",
+        source="awesome-prometheus-alerts#66",
+        violates="alerts without one that fires always",
+        holds="the same with an alert Watchdog: vector(1)",
+        check=silence_is_noticed,
+    ),
+    Rule(
+        id="O05",
+        title="every scheduled duty is watched",
+        severity="error",
+        rationale="a backup that fails for weeks is found on the day that it is needed",
+        source="cloudnative-pg#9824",
+        violates="a CronJob, and no alert on kube_job_status_failed",
+        holds="the same with alerts on its failure and on its last success",
+        check=duties_are_watched,
+    ),
+)

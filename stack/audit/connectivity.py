@@ -1,0 +1,125 @@
+"""N03, N04, N06: entrances that are closed, names and ports that nothing serves, and DNS out of reach."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+
+from components.node import Dependency, Gateway, Host, Service
+from stack.audit.finding import Breach, Rule
+from stack.audit.network import reached, title
+from stack.audit.rendered import rendered
+from stack.model.egress import egress_port
+from stack.model.network_reach import Reach
+from stack.model.platform import Platform
+
+NODE_LOCAL_DNS = "169.254.20.10/32"
+"""Address of the cache of names on each node (kubernetes.io, NodeLocal DNSCache)."""
+DNS_PORT = 53
+POSTGRESQL_PORT = 5432
+
+
+def entrances_open(platform: Platform) -> Iterator[Breach | None]:
+    """Services admit the gateway, and the egress proxies admit the callers of hosts outside."""
+    open_ways, site = reached(platform), platform.site
+    for edge in platform.graph.edges:
+        source = title(platform, edge.caller.namespace, edge.caller.name)
+        if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
+            target = title(platform, edge.callee.namespace, edge.callee.name)
+            text = f"{edge.callee.name} does not admit the namespace {edge.caller.namespace} on its HTTP port"
+            found = Breach(edge.path, text, "NetworkPolicy: ingress", "", edge.call.location)
+            yield None if Reach(source, target, edge.callee.http_port) in open_ways else found
+        for address in edge.callee.addresses if isinstance(edge.callee, Dependency) else ():
+            if isinstance(address, Host):
+                way = Reach(source, title(platform, site.egress, address.egress), egress_port(edge.caller.name))
+                text = f"{address.egress} does not admit {edge.caller.name}, which calls {address.host}"
+                found = Breach(edge.path, text, "NetworkPolicy: egress", "", edge.call.location)
+                yield None if way in open_ways else found
+
+
+def names_are_served(platform: Platform) -> Iterator[Breach | None]:
+    """Every address in the cluster that a bundle or a route names is a Service with that port."""
+    served, domain = _served(platform), f".{platform.site.cluster_domain}"
+    for caller, host, port in sorted(set(_used(platform))):
+        if host.endswith(domain):
+            name = host.removesuffix(domain)
+            why = "no such Service" if name not in served else f"its ports are {sorted(served[name])}"
+            found = Breach(f"{caller} → {name}:{port}", f"{why}: the call fails", "the callee's address or port")
+            yield None if port in served.get(name, ()) else found
+
+
+def _served(platform: Platform) -> dict[str, set[int]]:
+    """`name.namespace` of every Service → its ports, with those that CloudNativePG makes."""
+    found, ports = rendered(platform), defaultdict[str, set[int]](set)
+    for service in found.of_kind("Service"):
+        metadata = service["metadata"]
+        ports[f"{metadata['name']}.{metadata['namespace']}"] |= {port["port"] for port in service["spec"]["ports"]}
+    for kind, endings in (("Pooler", ("",)), ("Cluster", ("-rw", "-ro", "-r"))):
+        for made in found.of_kind(kind):
+            for ending in endings:
+                ports[f"{made['metadata']['name']}{ending}.{made['metadata']['namespace']}"].add(POSTGRESQL_PORT)
+    return ports
+
+
+def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
+    """Caller, host and port."""
+    for service in platform.microservices:
+        for call in service.bundle.outbound:
+            yield from ((service.name, address.host, address.port) for address in call.addresses)
+    for config in rendered(platform).of_kind("ConfigMap"):
+        if text := config.get("data", {}).get("apisix.yaml"):
+            for route in json.loads(text.removesuffix("#END\n"))["routes"]:
+                yield from (("gateway", node["host"], node["port"]) for node in route["upstream"]["nodes"])
+
+
+def names_resolve(platform: Platform) -> Iterator[Breach | None]:
+    """Pods of every namespace reach DNS as pods, on their node, and under the address of its Service."""
+    found = rendered(platform)
+    for namespace in sorted({workload.namespace for workload in found.workloads}):
+        blocks: set[str] = set()
+        selected = False
+        for policy in found.of_kind("NetworkPolicy"):
+            if policy["metadata"].get("namespace") == namespace and not policy["spec"].get("podSelector"):
+                for rule in policy["spec"].get("egress", ()):
+                    if any(port.get("port") == DNS_PORT for port in rule.get("ports", ())):
+                        blocks |= {peer["ipBlock"]["cidr"] for peer in rule.get("to", ()) if "ipBlock" in peer}
+                        selected |= any("podSelector" in peer for peer in rule.get("to", ()))
+        wanted = {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
+        closed = [*sorted(wanted - blocks), *(() if selected else ("the pods of DNS",))]
+        text = f"no policy of all its pods permits DNS at {', '.join(closed)}: names do not resolve in such a cluster"
+        yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None
+
+
+RULES = (
+    Rule(
+        id="N03",
+        title="services admit the gateway, and egress proxies admit their callers",
+        severity="error",
+        rationale="a default-deny without the gateway's namespace makes every route a timeout",
+        source="the rendered NetworkPolicies",
+        violates="the policy of orders admits services alone, and a route of the gateway leads to it",
+        holds="the policy of orders admits the gateway's namespace on its HTTP port",
+        check=entrances_open,
+    ),
+    Rule(
+        id="N04",
+        title="every called name and port is served",
+        severity="error",
+        rationale="a name without a Service and a port that nothing listens on fail only once they are called",
+        source="the rendered Services",
+        violates="a bundle calls prices-grpc on port 9001, and the Service has port 9000",
+        holds="the bundle calls port 9000",
+        check=names_are_served,
+    ),
+    Rule(
+        id="N06",
+        title="names resolve in every usual mode of the cluster's DNS",
+        severity="error",
+        rationale="with a cache on the node the selector of kube-dns matches nothing, and every call fails by name",
+        source="kubernetes#70555; NodeLocal DNSCache",
+        violates="a policy that permits DNS to the pods of kube-dns alone",
+        holds="the same with 169.254.20.10 and the address of the DNS Service",
+        check=names_resolve,
+    ),
+)

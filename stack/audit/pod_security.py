@@ -1,0 +1,97 @@
+"""S01: secrets that are written down, images that may change, and containers that Pod Security refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stack.audit.finding import Breach, Rule
+from stack.audit.rendered import Workload, rendered
+from stack.model.image_lock import images
+from stack.model.platform import Platform
+
+SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|private_?key)$")
+"""Ends of the names of variables that hold a secret."""
+ENFORCED = "pod-security.kubernetes.io/enforce"
+
+
+def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
+    """No rendered Secret has values, and no variable of a container is a secret in plain text."""
+    found = rendered(platform)
+    for secret in found.of_kind("Secret"):
+        written = bool(secret.get("data") or secret.get("stringData"))
+        path = f"Secret {secret['metadata']['name']}"
+        yield Breach(path, "its values stand in a rendered file", "secrets", "") if written else None
+    for workload in found.workloads:
+        for container in workload.pod["containers"]:
+            plain = [
+                each["name"] for each in container.get("env", ()) if each.get("value") and SECRET.search(each["name"])
+            ]
+            path = f"{workload.path}: {container['name']}.env"
+            text = f"{', '.join(plain)} in plain text"
+            yield Breach(path, text, "env[].valueFrom.secretKeyRef") if plain else None
+
+
+def pinned(platform: Platform) -> Iterator[Breach | None]:
+    """Every image has a digest, where a profile is strict."""
+    if not platform.environment.profile.strict:
+        return
+    everything = (resource for kind in rendered(platform).by_kind.values() for resource in kind)
+    found = sorted(set(images(everything)))
+    without = [image for image in found if "@sha256:" not in image]
+    text = f"{len(without)} of {len(found)} images have no digest: {', '.join(without)}"
+    yield Breach("images.lock.yaml", text, "images.lock.yaml: digests", "voice images lock") if without else None
+
+
+def restricted(platform: Platform) -> Iterator[Breach | None]:
+    """The Pod Security Standard `restricted` admits every container, unless its namespace says otherwise."""
+    found = rendered(platform)
+    freed = {
+        namespace["metadata"]["name"]
+        for namespace in found.of_kind("Namespace")
+        if namespace["metadata"].get("labels", {}).get(ENFORCED, "restricted") != "restricted"
+    }
+    for workload in found.workloads:
+        if workload.namespace not in freed:
+            reasons = sorted({*_of_pod(workload), *_of_containers(workload)})
+            text = f"restricted refuses it: {', '.join(reasons)}"
+            yield Breach(f"{workload.path}: security", text, "securityContext") if reasons else None
+
+
+def _of_pod(workload: Workload) -> Iterator[str]:
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if workload.pod.get(field):
+            yield field
+    if any("hostPath" in volume for volume in workload.pod.get("volumes", ())):
+        yield "hostPath"
+
+
+def _of_containers(workload: Workload) -> Iterator[str]:
+    of_pod = workload.pod.get("securityContext", {})
+    for container in (*workload.pod["containers"], *workload.pod.get("initContainers", ())):
+        context: Mapping[str, Any] = {**of_pod, **container.get("securityContext", {})}
+        if context.get("privileged"):
+            yield "privileged"
+        if context.get("allowPrivilegeEscalation") is not False:
+            yield "allowPrivilegeEscalation is not false"
+        if not context.get("runAsNonRoot"):
+            yield "runAsNonRoot is not true"
+        if "ALL" not in context.get("capabilities", {}).get("drop", ()):
+            yield "capabilities are not dropped"
+        if context.get("seccompProfile", {}).get("type") not in {"RuntimeDefault", "Localhost"}:
+            yield "seccompProfile is not RuntimeDefault"
+
+
+RULES = (
+    Rule(
+        id="S01",
+        title="no secret is written down, images stay the same, pods have no rights to spare",
+        severity="error",
+        rationale="a file keeps a secret for ever, a tag moves under running pods, a privileged pod owns its node",
+        source="Kubernetes, Pod Security Standards (restricted)",
+        violates="a container with allowPrivilegeEscalation: true",
+        holds="the same container with allowPrivilegeEscalation: false",
+        check=lambda platform: (*no_plain_secret(platform), *pinned(platform), *restricted(platform)),
+    ),
+)

@@ -1,0 +1,119 @@
+"""A04, O01, O03, O04, O05: objectives and duties without alerts, and alerts that cannot fire or fire for nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from stack.audit.alerts import metrics
+from stack.audit.finding import Finding
+from tests.stack.audit.rule_findings import of_manifests, verdict
+
+BUDGET = "operation:failures:budget"
+ACTION = {"action": "look at the last rollout"}
+
+
+def recorded(share: float) -> dict[str, Any]:
+    return {"record": BUDGET, "expr": f"vector({share})"}
+
+
+def alert(expression: str, name: str = "Failing", annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    return {"alert": name, "expr": expression, "annotations": ACTION if annotations is None else annotations}
+
+
+def burning(rate: float, *windows: str, enough: bool = True) -> dict[str, Any]:
+    held = " and ".join(f"operation:failures:ratio_rate{each} > on (job) {rate} * {BUDGET}" for each in windows)
+    return alert(f"{held} and operation:failed_requests:increase1h > 4" if enough else held)
+
+
+WORKBOOK = (burning(14.4, "1h", "5m"), burning(6, "6h", "30m"), burning(3, "1d", "2h"), burning(1, "3d", "6h"))
+SERIES = [
+    {"record": f"operation:failures:ratio_rate{window}", "expr": "voice_x_total"}
+    for window in ("1h", "5m", "6h", "30m", "1d", "2h", "3d")
+] + [{"record": "operation:failed_requests:increase1h", "expr": "voice_x_total"}]
+
+
+def found(rule: str, *rules: dict[str, Any], others: tuple[dict[str, Any], ...] = ()) -> tuple[Finding, ...]:
+    text = json.dumps({"groups": [{"name": "all", "rules": list(rules)}]})
+    config = {"kind": "ConfigMap", "metadata": {"name": "prometheus"}, "data": {"rules.json": text}}
+    return verdict(rule, of_manifests(config, *others)).findings
+
+
+def test_a04_finds_a_missing_burn_rate() -> None:
+    assert found("A04", recorded(0.05), *WORKBOOK) == ()
+    (missing,) = found("A04", recorded(0.05), *WORKBOOK[:3])
+    assert missing.arithmetic == "no alert at a burn rate of 1 over 3d and 6h"
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0694, 0), (0.0695, 1)])
+def test_a04_finds_an_alert_that_cannot_fire(share: float, count: int) -> None:
+    """14.4 × 6.945 % are all requests."""
+    assert len(found("A04", recorded(share), *WORKBOOK)) == count
+
+
+def test_o01_finds_objectives_without_alerts_alerts_without_actions_and_metrics_without_exporters() -> None:
+    assert found("O01", recorded(0.01), *SERIES, WORKBOOK[0]) == ()
+    (alone,) = found("O01", recorded(0.01))
+    assert alone.path == BUDGET
+    (silent,) = found("O01", alert("up == 0", annotations={}))
+    assert silent.path == "alert Failing"
+    (misspelt,) = found("O01", alert("sum by (job) (rate(voise_requests_total{code=~'5..'}[5m])) > 0"))
+    assert misspelt.arithmetic == "voise_requests_total: nothing exports or records it"
+
+
+def test_o01_reads_the_panels_of_dashboards() -> None:
+    panels = {"panels": [{"title": "Load", "targets": [{"expr": "rate(unknown_total[$window])"}]}]}
+    board = {"kind": "ConfigMap", "metadata": {"name": "board"}, "data": {"service.json": json.dumps(panels)}}
+    (panel,) = found("O01", others=(board,))
+    assert panel.path == "dashboard service.json: Load: metrics"
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ("up == 0", {"up"}),
+        ("histogram_quantile(0.95, sum by (le, job) (rate(voice_x_bucket{a='}'}[5m]))) / 1e3", {"voice_x_bucket"}),
+        ("a:b:c > on (job) group_left (team) 14.4 * d:e and on (job) up == 1", {"a:b:c", "d:e", "up"}),
+        ("topk(5, voice_a_total offset 1d) unless on () count(voice_b)", {"voice_a_total", "voice_b"}),
+    ],
+)
+def test_metrics_are_told_from_functions_labels_and_words(expression: str, names: set[str]) -> None:
+    assert metrics(expression) == names
+
+
+@pytest.mark.parametrize(("window", "count"), [("1d", 0), ("25h", 1)])
+def test_o03_finds_a_window_beyond_the_retention(window: str, count: int) -> None:
+    """The toy keeps metrics for a day."""
+    assert len(found("O03", alert(f"increase(voice_x_total[{window}]) > 0"))) == count
+
+
+def test_o03_finds_a_burn_rate_that_one_failure_fires() -> None:
+    (nervous,) = found("O03", burning(14.4, "1h", "5m", enough=False))
+    assert nervous.severity == "warning"
+    assert found("O03", burning(14.4, "1h", "5m")) == ()
+
+
+def test_o04_finds_silence_that_nobody_notices() -> None:
+    always, absent = alert("vector(1)", "Watchdog"), alert("absent(up{job='a'})", "Absent")
+    assert {each.path for each in found("O04", alert("up == 0"))} == {"absent targets", "dead man's switch"}
+    assert found("O04", always, absent) == ()
+    assert found("O04", always, alert("target:declared unless on (job) up", "Missing")) == ()
+    assert verdict("O04", of_manifests()).text == "does not apply"
+
+
+def test_o05_finds_a_duty_whose_failure_and_silence_nobody_sees() -> None:
+    spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
+    job = {"kind": "CronJob", "metadata": {"name": "backup"}, "spec": spec}
+    (unseen,) = found("O05", others=(job,))
+    assert unseen.arithmetic.startswith("backup: no alert reads kube_cronjob_status_last_successful_time or kube_job")
+    failed, late = alert("kube_job_status_failed > 0"), alert("time() - kube_cronjob_status_last_successful_time > 1e5")
+    assert found("O05", failed, late, others=(job,)) == ()
+    assert len(found("O05", failed, others=(job,))) == 1
+    asleep = {**job, "spec": {**spec, "suspend": True}}
+    assert found("O05", others=(asleep,)) == ()
+
+
+SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+POD = {"spec": {"containers": [{"name": "backup", "resources": SIZES}]}}
