@@ -1,16 +1,14 @@
 """A cluster, and a project that deploys to it."""
 
 import json
-import os
 import subprocess
-from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from uuid import uuid4
 
 from components.namespace import NamespaceGuard
+from stack.deploy.secret_values import generated
 from stack.model.platform import Platform
 from tests.cluster.cluster import Cluster
 from tests.cluster.engine.engine import Project, Secrets, Stack
@@ -37,8 +35,7 @@ class Site:
     @cached_property
     def secrets(self) -> Secrets:
         """A value for every secret that the platform declares."""
-        declared = {secret.name: secret.keys for each in self.platform.components for secret in each.secrets}
-        return {name: {key: _value(name, key) for key in keys} for name, keys in declared.items()}
+        return {secret.name: generated(secret) for secret in self.platform.secrets}
 
     def stack(self) -> Stack:
         """A stack that lacks nothing, and is not deployed yet."""
@@ -75,22 +72,3 @@ def namespaces(platform: Platform) -> set[str]:
 def resources(platform: Platform) -> list[Object]:
     """Everything that a platform renders."""
     return [dict(each) for component in platform.components for each in component.resources()]
-
-
-def _value(name: str, key: str) -> str:
-    """A value of the form that the secret's server reads."""
-    return _special_values().get((name, key)) or str(uuid4())
-
-
-@cache
-def _special_values() -> Mapping[tuple[str, str], str]:
-    subject = ("-subj", "/CN=test", "-days", "1")
-    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, "-keyout", "-")
-    made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    key, end, certificate = made.partition("-----END PRIVATE KEY-----\n")
-    return {
-        ("registry", "dockerconfigjson"): '{"auths": {}}',
-        ("consul-server", "gossip-key"): b64encode(os.urandom(32)).decode(),
-        ("gateway-tls", "private-key"): key + end,
-        ("gateway-tls", "certificate"): certificate,
-    }
