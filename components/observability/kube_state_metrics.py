@@ -1,4 +1,4 @@
-"""kube-state-metrics: exports the state of pods and autoscalers from the API server as metrics."""
+"""kube-state-metrics: exports the state of pods, workloads and autoscalers from the API server as metrics."""
 
 from __future__ import annotations
 
@@ -26,11 +26,27 @@ __all__ = ["KubeStateMetrics"]
 
 PORT, TELEMETRY_PORT = 8080, 8081
 SHUTDOWN = Duration("5s")
+WATCHED = {
+    "apps": ["deployments", "statefulsets"],
+    "autoscaling": ["horizontalpodautoscalers"],
+    "batch": ["cronjobs", "jobs"],
+}
+"""API group → the resources that it watches beside pods."""
 METRICS = (
     "kube_pod_container_status_restarts_total",
+    "kube_pod_init_container_status_restarts_total",
+    "kube_pod_status_phase",
+    "kube_deployment_spec_replicas",
+    "kube_deployment_status_replicas_available",
+    "kube_statefulset_replicas",
+    "kube_statefulset_status_replicas_ready",
+    "kube_job_status_failed",
+    "kube_cronjob_created",
+    "kube_cronjob_status_last_successful_time",
     "kube_horizontalpodautoscaler_spec_min_replicas",
     "kube_horizontalpodautoscaler_spec_max_replicas",
     "kube_horizontalpodautoscaler_status_current_replicas",
+    "kube_horizontalpodautoscaler_status_condition",
 )
 """The metrics that the rules read. The program offers a hundred times as many."""
 
@@ -40,7 +56,7 @@ class KubeStateMetrics(Server):
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="no_api_token", reason="reads pods and autoscalers of our namespaces to count them"),
+        Exemption(rule="no_api_token", reason="reads pods, workloads and autoscalers of our namespaces to count them"),
         Exemption(rule="two_replicas", reason="two would count everything twice, and it stores nothing"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
@@ -50,12 +66,12 @@ class KubeStateMetrics(Server):
     @override
     def workloads(self) -> Iterator[Deployment]:
         """The pod. It is alive while it answers, and ready when its own metrics can be read."""
-        autoscalers: PolicyRule = {
-            "apiGroups": ["autoscaling"],
-            "resources": ["horizontalpodautoscalers"],
-            "verbs": ["list", "watch"],
-        }
-        readers = (pod_reader(self.metadata(), namespace, autoscalers) for namespace in self.namespaces)
+        rules: list[PolicyRule] = [
+            {"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]}
+            for group, resources in WATCHED.items()
+        ]
+        readers = (pod_reader(self.metadata(), namespace, *rules) for namespace in self.namespaces)
+        watched = ["pods", *chain.from_iterable(WATCHED.values())]
         yield Deployment(
             name=self.name,
             rights=tuple(chain.from_iterable(readers)),
@@ -63,7 +79,7 @@ class KubeStateMetrics(Server):
                 args=(
                     f"--port={PORT}",
                     f"--telemetry-port={TELEMETRY_PORT}",
-                    "--resources=pods,horizontalpodautoscalers",
+                    f"--resources={','.join(watched)}",
                     f"--namespaces={','.join(self.namespaces)}",
                     f"--metric-allowlist={','.join(METRICS)}",
                 ),

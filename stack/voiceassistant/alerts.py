@@ -12,6 +12,7 @@ from components.node import Tier
 from components.observability.rules import Alert, Severity
 from stack.voiceassistant.burn_rates import Indicator
 from stack.voiceassistant.catalog import conversations, intelligence, knowledge
+from stack.voiceassistant.policy_alerts import POLICY_ALERTS
 
 TEAM_SERVICES = {
     "conversations": conversations.SERVICES,
@@ -126,13 +127,7 @@ OBJECTIVE_ALERTS = (
         summary="{{ $labels.job }}: {{ $value | humanizePercentage }} of the slots of {{ $labels.name }} are taken",
         action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
     ),
-    Alert(
-        name="BreakerOpen",
-        expression=f'max by (job, name) (voice_circuitbreaker_state{{state="open"}}) == {_OF_JOB} target:declared',
-        lasting=Duration("2m"),
-        summary="{{ $labels.job }} no longer calls {{ $labels.name }}: too many calls failed",
-        action="Look at the callee's alerts. While the breaker is open the declared fallback answers",
-    ),
+    *POLICY_ALERTS,
     Alert(
         name="SagaParked",
         expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',

@@ -41,10 +41,53 @@ PLATFORM_ALERTS = (
     _platform(
         "ContainerRestarts",
         "warning",
-        "increase(kube_pod_container_status_restarts_total[1h]) > 3",
+        "increase(kube_pod_container_status_restarts_total[1h]) > 3"
+        " or increase(kube_pod_init_container_status_restarts_total[1h]) > 3",
         "0s",
         "{{ $labels.namespace }}/{{ $labels.pod }}: {{ $labels.container }} restarted {{ $value | humanize }} times",
         "`kubectl describe pod` shows the last state: out of memory, a failed probe, or an error (see the log)",
+    ),
+    _platform(
+        "PodPending",
+        "warning",
+        'kube_pod_status_phase{phase="Pending"} == 1',
+        "15m",
+        "{{ $labels.namespace }}/{{ $labels.pod }} has not started for a quarter of an hour",
+        "`kubectl describe pod` says why: no node has room, a volume is missing, or the image cannot be pulled",
+    ),
+    _platform(
+        "ReplicasMissing",
+        "warning",
+        "kube_deployment_spec_replicas > kube_deployment_status_replicas_available"
+        " or kube_statefulset_replicas > kube_statefulset_status_replicas_ready",
+        "15m",
+        "{{ $labels.namespace }}/{{ $labels.deployment }}{{ $labels.statefulset }} has fewer ready pods than declared",
+        "`kubectl get pods` shows the pod that is not ready; look at its events and its log",
+    ),
+    _platform(
+        "AutoscalerBlocked",
+        "warning",
+        'kube_horizontalpodautoscaler_status_condition{condition="ScalingActive",status="false"} == 1',
+        "15m",
+        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} cannot scale: it gets no metrics",
+        "`kubectl describe hpa` says why; is metrics-server running?",
+    ),
+    _platform(
+        "JobFailing",
+        "warning",
+        "kube_job_status_failed > 0",
+        "5m",
+        "{{ $labels.namespace }}/{{ $labels.job_name }} failed",
+        "Read the log of its last pod, mend the cause, and start it again, see docs/deploy.md",
+    ),
+    _platform(
+        "ScheduledJobOverdue",
+        "warning",
+        # A job that has never succeeded is told from its creation on.
+        "time() - (kube_cronjob_status_last_successful_time or kube_cronjob_created) > 2 * 86400",
+        "1h",
+        "{{ $labels.namespace }}/{{ $labels.cronjob }} has not succeeded for two days",
+        "`kubectl get jobs` shows its last runs; read the log of the one that failed",
     ),
     _platform(
         "AutoscalerAtMaximum",

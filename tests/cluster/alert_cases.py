@@ -181,14 +181,41 @@ def _slots(taken: int) -> Series:
     )
 
 
-def _breakers(opened: int) -> Series:
+def _breakers(state: str) -> Series:
     return _each(
         _jobs(),
-        lambda job: (
-            _series("voice_circuitbreaker_state", f"{opened}x30", job=job, name="redis.access", state="open")
-            | _series("voice_circuitbreaker_state", f"{1 - opened}x30", job=job, name="redis.access", state="closed")
+        lambda job: _joined(
+            *(
+                _series("voice_circuitbreaker_state", f"{each == state:d}x30", job=job, name=CALL["name"], state=each)
+                for each in ("closed", "open", "half_open")
+            )
         ),
     )
+
+
+def _counted(metric: str, step: int, **labels: str) -> Series:
+    """A counter of every service that grows by this much a minute."""
+    return _each(_jobs(), lambda job: _series(metric, f"0+{step}x60", job=job, **labels))
+
+
+def _valued(metric: str, value: int, **labels: str) -> Series:
+    """A gauge of every service."""
+    return _each(_jobs(), lambda job: _series(metric, f"{value}x60", job=job, **labels))
+
+
+def _bundles(*digests: str) -> Series:
+    """Pods of every service, each with the digest of its bundle."""
+    return _joined(
+        *(
+            _valued("voice_policy_info", 1, instance=str(pod), digest=digest, service="any")
+            for pod, digest in enumerate(digests)
+        )
+    )
+
+
+def _of_jobs(**labels: str) -> list[Labels]:
+    """The labels of an alert of every service."""
+    return [_whose(job, **labels) for job in _jobs()]
 
 
 def _dead_letters(values: str) -> Series:
@@ -223,6 +250,22 @@ def _replicas(current: int, minimum: int = 2) -> Series:
     )
 
 
+def _ready(replicas: int) -> Series:
+    return _series("kube_deployment_spec_replicas", "2x60", **DEPLOYMENT) | _series(
+        "kube_deployment_status_replicas_available", f"{replicas}x60", **DEPLOYMENT
+    )
+
+
+def _scaling(active: str) -> Series:
+    metric, condition = "kube_horizontalpodautoscaler_status_condition", {"condition": "ScalingActive"}
+    return _joined(
+        *(
+            _series(metric, f"{status == active:d}x60", **AUTOSCALER, **condition, status=status)
+            for status in ("true", "false", "unknown")
+        )
+    )
+
+
 def _volume(available: str) -> Series:
     labels = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
     return _series("kubelet_volume_stats_available_bytes", available, **labels) | _series(
@@ -254,6 +297,11 @@ AUTOSCALER = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"
 VOLUME = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
 GATEWAY = {"instance": "gateway:443"}
 LETTERS = {"job": "indexing-service", "stream": "document.uploaded"}
+CALL = {"name": "redis.access"}
+POD = {"namespace": "voice-apps", "pod": "rag-engine-x"}
+DEPLOYMENT = {"namespace": "voice-apps", "deployment": "rag-engine"}
+JOB = {"namespace": "voice-data", "job_name": "postgresql-dump-1"}
+CRON_JOB = {"namespace": "voice-data", "cronjob": "postgresql-dump"}
 SAGA = {"job": "indexing-service", "saga": "document-deletion"}
 OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operations()]
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
@@ -286,7 +334,39 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("GatewayUncounted", None): Case(_series("other", "1x30"), _statuses("502", 0), "20m", [_whose("gateway")]),
     ("ServiceSaturated", None): Case(_load(0.95), _load(0.8), "30m", [_whose(job) for job in _jobs()]),
     ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_whose(job) for job in _jobs()]),
-    ("BreakerOpen", None): Case(_breakers(1), _breakers(0), "20m", [_whose(job) for job in _jobs()]),
+    ("BreakerOpen", None): Case(_breakers("open"), _breakers("half_open"), "20m", _of_jobs(**CALL)),
+    ("BreakerHalfOpen", None): Case(_breakers("half_open"), _breakers("closed"), "20m", _of_jobs(**CALL)),
+    ("RetryBudgetSpent", None): Case(
+        _counted("voice_call_exhausted_total", 1, **CALL, reason="budget"),
+        _counted("voice_call_exhausted_total", 1, **CALL, reason="deadline"),
+        "30m",
+        _of_jobs(**CALL),
+    ),
+    ("CallsRejected", None): Case(
+        _counted("voice_bulkhead_rejected_calls_total", 1, **CALL, direction="outbound"),
+        _counted("voice_bulkhead_rejected_calls_total", 0, **CALL, direction="outbound"),
+        "30m",
+        _of_jobs(**CALL, direction="outbound"),
+    ),
+    ("ServiceDegraded", None): Case(
+        _valued("voice_degradation_level", 1, level="partial"),
+        _valued("voice_degradation_level", 1, level="normal"),
+        "30m",
+        _of_jobs(level="partial"),
+    ),
+    ("FallbackMissing", None): Case(
+        _valued("voice_call_fallback_missing", 1, **CALL),
+        _valued("voice_call_fallback_missing", 0, **CALL),
+        "30m",
+        _of_jobs(**CALL),
+    ),
+    ("BundleRefused", None): Case(
+        _counted("voice_policy_reloads_total", 1, result="refused"),
+        _counted("voice_policy_reloads_total", 1, result="applied"),
+        "30m",
+        _of_jobs(),
+    ),
+    ("BundlesDiffer", None): Case(_bundles("one", "other"), _bundles("one", "one"), "50m", _of_jobs()),
     ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_whose(**SAGA)]),
     ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_whose(**LETTERS)]),
     **{
@@ -314,6 +394,28 @@ CASES: dict[tuple[str, str | None], Case] = {
         _series("kube_pod_container_status_restarts_total", "0x30 1x60", **RESTARTS),
         "45m",
         _platform(**RESTARTS),
+    ),
+    ("PodPending", "warning"): Case(
+        _series("kube_pod_status_phase", "1x60", **POD, phase="Pending"),
+        _series("kube_pod_status_phase", "0x60", **POD, phase="Pending")
+        | _series("kube_pod_status_phase", "1x60", **POD, phase="Running"),
+        "30m",
+        _platform(**POD),
+    ),
+    ("ReplicasMissing", "warning"): Case(_ready(1), _ready(2), "30m", _platform(**DEPLOYMENT)),
+    ("AutoscalerBlocked", "warning"): Case(_scaling("false"), _scaling("true"), "30m", _platform(**AUTOSCALER)),
+    ("JobFailing", "warning"): Case(
+        _series("kube_job_status_failed", "1x60", **JOB),
+        _series("kube_job_status_failed", "0x60", **JOB),
+        "30m",
+        _platform(**JOB),
+    ),
+    ("ScheduledJobOverdue", "warning"): Case(
+        _series("kube_cronjob_created", "0x3100", **CRON_JOB),
+        _series("kube_cronjob_created", "0x3100", **CRON_JOB)
+        | _series("kube_cronjob_status_last_successful_time", f"{2 * DAY}x3100", **CRON_JOB),
+        "51h",
+        _platform(**CRON_JOB),
     ),
     ("AutoscalerAtMaximum", "warning"): Case(
         _replicas(5), _replicas(5, minimum=5) | _replicas(4), "20m", _platform(**AUTOSCALER)
