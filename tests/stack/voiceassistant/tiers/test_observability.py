@@ -142,7 +142,7 @@ def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_on
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_who_reads_the_api_reads_pods_and_autoscalers_in_our_namespaces_and_no_more(environment: str) -> None:
+def test_readers_of_the_api_read_pods_and_workloads_in_our_namespaces_and_no_more(environment: str) -> None:
     rules = [
         rule
         for role in of_kind(environment, "Role")
@@ -151,7 +151,11 @@ def test_who_reads_the_api_reads_pods_and_autoscalers_in_our_namespaces_and_no_m
     ]
     assert {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]} == {
         ("", "pods"),
+        ("apps", "deployments"),
+        ("apps", "statefulsets"),
         ("autoscaling", "horizontalpodautoscalers"),
+        ("batch", "cronjobs"),
+        ("batch", "jobs"),
     }
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
     (role,) = of_kind(environment, "ClusterRole")
