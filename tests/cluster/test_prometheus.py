@@ -270,7 +270,9 @@ def test_a_server_finds_the_pods_asks_them_evaluates_the_rules_and_takes_what_is
         pushed = otlp.metric("model-router", "queue_depth", 7)
         entrance = f"{server}/api/v1/otlp"
         otlp.eventually(lambda: otlp.send_to(entrance, "metrics", pushed), SECONDS)
-        otlp.eventually(lambda: list(query(server, 'queue_depth{job="voiceassistant/model-router"}').values()) == [7.0], SECONDS)
+        otlp.eventually(
+            lambda: list(query(server, 'queue_depth{job="voiceassistant/model-router"}').values()) == [7.0], SECONDS
+        )
 
 
 def jobs(server: str) -> set[str]:
