@@ -63,6 +63,14 @@ class Exemption(ClosedModel):
     reason: Sentence
 
 
+PLAIN_TEXT = Exemption(
+    rule="tls",
+    reason="plain text inside the cluster: network policies admit declared callers alone, each with a password; "
+    "no issuer of certificates is a prerequisite (decided 2026-11-30, due 2027-05-31)",
+)
+"""Of a store that its callers reach without TLS."""
+
+
 class Component(ClosedModel):
     """A building block. Rendering is a function of the model: no clock, no network, no global state."""
 

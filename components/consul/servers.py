@@ -15,6 +15,7 @@ from pydantic import Field
 from typing_extensions import override
 from voice_policies import Bytes, Duration
 
+from components.component import PLAIN_TEXT, Exemption
 from components.consul.access import SECRET
 from components.consul.catalogue import CatalogueService, permit_script, rules
 from components.consul.snapshots import STATE, snapshot_jobs
@@ -67,6 +68,7 @@ class Consul(Server):
 
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (PLAIN_TEXT,)
     scrape: ClassVar[Scrape] = Scrape.probe(
         BlackboxModule(name="consul", prober="http", settings={"fail_if_body_not_matches_regexp": [f":{RPC_PORT}"]}),
         HTTP_PORT,

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from typing_extensions import override
 from voice_policies import Bytes, Conflict, Duration
 
+from components.component import PLAIN_TEXT, Exemption
 from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
 from components.observability.retention import Stream, shared_disk_conflicts
@@ -79,6 +80,7 @@ class Elasticsearch(Server):
 
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (PLAIN_TEXT,)
     scrape: ClassVar[Scrape] = Scrape.probe(ANSWERS, HTTP_PORT)
     nodes: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes

@@ -8,6 +8,7 @@ from typing import ClassVar
 from typing_extensions import override
 from voice_policies import Bytes, Duration
 
+from components.component import PLAIN_TEXT, Exemption
 from components.container import Container
 from components.node import Sizing
 from components.operation import Name
@@ -73,6 +74,7 @@ class PostgresqlServer(Server):
 
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
+    exemptions: ClassVar[tuple[Exemption, ...]] = (PLAIN_TEXT,)
     scrape: ClassVar[Scrape] = Scrape.probe(CONNECTS, PORT)
     service: Name
     store_label: str

@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import override
 from voice_policies import Duration
 
-from components.component import Exemption
+from components.component import PLAIN_TEXT, Exemption
 from components.container import POD_NAME, Container, Image
 from components.node import Replicas, Sizing
 from components.operation import Name
@@ -75,6 +75,7 @@ class ReplicatedValkey(Server):
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
+        PLAIN_TEXT,
         Exemption(rule="headless_service", reason="each pod has its own Service, whose name Sentinel stores"),
         Exemption(rule="own_readiness", reason="proxy and Sentinel report only that they answer"),
     )

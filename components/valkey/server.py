@@ -8,7 +8,7 @@ from typing import ClassVar
 from typing_extensions import override
 from voice_policies import Bytes, Duration
 
-from components.component import Exemption
+from components.component import PLAIN_TEXT, Exemption
 from components.container import Container
 from components.node import Sizing
 from components.priority import Priority
@@ -63,6 +63,7 @@ class Valkey(Server):
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
+        PLAIN_TEXT,
         Exemption(
             rule="headless_service",
             reason="callers reach the only pod by its Service; it needs no other name",

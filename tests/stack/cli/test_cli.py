@@ -50,7 +50,8 @@ def test_render_answers_programs_in_json(tmp_path: Path) -> None:
     (told,) = json.loads(done.stdout)["environments"]
     assert (told["environment"], told["findings"], told["path"]) == ("dev", 0, str(tmp_path / "out"))
     assert told["resources"] == len(resources("dev"))
-    assert {"component": "redis", "rule": "headless_service"}.items() <= told["exemptions"][0].items()
+    wanted = {"component": "redis", "rule": "headless_service"}.items()
+    assert any(wanted <= exemption.items() for exemption in told["exemptions"])
     assert all(image.count(":") for image in told["unpinned"])
 
 

@@ -46,3 +46,18 @@ def test_a_store_outside_the_cluster_is_not_deployed() -> None:
     graph = changed("redis", "prod", addresses=(outside,)).graph
     assert isinstance(graph.nodes["redis"], Dependency)
     assert store(graph, "redis") is None
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_store_takes_tls_or_has_a_dated_decision(environment: str) -> None:
+    plain = {
+        component.name: exemption.reason
+        for component in platform(environment).components
+        for exemption in component.exemptions
+        if exemption.rule == "tls"
+    }
+    stores = {*DEPLOYED, "consul"}
+    # The operator gives PostgreSQL its certificates, and its `pg_hba` admits TLS alone.
+    assert stores - plain.keys() == (set() if environment == "dev" else {"postgresql"})
+    assert plain.keys() <= stores
+    assert all("decided 20" in reason and "due 20" in reason for reason in plain.values())
