@@ -14,6 +14,7 @@ from opentelemetry.util._once import Once
 from prometheus_client import REGISTRY
 from voice_policies import CircuitBreaker, Degradation, DegradedFeature, Duration, HealthCheck, Timeout
 from voice_policies import Health as HealthPolicy
+from voice_runtime.metrics import METRICS
 from voice_runtime.tracing import spans
 from voice_runtime.tracing.collector import Collector
 
@@ -72,3 +73,11 @@ def test_the_examples_of_tracing_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     finally:
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
+
+
+def test_the_table_of_policies_names_metrics_that_exist() -> None:
+    text = (DOCUMENTS / "runtime.md").read_text()
+    table = text.partition("## What each policy does to a call")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(voice_[a-z_]+)", table))
+    assert len(named) >= 12
+    assert named <= {metric.name for metric in METRICS}

@@ -155,8 +155,8 @@ async def test_a_call_that_was_repeated_keeps_nothing_alive(tmp_path: Path) -> N
 class Passing:
     """A hop that calls the next one under its own policies, and returns its answer."""
 
-    def __init__(self, directory: Path, url: str) -> None:
-        once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3})
+    def __init__(self, directory: Path, url: str, budget: RetryBudget) -> None:
+        once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3, "budget": budget})
         next_hop = call("hop.run", protocol="http", retry=once_more)
         self.runtime = Runtime.load(mount(directory, bundle(next_hop, inbound=(operation("run"),))))
         self.client = Http(self.runtime).client("hop.run", base_url=url)
@@ -167,7 +167,8 @@ class Passing:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def test_three_hops_with_retries_do_not_multiply_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", [LIFTED, RetryBudget()], ids=["budgets lifted", "budgets in force"])
+async def test_three_hops_with_retries_do_not_multiply_them(tmp_path: Path, budget: RetryBudget) -> None:
     """Four attempts at each of three hops make 4 at the leaf, but 64 if each hop retried exhausted retries."""
     asked = 0
 
@@ -180,10 +181,10 @@ async def test_three_hops_with_retries_do_not_multiply_them(tmp_path: Path) -> N
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(serving(leaf))
         for number in range(2):
-            hop = Passing(tmp_path / str(number), url)
+            hop = Passing(tmp_path / str(number), url, budget)
             stack.push_async_callback(hop.client.aclose)
             url = await stack.enter_async_context(serving(Http(hop.runtime).middleware(hop)))
-        entry = Passing(tmp_path / "entry", url)
+        entry = Passing(tmp_path / "entry", url, budget)
         stack.push_async_callback(entry.client.aclose)
         answer = await entry.client.post("/run")
     assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
