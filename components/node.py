@@ -149,12 +149,16 @@ class Service(Caller):
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
     """Database connections of one replica, overflow included. 0 for a service without a database."""
     features: tuple[DegradedFeature, ...] = ()
+    without_features: Sentence | None = None
+    """Reason why a service has nothing to degrade; for one without `features`."""
 
     @override
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
         if not self.operations:
             yield "it offers no operation: declare one, or leave the service out"
+        if self.features and self.without_features:
+            yield "it declares features and without_features: keep one of them"
         if self.grpc_port == self.http_port:
             yield f"grpc_port and http_port are both {self.grpc_port}"
 

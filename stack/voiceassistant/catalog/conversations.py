@@ -20,6 +20,7 @@ IDENTITY = Service(
     replicas=Replicas(min=3, max=10),
     capacity=Rate("400/s"),
     connection_pool=10,
+    without_features="a permission is checked completely or refused",
     operations=(
         operation(
             "verify",
@@ -48,6 +49,7 @@ CONVERSATION = Service(
     replicas=Replicas(min=3, max=15),
     capacity=Rate("200/s"),
     connection_pool=10,
+    without_features="a message is stored or refused; its answer is soft, and comes later",
     operations=(
         operation(
             "list",

@@ -7,7 +7,7 @@ most, one interior hop (knowledge-service → retrieval-service) makes 2, and ev
 
 from __future__ import annotations
 
-from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, Retry, TokenBucket
+from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, Retry, SlidingWindow, TokenBucket
 
 LEAF_RETRY = Retry(max_retries=1, base_delay=Duration("50ms"), max_delay=Duration("50ms"))
 """A second attempt at a store or at the other provider. 50 ms: a leaf's failover needs a new connection, not a
@@ -29,6 +29,11 @@ def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
     """A token bucket for each tenant, shared by all replicas."""
     limit = TokenBucket(rate=Rate(rate), burst=burst)
     return (RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access"),)
+
+
+def per_user(limit: int, window: str) -> tuple[RateLimit, ...]:
+    """A sliding window for each user of a tenant, counted by each replica: a user's connection stays at one replica."""
+    return (RateLimit(limit=SlidingWindow(limit=limit, window=Duration(window)), key="user"),)
 
 
 def following_health(max_rate: str) -> tuple[RateLimit, ...]:

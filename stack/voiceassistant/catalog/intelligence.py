@@ -11,6 +11,7 @@ from stack.voiceassistant.catalog.defaults import (
     MODELS_LOADED,
     following_health,
     per_tenant,
+    per_user,
     provider_bulkhead,
 )
 from stack.voiceassistant.site import APPS
@@ -33,6 +34,7 @@ ORCHESTRATOR = Service(
     sizing=Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi")),
     replicas=Replicas(min=3, max=20),
     capacity=Rate("40/s"),
+    without_features="its calls beside the agent are soft: a default model, or text only, whatever the level",
     operations=(
         operation("answer", *_ANSWER, p95="2200ms", deadline="14500ms", transport="streamed"),
         operation("task", *_ANSWER, p95="2200ms", deadline="14500ms"),
@@ -117,6 +119,10 @@ AGENT = Service(
 
 MODEL_ADAPTER = Service(
     name="model-adapter",
+    features=(
+        DegradedFeature(name="re-ranking", off_at="partial", fallback="the caller keeps its order"),
+        DegradedFeature(name="query-rewriting", off_at="full", fallback="the caller keeps its query"),
+    ),
     namespace=APPS,
     purpose="the only door to LLM and embedding providers",
     language="python",
@@ -175,6 +181,8 @@ VOICE = Service(
             p95="2500ms",
             deadline="18s",
             transport="websocket",
+            # A spoken question and its answer take longer than 2 s. The user is the subject of the gateway's token.
+            rate_limits=per_user(30, "1m"),
         ),
     ),
 )
