@@ -1,4 +1,4 @@
-"""What the runtime can enforce is declared where it fits."""
+"""Each policy that the runtime enforces is declared by an operation."""
 
 from __future__ import annotations
 
