@@ -259,7 +259,7 @@ def edited(path: tuple[Any, ...], value: object) -> str:
 
 
 FAULTS = [
-    (("apiVersion",), "voiceassistant.dev/v2", "expected 'voiceassistant.dev/v1'"),
+    (("apiVersion",), "voiceassistant.dev/v2", "expected voiceassistant.dev/v1"),
     (("outbound", 0, "timeout", "attempt"), 5, "a duration with its unit"),
     (("outbound", 0, "timeout", "attempt"), "5", "a duration with its unit"),
     (("outbound", 0, "timeout", "attempt"), "010", "a duration with its unit"),

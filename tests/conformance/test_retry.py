@@ -165,7 +165,7 @@ async def test_r5_what_must_not_be_repeated_is_retried_only_if_it_was_never_sent
 
 
 def test_r5_a_retry_that_could_repeat_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="connection_failed alone"):
+    with pytest.raises(ValueError, match="connection_failed only"):
         call("smtp.send", idempotency="never", retry=Policy())
 
 
