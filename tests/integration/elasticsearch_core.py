@@ -1,0 +1,88 @@
+"""Elasticsearch's core from Maven: the server and its HTTP module. No registry has security, lifecycles and REST plugins."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tests.loopback import free_port, wait_until
+
+SOURCE = Path(__file__).with_name("elasticsearch")
+HTTP_MODULE = "transport-netty4"
+JAVA = "*25*/bin/java"
+"""Elasticsearch 9.5 runs on JDK 25, which is installed beside the system's default."""
+
+
+class ElasticsearchMissingError(RuntimeError):
+    """Elasticsearch cannot run here. The message says why."""
+
+
+def home() -> Path:
+    """The jars, laid out as in a distribution, fetched once into the user's cache folder.
+
+    Raises:
+        ElasticsearchMissingError: there is no Maven, or it cannot fetch the jars.
+    """
+    pinned = hashlib.sha256((SOURCE / "pom.xml").read_bytes()).hexdigest()[:16]
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    found = caches / "voiceassistant-cluster-tools" / f"elasticsearch-{pinned}"
+    if not found.exists():
+        maven = shutil.which("mvn")
+        if maven is None:
+            raise ElasticsearchMissingError("mvn is not on PATH: install Maven, which fetches Elasticsearch's jars")
+        partial = found.with_suffix(f".{os.getpid()}")
+        command = [maven, "-q", "-B", "-f", str(SOURCE / "pom.xml"), "dependency:copy-dependencies"]
+        done = subprocess.run([*command, f"-DoutputDirectory={partial / 'lib'}"], check=False, capture_output=True)
+        if done.returncode != 0:
+            raise ElasticsearchMissingError(f"mvn cannot fetch Elasticsearch: {done.stdout.decode()[-300:]}")
+        _lay_out(partial)
+        partial.rename(found)
+    return found
+
+
+def _lay_out(root: Path) -> None:
+    """The HTTP module loads Netty by itself, with a descriptor that its jar holds."""
+    module = root / "modules" / HTTP_MODULE
+    for folder in (module, root / "config", root / "plugins"):
+        folder.mkdir(parents=True)
+    for jar in (*(root / "lib").glob("netty-*.jar"), *(root / "lib").glob(f"{HTTP_MODULE}-*.jar")):
+        jar.rename(module / jar.name)
+    (own,) = module.glob(f"{HTTP_MODULE}-*.jar")
+    with zipfile.ZipFile(own) as archive:
+        for name in archive.namelist():
+            if name.startswith(f"META-INF/es-plugins/{HTTP_MODULE}/") and not name.endswith("/"):
+                (module / Path(name).name).write_bytes(archive.read(name))
+
+
+@contextmanager
+def running_elasticsearch(directory: Path) -> Iterator[str]:
+    """The address of one node.
+
+    Raises:
+        ElasticsearchMissingError: there is no JDK 25, or the jars are missing.
+    """
+    java = next(Path("/usr/lib/jvm").glob(JAVA), None)
+    if java is None:
+        raise ElasticsearchMissingError(f"no /usr/lib/jvm/{JAVA}: install JDK 25")
+    root, port = home(), free_port()
+    options = ["-Xmx1g", "--enable-native-access=ALL-UNNAMED", "-p", str(root / "lib")]
+    modules = "--add-modules=ALL-MODULE-PATH,jdk.net,jdk.unsupported"
+    arguments = [str(root), str(directory / "data"), str(port), str(free_port())]
+    with (directory / "log").open("wb") as log:
+        command = [str(java), *options, modules, str(SOURCE / "Launch.java"), *arguments]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: urlopen(f"{url}/_cluster/health").read(), URLError, process=process, log=directory / "log")  # noqa: S310 - loopback
+        yield url
+    finally:
+        process.kill()
+        process.wait()
