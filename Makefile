@@ -34,7 +34,7 @@ test: $(READY) ## Run the tests that need Python alone
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions
 
-integration-test: $(READY) ## Test rendered files on Consul, a Go client (both built from Go modules) and HAProxy, and Elasticsearch from Maven
+integration-test: $(READY) ## Test rendered files on Consul, a Go client (both built from Go modules), HAProxy, Valkey and Elasticsearch
 	$(BIN)/pytest -m integration -rs tests/integration
 
 flows: $(READY) ## Run the platform's flows between reference services on this machine

@@ -1,4 +1,4 @@
-"""Elasticsearch's core from Maven: the server and its HTTP module. No registry has security, lifecycles and REST plugins."""
+"""Elasticsearch's core from Maven: server and HTTP module. No registry has security, lifecycles or REST plugins."""
 
 from __future__ import annotations
 
