@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stack.cli.options import Commands, add_command
 from stack.cli.status import CLEAN
@@ -24,9 +24,8 @@ def run(options: argparse.Namespace) -> int:
     from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
 
     from stack.audit import RULES  # noqa: PLC0415
-    from stack.audit.manifests import RULES as OF_MANIFESTS  # noqa: PLC0415
 
-    rules: dict[str, Rule[Any]] = {rule.id: rule for rule in OF_MANIFESTS} | {rule.id: rule for rule in RULES}
+    rules = {rule.id: rule for rule in RULES}
     if options.rule is None:
         print("\n".join(table(("rule", "severity", "condition"), [_row(rules[name]) for name in sorted(rules)])))
     elif (rule := rules.get(options.rule.upper())) is not None:
@@ -37,11 +36,11 @@ def run(options: argparse.Namespace) -> int:
     return CLEAN
 
 
-def _row(rule: Rule[Any]) -> tuple[str, str, str]:
+def _row(rule: Rule) -> tuple[str, str, str]:
     return rule.id, rule.severity, rule.title
 
 
-def _text(rule: Rule[Any]) -> str:
+def _text(rule: Rule) -> str:
     parts = {
         "severity": rule.severity,
         "rationale": rule.rationale,

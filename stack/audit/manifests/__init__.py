@@ -26,4 +26,4 @@ def audit_manifests(system: System, *, on: date) -> Outcome:
     return judge(system.source, [rule.verdict(system) for rule in RULES], on=on)
 
 
-__all__ = ["RULES", "audit_manifests"]
+__all__ = ["audit_manifests"]

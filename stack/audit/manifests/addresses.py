@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stack.audit.finding import Breach, Rule
+from stack.audit.finding import Breach
 from stack.audit.manifests.known import on_manifests
 from stack.model.manifests.network import denying, governing
 from stack.model.manifests.policies import PolicyPort
@@ -141,24 +141,6 @@ def names_resolve(system: System) -> Iterator[Breach | None]:
 
 RULES = (
     on_manifests("N01", calls_are_permitted),
-    Rule(
-        id="N04",
-        title="a client's address agrees with a Service that is deployed",
-        severity="error",
-        rationale="the call fails from the first request on, and only where the other name or port stands",
-        source="three different ports for one service in three files of a hand-kept platform",
-        violates="a variable names store:6380, and Service store offers 6379",
-        holds="the variable names store:6379",
-        check=ports_agree,
-    ),
-    Rule(
-        id="N06",
-        title="DNS stays reachable",
-        severity="error",
-        rationale="a pod that resolves no name reaches nobody, whatever else its policies admit",
-        source="kubernetes#70555",
-        violates="a policy admits egress to port 5432 alone, and the container names its database by a host name",
-        holds="the policy admits egress to port 53 too",
-        check=names_resolve,
-    ),
+    on_manifests("N04", ports_agree),
+    on_manifests("N06", names_resolve),
 )

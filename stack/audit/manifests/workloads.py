@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from components.declaration import Location
-from stack.audit.finding import Breach, Rule
+from stack.audit.finding import Breach
 from stack.audit.manifests.known import on_manifests
 from stack.model.manifests.references import environment
 from stack.model.manifests.resources import Container
@@ -122,14 +122,5 @@ RULES = (
     on_manifests("T05", pods_end_in_time),
     on_manifests("T07", probes_end_in_time),
     on_manifests("P03", revisions_can_be_rolled_back),
-    Rule(
-        id="S01",
-        title="a rendered file holds no secret and pins every image",
-        severity="error",
-        rationale="whoever reads the file has the secret; an image that moves makes two pods of one revision differ",
-        source="the platform's rules",
-        violates="a variable DB_PASSWORD with a value",
-        holds="DB_PASSWORD is taken from a Secret that no file holds",
-        check=files_hold_no_secret,
-    ),
+    on_manifests("S01", files_hold_no_secret),
 )

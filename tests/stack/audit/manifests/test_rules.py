@@ -350,6 +350,5 @@ def test_a_finding_stands_at_the_line_that_declares_the_value(tmp_path: Path) ->
     assert lines[finding.where.line - 1].strip() == "- name: DB_PASSWORD"
 
 
-def test_every_rule_says_what_breaks_it_and_what_holds() -> None:
+def test_a_rule_looks_at_manifests_once() -> None:
     assert len({rule.id for rule in RULES}) == len(RULES)
-    assert all(rule.violates and rule.holds and rule.source for rule in RULES)
