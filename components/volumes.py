@@ -84,7 +84,7 @@ class Scratch(Volume):
     in_memory: bool = False
 
     @property
-    def on_node(self) -> bool:  # type: ignore[override]  # what is in memory is not
+    def on_node(self) -> bool:  # type: ignore[override]  # memory is not on the node's disk
         """True unless it is in memory."""
         return not self.in_memory
 

@@ -1,6 +1,6 @@
 """Snapshots for review, below `tests/snapshots/`: `python -m tests.accept` writes them, a test compares them.
 
-dev and prod are reviewed as manifests, staging as the text of `voice diff staging prod`, and of each the URNs.
+dev and prod are reviewed as manifests, staging as the text of `voice diff staging prod`, and all three by their URNs.
 """
 
 from __future__ import annotations

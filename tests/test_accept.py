@@ -10,7 +10,7 @@ from tests.accept import REVIEWED, committed
 
 
 @pytest.mark.parametrize("family", REVIEWED)
-def test_what_is_rendered_is_what_was_reviewed(family: str) -> None:
+def test_rendered_files_equal_the_reviewed_snapshots(family: str) -> None:
     for path, content in REVIEWED[family]().items():
         reviewed = path.read_text(encoding="utf-8") if path.exists() else ""
         changes = unified_diff(reviewed.splitlines(), content.splitlines(), str(path), "rendered", lineterm="")

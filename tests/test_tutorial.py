@@ -34,7 +34,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _type(block: Block, folder: Path) -> None:
-    """Types a block; of one with output, the commands one after another, each of which prints what is shown."""
+    """Type a block. If it shows output, type its commands one by one and compare what each prints."""
     activate = f". {folder}/.venv/bin/activate\n"
     # Python takes a module that changes twice in a second, to text of the same length, for the old one.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}

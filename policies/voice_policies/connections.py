@@ -1,4 +1,4 @@
-"""Idle times of connections. Every hop takes them from here, so that none closes what the one before still uses."""
+"""Idle times of connections, shared by every hop, so that no hop closes a connection that its caller still uses."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ __all__ = ["REPORTS", "acceptance_text"]
 
 
 def acceptance_text(judged: Judged) -> str:
-    """The acceptance of a finding in words; empty where nobody accepted it."""
+    """The acceptance of a finding in words. Empty if nobody accepted it."""
     if judged.acceptance is None:
         return ""
     state = "the acceptance expired on" if judged.expired else "accepted until"
@@ -45,7 +45,7 @@ def _rule_rows(outcome: Outcome) -> Iterator[str]:
 
 
 def _row(*cells: str) -> str:
-    """A row of a table. A bar would end its cell, and a line break the row."""
+    """A row of a table, with bars and line breaks escaped: a bar would end its cell, a line break the row."""
     escaped = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
     return f"| {' | '.join(escaped)} |"
 

@@ -61,7 +61,7 @@ def test_a_team_is_told_what_is_its_own_and_who_is_on_call_what_cannot_wait(
     assert told(amtool, file, team=team, severity="critical") == f"on-call,{team}"
 
 
-def test_what_belongs_to_nobody_is_the_platforms_and_dev_tells_nobody(amtool: Path, tmp_path: Path) -> None:
+def test_alerts_without_a_team_go_to_the_platform_team_and_dev_sends_none(amtool: Path, tmp_path: Path) -> None:
     assert told(amtool, written("prod", tmp_path), severity="warning") == PLATFORM_TEAM
     assert told(amtool, written("dev", tmp_path), severity="critical", team="platform") == "nobody"
 

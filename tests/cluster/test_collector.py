@@ -182,7 +182,7 @@ def _place(tmp_path: Path) -> Place:
     return moved("prod", tmp_path / "place")
 
 
-def test_what_was_taken_is_forwarded_though_backends_and_the_collector_itself_stop(
+def test_accepted_data_is_forwarded_although_backends_and_the_collector_stop(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     sent: dict[str, set[str]] = {signal: set() for signal in otlp.SIGNALS}
@@ -307,7 +307,7 @@ NUMBERS: otlp.Attributes = {"messaging.batch.message_count": 12, "enqueued.micro
 """Numbers that stay in a span. The second has as many digits as a card number."""
 
 
-def test_what_must_not_leave_is_masked_in_spans_and_log_lines_and_nothing_else(
+def test_secrets_are_masked_in_spans_and_log_lines_and_nothing_else_is(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     line = f"called with {SECRETS['note']} by {SECRETS['mail']}"

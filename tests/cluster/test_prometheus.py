@@ -96,7 +96,7 @@ def test_an_alert_fires_with_its_labels_and_stays_silent(
     written("prod", tmp_path)
     document = {
         "rule_files": [str(tmp_path / "rules.json")],
-        # A test of hours evaluates every rule at every step of it.
+        # promtool evaluates every rule at every step, so a test of hours takes long.
         # Otherwise promtool evaluates groups in any order, and an alert would see what was recorded ten minutes before.
         "group_eval_order": [group.name for group in declared("prod").groups],
         "evaluation_interval": "10m" if "h" in case.at else "1m",

@@ -127,7 +127,9 @@ def test_the_strictest_budget_of_a_callees_calls_is_the_channels() -> None:
         ({"conditions": ("connection_failed",)}, "gRPC cannot tell connection_failed from unavailable: name both"),
     ],
 )
-def test_what_grpc_cannot_do_is_refused_and_found_by_the_audit(change: dict[str, object], why: str) -> None:
+def test_a_retry_that_grpc_cannot_express_is_refused_and_found_by_the_audit(
+    change: dict[str, object], why: str
+) -> None:
     small = go_platform(
         stage(hard("callee-b.answer-all", "idempotent", retry=Retry.model_validate({**dict(ONCE), **change})))
     )

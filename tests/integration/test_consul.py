@@ -197,7 +197,7 @@ def test_gossip_is_encrypted_with_the_key_of_the_secret_alone(servers: list[Serv
     assert [set(ring["Keys"]) for ring in rings if not ring["WAN"]] == [{keys.gossip}]
 
 
-def test_whoever_has_another_gossip_key_is_not_let_in(consul: Path, servers: list[Server], keys: Keys) -> None:
+def test_a_server_with_another_gossip_key_cannot_join(consul: Path, servers: list[Server], keys: Keys) -> None:
     with prepared_servers(consul, "prod", 4) as others:
         stranger = others[-1]
         stranger.joined = servers[0].joined

@@ -64,7 +64,7 @@ def value(jobs: Jobs) -> int:
     return jobs.server.ask("kv/kept", jobs.keys.token)[0]
 
 
-def test_what_was_saved_comes_back_after_a_wipe(jobs: Jobs) -> None:
+def test_a_snapshot_is_restored_after_a_wipe(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
     saved = jobs.run("consul-snapshot")
     assert saved.returncode == 0, saved.stderr

@@ -94,7 +94,7 @@ def test_a_newer_version_is_refused_as_such() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "NaN", '{"a": NaN}', "\x00"])
-def test_what_is_no_bundle_is_refused_in_one_message(text: str) -> None:
+def test_an_invalid_bundle_is_refused_in_one_message(text: str) -> None:
     with pytest.raises(InvalidInputError, match=r"policy\.json: 1 fault"):
         PolicyBundle.from_json(text, "policy.json")
 

@@ -156,7 +156,7 @@ def test_retry_defaults_are_the_platforms() -> None:
         (Tracing, {"endpoint": "collector:4317"}, "expected text such as"),
     ],
 )
-def test_what_cannot_hold_is_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
+def test_impossible_values_are_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError) as caught:
         kind.model_validate(values)
     assert said in str(InvalidInputError("policy", faults_of(caught.value, kind)))

@@ -58,7 +58,7 @@ def pair() -> Any:
         yield platform, collector
 
 
-def test_what_fails_is_degraded_or_told(pair: tuple[Platform, Collector]) -> None:
+def test_a_failure_degrades_the_answer_or_is_reported(pair: tuple[Platform, Collector]) -> None:
     platform, collector = pair
     agent = platform.processes["agent-engine"]
     assert post(agent, "run").json()["fallbacks"] == []
@@ -137,7 +137,7 @@ def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, policy: str) -> N
     assert "Traceback" not in faulty.stderr + missing.stderr
 
 
-def test_what_the_configuration_names_is_in_the_bundle(tmp_path: Path, policy: str) -> None:
+def test_names_in_the_configuration_must_be_in_the_bundle(tmp_path: Path, policy: str) -> None:
     configuration = tmp_path / "configuration.json"
     configuration.write_text(
         '{"addresses": {"rag-enginee": "nonsense"}, "behaviour": {"no.such.call": {"error_ratio": "1%"}}}'

@@ -169,7 +169,7 @@ async def test_a_classifier_that_is_interrupted_costs_no_probe(clock: FakeClock,
     with pytest.raises(end):
         await outbound.call(fail)
     if issubclass(end, Exception):
-        assert breaker.current() == "open"  # a classifier that is broken blames the callee, as ever
+        assert breaker.current() == "open"  # an error of the classifier counts against the callee
     else:
         assert await Outbound("callee", breaker=breaker, clock=clock).call(asyncio.sleep, 0, "ok") == "ok"
 

@@ -71,7 +71,7 @@ async def test_a_deadline_that_passes_while_the_callee_works_is_the_callees(tmp_
 
 
 @pytest.mark.parametrize("fails", [True, False], ids=["fails", "takes too long"])
-async def test_what_goes_wrong_before_sending_is_neutral_and_not_repeated(
+async def test_an_error_before_sending_is_neutral_and_not_retried(
     tmp_path: Path, clock: FakeClock, *, fails: bool
 ) -> None:
     runtime = loaded(tmp_path, clock, retry=Retry(conditions=("unavailable", "attempt_timeout")))
@@ -90,7 +90,7 @@ async def test_what_goes_wrong_before_sending_is_neutral_and_not_repeated(
     assert blames_nobody(runtime)
 
 
-async def test_what_goes_wrong_after_it_is_the_callees(tmp_path: Path, clock: FakeClock) -> None:
+async def test_an_error_after_sending_is_the_callees(tmp_path: Path, clock: FakeClock) -> None:
     runtime = loaded(tmp_path, clock)
 
     async def sent() -> None:

@@ -68,7 +68,7 @@ async def test_a_call_is_found_by_its_name_and_by_an_unambiguous_callee(tmp_path
         runtime.request("run")
 
 
-async def test_what_another_layer_enforces_is_not_enforced_here(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_policy_of_another_layer_is_not_enforced_here(clock: FakeClock, tmp_path: Path) -> None:
     elsewhere = call(
         "postgresql.query",
         protocol="postgresql",

@@ -82,7 +82,7 @@ def test_a_window_loses_no_count_and_counts_none_twice() -> None:
 
 
 @pytest.mark.usefixtures("switch_interval")
-def test_what_has_aged_out_leaves_nothing_behind() -> None:
+def test_expired_counts_leave_nothing_behind() -> None:
     """Every thread finds an expired bucket at every count."""
     window, now = Window(1.0, 0.0), [0.0]
 

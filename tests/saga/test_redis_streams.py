@@ -198,7 +198,7 @@ async def test_poison_becomes_a_dead_letter_that_is_counted(redis_port: int, str
     assert registry.get_sample_value("voice_stream_dead_letters_total", labels) == 1
 
 
-async def test_what_is_no_message_becomes_a_dead_letter_and_stops_nobody(redis_port: int, stream: str) -> None:
+async def test_an_invalid_entry_becomes_a_dead_letter_and_blocks_nobody(redis_port: int, stream: str) -> None:
     handled: list[str] = []
 
     async def handle(message: Message) -> None:

@@ -39,7 +39,7 @@ class Wire:
         raise NotImplementedError
 
 
-async def test_what_a_step_publishes_is_sent_once_it_is_recorded_and_then_forgotten(journal: Journal) -> None:
+async def test_a_published_message_is_sent_after_its_step_is_recorded_and_then_deleted(journal: Journal) -> None:
     log, wire = Log(), Wire(broken=True)
 
     async def tell(context: StepContext) -> Any:
@@ -64,7 +64,7 @@ async def test_what_a_step_publishes_is_sent_once_it_is_recorded_and_then_forgot
     assert sent == [(f"{saga_id}/pay/action/0", "order.paid", 7), (f"{saga_id}/pay/action/1", "order.paid", 8)]
 
 
-async def test_what_redis_refuses_holds_up_no_other_message_and_floods_no_stream(
+async def test_a_message_that_redis_refuses_delays_no_other_and_floods_no_stream(
     journal: Journal, redis_port: int
 ) -> None:
     log, name = Log(), uuid.uuid4().hex

@@ -167,7 +167,7 @@ async def test_a_saga_outlives_the_deadline_of_the_request_that_starts_it(journa
     assert log.done == ["pay", "ship", "undo-ship", "undo-pay"]
 
 
-async def test_what_an_intervention_took_a_saga_from_ends_before_its_next_step_begins(journal: Journal) -> None:
+async def test_a_worker_ends_after_an_intervention_before_its_next_step_begins(journal: Journal) -> None:
     log = Log()
 
     async def hang(_: StepContext) -> None:

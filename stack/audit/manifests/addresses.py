@@ -1,4 +1,4 @@
-"""N01, N04, N06 on manifests: what a container names is there, under that port, and reachable."""
+"""N01, N04, N06 on manifests: each host and port that a container names exists and is reachable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DNS_PORTS = frozenset({None, DNS_PORT, "dns", "dns-tcp"})
 
 
 def ports_agree(system: System) -> Iterator[Breach | None]:
-    """Addresses against Services, Services against pods, probes against containers."""
+    """Compare addresses with Services, Services with pods, and probes with containers."""
     for reference in system.references:
         if reference.service is None:
             yield from _missing(system, reference)
@@ -34,7 +34,7 @@ def _path(reference: Reference) -> str:
 
 
 def _missing(system: System, reference: Reference) -> Iterator[Breach]:
-    """A name of the cluster's own that no manifest has. Other names may be anywhere."""
+    """The breach of a name inside the cluster that no manifest has. Other names may exist outside the manifests."""
     address, workload = reference.address, reference.workload
     name, _, rest = address.host.partition(".")
     namespace = rest.removesuffix(".cluster.local").removesuffix(".svc") or workload.namespace
@@ -55,7 +55,7 @@ def _missing(system: System, reference: Reference) -> Iterator[Breach]:
 
 
 def _port_of_service(reference: Reference, service: Item[ServiceSpec]) -> Breach | None:
-    """A headless Service leads to the pods' own ports, and an ExternalName to another host's."""
+    """Compare the port with the Service's. A headless Service has the pods' ports, an ExternalName another host's."""
     ports = sorted(port.port for port in service.spec.ports)
     port = reference.address.port
     if port is None or port in ports or service.spec.headless or service.spec.type == "ExternalName":
@@ -97,7 +97,7 @@ def _probe_ports(system: System) -> Iterator[Breach | None]:
 
 
 def calls_are_permitted(system: System) -> Iterator[Breach | None]:
-    """The pods behind every address, against the policies at both ends."""
+    """Compare the pods behind every address with the policies at both ends."""
     for reference in system.references:
         service = reference.service
         if service is None or not system.network_policies:
@@ -125,7 +125,7 @@ def _denials(
 
 
 def names_resolve(system: System) -> Iterator[Breach | None]:
-    """Workloads that name a Service, and whose policies admit nothing on the port of DNS."""
+    """Breaches for workloads that name a Service while their policies deny the DNS port."""
     named = {reference.workload.manifest.identity: reference for reference in system.references if reference.service}
     for reference in named.values():
         policies = governing(system, reference.workload, "Egress")

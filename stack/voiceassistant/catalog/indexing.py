@@ -28,7 +28,7 @@ MARKED = "mark-failed, which undoes begin, marks it again"
 def _step(
     name: str, attempt_timeout: str, calls: tuple[str, ...], undo: tuple[str, ...], **options: object
 ) -> SagaStep:
-    """A step, tried twice. `undo`: the compensation and its calls; `options` are the other fields of `SagaStep`."""
+    """A step with two attempts. `undo` is the compensation and its calls, `options` the other fields of `SagaStep`."""
     attempt, retry = Duration(attempt_timeout), Retry(max_retries=1, base_delay=PATIENCE, max_delay=PATIENCE)
     return SagaStep.model_validate(
         {

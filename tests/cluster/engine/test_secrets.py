@@ -16,7 +16,7 @@ from tests.stack.deploy.program_run import configured, run_program
 pytestmark = pytest.mark.engine
 
 
-def test_what_pulumi_encrypts_is_what_the_program_needs(
+def test_pulumi_encrypts_every_secret_that_the_program_needs(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_or_skip(request, toolchain.PULUMI)

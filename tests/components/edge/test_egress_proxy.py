@@ -113,7 +113,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def test_what_is_refused_is_counted_and_logged_by_caller(started: dict[str, Proxy], pem: Path) -> None:
+def test_refused_connections_are_counted_and_logged_by_caller(started: dict[str, Proxy], pem: Path) -> None:
     proxy, (allowed, *_) = started["egress-proxy-b"], proxies()["egress-proxy-b"].allow_lists
     before = refusals(proxy, allowed.caller)
     assert reached(proxy.ports[allowed.port], STRANGER, pem) is None

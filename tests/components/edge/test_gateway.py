@@ -47,7 +47,7 @@ def test_no_node_puts_its_own_address_in_the_place_of_a_clients(exposed_as: str)
     assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(80, "http"), (443, "https")]
 
 
-def test_what_apisix_writes_is_an_empty_directory_and_its_files_are_copied_there() -> None:
+def test_directories_that_apisix_writes_are_empty_and_its_files_are_copied_there() -> None:
     pod = of_kind("Deployment")["spec"]["template"]["spec"]
     (copying,), (container,) = pod["initContainers"], pod["containers"]
     empty = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}

@@ -93,7 +93,7 @@ def test_a_misspelt_metric_or_label_is_seen(wrong: str, seen: list[str]) -> None
     assert strangers(wrong) == seen
 
 
-def test_what_is_no_promql_is_refused() -> None:
+def test_an_invalid_promql_expression_is_refused() -> None:
     with pytest.raises(ValueError, match=r"invalid|unexpected|unclosed"):
         parsed("sum by (job) (rate(up[5m])")
 

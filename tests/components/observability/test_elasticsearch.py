@@ -119,7 +119,7 @@ def test_three_nodes_on_three_hosts_find_each_other_before_any_is_ready() -> Non
     assert len(rendered(index, "PodDisruptionBudget")) == 1
 
 
-def test_what_cannot_hold_together_is_refused_all_at_once() -> None:
+def test_contradictions_are_refused_all_at_once() -> None:
     streams = (
         Stream(name="logs", daily=Bytes("100Gi"), retention=Duration("30d"), copies=3),
         Stream(name="traces", daily=Bytes("200Gi"), retention=Duration("14d")),

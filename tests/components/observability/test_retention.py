@@ -38,7 +38,7 @@ def test_streams_that_fit_alone_and_not_together_are_added_up() -> None:
 
 
 @given(SIZES, st.integers(1, 60), SIZES)
-def test_what_is_accepted_leaves_the_disk_its_room(daily: Bytes, days: int, disk: Bytes) -> None:
+def test_an_accepted_retention_leaves_room_on_the_disk(daily: Bytes, days: int, disk: Bytes) -> None:
     one = Stream(name="logs", daily=daily, retention=Duration(f"{days}d"))
     refused = list(disk_conflict("retention", one, disk))
     assert bool(refused) == (daily.units * (days + 1) > round(disk.units * FILL_LIMIT))

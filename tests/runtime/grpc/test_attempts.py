@@ -87,7 +87,7 @@ def test_an_attempt_that_was_sent_while_another_thread_stopped_the_call_is_cance
     assert call.state.rpc is rpc
 
 
-async def test_whoever_waits_for_a_state_is_told() -> None:
+async def test_a_caller_that_waits_for_a_state_is_notified() -> None:
     call = attempts()
     sent, ended = call.sent, call.ended
     assert not sent.done()

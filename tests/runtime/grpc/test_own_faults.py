@@ -206,7 +206,7 @@ async def test_a_callees_cancelled_reaches_the_caller_as_unavailable(tmp_path: P
     assert answer_to(error)[0] is grpc.StatusCode.UNAVAILABLE
 
 
-def test_what_grpc_takes_as_metadata() -> None:
+def test_metadata_that_grpc_accepts() -> None:
     good = (("x-token", "a b~"), ("x_1.b", b"bytes"), ("x-bin", b"\x00\xff"))
     bad = (("X-Token", "a"), ("x-a", "é"), ("x-b", 1), ("x-c-bin", "text"), ("", "a"), "no pair", ("x-d", "a", "b"))
     assert unsendable(good) == []

@@ -29,7 +29,7 @@ async def serving(app: Any, **settings: Any) -> AsyncIterator[str]:
 
 
 class Elasticsearch:
-    """Answers with what it is told, in order, and then with 200. Keeps what it was asked."""
+    """Answers with the given statuses in order, then with 200. Records the requests."""
 
     def __init__(self, *answers: tuple[int, dict[str, str]]) -> None:
         self.answers = list(answers)

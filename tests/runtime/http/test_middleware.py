@@ -66,7 +66,7 @@ async def test_a_request_is_served_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
-async def test_what_is_about_the_process_passes(tmp_path: Path, path: str) -> None:
+async def test_paths_about_the_process_have_no_policies(tmp_path: Path, path: str) -> None:
     async with policed(tmp_path, Agent()) as (_, client):
         assert (await client.get(path)).text == "done"
 

@@ -202,7 +202,7 @@ def test_transport_errors_have_the_names_of_the_policies(error: Exception, condi
 
 
 @pytest.mark.parametrize("error", [httpx.PoolTimeout, httpx.LocalProtocolError, httpx.UnsupportedProtocol])
-def test_what_httpx_never_sent_blames_nobody(error: type[httpx.TransportError]) -> None:
+def test_a_request_that_httpx_never_sent_counts_against_nobody(error: type[httpx.TransportError]) -> None:
     assert classify(error("")) == Failure(blames_callee=False)
 
 
@@ -464,7 +464,7 @@ async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(
     assert seen == {("api.example.com", False), ("egress-proxy", True)}
 
 
-async def test_what_is_sent_leaves_the_callers_request_as_it_was(tmp_path: Path) -> None:
+async def test_sending_does_not_change_the_callers_request(tmp_path: Path) -> None:
     wire = Answering(
         lambda request: (
             httpx.Response(307, headers={"location": "/v2"}) if request.url.path == "/v1" else httpx.Response(200)

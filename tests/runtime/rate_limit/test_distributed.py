@@ -54,7 +54,7 @@ async def test_checks_of_one_key_at_the_same_time_are_asked_for_together(clock: 
     assert store.asked[1][2] == 99
 
 
-async def test_what_is_refused_is_asked_for_again_when_it_can_be_had(clock: FakeClock) -> None:
+async def test_a_refused_cost_is_requested_again_when_it_is_available(clock: FakeClock) -> None:
     store = Kept(0, wait=10)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     for _ in range(5):
@@ -82,7 +82,7 @@ async def test_a_lease_is_given_out_without_asking(clock: FakeClock) -> None:
     lease=st.integers(1, 20),
 )
 @settings(max_examples=100)
-def test_whatever_is_leased_no_more_is_admitted_than_the_store_gave(
+def test_leases_never_admit_more_than_the_store_gave(
     requests: list[tuple[int, int]], admissions: int, lease: int
 ) -> None:
     clock, store = FakeClock(), Kept(admissions)
@@ -190,7 +190,7 @@ async def test_replicas_of_a_service_share_a_limit(tmp_path: Path, server: Serve
 
 
 @pytest.mark.parametrize("limit", [bucket("1/s", 1), window(1, "1s")])
-async def test_who_cannot_pass_in_time_behind_those_who_wait_is_refused_at_once(limit: Any, server: Server) -> None:
+async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_at_once(limit: Any, server: Server) -> None:
     """One has passed, and two wait for the next two seconds. The next would need three."""
     server.ask("FLUSHALL")
     limited = gate(RedisStore(lambda: single(server.url)), shared(limit, max_wait=Duration("2500ms")))
@@ -234,7 +234,7 @@ async def test_a_check_is_not_repeated_since_each_may_have_counted(tmp_path: Pat
     assert len(store.asked) == 1
 
 
-async def test_whatever_a_store_says_instead_of_an_answer_is_a_lost_connection(server: Server) -> None:
+async def test_an_invalid_answer_of_the_store_counts_as_a_lost_connection(server: Server) -> None:
     with pytest.raises(ConnectionError):
         await RedisStore(lambda: single("redis://127.0.0.1:1")).run(TOKEN_BUCKET, "k", 1.0, 1, 1, 1)  # nobody listens
     server.ask("RPUSH", "a list", "x")
@@ -285,7 +285,7 @@ def test_threads_share_the_limit_too_and_after_a_fork_the_child_does(tmp_path: P
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-async def test_what_is_decided_without_the_store_is_counted_and_that_there_is_none_is_said(
+async def test_decisions_without_the_store_are_counted_and_a_missing_store_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = shared(bucket("1/h", 10), local_share=Ratio("50%"), key="tenant")

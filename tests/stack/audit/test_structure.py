@@ -11,14 +11,14 @@ from tests.small import service, small_platform
 from tests.stack.audit.rule_findings import STORE, TWICE, findings, verdict
 
 
-def test_what_no_layer_can_express_is_refused_before_it_is_rendered() -> None:
+def test_a_policy_that_no_layer_can_express_is_refused_before_rendering() -> None:
     retrying = stage(hard("store.read", "idempotent", retry=TWICE))
     refused = small_platform(service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
     with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: retry is declared; driver and mesh cannot"):
         _ = refused.components
 
 
-def test_what_contradicts_itself_is_refused_with_its_edge() -> None:
+def test_a_call_that_contradicts_itself_is_refused_with_its_edge() -> None:
     caller = service("a", operation("run", stage(hard("store.read", "never", retry=TWICE)), p95="1s", deadline="60s"))
     with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: is refused; a call with idempotency never"):
         _ = small_platform(caller, STORE).components

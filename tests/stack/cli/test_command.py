@@ -28,7 +28,7 @@ def test_the_process_ends_with_the_status_of_its_command(arguments: list[str], s
     assert voice(*arguments).returncode == status
 
 
-def test_what_cannot_be_written_is_said_in_one_line() -> None:
+def test_output_that_cannot_be_written_is_reported_in_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "stack.cli", "graph"]
         done = subprocess.run(

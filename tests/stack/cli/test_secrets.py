@@ -91,7 +91,7 @@ def test_dev_needs_no_question_and_the_program_misses_nothing(
     run_program("dev", {**configured("dev"), CHANGED: project.config("dev")[CHANGED], SECRETS: values}, monkeypatch)
 
 
-def test_what_is_there_is_kept_and_a_certificate_comes_with_its_key(project: Project) -> None:
+def test_existing_values_are_kept_and_a_certificate_comes_with_its_key(project: Project) -> None:
     project.voice("dev")
     document = {"config": project.config("dev")}
     del document["config"][SECRETS]["gateway-tls"]["private-key"]

@@ -72,7 +72,7 @@ class Terminal:
         self.written += text
 
 
-def test_what_takes_long_is_told_and_what_does_not_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_long_work_shows_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     with progress("waiting for nothing"):

@@ -63,7 +63,7 @@ def rendered_registrations(run: Run) -> Iterator[Registration]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_what_is_registered_is_what_is_rendered(environment: str) -> None:
+def test_registered_resources_equal_the_rendered_ones(environment: str) -> None:
     registered = {
         (found.type, found.name): _as_rendered(found) for found in rendered_registrations(deployed(environment))
     }
@@ -188,7 +188,7 @@ def test_pulumi_waits_for_a_job_as_long_as_the_job_may_take(environment: str) ->
         assert int(job.create_timeout.removesuffix("s")) > job.properties["spec"]["activeDeadlineSeconds"]
 
 
-def test_what_bears_data_is_protected_and_retained_in_prod_and_nothing_else_is() -> None:
+def test_only_resources_that_hold_data_are_protected_and_retained_in_prod() -> None:
     run = deployed("prod")
     kept = {(found.properties["kind"], found.name) for found in run.kubernetes if found.protected}
     assert kept == {(found.properties["kind"], found.name) for found in run.kubernetes if found.retained}
@@ -214,7 +214,7 @@ def test_in_prod_one_protected_resource_goes_before_everything_else() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_what_is_declared_is_taken_back_from_whoever_changed_it(environment: str) -> None:
+def test_declared_fields_are_reset_whoever_changed_them(environment: str) -> None:
     for found in deployed(environment).kubernetes:
         assert found.properties["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
 

@@ -176,7 +176,7 @@ def test_a_registry_that_names_no_digest_is_computed(registry: OciRegistry, clie
     assert client.digest(f"{registry.host}/voice/agent:1.0") == digest(b"{}")
 
 
-def test_what_is_no_manifest_is_refused(registry: OciRegistry, client: Registry) -> None:
+def test_an_invalid_manifest_is_refused(registry: OciRegistry, client: Registry) -> None:
     registry.script(PATH, Answer(200, {"Content-Type": "text/html"}, b"<html>welcome"))
     with pytest.raises(RegistryError, match="served as text/html"):
         client.digest(f"{registry.host}/voice/agent:1.0")

@@ -35,7 +35,7 @@ def test_every_value_is_new_each_time_and_one_line_unless_it_is_a_file() -> None
 
 
 @pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_what_is_made_would_be_accepted_if_it_were_given(environment: str) -> None:
+def test_generated_values_pass_the_checks_of_given_ones(environment: str) -> None:
     for found in platform(environment).secrets:
         assert list(refusals(found, generated(found))) == []
 

@@ -95,7 +95,7 @@ def test_all_faults_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("event", [event for s in catalog.SERVICES for o in s.operations for event in o.consumes])
-def test_whatever_is_consumed_is_published_by_someone(event: str) -> None:
+def test_every_consumed_event_is_published_by_a_service(event: str) -> None:
     assert any(event in o.publishes for s in catalog.SERVICES for o in s.operations)
 
 

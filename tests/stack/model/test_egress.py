@@ -60,7 +60,7 @@ def test_a_caller_is_allowed_what_it_declares_and_by_the_proxy_that_the_host_nam
     }
 
 
-def test_what_cannot_be_told_apart_is_refused_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ambiguous_hosts_are_refused_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stack.model.egress.PORTS", range(20_000, 20_001))
     first, second = outside("first", host("a.example.com")), outside("second", host("a.example.com", 8443))
     graph = graph_of(calling("one", "first", "second"), calling("two", "first"), first, second)

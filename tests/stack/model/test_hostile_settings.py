@@ -229,7 +229,7 @@ def test_a_hostile_file_gets_one_clear_answer(tmp_path: Path, content: str | byt
         (key("pulumi:tags: {}"), "node_pool.nodes", 2),
     ],
 )
-def test_what_is_right_by_yaml_1_2_is_read(tmp_path: Path, content: str | bytes, field: str, value: object) -> None:
+def test_valid_yaml_1_2_is_read(tmp_path: Path, content: str | bytes, field: str, value: object) -> None:
     found: Any = read(tmp_path, content)
     for name in field.split("."):
         found = getattr(found, name)

@@ -1,4 +1,4 @@
-"""The emitter against PyYAML (YAML 1.1) and ruamel.yaml (YAML 1.2): both must read back what was written."""
+"""PyYAML (YAML 1.1) and ruamel.yaml (YAML 1.2) read back exactly the values that the emitter wrote."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=200)
 @given(st.lists(st.dictionaries(TEXT.filter(bool), VALUES, min_size=1, max_size=4), min_size=1, max_size=3))
-def test_what_is_written_is_read_back(values: list[dict[str, Any]]) -> None:
+def test_written_values_are_read_back(values: list[dict[str, Any]]) -> None:
     assert read_back(documents(values)) == values
 
 
@@ -60,7 +60,7 @@ def test_any_text_is_read_back(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("value", [1.5, float("nan"), b"bytes", {1, 2}])
-def test_what_has_no_place_in_a_manifest_is_refused(value: object) -> None:
+def test_a_value_that_no_manifest_may_hold_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="has no place in a manifest"):
         documents([{"key": value}])
 

@@ -93,7 +93,7 @@ def admits(policies: list[dict[str, Any]], kind: str, own: Endpoint, other: Endp
 
 @settings(max_examples=400)
 @given(st.lists(POLICIES, min_size=1, max_size=4), st.lists(PODS, min_size=2, max_size=5))
-def test_what_is_permitted_is_what_both_ends_admit(policies: list[dict[str, Any]], pods: list[Endpoint]) -> None:
+def test_a_connection_is_permitted_if_both_ends_admit_it(policies: list[dict[str, Any]], pods: list[Endpoint]) -> None:
     endpoints = [
         Endpoint(f"{number}", pod.namespace, pod.labels, pod.ports, governed=pod.governed)
         for number, pod in enumerate(pods)

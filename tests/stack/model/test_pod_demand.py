@@ -65,7 +65,7 @@ def test_the_proxy_that_a_mesh_adds_is_counted_by_its_annotations() -> None:
     assert found.each == Amounts(Cpu("1100m"), Cpu("1500m"), Bytes("1088Mi"), Bytes("1280Mi"))
 
 
-def test_what_archives_beside_a_database_is_counted_in_each_of_its_instances() -> None:
+def test_the_archiver_of_a_database_is_counted_in_each_instance() -> None:
     plugin = {"name": "barman", "parameters": {"barmanObjectName": "store"}}
     cluster = workload("Cluster", {"instances": 3, "plugins": [plugin, plugin], **container("2", "4Gi")})
     store = workload("ObjectStore", {"instanceSidecarConfiguration": container("100m", "1Gi")}, name="store")
@@ -73,7 +73,7 @@ def test_what_archives_beside_a_database_is_counted_in_each_of_its_instances() -
     assert (found.pods, found.each) == (4, amounts("2100m", "5Gi"))
 
 
-def test_what_an_operator_runs_is_counted() -> None:
+def test_pods_of_an_operator_are_counted() -> None:
     cluster = workload("Cluster", {"instances": 3, **container("2", "4Gi")})
     pooler = workload("Pooler", {"instances": 2, "template": template(container("1", "1Gi"))})
     assert [(found.pods, found.each.cpu_requests) for found in demands([cluster, pooler], nodes=1)] == [

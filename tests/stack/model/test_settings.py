@@ -41,7 +41,7 @@ def refused(changes: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("block", ["10.64.1.5/24", "10.64.0.0/240", "999.1.2.3/8", "10.0.0.0", "10.0.0.0/255.0.0.0", 7])
-def test_what_is_no_block_of_addresses_is_refused_wherever_one_is_asked_for(block: object) -> None:
+def test_an_invalid_address_block_is_refused_in_every_setting(block: object) -> None:
     said = refused(
         {
             "backups": {"bucket": "voice-backups", "network": block},
@@ -54,7 +54,7 @@ def test_what_is_no_block_of_addresses_is_refused_wherever_one_is_asked_for(bloc
         assert f"{path}: is {block!r}; expected" in said
 
 
-def test_what_pulumi_writes_as_text_is_read_from_the_file_too(tmp_path: Path) -> None:
+def test_values_that_pulumi_writes_as_text_are_read_from_the_file(tmp_path: Path) -> None:
     pool = '{"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"}'
     values = {"mesh": "true", "restart_on_policy_change": "false", "trace_sample_ratio": "10%", "node_pool": pool}
     values |= {"profile": "dev", "gateway_host": "api.voicehelper.localhost"}
@@ -72,7 +72,7 @@ def test_the_profile_gives_what_the_file_does_not() -> None:
     assert (str(read.metrics.retention), read.metrics.storage) == ("7d", PROFILES["prod"].defaults.metrics.storage)
 
 
-def test_what_the_profile_requires_and_refuses_is_told_with_all_other_faults() -> None:
+def test_settings_that_the_profile_requires_or_refuses_are_reported_with_all_other_faults() -> None:
     said = refused({"backups": None, "notifications": None, "reference_image": "voice-reference:1", "nodes": "here"})
     assert said.startswith("Pulumi.prod.yaml: 4 faults\n")
     assert "config.voiceassistant:backups: is missing; profile prod requires it: PostgreSQL and Consul keep" in said

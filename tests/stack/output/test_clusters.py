@@ -97,7 +97,7 @@ def test_every_pod_is_pulled_with_the_secret_and_starts_without_the_registry(env
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_what_everything_stands_on_is_above_core_above_standard_above_batch(environment: str) -> None:
+def test_priorities_order_shared_servers_above_core_above_standard_above_batch(environment: str) -> None:
     classes = {each["metadata"]["name"]: each["value"] for each in of_kind(environment, "PriorityClass")}
     ordered = [classes[priority_class(name)] for name in ("foundation", "core", "standard", "batch")]
     assert ordered == sorted(ordered, reverse=True)

@@ -183,7 +183,7 @@ def test_every_resource_names_its_namespace(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_what_is_written_is_what_was_built(environment: str) -> None:
+def test_the_written_files_equal_the_built_resources(environment: str) -> None:
     for component in platform(environment).components:
         built = [json.loads(json.dumps(resource)) for resource in component.resources()]
         assert list(yaml.safe_load_all(manifest(component, environment))) == built

@@ -30,7 +30,7 @@ def test_the_last_stage_has_no_root_and_nothing_to_build_with() -> None:
     assert "-m voice_reference" in " ".join(re.findall(r'"([^"]+)"', last))
 
 
-def test_what_it_copies_is_there() -> None:
+def test_the_copied_files_exist() -> None:
     copied = re.findall(r"^COPY ([^-]\S*) ", DOCKERFILE, re.MULTILINE)
     assert copied == [
         "runtime/voice_reference/requirements.lock",

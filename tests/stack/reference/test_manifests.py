@@ -31,7 +31,7 @@ def test_the_probes_ask_for_what_is_served(container: dict[str, Any]) -> None:
     }
 
 
-def test_what_is_mounted_is_what_is_read(container: dict[str, Any], tmp_path: Path) -> None:
+def test_the_mounted_path_is_the_read_path(container: dict[str, Any], tmp_path: Path) -> None:
     variables = {each["name"]: each.get("value") for each in container["env"]}
     assert variables["VOICE_POLICY_PATH"] == POLICY_PATH
     assert variables["VOICE_SETTINGS_PATH"] == SETTINGS_PATH

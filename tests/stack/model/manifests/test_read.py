@@ -47,7 +47,7 @@ def refusal(directory: Path, *contents: str) -> str:
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}", "Deployment.a.spec.template.spec: is missing"),
     ],
 )
-def test_what_is_no_system_is_one_clear_error(text: str, said: str, tmp_path: Path) -> None:
+def test_an_invalid_directory_of_manifests_is_one_clear_error(text: str, said: str, tmp_path: Path) -> None:
     assert said in refusal(tmp_path, text)
 
 
@@ -97,9 +97,7 @@ json_values = st.recursive(
 
 
 @given(kind=st.sampled_from(["Service", "Deployment", "NetworkPolicy", "CronJob", "VirtualService"]), spec=json_values)
-def test_whatever_stands_in_a_spec_is_read_or_refused(
-    kind: str, spec: object, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_spec_is_read_or_refused(kind: str, spec: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("manifests")
     content = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec}
     try:

@@ -120,7 +120,7 @@ def test_a_changed_pod_template_restarts_pods(path: str) -> None:
         (POOLER, "spec.pgbouncer.parameters.default_pool_size", "spec.pgbouncer.parameters"),
     ],
 )
-def test_what_an_operator_makes_its_pods_of_restarts_them(resource: dict[str, Any], path: str, field: str) -> None:
+def test_fields_of_an_operators_pods_restart_them(resource: dict[str, Any], path: str, field: str) -> None:
     found = difference([resource], [with_field(resource, path, "other")])
     assert found.effects == (Effect(Identity.of(resource), "restart", f"its {field} changes"),)
 
@@ -180,7 +180,7 @@ def test_a_changed_selector_replaces_a_deployment() -> None:
         (CLUSTER, "spec.walStorage.size", "1Gi", (Risk(Identity.of(CLUSTER), "shrunk"),)),
     ],
 )
-def test_what_would_be_replaced_or_shrunk_with_its_data_is_at_risk(
+def test_data_that_would_be_replaced_or_shrunk_is_at_risk(
     before: dict[str, Any], path: str, value: object, at_risk: tuple[Risk, ...]
 ) -> None:
     assert difference([before], [with_field(before, path, value)]).data_at_risk == at_risk
@@ -196,7 +196,7 @@ def test_a_size_that_is_none_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["RoleBinding", "ClusterRoleBinding", "Job"])
-def test_what_the_api_server_refuses_to_change_is_replaced(kind: str) -> None:
+def test_a_resource_with_a_changed_immutable_field_is_replaced(kind: str) -> None:
     field = "spec" if kind == "Job" else "roleRef"
     before = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, field: {"template": 1, "name": "one"}}
     after = with_field(with_field(before, f"{field}.template", 2), f"{field}.name", "other")
@@ -205,7 +205,7 @@ def test_what_the_api_server_refuses_to_change_is_replaced(kind: str) -> None:
 
 
 @pytest.mark.parametrize("resource", [STATEFUL_SET, CLAIM, CLUSTER])
-def test_what_is_removed_with_its_data_is_at_risk(resource: dict[str, Any]) -> None:
+def test_removed_data_is_at_risk(resource: dict[str, Any]) -> None:
     assert difference([resource], []).data_at_risk == (Risk(Identity.of(resource), "removed"),)
 
 

@@ -107,7 +107,7 @@ def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, caps
         ("--output=x:prod", "cannot be rendered"),
     ],
 )
-def test_what_names_no_side_is_bad_input(side: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_side_is_bad_input(side: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "--", "prod", side]) == 2
     error = capsys.readouterr().err
     assert error.startswith("voice: voice diff: 1 fault\n")

@@ -45,7 +45,7 @@ def fill(server: Postgresql) -> dict[str, str]:
     return {service: server.sql(COUNT, role=service) for service in SERVICES}
 
 
-def test_what_was_dumped_comes_back_after_a_wipe(server: Postgresql) -> None:
+def test_a_dump_is_restored_after_a_wipe(server: Postgresql) -> None:
     before = fill(server)
     assert len(set(before.values())) == len(SERVICES)
     dumped = run(server, "backup")

@@ -171,7 +171,7 @@ local count = assert(loadstring("local require = ... " .. ARGV[1]))(function() r
 for index = 2, #ARGV do count({}, {var = {upstream_header_time = ARGV[index]}, route_name = "send"}) end
 return {registered, observed}
 """
-"""Runs the function in the Lua of Valkey, which is of the same version as the one in APISIX."""
+"""Runs the function in Valkey's Lua, which has the same version as APISIX's."""
 
 
 def test_the_first_byte_of_each_streamed_answer_is_counted_once(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def built(*routes: Operation) -> list[ApisixGateway]:
     return [component for component in components if isinstance(component, ApisixGateway)]
 
 
-def test_what_the_gateway_cannot_hold_is_refused_for_all_routes_at_once() -> None:
+def test_policies_that_the_gateway_cannot_express_are_refused_for_all_routes_at_once() -> None:
     adaptive = RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("9/s"), burst=9))
     redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     calls = (redis, hard("a.read", "idempotent"))

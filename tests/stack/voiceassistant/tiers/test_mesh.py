@@ -32,7 +32,7 @@ def pod_templates(environment: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_who_may_call_is_who_was_declared_both_ways(environment: str) -> None:
+def test_exactly_the_declared_callers_may_call(environment: str) -> None:
     declared = {
         (
             edge.caller.name,

@@ -295,7 +295,7 @@ def test_nobody_is_woken_for_a_pod_of_what_only_watches() -> None:
     assert {found[job] for job in ("gateway", "redis", "postgresql")} == {"critical"}
 
 
-def test_who_is_told_is_a_secret_and_stands_in_a_file() -> None:
+def test_the_address_of_a_receiver_is_a_secret_in_a_file() -> None:
     text = alertmanager("prod").files["alertmanager.json"]
     assert "://" not in text
     files = re.findall(r'"url_file": "([^"]+)"', text)

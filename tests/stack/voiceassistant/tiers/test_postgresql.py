@@ -55,11 +55,11 @@ def test_a_rotated_password_holds_after_the_job_and_the_old_one_until_then() -> 
 
 
 @pytest.mark.parametrize("statement", ["CREATE ROLE intruder SUPERUSER", "ALTER ROLE postgres PASSWORD 'known'"])
-def test_who_makes_the_roles_makes_no_superuser(server: Postgresql, statement: str) -> None:
+def test_the_provisioner_cannot_create_a_superuser(server: Postgresql, statement: str) -> None:
     assert "permission denied" in server.sql(statement, role="provisioner", database="postgres")
 
 
-def test_who_makes_the_roles_enters_no_database_of_a_service(server: Postgresql) -> None:
+def test_the_provisioner_cannot_enter_a_services_database(server: Postgresql) -> None:
     said = server.sql("SELECT 1", role="provisioner", database=SERVICES[0])
     assert "pg_hba.conf rejects connection" in said
 

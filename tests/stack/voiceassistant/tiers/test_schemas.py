@@ -175,7 +175,7 @@ def test_another_content_or_image_is_another_job_since_a_job_cannot_be_changed()
     assert all(len(name) <= 63 - len("-xxxxx") for name in names(made))
 
 
-def test_what_is_applied_is_what_the_runtime_expects() -> None:
+def test_the_applied_schema_is_the_one_that_the_runtime_expects() -> None:
     from voice_saga.migrations import scripts  # noqa: PLC0415  # the one place where both are known
 
     (made,) = (each for each in platform("prod").components if isinstance(each, DatabaseSchemas))
