@@ -71,7 +71,7 @@ def give_away(folder: Path) -> None:
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """A directory that the user of `unprivileged` owns. Pytest's own can be entered by their owner alone."""
+    """A directory that the user of `unprivileged` owns. Only its owner can enter pytest's own."""
     root = Path(tempfile.mkdtemp(prefix="voice-", dir=temporary_folder()))
     give_away(root)
     try:
@@ -149,7 +149,7 @@ def _copied(initdb: Path) -> Path:
 
 
 def prepare() -> None:
-    """Find all that the tests start, for this process and for those that it starts.
+    """Find every program that the tests start. Child processes inherit the result.
 
     Raises:
         MissingError: something is missing.

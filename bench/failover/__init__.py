@@ -1,1 +1,1 @@
-"""How long the replicated cache takes no writes while its primary is replaced."""
+"""The time without writes while the replicated cache replaces its primary."""

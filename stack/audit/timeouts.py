@@ -16,7 +16,7 @@ __all__ = ["critical_path"]
 
 ZERO = Duration("0s")
 LONGEST_WAIT = 10
-"""Times the P95 objective: a caller that waits longer waits for an answer that will hardly come."""
+"""Multiple of the P95 objective. After a longer wait an answer is unlikely."""
 
 
 def worst_case(graph: CallGraph, node: Node, operation: Operation) -> Duration:
@@ -33,7 +33,7 @@ def _longest(graph: CallGraph, node: Node, operation: Operation, index: int) -> 
 
 
 def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
-    """Each caller's attempt timeout against its callee's worst case."""
+    """Compare each caller's attempt timeout with its callee's worst case."""
     graph = platform.graph
     for edge in graph.edges:
         worst = worst_case(graph, edge.callee, edge.target)
@@ -60,7 +60,7 @@ def _too_short(edge: Edge, needed: Duration, why: str) -> Breach:
 
 
 def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
-    """Each operation's own deadline against its worst case: T01 at the operation itself."""
+    """Compare each operation's own deadline with its worst case: T01 at the operation itself."""
     graph = platform.graph
     for node in graph.nodes.values():
         for operation in node.operations:
@@ -81,7 +81,7 @@ def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
 
 
 def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
-    """All attempts and waits of a retrying call, against the deadline of the operation that makes it."""
+    """Compare all attempts and waits of a retrying call with the deadline of its operation."""
     for edge in platform.graph.edges:
         retry, deadline = edge.call.retry, edge.operation.deadline
         if retry is None or not retry.max_retries:
@@ -96,7 +96,7 @@ def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
 
 
 def bounded(platform: Platform) -> Iterator[Breach | None]:
-    """Every call has a timeout, near to what its callee promises."""
+    """Check that every call has a timeout close to its callee's objective."""
     for edge in platform.graph.edges:
         timeout, most = edge.attempt_timeout, edge.latency * LONGEST_WAIT
         field = f"{edge.path}: timeout, or {edge.call.target}.deadline"
@@ -119,7 +119,7 @@ def critical_path(graph: CallGraph, node: Node, operation: Operation) -> Duratio
 
 
 def budgets(platform: Platform) -> Iterator[Breach | None]:
-    """Each flow's target, and each operation's own objective, against the objectives of what it waits for."""
+    """Compare each flow's target, and each operation's objective, with the objectives of its calls."""
     graph = platform.graph
     for flow in graph.flows:
         needed = critical_path(graph, *graph.entrance(flow))

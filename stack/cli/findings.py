@@ -1,4 +1,4 @@
-"""The audit's outcome for people: the gravest findings first, each short, and one closing line."""
+"""The audit's outcome as text: short findings, the most severe first, and one final line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INDENT = " " * 5
 
 
 def text(name: str, outcome: Outcome) -> str:
-    """The findings by severity, then what was accepted, then one line with counts."""
+    """The findings by severity, then the accepted ones, then one line with counts."""
     accepted = [each for each in outcome.judged if each.accepted]
     unaccepted = [each for each in outcome.judged if not each.accepted]
     lines: list[str] = []
@@ -35,7 +35,7 @@ def text(name: str, outcome: Outcome) -> str:
 
 
 def _lines(judged: Judged) -> Iterator[str]:
-    """A finding: its rule and place, why, and the change that mends it."""
+    """A finding: rule, place, reason, and the change that fixes it."""
     finding = judged.finding
     yield wrapped(f"{coloured(finding.rule, *COLOURS[finding.severity])}  {finding.path}", INDENT)
     yield _indented(finding.arithmetic)
@@ -51,7 +51,7 @@ def _indented(line: str) -> str:
 
 
 def _counts(outcome: Outcome) -> str:
-    """Findings by severity, acceptances by state, and rules by verdict, without what is not there."""
+    """The numbers of findings by severity, acceptances by state, and rules by verdict, without zeros."""
     severities = Counter(each.finding.severity for each in outcome.judged if not each.accepted)
     verdicts = Counter(verdict.text for verdict in outcome.verdicts)
     counts = {

@@ -78,7 +78,7 @@ class ServerSize(ClosedModel):
 
     replicas: Annotated[int, Field(ge=1)] = 1
     max_replicas: int | None = None
-    """Most replicas that an autoscaler makes, for a proxy; `None` keeps the count."""
+    """Largest number of replicas, set by an autoscaler. For proxies only. `None` means a fixed number."""
     sizing: Sizing
     """Of each replica."""
     storage: Bytes | None = None
@@ -104,7 +104,7 @@ class AcceptedFinding(ClosedModel):
 
     rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
     path: str
-    """Where `voice check` reports it."""
+    """The path in the output of `voice check`."""
     reason: Sentence
     expires: Annotated[date, Field(strict=False)]
     """Last day of the acceptance, such as `"2027-03-31"`. Afterwards the finding counts again."""

@@ -26,7 +26,7 @@ from tests.saga.definitions import Log, eventually, saga, step
 ROOT = Path(__file__).parents[2]
 
 
-async def test_a_journal_that_is_not_there_says_so() -> None:
+async def test_a_missing_journal_is_reported() -> None:
     engine = JournalEngine(PostgresqlJournal(f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"))
     with pytest.raises(JournalUnavailableError, match="PostgreSQL: "):
         await engine.open()

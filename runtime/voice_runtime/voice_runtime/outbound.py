@@ -3,7 +3,8 @@
     fallback → overall deadline → retry (with budget) → bulkhead → circuit breaker → attempt timeout → call
 
 `Attempt` decides and counts, `CallAttempts` repeats; the shells here (`call`, `call_sync`, `stream`, `once`) only wait,
-each in its own way. `call` repeats by itself: it is one coroutine around the callee's, and called most.
+each in its own way. `call` repeats without `CallAttempts`, because it is used most: it is one coroutine around the
+callee's.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ PUBLISH = "voice-saga.publish"
 MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
 """Error types for a worker that lacks the saga's definition. `AHEAD`: only a newer worker has it."""
 STOPPED = "WorkerStopped"
-"""Error type of an attempt whose worker was stopped. It does not count, and its detail is the number that do."""
+"""Error type of an attempt whose worker was stopped. It does not count. Its detail counts those that do."""
 WORKER_DEATH_MARGIN = 1.0
 """Seconds beyond an attempt's timeout after which Temporal considers its worker dead."""
 MEMO_REASON = 1000

@@ -110,7 +110,7 @@ REQUESTS: dict[str, Schema] = {
         }
     ),
 }
-"""The body of each request, by the beginning of its path; the first that fits is meant."""
+"""The schema of each request's body, by the start of its path. The first match applies."""
 KIBANA = closed(
     {
         "server.name": TEXT,

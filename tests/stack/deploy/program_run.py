@@ -49,7 +49,7 @@ CLUSTER: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Registration:
-    """One resource as the engine is asked to make it."""
+    """One resource as it is registered with the engine."""
 
     type: str
     name: str

@@ -1,4 +1,4 @@
-"""Each rule on manifests that break it, that just hold, and that leave open what is true."""
+"""Each rule on manifests that break it, that just satisfy it, and that do not tell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STORE = (workload("store", ports=[{"containerPort": 6379, "name": "redis"}]), se
 
 
 def findings(directory: Path, *contents: Content) -> list[Finding]:
-    """The findings of all rules, so that a fixture of one breaks no other."""
+    """The findings of all rules, so that a fixture for one rule must not break another."""
     for old in directory.glob("*.yaml"):
         old.unlink()
     outcome = audit_manifests(load_system(write(directory, *contents)), on=date(2026, 11, 30))
