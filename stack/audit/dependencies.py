@@ -72,8 +72,9 @@ def _needs(graph: CallGraph) -> dict[str, set[str]]:
 def limits_agree(platform: Platform) -> Iterator[Breach | None]:
     """Callers' bulkheads against the callee's, and the declared load against the callee's limits over all callers."""
     environment, graph = platform.environment, platform.graph
+    slots_of = _inbound_slots(platform)
     for edge in graph.edges:
-        inbound = _inbound_slots(platform).get(edge.key)
+        inbound = slots_of.get(edge.key)
         if edge.call.bulkhead and inbound and isinstance(edge.caller, Service) and isinstance(edge.callee, Service):
             callers, callees = environment.replicas(edge.caller).max, environment.replicas(edge.callee).max
             wanted, slots = edge.call.bulkhead.max_concurrent * callers, inbound * callees

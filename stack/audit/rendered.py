@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from stack.model.platform import Platform
@@ -14,6 +14,8 @@ from stack.model.pod_demand import DEFAULT_GRACE, Demand, demands
 if TYPE_CHECKING:
     from components.component import Resource
 
+
+__all__ = ["rendered"]
 
 CONTROLLERS = ("Deployment", "StatefulSet", "DaemonSet")
 
@@ -56,7 +58,7 @@ class Workload:
         return max((int(hook.get("sleep", {}).get("seconds", 0)) for hook in hooks), default=0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rendered:
     """Every resource of an environment, and the capacity that they request."""
 
@@ -75,13 +77,34 @@ class Rendered:
                 metadata = found["metadata"]
                 yield Workload(kind, metadata.get("namespace", "default"), metadata["name"], found["spec"])
 
-    @property
+    @cached_property
     def autoscalers(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
         """Namespace and name of a Deployment → the spec of its autoscaler."""
         return {
             (found["metadata"].get("namespace", "default"), found["spec"]["scaleTargetRef"]["name"]): found["spec"]
             for found in self.of_kind("HorizontalPodAutoscaler")
         }
+
+    def selecting(self, kind: str, workload: Workload) -> Iterator[Mapping[str, Any]]:
+        """The Services, or the PodDisruptionBudgets, that select the pods of a workload."""
+        for label in workload.labels.items():
+            for found, chosen in self._by_label.get((kind, workload.namespace, label), ()):
+                if chosen.items() <= workload.labels.items():
+                    yield found
+
+    @cached_property
+    def _by_label(
+        self,
+    ) -> Mapping[tuple[str, str, tuple[str, str]], Sequence[tuple[Mapping[str, Any], Mapping[str, str]]]]:
+        """By the first label of each selector: searching them all for each workload grows with the square."""
+        by_label = defaultdict(list)
+        for kind in ("Service", "PodDisruptionBudget"):
+            for found in self.of_kind(kind):
+                selector = found["spec"].get("selector") or {}
+                if chosen := selector.get("matchLabels", {}) if kind == "PodDisruptionBudget" else selector:
+                    namespace = found["metadata"].get("namespace", "default")
+                    by_label[kind, namespace, next(iter(chosen.items()))].append((found, chosen))
+        return by_label
 
     @property
     def network_policies(self) -> Sequence[Resource]:

@@ -125,9 +125,13 @@ def _by_failure(
     graph: CallGraph, each: Callable[[Edge, RetryCondition], float]
 ) -> dict[RetryCondition, dict[OperationKey, Worst]]:
     """The heaviest paths for every failure of the last hop."""
+    # Most calls make one attempt, whatever fails.
+    repeated = {id(edge) for run in graph.bottom_up for edge in run.edges if any(layers(edge))}
 
     def weigh(failure: RetryCondition) -> Weigh:
         def of_edge(edge: Edge, behind: float) -> tuple[float, bool]:
+            if id(edge) not in repeated:
+                return behind, False
             # A callee fails by itself, or passes the failure of its own callee on.
             itself, passed = each(edge, failure), each(edge, SEEN_BY_CALLERS[failure]) * behind
             return max(itself, passed), itself > passed

@@ -77,7 +77,7 @@ def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
     for workload in found.workloads:
         if workload.kind == "DaemonSet":
             continue
-        replicas, budgets = _replicas(found, workload), _budgets(found, workload)
+        replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))
         if replicas == 1:
             target = promised.get((workload.namespace, workload.name), 0)
             text = f"1 replica with a target of {target:.3%} ≥ {PROMISED:.1%}: it is down while its pod is replaced"
@@ -86,7 +86,7 @@ def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
             text = f"{replicas} replicas without a PodDisruptionBudget: a drain may take all of them"
             yield Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
         else:
-            yield from (_blocks(workload, replicas, budget) for budget in budgets)
+            yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
 
 
 def _promised(platform: Platform) -> dict[tuple[str, str], float]:
@@ -109,15 +109,6 @@ def _stores(platform: Platform) -> dict[tuple[str, str], float]:
     }
 
 
-def _budgets(found: Rendered, workload: Workload) -> list[Mapping[str, Any]]:
-    return [
-        budget["spec"]
-        for budget in found.of_kind("PodDisruptionBudget")
-        if budget["metadata"].get("namespace", "default") == workload.namespace
-        and budget["spec"]["selector"].get("matchLabels", {}).items() <= workload.labels.items()
-    ]
-
-
 def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Breach | None:
     blocks = budget.get("maxUnavailable") in {0, "0%"} or budget.get("minAvailable") in {replicas, "100%"}
     text = f"its budget lets none of {replicas} replicas go: no node that runs one can be drained"
@@ -128,19 +119,13 @@ def withdrawn_in_time(platform: Platform) -> Iterator[Breach | None]:
     """The pre-stop sleep of every pod behind a Service, against the time until its proxies send nothing more."""
     found, ingress = rendered(platform), platform.environment.settings.ingress_grace.seconds
     for workload in found.workloads:
-        behind = [service for service in found.of_kind("Service") if _selects(service, workload)]
+        behind = list(found.selecting("Service", workload))
         if behind:
             balanced = any(service["spec"].get("type") == "LoadBalancer" for service in behind)
             needed = max(WITHDRAWAL, ingress) if balanced else WITHDRAWAL
             text = f"pre-stop sleep {workload.pre_stop}s < {needed:g}s until no proxy sends it a new connection"
             breach = Breach(workload.path, text, "lifecycle.preStop.sleep.seconds", f"{needed:g}")
             yield breach if workload.pre_stop < needed else None
-
-
-def _selects(service: Mapping[str, Any], workload: Workload) -> bool:
-    chosen = service["spec"].get("selector") or {}
-    same = service["metadata"].get("namespace", "default") == workload.namespace
-    return same and bool(chosen) and chosen.items() <= workload.labels.items()
 
 
 def members_catch_up(platform: Platform) -> Iterator[Breach | None]:

@@ -35,8 +35,9 @@ def _longest(graph: CallGraph, node: Node, operation: Operation, index: int) -> 
 def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
     """Compare each caller's attempt timeout with its callee's worst case."""
     graph = platform.graph
+    longest = {run.key: worst_case(graph, run.node, run.operation) for run in graph.bottom_up}
     for edge in graph.edges:
-        worst = worst_case(graph, edge.callee, edge.target)
+        worst = longest[edge.key]
         if edge.attempt_timeout >= worst:
             yield None
         elif edge.propagates_deadline:
@@ -98,15 +99,16 @@ def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
 def bounded(platform: Platform) -> Iterator[Breach | None]:
     """Check that every call has a timeout close to its callee's objective."""
     for edge in platform.graph.edges:
-        timeout, most = edge.attempt_timeout, edge.latency * LONGEST_WAIT
-        field = f"{edge.path}: timeout, or {edge.call.target}.deadline"
-        if not timeout:
-            yield Breach(edge.path, "it may wait for ever: its timeout is 0s", field, str(most), edge.call.location)
-        elif timeout > most:
-            text = f"{timeout} > {LONGEST_WAIT} × {edge.latency}, the callee's P95 objective"
-            yield Breach(edge.path, text, field, str(most), edge.call.location, "warning")
-        else:
-            yield None
+        timeout, promised = edge.attempt_timeout, edge.latency
+        yield _far(edge) if not timeout or timeout.units > LONGEST_WAIT * promised.units else None
+
+
+def _far(edge: Edge) -> Breach:
+    most, field = edge.latency * LONGEST_WAIT, f"{edge.path}: timeout, or {edge.call.target}.deadline"
+    if not edge.attempt_timeout:
+        return Breach(edge.path, "it may wait for ever: its timeout is 0s", field, str(most), edge.call.location)
+    text = f"{edge.attempt_timeout} > {LONGEST_WAIT} × {edge.latency}, the callee's P95 objective"
+    return Breach(edge.path, text, field, str(most), edge.call.location, "warning")
 
 
 def critical_path(graph: CallGraph, node: Node, operation: Operation) -> Duration:

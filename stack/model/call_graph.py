@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from graphlib import TopologicalSorter
 from typing import NamedTuple, TypeAlias
 
@@ -38,6 +38,12 @@ class Run(NamedTuple):
     def key(self) -> OperationKey:
         """The names of node and operation."""
         return self.node.name, self.operation.name
+
+
+@cache
+def _breaker(restart: Duration) -> CircuitBreaker:
+    """Of thousands of calls a few differ, and frozen models may be shared."""
+    return CircuitBreaker.for_restart(restart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class Edge:
         """The breaker of the call; by default it stays open for as long as the callee takes to restart."""
         declared = self.call.circuit_breaker
         if declared is None:
-            return CircuitBreaker.for_restart(self.callee.restart)
+            return _breaker(self.callee.restart)
         return None if declared == "off" else declared
 
     @property

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from voice_policies import CircuitBreaker, Duration, Retry
 
-from components.operation import operation
+from components.node import Client
+from components.operation import hard, operation, stage
 from stack.audit import RULES, audit, audit_outcome
 from tests.platforms import DAY, ENVIRONMENTS, platform
-from tests.small import service, small_platform
+from tests.small import gateway, service, small_platform
+from tests.stack.audit.rule_findings import STORE, flow
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -40,3 +43,19 @@ def test_rule_names_are_unique_and_every_threshold_has_a_source() -> None:
 def test_every_rule_is_explained_by_a_pair_of_examples() -> None:
     for rule in RULES:
         assert len({rule.title, rule.rationale, rule.violates, rule.holds}) == 4, rule.id
+
+
+def test_a_model_that_is_broken_in_ten_ways_gives_ten_findings_in_one_run() -> None:
+    eager = Retry(max_retries=5, base_delay=Duration("0s"), max_delay=Duration("0s"))
+    nervous = CircuitBreaker(consecutive_failures=7, break_duration=Duration("1s"))
+    write = hard("store.read", "idempotent", retry=eager, circuit_breaker=nervous, timeout=Duration("101ms"))
+    entrance = operation("a-run", stage(hard("a.run", "idempotent", timeout=Duration("1ms"))), p95="1s", deadline="9s")
+    broken = small_platform(
+        service("a", operation("run", stage(write), p95="5ms", deadline="100ms"), connection_pool=0),
+        service("alone", operation("run", p95="1s", deadline="2s")),
+        STORE.model_copy(update={"clients": (Client(library="openai-python"),)}),
+        gateway(entrance),
+        flows=(flow("a-run", availability="100%"),),
+    )
+    found = {verdict.rule.id for verdict in audit(broken) if verdict.findings}
+    assert found >= {"R01", "R02", "R03", "R08", "R09", "T01", "T02", "T03", "C01", "C04", "A01", "D01", "E02"}

@@ -1,0 +1,1 @@
+"""How long the audit takes on a large platform and on prod."""

@@ -1,0 +1,66 @@
+"""Time every rule on 1,000 services with 10,000 calls, and on prod; exit 1 beyond the bounds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+from components.node import Service
+from components.operation import hard, operation, stage
+from stack.audit import RULES
+from stack.audit.rendered import rendered
+from stack.model.platform import Platform
+from tests.platforms import platform
+from tests.small import datastore, service, small_platform
+
+SERVICES, CALLS = 1_000, 10
+LAYERS = 20
+"""Depth of the graph: the services of a layer call those of the next one."""
+LARGE_SECONDS, PROD_SECONDS = 2.0, 0.2
+
+
+def services() -> Iterator[Service]:
+    """Layers of services; those of the last layer call the store."""
+    width = SERVICES // LAYERS
+    for number in range(SERVICES):
+        layer, place = divmod(number, width)
+        targets = (
+            [f"s{(layer + 1) * width + (place * CALLS + step) % width}.run" for step in range(CALLS)]
+            if layer + 1 < LAYERS
+            else ["store.read"]
+        )
+        calls = stage(*(hard(target, "idempotent") for target in targets))
+        load = "1/s" if layer == 0 else None
+        yield service(f"s{number}", operation("run", calls, p95="1s", deadline="10s", load=load), connection_pool=1)
+
+
+def large() -> Platform:
+    """The platform of the layers."""
+    store = datastore("store", operation("read", p95="10ms", deadline="50ms"))
+    return small_platform(*services(), store)
+
+
+def seconds(looked_at: Platform) -> float:
+    """Time of every rule, once the resources are rendered."""
+    rendered(looked_at)
+    started = time.perf_counter()
+    for rule in RULES:
+        rule.verdict(looked_at)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Print both times with their bounds."""
+    found = large()
+    measured = (
+        (f"{SERVICES} services, {len(found.graph.edges)} calls", seconds(found), LARGE_SECONDS),
+        ("prod", seconds(platform("prod")), PROD_SECONDS),
+    )
+    for title, taken, bound in measured:
+        print(f"{title:<28} {taken:6.3f} s of {bound} s, {len(RULES)} rules")
+    return int(any(taken > bound for _, taken, bound in measured))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
