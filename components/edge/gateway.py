@@ -60,10 +60,10 @@ class ApisixGateway(Server):
     exposed_as: Literal["LoadBalancer", "NodePort"]
     address: str
     ingress_grace: Duration
-    """Longest time in which new connections still arrive after it has begun to stop."""
+    """Longest time in which new connections still arrive after the gateway has begun to stop."""
     longest_request: Duration
     bodies: Bytes
-    """The most that the bodies of all requests take on disk at one time, in one replica."""
+    """Largest size on disk of all request bodies of one replica at one time."""
     mesh_proxy: Sizing | None = None
     """Size of the mesh's proxy in each pod. `None` without a mesh."""
 

@@ -29,7 +29,7 @@ class Rendered:
     findings: int
     """Findings of the audit that nobody accepts."""
     errors: int
-    """Those of severity error or critical."""
+    """Findings of severity error or critical that nobody accepts."""
     seconds: float
     path: str
     exemptions: tuple[tuple[str, str, str], ...]

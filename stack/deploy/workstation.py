@@ -59,7 +59,7 @@ class Workstation:
             os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file())
 
     def create_cluster(self) -> None:
-        """Create the cluster of kind, where it is ours and is not there."""
+        """Create the kind cluster, if it is ours and does not exist."""
         if self.owns_cluster and KIND_CLUSTER not in self.run("kind", "get", "clusters", shows=False).split():
             self.run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
 
@@ -70,7 +70,7 @@ class Workstation:
         return IMAGE
 
     def create_stack(self, image: str) -> None:
-        """Select the stack, create it where there is none, and name cluster and image in its file."""
+        """Select the stack, or create it, and write cluster and image to its file."""
         try:
             identifier = Cluster(self.context).identifier
         except ClusterError as error:

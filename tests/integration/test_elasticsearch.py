@@ -1,6 +1,6 @@
 """Requests of the setup jobs and of the readiness probe, answered by Elasticsearch 9.5 itself.
 
-Its core alone can be had: roles, users and lifecycle policies are in plugins that no registry has.
+Roles, users and lifecycle policies are not tested, because no registry has the plugins that they need.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A worker that dies where it is told to, and whose steps leave rows in PostgreSQL that can be counted.
+"""A worker that dies at a given write. Its steps leave rows in PostgreSQL that the test counts.
 
     python -m tests.saga.crash_worker DSN
 

@@ -1,4 +1,4 @@
-"""A definition that cannot run is refused before it runs, with every fault."""
+"""A definition that cannot run is refused at its creation, with every fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R09: defaults of libraries and of the mesh that nobody chose."""
+"""R09: retries by default of libraries and of the mesh."""
 
 from __future__ import annotations
 
