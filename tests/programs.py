@@ -31,7 +31,7 @@ class MissingError(RuntimeError):
 
 
 def program(package: str, name: str) -> Path:
-    """A program of an installed package, found without importing it: some make directories of their own on import."""
+    """A program of an installed package, found without importing it, because some create directories on import."""
     return Path(str(_file(package, name).locate())).resolve()
 
 

@@ -201,7 +201,7 @@ class MeshPolicy(Component):
         }
 
     def _sidecar(self) -> Sidecar:
-        """The proxy reuses no connection that its server may be closing: Envoy alone would keep an idle one for 1 h."""
+        """Close idle connections before their server does. Envoy's default would keep them for 1 h."""
         hosts = sorted(f"{destination.namespace}/{destination.host}" for destination in self.destinations)
         spec: SidecarSpec = {
             "workloadSelector": {"labels": self.selector},

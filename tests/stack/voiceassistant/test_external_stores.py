@@ -1,4 +1,4 @@
-"""A store that is external is not deployed; its callers, probes and alerts follow it to its address."""
+"""An external store is not deployed. Its callers, probes and alerts use its address outside the cluster."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Content = dict[str, Any]
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a value that stands twice twice: the loader refuses aliases."""
+    """Writes repeated values in full, because the loader refuses aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
