@@ -22,15 +22,12 @@ _OF_TARGETS = tuple(
         ("search", "the vector store is infrastructure of three nines"),
     )
 )
-_CRON_JOBS = _accepted("O05", "CronJob", "alerts on kube_cronjob and kube_job metrics do not exist yet", NEXT_SPRING)
 IN_DEV = (
     *_OF_TARGETS,
-    _CRON_JOBS,
     _accepted("E01", "circuit_breaker without mesh", "dev runs without the mesh: a laptop has no room for its proxies"),
 )
 BEYOND_DEV = (
     *_OF_TARGETS,
-    _CRON_JOBS,
     _accepted("O05", "ScheduledBackup", "alerts on CloudNativePG's backup metrics do not exist yet", NEXT_SPRING),
     _accepted(
         "A03",
