@@ -40,7 +40,7 @@ def test_the_command_renders_and_audits_as_many_services_as_it_is_told(tmp_path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1, "findings are errors"
     name, components, _resources, _files, findings, *_ = done.stdout.splitlines()[1].split()
-    assert (name, int(components)) == ("prod", 32 + 2), "the services, the guard of their namespace and the priority classes"
+    assert (name, int(components)) == ("prod", 32 + 2), "services, guard and priority classes"
     assert int(findings) > 0, "the shared quota is exceeded by twice the services"
     assert kinds(tmp_path / "32")["Deployment"] == 32
 
