@@ -25,6 +25,7 @@ from stack.audit import (
     idle_connections,
     library_defaults,
     network,
+    objectives,
     pod_security,
     retries,
     retry_policies,
@@ -58,6 +59,7 @@ RULES: tuple[Rule, ...] = (
     *connectivity.RULES,
     *cost.RULES,
     *alerts.RULES,
+    *objectives.RULES,
     *pod_security.RULES,
 )
 

@@ -1,0 +1,60 @@
+"""O02: objectives that the metrics of the gateway cannot judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from components.node import Gateway, Service
+from stack.audit.alerts import rules
+from stack.audit.finding import Breach, Rule
+from stack.audit.rendered import rendered
+from stack.model.platform import Platform
+
+BUCKETS = re.compile(r"default_buckets:\s*\n((?:\s*- [\d.]+\n)+)")
+"""The boundaries of APISIX's histograms, in milliseconds."""
+WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
+"""A histogram that counts the time of the client's own connection (apisix#6029)."""
+
+
+def judged(platform: Platform) -> Iterator[Breach | None]:
+    """Each route's objective is a boundary, its metric leaves the client's time out, and streams have a first byte."""
+    boundaries = set(_boundaries(platform))
+    for edge in platform.graph.edges if boundaries else ():
+        if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service) and edge.operation.http:
+            objective = edge.operation.latency.units / 1000
+            text = f"no bucket of the gateway's histogram ends at {objective:g} ms: the share below is a guess"
+            found = Breach(
+                f"route {edge.operation.name}", text, "default_buckets", f"{objective:g}", edge.operation.location
+            )
+            unjudged = objective not in boundaries and edge.operation.transport != "websocket"
+            yield found if unjudged else None
+    known = list(rules(platform).expressions)
+    for name, expression in known:
+        if "_latency_bucket" in expression:
+            text = "its histogram counts the time that the client's own connection takes"
+            yield Breach(f"rule {name}", text, "the expression") if WHOLE_REQUEST.search(expression) else None
+    if known and any(milestone.first_stage for flow in platform.graph.flows for milestone in flow.milestones):
+        seen = any("first_byte" in expression for _, expression in known)
+        text = "a flow promises its first frame, and no rule reads a series of the first byte"
+        yield None if seen else Breach("first byte", text, "a rule of the first byte")
+
+
+def _boundaries(platform: Platform) -> Iterator[float]:
+    for config in rendered(platform).of_kind("ConfigMap"):
+        for listed in BUCKETS.findall(config.get("data", {}).get("config.yaml", "")):
+            yield from (float(number) for number in re.findall(r"[\d.]+", listed))
+
+
+RULES = (
+    Rule(
+        id="O02",
+        title="metrics can judge the objectives",
+        severity="error",
+        rationale="a percentile between two distant buckets is a guess, and a slow client is not a slow platform",
+        source="apisix#9653; apisix#6029",
+        violates="an objective of 200 ms, and buckets that end at 100 ms and 500 ms",
+        holds="the same with a bucket that ends at 200 ms",
+        check=judged,
+    ),
+)
