@@ -91,11 +91,12 @@ class Adaptive(Policy):
         """Seconds after an outage within which the rate is back at `max_rate`, or nobody asks for more than the rate.
 
         Each step takes an interval with its jitter, or as long as its samples take at the rate of that step; one more
-        step ends the samples of the outage. The sum of 1 ÷ rate over the steps is bounded by its integral.
+        step ends the samples of the outage. The sum of 1 ÷ rate over the steps is bounded by its integral. A request
+        that comes just before its token is refused, so regular requests may use rate ÷ (1 + 1 ÷ burst) alone.
         """
         lowest, highest, increase = (rate.per_second for rate in (self.min_rate, self.max_rate, self.increase))
         steps = math.ceil((highest - lowest) / increase) + 1
-        seconds_per_sample = 2 / lowest + math.log(highest / lowest) / increase
+        seconds_per_sample = (2 / lowest + math.log(highest / lowest) / increase) * (1 + 1 / self.burst)
         return (
             steps * self.interval.seconds * (1 + INTERVAL_JITTER) + (self.minimum_throughput + 1) * seconds_per_sample
         )

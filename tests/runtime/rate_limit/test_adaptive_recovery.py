@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from voice_policies import Adaptive as Policy
@@ -73,18 +73,28 @@ def rates(highest: int) -> st.SearchStrategy[Rate]:
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
-    lowest, highest = sorted((draw(rates(20)), draw(rates(100))), key=lambda rate: rate.per_second)
+    lowest, highest = sorted((draw(rates(20)), draw(rates(80))), key=lambda rate: rate.per_second)
     return Policy(
         min_rate=lowest,
         max_rate=highest,
         increase=draw(rates(20)),
-        interval=Duration(draw(st.sampled_from(["100ms", "1s", "2s"]))),
-        minimum_throughput=draw(st.integers(1, 20)),
-        burst=1,
+        interval=Duration(draw(st.sampled_from(["100ms", "500ms", "1s"]))),
+        minimum_throughput=draw(st.integers(1, 15)),
+        burst=draw(st.integers(1, 20)),
     )
 
 
+ALIASED = Policy(
+    min_rate=Rate("5/s"),
+    max_rate=Rate("24/s"),
+    burst=1,
+    interval=Duration("100ms"),
+    minimum_throughput=19,
+)
+
+
 @given(policies(), st.floats(0.1, 150))
+@example(ALIASED, 22.0)
 def test_every_policy_that_is_accepted_recovers_in_the_time_it_states(policy: Policy, demand: float) -> None:
     # Evenly spaced requests at exactly the highest rate leave no room for rounding.
     simulation = Simulation(policy, demand=min(demand, 0.9 * policy.max_rate.per_second))
