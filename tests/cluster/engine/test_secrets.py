@@ -11,6 +11,7 @@ from stack.model.settings import CHANGED, SECRETS
 from tests.cluster import toolchain
 from tests.cluster.build_or_skip import build_or_skip
 from tests.cluster.engine.engine import Project
+from tests.cluster.engine.subjects import VOICEASSISTANT
 from tests.stack.deploy.program_run import configured, run_program
 
 pytestmark = pytest.mark.engine
@@ -22,6 +23,7 @@ def test_pulumi_encrypts_every_secret_that_the_program_needs(
     build_or_skip(request, toolchain.PULUMI)
     build_or_skip(request, toolchain.PULUMI_KUBERNETES)
     project = Project(tmp_path, tmp_path / "kubeconfig")
+    VOICEASSISTANT.lay_out(project.folder)
     project.stack("dev", {}, {})
 
     def run(*command: str) -> str:
