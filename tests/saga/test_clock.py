@@ -61,7 +61,7 @@ async def test_a_step_back_strands_no_saga(tmp_path: Path, clock: WallClock) -> 
         assert (await worker.wait(saga_id, 60)).state == "completed"
 
 
-async def test_a_machine_that_starts_anew_looks_at_every_saga_again(tmp_path: Path, clock: WallClock) -> None:
+async def test_every_saga_is_checked_again_after_a_restart_of_the_machine(tmp_path: Path, clock: WallClock) -> None:
     """The monotonic clock begins at zero."""
     log, path = Log(), tmp_path / "sagas.db"
 

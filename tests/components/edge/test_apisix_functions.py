@@ -1,4 +1,4 @@
-"""The gateway's Lua functions, run by LuaJIT. APISIX is in no registry, so the request is like APISIX's."""
+"""The gateway's Lua functions, run by LuaJIT. No registry has APISIX, so a stand-in replaces its request."""
 
 from __future__ import annotations
 
