@@ -505,7 +505,8 @@ async def test_t4_time_that_is_up_is_ours_and_ends_the_callee(tmp_path: Path, *,
         name = "rag-engine.list-sources" if streams else "rag-engine.context"
         statistics = client.outbound(name).statistics
         assert (statistics.timeouts, statistics.deadlines_exceeded) == (1, 1)
-        await eventually(lambda: servicer.cancelled == 2)
+        # On a busy machine the time may be over before a request arrives.
+        await eventually(lambda: servicer.cancelled == len(servicer.asked))
 
 
 # --- R4
