@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
 from stack.output.difference import Identity, compare
 from stack.voiceassistant import TENANT
-from tests.platforms import real_environment, with_nodes
+from tests.platforms import real_environment
 
 NODES = TENANT.catalogue.nodes
 SERVICES = {node.name: node for node in NODES if isinstance(node, Service)}
@@ -40,8 +41,9 @@ def rag(**values: object) -> Change:
 
 
 def nodes(*changed: Node) -> Change:
-    """A catalogue of these nodes."""
-    return lambda environment: (with_nodes(*changed), environment)
+    """A catalogue of these nodes, with the flows over them."""
+    catalogue = TENANT.catalogue.model_copy(update={"nodes": changed, "only_callers": {}})
+    return lambda environment: (replace(TENANT, catalogue=catalogue), environment)
 
 
 def another(service: str) -> Change:
