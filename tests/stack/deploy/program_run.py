@@ -6,7 +6,7 @@ import asyncio
 import json
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -61,7 +61,7 @@ class Registration:
     protected: bool
     retained: bool
     create_timeout: str
-    frames: int
+    frames: int = field(compare=False)
     """Length of the stack that the state keeps."""
     properties: dict[str, Any]
 
