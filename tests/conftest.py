@@ -21,23 +21,40 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores + cores // 2
 
 
-class Failures:
-    """Prints the name of each failure at once; details follow at the end of the run."""
+MANY = 100
+"""Fewer tests are over before anybody asks how far they are."""
+
+
+class Progress:
+    """Prints a line for each tenth of the tests, and each failure as it happens; details follow at the end."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
+        self._ended = 0
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """No letter for a test that passed or was skipped: thousands of them fill several screens."""
+        if report.failed:
+            return None
+        ended = report.skipped or report.when == "call"
+        return (report.outcome, "", report.outcome.upper()) if ended else ("", "", "")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal: Any = self._plugins.get_plugin("terminalreporter")
         if report.failed:
             reason = next((line for line in report.longreprtext.splitlines() if line.startswith("E  ")), "")
-            terminal: Any = self._plugins.get_plugin("terminalreporter")
             terminal.write(f"\nFAILED {report.nodeid} ({report.when}) {reason.removeprefix('E').strip()}\n")
+        if report.when == "teardown":
+            self._ended += 1
+            tests = terminal._session.testscollected  # noqa: SLF001 - pytest's own progress reads it there
+            if (tenths := self._ended * 10 // tests) > (self._ended - 1) * 10 // tests and tests >= MANY:
+                terminal.write(f"{tenths * 10:3} % of {tests} tests\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ends the run with one sentence if a required program is missing. Workers inherit the found programs."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Failures(config))
+        config.pluginmanager.register(Progress(config))
         try:
             programs.prepare()
         except programs.MissingError as error:
