@@ -40,7 +40,8 @@ class Machine(Project):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         fake = Path(__file__).with_name("fake_pulumi.py")
-        text = FAKE.format(folder=folder, python=sys.executable, fake=fake, outputs=shlex.quote(OUTPUTS))
+        quoted = map(shlex.quote, (str(folder), sys.executable, str(fake), OUTPUTS))
+        text = FAKE.format(**dict(zip(("folder", "python", "fake", "outputs"), quoted, strict=True)))
         for name in PROGRAMS:
             program = folder / "bin" / name
             program.write_text(text)
