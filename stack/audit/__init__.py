@@ -1,11 +1,11 @@
-"""The audit: rules over the typed model and its graph of operations, one file for each family.
+"""The audit: rules over the typed model and its graph of operations, one file for each family of rules.
 
-A rule is a `Rule` of `stack/audit/finding.py`: id, title, severity, rationale, source, an example that violates it, one
-that just holds, and a check. The check is a pure function of the `Platform`, with the rendered resources of
-`stack/audit/rendered.py` where it must. It yields `None` for each thing that holds and a `Breach` for each that does
-not. `Rule.verdict` makes findings of the breaches.
+A rule is a `Rule` of `stack/audit/finding.py`: id, title, severity, rationale, source, an example that violates it, an
+example that just holds, and a check. The check is a pure function of the `Platform`. Some checks also read the rendered
+resources (`stack/audit/rendered.py`). A check yields `None` for each item that passes and a `Breach` for each item that
+fails. `Rule.verdict` turns the breaches into findings.
 
-A family is a module that ends in `RULES`. Adding a rule is adding it there, with its fixtures in the test of the same
+Each family's module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the test of the same
 name. Every check walks the graph once.
 """
 
@@ -70,9 +70,9 @@ def audit(platform: Platform) -> tuple[Verdict, ...]:
 
 
 def audit_outcome(platform: Platform, *, on: date) -> Outcome:
-    """The verdicts with what became of their findings: profile and file of the environment accept some until a day."""
+    """Audit an environment, and apply the accepted findings of its profile and of its settings file."""
     environment, verdicts = platform.environment, audit(platform)
-    # A profile serves environments that leave nodes out or have pinned their images: they lack some of its findings.
+    # Several environments share a profile. One that leaves a node out or pins its images lacks some of the findings.
     found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
     by_profile = (entry for entry in environment.profile.accepted_findings if (entry.rule, entry.path) in found)
     accepted = (*by_profile, *environment.settings.accepted_findings)

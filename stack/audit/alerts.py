@@ -1,4 +1,4 @@
-"""A04, O01, O03, O04, O05: objectives, duties and failures that nobody is told of, or too often."""
+"""A04, O01, O03, O04, O05: alerts that are missing, that cannot fire, or that fire too easily."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from stack.audit.rendered import rendered
 from stack.model.platform import Platform
 
 BURN_RATES = {14.4: ("1h", "5m"), 6.0: ("6h", "30m"), 3.0: ("1d", "2h"), 1.0: ("3d", "6h")}
-"""Times the budget → the long and the short window, for a budget of 30 days (Site Reliability Workbook, ch. 5)."""
+"""Multiple of the budget → long and short window, for a budget of 30 days (Site Reliability Workbook, ch. 5)."""
 BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
 ENOUGH = re.compile(r"increase\w+ > \d+")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 EXPORTED = re.compile(
     r"(voice|apisix|kube|kubelet|otelcol|probe|prometheus|alertmanager|go|process|traces)_|^(up|scrape_\w+|ALERTS)$"
 )
-"""Beginnings of the metrics that a deployed program exports."""
+"""Prefixes of the metrics that the deployed programs export."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
-"""Quoted text, which may hold braces."""
+"""Quoted text, which may contain braces."""
 NO_METRIC = re.compile(
     r"\{[^}]*\}|\[[^\]]*\]|\$\w+|\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)"
     r"|\b(?:and|or|unless|bool|offset|group_left|group_right|on|by|inf|nan|atan2"
@@ -40,7 +40,7 @@ DUTIES = {
         "cnpg_collector_last_failed_backup_timestamp",
     ),
 }
-"""Kind of a duty → the metrics of its silence and of its failure."""
+"""Kind of a scheduled job → the metric of its last success and the metric of its failure."""
 
 
 class Rules(NamedTuple):
@@ -51,7 +51,7 @@ class Rules(NamedTuple):
 
     @property
     def expressions(self) -> Iterator[tuple[str, str]]:
-        """The name of each rule, with its expression."""
+        """The name and the expression of each rule."""
         yield from ((alert["alert"], alert["expr"]) for alert in self.alerts)
         yield from ((recording["record"], recording["expr"]) for recording in self.recordings)
 
@@ -68,7 +68,7 @@ def rules(platform: Platform) -> Rules:
 
 
 def _budgets(recordings: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The largest value of each series of budgets."""
+    """The largest value of each budget series."""
     found: dict[str, float] = {}
     for recording in recordings:
         if recording["record"].endswith(":budget"):
@@ -78,7 +78,7 @@ def _budgets(recordings: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def burn_rates(platform: Platform) -> Iterator[Breach | None]:
-    """Each budget has alerts at every rate of the workbook, and each of them can fire."""
+    """Check that each budget has an alert at every burn rate of the workbook, and that each alert can fire."""
     known = rules(platform)
     seen: dict[str, set[tuple[float, str]]] = defaultdict(set)
     for alert in known.alerts:
@@ -97,20 +97,20 @@ def burn_rates(platform: Platform) -> Iterator[Breach | None]:
 
 
 def somebody_acts(platform: Platform) -> Iterator[Breach | None]:
-    """Each budget has an alert, each alert an action, and each metric an exporter."""
+    """Check that each budget has an alert, each alert an action, and each metric an exporter."""
     known = rules(platform)
     alerts = " ".join(alert["expr"] for alert in known.alerts)
     for budget in _budgets(known.recordings):
-        found = Breach(budget, "an objective that no alert is held against", "objective_alerts")
+        found = Breach(budget, "no alert reads this budget", "objective_alerts")
         yield None if re.search(rf"(?<![\w:]){re.escape(budget)}(?![\w:])", alerts) else found
     for alert in known.alerts:
         annotations = alert.get("annotations", {})
         found = Breach(f"alert {alert['alert']}", "no action and no runbook", "annotations.action")
         yield None if annotations.get("action") or annotations.get("runbook_url") else found
     recorded = {recording["record"] for recording in known.recordings}
-    # A node that is left out takes the series of its objectives with it.
+    # An environment that leaves a node out has no series for the objectives of that node.
     without = platform.environment.settings.without
-    # Thousands of recordings are constants of the model.
+    # Thousands of recordings are constants of the model and read no metric.
     computed = (each for each in known.expressions if not each[1].startswith("vector("))
     for name, expression in (*computed, *_panels(platform)):
         unknown = (metric for metric in metrics(expression) - recorded if not EXPORTED.search(metric))
@@ -135,7 +135,7 @@ def _panels(platform: Platform) -> Iterator[tuple[str, str]]:
 
 
 def windows_hold(platform: Platform) -> Iterator[Breach | None]:
-    """No window is longer than the metrics are kept, and no single failure fires a burn rate."""
+    """Check that no window is longer than the retention of metrics, and that one failure fires no burn-rate alert."""
     kept = platform.environment.settings.metrics.retention
     known = rules(platform)
     for name, expression in known.expressions:
@@ -143,7 +143,7 @@ def windows_hold(platform: Platform) -> Iterator[Breach | None]:
             continue
         windows = [Duration(first or second) for first, second in WINDOW.findall(expression)]
         longest = max(windows, default=Duration("0s"))
-        text = f"a window of {longest}, and metrics are kept for {kept}"
+        text = f"a window of {longest}, but Prometheus keeps metrics for {kept}"
         yield (
             Breach(f"{name}: window", text, "config.voiceassistant:metrics.retention", str(longest))
             if longest > kept
@@ -151,33 +151,33 @@ def windows_hold(platform: Platform) -> Iterator[Breach | None]:
         )
     for alert in known.alerts:
         if BURNING.search(alert["expr"]):
-            text = "no least number of failures: where few requests come, one failure fires it"
+            text = "no minimum number of failures: at a low request rate one failure fires the alert"
             found = Breach(f"alert {alert['alert']}", text, "the expression", "and a count > 4", severity="warning")
             yield None if ENOUGH.search(alert["expr"]) else found
 
 
 def silence_is_noticed(platform: Platform) -> Iterator[Breach | None]:
-    """Something notices that a series is absent, and something fires always."""
+    """Check that one alert detects an absent series, and that one alert always fires."""
     alerts = rules(platform).alerts
     if not alerts:
         return
     absence = any("absent(" in alert["expr"] or re.search(r"unless\b.*\bup\b", alert["expr"]) for alert in alerts)
     always = any(alert["expr"].replace(" ", "") == "vector(1)" for alert in alerts)
-    text = "no alert notices a target that Prometheus does not find: its other alerts stay silent"
+    text = "no alert detects a target that Prometheus does not discover: the target's other alerts never fire"
     yield None if absence else Breach("absent targets", text, "an alert with absent() or unless … up")
-    text = "no alert fires always: when Prometheus or Alertmanager is down, nobody learns of it"
+    text = "no alert always fires: an outage of Prometheus or Alertmanager goes unnoticed"
     yield None if always else Breach("dead man's switch", text, "an alert with vector(1)")
 
 
 def duties_are_watched(platform: Platform) -> Iterator[Breach | None]:
-    """Each kind of scheduled duty has alerts on its failure and on its silence."""
+    """Check that each kind of scheduled job has alerts on its failure and on its last success."""
     alerts = " ".join(alert["expr"] for alert in rules(platform).alerts)
     for kind, watching in DUTIES.items():
         duties = [duty for duty in rendered(platform).of_kind(kind) if not duty["spec"].get("suspend")]
         if duties:
             unseen = [metric for metric in watching if metric not in alerts]
             names = ", ".join(sorted(duty["metadata"]["name"] for duty in duties))
-            text = f"{names}: no alert reads {' or '.join(unseen)}, so they may fail or stop unseen"
+            text = f"{names}: no alert reads {' or '.join(unseen)}, so nobody is alerted when they fail or stop"
             yield Breach(kind, text, "platform_alerts") if unseen else None
 
 
@@ -186,7 +186,7 @@ RULES = (
         id="A04",
         title="every budget has burn-rate alerts that can fire",
         severity="error",
-        rationale="without the fast rates an outage is noticed late, without the slow ones a leak never",
+        rationale="without the fast rates an outage is detected late; without the slow rates a slow leak is missed",
         source="Site Reliability Workbook, ch. 5: 14.4, 6, 3 and 1",
         violates="an alert at 14.4 times a budget of 10%: 144% of the requests would have to fail",
         holds="an alert at 14.4 times a budget of 5%",
@@ -196,7 +196,7 @@ RULES = (
         id="O01",
         title="every objective has an alert, every alert an action, every metric an exporter",
         severity="error",
-        rationale="an expression over a metric that nobody exports is empty, and an empty alert never fires",
+        rationale="an expression over a metric that nothing exports is empty, and its alert never fires",
         source="kubernetes-mixin; Site Reliability Workbook, ch. 5",
         violates="an alert on voise_operation_requests_total",
         holds="an alert on voice_operation_requests_total",
@@ -204,32 +204,32 @@ RULES = (
     ),
     Rule(
         id="O03",
-        title="windows fit the retention, and one failure fires nothing",
+        title="windows fit the retention of metrics, and one failure fires no alert",
         severity="error",
-        rationale="a sum over more days than are kept is too small; one failure is no reason to wake anybody",
+        rationale="a sum over more days than Prometheus keeps is too small; one failure is no reason to page anybody",
         source="pyrra#1925; pyrra#406",
-        violates="a window of 3d where metrics are kept for 1d",
-        holds="the same window where metrics are kept for 3d",
+        violates="a window of 3d, with a retention of 1d",
+        holds="the same window, with a retention of 3d",
         check=windows_hold,
     ),
     Rule(
         id="O04",
-        title="silence is noticed",
+        title="absent series and a dead Prometheus raise an alert",
         severity="error",
-        rationale="an alert over a series that is gone does not fire, and a dead Prometheus fires nothing",
+        rationale="an alert over an absent series does not fire, and a dead Prometheus fires no alert",
         source="awesome-prometheus-alerts#66",
-        violates="alerts without one that fires always",
-        holds="the same with an alert Watchdog: vector(1)",
+        violates="a set of alerts in which none always fires",
+        holds="the same set with the alert Watchdog: vector(1)",
         check=silence_is_noticed,
     ),
     Rule(
         id="O05",
-        title="every scheduled duty is watched",
+        title="every scheduled job has alerts",
         severity="error",
-        rationale="a backup that fails for weeks is found on the day that it is needed",
+        rationale="without an alert, nobody learns that backups fail until somebody needs one",
         source="cloudnative-pg#9824",
         violates="a CronJob, and no alert on kube_job_status_failed",
-        holds="the same with alerts on its failure and on its last success",
+        holds="the same CronJob with alerts on its failure and on its last success",
         check=duties_are_watched,
     ),
 )

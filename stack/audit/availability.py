@@ -1,4 +1,4 @@
-"""A01, A02: what a flow can promise is the product of what it stands on."""
+"""A01, A02: a flow is at most as available as the product over its hard dependencies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["flow_availability"]
 NINE = 0.1
 """Share of the budget that one dependency may spend."""
 ROUNDING = 1e-12
-"""Below any difference that a target can state."""
+"""Tolerance for floating-point errors, smaller than any difference between two targets."""
 
 
 @dataclass(slots=True)
@@ -31,12 +31,12 @@ class HardDependencies:
     singles: dict[str, float] = field(default_factory=dict)
     """Node → its own availability."""
     groups: dict[str, Dependency] = field(default_factory=dict)
-    """Dependencies where any address suffices."""
+    """Dependencies with several addresses, any of which suffices."""
     egress: set[str] = field(default_factory=set)
-    """Egress proxies without which no call of some single dependency leaves."""
+    """Egress proxies that the calls of dependencies with one address need."""
 
     def add(self, node: Node) -> None:
-        """One more node that must be up."""
+        """Add a node that must be up."""
         if isinstance(node, Service):
             self.singles[node.name] = self.site.own_availability[node.tier]
         elif isinstance(node, Gateway):
@@ -48,10 +48,10 @@ class HardDependencies:
             self.egress.update(address.egress for address in node.addresses if isinstance(address, Host))
 
     def availability(self) -> float:
-        """Chance that all of it is up, egress proxies that several share counted once.
+        """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
 
-        Exact: a proxy is up or down for everyone behind it, so the sum runs over the states of all proxies; within one
-        state a group is up when any member whose proxy is up is up.
+        The result is exact. A proxy is up or down for all its callers at once, so the sum runs over the states of all
+        proxies. Within one state, a group is up if any member is up whose proxy is up.
         """
         proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in _proxies(group)})
         each = self.site.egress_availability
@@ -64,12 +64,12 @@ class HardDependencies:
         return total * prod(self.singles.values())
 
     def each(self) -> dict[str, float]:
-        """Availability of every dependency by itself, a group being one and each egress proxy being one."""
+        """Availability of every single dependency, every group and every egress proxy by itself."""
         alone = {name: _any_up(group, {*_proxies(group)}) for name, group in self.groups.items()}
         return {**self.singles, **dict.fromkeys(sorted(self.egress), float(self.site.egress_availability)), **alone}
 
     def arithmetic(self) -> str:
-        """The factors, as people would write them down."""
+        """The factors of the product, for a finding."""
         singles = [f"{name} {100 * value:.10g}%" for name, value in self.singles.items()]
         groups = [f"{name} 1 − Π(1 − {group.availability} × egress)" for name, group in self.groups.items()]
         return " × ".join(
@@ -90,7 +90,7 @@ def _any_up(group: Dependency, up: Iterable[str]) -> float:
 
 
 def hard_dependencies(graph: CallGraph, node: Node, operation: Operation) -> HardDependencies:
-    """The hard dependencies of a flow through this operation, indirect ones included."""
+    """The direct and indirect hard dependencies of a flow through this operation."""
     found = HardDependencies(graph.site)
     seen: set[tuple[str, str]] = set()
 
@@ -109,12 +109,12 @@ def hard_dependencies(graph: CallGraph, node: Node, operation: Operation) -> Har
 
 
 def flow_availability(graph: CallGraph, flow: Flow) -> HardDependencies:
-    """The hard dependencies of a flow, from its route."""
+    """The hard dependencies of a flow, starting at its route."""
     return hard_dependencies(graph, *graph.entrance(flow))
 
 
 def flows_attainable(platform: Platform) -> Iterator[Breach | None]:
-    """Each flow's target against the product over its hard dependencies."""
+    """Compare each flow's target with the product over its hard dependencies."""
     for flow in platform.graph.flows:
         if flow.availability is None:
             continue
@@ -133,7 +133,7 @@ def flows_attainable(platform: Platform) -> Iterator[Breach | None]:
 
 
 def one_nine_better(platform: Platform) -> Iterator[Breach | None]:
-    """Each hard dependency of a flow is down for a tenth of the flow's budget at the most."""
+    """Check that each hard dependency of a flow spends at most a tenth of the flow's error budget."""
     for flow in platform.graph.flows:
         if flow.availability is None:
             continue
@@ -149,17 +149,17 @@ def one_nine_better(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="A01",
-        title="a flow promises no more than its hard dependencies give",
+        title="a flow's target is at most the product of the availability of its hard dependencies",
         severity="error",
-        rationale="an objective above the product of what it stands on is missed with nobody at fault",
+        rationale="a target above this product is missed even if every dependency meets its own objective",
         source="ACM Queue, Calculus of Service Availability",
         violates="99.95% over a gateway of 99.99%, a service of 99.95% and a store of 99.99% (99.93% together)",
-        holds="99.93% over the same three",
+        holds="99.93% over the same three dependencies",
         check=flows_attainable,
     ),
     Rule(
         id="A02",
-        title="a hard dependency is one nine better than what stands on it",
+        title="a hard dependency is one nine better than the flows that need it",
         severity="warning",
         rationale="a dependency that is only as good as its caller spends the whole error budget alone",
         source="ACM Queue, Calculus of Service Availability: the rule of the extra 9",

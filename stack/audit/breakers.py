@@ -1,4 +1,4 @@
-"""C01 to C05: circuit breakers that open for one request, that never open, or for the wrong time."""
+"""C01 to C05: circuit breakers that open too easily, never open, or stay open for the wrong time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stack.model.load import calls_per_run, executions
 from stack.model.platform import Platform
 
 SAFE_REQUESTS = 2
-"""Failed requests that a breaker must survive: one may be an accident."""
+"""Failed requests that must not open a breaker: a single failure may be a coincidence."""
 SHORTEST_WINDOW = 2
-"""Times the attempt timeout (.NET refuses a shorter sampling duration)."""
+"""Multiple of the attempt timeout (.NET refuses a shorter sampling duration)."""
 LONGEST_BREAK = 10
-"""Times the restart of the callee."""
+"""Multiple of the callee's restart time."""
 
 
 def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
@@ -29,7 +29,7 @@ def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
 
 
 def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
-    """The threshold of consecutive failures, against the attempts of one request."""
+    """Compare the threshold of consecutive failures with the attempts of one request."""
     for edge, breaker in _breakers(platform):
         threshold, attempts = breaker.consecutive_failures, edge.call.max_attempts
         if threshold is None:
@@ -48,7 +48,7 @@ def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
 
 
 def can_open(platform: Platform) -> Iterator[Breach | None]:
-    """The minimum throughput of a breaker that looks at ratios alone, against the calls of one replica."""
+    """Compare the minimum throughput of a breaker that only has ratios with the calls of one replica."""
     rates, environment = executions(platform.graph), platform.environment
     for edge, breaker in _breakers(platform):
         load = rates[edge.caller.name, edge.operation.name] * environment.profile.load_share
@@ -67,7 +67,7 @@ def can_open(platform: Platform) -> Iterator[Breach | None]:
 
 
 def window_holds_attempts(platform: Platform) -> Iterator[Breach | None]:
-    """The sampling window of a breaker that looks at ratios, against the time of an attempt."""
+    """Compare the sampling window of a breaker that has ratios with the timeout of an attempt."""
     for edge, breaker in _breakers(platform):
         if breaker.failure_ratio is None and breaker.slow_call_ratio is None:
             continue
@@ -79,7 +79,7 @@ def window_holds_attempts(platform: Platform) -> Iterator[Breach | None]:
 
 
 def breaks_for_a_restart(platform: Platform) -> Iterator[Breach | None]:
-    """The open time of each breaker, against the time that its callee takes to restart."""
+    """Compare the break duration of each breaker with the restart time of its callee."""
     for edge, breaker in _breakers(platform):
         restart, opened = edge.callee.restart, breaker.break_duration
         if restart <= opened <= restart * LONGEST_BREAK:
@@ -95,7 +95,7 @@ def breaks_for_a_restart(platform: Platform) -> Iterator[Breach | None]:
 
 
 def retries_respect_it(platform: Platform) -> Iterator[Breach | None]:
-    """An open breaker is final for the retry around it."""
+    """Check that no retry repeats a call that an open breaker has refused."""
     mesh = platform.environment.settings.mesh
     for edge, _ in _breakers(platform):
         retry = edge.call.retry
@@ -108,7 +108,7 @@ def retries_respect_it(platform: Platform) -> Iterator[Breach | None]:
         elif layer == "grpc" and breaker_layer == "mesh" and "unavailable" in retry.conditions:
             text = (
                 f"grpc repeats UNAVAILABLE {retry.max_retries} times, and the mesh answers UNAVAILABLE"
-                " where its breaker has ejected every endpoint"
+                " when its breaker has ejected every endpoint"
             )
         else:
             yield None
@@ -121,10 +121,10 @@ RULES = (
         id="C01",
         title="no single request opens a circuit breaker",
         severity="error",
-        rationale="a breaker inside the retry counts every attempt: one bad request then refuses all others",
+        rationale="a breaker inside the retry counts every attempt, so one bad request can open it for all requests",
         source="resilience4j, order of decorators; Polly, Retry around CircuitBreaker",
         violates="3 attempts, and a breaker that opens after 3 consecutive failures",
-        holds="3 attempts, and a breaker that opens after 7",
+        holds="3 attempts, and a breaker that opens after 7 consecutive failures",
         check=survives_a_request,
     ),
     Rule(
@@ -134,14 +134,14 @@ RULES = (
         rationale="below its minimum throughput a breaker never opens, however many calls fail",
         source="resilience4j: minimumNumberOfCalls 100 of slidingWindowSize 100",
         violates="1/s × 30s ÷ 2 replicas = 15 calls, and a minimum throughput of 20",
-        holds="the same with a minimum throughput of 15",
+        holds="the same calls with a minimum throughput of 15",
         check=can_open,
     ),
     Rule(
         id="C03",
         title="a sampling window holds two attempts",
         severity="error",
-        rationale="calls that time out end after the window that they began in, so the ratio never sees them",
+        rationale="a call that times out ends after the window in which it began, so the ratio never counts it",
         source=".NET resilience, HttpStandardResilienceOptions validation",
         violates="a window of 1s over attempts of up to 600ms",
         holds="a window of 1200ms over the same attempts",
@@ -149,22 +149,22 @@ RULES = (
     ),
     Rule(
         id="C04",
-        title="a circuit breaker stays open for as long as its callee restarts",
+        title="a circuit breaker stays open at least while its callee restarts, and not much longer",
         severity="warning",
         rationale="a shorter break sends probes that must fail, a longer one refuses calls that would succeed",
         source="the declared times of restart and failover",
-        violates="a break of 14s before a service that restarts in 15s",
-        holds="a break of 15s before the same service",
+        violates="a break of 14s for a service that restarts in 15s",
+        holds="a break of 15s for the same service",
         check=breaks_for_a_restart,
     ),
     Rule(
         id="C05",
-        title="an open circuit breaker is final for the retry around it",
+        title="no retry repeats a call that an open circuit breaker has refused",
         severity="error",
         rationale="a retry on a refusal by the breaker turns a quick refusal into a slow one",
         source="Polly, Retry around CircuitBreaker: BrokenCircuitException is not handled",
         violates="grpc retries UNAVAILABLE, and the mesh's breaker answers UNAVAILABLE",
-        holds="the runtime retries and breaks: its breaker's refusal is an outcome of its own",
+        holds="the runtime retries and has the breaker: its retry does not repeat a refusal by the breaker",
         check=retries_respect_it,
     ),
 )

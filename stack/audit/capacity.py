@@ -1,4 +1,4 @@
-"""D01, D02, H03: requests at the maximum, and during a rollout, fit the capacity."""
+"""D01, D02, H03: connections and resource requests fit the capacity at maximum replicas and during rollouts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _pods(platform: Platform, service: Service, bound: Bound) -> int:
 
 
 def connections(platform: Platform) -> Iterator[Breach | None]:
-    """Connections of the services at their maximum, by the pooler or straight to the server."""
+    """Compare the connections of all services at maximum replicas with the limits of the pooler or the server."""
     users = [service for service in platform.graph.services if _connects(platform, service)]
     databases = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency) and node.database]
     deployed = any(isinstance(address, InCluster) for database in databases for address in database.addresses)
-    # The limits of an external server are its owner's, and the model does not know them.
+    # The owner of an external server sets its limits, and the model does not contain them.
     if users and deployed:
         yield from (_without_pool(service) for service in users if not service.connection_pool)
         yield from (_pooled if platform.environment.profile.database.poolers else _direct)(platform, users)
@@ -43,12 +43,12 @@ def _connects(platform: Platform, service: Service) -> bool:
 
 
 def _without_pool(service: Service) -> Breach:
-    text = "it calls a database, and its pool has 0 connections"
+    text = "the service calls a database, but its pool has 0 connections"
     return Breach(f"{service.name} → pool", text, f"{service.name}.connection_pool", "5", service.location)
 
 
 def _direct(platform: Platform, users: list[Service]) -> Iterator[Breach | None]:
-    """Without a pooler each service within its role's limit, and all of them within the server's."""
+    """Without a pooler: compare each service with its role's limit, and their sum with the server's limit."""
     limits = platform.environment.profile.database
     for service in users:
         wanted = _clients(platform, [service], "max")
@@ -63,7 +63,7 @@ def _direct(platform: Platform, users: list[Service]) -> Iterator[Breach | None]
 
 
 def _pooled(platform: Platform, users: list[Service]) -> Iterator[Breach | None]:
-    """The pooler's servers within PostgreSQL's limit, its clients within its own."""
+    """Compare the pooler's server connections with PostgreSQL's limit, and its clients with the pooler's limit."""
     limits = platform.environment.profile.database
     servers, room = limits.pool_size * len(users) * limits.poolers, limits.max_connections - limits.reserved
     sum_text = f"{limits.pool_size} × {len(users)} databases × {limits.poolers} poolers = {servers}"
@@ -87,7 +87,7 @@ def _clients(platform: Platform, users: list[Service], bound: Bound) -> int:
 
 
 def compute(platform: Platform) -> Iterator[Breach | None]:
-    """CPU, memory and pods of every workload at its maximum plus surge, against its quota and the node pool."""
+    """Compare the CPU, memory and pods of all workloads at maximum plus surge with the quotas and the node pool."""
     pool = platform.environment.settings.node_pool
     for namespace, demands in _by_namespace(platform).items():
         counts = [(demand, demand.pods) for demand in demands]
@@ -104,7 +104,7 @@ def compute(platform: Platform) -> Iterator[Breach | None]:
 
 
 def rollouts(platform: Platform) -> Iterator[Breach | None]:
-    """Every namespace while all of its Deployments roll out at their maximum: surge and stopping pods count too."""
+    """Compare each namespace with its quota while all Deployments roll out. Surge and stopping pods count too."""
     for namespace, found in _by_namespace(platform).items():
         if any(demand.stopping for demand in found):
             counts = [(demand, demand.pods + demand.stopping) for demand in found]
@@ -146,30 +146,30 @@ RULES = (
         id="D01",
         title="connection pools fit the database",
         severity="error",
-        rationale="a scaled-out service that gets no connection fails its requests, and so do all others",
+        rationale="a scaled-out service takes the last connections, and then every service fails its requests",
         source="PostgreSQL, SQLAlchemy and HikariCP documentation",
         violates="(4 replicas + 1) × a pool of 10 = 50 clients at a server with room for 47",
-        holds="the same at a server with room for 50",
+        holds="the same clients at a server with room for 50",
         check=connections,
     ),
     Rule(
         id="D02",
-        title="requests at the maximum fit quota and node pool",
+        title="resource requests at maximum replicas fit the quota and the node pool",
         severity="error",
-        rationale="the autoscaler asks for pods that the quota refuses or that no node has room for, at peak load",
-        source="the ResourceQuota that is rendered",
+        rationale="at peak load the autoscaler asks for pods that the quota refuses or that no node has room for",
+        source="the rendered ResourceQuota",
         violates="(4 replicas + 1) × 100m = 500m of CPU in a namespace with a quota of 400m",
-        holds="the same with a quota of 500m",
+        holds="the same pods with a quota of 500m",
         check=compute,
     ),
     Rule(
         id="H03",
-        title="rollouts at the maximum fit the quota together with the pods that are still stopping",
+        title="rollouts at maximum replicas fit the quota, pods that are still stopping included",
         severity="error",
-        rationale="the quota refuses the next pod until an old one is gone, and the rollout misses its deadline",
+        rationale="the quota refuses each new pod until an old pod is gone, and the rollout misses its deadline",
         source="kubernetes#98656",
-        violates="3 replicas with a grace of 60 s roll out in a namespace with a quota of 6 pods: 3 + 1 + 3 = 7",
-        holds="the same with a quota of 7 pods",
+        violates="3 replicas with a grace period of 60 s roll out in a namespace with a quota of 6 pods: 3 + 1 + 3 = 7",
+        holds="the same rollout with a quota of 7 pods",
         check=rollouts,
     ),
 )

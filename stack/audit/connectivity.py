@@ -1,4 +1,4 @@
-"""N03, N04, N06: entrances that are closed, names and ports that nothing serves, and DNS out of reach."""
+"""N03, N04, N06: callees that do not admit a caller, names and ports that nothing serves, and DNS out of reach."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stack.model.network_reach import Reach
 from stack.model.platform import Platform
 
 NODE_LOCAL_DNS = "169.254.20.10/32"
-"""Address of the cache of names on each node (kubernetes.io, NodeLocal DNSCache)."""
+"""Address of the DNS cache on each node (kubernetes.io, NodeLocal DNSCache)."""
 DNS_PORT = 53
 POSTGRESQL_PORT = 5432
 
 
 def entrances_open(platform: Platform) -> Iterator[Breach | None]:
-    """Services admit the gateway, and the egress proxies admit the callers of hosts outside."""
+    """Check that services admit the gateway, and that egress proxies admit the callers of external hosts."""
     open_ways, site = reached(platform), platform.site
     for edge in platform.graph.edges:
         source = title(platform, edge.caller.namespace, edge.caller.name)
@@ -39,7 +39,7 @@ def entrances_open(platform: Platform) -> Iterator[Breach | None]:
 
 
 def names_are_served(platform: Platform) -> Iterator[Breach | None]:
-    """Every address in the cluster that a bundle or a route names is a Service with that port."""
+    """Check that every cluster address in a bundle or a route is a Service with that port."""
     served, domain = _served(platform), f".{platform.site.cluster_domain}"
     for caller, host, port in sorted(set(_used(platform))):
         if host.endswith(domain):
@@ -50,7 +50,7 @@ def names_are_served(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _served(platform: Platform) -> dict[str, set[int]]:
-    """`name.namespace` of every Service → its ports, with those that CloudNativePG makes."""
+    """`name.namespace` of every Service → its ports. The Services that CloudNativePG creates are included."""
     found, ports = rendered(platform), defaultdict[str, set[int]](set)
     for service in found.of_kind("Service"):
         metadata = service["metadata"]
@@ -63,7 +63,7 @@ def _served(platform: Platform) -> dict[str, set[int]]:
 
 
 def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
-    """Caller, host and port."""
+    """Caller, host and port of every address in a bundle or a route."""
     for service in platform.microservices:
         for call in service.bundle.outbound:
             yield from ((service.name, address.host, address.port) for address in call.addresses)
@@ -74,7 +74,7 @@ def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
 
 
 def names_resolve(platform: Platform) -> Iterator[Breach | None]:
-    """Pods of every namespace reach DNS as pods, on their node, and under the address of its Service."""
+    """Check that the pods of every namespace reach the DNS pods, the node-local cache and the DNS Service's address."""
     found = rendered(platform)
     for namespace in sorted({workload.namespace for workload in found.workloads}):
         blocks: set[str] = set()
@@ -87,7 +87,7 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
                         selected |= any("podSelector" in peer for peer in rule.get("to", ()))
         wanted = {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
         closed = [*sorted(wanted - blocks), *(() if selected else ("the pods of DNS",))]
-        text = f"no policy of all its pods permits DNS at {', '.join(closed)}: names do not resolve in such a cluster"
+        text = f"no policy for all its pods permits DNS at {', '.join(closed)}: names do not resolve in such a cluster"
         yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None
 
 
@@ -96,9 +96,9 @@ RULES = (
         id="N03",
         title="services admit the gateway, and egress proxies admit their callers",
         severity="error",
-        rationale="a default-deny without the gateway's namespace makes every route a timeout",
+        rationale="if a service does not admit the gateway's namespace, every request to its routes times out",
         source="the rendered NetworkPolicies",
-        violates="the policy of orders admits services alone, and a route of the gateway leads to it",
+        violates="the policy of orders admits only services, and a route of the gateway leads to orders",
         holds="the policy of orders admits the gateway's namespace on its HTTP port",
         check=entrances_open,
     ),
@@ -106,7 +106,7 @@ RULES = (
         id="N04",
         title="every called name and port is served",
         severity="error",
-        rationale="a name without a Service and a port that nothing listens on fail only once they are called",
+        rationale="a name without a Service, or a port that nothing listens on, fails only when it is called",
         source="the rendered Services",
         violates="a bundle calls prices-grpc on port 9001, and the Service has port 9000",
         holds="the bundle calls port 9000",
@@ -114,12 +114,12 @@ RULES = (
     ),
     Rule(
         id="N06",
-        title="names resolve in every usual mode of the cluster's DNS",
+        title="names resolve in every usual mode of cluster DNS",
         severity="error",
-        rationale="with a cache on the node the selector of kube-dns matches nothing, and every call fails by name",
+        rationale="with a node-local DNS cache the selector of kube-dns matches no pod, so no name resolves",
         source="kubernetes#70555; NodeLocal DNSCache",
-        violates="a policy that permits DNS to the pods of kube-dns alone",
-        holds="the same with 169.254.20.10 and the address of the DNS Service",
+        violates="a policy that permits DNS only to the pods of kube-dns",
+        holds="a policy that also permits 169.254.20.10 and the address of the DNS Service",
         check=names_resolve,
     ),
 )

@@ -1,4 +1,4 @@
-"""D04: a month's cost of the services' requests, against the tenant's budget."""
+"""D04: the monthly cost of the services' resource requests against the tenant's budget."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from stack.model.platform import Platform
 from stack.model.site import ComputeCost
 
 HOURS = 730
-"""Of a mean month."""
+"""Hours of a mean month: 8,760 ÷ 12."""
 EXPECTED = 0.15
 """Share of the range between minimum and maximum at which a service runs on average (the platform's target)."""
 
 
 def within_budget(platform: Platform) -> Iterator[Breach | None]:
-    """The cost at the expected scale; at the maximum it is reported."""
+    """Compare the cost at the expected scale with the budget. The finding also reports the cost at maximum."""
     target = platform.site.compute_cost
     if target is None:
         return
@@ -44,10 +44,10 @@ RULES = (
         id="D04",
         title="the expected scale of the services fits the budget",
         severity="error",
-        rationale="a platform that costs more than planned is cut where it hurts, in a hurry",
+        rationale="a platform that exceeds its budget forces hurried cuts in capacity",
         source="the platform's target",
         violates="requests of 2,001 USD a month at the expected scale, with a budget of 2,000",
-        holds="requests of 2,000 USD",
+        holds="requests of 2,000 USD a month with the same budget",
         check=within_budget,
     ),
 )

@@ -1,4 +1,4 @@
-"""C06, C08, E02: what an operation stands on, how much of it, and services that nothing stands on."""
+"""C06, C08, E02: tiers and fallbacks of dependencies, limits between callers and callees, services without callers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _needed(edge: Edge) -> bool:
 
 
 def _critical(graph: CallGraph) -> set[OperationKey]:
-    """The operations that flows with an availability target cannot do without."""
+    """The operations that must succeed in flows with an availability target."""
     found = {
         (node.name, operation.name)
         for node, operation in (graph.entrance(flow) for flow in graph.flows if flow.availability is not None)
@@ -33,7 +33,7 @@ def _critical(graph: CallGraph) -> set[OperationKey]:
 
 
 def tiers_hold(platform: Platform) -> Iterator[Breach | None]:
-    """Each hard call on a critical flow: the callee's tier is no lower than the caller's."""
+    """Check each hard call on a critical flow: the callee's tier is no lower than the caller's."""
     critical = _critical(platform.graph)
     for edge in platform.graph.edges:
         if not isinstance(edge.caller, Service) or not isinstance(edge.callee, Service) or not _needed(edge):
@@ -46,7 +46,7 @@ def tiers_hold(platform: Platform) -> Iterator[Breach | None]:
 
 
 def fallbacks_stand_alone(platform: Platform) -> Iterator[Breach | None]:
-    """No fallback needs the callee that it stands in for, directly or through the nodes that it uses."""
+    """Check that no fallback needs the failed callee, directly or through the nodes that it uses."""
     needs = _needs(platform.graph)
     for edge in platform.graph.edges:
         for name in edge.call.fallback_uses:
@@ -58,7 +58,7 @@ def fallbacks_stand_alone(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _needs(graph: CallGraph) -> dict[str, set[str]]:
-    """Node → every node that any of its operations cannot do without."""
+    """Node → the hard dependencies of all its operations."""
     of_operation: dict[OperationKey, set[str]] = {}
     of_node: dict[str, set[str]] = defaultdict(set)
     for run in graph.bottom_up:
@@ -70,7 +70,7 @@ def _needs(graph: CallGraph) -> dict[str, set[str]]:
 
 
 def limits_agree(platform: Platform) -> Iterator[Breach | None]:
-    """Callers' bulkheads against the callee's, and the declared load against the callee's limits over all callers."""
+    """Compare callers' bulkheads with the callee's slots, and the declared load with limits that all callers share."""
     environment, graph = platform.environment, platform.graph
     slots_of = _inbound_slots(platform)
     for edge in graph.edges:
@@ -98,7 +98,7 @@ def limits_agree(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _inbound_slots(platform: Platform) -> dict[OperationKey, int]:
-    """Slots of one replica, by operation."""
+    """Operation → the bulkhead slots of one replica."""
     return {
         (found.name, inbound.operation): inbound.bulkhead.max_concurrent
         for found in platform.microservices
@@ -116,12 +116,12 @@ def _rate(limit: RateLimit) -> float:
 
 
 def somebody_calls(platform: Platform) -> Iterator[Breach | None]:
-    """Each service has an operation that is called, or one that an event, a schedule or a load from outside starts."""
-    # The gateway may be left out of an environment, and the callers of its routes with it.
+    """Check that each service has a caller, or an operation that an event, a schedule or an outside load starts."""
+    # An environment may leave the gateway out, so the callers come from the tenant's whole graph.
     called = {edge.callee.name for edge in platform.tenant.graph.edges}
     for service in platform.graph.services:
         started = any(each.load or each.background or each.consumes for each in service.operations)
-        text = "no operation of it is called, consumes an event, runs in the background or has a load from outside"
+        text = "nothing calls its operations, and none consumes an event, runs in the background or has an outside load"
         found = Breach(service.name, text, f"a call of {service.name}, or its load", "", service.location)
         yield None if started or service.name in called else found
 
@@ -129,32 +129,32 @@ def somebody_calls(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="C06",
-        title="critical flows stand on critical services, and fallbacks on something else",
+        title="hard dependencies of critical flows are critical, and no fallback needs the failed callee",
         severity="warning",
-        rationale="a batch service is repaired in working hours: a core one that waits for it is down until then",
+        rationale="a batch service is repaired in working hours, and the core service that needs it is down until then",
         source="Google CRE, dependency tiers",
-        violates="a core service with a hard call of a standard one, on a flow with an availability target",
+        violates="a core service with a hard call to a standard service, on a flow with an availability target",
         holds="the same call with a fallback",
         check=lambda platform: (*tiers_hold(platform), *fallbacks_stand_alone(platform)),
     ),
     Rule(
         id="C08",
-        title="callees take the calls that their callers make",
+        title="the limits of a callee admit the declared calls of its callers",
         severity="error",
         rationale="a limit below the declared load refuses requests on an ordinary day",
         source="the declared loads, limits and bulkheads",
-        violates="bulkheads of 50 × 4 replicas before a callee with 40 slots × 4 replicas",
-        holds="bulkheads of 40 × 4 replicas before the same callee",
+        violates="callers with bulkheads of 50 × 4 replicas, and a callee with 40 slots × 4 replicas",
+        holds="callers with bulkheads of 40 × 4 replicas, and the same callee",
         check=limits_agree,
     ),
     Rule(
         id="E02",
-        title="somebody calls every service",
+        title="every service has a caller",
         severity="warning",
-        rationale="a service that nobody calls costs money for nothing, or its callers forgot to declare the call",
+        rationale="a service without callers wastes money, or a caller forgot to declare its call",
         source="the declared calls",
-        violates="a new service, and no call of it",
-        holds="one call of one of its operations",
+        violates="a new service that no operation calls",
+        holds="the same service with one declared call of one of its operations",
         check=somebody_calls,
     ),
 )

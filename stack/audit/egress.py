@@ -1,4 +1,4 @@
-"""N05: what leaves the cluster is what was declared, host by host: the NetworkPolicies ∘ the proxies' allow-lists."""
+"""N05: NetworkPolicies and the proxies' allow-lists together open exactly the declared connections to each host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_PROXY = "no proxy"
 
 
 class WayOut(NamedTuple):
-    """A caller that reaches a host by a proxy; without one, a block of addresses."""
+    """A caller, and the host that it reaches through a proxy or the address block that it reaches directly."""
 
     caller: str
     proxy: str
@@ -28,7 +28,7 @@ class WayOut(NamedTuple):
 
 
 def declared_ways_out(platform: Platform) -> set[WayOut]:
-    """The ways of the declared calls, and those that a tier goes without a proxy."""
+    """The ways out of the declared calls, and of the declared links to address blocks."""
     called = {
         WayOut(edge.caller.name, address.egress, address.host, address.port)
         for edge in platform.graph.edges
@@ -46,7 +46,7 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
 
 
 def open_ways_out(platform: Platform) -> set[WayOut]:
-    """The ways that are open, read from the rendered resources alone."""
+    """The open ways out, read only from the rendered resources."""
     ways, everyone, site = reached(platform), endpoints(platform), platform.site
     proxies = {component.name for component in platform.components if isinstance(component, EgressProxy)}
     listeners = {
@@ -78,7 +78,7 @@ def _bootstrap(proxy: EgressProxy) -> dict[str, Any]:
 
 
 def _hosts(bootstrap: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
-    """The names that a listener admits, each with the host that it leads to. A chain without names admits any."""
+    """Each name that a listener admits, with the host that it leads to. A chain without names admits any host."""
     addresses = {
         cluster["name"]: cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
         for cluster in bootstrap["static_resources"]["clusters"]
@@ -93,14 +93,14 @@ def _hosts(bootstrap: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterato
 
 
 def ways_out(platform: Platform) -> Iterator[Breach | None]:
-    """Every declared way out is open, and no other."""
+    """Check that exactly the declared ways out are open."""
     declared, opened = declared_ways_out(platform), open_ways_out(platform)
     for way in sorted(declared | opened):
         path = f"{way.caller} → {way.proxy} → {way.host}:{way.port}"
         if way not in opened:
-            yield Breach(path, "declared, and a policy or the allow-list closes it", "allow_lists")
+            yield Breach(path, "declared, but a NetworkPolicy or the allow-list denies it", "allow_lists")
         elif way not in declared:
-            yield Breach(path, "open, and nobody declared it", "allow_lists")
+            yield Breach(path, "open, but not declared", "allow_lists")
         else:
             yield None
 
@@ -108,12 +108,12 @@ def ways_out(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="N05",
-        title="what leaves is what was declared, host by host",
+        title="each caller reaches exactly the hosts outside the cluster that it declares",
         severity="error",
-        rationale="a process that reaches any host can send anything there",
+        rationale="a compromised process sends data to any host that it can reach",
         source="the platform's rules",
         violates="the proxy's allow-list admits orders to a host that no call of orders declares",
-        holds="the allow-list has exactly the declared hosts of each caller",
+        holds="the allow-list admits each caller to exactly its declared hosts",
         check=ways_out,
     ),
 )

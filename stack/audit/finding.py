@@ -1,4 +1,4 @@
-"""A rule of the audit, its findings and its verdict: it holds, it does not apply, or it has findings."""
+"""A rule of the audit, its findings and its verdict: the rule holds, does not apply, or has findings."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["Rule", "Severity"]
 
 Severity = Literal["info", "warning", "error", "critical"]
 Subject = TypeVar("Subject", default=Platform)
-"""The typed platform, or a system as its manifests tell it."""
+"""The object that a rule checks: the typed platform, or a system read from manifests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """One place where a rule does not hold, as the rule's check yields it."""
+    """One place where a rule does not hold."""
 
     path: str
-    """The path of calls, the workload or the setting that breaks the rule. It names the finding, so it never holds a
-    number that may change."""
+    """The path of calls, the workload or the setting that breaks the rule. Acceptances name a finding by its path, so
+    the path contains no number that may change."""
     arithmetic: str
-    """Why, with the numbers in it."""
+    """The reason, with its numbers."""
     field: str
-    """The setting or the line of the catalogue to change."""
+    """The setting or the part of the catalogue to change."""
     proposal: str = ""
-    """A value that would hold, where one can be computed."""
+    """A value with which the rule would hold. Empty if the audit cannot compute one."""
     where: Location | None = None
-    """The line of the model that declares it, where there is one."""
+    """The file and line that declare the value. `None` if unknown."""
     severity: Severity | None = None
-    """`None` is the rule's own severity."""
+    """`None` means the rule's own severity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of one rule. `checked` counts what it looked at: at zero it does not apply."""
+    """The outcome of one rule. `checked` counts the items that the rule checked. At zero the rule does not apply."""
 
     rule: Rule[Any]
     checked: int
@@ -68,18 +68,18 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(Generic[Subject]):
-    """A rule of the audit. `check` yields `None` for each thing that holds and a breach for each that does not."""
+    """A rule of the audit. `check` yields `None` for each item that passes and a breach for each item that fails."""
 
     id: str
     """A letter for the family and two digits, such as `R01`."""
     title: str
     """The condition that holds, in one sentence."""
     severity: Severity
-    """Of its findings, unless a breach has one of its own."""
+    """Severity of its findings. A breach may override it."""
     rationale: str
-    """The consequence in operation where the rule does not hold."""
+    """The consequence in production if the rule does not hold."""
     source: str
-    """Where the rule and its threshold come from."""
+    """The source of the rule and of its threshold."""
     violates: str
     """One example that breaks the rule."""
     holds: str
@@ -87,7 +87,7 @@ class Rule(Generic[Subject]):
     check: Callable[[Subject], Iterable[Breach | None]] = field(repr=False)
 
     def verdict(self, subject: Subject) -> Verdict:
-        """Look at everything the rule speaks of."""
+        """Run the check on a subject."""
         looked_at = list(self.check(subject))
         return Verdict(self, len(looked_at), tuple(self._finding(breach) for breach in looked_at if breach))
 

@@ -1,4 +1,4 @@
-"""T06, S02: hops that close connections which the hop before or behind them still uses."""
+"""T06, S02: hops that close a connection while the neighbouring hop still uses it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stack.audit.rendered import rendered
 from stack.model.platform import Platform
 
 ENVOY_IDLE = Duration("1h")
-"""How long Envoy keeps an idle connection where nobody says (envoyproxy.io, HttpProtocolOptions)."""
+"""Envoy's default idle timeout of a connection (envoyproxy.io, HttpProtocolOptions)."""
 NGINX_KEEP_ALIVE = re.compile(r"[\"']?keepalive_timeout[\"']?:\s*[\"']?(\d+)s")
 
 
 def upstreams_outlast(platform: Platform) -> Iterator[Breach | None]:
-    """The idle time of each proxy before our services, against their keep-alive."""
+    """Compare the idle timeout of each proxy in front of our services with the keep-alive of the services."""
     for path, field, idle in _proxies(platform):
         text = f"the proxy keeps an idle connection for {idle}, and the server closes it after {KEEP_ALIVE}"
         yield Breach(path, text, field, f"below {KEEP_ALIVE}") if idle >= KEEP_ALIVE else None
@@ -40,18 +40,18 @@ def _proxies(platform: Platform) -> Iterator[tuple[str, str, Duration]]:
 
 
 def pings_come_in_time(platform: Platform) -> Iterator[Breach | None]:
-    """The idle timeout of each hop under a WebSocket, against the time between two pings."""
+    """Compare the read timeout of each WebSocket route with the interval between two pings."""
     for config in rendered(platform).of_kind("ConfigMap"):
         for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
             if route.get("enable_websocket"):
                 idle = float(route["upstream"]["timeout"]["read"])
-                text = f"{idle:g}s without a byte end the connection, and a ping comes every {PING_INTERVAL}"
+                text = f"the gateway closes it after {idle:g}s without a byte, and a ping comes every {PING_INTERVAL}"
                 found = Breach(f"route {route['id']}", text, "upstream.timeout.read", f"above {PING_INTERVAL}")
                 yield found if idle <= PING_INTERVAL.seconds else None
 
 
 def _gateway_routes(text: str) -> list[Mapping[str, Any]]:
-    """The routes of APISIX's file, which is JSON before its last line."""
+    """The routes of APISIX's file. The file is JSON except for its last line, `#END`."""
     routes: list[Mapping[str, Any]] = json.loads(text.removesuffix("#END\n"))["routes"] if text else []
     return routes
 
@@ -59,21 +59,21 @@ def _gateway_routes(text: str) -> list[Mapping[str, Any]]:
 RULES = (
     Rule(
         id="T06",
-        title="a server keeps connections longer than the proxy before it",
+        title="a server keeps idle connections longer than the proxy in front of it",
         severity="warning",
-        rationale="a proxy that sends on a connection while the server closes it gets a reset, seen as a 502",
+        rationale="if the server closes a connection while the proxy sends on it, the client gets a 502",
         source="nginx and Envoy on connection resets behind keep-alive; IDLE_TIMEOUT and KEEP_ALIVE of voice_policies",
-        violates="a proxy with an idle timeout of 75s before servers that close after 75s",
-        holds="a proxy with an idle timeout of 60s before the same servers",
+        violates="a proxy with an idle timeout of 75s in front of servers that close idle connections after 75s",
+        holds="a proxy with an idle timeout of 60s in front of the same servers",
         check=upstreams_outlast,
     ),
     Rule(
         id="S02",
         title="pings keep long connections open at every hop",
         severity="error",
-        rationale="a hop that closes silent connections ends every WebSocket on which nobody speaks for a while",
+        rationale="a hop that closes idle connections ends every WebSocket on which nobody speaks for a while",
         source="apisix#7478",
-        violates="a WebSocket route with a read timeout of 20s, and a ping every 20s",
+        violates="a WebSocket route with a read timeout of 20s and a ping every 20s",
         holds="the same route with a read timeout of 60s",
         check=pings_come_in_time,
     ),

@@ -1,6 +1,6 @@
-"""R09: libraries and proxies that retry by themselves unless somebody tells them not to, as of 2026-11.
+"""R09: libraries and proxies that retry by default, as of 2026-11.
 
-Each row is the default of a version that was current on that date, from the documentation that it names.
+Each row is the default of the version that was current in that month. The row names the documentation it comes from.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PROXIED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable")
 
 @dataclass(frozen=True, slots=True)
 class LibraryDefault:
-    """How a library retries where nobody configures it. None of them has a budget over all calls."""
+    """The retries of a library that nobody configures. No library here has a retry budget over all calls."""
 
     retries: int
     conditions: tuple[RetryCondition, ...]
     setting: str
-    """The parameter that changes it."""
+    """The parameter that sets the retries."""
     source: str
     jitter: bool = True
-    """Its backoff is random."""
+    """True if the backoff is random."""
     timeout: str = ""
-    """Its own timeout, where it is longer than an operation's deadline is likely to be."""
+    """The library's own timeout, if it is longer than a typical operation's deadline."""
 
 
 DEFAULTS: dict[str, LibraryDefault] = {
@@ -75,7 +75,7 @@ DEFAULTS: dict[str, LibraryDefault] = {
         2, SENT_OR_NOT, "proxy-next-upstream-tries: 1", "kubernetes.github.io/ingress-nginx, ConfigMap", jitter=False
     ),
 }
-"""Library → its default. `retries` come after the first attempt."""
+"""Library → its default. `retries` excludes the first attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ClientRetry:
 
 
 def client_retries(edge: Edge) -> Iterator[ClientRetry]:
-    """The libraries under a call that make more than one attempt. A library that the table lacks retries as set."""
+    """The client libraries of a call that make several attempts. An unknown library has the declared retries."""
     for client in edge.callee.clients if isinstance(edge.callee, Dependency) else ():
         default = DEFAULTS.get(client.library)
         retries = client.retries if client.retries is not None else default.retries if default else 0
@@ -99,7 +99,7 @@ def client_retries(edge: Edge) -> Iterator[ClientRetry]:
 
 
 def hidden_layers(platform: Platform) -> Iterator[Breach | None]:
-    """Each library of a dependency's callers, then each route of the mesh."""
+    """Check each client library of a dependency, then each route of the mesh."""
     dependencies = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency)]
     for dependency in dependencies:
         for client in dependency.clients:
@@ -112,7 +112,7 @@ def _hidden(dependency: Dependency, library: str, default: LibraryDefault) -> Br
     waits = f" of {default.timeout} each" if default.timeout else ""
     return Breach(
         f"{dependency.name} by {library}",
-        f"{library} makes 1 + {default.retries} attempts{waits}, and nobody set it ({default.source})",
+        f"{library} makes 1 + {default.retries} attempts{waits} by default, and no retries are set ({default.source})",
         f"{dependency.name}.clients: retries, and {default.setting} in its callers",
         "retries=0",
         dependency.location,
@@ -129,18 +129,18 @@ def _route(name: str, route: dict[str, Any]) -> Breach | None:
     default = DEFAULTS["istio"]
     if "retries" in route:
         return None
-    text = f"istio makes 1 + {default.retries} attempts, and the route does not say otherwise ({default.source})"
+    text = f"istio makes 1 + {default.retries} attempts by default, and the route sets no retries ({default.source})"
     return Breach(name, text, "spec.http[].retries.attempts", "0")
 
 
 RULES = (
     Rule(
         id="R09",
-        title="no library or proxy retries by a default that nobody chose",
+        title="no library or proxy retries by its own default",
         severity="warning",
-        rationale="a default of an SDK multiplies the declared attempts, and no review of the policies shows it",
+        rationale="an SDK's default retries multiply the declared attempts, and the declared policies do not show them",
         source="each library's documentation, as stack/audit/library_defaults.py lists them",
-        violates='Client(library="openai-python") leaves 2 retries of 600s each',
+        violates='Client(library="openai-python"), which leaves 2 retries of 600s each',
         holds='Client(library="openai-python", retries=0)',
         check=hidden_layers,
     ),

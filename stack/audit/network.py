@@ -36,7 +36,7 @@ Place = tuple[str, str]
 
 @lru_cache(maxsize=4)
 def titles(platform: Platform) -> dict[Place, str]:
-    """The name of some pods, with their namespace where others have the same name."""
+    """Place of pods → their name. The name includes the namespace if another namespace has pods of the same name."""
     places = {(end.namespace, end.name) for end in _peers(platform)}
     count = Counter(name for _, name in places)
     return {(namespace, name): name if count[name] == 1 else f"{namespace}/{name}" for namespace, name in places}
@@ -44,8 +44,8 @@ def titles(platform: Platform) -> dict[Place, str]:
 
 @lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
-    """Everything that is declared, and strangers that nobody declared, which must reach nothing."""
-    # With every port that some policy opens, so that one that is open to anywhere is seen, whatever it was meant for.
+    """Every declared endpoint, and undeclared strangers that must reach nothing."""
+    # Every port that any policy opens, so that a port which is open to every address is found.
     outside = tuple(sorted({80, *_host_ports(platform), *egress_ports(rendered(platform).network_policies)}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
     found = [
@@ -58,14 +58,14 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
         Endpoint(INTERNET_V6, ip="2001:db8::1", ports=outside),
-        # Its last address: the object store's block, which has a name of its own, lies in it too.
+        # The last address, because the object store's block is part of this network and has a name of its own.
         Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
 
 
 def resolvers(platform: Platform) -> Iterator[Endpoint]:
-    """The resolvers that pods ask under one or another mode of the node-local cache."""
+    """The DNS resolvers that pods query, with and without the node-local cache."""
     for name in DNS_PODS:
         yield Endpoint(name, DNS_NAMESPACE, {DNS_LABEL: name}, (DNS_PORT,))
     for cidr in (NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns):
@@ -74,7 +74,7 @@ def resolvers(platform: Platform) -> Iterator[Endpoint]:
 
 @lru_cache(maxsize=4)
 def _deployed(platform: Platform) -> frozenset[Peer]:
-    """The pods of every component, without ports. A component builds its workloads to name them, so once."""
+    """The pods of every component, without ports. Cached, because a component builds its workloads to name them."""
     return frozenset(
         peer(component.namespace, name, label)
         for component in platform.components
@@ -84,13 +84,13 @@ def _deployed(platform: Platform) -> frozenset[Peer]:
 
 
 def _peers(platform: Platform) -> Iterator[Peer]:
-    """The pods of every component, and those at both ends of every link."""
+    """The pods of every component, and the pods at both ends of every link."""
     yield from _deployed(platform)
     yield from (end for link in platform.links for end in (link.source, link.target) if isinstance(end, Peer))
 
 
 def _pods(platform: Platform) -> Iterator[Endpoint]:
-    """The pods of every component and link, governed where one of our components deploys them."""
+    """The pods of every component and link. They are governed if one of our components deploys them."""
     ports, labels = _listening(platform), {}
     for end in _peers(platform):
         place = end.namespace, end.name
@@ -103,7 +103,7 @@ def _pods(platform: Platform) -> Iterator[Endpoint]:
 
 
 def _listening(platform: Platform) -> defaultdict[Place, set[int]]:
-    """The ports of services and gateway, whether a link uses them or not."""
+    """The ports of the services and the gateway, including ports that no link uses."""
     ports: defaultdict[Place, set[int]] = defaultdict(set)
     for node in platform.graph.nodes.values():
         if isinstance(node, Service):
@@ -125,9 +125,9 @@ def _host_ports(platform: Platform) -> Iterator[int]:
 
 
 def declared(platform: Platform) -> set[Reach]:
-    """The ways of every link, of the proxies to the declared hosts, and of every pod of ours to each resolver."""
+    """The ways of every link, from each proxy to its declared hosts, and from each of our pods to each DNS resolver."""
     everyone = endpoints(platform)
-    # A few of them: to look at all for each call would grow with the square.
+    # Only the few endpoints outside: a search of all endpoints for each call would take quadratic time.
     outside = {found.name: found for found in everyone.values() if found.ip}
     governed = {found.name for found in everyone.values() if found.governed}
     ways = {Reach(name, resolver.name, DNS_PORT) for name in governed for resolver in resolvers(platform)}
@@ -135,12 +135,12 @@ def declared(platform: Platform) -> set[Reach]:
     for proxy, allowed in allow_lists(platform.graph).items():
         for host in {host for each in allowed for host in each.hosts}:
             ways.update(_towards(title(platform, platform.site.egress, proxy), host, platform.site, outside))
-    # Where neither end is deployed by us, no policy of ours speaks about the way.
+    # If we deploy neither end, no policy of ours governs the way.
     return {way for way in ways if way.source in governed or way.target in governed}
 
 
 def _towards(proxy: str, host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
-    """From a host's proxy to all that stands in the host's network: a policy tells no more of them apart."""
+    """The ways from a proxy to every endpoint in a host's network. A policy cannot distinguish hosts of one network."""
     block = site.network_of(host).selectors()["ipBlock"]
     for found in outside.values():
         if found.ip and is_within(block, found.ip) and host.port in found.ports:
@@ -156,7 +156,7 @@ def _linked(platform: Platform, everyone: Mapping[str, Endpoint], outside: Mappi
 
 
 def _names(platform: Platform, end: NetworkEnd, outside: Mapping[str, Endpoint]) -> list[str]:
-    """A peer is one endpoint; a block is each of those outside whose address it holds."""
+    """The endpoints of one end of a link: the peer itself, or every outside endpoint within the block."""
     if isinstance(end, Peer):
         return [title(platform, end.namespace, end.name)]
     block = end.selectors()["ipBlock"]
@@ -170,31 +170,31 @@ def title(platform: Platform, namespace: str, name: str) -> str:
 
 @lru_cache(maxsize=4)
 def reached(platform: Platform) -> frozenset[Reach]:
-    """The ways that the rendered policies permit and in which a pod of ours takes part."""
+    """The ways that the rendered policies permit and that begin or end at one of our pods."""
     everyone = endpoints(platform)
     ways = permitted(rendered(platform).network_policies, everyone.values())
     return frozenset(way for way in ways if everyone[way.source].governed or everyone[way.target].governed)
 
 
 def declared_is_permitted(platform: Platform) -> Iterator[Breach | None]:
-    """No declared way is closed."""
+    """Check that every declared way is open."""
     open_ways = reached(platform)
     for way in sorted(declared(platform), key=_text):
         yield (
             None
             if way in open_ways
-            else Breach(_text(way), "declared, and the NetworkPolicies of its ends deny it", "NetworkPolicy")
+            else Breach(_text(way), "declared, but the NetworkPolicies of its ends deny it", "NetworkPolicy")
         )
 
 
 def permitted_is_declared(platform: Platform) -> Iterator[Breach | None]:
-    """No undeclared way is open."""
+    """Check that no undeclared way is open."""
     known = declared(platform)
     for way in sorted(reached(platform), key=_text):
         yield (
             None
             if way in known
-            else Breach(_text(way), "permitted by the NetworkPolicies, and nobody declared it", "NetworkPolicy")
+            else Breach(_text(way), "permitted by the NetworkPolicies, but not declared", "NetworkPolicy")
         )
 
 
@@ -207,9 +207,9 @@ RULES = (
         id="N01",
         title="every declared call is permitted",
         severity="error",
-        rationale="a call that a NetworkPolicy drops is a timeout in production, not an error in review",
+        rationale="a call that a NetworkPolicy drops times out in production, and no review shows it",
         source="the rendered NetworkPolicies",
-        violates="orders calls stock, and the policy of stock admits nobody",
+        violates="orders calls stock, but the policy of stock admits no caller",
         holds="the policy of stock admits orders on the port of the call",
         check=declared_is_permitted,
     ),
@@ -217,10 +217,10 @@ RULES = (
         id="N02",
         title="every permitted call is declared",
         severity="error",
-        rationale="an open way that nobody declared is how an intruder moves on",
+        rationale="an intruder uses open connections that nobody needs to reach further services",
         source="the rendered NetworkPolicies",
-        violates="the policy of prices admits orders on port 8080, and no call uses it",
-        holds="the policy of prices admits orders on the port of its calls alone",
+        violates="the policy of prices admits orders on port 8080, but no call uses that port",
+        holds="the policy of prices admits orders only on the port of its calls",
         check=permitted_is_declared,
     ),
 )

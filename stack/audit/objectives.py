@@ -1,4 +1,4 @@
-"""O02: objectives that the metrics of the gateway cannot judge."""
+"""O02: objectives that the gateway's metrics cannot measure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from stack.model.platform import Platform
 BUCKETS = re.compile(r"default_buckets:\s*\n((?:\s*- [\d.]+\n)+)")
 """The boundaries of APISIX's histograms, in milliseconds."""
 WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
-"""A histogram that counts the time of the client's own connection (apisix#6029)."""
+"""A histogram that includes the time of the client's own connection (apisix#6029)."""
 
 
 def judged(platform: Platform) -> Iterator[Breach | None]:
-    """Each route's objective is a boundary, its metric leaves the client's time out, and streams have a first byte."""
+    """Check that objectives are bucket boundaries, and that the metrics exclude the client's time."""
     boundaries = set(_boundaries(platform))
     for edge in platform.graph.edges if boundaries else ():
         if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service) and edge.operation.http:
             objective = edge.operation.latency.units / 1000
-            text = f"no bucket of the gateway's histogram ends at {objective:g} ms: the share below is a guess"
+            text = (
+                f"no bucket of the gateway's histogram ends at {objective:g} ms, so the share below it is an estimate"
+            )
             found = Breach(
                 f"route {edge.operation.name}", text, "default_buckets", f"{objective:g}", edge.operation.location
             )
@@ -32,11 +34,11 @@ def judged(platform: Platform) -> Iterator[Breach | None]:
     known = list(rules(platform).expressions)
     for name, expression in known:
         if "_latency_bucket" in expression:
-            text = "its histogram counts the time that the client's own connection takes"
+            text = "its histogram includes the time of the client's own connection"
             yield Breach(f"rule {name}", text, "the expression") if WHOLE_REQUEST.search(expression) else None
     if known and any(milestone.first_stage for flow in platform.graph.flows for milestone in flow.milestones):
         seen = any("first_byte" in expression for _, expression in known)
-        text = "a flow promises its first frame, and no rule reads a series of the first byte"
+        text = "a flow has an objective for its first frame, but no rule reads a series of the first byte"
         yield None if seen else Breach("first byte", text, "a rule of the first byte")
 
 
@@ -49,12 +51,12 @@ def _boundaries(platform: Platform) -> Iterator[float]:
 RULES = (
     Rule(
         id="O02",
-        title="metrics can judge the objectives",
+        title="metrics can measure the objectives",
         severity="error",
-        rationale="a percentile between two distant buckets is a guess, and a slow client is not a slow platform",
+        rationale="a percentile between two distant buckets is a guess; a slow client makes the platform look slow",
         source="apisix#9653; apisix#6029",
-        violates="an objective of 200 ms, and buckets that end at 100 ms and 500 ms",
-        holds="the same with a bucket that ends at 200 ms",
+        violates="an objective of 200 ms, with buckets that end at 100 ms and 500 ms",
+        holds="the same objective, with a bucket that ends at 200 ms",
         check=judged,
     ),
 )

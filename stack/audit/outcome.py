@@ -1,4 +1,4 @@
-"""The outcome of an audit: the findings that count, and those that someone accepted until a day."""
+"""The outcome of an audit: the open findings, and the findings that somebody accepted until a date."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stack.model.profile import AcceptedFinding
 __all__ = ["Judged", "Outcome"]
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "error", "warning", "info")
-"""The gravest first."""
+"""The most severe first."""
 GRAVE = frozenset({"critical", "error"})
-"""Severities that `voice render` fails for, and that a strict profile is not deployed with."""
+"""Severities that fail `voice render`. A strict profile is not deployed with such a finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A finding with the acceptance that names it."""
+    """A finding, with the acceptance that names it if there is one."""
 
     finding: Finding
     acceptance: AcceptedFinding | None = None
@@ -27,41 +27,41 @@ class Judged:
 
     @property
     def accepted(self) -> bool:
-        """Somebody accepts it on this day."""
+        """True if an acceptance covers the finding on the day of the audit."""
         return self.acceptance is not None and not self.expired
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts on one environment or directory, and what became of their findings."""
+    """The verdicts on one environment or directory, and the state of each finding."""
 
     source: str
     """The file or directory that was audited."""
     verdicts: tuple[Verdict, ...]
     judged: tuple[Judged, ...]
-    """The gravest first, those of one severity in the order of the rules."""
+    """The findings, the most severe first. Findings of one severity keep the order of the rules."""
     unused: tuple[AcceptedFinding, ...] = ()
-    """Acceptances of findings that are not there."""
+    """Acceptances that match no finding."""
 
     @property
     def fails(self) -> bool:
-        """A finding beyond information is not accepted, or an acceptance has no finding."""
+        """True if a finding above `info` is not accepted, or if an acceptance matches no finding."""
         return bool(self.unused or self.open)
 
     @property
     def open(self) -> tuple[Finding, ...]:
-        """The findings beyond information that nobody accepts."""
+        """The findings above `info` that nobody accepted."""
         unaccepted = (each.finding for each in self.judged if not each.accepted)
         return tuple(finding for finding in unaccepted if finding.severity != "info")
 
     @property
     def grave(self) -> tuple[Judged, ...]:
-        """The findings of severity error or critical that nobody accepts."""
+        """The findings of severity error or critical that nobody accepted."""
         return tuple(each for each in self.judged if each.finding.severity in GRAVE and not each.accepted)
 
 
 def judge(source: str, verdicts: Iterable[Verdict], accepted: Sequence[AcceptedFinding] = (), *, on: date) -> Outcome:
-    """The outcome on a day. An acceptance holds to the end of its day `expires`, and its finding counts afterwards."""
+    """Match findings with acceptances on a date. An acceptance holds until the end of its day `expires`."""
     found = tuple(verdicts)
     known = {(entry.rule, entry.path): entry for entry in accepted}
     judged = []

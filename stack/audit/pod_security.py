@@ -1,4 +1,4 @@
-"""S01: secrets that are written down, images that may change, and containers that Pod Security refuses."""
+"""S01: secrets in plain text, images that may change, and containers that Pod Security refuses."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from stack.model.image_lock import images
 from stack.model.platform import Platform
 
 SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|private_?key)$")
-"""Ends of the names of variables that hold a secret."""
+"""Suffixes of the names of variables that contain a secret."""
 ENFORCED = "pod-security.kubernetes.io/enforce"
 
 
 def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
-    """No rendered Secret has values, and no variable of a container is a secret in plain text."""
+    """Check that no rendered Secret has values, and that no container variable is a secret in plain text."""
     found = rendered(platform)
     for secret in found.of_kind("Secret"):
         written = bool(secret.get("data") or secret.get("stringData"))
         path = f"Secret {secret['metadata']['name']}"
-        yield Breach(path, "its values stand in a rendered file", "secrets", "") if written else None
+        yield Breach(path, "a rendered file contains its values", "secrets", "") if written else None
     for workload in found.workloads:
         for container in workload.pod["containers"]:
             plain = [
@@ -34,7 +34,7 @@ def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
 
 
 def pinned(platform: Platform) -> Iterator[Breach | None]:
-    """Every image has a digest, where a profile is strict."""
+    """Check that every image has a digest, if the profile is strict."""
     if not platform.environment.profile.strict:
         return
     everything = (resource for kind in rendered(platform).by_kind.values() for resource in kind)
@@ -45,7 +45,7 @@ def pinned(platform: Platform) -> Iterator[Breach | None]:
 
 
 def restricted(platform: Platform) -> Iterator[Breach | None]:
-    """The Pod Security Standard `restricted` admits every container, unless its namespace says otherwise."""
+    """Check that the Pod Security Standard `restricted` admits every pod, unless its namespace enforces another one."""
     found = rendered(platform)
     freed = {
         namespace["metadata"]["name"]
@@ -86,9 +86,9 @@ def _of_containers(workload: Workload) -> Iterator[str]:
 RULES = (
     Rule(
         id="S01",
-        title="no secret is written down, images stay the same, pods have no rights to spare",
+        title="no secret is in plain text, images have digests, and pods have no excess privileges",
         severity="error",
-        rationale="a file keeps a secret for ever, a tag moves under running pods, a privileged pod owns its node",
+        rationale="a secret in a file leaks, a tag may change its image, and a privileged pod controls its node",
         source="Kubernetes, Pod Security Standards (restricted)",
         violates="a container with allowPrivilegeEscalation: true",
         holds="the same container with allowPrivilegeEscalation: false",

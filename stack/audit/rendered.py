@@ -1,4 +1,4 @@
-"""The rendered resources, as the rules read them: collected in one pass, since rendering costs most."""
+"""The rendered resources for the rules. They are collected once, because rendering is the slowest step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTROLLERS = ("Deployment", "StatefulSet", "DaemonSet")
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Pods that run for long, with their controller."""
+    """The controller of long-running pods."""
 
     kind: str
     namespace: str
@@ -48,19 +48,19 @@ class Workload:
 
     @property
     def grace(self) -> int:
-        """Seconds from the order to stop until the pod is killed."""
+        """Seconds from the start of termination until kubelet kills the pod."""
         return int(self.pod.get("terminationGracePeriodSeconds", DEFAULT_GRACE))
 
     @property
     def pre_stop(self) -> int:
-        """Longest sleep of its containers before SIGTERM, in seconds."""
+        """Longest preStop sleep of its containers, in seconds. SIGTERM follows the sleep."""
         hooks = (container.get("lifecycle", {}).get("preStop", {}) for container in self.pod["containers"])
         return max((int(hook.get("sleep", {}).get("seconds", 0)) for hook in hooks), default=0)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Every resource of an environment, and the capacity that they request."""
+    """Every resource of an environment, and the capacity that the workloads request."""
 
     by_kind: Mapping[str, Sequence[Mapping[str, Any]]]
     demands: tuple[Demand, ...]
@@ -96,7 +96,7 @@ class Rendered:
     def _by_label(
         self,
     ) -> Mapping[tuple[str, str, tuple[str, str]], Sequence[tuple[Mapping[str, Any], Mapping[str, str]]]]:
-        """By the first label of each selector: searching them all for each workload grows with the square."""
+        """An index by the first label of each selector. A linear search for each workload would take quadratic time."""
         by_label = defaultdict(list)
         for kind in ("Service", "PodDisruptionBudget"):
             for found in self.of_kind(kind):
@@ -108,7 +108,7 @@ class Rendered:
 
     @property
     def network_policies(self) -> Sequence[Resource]:
-        """The permitted connections."""
+        """Every NetworkPolicy."""
         return self.of_kind("NetworkPolicy")  # type: ignore[return-value]  # its kind is its type
 
 

@@ -1,4 +1,4 @@
-"""The audit's outcome for programs and for documents."""
+"""The audit's outcome as JSON, SARIF and Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["REPORTS", "acceptance_text"]
 
 
 def acceptance_text(judged: Judged) -> str:
-    """The acceptance of a finding in words. Empty if nobody accepted it."""
+    """The acceptance of a finding as text. Empty if nobody accepted the finding."""
     if judged.acceptance is None:
         return ""
     state = "the acceptance expired on" if judged.expired else "accepted until"
@@ -45,13 +45,13 @@ def _rule_rows(outcome: Outcome) -> Iterator[str]:
 
 
 def _row(*cells: str) -> str:
-    """A row of a table, with bars and line breaks escaped: a bar would end its cell, a line break the row."""
+    """A row of a table. An unescaped bar would end its cell, and a line break would end the row."""
     escaped = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
     return f"| {' | '.join(escaped)} |"
 
 
 def json(outcome: Outcome) -> str:
-    """Every rule with its findings, and every acceptance without a finding."""
+    """Every rule with its findings, and every acceptance that matches no finding."""
     accepted = {id(judged.finding): judged for judged in outcome.judged}
     rules = [_rule_document(verdict, accepted) for verdict in outcome.verdicts]
     unused = [entry.model_dump(mode="json") for entry in outcome.unused]
@@ -76,7 +76,7 @@ def _finding_document(judged: Judged) -> dict[str, Any]:
 
 
 def sarif(outcome: Outcome) -> str:
-    """A log of SARIF 2.1.0."""
+    """A SARIF 2.1.0 log."""
     return _text(sarif_log(outcome))
 
 

@@ -1,7 +1,7 @@
-"""R01, R02, R05, R10: how attempts multiply along a path, in a burst and for as long as a callee stays down.
+"""R01, R02, R05, R10: the multiplication of attempts along a path, in a burst and sustained.
 
-A hop repeats some outcomes and not others. So every product is taken for one failure of the last hop. The hops before
-it see another outcome: a callee that could not connect answers that it is unavailable.
+A hop retries only some outcomes, so each product is for one failure of the last hop. Earlier hops may see another
+outcome: a callee that cannot connect to its own callee answers `unavailable`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEEN_BY_CALLERS: dict[RetryCondition, RetryCondition] = {
     "unavailable": "unavailable",
     "resource_exhausted": "resource_exhausted",
 }
-"""Failure of a callee's own call → the outcome of the callee. A deadline that has passed has passed for all."""
+"""Failure of a callee's own call → the outcome that the caller sees. A timeout is a timeout at every hop."""
 SPOKEN: dict[RetryCondition, str] = {
     "connection_failed": "cannot be connected to",
     "attempt_timeout": "times out",
@@ -42,13 +42,13 @@ SPOKEN: dict[RetryCondition, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer that repeats the calls of an edge."""
+    """One layer that retries the calls of an edge."""
 
     name: str
     attempts: int
     conditions: tuple[RetryCondition, ...]
     budget: float | None
-    """Retries per call that it sustains; `None` is no limit."""
+    """Retries per call that the layer sustains. `None` means no limit."""
 
     def sustained(self) -> float:
         """Attempts per call for as long as the callee stays down."""
@@ -56,25 +56,25 @@ class Layer:
 
 
 BUDGETED = {"runtime", "grpc"}
-"""Layers that hold a retry's budget. The gateway and client libraries have none."""
+"""Layers that enforce a retry budget. The gateway and the client libraries do not."""
 
 
 def layers(edge: Edge) -> Iterator[Layer]:
-    """Every layer that makes more than one attempt of a call: the policy's, a client library's, a saga step's."""
+    """Every layer that retries a call: the enforcer of its policy, its client libraries, and its saga step."""
     retry, layer = edge.call.retry, enforcer(edge, "retry")
     if retry and retry.max_retries:
         budget = float(retry.budget.ratio) if layer in BUDGETED else None
         yield Layer(layer or "nobody", retry.max_attempts, retry.conditions, budget)
     for client in client_retries(edge):
         yield Layer(client.library, 1 + client.retries, client.conditions, None)
-    # Compensations are left out: they wait longer each time.
+    # Compensations do not count, because the wait between their attempts grows.
     steps = [step for saga in edge.operation.sagas for step in saga.steps if edge.call.name in step.calls]
     if (again := max((step.retry.max_attempts for step in steps), default=1)) > 1:
         yield Layer("saga", again, tuple(SEEN_BY_CALLERS), None)
 
 
 def attempts(edge: Edge, failure: RetryCondition) -> int:
-    """Attempts of a call whose callee fails in one way, over all layers."""
+    """Attempts of a call whose callee fails in this way, over all layers."""
     return prod(layer.attempts for layer in layers(edge) if failure in layer.conditions)
 
 
@@ -88,17 +88,17 @@ class Worst(NamedTuple):
 
     weight: float
     first: Edge | None
-    """The call that it begins with."""
+    """The first call of the path. `None` if the operation makes no calls."""
     ends: bool = True
-    """The path ends behind that call."""
+    """True if the path ends after that call."""
 
 
 Weigh = Callable[[Edge, float], tuple[float, bool]]
-"""Takes an edge and the weight of the path behind it; gives their weight together, and whether the path ends there."""
+"""Takes an edge and the weight of the path behind it. Returns their joint weight, and True if the path ends there."""
 
 
 def heaviest(graph: CallGraph, weigh: Weigh, nothing: float = 1) -> dict[OperationKey, Worst]:
-    """For each operation its heaviest path."""
+    """Operation → its heaviest path."""
     found: dict[OperationKey, Worst] = {}
     for run in graph.bottom_up:
         worst = Worst(nothing, None)
@@ -124,15 +124,15 @@ def path_of(found: dict[OperationKey, Worst], key: OperationKey) -> Path:
 def _by_failure(
     graph: CallGraph, each: Callable[[Edge, RetryCondition], float]
 ) -> dict[RetryCondition, dict[OperationKey, Worst]]:
-    """The heaviest paths for every failure of the last hop."""
-    # Most calls make one attempt, whatever fails.
+    """Failure of the last hop → the heaviest path of each operation."""
+    # Most calls make only one attempt, so the weighing can skip them.
     repeated = {id(edge) for run in graph.bottom_up for edge in run.edges if any(layers(edge))}
 
     def weigh(failure: RetryCondition) -> Weigh:
         def of_edge(edge: Edge, behind: float) -> tuple[float, bool]:
             if id(edge) not in repeated:
                 return behind, False
-            # A callee fails by itself, or passes the failure of its own callee on.
+            # Either the callee itself fails, or it passes on the failure of its own callee.
             itself, passed = each(edge, failure), each(edge, SEEN_BY_CALLERS[failure]) * behind
             return max(itself, passed), itself > passed
 
@@ -153,7 +153,7 @@ def _factors(path: Path, failure: RetryCondition, each: Callable[[Edge, RetryCon
 
 
 def amplification(platform: Platform) -> Iterator[Breach | None]:
-    """The product of attempts along every path, over all layers."""
+    """Multiply the attempts along every path, over all layers."""
     found = _by_failure(platform.graph, attempts)
     for root in platform.graph.roots:
         failure = max(SPOKEN, key=lambda failure: found[failure][root.key].weight)
@@ -176,7 +176,7 @@ def amplification(platform: Platform) -> Iterator[Breach | None]:
 
 
 def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
-    """One layer an edge, one interior hop a path."""
+    """Check that one layer retries each edge, and one interior hop each path."""
     for run in platform.graph.bottom_up:
         for edge in run.edges:
             if names := [layer.name for layer in layers(edge) if layer.name != "saga"]:
@@ -193,7 +193,7 @@ def _is_interior(edge: Edge) -> bool:
 
 
 def _stacked(edge: Edge, names: list[str]) -> Breach:
-    text = f"{' and '.join(names)} both repeat it: {' × '.join(str(layer.attempts) for layer in layers(edge))} attempts"
+    text = f"{' and '.join(names)} both retry it: {' × '.join(str(layer.attempts) for layer in layers(edge))} attempts"
     field = f"{edge.callee.name}.clients: retries, or {edge.path}: retry"
     return Breach(edge.path, text, field, "retries=0", edge.call.location, "error")
 
@@ -204,7 +204,7 @@ def _several_hops(path: Path, hops: list[Edge]) -> Breach:
 
 
 def burst_and_sustained(platform: Platform) -> Iterator[Breach | None]:
-    """The amplification of each operation that nobody calls: at once, and while budgets hold."""
+    """Report the amplification of each operation without callers: in a burst, and sustained."""
     burst, lasting = _by_failure(platform.graph, attempts), _by_failure(platform.graph, sustained)
     for root in platform.graph.roots:
         told = [
@@ -218,7 +218,7 @@ def burst_and_sustained(platform: Platform) -> Iterator[Breach | None]:
 
 
 def within_capacity(platform: Platform) -> Iterator[Breach | None]:
-    """The load of each service while its callers retry for long, against its replicas at their maximum."""
+    """Compare each service's load under sustained retries with its capacity at maximum replicas."""
     graph, environment = platform.graph, platform.environment
     share = environment.profile.load_share
     offered = _by_service(executions(graph))
@@ -249,7 +249,7 @@ RULES = (
         id="R01",
         title="attempts along a path stay few",
         severity="warning",
-        rationale="every retrying hop multiplies the load on the last one, and does so while it is failing",
+        rationale="every hop that retries multiplies the load on the last hop while the last hop is failing",
         source="CascadeGuard; SRE book ch. 22 (4³ = 64); AWS Builders' Library (3⁵ = 243)",
         violates="two hops of 3 attempts each: 3 × 3 = 9 attempts > 5",
         holds="one hop of 5 attempts",
@@ -257,9 +257,9 @@ RULES = (
     ),
     Rule(
         id="R02",
-        title="one layer retries an edge, one interior hop a path",
+        title="one layer retries each edge, and one interior hop each path",
         severity="warning",
-        rationale="retries at several depths repeat each other's work; only one of them knows what is worth repeating",
+        rationale="retries at several hops of a path multiply, and each hop repeats the work of all hops behind it",
         source="SRE book ch. 21; AWS REL05-BP03",
         violates="a → b and b → c are services, and both calls retry",
         holds="a → b makes one attempt, b → c retries",
@@ -267,11 +267,11 @@ RULES = (
     ),
     Rule(
         id="R05",
-        title="how retries amplify, in a burst and sustained",
+        title="the amplification by retries, in a burst and sustained",
         severity="info",
-        rationale="with a budget B a hop sustains min(A, 1 + B) attempts; the burst of A lasts until it is spent",
+        rationale="with a budget B a hop sustains min(A, 1 + B) attempts; it makes A until the budget is spent",
         source="SRE book ch. 21",
-        violates="any path that retries: 2 attempts at once, 1.1 while a budget of 10% holds",
+        violates="any path that retries, such as 2 attempts in a burst and 1.1 sustained with a budget of 10%",
         holds="a path without retries",
         check=burst_and_sustained,
     ),
@@ -279,7 +279,7 @@ RULES = (
         id="R10",
         title="a service serves its load while its callers retry",
         severity="error",
-        rationale="a callee that its callers' retries keep overloaded does not come back by itself",
+        rationale="a callee does not recover by itself while its callers' retries keep it overloaded",
         source="the declared loads and capacities",
         violates="195/s × 1.1 = 214.5/s at a service of 50/s × 4 replicas = 200/s",
         holds="180/s × 1.1 = 198/s at the same service",

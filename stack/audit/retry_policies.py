@@ -1,4 +1,4 @@
-"""R03, R04, R06, R07, R08: how often, on which outcomes and how fast one edge is repeated."""
+"""R03, R04, R06, R07, R08: the number, conditions and backoff of the retries on one edge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stack.model.platform import Platform
 
 WARN_ATTEMPTS = 3
 MAX_ATTEMPTS = 5
-"""gRPC clients treat more as 5 (gRFC A6)."""
+"""gRPC clients treat more than 5 attempts as 5 (gRFC A6)."""
 TRANSIENT = frozenset(get_args(RetryCondition))
 
 
@@ -32,7 +32,7 @@ def _layers(platform: Platform) -> Iterator[tuple[Edge, Layer]]:
 
 
 def few_attempts(platform: Platform) -> Iterator[Breach | None]:
-    """The attempts of every layer that repeats an edge."""
+    """Compare the attempts of every layer that retries an edge with the limit."""
     for edge, layer in _layers(platform):
         severity: Severity = "error" if layer.attempts > MAX_ATTEMPTS else "warning"
         text = f"{layer.name} makes 1 + {layer.attempts - 1} = {layer.attempts} attempts > {WARN_ATTEMPTS}"
@@ -42,20 +42,20 @@ def few_attempts(platform: Platform) -> Iterator[Breach | None]:
 
 
 EXPRESSED = BUDGETED | {"gateway"}
-"""Layers that a call's `retry` speaks to."""
+"""Layers that a call's `retry` configures."""
 
 
 def budgeted(platform: Platform) -> Iterator[Breach | None]:
-    """Every layer that repeats an edge holds a budget."""
+    """Check that every layer that retries an edge has a budget."""
     for edge, layer in _layers(platform):
-        text = f"{layer.name} makes {layer.attempts} attempts of every call, and has no budget of retries"
+        text = f"{layer.name} makes {layer.attempts} attempts of every call without a retry budget"
         found = Breach(edge.path, text, f"{edge.path}: retry, in a layer with a budget", "", edge.call.location)
-        # A saga is one process that waits longer each time: it multiplies nothing.
+        # A saga needs no budget: one process makes its attempts, and the wait between them grows.
         yield found if layer.budget is None and layer.name != "saga" else None
 
 
 def repeatable(platform: Platform) -> Iterator[Breach | None]:
-    """A call that may not be repeated retries only requests that provably never left."""
+    """Check that a call that is not idempotent retries only requests that were never sent."""
     for edge, retry in _retrying(platform):
         unsafe = sorted(set(retry.conditions) - {"connection_failed"})
         text = f"{retry.max_attempts} attempts on {', '.join(unsafe)}; the call has no key and is not idempotent"
@@ -64,28 +64,28 @@ def repeatable(platform: Platform) -> Iterator[Breach | None]:
 
 
 def transient(platform: Platform) -> Iterator[Breach | None]:
-    """Every condition of a retry is an outcome that may pass by itself."""
+    """Check that every condition of a retry is a transient outcome."""
     for edge, retry in _retrying(platform):
         permanent = sorted(set(retry.conditions) - TRANSIENT)
-        text = f"{retry.max_attempts} attempts on {', '.join(permanent)}: the second has the same outcome"
+        text = f"{retry.max_attempts} attempts on {', '.join(permanent)}: each attempt has the same outcome"
         found = Breach(edge.path, text, f"{edge.path}: retry.conditions", "", edge.call.location)
         yield found if permanent else None
 
 
 def spread_out(platform: Platform) -> Iterator[Breach | None]:
-    """Backoffs are random and bounded."""
+    """Check that backoffs are random."""
     for edge, retry in _retrying(platform):
         if enforcer(edge, "retry") == "gateway":
-            why = "the gateway repeats at once, without a backoff"
+            why = "the gateway retries at once, without a backoff"
         elif not retry.base_delay:
-            why = f"base_delay {retry.base_delay}: every client repeats at the same moment"
+            why = f"base_delay {retry.base_delay}: every client retries at the same moment"
         else:
             yield None
             continue
         yield Breach(edge.path, why, f"{edge.path}: retry.base_delay", "100ms", edge.call.location)
     for edge in platform.graph.edges:
         for client in client_retries(edge):
-            text = f"{client.library} waits for a fixed time between {1 + client.retries} attempts"
+            text = f"{client.library} waits for a fixed time between its {1 + client.retries} attempts"
             found = Breach(edge.path, text, f"{edge.callee.name}.clients: retries", "0", edge.call.location)
             yield None if client.jitter else found
 
@@ -93,9 +93,9 @@ def spread_out(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="R03",
-        title="an edge is repeated a few times at most",
+        title="each layer makes few attempts of a call",
         severity="warning",
-        rationale="an attempt that failed three times will fail again: more of them only add load and delay",
+        rationale="a call that failed three times is likely to fail again, so more attempts only add load and delay",
         source="SRE book ch. 21; gRPC A6 (clients treat more than 5 attempts as 5)",
         violates="Retry(max_retries=3): 4 attempts > 3",
         holds="Retry(max_retries=2): 3 attempts",
@@ -105,17 +105,17 @@ RULES = (
         id="R04",
         title="retries have a budget",
         severity="warning",
-        rationale="without a budget an outage of the callee multiplies its load for as long as it lasts",
+        rationale="without a budget, retries multiply the load on a failed callee for the whole outage",
         source="10% in SRE book ch. 21; 20% in Envoy, Istio and Gateway API",
-        violates="the gateway retries a route: APISIX has no budget",
+        violates="the gateway retries a route, and APISIX has no retry budget",
         holds="a service retries, with RetryBudget(ratio=10%)",
         check=budgeted,
     ),
     Rule(
         id="R06",
-        title="only a call that may be repeated is retried",
+        title="only idempotent calls are retried",
         severity="error",
-        rationale="an attempt that timed out may have done its work: the second one does it again",
+        rationale="an attempt that timed out may have done its work, and a second attempt does the work again",
         source="istio#50506 (double payouts); gRPC A6",
         violates='hard("store.write", "never", retry=Retry()) retries on unavailable and attempt_timeout',
         holds='the same call with the condition "connection_failed" alone, or with an idempotency key',
@@ -125,7 +125,7 @@ RULES = (
         id="R07",
         title="only transient outcomes are retried",
         severity="error",
-        rationale="a request that is invalid stays invalid: its retries are load without a chance",
+        rationale="an invalid request stays invalid, so its retries only add load",
         source="dapr#4568; AWS REL05-BP03",
         violates="a retry on INVALID_ARGUMENT or HTTP 400, which the typed conditions cannot name",
         holds="a retry on unavailable, attempt_timeout, connection_failed, resource_exhausted or aborted",
@@ -135,9 +135,9 @@ RULES = (
         id="R08",
         title="backoffs are random and bounded",
         severity="warning",
-        rationale="clients that wait equally long come back together, and knock the callee down again",
+        rationale="clients that wait equally long all retry at the same moment, and overload the callee again",
         source="SRE book ch. 22; AWS Architecture Blog, Exponential Backoff and Jitter",
-        violates="Retry(base_delay=0s): every attempt follows at once",
+        violates="Retry(base_delay=0s), which retries at once",
         holds="Retry(base_delay=100ms, max_delay=10s), with full jitter",
         check=spread_out,
     ),

@@ -1,4 +1,4 @@
-"""T05, T07, A03, P01 to P04: what pods do when they stop, are probed, drained, updated and evicted."""
+"""T05, T07, A03, P01 to P04: termination, probes, drains, updates and eviction of pods."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from stack.model.platform import Platform
 
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 PROBE_PERIOD, PROBE_TIMEOUT = 10, 1
-"""Seconds, where a probe does not say (Kubernetes)."""
+"""Kubernetes' defaults of a probe, in seconds."""
 WITHDRAWAL = 5
-"""Seconds until kube-proxy and the proxies before a pod have dropped its endpoint (kubernetes#85643)."""
+"""Seconds until kube-proxy and other proxies have removed a pod's endpoint (kubernetes#85643)."""
 PROMISED = 0.999
-"""Availability from which one replica is too few: it is down for the time of every rollout, drain and crash."""
+"""Availability from which on one replica is too few: it is down during every rollout, drain and crash."""
 
 
 def requests_end(platform: Platform) -> Iterator[Breach | None]:
-    """The grace of each pod of a service or the gateway, against its longest request."""
+    """Compare the grace period of each service and of the gateway with their longest request."""
     longest = _longest_requests(platform)
     for workload in rendered(platform).workloads:
         request = longest.get((workload.namespace, workload.name))
@@ -32,7 +32,7 @@ def requests_end(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
-    """Seconds, by namespace and name of the pods."""
+    """Namespace and name of pods → their longest deadline in seconds."""
     found: dict[tuple[str, str], float] = {}
     for edge in platform.graph.edges:
         place = edge.caller.namespace, edge.caller.name
@@ -45,14 +45,14 @@ def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
 
 
 def probes_ask_the_right_thing(platform: Platform) -> Iterator[Breach | None]:
-    """No liveness probe looks at dependencies, and no probe overlaps its successor."""
+    """Check that no liveness probe depends on dependencies, and that no probe overlaps the next one."""
     depending = {(edge.caller.namespace, edge.caller.name) for edge in platform.graph.edges}
     for workload in rendered(platform).workloads:
         for container in workload.pod["containers"]:
             place = f"{workload.path}: {container['name']}"
             liveness, readiness = (container.get(probe, {}).get("httpGet") for probe in PROBES[1:])
             if liveness and (workload.namespace, workload.name) in depending:
-                text = f"liveness asks {liveness.get('path')} as readiness does, which looks at dependencies: a dead"
+                text = f"liveness and readiness both ask {liveness.get('path')}, which checks dependencies: a failed"
                 text = f"{text} dependency restarts every pod of its callers"
                 found = Breach(f"{place}.livenessProbe", text, "livenessProbe.httpGet.path", "/health")
                 yield found if liveness == readiness else None
@@ -62,7 +62,7 @@ def probes_ask_the_right_thing(platform: Platform) -> Iterator[Breach | None]:
 
 def _overlapping(path: str, probe: Mapping[str, Any]) -> Breach | None:
     timeout, period = probe.get("timeoutSeconds", PROBE_TIMEOUT), probe.get("periodSeconds", PROBE_PERIOD)
-    text = f"timeout {timeout}s ≥ period {period}s: a slow answer is counted as the next failure"
+    text = f"timeout {timeout}s ≥ period {period}s: the next probe is due before a slow probe times out"
     return Breach(path, text, "timeoutSeconds", f"{max(1, period - 1)}") if timeout >= period else None
 
 
@@ -72,7 +72,7 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 
 
 def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
-    """Two replicas where availability is promised, and a disruption budget that a drain can keep."""
+    """Check that pods with a high target have two replicas, and that disruption budgets allow drains."""
     found, promised = rendered(platform), _promised(platform)
     for workload in found.workloads:
         if workload.kind == "DaemonSet":
@@ -83,14 +83,14 @@ def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
             text = f"1 replica with a target of {target:.3%} ≥ {PROMISED:.1%}: it is down while its pod is replaced"
             yield Breach(f"{workload.path}: replicas", text, "replicas", "2") if target >= PROMISED else None
         elif not budgets:
-            text = f"{replicas} replicas without a PodDisruptionBudget: a drain may take all of them"
+            text = f"{replicas} replicas without a PodDisruptionBudget: drains may evict all of them at once"
             yield Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
         else:
             yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
 
 
 def _promised(platform: Platform) -> dict[tuple[str, str], float]:
-    """Target of the pods, by namespace and name. An environment that runs one of everything promises nothing."""
+    """Namespace and name of pods → their availability target. A profile with one replica per service has no targets."""
     if platform.environment.profile.service_replicas == "one":
         return {}
     targets = platform.site.own_availability
@@ -99,7 +99,7 @@ def _promised(platform: Platform) -> dict[tuple[str, str], float]:
 
 
 def _stores(platform: Platform) -> dict[tuple[str, str], float]:
-    """Availability of each dependency in the cluster, by namespace and name of its Service."""
+    """Namespace and name of the Service of each dependency in the cluster → its availability."""
     return {
         (place.namespace, place.service): float(node.availability)
         for node in platform.graph.nodes.values()
@@ -111,12 +111,12 @@ def _stores(platform: Platform) -> dict[tuple[str, str], float]:
 
 def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Breach | None:
     blocks = budget.get("maxUnavailable") in {0, "0%"} or budget.get("minAvailable") in {replicas, "100%"}
-    text = f"its budget lets none of {replicas} replicas go: no node that runs one can be drained"
+    text = f"its budget allows no eviction of {replicas} replicas: no node that runs one can be drained"
     return Breach(f"{workload.path}: disruption budget", text, "maxUnavailable", "1") if blocks else None
 
 
 def withdrawn_in_time(platform: Platform) -> Iterator[Breach | None]:
-    """The pre-stop sleep of every pod behind a Service, against the time until its proxies send nothing more."""
+    """Compare the preStop sleep of every pod behind a Service with the time until proxies have removed the pod."""
     found, ingress = rendered(platform), platform.environment.settings.ingress_grace.seconds
     for workload in found.workloads:
         behind = list(found.selecting("Service", workload))
@@ -129,7 +129,7 @@ def withdrawn_in_time(platform: Platform) -> Iterator[Breach | None]:
 
 
 def members_catch_up(platform: Platform) -> Iterator[Breach | None]:
-    """Members of a store are ready only once they have caught up, and a drain takes one at a time."""
+    """Check that the readiness of a store's member differs from its liveness, so a rollout waits for it."""
     found, stores = rendered(platform), _stores(platform)
     for workload in found.workloads:
         if workload.kind != "StatefulSet" or _replicas(found, workload) == 1:
@@ -140,19 +140,19 @@ def members_catch_up(platform: Platform) -> Iterator[Breach | None]:
         readiness, liveness = container.get("readinessProbe"), container.get("livenessProbe")
         action = {"httpGet", "tcpSocket", "exec", "grpc"}
         alike = liveness and all((readiness or {}).get(name) == liveness.get(name) for name in action)
-        why = "no readiness probe" if not readiness else "readiness asks what liveness asks" if alike else ""
-        text = f"{why}: the rollout takes the next member before the last one has caught up"
+        why = "no readiness probe" if not readiness else "readiness equals liveness" if alike else ""
+        text = f"{why}: the rollout replaces the next member before the last one has caught up"
         yield Breach(workload.path, text, "readinessProbe", "a check of the cluster's state") if why else None
 
 
 def _is_quorum(workload: Workload) -> bool:
-    """Its pods keep data and never share a host: the loss of two would break the quorum."""
+    """True if the pods keep data and never share a host, as the members of a quorum do."""
     affinity = workload.pod.get("affinity", {}).get("podAntiAffinity", {})
     return "volumeClaimTemplates" in workload.spec and "requiredDuringSchedulingIgnoredDuringExecution" in affinity
 
 
 def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
-    """No StatefulSet waits for the pods of a bad revision before it replaces them."""
+    """Check that no StatefulSet waits for the pods of a bad revision before it replaces them."""
     for workload in rendered(platform).workloads:
         if workload.kind == "StatefulSet":
             policy = workload.spec.get("podManagementPolicy", "OrderedReady")
@@ -162,9 +162,9 @@ def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
 
 
 def ranked(platform: Platform) -> Iterator[Breach | None]:
-    """Every pod has a priority class."""
+    """Check that every pod has a priority class."""
     for workload in rendered(platform).workloads:
-        text = "no priority class: under pressure it is evicted as readily as a batch job"
+        text = "no priority class: under node pressure kubelet may evict it before a batch job"
         found = Breach(workload.path, text, "priorityClassName")
         yield None if workload.pod.get("priorityClassName") else found
 
@@ -172,19 +172,19 @@ def ranked(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="T05",
-        title="pods that stop end their requests",
+        title="pods finish their requests before they stop",
         severity="error",
         rationale="a rollout cuts off every request that is longer than the grace period",
         source="Kubernetes, Termination of Pods",
-        violates="a grace of 30s, a pre-stop sleep of 5s and a deadline of 26s",
-        holds="a grace of 31s with the same sleep and deadline",
+        violates="a grace period of 30s, a preStop sleep of 5s and a deadline of 26s",
+        holds="a grace period of 31s with the same sleep and deadline",
         check=requests_end,
     ),
     Rule(
         id="T07",
-        title="liveness looks at the process alone, and probes do not overlap",
+        title="liveness checks only the process, and probes do not overlap",
         severity="error",
-        rationale="a liveness probe that looks at a dependency restarts all its callers when it fails",
+        rationale="if liveness checks a dependency, its failure restarts every pod that calls it",
         source="Kubernetes, Configure Liveness, Readiness and Startup Probes",
         violates="liveness and readiness both ask /ready",
         holds="liveness asks /health, readiness asks /ready",
@@ -192,9 +192,9 @@ RULES = (
     ),
     Rule(
         id="A03",
-        title="the loss of one pod loses nothing that is promised",
+        title="the loss of one pod breaks no availability target",
         severity="error",
-        rationale="one replica is away during every rollout and drain; without a budget a drain takes all at once",
+        rationale="a single replica is down during every drain; without a budget drains evict all replicas at once",
         source="Kubernetes, Specifying a Disruption Budget",
         violates="1 replica with a target of 99.9%",
         holds="2 replicas with the same target, and maxUnavailable: 1",
@@ -202,29 +202,29 @@ RULES = (
     ),
     Rule(
         id="P01",
-        title="pods go on until nobody sends them requests",
+        title="pods serve until no proxy sends them requests",
         severity="error",
-        rationale="a pod that stops before its endpoint is withdrawn refuses connections during every rollout",
+        rationale="a pod that stops before proxies remove its endpoint refuses connections during every rollout",
         source="kubernetes#85643; envoy#14981",
-        violates="a pod behind a Service with a pre-stop sleep of 4s",
-        holds="the same with a pre-stop sleep of 5s",
+        violates="a pod behind a Service with a preStop sleep of 4s",
+        holds="the same pod with a preStop sleep of 5s",
         check=withdrawn_in_time,
     ),
     Rule(
         id="P02",
         title="a rollout waits until a member of a store has caught up",
         severity="error",
-        rationale="two members that are both behind lose the quorum, or the only copy of the latest writes",
+        rationale="if two members are behind at once, the store loses its quorum or the latest writes",
         source="elastic/helm-charts#917",
-        violates="three members with volumes, whose readiness asks what liveness asks",
-        holds="the same with a readiness probe that asks for the cluster's state",
+        violates="three members with volumes, whose readiness probe equals their liveness probe",
+        holds="the same members with a readiness probe that checks the state of their cluster",
         check=members_catch_up,
     ),
     Rule(
         id="P03",
         title="a bad revision of a StatefulSet can be rolled back",
         severity="warning",
-        rationale="with OrderedReady the rollback waits for the broken pod, until somebody deletes it by hand",
+        rationale="with OrderedReady the rollback waits for the broken pod until somebody deletes the pod by hand",
         source="kubernetes#67250",
         violates="podManagementPolicy: OrderedReady, which is the default",
         holds="podManagementPolicy: Parallel",
@@ -234,10 +234,10 @@ RULES = (
         id="P04",
         title="every pod has a priority class",
         severity="warning",
-        rationale="without ranks the kubelet may evict a store before a batch job",
+        rationale="without priority classes kubelet may evict a store before a batch job",
         source="helm/charts#24429",
         violates="a pod without priorityClassName",
-        holds="the same with priorityClassName: core",
+        holds="the same pod with priorityClassName: core",
         check=ranked,
     ),
 )

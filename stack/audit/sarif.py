@@ -1,6 +1,6 @@
-"""The audit's outcome as SARIF 2.1.0 (OASIS, errata 01), which code reviews show at the line of a finding.
+"""The audit's outcome as SARIF 2.1.0 (OASIS, errata 01). Code review tools show each result at its line.
 
-Section numbers are those of the specification.
+Section numbers refer to the specification.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from stack.audit.finding import Finding, Rule, Severity
 from stack.audit.outcome import Judged, Outcome
 
 LEVELS: dict[Severity, str] = {"critical": "error", "error": "error", "warning": "warning", "info": "note"}
-"""Level of a result (3.27.10) for each severity."""
+"""Severity → level of a result (3.27.10)."""
 
 
 def sarif_log(outcome: Outcome) -> dict[str, Any]:
-    """One run, with every rule that was looked at and a result for each finding."""
+    """One run, with every rule and a result for each finding."""
     rules = [verdict.rule for verdict in outcome.verdicts]
     index = {rule.id: number for number, rule in enumerate(rules)}
     driver = {
@@ -47,7 +47,7 @@ def _result(judged: Judged, rule_index: int, source: str) -> dict[str, Any]:
         "level": LEVELS[finding.severity],
         "message": {"text": _message(finding)},
         "locations": [_location(finding, source)],
-        # A path holds no number that may change, so a result keeps its identity (3.27.17) from run to run.
+        # A path contains no number that may change, so a result keeps its identity (3.27.17) in every run.
         "partialFingerprints": {"rulePath/v1": f"{finding.rule} {finding.path}"},
     }
     if judged.acceptance:
@@ -64,7 +64,7 @@ def _message(finding: Finding) -> str:
 
 
 def _location(finding: Finding, source: str) -> dict[str, Any]:
-    """The line that declares the value; the audited file where the finding knows no line."""
+    """The line that declares the value. If the finding has no line, the audited file."""
     file, region = (source, None) if finding.where is None else finding.where
     physical: dict[str, Any] = {"artifactLocation": {"uri": quote(file)}}
     if region is not None:

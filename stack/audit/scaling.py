@@ -1,4 +1,4 @@
-"""D03, H01, H02: autoscalers that cannot scale, or that look at the wrong number."""
+"""D03, H01, H02: autoscalers that cannot scale, or that use the wrong metric."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stack.audit.timeouts import critical_path
 from stack.model.platform import Platform
 
 KEEPS_MEMORY = {"python"}
-"""Languages whose processes do not give memory back to the system: CPython keeps its arenas."""
+"""Languages whose processes return little memory to the system: CPython keeps its arenas."""
 INJECTED = "sidecar.istio.io/inject"
 WAITING = 0.8
-"""Share of an operation's P95 spent in calls from which it waits rather than computes."""
+"""Share of an operation's P95 spent in calls. At or above this share CPU is a poor measure of load."""
 
 
 def _scaled(platform: Platform) -> Iterator[tuple[Workload, Mapping[str, Any]]]:
@@ -27,7 +27,7 @@ def _scaled(platform: Platform) -> Iterator[tuple[Workload, Mapping[str, Any]]]:
 
 
 def _metrics(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Type, resource and container of each metric of resources; the container is empty where it is the whole pod."""
+    """Type, resource and container of each resource metric. The container is empty for a metric of the whole pod."""
     for metric in spec.get("metrics", ()):
         source = metric.get("resource") or metric.get("containerResource")
         if source:
@@ -35,11 +35,11 @@ def _metrics(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def can_scale(platform: Platform) -> Iterator[Breach | None]:
-    """Each autoscaler has the requests that it computes with, and owns the count of replicas."""
+    """Check that autoscalers have the resource requests that they need, and that nothing else sets the replicas."""
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         if "replicas" in workload.spec:
-            text = f"replicas: {workload.spec['replicas']} stands beside an autoscaler: each apply resets its count"
+            text = f"replicas: {workload.spec['replicas']} beside an autoscaler: each apply resets its count"
             yield Breach(f"{workload.path}: replicas", text, "spec.replicas", "leave it out")
         for _, resource, container in _metrics(spec):
             without = [
@@ -47,7 +47,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
                 for each in workload.pod["containers"]
                 if container in {"", each["name"]} and resource not in each.get("resources", {}).get("requests", {})
             ]
-            text = f"it scales on {resource}, of which {', '.join(without)} requests none: its utilization is unknown"
+            text = f"it scales on {resource}, but {', '.join(without)} requests none: utilization is unknown"
             field = f"resources.requests.{resource}"
             yield Breach(f"{workload.path}: requests", text, field, "") if without else None
             if resource == "cpu" and (service := services.get((workload.namespace, workload.name))):
@@ -55,28 +55,28 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _waits(platform: Platform, workload: Workload, service: Service) -> Breach | None:
-    """An autoscaler on CPU, where every operation spends its time in calls."""
+    """The finding for an autoscaler on CPU whose operations all spend their time in calls."""
     graph = platform.graph
     shares = [critical_path(graph, service, each) / each.latency for each in service.operations if each.latency]
     if not shares or min(shares) < WAITING:
         return None
-    text = f"its operations wait for calls {min(shares):.0%} of their P95 or more: CPU may stay low under full load"
+    text = f"its operations spend at least {min(shares):.0%} of their P95 in calls: CPU may stay low at full load"
     field = f"{service.name}: a metric of requests in flight"
     return Breach(f"{workload.path}: cpu", text, field, "", service.location, "info")
 
 
 def memory_comes_back(platform: Platform) -> Iterator[Breach | None]:
-    """No autoscaler looks at the memory of a process that keeps it."""
+    """Check that no autoscaler uses the memory of a process that does not release it."""
     languages = {(service.namespace, service.name): service.language for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         language = languages.get((workload.namespace, workload.name))
         on_memory = any(resource == "memory" for _, resource, _ in _metrics(spec))
-        text = f"it scales on memory, and a {language} process gives none back: the replicas never become fewer"
+        text = f"it scales on memory, but a {language} process releases none: the replicas never decrease"
         yield Breach(workload.path, text, "spec.metrics", "cpu") if on_memory and language in KEEPS_MEMORY else None
 
 
 def looks_at_one_container(platform: Platform) -> Iterator[Breach | None]:
-    """No autoscaler counts a proxy beside the program."""
+    """Check that no autoscaler includes the usage of a sidecar."""
     for workload, spec in _scaled(platform):
         sidecar = len(workload.pod["containers"]) > 1 or workload.labels.get(INJECTED) == "true"
         whole = [resource for kind, resource, _ in _metrics(spec) if kind == "Resource"]
@@ -88,31 +88,31 @@ def looks_at_one_container(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="D03",
-        title="autoscalers have what they compute with, and own the count",
+        title="autoscalers have resource requests, and nothing else sets the replicas",
         severity="error",
-        rationale="an autoscaler without requests does nothing; one whose count somebody else sets starts over again",
+        rationale="without requests an autoscaler does nothing; an apply that sets replicas undoes its scaling",
         source="pulumi-kubernetes#2491; Kubernetes, Horizontal Pod Autoscaling",
-        violates="a Deployment with replicas: 3 beside its autoscaler",
+        violates="a Deployment that sets replicas: 3 and has an autoscaler",
         holds="the same Deployment without replicas",
         check=can_scale,
     ),
     Rule(
         id="H01",
-        title="no autoscaler looks at memory that does not come back",
+        title="no autoscaler uses memory that the process does not release",
         severity="warning",
         rationale="after one peak the memory stays in use, and the replicas stay at their maximum",
         source="ingress-nginx#10371",
         violates="a Python service that scales on memory",
-        holds="the same service that scales on CPU alone",
+        holds="the same service with an autoscaler on CPU only",
         check=memory_comes_back,
     ),
     Rule(
         id="H02",
-        title="an autoscaler looks at the program's container alone",
+        title="an autoscaler uses only the program's container",
         severity="warning",
         rationale="an idle sidecar hides a busy program, and a busy sidecar scales an idle one",
         source="kubernetes#86349",
-        violates="a metric of type Resource in pods with a mesh's proxy",
+        violates="a metric of type Resource in pods with a mesh proxy",
         holds="a metric of type ContainerResource in the same pods",
         check=looks_at_one_container,
     ),

@@ -1,4 +1,4 @@
-"""C07, E01: the shape of the graph, and who enforces what on it."""
+"""C07, E01: cycles of calls, and policies that no layer enforces."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stack.model.settings import path_of
 
 
 def no_cycles(platform: Platform) -> Iterator[None]:
-    """A graph with a cycle of synchronous calls is refused when it is built: one that stands has none."""
+    """Count the operations. `CallGraph` refuses cycles of synchronous calls, so every graph here has none."""
     for node in platform.graph.nodes.values():
         yield from (None for _ in node.operations)
 
 
 def all_enforced(platform: Platform) -> Iterator[Breach | None]:
-    """Every declared policy has a layer that can express it, and that this environment has."""
+    """Check that a layer of this environment can enforce every declared policy."""
     mesh = platform.environment.settings.mesh
     only_by_mesh: dict[str, list[Edge]] = defaultdict(list)
     for edge in platform.graph.edges:
@@ -28,7 +28,7 @@ def all_enforced(platform: Platform) -> Iterator[Breach | None]:
             if not declares(edge, kind):
                 continue
             if kind in reasons:
-                text = f"{kind} is declared, and {reasons[kind]}"
+                text = f"{kind} is declared, but {reasons[kind]}"
                 yield Breach(edge.path, text, f"{edge.call.name}.{kind}", "None", edge.call.location)
             elif in_force(edge, kind, mesh=mesh) is None:
                 only_by_mesh[kind].append(edge)
@@ -36,7 +36,7 @@ def all_enforced(platform: Platform) -> Iterator[Breach | None]:
                 yield None
     for policy, edges in only_by_mesh.items():
         callers = sorted({edge.caller.name for edge in edges})
-        text = f"the mesh alone can enforce it for {', '.join(callers)}: {len(edges)} calls, and the mesh is off"
+        text = f"only the mesh can enforce it for {', '.join(callers)} ({len(edges)} calls), but the mesh is off"
         yield Breach(f"{policy} without mesh", text, path_of("mesh"), "true", edges[0].call.location)
 
 
@@ -46,8 +46,8 @@ RULES = (
         title="no cycle of synchronous calls",
         severity="error",
         rationale="an operation that waits for itself holds a slot at every hop until its deadline",
-        source="a cycle can wait for itself",
-        violates="a.run calls b.run, and b.run calls a.run: the catalogue is refused",
+        source="the declared calls",
+        violates="a.run calls b.run, and b.run calls a.run: the model is refused",
         holds="a.run calls b.run, and b.run publishes an event that a consumes",
         check=no_cycles,
     ),
@@ -55,9 +55,9 @@ RULES = (
         id="E01",
         title="every policy on an edge is enforced by a layer that can express it",
         severity="error",
-        rationale="a policy that nothing enforces is a belief: it fails on the day it is needed",
+        rationale="a declared policy that no layer enforces has no effect during an incident",
         source="the platform's rules",
-        violates="a Go service declares a circuit breaker, and the mesh, which would enforce it, is off",
+        violates="a Go service declares a circuit breaker, which only the mesh can enforce, and the mesh is off",
         holds='the mesh is on, or the call declares circuit_breaker="off"',
         check=all_enforced,
     ),

@@ -1,4 +1,4 @@
-"""T01, T04: callers wait as long as callees may take, and objectives add up to what people are promised."""
+"""T01 to T04: callers wait as long as callees may take, and objectives add up to the targets of flows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_WAIT = 10
 
 
 def worst_case(graph: CallGraph, node: Node, operation: Operation) -> Duration:
-    """Longest time of an operation's calls: stages and rounds added, parallel calls maxed, every attempt and wait."""
+    """Longest time of an operation's calls with all attempts: the sum over stages and rounds of the slowest call."""
     if isinstance(node, Dependency):
         return operation.deadline
     return sum((_longest(graph, node, operation, index) for index in range(len(operation.stages))), ZERO)
@@ -43,11 +43,11 @@ def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
         elif edge.propagates_deadline:
             yield _holds_one_attempt(graph, edge)
         else:
-            yield _too_short(edge, worst, "its worst case, and the deadline does not travel on this edge")
+            yield _too_short(edge, worst, "its worst case, and the deadline is not propagated on this edge")
 
 
 def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Breach | None:
-    """With a propagated deadline the callee ends in time; what remains must hold one attempt of each hard call."""
+    """A propagated deadline stops the callee in time. The timeout must still allow one attempt of each hard call."""
     for call in edge.target.calls:
         inner = graph.edge(edge.callee, edge.target, call)
         if not call.soft and inner.attempt_timeout > edge.attempt_timeout:
@@ -61,7 +61,7 @@ def _too_short(edge: Edge, needed: Duration, why: str) -> Breach:
 
 
 def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
-    """Compare each operation's own deadline with its worst case: T01 at the operation itself."""
+    """Compare each operation's own deadline with the worst case of its calls."""
     graph = platform.graph
     for node in graph.nodes.values():
         for operation in node.operations:
@@ -106,13 +106,16 @@ def bounded(platform: Platform) -> Iterator[Breach | None]:
 def _far(edge: Edge) -> Breach:
     most, field = edge.latency * LONGEST_WAIT, f"{edge.path}: timeout, or {edge.call.target}.deadline"
     if not edge.attempt_timeout:
-        return Breach(edge.path, "it may wait for ever: its timeout is 0s", field, str(most), edge.call.location)
+        return Breach(edge.path, "the call may wait for ever: its timeout is 0s", field, str(most), edge.call.location)
     text = f"{edge.attempt_timeout} > {LONGEST_WAIT} × {edge.latency}, the callee's P95 objective"
     return Breach(edge.path, text, field, str(most), edge.call.location, "warning")
 
 
 def critical_path(graph: CallGraph, node: Node, operation: Operation) -> Duration:
-    """P95 of an operation's calls: stages and typical rounds added, parallel and overlapping calls maxed."""
+    """P95 of an operation's calls: the sum over stages and typical rounds of the slowest parallel call.
+
+    A stage that overlaps the stages before it counts only if it takes longer than they do.
+    """
     total = ZERO
     for stage in operation.stages:
         slowest = max(graph.edge(node, operation, call).latency for call in stage.calls) * stage.typical_rounds
@@ -148,7 +151,7 @@ RULES = (
         id="T01",
         title="callers wait at least as long as their callees may take",
         severity="error",
-        rationale="a caller that gives up first throws the answer away, and its own retry adds to the work in progress",
+        rationale="a caller that times out first loses the answer, and its retry adds load to a callee at work",
         source="CascadeGuard, for one edge",
         violates="the gateway waits 3s for a call that may take 4s",
         holds="the gateway waits 4s",
@@ -158,17 +161,17 @@ RULES = (
         id="T02",
         title="every attempt can finish within the operation's deadline",
         severity="warning",
-        rationale="an attempt that starts after the deadline is load without an answer",
+        rationale="an attempt that starts after the deadline adds load, and nobody reads its answer",
         source="Envoy, per_try_timeout and timeout",
         violates="2 × 50ms + 10ms of backoff in an operation with a deadline of 100ms",
-        holds="the same in an operation with a deadline of 110ms",
+        holds="the same attempts in an operation with a deadline of 110ms",
         check=attempts_fit,
     ),
     Rule(
         id="T03",
-        title="every call has a timeout near to its callee's objective",
+        title="every call has a timeout close to its callee's objective",
         severity="error",
-        rationale="a call without a timeout holds its slot for ever, and a long one for as long as users do not wait",
+        rationale="a call without a timeout holds its slot for ever; a long timeout holds it after users have left",
         source="AWS Builders' Library, Timeouts; Zalando's timeout guide",
         violates="a timeout of 101ms for a callee with a P95 of 10ms",
         holds="a timeout of 100ms for the same callee",
@@ -178,7 +181,7 @@ RULES = (
         id="T04",
         title="objectives add up to the flow's target",
         severity="error",
-        rationale="if every callee just meets its objective, the caller cannot meet a smaller one",
+        rationale="if every callee just meets its objective, the caller cannot meet an objective below their sum",
         source="Zalando's timeout guide",
         violates="two calls in sequence with a P95 of 10ms each, in an operation with an objective of 15ms",
         holds="the same operation with an objective of 20ms",

@@ -1,4 +1,4 @@
-"""V01, V02: a volume holds everything that its program writes, and a start is in time however full the volume is."""
+"""V01, V02: volumes hold all that their programs write, and startup probes allow for the work on a full volume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stack.model.platform import Platform
 
 
 def hold_what_is_written(platform: Platform) -> Iterator[Breach | None]:
-    """Every volume of every component, once."""
+    """Compare the declared writes to every volume with its size."""
     for component in platform.components:
         for disk in component.disks():
             yield _too_small(disk)
@@ -35,7 +35,7 @@ def _text(size: Bytes) -> str:
 
 
 def start_in_time(platform: Platform) -> Iterator[Breach | None]:
-    """Every server that works through its data before its startup probe succeeds."""
+    """Compare the work at the start of each server with the budget of its startup probe."""
     for component in platform.components:
         if isinstance(component, Server):
             for workload in component.workloads():
@@ -64,7 +64,7 @@ RULES = (
         id="V01",
         title="every volume holds what its program writes at the declared load",
         severity="error",
-        rationale="kubelet evicts a pod whose emptyDir is full, and a store on a full disk stops: both again and again",
+        rationale="kubelet evicts a pod whose emptyDir is full, and a store on a full disk stops at each restart",
         source="nginx-proxy#1208, valkey#2008, opentelemetry-collector-contrib#32456",
         violates="a replica receives a dump of 614Mi into an emptyDir of 64Mi",
         holds="the emptyDir has 615Mi",
@@ -72,9 +72,9 @@ RULES = (
     ),
     Rule(
         id="V02",
-        title="work at the start that grows with the data fits the startup probe",
+        title="the work of a server at its start fits the startup probe",
         severity="error",
-        rationale="kubelet kills a server that still works through its data, and the work begins from the start",
+        rationale="kubelet kills a server that still reads its data, and the next start begins the work again",
         source="opentelemetry-collector-contrib#32863",
         violates="a log of 2Gi replays at 20Mi/s for 103 s, and the startup probe gives up after 60 s",
         holds="the startup probe gives up after 120 s",

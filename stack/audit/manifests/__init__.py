@@ -1,7 +1,7 @@
-"""The audit of Kubernetes manifests that nobody has a typed model of.
+"""The audit of Kubernetes manifests without a typed model.
 
-Manifests tell no operations, loads, objectives or clients' policies. So these rules look at what stands in the files
-and what is certain from it; where something else may be true, they are silent.
+Manifests contain no operations, loads, objectives or client policies. So these rules report only breaches that
+the files prove. If a breach depends on something outside the files, the rules report nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RULES: tuple[Rule[System], ...] = (
 
 
 def audit_manifests(system: System, *, on: date) -> Outcome:
-    """The verdicts on a directory of manifests."""
+    """Audit a directory of manifests."""
     return judge(system.source, [rule.verdict(system) for rule in RULES], on=on)
 
 

@@ -13,7 +13,7 @@ from stack.model.manifests.system import Item, Reference, System
 
 DNS_PORT = 53
 DNS_PORTS = frozenset({None, DNS_PORT, "dns", "dns-tcp"})
-"""Ports of a rule that may admit DNS: a rule without ports admits all."""
+"""Ports of a NetworkPolicy rule that may admit DNS. A rule without ports admits every port."""
 
 
 def ports_agree(system: System) -> Iterator[Breach | None]:
@@ -34,7 +34,7 @@ def _path(reference: Reference) -> str:
 
 
 def _missing(system: System, reference: Reference) -> Iterator[Breach]:
-    """The breach of a name inside the cluster that no manifest has. Other names may exist outside the manifests."""
+    """The breach of a cluster name that no manifest defines. Other names may exist outside the manifests."""
     address, workload = reference.address, reference.workload
     name, _, rest = address.host.partition(".")
     namespace = rest.removesuffix(".cluster.local").removesuffix(".svc") or workload.namespace
@@ -47,7 +47,7 @@ def _missing(system: System, reference: Reference) -> Iterator[Breach]:
     elsewhere = f"; there is one in {', '.join(others)}" if others else ""
     yield Breach(
         _path(reference),
-        f"{address.named_by} names {address.host}, and no Service of namespace {namespace} has that name{elsewhere}",
+        f"{address.named_by} names {address.host}, but no Service of namespace {namespace} has that name{elsewhere}",
         address.named_by,
         where=address.where,
         severity="warning",
@@ -55,14 +55,14 @@ def _missing(system: System, reference: Reference) -> Iterator[Breach]:
 
 
 def _port_of_service(reference: Reference, service: Item[ServiceSpec]) -> Breach | None:
-    """Compare the port with the Service's. A headless Service has the pods' ports, an ExternalName another host's."""
+    """Compare the port with the Service's ports. Headless and ExternalName Services do not limit the ports."""
     ports = sorted(port.port for port in service.spec.ports)
     port = reference.address.port
     if port is None or port in ports or service.spec.headless or service.spec.type == "ExternalName":
         return None
     return Breach(
         _path(reference),
-        f"{reference.address.named_by} names port {port}; {service.title} offers {', '.join(map(str, ports))}",
+        f"{reference.address.named_by} names port {port}, but {service.title} offers {', '.join(map(str, ports))}",
         reference.address.named_by,
         str(ports[0]) if len(ports) == 1 else "",
         reference.address.where,
@@ -76,12 +76,12 @@ def _pods_of_service(system: System, service: Item[ServiceSpec]) -> Iterator[Bre
     if not pods and not system.is_complete(service.namespace):
         return
     if not pods:
-        text = f"selector {Selector(match_labels=service.spec.selector).text} picks no pod of these manifests"
+        text = f"selector {Selector(match_labels=service.spec.selector).text} selects no pod of these manifests"
         yield Breach(service.title, text, "spec.selector", where=service.at("selector"), severity="warning")
         return
     for number, port in enumerate(service.spec.ports):
         named = isinstance(port.target, str) and all(port.target not in workload.ports for workload in pods)
-        text = f"targetPort {port.target} is no port's name in {', '.join(pod.title for pod in pods)}"
+        text = f"targetPort {port.target} is not the name of a port in {', '.join(pod.title for pod in pods)}"
         yield Breach(service.title, text, "targetPort", where=service.at("ports", number)) if named else None
 
 
@@ -92,7 +92,7 @@ def _probe_ports(system: System) -> Iterator[Breach | None]:
             for name, probe in container.probes.items():
                 wrong = isinstance(probe.port, str) and not probe.port.isdecimal() and probe.port not in names
                 path = f"{workload.title} → {container.name}.{name}"
-                text = f"it asks port {probe.port}, and the container names no such port"
+                text = f"the probe asks port {probe.port}, but the container has no port of that name"
                 yield Breach(path, text, "port", where=workload.at(place, index, name)) if wrong else None
 
 
@@ -120,12 +120,12 @@ def _denials(
             continue
         direction, policies = denied
         names = ", ".join(policy.manifest.title for policy in policies)
-        text = f"{direction.lower()} to port {port} of {pods.title}: NetworkPolicies {names} govern it, none admits it"
+        text = f"{direction.lower()} to port {port} of {pods.title}: NetworkPolicies {names} apply, but none admits it"
         yield Breach(_path(reference), text, "NetworkPolicy", where=policies[0].at())
 
 
 def names_resolve(system: System) -> Iterator[Breach | None]:
-    """Breaches for workloads that name a Service while their policies deny the DNS port."""
+    """Check that the policies of each workload that names a Service admit DNS."""
     named = {reference.workload.manifest.identity: reference for reference in system.references if reference.service}
     for reference in named.values():
         policies = governing(system, reference.workload, "Egress")
@@ -134,7 +134,7 @@ def names_resolve(system: System) -> Iterator[Breach | None]:
             continue
         ports = {allowed.port for rule in rules for allowed in rule.ports or (PolicyPort(),)}
         names = ", ".join(policy.manifest.title for policy in policies)
-        text = f"it names {reference.address.host}, and NetworkPolicies {names} admit no egress to port {DNS_PORT}"
+        text = f"it names {reference.address.host}, but NetworkPolicies {names} admit no egress to port {DNS_PORT}"
         where = policies[0].at("egress")
         yield None if ports & DNS_PORTS else Breach(reference.workload.title, text, "egress", where=where)
 

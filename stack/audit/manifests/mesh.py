@@ -15,12 +15,12 @@ from stack.model.manifests.system import System
 
 
 class RetriedRoute(NamedTuple):
-    """A route of a VirtualService whose proxies retry."""
+    """A route of a VirtualService on which the proxies retry."""
 
     path: str
     where: Location
     attempts: int
-    """The first one included."""
+    """The first attempt included."""
     attempt_timeout: Duration | None
     timeout: Duration | None
 
@@ -40,7 +40,7 @@ def _retried(system: System) -> Iterator[RetriedRoute]:
 
 
 def _duration(text: str | None) -> Duration | None:
-    """`None` where there is none: Istio reads 0s as no timeout."""
+    """The duration. `None` for no timeout, which Istio also writes as 0s."""
     try:
         return Duration(text) or None if text else None
     except ValueError:
@@ -48,7 +48,7 @@ def _duration(text: str | None) -> Duration | None:
 
 
 def attempts_stay_few(system: System) -> Iterator[Breach | None]:
-    """The attempts of each route that retries."""
+    """Compare the attempts of each route that retries with the limit."""
     for route in _retried(system):
         text = f"1 + {route.attempts - 1} retries = {route.attempts} attempts > {WARN_ATTEMPTS}"
         many = Breach(
@@ -63,7 +63,7 @@ def attempts_stay_few(system: System) -> Iterator[Breach | None]:
 
 
 def attempts_fit_the_timeout(system: System) -> Iterator[Breach | None]:
-    """The attempts' timeouts together against the route's own."""
+    """Compare the sum of all attempts' timeouts with the route's timeout."""
     for route in _retried(system):
         if route.attempt_timeout is None or route.timeout is None:
             continue

@@ -1,4 +1,4 @@
-"""A03, D03, H02, E01 on manifests: how many pods there are, and what governs them."""
+"""A03, D03, H02, E01 on manifests: replicas, autoscalers, disruption budgets and selectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stack.model.manifests.system import Item, System, Workload
 
 
 def drains_go_on(system: System) -> Iterator[Breach | None]:
-    """Budgets against the pods that they select, and replicas that have no budget."""
+    """Check that disruption budgets allow drains, and that several replicas have a budget."""
     governed = set()
     for budget in system.budgets:
         selected = system.selected(budget.spec.selector, budget.namespace)
@@ -26,7 +26,7 @@ def drains_go_on(system: System) -> Iterator[Breach | None]:
     for identity, workload in served.items():
         count = system.count(workload) or 0
         if count > 1 and identity not in governed:
-            text = f"{count} replicas and no PodDisruptionBudget: a drain may take all of them at once"
+            text = f"{count} replicas and no PodDisruptionBudget: drains may evict all of them at once"
             where = workload.manifest.at("spec", "replicas")
             yield Breach(workload.title, text, "PodDisruptionBudget", "maxUnavailable: 1", where, "warning")
 
@@ -39,31 +39,31 @@ def _blocked(budget: Item[Budget], pods: int) -> Breach | None:
         return None
     name = "maxUnavailable" if never else "minAvailable"
     value = spec.max_unavailable if never else spec.min_available
-    text = f"{name} {value} of {pods} pods: no pod may go, so no node can be drained"
+    text = f"{name} {value} of {pods} pods: no pod may be evicted, so no node that runs one can be drained"
     return Breach(budget.title, text, name, "maxUnavailable: 1", budget.at(name))
 
 
 def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
-    """Autoscalers against the workloads that they scale."""
+    """Compare autoscalers with the workloads that they scale."""
     for autoscaler in system.autoscalers:
         target = autoscaler.spec.scale_target_ref
         workload = system.scaled(autoscaler)
         if workload is None:
-            text = f"it scales {target.kind} {target.name}, which no manifest has"
+            text = f"it scales {target.kind} {target.name}, which no manifest defines"
             yield Breach(autoscaler.title, text, "scaleTargetRef", "", autoscaler.at("scaleTargetRef"), "warning")
             continue
         yield from (_without_request(workload, resource) for resource in autoscaler.spec.utilization_of)
         where = workload.manifest.at("spec", "replicas")
-        text = f"replicas {workload.spec.replicas} beside {autoscaler.title}: each apply undoes the autoscaler's count"
+        text = f"replicas {workload.spec.replicas} beside {autoscaler.title}: each apply resets the autoscaler's count"
         beside = Breach(workload.title, text, "replicas", "leave it out", where)
         yield None if workload.spec.replicas is None else beside
 
 
 def _without_request(workload: Workload, resource: str) -> Breach | None:
-    """Without a request of one container there is no utilization of the pod, and nothing is scaled."""
+    """A container without a request. The utilization of its pod is then unknown, and the autoscaler does nothing."""
     for place, index, container in workload.containers:
         if place == "containers" and not container.resources.requested(resource):
-            text = f"it requests no {resource}, whose utilization the autoscaler asks for"
+            text = f"it requests no {resource}, but the autoscaler needs this request to compute the utilization"
             return Breach(
                 f"{workload.title} → {container.name}",
                 text,
@@ -75,7 +75,7 @@ def _without_request(workload: Workload, resource: str) -> Breach | None:
 
 
 def sidecars_are_left_out(system: System) -> Iterator[Breach | None]:
-    """Autoscalers that add up the containers of a pod."""
+    """Find autoscalers that add up the containers of a pod."""
     for workload in system.workloads:
         autoscaler = system.autoscaler_of(workload)
         if autoscaler is None or not autoscaler.spec.utilization_of:
@@ -88,15 +88,15 @@ def sidecars_are_left_out(system: System) -> Iterator[Breach | None]:
 
 
 def policies_govern_something(system: System) -> Iterator[Breach | None]:
-    """NetworkPolicies and budgets whose selector picks no pod, and rules that admit no pod."""
+    """Find NetworkPolicies and budgets whose selector selects no pod, and rules that admit no pod."""
     for policy in (each for each in system.network_policies if system.is_complete(each.namespace)):
-        idle = "podSelector picks no pod of these manifests: nothing is protected"
+        idle = "podSelector selects no pod of these manifests: the policy protects nothing"
         yield _picks(system, policy, policy.spec.pod_selector, idle, policy.at("podSelector"))
         for peer, where in own_namespace_peers(policy):
-            idle = f"a rule admits pods with {peer.text}, and no manifest has such a pod"
+            idle = f"a rule admits pods with {peer.text}, but no manifest has such a pod"
             yield _picks(system, policy, peer, idle, where)
     for budget in (each for each in system.budgets if system.is_complete(each.namespace)):
-        idle = "selector picks no pod of these manifests: no drain waits for it"
+        idle = "selector selects no pod of these manifests: the budget limits no drain"
         yield _picks(system, budget, budget.spec.selector, idle, budget.at("selector"))
 
 

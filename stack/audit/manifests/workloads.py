@@ -1,4 +1,4 @@
-"""T05, T07, P03, S01 on manifests: how pods end, are probed, are replaced, and get their secrets."""
+"""T05, T07, P03, S01 on manifests: termination, probes, rollbacks and secrets of pods."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _HOLDS_A_SECRET = re.compile(
     r"\b(password|passwd|pwd)=(?P<first>[^\s;&$]+)|://[^/@:\s]+:(?P<second>[^/@\s$]+)@", re.IGNORECASE
 )
 _NO_SECRET = re.compile(r"|true|false|yes|no|on|off|[01]|/.*|.*[$<{].*", re.IGNORECASE)
-"""Switches, paths of files, and texts that something else fills in."""
+"""Values that are no secret: switches, file paths and placeholders."""
 
 
 def pods_end_in_time(system: System) -> Iterator[Breach | None]:
-    """The pause before the stop signal against the grace period, which the pause is a part of."""
+    """Compare the preStop sleep with the grace period, which includes the sleep."""
     for workload in system.workloads:
         grace = workload.template.spec.termination_grace_period_seconds
         for place, index, container in workload.containers:
@@ -40,7 +40,7 @@ def pods_end_in_time(system: System) -> Iterator[Breach | None]:
 
 
 def _pause(container: Container) -> int:
-    """Seconds that the container's handler sleeps for certain."""
+    """Seconds that the container's preStop handler sleeps at least."""
     handler = container.lifecycle.pre_stop if container.lifecycle else None
     if handler is None:
         return 0
@@ -51,7 +51,7 @@ def _pause(container: Container) -> int:
 
 
 def probes_end_in_time(system: System) -> Iterator[Breach | None]:
-    """The timeout of each probe against its period."""
+    """Compare the timeout of each probe with its period."""
     for workload in system.workloads:
         for place, index, container in workload.containers:
             for name, probe in container.probes.items():
@@ -63,23 +63,23 @@ def probes_end_in_time(system: System) -> Iterator[Breach | None]:
 
 
 def revisions_can_be_rolled_back(system: System) -> Iterator[Breach | None]:
-    """StatefulSets that are updated one pod after the other and wait for each."""
+    """Find StatefulSets whose update waits for each pod to be ready."""
     for workload in system.workloads:
         if workload.kind == "StatefulSet" and workload.spec.update_strategy.get("type") != "OnDelete":
             policy = workload.spec.pod_management_policy
-            text = f"podManagementPolicy {policy}: a pod that never gets ready keeps the next revision out"
+            text = f"podManagementPolicy {policy}: a pod that never becomes ready blocks the next revision"
             where = workload.manifest.at("spec", "podManagementPolicy")
             ordered = Breach(workload.title, text, "podManagementPolicy", "Parallel", where)
             yield ordered if policy == "OrderedReady" else None
 
 
 def files_hold_no_secret(system: System) -> Iterator[Breach | None]:
-    """Secrets that stand in a file, variables that hold one, and images that move."""
+    """Find secrets in files, secrets in variables, and images without a fixed version."""
     for secret in system.secrets:
         for field, entries in (("data", secret.spec.data), ("stringData", secret.spec.string_data)):
             for key, value in entries.items():
                 plain = _is_secret(re.sub(r"[-.]", "_", key), str(value or ""))
-                text = f"the value of {key} stands in the file"
+                text = f"the file contains the value of {key}"
                 yield Breach(f"{secret.title}.{key}", text, key, "", secret.manifest.at(field, key)) if plain else None
     for workload in system.workloads:
         for place, index, container in workload.containers:
@@ -94,12 +94,12 @@ def _plain_variables(workload: Workload, place: str, index: int, container: Cont
             plain = _is_secret(variable.name, values[variable.name])
             path = f"{workload.title} → {container.name}.{variable.name}"
             where = workload.at(place, index, "env", number)
-            held = Breach(path, "the variable holds a secret as plain text", "value", "valueFrom.secretKeyRef", where)
+            held = Breach(path, "the variable holds a secret in plain text", "value", "valueFrom.secretKeyRef", where)
             yield held if plain else None
 
 
 def _moving_images(system: System) -> Iterator[Breach | None]:
-    """Images whose tag means another one tomorrow. Other tags may be kept from moving by their registry."""
+    """Find images with the tag `latest`. A registry may keep other tags from changing."""
     users: dict[str, list[tuple[Workload, Location]]] = defaultdict(list)
     for workload in system.workloads:
         for place, index, container in workload.containers:
@@ -108,7 +108,7 @@ def _moving_images(system: System) -> Iterator[Breach | None]:
         name, _, digest = image.partition("@")
         tag = name.rpartition("/")[2].partition(":")[2] or "latest"
         titles = ", ".join(dict.fromkeys(workload.title for workload, _ in found))
-        text = f"the registry decides on the day which image latest is; it runs in {titles}"
+        text = f"the tag latest may be another image at each pull; used by {titles}"
         moving = Breach(f"image {image}", text, "image", "a digest", found[0][1], "warning")
         yield moving if image and not digest and tag == "latest" else None
 

@@ -95,6 +95,6 @@ def test_d01_counts_the_callers_of_the_database() -> None:
     call = stage(hard("store.read", "idempotent"))
     without = service("a", operation("run", call, p95="1s", deadline="2s"), connection_pool=0)
     (found,) = verdict("D01", small_platform(without, STORE)).findings
-    assert found.arithmetic == "it calls a database, and its pool has 0 connections"
+    assert found.arithmetic == "the service calls a database, but its pool has 0 connections"
     idle = service("b", operation("run", p95="1s", deadline="2s"), connection_pool=500)
     assert verdict("D01", small_platform(idle, STORE)).text == "does not apply", "it calls no database"

@@ -1,4 +1,4 @@
-"""C06, C08, E02: operations that stand on too little, callees that take too few calls, services that nobody calls."""
+"""C06, C08, E02: weak dependencies and fallbacks, callees that admit too few calls, services without callers."""
 
 from __future__ import annotations
 

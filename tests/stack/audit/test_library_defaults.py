@@ -21,7 +21,9 @@ def store_with(*clients: Client) -> Any:
 def test_r09_finds_a_default_of_an_sdk() -> None:
     (found,) = findings("R09", store_with(Client(library="openai-python")))
     assert found.path == "store by openai-python"
-    assert found.arithmetic.startswith("openai-python makes 1 + 2 attempts of 600s each, and nobody set it")
+    assert found.arithmetic.startswith(
+        "openai-python makes 1 + 2 attempts of 600s each by default, and no retries are set"
+    )
     assert "max_retries in its callers" in found.field
     assert findings("R09", store_with(Client(library="openai-python", retries=0))) == ()
     assert findings("R09", store_with(Client(library="a-client-of-our-own"))) == (), "the table does not know it"

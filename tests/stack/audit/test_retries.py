@@ -107,7 +107,7 @@ def test_r02_finds_a_policy_and_a_library_that_both_repeat_a_call() -> None:
         return [STORE.model_copy(update={"clients": (client,)}), *chain(TWICE)[1:]]
 
     (found,) = findings("R02", *with_client(None))
-    assert found.arithmetic == "runtime and openai-python both repeat it: 2 × 3 attempts"
+    assert found.arithmetic == "runtime and openai-python both retry it: 2 × 3 attempts"
     assert found.severity == "error"
     assert findings("R02", *with_client(0)) == ()
 

@@ -46,7 +46,7 @@ def test_r03_finds_more_than_three_attempts(nodes: list[Node], severity: str | N
 
 def test_r04_finds_a_layer_without_a_budget() -> None:
     (found,) = findings("R04", *at_the_gateway(TWICE))
-    assert found.arithmetic == "gateway makes 2 attempts of every call, and has no budget of retries"
+    assert found.arithmetic == "gateway makes 2 attempts of every call without a retry budget"
     assert findings("R04", *calling(TWICE)) == ()
     assert findings("R04", *by_library("openai-python", None))
     assert findings("R04", *by_library("openai-python", 0)) == ()
@@ -63,15 +63,15 @@ def test_r06_finds_a_retry_on_what_may_not_be_repeated() -> None:
 def test_r07_finds_a_retry_on_an_outcome_that_does_not_pass() -> None:
     """The typed conditions cannot name one, so a manifest alone can bring it."""
     (found,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "invalid_argument")})))
-    assert found.arithmetic == "2 attempts on invalid_argument: the second has the same outcome"
+    assert found.arithmetic == "2 attempts on invalid_argument: each attempt has the same outcome"
     assert findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "aborted")}))) == ()
 
 
 def test_r08_finds_clients_that_repeat_in_step() -> None:
     (at_once,) = findings("R08", *at_the_gateway(TWICE))
-    assert at_once.arithmetic == "the gateway repeats at once, without a backoff"
+    assert at_once.arithmetic == "the gateway retries at once, without a backoff"
     (found,) = findings("R08", *calling(NO_WAIT))
-    assert found.arithmetic == "base_delay 0s: every client repeats at the same moment"
+    assert found.arithmetic == "base_delay 0s: every client retries at the same moment"
     assert findings("R08", *calling(NO_WAIT.model_copy(update={"base_delay": Duration("1ms")}))) == ()
     assert findings("R08", *by_library("pymilvus", None))
     assert findings("R08", *by_library("redis-py", None)) == (), "its backoff is random"

@@ -93,7 +93,7 @@ def test_p02_finds_members_that_are_ready_before_they_have_caught_up() -> None:
     spec = {"replicas": 3}
     alike = workload("StatefulSet", {"livenessProbe": LIVE, "readinessProbe": LIVE}, spec=spec)
     (same,) = found("P02", alike, nodes=(store,))
-    assert same.arithmetic.startswith("readiness asks what liveness asks")
+    assert same.arithmetic.startswith("readiness equals liveness")
     (none,) = found("P02", workload("StatefulSet", spec=spec), nodes=(store,))
     assert none.arithmetic.startswith("no readiness probe")
     apart = workload("StatefulSet", {"livenessProbe": LIVE, "readinessProbe": READY}, spec=spec)

@@ -27,7 +27,7 @@ def test_a_call_that_contradicts_itself_is_refused_with_its_edge() -> None:
 def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
     retrying = stage(hard("store.read", "idempotent", retry=TWICE, bulkhead=Bulkhead(max_concurrent=1)))
     found, *_ = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
-    assert found.arithmetic == "retry is declared, and driver and mesh cannot express it on this edge"
+    assert found.arithmetic == "retry is declared, but driver and mesh cannot express it on this edge"
     assert findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s")), STORE) == ()
 
 

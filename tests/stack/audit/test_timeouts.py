@@ -23,13 +23,13 @@ def test_t01_finds_a_deadline_below_the_worst_case() -> None:
 
 
 def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
-    """The deadline does not travel over HTTP, so the gateway must outwait the callee's worst case."""
+    """HTTP does not propagate the deadline, so the gateway must outwait the callee's worst case."""
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent", timeout=Duration("4s"))), p95="1s", deadline="5s")
     )
     route = operation("a-run", stage(hard("a.run", "idempotent", timeout=Duration("3s"))), p95="1s", deadline="9s")
     (found,) = findings("T01", gateway(route), inner, STORE)
-    assert found.arithmetic == "3s < 4s, its worst case, and the deadline does not travel on this edge"
+    assert found.arithmetic == "3s < 4s, its worst case, and the deadline is not propagated on this edge"
 
 
 def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits() -> None:

@@ -113,7 +113,7 @@ def test_explain_tells_a_rule_with_an_example_that_violates_it_and_one_that_hold
     assert voice("explain", "r01").stdout.splitlines() == [
         "R01: attempts along a path stay few",
         "severity   warning",
-        "rationale  every retrying hop multiplies the load on the last one, and does so while it is failing",
+        "rationale  every hop that retries multiplies the load on the last hop while the last hop is failing",
         "source     CascadeGuard; SRE book ch. 22 (4³ = 64); AWS Builders' Library (3⁵ = 243)",
         "violates   two hops of 3 attempts each: 3 × 3 = 9 attempts > 5",
         "holds      one hop of 5 attempts",

@@ -47,7 +47,7 @@ def test_n04_a_port_that_the_service_does_not_offer(tmp_path: Path) -> None:
     wrong = workload("shop", env=[variable("STORE", "store:6380")])
     (finding,) = findings(tmp_path, wrong, *STORE)
     assert (finding.rule, finding.severity, finding.path) == ("N04", "error", "Deployment shop → store:6380")
-    assert (finding.arithmetic, finding.proposal) == ("STORE names port 6380; Service store offers 6379", "6379")
+    assert (finding.arithmetic, finding.proposal) == ("STORE names port 6380, but Service store offers 6379", "6379")
     assert findings(tmp_path, shop(), *STORE) == []
 
 
@@ -83,7 +83,7 @@ def test_n04_is_silent_where_an_operator_may_make_the_service(tmp_path: Path) ->
 def test_n04_a_service_without_pods_and_a_port_without_a_name(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path, service("store"))
     assert (finding.rule, finding.severity, finding.path) == ("N04", "warning", "Service store")
-    assert finding.arithmetic == "selector app=store picks no pod of these manifests"
+    assert finding.arithmetic == "selector app=store selects no pod of these manifests"
     assert found(tmp_path, STORE[0], service("store", 6379, "http")) == [("N04", "error", "Service store")]
     assert found(tmp_path, STORE[0], service("store", 6379, "redis")) == []
     without_selector = resource("Service", "store", {"ports": [{"port": 1}]})
