@@ -21,7 +21,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores + cores // 2
 
 
-MANY = 100
+MANY = 20
 """Fewer tests are over before anybody asks how far they are."""
 
 
