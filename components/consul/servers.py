@@ -57,7 +57,7 @@ It copies the tokens for the operator's script, which runs in the same container
 _LEADER = f"wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/leader | grep -q :{RPC_PORT}"
 _PEER = f'wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/peers | grep -q "\\"$POD_IP:{RPC_PORT}\\""'
 PROBES = Probes.tcp(readiness=Probe.exec("sh", "-c", f"{_LEADER} && {_PEER}", **READY))
-"""A server is ready when it knows a leader."""
+"""A server is ready when it knows a leader and is itself a member of the cluster."""
 
 
 class Consul(Server):

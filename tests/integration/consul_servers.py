@@ -110,7 +110,8 @@ class Server:
         *shell, line = container(self.environment)["readinessProbe"]["exec"]["command"]
         line = line.replace(f"127.0.0.1:{HTTP_PORT}", f"{self.address}:{self.ports['http']}")
         probe = [*shell, line.replace(f":{RPC_PORT}", f":{self.ports['server']}")]
-        return subprocess.run(probe, check=False, capture_output=True).returncode == 0
+        pod = {"POD_IP": self.address, "PATH": os.environ["PATH"]}
+        return subprocess.run(probe, check=False, capture_output=True, env=pod).returncode == 0
 
     def knows(self, token: str) -> bool:
         """True if the server accepts a token."""
