@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from voice_runtime import CalleeError, Runtime
+from voice_runtime import CalleeError, Runtime, SoftCallError
 from voice_runtime.prometheus import RuntimeCollector
 
 pytestmark = pytest.mark.cluster
@@ -25,7 +25,7 @@ async def use(runtime: Runtime) -> None:
         raise CalleeError("rag-engine")
 
     await runtime.call("rag-engine", asyncio.sleep, 0)
-    with pytest.raises(CalleeError):
+    with pytest.raises(SoftCallError):
         await runtime.call("rag-engine", down)
 
 
