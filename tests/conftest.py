@@ -1,6 +1,7 @@
 """Settings for every test."""
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -25,12 +26,16 @@ MANY = 20
 """Fewer tests are over before anybody asks how far they are."""
 
 
+QUIET_SECONDS = 30
+
+
 class Progress:
-    """Prints a line for each tenth of the tests, and each failure as it happens; details follow at the end."""
+    """Prints a line for each tenth of the tests or after half a minute, and each failure as it happens."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
         self._ended = 0
+        self._told = time.monotonic()
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """No letter for a test that passed or was skipped: thousands of them fill several screens."""
@@ -47,8 +52,10 @@ class Progress:
         if report.when == "teardown":
             self._ended += 1
             tests = terminal._session.testscollected  # noqa: SLF001 - pytest's own progress reads it there
-            if (tenths := self._ended * 10 // tests) > (self._ended - 1) * 10 // tests and tests >= MANY:
-                terminal.write(f"{tenths * 10:3} % of {tests} tests\n")
+            tenth = self._ended * 10 // tests > (self._ended - 1) * 10 // tests
+            if (tests >= MANY and tenth) or time.monotonic() - self._told > QUIET_SECONDS:
+                self._told = time.monotonic()
+                terminal.write(f"{self._ended * 100 // tests:3} % of {tests} tests\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
