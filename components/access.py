@@ -47,10 +47,22 @@ def pod_reader(account: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterat
 
 
 def node_metrics_reader(account: ObjectMeta) -> Iterator[ClusterRole | ClusterRoleBinding]:
-    """A ClusterRole that reads kubelets' metrics. Nodes belong to no namespace, so a Role cannot grant it."""
-    name = f"{account['namespace']}-{account['name']}-kubelets"
+    """A ClusterRole that reads kubelets' metrics."""
+    yield from _cluster_reader(account, "kubelets", "nodes/metrics", "get")
+
+
+def node_reader(account: ObjectMeta) -> Iterator[ClusterRole | ClusterRoleBinding]:
+    """A ClusterRole that reads the nodes with their conditions."""
+    yield from _cluster_reader(account, "nodes", "nodes", "list", "watch")
+
+
+def _cluster_reader(
+    account: ObjectMeta, suffix: str, resource: str, *verbs: str
+) -> Iterator[ClusterRole | ClusterRoleBinding]:
+    """A ClusterRole, bound to an account. Nodes belong to no namespace, so a Role cannot grant rights over them."""
+    rule: PolicyRule = {"apiGroups": [""], "resources": [resource], "verbs": list(verbs)}
+    name = f"{account['namespace']}-{account['name']}-{suffix}"
     metadata: ObjectMeta = {"name": name, "labels": account["labels"]}
-    rule: PolicyRule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
     yield {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata, "rules": [rule]}
     yield {
         "apiVersion": RBAC,

@@ -1,4 +1,4 @@
-"""kube-state-metrics: exports the state of pods, workloads and autoscalers from the API server as metrics."""
+"""kube-state-metrics: exports the state of nodes, pods, workloads and autoscalers from the API server as metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 from voice_policies import Duration
 
-from components.access import pod_reader
+from components.access import node_reader, pod_reader
 from components.component import Exemption
 from components.container import Container, go_runtime
 from components.operation import Name
@@ -31,17 +31,19 @@ WATCHED = {
     "autoscaling": ["horizontalpodautoscalers"],
     "batch": ["cronjobs", "jobs"],
 }
-"""API group → the resources that it watches beside pods."""
+"""API group → the resources that it watches beside nodes and pods."""
 METRICS = (
     "kube_pod_container_status_restarts_total",
     "kube_pod_init_container_status_restarts_total",
     "kube_pod_status_phase",
+    "kube_node_status_condition",
     "kube_deployment_spec_replicas",
     "kube_deployment_status_replicas_available",
     "kube_statefulset_replicas",
     "kube_statefulset_status_replicas_ready",
     "kube_job_status_failed",
     "kube_cronjob_created",
+    "kube_cronjob_spec_suspend",
     "kube_cronjob_status_last_successful_time",
     "kube_horizontalpodautoscaler_spec_min_replicas",
     "kube_horizontalpodautoscaler_spec_max_replicas",
@@ -56,7 +58,7 @@ class KubeStateMetrics(Server):
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="no_api_token", reason="reads pods, workloads and autoscalers of our namespaces to count them"),
+        Exemption(rule="no_api_token", reason="counts nodes, and pods, workloads and autoscalers of our namespaces"),
         Exemption(rule="two_replicas", reason="two would count everything twice, and it stores nothing"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
@@ -71,10 +73,10 @@ class KubeStateMetrics(Server):
             for group, resources in WATCHED.items()
         ]
         readers = (pod_reader(self.metadata(), namespace, *rules) for namespace in self.namespaces)
-        watched = ["pods", *chain.from_iterable(WATCHED.values())]
+        watched = ["nodes", "pods", *chain.from_iterable(WATCHED.values())]
         yield Deployment(
             name=self.name,
-            rights=tuple(chain.from_iterable(readers)),
+            rights=(*chain.from_iterable(readers), *node_reader(self.metadata())),
             container=Container(
                 args=(
                     f"--port={PORT}",

@@ -21,7 +21,7 @@ BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
 ENOUGH = re.compile(r"increase\w+ > \d+")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 EXPORTED = re.compile(
-    r"(voice|apisix|kube|kubelet|otelcol|probe|prometheus|alertmanager|go|process|traces)_|^(up|scrape_\w+|ALERTS)$"
+    r"(voice|apisix|barman_cloud|cnpg|kube|kubelet|otelcol|probe|prometheus|alertmanager|go|process|traces)_|^(up|scrape_\w+|ALERTS)$"
 )
 """Prefixes of the metrics that the deployed programs export."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
@@ -35,12 +35,15 @@ NO_METRIC = re.compile(
 NAME = re.compile(r"[a-zA-Z_:][\w:]*")
 DUTIES = {
     "CronJob": ("kube_cronjob_status_last_successful_time", "kube_job_status_failed"),
+    # CloudNativePG's own `cnpg_collector_last_available_backup_timestamp` stays 0 if a plugin makes the backups
+    # (plugin-barman-cloud#380).
     "ScheduledBackup": (
-        "cnpg_collector_last_available_backup_timestamp",
-        "cnpg_collector_last_failed_backup_timestamp",
+        "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
+        "barman_cloud_cloudnative_pg_io_last_failed_backup_timestamp",
     ),
+    "Cluster": ("cnpg_pg_stat_archiver_last_archived_time", "cnpg_pg_stat_archiver_last_failed_time"),
 }
-"""Kind of a scheduled job → the metric of its last success and the metric of its failure."""
+"""Kind with a duty → the metric of its last success and the metric of its failure. A `Cluster` archives its log."""
 
 
 class Rules(NamedTuple):
@@ -170,7 +173,7 @@ def silence_is_noticed(platform: Platform) -> Iterator[Breach | None]:
 
 
 def duties_are_watched(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each kind of scheduled job has alerts on its failure and on its last success."""
+    """Check that each kind of duty has alerts on its failure and on its last success."""
     alerts = " ".join(alert["expr"] for alert in rules(platform).alerts)
     for kind, watching in DUTIES.items():
         duties = [duty for duty in rendered(platform).of_kind(kind) if not duty["spec"].get("suspend")]
@@ -224,7 +227,7 @@ RULES = (
     ),
     Rule(
         id="O05",
-        title="every scheduled job has alerts",
+        title="every scheduled job, backup and archive has alerts",
         severity="error",
         rationale="without an alert, nobody learns that backups fail until somebody needs one",
         source="cloudnative-pg#9824",

@@ -28,7 +28,6 @@ IN_DEV = (
 )
 BEYOND_DEV = (
     *_OF_TARGETS,
-    _accepted("O05", "ScheduledBackup", "alerts on CloudNativePG's backup metrics do not exist yet", NEXT_SPRING),
     _accepted(
         "A03",
         "voice-data/events: replicas",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from voice_policies import Duration
 
 from components.node import Service
-from components.observability.rules import Recording, RuleGroup, Severity
+from components.observability.rules import Alert, Recording, RuleGroup, Severity
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ProbedHosts, ScrapeTarget
 from stack.model.call_graph import CallGraph, Edge
 from stack.voiceassistant import alerts, site
@@ -19,7 +19,9 @@ from stack.voiceassistant.objectives import (
     failure_budget,
     first_byte_objective,
 )
-from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS, PLATFORM_TEAM
+from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
+from stack.voiceassistant.platform_team import PLATFORM_TEAM
+from stack.voiceassistant.store_alerts import STORE_ALERTS
 
 WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
 """Namespaces of the monitoring itself. A failed pod there pages nobody."""
@@ -41,8 +43,15 @@ def rule_groups(
         *_of_operations(),
         *_of_routes(graph),
         RuleGroup(name="service-alerts", rules=alerts.OBJECTIVE_ALERTS),
-        RuleGroup(name="platform-alerts", rules=PLATFORM_ALERTS),
+        RuleGroup(name="platform-alerts", rules=(*PLATFORM_ALERTS, *_stores(scraped))),
     )
+
+
+def _stores(scraped: Iterable[ScrapeTarget]) -> Iterator[Alert]:
+    """The alerts of each store that exports metrics. A store that the prober probes has none of them."""
+    for target in scraped:
+        if target.scrape.module is None:
+            yield from STORE_ALERTS.get(target.name, ())
 
 
 def _requests_per_replica() -> Recording:

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from voice_policies import Duration
+from components.observability.rules import Alert
+from stack.voiceassistant.platform_team import WATCHDOG
+from stack.voiceassistant.platform_team import platform_alert as _platform
 
-from components.observability.rules import Alert, Severity
+__all__ = ["PLATFORM_ALERTS"]
 
-__all__ = ["PLATFORM_ALERTS", "PLATFORM_TEAM", "WATCHDOG"]
-
-PLATFORM_TEAM = "platform"
-"""Keeps what the services stand on."""
-WATCHDOG = "watchdog"
-"""Receiver outside the platform that raises an alarm when it hears nothing."""
 _CERTIFICATE = "probe_ssl_earliest_cert_expiry - time()"
 _FREE = "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes"
 _VOLUME = "{{ $labels.namespace }}/{{ $labels.persistentvolumeclaim }}"
-
-
-def _platform(name: str, severity: Severity, expression: str, lasting: str, summary: str, action: str) -> Alert:
-    return Alert(
-        name=name,
-        severity=severity,
-        team=PLATFORM_TEAM,
-        expression=expression,
-        lasting=Duration(lasting),
-        summary=summary,
-        action=action,
-    )
 
 
 PLATFORM_ALERTS = (
@@ -65,12 +49,39 @@ PLATFORM_ALERTS = (
         "`kubectl get pods` shows the pod that is not ready; look at its events and its log",
     ),
     _platform(
+        "RedundancyLost",
+        "critical",
+        # Two copies of a quorum system of three still agree, and one copy does not.
+        "kube_deployment_status_replicas_available < 2 and kube_deployment_spec_replicas > 1"
+        " or 2 * kube_statefulset_status_replicas_ready <= kube_statefulset_replicas + 1"
+        " and kube_statefulset_replicas > 1",
+        "10m",
+        "{{ $labels.namespace }}/{{ $labels.deployment }}{{ $labels.statefulset }}: the loss of one more pod stops it",
+        "`kubectl get pods` shows the pod that is missing; delay every rollout and drain of a node until it is back",
+    ),
+    _platform(
+        "NodeNotReady",
+        "warning",
+        'kube_node_status_condition{condition="Ready",status="true"} == 0',
+        "5m",
+        "Node {{ $labels.node }} is not ready: its pods move to other nodes after five minutes",
+        "`kubectl describe node` says why. If the machine is gone, delete the Node, so that its volumes attach again",
+    ),
+    _platform(
+        "NodeUnderPressure",
+        "warning",
+        'kube_node_status_condition{condition!="Ready",status="true"} == 1',
+        "5m",
+        "Node {{ $labels.node }} reports {{ $labels.condition }}: its kubelet may evict pods",
+        "`kubectl describe node` shows the pods that use the most. Move one of them, or replace the node",
+    ),
+    _platform(
         "AutoscalerBlocked",
         "warning",
-        'kube_horizontalpodautoscaler_status_condition{condition="ScalingActive",status="false"} == 1',
+        'kube_horizontalpodautoscaler_status_condition{condition=~"ScalingActive|AbleToScale",status="false"} == 1',
         "15m",
-        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} cannot scale: it gets no metrics",
-        "`kubectl describe hpa` says why; is metrics-server running?",
+        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} cannot scale: {{ $labels.condition }} is false",
+        "`kubectl describe hpa` says why. If it gets no metrics, check metrics-server",
     ),
     _platform(
         "JobFailing",
@@ -83,8 +94,9 @@ PLATFORM_ALERTS = (
     _platform(
         "ScheduledJobOverdue",
         "warning",
-        # A job that has never succeeded is told from its creation on.
-        "time() - (kube_cronjob_status_last_successful_time or kube_cronjob_created) > 2 * 86400",
+        # The age of a job that has never succeeded counts from its creation. A suspended job waits for an operator.
+        "time() - (kube_cronjob_status_last_successful_time or kube_cronjob_created) > 2 * 86400"
+        " unless on (namespace, cronjob) kube_cronjob_spec_suspend == 1",
         "1h",
         "{{ $labels.namespace }}/{{ $labels.cronjob }} has not succeeded for two days",
         "`kubectl get jobs` shows its last runs; read the log of the one that failed",

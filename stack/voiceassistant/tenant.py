@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from components.observability.jaeger import TRACES
 from stack.model import microservices
 from stack.model.alerting import Alerting
 from stack.model.catalogue import Catalogue
 from stack.model.tenant import Tenant, Tier
 from stack.voiceassistant import alerts, catalog
-from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS, PLATFORM_TEAM
+from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
+from stack.voiceassistant.platform_team import PLATFORM_TEAM
 from stack.voiceassistant.profiles import PROFILES
 from stack.voiceassistant.site import SITE
+from stack.voiceassistant.store_alerts import STORE_ALERTS
 from stack.voiceassistant.tiers import (
     data,
     egress,
@@ -33,7 +37,7 @@ CATALOGUE = Catalogue(
 ALERTING = Alerting(
     source="stack/voiceassistant/alerts.py",
     objective_alerts=alerts.OBJECTIVE_ALERTS,
-    platform_alerts=PLATFORM_ALERTS,
+    platform_alerts=(*PLATFORM_ALERTS, *chain.from_iterable(STORE_ALERTS.values())),
     severities=alerts.SEVERITIES,
     teams=alerts.TEAM_SERVICES,
     platform_team=PLATFORM_TEAM,

@@ -288,6 +288,52 @@ def _counting(metric: str, step: int, /, **labels: str) -> Series:
     return _series(metric, f"0+{step}x120", **labels)
 
 
+def _redundancy(deployed: int, ready: int, replicas: int) -> Series:
+    """So many pods of a Deployment that declares two, and so many ready pods of a StatefulSet."""
+    return (
+        _series("kube_deployment_spec_replicas", "2x60", **DEPLOYMENT)
+        | _series("kube_deployment_status_replicas_available", f"{deployed}x60", **DEPLOYMENT)
+        | _series("kube_statefulset_replicas", f"{replicas}x60", **STATEFUL_SET)
+        | _series("kube_statefulset_status_replicas_ready", f"{ready}x60", **STATEFUL_SET)
+    )
+
+
+def _node(condition: str, status: str) -> Series:
+    return _joined(
+        *(
+            _series("kube_node_status_condition", f"{each == status:d}x60", **NODE, condition=condition, status=each)
+            for each in ("true", "false", "unknown")
+        )
+    )
+
+
+def _postgresql(metric: str, values: str, **labels: str) -> Series:
+    """A series of one instance of PostgreSQL, whose job is declared."""
+    return _series(metric, values, **INSTANCE, **labels)
+
+
+def _archived(failed: int) -> Series:
+    archiver = "cnpg_pg_stat_archiver_last"
+    return _postgresql(f"{archiver}_archived_time", "1000x60") | _postgresql(f"{archiver}_failed_time", f"{failed}x60")
+
+
+def _backed_up(at: str, failed: int = 0) -> Series:
+    backup = "barman_cloud_cloudnative_pg_io_last"
+    return (
+        _postgresql(f"{backup}_available_backup_timestamp", at)
+        | _postgresql(f"{backup}_failed_backup_timestamp", f"{failed}x3100")
+        | _archived(-1)
+    )
+
+
+def _connections(count: int) -> Series:
+    return (
+        _postgresql("cnpg_backends_total", f"{count}x60", datname="identity", usename="identity", state="active")
+        | _postgresql("cnpg_backends_total", "1x60", datname="identity", usename="identity", state="idle")
+        | _postgresql("cnpg_pg_settings_setting", "200x60", name="max_connections")
+    )
+
+
 def _platform(severity: str = "warning", **labels: str) -> list[Labels]:
     return [{**labels, "severity": severity, "team": "platform"}]
 
@@ -300,8 +346,13 @@ LETTERS = {"job": "indexing-service", "stream": "document.uploaded"}
 CALL = {"name": "redis.access"}
 POD = {"namespace": "voice-apps", "pod": "rag-engine-x"}
 DEPLOYMENT = {"namespace": "voice-apps", "deployment": "rag-engine"}
+STATEFUL_SET = {"namespace": "voice-data", "statefulset": "consul"}
+NODE = {"node": "node-1"}
+INSTANCE = {"job": "postgresql", "namespace": "voice-data", "pod": "postgresql-1"}
+POOLER = {"job": "postgresql-pooler", "namespace": "voice-data", "pod": "postgresql-pooler-1", "database": "identity"}
 JOB = {"namespace": "voice-data", "job_name": "postgresql-dump-1"}
 CRON_JOB = {"namespace": "voice-data", "cronjob": "postgresql-dump"}
+SUSPENDED = {"namespace": "voice-data", "cronjob": "postgresql-restore"}
 SAGA = {"job": "indexing-service", "saga": "document-deletion"}
 OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operations()]
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
@@ -403,7 +454,22 @@ CASES: dict[tuple[str, str | None], Case] = {
         _platform(**POD),
     ),
     ("ReplicasMissing", "warning"): Case(_ready(1), _ready(2), "30m", _platform(**DEPLOYMENT)),
-    ("AutoscalerBlocked", "warning"): Case(_scaling("false"), _scaling("true"), "30m", _platform(**AUTOSCALER)),
+    ("RedundancyLost", "critical"): Case(
+        _redundancy(1, 2, 3),
+        _redundancy(2, 3, 3),
+        "20m",
+        [*_platform("critical", **DEPLOYMENT), *_platform("critical", **STATEFUL_SET)],
+    ),
+    ("NodeNotReady", "warning"): Case(_node("Ready", "unknown"), _node("Ready", "true"), "10m", _platform(**NODE)),
+    ("NodeUnderPressure", "warning"): Case(
+        _node("DiskPressure", "true"),
+        _node("DiskPressure", "false"),
+        "10m",
+        _platform(**NODE, condition="DiskPressure"),
+    ),
+    ("AutoscalerBlocked", "warning"): Case(
+        _scaling("false"), _scaling("true"), "30m", _platform(**AUTOSCALER, condition="ScalingActive")
+    ),
     ("JobFailing", "warning"): Case(
         _series("kube_job_status_failed", "1x60", **JOB),
         _series("kube_job_status_failed", "0x60", **JOB),
@@ -413,12 +479,54 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("ScheduledJobOverdue", "warning"): Case(
         _series("kube_cronjob_created", "0x3100", **CRON_JOB),
         _series("kube_cronjob_created", "0x3100", **CRON_JOB)
-        | _series("kube_cronjob_status_last_successful_time", f"{2 * DAY}x3100", **CRON_JOB),
+        | _series("kube_cronjob_status_last_successful_time", f"{2 * DAY}x3100", **CRON_JOB)
+        | _series("kube_cronjob_created", "0x3100", **SUSPENDED)
+        | _series("kube_cronjob_spec_suspend", "1x3100", **SUSPENDED),
         "51h",
         _platform(**CRON_JOB),
     ),
     ("AutoscalerAtMaximum", "warning"): Case(
         _replicas(5), _replicas(5, minimum=5) | _replicas(4), "20m", _platform(**AUTOSCALER)
+    ),
+    ("PostgresqlDown", "critical"): Case(
+        _postgresql("cnpg_collector_up", "0x30"),
+        _postgresql("cnpg_collector_up", "1x30"),
+        "10m",
+        _platform("critical", **INSTANCE),
+    ),
+    ("PostgresqlWritesBlocked", "critical"): Case(
+        _postgresql("cnpg_pg_replication_streaming_replicas", "0x30"),
+        _postgresql("cnpg_pg_replication_streaming_replicas", "1x30"),
+        "10m",
+        _platform("critical", job="postgresql", namespace="voice-data"),
+    ),
+    ("PostgresqlReplicaBehind", "warning"): Case(
+        _postgresql("cnpg_pg_replication_lag", "61x30"),
+        _postgresql("cnpg_pg_replication_lag", "59x30"),
+        "10m",
+        _platform(**INSTANCE),
+    ),
+    ("PostgresqlArchiveFailing", "critical"): Case(
+        _archived(1001), _archived(999), "10m", _platform("critical", job="postgresql")
+    ),
+    ("PostgresqlArchiveBehind", "warning"): Case(
+        _postgresql("cnpg_collector_pg_wal_archive_status", "11x30", value="ready"),
+        _postgresql("cnpg_collector_pg_wal_archive_status", "11x30", value="done"),
+        "20m",
+        _platform(**INSTANCE),
+    ),
+    ("PostgresqlBackupOverdue", "critical"): Case(
+        _backed_up("0x3100"), _backed_up("0x1400 86400x1700"), "32h", _platform("critical", job="postgresql")
+    ),
+    ("PostgresqlBackupFailed", "warning"): Case(
+        _backed_up("0x60", failed=1), _backed_up("2x60", failed=1), "10m", _platform(job="postgresql")
+    ),
+    ("PostgresqlSaturated", "warning"): Case(_connections(181), _connections(179), "10m", _platform(**INSTANCE)),
+    ("PoolerSaturated", "warning"): Case(
+        _series("cnpg_pgbouncer_pools_cl_waiting", "1x30", **POOLER, user="identity"),
+        _series("cnpg_pgbouncer_pools_cl_waiting", "0x30", **POOLER, user="identity"),
+        "10m",
+        _platform(**POOLER),
     ),
     ("VolumeFilling", "warning"): Case(_volume("490-0.1x600"), _volume("490-0.01x600"), "9h", _platform(**VOLUME)),
     ("VolumeFull", "critical"): Case(_volume("90x600"), _volume("110x600"), "10m", _platform("critical", **VOLUME)),

@@ -9,7 +9,7 @@ import pytest
 from components.observability.alertmanager import Alertmanager
 from stack.voiceassistant import alerts
 from stack.voiceassistant.alerting import rule_groups
-from stack.voiceassistant.platform_alerts import PLATFORM_TEAM
+from stack.voiceassistant.platform_team import PLATFORM_TEAM
 from stack.voiceassistant.tiers.observability import probed_hosts, scraped
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.platforms import ENVIRONMENTS, platform

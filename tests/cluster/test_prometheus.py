@@ -55,7 +55,8 @@ def check(promtool: Path, *arguments: str | Path) -> subprocess.CompletedProcess
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_promtool_accepts_configuration_and_rules(environment: str, promtool: Path, tmp_path: Path) -> None:
     file = written(environment, tmp_path)
-    for command in (("config", file), ("rules", tmp_path / "rules.json")):
+    strict = ("--lint=all", "--lint-fatal")
+    for command in (("config", file), ("rules", *strict, tmp_path / "rules.json")):
         checked = check(promtool, "check", *command)
         assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
 
@@ -114,7 +115,7 @@ def test_an_alert_fires_with_its_labels_and_stays_silent(
 def unit(key: tuple[str, str | None], case: Case, series: Series, expected: list[Labels]) -> dict[str, Any]:
     """One test of promtool: input series, and the expected labels of firing alerts."""
     name, severity = key
-    by = ", ".join(sorted(case.labels[0]))
+    by = ", ".join(sorted({label for labels in case.labels for label in labels}))
     own = f',severity="{severity}"' if severity else ""
     return {
         "interval": "1m",

@@ -35,7 +35,7 @@ from stack.model.links import external_block, external_stores, scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant import alerts, site, telemetry
 from stack.voiceassistant.alerting import rule_groups
-from stack.voiceassistant.platform_alerts import PLATFORM_TEAM, WATCHDOG
+from stack.voiceassistant.platform_team import PLATFORM_TEAM, WATCHDOG
 from stack.voiceassistant.site import PROBER_PODS as BLACKBOX
 from stack.voiceassistant.site import PROMETHEUS_PODS as PROMETHEUS
 from stack.voiceassistant.site import SITE

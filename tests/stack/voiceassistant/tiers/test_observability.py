@@ -158,8 +158,10 @@ def test_readers_of_the_api_read_pods_and_workloads_in_our_namespaces_and_no_mor
         ("batch", "jobs"),
     }
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
-    (role,) = of_kind(environment, "ClusterRole")
-    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
+    assert [role["rules"] for role in of_kind(environment, "ClusterRole")] == [
+        [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}],
+        [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}],
+    ]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -204,6 +206,18 @@ EXPORTED = {
     "prometheus_rule_evaluation_failures_total",
     "prometheus_config_last_reload_successful",
     "alertmanager_notifications_failed_total",
+    # CloudNativePG and its plugin: see `store_alerts.py`.
+    "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
+    "barman_cloud_cloudnative_pg_io_last_failed_backup_timestamp",
+    "cnpg_backends_total",
+    "cnpg_collector_pg_wal_archive_status",
+    "cnpg_collector_up",
+    "cnpg_pg_replication_lag",
+    "cnpg_pg_replication_streaming_replicas",
+    "cnpg_pg_settings_setting",
+    "cnpg_pg_stat_archiver_last_archived_time",
+    "cnpg_pg_stat_archiver_last_failed_time",
+    "cnpg_pgbouncer_pools_cl_waiting",
 }
 WORDS = {
     *("sum", "by", "on", "and", "unless", "rate", "count", "max", "vector", "increase", "time", "or", "sum_over_time"),

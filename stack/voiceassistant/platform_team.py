@@ -1,0 +1,27 @@
+"""The team that keeps everything that the services stand on, and the form of its alerts."""
+
+from __future__ import annotations
+
+from voice_policies import Duration
+
+from components.observability.rules import Alert, Severity
+
+__all__ = ["PLATFORM_TEAM", "WATCHDOG", "platform_alert"]
+
+PLATFORM_TEAM = "platform"
+"""Keeps what the services stand on."""
+WATCHDOG = "watchdog"
+"""Receiver outside the platform that raises an alarm when it hears nothing."""
+
+
+def platform_alert(name: str, severity: Severity, expression: str, lasting: str, summary: str, action: str) -> Alert:
+    """An alert of the platform's team. `lasting` is how long the expression must hold, as `10m`."""
+    return Alert(
+        name=name,
+        severity=severity,
+        team=PLATFORM_TEAM,
+        expression=expression,
+        lasting=Duration(lasting),
+        summary=summary,
+        action=action,
+    )

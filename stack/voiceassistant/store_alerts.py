@@ -1,0 +1,105 @@
+"""Alerts on stores, from the metrics of their own exporters.
+
+The names are those of the exporters' sources, read on 2026-11-30: CloudNativePG 1.30 `config/manager/
+default-monitoring.yaml`, `pkg/management/postgres/webserver/metricserver/pg_collector.go` and
+`pkg/management/pgbouncer/metricsserver/pools.go`; plugin-barman-cloud 0.16 `web/docs/observability.md`.
+"""
+
+from __future__ import annotations
+
+from stack.voiceassistant.platform_team import platform_alert
+
+__all__ = ["STORE_ALERTS"]
+
+_BACKUP = "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp"
+_FAILED_BACKUP = "barman_cloud_cloudnative_pg_io_last_failed_backup_timestamp"
+_ARCHIVED, _NOT_ARCHIVED = (f"cnpg_pg_stat_archiver_last_{each}_time" for each in ("archived", "failed"))
+_POD = "{{ $labels.namespace }}/{{ $labels.pod }}"
+
+
+def _absent(metric: str, job: str) -> str:
+    """An expression that holds if a declared job does not export the metric."""
+    return f"max by (job) (target:declared{{job='{job}'}}) unless on (job) {metric}"
+
+
+_POSTGRESQL_ALERTS = (
+    platform_alert(
+        "PostgresqlDown",
+        "critical",
+        "cnpg_collector_up == 0",
+        "2m",
+        f"{_POD}: the instance manager runs, and PostgreSQL does not answer it",
+        "Read the pod's log. `kubectl cnpg status` shows the primary, and whether a failover is in progress",
+    ),
+    platform_alert(
+        "PostgresqlWritesBlocked",
+        "critical",
+        # The primary waits for one replica before it acknowledges a write (`dataDurability: required`).
+        "max by (job, namespace) (cnpg_pg_replication_streaming_replicas) < 1",
+        "2m",
+        "{{ $labels.job }}: no replica follows the primary, so every write waits",
+        "`kubectl cnpg status` names the replicas. Read the log of one: its volume may be full or its node lost",
+    ),
+    platform_alert(
+        "PostgresqlReplicaBehind",
+        "warning",
+        "cnpg_pg_replication_lag > 60",
+        "5m",
+        f"{_POD} is {{{{ $value | humanizeDuration }}}} behind the primary",
+        "Look for a long transaction on the replica, and for a disk that is slower than the primary's",
+    ),
+    platform_alert(
+        "PostgresqlArchiveFailing",
+        "critical",
+        f"max by (job) ({_NOT_ARCHIVED}) > max by (job) ({_ARCHIVED}) or {_absent(_ARCHIVED, 'postgresql')}",
+        "5m",
+        "{{ $labels.job }} does not archive its write-ahead log: a recovery would lose every later write",
+        "Read the log of the primary's sidecar plugin-barman-cloud: an expired key or a full bucket is the usual cause",
+    ),
+    platform_alert(
+        "PostgresqlArchiveBehind",
+        "warning",
+        'max by (job, namespace, pod) (cnpg_collector_pg_wal_archive_status{value="ready"}) > 10',
+        "10m",
+        f"{_POD}: {{{{ $value | humanize }}}} segments of the write-ahead log wait to be archived",
+        "Compare the rate of writes with that of the upload: the log's volume fills if the archive falls behind",
+    ),
+    platform_alert(
+        "PostgresqlBackupOverdue",
+        "critical",
+        # A backup runs every night. Six hours are for its own duration and one more attempt.
+        f"time() - max by (job) ({_BACKUP}) > 30 * 3600 or {_absent(_BACKUP, 'postgresql')}",
+        "1h",
+        "{{ $labels.job }}: the last base backup is older than 30 hours, or there is none",
+        "`kubectl get backups` shows the last ones; read the error of the newest, then start one by hand",
+    ),
+    platform_alert(
+        "PostgresqlBackupFailed",
+        "warning",
+        f"max by (job) ({_FAILED_BACKUP}) > max by (job) ({_BACKUP})",
+        "5m",
+        "{{ $labels.job }}: the last base backup failed",
+        "`kubectl describe backup` shows the error; then start one by hand, see docs/backup.md",
+    ),
+    platform_alert(
+        "PostgresqlSaturated",
+        "warning",
+        "sum by (job, namespace, pod) (cnpg_backends_total) > 0.9 *"
+        ' max by (job, namespace, pod) (cnpg_pg_settings_setting{name="max_connections"})',
+        "5m",
+        f"{_POD}: {{{{ $value | humanize }}}} of the connections are taken, close to max_connections",
+        "`pg_stat_activity` shows who holds them. A service that bypasses the pooler is the usual cause",
+    ),
+)
+_POOLER_ALERTS = (
+    platform_alert(
+        "PoolerSaturated",
+        "warning",
+        "sum by (job, namespace, pod, database) (cnpg_pgbouncer_pools_cl_waiting) > 0",
+        "5m",
+        f"{_POD}: {{{{ $value | humanize }}}} clients of {{{{ $labels.database }}}} wait for a connection",
+        "Look for slow queries of this database first. A larger pool must fit the role's connection limit",
+    ),
+)
+STORE_ALERTS = {"postgresql": _POSTGRESQL_ALERTS, "postgresql-pooler": _POOLER_ALERTS}
+"""Scrape job → the alerts on its metrics."""
