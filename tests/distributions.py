@@ -81,6 +81,7 @@ DISTRIBUTIONS = (
     Distribution(ROOT / "policies", "policies"),
     Distribution(ROOT / "runtime" / "voice_runtime", "runtime"),
     Distribution(ROOT / "runtime" / "voice_saga", "saga"),
+    Distribution(ROOT / "runtime" / "voice_models", "models"),
     Distribution(ROOT / "runtime" / "voice_reference", "reference"),
 )
 

@@ -15,7 +15,7 @@ from stack.model.settings import ROOT
 DOCUMENT = ROOT / "docs" / "api.md"
 DISTRIBUTIONS = {
     "voice_policies": ROOT / "policies",
-    **{name: ROOT / "runtime" / name for name in ("voice_runtime", "voice_saga", "voice_reference")},
+    **{name: ROOT / "runtime" / name for name in ("voice_runtime", "voice_saga", "voice_models", "voice_reference")},
 }
 HEAD = """# Public API
 

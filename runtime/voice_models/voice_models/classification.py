@@ -1,0 +1,173 @@
+"""The class of a provider's error: a closed list, and one dated table for each provider's words.
+
+The same words mean different things: OpenAI's `insufficient_quota` is a spent account, Scaleway's "INSUFFICIENT QUOTA"
+is a limit of a minute. So the codes and phrases of a provider are read before its status.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+ErrorClass = Literal[
+    "rate_limited",
+    "overloaded",
+    "server_error",
+    "connection_failed",
+    "first_token_timeout",
+    "truncated",
+    "idle_timeout",
+    "quota_exhausted",
+    "authentication",
+    "model_not_found",
+    "context_exceeded",
+    "invalid_request",
+    "content_filtered",
+    "deadline_exceeded",
+    "budget_exceeded",
+    "no_candidate",
+]
+"""Why an attempt or a call failed. The last three are the runtime's own decisions."""
+
+BY_STATUS: Mapping[int, ErrorClass] = {
+    401: "authentication",
+    402: "quota_exhausted",
+    403: "authentication",
+    404: "model_not_found",
+    408: "server_error",
+    409: "server_error",
+    410: "model_not_found",
+    429: "rate_limited",
+    503: "overloaded",
+    529: "overloaded",
+}
+"""Every other status from 500 is `server_error`, from 400 `invalid_request`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The words of one provider, as its documentation and public reports had them on a day."""
+
+    read: date
+    codes: Mapping[str, ErrorClass]
+    """Values of the error's `code`, `type` or `status`."""
+    phrases: tuple[tuple[re.Pattern[str], ErrorClass], ...] = ()
+    """Patterns in the error's text, in order. They are read if no code is known."""
+
+
+def _phrases(*pairs: tuple[str, ErrorClass]) -> tuple[tuple[re.Pattern[str], ErrorClass], ...]:
+    return tuple((re.compile(pattern, re.IGNORECASE), error_class) for pattern, error_class in pairs)
+
+
+CONTEXT = r"maximum context length|context window|(?:prompt|input) (?:is|was) too long"
+OPENAI = Dialect(
+    date(2026, 11, 30),
+    {
+        "insufficient_quota": "quota_exhausted",
+        "credit_balance_exhausted": "quota_exhausted",
+        "organization_spend_limit_exceeded": "quota_exhausted",
+        "organization_usage_limit_exceeded": "quota_exhausted",
+        "project_spend_limit_exceeded": "quota_exhausted",
+        "billing_hard_limit_reached": "quota_exhausted",
+        "billing_not_active": "quota_exhausted",
+        "rate_limit_exceeded": "rate_limited",
+        "invalid_api_key": "authentication",
+        "model_not_found": "model_not_found",
+        "context_length_exceeded": "context_exceeded",
+        "content_filter": "content_filtered",
+        "content_policy_violation": "content_filtered",
+        "server_error": "server_error",
+        "server_is_overloaded": "overloaded",
+    },
+    _phrases((CONTEXT, "context_exceeded"), (r"exceeded your current quota", "quota_exhausted")),
+)
+"""Also the words of servers that copy OpenAI's, such as vLLM."""
+DIALECTS: Mapping[str, Dialect] = {
+    "anthropic.com": Dialect(
+        date(2026, 11, 30),
+        {
+            "rate_limit_error": "rate_limited",
+            "overloaded_error": "overloaded",
+            "api_error": "server_error",
+            "authentication_error": "authentication",
+            "permission_error": "authentication",
+            "billing_error": "quota_exhausted",
+            "not_found_error": "model_not_found",
+        },
+        _phrases((r"credit balance is too low", "quota_exhausted"), (CONTEXT, "context_exceeded")),
+    ),
+    "azure.com": Dialect(
+        date(2026, 11, 30),
+        {
+            **OPENAI.codes,
+            "DeploymentNotFound": "model_not_found",
+            "ResponsibleAIPolicyViolation": "content_filtered",
+            "RateLimitReached": "rate_limited",
+            "NoCapacity": "overloaded",
+        },
+        _phrases((CONTEXT, "context_exceeded"), (r"out of call volume quota", "quota_exhausted")),
+    ),
+    "googleapis.com": Dialect(
+        date(2026, 11, 30),
+        {},
+        # The message says "exceeded your current quota" for every limit; only the quota's name tells them apart.
+        _phrases((r"per ?minute", "rate_limited"), (r"per ?day", "quota_exhausted"), (CONTEXT, "context_exceeded")),
+    ),
+    "moonshot.ai": Dialect(
+        date(2026, 11, 30),
+        {
+            "exceeded_current_quota_error": "quota_exhausted",
+            "rate_limit_reached_error": "rate_limited",
+            "engine_overloaded_error": "overloaded",
+            "content_filter": "content_filtered",
+        },
+        _phrases((CONTEXT, "context_exceeded")),
+    ),
+    "scaleway.ai": Dialect(
+        date(2026, 11, 30),
+        {"INSUFFICIENT QUOTA": "rate_limited"},
+        _phrases((CONTEXT, "context_exceeded")),
+    ),
+}
+"""The dialects that differ from OpenAI's, by the end of the provider's host."""
+
+
+def dialect_of(host: str) -> Dialect:
+    """The words that the provider at `host` uses; OpenAI's for a host without a table of its own."""
+    return next((found for end, found in DIALECTS.items() if host == end or host.endswith(f".{end}")), OPENAI)
+
+
+def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
+    """The class of an error: a parsed body, or an error in a stream, which has no `status` of its own."""
+    words = tuple(_words(error))
+    for word in words:
+        if word in dialect.codes:
+            return dialect.codes[word]
+    text = json.dumps(error, ensure_ascii=False)
+    for pattern, found in dialect.phrases:
+        if pattern.search(text):
+            return found
+    if status is None:
+        status = next((int(word) for word in words if re.fullmatch("[45][0-9][0-9]", word)), None)
+    if status is None:
+        return "invalid_request" if "invalid_request_error" in words else "server_error"
+    return BY_STATUS.get(status, "invalid_request" if 400 <= status < 500 else "server_error")
+
+
+def _words(error: Any) -> Iterator[str]:
+    """The values that name the error, the most specific one first, in every nesting that providers send."""
+    if isinstance(error, str):
+        yield error
+    elif isinstance(error, list):
+        for each in error:
+            yield from _words(each)
+    elif isinstance(error, dict):
+        for inner in ("error", "innererror"):
+            yield from _words(error.get(inner))
+        for name in ("code", "type", "status"):
+            if isinstance(value := error.get(name), str | int):
+                yield str(value)

@@ -1,0 +1,65 @@
+"""An incremental parser of server-sent events, as the WHATWG HTML standard defines them (9.2).
+
+It keeps the bytes of each frame, so that a frame can be handed on unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+"""The end of a frame. The groups are atomic: CR LF is one line end, never two."""
+LONGEST_BLANK_LINE = 4
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Frame(NamedTuple):
+    """The bytes up to a blank line, and the event in them."""
+
+    raw: bytes
+    """The frame as it came, with its blank line."""
+    event: str
+    """The type of the event; `message` if the frame names none."""
+    data: bytes | None
+    """The data lines, joined by line feeds. `None` for a comment, such as a ping."""
+
+
+class FrameParser:
+    """Splits a stream of bytes into frames. Chunks may end anywhere."""
+
+    __slots__ = ("_buffer", "_searched")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the frame that is not complete. The standard says that a stream's end discards them."""
+        return len(self._buffer)
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """The frames that `chunk` completes."""
+        buffer = self._buffer
+        buffer += chunk
+        frames, start = [], 0
+        for blank_line in BLANK_LINE.finditer(buffer, self._searched):
+            frames.append(_frame(bytes(buffer[start : blank_line.end()])))
+            start = blank_line.end()
+        del buffer[:start]
+        self._searched = max(len(buffer) - LONGEST_BLANK_LINE + 1, 0)
+        return frames
+
+
+def _frame(raw: bytes) -> Frame:
+    event = "message"
+    data: bytes | None = None
+    for line in raw.removeprefix(BYTE_ORDER_MARK).splitlines():
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            value = value.removeprefix(b" ")
+            data = value if data is None else b"%b\n%b" % (data, value)
+        elif field == b"event":
+            event = value.removeprefix(b" ").decode(errors="replace") or event
+    return Frame(raw, event, data)

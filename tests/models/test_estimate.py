@@ -1,0 +1,38 @@
+"""Estimates stand in for a tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from voice_models.estimate import TOKENS_OF_IMAGE, input_tokens, output_tokens
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+
+
+def message(*parts: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(parts)}]}
+
+
+def test_four_bytes_of_text_are_a_token_and_other_bytes_count_by_their_number() -> None:
+    ascii_text, cyrillic = "word " * 100, "слово " * 100
+    assert 125 <= input_tokens(message(ascii_text)) <= 130
+    assert 275 <= input_tokens(message(cyrillic)) <= 280
+
+
+def test_an_image_counts_the_most_that_an_image_may_cost_and_not_its_bytes() -> None:
+    assert input_tokens(message(IMAGE, IMAGE)) - input_tokens(message()) - 2 * TOKENS_OF_IMAGE in range(20)
+
+
+def test_a_recording_counts_as_one_medium() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "A" * 100_000, "format": "wav"}}
+    assert input_tokens(message(sound)) < 2 * TOKENS_OF_IMAGE
+
+
+def test_an_empty_request_is_at_least_one_token() -> None:
+    assert input_tokens({}) == 1
+
+
+@pytest.mark.parametrize(("content", "tokens"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 500)])
+def test_two_bytes_of_an_answer_are_a_token_rounded_up(content: int, tokens: int) -> None:
+    assert output_tokens(content) == tokens
