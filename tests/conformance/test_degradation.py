@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from voice_policies import Degradation as Policy
 from voice_policies import DegradationTrigger, DegradedFeature, Duration, Ratio
-from voice_runtime import Degradation, Runtime
+from voice_runtime import Degradation, Runtime, UnknownNameError
 from voice_runtime.events import Events
 from voice_runtime.testing import FakeClock
 
@@ -130,7 +130,7 @@ async def test_d3_a_feature_is_decided_once_per_request(clock: FakeClock, tmp_pa
         assert before.feature("citations")
         async with runtime.request("run") as after:
             assert (after.feature("citations"), after.feature("memory")) == (False, True)
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownNameError):
         before.feature("unheard-of")
 
 

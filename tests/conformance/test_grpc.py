@@ -431,7 +431,7 @@ async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path
         rejected = stub.Context(b"x")
         await ended(rejected)
         assert await rejected.code() is grpc.StatusCode.UNAVAILABLE
-        assert "circuit breaker is open" in await rejected.details()
+        assert "circuit breaker of rag-engine.context is open" in await rejected.details()
     assert len(servicer.asked) == 2
 
 

@@ -346,7 +346,7 @@ async def test_retries_are_told_to_listeners(clock: FakeClock) -> None:
     pipeline = Outbound("callee", retry=retry(clock, max_retries=1), clock=clock, events=Events([recorder]))
     with pytest.raises(RetriesExhaustedError):
         await pipeline.call(Callee(clock))
-    kinds = [(event.kind, event.attempt, event.after) for event in recorder.events]
+    kinds = [(event.kind, event.attempt, event.reason) for event in recorder.events]
     assert kinds == [("retry", 1, ""), ("exhausted", 2, "max_retries")]
 
 

@@ -35,6 +35,7 @@ from voice_runtime import (
     Runtime,
     SoftCallError,
     UnknownCallError,
+    UnknownNameError,
     VoiceRuntimeError,
     attempt_number,
     remaining,
@@ -346,15 +347,15 @@ def test_every_public_error_is_in_the_tree() -> None:
     ]
     for error in errors:
         assert error.__name__.endswith("Error")
-        assert issubclass(error, VoiceRuntimeError | UnknownCallError | FailedResultError)
+        assert issubclass(error, VoiceRuntimeError | UnknownNameError | FailedResultError)
 
 
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (CircuitOpenError("rag-engine", 1.5), "rag-engine: the circuit breaker is open; retry after 1.500 s"),
-        (DeadlineExceededError("rag-engine", None, 3), "rag-engine: the deadline is exceeded after 3 attempts"),
-        (CalleeError("rag-engine", condition="resource_exhausted"), "rag-engine: the callee is resource exhausted"),
+        (CircuitOpenError("rag-engine", 1.5), "circuit breaker of rag-engine is open for another 1.5 s"),
+        (DeadlineExceededError("rag-engine", None, 3), "deadline of rag-engine is exceeded after 3 attempts"),
+        (CalleeError("rag-engine", condition="resource_exhausted"), "callee of rag-engine is resource exhausted"),
     ],
 )
 def test_errors_say_what_and_where(error: VoiceRuntimeError, text: str) -> None:

@@ -77,7 +77,7 @@ async def test_softness_follows_the_bundle_in_force(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attempt", [by_call, by_call_sync, by_stream, by_block])
 async def test_without_a_fallback_it_fails_with_one_error(tmp_path: Path, attempt: Callable[[Runtime], Any]) -> None:
-    with pytest.raises(SoftCallError, match="the soft call failed and has no fallback") as failed:
+    with pytest.raises(SoftCallError, match=f"soft call {NAME} failed and has no fallback") as failed:
         await attempt(load(tmp_path, SOFT))
     assert isinstance(failed.value.__cause__, ConnectionResetError)
     assert (failed.value.target, failed.value.attempts) == (NAME, 1)

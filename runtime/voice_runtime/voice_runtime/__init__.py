@@ -24,6 +24,7 @@ from voice_runtime.errors import (
     RetriesExhaustedError,
     SoftCallError,
     UnknownCallError,
+    UnknownNameError,
     VoiceRuntimeError,
 )
 from voice_runtime.events import Event, Events, Listener, PromptListener
@@ -67,6 +68,7 @@ __all__ = [
     "SoftCallError",
     "Timeout",
     "UnknownCallError",
+    "UnknownNameError",
     "VoiceRuntimeError",
     "attempt_number",
     "before_sending",

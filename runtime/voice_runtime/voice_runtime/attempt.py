@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from voice_runtime.breaker_state import Closed, State
 from voice_runtime.call_policies import CallPolicies
@@ -17,7 +17,7 @@ from voice_runtime.errors import (
     RetriesExhaustedError,
     VoiceRuntimeError,
 )
-from voice_runtime.events import Event
+from voice_runtime.events import Event, EventKind
 from voice_runtime.outcome import OWN_FAULT, PERMANENT, FailedResultError, Failure, classify
 from voice_runtime.timeout import TimedScope, current_scope
 
@@ -88,7 +88,7 @@ class Attempt(TimedScope):
         self.call.statistics.exhausted[delay] += 1
         if self.parent is not None:
             self.parent.retries_spent = True
-        self._publish("exhausted", "retry", error, after=delay)
+        self._publish("exhausted", "retry", error, reason=delay)
         if isinstance(error, FailedResultError):
             return None
         raise RetriesExhaustedError(self.call.name, failure.retry_after, self.attempt, delay) from error
@@ -145,6 +145,7 @@ class Attempt(TimedScope):
         match error:
             case CallRejectedError(target=self.call.name):
                 error.attempts = self.attempt - 1
+                statistics.rejected[error.policy] += 1
                 self._publish("rejected", error.policy, error, delay=error.retry_after)
                 return
             case AttemptTimeoutError(target=self.call.name):
@@ -167,11 +168,11 @@ class Attempt(TimedScope):
         error.add_note(f"{self.call.name}: a fault of this process, nothing was sent")
 
     def _publish(
-        self, kind: Any, policy: str, error: BaseException, delay: float | None = None, after: str = ""
+        self, kind: EventKind, policy: str, error: BaseException, delay: float | None = None, reason: str = ""
     ) -> None:
         events = self.call.events
         if events.listeners:
-            events.publish(Event(kind, policy, self.call.name, self.attempt, delay, after=after, error=error))
+            events.publish(Event(kind, policy, self.call.name, self.attempt, delay, reason=reason, error=error))
 
 
 @contextmanager

@@ -59,6 +59,9 @@ class Bulkhead:
             self._owed += max(-grown, 0)
             self._settle()
 
+    def __repr__(self) -> str:
+        return f"<Bulkhead {self.target}: {self.in_flight} of {self.max_concurrent} in flight, {self.waiting} waiting>"
+
     @property
     def in_flight(self) -> int:
         """Slots in use. Temporarily above `max_concurrent` after that was lowered."""

@@ -12,7 +12,7 @@ from voice_policies import OutboundCall
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
-from voice_runtime.errors import BulkheadFullError, keep_failure
+from voice_runtime.errors import BulkheadFullError, keep_failure, seconds_of
 from voice_runtime.events import Event, Events
 from voice_runtime.fault_injection import FaultInjection
 from voice_runtime.outcome import Classify, ClassifyResult, classify
@@ -27,7 +27,7 @@ Fallback = Callable[[Exception], Any]
 """Computes the result of a failed soft call. It may be asynchronous for asynchronous calls."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class CallPolicies:
     """A strategy that is `None` is not enforced here. Timeouts are in seconds."""
 
@@ -59,6 +59,11 @@ class CallPolicies:
             raise ValueError(f"{self.name}: timeout must be above 0 s, not {self.overall_timeout}")
         self.now = self.clock.monotonic
         self.timer = Timer(self.attempt_timeout, self.clock)
+
+    def __repr__(self) -> str:
+        policies = [policy for policy in (self.retry, self.bulkhead, self.breaker) if policy is not None]
+        times = f"attempt {seconds_of(self.attempt_timeout)}, overall {seconds_of(self.overall_timeout)}"
+        return f"<{type(self).__name__} {self.name}: {', '.join([times, *map(repr, policies)])}>"
 
     @classmethod
     def of(
@@ -131,4 +136,5 @@ class CallPolicies:
     def _rejected(self, error: BulkheadFullError, before: int, failure: BaseException | None) -> None:
         error.attempts = before
         keep_failure(error, failure)
+        self.statistics.rejected[error.policy] += 1
         self.events.publish(Event("rejected", error.policy, self.name, error=error))

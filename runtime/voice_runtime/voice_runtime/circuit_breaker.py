@@ -25,7 +25,7 @@ from voice_policies import CircuitBreaker as Policy
 
 from voice_runtime.breaker_state import Closed, Disabled, ForcedOpen, HalfOpen, Open, Probe, State, StateName
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
-from voice_runtime.errors import CircuitOpenError
+from voice_runtime.errors import CircuitOpenError, seconds_of
 from voice_runtime.events import Event, Events
 from voice_runtime.outcome import Classify, Failure, classify
 
@@ -129,7 +129,7 @@ class CircuitBreaker:
             return self._enter(state.round or HalfOpen())
         if isinstance(state, HalfOpen) and now >= state.hangs_at(policy.half_open_max_duration.seconds):
             state.give_up()
-            return self._open(now, state)
+            return self._open(now, "half_open_max_duration", state)
         return None
 
     def _admitted(self, now: float) -> State | None:
@@ -212,28 +212,32 @@ class CircuitBreaker:
                 state.failures.add(now)
             if state.slow_calls is not None and slow:
                 state.slow_calls.add(now)
-            if self.state is state and self._trips(state, now):
-                event = self._open(now)
+            if self.state is state and (reason := self._trips(state, now)):
+                event = self._open(now, reason)
         self._publish(event)
 
-    def _trips(self, state: Closed, now: float) -> bool:
+    def _trips(self, state: Closed, now: float) -> str:
+        """The threshold that is reached, by its name in the policy; empty for none."""
         policy = self.policy
         if policy.consecutive_failures is not None and state.streak >= policy.consecutive_failures:
-            return True
+            return "consecutive_failures"
         if state.calls is None or state.failures is None or state.slow_calls is None:
-            return False
+            return ""
         calls = state.calls.total(now)
-        return calls >= policy.minimum_throughput and (
-            (policy.failure_ratio is not None and state.failures.total(now) >= policy.failure_ratio * calls)
-            or (policy.slow_call_ratio is not None and state.slow_calls.total(now) >= policy.slow_call_ratio * calls)
-        )
+        if calls < policy.minimum_throughput:
+            return ""
+        if policy.failure_ratio is not None and state.failures.total(now) >= policy.failure_ratio * calls:
+            return "failure_ratio"
+        if policy.slow_call_ratio is not None and state.slow_calls.total(now) >= policy.slow_call_ratio * calls:
+            return "slow_call_ratio"
+        return ""
 
     def _probed(self, probe: Probe, *, failed: bool) -> None:
         event = None
         with self._lock:
             probe.round.probes.pop(probe, None)
             if failed and not probe.given_up and self.state is probe.round:
-                event = self._open(self.now())
+                event = self._open(self.now(), "failed_probe")
             elif not failed and not probe.answered and self._lasts(probe.round):
                 probe.answered = True
                 event = self._succeeded(probe.round)
@@ -253,7 +257,7 @@ class CircuitBreaker:
 
     # --- transitions, all under the lock
 
-    def _open(self, now: float, interrupted: HalfOpen | None = None) -> Event:
+    def _open(self, now: float, reason: str, interrupted: HalfOpen | None = None) -> Event:
         policy = self.policy
         if not isinstance(self.state, HalfOpen):
             self._failed_rounds = 0
@@ -262,7 +266,7 @@ class CircuitBreaker:
         duration = min(grown, policy.max_break_duration.seconds) * (
             1 + policy.break_duration_jitter * self._random.random()
         )
-        return self._enter(Open(now + duration, interrupted), duration)
+        return self._enter(Open(now + duration, interrupted), duration, reason)
 
     def _grown(self, duration: float, multiplier: float) -> float:
         try:
@@ -270,9 +274,11 @@ class CircuitBreaker:
         except OverflowError:
             return NEVER
 
-    def _enter(self, state: State, delay: float | None = None) -> Event:
+    def _enter(self, state: State, delay: float | None = None, reason: str = "") -> Event:
         before, self.state = self.state.name, state
-        return Event("transition", "circuit_breaker", self.target, delay=delay, before=before, after=state.name)
+        return Event(
+            "transition", "circuit_breaker", self.target, delay=delay, before=before, after=state.name, reason=reason
+        )
 
     def _publish(self, event: Event | None) -> None:
         if event is not None:
@@ -297,6 +303,11 @@ class CircuitBreaker:
         with self._lock:
             event = self._enter(state)
         self._publish(event)
+
+    def __repr__(self) -> str:
+        state = self.state
+        left = f" for another {seconds_of(max(state.until - self.now(), 0.0))}" if isinstance(state, Open) else ""
+        return f"<CircuitBreaker {self.target}: {state.name}{left}>"
 
     def current(self) -> StateName:
         """The name of the state that a call would find now. Reading it changes nothing."""

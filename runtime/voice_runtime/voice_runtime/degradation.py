@@ -14,6 +14,7 @@ from voice_policies import Degradation as Policy
 from voice_policies import DegradationLevel, DegradationTrigger
 
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
+from voice_runtime.errors import UnknownNameError
 from voice_runtime.events import Event, Events
 from voice_runtime.window import BUCKETS, Window
 
@@ -59,6 +60,9 @@ class Degradation:
         self._step = duration / BUCKETS
         self._due = now + self._step
 
+    def __repr__(self) -> str:
+        return f"<Degradation {self.service}: {self.level}>"
+
     @property
     def level(self) -> DegradationLevel:
         """The current level: from the manual override, the policy's override, or the triggers."""
@@ -73,8 +77,11 @@ class Degradation:
         return self._automatic
 
     def is_on(self, feature: str, level: DegradationLevel) -> bool:
-        """True if a feature is on at `level`. Raises `KeyError` for a feature that the policy does not name."""
-        return LEVELS.index(level) < self._features[feature]
+        """True if a feature is on at `level`. Raises `UnknownNameError` for one that the policy does not name."""
+        off_at = self._features.get(feature)
+        if off_at is None:
+            raise UnknownNameError("feature", feature, self._features)
+        return LEVELS.index(level) < off_at
 
     def override(self, level: DegradationLevel, duration: float = NEVER) -> None:
         """Override the level manually for `duration` seconds.
@@ -86,12 +93,12 @@ class Degradation:
             raise ValueError(f"the duration of an override must be above 0 s, not {duration}")
         before = self.level
         self._override = (level, self._now() + duration)
-        self._publish(before, level)
+        self._publish(before, level, "override")
 
     def follow(self) -> None:
         """End the override. The triggers decide again."""
         before, self._override = self.level, None
-        self._publish(before, self.level)
+        self._publish(before, self.level, "follow")
 
     def record(self, latency: float, *, failed: bool) -> None:
         """Count a served request."""
@@ -110,31 +117,34 @@ class Degradation:
         with self._lock:
             self._due = now + self._step
             before = self._automatic
-            level = self._next(now)
+            level, reason = self._next(now)
             if level == before:
                 return
             self._automatic = level
             self._entered = now
             self.transitions += 1
-        self._publish(before, level)
+        self._publish(before, level, reason)
 
-    def _next(self, now: float) -> DegradationLevel:
+    def _next(self, now: float) -> tuple[DegradationLevel, str]:
         at = LEVELS.index(self._automatic)
-        entered = max((LEVELS.index(level) for level in self._met(now)), default=0)
+        entered, reason = max(self._met(now), default=(0, ""))
         if entered > at:
-            return LEVELS[entered]
+            return LEVELS[entered], reason
         dwelt = now - self._entered >= self.policy.dwell_duration.seconds
-        return LEVELS[at - 1] if at and dwelt and self._may_leave(LEVELS[at], now) else LEVELS[at]
+        falls = at > 0 and dwelt and self._may_leave(LEVELS[at], now)
+        return (LEVELS[at - 1], "dwell_duration") if falls else (LEVELS[at], "")
 
-    def _met(self, now: float) -> Iterator[DegradationLevel]:
+    def _met(self, now: float) -> Iterator[tuple[int, str]]:
+        """The levels whose trigger is met, each with the threshold by its name in the policy."""
         requests = self._requests.total(now)
         if requests < self.policy.minimum_throughput:
             return
         failures = self._failures.total(now)
         for level, trigger in self._triggers.items():
-            slow = trigger.enter_latency is not None and self._is_slow(trigger.enter_latency.seconds, requests, now)
-            if slow or failures >= trigger.enter_error_ratio * requests:
-                yield level
+            if trigger.enter_latency is not None and self._is_slow(trigger.enter_latency.seconds, requests, now):
+                yield LEVELS.index(level), "enter_latency"
+            if failures >= trigger.enter_error_ratio * requests:
+                yield LEVELS.index(level), "enter_error_ratio"
 
     def _may_leave(self, level: DegradationLevel, now: float) -> bool:
         trigger, requests = self._triggers[level], self._requests.total(now)
@@ -146,6 +156,8 @@ class Degradation:
     def _is_slow(self, threshold: float, requests: int, now: float) -> bool:
         return self._slower[threshold].total(now) >= SLOW_SHARE * requests
 
-    def _publish(self, before: DegradationLevel, after: DegradationLevel) -> None:
+    def _publish(self, before: DegradationLevel, after: DegradationLevel, reason: str) -> None:
         if before != after:
-            self._events.publish(Event("transition", "degradation", self.service, before=before, after=after))
+            self._events.publish(
+                Event("transition", "degradation", self.service, before=before, after=after, reason=reason)
+            )

@@ -13,7 +13,8 @@
     ├── SoftCallError                  a soft call failed, and has no fallback; the failure is its cause
     └── CalleeError                    what the callee answered, in the words of `RetryCondition`
     FailedResultError                  a soft call's result that is a failure, for its fallback
-    UnknownCallError                   a name that the bundle does not declare; a LookupError
+    UnknownNameError                   a name that the bundle does not declare; a LookupError
+    └── UnknownCallError               of an outbound call or an inbound operation
 
 A cancelled call raises `asyncio.CancelledError` and nothing else. A bundle that cannot be used raises
 `voice_policies.InvalidInputError`.
@@ -22,6 +23,7 @@ A cancelled call raises `asyncio.CancelledError` and nothing else. A bundle that
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 from voice_policies import RetryCondition
@@ -33,6 +35,9 @@ class VoiceRuntimeError(Exception):
     policy: ClassVar[str]
     """The policy that decided, by its name in the bundle."""
     summary: ClassVar[str]
+    """The text without names, for answers to other processes."""
+    sentence: ClassVar[str]
+    """The text of this process: `summary` with the name of the call or operation."""
 
     def __init__(self, target: str, retry_after: float | None = None, attempts: int = 0) -> None:
         self.target = target
@@ -43,10 +48,16 @@ class VoiceRuntimeError(Exception):
         """Number of attempts made."""
 
     def __str__(self) -> str:
-        text = f"{self.target}: {self.summary}"
-        if self.attempts > 1:
-            text += f" after {self.attempts} attempts"
-        return text if self.retry_after is None else f"{text}; retry after {self.retry_after:.3f} s"
+        text = self._with_attempts(self.sentence.format(self.target))
+        return text if self.retry_after is None else f"{text}; retry after {seconds_of(self.retry_after)}"
+
+    def _with_attempts(self, text: str) -> str:
+        return f"{text} after {self.attempts} attempts" if self.attempts > 1 else text
+
+
+def seconds_of(seconds: float) -> str:
+    """A duration for people: `42 s`, `1.5 s`."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.3g} s"
 
 
 class CallRejectedError(VoiceRuntimeError):
@@ -67,13 +78,21 @@ class CircuitOpenError(CallRejectedError):
 
     policy = "circuit_breaker"
     summary = "the circuit breaker is open"
+    sentence = "circuit breaker of {} is open"
+
+    def __str__(self) -> str:
+        text = self.sentence.format(self.target)
+        if self.retry_after is not None:
+            text += f" for another {seconds_of(self.retry_after)}"
+        return self._with_attempts(text)
 
 
 class BulkheadFullError(CallRejectedError):
     """All slots are in use, and the queue is full or its wait timed out."""
 
     policy = "bulkhead"
-    summary = "every slot of the bulkhead is taken"
+    summary = "the bulkhead has no free slot"
+    sentence = "bulkhead of {} has no free slot"
 
 
 class RateLimitedError(CallRejectedError):
@@ -81,6 +100,7 @@ class RateLimitedError(CallRejectedError):
 
     policy = "rate_limit"
     summary = "the rate limit is reached"
+    sentence = "rate limit of {} is reached"
 
 
 class NoThreadError(CallRejectedError, RuntimeError):
@@ -91,6 +111,7 @@ class NoThreadError(CallRejectedError, RuntimeError):
 
     policy = "worker_threads"
     summary = "no thread could be started"
+    sentence = "no thread could be started for {}"
 
 
 class CallTimeoutError(VoiceRuntimeError, TimeoutError):
@@ -103,6 +124,7 @@ class AttemptTimeoutError(CallTimeoutError):
     """One attempt took longer than `timeout.attempt`."""
 
     summary = "the attempt timed out"
+    sentence = "attempt of {} timed out"
 
 
 class DeadlineExceededError(CallTimeoutError):
@@ -110,6 +132,7 @@ class DeadlineExceededError(CallTimeoutError):
 
     policy = "deadline"
     summary = "the deadline is exceeded"
+    sentence = "deadline of {} is exceeded"
 
 
 class RetriesExhaustedError(VoiceRuntimeError):
@@ -121,6 +144,7 @@ class RetriesExhaustedError(VoiceRuntimeError):
 
     policy = "retry"
     summary = "gave up"
+    sentence = "retry of {} gave up"
 
     def __init__(self, target: str, retry_after: float | None = None, attempts: int = 0, reason: str = "") -> None:
         super().__init__(target, retry_after, attempts)
@@ -140,6 +164,7 @@ class SoftCallError(VoiceRuntimeError):
 
     policy = "fallback"
     summary = "the soft call failed and has no fallback"
+    sentence = "soft call {} failed and has no fallback"
 
 
 class CalleeError(VoiceRuntimeError):
@@ -166,11 +191,23 @@ class CalleeError(VoiceRuntimeError):
         """The condition of the callee's answer, in words."""
         return f"the callee is {self.condition.replace('_', ' ')}"
 
+    @property
+    def sentence(self) -> str:  # type: ignore[override]  # as above
+        """The condition, with the name of the call."""
+        return f"callee of {{}} is {self.condition.replace('_', ' ')}"
 
-class UnknownCallError(LookupError):
-    """A name that matches no call or operation of the bundle, or more than one."""
+
+class UnknownNameError(LookupError):
+    """A name that the bundle does not declare, or declares more than once. The text suggests the nearest name."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.name = name
         self.known = tuple(sorted(known))
-        super().__init__(f"{name!r} names no single {what} of the bundle; declared: {', '.join(self.known) or 'none'}")
+        text = f"{name!r} names no single {what} of the bundle"
+        if nearest := get_close_matches(name, self.known, n=1):
+            text += f", did you mean {nearest[0]!r}?"
+        super().__init__(f"{text}; declared: {', '.join(self.known) or 'none'}")
+
+
+class UnknownCallError(UnknownNameError):
+    """A name that matches no outbound call or inbound operation of the bundle, or more than one."""

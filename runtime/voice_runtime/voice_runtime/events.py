@@ -34,7 +34,9 @@ class Event:
     before: str = ""
     """The previous state or level."""
     after: str = ""
-    """The new state or level, or the reason."""
+    """The new state or level."""
+    reason: str = ""
+    """The condition that decided, by its name in the policy."""
     error: BaseException | None = None
 
 

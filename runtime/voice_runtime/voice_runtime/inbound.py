@@ -21,7 +21,7 @@ from voice_runtime.caller import NOBODY, Caller
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.context_variables import restore
 from voice_runtime.degradation import Degradation
-from voice_runtime.errors import CallRejectedError, DeadlineExceededError
+from voice_runtime.errors import CallRejectedError, DeadlineExceededError, UnknownNameError, seconds_of
 from voice_runtime.events import Event, Events
 from voice_runtime.outcome import Classify, classify
 from voice_runtime.rate_limit.adaptive import Adaptive
@@ -76,6 +76,10 @@ class Inbound:
         self.events = events or Events()
         self.statistics = statistics or OperationStatistics()
 
+    def __repr__(self) -> str:
+        limits = ", ".join(gate.policy.limit.algorithm for gate in self.gates) or "no rate limit"
+        return f"<Inbound {self.name}: deadline {seconds_of(self.timer.duration)}, {limits}, {self.bulkhead}>"
+
     def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """One request: `async with operation.request(caller) as request`.
 
@@ -122,10 +126,10 @@ class Request(TimedScope):
         self._adaptive: list[tuple[Adaptive, int]] = []
 
     def feature(self, name: str) -> bool:
-        """True if a feature is on for this request. Raises `KeyError` for a feature that the policy does not name."""
+        """True if a feature is on for this request. Raises `UnknownNameError` for one that the policy does not name."""
         degradation = self.operation.degradation
         if degradation is None:
-            raise KeyError(name)
+            raise UnknownNameError("feature", name, ())
         return degradation.is_on(name, self.level)
 
     async def __aenter__(self) -> Self:
@@ -185,6 +189,7 @@ class Request(TimedScope):
         """The time of the deadline. Raises `DeadlineExceededError` if it has passed."""
         latest = min(self.limit, self._began + self.operation.timer.duration)
         if latest <= self._began:
+            self.operation.statistics.rejected["deadline"] += 1
             self._late(error := DeadlineExceededError(self.operation.name))
             raise error
         return latest
@@ -244,6 +249,7 @@ class Request(TimedScope):
         return isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()
 
     def _rejected(self, error: CallRejectedError) -> None:
+        self.operation.statistics.rejected[error.policy] += 1
         self.operation.events.publish(
             Event("rejected", error.policy, self.operation.name, delay=error.retry_after, error=error)
         )

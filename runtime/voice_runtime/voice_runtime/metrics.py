@@ -61,6 +61,11 @@ def _spans(runtime: Runtime) -> Samples:
         yield (kind,), getattr(runtime.spans, kind)
 
 
+def _refused_requests(runtime: Runtime) -> Samples:
+    for reason, count in runtime.refused_requests.items():
+        yield (reason,), count
+
+
 def _call_results(runtime: Runtime) -> Samples:
     for name, call in runtime.assembled.outbound.items():
         for kind in ("successful", "failed", "ignored", "cancelled"):
@@ -77,6 +82,12 @@ def _call_exhausted(runtime: Runtime) -> Samples:
     for name, call in runtime.assembled.outbound.items():
         for reason, count in call.statistics.exhausted.items():
             yield (name, reason), count
+
+
+def _call_rejections(runtime: Runtime) -> Samples:
+    for name, call in runtime.assembled.outbound.items():
+        for policy, count in call.statistics.rejected.items():
+            yield (name, policy), count
 
 
 def _missing_fallbacks(runtime: Runtime) -> Samples:
@@ -171,6 +182,12 @@ def _operation_results(runtime: Runtime) -> Samples:
             yield (name, kind), getattr(operation.statistics, kind)
 
 
+def _operation_rejections(runtime: Runtime) -> Samples:
+    for name, operation in runtime.assembled.inbound.items():
+        for policy, count in operation.statistics.rejected.items():
+            yield (name, policy), count
+
+
 def _of_operations(field: str) -> Callable[[Runtime], Samples]:
     def read(runtime: Runtime) -> Samples:
         for name, operation in runtime.assembled.inbound.items():
@@ -211,6 +228,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
         "Transient failures that no further attempt was allowed for.",
         ("name", "reason"),
         _call_exhausted,
+    ),
+    Metric(
+        "voice_call_rejected_total",
+        "counter",
+        "Attempts that were refused before anything was sent.",
+        ("name", "policy"),
+        _call_rejections,
     ),
     Metric("voice_call_timeouts_total", "counter", "Attempts that ran out of time.", ("name", "kind"), _call_timeouts),
     Metric("voice_call_fallbacks_total", "counter", "Calls that fell back.", _NAME, _of_calls("fallbacks")),
@@ -260,6 +284,20 @@ METRICS: tuple[Metric[Runtime], ...] = (
     ),
     Metric("voice_rate_limit_keys", "gauge", "Keys in memory.", _LIMIT, _rate_limit_keys),
     Metric("voice_operation_requests_total", "counter", "Requests served.", ("operation", "kind"), _operation_results),
+    Metric(
+        "voice_operation_rejected_requests_total",
+        "counter",
+        "Requests that a policy refused before they began.",
+        ("operation", "policy"),
+        _operation_rejections,
+    ),
+    Metric(
+        "voice_requests_refused_total",
+        "counter",
+        "Requests that a transport refused before any policy of an operation.",
+        ("reason",),
+        _refused_requests,
+    ),
     Metric(
         "voice_operation_slow_requests_total",
         "counter",

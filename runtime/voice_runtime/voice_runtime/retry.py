@@ -49,14 +49,17 @@ class RetryBudget:
                 self.calls, self.retries = (Window(policy.window.seconds, now) for _ in range(2))
             self.policy = policy
 
+    def left(self) -> float:
+        """The number of retries that may be spent now. It can be a fraction."""
+        now = self._now()
+        return self.policy.ratio * self.calls.total(now) + self.policy.reserve - self.retries.total(now)
+
     def spend(self) -> bool:
         """Take one retry; false if there is none."""
         with self._lock:
-            now = self._now()
-            allowed = self.policy.ratio * self.calls.total(now) + self.policy.reserve
-            if self.retries.total(now) + 1 > allowed:
+            if self.left() < 1:
                 return False
-            self.retries.add(now)
+            self.retries.add(self._now())
             return True
 
 
@@ -96,6 +99,9 @@ class Retry:
         self.base_delay = policy.base_delay.seconds
         self.max_delay = policy.max_delay.seconds
         self.conditions = frozenset(policy.conditions)
+
+    def __repr__(self) -> str:
+        return f"<Retry {self.target}: at most {self.max_retries}, {self.budget.left():.3g} left in the budget>"
 
     def backoff(self, attempt: int) -> float:
         """Seconds to wait after the `attempt`-th attempt: uniform up to an exponentially growing cap (full jitter)."""

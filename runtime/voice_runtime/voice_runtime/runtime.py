@@ -21,6 +21,7 @@ from voice_runtime.caller import NOBODY, Caller
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import UnknownCallError
+from voice_runtime.event_log import EventLog
 from voice_runtime.events import Event, Events, Listener, logger
 from voice_runtime.inbound import Inbound, Request
 from voice_runtime.outbound import Outbound
@@ -42,6 +43,8 @@ class Runtime:
     def __init__(self, source: BundleSource, bundle: PolicyBundle, surroundings: Surroundings) -> None:
         self.events = surroundings.events
         self.reloads = {"applied": 0, "refused": 0}
+        self.refused_requests = {"unknown_operation": 0, "draining": 0}
+        """Requests that a transport refused before any policy of an operation."""
         self.spans = SpanStatistics()
         self._source = source
         self.clock = surroundings.clock
@@ -86,7 +89,7 @@ class Runtime:
         surroundings = Surroundings(
             clock=clock,
             random=random or Random(),  # noqa: S311  # jitter, not a secret
-            events=Events(listeners),
+            events=Events((EventLog(clock), *listeners)),
             classify=classify,
             classify_result=classify_result,
             workers=WorkerThreads(),
@@ -110,6 +113,11 @@ class Runtime:
         """The digest of the current bundle. Empty for unsealed defaults."""
         return self.bundle.metadata.digest or ""
 
+    def __repr__(self) -> str:
+        metadata, assembled = self.bundle.metadata, self._assembled
+        counts = f"{len(assembled.outbound)} calls, {len(assembled.inbound)} operations"
+        return f"<Runtime {metadata.service} in {metadata.environment}: {counts}, bundle {self.digest or 'unsealed'}>"
+
     def __enter__(self) -> Self:
         self._watcher = Watcher(self._poll_interval, self._look)
         self._watcher.start()
@@ -132,13 +140,9 @@ class Runtime:
                     return False
             except InvalidInputError as error:
                 self.reloads["refused"] += 1
-                logger.error(
-                    "the policy bundle is refused, %s stays in force: %s", self.digest, error
-                )  # the faults say everything
-                self.events.publish(Event("refused", "bundle", str(self._source.path), error=error))
+                self.events.publish(Event("refused", "bundle", str(self._source.path), before=self.digest, error=error))
                 return False
         self.reloads["applied"] += 1
-        logger.info("policy bundle %s is in force", self.digest)
         self._warn_of_missing_fallbacks()
         self.events.publish(Event("reloaded", "bundle", str(self._source.path), after=self.digest))
         return True

@@ -5,6 +5,7 @@ On a build without the global lock simultaneous threads may lose a count. No dec
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import get_args
 
 from voice_runtime.retry import GaveUp
@@ -21,6 +22,7 @@ class CallStatistics:
         "failed",
         "fallbacks",
         "ignored",
+        "rejected",
         "retries",
         "seconds",
         "successful",
@@ -31,6 +33,8 @@ class CallStatistics:
         self.attempts = self.successful = self.failed = self.ignored = self.cancelled = 0
         self.timeouts = self.deadlines_exceeded = self.retries = self.fallbacks = 0
         self.exhausted = dict.fromkeys(get_args(GaveUp), 0)
+        self.rejected = Counter(bulkhead=0, circuit_breaker=0, worker_threads=0)
+        """Attempts that a policy refused before anything was sent."""
         self.seconds = 0.0
         """Time of attempts that succeeded or failed."""
 
@@ -38,12 +42,14 @@ class CallStatistics:
 class OperationStatistics:
     """One inbound operation."""
 
-    __slots__ = ("cancelled", "deadlines_exceeded", "failed", "in_flight", "seconds", "slow", "successful")
+    __slots__ = ("cancelled", "deadlines_exceeded", "failed", "in_flight", "rejected", "seconds", "slow", "successful")
 
     def __init__(self) -> None:
         self.successful = self.failed = self.cancelled = self.deadlines_exceeded = self.in_flight = 0
         self.seconds = 0.0
         """Time of requests that succeeded or failed."""
+        self.rejected = Counter(bulkhead=0, deadline=0, rate_limit=0)
+        """Requests that a policy refused before they began."""
         self.slow = 0
         """Those that took longer than the operation's objective."""
 

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.context_variables import restore
-from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError
+from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError, seconds_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -169,6 +169,10 @@ class TimedScope:
         self._token = CURRENT.set(self)
         return self
 
+    def __repr__(self) -> str:
+        number = f", attempt {self.attempt}" if self.attempt else ""
+        return f"<{type(self).__name__} {self.owner.name}{number}{': over' if self.is_over else ''}>"
+
     def begin(self) -> float:
         """Start without a task to cancel. Returns seconds until time is up, for code that watches it itself."""
         self.expires = min(self.started + self.owner.timer.duration, self.limit)
@@ -256,6 +260,9 @@ class Timeout:
     def __init__(self, name: str, seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
         self.name = name
         self.timer = Timer(seconds, clock)
+
+    def __repr__(self) -> str:
+        return f"<Timeout {self.name}: {seconds_of(self.timer.duration)}>"
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(...)`. Raises `AttemptTimeoutError`."""

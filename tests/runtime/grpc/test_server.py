@@ -122,7 +122,7 @@ async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
         stub = RagEngineStub(channel)
         first = stub.Context(b"1")
         await eventually(lambda: len(servicer.asked) == 1)
-        with pytest.raises(grpc.aio.AioRpcError, match="bulkhead: every slot"):
+        with pytest.raises(grpc.aio.AioRpcError, match="bulkhead: the bulkhead has no free slot"):
             await stub.Context(b"2")
         free.set()
         assert await first == b"1"

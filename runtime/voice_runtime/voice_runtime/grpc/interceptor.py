@@ -42,6 +42,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
 
         async def serve(request: Any, servicer: grpc.aio.ServicerContext[Any, Any]) -> Any:
             if self.refusing:
+                self._runtime.refused_requests["draining"] += 1
                 await servicer.abort(grpc.StatusCode.UNAVAILABLE, "the server is about to stop")
             return await self._serve(path, handle, request, servicer)
 
@@ -81,6 +82,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
         try:
             operation = self._runtime.inbound(operation_of(path))
         except UnknownCallError as error:
+            self._runtime.refused_requests["unknown_operation"] += 1
             await servicer.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
         left = servicer.time_remaining()
         answer: Any = None

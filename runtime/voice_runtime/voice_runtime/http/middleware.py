@@ -75,6 +75,7 @@ class Middleware:
         try:
             operation = self._runtime.inbound(name)
         except UnknownCallError as error:
+            self._runtime.refused_requests["unknown_operation"] += 1
             await exchange.answer(404, str(error), {})
             return
         caller = trace_context.caller_of(context.get_current(), headers.get(API_KEY, ""))

@@ -64,6 +64,10 @@ class Gate:
         self.max_wait = policy.max_wait.seconds
         self.limits: Limits = self._make()
 
+    def __repr__(self) -> str:
+        counts = f"{self.admitted} admitted, {self.rejected} rejected"
+        return f"<Gate {self.target}: {self.policy.limit.algorithm}, {counts}>"
+
     def keys(self) -> int:
         """Number of stored keys."""
         return len(self.limits)

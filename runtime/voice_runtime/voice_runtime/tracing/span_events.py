@@ -27,6 +27,7 @@ def attributes_of(event: Event) -> dict[str, AttributeValue]:
         "voice.delay_seconds": event.delay,
         "voice.before": event.before or None,
         "voice.after": event.after or None,
+        "voice.reason": event.reason or None,
         "error.type": type(event.error).__name__ if event.error else None,
     }
     return {key: value for key, value in found.items() if value is not None}

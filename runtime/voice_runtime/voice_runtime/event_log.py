@@ -1,0 +1,120 @@
+"""One structured log line for each event of the policies, limited in rate.
+
+Each line names the callee, the operation, the policy and the reason, in its text and as fields of the record. It never
+contains the text of a callee's error, because that may name a user.
+"""
+
+from __future__ import annotations
+
+import logging
+from threading import Lock
+
+from voice_runtime.clock import SYSTEM_CLOCK, Clock
+from voice_runtime.errors import seconds_of
+from voice_runtime.events import Event, PromptListener, logger
+
+__all__ = ["EventLog"]
+
+QUIET = 10.0
+"""Seconds without a further line about the same event after each line."""
+MAX_KEPT = 1_000
+"""Number of events that are remembered. A bundle of the platform has fewer."""
+_LEVELS = {
+    "open": logging.WARNING,
+    "forced_open": logging.WARNING,
+    "disabled": logging.WARNING,
+    "partial": logging.WARNING,
+    "full": logging.WARNING,
+    "rejected": logging.WARNING,
+    "exhausted": logging.WARNING,
+    "timeout": logging.WARNING,
+    "fallback": logging.WARNING,
+    "refused": logging.ERROR,
+}
+"""The levels of new states, or else of events. All others are `INFO`."""
+_STATES = {
+    "open": "opened",
+    "closed": "closed",
+    "half_open": "admits probes",
+    "forced_open": "was opened by hand",
+    "disabled": "was disabled by hand",
+}
+_Key = tuple[str, str, str, str, str]
+
+
+class EventLog(PromptListener):
+    """Writes the first of equal events at once, then at most one line every `QUIET` seconds with the number omitted.
+
+    Events are equal if kind, policy, target, new state and reason are. `Runtime.load` adds this listener.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._now = clock.monotonic
+        self._lock = Lock()
+        self._kept: dict[_Key, tuple[float, int]] = {}
+        """The time from which the next line is due, and the number of omitted events."""
+
+    def on_event(self, event: Event) -> None:
+        """Write the event, unless an equal one was written just before."""
+        if event.policy == "saga":
+            return  # each saga has its own target, so every request would write a line
+        key = (event.kind, event.policy, event.target, event.after, event.reason)
+        with self._lock:
+            now = self._now()
+            due, omitted = self._kept.pop(key, (now, 0))
+            if now < due:
+                self._kept[key] = (due, omitted + 1)
+                return
+            if len(self._kept) >= MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = (now + QUIET, 0)
+        _write(event, omitted)
+
+
+def _write(event: Event, omitted: int) -> None:
+    text = _text(event) + (f" ({omitted} more since the previous line)" if omitted else "")
+    callee, operation = _names(event)
+    fields = {
+        "event": event.kind,
+        "policy": event.policy,
+        "callee": callee,
+        "operation": operation,
+        "reason": event.reason or (type(event.error).__name__ if event.error else ""),
+        "omitted": omitted,
+    }
+    level = _LEVELS.get(event.after) or _LEVELS.get(event.kind, logging.INFO)
+    logger.log(level, "%s", text, extra={name: value for name, value in fields.items() if value})
+
+
+def _names(event: Event) -> tuple[str, str]:
+    """Callee and operation. An inbound operation has no callee; degradation and bundle concern the whole service."""
+    if event.policy in {"bundle", "degradation"}:
+        return "", ""
+    callee, dot, operation = event.target.partition(".")
+    return (callee, operation) if dot else ("", event.target)
+
+
+def _text(event: Event) -> str:
+    target, error = event.target, type(event.error).__name__
+    match event.kind, event.policy:
+        case "transition", "circuit_breaker":
+            text = f"circuit breaker of {target} {_STATES[event.after]}"
+            text += f" for {seconds_of(event.delay)}" if event.delay is not None else ""
+            text += f": {event.reason}" if event.reason else ""
+        case "transition", _:
+            text = f"degradation level of {target} changed from {event.before} to {event.after}: {event.reason}"
+        case "retry", _:
+            text = (
+                f"{target} is called again in {seconds_of(event.delay or 0.0)} after attempt {event.attempt}: {error}"
+            )
+        case "exhausted", _:
+            text = f"retry of {target} gave up after attempt {event.attempt} ({event.reason}): {error}"
+        case "fallback", _:
+            text = f"{target} failed and its fallback answers: {error}"
+        case "refused", _:
+            text = f"policy bundle {target} is refused, {event.before} stays in force: {event.error}"
+        case "reloaded", _:
+            text = f"policy bundle {event.after} is in force"
+        case _:
+            text = str(event.error)
+    return text
