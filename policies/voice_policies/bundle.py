@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import from_json
 from typing_extensions import override
 
+from voice_policies.address import Address
 from voice_policies.bulkhead import Bulkhead
 from voice_policies.circuit_breaker import CircuitBreaker
 from voice_policies.degradation import Degradation
@@ -18,7 +19,8 @@ from voice_policies.fault_injection import FaultInjection
 from voice_policies.faults import Fault, InvalidInputError, faults_of
 from voice_policies.health import Health
 from voice_policies.measure import PositiveDuration
-from voice_policies.names import CallName, DnsLabel, OperationName, TextPattern
+from voice_policies.models import Models
+from voice_policies.names import CallName, DnsLabel, OperationName, RouteName, TextPattern
 from voice_policies.policy import Policy
 from voice_policies.rate_limit import RateLimit
 from voice_policies.retry import Retry
@@ -42,18 +44,6 @@ Enforcer = Literal["runtime", "grpc", "gateway", "mesh", "driver"]
 """The layer that enforces a policy on an edge. `driver`: a store's client library, through its connection settings."""
 
 
-class Address(Policy):
-    """Where a callee is reached."""
-
-    host: Annotated[str, TextPattern(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "api.example.com", 253)]
-    port: Annotated[int, Field(ge=1, le=65_535)]
-    via: Annotated[str, TextPattern(r"^[a-z0-9.-]+:\d{1,5}$", "egress-proxy:8443")] | None = None
-    """The egress proxy that an external host is reached through, over TLS; `None` for a callee that is reached as it
-    is."""
-    tls: Literal[True] | None = None
-    """True for a store outside the cluster that is reached over TLS without a proxy."""
-
-
 class EnforcedBy(Policy):
     """The layer that enforces each policy of a call; `None` exactly where the call has no such policy."""
 
@@ -75,8 +65,10 @@ class OutboundCall(Policy):
     callee: DnsLabel
     operation: OperationName
     protocol: Protocol
-    addresses: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
-    """The callee's addresses, in order of preference. With several, any one suffices."""
+    addresses: Annotated[tuple[Address, ...], Field(strict=False)] = ()
+    """The callee's addresses, in order of preference. With several, any one suffices. Empty for a call to a model."""
+    route: RouteName | None = None
+    """The route of a call to a model, in `models.routes` of the bundle. It takes the place of addresses and retries."""
     idempotency: Idempotency
     necessity: Literal["hard", "soft"]
     """`hard`: the operation fails without this call. `soft`: it goes on with the fallback."""
@@ -96,6 +88,10 @@ class OutboundCall(Policy):
 
     @override
     def conflicts(self) -> Iterator[str]:
+        if (self.route is None) != bool(self.addresses):
+            yield "addresses and route exclude each other: set addresses, or for a call to a model its route"
+        if self.route and (self.retry or self.enforced_by.timeout != "runtime"):
+            yield "the runtime enforces a call with a route, and the route's fallback is its only loop: leave out retry"
         if (self.necessity == "soft") != (self.fallback is not None):
             yield "fallback is for soft calls: set it for a soft call, and leave it out of a hard one"
         for policy in ("retry", "circuit_breaker", "bulkhead"):
@@ -162,6 +158,8 @@ class PolicyBundle(Policy):
     tracing: Tracing
     sagas: Annotated[tuple[Saga, ...], Field(strict=False)] = ()
     """A saga may be here in several versions: a new run takes the newest, an older run ends under its own."""
+    models: Models | None = None
+    """The routes of the service's model calls. `None` if it calls no model."""
     fault_injection: FaultInjection | None = None
 
     @override
@@ -179,6 +177,7 @@ class PolicyBundle(Policy):
             )
         yield from self._store_conflicts()
         yield from self._saga_conflicts()
+        yield from self._model_conflicts()
         digest = self.metadata.digest
         if digest is not None and digest != (expected := digest_of(self)):
             yield f"metadata.digest {digest} does not match the content: {expected}"
@@ -203,6 +202,25 @@ class PolicyBundle(Policy):
             for step in saga.steps:
                 path = f"saga {saga.name} version {saga.version}: step {step.name}"
                 yield from (f"{path}{fault}" for fault in _step_conflicts(step, calls))
+
+    def _model_conflicts(self) -> Iterator[str]:
+        calls = {call.name: call for call in self.outbound}
+        routes = self.models.routes if self.models else {}
+        for call in self.outbound:
+            if call.route is not None and call.route not in routes:
+                yield f"outbound call {call.name} names route {call.route}, which does not exist"
+            elif call.route is not None and call.timeout.overall != (total := routes[call.route].timeout.total):
+                yield f"outbound call {call.name} has timeout.overall {call.timeout.overall}, and its route {total}"
+        for where, name in _stores_of(self.models) if self.models else ():
+            if name not in calls or calls[name].protocol != "redis":
+                yield f"{where} names outbound call {name}, which is not a call to Redis"
+
+    def addresses_of(self, call: OutboundCall) -> tuple[Address, ...]:
+        """The addresses of a call: its own, or those of its route's providers."""
+        if call.route is None or self.models is None:
+            return call.addresses
+        providers = dict.fromkeys(candidate.provider for candidate in self.models.candidates(call.route))
+        return tuple(self.models.providers[name].address for name in providers)
 
     def sealed(self) -> PolicyBundle:
         """The same bundle with its digest filled in."""
@@ -243,6 +261,16 @@ def _step_conflicts(step: SagaStep, calls: Mapping[str, OutboundCall]) -> Iterat
         elif step.attempt_timeout < calls[name].timeout.overall:
             longest = calls[name].timeout.overall
             yield f": attempt_timeout {step.attempt_timeout} is shorter than its call {name} may take: {longest}"
+
+
+def _stores_of(models: Models) -> Iterator[tuple[str, str]]:
+    """Every part of the models that keeps something in a store, with the call that reaches it."""
+    yield from ((f"budget {name}", budget.store) for name, budget in models.budgets.items())
+    yield from (
+        (f"the cache of route {name}", route.cache.store) for name, route in models.routes.items() if route.cache
+    )
+    if models.usage is not None:
+        yield "models.usage", models.usage
 
 
 def digest_of(bundle: PolicyBundle) -> str:

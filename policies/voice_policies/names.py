@@ -37,5 +37,7 @@ CallName = Annotated[
     str, TextPattern(r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)?(:[a-z][a-z0-9-]*)?$", "rag-engine.search", 128)
 ]
 """`callee`, `callee.operation`, or `callee.operation:purpose` for one of several calls of the same operation."""
+RouteName = Annotated[str, TextPattern(r"^[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*$", "llm.generate", 128)]
+"""The name of a model route: the callee and the operation of the calls that use it."""
 EventType = Annotated[str, TextPattern(r"^[a-z]+\.[a-z]+$", "document.uploaded", 63)]
 """The type of an event, and the name of the stream that carries it."""

@@ -38,4 +38,4 @@ def _place(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings 
     connection = next((each for each in connections if each.name == call.callee), None)
     if connection is None and policy.kind in STORES:
         raise ValueError(f"the settings name no connection to {call.callee}")
-    return Place(policy, call.addresses[0], bundle.metadata.service, connection)
+    return Place(policy, bundle.addresses_of(call)[0], bundle.metadata.service, connection)

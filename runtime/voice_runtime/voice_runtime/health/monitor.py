@@ -88,7 +88,7 @@ class Health:
         return Report(_joined(found.values()), found)
 
     def _follow(self, bundle: PolicyBundle) -> None:
-        addresses = {call.name: call.addresses for call in bundle.outbound}
+        addresses = {call.name: bundle.addresses_of(call) for call in bundle.outbound}
         policy = bundle.health
         made: dict[_Key, Check] = {}
         faults: list[Fault] = []

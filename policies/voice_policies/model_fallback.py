@@ -1,0 +1,24 @@
+"""Model fallback: the attempts of one model call over its candidates."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from voice_policies.measure import Duration
+from voice_policies.policy import Policy
+
+
+class ModelFallback(Policy):
+    """How often a call may be attempted before its first content. After the first content there is no other attempt.
+
+    It is the only loop of a model call: SDK, gateway and mesh do not retry.
+    """
+
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    """Attempts in all: the first and every fallback."""
+    distinct: bool = True
+    """True if no candidate is attempted twice in one call."""
+    backoff: Duration = Duration("50ms")
+    """Longest wait before the next attempt, with full jitter. It spreads the calls that leave a failing provider."""

@@ -1,0 +1,23 @@
+"""Model provider: the company or server that answers model calls, and its address."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from voice_policies.address import Address
+from voice_policies.names import TextPattern
+from voice_policies.policy import Policy
+
+
+class ModelProvider(Policy):
+    """One provider's API: its host, the base path of its endpoints, and the form of its messages."""
+
+    address: Address
+    """The host, and the egress proxy that leads to it."""
+    base_path: Annotated[str, TextPattern(r"^(/[A-Za-z0-9._-]+)*$", "/v1", 100)] = "/v1"
+    """Path before the endpoints, such as `/chat/completions`."""
+    wire_form: Literal["openai"] = "openai"
+    """The form of requests and answers: OpenAI's chat, responses, embeddings and audio."""
+    idempotency_keys: bool = False
+    """True if the provider recognizes a repeated request by its key. OpenAI's form has no such key, so each attempt may
+    be billed."""

@@ -1,0 +1,69 @@
+"""Model route: the candidates of one kind of model call, and the policies of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from voice_policies.cooldown import Cooldown
+from voice_policies.measure import Duration
+from voice_policies.model import Capability
+from voice_policies.model_fallback import ModelFallback
+from voice_policies.names import DnsLabel
+from voice_policies.output_limit import OutputLimit
+from voice_policies.policy import Policy
+from voice_policies.prompt_privacy import PromptPrivacy
+from voice_policies.response_cache import ResponseCache
+from voice_policies.stream_latency import StreamLatency
+from voice_policies.stream_timeout import StreamTimeout
+
+LatencyClass = Literal["interactive", "batch", "reasoning"]
+"""`interactive`: a user waits for the first token. `batch`: nobody waits. `reasoning`: the model thinks first."""
+
+
+class ModelRoute(Policy):
+    """The name that a model call uses instead of an address, and everything that holds for the call."""
+
+    candidates: Annotated[tuple[DnsLabel, ...], Field(strict=False, min_length=1)]
+    """Names of deployments in `Models.deployments`, in order of preference."""
+    capabilities: Annotated[tuple[Capability, ...], Field(strict=False, min_length=1)]
+    """Every candidate must have them."""
+    latency_class: LatencyClass = "interactive"
+    objective: StreamLatency | None = None
+    """A call within both parts counts as goodput. `None` counts every successful call."""
+    timeout: StreamTimeout = StreamTimeout()
+    fallback: ModelFallback = ModelFallback()
+    cooldown: Cooldown = Cooldown()
+    output_limit: OutputLimit | None = None
+    """`None` for models that generate no text. Others need it (rule M10)."""
+    budgets: Annotated[tuple[DnsLabel, ...], Field(strict=False)] = ()
+    """Names of the tenants' budgets in `Models.budgets`. An attempt needs room in each, and in each of its deployment's
+    budgets."""
+    cache: ResponseCache | None = None
+    """`None` is no cache."""
+    privacy: PromptPrivacy = PromptPrivacy()
+
+    @property
+    def max_waiting(self) -> Duration:
+        """Longest time until the last attempt has its first content."""
+        attempts = self.fallback.max_attempts
+        return self.timeout.first_token * attempts + self.fallback.backoff * (attempts - 1)
+
+    @override
+    def conflicts(self) -> Iterator[str]:
+        if twice := sorted({name for name in self.candidates if self.candidates.count(name) > 1}):
+            yield f"candidates name {', '.join(twice)} twice"
+        attempts = self.fallback.max_attempts
+        if self.fallback.distinct and attempts > len(self.candidates):
+            yield (
+                f"fallback.max_attempts {attempts} needs as many candidates, found {len(self.candidates)}: "
+                "add candidates or lower it"
+            )
+        if self.timeout.total < self.max_waiting:
+            yield (
+                f"timeout.total {self.timeout.total} cannot hold {attempts} attempts of timeout.first_token "
+                f"{self.timeout.first_token} with backoff: {self.max_waiting}"
+            )

@@ -1,0 +1,14 @@
+"""Output limit: the longest answer that a route asks for."""
+
+from __future__ import annotations
+
+from voice_policies.model import TokenCount
+from voice_policies.policy import Policy
+
+
+class OutputLimit(Policy):
+    """A bound on the output tokens of one answer. Without it neither cost nor duration has a bound."""
+
+    max_tokens: TokenCount
+    """Most output tokens. A request that names no limit gets this one, and a request that names a larger one is lowered
+    to it."""

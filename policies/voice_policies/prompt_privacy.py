@@ -1,0 +1,12 @@
+"""Prompt privacy: the telemetry that may hold prompts and answers."""
+
+from __future__ import annotations
+
+from voice_policies.policy import Policy
+
+
+class PromptPrivacy(Policy):
+    """By default no log, span, metric or error holds a prompt or an answer."""
+
+    capture: bool = False
+    """True records prompts and answers as attributes of spans."""

@@ -1,0 +1,19 @@
+"""Stream latency: the time to the first token, and the time per token after it."""
+
+from __future__ import annotations
+
+from voice_policies.measure import Duration, PositiveDuration
+from voice_policies.policy import Policy
+
+
+class StreamLatency(Policy):
+    """P95 of a model's answer in its two parts, as a fact of a deployment or as the objective of a route."""
+
+    first_token: PositiveDuration
+    """Time to the first token; to the whole answer where nothing is streamed."""
+    per_token: Duration = Duration("0s")
+    """Time per output token after the first."""
+
+    def whole(self, output_tokens: int) -> Duration:
+        """Time to the end of an answer of so many tokens."""
+        return self.first_token + self.per_token * max(output_tokens - 1, 0)
