@@ -19,6 +19,7 @@ RUN_BY = {
     ("docs/go.md", "go"): "tests/components/test_grpc_service_config.py",
     ("docs/grpc.md", "python"): "tests/runtime/grpc/test_docs.py",
     ("docs/health.md", "python"): "tests/runtime/test_docs.py",
+    ("docs/review.md", "console"): "tests/test_review.py",
     ("docs/runtime.md", "python"): "tests/runtime/test_docs.py",
     ("docs/sagas.md", "python"): "tests/saga/test_docs.py",
     ("docs/tracing.md", "python"): "tests/runtime/test_docs.py",

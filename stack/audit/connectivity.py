@@ -14,6 +14,8 @@ from stack.model.egress import egress_port
 from stack.model.network_reach import Reach
 from stack.model.platform import Platform
 
+__all__ = ["served_ports"]
+
 NODE_LOCAL_DNS = "169.254.20.10/32"
 """Address of the DNS cache on each node (kubernetes.io, NodeLocal DNSCache)."""
 DNS_PORT = 53
@@ -40,7 +42,7 @@ def entrances_open(platform: Platform) -> Iterator[Breach | None]:
 
 def names_are_served(platform: Platform) -> Iterator[Breach | None]:
     """Check that every cluster address in a bundle or a route is a Service with that port."""
-    served, domain = _served(platform), f".{platform.site.cluster_domain}"
+    served, domain = served_ports(platform), f".{platform.site.cluster_domain}"
     for caller, host, port in sorted(set(_used(platform))):
         if host.endswith(domain):
             name = host.removesuffix(domain)
@@ -49,7 +51,7 @@ def names_are_served(platform: Platform) -> Iterator[Breach | None]:
             yield None if port in served.get(name, ()) else found
 
 
-def _served(platform: Platform) -> dict[str, set[int]]:
+def served_ports(platform: Platform) -> dict[str, set[int]]:
     """`name.namespace` of every Service → its ports. The Services that CloudNativePG creates are included."""
     found, ports = rendered(platform), defaultdict[str, set[int]](set)
     for service in found.of_kind("Service"):

@@ -14,6 +14,8 @@ from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached, re
 from stack.model.network_reach import Reach
 from stack.model.platform import Platform
 
+__all__ = ["WayOut", "open_ways_out"]
+
 ANY_HOST = "any host"
 NO_PROXY = "no proxy"
 

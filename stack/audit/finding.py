@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 from components.declaration import Location
 from stack.model.platform import Platform
 
-__all__ = ["Rule", "Severity"]
+__all__ = ["Finding", "Rule", "Severity"]
 
 Severity = Literal["info", "warning", "error", "critical"]
 Subject = TypeVar("Subject", default=Platform)

@@ -27,6 +27,8 @@ from stack.model.network_reach import Endpoint, Reach, egress_ports, is_within, 
 from stack.model.platform import Platform
 from stack.model.site import Site
 
+__all__ = ["endpoints", "title"]
+
 INTERNET = "the internet"
 INTERNET_V6 = "the internet over IPv6"
 PEERED_NETWORK = "the peered network"

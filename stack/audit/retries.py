@@ -22,6 +22,8 @@ from stack.model.enforcement import enforcer
 from stack.model.load import executions
 from stack.model.platform import Platform
 
+__all__ = ["layers"]
+
 WARN_ATTEMPTS = 5
 MAX_ATTEMPTS = 10
 Path = tuple[Edge, ...]

@@ -1,38 +1,82 @@
-"""`voice explain`: a rule of the audit, with an example that violates it and one that just holds."""
+"""`voice explain`: a rule of the audit, or the reasons why one node may or may not call another."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from stack.cli.options import Commands, add_command
-from stack.cli.status import CLEAN
+from stack.cli.options import ENVIRONMENT, Commands, add_command, platform_of
+from stack.cli.status import CLEAN, FINDINGS
 from stack.cli.terminal import BOLD, coloured, table, wrapped
 
 if TYPE_CHECKING:
     from stack.audit.finding import Rule
+    from stack.model.platform import Platform
+
+PARTS = ("severity", "rationale", "source", "violates", "holds")
 
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    explain = add_command(commands, "explain", run, "Explain a rule of the audit; without RULE, list them all.")
-    explain.add_argument("rule", nargs="?", metavar="RULE", help="the identifier of a rule, such as R01")
+    explain = add_command(
+        commands, "explain", run, "Explain a rule of the audit, or why X may or may not call Y; alone, list the rules."
+    )
+    explain.add_argument("subject", nargs="?", metavar="RULE|X", help="a rule, such as R01, or the calling service")
+    explain.add_argument("callee", nargs="?", metavar="Y", help="the callee; both ends may be SERVICE.OPERATION")
+    help_text = f"{ENVIRONMENT} (default: the first one with a strict profile)"
+    explain.add_argument("--environment", metavar="ENV", help=help_text)
+    explain.add_argument("--format", choices=("text", "json"), default="text")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints one rule, or the list of all."""
+    """Print one rule, the list of all, or the explanation of a pair; exit 1 if X may not call Y."""
+    return _explain_rules(options) if options.callee is None else _explain_pair(options)
+
+
+def _explain_pair(options: argparse.Namespace) -> int:
+    from stack.output.explanation import explain  # noqa: PLC0415
+    from stack.output.explanation.report import REPORTS  # noqa: PLC0415
+
+    named = options.environment
+    platform = platform_of(options, named) if named else _strict_platform(options)
+    explanation = explain(platform, options.subject, options.callee)
+    print(REPORTS[options.format](explanation))
+    return CLEAN if explanation.permitted else FINDINGS
+
+
+def _strict_platform(options: argparse.Namespace) -> Platform:
+    """The first environment whose profile is strict. Raises `InvalidInputError` if there is none."""
+    from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
+
+    from stack.model.settings import environments  # noqa: PLC0415
+
+    names = environments()
+    for platform in (platform_of(options, name) for name in names):
+        if platform.environment.profile.strict:
+            return platform
+    accepted = f"no profile is strict; expected one of {', '.join(names)}"
+    raise InvalidInputError("voice explain", [Fault("--environment", "is missing", accepted)])
+
+
+def _explain_rules(options: argparse.Namespace) -> int:
     from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
 
+    from components.files import file_text  # noqa: PLC0415
     from stack.audit import RULES  # noqa: PLC0415
 
-    rules = {rule.id: rule for rule in RULES}
-    if options.rule is None:
-        print("\n".join(table(("rule", "severity", "condition"), [_row(rules[name]) for name in sorted(rules)])))
-    elif (rule := rules.get(options.rule.upper())) is not None:
-        print(_text(rule))
+    rules = {rule.id: rule for rule in sorted(RULES, key=lambda rule: rule.id)}
+    if options.subject is not None:
+        name = options.subject.upper()
+        if name not in rules:
+            accepted = f"{one_of(name, rules)}; or two names, as in `voice explain rag-engine model-adapter`"
+            raise InvalidInputError("voice explain", [Fault("RULE", f"is {options.subject!r}", accepted)])
+        rules = {name: rules[name]}
+    if options.format == "json":
+        print(file_text({"rules": [_document(rule) for rule in rules.values()]}).rstrip())
+    elif options.subject is None:
+        print("\n".join(table(("rule", "severity", "condition"), map(_row, rules.values()))))
     else:
-        fault = Fault("RULE", f"is {options.rule!r}", one_of(options.rule.upper(), rules))
-        raise InvalidInputError("voice explain", [fault])
+        print("\n".join(map(_text, rules.values())))
     return CLEAN
 
 
@@ -40,14 +84,11 @@ def _row(rule: Rule) -> tuple[str, str, str]:
     return rule.id, rule.severity, rule.title
 
 
+def _document(rule: Rule) -> dict[str, str]:
+    return {"rule": rule.id, "title": rule.title, **{name: getattr(rule, name) for name in PARTS}}
+
+
 def _text(rule: Rule) -> str:
-    parts = {
-        "severity": rule.severity,
-        "rationale": rule.rationale,
-        "source": rule.source,
-        "violates": rule.violates,
-        "holds": rule.holds,
-    }
-    width = max(map(len, parts)) + 2
-    lines = (wrapped(f"{name:<{width}}{value}", " " * width) for name, value in parts.items())
+    width = max(map(len, PARTS)) + 2
+    lines = (wrapped(f"{name:<{width}}{getattr(rule, name)}", " " * width) for name in PARTS)
     return "\n".join([coloured(f"{rule.id}: {rule.title}", BOLD), *lines])

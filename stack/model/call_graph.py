@@ -16,7 +16,7 @@ from components.operation import Call, Operation, soft
 from stack.model.catalogue import Catalogue
 from stack.model.flow import Flow
 
-__all__ = ["CallGraph", "Edge", "OperationKey"]
+__all__ = ["NETWORK_MARGIN", "CallGraph", "Edge", "OperationKey"]
 
 OperationKey: TypeAlias = tuple[str, str]
 """Names of a node and of one of its operations."""

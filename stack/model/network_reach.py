@@ -7,11 +7,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from components.network_policy import NAMESPACE_LABEL
 
-__all__ = ["Endpoint", "Reach", "egress_ports", "is_within", "permitted"]
+__all__ = ["Direction", "Endpoint", "Reach", "decision", "egress_ports", "is_within", "permitted"]
+
+Direction = Literal["Egress", "Ingress"]
+"""The end of a connection that a NetworkPolicy governs: `Egress` at its source, `Ingress` at its target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,37 @@ def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoi
     for target in candidates.all:
         ends = inward.get(target.name, ((name, port) for name in free for port in target.ports))
         yield from (Reach(name, target.name, port) for name, port in ends if name in free and name != target.name)
+
+
+class Decision(NamedTuple):
+    """The NetworkPolicies that decide about a connection at one of its ends, as `namespace/name`."""
+
+    governing: tuple[str, ...]
+    """Without any, everything is permitted."""
+    admitting: tuple[str, ...]
+
+    @property
+    def permits(self) -> bool:
+        """True if the policies of this end permit the connection."""
+        return not self.governing or bool(self.admitting)
+
+
+def decision(
+    policies: Iterable[Mapping[str, Any]], direction: Direction, source: Endpoint, target: Endpoint, port: int
+) -> Decision:
+    """The policies at one end of a connection, and those of them that admit the other end on the port."""
+    own, peer = (source, target) if direction == "Egress" else (target, source)
+    candidates = _Candidates([own, peer])
+    governing = [policy for policy in policies if _governs(policy, own, direction)]
+    admitting = [
+        policy for policy in governing if (peer.name, port) in _ends(policy["spec"], direction, own, candidates)
+    ]
+    return Decision(
+        *(
+            tuple(f"{p['metadata']['namespace']}/{p['metadata']['name']}" for p in found)
+            for found in (governing, admitting)
+        )
+    )
 
 
 def _admitted(policies: Iterable[Mapping[str, Any]], direction: str, candidates: _Candidates) -> dict[str, Ends]:

@@ -83,6 +83,7 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
         (("chek", "prod"), "COMMAND: is 'chek'; did you mean check? expected one of render, check, "),
         (("check", "prod", "--on", "soon"), "--on: is 'soon'; expected a day such as 2027-03-31"),
         (("explain", "R001"), "RULE: is 'R001'; did you mean R01? expected one of "),
+        (("explain", "rag-engin", "redis"), "X: is 'rag-engin'; did you mean rag-engine? expected one of "),
         (
             ("check", "prod", "--format", "jason"),
             "--format: is 'jason'; did you mean json? expected one of text, json, ",
@@ -124,6 +125,19 @@ def test_explain_alone_lists_every_rule() -> None:
     head, *rows = voice("explain").stdout.splitlines()
     assert head.split() == ["rule", "severity", "condition"]
     assert [row.split()[0] for row in rows] == sorted(rule.id for rule in RULES)
+
+
+def test_explain_is_json_for_programs() -> None:
+    (rule,) = json.loads(voice("explain", "R01", "--format", "json").stdout)["rules"]
+    assert (rule["rule"], rule["severity"], rule["holds"]) == ("R01", "warning", "one hop of 5 attempts")
+
+
+def test_explain_tells_whether_x_may_call_y_with_its_exit_code() -> None:
+    permitted = voice("explain", "rag-engine", "retrieval-service.search", "--environment", "dev")
+    assert (permitted.returncode, permitted.stderr) == (0, "")
+    assert permitted.stdout.startswith("rag-engine → retrieval-service.search: permitted in dev\n")
+    denied = voice("explain", "retrieval-service", "rag-engine", "--format", "json")
+    assert (denied.returncode, json.loads(denied.stdout)["permitted"]) == (1, False)
 
 
 def test_check_speaks_sarif() -> None:

@@ -1,0 +1,247 @@
+"""`voice explain X Y`: what permits a call, where its chain breaks, and the line that would permit it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_policies import InvalidInputError
+
+from components.component import Component
+from components.edge.egress_proxy import EgressProxy
+from components.mesh.policy import MeshPolicy
+from components.node import Caller, Gateway
+from components.operation import HttpRoute, hard, operation, stage
+from stack.model.platform import Platform
+from stack.model.settings import ROOT
+from stack.output.explanation import explain
+from stack.output.explanation.report import REPORTS
+from tests import toy
+from tests.platforms import platform
+from tests.stack.audit.test_network import Tampered
+
+
+def toy_platform() -> Platform:
+    return Platform(toy.TENANT, toy.ENVIRONMENT)
+
+
+def line_of(number: int) -> str:
+    return (ROOT / "tests/toy.py").read_text(encoding="utf-8").splitlines()[number - 1]
+
+
+def test_a_declared_call_is_told_with_its_line_its_policies_and_its_connection() -> None:
+    told = explain(toy_platform(), "orders", "prices.list")
+    (call,) = told.calls
+    assert 'soft("prices.list"' in line_of(int(call.edge.source.partition(":")[2]))
+    assert REPORTS["text"](told).splitlines() == [
+        "orders → prices.list: permitted in dev",
+        "",
+        f"orders.place → prices.list ({call.edge.source})",
+        "  call             soft, idempotent",
+        "  retry            1 attempt",
+        "  timeout          100ms an attempt; 100ms in all, by runtime",
+        "  deadline         100ms at the callee, or the rest of the caller's if that is shorter",
+        "  circuit breaker  opens after 5 failures in a row, for 15s; 2 of 3 probes close it, by runtime",
+        "  degradation      the price of yesterday",
+        "",
+        "connection",
+        "  DNS      NetworkPolicy shop/allow-dns admits orders → kube-dns:53",
+        "  name     prices-grpc.shop.svc.cluster.local:9000 is a port of Service shop/prices-grpc",
+        "  egress   NetworkPolicy shop/orders admits orders → prices:9000",
+        "  ingress  NetworkPolicy shop/prices admits orders → prices:9000",
+    ]
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_every_declared_pair_is_permitted_and_names_the_line_of_each_call(name: str) -> None:
+    graph = platform(name).graph
+    for caller, callee in sorted({(edge.caller.name, edge.callee.name) for edge in graph.edges}):
+        told = explain(platform(name), caller, callee)
+        assert told.permitted, REPORTS["text"](told)
+        wanted = [edge.path for edge in graph.edges_from(graph.nodes[caller]) if edge.callee.name == callee]
+        assert [call.edge.path for call in told.calls] == wanted
+        for call in told.calls:
+            file, _, line = call.edge.source.rpartition(":")
+            assert (ROOT / file).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip()
+
+
+def test_each_policy_is_told_with_the_layer_that_enforces_it() -> None:
+    told = REPORTS["text"](explain(platform("prod"), "knowledge-service", "retrieval-service"))
+    assert ", by grpc" in row(told, "retry")
+    assert "an attempt, by mesh; " in row(told, "timeout")
+    assert row(told, "circuit breaker").endswith(", by mesh")
+    in_dev = REPORTS["text"](explain(platform("dev"), "knowledge-service", "retrieval-service"))
+    assert row(in_dev, "circuit breaker") == "declared, but only the mesh could enforce it, and the mesh is off"
+
+
+def row(text: str, title: str) -> str:
+    return next(line.removeprefix(f"  {title}").strip() for line in text.splitlines() if line.startswith(f"  {title} "))
+
+
+def test_the_chain_breaks_at_the_policy_that_denies_the_call() -> None:
+    told = explain(Tampered(egress_closed=True), "orders", "stock")
+    assert (told.permitted, told.broken and told.broken.title) == (False, "egress")
+    assert REPORTS["text"](told).startswith(
+        "orders → stock: declared, but the chain breaks in dev: no NetworkPolicy admits orders → stock:6379; "
+        "shop/default-deny, shop/allow-dns, shop/orders govern orders"
+    )
+
+
+class Changed(Platform):
+    """Prod, in which `change` has replaced the components of one type and name."""
+
+    def __init__(self, kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]]) -> None:
+        whole = platform("prod")
+        super().__init__(whole.tenant, whole.environment)
+        self.__dict__["components"] = tuple(
+            each.model_copy(update=change(each)) if isinstance(each, kind) and each.name == name else each
+            for each in whole.components
+        )
+
+
+def without_hosts(proxy: EgressProxy) -> dict[str, Any]:
+    return {"allow_lists": tuple(each.model_copy(update={"hosts": ()}) for each in proxy.allow_lists)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "pair", "said"),
+    [
+        (
+            MeshPolicy,
+            "rag-engine",
+            lambda _: {"destinations": ()},
+            ("rag-engine", "redis"),
+            "Sidecar voice-apps/rag-engine does not know voice-data/redis.voice-data.svc.cluster.local",
+        ),
+        (
+            MeshPolicy,
+            "rag-engine",
+            lambda mesh: {"server": mesh.server.model_copy(update={"callers": ()})},
+            ("agent-engine", "rag-engine"),
+            "AuthorizationPolicy voice-apps/rag-engine does not admit ns/voice-apps/sa/agent-engine on port 9000",
+        ),
+        (
+            EgressProxy,
+            "egress-proxy-b",
+            without_hosts,
+            ("voice-engine", "speech-providers"),
+            "egress-proxy-b does not let voice-engine reach speech.googleapis.com:443",
+        ),
+        (
+            EgressProxy,
+            "egress-proxy-a",
+            lambda _: {"allow_lists": ()},
+            ("voice-engine", "speech-providers"),
+            "egress-proxy-a.voice-egress.svc.cluster.local:27715: the Service has the ports [9902]",
+        ),
+    ],
+)
+def test_the_chain_breaks_at_the_mesh_or_at_the_egress_proxy(
+    kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]], pair: tuple[str, str], said: str
+) -> None:
+    told = explain(Changed(kind, name, change), *pair)
+    assert told.broken is not None
+    assert told.broken.text == said
+
+
+def applied(whole: Platform, caller: str, line: str) -> Platform:
+    """The platform after its reader has added the line to the catalogue."""
+    names = {"stage": stage, "hard": hard, "operation": operation, "HttpRoute": HttpRoute}
+    added = eval(line.removesuffix(","), names)  # noqa: S307 - the line under test, as a person would paste it
+    catalogue = whole.tenant.catalogue
+    nodes = []
+    for node in catalogue.nodes:
+        if node.name == caller and isinstance(node, Caller):
+            first, *others = node.operations
+            changed = (
+                (*node.operations, added)
+                if isinstance(node, Gateway)
+                else (first.model_copy(update={"stages": (*first.stages, added)}), *others)
+            )
+            node = node.model_copy(update={"operations": changed})  # noqa: PLW2901 - the node with the line
+        nodes.append(node)
+    tenant = replace(whole.tenant, catalogue=catalogue.model_copy(update={"nodes": tuple(nodes)}))
+    return Platform(tenant, whole.environment)
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee"),
+    [
+        ("agent-engine", "knowledge-graph-service.neighbours"),
+        ("gateway", "rag-engine"),
+        ("model-router", "events"),
+        ("multimodal-engine", "object-storage.read"),
+        ("analytics-service", "identity-service"),
+    ],
+)
+def test_the_line_for_an_undeclared_pair_permits_it(caller: str, callee: str) -> None:
+    told = explain(platform("prod"), caller, callee)
+    assert (told.permitted, told.calls) == (False, ())
+    assert told.broken is not None
+    assert told.permission is not None
+    assert told.permission.refused == ()
+    assert Path(ROOT, told.permission.where.file).is_file() if told.permission.where else False
+    assert explain(applied(platform("prod"), caller, told.permission.line), caller, callee).permitted
+
+
+def test_the_line_is_told_with_everything_that_would_refuse_it() -> None:
+    def refused(caller: str, callee: str) -> str:
+        change = explain(platform("prod"), caller, callee).permission
+        assert change is not None
+        return "\n".join(change.refused)
+
+    assert "only model-adapter may call llm-providers" in refused("agent-engine", "llm-providers")
+    assert "model-adapter.generate → agent-engine.run is a cycle" in refused("model-adapter", "agent-engine")
+    assert "indexing-service may never call rag-engine" in refused("indexing-service", "rag-engine.context")
+    assert refused("redis", "gateway") == "redis has no operation that can make calls"
+    assert refused("rag-engine", "gateway") == "gateway has no operation that can be called"
+
+
+def test_the_findings_that_the_line_adds_are_told() -> None:
+    change = explain(platform("prod"), "model-router.choose", "rag-engine.answer").permission
+    assert change is not None
+    assert {(found.rule, found.path) for found in change.found} >= {
+        ("T01", "model-router.choose"),
+        ("T04", "model-router.choose"),
+    }
+
+
+def test_a_path_over_other_services_is_told() -> None:
+    told = explain(platform("prod"), "conversation-service", "rag-engine.context")
+    assert told.through == (
+        "conversation-service.send",
+        "ai-orchestrator.answer",
+        "agent-engine.run",
+        "rag-engine.context",
+    )
+
+
+def test_a_node_that_the_environment_leaves_out_breaks_the_chain() -> None:
+    told = explain(platform("dev-internal"), "gateway", "identity-service")
+    assert REPORTS["text"](told).splitlines()[0] == (
+        "gateway → identity-service: declared, but the chain breaks in dev-internal: gateway is not deployed: "
+        "config.voiceassistant:without of Pulumi.dev-internal.yaml names it"
+    )
+
+
+def test_unknown_names_are_refused_together_with_the_nearest() -> None:
+    with pytest.raises(InvalidInputError) as refusal:
+        explain(platform("prod"), "rag-engin", "model-adapter.generat")
+    assert "X: is 'rag-engin'; did you mean rag-engine? expected one of " in str(refusal.value)
+    assert "Y: is 'model-adapter.generat', which model-adapter does not offer; did you mean generate?" in str(
+        refusal.value
+    )
+
+
+def test_json_has_the_policies_in_the_form_of_the_bundle() -> None:
+    document = json.loads(REPORTS["json"](explain(platform("prod"), "rag-engine.context", "retrieval-service")))
+    (call,) = document["calls"]
+    (service,) = (each for each in platform("prod").microservices if each.name == "rag-engine")
+    (outbound,) = (each for each in service.bundle.outbound if each.name == "retrieval-service.search")
+    assert call["outbound"] == outbound.model_dump(mode="json", exclude_none=True)
+    assert document["permitted"] is True
+    assert {step["title"] for step in document["connection"]} == {"DNS", "name", "egress", "ingress", "mesh"}
