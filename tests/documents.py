@@ -44,7 +44,7 @@ def documents() -> list[Path]:
     """Every document."""
     packages = (ROOT / "policies", *(ROOT / "runtime").iterdir())
     readmes = (path / "README.md" for path in (ROOT, *packages))
-    return [*filter(Path.exists, readmes), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [*filter(Path.exists, readmes), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(path: Path) -> Iterator[Block]:

@@ -81,6 +81,8 @@ class Prometheus(Server):
     alertmanagers: tuple[str, ...]
     """`host:port` of each replica. Prometheus sends every alert to all of them."""
     groups: tuple[RuleGroup, ...]
+    runbook: str
+    """Address of the page whose sections explain the alerts, by name."""
 
     @override
     def conflicts(self) -> Iterator[str | Conflict]:
@@ -125,7 +127,7 @@ class Prometheus(Server):
     @property
     def files(self) -> dict[str, str]:
         """Its configuration, as mounted."""
-        groups = [group.document() for group in self.groups]
+        groups = [group.document(self.runbook) for group in self.groups]
         return {"prometheus.json": file_text(self._configuration()), "rules.json": file_text({"groups": groups})}
 
     def _configuration(self) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class Recording(ClosedModel):
         """A key that identifies the rule."""
         return self.name, *sorted(self.labels.items())
 
-    def document(self) -> dict[str, Any]:
-        """The rule in a rule file."""
+    def document(self, _runbook: str) -> dict[str, Any]:
+        """The rule in a rule file. No page explains a recording rule."""
         labels = {"labels": self.labels} if self.labels else {}
         return {"record": self.name, "expr": self.expression, **labels}
 
@@ -53,15 +53,20 @@ class Alert(ClosedModel):
     summary: Text
     """The symptom, as a template with labels of the series."""
     action: Text
-    """The first action to take: the entry in the runbook."""
+    """The first action to take."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """A key that identifies the rule."""
         return self.name, self.severity
 
-    def document(self) -> dict[str, Any]:
-        """The alert in a rule file."""
+    @property
+    def anchor(self) -> str:
+        """The section of the runbook that explains the alert. Alerts of one name share it."""
+        return self.name.lower()
+
+    def document(self, runbook: str) -> dict[str, Any]:
+        """The alert in a rule file. `runbook` is the address of the page whose sections explain the alerts."""
         own = {"severity": self.severity, "team": self.team}
         labels = {name: value for name, value in own.items() if value}
         return {
@@ -69,7 +74,11 @@ class Alert(ClosedModel):
             "expr": self.expression,
             **({"for": str(self.lasting)} if self.lasting else {}),
             **({"labels": labels} if labels else {}),
-            "annotations": {"summary": self.summary, "action": self.action},
+            "annotations": {
+                "summary": self.summary,
+                "action": self.action,
+                "runbook_url": f"{runbook}#{self.anchor}",
+            },
         }
 
 
@@ -81,7 +90,7 @@ class RuleGroup(ClosedModel):
     interval: Duration | None = None
     """Between two evaluations; `None` is Prometheus's own interval."""
 
-    def document(self) -> dict[str, Any]:
-        """The group in a rule file."""
+    def document(self, runbook: str) -> dict[str, Any]:
+        """The group in a rule file, with links to the page `runbook`."""
         interval = {"interval": str(self.interval)} if self.interval else {}
-        return {"name": self.name, **interval, "rules": [rule.document() for rule in self.rules]}
+        return {"name": self.name, **interval, "rules": [rule.document(runbook) for rule in self.rules]}

@@ -11,24 +11,22 @@ from stack.cli.status import CLEAN
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
-    add_command(commands, "docs", _docs, "Write docs/architecture.md, docs/alerts.md and docs/images.md.")
+    add_command(commands, "docs", _docs, "Write docs/architecture.md, docs/images.md and docs/runbook/.")
     add_command(commands, "schema", _schema, "Write policies/policy-bundle.schema.json.")
 
 
 def _docs(options: argparse.Namespace) -> int:
-    from stack.output.documents import (  # noqa: PLC0415
-        ALERTS,
-        ARCHITECTURE,
-        IMAGES,
-        alert_list,
-        architecture,
-        third_party_images,
-    )
+    from stack.model.platform import load_platform  # noqa: PLC0415
+    from stack.model.settings import environments  # noqa: PLC0415
+    from stack.output.documents import ARCHITECTURE, IMAGES, architecture, third_party_images  # noqa: PLC0415
+    from stack.output.runbook import runbook  # noqa: PLC0415
 
     tenant = options.tenant()
     _write(ARCHITECTURE, architecture(tenant))
-    _write(ALERTS, alert_list(tenant.alerting))
-    return _write(IMAGES, third_party_images())
+    _write(IMAGES, third_party_images())
+    for path, text in runbook(tenant, [load_platform(tenant, name) for name in environments()]):
+        _write(path, text)
+    return CLEAN
 
 
 def _schema(_options: argparse.Namespace) -> int:
@@ -38,6 +36,7 @@ def _schema(_options: argparse.Namespace) -> int:
 
 
 def _write(path: Path, text: str) -> int:
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     print(f"wrote {path.name}")
     return CLEAN

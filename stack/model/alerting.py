@@ -11,7 +11,7 @@ __all__ = ["Alerting"]
 
 
 class Alerting(ClosedModel):
-    """Alerts with their receivers, as `docs/alerts.md` lists them."""
+    """Alerts with their receivers, as `docs/runbook/` lists them."""
 
     source: str
     """Where the alerts are declared in the repository."""

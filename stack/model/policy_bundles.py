@@ -58,11 +58,17 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
             for operation in service.operations
         ),
         outbound=tuple(_outbound(edges, site, mesh=environment.settings.mesh)),
-        degradation=Degradation(features=service.features) if service.features else None,
+        degradation=_degradation(service, environment),
         health=Health(checks=tuple(_health_checks(edges))),
         sagas=tuple(saga for operation in service.operations for saga in operation.sagas),
         tracing=Tracing(endpoint=collector, sample_ratio=environment.settings.trace_sample_ratio),
     ).sealed()
+
+
+def _degradation(service: Service, environment: Environment) -> Degradation | None:
+    """The service's features, at the level that the settings set by hand; `None` if it has nothing to leave out."""
+    level = environment.settings.degraded.get(service.name)
+    return Degradation(features=service.features, override=level) if service.features else None
 
 
 def _inbound(

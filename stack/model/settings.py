@@ -15,7 +15,17 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationError
 from typing_extensions import override
-from voice_policies import Bytes, ClosedModel, Cpu, Fault, InvalidInputError, TextPattern, faults_of, one_of
+from voice_policies import (
+    Bytes,
+    ClosedModel,
+    Cpu,
+    DegradationLevel,
+    Fault,
+    InvalidInputError,
+    TextPattern,
+    faults_of,
+    one_of,
+)
 
 from components.network_policy import Cidr
 from components.node import External, HostName, Replicas
@@ -119,6 +129,8 @@ class Settings(Defaults):
     """Replicas of single services, if they differ from the profile's rule."""
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Services, or the gateway, that are not deployed. Routes and soft calls to them are removed."""
+    degraded: Annotated[dict[Name, DegradationLevel], Field(default_factory=dict)]
+    """Service → its level of degradation, set by hand. Without an entry the level follows error rate and latency."""
     external: Annotated[dict[Name, External], Field(default_factory=dict)]
     """Stores that the platform does not deploy, by their names in the catalogue, with their addresses."""
     storage_classes: Annotated[dict[Name, StorageClassName], Field(default_factory=dict)]
@@ -176,6 +188,10 @@ class Choices(Protocol):
     @property
     def nodes(self) -> Collection[str]:
         """The names of everything in the catalogue."""
+
+    @property
+    def degradable(self) -> Collection[str]:
+        """The names of the services that have features to leave out."""
 
     @property
     def stores(self) -> Collection[str]:
@@ -270,6 +286,7 @@ def _name_faults(given: Mapping[str, Any], choices: Choices) -> Iterator[Fault]:
             yield Fault(path, f"is {name!r}", f"still needed by {', '.join(calls)}: leave those callers out, too")
     for setting, known, refusal in (
         ("replicas", choices.services, "is no service"),
+        ("degraded", choices.degradable, "is no service with features to leave out"),
         ("external", choices.stores, "is no store that is deployed"),
     ):
         names = given.get(setting)

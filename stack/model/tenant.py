@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from voice_policies import InvalidInputError
 
@@ -51,6 +52,8 @@ class Tenant:
     alerting: Alerting
     profiles: Profiles
     """One profile for each name."""
+    runbook: Path | None = None
+    """Folder of the written parts of the runbook: a template of each procedure, and `<node>.md` of nodes."""
     decided_by: Mapping[str, str] = field(default_factory=dict)
     """Field of a component, such as `Prometheus.retention` → the setting that determines its value."""
 
@@ -58,6 +61,11 @@ class Tenant:
     def services(self) -> frozenset[str]:
         """The names of the services."""
         return frozenset(node.name for node in self.catalogue.nodes if isinstance(node, Service))
+
+    @cached_property
+    def degradable(self) -> frozenset[str]:
+        """The names of the services that have features to leave out."""
+        return frozenset(node.name for node in self.catalogue.nodes if isinstance(node, Service) and node.features)
 
     @cached_property
     def nodes(self) -> frozenset[str]:

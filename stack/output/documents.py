@@ -5,46 +5,41 @@ from __future__ import annotations
 import ast
 import inspect
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from voice_policies import ClosedModel, PolicyBundle
 
 from components import images
 from components.files import file_text
 from stack.audit.availability import flow_availability
 from stack.audit.timeouts import critical_path
-from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
 from stack.model.enforcement import in_force
 from stack.model.flow import Flow, Milestone
 from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
 from stack.output.diagrams import component_diagram, sequence_diagram
+from stack.output.markdown import filled
 
 __all__ = [
-    "ALERTS",
     "ARCHITECTURE",
     "IMAGES",
     "SCHEMA",
-    "alert_list",
     "architecture",
     "bundle_schema",
     "third_party_images",
 ]
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-ALERTS = ROOT / "docs" / "alerts.md"
 IMAGES = ROOT / "docs" / "images.md"
 SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 def architecture(tenant: Tenant) -> str:
     """The text of `docs/architecture.md`."""
     graph = tenant.graph
-    return _template("architecture.md.j2").render(
+    return filled(
+        "architecture.md.j2",
         name=tenant.name,
         source=tenant.catalogue.source,
         components=component_diagram(graph),
@@ -61,31 +56,7 @@ def architecture(tenant: Tenant) -> str:
 
 def third_party_images() -> str:
     """The text of `docs/images.md`."""
-    return _template("images.md.j2").render(images=sorted(images.KNOWN, key=lambda image: image.reference))
-
-
-def alert_list(alerting: Alerting) -> str:
-    """The text of `docs/alerts.md`: the runbook's first step of every alert."""
-    return _template("alerts.md.j2").render(
-        source=alerting.source,
-        alerts=(*alerting.objective_alerts, *alerting.platform_alerts),
-        teams=alerting.teams,
-        platform_team=alerting.platform_team,
-        core=alerting.severities["core"],
-        other=alerting.severities["standard"],
-    )
-
-
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - Markdown made of our own catalogue, no one else's input
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
+    return filled("images.md.j2", images=sorted(images.KNOWN, key=lambda image: image.reference))
 
 
 def _milestone_row(graph: CallGraph, flow: Flow, milestone: Milestone) -> dict[str, str]:

@@ -24,6 +24,9 @@ PROMETHEUS_PORT = 9090
 ALERTMANAGER = "alertmanager"
 ALERTMANAGER_PORT = 9093
 
+RUNBOOK = "https://github.com/voicehelper/platform/blob/main/docs/runbook/alerts.md"
+"""The runbook's page of alerts. Its host is an assumption, because no fact names the repository's."""
+
 SITE = Site(
     collector=Peer(namespace=OBSERVABILITY, name=COLLECTOR, ports=(COLLECTOR_PORT,)),
     prometheus=Peer(namespace=OBSERVABILITY, name=PROMETHEUS, ports=(PROMETHEUS_PORT,)),

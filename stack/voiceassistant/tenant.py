@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 from components.observability.jaeger import TRACES
 from stack.model import microservices
@@ -66,5 +67,6 @@ TENANT = Tenant(
     ),
     alerting=ALERTING,
     profiles=PROFILES,
+    runbook=Path(__file__).with_name("runbook"),
     decided_by=DECIDED_BY,
 )

@@ -70,7 +70,7 @@ def test_every_pair_of_team_and_severity_that_an_alert_may_carry_has_its_receive
     found = platform("prod")
     asked = scraped(found.graph, found.environment, found.links)
     rules = [rule for group in rule_groups(found.graph, asked, probed_hosts(found.graph)) for rule in group.rules]
-    labels = [rule.document().get("labels", {}) for rule in rules]
+    labels = [rule.document("").get("labels", {}) for rule in rules]
     pairs = {(each["team"], each["severity"]) for each in labels if "team" in each}
     # An alert that nobody has to get up for takes its team alone from its series.
     pairs |= {(team, "warning") for team, _ in pairs}

@@ -179,6 +179,7 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
         prober=f"{_host(BLACKBOX)}:{blackbox_exporter.PORT}",
         alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in told.replica_names),
         groups=rule_groups(graph, found, probed),
+        runbook=site.RUNBOOK,
         links=links,
     )
 

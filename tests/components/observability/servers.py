@@ -115,6 +115,7 @@ def _servers(*, replicated: bool) -> Iterator[Component]:
         prober="blackbox-exporter:9115",
         alertmanagers=("alertmanager-0:9093",),
         groups=(),
+        runbook="https://runbook.example.com/alerts",
     )
     if replicated:
         yield Kibana(

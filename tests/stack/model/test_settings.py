@@ -176,6 +176,20 @@ def test_names_that_the_catalogue_lacks_are_told_with_all_other_faults() -> None
         assert f"config.{PROJECT}:{line}" in said
 
 
+def test_a_level_that_is_set_by_hand_is_in_the_policy_bundle_of_its_service() -> None:
+    given = {**GOOD, f"{PROJECT}:degraded": {"rag-engine": "partial"}}
+    given[f"{PROJECT}:backups"] = {"bucket": "voice-backups", "network": "10.200.0.0/24"}
+    found = Platform(TENANT, environment(parse_settings(given, "prod", TENANT), TENANT))
+    levels = {each.name: each.bundle.degradation for each in found.microservices}
+    assert {name: each.override for name, each in levels.items() if each and each.override} == {"rag-engine": "partial"}
+
+
+def test_only_a_service_with_features_can_be_degraded_and_only_to_a_known_level() -> None:
+    said = refused({"degraded": {"ai-orchestrator": "partial", "rag-engine": "half"}})
+    assert "degraded.ai-orchestrator: is no service with features to leave out; expected one of agent-engine" in said
+    assert "degraded.rag-engine: is 'half'; expected" in said
+
+
 def test_a_service_that_is_left_out_has_no_replicas() -> None:
     replicas = {"voice-engine": {"min": 1, "max": 1}, "agent-engine": {"min": 1, "max": 1}}
     said = refused({"replicas": replicas, "without": ["voice-engine"]})

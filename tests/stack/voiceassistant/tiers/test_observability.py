@@ -27,7 +27,7 @@ from stack.model.environments import environment as environment_of
 from stack.model.load import executions
 from stack.model.platform import Platform
 from stack.model.settings import PROJECT, ROOT, parse_settings
-from stack.output.documents import ALERTS, alert_list
+from stack.output.runbook import FOLDER
 from stack.voiceassistant import TENANT, alerts, telemetry
 from stack.voiceassistant.catalog import SERVICES
 from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
@@ -233,8 +233,8 @@ def test_no_rule_names_a_metric_that_nothing_exports() -> None:
     assert named - recorded - EXPORTED == set()
 
 
-def test_the_series_that_the_alerts_document_names_are_recorded() -> None:
-    named = set(re.findall(r"`(\w+:[\w:]+)`", ALERTS.read_text()))
+def test_the_series_that_the_runbook_names_are_recorded() -> None:
+    named = set(re.findall(r"`(\w+:[\w:]+)`", (FOLDER / "alerts.md").read_text()))
     assert named
     assert named <= {rule.name for group in prometheus("prod").groups for rule in group.rules}
 
@@ -265,10 +265,6 @@ def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
     assert alerts.TEAMS.keys() == {each.name for each in SERVICES}
     assert sum(len(services) for services in alerts.TEAM_SERVICES.values()) == len(SERVICES)
     assert all(alert.action for alert in (*alerts.OBJECTIVE_ALERTS, *PLATFORM_ALERTS))
-
-
-def test_the_document_of_alerts_is_current() -> None:
-    assert ALERTS.read_text() == alert_list(TENANT.alerting), "run `make docs`"
 
 
 def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str]) -> bool:

@@ -1,0 +1,77 @@
+"""The impact of an outage: operations that fail without a node, and operations that continue without something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from components.node import Gateway, Node
+from stack.model.call_graph import CallGraph, Edge, OperationKey
+
+__all__ = ["Impact", "RouteImpact", "impact"]
+
+
+class RouteImpact(NamedTuple):
+    """The answer of one route during the outage."""
+
+    route: str
+    fails: bool
+    """True if the route answers with an error."""
+    losses: tuple[Edge, ...]
+    """Soft calls that have no answer on the way. Their fallbacks take the place of it."""
+    flows: tuple[str, ...]
+    """Titles of flows that do not reach their end, although the route answers."""
+
+
+@dataclass(slots=True)
+class Impact:
+    """Operations that the outage of a node reaches, directly or through their callees."""
+
+    failing: set[OperationKey]
+    """Operations that fail: those of the node, and those with a hard call to a failing operation."""
+    losses: dict[OperationKey, tuple[Edge, ...]] = field(default_factory=dict)
+    """Operation that continues → soft calls without an answer, its own and those of its callees."""
+    broken: set[OperationKey] = field(default_factory=set)
+    """Operations that continue, but end no flow: a flow needs the call that has no answer."""
+    routes: tuple[RouteImpact, ...] = ()
+    """Routes of the gateway that the outage reaches, in the catalogue's order."""
+
+
+def impact(graph: CallGraph, node: Node) -> Impact:
+    """The impact of the complete outage of a node. One pass suffices, because callees come before callers."""
+    found = Impact({(node.name, operation.name) for operation in node.operations})
+    for run in graph.bottom_up:
+        if run.key in found.failing:
+            continue
+        if any(edge.key in found.failing and not edge.call.soft for edge in run.edges):
+            found.failing.add(run.key)
+            continue
+        losses = dict.fromkeys(loss for edge in run.edges for loss in _losses(found, edge))
+        if losses:
+            found.losses[run.key] = tuple(losses)
+        if any(_breaks(found, edge) for edge in run.edges):
+            found.broken.add(run.key)
+    found.routes = tuple(_routes(graph, found))
+    return found
+
+
+def _losses(found: Impact, edge: Edge) -> tuple[Edge, ...]:
+    return (edge,) if edge.key in found.failing else found.losses.get(edge.key, ())
+
+
+def _breaks(found: Impact, edge: Edge) -> bool:
+    if edge.key in found.broken:
+        return not edge.call.soft or edge.call.needed_by_flows
+    return edge.key in found.failing and edge.call.needed_by_flows
+
+
+def _routes(graph: CallGraph, found: Impact) -> Iterator[RouteImpact]:
+    gateways = (node for node in graph.nodes.values() if isinstance(node, Gateway))
+    for gateway in gateways:
+        for operation in gateway.operations:
+            key = (gateway.name, operation.name)
+            fails, losses = key in found.failing, found.losses.get(key, ())
+            flows = tuple(flow.title for flow in graph.flows if flow.route == operation.name and key in found.broken)
+            if fails or losses:
+                yield RouteImpact(operation.name, fails, losses, flows)

@@ -1,0 +1,23 @@
+"""Templates of Markdown documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def filled(name: str, folder: Path = TEMPLATES, /, **values: object) -> str:
+    """The document that a template of the folder gives. A value that the template names and lacks is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - Markdown made of our own catalogue, no one else's input
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text: str = environment.get_template(name).render(values)
+    return text

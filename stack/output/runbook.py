@@ -1,0 +1,192 @@
+"""The runbook: a page of each node of the call graph, a page of all alerts, and the tenant's procedures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from components.network_policy import NAME_LABEL
+from components.node import Dependency, Gateway, InCluster, Node, Service
+from components.observability.rules import Alert
+from components.secret_keys import SecretKeys
+from stack.model.alerting import Alerting
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.impact import impact
+from stack.model.platform import Platform
+from stack.model.settings import ROOT
+from stack.model.tenant import Tenant
+from stack.output.markdown import TEMPLATES, filled
+
+__all__ = ["FOLDER", "runbook"]
+
+FOLDER = ROOT / "docs" / "runbook"
+LABEL = re.compile(r"\{\{\s*\$labels\.(\w+)\s*\}\}")
+VALUE = re.compile(r"\{\{\s*\$value[^}]*\}\}")
+BY_LABEL: Mapping[str, tuple[str, ...]] = {
+    "pod": (
+        "kubectl describe pod -n NAMESPACE POD",
+        "kubectl logs -n NAMESPACE POD --all-containers --tail=100",
+    ),
+    "job": (
+        "kubectl get pods --all-namespaces -l app.kubernetes.io/name=JOB -o wide",
+        "kubectl logs -n NAMESPACE -l app.kubernetes.io/name=JOB --all-containers --tail=100",
+    ),
+    "deployment": ("kubectl describe deployment -n NAMESPACE DEPLOYMENT",),
+    "horizontalpodautoscaler": ("kubectl describe hpa -n NAMESPACE HORIZONTALPODAUTOSCALER",),
+    "persistentvolumeclaim": ("kubectl describe pvc -n NAMESPACE PERSISTENTVOLUMECLAIM",),
+    "cronjob": ("kubectl get jobs -n NAMESPACE --sort-by=.status.startTime",),
+    "job_name": ("kubectl logs -n NAMESPACE job/JOB_NAME --all-containers --tail=100",),
+    "node": ("kubectl describe node NODE",),
+}
+"""Label of an alert's series → the commands that show its subject. A word in capitals stands for a label's value."""
+
+
+class Relation(NamedTuple):
+    """The calls between two nodes, in the words of the node at the other end."""
+
+    node: str
+    hard: tuple[str, ...]
+    """Operations of the caller that fail without the callee."""
+    soft: Mapping[str, tuple[str, ...]]
+    """Fallback → operations of the caller that continue with it."""
+
+
+class Kept(NamedTuple):
+    """A secret of an environment."""
+
+    name: str
+    secret: SecretKeys
+    environment: str
+
+
+def runbook(tenant: Tenant, platforms: Iterable[Platform]) -> Iterator[tuple[Path, str]]:
+    """Every page with its text. The procedures name what the platform deploys in each environment."""
+    graph, alerting = tenant.graph, tenant.alerting
+    alerts: dict[str, list[Alert]] = {}
+    for alert in (*alerting.objective_alerts, *alerting.platform_alerts):
+        alerts.setdefault(alert.name, []).append(alert)
+    yield FOLDER / "alerts.md", _page("alerts.md.j2", alerting=alerting, alerts=alerts, site=graph.site)
+    pages = [node for node in graph.nodes.values() if node.operations]
+    for node in pages:
+        yield FOLDER / f"{node.name}.md", _node_page(tenant, node)
+    procedures = sorted(tenant.runbook.glob("*.md.j2")) if tenant.runbook else []
+    found = list(platforms)
+    for path in procedures:
+        page = filled(
+            path.name,
+            path.parent,
+            services=list(graph.services),
+            platforms=found,
+            deployed=partial(deployed, found),
+            secrets=[Kept(secret.name, secret, each.environment.name) for each in found for secret in each.secrets],
+        )
+        yield FOLDER / path.name.removesuffix(".j2"), page
+    titles = {path.name.removesuffix(".j2"): _title(path) for path in procedures}
+    yield FOLDER / "index.md", _page("index.md.j2", tenant=tenant, pages=pages, procedures=titles)
+
+
+def _page(name: str, **values: object) -> str:
+    return filled(name, TEMPLATES / "runbook", meaning=meaning, first_look=first_look, **values)
+
+
+def deployed(platforms: Iterable[Platform], kind: str) -> dict[tuple[str, str], list[str]]:
+    """Namespace and name of each resource of a kind → the environments that deploy it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for platform in platforms:
+        for component in platform.components:
+            for resource in component.resources():
+                if resource["kind"] == kind:
+                    metadata = resource["metadata"]
+                    found.setdefault((metadata["namespace"], metadata["name"]), []).append(platform.environment.name)
+    return dict(sorted(found.items()))
+
+
+def _title(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+
+
+def _node_page(tenant: Tenant, node: Node) -> str:
+    graph, alerting = tenant.graph, tenant.alerting
+    written = tenant.runbook / f"{node.name}.md" if tenant.runbook else None
+    return _page(
+        "node.md.j2",
+        node=node,
+        is_service=isinstance(node, Service),
+        is_gateway=isinstance(node, Gateway),
+        namespace=_namespace(node),
+        selector=_selector(node),
+        owner=owner(graph, alerting, node),
+        severity=alerting.severities[node.tier] if isinstance(node, Service) else "critical",
+        site=graph.site,
+        impact=impact(graph, node),
+        background=[operation for operation in node.operations if operation.consumes],
+        callers=relations(graph.edges_to(node), lambda edge: edge.caller.name),
+        callees=relations(graph.edges_from(node), lambda edge: edge.callee.name),
+        owners={name: owner(graph, alerting, each) for name, each in graph.nodes.items()},
+        alerts=dict.fromkeys(alert.name for alert in alerting.objective_alerts if _concerns(graph, node, alert)),
+        written=written.read_text(encoding="utf-8") if written and written.exists() else "",
+    )
+
+
+def _namespace(node: Node) -> str | None:
+    """The namespace of its pods; `None` if it runs outside the cluster."""
+    if isinstance(node, Service | Gateway):
+        return node.namespace
+    addresses = node.addresses if isinstance(node, Dependency) else ()
+    return next((address.namespace for address in addresses if isinstance(address, InCluster)), None)
+
+
+def _selector(node: Node) -> str:
+    """The labels of its pods, where the namespace holds other pods too."""
+    addresses = node.addresses if isinstance(node, Dependency) else ()
+    stores = (f"{each.label}={each.service}" for each in addresses if isinstance(each, InCluster))
+    return next(stores, f"{NAME_LABEL}={node.name}")
+
+
+def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
+    """True if the alert can fire for a service: one on routes only if the gateway calls the service."""
+    labels = LABEL.findall(alert.summary)
+    routed = any(isinstance(edge.caller, Gateway) for edge in graph.edges_to(node))
+    return "job" in labels or (routed and "route" in labels)
+
+
+def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
+    """The team that mends a node. Suppliers of external nodes are asked by the teams that call them."""
+    teams = {service.name: team for team, services in alerting.teams.items() for service in services}
+    if isinstance(node, Service):
+        return teams.get(node.name, alerting.platform_team)
+    if _namespace(node):
+        return alerting.platform_team
+    callers = dict.fromkeys(teams.get(edge.caller.name, alerting.platform_team) for edge in graph.edges_to(node))
+    return f"{' and '.join(callers) or alerting.platform_team}, who ask its supplier"
+
+
+def relations(edges: Iterable[Edge], end: Callable[[Edge], str]) -> list[Relation]:
+    """The calls by the node at the other end, hard ones first."""
+    by_node: dict[str, list[Edge]] = {}
+    for edge in edges:
+        by_node.setdefault(end(edge), []).append(edge)
+    found = []
+    for name, calls in by_node.items():
+        soft: dict[str, dict[str, None]] = {}
+        for edge in calls:
+            if edge.call.fallback is not None:
+                soft.setdefault(edge.call.fallback, {})[f"{edge.caller.name}.{edge.operation.name}"] = None
+        hard = dict.fromkeys(f"{edge.caller.name}.{edge.operation.name}" for edge in calls if not edge.call.soft)
+        found.append(Relation(name, tuple(hard), {fallback: tuple(each) for fallback, each in soft.items()}))
+    return sorted(found, key=lambda each: not each.hard)
+
+
+def first_look(alert: Alert) -> list[str]:
+    """The commands that show the subject of an alert, by the labels in its summary."""
+    labels = [label for label in BY_LABEL if label in LABEL.findall(alert.summary)]
+    return [command for label in labels for command in BY_LABEL[label]]
+
+
+def meaning(alert: Alert) -> str:
+    """The summary in words. A word in capitals stands for a label's value, and N for a measured value."""
+    return VALUE.sub("N", LABEL.sub(lambda found: found[1].upper(), alert.summary))

@@ -1,0 +1,105 @@
+"""Every kubectl command of docs/runbook/ runs against a control plane with the platform of prod, or is excused here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stack.model.settings import ROOT
+from tests.cluster import manifests
+from tests.cluster.cluster import Cluster, NodePool
+from tests.cluster.conftest import StartCluster
+from tests.platforms import platform, real_environment
+
+pytestmark = pytest.mark.cluster
+
+FOLDER = ROOT / "docs" / "runbook"
+COMMAND = re.compile(r"^ *(kubectl .+?)(?:  +#.*)?$|`(kubectl [^`]+)`", re.MULTILINE)
+NOT_RUN = {
+    r"kubectl exec ": "no container runs on kwok's nodes; a test parses each query",
+    r"kubectl cnpg ": "the operator's plugin of kubectl is in no registry",
+    r"kubectl top ": "no metrics-server runs here",
+    r"kubectl config use-context NAME": "the test has one context",
+    r"kubectl create job .*cronjob/postgresql-(backup|restore)": "dev alone has these jobs",
+    r"kubectl logs .*job/postgresql-(backup|restore)-now": "dev alone has these jobs",
+    r"kubectl .*postgresql-pooler": "the operator makes these pods, and no operator runs here",
+}
+"""Pattern of commands → why no test can run them here."""
+VALUES = {
+    "NAMESPACE": "voice-apps",
+    "JOB_NAME": "consul-snapshot-now",
+    "JOB": "model-adapter",
+    "HORIZONTALPODAUTOSCALER": "model-adapter",
+    "DEPLOYMENT": "model-adapter",
+}
+"""Word in capitals → an example of it."""
+CHANGES = re.compile(r"kubectl (create|delete|patch|scale|taint|rollout (undo|restart)|cordon|drain|uncordon) ")
+
+
+def commands() -> Iterator[str]:
+    """Every command of the runbook once."""
+    found = (
+        first or second for path in sorted(FOLDER.glob("*.md")) for first, second in COMMAND.findall(path.read_text())
+    )
+    return iter(dict.fromkeys(found))
+
+
+RUN = [command for command in commands() if not any(re.match(pattern, command) for pattern in NOT_RUN)]
+
+
+@pytest.fixture(scope="module")
+def prod(start_cluster: StartCluster, rendered: Callable[[str], Path]) -> Iterator[Cluster]:
+    """A control plane with prod, each workload ready."""
+    tree = rendered("prod")
+    objects = [document.content for document in manifests.read(tree)]
+    with start_cluster() as cluster:
+        cluster.add_nodes(NodePool.of(real_environment("prod").settings))
+        cluster.add_volumes(list(manifests.claims(objects)))
+        cluster.apply(tree)
+        cluster.wait_ready()
+        for service in platform("prod").microservices:  # a second revision, to which a rollout can go back
+            cluster.kubectl.run("rollout", "restart", f"deployment/{service.name}", f"--namespace={service.namespace}")
+        cluster.kubectl.run("rollout", "restart", "deployment/gateway", "--namespace=voice-gateway")
+        yield cluster
+
+
+def test_every_excuse_is_needed() -> None:
+    assert [pattern for pattern in NOT_RUN if not any(re.match(pattern, command) for command in commands())] == []
+
+
+def test_every_command_runs(prod: Cluster, report: Callable[[str], None]) -> None:
+    refused = [said for command in RUN if (said := refusal(prod, command))]
+    assert refused == []
+    report(f"runbook: {len(RUN)} commands ran")
+
+
+def refusal(cluster: Cluster, command: str) -> str:
+    """The error of a command, if it has one. Commands that change something are dry runs.
+
+    No kubelet has logs here. The test finds the pods of such a command instead.
+    """
+    words = shlex.split(filled(cluster, command))[1:]
+    if logs := words[0] == "logs":
+        words = ["get", *(["pods"] if "-l" in words or "/" not in words[3] else []), *words[1:], "--output=name"]
+        words = [word for word in words if not word.startswith(("--all-containers", "--tail"))]
+    done = cluster.kubectl.attempt(*words, *(["--dry-run=server"] if CHANGES.match(command) else []))
+    found = done.returncode == 0 and (done.stdout or not logs)
+    return "" if found else f"{command}: {done.stderr.strip()}"
+
+
+def filled(cluster: Cluster, command: str) -> str:
+    """The command with an example in place of each word in capitals."""
+    values = {**VALUES, "NODE": first(cluster, "nodes")}
+    if re.search(r"\b(POD|PERSISTENTVOLUMECLAIM|JOB_NAME)\b", command):
+        stored = {"POD": first(cluster, "pods"), "PERSISTENTVOLUMECLAIM": first(cluster, "pvc")}
+        values |= {"NAMESPACE": "voice-data", **stored}
+    return re.sub(r"\b[A-Z][A-Z_]+\b", lambda word: values.get(word[0], word[0]), command)
+
+
+def first(cluster: Cluster, kind: str) -> str:
+    """The name of an object of that kind, in the namespace of the stores if it has one."""
+    return cluster.kubectl.run("get", kind, "--namespace=voice-data", "--output=name").split()[0].partition("/")[2]

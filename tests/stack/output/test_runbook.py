@@ -1,0 +1,101 @@
+"""The runbook is current, and each alert, each node and each link leads to its page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import promql_parser
+import pytest
+
+from components.node import Gateway
+from stack.model.impact import impact
+from stack.model.settings import environments
+from stack.output.runbook import FOLDER, runbook
+from stack.voiceassistant import TENANT, site
+from tests import toy
+from tests.documents import blocks
+from tests.platforms import of_kind, platform
+
+PAGES = dict(runbook(TENANT, [platform(name) for name in environments()]))
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as repository hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_runbook_is_current() -> None:
+    committed = {path: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()}
+    assert {path.name for path in PAGES} == {path.name for path in committed}
+    assert [path.name for path, text in PAGES.items() if committed[path] != text] == [], "run `make docs`"
+
+
+def test_every_runbook_url_leads_to_a_section_that_names_its_alert() -> None:
+    (rules,) = (
+        json.loads(each["data"]["rules.json"]) for each in of_kind("prod", "ConfigMap") if "rules.json" in each["data"]
+    )
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    page, _, _ = site.RUNBOOK.partition("#")
+    assert page.endswith(str((FOLDER / "alerts.md").relative_to(FOLDER.parents[1])))
+    assert alerts
+    sections = dict(re.findall(r"^## (\w+)\n\n(.+)$", PAGES[FOLDER / "alerts.md"], re.MULTILINE))
+    assert {alert["annotations"]["runbook_url"] for alert in alerts} == {f"{page}#{name.lower()}" for name in sections}
+    assert {alert["alert"] for alert in alerts} == set(sections)
+
+
+@pytest.mark.parametrize("node", TENANT.graph.nodes.values(), ids=lambda node: node.name)
+def test_one_page_answers_who_calls_a_node_and_what_happens_without_it(node: object) -> None:
+    found = TENANT.graph.nodes[getattr(node, "name")]  # noqa: B009 - pytest gives objects
+    text = PAGES[FOLDER / f"{found.name}.md"]
+    for edge in TENANT.graph.edges_to(found):
+        (line,) = re.findall(rf"^- \[{edge.caller.name}\].*$", text.partition("## Who calls it")[2], re.MULTILINE)
+        consequence = f"{edge.call.fallback}." if edge.call.soft else "**hard**"
+        assert consequence in line
+        assert f"{edge.caller.name}.{edge.operation.name}" in line
+    for route in impact(TENANT.graph, found).routes if not isinstance(found, Gateway) else ():
+        assert f"Route `{route.route}` {'**fails**' if route.fails else 'answers'}" in text
+    assert "## Who is told" in text
+
+
+def test_the_outage_of_model_adapter_reaches_the_routes_that_need_answers() -> None:
+    found = {each.route: each for each in impact(TENANT.graph, TENANT.graph.nodes["model-adapter"]).routes}
+    assert {name for name, each in found.items() if each.fails} == {
+        "ai-orchestrator-task",
+        "knowledge-service-search",
+        "voice-engine-dialogue",
+    }
+    chat = found["conversation-service-send"]
+    assert [edge.call.fallback for edge in chat.losses] == ["message kept, answered later"]
+    assert chat.flows == ("Chat with retrieval and re-rank",)
+
+
+def test_a_soft_call_is_a_loss_and_no_failure() -> None:
+    lost = impact(toy.TENANT.graph, toy.PRICES)
+    assert lost.failing == {("prices", "list")}
+    assert [edge.call.fallback for edge in lost.losses["orders", "place"]] == ["the price of yesterday"]
+    assert ("orders", "place") in impact(toy.TENANT.graph, toy.STOCK).failing
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_to_a_page_and_a_heading(path: Path) -> None:
+    for target, anchor in LINK.findall(PAGES[path]):
+        found = (path.parent / target).resolve() if target else path
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(PAGES.get(found) or found.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_query_in_a_command_is_promql(path: Path) -> None:
+    queries = re.findall(r"promtool query instant \S+ '([^']+)'", PAGES[path])
+    assert all(promql_parser.parse(query) for query in queries)
+    assert all(block.language in {"sh", "promql"} for block in blocks(path))
+
+
+def test_a_tenant_without_written_parts_has_its_pages() -> None:
+    pages = {path.name for path, _ in runbook(toy.TENANT, [])}
+    assert pages == {"alerts.md", "index.md", "orders.md", "prices.md", "stock.md"}
