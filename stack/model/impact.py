@@ -9,7 +9,7 @@ from typing import NamedTuple
 from components.node import Gateway, Node
 from stack.model.call_graph import CallGraph, Edge, OperationKey
 
-__all__ = ["Impact", "RouteImpact", "impact"]
+__all__ = ["impact"]
 
 
 class RouteImpact(NamedTuple):
