@@ -7,20 +7,31 @@ async with wire.channel("rag-engine") as channel:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache, partial
+from typing import Any
 
 import grpc
 
 from voice_runtime.assembly import Assembled
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.grpc.channel import Channel, grace_of
-from voice_runtime.grpc.connections import Connections, Locate, Target
+from voice_runtime.grpc.connections import CHANNEL_OPTIONS, Connections, Locate, Settings, Target
 from voice_runtime.grpc.server import Server
 from voice_runtime.grpc.status import NeverSentError
 from voice_runtime.grpc.sync_channel import SyncChannel
 from voice_runtime.runtime import Runtime
 
 __all__ = ["Channel", "Grpc", "NeverSentError", "Server", "SyncChannel", "Target"]
+
+
+Interceptor = (
+    grpc.UnaryUnaryClientInterceptor
+    | grpc.UnaryStreamClientInterceptor
+    | grpc.StreamUnaryClientInterceptor
+    | grpc.StreamStreamClientInterceptor
+)
+"""A client interceptor of gRPC's synchronous channels."""
 
 
 class Grpc:
@@ -34,38 +45,70 @@ class Grpc:
         self._connections = Connections(runtime.clock.monotonic, runtime.random.uniform)
 
     def channel(
-        self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
+        self,
+        name: str,
+        *,
+        target: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Iterable[tuple[str, Any]] = (),
+        interceptors: Iterable[grpc.aio.ClientInterceptor] = (),
     ) -> Channel:
         """The channel to a callee, or to the callee of one call if `name` is the name of a call.
 
         `target` replaces the address in the bundle, in gRPC's format. `credentials` are those of
         `grpc.ssl_channel_credentials`; create them once, because each object has its own connection. Without them the
-        channel is plaintext, except for an address behind an egress proxy, which uses TLS. Raises `UnknownCallError`.
+        channel is plaintext, except for an address behind an egress proxy, which uses TLS. `options` are those of gRPC,
+        such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors` run inside each attempt. Channels
+        with other ones have connections of their own. Raises `UnknownCallError`, and `ValueError` for an option that
+        the runtime sets.
         """
-        return Channel(self.runtime, name, self._locate(name, target, credentials), self._connections)
+        settings = Settings.beside(CHANNEL_OPTIONS, options, interceptors)
+        return Channel(self.runtime, name, self._locate(name, target, credentials, settings), self._connections)
 
     def sync_channel(
-        self, name: str, *, target: str | None = None, credentials: grpc.ChannelCredentials | None = None
+        self,
+        name: str,
+        *,
+        target: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Iterable[tuple[str, Any]] = (),
+        interceptors: Iterable[Interceptor] = (),
     ) -> SyncChannel:
         """Like `channel`, for code without an event loop."""
-        return SyncChannel(self.runtime, name, self._locate(name, target, credentials), self._connections)
+        settings = Settings.beside(CHANNEL_OPTIONS, options, interceptors)
+        return SyncChannel(self.runtime, name, self._locate(name, target, credentials, settings), self._connections)
 
-    def server(self) -> Server:
-        """A server of this service's operations. Add handlers and a port, start it, and `drain` it on SIGTERM."""
-        return Server(self.runtime)
+    def server(
+        self,
+        *,
+        options: Iterable[tuple[str, Any]] = (),
+        interceptors: Iterable[grpc.aio.ServerInterceptor] = (),
+    ) -> Server:
+        """A server of this service's operations. Add handlers and a port, start it, and `drain` it on SIGTERM.
+
+        `options` are those of gRPC. `interceptors` run inside the policies of the operation. Raises `ValueError` for an
+        option that the runtime sets.
+        """
+        return Server(self.runtime, options, interceptors)
 
     async def close(self) -> None:
         """Close the connections of this event loop after the calls in flight."""
         await self._connections.close(grace_of(self.runtime.assembled))
 
-    def _locate(self, name: str, target: str | None, credentials: grpc.ChannelCredentials | None) -> Locate:
-        locate = partial(_target, name, target, credentials)
+    def _locate(
+        self, name: str, target: str | None, credentials: grpc.ChannelCredentials | None, settings: Settings
+    ) -> Locate:
+        locate = partial(_target, name, target, credentials, settings)
         locate(self.runtime.assembled)  # refuses an unknown name at once
         return locate
 
 
 def _target(
-    name: str, address: str | None, credentials: grpc.ChannelCredentials | None, assembled: Assembled
+    name: str,
+    address: str | None,
+    credentials: grpc.ChannelCredentials | None,
+    settings: Settings,
+    assembled: Assembled,
 ) -> Target:
     """The address of the callee in a bundle."""
     calls = [call for call in assembled.bundle.outbound if call.protocol == "grpc"]
@@ -77,7 +120,9 @@ def _target(
     server_name = callee.host if callee.via else None
     if address is None and callee.via:
         credentials = credentials or _public_roots()
-    return Target(address or f"dns:///{callee.via or f'{callee.host}:{callee.port}'}", credentials, server_name)
+    return Target(
+        address or f"dns:///{callee.via or f'{callee.host}:{callee.port}'}", credentials, server_name, settings
+    )
 
 
 @cache

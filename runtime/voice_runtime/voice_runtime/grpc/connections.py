@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,25 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """A service's own options and interceptors of a channel or a server, beside those of the runtime."""
+
+    options: tuple[tuple[str, Any], ...] = ()
+    interceptors: tuple[Any, ...] = ()
+
+    @classmethod
+    def beside(
+        cls, ours: Iterable[tuple[str, Any]], options: Iterable[tuple[str, Any]], interceptors: Iterable[Any]
+    ) -> Settings:
+        """Settings that leave the runtime's options `ours` alone. Raises `ValueError` with every option among them."""
+        settings = cls(tuple(options), tuple(interceptors))
+        reserved = {name for name, _ in ours}
+        if taken := sorted(name for name, _ in settings.options if name in reserved):
+            raise ValueError(f"the runtime sets {', '.join(taken)} itself: leave them out")
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """The address of a callee, and how to connect."""
 
@@ -44,15 +63,28 @@ class Target:
     """`None` means plaintext."""
     server_name: str | None = None
     """The name in the server's certificate, if `address` is that of a proxy."""
+    settings: Settings = Settings()
 
-    def open(self, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Any:
-        """Open a channel of `grpc.aio` or of `grpc`."""
-        options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
-        if self.server_name is not None:
-            options.append(("grpc.default_authority", self.server_name))
+    def open(self) -> Any:
+        """Open a channel of `grpc.aio`."""
+        interceptors = self.settings.interceptors
         if self.credentials is None:
-            return insecure(self.address, options=options)
-        return secure(self.address, self.credentials, options=options)
+            return grpc.aio.insecure_channel(self.address, options=self._options(), interceptors=interceptors)
+        return grpc.aio.secure_channel(
+            self.address, self.credentials, options=self._options(), interceptors=interceptors
+        )
+
+    def open_sync(self) -> Any:
+        """Open a channel of `grpc`."""
+        if self.credentials is None:
+            channel = grpc.insecure_channel(self.address, options=self._options())
+        else:
+            channel = grpc.secure_channel(self.address, self.credentials, options=self._options())
+        return grpc.intercept_channel(channel, *self.settings.interceptors)
+
+    def _options(self) -> list[tuple[str, Any]]:
+        authority = (("grpc.default_authority", self.server_name),) if self.server_name is not None else ()
+        return [*CHANNEL_OPTIONS, *authority, *self.settings.options]
 
 
 Locate = Callable[[Assembled], Target]
@@ -118,7 +150,7 @@ class Connections:
         if connection is None or self._is_old(connection):
             for old in [each for each, kept in opened.kept.items() if self._is_old(kept)]:
                 opened.replace(old, grace)
-            connection = opened.kept[target] = self._open(target, grpc.aio.insecure_channel, grpc.aio.secure_channel)
+            connection = opened.kept[target] = self._until_old(target.open())
         return connection
 
     def of_process(self, target: Target) -> Connection:
@@ -128,7 +160,7 @@ class Connections:
         if connection is None or self._is_old(connection):
             for old in [each for each, other in list(kept.items()) if self._is_old(other)]:
                 kept.pop(old, None)
-            connection = kept[target] = self._open(target, grpc.insecure_channel, grpc.secure_channel)
+            connection = kept[target] = self._until_old(target.open_sync())
         return connection
 
     async def close(self, grace: float) -> None:
@@ -138,9 +170,8 @@ class Connections:
     def _is_old(self, connection: Connection) -> bool:
         return self._now() >= connection.expires
 
-    def _open(self, target: Target, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Connection:
-        age = self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE)
-        return Connection(target.open(insecure, secure), self._now() + age)
+    def _until_old(self, channel: Any) -> Connection:
+        return Connection(channel, self._now() + self._uniform(0.9 * CONNECTION_AGE, CONNECTION_AGE))
 
     def _of_this_loop(self) -> _OfLoop:
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from voice_runtime.grpc.connections import CONNECTION_AGE
+from voice_runtime.grpc.connections import CONNECTION_AGE, Settings
 from voice_runtime.grpc.interceptor import InboundInterceptor
 from voice_runtime.runtime import Runtime
 
@@ -25,17 +25,23 @@ class Server(grpc.aio.Server):
     Each handler runs under the policies of the operation that its method names; `current_request()` asks for features.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        options: Iterable[tuple[str, Any]],
+        interceptors: Iterable[grpc.aio.ServerInterceptor],
+    ) -> None:
         self._runtime = runtime
         self._services: list[str] = []
         self._inbound = InboundInterceptor(runtime)
+        ours: list[tuple[str, Any]] = [
+            ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # gRPC's C core adds a random tenth
+            ("grpc.max_connection_age_grace_ms", round(self._longest() * 1000)),
+            ("grpc.so_reuseport", 0),  # two processes on one port would be a mistake here
+        ]
+        settings = Settings.beside(ours, options, interceptors)
         self._server = grpc.aio.server(
-            interceptors=[self._inbound],
-            options=[
-                ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # gRPC's C core adds a random tenth
-                ("grpc.max_connection_age_grace_ms", round(self._longest() * 1000)),
-                ("grpc.so_reuseport", 0),  # two processes on one port would be a mistake here
-            ],
+            interceptors=[self._inbound, *settings.interceptors], options=[*ours, *settings.options]
         )
         self.health = health.aio.HealthServicer()
         """`grpc.health.v1.Health`. `await server.health.set(service, status)` sets the health of one service."""

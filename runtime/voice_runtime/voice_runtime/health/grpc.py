@@ -27,7 +27,7 @@ def checker(place: Place) -> Checker:
     target = Target(f"dns:///{address.via or origin}", credentials, address.host if address.via else None)
 
     async def look() -> None:
-        async with target.open(grpc.aio.insecure_channel, grpc.aio.secure_channel) as channel:
+        async with target.open() as channel:
             stub: Any = HealthStub(channel)
             answer = await stub.Check(HealthCheckRequest())
         if answer.status != HealthCheckResponse.SERVING:
