@@ -16,6 +16,8 @@ RUN_BY = {
     ("README.md", "python"): "tests/test_readme.py",
     ("docs/another-platform.md", "python"): "tests/test_another_platform.py",
     ("docs/deploy.md", "sh"): "tests/cluster/engine/deploy_document.py",
+    ("docs/first-service.md", "console"): "tests/runtime/test_first_service.py",
+    ("docs/first-service.md", "python"): "tests/runtime/test_first_service.py",
     ("docs/go.md", "go"): "tests/components/test_grpc_service_config.py",
     ("docs/grpc.md", "python"): "tests/runtime/grpc/test_docs.py",
     ("docs/health.md", "python"): "tests/runtime/test_docs.py",

@@ -38,7 +38,7 @@ def test_the_examples_of_runtime_run(tmp_path: Path) -> None:
         ),
     )
     try:
-        assert run_examples("runtime.md", {POLICY: mounted}) == 13
+        assert run_examples("runtime.md", {POLICY: mounted}) == 14
     finally:
         for collector in list(REGISTRY._collector_to_names):  # noqa: SLF001  # no public way to list them
             if type(collector).__name__ == "RuntimeCollector":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from typing import assert_type
 
 import grpc
@@ -23,13 +24,14 @@ from voice_runtime import (
     VoiceRuntimeError,
     attempt_number,
     current_request,
+    detached,
     remaining,
 )
 from voice_runtime.grpc import Channel, Grpc, Server, SyncChannel
 from voice_runtime.health import Checker, Health, HealthApp
 from voice_runtime.http import AsyncTransport, Http, Middleware, Transport
 from voice_runtime.redis import RedisStore, single
-from voice_runtime.testing import FakeClock, run
+from voice_runtime.testing import FakeClock, run, sealed_bundle
 from voice_runtime.tracing import span, traced
 
 
@@ -121,6 +123,8 @@ def wire(runtime: Runtime, app: HealthApp) -> None:
     assert_type(Grpc(runtime).channel("a"), Channel)
     assert_type(Grpc(runtime).sync_channel("a"), SyncChannel)
     assert_type(Grpc(runtime).server(), Server)
+    assert_type(Grpc(runtime).channel("a", options=[("grpc.max_receive_message_length", 1)], interceptors=()), Channel)
+    Grpc(runtime).server(interceptors=[7])  # type: ignore[list-item]  # an interceptor of gRPC's own type
     assert_type(Http(runtime).client("a.b"), httpx.AsyncClient)
     assert_type(Http(runtime).sync_client("a.b"), httpx.Client)
     assert_type(Http(runtime).transport("a.b"), AsyncTransport)
@@ -145,6 +149,9 @@ def tested() -> None:
         return 1
 
     assert_type(run(main(), FakeClock()), int)
+    assert_type(sealed_bundle("policy.json", "laptop", addresses={"rag-engine": "localhost:9000"}), Path)
+    with detached():
+        pass
     with span("rerank") as current:
         current.set_attribute("documents", 20)
 

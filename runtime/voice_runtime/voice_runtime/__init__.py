@@ -9,7 +9,7 @@ from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.caller import Caller
 from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.clock import Clock
-from voice_runtime.deadline import attempt_number, remaining
+from voice_runtime.deadline import attempt_number, detached, remaining
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import (
     AttemptTimeoutError,
@@ -74,5 +74,6 @@ __all__ = [
     "before_sending",
     "classify",
     "current_request",
+    "detached",
     "remaining",
 ]

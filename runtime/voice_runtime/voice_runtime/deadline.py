@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from voice_runtime.clock import NEVER
-from voice_runtime.timeout import current_scope
+from voice_runtime.context_variables import restore
+from voice_runtime.timeout import CURRENT, current_scope
 
 MARGIN = 0.005
 """Seconds that are subtracted for the way back, before the next hop gets the remaining time; a tenth of it if less."""
@@ -29,3 +33,18 @@ def attempt_number() -> int:
     """The number of the current attempt, from 1; 0 outside a call. Transports send it."""
     scope = current_scope()
     return 0 if scope is None else scope.attempt
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """A block for work that outlives its request, such as `task = asyncio.create_task(send_receipt())`.
+
+    Tasks and threads that start inside, and calls that they make, have no deadline of the request, and do not use its
+    retries. `current_request()` is `None` for them. They keep trace and baggage. Keep a reference to the task, and
+    await it before the process stops.
+    """
+    token = CURRENT.set(None)
+    try:
+        yield
+    finally:
+        restore(token)

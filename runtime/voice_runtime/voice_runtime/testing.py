@@ -1,5 +1,6 @@
-"""Tools for tests of services: a clock that tests control, and states that tests set.
+"""Tools for tests of services: an edited bundle, a clock that tests control, and states that tests set.
 
+`sealed_bundle` writes a bundle with other addresses and numbers, on which a service starts on its developer's computer.
 Run on a `FakeClock` to wait for nothing. `runtime.outbound(name).breaker.open()` forces a breaker,
 `runtime.degradation.override(level)` a level, and `Runtime.load(..., random=Random(seed))` makes random numbers
 repeatable.
@@ -8,11 +9,16 @@ repeatable.
 from __future__ import annotations
 
 import asyncio
+import json
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["FakeClock", "run"]
+from pydantic import ValidationError
+from voice_policies import FILE_NAME, Address, Fault, InvalidInputError, OutboundCall, PolicyBundle, faults_of
+
+__all__ = ["FakeClock", "run", "sealed_bundle"]
 
 T = TypeVar("T")
 
@@ -66,3 +72,67 @@ def run(main: Coroutine[Any, Any, T], clock: FakeClock) -> T:
     """`asyncio.run` on a fake clock. Threads and sockets still take real time."""
     with asyncio.Runner(loop_factory=lambda: FakeTimeLoop(clock)) as runner:
         return runner.run(main)
+
+
+def sealed_bundle(source: str | Path, directory: str | Path, *, addresses: Mapping[str, str] | None = None) -> Path:
+    """Write the bundle in the file `source`, which may have been edited, into `directory` with its own digest.
+
+    `Runtime.load(directory)` then accepts it, and a running process reloads it. `addresses` maps callees to
+    `host:port`: these callees are reached there, without TLS and without an egress proxy. Returns the written file.
+    Raises `voice_policies.InvalidInputError` with every fault of the bundle and of the addresses.
+    """
+    document = _document(Path(source))
+    try:
+        bundle = PolicyBundle.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise InvalidInputError(str(source), faults_of(error, PolicyBundle)) from None
+    local = _addresses(addresses or {}, bundle)
+    outbound = tuple(_moved(call, local.get(call.callee)) for call in bundle.outbound)
+    sealed = bundle.model_copy(update={"outbound": outbound}).sealed()
+    target = Path(directory) / FILE_NAME
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_suffix(".new")
+    fresh.write_text(json.dumps(sealed.to_document(), indent=2))
+    return fresh.replace(target)
+
+
+def _document(source: Path) -> dict[str, Any]:
+    """The bundle's document without its digest."""
+    try:
+        document = json.loads(source.read_text())
+    except OSError as error:
+        raise InvalidInputError(
+            str(source), [Fault("", f"cannot be read ({error.strerror})", "expected a bundle")]
+        ) from None
+    except ValueError as error:
+        raise InvalidInputError(str(source), [Fault("", "is not JSON", str(error))]) from None
+    if not isinstance(document, dict):
+        raise InvalidInputError(str(source), [Fault("", "is not an object", "expected a bundle")])
+    if isinstance(metadata := document.get("metadata"), dict):
+        metadata.pop("digest", None)
+    return document
+
+
+def _addresses(given: Mapping[str, str], bundle: PolicyBundle) -> dict[str, Address]:
+    callees = sorted({call.callee for call in bundle.outbound})
+    faults, found = [], {}
+    for callee, text in given.items():
+        host, _, port = text.rpartition(":")
+        if callee not in callees:
+            faults.append(
+                Fault(f"addresses.{callee}", "is no callee of the bundle", f"expected one of {', '.join(callees)}")
+            )
+        try:
+            found[callee] = Address(host=host, port=int(port))
+        except ValueError:
+            faults.append(Fault(f"addresses.{callee}", f"is {text!r}", "expected host:port, such as 127.0.0.1:9000"))
+    if faults:
+        raise InvalidInputError("sealed_bundle", faults)
+    return found
+
+
+def _moved(call: OutboundCall, address: Address | None) -> OutboundCall:
+    if address is None:
+        return call
+    protocol = "http" if call.protocol == "https" else call.protocol
+    return call.model_copy(update={"addresses": (address,), "protocol": protocol})

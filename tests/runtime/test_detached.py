@@ -1,0 +1,66 @@
+"""Work that outlives its request has no deadline of it, and keeps its trace."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from opentelemetry import baggage, context
+from voice_policies import Retry
+from voice_runtime import (
+    CalleeError,
+    RetriesExhaustedError,
+    Runtime,
+    current_request,
+    detached,
+    remaining,
+)
+from voice_runtime.testing import FakeClock
+
+from tests.bundles import bundle, call, mount, operation
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, clock: FakeClock) -> Runtime:
+    return Runtime.load(
+        mount(tmp_path, bundle(call(retry=Retry(max_retries=1)), inbound=(operation("run"),))), clock=clock
+    )
+
+
+async def test_its_calls_last_longer_than_the_request(runtime: Runtime) -> None:
+    async def answer() -> float | None:
+        await asyncio.sleep(0.9)
+        return remaining()
+
+    async def work() -> tuple[float | None, object]:
+        return await runtime.call("rag-engine", answer), baggage.get_baggage("tenant.id")
+
+    token = context.attach(baggage.set_baggage("tenant.id", "acme"))
+    async with runtime.request("run", remaining=0.5):
+        assert remaining() == 0.5
+        with detached():
+            assert remaining() is None
+            assert current_request() is None
+            task = asyncio.create_task(work())
+        assert remaining() == 0.5
+        assert current_request() is not None
+        await asyncio.sleep(0)
+    context.detach(token)
+    left, tenant = await task
+    assert left is not None
+    assert left == pytest.approx(0.1)  # of the attempt's second
+    assert tenant == "acme"
+
+
+async def test_it_does_not_use_the_retries_of_the_request(runtime: Runtime) -> None:
+    async def fail() -> None:
+        raise CalleeError("rag-engine")
+
+    async with runtime.request("run") as request:
+        with detached(), pytest.raises(RetriesExhaustedError):
+            await runtime.call("rag-engine", fail)
+        assert not request.retries_spent
+        with pytest.raises(RetriesExhaustedError):
+            await runtime.call("rag-engine", fail)
+        assert request.retries_spent
