@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from voice_policies import ClosedModel
 
 from components.operation import Name, Sentence
+from components.retention import Stream
 from components.secret_keys import SecretKeys
 from components.writes import Disk
 
@@ -115,6 +116,10 @@ class Component(ClosedModel):
 
     def disks(self) -> Iterator[Disk]:
         """The volumes that its programs write to, with everything that they write."""
+        yield from ()
+
+    def streams_kept(self) -> Iterator[Stream]:
+        """The telemetry that it stores for a time."""
         yield from ()
 
     @abstractmethod

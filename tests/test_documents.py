@@ -22,6 +22,7 @@ RUN_BY = {
     ("docs/grpc.md", "python"): "tests/runtime/grpc/test_docs.py",
     ("docs/health.md", "python"): "tests/runtime/test_docs.py",
     ("docs/review.md", "console"): "tests/test_review.py",
+    ("docs/review.md", "sh"): "tests/stack/cli/test_ledgers.py",
     ("docs/runtime.md", "python"): "tests/runtime/test_docs.py",
     ("docs/sagas.md", "python"): "tests/saga/test_docs.py",
     ("docs/tracing.md", "python"): "tests/runtime/test_docs.py",

@@ -18,10 +18,10 @@ from voice_policies import Bytes, Conflict, Duration
 from components.component import PLAIN_TEXT, Exemption
 from components.container import POD_IP, POD_NAME, TEMPORARY_PATH, Container
 from components.observability.elasticsearch_setup import SUPERUSER, IndexUser, requests
-from components.observability.retention import Stream, shared_disk_conflicts
 from components.observability.setup_job import sender, setup_files, write_login
 from components.priority import Priority
 from components.probes import READY, SLOW, Probe, Probes
+from components.retention import Stream, shared_disk_conflicts
 from components.scrape import ANSWERS, Scrape
 from components.secret_keys import CERTIFICATE, SecretKeys
 from components.server import Server, Workload
@@ -97,6 +97,10 @@ class Elasticsearch(Server):
             if stream.copies > self.nodes:
                 yield f"{stream.name}: {stream.copies} copies need as many nodes, and there are {self.nodes}"
         yield from shared_disk_conflicts("streams", self.streams, self.storage * self.nodes)
+
+    @override
+    def streams_kept(self) -> Iterator[Stream]:
+        yield from self.streams
 
     @property
     def replicated(self) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 
 from voice_policies import ClosedModel, Duration
 
-from components.observability.retention import DAY, Stream
 from components.observability.setup_job import Account, Request
 from components.operation import Name
+from components.retention import DAY, Stream
 from components.secret_keys import SecretKeys
 
 __all__ = ["LOGS", "LOGS_PATTERN", "OTLP_PATTERN", "IndexUser", "user"]

@@ -13,9 +13,9 @@ from components.container import Container, Image, go_runtime
 from components.files import file_text
 from components.node import Replicas
 from components.observability.elasticsearch_setup import user_secret
-from components.observability.retention import Stream
 from components.observability.setup_job import Account, Request, sender, setup_files
 from components.probes import Probes
+from components.retention import Stream
 from components.scrape import Scrape
 from components.server import Server, Workload
 from components.services import each_ready_pod, to_port

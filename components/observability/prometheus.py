@@ -13,12 +13,12 @@ from components.access import node_metrics_reader, pod_reader
 from components.component import Exemption
 from components.container import POD_NAME, Container, go_runtime
 from components.files import file_text
-from components.observability.retention import Stream, disk_conflict
 from components.observability.rules import RuleGroup
 from components.observability.scrape_jobs import ProbedHosts, ScrapeTarget, duplicates, kubelet_job
 from components.operation import Name
 from components.priority import Priority
 from components.probes import Probes
+from components.retention import Stream, disk_conflict
 from components.scrape import Scrape
 from components.server import Server
 from components.services import each_pod, tcp
@@ -103,6 +103,10 @@ class Prometheus(Server):
         """The stored samples as a stream, to compare them with the disk."""
         daily = Bytes.of_units(round(self.samples_per_second * DAY_SECONDS * SAMPLE_BYTES))
         return Stream(name="metrics", daily=daily, retention=self.retention)
+
+    @override
+    def streams_kept(self) -> Iterator[Stream]:
+        yield self.stream.model_copy(update={"copies": self.replicas})
 
     @property
     def _log(self) -> Bytes:

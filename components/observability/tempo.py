@@ -12,9 +12,9 @@ from voice_policies import Bytes, ClosedModel, Conflict, Duration, TextPattern
 from components.component import Exemption
 from components.container import Container, Image, go_runtime
 from components.files import file_text
-from components.observability.retention import Stream, disk_conflict
 from components.observability.setup_job import SIZING
 from components.probes import READY, Probe, Probes
+from components.retention import Stream, disk_conflict
 from components.scrape import Scrape
 from components.secret_keys import SecretForm, SecretKeys
 from components.server import Server
@@ -107,6 +107,10 @@ class Tempo(Server):
     def conflicts(self) -> Iterator[str | Conflict]:
         if self.bucket is None:
             yield from disk_conflict("stream", self.stream, self.storage)
+
+    @override
+    def streams_kept(self) -> Iterator[Stream]:
+        yield self.stream
 
     @property
     def files(self) -> dict[str, str]:

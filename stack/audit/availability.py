@@ -2,115 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import product
-from math import prod
+from collections.abc import Iterator
 
-from components.node import Dependency, Gateway, Host, Node, Service
-from components.operation import Operation
 from stack.audit.finding import Breach, Rule
-from stack.model.call_graph import CallGraph
-from stack.model.flow import Flow
+from stack.audit.ledgers.availability import flow_availability
 from stack.model.platform import Platform
-from stack.model.site import Site
-
-__all__ = ["flow_availability"]
 
 NINE = 0.1
 """Share of the budget that one dependency may spend."""
 ROUNDING = 1e-12
 """Tolerance for floating-point errors, smaller than any difference between two targets."""
-
-
-@dataclass(slots=True)
-class HardDependencies:
-    """Everything that must be up for an operation to succeed. Each node counts once, however often it is called."""
-
-    site: Site
-    singles: dict[str, float] = field(default_factory=dict)
-    """Node → its own availability."""
-    groups: dict[str, Dependency] = field(default_factory=dict)
-    """Dependencies with several addresses, any of which suffices."""
-    egress: set[str] = field(default_factory=set)
-    """Egress proxies that the calls of dependencies with one address need."""
-
-    def add(self, node: Node) -> None:
-        """Add a node that must be up."""
-        if isinstance(node, Service):
-            self.singles[node.name] = self.site.own_availability[node.tier]
-        elif isinstance(node, Gateway):
-            self.singles[node.name] = node.availability
-        elif isinstance(node, Dependency) and len(node.addresses) > 1:
-            self.groups[node.name] = node
-        elif isinstance(node, Dependency):
-            self.singles[node.name] = node.availability
-            self.egress.update(address.egress for address in node.addresses if isinstance(address, Host))
-
-    def availability(self) -> float:
-        """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
-
-        The result is exact. A proxy is up or down for all its callers at once, so the sum runs over the states of all
-        proxies. Within one state, a group is up if any member is up whose proxy is up.
-        """
-        proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in _proxies(group)})
-        each = self.site.egress_availability
-        total = 0.0
-        for state in product((True, False), repeat=len(proxies)):
-            up = {proxy for proxy, is_up in zip(proxies, state, strict=True) if is_up}
-            if self.egress <= up:
-                chance = prod(each if proxy in up else 1 - each for proxy in proxies)
-                total += chance * prod(_any_up(group, up) for group in self.groups.values())
-        return total * prod(self.singles.values())
-
-    def each(self) -> dict[str, float]:
-        """Availability of every single dependency, every group and every egress proxy by itself."""
-        alone = {name: _any_up(group, {*_proxies(group)}) for name, group in self.groups.items()}
-        return {**self.singles, **dict.fromkeys(sorted(self.egress), float(self.site.egress_availability)), **alone}
-
-    def arithmetic(self) -> str:
-        """The factors of the product, for a finding."""
-        singles = [f"{name} {100 * value:.10g}%" for name, value in self.singles.items()]
-        groups = [f"{name} 1 − Π(1 − {group.availability} × egress)" for name, group in self.groups.items()]
-        return " × ".join(
-            [*singles, *(f"{proxy} {self.site.egress_availability}" for proxy in sorted(self.egress)), *groups]
-        )
-
-
-def _proxies(group: Dependency) -> Iterator[str]:
-    return (address.egress for address in group.addresses if isinstance(address, Host))
-
-
-def _any_up(group: Dependency, up: Iterable[str]) -> float:
-    members = [
-        group.availability if not isinstance(address, Host) or address.egress in up else 0.0
-        for address in group.addresses
-    ]
-    return 1 - prod(1 - member for member in members)
-
-
-def hard_dependencies(graph: CallGraph, node: Node, operation: Operation) -> HardDependencies:
-    """The direct and indirect hard dependencies of a flow through this operation."""
-    found = HardDependencies(graph.site)
-    seen: set[tuple[str, str]] = set()
-
-    def visit(node: Node, operation: Operation) -> None:
-        if (node.name, operation.name) in seen:
-            return
-        seen.add((node.name, operation.name))
-        found.add(node)
-        for call in operation.calls:
-            if not call.soft or call.needed_by_flows:
-                edge = graph.edge(node, operation, call)
-                visit(edge.callee, edge.target)
-
-    visit(node, operation)
-    return found
-
-
-def flow_availability(graph: CallGraph, flow: Flow) -> HardDependencies:
-    """The hard dependencies of a flow, starting at its route."""
-    return hard_dependencies(graph, *graph.entrance(flow))
 
 
 def flows_attainable(platform: Platform) -> Iterator[Breach | None]:

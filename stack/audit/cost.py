@@ -1,53 +1,51 @@
-"""D04: the monthly cost of the services' resource requests against the tenant's budget."""
+"""D04: the monthly cost of the services' resource requests against the tenant's budget, at recent prices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 
 from stack.audit.finding import Breach, Rule
+from stack.audit.ledgers.cost import costs
 from stack.model.platform import Platform
-from stack.model.site import ComputeCost
-
-HOURS = 730
-"""Hours of a mean month: 8,760 ÷ 12."""
-EXPECTED = 0.15
-"""Share of the range between minimum and maximum at which a service runs on average (the platform's target)."""
+from stack.model.pod_demand import EXPECTED
+from stack.model.prices import MAX_AGE_DAYS
+from stack.model.settings import path_of
 
 
 def within_budget(platform: Platform) -> Iterator[Breach | None]:
     """Compare the cost at the expected scale with the budget. The finding also reports the cost at maximum."""
-    target = platform.site.compute_cost
-    if target is None:
+    budget = platform.site.monthly_budget
+    if budget is None or (found := costs(platform)) is None:
         return
-    expected, most = (_monthly(platform, target, share) for share in (EXPECTED, 1.0))
+    expected, most = found.application.expected, found.application.maximum
     text = (
         f"{expected:,.0f} USD a month at minimum + {EXPECTED:.0%} of the range, {most:,.0f} USD at the maximum;"
-        f" the budget is {target.monthly_budget:,} USD, at prices of {target.source}"
+        f" the budget is {budget:,} USD, at prices of {found.prices.source}, read on {found.prices.read_on}"
     )
-    field = "replicas or sizing of the services, or site.compute_cost"
-    over = expected > target.monthly_budget
-    yield Breach("services → budget", text, field, severity="error" if over else "info")
+    field = f"replicas or sizing of the services, site.monthly_budget, or {path_of('prices')}"
+    yield Breach("services → budget", text, field, severity="error" if expected > budget else "info")
 
 
-def _monthly(platform: Platform, target: ComputeCost, share: float) -> float:
-    environment, total = platform.environment, 0.0
-    for service in platform.graph.services:
-        replicas, sizing = environment.replicas(service), environment.sizing(service)
-        pods = replicas.min + share * (replicas.max - replicas.min)
-        each = sizing.cpu_request.cores * target.cpu_hour + sizing.memory_request.gibibytes * target.memory_hour
-        total += pods * each * HOURS
-    return total
+def recent_prices(platform: Platform, on: date) -> Iterator[Breach | None]:
+    """Check that the price table is recent."""
+    if (prices := platform.prices) is None:
+        return
+    text = f"somebody read the prices on {prices.read_on}, {prices.age(on)} days ago > {MAX_AGE_DAYS} days"
+    found = Breach("prices", text, f"site.prices, or {path_of('prices')}", severity="warning")
+    yield found if prices.age(on) > MAX_AGE_DAYS else None
 
 
 RULES = (
     Rule(
         id="D04",
-        title="the expected scale of the services fits the budget",
+        title="the expected scale of the services fits the budget, at prices of the last 180 days",
         severity="error",
         rationale="a platform that exceeds its budget forces hurried cuts in capacity",
         source="the platform's target",
         violates="requests of 2,001 USD a month at the expected scale, with a budget of 2,000",
         holds="requests of 2,000 USD a month with the same budget",
         check=within_budget,
+        check_on=recent_prices,
     ),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar
@@ -66,6 +67,11 @@ class Verdict:
         return "holds" if self.checked else "does not apply"
 
 
+def _never(_subject: object, _on: date) -> Iterator[Breach | None]:
+    """No check, for a rule that does not depend on the day."""
+    return iter(())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(Generic[Subject]):
     """A rule of the audit. `check` yields `None` for each item that passes and a breach for each item that fails."""
@@ -85,10 +91,12 @@ class Rule(Generic[Subject]):
     holds: str
     """The same example, changed so that it just holds."""
     check: Callable[[Subject], Iterable[Breach | None]] = field(repr=False)
+    check_on: Callable[[Subject, date], Iterable[Breach | None]] = field(default=_never, repr=False)
+    """The part of the check that depends on the day of the audit, such as the age of prices."""
 
-    def verdict(self, subject: Subject) -> Verdict:
-        """Run the check on a subject."""
-        looked_at = list(self.check(subject))
+    def verdict(self, subject: Subject, on: date) -> Verdict:
+        """Run the checks on a subject, on a day."""
+        looked_at = [*self.check(subject), *self.check_on(subject, on)]
         return Verdict(self, len(looked_at), tuple(self._finding(breach) for breach in looked_at if breach))
 
     def _finding(self, breach: Breach) -> Finding:

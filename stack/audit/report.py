@@ -34,17 +34,17 @@ def _finding_rows(outcome: Outcome) -> Iterator[str]:
         for judged in outcome.judged:
             found = judged.finding
             cells = (found.severity, found.rule, found.path, found.arithmetic, found.field, found.proposal)
-            yield _row(*cells, str(found.where or ""), acceptance_text(judged))
+            yield markdown_row(*cells, str(found.where or ""), acceptance_text(judged))
         yield ""
 
 
 def _rule_rows(outcome: Outcome) -> Iterator[str]:
     yield from ("| rule | verdict | checked | what | source |", "|---|---|---|---|---|")
     for verdict in outcome.verdicts:
-        yield _row(verdict.rule.id, verdict.text, str(verdict.checked), verdict.rule.title, verdict.rule.source)
+        yield markdown_row(verdict.rule.id, verdict.text, str(verdict.checked), verdict.rule.title, verdict.rule.source)
 
 
-def _row(*cells: str) -> str:
+def markdown_row(*cells: str) -> str:
     """A row of a table. An unescaped bar would end its cell, and a line break would end the row."""
     escaped = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
     return f"| {' | '.join(escaped)} |"

@@ -6,7 +6,6 @@ outcome: a callee that cannot connect to its own callee answers `unavailable`.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +18,7 @@ from stack.audit.finding import Breach, Rule, Severity
 from stack.audit.library_defaults import client_retries
 from stack.model.call_graph import CallGraph, Edge, OperationKey
 from stack.model.enforcement import enforcer
-from stack.model.load import executions
+from stack.model.load import by_node, executions
 from stack.model.platform import Platform
 
 __all__ = ["layers"]
@@ -219,31 +218,42 @@ def burst_and_sustained(platform: Platform) -> Iterator[Breach | None]:
         yield Breach(path, text, "retry.budget.ratio of its hops", where=root.operation.location) if told else None
 
 
+class ServiceLoad(NamedTuple):
+    """Requests per second at one service in an environment."""
+
+    offered: float
+    """One attempt for each call."""
+    with_retries: float
+    """With the retries that callers sustain while their callees fail."""
+
+
+def service_loads(platform: Platform) -> dict[str, ServiceLoad]:
+    """Each service with its load."""
+    graph, share = platform.graph, platform.environment.profile.load_share
+    offered = by_node(executions(graph))
+    repeated = by_node(executions(graph, lambda edge: max(sustained(edge, failure) for failure in SPOKEN)))
+    return {
+        service.name: ServiceLoad(offered[service.name] * share, repeated[service.name] * share)
+        for service in graph.services
+    }
+
+
 def within_capacity(platform: Platform) -> Iterator[Breach | None]:
     """Compare each service's load under sustained retries with its capacity at maximum replicas."""
-    graph, environment = platform.graph, platform.environment
-    share = environment.profile.load_share
-    offered = _by_service(executions(graph))
-    repeated = _by_service(executions(graph, lambda edge: max(sustained(edge, failure) for failure in SPOKEN)))
-    for service in graph.services:
-        load, most = repeated[service.name] * share, environment.replicas(service).max
+    loads = service_loads(platform)
+    for service in platform.graph.services:
+        offered, load = loads[service.name]
+        most = platform.environment.replicas(service).max
         capacity = service.capacity.per_second * most
         if not load:
             continue
         text = (
-            f"{offered[service.name] * share:.4g}/s offered, {load:.4g}/s with sustained retries"
+            f"{offered:.4g}/s offered, {load:.4g}/s with sustained retries"
             f" > {service.capacity} × {most} replicas = {capacity:g}/s"
         )
         needed = -int(-load // service.capacity.per_second)
         field = f"replicas.{service.name}: max, or its capacity"
         yield None if load <= capacity else Breach(service.name, text, field, f"max: {needed}", service.location)
-
-
-def _by_service(rates: dict[OperationKey, float]) -> dict[str, float]:
-    total: dict[str, float] = defaultdict(float)
-    for (node, _), rate in rates.items():
-        total[node] += rate
-    return total
 
 
 RULES = (

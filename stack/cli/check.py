@@ -26,6 +26,11 @@ def add_to(commands: Commands) -> None:
         "--from", type=Path, dest="directory", metavar="DIR", help="a directory of Kubernetes manifests"
     )
     check.add_argument("--format", choices=("text", "json", "sarif", "markdown"), default="text")
+    check.add_argument(
+        "--ledger",
+        choices=("connections", "capacity", "cost", "availability"),
+        help="print one ledger of ENV in place of the audit",
+    )
     add_day(check)
 
 
@@ -49,7 +54,9 @@ def _day(text: str) -> date:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the findings, or all verdicts as a document."""
+    """Prints the findings, or all verdicts as a document, or a ledger."""
+    if options.ledger:
+        return _print_ledger(options)
     from stack.audit.report import REPORTS  # noqa: PLC0415
     from stack.cli.findings import text  # noqa: PLC0415
 
@@ -59,6 +66,24 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(REPORTS[options.format](outcome))
     return FINDINGS if outcome.fails else CLEAN
+
+
+def _print_ledger(options: argparse.Namespace) -> int:
+    from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
+
+    from stack.audit.ledgers import LEDGERS  # noqa: PLC0415
+    from stack.audit.ledgers.report import REPORTS  # noqa: PLC0415
+    from stack.cli.ledgers import text  # noqa: PLC0415
+
+    if options.directory is not None:
+        fault = Fault("--ledger", "needs the typed model", "name an ENV in place of --from DIR")
+        raise InvalidInputError("voice check", [fault])
+    if options.format == "sarif":
+        fault = Fault("--format", "is 'sarif'", "expected one of text, json, markdown with --ledger")
+        raise InvalidInputError("voice check", [fault])
+    ledger = LEDGERS[options.ledger](platform_of(options, options.environment))
+    print(text(ledger) if options.format == "text" else REPORTS[options.format](ledger))
+    return CLEAN
 
 
 def _outcome(options: argparse.Namespace) -> Outcome:

@@ -5,26 +5,36 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stack.cli.options import Commands, add_command
+from stack.cli.options import Commands, add_command, platform_of
 from stack.cli.status import CLEAN
 
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
-    add_command(commands, "docs", _docs, "Write docs/architecture.md, docs/images.md and docs/runbook/.")
+    add_command(
+        commands, "docs", _docs, "Write docs/architecture.md, docs/images.md, docs/ledgers.md and docs/runbook/."
+    )
     add_command(commands, "schema", _schema, "Write policies/policy-bundle.schema.json.")
 
 
 def _docs(options: argparse.Namespace) -> int:
-    from stack.model.platform import load_platform  # noqa: PLC0415
     from stack.model.settings import environments  # noqa: PLC0415
-    from stack.output.documents import ARCHITECTURE, IMAGES, architecture, third_party_images  # noqa: PLC0415
+    from stack.output.documents import (  # noqa: PLC0415
+        ARCHITECTURE,
+        IMAGES,
+        LEDGER_PAGE,
+        architecture,
+        ledger_page,
+        third_party_images,
+    )
     from stack.output.runbook import runbook  # noqa: PLC0415
 
     tenant = options.tenant()
+    platforms = [platform_of(options, name) for name in environments()]
     _write(ARCHITECTURE, architecture(tenant))
     _write(IMAGES, third_party_images())
-    for path, text in runbook(tenant, [load_platform(tenant, name) for name in environments()]):
+    _write(LEDGER_PAGE, ledger_page(platforms))
+    for path, text in runbook(tenant, platforms):
         _write(path, text)
     return CLEAN
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from components.operation import Call, Operation
 from stack.model.call_graph import CallGraph, Edge, OperationKey
 
-__all__ = ["calls_per_run", "executions"]
+__all__ = ["by_node", "calls_per_run", "entrances", "executions"]
 
 
 def calls_per_run(operation: Operation) -> Iterator[tuple[Call, float]]:
@@ -23,13 +23,22 @@ def once(_edge: Edge) -> float:
     return 1.0
 
 
-def executions(graph: CallGraph, attempts: Callable[[Edge], float] = once) -> dict[OperationKey, float]:
+def entrances(graph: CallGraph) -> dict[OperationKey, float]:
+    """The operations at which requests arrive from outside, and their declared rate per second."""
+    return {run.key: run.operation.load.per_second for run in graph.bottom_up if run.operation.load}
+
+
+def executions(
+    graph: CallGraph,
+    attempts: Callable[[Edge], float] = once,
+    arrivals: Mapping[OperationKey, float] | None = None,
+) -> dict[OperationKey, float]:
     """The rate of each operation in runs per second: arrivals from outside, and the events that follow.
 
-    `attempts` is the number of requests that one call makes.
+    `attempts` is the number of requests that one call makes. `arrivals` are those of every entrance by default.
     """
     rates: dict[OperationKey, float] = defaultdict(float)
-    arrivals = {run.key: run.operation.load.per_second for run in graph.bottom_up if run.operation.load}
+    arrivals = entrances(graph) if arrivals is None else arrivals
     consumers: dict[str, list[OperationKey]] = defaultdict(list)
     for run in graph.bottom_up:
         for event in run.operation.consumes:
@@ -37,16 +46,25 @@ def executions(graph: CallGraph, attempts: Callable[[Edge], float] = once) -> di
     # An event may cause another one. Without a cycle of events, no chain is longer than the list of consumers.
     for _ in range(1 + sum(map(len, consumers.values()))):
         added = _called(graph, arrivals, attempts)
-        arrivals = defaultdict(float)
+        caused: dict[OperationKey, float] = defaultdict(float)
         for run in graph.bottom_up:
             rate = added[run.key]
             rates[run.key] += rate
             for event in run.operation.publishes if rate else ():
                 for consumer in consumers[event]:
-                    arrivals[consumer] += rate
-        if not arrivals:
+                    caused[consumer] += rate
+        if not caused:
             break
+        arrivals = caused
     return rates
+
+
+def by_node(rates: Mapping[OperationKey, float]) -> dict[str, float]:
+    """The rate of each node, over all its operations. 0 for a node without load."""
+    total: dict[str, float] = defaultdict(float)
+    for (node, _), rate in rates.items():
+        total[node] += rate
+    return total
 
 
 def _called(

@@ -21,6 +21,7 @@ from stack.model.call_graph import CallGraph
 from stack.model.deployment import deployed
 from stack.model.environments import Environment, load_environment
 from stack.model.links import call_links, telemetry_links
+from stack.model.prices import Prices
 from stack.model.refusals import ComponentRefusals
 from stack.model.settings import file_of, path_of
 from stack.model.site import Site
@@ -85,6 +86,11 @@ class Platform:
         """Every link: of declared calls, of the services' telemetry, and of the tiers."""
         own = (tier.links(self.graph, self.environment) for tier in self.tenant.tiers)
         return Links(chain(call_links(self.graph), telemetry_links(self.graph), *own))
+
+    @property
+    def prices(self) -> Prices | None:
+        """The price table of the environment's settings, or the tenant's."""
+        return self.environment.settings.prices or self.site.prices
 
     @cached_property
     def secrets(self) -> tuple[SecretKeys, ...]:

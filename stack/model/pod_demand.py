@@ -1,18 +1,20 @@
-"""The demand of the rendered workloads: the largest number of pods, and the requests and limits of each pod."""
+"""The demand of the rendered workloads: their scale in pods, and the requests and limits of each pod."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from voice_policies import Bytes, Cpu
 
 from components.mesh.proxy import SIZE_ANNOTATION
 
-__all__ = ["DEFAULT_GRACE", "SURGE", "Amounts", "Demand", "demands"]
+__all__ = ["DEFAULT_GRACE", "EXPECTED", "SURGE", "Amounts", "Demand", "Scale", "demands"]
 
+EXPECTED = 0.15
+"""Share of the range between minimum and maximum at which a workload runs on average (the platform's target)."""
 SURGE = 1
 """Pods that a rollout adds to a Deployment (`maxSurge`). A StatefulSet stops a pod before it starts the next."""
 
@@ -39,8 +41,8 @@ class Amounts:
             self.memory_limits + other.memory_limits,
         )
 
-    def times(self, count: int) -> Amounts:
-        """The amounts of several pods."""
+    def times(self, count: float) -> Amounts:
+        """The amounts of several pods. A mean number of pods may be a fraction."""
         return Amounts(
             self.cpu_requests * count, self.cpu_limits * count, self.memory_requests * count, self.memory_limits * count
         )
@@ -55,39 +57,62 @@ class Amounts:
         )
 
 
+class Scale(NamedTuple):
+    """The range of a workload's pods."""
+
+    minimum: int
+    maximum: int
+
+    @property
+    def expected(self) -> float:
+        """Mean number of pods: the minimum and 15 % of the range."""
+        return self.minimum + EXPECTED * (self.maximum - self.minimum)
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A workload's pods at its maximum, including a rollout's surge."""
+    """A workload's pods: their number, and the requests and limits of each."""
 
     namespace: str
     name: str
-    pods: int
+    scale: Scale
+    """The range that the autoscaler allows. A Job has a pod only while it runs, so its minimum is 0."""
+    surge: int
+    """Pods that a rollout adds."""
     stopping: int
     """Pods that a rollout leaves in their grace period at one time. They count until they are gone."""
     each: Amounts
 
+    @property
+    def pods(self) -> int:
+        """Most pods that run at one time: the maximum, and a rollout's surge."""
+        return self.scale.maximum + self.surge
+
 
 def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Demand]:
     """The demand of every workload; a DaemonSet has a pod on each of the `nodes`."""
-    most: dict[tuple[str, str, str], int] = {}
+    autoscaled: dict[tuple[str, str, str], Scale] = {}
     archivers: dict[tuple[str, str], Amounts] = {}
     # Only the demand of a workload is kept, so that its rendered resources can be freed.
-    asked: list[tuple[tuple[str, str, str], int, int, int, Amounts, frozenset[str]]] = []
+    asked: list[tuple[tuple[str, str, str], Scale, int, int, Amounts, frozenset[str]]] = []
     for resource in resources:
         kind, metadata, spec = resource["kind"], resource["metadata"], resource.get("spec", {})
         if kind == "HorizontalPodAutoscaler":
             scaled = spec["scaleTargetRef"]
-            most[scaled["kind"], metadata["namespace"], scaled["name"]] = spec["maxReplicas"]
+            autoscaled[scaled["kind"], metadata["namespace"], scaled["name"]] = Scale(
+                spec.get("minReplicas", 1), spec["maxReplicas"]
+            )
         elif kind == "ObjectStore":
             archivers[metadata["namespace"], metadata["name"]] = _of_container(spec["instanceSidecarConfiguration"])
         elif kind in _PODS:
             place = kind, metadata.get("namespace", ""), metadata["name"]
-            pods, surge, each = _PODS[kind](spec, nodes)
-            asked.append((place, pods, surge, _overlapping(spec) if kind == "Deployment" else 0, each, _archives(spec)))
-    for (kind, namespace, name), pods, surge, overlapping, each, stores in asked:
+            scale, surge, each = _PODS[kind](spec, nodes)
+            overlapping = _overlapping(spec) if kind == "Deployment" else 0
+            asked.append((place, scale, surge, overlapping, each, _archives(spec)))
+    for (kind, namespace, name), declared, surge, overlapping, each, stores in asked:
         beside = (archivers[namespace, store] for store in stores)
-        count = most.get((kind, namespace, name), pods)
-        yield Demand(namespace, name, count + surge, min(count, overlapping), sum(beside, each))
+        scale = autoscaled.get((kind, namespace, name), declared)
+        yield Demand(namespace, name, scale, surge, min(scale.maximum, overlapping), sum(beside, each))
 
 
 def _overlapping(spec: Mapping[str, Any]) -> int:
@@ -102,17 +127,21 @@ def _archives(spec: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(plugin["parameters"]["barmanObjectName"] for plugin in spec.get("plugins", ()))
 
 
-_PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[int, int, Amounts]]] = {
-    "Deployment": lambda spec, _: (spec.get("replicas", 1), SURGE, _of_template(spec["template"])),
-    "StatefulSet": lambda spec, _: (spec.get("replicas", 1), 0, _of_template(spec["template"])),
-    "DaemonSet": lambda spec, nodes: (nodes, 0, _of_template(spec["template"])),
-    "Job": lambda spec, _: (1, 0, _of_template(spec["template"])),
-    "CronJob": lambda spec, _: (1, 0, _of_template(spec["jobTemplate"]["spec"]["template"])),
+def _fixed(pods: int) -> Scale:
+    return Scale(pods, pods)
+
+
+_PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[Scale, int, Amounts]]] = {
+    "Deployment": lambda spec, _: (_fixed(spec.get("replicas", 1)), SURGE, _of_template(spec["template"])),
+    "StatefulSet": lambda spec, _: (_fixed(spec.get("replicas", 1)), 0, _of_template(spec["template"])),
+    "DaemonSet": lambda spec, nodes: (_fixed(nodes), 0, _of_template(spec["template"])),
+    "Job": lambda spec, _: (Scale(0, 1), 0, _of_template(spec["template"])),
+    "CronJob": lambda spec, _: (Scale(0, 1), 0, _of_template(spec["jobTemplate"]["spec"]["template"])),
     # The operator temporarily adds a pod that joins or restores.
-    "Cluster": lambda spec, _: (spec["instances"], SURGE, _of_container(spec)),
-    "Pooler": lambda spec, _: (spec["instances"], SURGE, _of_template(spec["template"])),
+    "Cluster": lambda spec, _: (_fixed(spec["instances"]), SURGE, _of_container(spec)),
+    "Pooler": lambda spec, _: (_fixed(spec["instances"]), SURGE, _of_template(spec["template"])),
 }
-"""Number of pods, surge and amounts for every kind that has pods."""
+"""Scale, surge and amounts for every kind that has pods."""
 
 
 def _of_template(template: Mapping[str, Any]) -> Amounts:

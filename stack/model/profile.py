@@ -72,6 +72,16 @@ class DatabaseLimits(ClosedModel):
         """Most connections of one role."""
         return self.pool_size * max(1, self.poolers)
 
+    @property
+    def room(self) -> int:
+        """Most connections of the services, or of the poolers, to the server."""
+        return self.max_connections - self.reserved
+
+    @property
+    def room_text(self) -> str:
+        """The arithmetic of `room`."""
+        return f"{self.max_connections} − {self.reserved} reserved = {self.room}"
+
 
 class ServerSize(ClosedModel):
     """The size of one of the platform's own servers: a store, a proxy, or a part of telemetry."""

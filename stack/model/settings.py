@@ -31,6 +31,7 @@ from components.network_policy import Cidr
 from components.node import External, HostName, Replicas
 from components.operation import Name
 from components.postgresql.backups import Backups
+from stack.model.prices import Prices
 from stack.model.profile import AcceptedFinding, Defaults, Profile, ProfileName, Profiles
 from stack.model.strict_yaml import read_with_faults
 
@@ -142,6 +143,8 @@ class Settings(Defaults):
     """Secret in every namespace with which kubelet pulls images. Its value is `secrets.<name>.dockerconfigjson`. `null`
     pulls without credentials."""
     image_repository: Repository = "ghcr.io/voicehelper"
+    prices: Prices | None = None
+    """Prices that replace the tenant's price table, with their source and the day on which somebody read them."""
     image_tag: Annotated[str, TextPattern(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", "1.0.0")] = "1.0.0"
     reference_image: (
         Annotated[

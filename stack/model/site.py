@@ -10,8 +10,9 @@ from voice_policies import ClosedModel, Ratio, TextPattern
 from components.network_policy import AddressBlock, Cidr, Peer
 from components.node import Host, Service, Tier
 from components.operation import Name
+from stack.model.prices import Prices
 
-__all__ = ["INTERNET", "INTERNET_V6", "ComputeCost", "Site"]
+__all__ = ["INTERNET", "INTERNET_V6", "Site"]
 
 INTERNET = "0.0.0.0/0"
 """Every IPv4 address. Only IPv4 leaves the cluster, because every declared host has an IPv4 address."""
@@ -28,18 +29,6 @@ RESERVED_NETWORKS = (
 )
 """Blocks without public hosts (RFC 6890): pods, nodes, the cloud's metadata service, multicast."""
 PUBLIC_NETWORK = AddressBlock(name="internet", cidr=INTERNET, excepted=RESERVED_NETWORKS, ports=())
-
-
-class ComputeCost(ClosedModel):
-    """Prices of requests, and what those of the services may cost in a month, in USD."""
-
-    monthly_budget: Annotated[int, Field(gt=0)]
-    cpu_hour: Annotated[float, Field(gt=0)]
-    """One core for an hour."""
-    memory_hour: Annotated[float, Field(gt=0)]
-    """One GiB for an hour."""
-    source: str
-    """Provider and date of the prices."""
 
 
 class Site(ClosedModel):
@@ -63,8 +52,12 @@ class Site(ClosedModel):
     """Availability of a service by tier, without its dependencies."""
     egress_availability: Ratio
     """Availability of one egress proxy."""
-    compute_cost: ComputeCost | None = None
-    """`None` sets no budget."""
+    prices: Prices | None = None
+    """The price table. `None` computes no cost."""
+    monthly_budget: Annotated[int, Field(gt=0)] | None = None
+    """USD that the services may cost in a month at the expected scale. `None` sets no budget."""
+    mean_load: Ratio = Ratio("25%")
+    """A month's mean load as a share of the declared loads, which are peaks (an assumption of 2026-11)."""
     cluster_domain: str = "svc.cluster.local"
     """Domain of the names of the cluster's Services."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -11,11 +12,14 @@ from voice_policies import ClosedModel, PolicyBundle
 
 from components import images
 from components.files import file_text
-from stack.audit.availability import flow_availability
+from stack.audit.ledgers import LEDGERS
+from stack.audit.ledgers.availability import flow_availability
+from stack.audit.ledgers.report import markdown
 from stack.audit.timeouts import critical_path
 from stack.model.call_graph import CallGraph
 from stack.model.enforcement import in_force
 from stack.model.flow import Flow, Milestone
+from stack.model.platform import Platform
 from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
 from stack.output.diagrams import component_diagram, sequence_diagram
@@ -24,14 +28,17 @@ from stack.output.markdown import filled
 __all__ = [
     "ARCHITECTURE",
     "IMAGES",
+    "LEDGER_PAGE",
     "SCHEMA",
     "architecture",
     "bundle_schema",
+    "ledger_page",
     "third_party_images",
 ]
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 IMAGES = ROOT / "docs" / "images.md"
+LEDGER_PAGE = ROOT / "docs" / "ledgers.md"
 SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
 
 
@@ -57,6 +64,16 @@ def architecture(tenant: Tenant) -> str:
 def third_party_images() -> str:
     """The text of `docs/images.md`."""
     return filled("images.md.j2", images=sorted(images.KNOWN, key=lambda image: image.reference))
+
+
+def ledger_page(platforms: Iterable[Platform]) -> str:
+    """The text of `docs/ledgers.md`: every ledger of each platform whose profile is strict."""
+    ledgers = {
+        platform.environment.name: {name: markdown(ledger(platform)) for name, ledger in LEDGERS.items()}
+        for platform in platforms
+        if platform.environment.profile.strict
+    }
+    return filled("ledgers.md.j2", ledgers=ledgers)
 
 
 def _milestone_row(graph: CallGraph, flow: Flow, milestone: Milestone) -> dict[str, str]:

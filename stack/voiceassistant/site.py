@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from voice_policies import Ratio
 
 from components.network_policy import Peer
 from components.observability import blackbox_exporter
-from stack.model.site import ComputeCost, Site
+from stack.model.prices import Prices
+from stack.model.site import Site
 
 APPS = "voice-apps"
 DATA = "voice-data"
@@ -23,6 +26,18 @@ PROMETHEUS = "prometheus"
 PROMETHEUS_PORT = 9090
 ALERTMANAGER = "alertmanager"
 ALERTMANAGER_PORT = 9093
+PRICES = Prices(
+    cpu_hour=0.0445,
+    memory_hour=0.0049225,
+    storage_month=0.10,
+    source="Google Cloud list prices, us-central1: GKE Autopilot general-purpose pods, balanced persistent disks",
+    read_on=date(2026, 11, 30),
+)
+"""List prices without discounts, an assumption until a contract replaces them.
+
+Google renders its price pages in the browser (cloud.google.com/kubernetes-engine/pricing and
+cloud.google.com/compute/disks-image-pricing). The numbers were read in published copies of those tables, which agree.
+"""
 
 RUNBOOK = "https://github.com/voicehelper/platform/blob/main/docs/runbook/alerts.md"
 """The runbook's page of alerts. Its host is an assumption, because no fact names the repository's."""
@@ -37,9 +52,8 @@ SITE = Site(
     peered_network="10.200.0.0/16",
     own_availability={"core": Ratio("99.99%"), "standard": Ratio("99.95%"), "batch": Ratio("99.9%")},
     egress_availability=Ratio("99.9%"),
-    compute_cost=ComputeCost(
-        monthly_budget=2000, cpu_hour=0.0445, memory_hour=0.0049225, source="GKE Autopilot, us-central1, 2026-11"
-    ),
+    prices=PRICES,
+    monthly_budget=2000,
 )
 PROMETHEUS_PODS = SITE.prometheus.model_copy(update={"ports": ()})
 """Prometheus as the source of a link."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from voice_policies import Bytes
+from voice_policies import Bytes, Duration
 
 from components.observability.elasticsearch_setup import LOGS
 from components.observability.jaeger import TRACES
-from components.observability.retention import DAY, Stream
+from components.retention import DAY, Stream
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.profile import N_PLUS_ONE
@@ -28,13 +28,17 @@ def log_stream(graph: CallGraph, environment: Environment) -> Stream:
 def trace_stream(graph: CallGraph, environment: Environment) -> Stream:
     """Jaeger's traces in Elasticsearch, without a second copy: Tempo has them too."""
     daily = _daily(trace_bytes(graph, environment), SPAN_SHARE)
-    return Stream(name=TRACES, daily=daily, retention=environment.profile.retentions[TRACES])
+    return _sampled(environment, daily, environment.profile.retentions[TRACES])
 
 
 def block_stream(graph: CallGraph, environment: Environment) -> Stream:
     """Tempo's blocks."""
     daily = _daily(trace_bytes(graph, environment), BLOCK_SHARE)
-    return Stream(name=TRACES, daily=daily, retention=environment.profile.retentions[BLOCKS])
+    return _sampled(environment, daily, environment.profile.retentions[BLOCKS])
+
+
+def _sampled(environment: Environment, daily: Bytes, retention: Duration) -> Stream:
+    return Stream(name=TRACES, daily=daily, retention=retention, sampled=environment.settings.trace_sample_ratio)
 
 
 def _daily(arriving: Bytes, share: float) -> Bytes:

@@ -15,7 +15,7 @@ from stack.audit import RULES
 from stack.model.platform import Platform
 from stack.model.policy_bundles import policy_bundle
 from stack.model.settings import ROOT
-from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment
+from tests.platforms import DAY, ENVIRONMENTS, of_kind, platform, real_environment
 from tests.small import service, small_platform
 
 ANSWER = operation("answer-all", p95="10ms", deadline="1s")
@@ -135,7 +135,7 @@ def test_a_retry_that_grpc_cannot_express_is_refused_and_found_by_the_audit(
     )
     with pytest.raises(InvalidInputError, match=why):
         _ = small.components
-    findings = next(rule for rule in RULES if rule.id == "E01").verdict(small).findings
+    findings = next(rule for rule in RULES if rule.id == "E01").verdict(small, DAY).findings
     assert [found for found in findings if why in found.arithmetic]
 
 

@@ -23,7 +23,7 @@ RULES: tuple[Rule[System], ...] = (
 
 def audit_manifests(system: System, *, on: date) -> Outcome:
     """Audit a directory of manifests."""
-    return judge(system.source, [rule.verdict(system) for rule in RULES], on=on)
+    return judge(system.source, [rule.verdict(system, on) for rule in RULES], on=on)
 
 
 __all__ = ["audit_manifests"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import NamedTuple
 
 from voice_policies import InvalidInputError
@@ -103,5 +104,6 @@ def _consequences(platform: Platform, changed: Caller) -> tuple[tuple[str, ...],
 
 def _findings(platform: Platform) -> Iterator[Finding]:
     """The findings of the audit that ask for a change."""
-    findings = (finding for rule in RULES for finding in rule.verdict(platform).findings)
+    # On this day nothing is old or has expired: the added line changes no finding that depends on the day.
+    findings = (finding for rule in RULES for finding in rule.verdict(platform, date.min).findings)
     return (finding for finding in findings if finding.severity != "info")

@@ -16,8 +16,8 @@ from components.observability.elasticsearch_setup import (
     IndexUser,
     user,
 )
-from components.observability.retention import Stream
 from components.observability.setup_job import Account
+from components.retention import Stream
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import scrape_link

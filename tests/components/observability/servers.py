@@ -26,9 +26,9 @@ from components.observability.grafana import Grafana, Sources
 from components.observability.jaeger import TRACES, InElasticsearch, InMemory, Jaeger
 from components.observability.kibana import Kibana
 from components.observability.prometheus import Prometheus
-from components.observability.retention import Stream
 from components.observability.scrape_jobs import ScrapeTarget
 from components.observability.tempo import Bucket, Tempo
+from components.retention import Stream
 from components.scrape import CONNECTS, Scrape
 from tests.toy import SIZING
 

@@ -15,7 +15,7 @@ from voice_policies import Bytes, Duration, faults_of
 
 from components.container import TEMPORARY_PATH
 from components.observability.elasticsearch import CONFIG_PATH, DATA_PATH, HOME, RUN_PATH, Elasticsearch
-from components.observability.retention import Stream
+from components.retention import Stream
 from components.secret_keys import SECRETS_PATH
 from tests.components.observability.servers import VARIANTS, rendered, the
 

@@ -16,8 +16,8 @@ from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import requests
 from components.observability.fluent_bit import FluentBit
 from components.observability.jaeger import InMemory, Jaeger
-from components.observability.retention import Stream
 from components.observability.tempo import Tempo
+from components.retention import Stream
 from tests.components.observability.servers import documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 

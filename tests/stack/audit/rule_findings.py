@@ -14,6 +14,7 @@ from stack.audit import RULES
 from stack.audit.finding import Finding, Verdict
 from stack.model.flow import Flow
 from stack.model.platform import Platform
+from tests.platforms import DAY
 from tests.small import datastore, small_platform
 
 READ = operation("read", p95="10ms", deadline="50ms")
@@ -23,7 +24,7 @@ THRICE = TWICE.model_copy(update={"max_retries": 2})
 
 
 def verdict(rule: str, looked_at: Platform) -> Verdict:
-    return next(known for known in RULES if known.id == rule).verdict(looked_at)
+    return next(known for known in RULES if known.id == rule).verdict(looked_at, DAY)
 
 
 def findings(rule: str, *nodes: Node, flows: tuple[Flow, ...] = ()) -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ from voice_policies import Ratio
 
 from components.node import Dependency, Host
 from components.operation import hard, operation, soft, stage
-from stack.audit.availability import flow_availability
+from stack.audit.ledgers.availability import flow_availability
 from tests.small import datastore, gateway, graph_of, service
 from tests.stack.audit.rule_findings import READ, STORE, findings, flow
 

@@ -1,30 +1,59 @@
-"""D04: services that cost more than the budget."""
+"""D04: services that cost more than the budget, and prices that are old."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, timedelta
 
 import pytest
 
 from components.node import Replicas
+from stack.audit import RULES
+from stack.audit.finding import Finding
 from stack.model.platform import Platform
-from stack.model.site import ComputeCost
+from stack.model.prices import Prices
 from tests import toy
+from tests.platforms import DAY
 from tests.small import service, tenant_of
 from tests.stack.audit.rule_findings import READ, verdict
+
+PRICES = Prices(cpu_hour=1.0, memory_hour=1e-6, storage_month=0, source="a test", read_on=DAY)
+
+
+def priced(budget: int) -> Platform:
+    tenant = tenant_of(service("a", READ, replicas=Replicas(min=2, max=4)))
+    site = tenant.catalogue.site.model_copy(update={"prices": PRICES, "monthly_budget": budget})
+    return Platform(replace(tenant, catalogue=tenant.catalogue.model_copy(update={"site": site})), toy.ENVIRONMENT)
 
 
 @pytest.mark.parametrize(("budget", "severity"), [(168, "info"), (167, "error")])
 def test_d04_holds_the_expected_scale_against_the_budget(budget: int, severity: str) -> None:
     """2 + 15 % of 2 = 2.3 replicas × 100m × 1 USD × 730 h = 167.9 USD; the memory costs a millionth."""
-    cost = ComputeCost(monthly_budget=budget, cpu_hour=1.0, memory_hour=1e-6, source="a test")
-    tenant = tenant_of(service("a", READ, replicas=Replicas(min=2, max=4)))
-    site = tenant.catalogue.site.model_copy(update={"compute_cost": cost})
-    priced = replace(tenant, catalogue=tenant.catalogue.model_copy(update={"site": site}))
-    (found,) = verdict("D04", Platform(priced, toy.ENVIRONMENT)).findings
+    (found,) = verdict("D04", priced(budget)).findings
     assert found.severity == severity
     assert found.arithmetic.startswith("168 USD a month at minimum + 15% of the range, 292 USD at the maximum")
 
 
 def test_d04_does_not_apply_without_a_budget() -> None:
     assert verdict("D04", Platform(tenant_of(service("a", READ)), toy.ENVIRONMENT)).text == "does not apply"
+
+
+def old_prices(on: date) -> tuple[Finding, ...]:
+    (rule,) = (rule for rule in RULES if rule.id == "D04")
+    return tuple(found for found in rule.verdict(priced(168), on).findings if found.path == "prices")
+
+
+def test_d04_finds_prices_that_nobody_has_read_for_180_days() -> None:
+    assert old_prices(DAY + timedelta(days=180)) == ()
+    (found,) = old_prices(DAY + timedelta(days=181))
+    assert found.severity == "warning"
+    assert found.arithmetic == "somebody read the prices on 2026-11-30, 181 days ago > 180 days"
+
+
+def test_an_environment_replaces_the_price_table() -> None:
+    dear = PRICES.model_copy(update={"cpu_hour": 2.0, "source": "a contract"})
+    settings = toy.ENVIRONMENT.settings.model_copy(update={"prices": dear})
+    platform = Platform(priced(168).tenant, toy.ENVIRONMENT.model_copy(update={"settings": settings}))
+    (found,) = verdict("D04", platform).findings
+    assert found.arithmetic.startswith("336 USD a month")
+    assert "at prices of a contract" in found.arithmetic

@@ -24,7 +24,7 @@ def rule(name: str, *breaches: Breach | None, severity: Severity = "error") -> V
         violates="2 > 1",
         holds="1 = 1",
         check=lambda _: breaches,
-    ).verdict(small_platform())
+    ).verdict(small_platform(), DAY)
 
 
 def breach(path: str = "a → b", severity: Severity | None = None) -> Breach:

@@ -23,7 +23,7 @@ from stack.model.platform import Platform
 from stack.model.tenant import Builder, Tier
 from stack.output.render import Index, rendered_files
 from tests import toy
-from tests.platforms import ENVIRONMENTS, platform
+from tests.platforms import DAY, ENVIRONMENTS, platform
 
 CLIENT = Peer(namespace="shop", name="client", ports=())
 REDIS = {space: Peer(namespace=space, name="redis", ports=(PORT,)) for space in ("left", "right")}
@@ -102,10 +102,10 @@ def twin_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
 
 def test_the_audit_tells_pods_of_one_name_apart() -> None:
     tenant = replace(toy.TENANT, tiers=(*toy.TENANT.tiers, Tier(twins, twin_links)))
-    assert {found.rule.id: found.text for found in audit(Platform(tenant, toy.ENVIRONMENT))}["N02"] == "holds"
+    assert {found.rule.id: found.text for found in audit(Platform(tenant, toy.ENVIRONMENT), on=DAY)}["N02"] == "holds"
     swapped = Tier(lambda graph, environment, links: twins(graph, environment, mirrored(links)), twin_links)
     crossed = Platform(replace(toy.TENANT, tiers=(*toy.TENANT.tiers, swapped)), toy.ENVIRONMENT)
-    found = {each.path for verdict in audit(crossed) if verdict.rule.id == "N01" for each in verdict.findings}
+    found = {each.path for verdict in audit(crossed, on=DAY) if verdict.rule.id == "N01" for each in verdict.findings}
     assert found == {"orders → shop/redis:6379", "prices → stores/redis:6379"}
 
 

@@ -18,6 +18,7 @@ from stack.model.profile import Defaults, Profile
 from stack.model.settings import PROJECT, ROOT, Settings, load_settings, parse_settings
 from stack.voiceassistant import TENANT
 from stack.voiceassistant.profiles import PROFILES
+from tests.documents import blocks
 from tests.platforms import ENVIRONMENTS
 
 GOOD: dict[str, Any] = {
@@ -63,6 +64,15 @@ def test_values_that_pulumi_writes_as_text_are_read_from_the_file(tmp_path: Path
     (tmp_path / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
     read = load_settings("dev", TENANT, tmp_path)
     assert (read.mesh, read.restart_on_policy_change, read.node_pool.nodes) == (True, False, 3)
+
+
+def test_prices_are_read_as_the_document_writes_them() -> None:
+    (block,) = [block for block in blocks(ROOT / "docs" / "review.md") if block.language == "yaml"]
+    config = {**GOOD, **yaml.safe_load(block.text)["config"]}
+    prices = parse_settings(config, "prod", TENANT).prices
+    assert prices is not None
+    assert (prices.cpu_hour, str(prices.read_on)) == (0.031, "2026-11-30")
+    assert "prices.cpu_hour: is 0; expected" in refused({"prices": {**dict(prices), "cpu_hour": 0}})
 
 
 def test_the_profile_gives_what_the_file_does_not() -> None:

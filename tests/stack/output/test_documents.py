@@ -6,13 +6,24 @@ import json
 
 from jsonschema import Draft202012Validator
 
-from stack.output.documents import ARCHITECTURE, SCHEMA, architecture, bundle_schema
+from stack.output.documents import (
+    ARCHITECTURE,
+    LEDGER_PAGE,
+    SCHEMA,
+    architecture,
+    bundle_schema,
+    ledger_page,
+)
 from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, platform
 
 
 def test_the_architecture_document_is_current() -> None:
     assert ARCHITECTURE.read_text() == architecture(TENANT), "run `make accept`"
+
+
+def test_the_ledgers_of_prod_are_current() -> None:
+    assert LEDGER_PAGE.read_text() == ledger_page(map(platform, ENVIRONMENTS)), "run `make accept`"
 
 
 def test_the_bundle_schema_is_current() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voice_policies import Bytes, Duration
 
-from components.observability.retention import Stream, disk_conflict, shared_disk_conflicts
+from components.retention import Stream, disk_conflict, shared_disk_conflicts
 from components.writes import FILL_LIMIT
 
 GIBIBYTE = 1 << 30

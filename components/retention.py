@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from voice_policies import Bytes, ClosedModel, Conflict, Duration, PositiveDuration
+from voice_policies import Bytes, ClosedModel, Conflict, Duration, PositiveDuration, Ratio
 
 from components.operation import Name
 from components.writes import FILL_LIMIT
@@ -22,6 +22,8 @@ class Stream(ClosedModel):
     """Size on disk of one copy of one day's data."""
     retention: PositiveDuration
     copies: int = 1
+    sampled: Ratio | None = None
+    """Share of the data that is kept, if it is sampled. `daily` already contains it."""
 
     @property
     def kept(self) -> Bytes:

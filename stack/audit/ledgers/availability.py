@@ -1,0 +1,244 @@
+"""The availability of each flow over its hard dependencies, and the calls to soften for a target (rules A01, A02)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+
+from components.node import Dependency, Gateway, Host, Node, Service
+from components.operation import Operation
+from stack.audit.ledgers.table import Cell, Column, Ledger, Table
+from stack.model.call_graph import CallGraph, Edge
+from stack.model.flow import Flow
+from stack.model.platform import Platform
+from stack.model.site import Site
+
+__all__ = ["flow_availability"]
+
+GAIN = 1e-9
+"""Smallest difference between two availabilities that counts. Floating-point errors are smaller."""
+
+
+@dataclass(slots=True)
+class HardDependencies:
+    """Everything that must be up for an operation to succeed. Each node counts once, however often it is called."""
+
+    site: Site
+    singles: dict[str, float] = field(default_factory=dict)
+    """Node → its own availability."""
+    groups: dict[str, Dependency] = field(default_factory=dict)
+    """Dependencies with several addresses, any of which suffices."""
+    egress: set[str] = field(default_factory=set)
+    """Egress proxies that the calls of dependencies with one address need."""
+    calls: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
+    """Callee → the hard calls to it."""
+    soft: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
+    """Callee → the soft calls to it."""
+
+    def add(self, node: Node) -> None:
+        """Add a node that must be up."""
+        if isinstance(node, Service):
+            self.singles[node.name] = self.site.own_availability[node.tier]
+        elif isinstance(node, Gateway):
+            self.singles[node.name] = node.availability
+        elif isinstance(node, Dependency) and len(node.addresses) > 1:
+            self.groups[node.name] = node
+        elif isinstance(node, Dependency):
+            self.singles[node.name] = node.availability
+            self.egress.update(address.egress for address in node.addresses if isinstance(address, Host))
+
+    def availability(self) -> float:
+        """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
+
+        The result is exact. A proxy is up or down for all its callers at once, so the sum runs over the states of all
+        proxies. Within one state, a group is up if any member is up whose proxy is up.
+        """
+        proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in _proxies(group)})
+        each = self.site.egress_availability
+        total = 0.0
+        for state in product((True, False), repeat=len(proxies)):
+            up = {proxy for proxy, is_up in zip(proxies, state, strict=True) if is_up}
+            if self.egress <= up:
+                chance = prod(each if proxy in up else 1 - each for proxy in proxies)
+                total += chance * prod(_any_up(group, up) for group in self.groups.values())
+        return total * prod(self.singles.values())
+
+    def each(self) -> dict[str, float]:
+        """Availability of every single dependency, every group and every egress proxy by itself."""
+        alone = {name: _any_up(group, {*_proxies(group)}) for name, group in self.groups.items()}
+        return {**self.singles, **dict.fromkeys(sorted(self.egress), float(self.site.egress_availability)), **alone}
+
+    @property
+    def soft_alone(self) -> dict[str, list[Edge]]:
+        """Callee → the calls to it, for callees without a hard call."""
+        return {name: calls for name, calls in self.soft.items() if name not in self.calls}
+
+    def arithmetic(self) -> str:
+        """The factors of the product, for a finding."""
+        singles = [f"{name} {100 * value:.10g}%" for name, value in self.singles.items()]
+        groups = [f"{name} 1 − Π(1 − {group.availability} × egress)" for name, group in self.groups.items()]
+        return " × ".join(
+            [*singles, *(f"{proxy} {self.site.egress_availability}" for proxy in sorted(self.egress)), *groups]
+        )
+
+
+def _proxies(group: Dependency) -> Iterator[str]:
+    return (address.egress for address in group.addresses if isinstance(address, Host))
+
+
+def _any_up(group: Dependency, up: Iterable[str]) -> float:
+    members = [
+        group.availability if not isinstance(address, Host) or address.egress in up else 0.0
+        for address in group.addresses
+    ]
+    return 1 - prod(1 - member for member in members)
+
+
+def flow_availability(graph: CallGraph, flow: Flow, softened: Collection[str] = ()) -> HardDependencies:
+    """The direct and indirect hard dependencies of a flow. Calls to the callees in `softened` count as soft."""
+    found = HardDependencies(graph.site)
+    seen: set[tuple[str, str]] = set()
+
+    def visit(node: Node, operation: Operation) -> None:
+        if (node.name, operation.name) in seen:
+            return
+        seen.add((node.name, operation.name))
+        found.add(node)
+        for call in operation.calls:
+            edge = graph.edge(node, operation, call)
+            if (call.soft and not call.needed_by_flows) or call.callee in softened:
+                found.soft[call.callee].append(edge)
+            else:
+                found.calls[call.callee].append(edge)
+                visit(edge.callee, edge.target)
+
+    visit(*graph.entrance(flow))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Softening:
+    """A callee to which all hard calls of a flow become soft, and the flow's availability then."""
+
+    calls: tuple[Edge, ...]
+    availability: float
+
+    @property
+    def text(self) -> str:
+        """The calls to change."""
+        return "; ".join(edge.path for edge in self.calls)
+
+
+def softenings(graph: CallGraph, flow: Flow, softened: tuple[str, ...] = ()) -> list[Softening]:
+    """The callees that the flow could do without, the largest gain first. Its entrance is not among them.
+
+    All hard calls to a callee change together: as long as one is hard, the callee must be up.
+    """
+    before = flow_availability(graph, flow, softened)
+    found = (
+        Softening(tuple(calls), flow_availability(graph, flow, (*softened, callee)).availability())
+        for callee, calls in before.calls.items()
+        if not any(isinstance(edge.caller, Gateway) for edge in calls)
+    )
+    gains = [each for each in found if each.availability > before.availability() + GAIN]
+    return sorted(gains, key=lambda each: -each.availability)
+
+
+def way_to_target(graph: CallGraph, flow: Flow, target: float) -> list[Softening]:
+    """The calls to soften until a flow reaches its target, each time those with the largest gain.
+
+    Empty if the flow reaches it already. The last entry misses the target if no more calls can be softened.
+    """
+    way: list[Softening] = []
+    reached = flow_availability(graph, flow).availability()
+    while reached < target and (best := softenings(graph, flow, tuple(each.calls[0].callee.name for each in way))):
+        way.append(best[0])
+        reached = best[0].availability
+    return way
+
+
+def availability_ledger(platform: Platform) -> Ledger:
+    """Tables of the flows, of their dependencies, and of the calls whose softening helps most."""
+    graph = platform.graph
+    return Ledger("availability", (_flows(graph), _dependencies(graph), _softenings(graph)))
+
+
+def _flows(graph: CallGraph) -> Table:
+    columns = (
+        Column("flow"),
+        Column("target", ".4%"),
+        Column("composed", ".4%"),
+        Column("minutes down a month", ",.1f"),
+        Column("hard dependencies", ",d"),
+        Column("soft dependencies", ",d"),
+        Column("soften to reach the target"),
+    )
+    return Table("availability of the flows", columns, tuple(_flow_row(graph, flow) for flow in graph.flows))
+
+
+MINUTES = 730 * 60
+"""Minutes of a mean month."""
+
+
+def _flow_row(graph: CallGraph, flow: Flow) -> tuple[Cell, ...]:
+    found = flow_availability(graph, flow)
+    reached, target = found.availability(), None if flow.availability is None else float(flow.availability)
+    return (
+        flow.name,
+        target,
+        reached,
+        (1 - reached) * MINUTES,
+        len(found.each()),
+        len(found.soft_alone),
+        "no target" if target is None else _way_text(graph, flow, target),
+    )
+
+
+def _way_text(graph: CallGraph, flow: Flow, target: float) -> str:
+    if flow_availability(graph, flow).availability() >= target:
+        return "it holds"
+    way = way_to_target(graph, flow, target)
+    calls = "; ".join(each.text for each in way)
+    if way and way[-1].availability >= target:
+        return calls
+    return f"not reached, even with {calls}" if way else "not reached: no call can be softened"
+
+
+def _dependencies(graph: CallGraph) -> Table:
+    columns = (
+        Column("flow"),
+        Column("dependency"),
+        Column("kind"),
+        Column("own availability", ".4%"),
+        Column("calls"),
+    )
+    rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
+    note = "A dependency counts once for a flow, however many calls reach it."
+    return Table("dependencies of the flows", columns, rows, (note,))
+
+
+def _dependency_rows(graph: CallGraph, flow: Flow) -> Iterator[tuple[Cell, ...]]:
+    found = flow_availability(graph, flow)
+    for name, availability in found.each().items():
+        kind = "either suffices" if name in found.groups else "hard"
+        yield flow.name, name, kind, availability, _callers(found.calls.get(name, ()))
+    for name, calls in found.soft_alone.items():
+        yield flow.name, name, "soft", None, _callers(calls)
+
+
+def _callers(edges: Iterable[Edge]) -> str:
+    return ", ".join(dict.fromkeys(f"{edge.caller.name}.{edge.operation.name}" for edge in edges)) or "–"
+
+
+def _softenings(graph: CallGraph) -> Table:
+    columns = (Column("flow"), Column("would be", ".4%"), Column("gain", ".4%"), Column("if these calls were soft"))
+    rows = []
+    for flow in graph.flows:
+        reached = flow_availability(graph, flow).availability()
+        rows += [
+            (flow.name, each.availability, each.availability - reached, each.text) for each in softenings(graph, flow)
+        ]
+    return Table("availability if a call were soft", columns, tuple(rows))

@@ -1,0 +1,259 @@
+"""The monthly cost of requests and volumes, of each service, team and flow, and of their protection (rule D04)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from stack.audit.ledgers.table import Column, Ledger, Table
+from stack.audit.rendered import rendered
+from stack.audit.retries import service_loads
+from stack.model.call_graph import CallGraph, OperationKey
+from stack.model.load import by_node, entrances, executions
+from stack.model.platform import Platform
+from stack.model.pod_demand import EXPECTED, Amounts, Demand
+from stack.model.prices import Prices
+from stack.model.profile import N_PLUS_ONE
+from stack.model.volume_claims import claimed_storage
+
+HOURS = 730
+"""Hours of a mean month: 8,760 ÷ 12."""
+
+
+class Cost(NamedTuple):
+    """USD a month at each scale."""
+
+    minimum: float = 0
+    expected: float = 0
+    maximum: float = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """The sum at each scale."""
+        return Cost(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+def total(parts: Iterable[Cost]) -> Cost:
+    """The sum of several costs."""
+    found = Cost()
+    for part in parts:
+        found = found.plus(part)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FlowCost:
+    """The part of the services' cost that one entrance causes."""
+
+    entrance: str
+    """The flows that begin there, or the operation if no flow does."""
+    requests: float
+    """Requests a month at the mean load."""
+    compute: float
+    """USD a month at the expected scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The cost of an environment."""
+
+    prices: Prices
+    services: dict[str, Cost]
+    """The application tier, by service."""
+    servers: dict[str, Cost]
+    """The other workloads, by namespace and name."""
+    volumes: dict[str, float]
+    """USD a month of the volumes, by namespace."""
+    flows: tuple[FlowCost, ...]
+    protection: dict[str, float]
+    """Purpose → USD a month."""
+
+    @property
+    def application(self) -> Cost:
+        """The services."""
+        return total(self.services.values())
+
+    @property
+    def infrastructure(self) -> Cost:
+        """The other workloads, and all volumes."""
+        volumes = sum(self.volumes.values())
+        return total(self.servers.values()).plus(Cost(volumes, volumes, volumes))
+
+
+@lru_cache(maxsize=4)
+def costs(platform: Platform) -> Costs | None:
+    """The cost of an environment. `None` if the tenant has no price table."""
+    prices = platform.prices
+    if prices is None:
+        return None
+    names = {(service.namespace, service.name) for service in platform.graph.services}
+    services, servers = {}, {}
+    for demand in rendered(platform).demands:
+        if (demand.namespace, demand.name) in names:
+            services[demand.name] = _cost(prices, demand)
+        else:
+            servers[f"{demand.namespace}/{demand.name}"] = _cost(prices, demand)
+    return Costs(
+        prices,
+        services,
+        servers,
+        _volumes(platform, prices),
+        tuple(_flows(platform, services)),
+        {**_spare_pods(platform, prices), **_retries(platform, prices), **_streams(platform, prices)},
+    )
+
+
+def _pod(prices: Prices, each: Amounts) -> float:
+    hourly = each.cpu_requests.cores * prices.cpu_hour + each.memory_requests.gibibytes * prices.memory_hour
+    return hourly * HOURS
+
+
+def _cost(prices: Prices, demand: Demand) -> Cost:
+    each, scale = _pod(prices, demand.each), demand.scale
+    return Cost(scale.minimum * each, scale.expected * each, scale.maximum * each)
+
+
+def _volumes(platform: Platform, prices: Prices) -> dict[str, float]:
+    found: dict[str, float] = {}
+    resources = (resource for kind in rendered(platform).by_kind.values() for resource in kind)
+    for (namespace, _), size in claimed_storage(resources).items():
+        found[namespace] = found.get(namespace, 0) + size.gibibytes * prices.storage_month
+    return found
+
+
+def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
+    """Each entrance with its share of the executions at every service, and the cost of services without load."""
+    graph = platform.graph
+    everything = by_node(executions(graph))
+    share = platform.environment.profile.load_share * float(platform.site.mean_load) * HOURS * 3600
+    for key, rate in entrances(graph).items():
+        own = by_node(executions(graph, arrivals={key: rate}))
+        compute = sum(
+            cost.expected * own.get(name, 0) / everything[name] for name, cost in services.items() if everything[name]
+        )
+        yield FlowCost(_entrance_name(graph, key), rate * share, compute)
+    idle = sum(cost.expected for name, cost in services.items() if not everything[name])
+    if idle:
+        yield FlowCost("services without load", 0, idle)
+
+
+def _entrance_name(graph: CallGraph, key: OperationKey) -> str:
+    node, operation = key
+    begun = [flow.name for flow in graph.flows if graph.gateway and node == graph.gateway.name]
+    flows = [flow.name for flow in graph.flows if flow.name in begun and flow.route == operation]
+    return ", ".join(flows) or f"{node}.{operation}"
+
+
+def _spare_pods(platform: Platform, prices: Prices) -> dict[str, float]:
+    """One pod of each workload that runs at least two."""
+    spare = [demand for demand in rendered(platform).demands if demand.scale.minimum >= N_PLUS_ONE]
+    return {f"N+1: one spare pod of {len(spare)} workloads": sum(_pod(prices, demand.each) for demand in spare)}
+
+
+def _retries(platform: Platform, prices: Prices) -> dict[str, float]:
+    """The pods that serve retries for as long as callees fail."""
+    each = {(demand.namespace, demand.name): _pod(prices, demand.each) for demand in rendered(platform).demands}
+    loads, extra = service_loads(platform), 0.0
+    for service in platform.graph.services:
+        load = loads[service.name]
+        pods = (load.with_retries - load.offered) / service.capacity.per_second
+        extra += pods * each.get((service.namespace, service.name), 0)
+    return {"retries: pods for the sustained retries, while callees fail": extra}
+
+
+def _streams(platform: Platform, prices: Prices) -> dict[str, float]:
+    """The storage of telemetry: daily volume × (retention + 1 day) × copies."""
+    found = {}
+    for component in platform.components:
+        for stream in component.streams_kept():
+            sampled = f", {stream.sampled} sampled" if stream.sampled else ""
+            purpose = f"telemetry: {stream.name} in {component.name}, {stream.retention} kept{sampled}"
+            found[purpose] = stream.kept.gibibytes * prices.storage_month
+    return found
+
+
+MONEY = ",.2f"
+SCALES = (Column("minimum", MONEY), Column("expected", MONEY), Column("maximum", MONEY))
+"""USD a month at each scale."""
+
+
+def cost_ledger(platform: Platform) -> Ledger:
+    """Tables of services, teams, infrastructure, flows and protection. Empty without a price table."""
+    found = costs(platform)
+    if found is None:
+        return Ledger("cost", ())
+    tables = (_services(found), _teams(platform, found), _infrastructure(found), _of_flows(found), _protection(found))
+    return Ledger("cost", tables)
+
+
+def price_text(prices: Prices) -> str:
+    """The price table as one sentence."""
+    return (
+        f"Prices: {prices.cpu_hour:g} USD a core and hour, {prices.memory_hour:g} a GiB and hour, "
+        f"{prices.storage_month:g} a GiB of volume and month ({prices.source}, read on {prices.read_on})."
+    )
+
+
+def _services(found: Costs) -> Table:
+    rows = [(name, *cost) for name, cost in found.services.items()]
+    scale = f"The expected scale is the minimum and {EXPECTED:.0%} of the range; a month has {HOURS} hours."
+    columns = (Column("service"), *SCALES)
+    rows.append(("total", *found.application))
+    return Table("services, USD a month", columns, tuple(rows), (price_text(found.prices), scale))
+
+
+def _teams(platform: Platform, found: Costs) -> Table:
+    alerting = platform.tenant.alerting
+    teams = {
+        team: total(found.services[service.name] for service in services if service.name in found.services)
+        for team, services in alerting.teams.items()
+    }
+    owned = {service.name for services in alerting.teams.values() for service in services}
+    others = total(cost for name, cost in found.services.items() if name not in owned)
+    platform_team = others.plus(found.infrastructure)
+    rows = {**teams, alerting.platform_team: platform_team, "total": found.application.plus(found.infrastructure)}
+    note = f"Team {alerting.platform_team} owns the infrastructure."
+    return Table("teams, USD a month", (Column("team"), *SCALES), _rows(rows), (note,))
+
+
+def _infrastructure(found: Costs) -> Table:
+    volumes = {f"volumes in {name}": Cost(cost, cost, cost) for name, cost in sorted(found.volumes.items())}
+    rows = {**dict(sorted(found.servers.items())), **volumes, "total": found.infrastructure}
+    return Table("infrastructure, USD a month", (Column("workload"), *SCALES), _rows(rows))
+
+
+def _rows(found: dict[str, Cost]) -> tuple[tuple[str, float, float, float], ...]:
+    return tuple((name, *cost) for name, cost in found.items())
+
+
+FLOW_COLUMNS = (
+    Column("flow or entrance"),
+    Column("million requests a month", ",.3f"),
+    Column("USD a month", MONEY),
+    Column("USD a million requests", MONEY),
+)
+
+
+def _of_flows(found: Costs) -> Table:
+    rows = [_flow_row(flow) for flow in found.flows]
+    whole = sum(flow.compute for flow in found.flows)
+    requests = sum(flow.requests for flow in found.flows)
+    rows.append(_flow_row(FlowCost("total", requests, whole)))
+    note = (
+        "A flow bears the share of a service's cost that it has in the executions there. "
+        "The month's mean load is a share of the declared peak."
+    )
+    return Table("flows, at the expected scale", FLOW_COLUMNS, tuple(rows), (note,))
+
+
+def _flow_row(flow: FlowCost) -> tuple[str, float, float, float | None]:
+    millions = flow.requests / 1e6
+    return flow.entrance, millions, flow.compute, flow.compute / millions if millions else None
+
+
+def _protection(found: Costs) -> Table:
+    columns = (Column("protection"), Column("USD a month", MONEY))
+    parts = "These costs are parts of the tables above, except the pods for retries: the autoscaler adds them."
+    telemetry = "Telemetry: a day's data × (retention + 1 day) × copies, at the price of a volume."
+    return Table("cost of protection", columns, tuple(found.protection.items()), (parts, telemetry))

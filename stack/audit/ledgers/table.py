@@ -1,0 +1,49 @@
+"""A ledger: tables of one resource of the platform, with totals. Reports print it as text, Markdown or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Ledger", "Table"]
+
+Cell: TypeAlias = str | int | float | None
+"""A value of a row. `None` if the row has no value in that column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    form: str = ""
+    """Format specification of its numbers, such as `,.2f`."""
+
+    def text(self, value: Cell) -> str:
+        """A value as people read it."""
+        if value is None:
+            return "–"
+        return value if isinstance(value, str) else format(value, self.form)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of equal length, the totals among them."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    """Sentences below the table: assumptions, limits, and the arithmetic of totals."""
+
+    def texts(self) -> list[list[str]]:
+        """The rows as people read them."""
+        return [[column.text(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The tables of one resource, such as connections."""
+
+    name: str
+    tables: tuple[Table, ...]

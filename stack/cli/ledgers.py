@@ -1,0 +1,19 @@
+"""A ledger as text: a title, an aligned table and notes for each of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stack.audit.ledgers.table import Ledger, Table
+from stack.cli.terminal import BOLD, coloured, table, wrapped
+
+
+def text(ledger: Ledger) -> str:
+    """The tables one below the other."""
+    return "\n\n".join("\n".join(_lines(each)) for each in ledger.tables) or f"nothing is in the {ledger.name} ledger"
+
+
+def _lines(each: Table) -> Iterator[str]:
+    yield coloured(each.title, BOLD)
+    yield from table([column.name for column in each.columns], each.texts())
+    yield from (wrapped(note, "") for note in each.notes)

@@ -1,0 +1,35 @@
+"""Prices of resource requests and volumes."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+
+from pydantic import Field
+from voice_policies import ClosedModel
+
+from components.operation import Sentence
+
+__all__ = ["MAX_AGE_DAYS", "Prices"]
+
+MAX_AGE_DAYS = 180
+"""Days after which the audit reports a price table as too old (the platform's target)."""
+
+
+class Prices(ClosedModel):
+    """A price table in USD. The owner of an environment replaces the tenant's table by the setting `prices`."""
+
+    cpu_hour: Annotated[float, Field(gt=0)]
+    """One requested core for an hour."""
+    memory_hour: Annotated[float, Field(gt=0)]
+    """One requested GiB of memory for an hour."""
+    storage_month: Annotated[float, Field(ge=0)]
+    """One GiB of a volume for a month."""
+    source: Sentence
+    """Provider, product and region of the prices."""
+    read_on: Annotated[date, Field(strict=False)]
+    """Day on which somebody read the prices, such as `"2026-11-30"`."""
+
+    def age(self, on: date) -> int:
+        """Days since somebody read the prices."""
+        return (on - self.read_on).days

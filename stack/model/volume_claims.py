@@ -1,0 +1,38 @@
+"""The volumes that the rendered resources claim, with their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from voice_policies import Bytes
+
+__all__ = ["claimed_storage"]
+
+Claim = tuple[str, str]
+"""Namespace and name of a claim."""
+
+
+def claimed_storage(resources: Iterable[Mapping[str, Any]]) -> dict[Claim, Bytes]:
+    """Each claim with its size.
+
+    A claim that is rendered beside its StatefulSet counts once, because a claim of the template has the same name.
+    """
+    return {claim: Bytes(size) for resource in resources for claim, size in _claims(resource)}
+
+
+def _claims(resource: Mapping[str, Any]) -> Iterator[tuple[Claim, str]]:
+    metadata, spec = resource["metadata"], resource.get("spec", {})
+    namespace, name = metadata.get("namespace", ""), metadata["name"]
+    match resource["kind"]:
+        case "PersistentVolumeClaim":
+            yield (namespace, name), spec["resources"]["requests"]["storage"]
+        case "StatefulSet":
+            for template in spec.get("volumeClaimTemplates", ()):
+                size = template["spec"]["resources"]["requests"]["storage"]
+                for index in range(spec.get("replicas", 1)):
+                    yield (namespace, f"{template['metadata']['name']}-{name}-{index}"), size
+        case "Cluster":
+            for field in ("storage", "walStorage"):
+                for index in range(1, 1 + spec["instances"] if field in spec else 0):
+                    yield (namespace, f"{name}-{index}-{field}"), spec[field]["size"]

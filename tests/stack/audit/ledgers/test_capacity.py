@@ -1,0 +1,37 @@
+"""CPU, memory and pods at each scale, summed by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.node import Replicas
+from stack.audit.ledgers import LEDGERS
+from tests.small import service, small_platform
+from tests.stack.audit.ledgers.rows import rows
+from tests.stack.audit.rule_findings import READ
+
+PLATFORM = small_platform(
+    service("a", READ, replicas=Replicas(min=2, max=4)), service("b", READ, replicas=Replicas(min=1, max=1))
+)
+"""Each pod requests 100m and 64 MiB, and may use 200m and 128 MiB."""
+
+
+def test_each_workload_counts_its_pods_times_its_requests() -> None:
+    """a: 2, 2.3 and 4 pods. b: 1 pod. A pod requests 0.1 cores and 64 MiB = 0.0625 GiB."""
+    found = rows(PLATFORM, "capacity", "requests of the workloads")
+    assert found["shop/a"] == ("2..4", 0.1, 0.0625, *map(pytest.approx, (0.2, 0.23, 0.4, 0.125, 0.14375, 0.25)))
+    assert found["total"] == ("", None, None, *map(pytest.approx, (0.3, 0.33, 0.5, 0.1875, 0.20625, 0.3125)))
+
+
+def test_a_namespace_is_compared_with_its_quota_and_all_with_the_nodes() -> None:
+    """3, 3.3 and 5 pods; 7 with surge; 5 more that are stopping. The quota is 4 cores and 40 pods, the node 8 cores."""
+    table = [row for row in _limits() if row[:2] in {("shop", "pods"), ("shop", "cpu requests, cores")}]
+    (cpu, pods) = table
+    assert cpu[2:] == (*map(pytest.approx, (0.3, 0.33, 0.5, 0.7, 1.2)), 4.0, pytest.approx(0.3))
+    assert pods[2:] == (3, pytest.approx(3.3), 5, 7, 12, 40, pytest.approx(0.3))
+    (nodes,) = [row for row in _limits() if row[:2] == ("node pool", "cpu requests, cores")]
+    assert nodes[2:] == (*map(pytest.approx, (0.3, 0.33, 0.5, 0.7, 1.2)), 8.0, pytest.approx(0.0875))
+
+
+def _limits() -> list[tuple[object, ...]]:
+    return list(LEDGERS["capacity"](PLATFORM).tables[1].rows)

@@ -1,0 +1,50 @@
+"""The connections to each database, summed by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.node import External, Replicas, Service
+from components.operation import hard, operation, stage
+from stack.audit.ledgers import LEDGERS
+from stack.model.profile import DatabaseLimits
+from tests.small import service, small_platform
+from tests.stack.audit.ledgers.rows import rows
+from tests.stack.audit.rule_findings import READ, STORE
+
+
+def caller(name: str, pool: int, least: int, most: int) -> Service:
+    run = operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s")
+    return service(name, run, connection_pool=pool, replicas=Replicas(min=least, max=most))
+
+
+NODES = (caller("a", 10, 2, 4), caller("b", 5, 1, 1), service("c", READ, connection_pool=9), STORE)
+
+
+def test_each_service_counts_its_replicas_times_its_pool() -> None:
+    """a: 2, 2.3, 4 and 4 + 1 replicas × 10. b: 1, 1, 1 and 1 + 1 × 5. c calls no database."""
+    found = rows(small_platform(*NODES), "connections", "connections to store")
+    assert found == {
+        "a": (10, "2..4", 20, pytest.approx(23), 40, 50, 10),
+        "b": (5, "1..1", 5, 5, 5, 10, 10),
+        "total": (None, "", 25, pytest.approx(28), 45, 60, 200 - 13),
+    }
+
+
+def test_a_pooler_takes_the_clients_and_connects_to_the_server() -> None:
+    limits = DatabaseLimits(poolers=2, pool_size=7, max_client_connections=300)
+    (table,) = LEDGERS["connections"](small_platform(*NODES, database=limits)).tables
+    assert table.rows[-1][-1] == 300
+    assert "7 × 2 databases × 2 poolers = 28 of 200 − 13 reserved = 187" in table.notes[0]
+
+
+def test_the_owner_of_an_external_server_sets_its_limit() -> None:
+    address = External(host="db.example.com", port=5432, network="10.9.1.0/28")
+    nodes = (*NODES[:-1], STORE.model_copy(update={"addresses": (address,)}))
+    (table,) = LEDGERS["connections"](small_platform(*nodes)).tables
+    assert [row[-1] for row in table.rows] == [None] * 3
+    assert "external" in table.notes[0]
+
+
+def test_without_a_database_the_ledger_is_empty() -> None:
+    assert LEDGERS["connections"](small_platform(service("c", READ))).tables == ()

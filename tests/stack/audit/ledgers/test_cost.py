@@ -1,0 +1,138 @@
+"""The monthly cost, summed by hand: a core costs 1 USD an hour, so a pod of 100m costs 73 USD a month."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+from voice_policies import Bytes, Duration, Ratio
+
+from components.component import Component
+from components.node import Node, Replicas, Service
+from components.operation import hard, operation, stage
+from components.retention import Stream
+from stack.audit.ledgers import LEDGERS
+from stack.model.flow import Flow
+from stack.model.platform import Platform
+from stack.model.prices import Prices
+from tests import toy
+from tests.platforms import DAY
+from tests.small import gateway, service, tenant_of
+from tests.stack.audit.ledgers.rows import rows
+from tests.stack.audit.rule_findings import READ, TWICE, flow
+
+PRICES = Prices(cpu_hour=1.0, memory_hour=1e-12, storage_month=0.5, source="a test", read_on=DAY)
+POD = 73.0
+"""0.1 cores × 730 hours. The memory costs nothing worth counting."""
+B = service("b", READ, replicas=Replicas(min=1, max=1))
+
+
+def caller(**call: Any) -> Service:
+    run = operation("run", stage(hard("b.read", "idempotent", **call)), p95="1s", deadline="2s")
+    return service("a", run, operation("other", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=4))
+
+
+def routes() -> Node:
+    return gateway(
+        operation("chat", stage(hard("a.run", "idempotent")), p95="1s", deadline="3s", load="30/s"),
+        operation("list", stage(hard("a.other", "idempotent")), p95="1s", deadline="3s", load="10/s"),
+    )
+
+
+def priced(*nodes: Node, flows: tuple[Flow, ...] = (), environment: Any = toy.ENVIRONMENT) -> Platform:
+    tenant = tenant_of(*nodes, flows=flows)
+    site = tenant.catalogue.site.model_copy(update={"prices": PRICES})
+    teams = {"sales": tuple(node for node in nodes if node.name == "a" and isinstance(node, Service))}
+    return Platform(
+        replace(
+            tenant,
+            catalogue=tenant.catalogue.model_copy(update={"site": site}),
+            alerting=tenant.alerting.model_copy(update={"teams": teams}),
+        ),
+        environment,
+    )
+
+
+def near(*values: float) -> tuple[Any, ...]:
+    return tuple(map(pytest.approx, values))
+
+
+def test_a_service_costs_its_pods_at_each_scale() -> None:
+    """a: 2, 2 + 15 % of 2 = 2.3 and 4 pods. b: 1 pod."""
+    found = rows(priced(caller(), B), "cost", "services")
+    assert found == {
+        "a": near(2 * POD, 2.3 * POD, 4 * POD),
+        "b": near(POD, POD, POD),
+        "total": near(3 * POD, 3.3 * POD, 5 * POD),
+    }
+
+
+def test_a_team_pays_for_its_services_and_the_platform_team_for_the_rest() -> None:
+    found = rows(priced(caller(), B), "cost", "teams")
+    assert found == {
+        "sales": near(2 * POD, 2.3 * POD, 4 * POD),
+        "platform": near(POD, POD, POD),
+        "total": near(3 * POD, 3.3 * POD, 5 * POD),
+    }
+
+
+def test_a_flow_pays_its_share_of_the_executions_at_each_service() -> None:
+    """a runs 30 + 10 times a second and b 30 times: chat pays 3/4 of a and all of b, list the rest of a.
+
+    A month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests of chat.
+    """
+    named = flow("chat").model_copy(update={"name": "talk"})
+    found = rows(priced(routes(), caller(), B, flows=(named,)), "cost", "flows")
+    chat = 0.75 * 2.3 * POD + POD
+    assert found == {
+        "talk": near(19.71, chat, chat / 19.71),
+        "gateway.list": near(6.57, 0.25 * 2.3 * POD, 0.25 * 2.3 * POD / 6.57),
+        "total": near(26.28, 3.3 * POD, 3.3 * POD / 26.28),
+    }
+
+
+def test_a_service_without_load_is_told_apart() -> None:
+    found = rows(priced(service("idle", READ, replicas=Replicas(min=1, max=1))), "cost", "flows")
+    assert found["services without load"][1] == pytest.approx(POD)
+
+
+def test_protection_is_spare_pods_and_the_pods_for_retries() -> None:
+    """a has a spare pod, b has none. 10 % more calls of 30/s are 3/s at b, which serves 100/s with one pod."""
+    found = rows(priced(routes(), caller(retry=TWICE), B), "cost", "cost of protection")
+    assert found == {
+        "N+1: one spare pod of 1 workloads": near(POD),
+        "retries: pods for the sustained retries, while callees fail": near(3 / 100 * POD),
+    }
+
+
+class Keeping(Component):
+    """A store of telemetry."""
+
+    folder: ClassVar[str] = "20-data"
+
+    def streams_kept(self) -> Iterator[Stream]:
+        yield Stream(name="logs", daily=Bytes("3Gi"), retention=Duration("7d"), copies=2, sampled=Ratio("10%"))
+
+    def resources(self) -> Iterator[Any]:
+        claim = {"kind": "PersistentVolumeClaim", "metadata": {"namespace": "stores", "name": "data-keeper-0"}}
+        size = {"resources": {"requests": {"storage": "60Gi"}}}
+        yield {**claim, "spec": size}
+        template = {"metadata": {"name": "data"}, "spec": size}
+        pod: dict[str, Any] = {"spec": {"containers": []}}
+        spec = {"replicas": 2, "volumeClaimTemplates": [template], "template": pod}
+        yield {"kind": "StatefulSet", "metadata": {"namespace": "stores", "name": "keeper"}, "spec": spec}
+
+
+def test_telemetry_costs_its_retention_and_a_volume_counts_once() -> None:
+    """3 GiB × (7 + 1 days) × 2 copies × 0.50 USD = 24 USD. Two volumes of 60 GiB cost 60 USD; one is rendered twice."""
+    platform = priced(B)
+    platform.__dict__["components"] = (*platform.components, Keeping(name="keeper", namespace="stores"))
+    protection = rows(platform, "cost", "cost of protection")
+    assert protection["telemetry: logs in keeper, 7d kept, 10% sampled"] == near(24)
+    assert rows(platform, "cost", "infrastructure")["volumes in stores"] == near(60, 60, 60)
+
+
+def test_without_prices_the_ledger_is_empty() -> None:
+    assert LEDGERS["cost"](Platform(tenant_of(B), toy.ENVIRONMENT)).tables == ()

@@ -1,0 +1,68 @@
+"""`voice check --ledger` as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from stack.audit.ledgers import LEDGERS
+from stack.cli import main
+from stack.model.settings import ROOT
+from tests.documents import blocks
+from tests.platforms import platform
+
+
+@pytest.mark.parametrize("ledger", LEDGERS)
+def test_a_ledger_is_an_aligned_table_that_a_pipe_gets_without_colour(
+    ledger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "prod", "--ledger", ledger]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    for table in LEDGERS[ledger](platform("prod")).tables:
+        head, *rows = out[out.index(table.title) :].splitlines()[1 : len(table.rows) + 2]
+        last = head.rindex(table.columns[-1].name)
+        assert all(row[last - 2 : last] == "  " for row in rows), "the last column begins at one place"
+
+
+def test_a_ledger_as_json_has_numbers_and_one_as_markdown_has_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "prod", "--ledger", "connections", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (table,) = document["tables"]
+    assert document["ledger"] == "connections"
+    assert table["rows"][-1]["service"] == "total"
+    assert table["rows"][-1]["with surge"] == sum(row["with surge"] for row in table["rows"][:-1])
+    assert main(["check", "prod", "--ledger", "connections", "--format", "markdown"]) == 0
+    assert "| service | pool of a replica |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["prod", "--ledger", "cost", "--format", "sarif"],
+            "--format: is 'sarif'; expected one of text, json, markdown",
+        ),
+        (["--from", ".", "--ledger", "cost"], "--ledger: needs the typed model; name an ENV in place of --from DIR"),
+    ],
+)
+def test_a_ledger_that_cannot_be_printed_is_bad_input(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unknown_ledger_is_refused_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "prod", "--ledger", "costs"])
+    assert "did you mean cost?" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_document_succeed(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [block for block in blocks(ROOT / "docs" / "review.md") if block.language == "sh" and not block.not_run]
+    for line in block.commands:
+        assert main(shlex.split(line, comments=True)[1:]) == 0
+    assert capsys.readouterr().out.count("total") >= len(LEDGERS)
