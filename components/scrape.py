@@ -9,7 +9,7 @@ from voice_policies import ClosedModel, TextPattern
 
 from components.operation import Name
 
-__all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "BlackboxModule", "Scrape"]
+__all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "RESOLVES", "BlackboxModule", "Scrape"]
 
 SERIES = 2_000
 """Series of one pod, a generous estimate: the runtime, the process and the gRPC library."""
@@ -21,7 +21,7 @@ class BlackboxModule(ClosedModel):
     """A module of the blackbox exporter. Source of the fields: its CONFIGURATION.md."""
 
     name: Name
-    prober: Literal["tcp", "http"]
+    prober: Literal["tcp", "http", "dns"]
     settings: dict[str, Any] = Field(default_factory=dict)
     """Fields of the prober."""
 
@@ -44,6 +44,12 @@ ANSWERS = BlackboxModule(
 """Succeeds when the server answers over HTTP, even with a demand for a password."""
 
 
+RESOLVES = BlackboxModule(
+    name="dns", prober="dns", settings={"query_name": "kubernetes.default.svc.cluster.local", "query_type": "A"}
+)
+"""Succeeds when the DNS server resolves the name of the cluster's own API server."""
+
+
 class Scrape(ClosedModel):
     """The metrics that Prometheus scrapes from each pod of a server."""
 
@@ -51,6 +57,8 @@ class Scrape(ClosedModel):
     path: Annotated[str, TextPattern(r"^(/[a-z0-9/_-]+)?$", "/metrics")] = "/metrics"
     series: Annotated[int, Field(ge=1)] = SERIES
     """Largest number of series of one pod."""
+    health: str | None = None
+    """A metric that is 1 while the server works. `None`: the server works while Prometheus can scrape or probe it."""
     honor_labels: bool = False
     """Keep the labels `pod` and `namespace` of the series: they name the object that a series describes, not the
     server."""

@@ -69,7 +69,7 @@ class PostgresqlCluster(Component):
         Exemption(rule="run_as_user", reason="the operator runs its images as their users 26 and 998"),
         Exemption(rule="no_api_token", reason="the instance manager in each pod follows its Cluster at the API"),
     )
-    instance_scrape: ClassVar[Scrape] = Scrape(port=9187)
+    instance_scrape: ClassVar[Scrape] = Scrape(port=9187, health="cnpg_collector_up")
     """The scrape of CloudNativePG's instance manager."""
     pooler_scrape: ClassVar[Scrape] = Scrape(port=9127)
     pooler: Name

@@ -75,6 +75,8 @@ class OutboundCall(Policy):
     fallback: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The behaviour without a soft call, in words. The service registers its handler under the call's name."""
     timeout: Timeout
+    first_message: PositiveDuration | None = None
+    """P95 objective of a stream's first message, from the start of the call; `None`: no objective."""
     retry: Retry | None = None
     """`None`: one attempt."""
     circuit_breaker: CircuitBreaker | None = None

@@ -28,8 +28,8 @@ MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
 """Quoted text, which may contain braces."""
 NO_METRIC = re.compile(
     r"\{[^}]*\}|\[[^\]]*\]|\$\w+|\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)"
-    r"|\b(?:and|or|unless|bool|offset|group_left|group_right|on|by|inf|nan|atan2"
-    r"|sum|max|min|avg|count|count_values|group|quantile|stddev|stdvar|topk|bottomk)\b|\b\w+\s*(?=\()|\b\d[\w.]*"
+    r"|(?<![\w:])(?:and|or|unless|bool|offset|group_left|group_right|on|by|inf|nan|atan2"
+    r"|sum|max|min|avg|count|count_values|group|quantile|stddev|stdvar|topk|bottomk)(?![\w:])|\b\w+\s*(?=\()|\b\d[\w.]*"
 )
 """Parts of a PromQL expression that name no metric: matchers, windows, variables, labels, words, functions, numbers."""
 NAME = re.compile(r"[a-zA-Z_:][\w:]*")

@@ -57,7 +57,10 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
             _inbound(service, operation, edges, replicas, site.own_availability[service.tier])
             for operation in service.operations
         ),
-        outbound=tuple(_outbound(edges, site, mesh=environment.settings.mesh)),
+        outbound=tuple(
+            call.model_copy(update={"first_message": _first_message(graph, call)})
+            for call in _outbound(edges, site, mesh=environment.settings.mesh)
+        ),
         degradation=_degradation(service, environment),
         health=Health(checks=tuple(_health_checks(edges))),
         sagas=tuple(saga for operation in service.operations for saga in operation.sagas),
@@ -113,6 +116,13 @@ def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[Outb
     if refusals:
         raise InvalidInputError.joined(refusals)
     yield from found.values()
+
+
+def _first_message(graph: CallGraph, call: OutboundCall) -> Duration | None:
+    """The strictest target of a milestone that the called operation yields. The gateway judges a first stage."""
+    milestones = (each for flow in graph.flows for each in flow.milestones if not each.first_stage)
+    named = f"{call.callee}.{call.operation}"
+    return min((each.target for each in milestones if each.operation == named), default=None)
 
 
 def _disagreements(path: str, call: OutboundCall, known: OutboundCall, method: OutboundCall) -> Iterator[Fault]:

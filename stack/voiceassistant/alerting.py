@@ -11,16 +11,18 @@ from components.observability.rules import Alert, Recording, RuleGroup, Severity
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ProbedHosts, ScrapeTarget
 from stack.model.call_graph import CallGraph, Edge
 from stack.voiceassistant import alerts, site
+from stack.voiceassistant.availability import availability_groups, availability_objectives
 from stack.voiceassistant.burn_rates import Rate
 from stack.voiceassistant.objectives import (
+    FAILURE_BUDGET,
     RATE_LIMITED_BUDGET,
     SLOW_BUDGET,
     TIMEOUT_BUDGET,
-    failure_budget,
     first_byte_objective,
+    objective,
+    own_availability,
 )
 from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
-from stack.voiceassistant.platform_team import PLATFORM_TEAM
 from stack.voiceassistant.store_alerts import STORE_ALERTS
 
 WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
@@ -38,8 +40,17 @@ def rule_groups(
 ) -> tuple[RuleGroup, ...]:
     """Recording rules of the objectives first, then rules that compare with them, then alerts."""
     return (
-        RuleGroup(name="objectives", rules=(*_targets(graph, scraped, probed), *_services(graph), *_routes(graph))),
+        RuleGroup(
+            name="objectives",
+            rules=(
+                *_targets(graph, scraped, probed),
+                *_services(graph),
+                *_routes(graph),
+                *availability_objectives(graph),
+            ),
+        ),
         RuleGroup(name="rates", rules=(_requests_per_replica(),)),
+        *availability_groups(graph, scraped),
         *_of_operations(),
         *_of_routes(graph),
         RuleGroup(name="service-alerts", rules=alerts.OBJECTIVE_ALERTS),
@@ -91,8 +102,8 @@ def _rate(metric: str, by: str, *matchers: str) -> Rate:
 def _beyond(histogram: str, objectives: Mapping[str, Duration], *matchers: str) -> tuple[Rate, Rate]:
     """All requests, and those beyond the objective of their route, which is a boundary of the histogram."""
     routes: dict[int, list[str]] = {}
-    for route, objective in objectives.items():
-        routes.setdefault(objective.units // 1000, []).append(route)
+    for route, latency in objectives.items():
+        routes.setdefault(latency.units // 1000, []).append(route)
     within = [
         # Prometheus 3 writes the boundary 200 as 200.0.
         _rate(f"{histogram}_bucket", "route", *matchers, f'route=~"{"|".join(names)}"', rf'le=~"{boundary}(\\.0)?"')
@@ -116,21 +127,29 @@ def _ends(edge: Edge) -> bool:
 
 
 def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Iterator[Recording]:
+    for job, severity in _jobs(graph, scraped, probed):
+        yield objective("target:declared", 1, job, severity)
+        yield objective(alerts.SERVER_OUTAGES.budget, 1 - float(own_availability(graph, job)), job, severity)
+
+
+def _jobs(
+    graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
+) -> Iterator[tuple[str, Severity]]:
+    """Every scrape job, with the severity of its alerts."""
     tiers = {service.name: service.tier for service in graph.services}
     for target in scraped:
         own: Severity = "warning" if target.namespace in WATCHING else "critical"
-        severity = alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
-        yield _objective("target:declared", 1, target.name, severity)
-    yield _objective("target:declared", 1, KUBELET, "warning")
+        yield target.name, alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
+    yield KUBELET, "warning"
     for hosts in probed:
-        yield _objective("target:declared", 1, hosts.name, "warning" if hosts.name == CERTIFICATES else "critical")
+        yield hosts.name, "warning" if hosts.name == CERTIFICATES else "critical"
 
 
 def _services(graph: CallGraph) -> Iterator[Recording]:
     for service in graph.services:
         severity = alerts.SEVERITIES[service.tier]
         capacity = service.capacity.per_second
-        yield _objective("job:requests_per_replica:capacity", capacity, service.name, severity)
+        yield objective("job:requests_per_replica:capacity", capacity, service.name, severity)
         yield from _operations(service, severity)
 
 
@@ -141,7 +160,7 @@ def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
             (alerts.OPERATION_FAILURES, budget),
             (alerts.OPERATION_SLOW, float(SLOW_BUDGET)),
         ):
-            yield _objective(indicator.budget, value, service.name, severity, operation=operation.name)
+            yield objective(indicator.budget, value, service.name, severity, operation=operation.name)
 
 
 def _routes(graph: CallGraph) -> Iterator[Recording]:
@@ -153,7 +172,7 @@ def _routes(graph: CallGraph) -> Iterator[Recording]:
     for edge in _edges(graph):
         route = edge.operation.name
         objectives = {
-            alerts.ROUTE_FAILURES.budget: failure_budget(graph, route),
+            alerts.ROUTE_FAILURES.budget: float(FAILURE_BUDGET),
             alerts.ROUTE_TIMEOUTS.budget: float(TIMEOUT_BUDGET),
             alerts.ROUTE_RATE_LIMITED.budget: float(RATE_LIMITED_BUDGET),
         }
@@ -163,13 +182,4 @@ def _routes(graph: CallGraph) -> Iterator[Recording]:
         if first_byte_objective(graph, route):
             objectives[alerts.ROUTE_LATE.budget] = float(SLOW_BUDGET)
         for name, value in objectives.items():
-            yield _objective(name, value, edge.callee.name, alerts.SEVERITIES[tiers[edge.callee.name]], route=route)
-
-
-def _objective(name: str, value: float, job: str, severity: Severity, **labels: str) -> Recording:
-    team = alerts.TEAMS.get(job, PLATFORM_TEAM)
-    return Recording(
-        name=name,
-        expression=f"vector({value:.10g})",
-        labels={"job": job, **labels, "team": team, "severity": severity},
-    )
+            yield objective(name, value, edge.callee.name, alerts.SEVERITIES[tiers[edge.callee.name]], route=route)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from voice_policies import Duration
 
-from components.node import Tier
+from components.node import Node, Service, Tier
 from components.observability.rules import Alert, Severity
 from stack.voiceassistant.burn_rates import Indicator
 from stack.voiceassistant.catalog import conversations, intelligence, knowledge
@@ -29,11 +29,21 @@ FULL = 0.9
 
 OPERATION_FAILURES = Indicator(subject="operation", name="failures", adjective="failed")
 OPERATION_SLOW = Indicator(subject="operation", name="slow", adjective="slow")
+SERVER_OUTAGES = Indicator(subject="job", name="outages", adjective="failed", unit="checks")
+FLOW_FAILURES = Indicator(subject="flow", name="failures", adjective="failed")
+FIRST_MESSAGES = Indicator(subject="call", name="late_first_messages", adjective="late")
+DEPENDENCY_FAILURES = Indicator(subject="dependency", name="failures", adjective="failed", unit="attempts")
 ROUTE_FAILURES = Indicator(subject="route", name="failures", adjective="failed")
 ROUTE_SLOW = Indicator(subject="route", name="slow", adjective="slow")
 ROUTE_LATE = Indicator(subject="route", name="late_first_byte", adjective="late")
 ROUTE_TIMEOUTS = Indicator(subject="route", name="timeouts", adjective="timed_out")
 ROUTE_RATE_LIMITED = Indicator(subject="route", name="rate_limited", adjective="limited")
+
+
+def severity_of(node: Node) -> Severity:
+    """Severity of a missed objective of a node. The gateway is every flow's entrance."""
+    return SEVERITIES[node.tier] if isinstance(node, Service) else "critical"
+
 
 _OF_JOB = "on (job) group_left (team, severity)"
 _SHARE = "{{ $value | humanizePercentage }}"
@@ -80,6 +90,26 @@ OBJECTIVE_ALERTS = (
         lasting=Duration("15m"),
         summary=f"{_OPERATION} is declared, but its service does not count its requests: no alert on it can fire",
         action="Compare the service's /metrics with docs/metrics.md: a renamed label or operation is the usual cause",
+    ),
+    *SERVER_OUTAGES.alerts(
+        "ServerUnavailable",
+        f"{{{{ $labels.job }}}}: no pod of it worked at {_SHARE} of the scrapes",
+        "`kubectl get pods` shows its pods; the last rollout, its node and its volume are the usual causes",
+    ),
+    *FLOW_FAILURES.alerts(
+        "FlowFailing",
+        f"{{{{ $labels.flow }}}}: {_SHARE} of the requests of this flow fail for the user",
+        "Walk the flow's diagram in docs/architecture.md from its entrance; the alerts of its services name the hop",
+    ),
+    *FIRST_MESSAGES.alerts(
+        "FirstMessageLate",
+        f"{{{{ $labels.job }}}} → {{{{ $labels.name }}}}: {_SHARE} of the streams begin later than the P95 objective",
+        "Compare the providers in the traces of this call: the first one may be slow, and the second one idle",
+    ),
+    *DEPENDENCY_FAILURES.alerts(
+        "DependencyFailing",
+        f"{{{{ $labels.dependency }}}} fails {_SHARE} of the attempts",
+        "Read the provider's status page. With two providers, check in the traces that the second one answers",
     ),
     *ROUTE_FAILURES.alerts(
         "RouteFailing",

@@ -7,7 +7,7 @@ windows are sums of hourly series: Prometheus reads 30 values for a day less one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from voice_policies import ClosedModel, Duration
 
@@ -43,24 +43,40 @@ CHAINED = ("1d", "3d", f"{BUDGET_DAYS}d")
 """Windows that are sums of hourly series."""
 
 
+Subject: TypeAlias = Literal["operation", "route", "flow", "call", "dependency", "job"]
+LABELS: dict[Subject, str] = {
+    "operation": "job, operation",
+    "route": "route",
+    "flow": "flow",
+    "call": "job, name",
+    "dependency": "dependency",
+    "job": "job",
+}
+"""Kind of subject → the labels that name one."""
+OF_A_SERVICE = ("route", "flow")
+"""Subjects whose budget also names the service that answers, as `job`."""
+
+
 class Indicator(ClosedModel):
-    """A share of requests that are bad, held against a budget that the model declares.
+    """A share of requests, or of other events, that are bad, held against a budget that the model declares.
 
     Its series are `<subject>:<name>:ratio_rate<window>`, `<subject>:<name>:budget` and
     `<subject>:<name>_budget:remaining30d`.
     """
 
-    subject: Literal["operation", "route"]
+    subject: Subject
     """The kind of thing that has the budget."""
     name: str
     """The kind of bad request, as the budget's series name it, such as `failures`."""
     adjective: str
     """The same in the name of the count, such as `failed`."""
+    unit: str = "requests"
+    """The events that are counted, such as `checks`."""
 
     @property
     def labels(self) -> str:
         """The labels that name a subject."""
-        return "job, operation" if self.subject == "operation" else "route"
+        return LABELS[self.subject]
 
     @property
     def budget(self) -> str:
@@ -70,7 +86,7 @@ class Indicator(ClosedModel):
     @property
     def owner(self) -> str:
         """The labels that a series of a subject takes from its budget."""
-        return "team, severity" if self.subject == "operation" else "job, team, severity"
+        return "job, team, severity" if self.subject in OF_A_SERVICE else "team, severity"
 
     def ratio(self, window: str) -> str:
         """The series of the share of bad requests in a window."""
@@ -78,7 +94,7 @@ class Indicator(ClosedModel):
 
     def count(self, window: str, *, bad: bool) -> str:
         """The series of the requests in a window."""
-        kind = f"{self.adjective}_requests" if bad else f"{self.name}_eligible_requests"
+        kind = f"{self.adjective}_{self.unit}" if bad else f"{self.name}_eligible_{self.unit}"
         return f"{self.subject}:{kind}:increase{window}"
 
     def groups(self, requests: Rate, bad_requests: Rate) -> Iterator[RuleGroup]:

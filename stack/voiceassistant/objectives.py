@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from voice_policies import Duration, Ratio
 
+from components.node import Dependency, InCluster, Service
+from components.observability.rules import Recording, Severity
 from stack.model.call_graph import CallGraph
+from stack.voiceassistant import alerts, site
+from stack.voiceassistant.catalog.dependencies import FOUR_NINES, INFRASTRUCTURE
+from stack.voiceassistant.platform_team import PLATFORM_TEAM
 
-__all__ = ["RATE_LIMITED_BUDGET", "SLOW_BUDGET", "TIMEOUT_BUDGET", "failure_budget", "first_byte_objective"]
+__all__ = [
+    "FAILURE_BUDGET",
+    "RATE_LIMITED_BUDGET",
+    "SLOW_BUDGET",
+    "TIMEOUT_BUDGET",
+    "first_byte_objective",
+    "objective",
+    "own_availability",
+]
 
 FAILURE_BUDGET = Ratio("1%")
-"""Of a route that no flow with an availability uses: answers with a 5xx status (the platform's targets)."""
+"""Of a route: answers with a 5xx status (the platform's targets)."""
 TIMEOUT_BUDGET = Ratio("2%")
 """Of a route: answers with status 504 (the platform's targets)."""
 RATE_LIMITED_BUDGET = Ratio("0.5%")
@@ -18,10 +33,30 @@ SLOW_BUDGET = Ratio("5%")
 """Requests that may take longer than the objective for their P95, which is what a P95 is."""
 
 
-def failure_budget(graph: CallGraph, route: str) -> float:
-    """Share of a route's answers that may be a failure: what the strictest of its flows leaves."""
-    availabilities = [float(flow.availability) for flow in graph.flows if flow.route == route and flow.availability]
-    return 1 - max(availabilities, default=1 - float(FAILURE_BUDGET))
+def objective(name: str, value: float, job: str, severity: Severity, /, **labels: str) -> Recording:
+    """A number of the model as a series, with the team that owns the job and the severity of a miss."""
+    team = alerts.TEAMS.get(job, PLATFORM_TEAM)
+    return Recording(
+        name=name,
+        expression=f"vector({value:.10g})",
+        labels={"job": job, **labels, "team": team, "severity": severity},
+    )
+
+
+def own_availability(graph: CallGraph, job: str) -> Ratio:
+    """Availability target of one scrape job, its dependencies apart. Parts that no target names have three nines."""
+    if (graph.gateway and job == graph.gateway.name) or job == site.CLUSTER_DNS:
+        return FOUR_NINES
+    for node in graph.nodes.values():
+        if isinstance(node, Service) and node.name == job:
+            return site.SITE.own_availability[node.tier]
+        if isinstance(node, Dependency) and job in {node.name, *_services(node)}:
+            return node.availability
+    return INFRASTRUCTURE
+
+
+def _services(dependency: Dependency) -> Iterable[str]:
+    return (address.service for address in dependency.addresses if isinstance(address, InCluster))
 
 
 def first_byte_objective(graph: CallGraph, route: str) -> Duration | None:

@@ -26,6 +26,8 @@ PROMETHEUS = "prometheus"
 PROMETHEUS_PORT = 9090
 ALERTMANAGER = "alertmanager"
 ALERTMANAGER_PORT = 9093
+CLUSTER_DNS = "cluster-dns"
+"""The scrape job that resolves a name through the cluster's DNS."""
 PRICES = Prices(
     cpu_hour=0.0445,
     memory_hour=0.0049225,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from components.node import Dependency, Host
 from stack.voiceassistant import alerts, site
 from stack.voiceassistant.tiers.observability import scraped
 from tests.platforms import platform
@@ -31,7 +32,8 @@ def _whose(job: str, **labels: str) -> Labels:
         severity = "critical" if services[job].tier == "core" else "warning"
     else:
         watching = (site.OBSERVABILITY, site.NODE_AGENTS)
-        severity = "warning" if spaces.get(job, site.OBSERVABILITY) in watching else "critical"
+        watched = job != site.CLUSTER_DNS and spaces.get(job, site.OBSERVABILITY) in watching
+        severity = "warning" if watched else "critical"
     return {"job": job, **labels, "team": alerts.TEAMS.get(job, "platform"), "severity": severity}
 
 
@@ -162,8 +164,62 @@ def _each(jobs: list[str], make: Callable[[str], Series]) -> Series:
 
 
 def _up(value: int) -> Series:
-    everyone = [*(target.name for target in _targets()), "kubelet", "certificates"]
-    return _each(everyone, lambda job: _series("up", f"{value}x30", job=job, instance="a"))
+    return _each(_everyone(), lambda job: _series("up", f"{value}x30", job=job, instance="a"))
+
+
+def _everyone() -> list[str]:
+    """Every scrape job."""
+    return [*(target.name for target in _targets()), "kubelet", *PROBED_HOSTS]
+
+
+def _servers(*, failed: int, after: int = 0) -> Series:
+    """The state of every job as its scrape, its probe or its exporter tells it: so many failures, then success."""
+
+    def metric(job: str) -> str:
+        return "cnpg_collector_up" if job == "postgresql" else "probe_success" if job in PROBED else "up"
+
+    values = f"1x{after} 0x{failed - 1} 1x{600 - after}"
+    return _each(_everyone(), lambda job: _series(metric(job), values, job=job, instance="a"))
+
+
+def _flows(share: float) -> Series:
+    """Requests of every flow, of which this share fails for the user in the way that is the flow's own."""
+    bad, good = round(10_000 * share), round(10_000 * (1 - share))
+    voice = {"job": "voice-engine", "operation": "dialogue"}
+    plain = {"identity-service-login", "conversation-service-list", "knowledge-service-search"}
+    kept = {"job": "conversation-service", "name": "ai-orchestrator.answer"}
+    return _joined(
+        *(
+            _series("apisix_http_status", f"0+{count}x120", route=route, code=code)
+            for route in plain
+            for code, count in (("200", good), ("503", bad))
+        ),
+        *(
+            _series("voice_operation_requests_total", f"0+{count}x120", **voice, kind=kind)
+            for kind, count in (("successful", good), ("failed", bad))
+        ),
+        # The message is kept, so the route answers, and the flow fails.
+        _series("apisix_http_status", "0+10000x120", route="conversation-service-send", code="200"),
+        _series("voice_call_fallbacks_total", f"0+{bad}x120", **kept),
+    )
+
+
+def _first_messages(late: int) -> Series:
+    """Of a hundred streams a minute so many begin late."""
+    return _series("voice_call_first_messages_total", "0+100x120", **SPEECH) | _series(
+        "voice_call_late_first_messages_total", f"0+{late}x120", **SPEECH
+    )
+
+
+def _attempts(failed: int) -> Series:
+    """Of ten thousand attempts a minute at each external dependency so many fail."""
+    return _joined(
+        *(
+            _series("voice_call_attempts_total", f"0+{count}x120", job="any", name=f"{name}.use", kind=kind)
+            for name in EXTERNAL
+            for kind, count in (("successful", 10_000 - failed), ("failed", failed))
+        )
+    )
 
 
 def _probes(value: int) -> Series:
@@ -358,8 +414,24 @@ OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operati
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
 OF_MEASURED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] not in _sessions()]
 OF_STREAMED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] == "conversation-service-send"]
-EVERYWHERE = [_whose(job) for job in (*(target.name for target in _targets()), "kubelet", "certificates")]
-PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", "certificates"]
+PROBED_HOSTS = ["cluster-dns", "certificates"]
+PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
+EVERYWHERE = [_whose(job) for job in _everyone()]
+SPEECH = {"job": "voice-engine", "name": "speech-providers.synthesize"}
+FLOWS = {
+    "voice-dialogue": "voice-engine",
+    "chat": "conversation-service",
+    "login": "identity-service",
+    "conversation-list": "conversation-service",
+    "search": "knowledge-service",
+}
+OF_FLOWS = [_whose(job, flow=flow) for flow, job in FLOWS.items()]
+EXTERNAL = [
+    node.name
+    for node in platform("prod").graph.nodes.values()
+    if isinstance(node, Dependency) and any(isinstance(address, Host) for address in node.addresses)
+]
+OF_EXTERNAL = [{"dependency": name, "team": "platform", "severity": "warning"} for name in EXTERNAL]
 LOST = {"job": "otel-collector", "exporter": "otlp_grpc/jaeger"}
 NOTIFIER = {"job": "alertmanager", "pod": "alertmanager-0", "integration": "webhook"}
 RULES = {"job": "prometheus", "pod": "prometheus-0", "rule_group": "rates"}
@@ -373,6 +445,10 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("OperationFailing", None): Case(_requests(200), _requests(5), "90m", OF_OPERATIONS),
     ("OperationSlow", None): Case(_slow(80), _slow(4), "50m", OF_OPERATIONS),
     ("OperationUncounted", None): Case(_up(1), _up(1) | _requests(0), "20m", OF_OPERATIONS),
+    ("ServerUnavailable", None): Case(_series("other", "1x60"), _servers(failed=3, after=20), "30m", EVERYWHERE),
+    ("FlowFailing", None): Case(_flows(0.2), _flows(0.0004), "50m", OF_FLOWS),
+    ("FirstMessageLate", None): Case(_first_messages(80), _first_messages(4), "50m", [_whose(**SPEECH)]),
+    ("DependencyFailing", None): Case(_attempts(2_000), _attempts(9), "50m", OF_EXTERNAL),
     ("RouteFailing", None): Case(_statuses("502", 0.2), _statuses("502", 0.0004), "50m", OF_ROUTES),
     ("RouteSlow", None): Case(
         _latencies(20, type="upstream"), _latencies(96, type="upstream"), "50m", OF_MEASURED_ROUTES
@@ -427,7 +503,11 @@ CASES: dict[tuple[str, str | None], Case] = {
         for name, firing, silent, whose in (
             ("OperationFailing", _requests(50), _requests(0), OF_OPERATIONS),
             ("OperationSlow", _slow(20), _slow(4), OF_OPERATIONS),
-            ("RouteFailing", _statuses("502", 0.02), _statuses("502", 0.0004), OF_ROUTES),
+            ("ServerUnavailable", _series("other", "1x60"), _servers(failed=1, after=60), EVERYWHERE),
+            ("FlowFailing", _flows(0.02), _flows(0.0004), OF_FLOWS),
+            ("FirstMessageLate", _first_messages(20), _first_messages(4), [_whose(**SPEECH)]),
+            ("DependencyFailing", _attempts(200), _attempts(9), OF_EXTERNAL),
+            ("RouteFailing", _statuses("502", 0.05), _statuses("502", 0.0004), OF_ROUTES),
             ("RouteSlow", _latencies(80, type="upstream"), _latencies(96, type="upstream"), OF_MEASURED_ROUTES),
             (
                 "RouteFirstByteLate",

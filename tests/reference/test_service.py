@@ -45,14 +45,16 @@ def pair() -> Any:
     soft = call("rag-engine.context", necessity="soft", fallback="no citations", **patient)
     once = RateLimit(limit=TokenBucket(rate=Rate("1/d"), burst=1), key="tenant")
     limited = operation("limited", deadline=Duration("3m"), rate_limits=(once,))
-    run = operation("run", deadline=Duration("3m"), calls=("rag-engine.context", "postgresql.write"))
+    speech = call("speech-providers.synthesize", protocol="https", first_message=Duration("1m"), **patient)
+    names = ("rag-engine.context", "postgresql.write", "speech-providers.synthesize")
+    run = operation("run", deadline=Duration("3m"), calls=names)
     policies: dict[str, Any] = {
         "health": HealthPolicy(drain_duration=Duration("3s")),
         "tracing": Tracing(
             endpoint="http://replaced:4317", sample_ratio=Ratio("100%"), shutdown_timeout=Duration("20s")
         ),
     }
-    agent = bundle(store, soft, inbound=(run, limited), **policies)
+    agent = bundle(store, soft, speech, inbound=(run, limited), **policies)
     rag = bundle(inbound=(operation("context", deadline=Duration("3m")),), service="rag-engine", **policies)
     with Collector() as collector, running({"agent-engine": agent, "rag-engine": rag}, collector.endpoint) as platform:
         yield platform, collector
@@ -62,6 +64,9 @@ def test_a_failure_degrades_the_answer_or_is_reported(pair: tuple[Platform, Coll
     platform, collector = pair
     agent = platform.processes["agent-engine"]
     assert post(agent, "run").json()["fallbacks"] == []
+    metrics = get(agent, "metrics").text
+    assert 'voice_call_first_messages_total{name="speech-providers.synthesize"} 1.0' in metrics
+    assert 'voice_call_late_first_messages_total{name="speech-providers.synthesize"} 0.0' in metrics
     platform.behave("rag-engine", context=BROKEN)
     assert post(agent, "run").json()["fallbacks"] == ["no citations"]
     platform.behave("agent-engine", **{"postgresql.write": BROKEN})

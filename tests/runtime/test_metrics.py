@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from voice_policies import Bulkhead, CircuitBreaker, Degradation, Rate, RateLimit, Retry, TokenBucket
+from voice_policies import Bulkhead, CircuitBreaker, Degradation, Duration, Rate, RateLimit, Retry, TokenBucket
 from voice_runtime import CalleeError, Caller, RetriesExhaustedError, Runtime
 from voice_runtime.metrics import METRICS
 from voice_runtime.otel import observe
@@ -74,6 +75,30 @@ async def test_a_request_beyond_its_objective_counts_as_slow(runtime: Runtime, c
         with runtime.request("run"):
             clock.advance(taken)
         assert scrape(runtime)["voice_operation_slow_requests_total"][frozenset({"run"})] == slow
+
+
+@pytest.mark.parametrize(("waits", "late"), [([0.29], 0), ([0.31], 1), ([0.2, 0.2], 1)])
+async def test_a_stream_that_begins_beyond_its_objective_counts_as_late(
+    waits: list[float], late: int, tmp_path: Path, clock: FakeClock
+) -> None:
+    """The time of an attempt that failed counts, and the time after the first message does not."""
+    retry = Retry(max_retries=1, base_delay=Duration("1ms"), max_delay=Duration("1ms"))
+    spoken = call("speech-providers.synthesize", first_message=Duration("300ms"), retry=retry)
+    runtime = Runtime.load(mount(tmp_path, bundle(spoken, call("plain.read"))), clock=clock)
+    begun = iter(waits)
+
+    async def speech() -> AsyncIterator[str]:
+        clock.advance(next(begun))
+        if runtime.outbound("speech-providers").statistics.failed < len(waits) - 1:
+            raise CalleeError("speech-providers")
+        yield "audio"
+        clock.advance(10)
+        yield "more audio"
+
+    assert [each async for each in runtime.stream("speech-providers", speech)] == ["audio", "more audio"]
+    scraped, name = scrape(runtime), frozenset({"speech-providers.synthesize"})
+    assert scraped["voice_call_first_messages_total"] == {name: 1}
+    assert scraped["voice_call_late_first_messages_total"] == {name: late}
 
 
 def test_the_exposition_parses_and_every_metric_is_described(runtime: Runtime) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from opentelemetry import trace
@@ -79,8 +80,13 @@ class Operations:
                 await work(call.name, behaviour, self._runtime.random)
             return {"fallbacks": []}
 
+        async def stream() -> AsyncIterator[Answer]:
+            yield await answer()
+
         with span(call.name, SpanKind.CLIENT, {"voice.call": call.name, "voice.simulated": True}):
-            return await self._runtime.call(call.name, answer)
+            if call.first_message is None:
+                return await self._runtime.call(call.name, answer)
+            return [message async for message in self._runtime.stream(call.name, stream)][-1]
 
 
 def is_on_the_wire(call: OutboundCall) -> bool:

@@ -25,7 +25,10 @@ from voice_runtime.timeout import TimedScope, current_scope
 class Attempt(TimedScope):
     """The breaker admits it, a timer runs inside its `with`, and it is reported once: succeeded or failed."""
 
-    __slots__ = ("answered", "call", "is_unsent", "state")
+    __slots__ = ("answered", "began", "call", "is_unsent", "state")
+
+    began: float
+    """Start of the call, of which this may be a later attempt. Only streams need it."""
 
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
@@ -51,6 +54,9 @@ class Attempt(TimedScope):
     def has_first_message(self) -> None:
         """The first message of a stream has arrived."""
         self.answered = now = self.call.now()
+        statistics = self.call.statistics
+        statistics.first_messages += 1
+        statistics.late_first_messages += now - self.began > self.call.first_message
         if self.call.breaker is not None and self.state is not None:
             self.call.breaker.answered(self.state, now - self.started)
 

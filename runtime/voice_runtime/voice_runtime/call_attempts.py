@@ -25,7 +25,7 @@ class CallAttempts:
     It is not `repeatable` if an argument of the call can be read once.
     """
 
-    __slots__ = ("_attempt", "_call", "_failure", "_limit", "_loop", "_parent", "_repeatable", "_slot")
+    __slots__ = ("_attempt", "_began", "_call", "_failure", "_limit", "_loop", "_parent", "_repeatable", "_slot")
 
     _attempt: Attempt
 
@@ -35,7 +35,8 @@ class CallAttempts:
         self._repeatable = repeatable
         self._slot: Bulkhead | None = None
         self._parent = current_scope()
-        self._limit = call.begin(self._parent, call.now())
+        self._began = call.now()
+        self._limit = call.begin(self._parent, self._began)
         self._loop = AttemptLoop(self._settle, call.clock.sleep)
 
     def __iter__(self) -> Self:
@@ -76,6 +77,7 @@ class CallAttempts:
     def _begun(self, number: int) -> Attempt:
         self._slot = self._call.bulkhead
         self._attempt = Attempt(self._call, self._parent, self._limit, self._call.now(), number)
+        self._attempt.began = self._began
         return self._attempt
 
     def _settle(self, error: BaseException, _: int) -> float | None:

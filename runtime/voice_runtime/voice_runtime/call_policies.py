@@ -36,6 +36,8 @@ class CallPolicies:
     _: KW_ONLY
     attempt_timeout: float = NEVER
     overall_timeout: float = NEVER
+    first_message: float = NEVER
+    """Time after which a stream's first message counts as late."""
     retry: Retry | None = None
     breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
@@ -88,6 +90,7 @@ class CallPolicies:
             name,
             attempt_timeout=call.timeout.attempt.seconds if timed else NEVER,
             overall_timeout=call.timeout.overall.seconds if timed else NEVER,
+            first_message=call.first_message.seconds if call.first_message else NEVER,
             retry=retry,
             breaker=states.kept("circuit_breaker", name, breaker, partial(around.breaker, name)),
             bulkhead=states.kept("bulkhead", name, bulkhead, partial(Bulkhead, name)),

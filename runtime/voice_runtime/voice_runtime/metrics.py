@@ -14,6 +14,7 @@ from typing import Generic, Literal, TypeVar, get_args
 from voice_runtime.breaker_state import StateName
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.circuit_breaker import CircuitBreaker
+from voice_runtime.clock import NEVER
 from voice_runtime.degradation import LEVELS
 from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
@@ -100,6 +101,15 @@ def _of_calls(field: str) -> Callable[[Runtime], Samples]:
     def read(runtime: Runtime) -> Samples:
         for name, call in runtime.assembled.outbound.items():
             yield (name,), getattr(call.statistics, field)
+
+    return read
+
+
+def _first_messages(field: str) -> Callable[[Runtime], Samples]:
+    def read(runtime: Runtime) -> Samples:
+        for name, call in runtime.assembled.outbound.items():
+            if call.first_message < NEVER:
+                yield (name,), getattr(call.statistics, field)
 
     return read
 
@@ -237,6 +247,20 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _call_rejections,
     ),
     Metric("voice_call_timeouts_total", "counter", "Attempts that ran out of time.", ("name", "kind"), _call_timeouts),
+    Metric(
+        "voice_call_first_messages_total",
+        "counter",
+        "Streams with an objective for their first message that began.",
+        _NAME,
+        _first_messages("first_messages"),
+    ),
+    Metric(
+        "voice_call_late_first_messages_total",
+        "counter",
+        "Streams whose first message came later than its objective.",
+        _NAME,
+        _first_messages("late_first_messages"),
+    ),
     Metric("voice_call_fallbacks_total", "counter", "Calls that fell back.", _NAME, _of_calls("fallbacks")),
     Metric(
         "voice_call_fallback_missing",

@@ -27,7 +27,7 @@ from components.observability.elasticsearch_setup import user
 from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET_PORT, ProbedHosts, ScrapeTarget
-from components.scrape import ANSWERS, CONNECTS, CONNECTS_OVER_TLS, BlackboxModule
+from components.scrape import ANSWERS, CONNECTS, CONNECTS_OVER_TLS, RESOLVES, BlackboxModule
 from components.secret_keys import SecretForm, SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
@@ -50,6 +50,8 @@ STATE = Peer(namespace=site.OBSERVABILITY, name="kube-state-metrics", ports=())
 LOGS = user(site.COLLECTOR).account
 """The user that writes the log lines from OTLP."""
 
+CLUSTER_DNS_SERVER = "kube-dns.kube-system.svc.cluster.local:53"
+"""The Service of the cluster's DNS has this name in every distribution, whatever program answers."""
 INFRASTRUCTURE_PODS = 3
 """Largest number of pods of one kind, if no autoscaler counts them."""
 ON_CALL = "on-call"
@@ -185,7 +187,8 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
 
 
 def probed_hosts(graph: CallGraph) -> Iterator[ProbedHosts]:
-    """The gateway's certificate, and the external stores."""
+    """The cluster's DNS, the gateway's certificate, and the external stores."""
+    yield ProbedHosts(name=site.CLUSTER_DNS, module=RESOLVES.name, hosts=(CLUSTER_DNS_SERVER,))
     if entrance := graph.gateway:
         hosts = (f"{SITE.host(entrance.name, entrance.namespace)}:443",)
         yield ProbedHosts(name=CERTIFICATES, module=TLS, hosts=hosts)
@@ -256,7 +259,7 @@ def _state(graph: CallGraph, environment: Environment, links: Links) -> KubeStat
 
 def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> BlackboxExporter:
     modules = [target.scrape.module for target in scraped(graph, environment, links)]
-    modules += [_question(*store) for store in external_stores(graph)]
+    modules += [RESOLVES, *(_question(*store) for store in external_stores(graph))]
     return BlackboxExporter(
         name=BLACKBOX.name,
         namespace=site.OBSERVABILITY,

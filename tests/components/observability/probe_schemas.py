@@ -14,6 +14,10 @@ def _http(**fields: Schema) -> Schema:
     return closed({"prober": one_of("http"), "timeout": SPAN_OF_TIME, "http": closed({**_IP, **fields})})
 
 
+def _dns(**fields: Schema) -> Schema:
+    return closed({"prober": one_of("dns"), "timeout": SPAN_OF_TIME, "dns": closed({**_IP, **fields})})
+
+
 BLACKBOX_EXPORTER = closed(
     {
         "modules": closed(
@@ -22,6 +26,7 @@ BLACKBOX_EXPORTER = closed(
                 "tls": _tcp(tls=FLAG, tls_config=closed({"server_name": TEXT, "insecure_skip_verify": FLAG})),
                 "tcp": _tcp(),
                 "valkey": _tcp(query_response=_STEPS),
+                "dns": _dns(query_name=TEXT, query_type=one_of("A")),
                 "sentinel": _tcp(query_response=_STEPS),
                 "http": _http(valid_status_codes=listed(one_of(200, 401)), follow_redirects=FLAG),
                 "consul": _http(fail_if_body_not_matches_regexp=listed(TEXT)),

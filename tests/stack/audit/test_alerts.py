@@ -76,6 +76,7 @@ def test_o01_reads_the_panels_of_dashboards() -> None:
         ("up == 0", {"up"}),
         ("histogram_quantile(0.95, sum by (le, job) (rate(voice_x_bucket{a='}'}[5m]))) / 1e3", {"voice_x_bucket"}),
         ("a:b:c > on (job) group_left (team) 14.4 * d:e and on (job) up == 1", {"a:b:c", "d:e", "up"}),
+        ("0 * job:x:max or max by (job) (up)", {"job:x:max", "up"}),
         ("topk(5, voice_a_total offset 1d) unless on () count(voice_b)", {"voice_a_total", "voice_b"}),
     ],
 )

@@ -96,7 +96,7 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
     services = {each.name: ("voice-apps", "/metrics") for each in SERVICES}
     declared = services | INFRASTRUCTURE | ({} if environment == "dev" else REPLICATED)
     probed = PROBED | (PROBED_IN_DEV if environment == "dev" else PROBED_IF_REPLICATED)
-    assert jobs.keys() == {*declared, *probed, "kubelet", "certificates"}
+    assert jobs.keys() == {*declared, *probed, "kubelet", "certificates", "cluster-dns"}
     for name, (namespace, path) in declared.items():
         assert jobs[name]["metrics_path"] == path
         assert jobs[name]["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": [namespace]}}]
@@ -221,7 +221,7 @@ EXPORTED = {
 }
 WORDS = {
     *("sum", "by", "on", "and", "unless", "rate", "count", "max", "vector", "increase", "time", "or", "sum_over_time"),
-    *("predict_linear", "group_left", "__name__", "otelcol_exporter_"),
+    *("count_over_time", "label_replace", "predict_linear", "group_left", "__name__", "otelcol_exporter_"),
 }
 
 
@@ -251,6 +251,14 @@ def test_every_operation_and_every_route_has_its_objectives() -> None:
             assert recorded.pop(("operation:slow:budget", each.name, found.name)) == 0.05
             assert 0 < recorded.pop(("operation:failures:budget", each.name, found.name)) < 0.01
     assert recorded == {}
+    flows = {rule.labels["flow"]: rule.expression for rule in rules if rule.name == "flow:failures:budget"}  # type: ignore[union-attr]  # a recording
+    assert flows == {
+        "voice-dialogue": "vector(0.001)",
+        "chat": "vector(0.001)",
+        "login": "vector(0.0005)",
+        "conversation-list": "vector(0.0005)",
+        "search": "vector(0.005)",
+    }
     entrance = platform("prod").graph.gateway
     assert isinstance(entrance, Gateway)
     routes = {rule.labels["route"] for rule in rules if not isinstance(rule, Alert) and "route" in rule.labels}
