@@ -245,5 +245,7 @@ class Dependency(Node):
     """Keys of the secret that each caller holds."""
     clients: tuple[Client, ...] = ()
     """Libraries that may retry by themselves, beside the declared policies of a call."""
+    evicts: bool = False
+    """The store drops entries when its memory is full."""
     database: bool = False
     """Callers hold connections that count against the server's connection limit."""

@@ -20,21 +20,51 @@ from voice_policies import (
     Duration,
     EventType,
     Idempotency,
+    ModelRoute,
     Rate,
     RateLimit,
     Ratio,
     Retry,
+    RouteName,
     Saga,
     TextPattern,
 )
 
 from components.declaration import Declaration
 
-__all__ = ["Call", "HttpRoute", "Name", "Operation", "Sentence", "Stage", "hard", "loop", "operation", "soft", "stage"]
+__all__ = [
+    "Call",
+    "HttpRoute",
+    "ModelUse",
+    "Name",
+    "Operation",
+    "Sentence",
+    "Stage",
+    "hard",
+    "loop",
+    "operation",
+    "soft",
+    "stage",
+]
 
 Name = Annotated[str, TextPattern(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "rag-engine", 40)]
 """A DNS label of at most 40 characters, so that every name derived from it fits into Kubernetes' 63."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]
+
+
+class ModelUse(ClosedModel):
+    """The size of one call to a model, in tokens. The audit computes load, duration and cost from it."""
+
+    input_p95: Annotated[int, Field(ge=0)] = 0
+    """Input tokens at P95."""
+    input_mean: Annotated[int, Field(ge=0)] = 0
+    """Mean input in the units that the provider bills: tokens, characters or seconds of audio."""
+    output_max: Annotated[int, Field(ge=0)] = 0
+    """Most output tokens; 0 for models that generate no text."""
+    output_mean: Annotated[int, Field(ge=0)] = 0
+    """Mean number of output tokens."""
+    seconds_mean: Annotated[float, Field(ge=0)] = 0.0
+    """Mean time that the call holds one of the provider's streams, in seconds; 0 where the provider counts tokens."""
 
 
 class Call(Declaration):
@@ -66,6 +96,8 @@ class Call(Declaration):
     circuit_breaker: CircuitBreaker | Literal["off"] | None = None
     """`None` is one that stays open for as long as the callee takes to restart."""
     bulkhead: Bulkhead | None = None
+    model_use: ModelUse | None = None
+    """Size of the model call that the callee makes for this call, if it differs from the route's."""
 
     @property
     @override
@@ -136,9 +168,18 @@ class Operation(Declaration):
     """No caller waits: an event or a schedule starts the operation."""
     publishes: tuple[EventType, ...] = ()
     consumes: tuple[EventType, ...] = ()
+    appends: tuple[EventType, ...] = ()
+    """Events that the operation appends to their stream without an outbox. Consumers read them in batches, so they
+    cause no run each."""
     rate_limits: tuple[RateLimit, ...] = ()
     http: HttpRoute | None = None
     """The route of a gateway's operation. Other nodes have none."""
+    route: ModelRoute | None = None
+    """The route of a model's operation. Other nodes have none."""
+    model_use: ModelUse | None = None
+    """Size of one call of a route, unless the calls declare it."""
+    default_route: RouteName | None = None
+    """For an operation that answers with the name of a route: the route that callers use without an answer."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()

@@ -20,10 +20,10 @@ from components.valkey.server import PORT, Valkey
 from stack.model import microservices
 from stack.model.alerting import Alerting
 from stack.model.call_graph import CallGraph
+from stack.model.caller_secrets import caller_secret
 from stack.model.catalogue import Catalogue
 from stack.model.environments import Environment
 from stack.model.image_lock import UNLOCKED
-from stack.model.microservices import caller_secret
 from stack.model.profile import AcceptedFinding, DatabaseLimits, Defaults, MetricsStorage, Profile, ServerSize
 from stack.model.settings import Settings
 from stack.model.site import Site

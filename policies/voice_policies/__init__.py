@@ -25,7 +25,7 @@ from voice_policies.faults import Fault, InvalidInputError, conflict_fault, faul
 from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, PositiveDuration, Rate, Ratio
-from voice_policies.model import Capability, Model, ModelPrice
+from voice_policies.model import Capability, Model, ModelPrice, PricedUnit
 from voice_policies.model_deployment import ModelDeployment
 from voice_policies.model_fallback import ModelFallback
 from voice_policies.model_provider import ModelProvider
@@ -97,6 +97,7 @@ __all__ = [
     "Policy",
     "PolicyBundle",
     "PositiveDuration",
+    "PricedUnit",
     "PromptPrivacy",
     "Protocol",
     "Rate",

@@ -15,6 +15,8 @@ Capability = Literal[
     "text", "streaming", "tools", "json_schema", "images", "embeddings", "reranking", "transcription", "speech"
 ]
 """A feature of a model that a route may require."""
+PricedUnit = Literal["token", "character", "audio_second"]
+"""The unit of input that a provider bills."""
 TokenCount = Annotated[int, Field(ge=1, le=10**12)]
 """A number of tokens."""
 Day = Annotated[date, Field(strict=False)]
@@ -24,8 +26,7 @@ Day = Annotated[date, Field(strict=False)]
 class ModelPrice(Policy):
     """The price of a model. USD per million units equal micro-USD per unit."""
 
-    unit: Literal["token", "character", "audio_second"] = "token"
-    """The unit of the input that the provider bills."""
+    unit: PricedUnit = "token"
     input: Annotated[float, Field(ge=0, le=100_000)]
     """USD per million input units."""
     output: Annotated[float, Field(ge=0, le=100_000)] = 0.0

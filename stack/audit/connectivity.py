@@ -68,7 +68,7 @@ def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
     """Caller, host and port of every address in a bundle or a route."""
     for service in platform.microservices:
         for call in service.bundle.outbound:
-            yield from ((service.name, address.host, address.port) for address in call.addresses)
+            yield from ((service.name, each.host, each.port) for each in service.bundle.addresses_of(call))
     for config in rendered(platform).of_kind("ConfigMap"):
         if text := config.get("data", {}).get("apisix.yaml"):
             for route in json.loads(text.removesuffix("#END\n"))["routes"]:

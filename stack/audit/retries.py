@@ -56,16 +56,20 @@ class Layer:
         return self.attempts if self.budget is None else min(self.attempts, 1 + self.budget)
 
 
+FALLBACK = "model fallback"
+"""The loop over a route's candidates. It has no retry budget: an attempt takes another candidate's quota of tokens."""
 BUDGETED = {"runtime", "grpc"}
 """Layers that enforce a retry budget. The gateway and the client libraries do not."""
 
 
 def layers(edge: Edge) -> Iterator[Layer]:
-    """Every layer that retries a call: the enforcer of its policy, its client libraries, and its saga step."""
+    """Every layer that retries a call: the enforcer of its policy, its route, its client libraries, its saga step."""
     retry, layer = edge.call.retry, enforcer(edge, "retry")
     if retry and retry.max_retries:
         budget = float(retry.budget.ratio) if layer in BUDGETED else None
         yield Layer(layer or "nobody", retry.max_attempts, retry.conditions, budget)
+    if edge.route and edge.route.fallback.max_attempts > 1:
+        yield Layer(FALLBACK, edge.route.fallback.max_attempts, tuple(SEEN_BY_CALLERS), None)
     for client in client_retries(edge):
         yield Layer(client.library, 1 + client.retries, client.conditions, None)
     # Compensations do not count, because the wait between their attempts grows.

@@ -9,7 +9,7 @@ from voice_policies import Retry, RetryCondition
 
 from stack.audit.finding import Breach, Rule, Severity
 from stack.audit.library_defaults import client_retries
-from stack.audit.retries import BUDGETED, Layer, layers
+from stack.audit.retries import BUDGETED, FALLBACK, Layer, layers
 from stack.model.call_graph import Edge
 from stack.model.enforcement import enforcer
 from stack.model.platform import Platform
@@ -51,7 +51,7 @@ def budgeted(platform: Platform) -> Iterator[Breach | None]:
         text = f"{layer.name} makes {layer.attempts} attempts of every call without a retry budget"
         found = Breach(edge.path, text, f"{edge.path}: retry, in a layer with a budget", "", edge.call.location)
         # A saga needs no budget: one process makes its attempts, and the wait between them grows.
-        yield found if layer.budget is None and layer.name != "saga" else None
+        yield found if layer.budget is None and layer.name not in {"saga", FALLBACK} else None
 
 
 def repeatable(platform: Platform) -> Iterator[Breach | None]:

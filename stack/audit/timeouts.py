@@ -47,10 +47,13 @@ def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Breach | None:
-    """A propagated deadline stops the callee in time. The timeout must still allow one attempt of each hard call."""
+    """A propagated deadline stops the callee in time. The timeout must still allow one attempt of each hard call.
+
+    An attempt at a model ends as soon as no token comes, so rule M03 checks it.
+    """
     for call in edge.target.calls:
         inner = graph.edge(edge.callee, edge.target, call)
-        if not call.soft and inner.attempt_timeout > edge.attempt_timeout:
+        if not call.soft and not inner.route and inner.attempt_timeout > edge.attempt_timeout:
             return _too_short(edge, inner.attempt_timeout, f"one attempt of {inner.path}")
     return None
 

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from graphlib import TopologicalSorter
 from typing import NamedTuple, TypeAlias
 
-from voice_policies import CircuitBreaker, Duration, Fault, InvalidInputError, Saga, one_of
+from voice_policies import CircuitBreaker, Duration, Fault, InvalidInputError, ModelRoute, Saga, one_of
 
 from components.node import Caller, Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, soft
@@ -24,6 +24,7 @@ NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
 """Added if the deadline does not travel with the request (HTTP from the gateway), so that the callee ends first."""
 OUTBOX = "the row stays in the outbox until it is acknowledged"
+APPENDED = "the event is lost and counted"
 STREAM = "events wait in their stream"
 
 
@@ -77,6 +78,16 @@ class Edge:
         return isinstance(self.caller, Service) and isinstance(self.callee, Service)
 
     @property
+    def route(self) -> ModelRoute | None:
+        """The route of a call to a model."""
+        return self.target.route
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts in all: those of its retry, or those over the candidates of its route."""
+        return self.route.fallback.max_attempts if self.route else self.call.max_attempts
+
+    @property
     def attempt_timeout(self) -> Duration:
         """Longest time of one attempt."""
         if self.call.timeout is not None:
@@ -108,6 +119,8 @@ def event_calls(operation: Operation) -> Iterator[Call]:
     """The calls that publishing and consuming events cause. They are never on the operation's critical path."""
     if operation.publishes:
         yield soft("events.append", OUTBOX, "with_key").at(operation.location)
+    if operation.appends:
+        yield soft("events.append", APPENDED, "with_key").at(operation.location)
     if operation.consumes:
         yield soft("events.consume", STREAM).at(operation.location)
 
@@ -133,7 +146,7 @@ class CallGraph:
         self.only_callers = catalogue.only_callers
         self.forbidden = catalogue.forbidden
         faults = [fault for declared in (*catalogue.nodes, *catalogue.flows) for fault in declared.faults]
-        faults += [*self._name_faults(), *self._call_faults()]
+        faults += [*self._name_faults(), *self._call_faults(), *self._route_faults()]
         if not faults:
             faults += [*self._flow_faults(), *self._cycle_faults(), *self._saga_faults()]
         if faults:
@@ -245,6 +258,15 @@ class CallGraph:
         elif not callee.offers(call.operation):
             value = f"calls operation {call.operation!r}, which {call.callee} does not offer"
             yield Fault(path, value, one_of(call.operation, (each.name for each in callee.operations)), source)
+
+    def _route_faults(self) -> Iterator[Fault]:
+        """Default routes that nobody declares."""
+        routes = {f"{node.name}.{each.name}" for node in self._all for each in node.operations if each.route}
+        for node in self._all:
+            for operation in node.operations:
+                if operation.default_route is not None and operation.default_route not in routes:
+                    path, value = f"{node.label}{operation.label}.default_route", f"is {operation.default_route!r}"
+                    yield Fault(path, value, one_of(operation.default_route, routes), str(operation.location))
 
     def _rule_faults(self, path: str, caller: str, callee: str, source: str) -> Iterator[Fault]:
         only = self.only_callers.get(callee)

@@ -15,7 +15,7 @@ from voice_policies import Fault, InvalidInputError
 
 from components.edge.envoy import AllowList
 from components.network_policy import AddressBlock
-from components.node import Dependency, Host
+from components.node import Caller, Dependency, Host
 from stack.model.call_graph import CallGraph
 from stack.model.site import PUBLIC_NETWORK, Site
 
@@ -28,6 +28,11 @@ PORTS = range(20_000, 30_000)
 def egress_port(caller: str) -> int:
     """The port of this caller on every egress proxy."""
     return PORTS[crc32(caller.encode()) % len(PORTS)]
+
+
+def proxy_address(site: Site, host: Host, caller: Caller) -> str:
+    """The `host:port` of the egress proxy through which a caller reaches a host."""
+    return f"{site.host(host.egress, site.egress)}:{egress_port(caller.name)}"
 
 
 def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:

@@ -10,13 +10,15 @@ from voice_policies import Connection, ServiceSettings
 
 from components.links import Links
 from components.microservice import Microservice
-from components.node import Dependency, InCluster, Node, Service
-from components.secret_keys import SecretForm, SecretKeys
+from components.models import ModelDependency
+from components.node import Dependency, Service
+from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph, Edge
+from stack.model.caller_secrets import caller_secret
 from stack.model.environments import Environment
 from stack.model.policy_bundles import addresses, policy_bundle
 
-__all__ = ["caller_secret", "components"]
+__all__ = ["components"]
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Callable[[], Microservice]]:
@@ -53,26 +55,6 @@ def _settings(graph: CallGraph, environment: Environment, service: Service) -> S
     )
 
 
-def caller_secret(caller: Node, dependency: Dependency, username: str | None = None) -> SecretKeys:
-    """The secret of one caller for one dependency. Caller and dependency read the same secret."""
-    return SecretKeys(
-        name=f"{caller.name}-{dependency.name}",
-        keys=dependency.credentials,
-        forms={} if _is_deployed(dependency) else dict.fromkeys(dependency.credentials, _issued_by(dependency)),
-        username=username,
-    )
-
-
-def _is_deployed(dependency: Dependency) -> bool:
-    return any(isinstance(address, InCluster) for address in dependency.addresses)
-
-
-def _issued_by(dependency: Dependency) -> SecretForm:
-    return SecretForm(
-        kind="password", owned=True, meaning=f"the key that {dependency.name} issues ({dependency.purpose})"
-    )
-
-
 def _dependencies(edges: Iterable[Edge]) -> dict[str, list[Edge]]:
     found: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
@@ -91,7 +73,8 @@ def _secrets(service: Service, edges: Iterable[Edge]) -> Iterator[SecretKeys]:
 def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
     for name, calls in _dependencies(graph.edges_from(service)).items():
         dependency = calls[0].callee
-        if not isinstance(dependency, Dependency):
+        # The bundle holds providers and keys of models, and each route has its own timeouts.
+        if not isinstance(dependency, Dependency) or isinstance(dependency, ModelDependency):
             continue
         reached = list(addresses(calls[0], graph.site))
         yield Connection(

@@ -33,12 +33,13 @@ from voice_policies import (
 from components.node import Dependency, External, Host, Service
 from components.operation import Operation
 from stack.model.call_graph import CallGraph, Edge
-from stack.model.egress import egress_port
+from stack.model.egress import proxy_address
 from stack.model.enforcement import attempt_timeout_enforcer, enforcer, in_force, timeout_enforcer, unenforced
 from stack.model.environments import Environment
+from stack.model.model_routes import models_of
 from stack.model.site import Site
 
-__all__ = ["outbound_call"]
+__all__ = ["addresses", "outbound_call"]
 
 BULKHEAD_HEADROOM = 4
 """Slots in addition to those of Little's law at capacity (arrivals × P95), so that a burst queues only here."""
@@ -65,6 +66,7 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
         health=Health(checks=tuple(_health_checks(edges))),
         sagas=tuple(saga for operation in service.operations for saga in operation.sagas),
         tracing=Tracing(endpoint=collector, sample_ratio=environment.settings.trace_sample_ratio),
+        models=models_of(edges, site, Ratio(f"{1 / replicas:.11f}")),
     ).sealed()
 
 
@@ -153,7 +155,8 @@ def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
         callee=call.callee,
         operation=call.operation,
         protocol=edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc",
-        addresses=tuple(addresses(edge, site)),
+        addresses=() if edge.route else tuple(addresses(edge, site)),
+        route=".".join(edge.key) if edge.route else None,
         idempotency=call.idempotency,
         necessity="soft" if call.soft else "hard",
         fallback=call.fallback,
@@ -191,8 +194,7 @@ def addresses(edge: Edge, site: Site) -> Iterator[Address]:
     elif isinstance(callee, Dependency):
         for address in callee.addresses:
             if isinstance(address, Host):
-                via = f"{site.host(address.egress, site.egress)}:{egress_port(edge.caller.name)}"
-                yield Address(host=address.host, port=address.port, via=via)
+                yield Address(host=address.host, port=address.port, via=proxy_address(site, address, edge.caller))
             elif isinstance(address, External):
                 yield Address(host=address.host, port=address.port, tls=address.tls or None)
             else:

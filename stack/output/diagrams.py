@@ -86,10 +86,17 @@ def hop_text(edge: Edge, site: Site) -> str:
     """A hop in a few words, such as `search ≤ 1800ms × 2, breaker 5, else no graph hits`."""
     policy = outbound_call(edge, site, mesh=True)
     text = edge.call.name.removeprefix(f"{edge.call.callee}.").replace(":", " ")
-    text += f" ≤ {policy.timeout.attempt} × {policy.max_attempts}"
+    text += f" ≤ {time_limit(edge)}"
     if policy.circuit_breaker:
         text += f", breaker {policy.circuit_breaker.consecutive_failures}"
     return f"{text}, else {edge.call.fallback}" if edge.call.fallback else text
+
+
+def time_limit(edge: Edge) -> str:
+    """The time limit of a call: of each attempt, or of all attempts over a route's candidates."""
+    if edge.route:
+        return f"{edge.route.timeout.total} over {len(edge.route.candidates)} candidates"
+    return f"{edge.attempt_timeout} × {edge.call.max_attempts}"
 
 
 def graph_document(graph: CallGraph) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def _edge_document(edge: Edge, site: Site) -> dict[str, Any]:
         "necessity": policy.necessity,
         "idempotency": edge.call.idempotency,
         "attempt_timeout": str(policy.timeout.attempt),
-        "max_attempts": policy.max_attempts,
+        "max_attempts": edge.max_attempts,
         "enforced_by": policy.enforced_by.model_dump(exclude_none=True),
         **({"fallback": edge.call.fallback} if edge.call.fallback else {}),
     }

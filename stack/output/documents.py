@@ -22,7 +22,7 @@ from stack.model.flow import Flow, Milestone
 from stack.model.platform import Platform
 from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
-from stack.output.diagrams import component_diagram, sequence_diagram
+from stack.output.diagrams import component_diagram, sequence_diagram, time_limit
 from stack.output.markdown import filled
 
 __all__ = [
@@ -53,6 +53,7 @@ def architecture(tenant: Tenant) -> str:
         flows=[(flow, sequence_diagram(graph, flow)) for flow in graph.flows if flow.diagram],
         services=list(graph.services),
         edges=[(edge, in_force(edge, "retry", mesh=True)) for edge in graph.edges],
+        time_limit=time_limit,
         targets=[_target_row(graph, flow) for flow in graph.flows],
         milestones=[_milestone_row(graph, flow, each) for flow in graph.flows for each in flow.milestones],
         own_availability=graph.site.own_availability,

@@ -10,9 +10,9 @@ from components.node import Caller, Dependency, External, Host, InCluster
 from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
+from stack.model.caller_secrets import caller_secret
 from stack.model.environments import Environment
 from stack.model.links import external_block
-from stack.model.microservices import caller_secret
 from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.site import SITE
 

@@ -72,7 +72,7 @@ def test_a_token_bucket_limits_one_tenant_and_no_other(platform: Platform) -> No
 
 def test_failures_of_the_providers_lower_the_adaptive_limit_and_the_level(platform: Platform) -> None:
     """At its highest rate the limit admits a burst of 150. Its rate recovers by itself; that is tested on a clock."""
-    platform.behave("model-adapter", **{"llm-providers.embed": BROKEN})
+    platform.behave("model-adapter", **{"llm.embed": BROKEN})
     wait_until(lambda: refused(platform, "model-adapter.embed", 50) > 0, PATIENCE, "the rate has fallen")
     wait_until(lambda: is_at(platform, "model-adapter", "full"), PATIENCE, "every feature is off")
     platform.behave("model-adapter")

@@ -1,11 +1,11 @@
 """The catalogue of VoiceAssistant: services, dependencies, gateway and flows as data. Other calls are forbidden."""
 
-from stack.voiceassistant.catalog import conversations, intelligence, knowledge
-from stack.voiceassistant.catalog.dependencies import DEPENDENCIES
+from stack.voiceassistant.catalog import conversations, dependencies, intelligence, knowledge, models
 from stack.voiceassistant.catalog.flows import FLOWS
 from stack.voiceassistant.catalog.gateway import GATEWAY
 from stack.voiceassistant.catalog.rules import FORBIDDEN, ONLY_CALLERS
 
+DEPENDENCIES = (*dependencies.DEPENDENCIES, models.LLM, models.SPEECH)
 SERVICES = (*conversations.SERVICES, *knowledge.SERVICES, *intelligence.SERVICES)
 
 __all__ = ["DEPENDENCIES", "FLOWS", "FORBIDDEN", "GATEWAY", "ONLY_CALLERS", "SERVICES"]

@@ -121,7 +121,7 @@ ANALYTICS = Service(
             ),
             p95="1s",
             deadline="2s",
-            consumes=("message.created",),
+            consumes=("message.created", "model.attempted"),
         ),
     ),
 )

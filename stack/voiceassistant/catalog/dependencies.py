@@ -2,8 +2,7 @@
 
 Latency is the P95 of each operation at the callee. The deadline bounds one attempt and is below ten times the latency.
 Availabilities are the platform's targets: PostgreSQL, Redis, gateway and DNS 99.99 %, other infrastructure 99.9 %, each
-provider 99.5 %. External hosts are reached through one of two egress proxies. The two providers of a pair use different
-proxies, so that they share nothing: one proxy (99.9 %) for both would cost the voice flow its target.
+provider 99.5 %. External hosts are reached through an egress proxy.
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ INFRASTRUCTURE = Ratio("99.9%")
 FOUR_NINES = Ratio("99.99%")
 PROVIDER = Ratio("99.5%")
 PASSWORD = ("password",)
-OPENAI = Client(library="openai-python", retries=0)
-"""The client library for both model providers. Its own retries are off, as in every client: only declared policies
-retry."""
 REDIS_CLIENTS = (
     Client(library="redis-py", language="python", retries=0),
     Client(library="go-redis", language="go", retries=0),
@@ -50,24 +46,6 @@ def _outside(
     )
 
 
-def _pair(
-    name: str, hosts: tuple[str, str], purpose: str, *operations: Operation, clients: tuple[Client, ...] = ()
-) -> Dependency:
-    return Dependency(
-        name=name,
-        kind="provider",
-        purpose=purpose,
-        protocol="https",
-        addresses=tuple(
-            Host(host=host, port=443, egress=proxy) for host, proxy in zip(hosts, EGRESS_PROXIES, strict=True)
-        ),
-        availability=PROVIDER,
-        credentials=("api-key-primary", "api-key-secondary"),
-        clients=clients,
-        operations=operations,
-    )
-
-
 POSTGRESQL = Dependency(
     name="postgresql",
     restart=Duration("30s"),  # CloudNativePG's failover: a failed readiness probe, an election, the promotion
@@ -90,19 +68,20 @@ REDIS = Dependency(
     availability=FOUR_NINES,
     credentials=PASSWORD,
     clients=REDIS_CLIENTS,
+    evicts=True,
     operations=(operation("access", p95="3ms", deadline="20ms"),),
 )
 EVENTS = Dependency(
     name="events",
     restart=Duration("10s"),  # as the cache
     kind="datastore",
-    purpose="event streams on a durable Valkey of their own",
+    purpose="event streams, and counters of token budgets, on a durable Valkey of their own",
     protocol="redis",
     addresses=(InCluster(namespace=DATA, service="events", port=6379),),
     availability=INFRASTRUCTURE,
     credentials=PASSWORD,
     clients=REDIS_CLIENTS,
-    operations=(operation("append", p95="10ms", deadline="100ms"), operation("consume", p95="10ms", deadline="100ms")),
+    operations=tuple(operation(name, p95="10ms", deadline="100ms") for name in ("append", "consume", "reserve")),
 )
 ELASTICSEARCH = Dependency(
     name="elasticsearch",
@@ -181,24 +160,6 @@ SMS = _outside(
     operation("send", p95="500ms", deadline="3s"),
     availability=PROVIDER,
 )
-LLM_PROVIDERS = _pair(
-    "llm-providers",
-    ("api.openai.com", "api.mistral.ai"),
-    "language and embedding models; either suffices",
-    operation("generate", p95="850ms", deadline="1400ms"),
-    operation("rewrite", p95="130ms", deadline="400ms"),
-    operation("rerank", p95="70ms", deadline="250ms"),
-    operation("embed", p95="40ms", deadline="200ms"),
-    clients=(OPENAI,),
-)
-SPEECH_PROVIDERS = _pair(
-    "speech-providers",
-    ("eastus.stt.speech.microsoft.com", "speech.googleapis.com"),
-    "speech recognition and synthesis; either suffices",
-    operation("recognize", p95="250ms", deadline="700ms"),
-    operation("synthesize", p95="250ms", deadline="700ms"),
-)
-
 DEPENDENCIES = (
     POSTGRESQL,
     REDIS,
@@ -211,6 +172,4 @@ DEPENDENCIES = (
     EXTERNAL_TOOLS,
     SMTP,
     SMS,
-    LLM_PROVIDERS,
-    SPEECH_PROVIDERS,
 )

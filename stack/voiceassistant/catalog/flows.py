@@ -36,9 +36,7 @@ FIRST_FRAME = Milestone(
     first_stage=True,
     target=Duration("300ms"),
 )
-FIRST_AUDIO = Milestone(
-    title="the first audio of a text", operation="speech-providers.synthesize", target=Duration("300ms")
-)
+FIRST_AUDIO = Milestone(title="the first audio of a text", operation="speech.synthesize", target=Duration("300ms"))
 
 FLOWS = (
     _flow(

@@ -7,19 +7,21 @@ from voice_policies import DegradedFeature, Duration, Rate, Ratio
 from components.node import Replicas, Service, Sizing
 from components.operation import Stage, hard, loop, operation, soft, stage
 from stack.voiceassistant.catalog.defaults import (
-    LEAF_RETRY,
     MODELS_LOADED,
     following_health,
     per_tenant,
     per_user,
     provider_bulkhead,
 )
+from stack.voiceassistant.catalog.models import DEFAULT_ROUTE, LLM, PLAN
 from stack.voiceassistant.site import APPS
 
 WITH_ATTACHMENT = Ratio("10%")
 """Share of questions with a picture or document."""
 _ANSWER: tuple[Stage, ...] = (
-    stage(soft("redis.access", "no cache of tasks"), soft("model-router.choose", "default model")),
+    stage(
+        soft("redis.access", "no cache of tasks"), soft("model-router.choose", f"the default route, {DEFAULT_ROUTE}")
+    ),
     stage(hard("agent-engine.run", "with_key"), soft("multimodal-engine.describe", "text only", share=WITH_ATTACHMENT)),
 )
 
@@ -62,6 +64,7 @@ MODEL_ROUTER = Service(
             ),
             p95="30ms",
             deadline="150ms",
+            default_route=DEFAULT_ROUTE,
         ),
     ),
 )
@@ -94,6 +97,7 @@ AGENT = Service(
                     purpose="plan",
                     latency=Duration("300ms"),
                     timeout=Duration("1500ms"),
+                    model_use=PLAN,
                 ),
                 soft("redis.access", "no long memory"),
             ),
@@ -135,23 +139,24 @@ MODEL_ADAPTER = Service(
     operations=tuple(
         operation(
             name,
-            # The second attempt goes to the other provider with the same idempotency key.
+            # The providers know no idempotency key: a second attempt, at the other provider, may be billed again.
             stage(
-                hard(f"llm-providers.{name}", "with_key", retry=LEAF_RETRY, bulkhead=provider_bulkhead(concurrent)),
-                soft("redis.access", "quota per replica"),
+                hard(f"llm.{name}", "idempotent", bulkhead=provider_bulkhead(concurrent)),
+                soft("events.reserve", "each replica's share of the budgets"),
             ),
             p95=latency,
-            deadline=deadline,
+            deadline=str(LLM.operation(name).deadline),
+            appends=("model.attempted",),
             transport="streamed" if name == "generate" else "unary",
             rate_limits=following_health(rate),
         )
         # A replica serves 150 requests a second of all kinds together. Slots at the provider: that rate × P95, as if
         # one kind took everything. Capped at 64 for long requests, which degrade instead of queueing.
-        for name, latency, deadline, concurrent, rate in (
-            ("generate", "900ms", "3s", 64, "64/s"),
-            ("rewrite", "150ms", "1s", 32, "150/s"),
-            ("rerank", "80ms", "600ms", 16, "150/s"),
-            ("embed", "50ms", "500ms", 16, "150/s"),
+        for name, latency, concurrent, rate in (
+            ("generate", "900ms", 64, "64/s"),
+            ("rewrite", "150ms", 32, "150/s"),
+            ("rerank", "80ms", 16, "150/s"),
+            ("embed", "50ms", 16, "150/s"),
         )
     ),
 )
@@ -171,16 +176,17 @@ VOICE = Service(
     operations=(
         operation(
             "dialogue",
-            stage(hard("speech-providers.recognize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32))),
+            stage(hard("speech.recognize", "idempotent", bulkhead=provider_bulkhead(32))),
             stage(hard("ai-orchestrator.answer", "with_key")),
             # Speech starts with the first text, so it adds nothing to the latency of the whole answer.
             stage(
-                hard("speech-providers.synthesize", "idempotent", retry=LEAF_RETRY, bulkhead=provider_bulkhead(32)),
+                hard("speech.synthesize", "idempotent", bulkhead=provider_bulkhead(32)),
                 overlaps=True,
             ),
             p95="2500ms",
             deadline="18s",
             transport="websocket",
+            appends=("model.attempted",),
             # A spoken question and its answer take longer than 2 s. The user is the subject of the gateway's token.
             rate_limits=per_user(30, "1m"),
         ),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 ONLY_CALLERS = {
-    "llm-providers": "model-adapter",
+    "llm": "model-adapter",
     "vector-store": "vector-store-adapter",
-    "speech-providers": "voice-engine",
+    "speech": "voice-engine",
     "voice-engine": "gateway",
 }
 """Callee → its only permitted caller."""

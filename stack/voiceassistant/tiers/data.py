@@ -25,6 +25,7 @@ from stack.model.links import scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant import site
 from stack.voiceassistant.catalog import dependencies
+from stack.voiceassistant.catalog.models import BUDGETS
 from stack.voiceassistant.stores import (
     SCHEMAS,
     DeployedStore,
@@ -227,13 +228,18 @@ def _events(events: DeployedStore, environment: Environment, links: Links) -> Va
 
 
 def _stream_rules(caller: Caller) -> str:
-    """ACL rules for the streams of a service's declared events: only the commands for publishing or consuming."""
-    published = {event for operation in caller.operations for event in operation.publishes}
+    """ACL rules for the streams of a service's declared events, and for its counters of token budgets.
+
+    Streams permit only the commands for publishing or consuming.
+    """
+    published = {event for operation in caller.operations for event in (*operation.publishes, *operation.appends)}
     consumed = {event for operation in caller.operations for event in operation.consumes}
     streams = " ".join(f"~{event}" for event in sorted(published | consumed))
     commands = [*([PUBLISH] if published else []), *([CONSUME] if consumed else [])]
     dead_letters = " ".join(f"~{event}{DEAD_LETTERS}" for event in sorted(consumed))
     selector = f" ({dead_letters} {PUBLISH})" if consumed else ""
+    if any(call.name == BUDGETS for operation in caller.operations for call in operation.calls):
+        selector += f" (~{_keys(caller)} {CACHE_COMMANDS})"
     return f"{streams} +@connection -@dangerous {' '.join(commands)}{selector}"
 
 

@@ -24,7 +24,7 @@ from components.node import Dependency, External, Gateway, Service
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.links import external_stores
-from stack.model.policy_bundles import outbound_call
+from stack.model.policy_bundles import addresses, outbound_call
 from stack.model.site import Site
 from stack.model.tenant import Builder
 from stack.voiceassistant.site import APPS
@@ -123,7 +123,7 @@ def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
     if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
         yield site.http_host(edge.callee), call
         return
-    for address in call.addresses:
+    for address in addresses(edge, site):
         yield (address.via or address.host).partition(":")[0], call
 
 

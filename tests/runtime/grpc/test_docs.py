@@ -26,7 +26,9 @@ def test_the_examples_of_grpc_run(tmp_path: Path) -> None:
     caller = bundle(
         call("rag-engine.context", circuit_breaker=CircuitBreaker()),
         call("elasticsearch.search", protocol="http"),
-        call("llm-providers.generate", protocol="https", addresses=PROVIDERS, circuit_breaker=CircuitBreaker()),
+        call(
+            "translation-providers.translate", protocol="https", addresses=PROVIDERS, circuit_breaker=CircuitBreaker()
+        ),
     )
     services = {"agent-engine": caller, "rag-engine": callee}
     mounted = {f"/etc/voice/{name}": mount(tmp_path / name, content) for name, content in services.items()}

@@ -170,7 +170,7 @@ def test_the_faults_of_a_file_and_of_its_settings_are_in_one_message(tmp_path: P
 
 def test_names_that_the_catalogue_lacks_are_told_with_all_other_faults() -> None:
     somewhere = {"host": "a.b", "port": 1, "network": "10.200.8.0/28"}
-    names = ("elasticsearch", "postgres", "llm-providers", "identity-service")
+    names = ("elasticsearch", "postgres", "llm", "identity-service")
     said = refused(
         {"mesh": "maybe", "without": ["elasticsearch", "voice-engin"], "external": dict.fromkeys(names, somewhere)}
     )
@@ -180,7 +180,7 @@ def test_names_that_the_catalogue_lacks_are_told_with_all_other_faults() -> None
         "without[1]: is 'voice-engin'; did you mean voice-engine?",
         f"external.elasticsearch: {expected}",
         f"external.identity-service: {expected}",
-        f"external.llm-providers: {expected}",
+        f"external.llm: {expected}",
         f"external.postgres: {expected.replace('; ', '; did you mean postgresql? ')}",
     ):
         assert f"config.{PROJECT}:{line}" in said

@@ -54,5 +54,5 @@ def test_the_schema_says_what_each_field_means() -> None:
 def test_each_flow_is_drawn_down_to_its_providers() -> None:
     text = architecture(TENANT)
     assert text.count("sequenceDiagram") == 4
-    assert "llm-providers: generate ≤ 1400ms × 2, breaker 5" in text
+    assert "llm: generate ≤ 3s over 2 candidates, breaker 5" in text
     assert "rag-engine: context ≤ 3s × 1, breaker 5, else no citations" in text

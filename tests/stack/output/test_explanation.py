@@ -128,14 +128,14 @@ def without_hosts(proxy: EgressProxy) -> dict[str, Any]:
             EgressProxy,
             "egress-proxy-b",
             without_hosts,
-            ("voice-engine", "speech-providers"),
+            ("voice-engine", "speech"),
             "egress-proxy-b does not let voice-engine reach speech.googleapis.com:443",
         ),
         (
             EgressProxy,
             "egress-proxy-a",
             lambda _: {"allow_lists": ()},
-            ("voice-engine", "speech-providers"),
+            ("voice-engine", "speech"),
             "egress-proxy-a.voice-egress.svc.cluster.local:27715: the Service has the ports [9902]",
         ),
     ],
@@ -194,7 +194,7 @@ def test_the_line_is_told_with_everything_that_would_refuse_it() -> None:
         assert change is not None
         return "\n".join(change.refused)
 
-    assert "only model-adapter may call llm-providers" in refused("agent-engine", "llm-providers")
+    assert "only model-adapter may call llm" in refused("agent-engine", "llm")
     assert "model-adapter.generate → agent-engine.run is a cycle" in refused("model-adapter", "agent-engine")
     assert "indexing-service may never call rag-engine" in refused("indexing-service", "rag-engine.context")
     assert refused("redis", "gateway") == "redis has no operation that can make calls"
