@@ -11,7 +11,7 @@ from components.mesh.policy import MeshDestination
 from components.node import Gateway, Service
 from components.operation import hard, operation, stage
 from stack.model.platform import Platform
-from stack.model.policy_bundles import outbound_call
+from stack.model.policy_bundles import addresses
 from stack.model.site import Site
 from stack.voiceassistant.site import APPS, SITE
 from stack.voiceassistant.tiers import mesh
@@ -133,7 +133,7 @@ def test_each_member_knows_exactly_the_hosts_that_its_calls_name(environment: st
         reached = {
             (address.via or address.host).partition(":")[0]
             for edge in graph.edges_from(caller)
-            for address in outbound_call(edge, SITE, mesh=True).addresses
+            for address in addresses(edge, SITE)
         }
         if isinstance(caller, Gateway):
             services = {edge.callee for edge in graph.edges_from(caller) if isinstance(edge.callee, Service)}
