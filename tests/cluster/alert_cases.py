@@ -417,7 +417,7 @@ OF_STREAMED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] == "conv
 PROBED_HOSTS = ["cluster-dns", "certificates"]
 PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
 EVERYWHERE = [_whose(job) for job in _everyone()]
-SPEECH = {"job": "voice-engine", "name": "speech-providers.synthesize"}
+SPEECH = {"job": "voice-engine", "name": "speech.synthesize"}
 FLOWS = {
     "voice-dialogue": "voice-engine",
     "chat": "conversation-service",

@@ -11,7 +11,7 @@ from components.mesh.policy import MeshDestination
 from components.node import Gateway, Service
 from components.operation import hard, operation, stage
 from stack.model.platform import Platform
-from stack.model.policy_bundles import addresses
+from stack.model.policy_bundles import addresses, outbound_call
 from stack.model.site import Site
 from stack.voiceassistant.site import APPS, SITE
 from stack.voiceassistant.tiers import mesh
