@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stack.output.difference import compare
 from stack.output.difference.report import text
-from stack.output.difference.sides import resources_of
+from stack.output.difference.sides import side_of
 from stack.output.render import manifest, manifest_path
 from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, platform
@@ -30,7 +30,7 @@ def manifests(environment: str) -> dict[Path, str]:
 
 def comparison(environment: str, other: str) -> dict[Path, str]:
     """The text of `voice diff`, with every changed value in full."""
-    difference = compare(resources_of(environment, TENANT), resources_of(other, TENANT))
+    difference = compare(side_of(environment, TENANT), side_of(other, TENANT))
     return {SNAPSHOTS / f"{environment}-{other}.txt": f"{text(difference)}\n"}
 
 

@@ -16,7 +16,7 @@ from voice_policies import RetryCondition
 from components.node import Service
 from stack.audit.finding import Breach, Rule, Severity
 from stack.audit.library_defaults import client_retries
-from stack.model.call_graph import CallGraph, Edge, OperationKey
+from stack.model.call_graph import CallGraph, Edge, OperationKey, Run
 from stack.model.enforcement import enforcer
 from stack.model.load import by_node, executions
 from stack.model.platform import Platform
@@ -157,27 +157,37 @@ def _factors(path: Path, failure: RetryCondition, each: Callable[[Edge, RetryCon
     return " × ".join(f"{factor:g}" for factor in factors if factor > 1)
 
 
+class Amplified(NamedTuple):
+    """The heaviest path of an operation that nothing calls."""
+
+    root: Run
+    failure: RetryCondition
+    """The failure of the last hop that causes most attempts."""
+    path: Path
+    attempts: float
+
+
+def amplified(graph: CallGraph) -> Iterator[Amplified]:
+    """The worst-case attempts of every operation that nothing calls, over all layers."""
+    found = _by_failure(graph, attempts)
+    for root in graph.roots:
+        failure = max(SPOKEN, key=lambda failure: found[failure][root.key].weight)
+        yield Amplified(root, failure, path_of(found[failure], root.key), found[failure][root.key].weight)
+
+
 def amplification(platform: Platform) -> Iterator[Breach | None]:
     """Multiply the attempts along every path, over all layers."""
-    found = _by_failure(platform.graph, attempts)
-    for root in platform.graph.roots:
-        failure = max(SPOKEN, key=lambda failure: found[failure][root.key].weight)
-        most = found[failure][root.key].weight
-        if most <= WARN_ATTEMPTS:
-            yield None
-            continue
-        path = path_of(found[failure], root.key)
-        retrying = next(edge for edge in path if any(layers(edge)))
-        severity: Severity = "error" if most > MAX_ATTEMPTS else "warning"
-        text = f"{_factors(path, failure, attempts)} = {most:g} attempts > {WARN_ATTEMPTS}"
-        yield Breach(
-            _text(path),
-            f"{text} when {path[-1].call.target} {SPOKEN[failure]}",
-            f"{retrying.path}: retry.max_retries",
-            "0",
-            retrying.call.location,
-            severity,
-        )
+    for found in amplified(platform.graph):
+        yield _too_many(found) if found.attempts > WARN_ATTEMPTS else None
+
+
+def _too_many(found: Amplified) -> Breach:
+    path, failure, most = found.path, found.failure, found.attempts
+    retrying = next(edge for edge in path if any(layers(edge)))
+    severity: Severity = "error" if most > MAX_ATTEMPTS else "warning"
+    text = f"{_factors(path, failure, attempts)} = {most:g} attempts > {WARN_ATTEMPTS}"
+    text = f"{text} when {path[-1].call.target} {SPOKEN[failure]}"
+    return Breach(_text(path), text, f"{retrying.path}: retry.max_retries", "0", retrying.call.location, severity)
 
 
 def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:

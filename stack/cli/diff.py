@@ -25,12 +25,12 @@ def run(options: argparse.Namespace) -> int:
     """Print the differences, and data at risk on stderr as well."""
     from stack.output.difference import compare  # noqa: PLC0415
     from stack.output.difference.report import REPORTS  # noqa: PLC0415
-    from stack.output.difference.sides import resources_of  # noqa: PLC0415
+    from stack.output.difference.sides import side_of  # noqa: PLC0415
 
     sides = []
     for side in (options.a, options.b):
         with progress(f"rendering {side}"):
-            sides.append(resources_of(side, options.tenant()))
+            sides.append(side_of(side, options.tenant()))
     difference = compare(*sides)
     print(REPORTS[options.format](difference))
     if difference.data_at_risk and not options.allow_replacement:

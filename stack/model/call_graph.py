@@ -16,7 +16,7 @@ from components.operation import Call, Operation, soft
 from stack.model.catalogue import Catalogue
 from stack.model.flow import Flow
 
-__all__ = ["NETWORK_MARGIN", "CallGraph", "Edge", "OperationKey"]
+__all__ = ["NETWORK_MARGIN", "CallGraph", "Edge", "OperationKey", "Run"]
 
 OperationKey: TypeAlias = tuple[str, str]
 """Names of a node and of one of its operations."""
@@ -208,6 +208,12 @@ class CallGraph:
         if self.gateway is None:
             raise KeyError(flow.route)
         return self.gateway, self.gateway.operation(flow.route)
+
+    def flows_at(self, key: OperationKey) -> tuple[Flow, ...]:
+        """The flows that begin at an operation. Only routes of the gateway have any."""
+        if self.gateway is None or key[0] != self.gateway.name:
+            return ()
+        return tuple(flow for flow in self.flows if flow.route == key[1])
 
     def edges_from(self, node: Node) -> Sequence[Edge]:
         """The calls of one node."""

@@ -4,6 +4,7 @@
     <out>/manifests/50-services/agent-engine.yaml     one file a component: what reviews best
     <out>/policies/agent-engine/policy.json           the bundle, as the service's process reads it;
                                                       beside it a Go service's grpc-service-config.json
+    <out>/ledger.json                                 the numbers that `voice diff` compares
     <out>/index.json                                  every resource with its file
 
 A failed run leaves the earlier tree as it was. Files that no run wrote stay.
@@ -20,10 +21,11 @@ from voice_policies import FILE_NAME, Fault, InvalidInputError
 
 from components.component import Component
 from components.files import file_text
+from stack.audit.ledgers.measures import measures
 from stack.model.image_lock import images
 from stack.model.manifest_yaml import documents
 from stack.model.platform import Platform
-from stack.output.tree import INDEX, write_tree
+from stack.output.tree import INDEX, LEDGER, write_tree
 
 if TYPE_CHECKING:
     from components.component import Resource
@@ -41,7 +43,7 @@ class Index:
     entries: list[dict[str, Any]] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
-    """Files without resources: policy bundles."""
+    """Files without resources: policy bundles and the ledger."""
     others: tuple[str, ...] = ()
     """Files and directories in the tree that no run wrote."""
 
@@ -88,6 +90,8 @@ def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]
         for bundle, text in _bundle(components[0].name, resources):
             index.files.append(bundle)
             yield bundle, text
+    index.files.append(LEDGER)
+    yield LEDGER, file_text(dict(measures(platform)))
     yield INDEX, index.text()
 
 

@@ -22,6 +22,8 @@ from components.files import file_text
 __all__ = ["INDEX"]
 
 INDEX = "index.json"
+LEDGER = "ledger.json"
+"""The numbers of the platform that `voice diff` compares."""
 STAGING = ".voice-render"
 NAMED = 5
 """Files of others that an error names at most."""

@@ -12,7 +12,7 @@ from stack.model.platform import Platform
 from stack.model.settings import ROOT
 from stack.output.diagrams import component_diagram
 from stack.output.difference import compare
-from stack.output.difference.sides import resources_of
+from stack.output.difference.sides import side_of
 from stack.output.documents import architecture
 from stack.output.render import render
 from tests import toy
@@ -49,7 +49,7 @@ def test_a_changed_service_is_the_only_difference(tmp_path: Path) -> None:
     changed = replace(toy.TENANT, catalogue=toy.TENANT.catalogue.model_copy(update={"nodes": nodes}))
     for name, tenant in (("before", toy.TENANT), ("after", changed)):
         render(Platform(tenant, toy.ENVIRONMENT), tmp_path / name)
-    before, after = (resources_of(str(tmp_path / name), toy.TENANT) for name in ("before", "after"))
+    before, after = (side_of(str(tmp_path / name), toy.TENANT) for name in ("before", "after"))
     assert not compare(before, before)
     assert {change.identity.name.partition("-")[0] for change in compare(before, after).changed} == {"prices"}
 
@@ -65,7 +65,7 @@ def test_the_toy_needs_nothing_of_voiceassistant() -> None:
     script = (
         "import sys; from tests import toy, small; from stack.audit import audit; "
         "from stack.deploy.program import register; from stack.model.platform import Platform; "
-        "from stack.output.difference.sides import resources_of; from stack.output.documents import architecture; "
+        "from stack.output.difference.sides import side_of; from stack.output.documents import architecture; "
         "from datetime import date; audit(Platform(toy.TENANT, toy.ENVIRONMENT), on=date(2026, 11, 30)); "
         "print(sorted(name for name in sys.modules if name.startswith('stack.voiceassistant')))"
     )

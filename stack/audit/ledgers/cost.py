@@ -139,10 +139,7 @@ def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
 
 
 def _entrance_name(graph: CallGraph, key: OperationKey) -> str:
-    node, operation = key
-    begun = [flow.name for flow in graph.flows if graph.gateway and node == graph.gateway.name]
-    flows = [flow.name for flow in graph.flows if flow.name in begun and flow.route == operation]
-    return ", ".join(flows) or f"{node}.{operation}"
+    return ", ".join(flow.name for flow in graph.flows_at(key)) or ".".join(key)
 
 
 def _spare_pods(platform: Platform, prices: Prices) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The effect of a change on a running platform: resources, fields, pods and data."""
+"""The effect of a change on a running platform: its numbers, resources, fields, pods and data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from stack.audit.ledgers.measures import Measures
 from stack.deploy.data_safety import INSTEAD, Loss, bears_data, data_namespaces, volume_sizes
+from stack.output.difference.blast_radius import Consequence, blast_radius
 from stack.output.difference.fields import FieldChange, field_changes
 
 __all__ = ["compare"]
@@ -65,6 +67,15 @@ Resources = Mapping[Identity, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a comparison."""
+
+    resources: Resources
+    measures: Measures | None
+    """`None` for a tree without `ledger.json`, which an earlier version of `voice` wrote."""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A resource that both sides have, and the fields in which it differs."""
 
@@ -108,8 +119,10 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All differences between two trees."""
+    """All differences between two sides."""
 
+    blast_radius: tuple[Consequence, ...] | None
+    """`None` if a side has no measures."""
     added: tuple[Identity, ...]
     removed: tuple[Identity, ...]
     changed: tuple[Change, ...]
@@ -117,19 +130,22 @@ class Difference:
     data_at_risk: tuple[Risk, ...]
 
     def __bool__(self) -> bool:
-        return any((self.added, self.removed, self.changed))
+        return any((self.blast_radius, self.added, self.removed, self.changed))
 
 
-def compare(before: Resources, after: Resources) -> Difference:
-    """The changes between two trees."""
-    changed = tuple(_changes(before, after))
-    removed = tuple(identity for identity in before if identity not in after)
+def compare(before: Side, after: Side) -> Difference:
+    """The changes between two sides."""
+    old, new = before.resources, after.resources
+    changed = tuple(_changes(old, new))
+    removed = tuple(identity for identity in old if identity not in new)
+    measured = before.measures is not None and after.measures is not None
     return Difference(
-        added=tuple(identity for identity in after if identity not in before),
+        blast_radius=tuple(blast_radius(before.measures or {}, after.measures or {})) if measured else None,
+        added=tuple(identity for identity in new if identity not in old),
         removed=removed,
         changed=changed,
-        effects=tuple(_effects(changed, before, after)),
-        data_at_risk=tuple(_risks(changed, removed, before, after)),
+        effects=tuple(_effects(changed, old, new)),
+        data_at_risk=tuple(_risks(changed, removed, old, new)),
     )
 
 

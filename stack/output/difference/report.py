@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from difflib import unified_diff
 from typing import Any
 
@@ -11,6 +12,7 @@ from components.files import file_text
 from stack.deploy.data_safety import INSTEAD
 from stack.output.difference import Change, Difference
 from stack.output.difference.fields import ABSENT, FieldChange
+from stack.output.tree import LEDGER
 
 __all__ = ["REPORTS"]
 
@@ -21,19 +23,21 @@ _FENCE = "~~~~"
 
 
 def text(difference: Difference) -> str:
-    """Text for a terminal and for `grep`."""
-    lines = [f"+ {identity}" for identity in difference.added]
+    """Text for a terminal and for `grep`: the blast radius first."""
+    radius = list(_radius_lines(difference))
+    lines = ["blast radius", *(f"  {line}" for line in radius)] if radius else []
+    lines += [f"+ {identity}" for identity in difference.added]
     lines += [f"- {identity}" for identity in difference.removed]
     for change in difference.changed:
         lines += [_head(change), *(f"    {line}" for line in _field_lines(change))]
-    return "\n".join([*lines, *_effect_lines(difference), _summary(difference)])
+    return "\n".join([*lines, *map(str, difference.data_at_risk), _summary(difference)])
 
 
 def markdown(difference: Difference) -> str:
-    """Markdown for a pull request: the effects first, the fields folded."""
+    """Markdown for a pull request: the blast radius first, the fields folded."""
     parts = [_summary(difference)]
-    if effects := list(_effect_lines(difference)):
-        parts.append("\n".join(f"- {line}" for line in effects))
+    if radius := [*_radius_lines(difference), *map(str, difference.data_at_risk)]:
+        parts.append("\n".join(["**Blast radius**", "", *(f"- {line}" for line in radius)]))
     whole = [f"+ {identity}" for identity in difference.added] + [f"- {identity}" for identity in difference.removed]
     if whole:
         parts.append(_folded(f"{len(whole)} resources added or removed", whole))
@@ -45,6 +49,7 @@ def as_json(difference: Difference) -> str:
     """The complete difference as JSON."""
     return file_text(
         {
+            "blast_radius": _radius_documents(difference),
             "added": [identity._asdict() for identity in difference.added],
             "removed": [identity._asdict() for identity in difference.removed],
             "changed": [
@@ -82,10 +87,20 @@ def _head(change: Change) -> str:
     return f"~ {change.identity}{' (replaced)' if change.replaces else ''}"
 
 
-def _effect_lines(difference: Difference) -> Iterator[str]:
-    for effect in difference.effects:
+def _radius_lines(difference: Difference) -> Iterator[str]:
+    """The moved numbers, then the pods that restart, then those that only reload."""
+    if difference.blast_radius is None:
+        yield f"attempts, availability, connections and cost are not compared: a side has no {LEDGER}"
+    else:
+        yield from (consequence.text for consequence in difference.blast_radius)
+    for effect in sorted(difference.effects, key=lambda effect: effect.pods == "reload"):
         yield f"{effect.workload}: pods {effect.pods}, because {effect.because}"
-    yield from map(str, difference.data_at_risk)
+
+
+def _radius_documents(difference: Difference) -> list[dict[str, Any]] | None:
+    if difference.blast_radius is None:
+        return None
+    return [{**asdict(consequence), "text": consequence.text} for consequence in difference.blast_radius]
 
 
 def _field_lines(change: Change) -> Iterator[str]:

@@ -12,26 +12,28 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+from pydantic import TypeAdapter, ValidationError
 from voice_policies import Fault, InvalidInputError, one_of
 
-from components.component import Component
-from stack.model.platform import load_platform
+from stack.audit.ledgers.measures import Measures, measures
+from stack.model.platform import Platform, load_platform
 from stack.model.settings import ROOT, environments
 from stack.model.strict_yaml import read_documents
 from stack.model.tenant import Tenant
-from stack.output.difference import Identity, Resources
-from stack.output.tree import INDEX
+from stack.output.difference import Identity, Resources, Side
+from stack.output.tree import INDEX, LEDGER
 
-__all__ = ["resources_of"]
+__all__ = ["side_of"]
 
+_MEASURES: TypeAdapter[Measures] = TypeAdapter(dict[str, dict[str, float | str]])
 LONGEST_RENDER = 120
 """Longest time to render another revision, in seconds."""
 
 
-def resources_of(side: str, tenant: Tenant) -> Resources:
-    """The resources of `side`. Raises `InvalidInputError` if there is nothing of that name."""
+def side_of(side: str, tenant: Tenant) -> Side:
+    """The resources and measures of `side`. Raises `InvalidInputError` if there is nothing of that name."""
     if side in (known := environments()):
-        return _of_components(load_platform(tenant, side).components)
+        return side_of_platform(load_platform(tenant, side))
     if (Path(side) / INDEX).is_file():
         return _of_tree(Path(side))
     revision, colon, name = side.rpartition(":")
@@ -41,11 +43,13 @@ def resources_of(side: str, tenant: Tenant) -> Resources:
     raise InvalidInputError("voice diff", [Fault(repr(side), "names nothing to compare", accepted)])
 
 
-def _of_components(components: Iterable[Component]) -> Resources:
-    return _identified(resource for component in components for resource in component.resources())
+def side_of_platform(platform: Platform) -> Side:
+    """The resources and measures of a platform."""
+    resources = _identified(resource for component in platform.components for resource in component.resources())
+    return Side(resources, measures(platform))
 
 
-def _of_tree(root: Path) -> Resources:
+def _of_tree(root: Path) -> Side:
     found, faults = [], []
     for path in sorted(root.glob("manifests/**/*.yaml")):
         for number, document in enumerate(read_documents(path)):
@@ -56,7 +60,19 @@ def _of_tree(root: Path) -> Resources:
                 faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is not a Kubernetes resource", accepted))
     if faults:
         raise InvalidInputError(str(root), faults)
-    return _identified(found)
+    return Side(_identified(found), _measures(root / LEDGER))
+
+
+def _measures(path: Path) -> Measures | None:
+    """The measures of a rendered tree. Raises `InvalidInputError` if the file has another form."""
+    if not path.is_file():
+        return None
+    try:
+        return _MEASURES.validate_json(path.read_bytes())
+    except ValidationError as error:
+        accepted = "expected measure → subject → number, as `voice render` writes them"
+        fault = Fault(LEDGER, f"has {error.error_count()} faults", accepted)
+        raise InvalidInputError(str(path.parent), [fault]) from None
 
 
 def _is_manifest(document: object) -> bool:
@@ -71,7 +87,7 @@ def _identified(resources: Iterable[Any]) -> Resources:
     return {Identity.of(resource): resource for resource in resources}
 
 
-def _of_revision(revision: str, name: str) -> Resources:
+def _of_revision(revision: str, name: str) -> Side:
     with tempfile.TemporaryDirectory(prefix="voice-diff-") as directory:
         render_revision(revision, name, Path(directory))
         return _of_tree(Path(directory))

@@ -16,6 +16,7 @@ from stack.model.environments import Environment, environment
 from stack.model.platform import Platform
 from stack.model.settings import load_settings
 from stack.output.render import Index, render, rendered_files
+from stack.output.tree import INDEX, LEDGER
 from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, of_kind, platform
 
@@ -41,7 +42,7 @@ def test_two_processes_render_the_same_bytes(tmp_path: Path, name: str) -> None:
     assert tree(tmp_path / "0") == tree(tmp_path / "1")
     policies = [found for found in of_kind(name, "ConfigMap") if found["metadata"]["name"].endswith("-policy")]
     mounted = sum(len(found["data"]) for found in policies)
-    assert len(tree(tmp_path / "0")) == len(platform(name).components) + mounted + 1
+    assert len(tree(tmp_path / "0")) == len(platform(name).components) + mounted + len((INDEX, LEDGER))
 
 
 def test_one_replica_count_changes_one_service_alone() -> None:
@@ -49,9 +50,12 @@ def test_one_replica_count_changes_one_service_alone() -> None:
     after = files(Platform(TENANT, with_replicas("agent-engine", Replicas(min=4, max=10))))
     changed = [path for path in before if before[path] != after[path]]
     # Its policy contains each replica's share of a distributed limit while Redis is down.
-    assert changed == ["manifests/50-services/agent-engine.yaml", "policies/agent-engine/policy.json"]
+    assert changed == ["manifests/50-services/agent-engine.yaml", "policies/agent-engine/policy.json", LEDGER]
     after = files(Platform(TENANT, with_replicas("rag-engine", Replicas(min=4, max=15))))
-    assert [path for path in before if before[path] != after[path]] == ["manifests/50-services/rag-engine.yaml"]
+    assert [path for path in before if before[path] != after[path]] == [
+        "manifests/50-services/rag-engine.yaml",
+        LEDGER,
+    ]
 
 
 def test_rendering_loads_no_pulumi_and_opens_no_socket(tmp_path: Path) -> None:

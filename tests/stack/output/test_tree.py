@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from voice_policies import InvalidInputError
 
-from stack.output.tree import INDEX, STAGING, write_tree
+from stack.output.tree import INDEX, LEDGER, STAGING, write_tree
 
 
 def tree_of(*paths: str, text: str = "new") -> dict[str, str]:
@@ -162,7 +162,7 @@ def test_the_run_after_a_killed_one_completes_the_tree_without_litter(tmp_path: 
     out = tmp_path / "out"
     assert killed(out, step, signal.SIGKILL) == -signal.SIGKILL
     subprocess.run([sys.executable, "-m", "stack.cli", "render", "dev", "-o", str(out)], check=True)
-    assert sorted(path.name for path in out.iterdir()) == [INDEX, "manifests", "policies"]
+    assert sorted(path.name for path in out.iterdir()) == [INDEX, LEDGER, "manifests", "policies"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from voice_policies import Duration, Ratio
@@ -15,7 +14,8 @@ from stack.model.environments import Environment
 from stack.model.platform import Platform
 from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
-from stack.output.difference import Identity, compare
+from stack.output.difference import Side, compare
+from stack.output.difference.sides import side_of_platform
 from stack.voiceassistant import TENANT
 from tests.platforms import real_environment
 
@@ -83,9 +83,8 @@ def _workloads(cell: str) -> set[str]:
     return {*every, *re.findall("`([a-z-]+)`", cell)}
 
 
-def tree(tenant: Tenant, environment: Environment) -> dict[Identity, Mapping[str, Any]]:
-    rendered = (each for component in Platform(tenant, environment).components for each in component.resources())
-    return {Identity.of(resource): resource for resource in rendered}
+def tree(tenant: Tenant, environment: Environment) -> Side:
+    return side_of_platform(Platform(tenant, environment))
 
 
 def affected(environment: Environment, change: Change) -> tuple[set[str], set[str]]:

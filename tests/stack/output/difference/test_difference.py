@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from voice_policies import InvalidInputError
 
-from stack.output.difference import Difference, Effect, Identity, Risk, compare
+from stack.output.difference import Difference, Effect, Identity, Risk, Side, compare
 
 LABELS = {"app.kubernetes.io/name": "agent"}
 DEPLOYMENT = {
@@ -84,7 +84,7 @@ def with_field(resource: dict[str, Any], path: str, value: object) -> dict[str, 
 
 
 def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Difference:
-    return compare({Identity.of(one): one for one in before}, {Identity.of(one): one for one in after})
+    return compare(*(Side({Identity.of(one): one for one in side}, {}) for side in (before, after)))
 
 
 def test_equal_trees_do_not_differ() -> None:

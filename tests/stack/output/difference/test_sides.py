@@ -11,9 +11,9 @@ from voice_policies import InvalidInputError
 
 from stack.cli import main
 from stack.model.settings import ROOT
-from stack.output.difference import Identity, compare
+from stack.output.difference import Identity, Side, compare
 from stack.output.difference.report import as_json, markdown, text
-from stack.output.difference.sides import resources_of
+from stack.output.difference.sides import side_of
 from stack.voiceassistant import TENANT
 
 
@@ -49,9 +49,10 @@ def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert main(["diff", "prod", str(tree)]) == 1
     assert capsys.readouterr().out == (
+        "blast radius\n"
+        "  Deployment voice-apps/agent-engine: pods restart, because its spec.template changes\n"
         "~ Deployment voice-apps/agent-engine\n"
         "    spec.template.spec.terminationGracePeriodSeconds: 29 -> 40\n"
-        "Deployment voice-apps/agent-engine: pods restart, because its spec.template changes\n"
         "0 added, 0 removed, 1 changed; restarts: 1, reloads: 0, data at risk: 0\n"
     )
 
@@ -76,7 +77,7 @@ def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str
     assert "data[policy.json].tracing.sample_ratio: 50% -> 10%" in out
     assert "pods reload" in out
     restarted = [line for line in out.splitlines() if "pods restart" in line]
-    assert [line.partition(":")[0] for line in restarted] == [
+    assert [line.partition(":")[0].strip() for line in restarted] == [
         "Pooler voice-data/postgresql-pooler",
         "StatefulSet voice-observability/tempo",
         "StatefulSet voice-observability/otel-collector",
@@ -117,7 +118,7 @@ def test_an_unknown_side_is_bad_input(side: str, said: str, capsys: pytest.Captu
 def test_a_tree_that_is_not_yaml_is_told(tree: Path) -> None:
     edit(tree, "kind: Deployment", "kind: [")
     with pytest.raises(InvalidInputError, match=r"agent-engine\.yaml"):
-        resources_of(str(tree), TENANT)
+        side_of(str(tree), TENANT)
 
 
 def git(*arguments: str) -> None:
@@ -146,7 +147,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
         (repository / path).write_text(content.replace(before, after), encoding="utf-8")
     git("-C", str(repository), "commit", "--quiet", "-a", "-m", "all")
     monkeypatch.setattr("stack.output.difference.sides.ROOT", repository)
-    difference = compare(resources_of("HEAD~3:prod", TENANT), resources_of("HEAD:prod", TENANT))
+    difference = compare(side_of("HEAD~3:prod", TENANT), side_of("HEAD:prod", TENANT))
     found = {
         (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
     }
@@ -164,7 +165,7 @@ def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
     edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     edit(tree, "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow", "maxUnavailable: 1")
     claim(tree, "fast")
-    difference = compare(resources_of("prod", TENANT), resources_of(str(tree), TENANT))
+    difference = compare(side_of("prod", TENANT), side_of(str(tree), TENANT))
     document = json.loads(as_json(difference))
     assert document["added"] == [
         {"kind": "PersistentVolumeClaim", "namespace": "voice-data", "name": "files", "group": ""}
@@ -188,7 +189,7 @@ def test_text_of_several_lines_is_shown_as_its_changed_lines(tree: Path) -> None
     shutil.copytree(tree, other)
     for root, value in ((tree, "2"), (other, "3")):
         (root / "manifests/rules.yaml").write_text(config.replace("{b}", value), encoding="utf-8")
-    lines = text(compare(resources_of(str(tree), TENANT), resources_of(str(other), TENANT))).splitlines()
+    lines = text(compare(side_of(str(tree), TENANT), side_of(str(other), TENANT))).splitlines()
     assert lines[:6] == [
         "~ ConfigMap rules",
         "    data[rules.yaml]:",
@@ -207,7 +208,7 @@ def test_text_shows_every_value_whole() -> None:
         "new": {"ports": [{"number": 1, "name": "x" * 300}]},
         "old": "a\nb",
     }
-    sides = [{Identity.of(side): side} for side in (before, after)]
+    sides = [Side({Identity.of(side): side}, {}) for side in (before, after)]
     assert text(compare(*sides)).splitlines()[1:-1] == [
         f"    short.b: (absent) -> {'c' * 200}",
         "    old:",

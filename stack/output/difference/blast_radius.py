@@ -1,0 +1,107 @@
+"""The blast radius of a change: one sentence for each number of the platform that it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from stack.audit.ledgers.measures import Measures
+
+ROUNDING = 1e-9
+"""Tolerance for floating-point errors, smaller than any difference that counts."""
+Value: TypeAlias = float | str | None
+"""The value of a measure. `None` if a side lacks the subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """A number of the platform that differs between two sides."""
+
+    measure: str
+    subject: str
+    before: Value
+    after: Value
+
+    @property
+    def text(self) -> str:
+        """The consequence as a sentence."""
+        return SENTENCES[self.measure](self.subject, self.before, self.after)
+
+
+def blast_radius(before: Measures, after: Measures) -> Iterator[Consequence]:
+    """The differences, in the order of `SENTENCES`. A measure that a side lacks is not compared."""
+    for measure in SENTENCES:
+        if measure in before and measure in after:
+            old, new = before[measure], after[measure]
+            for subject in (*old, *(subject for subject in new if subject not in old)):
+                if _differ(old.get(subject), new.get(subject)):
+                    yield Consequence(measure, subject, old.get(subject), new.get(subject))
+
+
+def _differ(before: Value, after: Value) -> bool:
+    if isinstance(before, int | float) and isinstance(after, int | float):
+        return abs(after - before) > ROUNDING
+    return before != after
+
+
+def _attempts(subject: str, before: Value, after: Value) -> str:
+    place = f"of {subject}" if "." in subject else f"on the {subject} flow"
+    return f"worst-case attempts {place} {_number(before)} → {_number(after)}"
+
+
+def _number(value: Value, form: str = ",.10g") -> str:
+    return "none" if value is None else value if isinstance(value, str) else format(value, form)
+
+
+def _availability(subject: str, before: Value, after: Value) -> str:
+    return f"availability of the {subject} flow {_number(before, '.4%')} → {_number(after, '.4%')}"
+
+
+def _change(before: Value, after: Value, form: str) -> tuple[str, str]:
+    """The signed change, and both values."""
+    old, new = (value if isinstance(value, int | float) else 0 for value in (before, after))
+    return format(new - old, f"+{form}"), f"({_number(before, form)} → {_number(after, form)})"
+
+
+def _connections(subject: str, before: Value, after: Value) -> str:
+    change, values = _change(before, after, ",.10g")
+    return f"{change} {subject} connections at maximum scale {values}"
+
+
+def _pooler_connections(subject: str, before: Value, after: Value) -> str:
+    change, values = _change(before, after, ",.10g")
+    return f"{change} connections of the poolers to {subject} {values}"
+
+
+UNITS = {"cpu": "cores of CPU", "memory": "GiB of memory"}
+
+
+def _requests(subject: str, before: Value, after: Value) -> str:
+    change, values = _change(before, after, ",.6g")
+    return f"{change} {UNITS.get(subject, subject)} requested at maximum scale {values}"
+
+
+def _cost(subject: str, before: Value, after: Value) -> str:
+    change, values = _change(before, after, ",.2f")
+    return f"cost of the {subject} {change} USD a month at the expected scale {values}"
+
+
+def _edge(subject: str, before: Value, after: Value) -> str:
+    if before is None:
+        return f"new permitted edge {subject} ({after})"
+    if after is None:
+        return f"edge {subject} is no longer permitted"
+    return f"edge {subject} is {after}, and was {before}"
+
+
+SENTENCES: Mapping[str, Callable[[str, Value, Value], str]] = {
+    "attempts": _attempts,
+    "availability": _availability,
+    "edges": _edge,
+    "connections": _connections,
+    "pooler_connections": _pooler_connections,
+    "requests": _requests,
+    "cost": _cost,
+}
+"""Measure → its sentence, the most important first."""
