@@ -1,6 +1,7 @@
-"""Snapshots for review, below `tests/snapshots/`: `python -m tests.accept` writes them, a test compares them.
+"""Snapshots for review, below `tests/snapshots/`, and docs/review-comment.md: `python -m tests.accept` writes them.
 
-dev and prod are reviewed as manifests, staging as the text of `voice diff staging prod`, and all three by their URNs.
+A test compares them. dev and prod are reviewed as manifests, staging as the text of `voice diff staging prod`, and all
+three by their URNs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from stack.output.difference.sides import side_of
 from stack.output.render import manifest, manifest_path
 from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, platform
+from tests.review_comment import COMMENT, comment
 from tests.stack.deploy.program_run import deployed
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
@@ -44,6 +46,7 @@ REVIEWED: Mapping[str, Callable[[], dict[Path, str]]] = {
     "dev": partial(manifests, "dev"),
     "staging": partial(comparison, "staging", "prod"),
     "prod": partial(manifests, "prod"),
+    "comment": comment,
     **{f"urns of {environment}": partial(urns, environment) for environment in ENVIRONMENTS},
 }
 """Every family of files, by its name."""
@@ -51,7 +54,7 @@ REVIEWED: Mapping[str, Callable[[], dict[Path, str]]] = {
 
 def committed() -> set[Path]:
     """The files that exist."""
-    return {path for path in SNAPSHOTS.rglob("*") if path.is_file()}
+    return {path for path in (*SNAPSHOTS.rglob("*"), COMMENT) if path.is_file()}
 
 
 def accept() -> None:

@@ -25,6 +25,7 @@ def test_accepting_writes_what_is_rendered_and_deletes_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accept, "SNAPSHOTS", tmp_path)
+    monkeypatch.setattr(accept, "COMMENT", tmp_path / "no-comment.md")
     monkeypatch.setattr(accept, "REVIEWED", {"one": lambda: {tmp_path / "dev" / "new.yaml": "a: 1\n"}})
     (tmp_path / "left-over.yaml").touch()
     accept.accept()

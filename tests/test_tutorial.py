@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from stack.model.settings import ROOT
+from tests.checkout import bash, copied
 from tests.documents import Block, blocks
 
 BLOCKS = [block for block in blocks(ROOT / "docs" / "tutorial.md") if not block.not_run]
@@ -21,13 +18,7 @@ BLOCKS = [block for block in blocks(ROOT / "docs" / "tutorial.md") if not block.
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project after every command of the tutorial."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for part in ("stack", "components", "runtime"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
-        shutil.copy2(file, folder)
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "activate").write_text(f'PATH="{Path(sys.executable).parent}:$PATH"\n')
+    folder = copied(tmp_path_factory.mktemp("checkout"))
     for block in BLOCKS:
         _type(block, folder)
     return folder
@@ -35,22 +26,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _type(block: Block, folder: Path) -> None:
     """Type a block. If it shows output, type its commands one by one and compare what each prints."""
-    activate = f". {folder}/.venv/bin/activate\n"
-    # Python takes a module that changes twice in a second, to text of the same length, for the old one.
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def bash(text: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", activate + text], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-
     if block.language == "sh":
-        done = bash(f"set -e\n{block.text}")
+        done = bash(folder, f"set -e\n{block.text}")
         assert done.returncode == 0, done.stdout + done.stderr
         return
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, *shown = part.splitlines()
-        done = bash(command)
+        done = bash(folder, command)
         assert done.stderr == ""
         assert [line for line in shown if line not in done.stdout.splitlines()] == [], done.stdout
 

@@ -74,6 +74,21 @@ def test_the_review_compares_every_environment_and_fails_where_one_is_refused(tm
     )
 
 
+def test_a_comment_that_is_too_long_keeps_every_blast_radius_without_the_fields(tmp_path: Path) -> None:
+    repository(tmp_path, "dev", "prod")
+    fields = "<details><summary>~ a</summary>\n\n~~~~diff\n$(head -c 40000 /dev/zero | tr '\\0' x)\n~~~~\n\n</details>"
+    answers = f'printf "%s\\n" "**Blast radius** of $5" "" "{fields}"'
+    assert run_step("compare", ".venv/bin/voice", answers, tmp_path, REPLACEMENT="").returncode == 0
+    text = (tmp_path / "output").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("**")] == [
+        "**Blast radius** of dev",
+        "**Blast radius** of prod",
+    ]
+    assert "details" not in text
+    assert "The summary of the run lists the fields." in text
+    assert (tmp_path / "summary").read_text(encoding="utf-8").count("<details>") == 2
+
+
 def repository(folder: Path, *environments: str) -> None:
     """Two commits, the first of which has these environments."""
     for name in environments:

@@ -1,0 +1,30 @@
+"""A copy of the project, in which a test types the commands of a document."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from stack.model.settings import ROOT
+
+
+def copied(folder: Path) -> Path:
+    """Copy everything that `voice` needs into a folder. Its virtual environment is that of the tests."""
+    for part in ("stack", "components", "runtime"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
+        shutil.copy2(file, folder)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").write_text(f'PATH="{Path(sys.executable).parent}:$PATH"\n')
+    return folder
+
+
+def bash(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Type commands in such a copy."""
+    # Python takes a module that changes twice in a second, to text of the same length, for the old one.
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["bash", "-c", f". {folder}/.venv/bin/activate\n{text}"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
