@@ -14,7 +14,7 @@ from stack.audit.ledgers.report import REPORTS
 from stack.audit.rendered import rendered
 from stack.model.platform import Platform, load_platform
 from stack.output.difference import compare
-from stack.output.difference.report import markdown
+from stack.output.difference.report import REPORTS as DIFFERENCE_REPORTS
 from stack.output.difference.sides import side_of
 from stack.voiceassistant import TENANT
 from tests.platforms import DAY, platform
@@ -59,7 +59,7 @@ def seconds(looked_at: Platform) -> float:
 def review_seconds() -> float:
     """CPU time of every ledger of prod, and of its blast radius beside staging, rendering included."""
     started = time.process_time()
-    markdown(compare(*(side_of(name, TENANT) for name in ("staging", "prod"))))
+    DIFFERENCE_REPORTS["markdown"](compare(*(side_of(name, TENANT) for name in ("staging", "prod"))))
     prod = load_platform(TENANT, "prod")
     for ledger in LEDGERS.values():
         REPORTS["markdown"](ledger(prod))
