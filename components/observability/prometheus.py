@@ -14,7 +14,7 @@ from components.component import Exemption
 from components.container import POD_NAME, Container, go_runtime
 from components.files import file_text
 from components.observability.rules import RuleGroup
-from components.observability.scrape_jobs import ProbedHosts, ScrapeTarget, duplicates, kubelet_job
+from components.observability.scrape_jobs import ProbedHosts, ScrapeTarget, duplicates, kubelet_job, mesh_proxy_job
 from components.operation import Name
 from components.priority import Priority
 from components.probes import Probes
@@ -76,6 +76,8 @@ class Prometheus(Server):
     targets: tuple[ScrapeTarget, ...]
     probed_hosts: tuple[ProbedHosts, ...] = ()
     """Hosts that the blackbox exporter probes in addition to the targets."""
+    proxied: tuple[Name, ...] = ()
+    """Namespaces whose pods have a proxy of the mesh."""
     prober: str
     """`host:port` of the blackbox exporter."""
     alertmanagers: tuple[str, ...]
@@ -164,6 +166,8 @@ class Prometheus(Server):
     def _jobs(self) -> Iterator[dict[str, Any]]:
         yield from (target.job(self.prober) for target in self.targets)
         yield kubelet_job(self.namespaces)
+        if self.proxied:
+            yield mesh_proxy_job(self.proxied)
         yield from (hosts.job(self.prober) for hosts in self.probed_hosts)
 
     @override

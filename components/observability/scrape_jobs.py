@@ -10,16 +10,18 @@ from pydantic import Field
 from voice_policies import ClosedModel
 
 from components.access import TOKEN_PATH
+from components.mesh.proxy import STATISTICS, STATS_PATH, STATS_PORT
 from components.network_policy import NAME_LABEL
 from components.operation import Name
 from components.scrape import Scrape
 
-__all__ = ["CERTIFICATES", "KUBELET", "KUBELET_PORT", "ProbedHosts", "ScrapeTarget"]
+__all__ = ["CERTIFICATES", "KUBELET", "KUBELET_PORT", "MESH_PROXY", "ProbedHosts", "ScrapeTarget"]
 
 KUBELET_PORT = 10250
 KUBELET = "kubelet"
 KUBELET_METRICS = ("kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes")
 CERTIFICATES = "certificates"
+MESH_PROXY = "mesh-proxy"
 POD = "__meta_kubernetes_pod_"
 
 
@@ -89,6 +91,25 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
                 "regex": "kubelet_volume_stats_(available|capacity)_bytes",
                 "action": "keep",
             }
+        ],
+    }
+
+
+def mesh_proxy_job(namespaces: Iterable[str]) -> dict[str, Any]:
+    """The job that scrapes the mesh's proxy in each pod. The label `caller` holds the name of the proxy's workload."""
+    return {
+        "job_name": MESH_PROXY,
+        "metrics_path": STATS_PATH,
+        "kubernetes_sd_configs": [discovery(namespaces)],
+        "relabel_configs": [
+            {"source_labels": [f"{POD}phase"], "regex": "Succeeded|Failed", "action": "drop"},
+            {"source_labels": [f"{POD}container_port_number"], "regex": str(STATS_PORT), "action": "keep"},
+            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+            {"source_labels": [f"{POD}name"], "target_label": "pod"},
+            {"source_labels": [f"{POD}label_{_meta(NAME_LABEL)}"], "target_label": "caller"},
+        ],
+        "metric_relabel_configs": [
+            {"source_labels": ["__name__"], "regex": "|".join(STATISTICS.values()), "action": "keep"}
         ],
     }
 

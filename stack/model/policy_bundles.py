@@ -39,7 +39,7 @@ from stack.model.environments import Environment
 from stack.model.model_routes import models_of
 from stack.model.site import Site
 
-__all__ = ["addresses", "outbound_call"]
+__all__ = ["addresses", "bundle_digests", "outbound_call"]
 
 BULKHEAD_HEADROOM = 4
 """Slots in addition to those of Little's law at capacity (arrivals × P95), so that a burst queues only here."""
@@ -74,6 +74,13 @@ def _degradation(service: Service, environment: Environment) -> Degradation | No
     """The service's features, at the level that the settings set by hand; `None` if it has nothing to leave out."""
     level = environment.settings.degraded.get(service.name)
     return Degradation(features=service.features, override=level) if service.features else None
+
+
+def bundle_digests(graph: CallGraph, environment: Environment) -> dict[str, str]:
+    """Service → the digest of its bundle."""
+    return {
+        service.name: policy_bundle(graph, service, environment).metadata.digest or "" for service in graph.services
+    }
 
 
 def _inbound(

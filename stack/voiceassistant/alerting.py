@@ -8,9 +8,10 @@ from voice_policies import Duration
 
 from components.node import Service
 from components.observability.rules import Alert, Recording, RuleGroup, Severity
-from components.observability.scrape_jobs import CERTIFICATES, KUBELET, ProbedHosts, ScrapeTarget
+from components.observability.scrape_jobs import CERTIFICATES, KUBELET, MESH_PROXY, ProbedHosts, ScrapeTarget
 from stack.model.call_graph import CallGraph, Edge
 from stack.voiceassistant import alerts, site
+from stack.voiceassistant.attempt_bounds import attempt_bounds
 from stack.voiceassistant.availability import availability_groups, availability_objectives
 from stack.voiceassistant.burn_rates import Rate
 from stack.voiceassistant.objectives import (
@@ -23,6 +24,7 @@ from stack.voiceassistant.objectives import (
     own_availability,
 )
 from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
+from stack.voiceassistant.policy_alerts import MESH_ALERTS
 from stack.voiceassistant.store_alerts import STORE_ALERTS
 
 WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
@@ -36,24 +38,33 @@ UPSTREAM = 'type="upstream"'
 
 
 def rule_groups(
-    graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
+    graph: CallGraph,
+    scraped: Iterable[ScrapeTarget],
+    probed: Iterable[ProbedHosts],
+    digests: Mapping[str, str],
+    *,
+    mesh: bool,
 ) -> tuple[RuleGroup, ...]:
-    """Recording rules of the objectives first, then rules that compare with them, then alerts."""
+    """Recording rules of the objectives first, then rules that compare with them, then alerts.
+
+    `digests` are those of the services' policy bundles.
+    """
     return (
         RuleGroup(
             name="objectives",
             rules=(
-                *_targets(graph, scraped, probed),
+                *_targets(graph, _jobs(graph, scraped, probed, mesh=mesh)),
                 *_services(graph),
                 *_routes(graph),
                 *availability_objectives(graph),
+                *_bundles(graph, digests),
             ),
         ),
-        RuleGroup(name="rates", rules=(_requests_per_replica(),)),
+        RuleGroup(name="rates", rules=(_requests_per_replica(), *attempt_bounds(graph))),
         *availability_groups(graph, scraped),
         *_of_operations(),
         *_of_routes(graph),
-        RuleGroup(name="service-alerts", rules=alerts.OBJECTIVE_ALERTS),
+        RuleGroup(name="service-alerts", rules=(*alerts.OBJECTIVE_ALERTS, *(MESH_ALERTS if mesh else ()))),
         RuleGroup(name="platform-alerts", rules=(*PLATFORM_ALERTS, *_stores(scraped))),
     )
 
@@ -126,14 +137,14 @@ def _ends(edge: Edge) -> bool:
     return edge.operation.transport != "websocket"
 
 
-def _targets(graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Iterator[Recording]:
-    for job, severity in _jobs(graph, scraped, probed):
+def _targets(graph: CallGraph, jobs: Iterable[tuple[str, Severity]]) -> Iterator[Recording]:
+    for job, severity in jobs:
         yield objective("target:declared", 1, job, severity)
         yield objective(alerts.SERVER_OUTAGES.budget, 1 - float(own_availability(graph, job)), job, severity)
 
 
 def _jobs(
-    graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
+    graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts], *, mesh: bool
 ) -> Iterator[tuple[str, Severity]]:
     """Every scrape job, with the severity of its alerts."""
     tiers = {service.name: service.tier for service in graph.services}
@@ -141,8 +152,17 @@ def _jobs(
         own: Severity = "warning" if target.namespace in WATCHING else "critical"
         yield target.name, alerts.SEVERITIES[tiers[target.name]] if target.name in tiers else own
     yield KUBELET, "warning"
+    if mesh:
+        yield MESH_PROXY, "warning"
     for hosts in probed:
         yield hosts.name, "warning" if hosts.name == CERTIFICATES else "critical"
+
+
+def _bundles(graph: CallGraph, digests: Mapping[str, str]) -> Iterator[Recording]:
+    """The declared policy bundle of each service."""
+    for service in graph.services:
+        severity, labels = alerts.SEVERITIES[service.tier], {"digest": digests[service.name]}
+        yield objective("policy_bundle:digest:declared", 1, service.name, severity, **labels)
 
 
 def _services(graph: CallGraph) -> Iterator[Recording]:

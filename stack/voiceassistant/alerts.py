@@ -151,6 +151,16 @@ OBJECTIVE_ALERTS = (
         action="If the autoscaler is at its maximum, raise it; otherwise lower the limit of the busiest tenant",
     ),
     Alert(
+        name="AttemptsAboveBound",
+        # Below a hundred requests in half an hour, requests at the window's edge would count as a difference.
+        expression="(operation:requests:rate30m > on (job, operation) 1.05 * operation:requests:allowed_rate30m"
+        " and operation:requests:rate30m * 1800 > 100)"
+        " + on (job, operation) group_left (team, severity) 0 * operation:failures:budget",
+        lasting=Duration("10m"),
+        summary=f"{_OPERATION} receives {{{{ $value | humanize }}}} requests a second, more than its callers can make",
+        action="Some layer retries that no policy declares. Compare the callers' voice_call_attempts_total to find it",
+    ),
+    Alert(
         name="BulkheadSaturated",
         expression=f"{_SLOTS_TAKEN} > {_OF_JOB} {FULL} * target:declared",
         lasting=Duration("5m"),

@@ -9,7 +9,7 @@ from voice_policies import Duration
 
 from components.observability.rules import Alert
 
-__all__ = ["POLICY_ALERTS"]
+__all__ = ["MESH_ALERTS", "POLICY_ALERTS"]
 
 _OF_JOB = "on (job) group_left (team, severity)"
 _CALL = "{{ $labels.job }} → {{ $labels.name }}"
@@ -24,6 +24,20 @@ def _breaker(state: str) -> str:
     return _of_service(f'max by (job, name) (voice_circuitbreaker_state{{state="{state}"}})')
 
 
+def _undeclared(info: str) -> str:
+    """The pods of each service whose bundle is not the declared one, with team and severity of the service."""
+    undeclared = f"{info} unless on (job, digest) policy_bundle:digest:declared"
+    return _of_service(f"count by (job) ({undeclared})")
+
+
+def _by_caller(statistic: str) -> str:
+    """A statistic of the mesh's proxies, with the calling service as its job."""
+    return f'label_replace({statistic}, "job", "$1", "caller", "(.+)")'
+
+
+_OVERFLOWS = " or ".join(
+    _by_caller(f"increase(envoy_cluster_upstream_{each}_overflow[10m])") for each in ("rq_pending", "cx")
+)
 POLICY_ALERTS = (
     Alert(
         name="BreakerOpen",
@@ -77,6 +91,20 @@ POLICY_ALERTS = (
         action="Its log names the fault. Render the bundle with the version of voice_policies that the service runs",
     ),
     Alert(
+        name="BundleNotMounted",
+        expression=_undeclared("voice_policy_mounted_info"),
+        lasting=Duration("15m"),
+        summary="{{ $labels.job }}: {{ $value | humanize }} of its pods mount a policy bundle that is not declared",
+        action="Compare the digest on the ConfigMap with the declared one: did the deployment end half way?",
+    ),
+    Alert(
+        name="BundleNotEnforced",
+        expression=_undeclared("voice_policy_info"),
+        lasting=Duration("15m"),
+        summary="{{ $labels.job }}: {{ $value | humanize }} of its pods enforce a policy bundle that is not declared",
+        action="If BundleRefused fires too, read the service's log. Otherwise restart the pods, one at a time",
+    ),
+    Alert(
         name="BundlesDiffer",
         expression=_of_service("(count by (job) (count by (job, digest) (voice_policy_info)) - 1)"),
         lasting=Duration("30m"),
@@ -84,3 +112,24 @@ POLICY_ALERTS = (
         action="Is a rollout stuck? Compare the digest of each pod in voice_policy_info with the ConfigMap's",
     ),
 )
+"""Alerts on policies that the runtime enforces."""
+MESH_ALERTS = (
+    Alert(
+        name="MeshBreakerOpen",
+        # Envoy has no half-open state: it takes an endpoint back, and ejects it again for a longer time.
+        expression=_of_service(
+            f"max by (job, cluster_name) ({_by_caller('envoy_cluster_outlier_detection_ejections_active')})"
+        ),
+        lasting=Duration("2m"),
+        summary="{{ $labels.job }} → {{ $labels.cluster_name }}: the mesh ejects {{ $value | humanize }} failing pods",
+        action="Look at the callee's alerts and at the log of the pod that answers 5xx",
+    ),
+    Alert(
+        name="MeshCallsRejected",
+        expression=_of_service(f"sum by (job, cluster_name) ({_OVERFLOWS})"),
+        lasting=Duration("10m"),
+        summary="{{ $labels.job }} → {{ $labels.cluster_name }}: the mesh's bulkhead refuses calls",
+        action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
+    ),
+)
+"""Alerts on policies that the mesh enforces, from the statistics of its proxies."""

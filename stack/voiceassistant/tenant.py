@@ -13,6 +13,7 @@ from stack.model.tenant import Tenant, Tier
 from stack.voiceassistant import alerts, catalog
 from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
 from stack.voiceassistant.platform_team import PLATFORM_TEAM
+from stack.voiceassistant.policy_alerts import MESH_ALERTS
 from stack.voiceassistant.profiles import PROFILES
 from stack.voiceassistant.site import SITE
 from stack.voiceassistant.store_alerts import STORE_ALERTS
@@ -37,7 +38,7 @@ CATALOGUE = Catalogue(
 )
 ALERTING = Alerting(
     source="stack/voiceassistant/alerts.py",
-    objective_alerts=alerts.OBJECTIVE_ALERTS,
+    objective_alerts=(*alerts.OBJECTIVE_ALERTS, *MESH_ALERTS),
     platform_alerts=(*PLATFORM_ALERTS, *chain.from_iterable(STORE_ALERTS.values())),
     severities=alerts.SEVERITIES,
     teams=alerts.TEAM_SERVICES,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from components.node import Dependency, Host
+from stack.model.policy_bundles import bundle_digests
 from stack.voiceassistant import alerts, site
 from stack.voiceassistant.tiers.observability import scraped
 from tests.platforms import platform
@@ -169,7 +170,7 @@ def _up(value: int) -> Series:
 
 def _everyone() -> list[str]:
     """Every scrape job."""
-    return [*(target.name for target in _targets()), "kubelet", *PROBED_HOSTS]
+    return [*(target.name for target in _targets()), "kubelet", "mesh-proxy", *PROBED_HOSTS]
 
 
 def _servers(*, failed: int, after: int = 0) -> Series:
@@ -276,6 +277,34 @@ def _of_jobs(**labels: str) -> list[Labels]:
 
 def _dead_letters(values: str) -> Series:
     return _series("voice_stream_dead_letters_total", values, **LETTERS, consumer="indexing-service")
+
+
+def _mounted(*digests: str) -> Series:
+    """Pods of every service, each with the digest of the bundle in its mounted file."""
+    return _joined(
+        *(
+            _valued("voice_policy_mounted_info", 1, instance=str(pod), digest=digest)
+            for pod, digest in enumerate(digests)
+        )
+    )
+
+
+def _declared(metric: str) -> Series:
+    """One pod of every service with the digest that is declared."""
+    digests = bundle_digests(platform("prod").graph, platform("prod").environment)
+    return _joined(*(_series(metric, "1x60", job=job, digest=digest) for job, digest in digests.items()))
+
+
+def _called(chosen: int) -> Series:
+    """Ten thousand requests a minute of every operation and every route, and so many of the choice of a model."""
+    requests = _requests(failed=0)
+    (choice,) = (name for name in requests if 'job="model-router"' in name and 'kind="successful"' in name)
+    return requests | {choice: f"0+{chosen}x120"} | _statuses("500", 0)
+
+
+def _proxies(metric: str, values: str) -> Series:
+    """A statistic of the mesh's proxy beside every service."""
+    return _joined(*(_series(metric, values, job="mesh-proxy", pod=job, caller=job, **DESTINATION) for job in _jobs()))
 
 
 def _sagas(parked: int) -> Series:
@@ -414,6 +443,7 @@ OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operati
 OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
 OF_MEASURED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] not in _sessions()]
 OF_STREAMED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] == "conversation-service-send"]
+DESTINATION = {"cluster_name": "outbound|9000||rag-engine-grpc.voice-apps.svc.cluster.local"}
 PROBED_HOSTS = ["cluster-dns", "certificates"]
 PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
 EVERYWHERE = [_whose(job) for job in _everyone()]
@@ -494,6 +524,23 @@ CASES: dict[tuple[str, str | None], Case] = {
         _of_jobs(),
     ),
     ("BundlesDiffer", None): Case(_bundles("one", "other"), _bundles("one", "one"), "50m", _of_jobs()),
+    ("BundleNotMounted", None): Case(_mounted("one"), _declared("voice_policy_mounted_info"), "30m", _of_jobs()),
+    ("BundleNotEnforced", None): Case(_bundles("one"), _declared("voice_policy_info"), "30m", _of_jobs()),
+    ("AttemptsAboveBound", None): Case(
+        _called(25_000), _called(20_000), "60m", [_whose("model-router", operation="choose")]
+    ),
+    ("MeshBreakerOpen", None): Case(
+        _proxies("envoy_cluster_outlier_detection_ejections_active", "1x60"),
+        _proxies("envoy_cluster_outlier_detection_ejections_active", "0x60"),
+        "10m",
+        _of_jobs(**DESTINATION),
+    ),
+    ("MeshCallsRejected", None): Case(
+        _proxies("envoy_cluster_upstream_rq_pending_overflow", "0+1x60"),
+        _proxies("envoy_cluster_upstream_cx_overflow", "1x60"),
+        "30m",
+        _of_jobs(**DESTINATION),
+    ),
     ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_whose(**SAGA)]),
     ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_whose(**LETTERS)]),
     **{

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from components.observability.alertmanager import Alertmanager
+from components.observability.prometheus import Prometheus
 from stack.voiceassistant import alerts
-from stack.voiceassistant.alerting import rule_groups
 from stack.voiceassistant.platform_team import PLATFORM_TEAM
-from stack.voiceassistant.tiers.observability import probed_hosts, scraped
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.platforms import ENVIRONMENTS, platform
 
@@ -67,9 +66,8 @@ def test_alerts_without_a_team_go_to_the_platform_team_and_dev_sends_none(amtool
 
 
 def test_every_pair_of_team_and_severity_that_an_alert_may_carry_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
-    found = platform("prod")
-    asked = scraped(found.graph, found.environment, found.links)
-    rules = [rule for group in rule_groups(found.graph, asked, probed_hosts(found.graph)) for rule in group.rules]
+    (prometheus,) = (each for each in platform("prod").components if isinstance(each, Prometheus))
+    rules = [rule for group in prometheus.groups for rule in group.rules]
     labels = [rule.document("").get("labels", {}) for rule in rules]
     pairs = {(each["team"], each["severity"]) for each in labels if "team" in each}
     # An alert that nobody has to get up for takes its team alone from its series.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -67,6 +68,21 @@ async def test_counters_say_what_happened(runtime: Runtime) -> None:
     assert scraped["voice_rate_limit_requests_total"][frozenset({"run", "0", "tenant", "admitted"})] == 1
     assert scraped["voice_degradation_level"][frozenset({"normal"})] == 1
     assert scraped["voice_policy_info"][frozenset({"agent-engine", "test", runtime.digest})] == 1
+
+
+def test_the_mounted_bundle_is_told_even_if_it_is_refused(tmp_path: Path, clock: FakeClock) -> None:
+    old, new = bundle(call("plain.read")), bundle(call("plain.write"))
+    runtime = Runtime.load(mount(tmp_path, old), clock=clock)
+    for text, mounted, enforced in (
+        (new, new, new),
+        (json.dumps(old.to_document() | {"apiVersion": "voiceassistant.dev/v0"}), old, new),
+        ("[]", None, new),
+    ):
+        mount(tmp_path, text)
+        runtime.reload()
+        scraped = scrape(runtime)
+        assert scraped["voice_policy_mounted_info"] == {frozenset({mounted.metadata.digest if mounted else ""}): 1}
+        assert scraped["voice_policy_info"] == {frozenset({"agent-engine", "test", enforced.metadata.digest}): 1}
 
 
 async def test_a_request_beyond_its_objective_counts_as_slow(runtime: Runtime, clock: FakeClock) -> None:

@@ -7,6 +7,7 @@ is compared.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,15 @@ class BundleSource:
 def content_hash(text: bytes) -> str:
     """The hash that identifies the content of the file."""
     return hashlib.sha256(text).hexdigest()
+
+
+def declared_digest(text: bytes) -> str:
+    """The digest that a bundle's document names. Empty for a document that names none, or that is not JSON."""
+    try:
+        digest = json.loads(text)["metadata"]["digest"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return digest if isinstance(digest, str) else ""
 
 
 _WATCHING: WeakSet[Watcher] = WeakSet()

@@ -44,6 +44,10 @@ def _bundle(runtime: Runtime) -> Samples:
     yield (metadata.service, metadata.environment, runtime.digest), 1
 
 
+def _mounted(runtime: Runtime) -> Samples:
+    yield (runtime.mounted_digest,), 1
+
+
 def _reloads(runtime: Runtime) -> Samples:
     for result, count in runtime.reloads.items():
         yield (result,), count
@@ -225,6 +229,7 @@ _OPERATION = ("operation",)
 
 METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_policy_info", "gauge", "The bundle in force.", ("service", "environment", "digest"), _bundle),
+    Metric("voice_policy_mounted_info", "gauge", "The bundle in the mounted file.", ("digest",), _mounted),
     Metric("voice_policy_reloads_total", "counter", "Bundles that were found while running.", ("result",), _reloads),
     Metric("voice_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors),
     Metric("voice_events_dropped_total", "counter", "Events that listeners were too slow for.", (), _events_dropped),

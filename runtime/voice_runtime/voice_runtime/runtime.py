@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from voice_policies import Fault, InvalidInputError, PolicyBundle
 
 from voice_runtime.assembly import Assembled, Assembly
-from voice_runtime.bundle_source import POLL_INTERVAL, BundleSource, Watcher, content_hash
+from voice_runtime.bundle_source import POLL_INTERVAL, BundleSource, Watcher, content_hash, declared_digest
 from voice_runtime.call_policies import Fallback
 from voice_runtime.caller import NOBODY, Caller
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
@@ -57,6 +57,8 @@ class Runtime:
         self._poll_interval = POLL_INTERVAL
         self._seen = ""
         self._enforce(bundle)
+        self.mounted_digest = self.digest
+        """The digest of the mounted bundle, which a refused bundle has too. Empty if the file cannot be read."""
 
     @classmethod
     def load(  # noqa: PLR0913  # each is a decision of the process, and has a default
@@ -162,12 +164,14 @@ class Runtime:
             text = self._source.read()
         except InvalidInputError as error:
             self._seen = str(error)
+            self.mounted_digest = ""
             if self._seen == before:
                 return False
             raise
         self._seen = content_hash(text)
         if self._seen == before:
             return False
+        self.mounted_digest = declared_digest(text)
         bundle = PolicyBundle.from_json(text, str(self._source.path))
         if bundle.metadata.service != self.bundle.metadata.service:
             fault = Fault(

@@ -19,6 +19,7 @@ from components.mesh.policy import (
     MeshPolicy,
     MeshServer,
 )
+from components.mesh.proxy import STATS_PORT
 from components.network_policy import Peer
 from components.node import Dependency, External, Gateway, Service
 from stack.model.call_graph import CallGraph, Edge
@@ -27,7 +28,7 @@ from stack.model.links import external_stores
 from stack.model.policy_bundles import addresses, outbound_call
 from stack.model.site import Site
 from stack.model.tenant import Builder
-from stack.voiceassistant.site import APPS
+from stack.voiceassistant.site import APPS, PROMETHEUS_PODS
 
 CONTROL_PLANE = Peer(namespace="istio-system", name="istiod", ports=(15012,), label="app")
 """Pods from which proxies get configuration and certificates."""
@@ -48,13 +49,14 @@ def components(graph: CallGraph, environment: Environment, _: Links) -> Iterator
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The mesh's proxy in each member's pods connects to the control plane."""
+    """The mesh's proxy in each member's pods connects to the control plane, and Prometheus to the proxy."""
     if not environment.settings.mesh:
         return
     members: list[Service | Gateway] = [*graph.services, *([graph.gateway] if graph.gateway else [])]
     for member in members:
         pods = Peer(namespace=member.namespace, name=member.name, ports=())
         yield Link(source=pods, target=CONTROL_PLANE)
+        yield Link(source=PROMETHEUS_PODS, target=pods.model_copy(update={"ports": (STATS_PORT,)}))
 
 
 def _entrance(graph: CallGraph, gateway: Gateway) -> MeshPolicy:

@@ -10,6 +10,7 @@ from voice_policies import Duration
 from components import images
 from components.component import PART_OF
 from components.links import Link, Links
+from components.mesh.proxy import STATS_PORT
 from components.network_policy import AddressBlock, Peer
 from components.node import Dependency, External, Service
 from components.observability import (
@@ -32,6 +33,7 @@ from components.secret_keys import SecretForm, SecretKeys
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.links import external_block, external_stores, scrape_link
+from stack.model.policy_bundles import bundle_digests
 from stack.model.tenant import Builder
 from stack.voiceassistant import alerts, site, telemetry
 from stack.voiceassistant.alerting import rule_groups
@@ -178,12 +180,19 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
         cluster=f"voice-{environment.name}",
         targets=found,
         probed_hosts=probed,
+        proxied=tuple(sorted(_proxied(links))),
         prober=f"{_host(BLACKBOX)}:{blackbox_exporter.PORT}",
         alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in told.replica_names),
-        groups=rule_groups(graph, found, probed),
+        groups=rule_groups(graph, found, probed, bundle_digests(graph, environment), mesh=environment.settings.mesh),
         runbook=site.RUNBOOK,
         links=links,
     )
+
+
+def _proxied(links: Links) -> set[str]:
+    """Namespaces of the pods with a proxy of the mesh."""
+    proxies = (link.target for link in links if isinstance(link.target, Peer) and STATS_PORT in link.target.ports)
+    return {proxy.namespace for proxy in proxies}
 
 
 def probed_hosts(graph: CallGraph) -> Iterator[ProbedHosts]:

@@ -15,6 +15,7 @@ from voice_saga.metrics import METRICS as SAGA_METRICS
 
 from components.component import Component
 from components.edge.gateway import ApisixGateway
+from components.mesh import proxy
 from components.node import Gateway
 from components.observability import kube_state_metrics, scrape_jobs
 from components.observability.alertmanager import Alertmanager, AlertRoute
@@ -96,7 +97,8 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
     services = {each.name: ("voice-apps", "/metrics") for each in SERVICES}
     declared = services | INFRASTRUCTURE | ({} if environment == "dev" else REPLICATED)
     probed = PROBED | (PROBED_IN_DEV if environment == "dev" else PROBED_IF_REPLICATED)
-    assert jobs.keys() == {*declared, *probed, "kubelet", "certificates", "cluster-dns"}
+    meshed = set() if environment == "dev" else {"mesh-proxy"}
+    assert jobs.keys() == {*declared, *probed, *meshed, "kubelet", "certificates", "cluster-dns"}
     for name, (namespace, path) in declared.items():
         assert jobs[name]["metrics_path"] == path
         assert jobs[name]["kubernetes_sd_configs"] == [{"role": "pod", "namespaces": {"names": [namespace]}}]
@@ -190,6 +192,7 @@ EXPORTED = {
     *(metric.name for metric in DEAD_LETTER_METRICS),
     *kube_state_metrics.METRICS,
     *scrape_jobs.KUBELET_METRICS,
+    *proxy.STATISTICS.values(),
     "up",
     # What the sources of others name: apisix/plugins/prometheus/exporter.lua, blackbox_exporter's prober/tcp.go, the
     # Collector's exporterhelper, Prometheus' rules/manager.go and cmd/prometheus, Alertmanager's notify.

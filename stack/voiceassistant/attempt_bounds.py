@@ -1,0 +1,71 @@
+"""Measured requests of each operation, held against the most that the declared calls of its callers can make.
+
+The audit bounds the attempts of each call, and the product along a path. A callee that receives more than its callers'
+requests times their bounds is retried by a layer that nobody declared: a client library, a proxy, a script.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from components.node import Gateway, Service
+from components.observability.rules import Recording
+from stack.model.call_graph import CallGraph, Edge, OperationKey
+
+__all__ = ["attempt_bounds"]
+
+_REQUESTS = "voice_operation_requests_total"
+_SERVED = f"sum by (job, operation) (rate({_REQUESTS}[30m]))"
+_BY_ROUTE = "sum by (route) (rate(apisix_http_status[30m]))"
+
+
+def attempt_bounds(graph: CallGraph) -> Iterator[Recording]:
+    """The bound of each call, and for each operation the measured and the allowed rate of requests."""
+    bounds: dict[tuple[OperationKey, OperationKey], int] = defaultdict(int)
+    for edge in graph.edges:
+        if isinstance(edge.callee, Service) and _is_bounded(graph, edge):
+            bounds[edge.key, (edge.caller.name, edge.operation.name)] += _most_attempts(edge)
+    for ((job, operation), (caller, caller_operation)), most in bounds.items():
+        labels = {"job": job, "operation": operation, "caller": caller, "caller_operation": caller_operation}
+        yield Recording(name="call:attempts:bound", expression=f"vector({most})", labels=labels)
+    if bounds:
+        allowed = f"call:attempts:bound * on (caller, caller_operation) group_left () ({_made_by_callers(graph)})"
+        yield Recording(name="operation:requests:rate30m", expression=_SERVED)
+        yield Recording(name="operation:requests:allowed_rate30m", expression=f"sum by (job, operation) ({allowed})")
+
+
+def _is_bounded(graph: CallGraph, edge: Edge) -> bool:
+    """True if every request of the callee's operation belongs to a counted request of a caller.
+
+    A saga repeats its steps without a request, a consumer works on events, and a WebSocket is one request at the
+    gateway for many of the service.
+    """
+    if edge.target.consumes or edge.target.load:
+        return False
+    return not any(
+        each.operation.consumes or each.operation.sagas or each.operation.transport == "websocket"
+        for each in graph.edges_to(edge.callee)
+        if each.target is edge.target
+    )
+
+
+def _most_attempts(edge: Edge) -> int:
+    """Attempts of this call in one run of its caller's operation."""
+    rounds = next(stage.max_rounds for stage in edge.operation.stages if edge.call in stage.calls)
+    return rounds * edge.call.max_attempts
+
+
+def _made_by_callers(graph: CallGraph) -> str:
+    """The rate of requests of every operation that calls, by `caller` and `caller_operation`."""
+    services = _renamed(_renamed(_SERVED, "job", "caller"), "operation", "caller_operation")
+    if not isinstance(graph.gateway, Gateway):
+        return services
+    routes = (
+        f'label_replace({_renamed(_BY_ROUTE, "route", "caller_operation")}, "caller", "{graph.gateway.name}", "", "")'
+    )
+    return f"{services} or {routes}"
+
+
+def _renamed(expression: str, old: str, new: str) -> str:
+    return f'label_replace({expression}, "{new}", "$1", "{old}", "(.+)")'
