@@ -20,6 +20,7 @@ from voice_runtime import (
 )
 from voice_runtime.clock import SYSTEM_CLOCK
 from voice_runtime.redis import Connections
+from voice_runtime.shared_store import LoopThread
 from voice_runtime.testing import FakeClock
 from voice_runtime.worker_threads import WorkerThreads
 
@@ -139,6 +140,16 @@ def test_a_thread_that_cannot_start_costs_no_place_and_blames_nobody(
     assert workers.threads == 0
     assert blames_nobody(runtime)
     assert runtime.call_sync(NAME, threading.get_ident) != threading.get_ident()
+
+
+def test_a_loop_thread_that_cannot_start_is_started_by_the_next_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = LoopThread()
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", lambda _: _raise(RuntimeError("can't start new thread")))
+        for _ in range(2):
+            with pytest.raises(NoThreadError, match="no thread could be started"):
+                thread.run("run", nothing())
+    assert thread.run("run", asyncio.sleep(0, "answer")) == "answer"
 
 
 def _raise(error: Exception) -> None:

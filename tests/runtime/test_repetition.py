@@ -6,9 +6,12 @@ import asyncio
 import gc
 import io
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -38,11 +41,21 @@ async def parts_later() -> AsyncIterator[bytes]:
     yield b"all"
 
 
+@dataclass(frozen=True)
+class Upload:
+    name: str
+    body: Any
+
+
 READ_ONCE: list[Callable[[], Any]] = [parts, parts_later, lambda: io.BytesIO(b"file"), lambda: map(str, [1])]
 PLACES: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "positional": lambda body: ((body,), {}),
     "by keyword": lambda body: ((), {"body": body}),
     "in a list": lambda body: (([1, body],), {}),
+    "in a deque": lambda body: ((deque([body]),), {}),
+    "in a read-only mapping": lambda body: ((MappingProxyType({"body": body}),), {}),
+    "in a dataclass": lambda body: ((Upload("name", body),), {}),
+    "as a key": lambda body: (({body: "name"},), {}),
     "in a mapping": lambda body: ((), {"files": {"body": (b"name", body)}}),
 }
 

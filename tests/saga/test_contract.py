@@ -201,13 +201,15 @@ async def test_an_outcome_may_be_a_failure_and_one_that_never_comes_is_compensat
 async def test_an_error_may_hold_any_character(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
-    log.fails("ship", lambda: ValueError("bad byte \0 in the file"))
+    log.fails("ship", lambda: ValueError("bad byte \0 and half a pair \ud800 in the file"))
     async with backend([log.definition(saga(step("pay"), step("ship")))]) as engine:
         thrown, delivered = await engine.start("order"), await engine.start("order")
         await engine.deliver(thrown, "pay")
-        await engine.deliver(delivered, "pay", error="a\0b")
-        assert (await engine.wait(thrown, WAIT)).reason == "ship: ValueError: bad byte ␀ in the file"
-        assert (await engine.wait(delivered, WAIT)).reason == "pay: a␀b"
+        await engine.deliver(delivered, "pay", error="a\0b\udfff")
+        assert (
+            await engine.wait(thrown, WAIT)
+        ).reason == r"ship: ValueError: bad byte ␀ and half a pair \ud800 in the file"
+        assert (await engine.wait(delivered, WAIT)).reason == r"pay: a␀b\udfff"
 
 
 async def test_an_outcome_for_nobody_is_told_so(backend: Backend) -> None:

@@ -13,6 +13,7 @@ from voice_saga import (
     Definition,
     Entry,
     JournalEngine,
+    NotJsonError,
     Reply,
     SqliteJournal,
     StepContext,
@@ -97,6 +98,38 @@ async def test_every_execution_sees_the_input_and_the_results_of_the_journal(bac
     assert seen == [(["a", "b"], {}), (["a", "b"], {}), (["a", "b"], {"pay": ["pay"]})]
     (context,) = (context for context in log.contexts if context.step == "tell")
     assert dict(context.results) == {"pay": ["pay"], "ship": ["ship"]}
+
+
+async def test_a_saga_keeps_copies_as_a_restart_would_find_them(backend: Backend) -> None:
+    """The starter and the actions may change their own objects at any time."""
+    log, started = Log(), asyncio.Event()
+    given: dict[Any, Any] = {"items": ("a", "b"), 1: "one"}
+    result: list[Any] = [(1, 2)]
+
+    async def pay(_: StepContext) -> list[Any]:
+        await started.wait()
+        return result
+
+    log.does("pay", pay)
+    async with backend([log.definition(saga(step("pay"), step("ship")))]) as engine:
+        saga_id = await engine.start("order", given)
+        given.clear()
+        started.set()
+        record = await engine.wait(saga_id, 60)
+    result.clear()
+    shipped = log.contexts[-1]
+    assert record.state == "completed"
+    assert (shipped.input, dict(shipped.results)) == ({"items": ["a", "b"], "1": "one"}, {"pay": [[1, 2]]})
+
+
+def test_a_published_payload_is_a_copy() -> None:
+    context = StepContext("saga", "order", "pay", "action", None, {})
+    payload: dict[str, Any] = {"lines": ("a", "b")}
+    context.publish("order.paid", payload)
+    payload.clear()
+    assert [message.payload for message in context.messages] == [{"lines": ["a", "b"]}]
+    with pytest.raises(NotJsonError, match=r"message order\.paid is not a JSON value"):
+        context.publish("order.paid", object())
 
 
 async def test_a_step_sees_no_result_of_its_own_stage(backend: Backend) -> None:

@@ -1,14 +1,14 @@
-"""Arguments that can be sent only once: iterators, asynchronous iterators and open files, also inside containers."""
+"""Arguments that can be sent only once: iterators and open files, also inside containers and dataclasses."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 LARGEST = 100
 """Largest container that is searched, in elements. A larger one holds data."""
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
-_CONTAINERS = (list, tuple, set, frozenset)
 
 
 def can_repeat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -21,8 +21,10 @@ def _all_repeat(arguments: Iterable[Any]) -> bool:
 
 
 def _repeats(argument: Any) -> bool:
-    if isinstance(argument, _CONTAINERS):
-        return len(argument) > LARGEST or _all_repeat(argument)
-    if isinstance(argument, dict):
-        return len(argument) > LARGEST or _all_repeat(argument.values())
-    return not isinstance(argument, Iterator | AsyncIterator)
+    if isinstance(argument, Iterator | AsyncIterator):
+        return False
+    if is_dataclass(argument) and not isinstance(argument, type):
+        return _all_repeat(getattr(argument, field.name) for field in fields(argument))
+    if not isinstance(argument, Collection) or len(argument) > LARGEST:
+        return True
+    return _all_repeat(argument) and (not isinstance(argument, Mapping) or _all_repeat(argument.values()))

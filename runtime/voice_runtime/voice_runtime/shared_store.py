@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, Protocol, TypeVar
 
+from voice_runtime.errors import NoThreadError
+
 T = TypeVar("T")
 
 
@@ -40,9 +42,14 @@ class LoopThread:
         self._process = 0
         self._loop: asyncio.AbstractEventLoop
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result, in a copy of the caller's context."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+    def run(self, target: str, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, in a copy of the caller's context. Raises `NoThreadError`, which names `target`."""
+        try:
+            loop = self._started()
+        except RuntimeError as error:
+            coroutine.close()
+            raise NoThreadError(target) from error
+        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         finally:
@@ -51,7 +58,11 @@ class LoopThread:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._process != os.getpid():
-                self._process = os.getpid()
-                self._loop = asyncio.new_event_loop()
-                Thread(target=self._loop.run_forever, name="voice-runtime-loop", daemon=True).start()
-        return self._loop
+                loop = asyncio.new_event_loop()
+                try:
+                    Thread(target=loop.run_forever, name="voice-runtime-loop", daemon=True).start()
+                except RuntimeError:
+                    loop.close()
+                    raise
+                self._process, self._loop = os.getpid(), loop
+            return self._loop

@@ -84,9 +84,13 @@ class StepContext:
         return f"{self.saga_id}/{self.step}/{self.branch}"
 
     def publish(self, event_type: str, payload: Any) -> None:
-        """Send `payload` if, and only if, the journal records that this execution succeeded."""
+        """Send a copy of `payload` if, and only if, the journal records that this execution succeeded.
+
+        Raises `NotJsonError`.
+        """
         number = len(self.messages)
-        self.messages.append(Message(f"{self.idempotency_key}/{number}", event_type, payload, self.trace))
+        copy = json.loads(to_json(payload, f"message {event_type}"))
+        self.messages.append(Message(f"{self.idempotency_key}/{number}", event_type, copy, self.trace))
 
 
 Action = Callable[[StepContext], Awaitable[Any]]
@@ -94,9 +98,9 @@ Action = Callable[[StepContext], Awaitable[Any]]
 transaction, or a callee that honours `idempotency_key`."""
 
 
-def without_nul(text: str) -> str:
-    """`text` with U+2400 instead of NUL, which PostgreSQL cannot store."""
-    return text.replace("\0", "\N{SYMBOL FOR NULL}")
+def storable(text: str) -> str:
+    """`text` with U+2400 instead of NUL, and an escape for each lone surrogate. No journal can store both."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
 
 
 def to_json(value: Any, what: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context
+from dataclasses import replace
 from math import inf
 from random import Random
 from types import TracebackType
@@ -17,7 +19,7 @@ from typing import Any, Self
 
 from voice_runtime import Classify, Events, Listener, classify
 
-from voice_saga.context import SAGA_BYTES, checked_size, size_of, to_json, without_nul
+from voice_saga.context import SAGA_BYTES, checked_size, size_of, storable, to_json
 from voice_saga.definition import Definition, Definitions
 from voice_saga.driver import Driver
 from voice_saga.errors import JournalUnavailableError, LeaseLostError, SagaConflictError, UnknownSagaError
@@ -175,14 +177,15 @@ class JournalEngine:
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
         """See `Engine.start`. An engine that runs sagas and has a free slot begins at once."""
         plan = self._definitions.newest(name).plan
-        checked_size(size_of(argument, "the input"), SAGA_BYTES, "the input")
+        text = to_json(argument, "the input")
+        checked_size(len(text), SAGA_BYTES, "the input")
         running = bool(self._loops) and not self._stopping and len(self._driving) < self._concurrency
         claim = Claim(
             id=saga_id or uuid.uuid4().hex,
             name=name,
             version=plan.version,
             fingerprint=plan.fingerprint,
-            input=argument,
+            input=json.loads(text),
             trace=self.observation.tracing.current(),
             epoch=1,
             entries=[Entry("started"), *following(plan, Progress())],
@@ -216,7 +219,7 @@ class JournalEngine:
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
-        error = None if error is None else without_nul(error)
+        error = None if error is None else storable(error)
         checked_size(size_of(result, f"the outcome of {step}"), SAGA_BYTES, f"the outcome of {step}")
         known = await self.journal.deliver(saga_id, Outcome(step, result, error, self.observation.tracing.current()))
         self._wake.set()
@@ -251,6 +254,7 @@ class JournalEngine:
     async def _intervene(self, saga_id: str, entry: Entry, allowed: tuple[State, ...]) -> None:
         summary = await self._summary(saga_id)
         _refuse(summary.state not in allowed, summary, entry)
+        entry = replace(entry, data=storable(entry.data))
         claim = await self.journal.seize(saga_id, self.owner, self._lease)
         assert claim is not None, saga_id  # noqa: S101  # it existed a moment ago, and nothing deletes sagas
         progress = Progress.of(claim.entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 from voice_runtime import Classify, Outbound, RetriesExhaustedError, Retry, Timeout, classify
 from voice_runtime.attempt_loop import AttemptLoop
 
-from voice_saga.context import Reply, StepContext, checked_size, size_of, without_nul
+from voice_saga.context import Reply, StepContext, checked_size, size_of, storable, to_json
 from voice_saga.definition import Definition
 from voice_saga.observation import Observation
 
@@ -78,8 +79,9 @@ class Execution:
 def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepContext], Any]:
     """The action as each attempt runs it: on a context of its own, and for a result that the saga can keep.
 
-    Its result and messages are JSON of at most `room` bytes. What it raises when it is cancelled is the cancellation,
-    whatever it makes of that, so that a worker that stops is not taken for a step that failed.
+    Its result is a copy, as the journal holds it. Result and messages are JSON of at most `room` bytes. What it raises
+    when it is cancelled is the cancellation, whatever it makes of that, so that a worker that stops is not taken for a
+    step that failed.
     """
 
     async def run(context: StepContext) -> Any:
@@ -91,11 +93,11 @@ def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepCo
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from None
             raise
-        size = 0 if result is Reply.LATER else size_of(result, f"the result of {context.step}")
-        size += sum(size_of(message.payload, f"message {message.type}") for message in attempt.messages)
+        text = "" if result is Reply.LATER else to_json(result, f"the result of {context.step}")
+        size = len(text) + sum(size_of(message.payload, f"message {message.type}") for message in attempt.messages)
         checked_size(size, room, f"the result of {context.step} with its messages")
         context.messages[:] = attempt.messages
-        return result
+        return json.loads(text) if text else result
 
     return run
 
@@ -105,4 +107,4 @@ def reason_of(error: BaseException) -> str:
     attempts = ""
     if isinstance(error, RetriesExhaustedError) and error.__cause__ is not None:
         attempts, error = f" (attempt {error.attempts}, {error.reason})", error.__cause__
-    return " ".join(without_nul(f"{type(error).__name__}: {error}{attempts}").split())[:500]
+    return " ".join(storable(f"{type(error).__name__}: {error}{attempts}").split())[:500]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from voice_runtime import Classify, Events, Listener, Retry, Timeout, classify
 
-from voice_saga.context import SAGA_BYTES, Message, Reply, StepContext, checked_size, size_of, to_json, without_nul
+from voice_saga.context import SAGA_BYTES, Message, Reply, StepContext, checked_size, size_of, storable, to_json
 from voice_saga.definition import Definition, Definitions
 from voice_saga.errors import (
     DefinitionMismatchError,
@@ -183,7 +184,9 @@ class TemporalEngine:
         except Exception as error:
             transient = Retry(step.name, step.retry).is_transient(self._classify(error))
             again = context.branch == "compensation" or transient
-            raise ApplicationError(reason_of(error), type=type(error).__name__, non_retryable=not again) from error
+            logger.info("saga %s: %s failed", context.saga_id, context.step, exc_info=True)
+            # Without a cause, whose text may hold characters that Temporal cannot send.
+            raise ApplicationError(reason_of(error), type=type(error).__name__, non_retryable=not again) from None
 
     @activity.defn(name=PUBLISH)
     async def _publish(self, messages: list[dict[str, Any]]) -> None:
@@ -196,7 +199,7 @@ class TemporalEngine:
         text = to_json(argument, "the input")
         checked_size(len(text), SAGA_BYTES, "the input")
         saga_id = saga_id or uuid.uuid4().hex
-        begun = beginning(definition, argument, self.observation.tracing.current())
+        begun = beginning(definition, json.loads(text), self.observation.tracing.current())
         memo = {
             "name": name,
             "version": begun.version,
@@ -237,9 +240,15 @@ class TemporalEngine:
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
         """See `Engine.deliver`."""
-        checked_size(size_of(result, f"the outcome of {step}"), SAGA_BYTES, f"the outcome of {step}")
+        text = to_json(result, f"the outcome of {step}")
+        checked_size(len(text), SAGA_BYTES, f"the outcome of {step}")
         handle = self._client.get_workflow_handle(saga_id)
-        arguments = [step, result, None if error is None else without_nul(error), self.observation.tracing.current()]
+        arguments = [
+            step,
+            json.loads(text),
+            None if error is None else storable(error),
+            self.observation.tracing.current(),
+        ]
         try:
             with _reached():
                 await handle.signal(SagaWorkflow.deliver, args=arguments)

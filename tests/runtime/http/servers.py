@@ -23,6 +23,9 @@ async def serving(app: Any, **settings: Any) -> AsyncIterator[str]:
             await asyncio.sleep(0.005)
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    except BaseException:
+        server.force_exit = True  # a failed test may have left a request in flight
+        raise
     finally:
         server.should_exit = True
         await task

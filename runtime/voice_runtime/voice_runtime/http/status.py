@@ -9,6 +9,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import ceil
 
+import h11
 import httpx
 from opentelemetry.trace import Span, StatusCode
 
@@ -85,6 +86,12 @@ def _(error: httpx.TransportError) -> Failure | None:
         case httpx.NetworkError() | httpx.RemoteProtocolError():
             return Failure("unavailable")
     return PERMANENT
+
+
+@classify.register(h11.LocalProtocolError)
+def _(_: Exception) -> Failure | None:
+    """A body that differs from its declared length. httpx passes on the error of its parser."""
+    return OWN_FAULT
 
 
 @classify.register

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from opentelemetry.trace import Span
 from voice_policies import Address
 
 from voice_runtime import trace_context
+from voice_runtime.attempt import current_attempt
 from voice_runtime.deadline import attempt_number, next_hop, remaining
 from voice_runtime.errors import UnknownCallError
 from voice_runtime.http.status import failure_of, show_status
@@ -38,7 +40,9 @@ class _Call:
             outbound = runtime.targets.of(outbound, _one_of(addresses, outbound.name, request.url.host))
         self.outbound = outbound
         self.request = request
-        self.arguments = () if isinstance(request.stream, httpx.ByteStream) else (ONCE,)
+        is_data = isinstance(request.stream, httpx.ByteStream)
+        self.arguments = () if is_data else (ONCE,)
+        self._body = request.stream if is_data else _Body(request.stream)
         self._proxies = {address.host: address.via for address in addresses if address.via}
         self._is_internal = not any(address.via or address.tls for address in addresses)
 
@@ -78,7 +82,33 @@ class _Call:
             extensions["sni_hostname"] = url.host
             host, _, port = proxy.rpartition(":")
             url = url.copy_with(host=host, port=int(port))
-        return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)
+        return httpx.Request(request.method, url, headers=headers, stream=self._body, extensions=extensions)
+
+
+class _Body(httpx.AsyncByteStream, httpx.SyncByteStream):
+    """A body that can be read once. An error of its source is a fault of this process, and not the callee's."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _own_fault():
+            async for part in self._source:
+                yield part
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _own_fault():
+            yield from self._source
+
+
+@contextmanager
+def _own_fault() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        if (attempt := current_attempt()) is not None:
+            attempt.is_unsent = True
+        raise
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):

@@ -92,8 +92,8 @@ class DistributedGate:
         self.admitted += 1
 
     def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Like `admit`, for threads."""
-        _SYNCHRONOUS.run(self.admit(caller, cost, deadline))
+        """Like `admit`, for threads. Also raises `NoThreadError`."""
+        _SYNCHRONOUS.run(self.target, self.admit(caller, cost, deadline))
 
     def adaptive(self, caller: Caller) -> Adaptive | None:  # noqa: ARG002  # as `Gate.adaptive`
         """An adaptive limit is never distributed."""
