@@ -113,7 +113,7 @@ def test_nobody_is_held_by_the_events_of_others() -> None:
     """The delivering thread continues after its own event, although the listener is busy with those of others."""
     slow, rounds = Slow(), 200
     events = Events([slow])
-    first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),))
+    first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),), daemon=True)
     first.start()
     assert slow.entered.wait(PATIENCE)
     for number in range(rounds):
@@ -133,7 +133,7 @@ def test_a_listener_that_is_too_slow_costs_events_and_no_memory(monkeypatch: pyt
     monkeypatch.setattr("voice_runtime.events.LONGEST_QUEUE", 5)
     slow = Slow()
     events = Events([slow])
-    first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),))
+    first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),), daemon=True)
     first.start()
     assert slow.entered.wait(PATIENCE)
     for number in range(8):
