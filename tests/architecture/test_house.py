@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "policies/voice_policies": {"pydantic", "pydantic_core", "typing_extensions"},
     "runtime/voice_runtime": {
         *("voice_policies", "pydantic", "pydantic_core", "typing_extensions"),
-        *("grpc", "grpc_health", "grpc_reflection", "httpx", "opentelemetry", "prometheus_client"),  # extras
+        *("grpc", "grpc_health", "grpc_reflection", "h11", "httpx", "opentelemetry", "prometheus_client"),  # extras
         *("asyncpg", "redis", "uvicorn"),  # as above
     },
     "runtime/voice_saga": {
