@@ -11,30 +11,15 @@ from stack.cli.status import CLEAN
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
-    add_command(
-        commands, "docs", _docs, "Write docs/architecture.md, docs/images.md, docs/ledgers.md and docs/runbook/."
-    )
+    add_command(commands, "docs", _docs, "Write the generated documents in docs/.")
     add_command(commands, "schema", _schema, "Write policies/policy-bundle.schema.json.")
 
 
 def _docs(options: argparse.Namespace) -> int:
     from stack.model.settings import environments  # noqa: PLC0415
-    from stack.output.documents import (  # noqa: PLC0415
-        ARCHITECTURE,
-        IMAGES,
-        LEDGER_PAGE,
-        architecture,
-        ledger_page,
-        third_party_images,
-    )
-    from stack.output.runbook import runbook  # noqa: PLC0415
+    from stack.output.documents import documents  # noqa: PLC0415
 
-    tenant = options.tenant()
-    platforms = [platform_of(options, name) for name in environments()]
-    _write(ARCHITECTURE, architecture(tenant))
-    _write(IMAGES, third_party_images())
-    _write(LEDGER_PAGE, ledger_page(platforms))
-    for path, text in runbook(tenant, platforms):
+    for path, text in documents(options.tenant(), [platform_of(options, name) for name in environments()]):
         _write(path, text)
     return CLEAN
 

@@ -18,6 +18,7 @@ from stack.model.catalogue import Catalogue
 from stack.model.deployment import still_needed
 from stack.model.environments import Environment
 from stack.model.profile import Profiles
+from stack.model.target import Target
 
 __all__ = ["Builder", "Tenant", "Tier"]
 
@@ -52,6 +53,8 @@ class Tenant:
     alerting: Alerting
     profiles: Profiles
     """One profile for each name."""
+    targets: tuple[Target, ...] = ()
+    """Promises to users, and everything that judges them in operation."""
     runbook: Path | None = None
     """Folder of the written parts of the runbook: a template of each procedure, and `<node>.md` of nodes."""
     decided_by: Mapping[str, str] = field(default_factory=dict)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from voice_policies import ClosedModel, PolicyBundle
@@ -24,22 +25,21 @@ from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
 from stack.output.diagrams import component_diagram, sequence_diagram, time_limit
 from stack.output.markdown import filled
+from stack.output.runbook import runbook
 
-__all__ = [
-    "ARCHITECTURE",
-    "IMAGES",
-    "LEDGER_PAGE",
-    "SCHEMA",
-    "architecture",
-    "bundle_schema",
-    "ledger_page",
-    "third_party_images",
-]
+__all__ = ["SCHEMA", "architecture", "bundle_schema", "documents"]
 
-ARCHITECTURE = ROOT / "docs" / "architecture.md"
-IMAGES = ROOT / "docs" / "images.md"
-LEDGER_PAGE = ROOT / "docs" / "ledgers.md"
+FOLDER = ROOT / "docs"
 SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
+
+
+def documents(tenant: Tenant, platforms: Sequence[Platform]) -> Iterator[tuple[Path, str]]:
+    """Every generated document: its path and its text."""
+    yield FOLDER / "architecture.md", architecture(tenant)
+    yield FOLDER / "images.md", third_party_images()
+    yield FOLDER / "ledgers.md", ledger_page(platforms)
+    yield FOLDER / "targets.md", target_table(tenant)
+    yield from runbook(tenant, platforms)
 
 
 def architecture(tenant: Tenant) -> str:
@@ -60,6 +60,12 @@ def architecture(tenant: Tenant) -> str:
         only_callers=graph.only_callers,
         forbidden=sorted(graph.forbidden),
     )
+
+
+def target_table(tenant: Tenant) -> str:
+    """The text of `docs/targets.md`: the series, objective, alerts, panels and tests of every target."""
+    alerts = {alert.name: alert for alert in tenant.alerting.objective_alerts}
+    return filled("targets.md.j2", targets=tenant.targets, alerts=alerts)
 
 
 def third_party_images() -> str:

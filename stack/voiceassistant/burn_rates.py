@@ -84,6 +84,11 @@ class Indicator(ClosedModel):
         return f"{self.subject}:{self.name}:budget"
 
     @property
+    def remaining(self) -> str:
+        """The series of the share of each budget that is left."""
+        return f"{self.subject}:{self.name}_budget:remaining{BUDGET_DAYS}d"
+
+    @property
     def owner(self) -> str:
         """The labels that a series of a subject takes from its budget."""
         return "job, team, severity" if self.subject in OF_A_SERVICE else "team, severity"
@@ -122,7 +127,7 @@ class Indicator(ClosedModel):
             yield Recording(name=self.ratio(window), expression=f"{bad} / ({all_requests} > 0)")
             yield Recording(name=self.count(window, bad=True), expression=bad)
         spent = f"{self.ratio(f'{BUDGET_DAYS}d')} / on ({self.labels}) group_left ({self.owner}) {self.budget}"
-        yield Recording(name=f"{self.subject}:{self.name}_budget:remaining{BUDGET_DAYS}d", expression=f"1 - {spent}")
+        yield Recording(name=self.remaining, expression=f"1 - {spent}")
 
     def alerts(self, name: str, summary: str, action: str) -> tuple[Alert, Alert]:
         """One alert for a budget that is spent within days, one for a budget that is spent within the month.

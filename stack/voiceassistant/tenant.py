@@ -17,6 +17,7 @@ from stack.voiceassistant.policy_alerts import MESH_ALERTS
 from stack.voiceassistant.profiles import PROFILES
 from stack.voiceassistant.site import SITE
 from stack.voiceassistant.store_alerts import STORE_ALERTS
+from stack.voiceassistant.targets import TARGETS
 from stack.voiceassistant.tiers import (
     data,
     egress,
@@ -68,6 +69,7 @@ TENANT = Tenant(
     ),
     alerting=ALERTING,
     profiles=PROFILES,
+    targets=TARGETS,
     runbook=Path(__file__).with_name("runbook"),
     decided_by=DECIDED_BY,
 )

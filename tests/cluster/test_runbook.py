@@ -37,7 +37,8 @@ VALUES = {
     "DEPLOYMENT": "model-adapter",
 }
 """Word in capitals → an example of it."""
-CHANGES = re.compile(r"kubectl (create|delete|patch|scale|taint|rollout (undo|restart)|cordon|drain|uncordon) ")
+CHANGES = re.compile(r"kubectl (delete|patch|scale|taint|rollout undo|cordon|drain|uncordon) ")
+"""Commands that run dry. A restart has no dry run, and later commands need the jobs, so those run."""
 
 
 def commands() -> Iterator[str]:
@@ -73,7 +74,7 @@ def test_every_excuse_is_needed() -> None:
 
 def test_every_command_runs(prod: Cluster, report: Callable[[str], None]) -> None:
     refused = [said for command in RUN if (said := refusal(prod, command))]
-    assert refused == []
+    assert "\n".join(refused) == ""
     report(f"runbook: {len(RUN)} commands ran")
 
 

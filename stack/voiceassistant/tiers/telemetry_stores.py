@@ -13,7 +13,6 @@ from components import images
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.observability import fluent_bit, jaeger, kibana, tempo
-from components.observability.dashboards import platform_dashboard, service_dashboard
 from components.observability.fluent_bit import FluentBit
 from components.observability.grafana import Grafana, Sources
 from components.observability.jaeger import InElasticsearch, InMemory, Jaeger
@@ -24,6 +23,7 @@ from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant import site, telemetry
+from stack.voiceassistant.dashboards import dashboards
 from stack.voiceassistant.site import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SITE
 from stack.voiceassistant.stores import backup_store, full_text_index, keeps_traces
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
@@ -141,7 +141,7 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links, index_url
             jaeger=_url("jaeger", jaeger.QUERY_PORT),
             elasticsearch=index_url,
         ),
-        dashboards=(platform_dashboard(), service_dashboard(service.name for service in graph.services)),
+        dashboards=dashboards(graph),
         links=links,
     )
 

@@ -1,13 +1,11 @@
 """A closed schema of the Grafana 13 fields that we set.
 
 `conf/defaults.ini`, and of its documentation: provisioning (data sources, dashboards), and the pages of the Prometheus,
-Alertmanager, Tempo, Jaeger and Elasticsearch data sources with their provisioning examples; for dashboards, the JSON
-model and the panels `timeseries`, `logs` and `table`.
+Alertmanager, Tempo, Jaeger and Elasticsearch data sources with their provisioning examples. The Grafana Foundation SDK
+encodes dashboards.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from tests.closed_schema import (
     COUNT,
@@ -15,7 +13,6 @@ from tests.closed_schema import (
     SPAN_OF_TIME,
     TEXT,
     URL,
-    ZERO_OR_MORE,
     Schema,
     closed,
     listed,
@@ -140,90 +137,5 @@ PROVIDERS = closed(
                 }
             )
         ),
-    }
-)
-
-
-def panel(kind: str, plugin: str, target: Schema, more: dict[str, Any] | None = None) -> Schema:
-    grid = closed({"x": ZERO_OR_MORE, "y": ZERO_OR_MORE, "w": {**COUNT, "maximum": 24}, "h": COUNT})
-    return closed(
-        {
-            "id": COUNT,
-            "title": TEXT,
-            "description": TEXT,
-            "gridPos": grid,
-            "type": one_of(kind),
-            "datasource": closed({"type": one_of(plugin), "uid": UID}),
-            "targets": listed(target),
-            **(more or {}),
-        }
-    )
-
-
-REF: Schema = {"type": "string", "pattern": "^[A-Z]$"}
-PANELS: list[Schema] = [
-    panel(
-        "timeseries",
-        "prometheus",
-        closed({"refId": REF, "expr": TEXT, "legendFormat": TEXT, "exemplar": FLAG}),
-        {
-            "fieldConfig": closed(
-                {
-                    "defaults": closed(
-                        {"unit": one_of("reqps", "percentunit", "s", "short"), "min": {"type": "number"}}
-                    ),
-                    "overrides": {"type": "array", "maxItems": 0},
-                }
-            )
-        },
-    ),
-    panel(
-        "logs",
-        "elasticsearch",
-        closed(
-            {
-                "refId": REF,
-                "query": TEXT,
-                "metrics": listed(closed({"id": TEXT, "type": one_of("logs"), "settings": closed({"limit": TEXT})})),
-            }
-        ),
-    ),
-    panel(
-        "table",
-        "tempo",
-        closed(
-            {
-                "refId": REF,
-                "queryType": one_of("traceql", "traceqlSearch", "serviceMap"),
-                "query": TEXT,
-                "tableType": one_of("traces", "spans", "raw"),
-                "limit": COUNT,
-            }
-        ),
-    ),
-]
-VARIABLE = closed(
-    {
-        "name": TEXT,
-        "label": TEXT,
-        "type": one_of("custom"),
-        "query": TEXT,
-        "current": closed({"text": TEXT, "value": TEXT}),
-        "multi": FLAG,
-        "includeAll": FLAG,
-    }
-)
-DASHBOARD = closed(
-    {
-        "uid": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,40}$"},
-        "title": TEXT,
-        "tags": listed(TEXT),
-        "schemaVersion": {**COUNT, "maximum": 42},
-        "timezone": one_of("browser", "utc"),
-        "editable": FLAG,
-        "refresh": SPAN_OF_TIME,
-        "time": closed({"from": TEXT, "to": TEXT}),
-        "templating": closed({"list": {"type": "array", "items": VARIABLE}}),
-        "panels": listed({"oneOf": PANELS}),
     }
 )

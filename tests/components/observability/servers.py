@@ -18,7 +18,7 @@ from components.network_policy import Peer
 from components.observability import grafana, jaeger, kibana
 from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector_config import HTTP_PORT
-from components.observability.dashboards import platform_dashboard, service_dashboard
+from components.observability.dashboards import Dashboard, Panel, Row, Variable, metrics
 from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import LOGS, LOGS_PATTERN, IndexUser, user
 from components.observability.fluent_bit import FluentBit
@@ -39,6 +39,31 @@ SERVICES = ("orders", "prices")
 INDEX_URL = "http://elasticsearch.stores.svc.cluster.local:9200"
 COLLECTOR = Peer(namespace="watch", name="collector", ports=(HTTP_PORT,))
 ROOMY = SIZING.of(cpu=("1", "2"), memory=("512Mi", "512Mi"))
+
+
+BOARD = Dashboard(
+    uid="shop",
+    title="Shop",
+    variables=(Variable(name="service", label="Service", values=SERVICES),),
+    rows=(
+        Row(
+            title="Now",
+            panels=(
+                metrics("Load", "Requests.", {"{{job}}": "sum by (job) (rate(up[$__rate_interval]))"}, "reqps"),
+                metrics("Down", "Pods that are down.", {"": "count(up == 0)"}, shows="gauge", red_from=1, width=6),
+                metrics("Ready", "Pods that are up.", {"": "count(up == 1)"}, shows="number", red_below=1, width=6),
+            ),
+        ),
+        Row(
+            title="Details",
+            panels=(
+                Panel(title="Traces", description="Latest traces.", shows="traces", width=24),
+                Panel(title="Logs", description="Latest lines.", shows="logs", width=24),
+            ),
+        ),
+    ),
+)
+"""A dashboard with a panel of each kind."""
 
 
 @cache
@@ -98,7 +123,7 @@ def _servers(*, replicated: bool) -> Iterator[Component]:
             jaeger="http://jaeger:16686",
             elasticsearch=INDEX_URL,
         ),
-        dashboards=(platform_dashboard(), service_dashboard(SERVICES)),
+        dashboards=(BOARD,),
     )
     yield BlackboxExporter(
         **common, name="blackbox-exporter", modules=(CONNECTS,), server_name="shop.example.com" if replicated else None
@@ -155,7 +180,6 @@ def documents(variant: str) -> dict[str, Any]:
         "data-sources": yaml.safe_load(graphics["datasources.yaml"]),
         "providers": yaml.safe_load(graphics["dashboards.yaml"]),
         "blackbox-exporter": json.loads(the(BlackboxExporter, variant).files["blackbox.json"]),
-        **{f"dashboard-{each.uid}": json.loads(each.text) for each in the(Grafana, variant).dashboards},
     }
     if variant == "replicated":
         found["kibana"] = yaml.safe_load(the(Kibana, variant).files["kibana.yml"])

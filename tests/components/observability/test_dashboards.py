@@ -1,101 +1,71 @@
-"""Grafana's dashboards and links: every query parses, every name in it exists, and every link leads somewhere."""
+"""Grafana's dashboards and links: every panel has its place, and every link leads somewhere."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
-import promql_parser
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard as Decoded
 from pydantic import ValidationError
 from voice_policies import faults_of
-from voice_runtime.metrics import METRICS
 
 from components.observability import dashboards, tempo
-from components.observability.dashboards import Dashboard, Panel, Query
+from components.observability.dashboards import Dashboard, Panel, Query, Row
 from components.observability.grafana import Grafana
 from components.observability.prometheus import Prometheus
-from tests.components.observability.servers import rendered, the
-
-TARGET_LABELS = {"job", "instance", "namespace", "pod", "node"}
-"""The labels that Prometheus adds to every series of a scraped target."""
-SPANS = {name: {*tempo.SPAN_LABELS, "le", "source"} for name in tempo.METRICS if "spanmetrics" in name}
-EDGES = {name: {*tempo.EDGE_LABELS, "le", "source"} for name in tempo.METRICS if "service_graph" in name}
-KNOWN: dict[str, set[str]] = {
-    **dict.fromkeys(("up", "probe_success"), TARGET_LABELS | {"probe"}),
-    **{metric.name: TARGET_LABELS | set(metric.labels) for metric in METRICS},
-    **SPANS,
-    **EDGES,
-}
-"""Every metric that something exports, and its labels."""
+from tests.components.observability.servers import BOARD, rendered, the
 
 
-def expressions() -> Iterator[str]:
-    for board in the(Grafana).dashboards:
-        for panel in board.panels:
-            yield from (query.expression for query in panel.queries)
-    sources = yaml.safe_load(the(Grafana).files["datasources.yaml"])["datasources"]
-    for source in sources:
-        for query in source["jsonData"].get("tracesToMetrics", {}).get("queries", ()):
-            yield query["query"].replace("$$__tags", 'service="orders"')
+def test_the_sdk_reads_every_field_that_a_dashboard_has() -> None:
+    register_default_plugins()
+    read = json.loads(JSONEncoder().encode(Decoded.from_json(json.loads(BOARD.text))))
+    for panel in read["panels"]:
+        defaults = panel.get("fieldConfig", {}).get("defaults", {})
+        assert defaults.pop("custom", {}) == {}  # the SDK adds it when it reads a graph
+    assert read == json.loads(BOARD.text)
 
 
-def parsed(expression: str) -> promql_parser.Expr:
-    """The query after Grafana has replaced its variables, parsed as Prometheus parses it."""
-    sent = expression.replace("$__rate_interval", "2m").replace("$service", "orders")
-    assert "$" not in sent
-    return promql_parser.parse(sent)
+def test_a_panel_has_the_kind_thresholds_and_links_that_it_declares() -> None:
+    panels = {panel["title"]: panel for panel in json.loads(BOARD.text)["panels"]}
+    kinds = {title: panel["type"] for title, panel in panels.items()}
+    assert kinds == {
+        "Now": "row",
+        "Load": "timeseries",
+        "Down": "gauge",
+        "Ready": "stat",
+        "Details": "row",
+        "Traces": "table",
+        "Logs": "logs",
+    }
+    steps = {title: panels[title]["fieldConfig"]["defaults"]["thresholds"]["steps"] for title in ("Down", "Ready")}
+    assert [step["color"] for step in steps["Down"]] == ["green", "red"]
+    assert [step["color"] for step in steps["Ready"]] == ["red", "green"]
+    (link,) = panels["Load"]["fieldConfig"]["defaults"]["links"]
+    assert link["url"].startswith("/d/service?var-service=${__field.labels.job}")
+    (menu,) = json.loads(BOARD.text)["links"]
+    assert (menu["type"], menu["tags"], menu["keepTime"], menu["includeVars"]) == (
+        "dashboards",
+        [dashboards.TAG],
+        True,
+        True,
+    )
+    assert len({panel["id"] for panel in panels.values()}) == len(panels)
 
 
-def strangers(expression: str) -> list[str]:
-    """Metrics and labels in a query that nothing exports."""
-    found: list[str] = []
-    labels: set[str] = set()
-
-    def visit(node: Any) -> None:
-        nonlocal labels
-        if isinstance(node, promql_parser.VectorSelector):
-            name = node.name or ""
-            known = KNOWN.get(name)
-            if known is None:
-                found.append(name)
-                return
-            labels |= known
-            found.extend(f"{name}{{{each.name}}}" for each in node.matchers.matchers if each.name not in known)
-
-    tree = parsed(expression)
-    promql_parser.walk(tree, pre_visit=visit)
-
-    def grouped(node: Any) -> None:
-        if isinstance(node, promql_parser.AggregateExpr) and node.modifier:
-            found.extend(label for label in node.modifier.labels if label not in labels)
-
-    promql_parser.walk(tree, pre_visit=grouped)
-    return found
-
-
-@pytest.mark.parametrize("expression", sorted(set(expressions())))
-def test_a_query_parses_and_names_what_exists(expression: str) -> None:
-    assert strangers(expression) == []
-
-
-@pytest.mark.parametrize(
-    ("wrong", "seen"),
-    [
-        ("sum by (job) (rate(voice_operation_request_total[5m]))", ["voice_operation_request_total", "job"]),
-        ('voice_circuitbreaker_state{stat="open"}', ["voice_circuitbreaker_state{stat}"]),
-        ("sum by (operatio) (voice_operation_requests_total)", ["operatio"]),
-    ],
-)
-def test_a_misspelt_metric_or_label_is_seen(wrong: str, seen: list[str]) -> None:
-    assert strangers(wrong) == seen
-
-
-def test_an_invalid_promql_expression_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"invalid|unexpected|unclosed"):
-        parsed("sum by (job) (rate(up[5m])")
+def test_the_sdk_is_imported_when_a_dashboard_is_written_and_not_before() -> None:
+    script = (
+        "import sys; from stack.voiceassistant import TENANT; import stack.audit; "
+        "print('grafana_foundation_sdk' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_panels_stand_beside_and_below_each_other_and_never_upon() -> None:
@@ -121,7 +91,8 @@ def test_uids_are_fixed_and_every_link_leads_to_one() -> None:
     assert set(named([sources, boards])) <= set(uids)
     kinds = {source["uid"]: source["type"] for source in sources}
     for board in boards:
-        assert all(panel["datasource"]["type"] == kinds[panel["datasource"]["uid"]] for panel in board["panels"])
+        sources = [panel["datasource"] for panel in board["panels"] if panel["type"] != "row"]
+        assert all(source["type"] == kinds[source["uid"]] for source in sources)
 
 
 def named(document: Any) -> Iterator[str]:
@@ -158,7 +129,7 @@ def test_metric_trace_and_log_lead_to_each_other() -> None:
 
 def large(uid: str, size: int) -> Dashboard:
     panel = Panel(title="Large", description="takes room", queries=(Query(expression="x" * size),))
-    return Dashboard(uid=uid, title="Large", panels=(panel,))
+    return Dashboard(uid=uid, title="Large", rows=(Row(title="Large", panels=(panel,)),))
 
 
 def test_dashboards_that_no_config_map_holds_are_refused_all_at_once() -> None:
@@ -190,8 +161,5 @@ def test_each_dashboard_is_a_config_map_that_is_mounted_where_the_provider_looks
     (provider,) = yaml.safe_load(files["provisioning/dashboards/dashboards.yaml"])["providers"]
     (mounted,) = (each["mountPath"] for each in pod["containers"][0]["volumeMounts"] if each["name"] == "config")
     assert provider["options"]["path"] == f"{mounted}/dashboards"
-    assert {name for name in files if name.startswith("dashboards/")} == {
-        "dashboards/platform.json",
-        "dashboards/service.json",
-    }
+    assert {name for name in files if name.startswith("dashboards/")} == {"dashboards/shop.json"}
     assert {"grafana.ini", "provisioning/datasources/datasources.yaml"} <= files.keys()

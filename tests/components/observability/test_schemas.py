@@ -20,8 +20,6 @@ SCHEMAS = {
     "grafana": grafana_schemas.INI,
     "data-sources": grafana_schemas.DATA_SOURCES,
     "providers": grafana_schemas.PROVIDERS,
-    "dashboard-platform": grafana_schemas.DASHBOARD,
-    "dashboard-service": grafana_schemas.DASHBOARD,
 }
 FILES = [(variant, name) for variant in VARIANTS for name in documents(variant)]
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from jsonschema import Draft202012Validator
 
-from stack.output.documents import (
-    ARCHITECTURE,
-    LEDGER_PAGE,
-    SCHEMA,
-    architecture,
-    bundle_schema,
-    ledger_page,
-)
+from stack.model.settings import environments
+from stack.output.documents import SCHEMA, architecture, bundle_schema, documents
 from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, platform
 
-
-def test_the_architecture_document_is_current() -> None:
-    assert ARCHITECTURE.read_text() == architecture(TENANT), "run `make accept`"
+DOCUMENTS = dict(documents(TENANT, [platform(name) for name in environments()]))
 
 
-def test_the_ledgers_of_prod_are_current() -> None:
-    assert LEDGER_PAGE.read_text() == ledger_page(map(platform, ENVIRONMENTS)), "run `make accept`"
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_a_generated_document_is_current(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == DOCUMENTS[path], "run `make accept`"
+
+
+def test_the_table_of_targets_names_every_target_once() -> None:
+    (text,) = (text for path, text in DOCUMENTS.items() if path.name == "targets.md")
+    assert [text.count(f"**{target.title}**") for target in TENANT.targets] == [1] * len(TENANT.targets)
 
 
 def test_the_bundle_schema_is_current() -> None:

@@ -1,0 +1,38 @@
+"""A target of the platform, and everything that judges it in operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import override
+from voice_policies import ClosedModel
+
+from components.observability.dashboards import Panel
+from components.operation import Sentence
+
+__all__ = ["Target"]
+
+
+class Target(ClosedModel):
+    """A promise to users, in words, with the names of the series, the objective and the alerts that judge it."""
+
+    title: Sentence
+    target: Sentence
+    series: tuple[str, ...] = ()
+    """Recorded series of the measured values."""
+    objective: str | None = None
+    """Recorded series that holds the objective."""
+    alerts: tuple[str, ...] = ()
+    """Names of the alerts that fire when the target is missed."""
+    panels: tuple[Panel, ...] = ()
+    """Panels of the overview dashboard."""
+    instead: Annotated[str, Field(min_length=10)] | None = None
+    """How the target is held where no series judges it."""
+
+    @override
+    def conflicts(self) -> Iterator[str]:
+        judged = bool(self.series and self.objective and self.alerts and self.panels)
+        if judged == (self.instead is not None):
+            yield "give series, objective, alerts and panels, or say in `instead` how the target is held"

@@ -1,0 +1,32 @@
+"""Grafana's dashboards. Their names, services, stores and prices come from the catalogue."""
+
+from __future__ import annotations
+
+from components.observability.dashboards import Dashboard
+from stack.model.call_graph import CallGraph
+from stack.voiceassistant.dashboards.capacity import capacity
+from stack.voiceassistant.dashboards.datastores import datastores
+from stack.voiceassistant.dashboards.dependency import dependency
+from stack.voiceassistant.dashboards.gateway import gateway
+from stack.voiceassistant.dashboards.objectives import objectives
+from stack.voiceassistant.dashboards.overview import overview
+from stack.voiceassistant.dashboards.sagas import sagas
+from stack.voiceassistant.dashboards.service import service
+from stack.voiceassistant.dashboards.transport import transport
+
+__all__ = ["dashboards"]
+
+
+def dashboards(graph: CallGraph) -> tuple[Dashboard, ...]:
+    """Every dashboard, the overview first."""
+    found = (
+        overview(),
+        objectives(),
+        service(graph),
+        dependency(graph),
+        datastores(),
+        transport(),
+        sagas(),
+        capacity(graph),
+    )
+    return (*found, gateway()) if graph.gateway else found

@@ -1,0 +1,100 @@
+"""Cost and capacity: the price of the running replicas, load against capacity, autoscalers, pods and nodes."""
+
+from __future__ import annotations
+
+from components.node import Service
+from components.observability.dashboards import Dashboard, Panel, Row, metrics
+from stack.model.call_graph import CallGraph
+from stack.model.site import ComputeCost
+
+HOURS = 730
+"""Hours of a month: 365 × 24 ÷ 12."""
+AUTOSCALER = "kube_horizontalpodautoscaler"
+
+
+def capacity(graph: CallGraph) -> Dashboard:
+    """The dashboard of cost and capacity."""
+    price = graph.site.compute_cost
+    rows = (
+        Row(
+            title="Capacity",
+            panels=(
+                metrics(
+                    "Load against capacity",
+                    "Requests a second of a replica, of the number that it serves within its objectives.",
+                    {
+                        "{{job}}": "job:requests_per_replica:rate5m"
+                        " / on (job) group_left () job:requests_per_replica:capacity"
+                    },
+                    "percentunit",
+                    red_from=0.9,
+                ),
+                metrics(
+                    "Autoscalers",
+                    "Replicas, of the declared maximum.",
+                    {
+                        "{{horizontalpodautoscaler}}": f"{AUTOSCALER}_status_current_replicas"
+                        f" / {AUTOSCALER}_spec_max_replicas"
+                    },
+                    "percentunit",
+                    red_from=1,
+                ),
+                metrics(
+                    "Pods that wait",
+                    "Pods without a node.",
+                    {"{{namespace}}": 'sum by (namespace) (kube_pod_status_phase{phase="Pending"})'},
+                    red_from=1,
+                ),
+                metrics(
+                    "Missing replicas",
+                    "Declared replicas that are not available.",
+                    {"{{deployment}}": "kube_deployment_spec_replicas - kube_deployment_status_replicas_available > 0"},
+                    red_from=1,
+                ),
+                metrics(
+                    "Restarts",
+                    "Restarts of containers in the last hour.",
+                    {
+                        "{{namespace}}/{{pod}}": "sum by (namespace, pod)"
+                        " (increase(kube_pod_container_status_restarts_total[1h])) > 0"
+                    },
+                ),
+                metrics(
+                    "Ready nodes",
+                    "Nodes that kubelet reports as ready.",
+                    {"nodes": 'sum(kube_node_status_condition{condition="Ready",status="true"})'},
+                ),
+            ),
+        ),
+    )
+    cost = (Row(title="Cost", panels=(_total(graph, price), _by_service(graph, price))),) if price else ()
+    return Dashboard(uid="capacity", title="Cost and capacity", rows=(*cost, *rows))
+
+
+def _total(graph: CallGraph, price: ComputeCost) -> Panel:
+    parts = " + ".join(f"({_monthly(each, price)} or vector(0))" for each in graph.services)
+    return metrics(
+        "Application tier, a month",
+        f"Price of the requests of all running replicas ({price.source}). Red from the budget.",
+        {"a month": parts},
+        "currencyUSD",
+        shows="gauge",
+        red_from=float(price.monthly_budget),
+    )
+
+
+def _by_service(graph: CallGraph, price: ComputeCost) -> Panel:
+    return metrics(
+        "By service, a month",
+        f"Price of the requests of the running replicas ({price.source}).",
+        {each.name: _monthly(each, price) for each in graph.services},
+        "currencyUSD",
+    )
+
+
+def _monthly(service: Service, price: ComputeCost) -> str:
+    """Price of the running replicas. A Deployment has the name of its service."""
+    sizing = service.sizing
+    hourly = sizing.cpu_request.cores * price.cpu_hour + sizing.memory_request.gibibytes * price.memory_hour
+    replicas = f'kube_deployment_status_replicas_available{{deployment="{service.name}"}}'
+    return f"sum({replicas}) * {hourly * HOURS:.2f}"

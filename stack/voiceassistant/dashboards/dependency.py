@@ -1,0 +1,85 @@
+"""One callee: the calls of all its callers, and the policies that protect them."""
+
+from __future__ import annotations
+
+from components.observability.dashboards import Dashboard, Row, Variable, metrics, rate, ratio
+from stack.model.call_graph import CallGraph
+
+CALLS = 'name=~"$dependency[.].+"'
+"""Names of calls are `callee.operation`."""
+
+
+def dependency(graph: CallGraph) -> Dashboard:
+    """The dashboard of a chosen callee."""
+    names = tuple(node.name for node in graph.nodes.values() if graph.edges_to(node))
+    attempts = rate("voice_call_attempts_total", "job, name", CALLS)
+    failed = rate("voice_call_attempts_total", "job, name", f'{CALLS}, kind="failed"')
+    legend = "{{job}} → {{name}}"
+    return Dashboard(
+        uid="dependency",
+        title="Dependency",
+        variables=(Variable(name="dependency", label="Dependency", values=names),),
+        rows=(
+            Row(
+                title="Calls",
+                panels=(
+                    metrics("Attempts", "Attempts that ended, by caller.", {legend: attempts}, "reqps"),
+                    metrics(
+                        "Failures",
+                        "Share of attempts that failed, by caller.",
+                        {legend: ratio(failed, attempts)},
+                        "percentunit",
+                    ),
+                    metrics(
+                        "Time",
+                        "Mean time of an attempt, by caller.",
+                        {legend: ratio(rate("voice_call_seconds_total", "job, name", CALLS), attempts)},
+                        "s",
+                    ),
+                    metrics(
+                        "Answer to probes",
+                        "1 if it answers its probe or its scrape. A dependency outside the cluster has neither.",
+                        {
+                            "probe {{instance}}": 'probe_success{job="$dependency"}',
+                            "scrape {{instance}}": 'up{job="$dependency"}',
+                        },
+                        red_below=1,
+                    ),
+                ),
+            ),
+            Row(
+                title="Protection",
+                panels=(
+                    metrics(
+                        "Circuit breakers",
+                        "Pods whose breaker is open or half open.",
+                        {
+                            f"{legend}: {{{{state}}}}": "sum by (job, name, state)"
+                            f' (voice_circuitbreaker_state{{{CALLS}, state!="closed"}}) > 0'
+                        },
+                    ),
+                    metrics(
+                        "Fallbacks",
+                        "Calls whose fallback answered.",
+                        {legend: rate("voice_call_fallbacks_total", "job, name", CALLS)},
+                        "reqps",
+                    ),
+                    metrics(
+                        "Retries",
+                        "Second attempts, and calls without one because the retry budget was spent.",
+                        {
+                            legend: rate("voice_call_retries_total", "job, name", CALLS),
+                            f"{legend}: {{{{reason}}}}": rate("voice_call_exhausted_total", "job, name, reason", CALLS),
+                        },
+                        "reqps",
+                    ),
+                    metrics(
+                        "Refused calls",
+                        "Calls that a policy refused before they left the caller.",
+                        {f"{legend}: {{{{policy}}}}": rate("voice_call_rejected_total", "job, name, policy", CALLS)},
+                        "reqps",
+                    ),
+                ),
+            ),
+        ),
+    )

@@ -1,0 +1,63 @@
+"""The overview: each target of the platform as a gauge, error budgets, and what is wrong now."""
+
+from __future__ import annotations
+
+from components.observability.dashboards import Dashboard, Row, metrics
+from stack.voiceassistant.dashboards.objectives import INDICATORS
+from stack.voiceassistant.dashboards.service import served
+from stack.voiceassistant.targets import TARGETS
+
+
+def overview() -> Dashboard:
+    """The dashboard that a person opens first."""
+    return Dashboard(
+        uid="overview",
+        title="Overview",
+        rows=(
+            Row(title="Targets", panels=tuple(panel for target in TARGETS for panel in target.panels)),
+            Row(
+                title="Error budgets",
+                panels=tuple(
+                    metrics(
+                        f"{each.subject.capitalize()}: {each.name.replace('_', ' ')}",
+                        "The least that is left of a budget of 30 days, over all of a kind. Below 0 one is missed.",
+                        {"least": f"min({each.remaining})"},
+                        "percentunit",
+                        shows="number",
+                        red_below=0.0,
+                        width=6,
+                    )
+                    for each in INDICATORS
+                ),
+            ),
+            Row(
+                title="Now",
+                panels=(
+                    metrics(
+                        "Alerts",
+                        "Alerts that fire.",
+                        {"{{alertname}} {{job}}": 'sum by (alertname, job) (ALERTS{alertstate="firing"})'},
+                    ),
+                    metrics(
+                        "Open circuit breakers",
+                        "Pods whose breaker of a call is open.",
+                        {"{{job}}: {{name}}": 'sum by (job, name) (voice_circuitbreaker_state{state="open"}) > 0'},
+                    ),
+                    metrics(
+                        "Degradation",
+                        "Pods that serve less than everything.",
+                        {"{{job}}: {{level}}": 'sum by (job, level) (voice_degradation_level{level!="normal"}) > 0'},
+                    ),
+                    metrics(
+                        "Targets down",
+                        "Pods that Prometheus cannot scrape, and what does not answer its probe.",
+                        {
+                            "{{job}}": "count by (job) (up == 0)",
+                            "{{job}}: probe": "count by (job) (probe_success == 0)",
+                        },
+                    ),
+                ),
+            ),
+            Row(title="Services", panels=tuple(served("service", "job", ""))),
+        ),
+    )
