@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from components.observability.dashboards import Dashboard
 from stack.model.call_graph import CallGraph
+from stack.model.prices import Prices
 from stack.voiceassistant.dashboards.capacity import capacity
 from stack.voiceassistant.dashboards.datastores import datastores
 from stack.voiceassistant.dashboards.dependency import dependency
@@ -17,7 +18,7 @@ from stack.voiceassistant.dashboards.transport import transport
 __all__ = ["dashboards"]
 
 
-def dashboards(graph: CallGraph) -> tuple[Dashboard, ...]:
+def dashboards(graph: CallGraph, prices: Prices | None) -> tuple[Dashboard, ...]:
     """Every dashboard, the overview first."""
     found = (
         overview(),
@@ -27,6 +28,6 @@ def dashboards(graph: CallGraph) -> tuple[Dashboard, ...]:
         datastores(),
         transport(),
         sagas(),
-        capacity(graph),
+        capacity(graph, prices),
     )
     return (*found, gateway()) if graph.gateway else found

@@ -5,16 +5,15 @@ from __future__ import annotations
 from components.node import Service
 from components.observability.dashboards import Dashboard, Panel, Row, metrics
 from stack.model.call_graph import CallGraph
-from stack.model.site import ComputeCost
+from stack.model.prices import Prices
 
 HOURS = 730
 """Hours of a month: 365 × 24 ÷ 12."""
 AUTOSCALER = "kube_horizontalpodautoscaler"
 
 
-def capacity(graph: CallGraph) -> Dashboard:
-    """The dashboard of cost and capacity."""
-    price = graph.site.compute_cost
+def capacity(graph: CallGraph, price: Prices | None) -> Dashboard:
+    """The dashboard of cost and capacity. Without prices it shows no cost."""
     rows = (
         Row(
             title="Capacity",
@@ -71,7 +70,7 @@ def capacity(graph: CallGraph) -> Dashboard:
     return Dashboard(uid="capacity", title="Cost and capacity", rows=(*cost, *rows))
 
 
-def _total(graph: CallGraph, price: ComputeCost) -> Panel:
+def _total(graph: CallGraph, price: Prices) -> Panel:
     parts = " + ".join(f"({_monthly(each, price)} or vector(0))" for each in graph.services)
     return metrics(
         "Application tier, a month",
@@ -79,11 +78,11 @@ def _total(graph: CallGraph, price: ComputeCost) -> Panel:
         {"a month": parts},
         "currencyUSD",
         shows="gauge",
-        red_from=float(price.monthly_budget),
+        red_from=graph.site.monthly_budget,
     )
 
 
-def _by_service(graph: CallGraph, price: ComputeCost) -> Panel:
+def _by_service(graph: CallGraph, price: Prices) -> Panel:
     return metrics(
         "By service, a month",
         f"Price of the requests of the running replicas ({price.source}).",
@@ -92,7 +91,7 @@ def _by_service(graph: CallGraph, price: ComputeCost) -> Panel:
     )
 
 
-def _monthly(service: Service, price: ComputeCost) -> str:
+def _monthly(service: Service, price: Prices) -> str:
     """Price of the running replicas. A Deployment has the name of its service."""
     sizing = service.sizing
     hourly = sizing.cpu_request.cores * price.cpu_hour + sizing.memory_request.gibibytes * price.memory_hour

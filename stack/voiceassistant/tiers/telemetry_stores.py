@@ -141,7 +141,7 @@ def _grafana(graph: CallGraph, environment: Environment, links: Links, index_url
             jaeger=_url("jaeger", jaeger.QUERY_PORT),
             elasticsearch=index_url,
         ),
-        dashboards=dashboards(graph),
+        dashboards=dashboards(graph, environment.settings.prices or graph.site.prices),
         links=links,
     )
 

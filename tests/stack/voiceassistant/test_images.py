@@ -6,12 +6,7 @@ import re
 
 from components.images import KNOWN
 from stack.model import image_lock
-from stack.output.documents import IMAGES, third_party_images
 from tests.platforms import ENVIRONMENTS, resources
-
-
-def test_the_document_that_lists_them_with_their_licences_is_current() -> None:
-    assert IMAGES.read_text() == third_party_images(), "run `make docs`"
 
 
 def test_those_that_are_listed_are_those_that_run() -> None:
