@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias
 
 from grafana_foundation_sdk.builders import (
@@ -35,8 +36,6 @@ from components.observability.dashboards import (
     Variable,
 )
 
-__all__ = ["dashboard_json"]
-
 HEIGHT = 8
 SERVICE = "service"
 """The variable that chooses a service. Prometheus stores the service's name in the label `job`."""
@@ -44,8 +43,9 @@ Builder: TypeAlias = Any
 """The SDK's builders of panels have the same methods, and no type in common."""
 
 
+@cache
 def dashboard_json(board: Dashboard) -> str:
-    """A dashboard as text."""
+    """A dashboard as text. The size is checked before it is written, so each is encoded once."""
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)

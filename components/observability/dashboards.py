@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,11 +11,8 @@ from components.operation import Name, Sentence
 
 __all__ = [
     "COLUMNS",
-    "PROMETHEUS",
-    "TAG",
     "Dashboard",
     "Panel",
-    "Query",
     "Row",
     "Variable",
     "metrics",
@@ -78,14 +74,6 @@ class Dashboard(ClosedModel):
     title: Sentence
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     variables: tuple[Variable, ...] = ()
-
-    @cached_property
-    def text(self) -> str:
-        """The dashboard as JSON for Grafana."""
-        # The SDK takes 70 ms to import, and most commands need no dashboard.
-        from components.observability.dashboard_json import dashboard_json  # noqa: PLC0415
-
-        return dashboard_json(self)
 
 
 def rate(metric: str, by: str, matchers: str = "") -> str:

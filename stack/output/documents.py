@@ -27,7 +27,7 @@ from stack.output.diagrams import component_diagram, sequence_diagram, time_limi
 from stack.output.markdown import filled
 from stack.output.runbook import runbook
 
-__all__ = ["SCHEMA", "architecture", "bundle_schema", "documents"]
+__all__ = ["SCHEMA", "bundle_schema", "documents"]
 
 FOLDER = ROOT / "docs"
 SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"

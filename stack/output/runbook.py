@@ -20,8 +20,6 @@ from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
 from stack.output.markdown import TEMPLATES, filled
 
-__all__ = ["runbook"]
-
 FOLDER = ROOT / "docs" / "runbook"
 LABEL = re.compile(r"\{\{\s*\$labels\.(\w+)\s*\}\}")
 VALUE = re.compile(r"\{\{\s*\$value[^}]*\}\}")

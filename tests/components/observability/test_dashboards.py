@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from voice_policies import faults_of
 
 from components.observability import dashboards, tempo
+from components.observability.dashboard_json import dashboard_json
 from components.observability.dashboards import Dashboard, Panel, Query, Row
 from components.observability.grafana import Grafana
 from components.observability.prometheus import Prometheus
@@ -25,15 +26,15 @@ from tests.components.observability.servers import BOARD, rendered, the
 
 def test_the_sdk_reads_every_field_that_a_dashboard_has() -> None:
     register_default_plugins()
-    read = json.loads(JSONEncoder().encode(Decoded.from_json(json.loads(BOARD.text))))
+    read = json.loads(JSONEncoder().encode(Decoded.from_json(json.loads(dashboard_json(BOARD)))))
     for panel in read["panels"]:
         defaults = panel.get("fieldConfig", {}).get("defaults", {})
         assert defaults.pop("custom", {}) == {}  # the SDK adds it when it reads a graph
-    assert read == json.loads(BOARD.text)
+    assert read == json.loads(dashboard_json(BOARD))
 
 
 def test_a_panel_has_the_kind_thresholds_and_links_that_it_declares() -> None:
-    panels = {panel["title"]: panel for panel in json.loads(BOARD.text)["panels"]}
+    panels = {panel["title"]: panel for panel in json.loads(dashboard_json(BOARD))["panels"]}
     kinds = {title: panel["type"] for title, panel in panels.items()}
     assert kinds == {
         "Now": "row",
@@ -49,7 +50,7 @@ def test_a_panel_has_the_kind_thresholds_and_links_that_it_declares() -> None:
     assert [step["color"] for step in steps["Ready"]] == ["red", "green"]
     (link,) = panels["Load"]["fieldConfig"]["defaults"]["links"]
     assert link["url"].startswith("/d/service?var-service=${__field.labels.job}")
-    (menu,) = json.loads(BOARD.text)["links"]
+    (menu,) = json.loads(dashboard_json(BOARD))["links"]
     assert (menu["type"], menu["tags"], menu["keepTime"], menu["includeVars"]) == (
         "dashboards",
         [dashboards.TAG],
@@ -71,7 +72,7 @@ def test_the_sdk_is_imported_when_a_dashboard_is_written_and_not_before() -> Non
 def test_panels_stand_beside_and_below_each_other_and_never_upon() -> None:
     for board in the(Grafana).dashboards:
         taken: set[tuple[int, int]] = set()
-        for panel in json.loads(board.text)["panels"]:
+        for panel in json.loads(dashboard_json(board))["panels"]:
             place = panel["gridPos"]
             cells = {
                 (x, y)
@@ -87,7 +88,7 @@ def test_uids_are_fixed_and_every_link_leads_to_one() -> None:
     sources = yaml.safe_load(the(Grafana).files["datasources.yaml"])["datasources"]
     uids = [source["uid"] for source in sources]
     assert uids == ["prometheus", "alertmanager", "tempo", "jaeger", "logs"]
-    boards = [json.loads(each.text) for each in the(Grafana).dashboards]
+    boards = [json.loads(dashboard_json(each)) for each in the(Grafana).dashboards]
     assert set(named([sources, boards])) <= set(uids)
     kinds = {source["uid"]: source["type"] for source in sources}
     for board in boards:
@@ -143,7 +144,7 @@ def test_dashboards_that_no_config_map_holds_are_refused_all_at_once() -> None:
         "dashboard second",
     ]
     assert all(sentence.endswith("a ConfigMap holds 1048576") for sentence in sentences[1:])
-    envelope = len(large("just", 0).text.encode())
+    envelope = len(dashboard_json(large("just", 0)).encode())
     Grafana.model_validate({**dict(the(Grafana)), "dashboards": (large("just", (1 << 20) - envelope),)})
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from components.edge.egress_proxy import EgressProxy
 from components.edge.envoy import METRICS_PATH
+from components.observability.dashboard_json import dashboard_json
 from components.observability.grafana import Grafana
 from stack.voiceassistant import TENANT
 from tests.cluster.alert_cases import CASES
@@ -34,7 +35,7 @@ def grafana(environment: str = "prod") -> Grafana:
 
 
 def boards(environment: str = "prod") -> dict[str, dict[str, Any]]:
-    return {board.uid: json.loads(board.text) for board in grafana(environment).dashboards}
+    return {board.uid: json.loads(dashboard_json(board)) for board in grafana(environment).dashboards}
 
 
 def expressions() -> Iterator[str]:

@@ -12,6 +12,7 @@ import yaml
 from voice_policies import InvalidInputError
 
 from components.component import Component
+from components.observability.dashboard_json import dashboard_json
 from components.observability.elasticsearch import Elasticsearch
 from components.observability.elasticsearch_setup import LOGS_PATTERN, SUPERUSER
 from components.observability.fluent_bit import FluentBit
@@ -107,7 +108,7 @@ def test_log_lines_are_looked_at_where_elasticsearch_puts_them() -> None:
         "logLevelField": "severity_text",
     }
     (board,) = (each for each in the(Grafana).dashboards if each.uid == "service")
-    panel = json.loads(board.text)["panels"][-1]
+    panel = json.loads(dashboard_json(board))["panels"][-1]
     assert panel["targets"][0]["query"] == (
         'attributes.kubernetes.container_name:"$service" OR resource.attributes.service.name:"$service"'
     )
@@ -151,7 +152,7 @@ def test_kept_in_one_place_alone_what_needs_no_second(environment: str) -> None:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_service_dashboard_offers_every_service(environment: str) -> None:
     (board,) = (each for each in the(Grafana, environment).dashboards if each.uid == "service")
-    (variable,) = json.loads(board.text)["templating"]["list"]
+    (variable,) = json.loads(dashboard_json(board))["templating"]["list"]
     assert variable["query"].split(",") == [service.name for service in platform(environment).graph.services]
     assert variable["current"]["value"] in board.variables[0].values
 
