@@ -81,6 +81,18 @@ TARGETS = (
         ),
     ),
     _judged(
+        alerts.FIRST_MESSAGES,
+        "First audio",
+        "P95 below 300 ms after the first text",
+        _left("Budgets of first messages", alerts.FIRST_MESSAGES),
+    ),
+    _judged(
+        alerts.OPERATION_SLOW,
+        "Question to whole answer, spoken",
+        "P95 of a turn of the voice dialogue below 2.5 s",
+        _left("Budgets of slow turns", alerts.OPERATION_SLOW, '{job="voice-engine",operation="dialogue"}'),
+    ),
+    _judged(
         alerts.ROUTE_SLOW,
         "Question to whole answer",
         "P95 below 2.5 s for answers of up to 150 tokens, retrieval included",
@@ -98,10 +110,22 @@ TARGETS = (
         _left("Budgets of operations", alerts.OPERATION_FAILURES),
     ),
     _judged(
-        alerts.ROUTE_FAILURES,
+        alerts.SERVER_OUTAGES,
+        "Own availability of servers",
+        "PostgreSQL, Redis and gateway 99.99 %, other infrastructure 99.9 %",
+        _left("Budgets of servers", alerts.SERVER_OUTAGES),
+    ),
+    _judged(
+        alerts.DEPENDENCY_FAILURES,
+        "Availability of external dependencies",
+        "each provider 99.5 %, other infrastructure 99.9 %",
+        _left("Budgets of external dependencies", alerts.DEPENDENCY_FAILURES),
+    ),
+    _judged(
+        alerts.FLOW_FAILURES,
         "Flow availability",
         "chat and voice 99.9 %, login and conversation.list 99.95 %, search 99.5 %",
-        _left("Budgets of routes", alerts.ROUTE_FAILURES),
+        _left("Budgets of flows", alerts.FLOW_FAILURES),
     ),
     _judged(
         alerts.ROUTE_FAILURES,
