@@ -12,62 +12,56 @@ HOURS = 730
 AUTOSCALER = "kube_horizontalpodautoscaler"
 
 
+_CAPACITY = Row(
+    title="Capacity",
+    panels=(
+        metrics(
+            "Load against capacity",
+            "Requests a second of a replica, of the number that it serves within its objectives.",
+            {"{{job}}": "job:requests_per_replica:rate5m / on (job) group_left () job:requests_per_replica:capacity"},
+            "percentunit",
+            red_from=0.9,
+        ),
+        metrics(
+            "Autoscalers",
+            "Replicas, of the declared maximum.",
+            {"{{horizontalpodautoscaler}}": f"{AUTOSCALER}_status_current_replicas / {AUTOSCALER}_spec_max_replicas"},
+            "percentunit",
+            red_from=1,
+        ),
+        metrics(
+            "Pods that wait",
+            "Pods without a node.",
+            {"{{namespace}}": 'sum by (namespace) (kube_pod_status_phase{phase="Pending"})'},
+            red_from=1,
+        ),
+        metrics(
+            "Missing replicas",
+            "Declared replicas that are not available.",
+            {"{{deployment}}": "kube_deployment_spec_replicas - kube_deployment_status_replicas_available > 0"},
+            red_from=1,
+        ),
+        metrics(
+            "Restarts",
+            "Restarts of containers in the last hour.",
+            {
+                "{{namespace}}/{{pod}}": "sum by (namespace, pod)"
+                " (increase(kube_pod_container_status_restarts_total[1h])) > 0"
+            },
+        ),
+        metrics(
+            "Ready nodes",
+            "Nodes that kubelet reports as ready.",
+            {"nodes": 'sum(kube_node_status_condition{condition="Ready",status="true"})'},
+        ),
+    ),
+)
+
+
 def capacity(graph: CallGraph, price: Prices | None) -> Dashboard:
     """The dashboard of cost and capacity. Without prices it shows no cost."""
-    rows = (
-        Row(
-            title="Capacity",
-            panels=(
-                metrics(
-                    "Load against capacity",
-                    "Requests a second of a replica, of the number that it serves within its objectives.",
-                    {
-                        "{{job}}": "job:requests_per_replica:rate5m"
-                        " / on (job) group_left () job:requests_per_replica:capacity"
-                    },
-                    "percentunit",
-                    red_from=0.9,
-                ),
-                metrics(
-                    "Autoscalers",
-                    "Replicas, of the declared maximum.",
-                    {
-                        "{{horizontalpodautoscaler}}": f"{AUTOSCALER}_status_current_replicas"
-                        f" / {AUTOSCALER}_spec_max_replicas"
-                    },
-                    "percentunit",
-                    red_from=1,
-                ),
-                metrics(
-                    "Pods that wait",
-                    "Pods without a node.",
-                    {"{{namespace}}": 'sum by (namespace) (kube_pod_status_phase{phase="Pending"})'},
-                    red_from=1,
-                ),
-                metrics(
-                    "Missing replicas",
-                    "Declared replicas that are not available.",
-                    {"{{deployment}}": "kube_deployment_spec_replicas - kube_deployment_status_replicas_available > 0"},
-                    red_from=1,
-                ),
-                metrics(
-                    "Restarts",
-                    "Restarts of containers in the last hour.",
-                    {
-                        "{{namespace}}/{{pod}}": "sum by (namespace, pod)"
-                        " (increase(kube_pod_container_status_restarts_total[1h])) > 0"
-                    },
-                ),
-                metrics(
-                    "Ready nodes",
-                    "Nodes that kubelet reports as ready.",
-                    {"nodes": 'sum(kube_node_status_condition{condition="Ready",status="true"})'},
-                ),
-            ),
-        ),
-    )
     cost = (Row(title="Cost", panels=(_total(graph, price), _by_service(graph, price))),) if price else ()
-    return Dashboard(uid="capacity", title="Cost and capacity", rows=(*cost, *rows))
+    return Dashboard(uid="capacity", title="Cost and capacity", rows=(*cost, _CAPACITY))
 
 
 def _total(graph: CallGraph, price: Prices) -> Panel:

@@ -9,77 +9,78 @@ CALLS = 'name=~"$dependency[.].+"'
 """Names of calls are `callee.operation`."""
 
 
+_ATTEMPTS = rate("voice_call_attempts_total", "job, name", CALLS)
+_FAILED = rate("voice_call_attempts_total", "job, name", f'{CALLS}, kind="failed"')
+_LEGEND = "{{job}} → {{name}}"
+_CALLS = Row(
+    title="Calls",
+    panels=(
+        metrics("Attempts", "Attempts that ended, by caller.", {_LEGEND: _ATTEMPTS}, "reqps"),
+        metrics(
+            "Failures",
+            "Share of _ATTEMPTS that failed, by caller.",
+            {_LEGEND: ratio(_FAILED, _ATTEMPTS)},
+            "percentunit",
+        ),
+        metrics(
+            "Time",
+            "Mean time of an attempt, by caller.",
+            {_LEGEND: ratio(rate("voice_call_seconds_total", "job, name", CALLS), _ATTEMPTS)},
+            "s",
+        ),
+        metrics(
+            "Answer to probes",
+            "1 if it answers its probe or its scrape. A dependency outside the cluster has neither.",
+            {
+                "probe {{instance}}": 'probe_success{job="$dependency"}',
+                "scrape {{instance}}": 'up{job="$dependency"}',
+            },
+            red_below=1,
+        ),
+    ),
+)
+_PROTECTION = Row(
+    title="Protection",
+    panels=(
+        metrics(
+            "Circuit breakers",
+            "Pods whose breaker is open or half open.",
+            {
+                f"{_LEGEND}: {{{{state}}}}": "sum by (job, name, state)"
+                f' (voice_circuitbreaker_state{{{CALLS}, state!="closed"}}) > 0'
+            },
+        ),
+        metrics(
+            "Fallbacks",
+            "Calls whose fallback answered.",
+            {_LEGEND: rate("voice_call_fallbacks_total", "job, name", CALLS)},
+            "reqps",
+        ),
+        metrics(
+            "Retries",
+            "Second _ATTEMPTS, and calls without one because the retry budget was spent.",
+            {
+                _LEGEND: rate("voice_call_retries_total", "job, name", CALLS),
+                f"{_LEGEND}: {{{{reason}}}}": rate("voice_call_exhausted_total", "job, name, reason", CALLS),
+            },
+            "reqps",
+        ),
+        metrics(
+            "Refused calls",
+            "Calls that a policy refused before they left the caller.",
+            {f"{_LEGEND}: {{{{policy}}}}": rate("voice_call_rejected_total", "job, name, policy", CALLS)},
+            "reqps",
+        ),
+    ),
+)
+
+
 def dependency(graph: CallGraph) -> Dashboard:
     """The dashboard of a chosen callee."""
     names = tuple(node.name for node in graph.nodes.values() if graph.edges_to(node))
-    attempts = rate("voice_call_attempts_total", "job, name", CALLS)
-    failed = rate("voice_call_attempts_total", "job, name", f'{CALLS}, kind="failed"')
-    legend = "{{job}} → {{name}}"
     return Dashboard(
         uid="dependency",
         title="Dependency",
         variables=(Variable(name="dependency", label="Dependency", values=names),),
-        rows=(
-            Row(
-                title="Calls",
-                panels=(
-                    metrics("Attempts", "Attempts that ended, by caller.", {legend: attempts}, "reqps"),
-                    metrics(
-                        "Failures",
-                        "Share of attempts that failed, by caller.",
-                        {legend: ratio(failed, attempts)},
-                        "percentunit",
-                    ),
-                    metrics(
-                        "Time",
-                        "Mean time of an attempt, by caller.",
-                        {legend: ratio(rate("voice_call_seconds_total", "job, name", CALLS), attempts)},
-                        "s",
-                    ),
-                    metrics(
-                        "Answer to probes",
-                        "1 if it answers its probe or its scrape. A dependency outside the cluster has neither.",
-                        {
-                            "probe {{instance}}": 'probe_success{job="$dependency"}',
-                            "scrape {{instance}}": 'up{job="$dependency"}',
-                        },
-                        red_below=1,
-                    ),
-                ),
-            ),
-            Row(
-                title="Protection",
-                panels=(
-                    metrics(
-                        "Circuit breakers",
-                        "Pods whose breaker is open or half open.",
-                        {
-                            f"{legend}: {{{{state}}}}": "sum by (job, name, state)"
-                            f' (voice_circuitbreaker_state{{{CALLS}, state!="closed"}}) > 0'
-                        },
-                    ),
-                    metrics(
-                        "Fallbacks",
-                        "Calls whose fallback answered.",
-                        {legend: rate("voice_call_fallbacks_total", "job, name", CALLS)},
-                        "reqps",
-                    ),
-                    metrics(
-                        "Retries",
-                        "Second attempts, and calls without one because the retry budget was spent.",
-                        {
-                            legend: rate("voice_call_retries_total", "job, name", CALLS),
-                            f"{legend}: {{{{reason}}}}": rate("voice_call_exhausted_total", "job, name, reason", CALLS),
-                        },
-                        "reqps",
-                    ),
-                    metrics(
-                        "Refused calls",
-                        "Calls that a policy refused before they left the caller.",
-                        {f"{legend}: {{{{policy}}}}": rate("voice_call_rejected_total", "job, name, policy", CALLS)},
-                        "reqps",
-                    ),
-                ),
-            ),
-        ),
+        rows=(_CALLS, _PROTECTION),
     )

@@ -16,87 +16,88 @@ def _p95(histogram: str, matchers: str = "") -> str:
     return f"histogram_quantile(0.95, {rate(f'{histogram}_bucket', 'le, route', matchers)})"
 
 
+_REQUESTS = Row(
+    title="Requests",
+    panels=(
+        metrics("Requests", "Answers, by route.", {"{{route}}": rate(STATUS, "route")}, "reqps"),
+        metrics(
+            "Answers with 5xx",
+            "Share of answers, by route.",
+            {"{{route}}": _share("5..")},
+            "percentunit",
+            red_from=0.01,
+        ),
+        metrics(
+            "Timeouts",
+            "Share of answers with status 504, by route.",
+            {"{{route}}": _share("504")},
+            "percentunit",
+            red_from=0.02,
+        ),
+        metrics(
+            "Refused by a rate limit",
+            "Share of answers with status 429, by route.",
+            {"{{route}}": _share("429")},
+            "percentunit",
+            red_from=0.005,
+        ),
+    ),
+)
+_TIME = Row(
+    title="Time",
+    panels=(
+        metrics(
+            "P95 of the whole answer",
+            "Time of the service alone, in milliseconds. The client's own time is not part of it.",
+            {"{{route}}": _p95("apisix_http_latency", UPSTREAM)},
+            "ms",
+        ),
+        metrics(
+            "P95 of the first byte",
+            "Time until the head of the answer came, in milliseconds.",
+            {"{{route}}": _p95("apisix_http_first_byte_latency")},
+            "ms",
+        ),
+        metrics(
+            "Beyond the objective",
+            "Share of answers that took longer than the route's objective: 5 % may.",
+            {
+                "{{route}}": "route:slow:ratio_rate5m",
+                "{{route}}: first byte": "route:late_first_byte:ratio_rate5m",
+            },
+            "percentunit",
+            red_from=0.05,
+        ),
+        metrics(
+            "Time in the gateway",
+            "P95 of the gateway's own part, by route.",
+            {"{{route}}": _p95("apisix_http_latency", "type='apisix'")},
+            "ms",
+        ),
+    ),
+)
+_CONNECTIONS = Row(
+    title="Connections",
+    panels=(
+        metrics(
+            "Connections",
+            "Connections of clients and to services, by state.",
+            {"{{state}}": "sum by (state) (apisix_nginx_http_current_connections)"},
+        ),
+        metrics(
+            "Traffic",
+            "Bytes a second, by route and direction.",
+            {"{{route}} {{type}}": rate("apisix_bandwidth", "route, type")},
+            "Bps",
+        ),
+    ),
+)
+
+
 def gateway() -> Dashboard:
     """The dashboard of the gateway."""
     return Dashboard(
         uid="gateway",
         title="Gateway",
-        rows=(
-            Row(
-                title="Requests",
-                panels=(
-                    metrics("Requests", "Answers, by route.", {"{{route}}": rate(STATUS, "route")}, "reqps"),
-                    metrics(
-                        "Answers with 5xx",
-                        "Share of answers, by route.",
-                        {"{{route}}": _share("5..")},
-                        "percentunit",
-                        red_from=0.01,
-                    ),
-                    metrics(
-                        "Timeouts",
-                        "Share of answers with status 504, by route.",
-                        {"{{route}}": _share("504")},
-                        "percentunit",
-                        red_from=0.02,
-                    ),
-                    metrics(
-                        "Refused by a rate limit",
-                        "Share of answers with status 429, by route.",
-                        {"{{route}}": _share("429")},
-                        "percentunit",
-                        red_from=0.005,
-                    ),
-                ),
-            ),
-            Row(
-                title="Time",
-                panels=(
-                    metrics(
-                        "P95 of the whole answer",
-                        "Time of the service alone, in milliseconds. The client's own time is not part of it.",
-                        {"{{route}}": _p95("apisix_http_latency", UPSTREAM)},
-                        "ms",
-                    ),
-                    metrics(
-                        "P95 of the first byte",
-                        "Time until the head of the answer came, in milliseconds.",
-                        {"{{route}}": _p95("apisix_http_first_byte_latency")},
-                        "ms",
-                    ),
-                    metrics(
-                        "Beyond the objective",
-                        "Share of answers that took longer than the route's objective: 5 % may.",
-                        {
-                            "{{route}}": "route:slow:ratio_rate5m",
-                            "{{route}}: first byte": "route:late_first_byte:ratio_rate5m",
-                        },
-                        "percentunit",
-                        red_from=0.05,
-                    ),
-                    metrics(
-                        "Time in the gateway",
-                        "P95 of the gateway's own part, by route.",
-                        {"{{route}}": _p95("apisix_http_latency", "type='apisix'")},
-                        "ms",
-                    ),
-                ),
-            ),
-            Row(
-                title="Connections",
-                panels=(
-                    metrics(
-                        "Connections",
-                        "Connections of clients and to services, by state.",
-                        {"{{state}}": "sum by (state) (apisix_nginx_http_current_connections)"},
-                    ),
-                    metrics(
-                        "Traffic",
-                        "Bytes a second, by route and direction.",
-                        {"{{route}} {{type}}": rate("apisix_bandwidth", "route, type")},
-                        "Bps",
-                    ),
-                ),
-            ),
-        ),
+        rows=(_REQUESTS, _TIME, _CONNECTIONS),
     )

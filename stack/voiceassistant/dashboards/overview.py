@@ -7,6 +7,35 @@ from stack.voiceassistant.dashboards.objectives import INDICATORS
 from stack.voiceassistant.dashboards.service import served
 from stack.voiceassistant.targets import TARGETS
 
+_NOW = Row(
+    title="Now",
+    panels=(
+        metrics(
+            "Alerts",
+            "Alerts that fire.",
+            {"{{alertname}} {{job}}": 'sum by (alertname, job) (ALERTS{alertstate="firing"})'},
+        ),
+        metrics(
+            "Open circuit breakers",
+            "Pods whose breaker of a call is open.",
+            {"{{job}}: {{name}}": 'sum by (job, name) (voice_circuitbreaker_state{state="open"}) > 0'},
+        ),
+        metrics(
+            "Degradation",
+            "Pods that serve less than everything.",
+            {"{{job}}: {{level}}": 'sum by (job, level) (voice_degradation_level{level!="normal"}) > 0'},
+        ),
+        metrics(
+            "Targets down",
+            "Pods that Prometheus cannot scrape, and what does not answer its probe.",
+            {
+                "{{job}}": "count by (job) (up == 0)",
+                "{{job}}: probe": "count by (job) (probe_success == 0)",
+            },
+        ),
+    ),
+)
+
 
 def overview() -> Dashboard:
     """The dashboard that a person opens first."""
@@ -30,34 +59,7 @@ def overview() -> Dashboard:
                     for each in INDICATORS
                 ),
             ),
-            Row(
-                title="Now",
-                panels=(
-                    metrics(
-                        "Alerts",
-                        "Alerts that fire.",
-                        {"{{alertname}} {{job}}": 'sum by (alertname, job) (ALERTS{alertstate="firing"})'},
-                    ),
-                    metrics(
-                        "Open circuit breakers",
-                        "Pods whose breaker of a call is open.",
-                        {"{{job}}: {{name}}": 'sum by (job, name) (voice_circuitbreaker_state{state="open"}) > 0'},
-                    ),
-                    metrics(
-                        "Degradation",
-                        "Pods that serve less than everything.",
-                        {"{{job}}: {{level}}": 'sum by (job, level) (voice_degradation_level{level!="normal"}) > 0'},
-                    ),
-                    metrics(
-                        "Targets down",
-                        "Pods that Prometheus cannot scrape, and what does not answer its probe.",
-                        {
-                            "{{job}}": "count by (job) (up == 0)",
-                            "{{job}}: probe": "count by (job) (probe_success == 0)",
-                        },
-                    ),
-                ),
-            ),
+            _NOW,
             Row(title="Services", panels=tuple(served("service", "job", ""))),
         ),
     )

@@ -8,65 +8,66 @@ STEP = "saga, step"
 LEGEND = "{{saga}}: {{step}}"
 
 
+_EXECUTIONS = rate("voice_saga_step_executions_total", STEP)
+_FAILED = rate("voice_saga_step_executions_total", STEP, 'kind="failed"')
+_SAGAS = Row(
+    title="Sagas",
+    panels=(
+        metrics(
+            "Unfinished",
+            "Sagas that have not ended. A parked one waits for a person.",
+            {"{{saga}}: {{state}}": "max by (saga, state) (voice_saga_unfinished)"},
+        ),
+        metrics(
+            "Transitions",
+            "Entries in the journal.",
+            {"{{saga}}: {{kind}}": rate("voice_saga_transitions_total", "saga, kind")},
+            "reqps",
+        ),
+        metrics("Failed steps", "Share of executions.", {LEGEND: ratio(_FAILED, _EXECUTIONS)}, "percentunit"),
+        metrics(
+            "Time of a step",
+            "Mean time of an execution with its retries.",
+            {LEGEND: ratio(rate("voice_saga_step_seconds_total", STEP), _EXECUTIONS)},
+            "s",
+        ),
+        metrics(
+            "Lost leases",
+            "Sagas that another worker took over meanwhile.",
+            {"{{job}}": rate("voice_saga_leases_lost_total", "job")},
+            "reqps",
+        ),
+    ),
+)
+_EVENTS = Row(
+    title="Events",
+    panels=(
+        metrics(
+            "Dead letters",
+            "Messages that no attempt could handle, in the last hour.",
+            {"{{job}}: {{stream}}": "sum by (job, stream) (increase(voice_stream_dead_letters_total[1h]))"},
+            red_from=1,
+        ),
+        metrics(
+            "Appended events",
+            "Attempts to append to a stream, by publisher. The outbox keeps those that fail.",
+            {"{{job}}: {{kind}}": rate("voice_call_attempts_total", "job, kind", 'name="events.append"')},
+            "reqps",
+        ),
+        metrics(
+            "Read events",
+            "Attempts to read from a stream, by consumer.",
+            {"{{job}}: {{kind}}": rate("voice_call_attempts_total", "job, kind", 'name="events.consume"')},
+            "reqps",
+        ),
+    ),
+)
+
+
 def sagas() -> Dashboard:
     """The dashboard of sagas and event streams."""
-    executions = rate("voice_saga_step_executions_total", STEP)
-    failed = rate("voice_saga_step_executions_total", STEP, 'kind="failed"')
     return Dashboard(
         uid="sagas",
         title="Sagas and events",
-        rows=(
-            Row(
-                title="Sagas",
-                panels=(
-                    metrics(
-                        "Unfinished",
-                        "Sagas that have not ended. A parked one waits for a person.",
-                        {"{{saga}}: {{state}}": "max by (saga, state) (voice_saga_unfinished)"},
-                    ),
-                    metrics(
-                        "Transitions",
-                        "Entries in the journal.",
-                        {"{{saga}}: {{kind}}": rate("voice_saga_transitions_total", "saga, kind")},
-                        "reqps",
-                    ),
-                    metrics("Failed steps", "Share of executions.", {LEGEND: ratio(failed, executions)}, "percentunit"),
-                    metrics(
-                        "Time of a step",
-                        "Mean time of an execution with its retries.",
-                        {LEGEND: ratio(rate("voice_saga_step_seconds_total", STEP), executions)},
-                        "s",
-                    ),
-                    metrics(
-                        "Lost leases",
-                        "Sagas that another worker took over meanwhile.",
-                        {"{{job}}": rate("voice_saga_leases_lost_total", "job")},
-                        "reqps",
-                    ),
-                ),
-            ),
-            Row(
-                title="Events",
-                panels=(
-                    metrics(
-                        "Dead letters",
-                        "Messages that no attempt could handle, in the last hour.",
-                        {"{{job}}: {{stream}}": "sum by (job, stream) (increase(voice_stream_dead_letters_total[1h]))"},
-                        red_from=1,
-                    ),
-                    metrics(
-                        "Appended events",
-                        "Attempts to append to a stream, by publisher. The outbox keeps those that fail.",
-                        {"{{job}}: {{kind}}": rate("voice_call_attempts_total", "job, kind", 'name="events.append"')},
-                        "reqps",
-                    ),
-                    metrics(
-                        "Read events",
-                        "Attempts to read from a stream, by consumer.",
-                        {"{{job}}: {{kind}}": rate("voice_call_attempts_total", "job, kind", 'name="events.consume"')},
-                        "reqps",
-                    ),
-                ),
-            ),
-        ),
+        rows=(_SAGAS, _EVENTS),
     )

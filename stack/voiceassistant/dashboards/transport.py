@@ -10,70 +10,68 @@ CLUSTER = "envoy_cluster_name"
 """Label of Envoy's statistics with the name of a host and port."""
 
 
+def _p95(histogram: str) -> str:
+    return f"histogram_quantile(0.95, {rate(histogram, f'le, {EDGE}')})"
+
+
+_SAMPLED = rate("traces_service_graph_request_total", EDGE)
+_FAILED = rate("traces_service_graph_request_failed_total", EDGE)
+_BETWEEN_SERVICES = Row(
+    title="Between services (from the spans of sampled traces)",
+    panels=(
+        metrics("Requests", "Sampled requests, by caller and callee.", {LEGEND: _SAMPLED}, "reqps"),
+        metrics("Failures", "Share of sampled requests.", {LEGEND: ratio(_FAILED, _SAMPLED)}, "percentunit"),
+        metrics(
+            "Time at the callee",
+            "P95, by caller and callee.",
+            {LEGEND: _p95("traces_service_graph_request_server_seconds_bucket")},
+            "s",
+        ),
+        metrics(
+            "Time at the caller",
+            "P95 with the network and the mesh. Much more than at the callee: the network is slow.",
+            {LEGEND: _p95("traces_service_graph_request_client_seconds_bucket")},
+            "s",
+        ),
+    ),
+)
+_EGRESS = Row(
+    title="Egress proxies",
+    panels=(
+        metrics(
+            "Connections",
+            "Open connections, by host.",
+            {f"{{{{job}}}} {{{{{CLUSTER}}}}}": f"sum by (job, {CLUSTER}) (envoy_cluster_upstream_cx_active)"},
+        ),
+        metrics(
+            "Failed connections",
+            "Connections that the host did not accept in time, by host.",
+            {f"{{{{{CLUSTER}}}}}": rate("envoy_cluster_upstream_cx_connect_fail", CLUSTER)},
+            "reqps",
+        ),
+        metrics(
+            "Traffic",
+            "Bytes a second to and from each host.",
+            {
+                f"{{{{{CLUSTER}}}}} sent": rate("envoy_cluster_upstream_cx_tx_bytes_total", CLUSTER),
+                f"{{{{{CLUSTER}}}}} received": rate("envoy_cluster_upstream_cx_rx_bytes_total", CLUSTER),
+            },
+            "Bps",
+        ),
+        metrics(
+            "Refused connections",
+            "Connections that went to no host: the name is not one that the caller declares.",
+            {"{{job}} {{pod}}": rate("envoy_listener_no_filter_chain_match", "job, pod")},
+            "reqps",
+        ),
+    ),
+)
+
+
 def transport() -> Dashboard:
     """The dashboard of everything between processes."""
-    requests = rate("traces_service_graph_request_total", EDGE)
-    failed = rate("traces_service_graph_request_failed_total", EDGE)
     return Dashboard(
         uid="mesh",
         title="Mesh and egress",
-        rows=(
-            Row(
-                title="Between services (from the spans of sampled traces)",
-                panels=(
-                    metrics("Requests", "Sampled requests, by caller and callee.", {LEGEND: requests}, "reqps"),
-                    metrics("Failures", "Share of sampled requests.", {LEGEND: ratio(failed, requests)}, "percentunit"),
-                    metrics(
-                        "Time at the callee",
-                        "P95, by caller and callee.",
-                        {LEGEND: _p95("traces_service_graph_request_server_seconds_bucket")},
-                        "s",
-                    ),
-                    metrics(
-                        "Time at the caller",
-                        "P95 with the network and the mesh. Much more than at the callee: the network is slow.",
-                        {LEGEND: _p95("traces_service_graph_request_client_seconds_bucket")},
-                        "s",
-                    ),
-                ),
-            ),
-            Row(
-                title="Egress proxies",
-                panels=(
-                    metrics(
-                        "Connections",
-                        "Open connections, by host.",
-                        {
-                            f"{{{{job}}}} {{{{{CLUSTER}}}}}": f"sum by (job, {CLUSTER})"
-                            " (envoy_cluster_upstream_cx_active)"
-                        },
-                    ),
-                    metrics(
-                        "Failed connections",
-                        "Connections that the host did not accept in time, by host.",
-                        {f"{{{{{CLUSTER}}}}}": rate("envoy_cluster_upstream_cx_connect_fail", CLUSTER)},
-                        "reqps",
-                    ),
-                    metrics(
-                        "Traffic",
-                        "Bytes a second to and from each host.",
-                        {
-                            f"{{{{{CLUSTER}}}}} sent": rate("envoy_cluster_upstream_cx_tx_bytes_total", CLUSTER),
-                            f"{{{{{CLUSTER}}}}} received": rate("envoy_cluster_upstream_cx_rx_bytes_total", CLUSTER),
-                        },
-                        "Bps",
-                    ),
-                    metrics(
-                        "Refused connections",
-                        "Connections that went to no host: the name is not one that the caller declares.",
-                        {"{{job}} {{pod}}": rate("envoy_listener_no_filter_chain_match", "job, pod")},
-                        "reqps",
-                    ),
-                ),
-            ),
-        ),
+        rows=(_BETWEEN_SERVICES, _EGRESS),
     )
-
-
-def _p95(histogram: str) -> str:
-    return f"histogram_quantile(0.95, {rate(histogram, f'le, {EDGE}')})"
