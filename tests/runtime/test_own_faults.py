@@ -148,8 +148,8 @@ def test_a_loop_thread_that_cannot_start_is_started_by_the_next_caller(monkeypat
         exhausted.setattr(threading.Thread, "start", lambda _: _raise(RuntimeError("can't start new thread")))
         for _ in range(2):
             with pytest.raises(NoThreadError, match="no thread could be started"):
-                thread.run("run", nothing())
-    assert thread.run("run", asyncio.sleep(0, "answer")) == "answer"
+                thread.run(nothing())
+    assert thread.run(asyncio.sleep(0, "answer")) == "answer"
 
 
 def _raise(error: Exception) -> None:

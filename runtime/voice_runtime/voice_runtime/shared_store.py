@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar
 from voice_runtime.errors import NoThreadError
 
 T = TypeVar("T")
+NAME = "voice-runtime-loop"
+"""Name of the thread with the event loop of synchronous callers."""
 
 
 class Script:
@@ -42,13 +44,13 @@ class LoopThread:
         self._process = 0
         self._loop: asyncio.AbstractEventLoop
 
-    def run(self, target: str, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result, in a copy of the caller's context. Raises `NoThreadError`, which names `target`."""
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, in a copy of the caller's context. Raises `NoThreadError`."""
         try:
             loop = self._started()
         except RuntimeError as error:
             coroutine.close()
-            raise NoThreadError(target) from error
+            raise NoThreadError(NAME) from error
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
@@ -60,7 +62,7 @@ class LoopThread:
             if self._process != os.getpid():
                 loop = asyncio.new_event_loop()
                 try:
-                    Thread(target=loop.run_forever, name="voice-runtime-loop", daemon=True).start()
+                    Thread(target=loop.run_forever, name=NAME, daemon=True).start()
                 except RuntimeError:
                     loop.close()
                     raise

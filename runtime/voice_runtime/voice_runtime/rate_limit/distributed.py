@@ -93,7 +93,7 @@ class DistributedGate:
 
     def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
         """Like `admit`, for threads. Also raises `NoThreadError`."""
-        _SYNCHRONOUS.run(self.target, self.admit(caller, cost, deadline))
+        _SYNCHRONOUS.run(self.admit(caller, cost, deadline))
 
     def adaptive(self, caller: Caller) -> Adaptive | None:  # noqa: ARG002  # as `Gate.adaptive`
         """An adaptive limit is never distributed."""
