@@ -223,7 +223,7 @@ async def test_l8_cancelled_checks_never_poison_the_connections(store: RedisStor
     random = Random(7)  # noqa: S311  # a test
 
     async def ask(number: int) -> bool:
-        return await store.run(TOKEN_BUCKET, f"k:{number}", 1.0, 1_000_000, 1, number) == number
+        return bool(await store.run(TOKEN_BUCKET, (f"k:{number}",), 1.0, 1_000_000, 1, number) == number)
 
     kept = []
     for round_ in range(60):

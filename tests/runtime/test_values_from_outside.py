@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -198,9 +199,9 @@ class Store:
     def __init__(self) -> None:
         self.keys: list[str] = []
 
-    async def run(self, script: Script, key: str, *_: float) -> int:
+    async def run(self, script: Script, keys: Sequence[str], *_: str | bytes | float) -> int:
         assert script is TOKEN_BUCKET
-        self.keys.append(key)
+        self.keys += keys
         return 1
 
 

@@ -4,7 +4,7 @@ runtime = Runtime.load("/etc/voice/policy")
 answer = await runtime.call("rag-engine.context", fetch_context, question)
 """
 
-from voice_runtime.attempt import before_sending
+from voice_runtime.attempt import Attempt, before_sending
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.caller import Caller
 from voice_runtime.circuit_breaker import CircuitBreaker
@@ -37,6 +37,7 @@ from voice_runtime.shared_store import SharedStore
 from voice_runtime.timeout import Timeout
 
 __all__ = [
+    "Attempt",
     "AttemptTimeoutError",
     "Bulkhead",
     "BulkheadFullError",

@@ -104,10 +104,12 @@ class Request(TimedScope):
     nothing interrupts the thread: the deadline limits the calls inside and is checked at the end.
     """
 
-    __slots__ = ("_adaptive", "_began", "_caller", "_cost", "level", "operation")
+    __slots__ = ("_adaptive", "_began", "_cost", "caller", "level", "operation")
 
     level: DegradationLevel
     """The degradation level at the start of the request. It stays until the end."""
+    caller: Caller
+    """The caller by whose names limits and budgets count."""
 
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
         cost = min(index(cost), LARGEST_COST)
@@ -120,7 +122,7 @@ class Request(TimedScope):
         limit = now + remaining if parent is None else min(now + remaining, parent.expires)
         super().__init__(operation, parent, limit, now)
         self.operation = operation
-        self._caller = caller
+        self.caller = caller
         self._cost = cost
         self._began = now
         self._adaptive: list[tuple[Adaptive, int]] = []
@@ -136,7 +138,7 @@ class Request(TimedScope):
         operation, latest = self.operation, self._latest()
         try:
             for gate in operation.gates:
-                await gate.admit(self._caller, self._cost, latest)
+                await gate.admit(self.caller, self._cost, latest)
             if operation.bulkhead is not None and not operation.bulkhead.try_enter():
                 await operation.bulkhead.enter(latest - operation.now())
         except CallRejectedError as error:
@@ -160,7 +162,7 @@ class Request(TimedScope):
         operation, latest = self.operation, self._latest()
         try:
             for gate in operation.gates:
-                gate.admit_sync(self._caller, self._cost, latest)
+                gate.admit_sync(self.caller, self._cost, latest)
             if operation.bulkhead is not None and not operation.bulkhead.try_enter():
                 operation.bulkhead.enter_sync(latest - operation.now())
         except CallRejectedError as error:
@@ -202,7 +204,7 @@ class Request(TimedScope):
             self.limit = latest
             self.started = operation.now()
             self.level = operation.degradation.level if operation.degradation else "normal"
-            adaptive = (gate.adaptive(self._caller) for gate in operation.gates)
+            adaptive = (gate.adaptive(self.caller) for gate in operation.gates)
             self._adaptive = [(limit, limit.epoch) for limit in adaptive if limit is not None]
             begin()
         except BaseException as error:

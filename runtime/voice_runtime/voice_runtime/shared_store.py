@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, Protocol, TypeVar
 
 from voice_runtime.errors import NoThreadError
+
+__all__ = ["LoopThread", "Script"]
 
 T = TypeVar("T")
 NAME = "voice-runtime-loop"
@@ -31,15 +33,16 @@ class Script:
 class SharedStore(Protocol):
     """Runs scripts, as `voice_runtime.redis.RedisStore` does."""
 
-    async def run(self, script: Script, key: str, *arguments: float) -> int:
-        """The script's answer on `key`. Raises `ConnectionError` if the store cannot answer."""
+    async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
+        """The script's answer on `keys`. Raises `ConnectionError` if the store cannot answer."""
         ...
 
 
 class LoopThread:
     """An event loop on its own thread, for callers without a loop. It starts at its first use, also after a fork."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
+        self._new_loop = new_loop
         self._lock = Lock()
         self._process = 0
         self._loop: asyncio.AbstractEventLoop
@@ -60,7 +63,7 @@ class LoopThread:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._process != os.getpid():
-                loop = asyncio.new_event_loop()
+                loop = self._new_loop()
                 try:
                     Thread(target=loop.run_forever, name=NAME, daemon=True).start()
                 except RuntimeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ class Kept:
         self.wait = wait
         self.asked: list[tuple[str, int, int]] = []
 
-    async def run(self, script: Script, key: str, *arguments: float) -> int:
+    async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
         cost, lease = int(arguments[-2]), int(arguments[-1])
-        self.asked.append((key, cost, lease))
+        self.asked.append((keys[0], cost, lease))
         await asyncio.sleep(0)
         if cost > self.admissions:
             return -round(self.wait * 1_000_000)
@@ -112,8 +112,8 @@ async def test_keys_are_bounded_and_one_that_is_refused_stays_refused(clock: Fak
 
 async def test_one_that_fails_fails_for_all_who_waited_and_none_of_them_asks_again(clock: FakeClock) -> None:
     class Broken(Kept):
-        async def run(self, script: Script, key: str, *arguments: float) -> int:
-            await super().run(script, key, *arguments)
+        async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
+            await super().run(script, keys, *arguments)
             raise ConnectionResetError
 
     store = Broken(10)
@@ -223,8 +223,8 @@ async def test_a_fallback_of_the_services_own_never_answers_for_the_store(tmp_pa
 
 async def test_a_check_is_not_repeated_since_each_may_have_counted(tmp_path: Path) -> None:
     class Failing(Kept):
-        async def run(self, script: Script, key: str, *arguments: float) -> int:
-            await super().run(script, key, *arguments)
+        async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
+            await super().run(script, keys, *arguments)
             raise ConnectionResetError
 
     store = Failing(10)
@@ -236,12 +236,14 @@ async def test_a_check_is_not_repeated_since_each_may_have_counted(tmp_path: Pat
 
 async def test_an_invalid_answer_of_the_store_counts_as_a_lost_connection(server: Server) -> None:
     with pytest.raises(ConnectionError):
-        await RedisStore(lambda: single("redis://127.0.0.1:1")).run(TOKEN_BUCKET, "k", 1.0, 1, 1, 1)  # nobody listens
+        await RedisStore(lambda: single("redis://127.0.0.1:1")).run(
+            TOKEN_BUCKET, ("k",), 1.0, 1, 1, 1
+        )  # nobody listens
     server.ask("RPUSH", "a list", "x")
     with pytest.raises(ConnectionError, match="WRONGTYPE"):
-        await RedisStore(lambda: single(server.url)).run(TOKEN_BUCKET, "a list", 1.0, 1, 1, 1)
+        await RedisStore(lambda: single(server.url)).run(TOKEN_BUCKET, ("a list",), 1.0, 1, 1, 1)
     with pytest.raises(ConnectionError, match="RedisClusterException"):
-        await RedisStore(lambda: cluster("redis://127.0.0.1:1")).run(TOKEN_BUCKET, "k", 1.0, 1, 1, 1)
+        await RedisStore(lambda: cluster("redis://127.0.0.1:1")).run(TOKEN_BUCKET, ("k",), 1.0, 1, 1, 1)
 
 
 async def test_sentinels_may_ask_for_a_password_of_their_own(tmp_path: Path, server: Server) -> None:
@@ -252,9 +254,9 @@ async def test_sentinels_may_ask_for_a_password_of_their_own(tmp_path: Path, ser
         asked.ask("ACL", "SETUSER", "default", "resetpass", ">secret")
         addresses = [("127.0.0.1", asked.port)]
         known = RedisStore(lambda: sentinel(addresses, "cache", sentinel_options={"password": "secret"}))
-        assert await known.run(TOKEN_BUCKET, "behind a sentinel", 1.0, 5, 1, 1) == 1
+        assert await known.run(TOKEN_BUCKET, ("behind a sentinel",), 1.0, 5, 1, 1) == 1
         with pytest.raises(ConnectionError):
-            await RedisStore(lambda: sentinel(addresses, "cache")).run(TOKEN_BUCKET, "k", 1.0, 5, 1, 1)
+            await RedisStore(lambda: sentinel(addresses, "cache")).run(TOKEN_BUCKET, ("k",), 1.0, 5, 1, 1)
     finally:
         asked.kill()
 

@@ -176,7 +176,7 @@ class SharedCount:
 
     def _ask(self, name: str, needed: int, lease: int, connection: Connection) -> Awaitable[int]:
         store, call = connection
-        return call.call(store.run, self._script, name, *self._arguments, needed, lease)
+        return call.call(store.run, self._script, (name,), *self._arguments, needed, lease)
 
     def _new(self, key: str) -> _Share:
         """Bound the number of keys. Beyond it a key is dropped with the rest of its lease."""

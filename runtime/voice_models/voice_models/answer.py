@@ -1,0 +1,145 @@
+"""Readers of answers: which bytes may reach the caller, and when an answer is complete.
+
+No reader does I/O: bytes go in, bytes for the caller come out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from voice_models.server_sent_events import Frame, FrameParser
+from voice_models.usage import Usage
+from voice_models.wire_form import Signal, WireForm, parsed
+
+BUFFER_LIMIT = 64 * 1024
+"""Most bytes before the first content: role, lifecycle frames, pings."""
+DONE = b"[DONE]"
+ENDED_EARLY = object()
+"""The error of a stream that says that it is done, and has not finished."""
+
+
+class Reader(ABC):
+    """Reads one answer. Its first content commits it: from then on no other candidate may answer."""
+
+    def __init__(self, form: WireForm, *, captures: bool) -> None:
+        self.is_committed = False
+        self.finish_reason: str | None = None
+        """The provider's reason at the end of a complete answer."""
+        self.usage: Usage | None = None
+        self.content_bytes = 0
+        """Bytes of text so far, for an estimate of the output tokens."""
+        self.error: Any = None
+        """The provider's error inside the answer; `None` without one."""
+        self.text: list[str] = []
+        """The content, kept only if a policy captures it."""
+        self._form = form
+        self._captures = captures
+
+    @abstractmethod
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes that may reach the caller now."""
+
+    @abstractmethod
+    def end(self) -> bytes:
+        """The rest, after the last byte."""
+
+    def _note(self, signal: Signal) -> None:
+        if signal.text:
+            self.content_bytes += len(signal.text.encode(errors="surrogatepass"))
+            if self._captures:
+                self.text.append(signal.text)
+        self.finish_reason = signal.finish_reason or self.finish_reason
+        self.usage = signal.usage or self.usage
+        self.error = signal.error
+
+
+class EventReader(Reader):
+    """A stream of events. Frames before the first content wait for it.
+
+    From the first part of a tool call on, frames wait for the finish, so a tool call that was cut is never handed on.
+    """
+
+    def __init__(self, form: WireForm, *, captures: bool, hides_usage: bool) -> None:
+        super().__init__(form, captures=captures)
+        self._hides_usage = hides_usage
+        self._parser = FrameParser()
+        self._waiting: list[bytes] = []
+        self._in_tool_call = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """As `Reader.feed`. An error ends the reading; frames before it are handed on."""
+        for frame in self._parser.feed(chunk):
+            self._read(frame)
+            if self.error is not None:
+                break
+        if not self.is_committed and sum(map(len, self._waiting)) + self._parser.pending > BUFFER_LIMIT:
+            self.error = {"code": "server_error", "message": "too much before the first content"}
+        if not self.is_committed or (self._in_tool_call and self.finish_reason is None):
+            return b""
+        handed_on = b"".join(self._waiting)
+        self._waiting.clear()
+        return handed_on
+
+    def _read(self, frame: Frame) -> None:
+        if frame.data is None or frame.data == DONE:
+            if frame.data == DONE and self.finish_reason is None:
+                self.error = ENDED_EARLY  # an SDK stops at this frame, and would take the answer for complete
+            else:
+                self._waiting.append(frame.raw)
+            return
+        signal = self._form.piece(frame.event, parsed(frame.data))
+        self._note(signal)
+        if signal.error is not None or (signal.is_bare_usage and self._hides_usage):
+            return
+        self._in_tool_call = self._in_tool_call or signal.tool_call
+        # An answer without content is complete when it finishes: a filter may leave nothing of it.
+        self.is_committed = self.is_committed or bool(signal.text or signal.tool_call or signal.finish_reason)
+        self._waiting.append(frame.raw)
+
+    def end(self) -> bytes:
+        """Nothing: a frame that is not complete is no frame."""
+        return b""
+
+
+class WholeReader(Reader):
+    """An answer that reaches the caller as a whole, or not at all."""
+
+    def __init__(self, form: WireForm, *, captures: bool) -> None:
+        super().__init__(form, captures=captures)
+        self._parts: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Keep the bytes."""
+        self._parts.append(chunk)
+        return b""
+
+    def end(self) -> bytes:
+        """The answer."""
+        content = b"".join(self._parts)
+        self._note(self._form.whole(parsed(content)))
+        self.is_committed = self.error is None and self.finish_reason is not None
+        return content
+
+
+class SoundReader(Reader):
+    """Sound, which has no frames. Its first byte commits it, and its end is complete if HTTP says so."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Hand the bytes on."""
+        self.is_committed = self.is_committed or bool(chunk)
+        return chunk
+
+    def end(self) -> bytes:
+        """The end of the body."""
+        self.finish_reason = "stop" if self.is_committed else None
+        return b""
+
+
+def reader_of(form: WireForm, content_type: str, *, streamed: bool, captures: bool, hides_usage: bool) -> Reader:
+    """The reader of an answer. A provider may answer a request for a stream with JSON, to say an error."""
+    if content_type.startswith("text/event-stream"):
+        return EventReader(form, captures=captures, hides_usage=hides_usage)
+    if streamed and not content_type.startswith("application/json"):
+        return SoundReader(form, captures=captures)
+    return WholeReader(form, captures=captures)

@@ -1,0 +1,288 @@
+"""One attempt at one candidate, from admission to settlement. It decides and counts; it does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from voice_policies import ModelRoute
+from voice_runtime import Attempt as Admission
+from voice_runtime import CalleeError, Clock
+
+from voice_models.answer import ENDED_EARLY, Reader, reader_of
+from voice_models.candidate import Candidate
+from voice_models.classification import ErrorClass, dialect_of, error_class
+from voice_models.cooldown import Cooldowns
+from voice_models.errors import ModelAttemptError, ModelError, ModelRefusedError, ModelStreamError
+from voice_models.estimate import output_tokens
+from voice_models.request import ModelRequest
+from voice_models.retry_after import retry_after
+from voice_models.states import (
+    Admitted,
+    Cancelled,
+    Committed,
+    Connecting,
+    Failed,
+    Finished,
+    Opened,
+    Reserved,
+    Settled,
+    State,
+)
+from voice_models.token_budget import Reservation
+from voice_models.usage import NOTHING, Ending, ModelAttempted, Usage
+from voice_models.wire_form import parsed
+
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+"""Errors of httpx after which nothing was sent."""
+OPEN = (Admitted, Reserved, Connecting, Opened, Committed)
+
+
+class ModelAttempt:
+    """The rules of one attempt. Its methods are the events of its life, in the order of `states`."""
+
+    def __init__(  # noqa: PLR0913  # the call's own facts, which outlive the attempt
+        self,
+        *,
+        route_name: str,
+        route: ModelRoute,
+        request: ModelRequest,
+        candidate: Candidate,
+        admission: Admission,
+        cooldowns: Cooldowns,
+        clock: Clock,
+        deadline: float,
+    ) -> None:
+        self.state: State = Admitted()
+        self.candidate = candidate
+        self.number = admission.attempt
+        self.reservation = Reservation(request.reserved_tokens)
+        self.request = request
+        self.started = clock.monotonic()
+        self.first_content: float | None = None
+        """Time of the first content."""
+        self._clock = clock
+        self._route_name, self._route = route_name, route
+        self._admission = admission
+        self._cooldowns = cooldowns
+        self._deadline = deadline
+        self._usage = NOTHING
+        self._retry_after: float | None = None
+        self._headers: Mapping[str, str] = {}
+        self._texts: list[str] = []
+
+    # --- the life of an attempt
+
+    def reserved(self, reservation: Reservation) -> None:
+        """Every budget has room."""
+        self._leave(Admitted)
+        self.reservation = reservation
+        self.state = Reserved()
+
+    def connecting(self) -> None:
+        """The request is about to be sent."""
+        self._leave(Reserved)
+        self.started = self._clock.monotonic()
+        self.state = Connecting()
+
+    def opened(self, status: int, headers: Mapping[str, str]) -> None:
+        """The status and the headers have arrived. Their names are lower case."""
+        self._leave(Connecting)
+        self._headers = headers
+        reader = reader_of(
+            self.request.form,
+            headers.get("content-type", "") if status < 300 else "application/json",
+            streamed=self.request.is_streamed,
+            captures=self._route.privacy.capture,
+            hides_usage=self.request.hides_usage,
+        )
+        self._texts = reader.text
+        self.state = Opened(status, reader)
+
+    def received(self, chunk: bytes) -> bytes:
+        """A part of the body has arrived. Returns the bytes that may reach the caller now.
+
+        Ask `broken` afterwards: an error in the answer comes after the bytes before it.
+        """
+        reader = self._reader()
+        handed_on = reader.feed(chunk)
+        self._advance()
+        return handed_on
+
+    def ended(self) -> bytes:
+        """The body has ended. Returns the rest for the caller. Raises `ModelError` if the answer is not complete."""
+        reader = self._reader()
+        rest = reader.end()
+        if isinstance(self.state, Opened) and self.state.status >= 300:
+            raise self._refused(self.state.status, parsed(rest))
+        self._advance()
+        if error := self.broken():
+            raise error
+        if not self.is_finished:
+            raise self._failed("truncated")
+        return rest
+
+    def broken(self) -> ModelError | None:
+        """End with the error that the provider sent inside its answer, if any. Returns it as the caller gets it."""
+        reader = self._reader()
+        if reader.error is None or self.is_finished:
+            return None
+        if reader.error is ENDED_EARLY:
+            return self._failed("truncated")
+        return self._failed(error_class(None, reader.error, dialect_of(self.candidate.provider.address.host)))
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the answer is complete, although usage or an empty frame may follow."""
+        return isinstance(self.state, Finished)
+
+    @property
+    def is_committed(self) -> bool:
+        """True if content has arrived, or will have reached the caller."""
+        return isinstance(self.state, Committed | Finished) or self.first_content is not None
+
+    def time_left(self) -> float:
+        """Seconds until the limit of the current state."""
+        now = self._clock.monotonic()
+        timeout = self._route.timeout
+        limit = now + timeout.idle.seconds if self.is_committed else self.started + timeout.first_token.seconds
+        return max(min(limit, self._deadline) - now, 0.0)
+
+    def failed(self, error: Exception) -> ModelError:
+        """End with an error of the network, of the key's file, or of `time_left`. Returns it as the caller gets it.
+
+        Any other error is a fault of this process, and is raised again.
+        """
+        if isinstance(error, ModelError):
+            return error
+        if isinstance(error, TimeoutError):
+            return self._failed(self._class_of_timeout())
+        if isinstance(error, httpx.TransportError):
+            found: ErrorClass = "connection_failed" if isinstance(self.state, Connecting) else "truncated"
+            return self._failed(found, NOTHING if isinstance(error, NOT_SENT) else None)
+        if isinstance(error, OSError):
+            return self._failed("authentication", NOTHING)  # the file of the key cannot be read
+        if isinstance(error, CalleeError):
+            return self._failed("server_error")  # an injected fault
+        self.cancelled()
+        raise error
+
+    def refused(self, error: ModelRefusedError) -> None:
+        """A budget has no room."""
+        self._leave(Admitted)
+        self._admission.failed(error)
+        self.state = Failed(error.error_class)
+
+    def cancelled(self) -> None:
+        """The caller has left. An answer that is complete stays complete."""
+        if isinstance(self.state, OPEN):
+            self._usage = self._used()
+            self._admission.failed(GeneratorExit())
+            self.state = Cancelled()
+
+    def settled(self, tenant: str) -> ModelAttempted | None:
+        """The event of the ended attempt, the first time; then `None`."""
+        state, now = self.state, self._clock.monotonic()
+        if isinstance(state, Settled):
+            return None
+        ending: Ending = "cancelled"
+        if isinstance(state, Finished):
+            self._usage = self._used()
+            self._admission.succeeded()
+            ending = "finished"
+        elif isinstance(state, Failed):
+            ending = "failed"
+        price, usage = self.candidate.model.price, self._usage
+        event = ModelAttempted(
+            route=self._route_name,
+            deployment=self.candidate.name,
+            provider=self.candidate.deployment.provider,
+            model=self.candidate.model.name,
+            tenant=tenant,
+            attempt=self.number,
+            input_units=usage.input,
+            output_tokens=usage.output,
+            micro_usd=price.micro_usd(usage.input, usage.output) if price else 0,
+            estimated=usage.estimated,
+            ending=ending,
+            error_class=state.error_class if isinstance(state, Failed) else None,
+            finish_reason=state.reader.finish_reason if isinstance(state, Finished) else None,
+            first_token=None if self.first_content is None else self.first_content - self.started,
+            duration=now - self.started,
+        )
+        self.state = Settled(event)
+        return event
+
+    @property
+    def captured_answer(self) -> str | None:
+        """The content, if the route's `PromptPrivacy` captures it."""
+        return "".join(self._texts) if self._route.privacy.capture else None
+
+    @property
+    def used_tokens(self) -> int:
+        """The tokens that its budgets are charged."""
+        price = self.candidate.model.price
+        if price is None or price.unit == "token" or self._usage == NOTHING:
+            return self._usage.total
+        return self.request.input_tokens + self._usage.output
+
+    # --- decisions
+
+    def _reader(self) -> Reader:
+        if isinstance(self.state, Opened | Committed | Finished):
+            return self.state.reader
+        raise RuntimeError(f"an attempt that is {type(self.state).__name__} has no answer")
+
+    def _leave(self, *expected: type[State]) -> None:
+        if not isinstance(self.state, expected):
+            raise RuntimeError(f"an attempt that is {type(self.state).__name__} cannot go on from {expected}")  # noqa: TRY004  # a fault of this package, not a wrong type
+
+    def _advance(self) -> None:
+        reader = self._reader()
+        if isinstance(self.state, Opened) and self.state.status < 300 and reader.is_committed:
+            self.first_content = self._clock.monotonic()
+            self._admission.has_first_message()
+            self.state = Committed(reader)
+        if isinstance(self.state, Committed) and reader.finish_reason is not None:
+            self.state = Finished(reader)
+
+    def _class_of_timeout(self) -> ErrorClass:
+        if self._clock.monotonic() >= self._deadline:
+            return "deadline_exceeded"
+        return "idle_timeout" if self.is_committed else "first_token_timeout"
+
+    def _refused(self, status: int, body: Any) -> ModelError:
+        found = error_class(status, body, dialect_of(self.candidate.provider.address.host))
+        self._retry_after = retry_after(self._headers, datetime.now(UTC))
+        return self._failed(found, NOTHING)
+
+    def _failed(self, found: ErrorClass, usage: Usage | None = None) -> ModelError:
+        """End as failed, once: rest, breaker and statistics learn of it."""
+        kind = ModelStreamError if self.is_committed else ModelAttemptError
+        error = kind(
+            self._admission.call.name,
+            self._route_name,
+            found,
+            candidate=self.candidate.name,
+            retry_after=self._retry_after,
+            attempts=self.number,
+        )
+        self._usage = self._used() if usage is None else usage
+        if isinstance(error, ModelStreamError):
+            error.usage = self._usage
+        self._cooldowns.note(self.candidate, found, self._retry_after, self._route.cooldown)
+        self._admission.failed(error)
+        self.state = Failed(found)
+        return error
+
+    def _used(self) -> Usage:
+        """The reported usage, or an estimate of it. Nothing if nothing was sent."""
+        if isinstance(self.state, Admitted | Reserved):
+            return NOTHING
+        reader = self.state.reader if isinstance(self.state, Opened | Committed | Finished) else None
+        if reader is not None and reader.usage is not None:
+            return reader.usage
+        units = self.request.input_units(self.candidate.model.price)
+        return Usage(units, output_tokens(reader.content_bytes) if reader else 0, estimated=True)

@@ -1,0 +1,174 @@
+"""One model call: the one loop over its candidates. It decides; it does no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from voice_policies import ModelRoute
+from voice_runtime import Attempt as Admission
+from voice_runtime import CircuitOpenError, Clock, Outbound
+
+from voice_models.attempt import ModelAttempt
+from voice_models.candidate import Candidate
+from voice_models.classification import ErrorClass
+from voice_models.cooldown import Cooldowns
+from voice_models.errors import ModelAttemptError, ModelError, ModelRefusedError
+from voice_models.request import ModelRequest
+from voice_models.token_budget import BudgetExceededError, retry_after_of
+
+NEVER = float("inf")
+FALL_BACK: frozenset[ErrorClass] = frozenset(
+    {
+        "rate_limited",
+        "overloaded",
+        "server_error",
+        "connection_failed",
+        "first_token_timeout",
+        "truncated",
+        "quota_exhausted",
+        "authentication",
+        "model_not_found",
+        "context_exceeded",
+    }
+)
+"""Classes after which the next candidate is attempted. Every other class is returned to the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Every candidate rests. The earliest is back in time."""
+
+    seconds: float
+
+
+class ModelCall:
+    """The candidates of one call, and the attempts that were made."""
+
+    def __init__(  # noqa: PLR0913  # the policies of the call and the state of the process
+        self,
+        *,
+        route_name: str,
+        route: ModelRoute,
+        request: ModelRequest,
+        candidates: Mapping[str, tuple[Candidate, Outbound]],
+        cooldowns: Cooldowns,
+        clock: Clock,
+        random: Random,
+        target: str,
+        deadline: float,
+    ) -> None:
+        """`candidates` are in order of preference, by name, each with the policies of its own breaker."""
+        self.request = request
+        self.route_name, self.route = route_name, route
+        self.started = clock.monotonic()
+        self.attempts = 0
+        self._candidates = candidates
+        self._cooldowns = cooldowns
+        self._clock, self._random = clock, random
+        self._target = target
+        self._deadline = min(self.started + route.timeout.total.seconds, deadline)
+        self._tried: Counter[str] = Counter()
+        self._window = 0
+        """The largest context window that the request exceeded."""
+        self._failure: ModelAttemptError | None = None
+        self._full: dict[str, float] = {}
+        """Candidates whose own budget has no room, until a time."""
+
+    @property
+    def preferred(self) -> Candidate | None:
+        """The first candidate of the route. `None` if none has the required capabilities."""
+        return next((candidate for candidate, _ in self._candidates.values()), None)
+
+    @property
+    def has_fallen_back(self) -> bool:
+        """True if a second candidate was attempted."""
+        return len(self._tried) > 1
+
+    def next(self) -> ModelAttempt | Wait:
+        """The next attempt, or a wait before it. Raises `ModelError` if neither is possible."""
+        if self._failure is not None and (
+            self.attempts >= self.route.fallback.max_attempts or self._clock.monotonic() >= self._deadline
+        ):
+            raise self._failure
+        usable = self._usable()
+        if not usable:
+            raise self._failure or self._refused("context_exceeded" if self._candidates else "no_candidate")
+        earliest = NEVER
+        for candidate in usable:
+            wait = self._resting(candidate)
+            if not wait:
+                attempt = self._admitted(candidate)
+                if isinstance(attempt, ModelAttempt):
+                    return attempt
+                wait = attempt
+            earliest = min(earliest, wait)
+        now = self._clock.monotonic()
+        if earliest < NEVER and now + earliest + self.route.timeout.first_token.seconds <= self._deadline:
+            return Wait(earliest)
+        if self._failure is not None:
+            raise self._failure
+        raise self._refused("no_candidate", None if earliest == NEVER else earliest)
+
+    def has_no_budget(self, attempt: ModelAttempt, error: BudgetExceededError) -> None:
+        """A budget refused the attempt. Raises `ModelRefusedError` if it is the tenant's, which no candidate helps."""
+        wait = retry_after_of(error)
+        refused = self._refused("budget_exceeded", wait)
+        attempt.refused(refused)
+        if not error.claim.is_of_deployment:
+            raise refused from error
+        self._full[attempt.candidate.name] = self._clock.monotonic() + (NEVER if wait is None else wait)
+
+    def begun(self, attempt: ModelAttempt) -> None:
+        """The attempt has its reservation, and counts."""
+        self.attempts += 1
+        self._tried[attempt.candidate.name] += 1
+
+    def failed(self, attempt: ModelAttempt, error: ModelError) -> float:
+        """Seconds to wait before the next attempt. Raises `error` if there must be none."""
+        if not isinstance(error, ModelAttemptError) or error.error_class not in FALL_BACK:
+            raise error
+        if error.error_class == "context_exceeded":
+            self._window = max(self._window, attempt.candidate.model.context_window)
+        self._failure = error
+        return self._random.random() * self.route.fallback.backoff.seconds
+
+    def _usable(self) -> list[Candidate]:
+        """The candidates that could answer the request, the least tried first."""
+        distinct, needed = self.route.fallback.distinct, self.request.reserved_tokens
+        fitting = [
+            candidate
+            for candidate, _ in self._candidates.values()
+            if candidate.model.context_window >= needed
+            and candidate.model.context_window > self._window
+            and not (distinct and self._tried[candidate.name])
+        ]
+        return sorted(fitting, key=lambda candidate: self._tried[candidate.name])
+
+    def _resting(self, candidate: Candidate) -> float:
+        full = self._full.get(candidate.name, 0.0) - self._clock.monotonic()
+        return max(self._cooldowns.resting(candidate), full, 0.0)
+
+    def _admitted(self, candidate: Candidate) -> ModelAttempt | float:
+        """An attempt at the candidate, or the seconds until its breaker may admit one."""
+        _, policies = self._candidates[candidate.name]
+        admission = Admission(policies, None, NEVER, self._clock.monotonic(), self.attempts + 1)
+        try:
+            admission.admit()
+        except CircuitOpenError as error:
+            return NEVER if error.retry_after is None else error.retry_after
+        return ModelAttempt(
+            route_name=self.route_name,
+            route=self.route,
+            request=self.request,
+            candidate=candidate,
+            admission=admission,
+            cooldowns=self._cooldowns,
+            clock=self._clock,
+            deadline=self._deadline,
+        )
+
+    def _refused(self, reason: ErrorClass, retry_after: float | None = None) -> ModelRefusedError:
+        return ModelRefusedError(self._target, self.route_name, reason, retry_after=retry_after, attempts=self.attempts)

@@ -1,0 +1,81 @@
+"""The errors of model calls. They hold no text of a provider, because that may repeat a prompt or a key.
+
+    voice_runtime.VoiceRuntimeError
+    └── ModelError                     route, candidate, error_class, retry_after, attempts
+        ├── ModelRefusedError          nothing was sent: no candidate, no budget; also a CallRejectedError
+        ├── ModelAttemptError          every attempt failed before its first content
+        └── ModelStreamError           the answer broke off after its first content; usage
+
+They are no errors of httpx, so an SDK neither retries nor wraps them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from voice_runtime import CallRejectedError, Failure, VoiceRuntimeError, classify
+
+from voice_models.classification import ErrorClass
+from voice_models.usage import NOTHING, Usage
+
+BLAMES_PROVIDER: frozenset[ErrorClass] = frozenset(
+    {"overloaded", "server_error", "connection_failed", "first_token_timeout", "truncated", "idle_timeout"}
+)
+"""Classes that the circuit breaker of a deployment counts. Every other class is neutral."""
+
+
+class ModelError(VoiceRuntimeError):
+    """The base of all errors of model calls. `target` is the outbound call."""
+
+    policy = "model_route"
+    summary = "the model call failed"
+    cause: ClassVar[str]
+
+    def __init__(  # noqa: PLR0913  # each is a fact that the caller may act on
+        self,
+        target: str,
+        route: str,
+        error_class: ErrorClass,
+        *,
+        candidate: str = "",
+        retry_after: float | None = None,
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(target, retry_after, attempts)
+        self.route = route
+        """The name of the model route."""
+        self.candidate = candidate
+        """The deployment of the last attempt; empty if none was attempted."""
+        self.error_class: ErrorClass = error_class
+        """Why the call failed, of a closed list."""
+
+    @property
+    def sentence(self) -> str:  # type: ignore[override]  # it names route and candidate
+        """The text of this process."""
+        at = f" at {self.candidate}" if self.candidate else ""
+        return f"model call {{}} {self.cause}: route {self.route}{at}: {self.error_class}"
+
+
+class ModelRefusedError(ModelError, CallRejectedError):
+    """No candidate could be attempted. The class is `no_candidate`, `budget_exceeded` or `context_exceeded`."""
+
+    cause = "was refused"
+
+
+class ModelAttemptError(ModelError):
+    """The last attempt failed before its first content, and no other one was allowed or possible."""
+
+    cause = "failed"
+
+
+class ModelStreamError(ModelError):
+    """The answer broke off after its first content. Nothing is attempted again, because the caller has a part of it."""
+
+    cause = "broke off"
+    usage: Usage = NOTHING
+    """The tokens that were used until then, estimated unless the provider reported them."""
+
+
+@classify.register
+def _(error: ModelError) -> Failure | None:
+    return Failure() if error.error_class in BLAMES_PROVIDER else None

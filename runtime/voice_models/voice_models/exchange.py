@@ -1,0 +1,146 @@
+"""One attempt on the network: sends the request, reads the answer within its limits, and ends exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+from opentelemetry.trace import Span
+
+from voice_models.attempt import ModelAttempt
+from voice_models.errors import ModelError
+from voice_models.request import lower_case
+
+Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
+NOT_HANDED_ON = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection"})
+"""Headers of the provider's connection. The caller's body may be shorter: the usage that it did not ask for is cut."""
+
+
+class Exchange(httpx.AsyncByteStream):
+    """The answer of one attempt, as a stream for the SDK.
+
+    `on_end` closes the books: it is awaited once, after the provider's connection was closed, whatever happens.
+    """
+
+    def __init__(
+        self,
+        attempt: ModelAttempt,
+        span: Span,
+        send: Send,
+        on_end: Callable[[Exchange], Awaitable[None]],
+        kept: list[bytes] | None = None,
+    ) -> None:
+        """`kept` collects the bytes for the caller, for a cache."""
+        self.attempt = attempt
+        self.content_type = ""
+        self._kept = kept
+        self.span = span
+        self._send = send
+        self._on_end = on_end
+        self._source: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes]
+        self._first = b""
+        self._failure: ModelError | None = None
+        self._is_over = False
+        self._ending: asyncio.Task[None] | None = None
+
+    async def open(self, prepare: Callable[[ModelAttempt], httpx.Request]) -> httpx.Response:
+        """Send the request and read up to the first content. Raises `ModelError`."""
+        attempt = self.attempt
+        try:
+            attempt.connecting()
+            async with asyncio.timeout(attempt.time_left()):
+                self._source = source = await self._send(prepare(attempt))
+                attempt.opened(source.status_code, lower_case(source.headers))
+                await self._read_to_first_content(source)
+        except Exception as error:  # noqa: BLE001  # `failed` raises again what is no failure of the provider
+            self._failure = self._failed(error)
+        finally:
+            if self._failure is not None or not attempt.is_committed:
+                await self.aclose()
+        if self._failure is not None and not attempt.is_committed:
+            raise self._failure
+        return await self._response(source)
+
+    async def _read_to_first_content(self, source: httpx.Response) -> None:
+        self._chunks = aiter(source.stream)  # type: ignore[arg-type]  # asynchronous, as its transport is
+        async for chunk in self._chunks:
+            self._first += self.attempt.received(chunk)
+            self._failure = self.attempt.broken()
+            if self._failure is not None or self.attempt.is_committed:
+                return
+        self._first += self.attempt.ended()
+        self._is_over = True
+
+    async def _response(self, source: httpx.Response) -> httpx.Response:
+        headers = [(name, value) for name, value in source.headers.multi_items() if name not in NOT_HANDED_ON]
+        stream: httpx.AsyncByteStream = self
+        self.content_type = source.headers.get("content-type", "")
+        if self._is_over:
+            self._keep(self._first)
+            await self.aclose()
+            stream = httpx.ByteStream(self._first)
+        return httpx.Response(source.status_code, headers=headers, stream=stream, extensions=_extensions(source))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The bytes for the caller. Raises `ModelStreamError` where the answer breaks off."""
+        try:
+            handed_on = self._first
+            while True:
+                if handed_on:
+                    self._keep(handed_on)
+                    yield handed_on
+                if self._failure is not None or self._is_over:
+                    break
+                handed_on = await self._next()
+        finally:
+            await self.aclose()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _next(self) -> bytes:
+        attempt = self.attempt
+        try:
+            async with asyncio.timeout(attempt.time_left()):
+                chunk = await anext(self._chunks, None)
+            if chunk is None:
+                self._is_over = True
+                return attempt.ended()
+            handed_on = attempt.received(chunk)
+            self._failure = attempt.broken()
+        except Exception as error:  # noqa: BLE001  # as above
+            if attempt.is_finished:
+                self._is_over = True
+            else:
+                self._failure = self._failed(error)
+            return b""
+        return handed_on
+
+    def _keep(self, content: bytes) -> None:
+        if self._kept is not None:
+            self._kept.append(content)
+
+    def _failed(self, error: Exception) -> ModelError:
+        """The failure for the caller. It has no context, because httpx's errors hold the request with its prompt."""
+        failure = self.attempt.failed(error)
+        failure.__cause__ = failure.__context__ = None
+        return failure
+
+    async def aclose(self) -> None:
+        """Close the provider's connection and the books, once. A cancellation does not interrupt it."""
+        if self._ending is None:
+            self.attempt.cancelled()
+            self._ending = asyncio.ensure_future(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
+        try:
+            if self._source is not None:
+                await self._source.aclose()
+        finally:
+            await self._on_end(self)
+
+
+def _extensions(source: httpx.Response) -> dict[str, object]:
+    return {name: value for name, value in source.extensions.items() if name in {"http_version", "reason_phrase"}}

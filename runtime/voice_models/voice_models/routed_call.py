@@ -1,0 +1,160 @@
+"""One call on the network: the attempts that `ModelCall` decides, and the answer for the SDK."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+from voice_policies import ModelRoute, Models, OutboundCall
+
+from voice_models.attempt import ModelAttempt
+from voice_models.call import Wait
+from voice_models.errors import ModelError, ModelRefusedError
+from voice_models.exchange import Exchange, Send
+from voice_models.request import ModelRequest
+from voice_models.response_cache import CachedAnswer
+from voice_models.runtime import ModelRuntime, caller
+from voice_models.states import Settled
+from voice_models.statistics import CallKind
+from voice_models.usage import ModelAttempted
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class RoutedCall:
+    """The one loop over the candidates, with its bulkhead, its cache and its end."""
+
+    def __init__(
+        self, runtime: ModelRuntime, declared: OutboundCall, models: Models, request: ModelRequest, send: Send
+    ) -> None:
+        self._runtime = runtime
+        self._models = models
+        self._is_https = declared.protocol == "https"
+        self._outbound = runtime.runtime.outbound(declared.name)
+        faults = self._outbound.fault_injection
+        self._send: Send = send if faults is None else faults.around(declared.name, send)
+        self._call = runtime.begin(declared.name, request)
+        self._caller = caller()
+        self._cache_key = ""
+        self._kept: list[bytes] = []
+        self._is_over = False
+
+    @property
+    def _route(self) -> ModelRoute:
+        return self._call.route
+
+    async def response(self) -> httpx.Response:
+        """The answer of the first candidate that gives one."""
+        outbound, bulkhead = self._outbound, self._outbound.bulkhead
+        if bulkhead is not None and not bulkhead.try_enter():
+            await outbound.queue(bulkhead, outbound.begin(None, outbound.now()), 0, None)
+        try:
+            return await self._cached() or await self._answered()
+        except BaseException as error:
+            self._over("refused" if isinstance(error, ModelRefusedError) else _kind_of(error))
+            raise
+
+    async def _answered(self) -> httpx.Response:
+        while True:
+            attempt = self._call.next()
+            if isinstance(attempt, Wait):
+                await asyncio.sleep(attempt.seconds)
+                continue
+            span = await self._runtime.reserve(self._call, attempt, self._models, self._caller.tenant)
+            if span is None:
+                continue
+            exchange = Exchange(attempt, span, self._send, self._ended, self._kept if self._cache_key else None)
+            try:
+                return await exchange.open(self._prepared)
+            except ModelError as error:
+                failure = error
+            await asyncio.sleep(self._call.failed(attempt, failure))
+
+    def _prepared(self, attempt: ModelAttempt) -> httpx.Request:
+        """The request for the candidate. Raises `OSError` if the file of its key cannot be read."""
+        candidate, request, timeout = attempt.candidate, attempt.request, self._route.timeout
+        address = candidate.provider.address
+        key = Path(candidate.deployment.credential).read_text().strip()
+        is_tls = self._is_https or address.via is not None or address.tls is True
+        scheme = "https" if is_tls else "http"
+        connect = timeout.connect.seconds
+        extensions: dict[str, object] = {
+            "timeout": {
+                "connect": connect,
+                "pool": connect,
+                "read": None,
+                "write": None,
+            },  # `time_left` bounds the rest
+        }
+        headers = request.headers_for(key)
+        headers["host"] = address.host if address.port == DEFAULT_PORTS[scheme] else f"{address.host}:{address.port}"
+        host, port = address.host, address.port
+        if address.via:
+            # The proxy routes TLS by the server name. The Host header stays the provider's.
+            extensions["sni_hostname"] = address.host
+            host, _, via_port = address.via.rpartition(":")
+            port = int(via_port)
+        url = httpx.URL(
+            scheme=scheme,
+            host=host,
+            port=port,
+            path=candidate.provider.base_path + request.endpoint,
+            query=request.query or None,
+        )
+        content = request.content_for(candidate.model.name)
+        return httpx.Request("POST", url, headers=headers, content=content, extensions=extensions)
+
+    # --- the end
+
+    async def _ended(self, exchange: Exchange) -> None:
+        """Settle an attempt. It was the last one if its content reached the caller."""
+        attempt = exchange.attempt
+        await self._runtime.settle(attempt, exchange.span, self._caller.tenant)
+        if attempt.is_committed and isinstance(attempt.state, Settled):
+            event = attempt.state.event
+            self._over(_kind(event), event)
+            self._keep(attempt, exchange.content_type, event)
+
+    def _over(self, kind: CallKind, event: ModelAttempted | None = None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._outbound.bulkhead is not None:
+            self._outbound.bulkhead.leave()
+        self._runtime.ended(self._call, kind, event)
+
+    # --- the cache
+
+    async def _cached(self) -> httpx.Response | None:
+        """The answer of an equal request of the same scope."""
+        policy, preferred = self._route.cache, self._call.preferred
+        if policy is None or preferred is None:
+            return None
+        cache, call = self._runtime.cache, self._call
+        self._cache_key = cache.key(policy, call.route_name, preferred.model.name, self._caller, call.request)
+        found = await cache.get(policy, self._cache_key)
+        if found is None:
+            return None
+        self._runtime.statistics.cache_hits[call.route_name] += 1
+        self._over("successful")
+        return httpx.Response(200, headers={"content-type": found.content_type}, content=found.content)
+
+    def _keep(self, attempt: ModelAttempt, content_type: str, event: ModelAttempted) -> None:
+        """Keep a complete answer of the preferred model: an answer of another one is not what the key names."""
+        policy, preferred = self._route.cache, self._call.preferred
+        if policy is None or preferred is None or event.finish_reason != "stop":
+            return
+        if attempt.candidate.model.name == preferred.model.name:
+            answer = CachedAnswer(content_type, b"".join(self._kept))
+            self._runtime.in_background(self._runtime.cache.put(policy, self._cache_key, answer))
+
+
+def _kind_of(error: BaseException) -> CallKind:
+    return "failed" if isinstance(error, Exception) else "cancelled"
+
+
+def _kind(event: ModelAttempted) -> CallKind:
+    if event.ending == "finished":
+        return "truncated_by_length" if event.finish_reason == "length" else "successful"
+    return "cut" if event.ending == "failed" else "cancelled"

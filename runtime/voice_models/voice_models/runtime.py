@@ -1,0 +1,162 @@
+"""The model runtime: the state of all model calls of one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any
+
+from opentelemetry.trace import Span
+from voice_policies import Models, OutboundCall
+from voice_runtime import Caller, Runtime, SharedStore, UnknownCallError, current_request, remaining
+
+from voice_models.attempt import ModelAttempt
+from voice_models.call import NEVER, ModelCall
+from voice_models.candidate import Candidate, candidates_of
+from voice_models.cooldown import Cooldowns
+from voice_models.request import ModelRequest
+from voice_models.response_cache import ResponseCache
+from voice_models.statistics import CallKind, ModelStatistics, per_token
+from voice_models.telemetry import begin_span, end_span
+from voice_models.token_budget import BudgetExceededError, TokenBudgets, claims_of
+from voice_models.usage import ModelAttempted, UsageSink
+from voice_models.usage_stream import append, store_of_usage
+
+NOBODY = Caller()
+
+
+class ModelRuntime:
+    """Cooldowns, budgets, cache and counts that all model calls of a process share. They outlive each bundle.
+
+    `stores` reach the stores of budgets, caches and usage events, by the name of their outbound call. A budget whose
+    store is not among them is counted in this process. `sinks` receive one event for each attempt.
+    """
+
+    def __init__(
+        self, runtime: Runtime, *, stores: Mapping[str, SharedStore] | None = None, sinks: Iterable[UsageSink] = ()
+    ) -> None:
+        self.runtime = runtime
+        self.cooldowns = Cooldowns(runtime.clock, runtime.events)
+        self.statistics = ModelStatistics()
+        self._stores = stores or {}
+        self.budgets = TokenBudgets(runtime, self._stores)
+        self.cache = ResponseCache(runtime, self._stores)
+        self._sinks = tuple(sinks)
+        self._background: set[asyncio.Task[None]] = set()
+        self._known: tuple[Models, dict[str, tuple[Candidate, ...]]] | None = None
+
+    def declared(self, name: str) -> tuple[OutboundCall, Models, str]:
+        """The declared call `name`, the models of the bundle, and the call's route. Raises `UnknownCallError`."""
+        assembled = self.runtime.assembled
+        full_name = assembled.call(name).name
+        models = assembled.bundle.models
+        for call in assembled.bundle.outbound:
+            if call.name == full_name and call.route is not None and models is not None:
+                return call, models, call.route
+        routed = [call.name for call in assembled.bundle.outbound if call.route is not None]
+        raise UnknownCallError("model call", name, routed)
+
+    def candidates(self, models: Models, route: str) -> tuple[Candidate, ...]:
+        """The candidates of a route of the current bundle."""
+        if self._known is None or self._known[0] is not models:
+            self._known = models, {name: candidates_of(models, name) for name in models.routes}
+        return self._known[1][route]
+
+    # --- a call
+
+    def begin(self, name: str, request: ModelRequest) -> ModelCall:
+        """A call to the route of the outbound call `name`, for the current request."""
+        declared, models, route = self.declared(name)
+        runtime = self.runtime
+        left = remaining()
+        return ModelCall(
+            route_name=route,
+            route=models.routes[route],
+            request=request,
+            candidates={
+                each.name: (each, runtime.outbound(declared.name, each.name)) for each in self.candidates(models, route)
+            },
+            cooldowns=self.cooldowns,
+            clock=runtime.clock,
+            random=runtime.random,
+            target=declared.name,
+            deadline=NEVER if left is None else runtime.clock.monotonic() + left,
+        )
+
+    async def reserve(self, call: ModelCall, attempt: ModelAttempt, models: Models, tenant: str) -> Span | None:
+        """Reserve the tokens of an attempt. Returns its span, or `None` if its deployment's budgets have no room.
+
+        Raises `ModelRefusedError` if the tenant's budgets have none.
+        """
+        candidate = attempt.candidate
+        claims = [
+            *claims_of(call.route.budgets, models.budgets, tenant),
+            *claims_of(candidate.deployment.budgets, models.budgets, candidate.name),
+        ]
+        try:
+            total = call.route.timeout.total.seconds
+            attempt.reserved(await self.budgets.reserve(claims, call.request.reserved_tokens, total))
+        except BudgetExceededError as error:
+            call.has_no_budget(attempt, error)
+            return None
+        except BaseException:
+            attempt.cancelled()
+            raise
+        call.begun(attempt)
+        return begin_span(call.route_name, call.route, attempt)
+
+    async def settle(self, attempt: ModelAttempt, span: Span, tenant: str) -> None:
+        """Settle an attempt that has ended: budgets, ledger, counts and span, once."""
+        event = attempt.settled(tenant)
+        if event is None:
+            return
+        self.statistics.note(event, attempt.request.form.operation)
+        end_span(span, event, attempt.captured_answer)
+        for sink in self._sinks:
+            sink.on_attempt(event)
+        self.in_background(self._append(event))
+        await self.budgets.settle(attempt.reservation, attempt.used_tokens)
+
+    def ended(self, call: ModelCall, kind: CallKind, event: ModelAttempted | None = None) -> None:
+        """Count a call that has ended. `event` is that of the attempt whose answer the caller got."""
+        self.statistics.calls[call.route_name, kind] += 1
+        self.statistics.fallbacks[call.route_name] += call.has_fallen_back
+        objective = call.route.objective
+        if kind != "successful" or event is None or event.first_token is None:
+            return
+        waited = self.runtime.clock.monotonic() - call.started - event.duration + event.first_token
+        if objective is not None:
+            limit = objective.per_token.seconds
+            if waited > objective.first_token.seconds or (limit and per_token(event) > limit):
+                return
+        self.statistics.good_calls[call.route_name] += 1
+
+    # --- work that nobody waits for
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run work that a cancellation of its caller must not end."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Wait for settlements and usage events that are on their way. Call it before the process ends."""
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _append(self, event: ModelAttempted) -> None:
+        found = store_of_usage(self.runtime, self._stores)
+        if found is None:
+            return
+        call, store = found
+        try:
+            await append(self.runtime, store, call, event)
+        except Exception:  # noqa: BLE001  # a soft call: the request goes on without the event
+            self.statistics.usage_events_dropped += 1
+
+
+def caller() -> Caller:
+    """The caller of the current request."""
+    request = current_request()
+    return NOBODY if request is None else request.caller

@@ -1,0 +1,67 @@
+"""The counts of model calls. Exporters read them when they are scraped."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from typing import Literal
+
+from voice_models.usage import ModelAttempted
+
+CallKind = Literal["successful", "truncated_by_length", "failed", "cancelled", "refused", "cut"]
+"""How a call ended. `cut`: it failed after its first content."""
+BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""Upper bounds in seconds, as OpenTelemetry's GenAI conventions advise for the duration of an operation."""
+
+
+class Distribution:
+    """A histogram of seconds."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.sum += seconds
+
+
+class ModelStatistics:
+    """The counts of one process."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[str, CallKind]] = Counter()
+        self.good_calls: Counter[str] = Counter()
+        self.attempts: Counter[tuple[str, str, str]] = Counter()
+        self.fallbacks: Counter[str] = Counter()
+        self.tokens: Counter[tuple[str, str, str, str]] = Counter()
+        self.micro_usd: Counter[tuple[str, str]] = Counter()
+        self.cache_hits: Counter[str] = Counter()
+        self.usage_events_dropped = 0
+        self.durations: defaultdict[tuple[str, str, str, str], Distribution] = defaultdict(Distribution)
+        """By operation, provider, model and error class, as the two below."""
+        self.first_content: defaultdict[tuple[str, str, str, str], Distribution] = defaultdict(Distribution)
+        self.per_output: defaultdict[tuple[str, str, str, str], Distribution] = defaultdict(Distribution)
+
+    def note(self, event: ModelAttempted, operation: str) -> None:
+        """Count one attempt."""
+        of, error = (event.route, event.deployment), event.error_class or ""
+        self.attempts[(*of, error or ("successful" if event.ending == "finished" else "cancelled"))] += 1
+        source = "estimated" if event.estimated else "reported"
+        self.tokens[(*of, "input", source)] += event.input_units
+        self.tokens[(*of, "output", source)] += event.output_tokens
+        self.micro_usd[of] += event.micro_usd
+        labels = (operation, event.provider, event.model, error)
+        self.durations[labels].add(event.duration)
+        if event.first_token is not None:
+            self.first_content[labels].add(event.first_token)
+            if event.output_tokens > 1:
+                self.per_output[labels].add(per_token(event))
+
+
+def per_token(event: ModelAttempted) -> float:
+    """Seconds for each output token after the first."""
+    return (event.duration - (event.first_token or 0.0)) / max(event.output_tokens - 1, 1)

@@ -1,0 +1,203 @@
+"""Token budgets: tokens are reserved before an attempt and settled after it, once.
+
+All budgets of an attempt that share a store are decided by one script in one round trip. While the store is away each
+replica enforces its local share, or refuses, as the policy says. An in-process count is the local share of a store that
+nobody connected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from voice_policies import TokenBudget as Policy
+from voice_runtime import Runtime, SharedStore
+from voice_runtime.shared_store import Script
+
+from voice_models.token_window import TokenWindow
+
+TOKEN_BUDGET = Script(Path(__file__).with_name("token_budget.lua"))
+MICROSECONDS = 1_000_000
+RETRY_CLOSED = 1.0
+"""`retry_after` in seconds while the store is down and the budget refuses all."""
+
+
+class Claim(NamedTuple):
+    """A budget that an attempt needs room in."""
+
+    budget: str
+    """Its name in the bundle."""
+    policy: Policy
+    key: str
+    """The tenant or the deployment."""
+
+    @property
+    def is_of_deployment(self) -> bool:
+        """True if another candidate may have room."""
+        return self.policy.key == "deployment"
+
+
+class BudgetExceededError(Exception):
+    """A budget has no room. `wait` is in seconds; infinite if the tokens never fit."""
+
+    def __init__(self, claim: Claim, wait: float) -> None:
+        super().__init__(f"budget {claim.budget} has no room")
+        self.claim = claim
+        self.wait = wait
+
+
+class _Hold(NamedTuple):
+    """Tokens that claims of one store hold. `store` is empty for the local share."""
+
+    claims: tuple[Claim, ...]
+    store: str
+    expires: float
+
+
+@dataclass(slots=True)
+class Reservation:
+    """The tokens that one attempt holds."""
+
+    tokens: int
+    holds: list[_Hold] = field(default_factory=list)
+    is_settled: bool = False
+
+
+@dataclass(slots=True)
+class BudgetStatistics:
+    """The counts of one budget."""
+
+    admitted: int = 0
+    rejected: int = 0
+    without_store: int = 0
+
+
+class TokenBudgets:
+    """The budgets of one process. `stores` reach the stores by the name of their outbound call."""
+
+    def __init__(self, runtime: Runtime, stores: Mapping[str, SharedStore]) -> None:
+        self._runtime = runtime
+        self._stores = stores
+        self._windows: dict[tuple[str, str], TokenWindow] = {}
+        self.statistics: dict[str, BudgetStatistics] = {}
+
+    async def reserve(self, claims: Iterable[Claim], tokens: int, total: float) -> Reservation:
+        """Hold `tokens` in every budget, or in none. `total` is the longest time of the call in seconds.
+
+        Raises `BudgetExceededError`.
+        """
+        reservation = Reservation(tokens)
+        try:
+            for store, of_store in groupby(sorted(claims, key=_store_of), key=_store_of):
+                await self._hold(reservation, tuple(of_store), store, total)
+        except BudgetExceededError as error:
+            self._of(error.claim.budget).rejected += 1
+            await self.settle(reservation, 0)
+            raise
+        for claim in (claim for hold in reservation.holds for claim in hold.claims):
+            self._of(claim.budget).admitted += 1
+        return reservation
+
+    async def settle(self, reservation: Reservation, used: int) -> None:
+        """Replace the reservation by the tokens that were used. A second time changes nothing."""
+        if reservation.is_settled:
+            return
+        reservation.is_settled = True
+        for hold in reservation.holds:
+            if hold.store:
+                await self._settle_in_store(hold, reservation.tokens, used)
+                continue
+            for claim in hold.claims:
+                self._window(claim).settle(
+                    reservation.tokens, hold.expires, used, claim.policy.window.seconds, self._now()
+                )
+
+    def used(self, claim: Claim) -> int:
+        """The tokens of a budget's local share that are held or spent now."""
+        return self._window(claim).used(claim.policy.window.seconds, self._now())
+
+    async def _hold(self, reservation: Reservation, claims: tuple[Claim, ...], store: str, total: float) -> None:
+        expiry = total + max(claim.policy.expiry_margin.seconds for claim in claims)
+        answer: list[int] | None = None
+        if store in self._stores:
+            for claim in claims:
+                if reservation.tokens > claim.policy.tokens:
+                    raise BudgetExceededError(claim, inf)
+            try:
+                answer = await self._run(claims, store, ("reserve", reservation.tokens, expiry, 0))
+            except Exception:  # noqa: BLE001  # the breaker, the timeout or the store: all mean that it is away
+                answer = None
+        if answer is None:
+            self._hold_locally(reservation, claims, expiry)
+        elif answer[0]:
+            raise BudgetExceededError(claims[answer[0] - 1], answer[1] / MICROSECONDS)
+        else:
+            reservation.holds.append(_Hold(claims, store, answer[1]))
+
+    def _hold_locally(self, reservation: Reservation, claims: tuple[Claim, ...], expiry: float) -> None:
+        now = self._now()
+        for claim in claims:
+            policy = claim.policy
+            self._of(claim.budget).without_store += 1
+            if policy.when_store_unavailable == "closed":
+                raise BudgetExceededError(claim, RETRY_CLOSED)
+            share = max(int(policy.tokens * policy.local_share.fraction), 1)
+            window = self._window(claim)
+            if wait := window.reserve(reservation.tokens, share, policy.window.seconds, now, now + expiry):
+                raise BudgetExceededError(claim, wait)
+            reservation.holds.append(_Hold((claim,), "", now + expiry))
+
+    async def _settle_in_store(self, hold: _Hold, tokens: int, used: int) -> None:
+        try:
+            await self._run(hold.claims, hold.store, ("settle", tokens, hold.expires, used))
+        except Exception:  # noqa: BLE001  # the store is away: the reservation expires there, its use is not counted
+            for claim in hold.claims:
+                self._of(claim.budget).without_store += 1
+
+    async def _run(self, claims: tuple[Claim, ...], store: str, operation: tuple[str, int, float, int]) -> list[int]:
+        keys = [self._key(claim) for claim in claims]
+        limits = [number for claim in claims for number in (claim.policy.tokens, claim.policy.window.seconds)]
+        call = self._runtime.outbound(store).unrepeated()
+        answer: list[int] = await call.call(self._stores[store].run, TOKEN_BUDGET, keys, *operation, *limits)
+        return answer
+
+    def _key(self, claim: Claim) -> str:
+        """A hash has a fixed length, and keeps the tenant's name out of the store."""
+        digest = hashlib.blake2b(claim.key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        return f"{self._runtime.bundle.metadata.service}:token-budget:{claim.budget}:{digest}"
+
+    def _window(self, claim: Claim) -> TokenWindow:
+        windows, key = self._windows, (claim.budget, claim.key)
+        window = windows.pop(key, None)
+        if window is None:
+            window = TokenWindow()
+            if len(windows) >= claim.policy.max_keys:
+                del windows[next(iter(windows))]
+        windows[key] = window  # last in the order: most recently used
+        return window
+
+    def _of(self, budget: str) -> BudgetStatistics:
+        return self.statistics.setdefault(budget, BudgetStatistics())
+
+    def _now(self) -> float:
+        return self._runtime.clock.monotonic()
+
+
+def _store_of(claim: Claim) -> str:
+    return claim.policy.store
+
+
+def retry_after_of(error: BudgetExceededError) -> float | None:
+    """The wait of a refusal, if there is one after which the tokens may fit."""
+    return None if error.wait == inf else error.wait
+
+
+def claims_of(names: Iterable[str], budgets: Mapping[str, Policy], key: str) -> Iterator[Claim]:
+    """The named budgets for one tenant or deployment."""
+    for name in names:
+        yield Claim(name, budgets[name], key)

@@ -1,0 +1,70 @@
+"""The tokens of one budget in one process: at most `tokens` in any span of the window.
+
+Spent tokens are kept in slots of a sixty-fourth of the window. A slot counts until its end has left the window, so the
+bound holds in any span, and tokens return up to a sixty-fourth late. Held tokens are kept by the second in which their
+reservation expires. `token_budget.lua` counts the same in a store.
+"""
+
+from __future__ import annotations
+
+import math
+
+RESOLUTION = 64
+RETRY_HELD = 1.0
+"""Seconds after which a refused attempt may try again if calls in flight hold the tokens. Their ends are unknown."""
+
+
+class TokenWindow:
+    """Held and spent tokens. `used` never exceeds the limit by a reservation; only a settlement may exceed it."""
+
+    __slots__ = ("_held", "_spent")
+
+    def __init__(self) -> None:
+        self._held: dict[int, int] = {}
+        self._spent: dict[int, int] = {}
+
+    def reserve(self, cost: int, limit: int, window: float, now: float, expires: float) -> float:
+        """Hold `cost` until `expires`. Returns 0, or seconds until it may fit; infinite if it never will."""
+        if cost > limit:
+            return math.inf
+        excess = self.used(window, now) + cost - limit
+        if excess > 0:
+            return self._wait(excess, window, now)
+        second = math.ceil(expires)
+        self._held[second] = self._held.get(second, 0) + cost
+        return 0.0
+
+    def settle(self, cost: int, expires: float, used: int, window: float, now: float) -> None:
+        """Replace a reservation by the tokens that were used. An expired one has been given back already."""
+        self._drop(window, now)
+        second = math.ceil(expires)
+        if second in self._held:
+            self._held[second] -= cost
+            if self._held[second] <= 0:
+                del self._held[second]
+        slot = int(now // (window / RESOLUTION))
+        self._spent[slot] = self._spent.get(slot, 0) + used
+
+    def used(self, window: float, now: float) -> int:
+        """Held and spent tokens now."""
+        self._drop(window, now)
+        return sum(self._held.values()) + sum(self._spent.values())
+
+    def is_idle(self, window: float, now: float) -> bool:
+        """True if nothing is held or spent."""
+        return not self.used(window, now)
+
+    def _drop(self, window: float, now: float) -> None:
+        oldest = int(now // (window / RESOLUTION)) - RESOLUTION
+        for slot in [slot for slot in self._spent if slot < oldest]:
+            del self._spent[slot]
+        for second in [second for second in self._held if second <= now]:
+            del self._held[second]
+
+    def _wait(self, excess: int, window: float, now: float) -> float:
+        grain = window / RESOLUTION
+        for slot in sorted(self._spent):
+            excess -= self._spent[slot]
+            if excess <= 0:
+                return (slot + RESOLUTION + 1) * grain - now
+        return RETRY_HELD

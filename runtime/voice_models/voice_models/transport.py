@@ -1,0 +1,108 @@
+"""httpx transports under the providers' official SDKs.
+
+runtime = ModelRuntime(Runtime.load("/etc/voice/policy"))
+client = AsyncOpenAI(http_client=httpx.AsyncClient(transport=ModelTransport(runtime, "llm.generate")))
+
+The transport chooses host, key and model of each attempt, so the SDK's own are ignored. The SDK never retries: every
+failure reaches it as a `ModelError`, which is no error of httpx and no status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import httpx
+from voice_runtime.shared_store import LoopThread
+
+from voice_models.request import ModelRequest
+from voice_models.routed_call import RoutedCall
+from voice_models.runtime import ModelRuntime
+
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+"""The call's bulkhead bounds its connections. 20 idle ones are httpx's default."""
+_SYNCHRONOUS = LoopThread()
+
+
+class ModelTransport(httpx.AsyncBaseTransport):
+    """For `httpx.AsyncClient(transport=…)`.
+
+    A response has its first content. Its stream raises `ModelStreamError` where the answer breaks off.
+    """
+
+    def __init__(self, runtime: ModelRuntime, name: str, inner: httpx.AsyncBaseTransport | None = None) -> None:
+        """`name` is an outbound call with a route. `inner` sends the requests. Raises `UnknownCallError`."""
+        runtime.declared(name)
+        self._runtime = runtime
+        self._name = name
+        self._inner = inner or httpx.AsyncHTTPTransport(limits=LIMITS)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request to the candidates of the route, one after the other, until one answers.
+
+        Raises `ModelError`, `BulkheadFullError`, and `ValueError` for a request that is not of the wire form.
+        """
+        declared, models, route = self._runtime.declared(self._name)
+        limit = models.routes[route].output_limit
+        read = ModelRequest(request, await request.aread(), limit.max_tokens if limit else None)
+        return await RoutedCall(self._runtime, declared, models, read, self._inner.handle_async_request).response()
+
+    async def aclose(self) -> None:
+        """Wait for settlements that are on their way, and close the connections."""
+        await self._runtime.drain()
+        await self._inner.aclose()
+
+
+class SyncModelTransport(httpx.BaseTransport):
+    """For `httpx.Client(transport=…)`; otherwise like `ModelTransport`.
+
+    The call runs on an event loop of another thread, because a blocking socket obeys neither a deadline that moves nor
+    a cancellation.
+    """
+
+    def __init__(
+        self,
+        runtime: ModelRuntime,
+        name: str,
+        inner: httpx.AsyncBaseTransport | None = None,
+        thread: LoopThread = _SYNCHRONOUS,
+    ) -> None:
+        """As `ModelTransport`. `inner` is asynchronous and used on the loop of `thread` alone."""
+        self._transport = ModelTransport(runtime, name, inner)
+        self._run = thread.run
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """As `ModelTransport.handle_async_request`. Deadline and caller are those of the calling thread."""
+        read = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+        response = self._run(self._transport.handle_async_request(read))
+        stream = _SyncStream(response.stream, self._run)  # type: ignore[arg-type]  # asynchronous, as its transport is
+        headers, extensions = response.headers, response.extensions
+        return httpx.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
+
+    def close(self) -> None:
+        """As `ModelTransport.aclose`."""
+        self._run(self._transport.aclose())
+
+
+class _SyncStream(httpx.SyncByteStream):
+    """An asynchronous stream, read chunk by chunk on its own loop."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._stream = stream
+        self._run = run
+
+    def __iter__(self) -> Iterator[bytes]:
+        chunks = aiter(self._stream)
+        try:
+            while (chunk := self._run(_next(chunks))) is not None:
+                yield chunk
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the provider's connection."""
+        self._run(self._stream.aclose())
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(chunks, None)

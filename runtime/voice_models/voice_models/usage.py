@@ -1,0 +1,66 @@
+"""The use of a model by one attempt: its tokens, its cost, and the event that reports them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from voice_models.classification import ErrorClass
+
+Ending = Literal["finished", "failed", "cancelled"]
+
+
+class Usage(NamedTuple):
+    """The tokens of one attempt."""
+
+    input: int
+    """Input tokens; characters or seconds of sound where the provider bills those."""
+    output: int
+    """Output tokens."""
+    estimated: bool = False
+    """True if the provider reported no usage."""
+
+    @property
+    def total(self) -> int:
+        """Input and output together, as budgets count them."""
+        return self.input + self.output
+
+
+NOTHING = Usage(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAttempted:
+    """One attempt that ended, for the ledger. Each attempt leaves exactly one. It holds no prompt, answer or key."""
+
+    route: str
+    deployment: str
+    provider: str
+    model: str
+    """The model's name in the provider's API."""
+    tenant: str
+    """Empty outside a request of a tenant."""
+    attempt: int
+    """The number of the attempt within its call, from 1."""
+    input_units: int
+    output_tokens: int
+    micro_usd: int
+    estimated: bool
+    """True if tokens and cost are estimates, because the provider reported no usage."""
+    ending: Ending
+    error_class: ErrorClass | None
+    """The failure of a failed attempt."""
+    finish_reason: str | None
+    """The provider's `finish_reason` of a finished attempt. `length`: the output limit cut the answer."""
+    first_token: float | None
+    """Seconds from the start of the attempt to the first content; `None` without content."""
+    duration: float
+    """Seconds from the start of the attempt to its end."""
+
+
+class UsageSink(Protocol):
+    """Receives every event. It must not block and must not raise."""
+
+    def on_attempt(self, event: ModelAttempted) -> None:
+        """An attempt has ended and is settled."""
+        ...

@@ -1,0 +1,237 @@
+"""The OpenAI wire form: the facts that the runtime reads in a request and in each piece of an answer.
+
+Another wire form is another set of `WireForm` classes.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from voice_models.usage import Usage
+
+
+class Signal(NamedTuple):
+    """The facts in one piece of an answer: a frame of a stream, or the whole answer."""
+
+    text: str = ""
+    """New content."""
+    tool_call: bool = False
+    """True for a part of a tool call."""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    error: Any = None
+    """The provider's error, of any form."""
+    is_bare_usage: bool = False
+    """True if the piece holds the usage alone, which the runtime asks for and the caller may not expect."""
+
+
+class WireForm(ABC):
+    """One endpoint."""
+
+    operation: ClassVar[str]
+    """`gen_ai.operation.name` of OpenTelemetry's conventions."""
+    output_limit_field: ClassVar[str | None] = None
+    """The field of a request that limits its output tokens; `None` if the endpoint generates no text."""
+
+    def is_streamed(self, body: Mapping[str, Any]) -> bool:
+        """True if the request asks for a stream."""
+        return body.get("stream") is True
+
+    def limit_of(self, body: Mapping[str, Any]) -> int | None:
+        """The output tokens that a request allows; `None` if it names no limit."""
+        found = body.get(self.output_limit_field) if self.output_limit_field else None
+        return found if isinstance(found, int) else None
+
+    def ask_for_usage(self, body: dict[str, Any]) -> bool:  # noqa: ARG002  # endpoints that always report it
+        """Make a streamed request ask for its usage. True if the caller had not asked for it."""
+        return False
+
+    @abstractmethod
+    def piece(self, event: str, document: Any) -> Signal:
+        """The facts in an event of a stream."""
+
+    @abstractmethod
+    def whole(self, document: Any) -> Signal:
+        """The facts in an answer that came as a whole."""
+
+
+def _error_of(document: Any) -> Any:
+    return document.get("error") if isinstance(document, dict) else {"message": "not an object"}
+
+
+def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usage | None:
+    spent = document.get("usage")
+    if not isinstance(spent, dict) or not isinstance(spent.get(tokens_in), int):
+        return None
+    output = spent.get(tokens_out)
+    return Usage(spent[tokens_in], output if isinstance(output, int) else 0)
+
+
+class Chat(WireForm):
+    """`/chat/completions`."""
+
+    operation = "chat"
+    output_limit_field = "max_completion_tokens"
+
+    def limit_of(self, body: Mapping[str, Any]) -> int | None:
+        """As the base, with the field's older name; of all choices together."""
+        limit = super().limit_of(body)
+        if limit is None and isinstance(older := body.get("max_tokens"), int):
+            limit = older
+        choices = body.get("n")
+        return limit * choices if limit is not None and isinstance(choices, int) else limit
+
+    def ask_for_usage(self, body: dict[str, Any]) -> bool:
+        """Set `stream_options.include_usage`."""
+        options = body.get("stream_options") or {}
+        body["stream_options"] = {**options, "include_usage": True}
+        return not options.get("include_usage")
+
+    def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # chat events have no type
+        """A chunk. Several choices finish when the last one does; each reason is the same fact to the runtime."""
+        return self._read(document, "delta")
+
+    def whole(self, document: Any) -> Signal:
+        """A completion."""
+        return self._read(document, "message")
+
+    def _read(self, document: Any, part: str) -> Signal:
+        error = _error_of(document)
+        if error is not None:
+            return Signal(error=error)
+        choices = document.get("choices") or ()
+        text, tool_call, reason = "", False, None
+        for choice in choices:
+            content = choice.get(part) or {}
+            text += content.get("content") or content.get("refusal") or content.get("reasoning_content") or ""
+            tool_call = tool_call or bool(content.get("tool_calls") or content.get("function_call"))
+            reason = choice.get("finish_reason") or reason
+        usage = _usage(document, "prompt_tokens", "completion_tokens")
+        return Signal(text, tool_call, reason, usage, None, usage is not None and not choices)
+
+
+class Responses(WireForm):
+    """`/responses`."""
+
+    operation = "chat"
+    output_limit_field = "max_output_tokens"
+
+    def piece(self, event: str, document: Any) -> Signal:
+        """An event; its type is repeated in its data."""
+        kind = document.get("type", event) if isinstance(document, dict) else event
+        if kind == "error":
+            return Signal(error=_error_of(document) or document)
+        if kind in {"response.completed", "response.incomplete", "response.failed"}:
+            return self.whole(document.get("response"))
+        if kind.endswith(".delta"):
+            text = str(document.get("delta") or "")
+            return Signal(text, tool_call="arguments" in kind or "tool_call" in kind)
+        return Signal()
+
+    def whole(self, document: Any) -> Signal:
+        """A response that has ended."""
+        error = _error_of(document)
+        if error is not None:
+            return Signal(error=error)
+        reasons = {"completed": "stop", "incomplete": (document.get("incomplete_details") or {}).get("reason")}
+        reason = reasons.get(document.get("status"))
+        usage = _usage(document, "input_tokens", "output_tokens")
+        return Signal(finish_reason="length" if reason == "max_output_tokens" else reason, usage=usage)
+
+
+class Listed(WireForm):
+    """An endpoint that answers with a list, complete or not at all."""
+
+    def __init__(self, operation: str, field: str) -> None:
+        self.operation = operation  # type: ignore[misc]  # two endpoints of one form
+        self._field = field
+
+    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # it has no streams
+        """False: the answer is always whole."""
+        return False
+
+    def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # as above
+        """As `whole`."""
+        return self.whole(document)
+
+    def whole(self, document: Any) -> Signal:
+        """A list, which is finished if it is there."""
+        error = _error_of(document)
+        if error is not None:
+            return Signal(error=error)
+        usage = _usage(document, "prompt_tokens", "") or _usage(document, "total_tokens", "")
+        return Signal(finish_reason="stop" if isinstance(document.get(self._field), list) else None, usage=usage)
+
+
+class Transcription(WireForm):
+    """`/audio/transcriptions` and `/audio/translations`."""
+
+    operation = "speech_recognition"
+
+    def is_streamed(self, body: Mapping[str, Any]) -> bool:
+        """True if the form asks for a stream."""
+        return body.get("stream") in {True, "true"}
+
+    def piece(self, event: str, document: Any) -> Signal:
+        """An event of a streamed transcript."""
+        kind = document.get("type", event) if isinstance(document, dict) else event
+        if kind == "error":
+            return Signal(error=_error_of(document) or document)
+        if kind == "transcript.text.done":
+            return self.whole(document)._replace(text="")
+        return Signal(str(document.get("delta") or "")) if kind.endswith(".delta") else Signal()
+
+    def whole(self, document: Any) -> Signal:
+        """A transcript. The provider bills tokens or seconds."""
+        error = _error_of(document)
+        if error is not None:
+            return Signal(error=error)
+        usage = _usage(document, "input_tokens", "output_tokens") or _usage(document, "seconds", "")
+        text = document.get("text")
+        return Signal(text or "", finish_reason="stop" if isinstance(text, str) else None, usage=usage)
+
+
+class Speech(WireForm):
+    """`/audio/speech`. Its content is sound, unless the request asks for server-sent events."""
+
+    operation = "speech_synthesis"
+
+    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # sound is handed on as it comes
+        """True: a caller can play sound before its end."""
+        return True
+
+    def piece(self, event: str, document: Any) -> Signal:
+        """An event with encoded sound."""
+        kind = document.get("type", event) if isinstance(document, dict) else event
+        if kind == "error":
+            return Signal(error=_error_of(document) or document)
+        if kind == "speech.audio.done":
+            return Signal(finish_reason="stop", usage=_usage(document, "input_tokens", "output_tokens"))
+        return Signal(document.get("audio") or "") if kind == "speech.audio.delta" else Signal()
+
+    def whole(self, document: Any) -> Signal:
+        """No sound is JSON, so this is an error."""
+        return Signal(error=_error_of(document) or document)
+
+
+FORMS: Mapping[str, WireForm] = {
+    "/chat/completions": Chat(),
+    "/responses": Responses(),
+    "/embeddings": Listed("embeddings", "data"),
+    "/rerank": Listed("rerank", "results"),
+    "/audio/speech": Speech(),
+    "/audio/transcriptions": Transcription(),
+    "/audio/translations": Transcription(),
+}
+"""The endpoints by the end of their path."""
+
+
+def parsed(content: bytes) -> Any:
+    """The JSON of a piece; an error document if it is none."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return {"error": {"message": "not JSON", "type": "server_error"}}

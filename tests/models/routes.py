@@ -1,0 +1,282 @@
+"""A service with one route over the fake providers A and B, and the official SDK on top."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletionMessageParam
+from voice_models import ModelAttempted, ModelRuntime, ModelTransport, SyncModelTransport, UsageSink
+from voice_models.fake_answers import chat_stream
+from voice_models.fake_provider import FakeNetwork, FakeProvider
+from voice_policies import (
+    Address,
+    CircuitBreaker,
+    Duration,
+    EnforcedBy,
+    Model,
+    ModelDeployment,
+    ModelPrice,
+    ModelProvider,
+    ModelRoute,
+    Models,
+    OutboundCall,
+    OutputLimit,
+    PolicyBundle,
+    StreamLatency,
+    Timeout,
+    TokenBudget,
+)
+from voice_runtime import Runtime, SharedStore
+from voice_runtime.testing import FakeClock, run
+
+from tests.bundles import bundle, call, mount
+from tests.driver import Recorder, seeded
+from tests.models.stepped_time import SteppedThread
+
+ROUTE = "llm.generate"
+MARKER = "the-marker-of-a-prompt"
+KEY = "sk-the-marker-of-a-key"
+PRICE = ModelPrice(input=0.15, output=0.6, as_of=date(2026, 11, 30), source="a test")
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"{MARKER}: why?"}]
+
+
+def model(name: str = "m", **overrides: Any) -> Model:
+    fields: dict[str, Any] = {
+        "name": name,
+        "capabilities": ("text", "streaming"),
+        "context_window": 8192,
+        "price": PRICE,
+    }
+    return Model(**(fields | overrides))
+
+
+def budget(tokens: int = 10_000, **overrides: Any) -> TokenBudget:
+    fields: dict[str, Any] = {"key": "tenant", "tokens": tokens, "window": Duration("1m"), "store": "events.reserve"}
+    return TokenBudget(**(fields | overrides))
+
+
+def store_call(name: str = "events.reserve") -> OutboundCall:
+    return call(
+        name,
+        protocol="redis",
+        necessity="soft",
+        fallback="the local share",
+        timeout=Timeout(attempt=Duration("5s"), overall=Duration("5s")),
+    )
+
+
+@dataclass
+class Ledger(UsageSink):
+    """Every usage event."""
+
+    events: list[ModelAttempted] = field(default_factory=list)
+
+    def on_attempt(self, event: ModelAttempted) -> None:
+        self.events.append(event)
+
+
+@dataclass
+class Service:
+    """The runtime under test with its providers."""
+
+    runtime: ModelRuntime
+    a: FakeProvider
+    b: FakeProvider
+    network: FakeNetwork
+    ledger: Ledger
+    events: Recorder
+    clock: FakeClock | None
+
+    def sdk(self, name: str = ROUTE, inner: httpx.AsyncBaseTransport | None = None) -> AsyncOpenAI:
+        transport = ModelTransport(self.runtime, name, inner or self.network)
+        client = httpx.AsyncClient(transport=transport)
+        return AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+
+    def sync_sdk(self, name: str = ROUTE) -> OpenAI:
+        clock = self.clock
+        assert clock is not None
+        transport = SyncModelTransport(self.runtime, name, self.network, SteppedThread(clock))
+        client = httpx.Client(transport=transport)
+        return OpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # as above
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """Requests that A and B received."""
+        return len(self.a.exchanges), len(self.b.exchanges)
+
+    @property
+    def held(self) -> int:
+        """Tokens that are held or spent in local budgets."""
+        return sum(
+            window.used(60.0, self.runtime.runtime.clock.monotonic())
+            for window in self.runtime.budgets._windows.values()  # noqa: SLF001  # the sum over tenants is no public fact
+        )
+
+    def is_settled(self) -> bool:
+        """True if no reservation is held."""
+        return not any(window._held for window in self.runtime.budgets._windows.values())  # noqa: SLF001  # as above
+
+
+def deployments(directory: Path) -> dict[str, ModelDeployment]:
+    """One deployment at each provider."""
+    found = {}
+    for name in ("a", "b"):
+        key = directory / f"key-{name}"
+        key.write_text(f"{KEY}-{name}\n")
+        found[name] = ModelDeployment(
+            provider=name, model="m", credential=str(key), latency=StreamLatency(first_token=Duration("250ms"))
+        )
+    return found
+
+
+def routed(
+    directory: Path,
+    *,
+    route: Mapping[str, Any] | None = None,
+    models: Mapping[str, Any] | None = None,
+    breaker: CircuitBreaker | None = None,
+    addresses: Mapping[str, Address] | None = None,
+    **overrides: Any,
+) -> PolicyBundle:
+    """The bundle of a service whose only model call is `llm.generate`."""
+    at = addresses or {name: Address(host=f"{name}.example", port=80) for name in ("a", "b")}
+    routes = {
+        ROUTE: ModelRoute(
+            **{
+                "candidates": ("a", "b"),
+                "capabilities": ("text",),
+                "output_limit": OutputLimit(max_tokens=100),
+                **(route or {}),
+            }
+        )
+    }
+    declared = Models(
+        **{
+            "providers": {name: ModelProvider(address=address) for name, address in at.items()},
+            "models": {"m": model()},
+            "deployments": deployments(directory),
+            "routes": routes,
+            **(models or {}),
+        }
+    )
+    total = routes[ROUTE].timeout.total
+    policy = CircuitBreaker() if breaker is None else breaker
+    outbound = call(
+        ROUTE,
+        protocol="http",
+        addresses=(),
+        route=ROUTE,
+        timeout=Timeout(attempt=total, overall=total),
+        circuit_breaker=policy,
+        enforced_by=EnforcedBy(timeout="runtime", circuit_breaker="runtime"),
+    )
+    return bundle(outbound, store_call(), service="model-adapter", models=declared, **overrides)
+
+
+def service(
+    directory: Path,
+    clock: FakeClock | None,
+    *,
+    stores: Mapping[str, SharedStore] | None = None,
+    **overrides: Any,
+) -> Service:
+    """A healthy service. Change the scripts of `a` and `b`."""
+    mounted = mount(directory / "policy", routed(directory, **overrides))
+    events, ledger = Recorder(), Ledger()
+    runtime = Runtime.load(mounted, listeners=[events], random=seeded(), clock=clock or time)
+    a, b = FakeProvider(lambda _: chat_stream("from ", "A")), FakeProvider(lambda _: chat_stream("from ", "B"))
+    network = FakeNetwork({"a.example": a, "b.example": b})
+    return Service(ModelRuntime(runtime, stores=stores, sinks=[ledger]), a, b, network, ledger, events, clock)
+
+
+async def ask(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -> str:
+    """The streamed answer to the question."""
+    return "".join([text async for text in texts(client, headers)])
+
+
+async def texts(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -> AsyncGenerator[str, None]:
+    """The contents of a streamed answer, one by one."""
+    stream = await client.chat.completions.create(model="any", messages=QUESTION, stream=True, extra_headers=headers)
+    async with stream:
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
+
+
+def texts_sync(client: OpenAI) -> Iterator[str]:
+    """As `texts`, without an event loop."""
+    with client.chat.completions.create(model="any", messages=QUESTION, stream=True) as stream:
+        for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
+
+
+async def results(asks: Iterable[Awaitable[str]]) -> list[str | BaseException]:
+    """The answer or the error of each."""
+    return list(await asyncio.gather(*asks, return_exceptions=True))
+
+
+@asynccontextmanager
+async def served(a: FakeProvider, b: FakeProvider) -> AsyncIterator[dict[str, Address]]:
+    """The addresses of both providers on loopback."""
+    async with a.serve() as port_a, b.serve() as port_b:
+        yield {"a": Address(host="127.0.0.1", port=port_a), "b": Address(host="127.0.0.1", port=port_b)}
+
+
+class Driver:
+    """Makes the calls of a test, each way of calling in its own subclass."""
+
+    def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
+        """The contents that reached the caller, up to `most`, and the error that ended them."""
+        raise NotImplementedError
+
+    def ask(self, service: Service) -> str:
+        """The whole answer. Raises the error that ended it."""
+        contents, error = self.received(service)
+        if error is not None:
+            raise error
+        return "".join(contents)
+
+
+class Asynchronous(Driver):
+    """`AsyncOpenAI` on a loop of fake time."""
+
+    def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
+        async def receive() -> tuple[list[str], Exception | None]:
+            contents: list[str] = []
+            try:
+                async with aclosing(texts(service.sdk())) as stream:
+                    async for text in stream:
+                        contents.append(text)
+                        if len(contents) == most:
+                            break
+            except Exception as error:  # noqa: BLE001  # the test judges it
+                return contents, error
+            return contents, None
+
+        assert service.clock is not None
+        return run(receive(), service.clock)
+
+
+class Synchronous(Driver):
+    """`OpenAI`, whose transport has its loop of fake time on another thread."""
+
+    def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
+        contents: list[str] = []
+        try:
+            for text in texts_sync(service.sync_sdk()):
+                contents.append(text)
+                if len(contents) == most:
+                    break
+        except Exception as error:  # noqa: BLE001  # as above
+            return contents, error
+        return contents, None

@@ -1,0 +1,404 @@
+"""The conformance cases of model calls, MC1 to MC17 and MC22 to MC24, on fake time. Each name has its number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_models import ModelAttemptError, ModelRefusedError, ModelStreamError
+from voice_models import fake_answers as fake
+from voice_models.fake_provider import Answer, cut, stall
+from voice_policies import CircuitBreaker, Duration, ModelDeployment, ModelFallback, Ratio, StreamLatency, StreamTimeout
+from voice_runtime.testing import FakeClock
+
+from tests.models.routes import Driver, Service, deployments, model, service
+
+FROM_A, FROM_B = "from A", "from B"
+
+
+@pytest.fixture
+def tested(tmp_path: Path, clock: FakeClock) -> Service:
+    return service(tmp_path, clock)
+
+
+def answers(made: Service, *script: Answer) -> None:
+    """A gives these answers, then healthy ones."""
+    left = list(script)
+    made.a.script = lambda _: left.pop(0) if left else fake.chat_stream(FROM_A)
+
+
+def breaker(made: Service, name: str = "a") -> Any:
+    return made.runtime.runtime.outbound("llm.generate", name).breaker
+
+
+# --- the next candidate
+
+
+@pytest.mark.parametrize("status", [503, 529, 500, 502], ids=["mc1", "mc11", "500", "502"])
+def test_mc1_mc11_a_candidate_that_is_down_or_overloaded_is_called_once_and_the_next_one_answers(
+    driver: Driver, tested: Service, status: int
+) -> None:
+    answers(tested, fake.error(status))
+    assert driver.ask(tested) == FROM_B
+    assert tested.calls == (1, 1)
+    assert breaker(tested).failed == 1
+
+
+def test_a_refused_connection_costs_nothing_and_the_next_candidate_answers(driver: Driver, tested: Service) -> None:
+    tested.a.accepts = False
+    assert driver.ask(tested) == FROM_B
+    failed, finished = tested.ledger.events
+    assert (failed.error_class, failed.input_units, failed.micro_usd) == ("connection_failed", 0, 0)
+    assert finished.ending == "finished"
+
+
+def test_a_slow_connection_ends_at_its_own_limit(driver: Driver, tested: Service, clock: FakeClock) -> None:
+    tested.a.connect_delay = 10
+    began = clock.monotonic()
+    assert driver.ask(tested) == FROM_B
+    assert 0.25 <= clock.monotonic() - began < 0.31
+
+
+# --- cooldowns
+
+
+def test_mc2_a_rate_limit_rests_for_the_time_that_the_provider_names(
+    driver: Driver, tested: Service, clock: FakeClock
+) -> None:
+    answers(tested, fake.error(429, headers={"retry-after-ms": "1500"}))
+    assert driver.ask(tested) == FROM_B
+    clock.advance(1.4)
+    assert driver.ask(tested) == FROM_B
+    clock.advance(0.2)
+    assert driver.ask(tested) == FROM_A
+    assert breaker(tested).failed == 0
+
+
+def test_mc3_a_rate_limit_without_a_time_rests_five_seconds(driver: Driver, tested: Service, clock: FakeClock) -> None:
+    answers(tested, fake.error(429))
+    assert driver.ask(tested) == FROM_B
+    clock.advance(4.9)
+    assert driver.ask(tested) == FROM_B
+    clock.advance(0.2)
+    assert driver.ask(tested) == FROM_A
+
+
+@pytest.mark.parametrize(("word", "seconds"), [("0.5", 0.5), ("6m0s", 60.0)], ids=["decimals", "capped"])
+def test_mc4_the_words_of_a_provider_are_understood_and_capped(
+    driver: Driver, tested: Service, clock: FakeClock, word: str, seconds: float
+) -> None:
+    answers(tested, fake.error(429, headers={"retry-after": word}))
+    assert driver.ask(tested) == FROM_B
+    clock.advance(seconds - 0.1)
+    assert driver.ask(tested) == FROM_B
+    clock.advance(0.2)
+    assert driver.ask(tested) == FROM_A
+
+
+def test_mc4_an_http_date_is_understood(driver: Driver, tested: Service, clock: FakeClock) -> None:
+    headers = {"date": "Mon, 30 Nov 2026 08:00:00 GMT", "retry-after": "Mon, 30 Nov 2026 08:00:09 GMT"}
+    answers(tested, fake.error(429, headers=headers))
+    assert driver.ask(tested) == FROM_B
+    clock.advance(8.9)
+    assert driver.ask(tested) == FROM_B
+    clock.advance(0.2)
+    assert driver.ask(tested) == FROM_A
+
+
+@pytest.mark.parametrize("order", [("1", "10"), ("10", "1")], ids=["longer later", "shorter later"])
+def test_mc5_of_two_cooldowns_the_longer_one_holds(
+    driver: Driver, tested: Service, clock: FakeClock, order: tuple[str, str]
+) -> None:
+    (candidate, *_) = tested.runtime.candidates(tested.runtime.declared("llm.generate")[1], "llm.generate")
+    policy = tested.runtime.declared("llm.generate")[1].routes["llm.generate"].cooldown
+    for word in order:
+        tested.runtime.cooldowns.note(candidate, "rate_limited", float(word), policy)
+    clock.advance(9.9)
+    assert driver.ask(tested) == FROM_B
+    clock.advance(0.2)
+    assert driver.ask(tested) == FROM_A
+
+
+def test_mc6_a_spent_quota_rests_the_credential_for_long_and_alerts_once(
+    driver: Driver, tested: Service, clock: FakeClock
+) -> None:
+    answers(tested, *[fake.error(429, "insufficient_quota")] * 9)
+    for _ in range(5):
+        assert driver.ask(tested) == FROM_B
+    assert tested.calls == (1, 5)
+    clock.advance(15 * 60 - 1)
+    assert driver.ask(tested) == FROM_B
+    rests = [event for event in tested.events.of("transition") if event.policy == "cooldown"]
+    assert [(event.target, event.reason, event.delay) for event in rests] == [("a", "quota_exhausted", 900.0)]
+    clock.advance(2)
+    driver.ask(tested)
+    assert tested.calls == (2, 7)
+    assert breaker(tested).failed == 0
+
+
+def test_mc7_an_invalid_request_is_returned_and_nobody_is_blamed(driver: Driver, tested: Service) -> None:
+    tested.a.script = lambda _: fake.error(400, "invalid_value", headers={"retry-after": "9"})
+    for _ in range(100):
+        contents, error = driver.received(tested)
+        assert contents == []
+        assert isinstance(error, ModelAttemptError)
+        assert (error.error_class, error.route, error.candidate, error.attempts) == (
+            "invalid_request",
+            "llm.generate",
+            "a",
+            1,
+        )
+    assert tested.calls == (100, 0)
+    assert breaker(tested).current() == "closed"
+    assert breaker(tested).failed == 0
+
+
+@pytest.mark.parametrize(("window", "calls"), [(8192, 0), (32_768, 1)], ids=["the same window", "a larger window"])
+def test_mc8_only_a_larger_window_is_attempted_after_context_exceeded(
+    driver: Driver, tmp_path: Path, clock: FakeClock, window: int, calls: int
+) -> None:
+    found = deployments(tmp_path)
+    models = {
+        "models": {"m": model(), "large": model("large", context_window=window)},
+        "deployments": {**found, "b": found["b"].model_copy(update={"model": "large"})},
+    }
+    made = service(tmp_path, clock, models=models)
+    answers(made, fake.error(400, "context_length_exceeded"))
+    contents, error = driver.received(made)
+    assert made.calls == (1, calls)
+    assert contents == (["from ", "B"] if calls else [])
+    assert calls or (isinstance(error, ModelAttemptError) and error.error_class == "context_exceeded")
+    assert driver.ask(made) == FROM_A
+
+
+def two_keys(tmp_path: Path, **second: Any) -> dict[str, Any]:
+    """A has a second deployment, `a2`."""
+    found = deployments(tmp_path)
+    key = tmp_path / "key-a2"
+    key.write_text("sk-second")
+    latency = StreamLatency(first_token=Duration("250ms"))
+    fields: dict[str, Any] = {"provider": "a", "model": "m", "credential": str(key), "latency": latency} | second
+    return {
+        "models": {
+            "models": {"m": model(), "other": model("other")},
+            "deployments": {**found, "a2": ModelDeployment(**fields)},
+        },
+        "route": {"candidates": ("a", "b", "a2")},
+    }
+
+
+def test_mc9_a_refused_key_rests_and_another_key_of_the_provider_stays_usable(
+    driver: Driver, tmp_path: Path, clock: FakeClock
+) -> None:
+    made = service(tmp_path, clock, **two_keys(tmp_path))
+    answers(made, fake.error(401, "invalid_api_key"))
+    assert driver.ask(made) == FROM_B
+    made.b.accepts = False
+    assert driver.ask(made) == FROM_A
+    assert [event.deployment for event in made.ledger.events] == ["a", "b", "b", "a2"]
+    assert made.a.exchanges[-1].request.headers["authorization"] == "Bearer sk-second"
+
+
+def test_deployments_with_the_same_credential_rest_together(driver: Driver, tmp_path: Path, clock: FakeClock) -> None:
+    made = service(tmp_path, clock, **two_keys(tmp_path, credential=str(tmp_path / "key-a")))
+    answers(made, fake.error(401))
+    assert driver.ask(made) == FROM_B
+    made.b.accepts = False
+    _, error = driver.received(made)
+    assert isinstance(error, ModelAttemptError)
+    assert [event.deployment for event in made.ledger.events] == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_mc10_an_unknown_model_rests_alone(driver: Driver, tmp_path: Path, clock: FakeClock, status: int) -> None:
+    made = service(tmp_path, clock, **two_keys(tmp_path, model="other", credential=str(tmp_path / "key-a")))
+    answers(made, fake.error(status))
+    assert driver.ask(made) == FROM_B
+    made.b.accepts = False
+    assert driver.ask(made) == FROM_A
+    assert [event.deployment for event in made.ledger.events] == ["a", "b", "b", "a2"]
+    assert made.a.exchanges[-1].request.json()["model"] == "other"
+
+
+# --- a 200 that is no answer
+
+
+def test_mc12_an_error_in_the_first_frame_of_a_200_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.streamed([fake.role(), fake.error_frame()]))
+    assert driver.received(tested) == (["from ", "B"], None)
+    assert breaker(tested).failed == 1
+
+
+def test_mc12_an_error_as_json_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+    answers(tested, Answer((b'{"error": {"code": "server_error"}}',), headers={"content-type": "application/json"}))
+    assert driver.received(tested) == (["from ", "B"], None)
+
+
+def test_mc14_pings_are_no_content_and_the_first_token_has_a_limit(
+    driver: Driver, tested: Service, clock: FakeClock
+) -> None:
+    answers(tested, fake.streamed([b": ping\n\n"] * 1000, gap=0.1))
+    began = clock.monotonic()
+    assert driver.ask(tested) == FROM_B
+    assert 0.7 <= clock.monotonic() - began <= 0.76
+    assert tested.a.exchanges[0].ending == "closed_by_client"
+    assert tested.ledger.events[0].error_class == "first_token_timeout"
+
+
+def test_more_than_64_kib_before_the_content_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.streamed([b": %b\n\n" % (b"x" * 1024)] * 100))
+    assert driver.ask(tested) == FROM_B
+    assert tested.ledger.events[0].error_class == "server_error"
+
+
+def test_mc15_a_stream_that_is_cut_is_never_continued_by_another_candidate(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.streamed([fake.role(), *[fake.delta("x")] * 20, cut], gap=0.01))
+    contents, error = driver.received(tested)
+    assert contents == ["x"] * 20
+    assert isinstance(error, ModelStreamError)
+    assert (error.error_class, error.candidate) == ("truncated", "a")
+    assert error.usage.output == 10
+    assert error.usage.estimated
+    assert tested.calls == (1, 0)
+    assert breaker(tested).failed == 1
+
+
+def test_mc15_an_error_frame_after_content_ends_the_answer_with_it(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.streamed([fake.delta("x"), fake.error_frame("server_is_overloaded")]))
+    contents, error = driver.received(tested)
+    assert contents == ["x"]
+    assert isinstance(error, ModelStreamError)
+    assert error.error_class == "overloaded"
+    assert tested.calls == (1, 0)
+
+
+@pytest.mark.parametrize("content", [0, 3])
+def test_mc16_an_end_without_a_finish_reason_is_never_a_success(driver: Driver, tested: Service, content: int) -> None:
+    answers(tested, fake.streamed([fake.role(), *[fake.delta("x")] * content, b"data: [DONE]\n\n"]))
+    contents, error = driver.received(tested)
+    if content:
+        assert contents == ["x"] * 3
+        assert isinstance(error, ModelStreamError)
+    else:
+        assert contents == ["from ", "B"]
+    assert tested.ledger.events[0].error_class == "truncated"
+    assert breaker(tested).failed == 1
+
+
+def test_mc17_a_stall_after_content_ends_after_the_idle_limit_and_closes_the_connection(
+    driver: Driver, tested: Service, clock: FakeClock
+) -> None:
+    answers(tested, fake.streamed([*[fake.delta("x")] * 5, stall]))
+    began = clock.monotonic()
+    contents, error = driver.received(tested)
+    assert contents == ["x"] * 5
+    assert isinstance(error, ModelStreamError)
+    assert error.error_class == "idle_timeout"
+    assert clock.monotonic() - began == pytest.approx(1.0, abs=0.01)
+    assert tested.a.exchanges[0].ending == "closed_by_client"
+    assert breaker(tested).failed == 1
+
+
+def test_the_whole_call_ends_at_its_total_limit(driver: Driver, tested: Service, clock: FakeClock) -> None:
+    answers(tested, fake.chat_stream(*["x"] * 100, gap=0.5))
+    began = clock.monotonic()
+    contents, error = driver.received(tested)
+    assert isinstance(error, ModelStreamError)
+    assert error.error_class == "deadline_exceeded"
+    assert len(contents) == 5
+    assert clock.monotonic() - began == pytest.approx(3.0, abs=0.01)
+    assert breaker(tested).failed == 0
+
+
+# --- tool calls and finish reasons
+
+
+def test_a_tool_call_that_is_cut_is_never_handed_on(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.streamed([fake.role(), fake.tool_call('{"query": "ti'), fake.delta("x"), cut]))
+    contents, error = driver.received(tested)
+    assert contents == []
+    assert isinstance(error, ModelStreamError)
+    assert tested.calls == (1, 0)
+
+
+def test_a_complete_tool_call_is_handed_on(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.streamed([fake.tool_call("{}"), fake.delta("after"), fake.finish("tool_calls")]))
+    assert driver.received(tested) == (["after"], None)
+
+
+def test_an_answer_that_the_output_limit_cut_is_marked(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.streamed([fake.delta("x"), fake.finish("length")]))
+    assert driver.ask(tested) == "x"
+    assert tested.ledger.events[0].finish_reason == "length"
+    assert tested.runtime.statistics.calls["llm.generate", "truncated_by_length"] == 1
+
+
+# --- usage
+
+
+def test_mc22_usage_is_asked_for_and_estimated_where_none_comes(driver: Driver, tested: Service) -> None:
+    answers(tested, fake.chat_stream("four", "five5", tokens=None))
+    assert driver.ask(tested) == "fourfive5"
+    assert tested.a.exchanges[0].request.json()["stream_options"] == {"include_usage": True}
+    (event,) = tested.ledger.events
+    assert (event.output_tokens, event.estimated) == (5, True)
+    assert event.input_units > 0
+    assert event.micro_usd > 0
+
+
+def test_the_output_limit_is_set_and_lowered(driver: Driver, tested: Service) -> None:
+    driver.ask(tested)
+    assert tested.a.exchanges[0].request.json()["max_completion_tokens"] == 100
+
+
+# --- waiting
+
+
+@pytest.mark.parametrize(("total", "waits"), [("2s", True), ("300ms", False)])
+def test_mc23_a_call_waits_for_the_earliest_candidate_if_its_deadline_allows(
+    driver: Driver, tmp_path: Path, clock: FakeClock, total: str, waits: bool
+) -> None:
+    limits = {"total": Duration(total)} | ({} if waits else {"first_token": Duration("140ms")})
+    timeout = StreamTimeout(**limits)
+    fallback = ModelFallback(backoff=Duration("0s"))
+    made = service(tmp_path, clock, route={"timeout": timeout, "fallback": fallback})
+    made.a.script = lambda _: fake.error(429, headers={"retry-after-ms": "400"})
+    made.b.script = lambda _: fake.error(429, headers={"retry-after": "10"})
+    _, error = driver.received(made)
+    assert isinstance(error, ModelAttemptError)
+    assert made.calls == (1, 1)
+    answers(made)
+    began = clock.monotonic()
+    contents, error = driver.received(made)
+    if waits:
+        assert contents == ["from A"]
+        assert clock.monotonic() - began == pytest.approx(0.4, abs=0.01)
+    else:
+        assert isinstance(error, ModelRefusedError)
+        assert error.retry_after == pytest.approx(0.4, abs=0.01)
+        assert clock.monotonic() == began
+        assert made.calls == (1, 1)
+
+
+# --- the breaker
+
+
+def test_mc24_a_candidate_that_is_down_is_called_by_probes_alone(
+    driver: Driver, tmp_path: Path, clock: FakeClock
+) -> None:
+    policy = CircuitBreaker(
+        break_duration=Duration("1s"), break_duration_multiplier=1, break_duration_jitter=Ratio("0%")
+    )
+    made = service(tmp_path, clock, breaker=policy, route={"fallback": ModelFallback(backoff=Duration("0s"))})
+    made.a.script = lambda _: fake.error(503)
+    for _ in range(1000):
+        assert driver.ask(made) == FROM_B
+        clock.advance(0.01)
+    called_a, called_b = made.calls
+    probes = [
+        event for event in made.events.of("transition") if event.after == "half_open" and event.target.endswith("@a")
+    ]
+    assert called_b == 1000
+    assert called_a == 5 + len(probes)
+    assert 8 <= len(probes) <= 10
