@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
-from voice_policies import Rate, Ratio
+from voice_policies import (
+    Duration,
+    Model,
+    ModelPrice,
+    ModelRoute,
+    OutputLimit,
+    Rate,
+    Ratio,
+    StreamLatency,
+)
 
-from components.node import Dependency, Gateway, InCluster, Node, Replicas, Service
-from components.operation import Operation
+from components.models import Deployment, ModelDependency, Provider, route
+from components.node import Dependency, Gateway, Host, InCluster, Node, Replicas, Service
+from components.operation import ModelUse, Operation
 from stack.model import microservices
 from stack.model.call_graph import CallGraph
 from stack.model.catalogue import Catalogue
@@ -75,3 +86,51 @@ def small_platform(
     """A platform of these nodes alone; `profile` changes values of the environment's profile."""
     changed = environment.profile.model_copy(update=profile)
     return Platform(tenant_of(*nodes, flows=flows), environment.model_copy(update={"profile": changed}))
+
+
+def deployment(name: str, provider: str, *, pace: str = "4.3ms", quota: int = 20_000_000, **model: Any) -> Deployment:
+    """A small deployment of a model that generates text; `pace` is its time per token."""
+    facts = {
+        "name": name,
+        "capabilities": ("text", "streaming"),
+        "context_window": 8_000,
+        "tokenizer": "words",
+        "price": ModelPrice(input=0.15, output=0.6, as_of=date(2026, 11, 1), source="a test"),
+    }
+    return Deployment(
+        name=name,
+        provider=provider,
+        model=Model.model_validate({**facts, **model}),
+        latency=StreamLatency(first_token=Duration("250ms"), per_token=Duration(pace)),
+        tokens_per_minute=quota,
+    )
+
+
+def provider(name: str, egress: str, **changes: Any) -> Provider:
+    """A small provider behind an egress proxy."""
+    host = Host(host=f"api.{name}.example", port=443, egress=egress)
+    return Provider.model_validate({"name": name, "host": host, **changes})
+
+
+PROVIDERS = (provider("one", "egress-proxy-a"), provider("two", "egress-proxy-b"))
+CANDIDATES = (deployment("one-fast", "one"), deployment("two-fast", "two"))
+ANSWER = ModelUse(input_p95=3_000, input_mean=1_500, output_max=150, output_mean=100)
+
+
+def models(
+    *deployments: Deployment,
+    use: ModelUse = ANSWER,
+    providers: tuple[Provider, ...] = PROVIDERS,
+    route_policy: dict[str, Any] | None = None,
+    **options: Any,
+) -> ModelDependency:
+    """Models with one route, `llm.generate`, over these deployments, or over a pair without a fault."""
+    candidates = deployments or CANDIDATES
+    policy = {
+        "candidates": tuple(each.name for each in candidates),
+        "capabilities": ("text", "streaming"),
+        "output_limit": OutputLimit(max_tokens=150),
+    }
+    generate = route("generate", ModelRoute.model_validate({**policy, **(route_policy or {})}), use, candidates)
+    values = {"purpose": "answers in a test", "availability": Ratio("99.5%"), "deployments": candidates}
+    return ModelDependency.of("llm", generate, providers=providers, **{**values, **options})

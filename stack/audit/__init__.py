@@ -25,6 +25,9 @@ from stack.audit import (
     egress,
     idle_connections,
     library_defaults,
+    model_policies,
+    model_times,
+    model_tokens,
     network,
     objectives,
     pod_security,
@@ -62,6 +65,9 @@ RULES: tuple[Rule, ...] = (
     *alerts.RULES,
     *objectives.RULES,
     *pod_security.RULES,
+    *model_policies.RULES,
+    *model_times.RULES,
+    *model_tokens.RULES,
 )
 
 

@@ -52,11 +52,11 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
     ways, everyone, site = reached(platform), endpoints(platform), platform.site
     proxies = {component.name for component in platform.components if isinstance(component, EgressProxy)}
     listeners = {
-        (component.name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(bootstrap, listener))
+        (component.name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(read, listener))
         for component in platform.components
         if isinstance(component, EgressProxy)
-        for bootstrap in [_bootstrap(component)]
-        for listener in bootstrap["static_resources"]["listeners"]
+        for read in [bootstrap(component)]
+        for listener in read["static_resources"]["listeners"]
     }
     through = {
         WayOut(way.source, way.target, name, host.port)
@@ -73,17 +73,18 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
     return through | {WayOut(way.source, NO_PROXY, way.target, way.port) for way in outside}
 
 
-def _bootstrap(proxy: EgressProxy) -> dict[str, Any]:
+def bootstrap(proxy: EgressProxy) -> dict[str, Any]:
+    """Envoy's configuration, read back from the rendered ConfigMap."""
     (text,) = (resource["data"][FILE_NAME] for resource in proxy.resources() if resource["kind"] == "ConfigMap")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
 
-def _hosts(bootstrap: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
+def _hosts(read: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
     """Each name that a listener admits, with the host that it leads to. A chain without names admits any host."""
     addresses = {
         cluster["name"]: cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
-        for cluster in bootstrap["static_resources"]["clusters"]
+        for cluster in read["static_resources"]["clusters"]
     }
     for chain in listener["filter_chains"]:
         cluster = chain["filters"][-1]["typed_config"].get("cluster")

@@ -56,6 +56,8 @@ class Site(ClosedModel):
     """The price table. `None` computes no cost."""
     monthly_budget: Annotated[int, Field(gt=0)] | None = None
     """USD that the services may cost in a month at the expected scale. `None` sets no budget."""
+    monthly_model_budget: Annotated[int, Field(gt=0)] | None = None
+    """USD that model calls may cost in a month at the mean load. `None` sets no budget."""
     mean_load: Ratio = Ratio("25%")
     """A month's mean load as a share of the declared loads, which are peaks (an assumption of 2026-11)."""
     cluster_domain: str = "svc.cluster.local"

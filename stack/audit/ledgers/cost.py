@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from stack.audit.ledgers.model_cost import HOURS, model_table, model_total
 from stack.audit.ledgers.table import Column, Ledger, Table
 from stack.audit.rendered import rendered
 from stack.audit.retries import service_loads
@@ -17,9 +18,6 @@ from stack.model.pod_demand import EXPECTED, Amounts, Demand
 from stack.model.prices import Prices
 from stack.model.profile import N_PLUS_ONE
 from stack.model.volume_claims import claimed_storage
-
-HOURS = 730
-"""Hours of a mean month: 8,760 ÷ 12."""
 
 
 class Cost(NamedTuple):
@@ -52,6 +50,8 @@ class FlowCost:
     """Requests a month at the mean load."""
     compute: float
     """USD a month at the expected scale."""
+    models: float
+    """USD a month of the flow's model calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +132,10 @@ def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
         compute = sum(
             cost.expected * own.get(name, 0) / everything[name] for name, cost in services.items() if everything[name]
         )
-        yield FlowCost(_entrance_name(graph, key), rate * share, compute)
+        yield FlowCost(_entrance_name(graph, key), rate * share, compute, model_total(platform, {key: rate}))
     idle = sum(cost.expected for name, cost in services.items() if not everything[name])
     if idle:
-        yield FlowCost("services without load", 0, idle)
+        yield FlowCost("services without load", 0, idle, 0)
 
 
 def _entrance_name(graph: CallGraph, key: OperationKey) -> str:
@@ -180,8 +180,9 @@ def cost_ledger(platform: Platform) -> Ledger:
     found = costs(platform)
     if found is None:
         return Ledger("cost", ())
-    tables = (_services(found), _teams(platform, found), _infrastructure(found), _of_flows(found), _protection(found))
-    return Ledger("cost", tables)
+    tables = (_services(found), _teams(platform, found), _infrastructure(found), _of_flows(found))
+    models = [table] if (table := model_table(platform)).rows else []
+    return Ledger("cost", (*tables, *models, _protection(found)))
 
 
 def price_text(prices: Prices) -> str:
@@ -228,6 +229,7 @@ FLOW_COLUMNS = (
     Column("flow or entrance"),
     Column("million requests a month", ",.3f"),
     Column("USD a month", MONEY),
+    Column("model calls, USD a month", MONEY),
     Column("USD a million requests", MONEY),
 )
 
@@ -235,18 +237,18 @@ FLOW_COLUMNS = (
 def _of_flows(found: Costs) -> Table:
     rows = [_flow_row(flow) for flow in found.flows]
     whole = sum(flow.compute for flow in found.flows)
-    requests = sum(flow.requests for flow in found.flows)
-    rows.append(_flow_row(FlowCost("total", requests, whole)))
+    requests, models = (sum(getattr(flow, field) for flow in found.flows) for field in ("requests", "models"))
+    rows.append(_flow_row(FlowCost("total", requests, whole, models)))
     note = (
-        "A flow bears the share of a service's cost that it has in the executions there. "
-        "The month's mean load is a share of the declared peak."
+        "A flow bears the share of a service's cost that it has in the executions there, and the cost of its own model "
+        "calls. The month's mean load is a share of the declared peak."
     )
     return Table("flows, at the expected scale", FLOW_COLUMNS, tuple(rows), (note,))
 
 
-def _flow_row(flow: FlowCost) -> tuple[str, float, float, float | None]:
-    millions = flow.requests / 1e6
-    return flow.entrance, millions, flow.compute, flow.compute / millions if millions else None
+def _flow_row(flow: FlowCost) -> tuple[str, float, float, float, float | None]:
+    millions, whole = flow.requests / 1e6, flow.compute + flow.models
+    return flow.entrance, millions, flow.compute, flow.models, whole / millions if millions else None
 
 
 def _protection(found: Costs) -> Table:

@@ -1,0 +1,86 @@
+"""The monthly cost of model calls, by route and by flow, at the mean load (rule M12)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from stack.audit.ledgers.table import Column, Table
+from stack.model.call_graph import OperationKey
+from stack.model.model_load import ModelDemand, model_demands
+from stack.model.platform import Platform
+
+HOURS = 730
+"""Hours of a mean month: 8,760 ÷ 12."""
+
+
+@dataclass(slots=True)
+class RouteCost:
+    """The calls of one route in a month, their units, and their cost in USD."""
+
+    calls: float = 0
+    units: float = 0
+    output: float = 0
+    usd: float = 0
+
+
+def model_costs(platform: Platform, entering: Mapping[OperationKey, float] | None = None) -> dict[str, RouteCost]:
+    """The cost of each route. `entering` are the arrivals from outside, those of every entrance by default."""
+    share = platform.environment.profile.load_share * float(platform.site.mean_load) * HOURS * 3600
+    found: dict[str, RouteCost] = defaultdict(RouteCost)
+    for demand in model_demands(platform.graph, entering):
+        calls, cost = demand.rate * share, found[demand.name]
+        cost.calls += calls
+        cost.units += calls * demand.use.input_mean
+        cost.output += calls * demand.use.output_mean
+        cost.usd += calls * demand.micro_usd / 1e6
+    return found
+
+
+def model_total(platform: Platform, entering: Mapping[OperationKey, float] | None = None) -> float:
+    """USD a month of all model calls."""
+    return sum(cost.usd for cost in model_costs(platform, entering).values())
+
+
+def model_table(platform: Platform) -> Table:
+    """The cost by route. Empty if the platform calls no model."""
+    columns = (
+        Column("route"),
+        Column("million calls a month", ",.3f"),
+        Column("million units in", ",.1f"),
+        Column("million tokens out", ",.1f"),
+        Column("USD a month", ",.2f"),
+    )
+    found = model_costs(platform)
+    if found:
+        found["total"] = _total(found.values())
+    rows = tuple(
+        (name, each.calls / 1e6, each.units / 1e6, each.output / 1e6, each.usd) for name, each in found.items()
+    )
+    note = "Each call costs its mean input and output at the preferred candidate; repeated attempts are not counted."
+    return Table("model calls, at the mean load", columns, rows, (note, *_prices(platform)))
+
+
+def _total(costs: Iterable[RouteCost]) -> RouteCost:
+    each = list(costs)
+    return RouteCost(*(sum(getattr(cost, name) for cost in each) for name in ("calls", "units", "output", "usd")))
+
+
+def _prices(platform: Platform) -> Iterator[str]:
+    """Each price with its source."""
+    by_route = {demand.name: demand for demand in model_demands(platform.graph)}
+    for name, demand in by_route.items():
+        yield _price(name, demand)
+
+
+def _price(name: str, demand: ModelDemand) -> str:
+    candidate = demand.candidates[0]
+    price = candidate.model.price
+    if price is None:
+        return f"{name}: {candidate.name} has no price."
+    out = f", {price.output:g} USD a million tokens out" if price.output else ""
+    return (
+        f"{name}: {price.input:g} USD a million {price.unit.replace('_', ' ')}s in{out} "
+        f"({candidate.name}; {price.source}, {price.as_of})."
+    )

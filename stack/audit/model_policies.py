@@ -1,0 +1,225 @@
+"""M01, M05, M06, M09, M10, M11: routes of models whose candidates, retries, budgets or privacy cannot work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+
+from voice_policies import ModelRoute
+
+from components.models import Deployment, ModelDependency
+from components.node import Dependency
+from stack.audit.finding import Breach, Rule
+from stack.audit.library_defaults import client_retries
+from stack.audit.rendered import rendered
+from stack.model.call_graph import Edge
+from stack.model.model_load import model_demands, model_edges
+from stack.model.platform import Platform
+
+KEY = re.compile(r"(?:^|[/=.])(?:sk|key|token)[-_=]|[A-Za-z0-9_-]*(?:[0-9][A-Za-z]|[A-Za-z][0-9])[A-Za-z0-9_-]{18,}")
+"""A part of an address that looks like a key: a prefix that providers give to keys, or a long random word."""
+
+
+def candidates_are_apart(platform: Platform) -> Iterator[Breach | None]:
+    """Check that the members of a group, of which any suffices, share nothing, and that calls move between them."""
+    for edge in platform.graph.edges:
+        if isinstance(edge.callee, Dependency) and len(edge.callee.addresses) > 1 and not edge.route:
+            text = "any address counts as sufficient, and each attempt of a request goes to the same address"
+            yield Breach(edge.path, text, f"{edge.callee.name}: routes, or one address", "", edge.call.location)
+    for edge, route, models in model_edges(platform.graph):
+        candidates = models.candidates(route)
+        for one, other in combinations(candidates, 2):
+            path = f"{edge.path}: {one.name}, {other.name}"
+            shared = ", ".join(_shared(models, one, other))
+            yield (
+                Breach(path, f"both need {shared}", f"{edge.callee.name}.deployments", "", edge.call.location)
+                if shared
+                else None
+            )
+        if len(candidates) > 1 and route.fallback.max_attempts == 1:
+            text = f"{len(candidates)} candidates and 1 attempt: no call moves to another candidate"
+            yield Breach(edge.path, text, f"{_named(edge)}.fallback.max_attempts", "2", edge.target.location)
+
+
+def _named(edge: Edge) -> str:
+    return ".".join(edge.key)
+
+
+def _shared(models: ModelDependency, one: Deployment, other: Deployment) -> Iterator[str]:
+    hosts = [models.provider(each).host for each in (one, other)]
+    if one.provider == other.provider:
+        yield f"the key of {one.provider}"
+    if hosts[0].host == hosts[1].host:
+        yield f"host {hosts[0].host}"
+    if hosts[0].egress == hosts[1].egress:
+        yield f"proxy {hosts[0].egress}"
+
+
+def one_loop(platform: Platform) -> Iterator[Breach | None]:
+    """Check that SDK and mesh make one attempt of each model call. The bundle refuses a retry of the call itself."""
+    mesh = {
+        host: max(route.get("retries", {}).get("attempts", 0) for route in service["spec"].get("http", ()))
+        for service in rendered(platform).of_kind("VirtualService")
+        for host in service["spec"]["hosts"]
+        if service["spec"].get("http")
+    }
+    for edge, route, models in model_edges(platform.graph):
+        found = {client.library: client.retries for client in client_retries(edge)}
+        for candidate in models.candidates(route):
+            egress = models.provider(candidate).host.egress
+            if retries := mesh.get(platform.site.host(egress, platform.site.egress), 0):
+                found[f"the mesh before {egress}"] = retries
+        attempts = route.fallback.max_attempts
+        for layer, retries in found.items():
+            text = f"{layer} makes 1 + {retries} attempts of each of the route's {attempts}: {(1 + retries) * attempts}"
+            yield Breach(
+                edge.path, text, f"{edge.callee.name}.clients, or retries of the mesh", "0", edge.call.location
+            )
+        if not found:
+            yield None
+
+
+def keys_are_known(platform: Platform) -> Iterator[Breach | None]:
+    """Check that a call with an idempotency key goes to providers that recognize it."""
+    for demand in model_demands(platform.graph):
+        edge, attempts = demand.edge, demand.route.fallback.max_attempts
+        unaware = {each.provider for each in demand.candidates if not demand.models.provider(each).idempotency_keys}
+        prices = [each.model.price for each in demand.candidates if each.model.price]
+        dearest = max((price.micro_usd(demand.use.input_mean, demand.use.output_mean) for price in prices), default=0)
+        text = (
+            f"{', '.join(sorted(unaware))} know no idempotency key: {attempts} attempts may cost "
+            f"{attempts} × {dearest} = {attempts * dearest} micro-USD"
+        )
+        found = Breach(demand.path, text, f"{edge.call.name}: idempotency", "idempotent", edge.call.location)
+        yield found if edge.call.idempotency == "with_key" and unaware else None
+
+
+def fallbacks_are_able(platform: Platform) -> Iterator[Breach | None]:
+    """Check that each candidate has the route's capabilities and a context window for the declared calls."""
+    for demand in model_demands(platform.graph):
+        needed = demand.use.input_p95 + demand.use.output_max
+        for candidate in demand.candidates:
+            path, model = f"{demand.path}: {candidate.name}", candidate.model
+            if lacking := sorted(set(demand.route.capabilities) - set(model.capabilities)):
+                yield Breach(
+                    path, f"lacks {', '.join(lacking)}", f"{demand.name}: candidates", "", demand.edge.target.location
+                )
+            elif model.context_window < needed:
+                sizes = f"{demand.use.input_p95:,} tokens in + {demand.use.output_max:,} out"
+                text = f"window {model.context_window:,} < {needed:,} = {sizes}"
+                yield Breach(path, text, f"{demand.name}: candidates", "", demand.edge.target.location)
+            else:
+                yield None
+
+
+def budgets_hold(platform: Platform) -> Iterator[Breach | None]:
+    """Check that budgets are in a durable store with a declared fallback, and that answers have a bound."""
+    for edge, route, models in model_edges(platform.graph):
+        if "text" in route.capabilities and route.output_limit is None:
+            text = "no max_tokens: neither the cost nor the duration of an answer has a bound"
+            yield Breach(edge.path, text, f"{_named(edge)}.output_limit", "", edge.target.location)
+        else:
+            yield None
+        for name in route.budgets:
+            budget = models.budgets[name]
+            store = platform.graph.dependency(budget.store.partition(".")[0])
+            if store and store.evicts:
+                text = f"{store.name} drops entries when its memory is full, and a dropped counter starts again at zero"
+                yield Breach(f"{edge.path}: {name}", text, f"budgets.{name}.store", "", edge.callee.location)
+            elif budget.when_store_unavailable is None:
+                text = f"no behaviour is declared for the time while {budget.store} is down"
+                yield Breach(
+                    f"{edge.path}: {name}",
+                    text,
+                    f"budgets.{name}.when_store_unavailable",
+                    "local_share",
+                    edge.callee.location,
+                )
+            else:
+                yield None
+
+
+def prompts_stay_private(platform: Platform) -> Iterator[Breach | None]:
+    """Check caches, captures of prompts, and keys in addresses."""
+    for edge, route, models in model_edges(platform.graph):
+        found: list[Breach | None] = [*_disclosures(platform, edge, route, models)]
+        yield from found or [None]
+
+
+def _disclosures(platform: Platform, edge: Edge, route: ModelRoute, models: ModelDependency) -> Iterator[Breach]:
+    where = edge.target.location
+    if route.cache and "tenant" not in route.cache.scope:
+        text = f"the cache distinguishes {', '.join(route.cache.scope)}: one tenant gets the answers of another"
+        yield Breach(edge.path, text, f"{_named(edge)}.cache.scope", "with tenant", where)
+    if route.privacy.capture and platform.environment.profile.strict:
+        text = f"spans hold prompts and answers in profile {platform.environment.profile.name}"
+        yield Breach(edge.path, text, f"{_named(edge)}.privacy.capture", "False", where)
+    for provider in dict.fromkeys(models.provider(each) for each in models.candidates(route)):
+        if KEY.search(f"{provider.host.host}{provider.base_path}"):
+            text = "its address contains a word that looks like a key, and addresses are in logs"
+            yield Breach(f"{edge.path}: {provider.name}", text, f"{provider.name}: host or base_path", "", where)
+
+
+RULES = (
+    Rule(
+        id="M01",
+        title="candidates of a route fail independently, and calls move between them",
+        severity="error",
+        rationale="availability counts either candidate as sufficient; a shared host or proxy takes both down at once",
+        source="measured: the second attempt went to the same host",
+        violates="a route over two deployments behind one egress proxy",
+        holds="the same deployments behind two egress proxies, with 2 attempts",
+        check=candidates_are_apart,
+    ),
+    Rule(
+        id="M05",
+        title="only the route repeats a model call",
+        severity="error",
+        rationale="an SDK with 2 retries makes 3 attempts at each candidate, and each may be billed",
+        source="R09; code_puppy#317",
+        violates='Client(library="openai-python"), whose default makes 3 × 2 = 6 attempts of a call with 2 candidates',
+        holds='Client(library="openai-python", retries=0)',
+        check=one_loop,
+    ),
+    Rule(
+        id="M06",
+        title="idempotency keys go only to providers that recognize them",
+        severity="warning",
+        rationale="a key that the provider ignores makes a repeated call look free, and each attempt is billed",
+        source="llm-exe#797",
+        violates='hard("llm.generate", "with_key") to a provider without idempotency_keys',
+        holds='hard("llm.generate", "idempotent") to the same provider',
+        check=keys_are_known,
+    ),
+    Rule(
+        id="M09",
+        title="every candidate can answer the route's calls",
+        severity="error",
+        rationale="a fallback without a capability or with too small a window fails exactly when it is needed",
+        source="dsh-llm-fallbacks#106",
+        violates="3,000 tokens in and 150 out, and a candidate with a context window of 3,149 tokens",
+        holds="the same calls, and a candidate with a window of 3,150 tokens",
+        check=fallbacks_are_able,
+    ),
+    Rule(
+        id="M10",
+        title="budgets are durable, and answers have a limit",
+        severity="error",
+        rationale="an evicted counter gives a tenant its whole budget again; an answer without limit has no price",
+        source="ai-gateway#680",
+        violates="a budget whose counters are in a cache that evicts",
+        holds="the same budget in a store that keeps its entries, with a local share while the store is down",
+        check=budgets_hold,
+    ),
+    Rule(
+        id="M11",
+        title="prompts, answers and keys stay private",
+        severity="error",
+        rationale="a cache without the tenant in its key hands one customer's answer to another",
+        source="semantic-router#2134, litellm#39964",
+        violates="ResponseCache(scope=(model, prompt_version))",
+        holds="ResponseCache(scope=(tenant, user, model, prompt_version))",
+        check=prompts_stay_private,
+    ),
+)

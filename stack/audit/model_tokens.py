@@ -1,0 +1,147 @@
+"""M07, M08, M12: the declared load of the routes against the candidates' quotas, prices and last days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from voice_policies import Model
+
+from components.declaration import Location
+from stack.audit.finding import Breach, Rule
+from stack.audit.ledgers.model_cost import model_total
+from stack.model.model_load import model_demands, model_edges
+from stack.model.platform import Platform
+
+FULL = 0.8
+"""Share of a quota above which a peak leaves no room (rule M07)."""
+NOTICE = timedelta(days=30)
+"""Time to replace a model before its provider shuts it down (rule M12)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The need of a route, and the quota of each of its candidates."""
+
+    route: str
+    needed: float
+    unit: str
+    each: dict[str, float]
+    """Candidate → its quota."""
+    where: Location | None
+
+    def breach(self, path: str, available: float, share: float = 1.0) -> Breach | None:
+        """A finding if the need is above a share of what is available."""
+        if self.needed <= share * available:
+            return None
+        of = f"{share:.0%} of " if share < 1 else ""
+        text = f"the declared load needs {self.needed:,.0f} {self.unit} > {of}{available:,.0f}"
+        return Breach(
+            path, text, f"{self.route}: candidates or their quotas", f"{self.needed / share:,.0f}", self.where
+        )
+
+
+def quotas(platform: Platform) -> Iterator[Quota]:
+    """The quotas of each route, in tokens and in streams. Routes over the same deployment share its quota."""
+    share, demands = platform.environment.profile.load_share, list(model_demands(platform.graph))
+    for demand in {each.name: each for each in demands}.values():
+        candidates, where = demand.candidates, demand.edge.target.location
+        sharing = [each for each in demands if set(each.route.candidates) & set(demand.route.candidates)]
+        tokens = {each.name: float(each.tokens_per_minute) for each in candidates if each.tokens_per_minute}
+        if tokens:
+            needed = sum(each.tokens_per_minute for each in sharing) * share
+            yield Quota(demand.name, needed, "tokens a minute", tokens, where)
+        streams = {each.name: float(each.streams) for each in candidates if each.streams}
+        if streams:
+            yield Quota(demand.name, sum(each.streams for each in sharing) * share, "streams", streams, where)
+
+
+def load_fits(platform: Platform) -> Iterator[Breach | None]:
+    """Compare the declared load of each route with the quotas of all its candidates."""
+    for quota in quotas(platform):
+        total = sum(quota.each.values())
+        if over := quota.breach(quota.route, total):
+            yield over
+        else:
+            close = quota.breach(quota.route, total, FULL)
+            yield close and replace(close, severity="warning")
+
+
+def loss_fits(platform: Platform) -> Iterator[Breach | None]:
+    """Compare the declared load of each route with the quotas that are left without one candidate."""
+    for quota in quotas(platform):
+        for lost in quota.each:
+            left = sum(value for name, value in quota.each.items() if name != lost)
+            yield quota.breach(f"{quota.route} without {lost}", left)
+
+
+def priced(platform: Platform) -> Iterator[Breach | None]:
+    """Check that each candidate has a price and a tokenizer, and compare the monthly cost with the budget."""
+    for path, field, where, model in _models(platform):
+        lacking = [] if model.price else ["price"]
+        if model.tokenizer is None and (model.price is None or model.price.unit == "token"):
+            lacking.append("tokenizer")
+        text = f"no {' and no '.join(lacking)}: neither a reservation nor the cost of a call can be computed"
+        yield Breach(path, text, field, "", where) if lacking else None
+    budget = platform.site.monthly_model_budget
+    if budget is not None:
+        spent = model_total(platform)
+        text = f"model calls cost {spent:,.0f} USD a month at the mean load > {budget:,}"
+        found = Breach(
+            "model calls → budget", text, "site.monthly_model_budget, or models and their load", f"{spent:,.0f}"
+        )
+        yield found if spent > budget else None
+
+
+def _models(platform: Platform) -> Iterator[tuple[str, str, Location | None, Model]]:
+    for edge, route, models in model_edges(platform.graph):
+        for candidate in models.candidates(route):
+            yield f"{edge.path}: {candidate.name}", f"{candidate.name}.model", edge.callee.location, candidate.model
+
+
+def in_service(platform: Platform, on: date) -> Iterator[Breach | None]:
+    """Compare the last day of each model with the day of the audit."""
+    for path, field, where, model in _models(platform):
+        if model.retires is None or on < model.retires - NOTICE:
+            yield None
+        elif on < model.retires:
+            text = f"{model.name} retires on {model.retires}, in {(model.retires - on).days} days"
+            yield Breach(path, text, field, "a model that stays", where, "warning")
+        else:
+            yield Breach(path, f"{model.name} retired on {model.retires}", field, "a model that is served", where)
+
+
+RULES = (
+    Rule(
+        id="M07",
+        title="the candidates' quotas hold the declared load",
+        severity="error",
+        rationale="providers sell tokens: at the quota they refuse requests, however few there are",
+        source="the declared loads, and the providers' quotas",
+        violates="100/s × (800 + 200) tokens × 60 = 6,000,000 a minute at two candidates of 2,999,999",
+        holds="the same load at two candidates of 3,750,000, which it fills to 80%",
+        check=load_fits,
+    ),
+    Rule(
+        id="M08",
+        title="the declared load fits without any one candidate",
+        severity="error",
+        rationale="a fallback that has too few tokens for both answers 429 as soon as the first provider fails",
+        source="bifrost#120",
+        violates="6,000,000 tokens a minute, and the other candidate admits 5,999,999",
+        holds="the same load, and the other candidate admits 6,000,000",
+        check=loss_fits,
+    ),
+    Rule(
+        id="M12",
+        title="models have a price, a tokenizer and a future",
+        severity="error",
+        rationale="a retired model answers 404 on its last day; without a price nobody sees what a loop costs",
+        source="agent-fleet-o#145; D04",
+        violates="a model that retires in 30 days, or without a price",
+        holds="a model with a price and a tokenizer that retires in 31 days",
+        check=priced,
+        check_on=in_service,
+    ),
+)
