@@ -41,6 +41,14 @@ def test_a_flow_names_the_call_whose_softening_reaches_its_target(target: str | 
     assert found[3:] == (3, 0, way)
 
 
+def test_a_flow_names_several_calls_where_one_is_not_enough() -> None:
+    """Gateway × a × b × store = 99.88 %. Without b: 99.93 %. Without b and the store: 99.94 %."""
+    calls = stage(STORE_CALL, hard("b.run", "idempotent"))
+    platform = with_target("99.94%", runs("a", calls), runs("b"))
+    (of_flow,) = rows(platform, "availability", "availability of the flows").values()
+    assert of_flow[-1] == "a.run → b.run; a.run → store.read"
+
+
 def test_a_shared_dependency_counts_once_and_all_its_calls_change_together() -> None:
     """Gateway × a × b × store; b and the store are called by a, the store by b as well."""
     platform = with_target(

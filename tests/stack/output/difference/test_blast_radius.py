@@ -161,6 +161,12 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         replace(WORLD, links=(GRAFANA,)),
         ["new permitted edge watch/grafana → stores/store (link)"],
     ),
+    # One hard call of a pair makes its edge hard.
+    "a soft call beside a hard one": (
+        WORLD,
+        replace(WORLD, a_calls=(stage(B_CALL, STORE_CALL), stage(soft("b.read", "without", purpose="again")))),
+        [],
+    ),
     # A loop of at most 3 rounds changes no attempts of one call and no availability.
     "rounds of a loop": (
         replace(WORLD, a_calls=(loop(B_CALL, at_most=2, typically=1), stage(STORE_CALL))),
