@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
-from voice_policies import CircuitBreaker, RetryCondition
+from voice_policies import CircuitBreaker, Retry, RetryCondition
 
 from components.node import Service
 from stack.audit.finding import Breach, Rule, Severity
-from stack.model.call_graph import Edge
+from stack.model.call_graph import Edge, OperationKey
 from stack.model.enforcement import enforcer, in_force
 from stack.model.load import calls_per_run, executions
 from stack.model.platform import Platform
@@ -49,21 +49,27 @@ def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
 
 def can_open(platform: Platform) -> Iterator[Breach | None]:
     """Compare the minimum throughput of a breaker that only has ratios with the calls of one replica."""
-    rates, environment = executions(platform.graph), platform.environment
+    rates = executions(platform.graph)
     for edge, breaker in _breakers(platform):
-        load = rates[edge.caller.name, edge.operation.name] * environment.profile.load_share
-        if breaker.consecutive_failures is not None or not load:
+        rate, replicas = call_rate(platform, edge, rates)
+        if breaker.consecutive_failures is not None or not rate:
             continue
-        each = dict(calls_per_run(edge.operation)).get(edge.call, 1.0)
-        replicas = environment.replicas(edge.caller).min if isinstance(edge.caller, Service) else 1
-        calls = load * each * breaker.sampling_duration.seconds / replicas
+        calls = rate * breaker.sampling_duration.seconds / replicas
         text = (
-            f"{load * each:.4g}/s × {breaker.sampling_duration} ÷ {replicas} replicas = {calls:.4g} calls"
+            f"{rate:.4g}/s × {breaker.sampling_duration} ÷ {replicas} replicas = {calls:.4g} calls"
             f" < minimum_throughput {breaker.minimum_throughput}: it never opens"
         )
         field = f"{edge.path}: circuit_breaker.minimum_throughput"
         found = Breach(edge.path, text, field, str(max(1, int(calls))), edge.call.location)
         yield found if calls < breaker.minimum_throughput else None
+
+
+def call_rate(platform: Platform, edge: Edge, rates: Mapping[OperationKey, float]) -> tuple[float, int]:
+    """The rate of a call over all replicas of its caller, and the number of replicas."""
+    load = rates[edge.caller.name, edge.operation.name] * platform.environment.profile.load_share
+    each = dict(calls_per_run(edge.operation)).get(edge.call, 1.0)
+    replicas = platform.environment.replicas(edge.caller).min if isinstance(edge.caller, Service) else 1
+    return load * each, replicas
 
 
 def window_holds_attempts(platform: Platform) -> Iterator[Breach | None]:
@@ -102,10 +108,9 @@ def retries_respect_it(platform: Platform) -> Iterator[Breach | None]:
         if retry is None or not retry.max_retries:
             continue
         strange = sorted(set(retry.conditions) - set(get_args(RetryCondition)))
-        layer, breaker_layer = enforcer(edge, "retry"), in_force(edge, "circuit_breaker", mesh=mesh)
         if any("circuit" in condition or "breaker" in condition for condition in strange):
             text = f"{', '.join(strange)} is retried {retry.max_retries} times"
-        elif layer == "grpc" and breaker_layer == "mesh" and "unavailable" in retry.conditions:
+        elif repeats_ejections(edge, retry, mesh=mesh):
             text = (
                 f"grpc repeats UNAVAILABLE {retry.max_retries} times, and the mesh answers UNAVAILABLE"
                 " when its breaker has ejected every endpoint"
@@ -114,6 +119,12 @@ def retries_respect_it(platform: Platform) -> Iterator[Breach | None]:
             yield None
             continue
         yield Breach(edge.path, text, f"{edge.path}: retry.conditions", "", edge.call.location)
+
+
+def repeats_ejections(edge: Edge, retry: Retry, *, mesh: bool) -> bool:
+    """True if gRPC repeats the answer that the mesh gives when its breaker has ejected every endpoint."""
+    by_mesh = enforcer(edge, "retry") == "grpc" and in_force(edge, "circuit_breaker", mesh=mesh) == "mesh"
+    return by_mesh and "unavailable" in retry.conditions
 
 
 RULES = (

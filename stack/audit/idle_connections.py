@@ -50,6 +50,13 @@ def pings_come_in_time(platform: Platform) -> Iterator[Breach | None]:
                 yield found if idle <= PING_INTERVAL.seconds else None
 
 
+def gateway_timeouts(platform: Platform) -> Iterator[tuple[str, str]]:
+    """Each route of the gateway with its timeouts."""
+    for config in rendered(platform).of_kind("ConfigMap"):
+        for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
+            yield route["id"], ", ".join(f"{name} {value:g}s" for name, value in route["upstream"]["timeout"].items())
+
+
 def _gateway_routes(text: str) -> list[Mapping[str, Any]]:
     """The routes of APISIX's file. The file is JSON except for its last line, `#END`."""
     routes: list[Mapping[str, Any]] = json.loads(text.removesuffix("#END\n"))["routes"] if text else []

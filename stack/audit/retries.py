@@ -196,14 +196,15 @@ def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
         for edge in run.edges:
             if names := [layer.name for layer in layers(edge) if layer.name != "saga"]:
                 yield _stacked(edge, names) if len(names) > 1 else None
-    found = heaviest(platform.graph, lambda edge, behind: (_is_interior(edge) + behind, False), 0)
+    found = heaviest(platform.graph, lambda edge, behind: (is_interior(edge) + behind, False), 0)
     for root in platform.graph.roots:
         path = path_of(found, root.key)
-        hops = [edge for edge in path if _is_interior(edge)]
+        hops = [edge for edge in path if is_interior(edge)]
         yield _several_hops(path, hops) if len(hops) > 1 else None
 
 
-def _is_interior(edge: Edge) -> bool:
+def is_interior(edge: Edge) -> bool:
+    """True if the call retries one of our own services, which makes calls itself."""
     return edge.call.max_attempts > 1 and isinstance(edge.callee, Service)
 
 
@@ -252,18 +253,20 @@ def service_loads(platform: Platform) -> dict[str, ServiceLoad]:
     }
 
 
-def within_capacity(platform: Platform) -> Iterator[Breach | None]:
-    """Compare each service's load under sustained retries with its capacity at maximum replicas."""
+def loads_and_capacities(platform: Platform) -> Iterator[tuple[Service, ServiceLoad, float]]:
+    """Each service that has load, with its load and with its capacity in requests per second at maximum replicas."""
     loads = service_loads(platform)
     for service in platform.graph.services:
-        offered, load = loads[service.name]
-        most = platform.environment.replicas(service).max
-        capacity = service.capacity.per_second * most
-        if not load:
-            continue
+        if loads[service.name].with_retries:
+            yield service, loads[service.name], service.capacity.per_second * platform.environment.replicas(service).max
+
+
+def within_capacity(platform: Platform) -> Iterator[Breach | None]:
+    """Compare each service's load under sustained retries with its capacity at maximum replicas."""
+    for service, (offered, load), capacity in loads_and_capacities(platform):
         text = (
-            f"{offered:.4g}/s offered, {load:.4g}/s with sustained retries"
-            f" > {service.capacity} × {most} replicas = {capacity:g}/s"
+            f"{offered:.4g}/s offered, {load:.4g}/s with sustained retries > {service.capacity}"
+            f" × {platform.environment.replicas(service).max} replicas = {capacity:g}/s"
         )
         needed = -int(-load // service.capacity.per_second)
         field = f"replicas.{service.name}: max, or its capacity"

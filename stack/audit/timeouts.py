@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from voice_policies import Duration
 
@@ -19,17 +20,23 @@ LONGEST_WAIT = 10
 """Multiple of the P95 objective. After a longer wait an answer is unlikely."""
 
 
+OfEdge = Callable[[Edge], Duration]
+
+
 def worst_case(graph: CallGraph, node: Node, operation: Operation) -> Duration:
-    """Longest time of an operation's calls with all attempts: the sum over stages and rounds of the slowest call."""
+    """Longest time of an operation's calls with all attempts."""
     if isinstance(node, Dependency):
         return operation.deadline
-    return sum((_longest(graph, node, operation, index) for index in range(len(operation.stages))), ZERO)
+    return longest(graph, node, operation, attrgetter("overall_timeout"))
 
 
-def _longest(graph: CallGraph, node: Node, operation: Operation, index: int) -> Duration:
-    stage = operation.stages[index]
-    overall = max(graph.edge(node, operation, call).overall_timeout for call in stage.calls)
-    return overall * stage.max_rounds
+def longest(graph: CallGraph, node: Node, operation: Operation, overall: OfEdge) -> Duration:
+    """The sum over stages and rounds of the slowest call. `overall` is the longest time of one call."""
+    slowest = (
+        max(overall(graph.edge(node, operation, call)) for call in stage.calls) * stage.max_rounds
+        for stage in operation.stages
+    )
+    return sum(slowest, ZERO)
 
 
 def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
@@ -46,14 +53,21 @@ def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
             yield _too_short(edge, worst, "its worst case, and the deadline is not propagated on this edge")
 
 
-def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Breach | None:
-    """A propagated deadline stops the callee in time. The timeout must still allow one attempt of each hard call.
+def must_fit(graph: CallGraph, edge: Edge) -> Iterator[Edge]:
+    """The calls of a callee of which one attempt must fit into the caller's timeout, because the deadline propagates.
 
     An attempt at a model ends as soon as no token comes, so rule M03 checks it.
     """
     for call in edge.target.calls:
         inner = graph.edge(edge.callee, edge.target, call)
-        if not call.soft and not inner.route and inner.attempt_timeout > edge.attempt_timeout:
+        if not call.soft and not inner.route:
+            yield inner
+
+
+def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Breach | None:
+    """A propagated deadline stops the callee in time. The timeout must still allow one attempt of each hard call."""
+    for inner in must_fit(graph, edge):
+        if inner.attempt_timeout > edge.attempt_timeout:
             return _too_short(edge, inner.attempt_timeout, f"one attempt of {inner.path}")
     return None
 
@@ -100,10 +114,17 @@ def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
 
 
 def bounded(platform: Platform) -> Iterator[Breach | None]:
-    """Check that every call has a timeout close to its callee's objective."""
+    """Compare each timeout with the callee's objective, and the deadline of each flow's route with its target."""
     for edge in platform.graph.edges:
         timeout, promised = edge.attempt_timeout, edge.latency
         yield _far(edge) if not timeout or timeout.units > LONGEST_WAIT * promised.units else None
+    for flow in platform.graph.flows:
+        gateway, route = platform.graph.entrance(flow)
+        most = flow.latency * LONGEST_WAIT
+        text = f"{route.deadline} > {LONGEST_WAIT} × {flow.latency}, the target of flow {flow.name}"
+        field = f"{gateway.name}.{route.name}.deadline"
+        late = Breach(f"flow {flow.name}", text, field, str(most), route.location, "warning")
+        yield late if route.deadline > most else None
 
 
 def _far(edge: Edge) -> Breach:
@@ -114,14 +135,17 @@ def _far(edge: Edge) -> Breach:
     return Breach(edge.path, text, field, str(most), edge.call.location, "warning")
 
 
-def critical_path(graph: CallGraph, node: Node, operation: Operation) -> Duration:
+def critical_path(
+    graph: CallGraph, node: Node, operation: Operation, latency: OfEdge = attrgetter("latency")
+) -> Duration:
     """P95 of an operation's calls: the sum over stages and typical rounds of the slowest parallel call.
 
-    A stage that overlaps the stages before it counts only if it takes longer than they do.
+    A stage that overlaps the stages before it counts only if it takes longer than they do. `latency` is the P95 of one
+    call.
     """
     total = ZERO
     for stage in operation.stages:
-        slowest = max(graph.edge(node, operation, call).latency for call in stage.calls) * stage.typical_rounds
+        slowest = max(latency(graph.edge(node, operation, call)) for call in stage.calls) * stage.typical_rounds
         total = max(total, slowest) if stage.overlaps else total + slowest
     return total
 

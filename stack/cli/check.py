@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +26,16 @@ def add_to(commands: Commands) -> None:
     subject.add_argument(
         "--from", type=Path, dest="directory", metavar="DIR", help="a directory of Kubernetes manifests"
     )
-    check.add_argument("--format", choices=("text", "json", "sarif", "markdown"), default="text")
-    check.add_argument(
+    instead = check.add_mutually_exclusive_group()
+    instead.add_argument(
         "--ledger",
         choices=("connections", "capacity", "cost", "availability"),
         help="print one ledger of ENV in place of the audit",
     )
+    instead.add_argument(
+        "--solve", action="store_true", help="print the attempts, timeouts and breakers that the T, C and R rules need"
+    )
+    check.add_argument("--format", choices=("text", "json", "sarif", "markdown"), default="text")
     add_day(check)
 
 
@@ -54,9 +59,11 @@ def _day(text: str) -> date:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the findings, or all verdicts as a document, or a ledger."""
+    """Prints the findings, all verdicts as a document, a ledger, or the solver's values."""
     if options.ledger:
         return _print_ledger(options)
+    if options.solve:
+        return _print_solution(options)
     from stack.audit.report import REPORTS  # noqa: PLC0415
     from stack.cli.findings import text  # noqa: PLC0415
 
@@ -69,21 +76,37 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_ledger(options: argparse.Namespace) -> int:
-    from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
-
     from stack.audit.ledgers import LEDGERS  # noqa: PLC0415
     from stack.audit.ledgers.report import REPORTS  # noqa: PLC0415
     from stack.cli.ledgers import text  # noqa: PLC0415
 
-    if options.directory is not None:
-        fault = Fault("--ledger", "needs the typed model", "name an ENV in place of --from DIR")
-        raise InvalidInputError("voice check", [fault])
-    if options.format == "sarif":
-        fault = Fault("--format", "is 'sarif'", "expected one of text, json, markdown with --ledger")
-        raise InvalidInputError("voice check", [fault])
+    _refuse_beside(options, "--ledger", ("text", *REPORTS))
     ledger = LEDGERS[options.ledger](platform_of(options, options.environment))
     print(text(ledger) if options.format == "text" else REPORTS[options.format](ledger))
     return CLEAN
+
+
+def _print_solution(options: argparse.Namespace) -> int:
+    from stack.audit.solver import solve  # noqa: PLC0415
+    from stack.audit.solver.report import REPORTS  # noqa: PLC0415
+
+    _refuse_beside(options, "--solve", REPORTS)
+    solution = solve(platform_of(options, options.environment), on=options.on)
+    print(REPORTS[options.format](solution))
+    return CLEAN if solution.clean else FINDINGS
+
+
+def _refuse_beside(options: argparse.Namespace, flag: str, formats: Iterable[str]) -> None:
+    """Raises `InvalidInputError` for manifests, which have no typed model, and for a format that the flag lacks."""
+    from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
+
+    faults = []
+    if options.directory is not None:
+        faults.append(Fault(flag, "needs the typed model", "name an ENV in place of --from DIR"))
+    if options.format not in formats:
+        faults.append(Fault("--format", f"is {options.format!r} with {flag}", one_of(options.format, formats)))
+    if faults:
+        raise InvalidInputError("voice check", faults)
 
 
 def _outcome(options: argparse.Namespace) -> Outcome:

@@ -90,16 +90,22 @@ class Edge:
     @property
     def attempt_timeout(self) -> Duration:
         """Longest time of one attempt."""
-        if self.call.timeout is not None:
-            return self.call.timeout
-        margin = NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else NO_TIME
-        return self.target.deadline + margin
+        return self.target.deadline + self.margin if self.call.timeout is None else self.call.timeout
+
+    @property
+    def margin(self) -> Duration:
+        """Time that the callee's deadline leaves for its answer to arrive."""
+        return NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else NO_TIME
+
+    @property
+    def waits(self) -> Duration:
+        """Longest sum of the waits between all attempts."""
+        return self.call.retry.longest_wait() if self.call.retry else NO_TIME
 
     @property
     def overall_timeout(self) -> Duration:
         """Longest time of the call: every attempt and every wait."""
-        waits = self.call.retry.longest_wait() if self.call.retry else NO_TIME
-        return self.attempt_timeout * self.call.max_attempts + waits
+        return self.attempt_timeout * self.call.max_attempts + self.waits
 
     @property
     def circuit_breaker(self) -> CircuitBreaker | None:

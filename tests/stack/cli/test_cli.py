@@ -82,6 +82,11 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
         (("check", "--from", "/dev/null"), "is no directory; expected a directory of manifests"),
         (("chek", "prod"), "COMMAND: is 'chek'; did you mean check? expected one of render, check, "),
         (("check", "prod", "--on", "soon"), "--on: is 'soon'; expected a day such as 2027-03-31"),
+        (
+            ("check", "prod", "--solve", "--format", "sarif"),
+            "--format: is 'sarif' with --solve; expected one of json, text",
+        ),
+        (("check", "--from", ".", "--solve"), "--solve: needs the typed model; name an ENV in place of"),
         (("explain", "R001"), "RULE: is 'R001'; did you mean R01? expected one of "),
         (("explain", "rag-engin", "redis"), "X: is 'rag-engin'; did you mean rag-engine? expected one of "),
         (
@@ -104,6 +109,11 @@ def test_check_holds_in_every_environment() -> None:
     assert done.returncode == 0
     rules = {rule["rule"]: rule for rule in json.loads(done.stdout)["rules"]}
     assert set(rules) == {rule.id for rule in RULES}
+
+
+def test_check_solves() -> None:
+    done = voice("check", "prod", "--solve")
+    assert (done.returncode, done.stdout) == (0, "prod: the T, C and R rules hold; nothing to change\n")
 
 
 def test_check_closes_with_its_verdict() -> None:

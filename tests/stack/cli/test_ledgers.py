@@ -43,7 +43,7 @@ def test_a_ledger_as_json_has_numbers_and_one_as_markdown_has_tables(capsys: pyt
     [
         (
             ["prod", "--ledger", "cost", "--format", "sarif"],
-            "--format: is 'sarif'; expected one of text, json, markdown",
+            "--format: is 'sarif' with --ledger; expected one of json, markdown, text",
         ),
         (["--from", ".", "--ledger", "cost"], "--ledger: needs the typed model; name an ENV in place of --from DIR"),
     ],

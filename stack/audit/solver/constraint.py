@@ -1,0 +1,24 @@
+"""A constraint that no values satisfy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from components.declaration import Location
+
+
+class Constraint(NamedTuple):
+    """A bound of a rule that even the least possible value exceeds."""
+
+    rule: str
+    path: str
+    """The flow, call or service that the rule bounds."""
+    bound: str
+    """The bound that the catalogue sets."""
+    needed: str
+    """The least bound that would be feasible."""
+    why: str
+    """The arithmetic of the least possible value."""
+    field: str
+    """The part of the catalogue that sets the bound."""
+    where: Location | None = None

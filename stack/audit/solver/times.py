@@ -1,0 +1,263 @@
+"""Objectives and timeouts: three passes over the graph, each linear in its edges.
+
+1. From the callees up, the least values: one attempt of each call, as long as the callee's P95 objective or the least
+   deadline of the callee. No smaller values satisfy T01. If one of them exceeds a bound, no values satisfy the rules,
+   and that bound is a binding constraint.
+2. From the callees up, the wanted values: those of the catalogue, raised where the callees need more time.
+3. From the callers down, the budgets: an operation passes on to its calls at most the deadline that its own callers
+   leave. If the wanted values do not fit, retries go first where even the least values do not fit with them. Then each
+   call gets the least value and the same share of the rest. The sum is convex in that share, so it fits.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from voice_policies import Duration, SagaStep
+
+from stack.audit.solver.constraint import Constraint
+from stack.audit.solver.values import PolicyKey, Values, policy_of
+from stack.audit.timeouts import LONGEST_WAIT, ZERO, OfEdge, critical_path, longest, must_fit
+from stack.model.call_graph import CallGraph, Edge, OperationKey, Run
+
+FOREVER = Duration("365d")
+"""The bound of an operation that nobody calls."""
+WHOLE = Duration("1ms")
+"""Budgets that are cut are cut to whole milliseconds."""
+
+
+def objectives(graph: CallGraph) -> Values:
+    """Each P95 objective that is below the objectives along its critical path is raised to them (rule T04)."""
+    needed, values = _needed_objectives(graph), Values()
+    for run in graph.bottom_up:
+        if run.operation.latency < needed[run.key]:
+            values.operations[run.key]["latency"] = needed[run.key]
+    return values
+
+
+def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
+    """The flows whose target is below the objectives along their critical path."""
+    needed = _needed_objectives(graph)
+    latency = _latency(needed)
+    for flow in graph.flows:
+        gateway, route = graph.entrance(flow)
+        least = critical_path(graph, gateway, route, latency)
+        if least > flow.latency:
+            why = "; ".join(_critical_calls(graph, Run(gateway, route, ()), latency))
+            field = f"flows.{flow.name}.latency"
+            yield Constraint("T04", f"flow {flow.name}", str(flow.latency), str(least), why, field, flow.location)
+
+
+def _needed_objectives(graph: CallGraph) -> dict[OperationKey, Duration]:
+    """Operation → its P95 objective, or the objectives along its critical path if they take longer."""
+    found: dict[OperationKey, Duration] = {}
+    for run in graph.bottom_up:
+        path = critical_path(graph, run.node, run.operation, _latency(found))
+        found[run.key] = max(run.operation.latency, path)
+    return found
+
+
+def _latency(objective: dict[OperationKey, Duration]) -> OfEdge:
+    return lambda edge: edge.call.latency or objective[edge.key]
+
+
+def _critical_calls(graph: CallGraph, run: Run, latency: OfEdge) -> Iterator[str]:
+    """The sum of each operation on the critical path, from the route to the last service."""
+    node, operation = run.node, run.operation
+    while operation.stages:
+        slowest = [
+            max((graph.edge(node, operation, call) for call in stage.calls), key=latency)
+            for stage in operation.stages
+            if not stage.overlaps
+        ]
+        terms = " + ".join(f"{latency(edge)} {edge.call.target}" for edge in slowest)
+        yield f"{node.name}.{operation.name} = {terms}"
+        longest_call = max(slowest, key=latency)
+        node, operation = longest_call.callee, longest_call.target
+
+
+class Budgets:
+    """The timeouts of one graph. Calls that share a policy share its timeout and its attempts."""
+
+    def __init__(self, graph: CallGraph) -> None:
+        """Compute the least values and their bounds."""
+        self._graph = graph
+        self._members: dict[PolicyKey, list[Edge]] = defaultdict(list)
+        self._callers: dict[OperationKey, list[Edge]] = defaultdict(list)
+        for edge in graph.edges:
+            self._members[policy_of(edge)].append(edge)
+            self._callers[edge.key].append(edge)
+        self._once = dict.fromkeys(self._members, 1)
+        self._attempts = {
+            policy: max(edge.call.max_attempts for edge in edges) for policy, edges in self._members.items()
+        }
+        self._most = {
+            policy: min(edge.latency for edge in edges) * LONGEST_WAIT for policy, edges in self._members.items()
+        }
+        self._least: dict[PolicyKey, Duration] = {}
+        self._least_deadline: dict[OperationKey, Duration] = {}
+        for run in graph.bottom_up:
+            for edge in run.edges:
+                self._least[policy_of(edge)] = self._least_attempt(edge)
+            # The route of a model sets the deadline of its operation.
+            fixed = run.operation.deadline if run.operation.route else run.operation.latency
+            self._least_deadline[run.key] = max(fixed, self._sum(run, self._once, self._least))
+        for edge in graph.edges:
+            self._least.setdefault(policy_of(edge), self._least_attempt(edge))
+
+    def infeasible(self) -> Iterator[Constraint]:
+        """The bounds that the least values exceed."""
+        for policy, least in self._least.items():
+            if least > self._most[policy]:
+                yield _too_close(min(self._members[policy], key=lambda edge: edge.latency), least)
+        for flow in self._graph.flows:
+            gateway, route = self._graph.entrance(flow)
+            least, most = self._least_deadline[gateway.name, route.name], flow.latency * LONGEST_WAIT
+            if least > most:
+                why = f"one attempt of each call takes {least}, {LONGEST_WAIT} × {flow.latency} = {most}"
+                needed, field = str(_tenth(least)), f"flows.{flow.name}.latency"
+                yield Constraint("T03", f"flow {flow.name}", str(flow.latency), needed, why, field, flow.location)
+        for run in self._graph.bottom_up:
+            for step, total in _saga_steps(run):
+                least = total(lambda edge: self._least[policy_of(edge)])
+                if least > step.attempt_timeout:
+                    path = f"{run.node.name}.{run.operation.name}: {step.name}"
+                    why = f"one attempt of each call of the step takes {least}"
+                    bound, field = str(step.attempt_timeout), f"{step.name}.attempt_timeout"
+                    yield Constraint("T01", path, bound, str(least), why, field, run.operation.location)
+
+    def values(self) -> Values:
+        """The timeouts, deadlines and dropped retries that differ from the catalogue's. Only for a feasible graph."""
+        wanted, wanted_deadline = self._wanted()
+        given, deadlines = dict(wanted), {}
+        for run in reversed(self._graph.bottom_up):
+            deadlines[run.key] = min(wanted_deadline[run.key], self._left_by_callers(run, given))
+            self._share_out(run, deadlines[run.key], given)
+        return self._changed(given, deadlines)
+
+    def _least_attempt(self, edge: Edge) -> Duration:
+        """The shortest timeout of one attempt: the callee's P95, and a deadline or the attempts behind it."""
+        promised = max(each.latency for each in self._members[policy_of(edge)])
+        if not _is_bounded_apart(edge):
+            return max(promised, self._least_deadline[edge.key] + edge.margin)
+        return max([promised, *(self._least[policy_of(inner)] for inner in must_fit(self._graph, edge))])
+
+    def _sum(self, run: Run, attempts: dict[PolicyKey, int], timeouts: dict[PolicyKey, Duration]) -> Duration:
+        """The longest time of an operation's calls with these attempts and timeouts."""
+        return longest(self._graph, run.node, run.operation, self._overall(attempts, timeouts))
+
+    def _overall(self, attempts: dict[PolicyKey, int], timeouts: dict[PolicyKey, Duration]) -> OfEdge:
+        def overall(edge: Edge) -> Duration:
+            number, timeout = attempts[policy_of(edge)], timeouts[policy_of(edge)]
+            return timeout * number + (edge.waits if number > 1 else ZERO)
+
+        return overall
+
+    def _wanted(self) -> tuple[dict[PolicyKey, Duration], dict[OperationKey, Duration]]:
+        """The catalogue's timeouts and deadlines, within their bounds, and raised where the callees need more time."""
+        wanted: dict[PolicyKey, Duration] = {}
+        deadlines: dict[OperationKey, Duration] = {}
+        for run in self._graph.bottom_up:
+            for edge in run.edges:
+                wanted[policy_of(edge)] = self._within(edge, self._wanted_attempt(edge, wanted, deadlines))
+            needed = self._sum(run, self._attempts, wanted)
+            deadlines[run.key] = max(run.operation.deadline, needed, self._least_deadline[run.key])
+        for edge in self._graph.edges:
+            wanted.setdefault(policy_of(edge), self._within(edge, self._wanted_attempt(edge, wanted, deadlines)))
+        return wanted, deadlines
+
+    def _wanted_attempt(
+        self, edge: Edge, wanted: dict[PolicyKey, Duration], deadlines: dict[OperationKey, Duration]
+    ) -> Duration:
+        declared, deadline = edge.call.timeout, deadlines[edge.key] + edge.margin
+        if declared is None:
+            return deadline
+        if not declared:
+            return FOREVER
+        if not _is_bounded_apart(edge):
+            return max(declared, deadline)
+        return max([declared, *(wanted[policy_of(inner)] for inner in must_fit(self._graph, edge))])
+
+    def _within(self, edge: Edge, timeout: Duration) -> Duration:
+        policy = policy_of(edge)
+        return min(max(timeout, self._least[policy]), self._most[policy])
+
+    def _left_by_callers(self, run: Run, given: dict[PolicyKey, Duration]) -> Duration:
+        """The longest deadline that the callers and the flows of an operation leave."""
+        callers = (edge for edge in self._callers[run.key] if not _is_bounded_apart(edge))
+        left = (given[policy_of(edge)] - edge.margin for edge in callers)
+        targets = (flow.latency for flow in self._graph.flows if run.operation is self._graph.entrance(flow)[1])
+        return min([FOREVER, *left, *(target * LONGEST_WAIT for target in targets)])
+
+    def _share_out(self, run: Run, deadline: Duration, given: dict[PolicyKey, Duration]) -> None:
+        """Give each call of an operation its part of the deadline."""
+        callers = (edge for edge in self._callers[run.key] if _is_bounded_apart(edge))
+        for caller in callers:
+            for edge in must_fit(self._graph, caller):
+                given[policy_of(edge)] = min(given[policy_of(edge)], given[policy_of(caller)])
+        bounds: list[tuple[Duration, Callable[[OfEdge], Duration]]] = [
+            (deadline, lambda overall: longest(self._graph, run.node, run.operation, overall)),
+            *((step.attempt_timeout, total) for step, total in _saga_steps(run)),
+        ]
+        share = min(self._fitting_share(run, bound, total, given) for bound, total in bounds)
+        for edge in run.edges if share < 1 else ():
+            least, most = self._least[policy_of(edge)], given[policy_of(edge)]
+            given[policy_of(edge)] = max(least, _whole(least + (most - least) * share))
+
+    def _fitting_share(
+        self, run: Run, bound: Duration, total: Callable[[OfEdge], Duration], given: dict[PolicyKey, Duration]
+    ) -> float:
+        """The share of the time between least and wanted values that fits. Retries go first if the least do not fit."""
+        while (least := total(self._overall(self._attempts, self._least))) > bound:
+            costs = self._overall(self._attempts, self._least)
+            retried = (edge for edge in run.edges if self._attempts[policy_of(edge)] > 1)
+            self._attempts[policy_of(max(retried, key=costs))] = 1
+        wanted = total(self._overall(self._attempts, given))
+        return 1 if wanted <= bound else (bound - least) / (wanted - least)
+
+    def _changed(self, given: dict[PolicyKey, Duration], deadlines: dict[OperationKey, Duration]) -> Values:
+        values = Values()
+        for run in self._graph.bottom_up:
+            if run.operation.deadline != deadlines[run.key]:
+                values.operations[run.key]["deadline"] = deadlines[run.key]
+            for edge in run.edges:
+                policy = policy_of(edge)
+                if edge.call.timeout is not None and edge.call.timeout != given[policy]:
+                    values.set_call(edge, timeout=given[policy])
+                if edge.call.max_attempts != self._attempts[policy]:
+                    values.set_call(edge, retry=None)
+        return values
+
+
+def _is_bounded_apart(edge: Edge) -> bool:
+    """True if the call's own timeout may be shorter than its callee's deadline."""
+    return edge.call.timeout is not None and edge.propagates_deadline
+
+
+def _saga_steps(run: Run) -> Iterator[tuple[SagaStep, Callable[[OfEdge], Duration]]]:
+    """The steps of an operation's sagas, each with the function that sums its calls as the call graph does."""
+    rounds = {call.name: stage.max_rounds for stage in run.operation.stages for call in stage.calls}
+    edges = {edge.call.name: edge for edge in run.edges}
+
+    def total(names: tuple[str, ...]) -> Callable[[OfEdge], Duration]:
+        return lambda overall: sum((overall(edges[name]) * rounds[name] for name in names), ZERO)
+
+    for saga in run.operation.sagas:
+        for step in saga.steps:
+            yield from ((step, total(names)) for names in (step.calls, step.compensation_calls))
+
+
+def _whole(duration: Duration) -> Duration:
+    return Duration.of_units(duration.units // WHOLE.units * WHOLE.units)
+
+
+def _tenth(duration: Duration) -> Duration:
+    return Duration.of_units(-(-duration.units // LONGEST_WAIT))
+
+
+def _too_close(edge: Edge, least: Duration) -> Constraint:
+    most = edge.latency * LONGEST_WAIT
+    why = f"one attempt of each call behind it takes {least}, {LONGEST_WAIT} × {edge.latency} = {most}"
+    field = f"{edge.call.target}.latency"
+    return Constraint("T03", edge.path, str(edge.latency), str(_tenth(least)), why, field, edge.call.location)
