@@ -20,7 +20,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help render up down test integration-test distributions-test lint format types accept docs lock bench flows outages fuzz cluster-test engine-test engine-faults clean
+.PHONY: help render up down test integration-test distributions-test lint format types accept diagrams docs lock bench flows outages fuzz cluster-test engine-test engine-faults clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ test: $(READY) ## Run the tests that need Python alone
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions
 
-integration-test: $(READY) ## Test rendered files on Consul, a Go client (both built from Go modules), HAProxy, Valkey and Elasticsearch
+integration-test: $(READY) ## Test rendered files on Consul, a Go client (both built from Go modules), HAProxy, Valkey, Elasticsearch and Mermaid
 	$(BIN)/pytest -m integration -rs tests/integration
 
 flows: $(READY) ## Run the platform's flows between reference services on this machine
@@ -88,6 +88,9 @@ types: $(READY) ## Generate the Kubernetes types from the API's schema
 
 accept: docs ## Renew the snapshots, URN lists and generated documents; then review their diff
 	$(BIN)/python -m tests.accept
+
+diagrams: $(READY) ## Draw every diagram of the documents as SVG into build/diagrams/ (needs npm and Chromium)
+	$(BIN)/python -m tests.mermaid
 
 docs: $(READY) ## Regenerate the generated documents and the JSON Schema of the bundle
 	$(BIN)/voice docs

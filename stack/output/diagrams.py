@@ -2,51 +2,96 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from components.node import Dependency, Gateway, Node, Service
 from components.operation import Call, Operation, Stage
-from stack.model.call_graph import CallGraph, Edge
+from stack.model.call_graph import CallGraph, Edge, OperationKey
 from stack.model.flow import Flow
 from stack.model.policy_bundles import outbound_call
 from stack.model.site import Site
 
 __all__ = ["component_diagram", "graph_document"]
 
+FEW_HOPS = 3
+"""A sub-flow of so many hops is drawn where it occurs: a reference would take as much room."""
 _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
 
 def component_diagram(graph: CallGraph) -> str:
     """The call graph by tier: solid arrows are hard calls, dashed arrows are soft calls."""
     lines = ["flowchart LR"]
-    lines += [f"  {node.name}([{node.name}])" for node in graph.nodes.values() if isinstance(node, Gateway)]
+    lines += [f'  {_id(node)}(["{node.name}"])' for node in graph.nodes.values() if isinstance(node, Gateway)]
     for tier, title in _GROUPS:
-        members = [f"    {service.name}" for service in graph.services if service.tier == tier]
+        members = [f'    {_id(service)}["{service.name}"]' for service in graph.services if service.tier == tier]
         lines += [f"  subgraph {title}", *members, "  end"]
     outside = [node for node in graph.nodes.values() if isinstance(node, Dependency)]
-    lines += [f"  {node.name}[({node.name})]" for node in outside if node.kind == "datastore"]
-    lines += [f"  {node.name}{{{{{node.name}}}}}" for node in outside if node.kind != "datastore"]
+    lines += [f'  {_id(node)}[("{node.name}")]' for node in outside if node.kind == "datastore"]
+    lines += [f'  {_id(node)}{{{{"{node.name}"}}}}' for node in outside if node.kind != "datastore"]
     necessity: dict[tuple[str, str], bool] = {}
     for edge in graph.edges:
-        pair = (edge.caller.name, edge.callee.name)
+        pair = (_id(edge.caller), _id(edge.callee))
         necessity[pair] = necessity.get(pair, True) and edge.call.soft
     lines += [f"  {caller} {'-.->' if is_soft else '-->'} {callee}" for (caller, callee), is_soft in necessity.items()]
     return "\n".join(lines)
 
 
+def _id(node: Node) -> str:
+    """An identifier without words that Mermaid reserves, such as `graph` and `end`."""
+    return node.name.title().replace("-", "")
+
+
 def sequence_diagram(graph: CallGraph, flow: Flow) -> str:
-    """One flow, hop by hop: each call with its attempt timeout, attempts, breaker and fallback."""
-    gateway, route = graph.entrance(flow)
-    lines = ["sequenceDiagram", "  participant client", f"  client->>{gateway.name}: {route.name}"]
-    lines += _steps(graph, gateway, route, "  ")
-    if flow.continues:
-        service, _, name = flow.continues.partition(".")
-        node = graph.nodes[service]
-        operation = node.operation(name)
-        lines.append(f"  events-){service}: {', '.join(operation.consumes)}")
+    """One flow, hop by hop: each call with its attempt timeout, attempts, breaker and fallback.
+
+    It refers to a sub-flow that another diagram draws.
+    """
+    lines = ["sequenceDiagram", "  participant client"]
+    for number, (node, operation) in enumerate(_begins(graph, flow)):
+        started = f"client->>{node.name}: {operation.name}"
+        lines.append(f"  events-){node.name}: {', '.join(operation.consumes)}" if number else f"  {started}")
         lines += _steps(graph, node, operation, "  ")
     return "\n".join(lines)
+
+
+def sub_flow_diagram(graph: CallGraph, key: OperationKey) -> str:
+    """An operation that several diagrams refer to, hop by hop."""
+    node = graph.nodes[key[0]]
+    lines = ["sequenceDiagram", f"  caller->>{node.name}: {key[1]}"]
+    return "\n".join([*lines, *_steps(graph, node, node.operation(key[1]), "  ")])
+
+
+@cache
+def sub_flows(graph: CallGraph) -> tuple[OperationKey, ...]:
+    """The operations of more than a few hops that flows reach at several places, callers first."""
+    places: Counter[OperationKey] = Counter()
+    sizes: dict[OperationKey, int] = {}
+    for run in graph.bottom_up:
+        sizes[run.key] = sum(1 + sizes[edge.key] for edge in run.edges)
+
+    def visit(node: Node, operation: Operation) -> None:
+        for call in operation.calls:
+            edge = graph.edge(node, operation, call)
+            places[edge.key] += 1
+            if places[edge.key] == 1:
+                visit(edge.callee, edge.target)
+
+    for flow in graph.flows:
+        if flow.diagram:
+            for begin in _begins(graph, flow):
+                visit(*begin)
+    return tuple(run.key for run in reversed(graph.bottom_up) if places[run.key] > 1 and sizes[run.key] > FEW_HOPS)
+
+
+def _begins(graph: CallGraph, flow: Flow) -> Iterator[tuple[Node, Operation]]:
+    """The operations at which the parts of a flow begin: its route, and the operation that an event starts."""
+    yield graph.entrance(flow)
+    if flow.continues:
+        service, _, name = flow.continues.partition(".")
+        yield graph.nodes[service], graph.nodes[service].operation(name)
 
 
 def _steps(graph: CallGraph, node: Node, operation: Operation, indent: str) -> Iterator[str]:
@@ -79,7 +124,10 @@ def _hop(graph: CallGraph, node: Node, operation: Operation, call: Call, indent:
     edge = graph.edge(node, operation, call)
     arrow = "-->>" if call.soft else "->>"
     yield f"{indent}{node.name}{arrow}{call.callee}: {hop_text(edge, graph.site)}"
-    yield from _steps(graph, edge.callee, edge.target, indent)
+    if edge.key in sub_flows(graph):
+        yield f"{indent}Note over {edge.callee.name}: see the diagram of {'.'.join(edge.key)}"
+    else:
+        yield from _steps(graph, edge.callee, edge.target, indent)
 
 
 def hop_text(edge: Edge, site: Site) -> str:

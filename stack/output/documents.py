@@ -23,7 +23,7 @@ from stack.model.flow import Flow, Milestone
 from stack.model.platform import Platform
 from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
-from stack.output.diagrams import component_diagram, sequence_diagram, time_limit
+from stack.output.diagrams import component_diagram, sequence_diagram, sub_flow_diagram, sub_flows, time_limit
 from stack.output.markdown import filled
 from stack.output.runbook import runbook
 
@@ -50,7 +50,8 @@ def architecture(tenant: Tenant) -> str:
         name=tenant.name,
         source=tenant.catalogue.source,
         components=component_diagram(graph),
-        flows=[(flow, sequence_diagram(graph, flow)) for flow in graph.flows if flow.diagram],
+        flows=[(flow.title, sequence_diagram(graph, flow)) for flow in graph.flows if flow.diagram],
+        sub_flows=[(".".join(key), sub_flow_diagram(graph, key)) for key in sub_flows(graph)],
         services=list(graph.services),
         edges=[(edge, in_force(edge, "retry", mesh=True)) for edge in graph.edges],
         time_limit=time_limit,

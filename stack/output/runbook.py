@@ -23,6 +23,8 @@ from stack.output.markdown import TEMPLATES, filled
 FOLDER = ROOT / "docs" / "runbook"
 LABEL = re.compile(r"\{\{\s*\$labels\.(\w+)\s*\}\}")
 VALUE = re.compile(r"\{\{\s*\$value[^}]*\}\}")
+OF_SERVICES = re.compile(r"\bvoice_|job:requests_per_replica")
+"""Series that only services have."""
 BY_LABEL: Mapping[str, tuple[str, ...]] = {
     "pod": (
         "kubectl describe pod -n NAMESPACE POD",
@@ -146,10 +148,16 @@ def _selector(node: Node) -> str:
 
 
 def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
-    """True if the alert can fire for a service: one on routes only if the gateway calls the service."""
-    labels = LABEL.findall(alert.summary)
-    routed = any(isinstance(edge.caller, Gateway) for edge in graph.edges_to(node))
-    return "job" in labels or (routed and "route" in labels)
+    """True if the alert can fire for a node: one on routes or flows only for a service that the gateway calls."""
+    labels = {*LABEL.findall(alert.summary)}
+    if isinstance(node, Service):
+        routed = any(isinstance(edge.caller, Gateway) for edge in graph.edges_to(node))
+        return "job" in labels or (routed and bool({"route", "flow"} & labels))
+    if _namespace(node) is None:
+        return labels == {"dependency"}
+    named = f"job='{node.name}'" in alert.expression
+    served = "job" in labels <= {"job", "instance", "probe"} and not OF_SERVICES.search(alert.expression)
+    return named or served or (isinstance(node, Gateway) and "route" in labels)
 
 
 def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:

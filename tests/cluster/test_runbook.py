@@ -31,12 +31,13 @@ NOT_RUN = {
 """Pattern of commands → why no test can run them here."""
 VALUES = {
     "NAMESPACE": "voice-apps",
-    "JOB_NAME": "consul-snapshot-now",
     "JOB": "model-adapter",
     "HORIZONTALPODAUTOSCALER": "model-adapter",
     "DEPLOYMENT": "model-adapter",
 }
 """Word in capitals → an example of it."""
+STORED = {"POD": "pods", "PERSISTENTVOLUMECLAIM": "pvc", "JOB_NAME": "jobs"}
+"""Word in capitals → the kind of object in the stores' namespace whose name is an example of it."""
 CHANGES = re.compile(r"kubectl (delete|patch|scale|taint|rollout undo|cordon|drain|uncordon) ")
 """Commands that run dry. A restart has no dry run, and later commands need the jobs, so those run."""
 
@@ -95,8 +96,8 @@ def refusal(cluster: Cluster, command: str) -> str:
 def filled(cluster: Cluster, command: str) -> str:
     """The command with an example in place of each word in capitals."""
     values = {**VALUES, "NODE": first(cluster, "nodes")}
-    if re.search(r"\b(POD|PERSISTENTVOLUMECLAIM|JOB_NAME)\b", command):
-        stored = {"POD": first(cluster, "pods"), "PERSISTENTVOLUMECLAIM": first(cluster, "pvc")}
+    if any(re.search(rf"\b{word}\b", command) for word in STORED):
+        stored = {word: first(cluster, kind) for word, kind in STORED.items()}
         values |= {"NAMESPACE": "voice-data", **stored}
     return re.sub(r"\b[A-Z][A-Z_]+\b", lambda word: values.get(word[0], word[0]), command)
 

@@ -53,6 +53,9 @@ def test_the_schema_says_what_each_field_means() -> None:
 
 def test_each_flow_is_drawn_down_to_its_providers() -> None:
     text = architecture(TENANT)
-    assert text.count("sequenceDiagram") == 4
+    assert text.count("sequenceDiagram") == 7
+    for name in ("ai-orchestrator.answer", "agent-engine.run", "retrieval-service.search"):
+        assert text.count(f"### {name}\n") == 1
+        assert f"see the diagram of {name}" in text
     assert "llm: generate ≤ 3s over 2 candidates, breaker 5" in text
     assert "rag-engine: context ≤ 3s × 1, breaker 5, else no citations" in text
