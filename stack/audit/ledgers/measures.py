@@ -38,6 +38,7 @@ def measures(platform: Platform) -> Measures:
         "cost": {"services": found.application.expected, "infrastructure": found.infrastructure.expected}
         if found
         else {},
+        "model_cost": {flow.entrance: flow.models for flow in found.flows if flow.models} if found else {},
         "edges": dict(_edges(platform)),
     }
 

@@ -87,6 +87,11 @@ def _cost(subject: str, before: Value, after: Value) -> str:
     return f"cost of the {subject} {change} USD a month at the expected scale {values}"
 
 
+def _model_cost(subject: str, before: Value, after: Value) -> str:
+    change, values = _change(before, after, ",.2f")
+    return f"cost of the model calls of {subject} {change} USD a month at the mean load {values}"
+
+
 def _edge(subject: str, before: Value, after: Value) -> str:
     if before is None:
         return f"new permitted edge {subject} ({after})"
@@ -103,5 +108,6 @@ SENTENCES: Mapping[str, Callable[[str, Value, Value], str]] = {
     "pooler_connections": _pooler_connections,
     "requests": _requests,
     "cost": _cost,
+    "model_cost": _model_cost,
 }
 """Measure → its sentence, the most important first."""

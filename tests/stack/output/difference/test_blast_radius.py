@@ -14,7 +14,7 @@ from voice_policies import Cpu, InvalidInputError
 from components.links import Link
 from components.network_policy import Peer
 from components.node import Node, Replicas, Service
-from components.operation import Call, Stage, hard, loop, operation, soft, stage
+from components.operation import Call, ModelUse, Stage, hard, loop, operation, soft, stage
 from stack.audit.ledgers.measures import measures
 from stack.model import microservices
 from stack.model.environments import Environment
@@ -30,7 +30,7 @@ from stack.output.difference.sides import side_of, side_of_platform
 from stack.output.render import render
 from tests import toy
 from tests.platforms import DAY, with_profile
-from tests.small import gateway, service, tenant_of
+from tests.small import gateway, models, service, tenant_of
 from tests.stack.audit.rule_findings import READ, STORE, THRICE, TWICE
 
 PRICES = Prices(cpu_hour=1.0, memory_hour=1e-12, storage_month=1, source="a test", read_on=DAY)
@@ -74,6 +74,10 @@ def _changed(declared: Service, changes: dict[str, Any] | None) -> Service:
 
 
 WORLD = World()
+
+
+USE = ModelUse(input_p95=1_000, input_mean=800, output_max=150, output_mean=200)
+MODEL_CALLS = replace(WORLD, a_calls=(stage(hard("llm.generate", "idempotent")),))
 
 
 def with_pooler(pool_size: int) -> Environment:
@@ -149,6 +153,13 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
             "+1 cores of CPU requested at maximum scale (1 → 2)",
             "cost of the services +335.80 USD a month at the expected scale (335.80 → 671.60)",
         ],
+    ),
+    # 10/s × 25 % × 730 h × 3,600 s = 6.57 million calls × (800 × 0.15 + 200 × 0.60) micro-USD = 1,576.80 USD.
+    # 200 tokens more of output cost 0.60 × 200 = 120 micro-USD a call: 788.40 USD.
+    "a model's output": (
+        replace(MODEL_CALLS, more=(models(use=USE),)),
+        replace(MODEL_CALLS, more=(models(use=USE.model_copy(update={"output_mean": 400})),)),
+        ["cost of the model calls of chat +788.40 USD a month at the mean load (1,576.80 → 2,365.20)"],
     ),
     # 1 database × 2 poolers × 3 connections more.
     "a pooler's pool": (
