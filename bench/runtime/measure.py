@@ -1,16 +1,25 @@
-"""Minimum of interleaved rounds: the cost of a call without disturbance."""
+"""CPU time of a call: medians of short slices, in which all cases take turns.
+
+The clock counts only the time in which this thread runs, so other programs disturb it through the caches alone. Slices
+are short and interleaved, so a disturbance affects every case alike and the ratios of one run hold.
+"""
 
 from __future__ import annotations
 
 import gc
+import os
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-ROUNDS = 15
-CALLS = 4_000
+ROUNDS = 60
+CALLS = 400
+"""Calls of one slice: below a millisecond for most cases."""
+HIGHEST_LOAD = 0.5
+"""Load of other programs for each core, above which no goal is judged."""
 
 
 @dataclass(frozen=True)
@@ -21,35 +30,40 @@ class Case:
     library: str
     call: Callable[[], Any]
     asynchronous: bool = True
-    goal: float | None = None
-    """The project's goal, in microseconds."""
 
 
 async def measure(cases: list[Case]) -> dict[Case, float]:
-    """Microseconds a call, for each case."""
-    best = dict.fromkeys(cases, float("inf"))
+    """Microseconds of CPU a call, for each case."""
+    slices: dict[Case, list[float]] = {case: [] for case in cases}
     gc.disable()
     for _ in range(ROUNDS):
         for case in cases:
             seconds = await _asynchronous(case.call) if case.asynchronous else _synchronous(case.call)
-            best[case] = min(best[case], seconds / CALLS * 1e6)
+            slices[case].append(seconds / CALLS * 1e6)
         gc.collect()
     gc.enable()
-    return best
+    return {case: median(taken) for case, taken in slices.items()}
 
 
 async def _asynchronous(call: Callable[[], Awaitable[Any]]) -> float:
-    begun = time.perf_counter()
+    await call()  # warms up what the previous case left cold
+    begun = time.thread_time()
     for _ in range(CALLS):
         await call()
-    return time.perf_counter() - begun
+    return time.thread_time() - begun
 
 
 def _synchronous(call: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+    call()  # as above
+    begun = time.thread_time()
     for _ in range(CALLS):
         call()
-    return time.perf_counter() - begun
+    return time.thread_time() - begun
+
+
+def load(*, own: int) -> float:
+    """The load of other programs for each core in the last minute. `own` is the number of busy threads of this one."""
+    return max(os.getloadavg()[0] - own, 0.0) / (os.cpu_count() or 1)
 
 
 def bytes_a_key(limiter: Callable[[], Callable[[str], Any]], keys: list[str]) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from voice_policies import (
@@ -15,30 +18,40 @@ from voice_policies import (
     Bulkhead,
     BundleMetadata,
     CircuitBreaker,
+    Degradation,
     Duration,
     EnforcedBy,
     Health,
+    InboundOperation,
     OutboundCall,
     PolicyBundle,
+    Rate,
+    RateLimit,
     Ratio,
     Retry,
+    ServiceLevel,
     Timeout,
     Tracing,
 )
+from voice_policies import TokenBucket as TokenBucketPolicy
+from voice_runtime import Caller, Outbound, Runtime
 from voice_runtime import CircuitBreaker as Breaker
-from voice_runtime import Outbound, Runtime
 from voice_runtime import Retry as Retrying
 from voice_runtime import Timeout as Timed
-from voice_runtime.rate_limit.keyed import KeyedTokenBucket
-from voice_runtime.rate_limit.sliding_window import SlidingWindow
+from voice_runtime.rate_limit.gate import Gate
+from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
+from voice_runtime.rate_limit.sliding_window import SlidingWindow, WindowShape
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 
+from bench.runtime.goals import CONSECUTIVE, FLOOR, FUSED, INBOUND, OURS, OURS_BY_KEY, OURS_WINDOW, WINDOWED
 from bench.runtime.measure import Case
 
 FULL_BREAKER = CircuitBreaker(
     failure_ratio=Ratio("50%"), slow_call_ratio=Ratio("50%"), slow_call_duration=Duration("1s")
 )
 LIMIT = 1_000_000
+TENANT_LIMIT = RateLimit(limit=TokenBucketPolicy(rate=Rate(f"{LIMIT}/s"), burst=LIMIT), key="tenant")
+CALLER = Caller(tenant="acme")
 
 
 async def callee() -> int:
@@ -52,7 +65,7 @@ def callee_sync() -> int:
 
 
 def bundle() -> PolicyBundle:
-    """Ten calls under every policy, as a busy service has them."""
+    """Ten calls and an operation under every policy, as a busy service has them."""
     calls = tuple(
         OutboundCall(
             name=f"callee-{number}.call",
@@ -70,9 +83,18 @@ def bundle() -> PolicyBundle:
         )
         for number in range(10)
     )
+    run = InboundOperation(
+        operation="run",
+        deadline=Duration("2s"),
+        service_level=ServiceLevel(availability=Ratio("99.9%"), latency=Duration("1s")),
+        rate_limits=(TENANT_LIMIT,),
+        bulkhead=Bulkhead(max_concurrent=100),
+    )
     return PolicyBundle(
         metadata=BundleMetadata(service="agent-engine", environment="bench", language="python"),
+        inbound=(run,),
         outbound=calls,
+        degradation=Degradation(),
         health=Health(),
         tracing=Tracing(endpoint="http://collector:4317"),
     ).sealed()
@@ -91,30 +113,43 @@ def loaded() -> tuple[Runtime, float]:
 
 
 def opened() -> Breaker:
-    """A breaker that is open."""
-    breaker = Breaker("callee", FULL_BREAKER)
+    """A breaker that stays open for the whole run."""
+    hour = Duration("1h")
+    breaker = Breaker("callee", FULL_BREAKER.model_copy(update={"break_duration": hour, "max_break_duration": hour}))
     for _ in range(5):
         breaker.report(breaker.state, OSError())
     return breaker
 
 
-def cases(runtime: Runtime) -> list[Case]:
-    """Every row of the runtime."""
-    full, plain, refusing = Breaker("callee", FULL_BREAKER), Breaker("callee", CircuitBreaker()), opened()
-    retry, timed = Retrying("callee", Retry()), Timed("callee", 1.0)
-    three = Outbound(
-        "callee",
-        attempt_timeout=1.0,
-        overall_timeout=60.0,
-        retry=retry,
-        breaker=Breaker("callee", FULL_BREAKER),
-    )
-    bucket, keyed, window = (
-        TokenBucket(1e9, LIMIT, 0.0),
-        KeyedTokenBucket(1e9, LIMIT, 100_000),
-        SlidingWindow(LIMIT, 1.0),
-    )
-    now = time.monotonic
+class Floor:
+    """The least code that limits a call by a shared sweep: one timer of the loop over a dictionary of calls.
+
+    It knows neither enclosing deadlines nor cancellations by others, so it is no timeout to use.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, list[object]] = {}
+        self._loop.call_later(3600, self._waiting.clear)
+
+    async def call(self, fn: Callable[[], Awaitable[int]]) -> int:
+        """Await `fn()`."""
+        entry: list[object] = [time.monotonic() + 1.0, asyncio.current_task(self._loop)]
+        key = id(entry)
+        self._waiting[key] = entry
+        try:
+            return await fn()
+        finally:
+            del self._waiting[key]
+
+
+def cases(runtime: Runtime, refusing: Breaker) -> list[Case]:
+    """Every row of the runtime. Some bind to the running loop when they are created."""
+    return [*_breakers(refusing), *_calls(runtime), *_limits(), *_inbound(runtime)]
+
+
+def _breakers(refusing: Breaker) -> list[Case]:
+    full, plain = Breaker("callee", FULL_BREAKER), Breaker("callee", CircuitBreaker())
 
     async def refused() -> Any:
         try:
@@ -122,35 +157,57 @@ def cases(runtime: Runtime) -> list[Case]:
         except Exception as error:  # noqa: BLE001  # the bench measures the rejection
             return error
 
+    group, sync_group = "breaker closed, async", "breaker closed, sync"
     return [
-        Case("breaker closed, async", "voice_runtime (window, slow calls)", partial(full.call, callee), goal=0.55),
-        Case("breaker closed, async", "voice_runtime (consecutive)", partial(plain.call, callee)),
-        Case(
-            "breaker closed, sync",
-            "voice_runtime (consecutive)",
-            partial(plain.call_sync, callee_sync),
-            asynchronous=False,
-            goal=0.25,
-        ),
-        Case(
-            "breaker closed, sync",
-            "voice_runtime (window, slow calls)",
-            partial(full.call_sync, callee_sync),
-            asynchronous=False,
-        ),
-        Case("open rejection, async", "voice_runtime", refused, goal=0.9),
-        Case("retry, success path, async", "voice_runtime", partial(retry.call, callee), goal=0.25),
-        Case("timeout, async", "voice_runtime", partial(timed.call, callee), goal=1.0),
-        Case("token bucket", "voice_runtime", lambda: bucket.take(now()), asynchronous=False, goal=0.2),
-        Case("token bucket, keyed", "voice_runtime", lambda: keyed.take("tenant", now()), asynchronous=False, goal=0.3),
-        Case("sliding window", "voice_runtime", lambda: window.take(now()), asynchronous=False, goal=0.3),
-        Case("retry + breaker + timeout, async", "voice_runtime", partial(three.call, callee)),
-        Case(
-            "retry + breaker + timeout, async",
-            "voice_runtime, + bulkhead, budget, deadline, metrics",
-            partial(runtime.call, "callee-3.call", callee),
-            goal=2.0,
-        ),
+        Case(group, WINDOWED, partial(full.call, callee)),
+        Case(group, CONSECUTIVE, partial(plain.call, callee)),
+        Case(sync_group, WINDOWED, partial(full.call_sync, callee_sync), asynchronous=False),
+        Case(sync_group, CONSECUTIVE, partial(plain.call_sync, callee_sync), asynchronous=False),
+        Case("open rejection, async", OURS, refused),
+    ]
+
+
+def _calls(runtime: Runtime) -> list[Case]:
+    retry, timed = Retrying("callee", Retry()), Timed("callee", 1.0)
+    breaker = Breaker("callee", FULL_BREAKER)
+    three = Outbound("callee", attempt_timeout=1.0, overall_timeout=60.0, retry=retry, breaker=breaker)
+    return [
+        Case("retry, success path, async", OURS, partial(retry.call, callee)),
+        Case("timeout, async", OURS, partial(timed.call, callee)),
+        Case("timeout, async", FLOOR, partial(Floor().call, callee)),
+        Case("retry + breaker + timeout, async", OURS, partial(three.call, callee)),
+        Case("retry + breaker + timeout, async", FUSED, partial(runtime.call, "callee-3.call", callee)),
+    ]
+
+
+def _limits() -> list[Case]:
+    bucket, keyed = TokenBucket(1e9, LIMIT, 0.0), KeyedTokenBucket(1e9, LIMIT, 100_000)
+    window = SlidingWindow(WindowShape(LIMIT, 1.0))
+    now = time.monotonic
+    gate = Gate("run", TENANT_LIMIT, time, Random(7))  # noqa: S311  # nothing secret
+    admit = partial(gate.admit, CALLER, 1, float("inf"))
+    admit_sync = partial(gate.admit_sync, CALLER, 1, float("inf"))
+    return [
+        Case("token bucket", OURS, lambda: bucket.take(now()), asynchronous=False),
+        Case("token bucket, keyed", OURS, lambda: keyed.take("tenant", now()), asynchronous=False),
+        Case("token bucket, public path, async", OURS_BY_KEY, admit),
+        Case("token bucket, public path, sync", OURS_BY_KEY, admit_sync, asynchronous=False),
+        Case("sliding window", OURS, lambda: window.take(now()), asynchronous=False),
+    ]
+
+
+def _inbound(runtime: Runtime) -> list[Case]:
+    async def served() -> None:
+        async with runtime.request("run", CALLER):
+            pass
+
+    def served_sync() -> None:
+        with runtime.request("run", CALLER):
+            pass
+
+    return [
+        Case("inbound, async", INBOUND, served),
+        Case("inbound, sync", INBOUND, served_sync, asynchronous=False),
     ]
 
 
@@ -159,4 +216,9 @@ def _keyed() -> Any:
     return lambda key: keyed.take(key, now)
 
 
-KEYED = {"voice_runtime": _keyed}
+def _keyed_window() -> Any:
+    keyed, now = Keyed(partial(SlidingWindow, WindowShape(100, 3600.0)), 100_000), time.monotonic()
+    return lambda key: keyed.take(key, now)
+
+
+KEYED = {OURS: _keyed, OURS_WINDOW: _keyed_window}

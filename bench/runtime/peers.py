@@ -142,10 +142,14 @@ def limiters() -> list[Case]:
         async with hyx_bucket:
             pass
 
+    public, public_sync = "token bucket, public path, async", "token bucket, public path, sync"
     return [
+        Case(public, "aiolimiter", aio.acquire),
+        Case(public, "hyx (one key, one loop)", with_hyx),
+        Case(public_sync, "pyresilience (one key)", resilient.acquire, asynchronous=False),
+        Case(public_sync, "pyrate-limiter", lambda: bucket.try_acquire("a", blocking=False), asynchronous=False),
+        Case(public_sync, "throttled-py", lambda: throttle["token_bucket"].limit("tenant"), asynchronous=False),
         Case("token bucket", "pyresilience", resilient.acquire, asynchronous=False),
-        Case("token bucket", "aiolimiter (async)", aio.acquire),
-        Case("token bucket", "hyx (async)", with_hyx),
         Case("token bucket", "pyrate-limiter", lambda: bucket.try_acquire("a", blocking=False), asynchronous=False),
         Case(
             "token bucket, keyed", "throttled-py", lambda: throttle["token_bucket"].limit("tenant"), asynchronous=False

@@ -44,7 +44,7 @@ def serve(level: Degradation, clock: FakeClock, *, failures: int, of: int = 100,
     """Spread requests over slightly more than three seconds, the interval at which the level is checked."""
     for number in range(of):
         clock.advance(3.1 / of)
-        level.record(latency, failed=number < failures)
+        level.record(clock.monotonic(), latency, failed=number < failures)
     return level.level
 
 

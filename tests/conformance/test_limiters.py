@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from voice_runtime import Bulkhead, Caller, RateLimitedError, Runtime
 from voice_runtime.rate_limit.adaptive import Adaptive
 from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
-from voice_runtime.rate_limit.sliding_window import SlidingWindow
+from voice_runtime.rate_limit.sliding_window import SlidingWindow, WindowShape
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 from voice_runtime.testing import FakeClock
 
@@ -30,6 +31,12 @@ FOREVER = float("inf")
 
 def gate(clock: FakeClock, limit: Any, **fields: Any) -> Gate:
     return Gate("run", RateLimit(limit=limit, **fields), clock, seeded(7))
+
+
+def keyed_limit(algorithm: str, max_keys: int) -> KeyedTokenBucket | Keyed[SlidingWindow]:
+    if algorithm == "token bucket":
+        return KeyedTokenBucket(1, 5, max_keys)
+    return Keyed(partial(SlidingWindow, WindowShape(5, 5.0)), max_keys)
 
 
 def taken(bucket: Any, now: float, tries: int = 1000) -> int:
@@ -51,7 +58,7 @@ def test_l1_refills_by_fractions() -> None:
 
 
 @pytest.mark.parametrize(
-    "limit", [TokenBucket(10, 10, 1000.0), SlidingWindow(10, 1.0)], ids=["token bucket", "sliding window"]
+    "limit", [TokenBucket(10, 10, 1000.0), SlidingWindow(WindowShape(10, 1.0))], ids=["token bucket", "sliding window"]
 )
 def test_l2_a_clock_that_runs_backwards_mints_nothing(limit: Any) -> None:
     assert taken(limit, 1000.0) == 10
@@ -111,9 +118,7 @@ async def test_l3_who_could_not_pass_in_time_is_refused_at_once(clock: FakeClock
 
 @pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
 def test_l4_a_limited_key_is_never_evicted_into_a_fresh_burst(algorithm: str) -> None:
-    keyed: Any = (
-        KeyedTokenBucket(1, 5, 100) if algorithm == "token bucket" else Keyed(lambda: SlidingWindow(5, 5.0), 100)
-    )
+    keyed = keyed_limit(algorithm, 100)
     assert sum(keyed.take("limited", 0.0) == 0 for _ in range(10)) == 5
     for number in range(1100):
         keyed.take(f"key-{number}", 0.0)
@@ -123,9 +128,7 @@ def test_l4_a_limited_key_is_never_evicted_into_a_fresh_burst(algorithm: str) ->
 
 @pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
 def test_l4_dead_keys_go_as_new_ones_come(algorithm: str) -> None:
-    keyed: Any = (
-        KeyedTokenBucket(1, 5, 10_000) if algorithm == "token bucket" else Keyed(lambda: SlidingWindow(5, 5.0), 10_000)
-    )
+    keyed = keyed_limit(algorithm, 10_000)
     for number in range(5_000):
         keyed.take(f"old-{number}", 0.0)
     for number in range(5_000):
@@ -143,7 +146,7 @@ def test_l4_many_new_keys_share_one_count_and_gain_nothing() -> None:
 
 @pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
 def test_l4_a_key_that_gets_room_begins_with_what_the_shared_count_took(algorithm: str) -> None:
-    keyed: Any = KeyedTokenBucket(1, 5, 2) if algorithm == "token bucket" else Keyed(lambda: SlidingWindow(5, 5.0), 2)
+    keyed = keyed_limit(algorithm, 2)
     keyed.take("a", 0.0)
     keyed.take("b", 0.0)
     now = 0.9 if algorithm == "token bucket" else 4.0
@@ -153,19 +156,20 @@ def test_l4_a_key_that_gets_room_begins_with_what_the_shared_count_took(algorith
     assert (keyed.overflowed, admitted) == ((5, 1) if algorithm == "token bucket" else (10, 0))
 
 
-def test_l4_a_key_costs_at_most_120_bytes() -> None:
+@pytest.mark.parametrize(("algorithm", "most"), [("token bucket", 120), ("sliding window", 200)])
+def test_l4_a_key_costs_few_bytes(algorithm: str, most: int) -> None:
     names = [f"tenant-{number}" for number in range(100_000)]
     gc.collect()
     tracemalloc.start()
     try:
-        keyed = KeyedTokenBucket(1, 5, 100_000)
+        keyed = keyed_limit(algorithm, 100_000)
         for name in names:
             keyed.take(name, 0.0)
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(keyed) == 100_000
-    assert size / len(keyed) <= 120
+    assert size / len(keyed) <= most
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,7 @@ async def test_l5_what_costs_more_than_burst_is_refused_at_once(clock: FakeClock
 
 @pytest.mark.parametrize("seed", range(5))
 def test_l6_no_span_of_the_window_holds_more_than_the_limit(seed: int) -> None:
-    draw, window, now = seeded(seed), SlidingWindow(20, 1.0), 0.0
+    draw, window, now = seeded(seed), SlidingWindow(WindowShape(20, 1.0)), 0.0
     admitted: list[float] = []
     for _ in range(5_000):
         now += draw.choice([0.0, 0.001, 0.01, 0.3])
@@ -198,7 +202,7 @@ def test_l6_no_span_of_the_window_holds_more_than_the_limit(seed: int) -> None:
 
 
 def test_l6_the_burst_at_a_boundary_is_bounded() -> None:
-    window = SlidingWindow(10, 1.0)
+    window = SlidingWindow(WindowShape(10, 1.0))
     assert taken(window, 0.99) == 10
     assert taken(window, 1.01) == 0
     assert taken(window, 1.98) == 0
@@ -215,9 +219,9 @@ def test_l9_a_changed_rate_keeps_what_was_taken() -> None:
         keyed.take("a", 0.0)
     keyed.reconfigure(1, 10, 100, 0.0)
     assert sum(keyed.take("a", 0.0) == 0 for _ in range(10)) == 2
-    window = SlidingWindow(10, 1.0)
+    window = SlidingWindow(WindowShape(10, 1.0))
     assert taken(window, 0.0, 8) == 8
-    window.reconfigure(5, 1.0)
+    window.shape.reconfigure(5, 1.0)
     assert taken(window, 0.5) == 0
     assert taken(window, 1.0) == 5
 
@@ -355,7 +359,11 @@ async def test_limits_are_kept_by_tenant_and_user(clock: FakeClock) -> None:
 
 
 def test_threads_together_take_no_more_than_the_burst() -> None:
-    bucket, keyed, window = TokenBucket(1e-9, 500, 0.0), KeyedTokenBucket(1e-9, 500, 10), SlidingWindow(500, 1e9)
+    bucket, keyed, window = (
+        TokenBucket(1e-9, 500, 0.0),
+        KeyedTokenBucket(1e-9, 500, 10),
+        SlidingWindow(WindowShape(500, 1e9)),
+    )
     counts: list[int] = []
 
     def take() -> None:

@@ -32,7 +32,6 @@ from voice_runtime import (
     remaining,
 )
 from voice_runtime.events import Events
-from voice_runtime.rate_limit.gate import Gate
 from voice_runtime.testing import FakeClock
 from voice_runtime.tracing import span
 from voice_runtime.worker_threads import WorkerThreads
@@ -382,7 +381,7 @@ async def test_a_request_whose_beginning_breaks_gives_its_slot_back(
     run = operation("run", rate_limits=(limit,), bulkhead=BulkheadPolicy(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(run,))))
     with monkeypatch.context() as broken:
-        broken.setattr(Gate, "adaptive", raises(SystemExit))
+        broken.setattr("voice_runtime.timeout.TimedScope.__enter__", raises(SystemExit))
         for _ in range(2):
             with pytest.raises(SystemExit):
                 await runtime.request("run").__aenter__()

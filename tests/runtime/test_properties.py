@@ -13,7 +13,7 @@ from voice_policies import Duration, Ratio
 from voice_runtime import CircuitBreaker, CircuitOpenError
 from voice_runtime.outcome import PERMANENT
 from voice_runtime.rate_limit.keyed import KeyedTokenBucket
-from voice_runtime.rate_limit.sliding_window import SlidingWindow
+from voice_runtime.rate_limit.sliding_window import SlidingWindow, WindowShape
 from voice_runtime.testing import FakeClock
 
 from tests.driver import seeded
@@ -154,7 +154,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.clock = self.time = Fraction(0)
         self.buckets = KeyedTokenBucket(4, 8, 2)  # room for two of the three keys
         self.tokens = dict.fromkeys(self.keys, Fraction(8))
-        self.window = SlidingWindow(5, 64.0)
+        self.window = SlidingWindow(WindowShape(5, 64.0))
         self.log: list[Fraction] = []
         self.read_clock(0)
 

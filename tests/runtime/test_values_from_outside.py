@@ -31,6 +31,7 @@ from voice_runtime import (
     Runtime,
     Timeout,
 )
+from voice_runtime.caller import KEYS
 from voice_runtime.grpc import status as grpc_status
 from voice_runtime.http import Http
 from voice_runtime.http import status as http_status
@@ -180,7 +181,7 @@ def test_a_wait_that_is_passed_on_can_be_read(wait: float, milliseconds: str, se
 
 @given(first=st.tuples(ANY_TEXT, ANY_TEXT), second=st.tuples(ANY_TEXT, ANY_TEXT))
 def test_two_users_never_share_a_key(first: tuple[str, str], second: tuple[str, str]) -> None:
-    keys = [Caller(tenant=tenant, user=user).key("user") for tenant, user in (first, second)]
+    keys = [KEYS["user"](Caller(tenant=tenant, user=user)) for tenant, user in (first, second)]
     assert (keys[0] == keys[1]) == (first == second)
 
 

@@ -48,7 +48,8 @@ class RoutedCall:
         """The answer of the first candidate that gives one."""
         outbound, bulkhead = self._outbound, self._outbound.bulkhead
         if bulkhead is not None and not bulkhead.try_enter():
-            await outbound.queue(bulkhead, outbound.begin(None, outbound.now()), 0, None)
+            _, limit = outbound.begin(outbound.now())
+            await outbound.queue(bulkhead, limit, 0, None)
         try:
             return await self._cached() or await self._answered()
         except BaseException as error:

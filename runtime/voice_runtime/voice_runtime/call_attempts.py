@@ -10,7 +10,6 @@ from voice_runtime.attempt_loop import AttemptLoop
 from voice_runtime.bulkhead import Bulkhead
 from voice_runtime.call_policies import CallPolicies
 from voice_runtime.errors import keep_failure
-from voice_runtime.timeout import current_scope
 
 
 class CallAttempts:
@@ -34,9 +33,8 @@ class CallAttempts:
         self._failure: BaseException | None = None
         self._repeatable = repeatable
         self._slot: Bulkhead | None = None
-        self._parent = current_scope()
         self._began = call.now()
-        self._limit = call.begin(self._parent, self._began)
+        self._parent, self._limit = call.begin(self._began)
         self._loop = AttemptLoop(self._settle, call.clock.sleep)
 
     def __iter__(self) -> Self:

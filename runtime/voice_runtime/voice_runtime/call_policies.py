@@ -20,7 +20,7 @@ from voice_runtime.policy_states import PolicyStates
 from voice_runtime.retry import Retry, RetryBudget
 from voice_runtime.statistics import CallStatistics
 from voice_runtime.surroundings import Surroundings
-from voice_runtime.timeout import TimedScope, Timer
+from voice_runtime.timeout import CURRENT, TimedScope, Timer
 from voice_runtime.worker_threads import WorkerThreads
 
 Fallback = Callable[[Exception], Any]
@@ -105,15 +105,21 @@ class CallPolicies:
             workers=around.workers,
         )
 
-    def begin(self, parent: TimedScope | None, now: float) -> float:
-        """Count the call. Returns the time of its deadline."""
+    def begin(self, now: float) -> tuple[TimedScope | None, float]:
+        """Count the call. Returns the enclosing scope, and the time of the call's deadline."""
         if self.retry is not None:
             calls = self.retry.budget.calls
             if now >= calls.end:
                 calls.rotate(now)
             calls.count += 1
         limit = now + self.overall_timeout
-        return limit if parent is None or limit < parent.expires else parent.expires
+        parent = CURRENT.get()
+        if parent is not None:
+            if parent.is_over:
+                parent = parent.lasting()
+            if parent is not None and parent.expires < limit:
+                limit = parent.expires
+        return parent, limit
 
     async def queue(self, bulkhead: Bulkhead, limit: float, before: int, failure: BaseException | None) -> float:
         """Wait for a slot. Returns the time at which it was granted. Raises `BulkheadFullError`.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,19 +15,23 @@ class Caller:
     user: str = ""
     api_key: str = field(default="", repr=False)
 
-    def key(self, kind: str) -> str:
-        """The key for a limit of this kind.
-
-        Requests without the key share one count; users are distinct for each tenant.
-        """
-        match kind:
-            case "tenant":
-                return self.tenant
-            case "user":
-                return f"{len(self.tenant)}:{self.tenant}{self.user}"  # both may contain any character
-            case "api_key":
-                return self.api_key
-        return ""
-
 
 NOBODY = Caller()
+
+
+def _user(caller: Caller) -> str:
+    """Users are distinct for each tenant. Both names may contain any character."""
+    return f"{len(caller.tenant)}:{caller.tenant}{caller.user}"
+
+
+def _nothing(_: Caller) -> str:
+    return ""
+
+
+KEYS: Mapping[str, Callable[[Caller], str]] = {
+    "tenant": attrgetter("tenant"),
+    "user": _user,
+    "api_key": attrgetter("api_key"),
+    "none": _nothing,
+}
+"""The key of a caller for each kind of limit. Requests without the key share one count."""

@@ -325,6 +325,9 @@ class CircuitBreaker:
         """Await `fn(...)` behind this breaker alone."""
         state = self.state
         if type(state) is not Closed:
+            if type(state) is Open and (wait := state.until - self.now()) > 0:
+                self.not_permitted += 1  # as in `acquire`, without its frame in the traceback
+                raise CircuitOpenError(self.target, wait)
             state = self.acquire()
         started = self.now() if self.timed else 0
         try:
@@ -340,6 +343,9 @@ class CircuitBreaker:
         """Call `fn(...)` behind this breaker alone."""
         state = self.state
         if type(state) is not Closed:
+            if type(state) is Open and (wait := state.until - self.now()) > 0:
+                self.not_permitted += 1  # as above
+                raise CircuitOpenError(self.target, wait)
             state = self.acquire()
         started = self.now() if self.timed else 0
         try:

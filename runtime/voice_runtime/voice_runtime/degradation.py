@@ -49,14 +49,15 @@ class Degradation:
         self.policy = policy
         self._features = {feature.name: LEVELS.index(feature.off_at) for feature in policy.features}
         self._triggers: dict[DegradationLevel, DegradationTrigger] = {"partial": policy.partial, "full": policy.full}
-        self._thresholds = [
+        thresholds = [
             latency.seconds
             for trigger in self._triggers.values()
             for latency in (trigger.enter_latency, trigger.exit_latency)
             if latency
         ]
+        self._lowest = min(thresholds, default=NEVER)
         self._requests, self._failures = Window(duration, now), Window(duration, now)
-        self._slower = {threshold: Window(duration, now) for threshold in self._thresholds}
+        self._slower = {threshold: Window(duration, now) for threshold in thresholds}
         self._step = duration / BUCKETS
         self._due = now + self._step
 
@@ -66,7 +67,10 @@ class Degradation:
     @property
     def level(self) -> DegradationLevel:
         """The current level: from the manual override, the policy's override, or the triggers."""
-        now = self._now()
+        return self.level_at(self._now())
+
+    def level_at(self, now: float) -> DegradationLevel:
+        """The level at `now`, the present time."""
         override = self._override
         if override is not None and now < override[1]:
             return override[0]
@@ -100,16 +104,15 @@ class Degradation:
         before, self._override = self.level, None
         self._publish(before, self.level, "follow")
 
-    def record(self, latency: float, *, failed: bool) -> None:
-        """Count a served request."""
-        now = self._now()
-        with self._lock:
-            self._requests.add(now)
-            if failed:
-                self._failures.add(now)
-            for threshold in self._thresholds:
+    def record(self, now: float, latency: float, *, failed: bool) -> None:
+        """Count a request that was served at `now`. It takes no lock: windows lose no count."""
+        self._requests.add(now)
+        if failed:
+            self._failures.add(now)
+        if latency >= self._lowest:
+            for threshold, window in self._slower.items():
                 if latency >= threshold:
-                    self._slower[threshold].add(now)
+                    window.add(now)
         if failed or now >= self._due:
             self._evaluate(now)
 

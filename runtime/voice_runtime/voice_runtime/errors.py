@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from voice_policies import RetryCondition
 
@@ -65,6 +65,22 @@ class CallRejectedError(VoiceRuntimeError):
 
     Nothing happened at the callee if `attempts` is 0. Otherwise `__cause__` is the failure of the last attempt.
     """
+
+    if not TYPE_CHECKING:
+        # A storm creates one of these for each call. C stores the arguments; an `__init__` of Python and the dictionary
+        # of its attributes would add a third to the time of a rejection.
+        __init__ = Exception.__init__
+        attempts = 0
+
+        @property
+        def target(self) -> str:
+            """The outbound call or inbound operation."""
+            return self.args[0]
+
+        @property
+        def retry_after(self) -> float | None:
+            """Seconds after which another try makes sense. `None` if unknown."""
+            return self.args[1] if len(self.args) > 1 else None
 
 
 def keep_failure(error: BaseException, failure: BaseException | None) -> None:

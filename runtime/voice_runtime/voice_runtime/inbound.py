@@ -14,6 +14,7 @@ from operator import index
 from types import TracebackType
 from typing import Self
 
+from voice_policies import Adaptive as AdaptivePolicy
 from voice_policies import DegradationLevel
 
 from voice_runtime.bulkhead import Bulkhead
@@ -38,6 +39,7 @@ class Inbound:
     """One operation of the service."""
 
     __slots__ = (
+        "adapts",
         "bulkhead",
         "classify",
         "degradation",
@@ -69,6 +71,8 @@ class Inbound:
         self.objective = objective
         """Seconds beyond which a request counts as slow."""
         self.gates = gates
+        self.adapts = any(isinstance(gate.policy.limit, AdaptivePolicy) for gate in gates)
+        """True if the results of requests change a limit."""
         self.bulkhead = bulkhead
         self.degradation = degradation
         self.classify = classify
@@ -104,7 +108,7 @@ class Request(TimedScope):
     nothing interrupts the thread: the deadline limits the calls inside and is checked at the end.
     """
 
-    __slots__ = ("_adaptive", "_began", "_cost", "caller", "level", "operation")
+    __slots__ = ("_adaptive", "_began", "_cost", "_remaining", "caller", "level", "operation")
 
     level: DegradationLevel
     """The degradation level at the start of the request. It stays until the end."""
@@ -112,19 +116,16 @@ class Request(TimedScope):
     """The caller by whose names limits and budgets count."""
 
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
-        cost = min(index(cost), LARGEST_COST)
-        if cost < 1:
-            raise ValueError(f"{operation.name}: the cost of a request must be 1 or more, not {cost}")
+        if type(cost) is not int or not 0 < cost < LARGEST_COST:
+            cost = _checked(operation.name, cost)
         if isnan(remaining):
             raise ValueError(f"{operation.name}: the remaining time must be a number of seconds, not {remaining}")
-        now = operation.now()
-        parent = current_scope()
-        limit = now + remaining if parent is None else min(now + remaining, parent.expires)
-        super().__init__(operation, parent, limit, now)
-        self.operation = operation
+        self.owner = self.operation = operation
         self.caller = caller
         self._cost = cost
-        self._began = now
+        self._remaining = remaining
+        self.attempt = 0
+        self.expired = self.retries_spent = self.is_over = False
         self._adaptive: list[tuple[Adaptive, int]] = []
 
     def feature(self, name: str) -> bool:
@@ -135,16 +136,20 @@ class Request(TimedScope):
         return degradation.is_on(name, self.level)
 
     async def __aenter__(self) -> Self:
-        operation, latest = self.operation, self._latest()
+        operation, now = self.operation, self._arrive()
+        waited = False
         try:
             for gate in operation.gates:
-                await gate.admit(self.caller, self._cost, latest)
+                if not gate.try_admit(self.caller, self._cost, now):
+                    waited = True
+                    await gate.admit(self.caller, self._cost, self._latest())
             if operation.bulkhead is not None and not operation.bulkhead.try_enter():
-                await operation.bulkhead.enter(latest - operation.now())
+                waited = True
+                await operation.bulkhead.enter(self._latest() - operation.now())
         except CallRejectedError as error:
             self._rejected(error)
             raise
-        return self._admitted(latest, super().__enter__)
+        return self._admitted(super().__enter__, waited=waited)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -159,16 +164,20 @@ class Request(TimedScope):
             self._finished(error)
 
     def __enter__(self) -> Self:
-        operation, latest = self.operation, self._latest()
+        operation, now = self.operation, self._arrive()
+        waited = False
         try:
             for gate in operation.gates:
-                gate.admit_sync(self.caller, self._cost, latest)
+                if not gate.try_admit(self.caller, self._cost, now):
+                    waited = True
+                    gate.admit_sync(self.caller, self._cost, self._latest())
             if operation.bulkhead is not None and not operation.bulkhead.try_enter():
-                operation.bulkhead.enter_sync(latest - operation.now())
+                waited = True
+                operation.bulkhead.enter_sync(self._latest() - operation.now())
         except CallRejectedError as error:
             self._rejected(error)
             raise
-        self._admitted(latest, self.begin)
+        self._admitted(self.begin, waited=waited)
         self.is_over = False
         self._token = CURRENT.set(self)
         return self
@@ -187,25 +196,36 @@ class Request(TimedScope):
             self._leave()
             self._finished(error)
 
-    def _latest(self) -> float:
-        """The time of the deadline. Raises `DeadlineExceededError` if it has passed."""
-        latest = min(self.limit, self._began + self.operation.timer.duration)
-        if latest <= self._began:
-            self.operation.statistics.rejected["deadline"] += 1
-            self._late(error := DeadlineExceededError(self.operation.name))
+    def _arrive(self) -> float:
+        """Note the arrival, and return its time. Raises `DeadlineExceededError` if the caller's deadline has passed."""
+        operation = self.operation
+        self.started = self._began = now = operation.now()
+        self.parent = parent = current_scope()
+        limit = now + self._remaining
+        self.limit = limit = limit if parent is None or limit < parent.expires else parent.expires
+        if limit <= now:
+            operation.statistics.rejected["deadline"] += 1
+            self._late(error := DeadlineExceededError(operation.name))
             raise error
-        return latest
+        return now
 
-    def _admitted(self, latest: float, begin: Callable[[], object]) -> Self:
+    def _latest(self) -> float:
+        """The time of the deadline."""
+        return min(self.limit, self._began + self.operation.timer.duration)
+
+    def _admitted(self, begin: Callable[[], object], *, waited: bool) -> Self:
         """Begin the request in its slot. The deadline includes the time in the queue."""
         operation = self.operation
         operation.statistics.in_flight += 1
         try:
-            self.limit = latest
-            self.started = operation.now()
-            self.level = operation.degradation.level if operation.degradation else "normal"
-            adaptive = (gate.adaptive(self.caller) for gate in operation.gates)
-            self._adaptive = [(limit, limit.epoch) for limit in adaptive if limit is not None]
+            if waited:
+                self.limit = self._latest()
+                self.started = operation.now()
+            degradation = operation.degradation
+            self.level = "normal" if degradation is None else degradation.level_at(self.started)
+            if operation.adapts:
+                adaptive = (gate.adaptive(self.caller) for gate in operation.gates)
+                self._adaptive = [(limit, limit.epoch) for limit in adaptive if limit is not None]
             begin()
         except BaseException as error:
             self._leave()
@@ -230,7 +250,8 @@ class Request(TimedScope):
             statistics.cancelled += 1
             return
         failed = error is not None and self._is_failure(error)
-        latency = operation.now() - self._began
+        now = operation.now()
+        latency = now - self._began
         statistics.seconds += latency
         statistics.slow += latency > operation.objective
         statistics.failed += failed
@@ -238,9 +259,9 @@ class Request(TimedScope):
         if isinstance(error, DeadlineExceededError) and self.expired:
             self._late(error)
         for limit, epoch in self._adaptive:
-            limit.record(epoch, operation.now(), latency, failed=failed)
+            limit.record(epoch, now, latency, failed=failed)
         if operation.degradation is not None:
-            operation.degradation.record(latency, failed=failed)
+            operation.degradation.record(now, latency, failed=failed)
 
     def _is_failure(self, error: BaseException) -> bool:
         """True if a handler's error counts as a failure of this service. The classifier may call it neutral."""
@@ -255,3 +276,11 @@ class Request(TimedScope):
         self.operation.events.publish(
             Event("rejected", error.policy, self.operation.name, delay=error.retry_after, error=error)
         )
+
+
+def _checked(operation: str, cost: object) -> int:
+    """The cost as a number that a limit can count. Raises `TypeError` or `ValueError`."""
+    checked = min(index(cost), LARGEST_COST)  # type: ignore[arg-type]  # `index` raises the TypeError
+    if checked < 1:
+        raise ValueError(f"{operation}: the cost of a request must be 1 or more, not {checked}")
+    return checked

@@ -270,7 +270,8 @@ class Runtime:
         `cost` is the number of admissions that it takes from rate limits, a whole number from 1. `remaining` is the
         time until its caller's deadline, in seconds. Raises `ValueError` or `TypeError` for anything else, such as NaN.
         """
-        return self.inbound(operation).request(caller, cost=cost, remaining=remaining)
+        inbound = self._assembled.inbound.get(operation)
+        return Request(inbound or self.inbound(operation), caller, cost, remaining)
 
     def inbound(self, operation: str) -> Inbound:
         """The pipeline of an operation. Raises `UnknownCallError`."""

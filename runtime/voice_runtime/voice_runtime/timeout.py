@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
-from voice_runtime.context_variables import restore
 from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError, seconds_of
 
 P = ParamSpec("P")
@@ -192,7 +191,10 @@ class TimedScope:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.is_over = True
-        restore(self._token)
+        try:  # noqa: SIM105  # `restore`, without its frame: each call passes here
+            CURRENT.reset(self._token)
+        except ValueError:
+            pass
         if not self.expired:
             waits_in = self._waits_in
             if type(waits_in) is Sweep:
@@ -266,7 +268,9 @@ class Timeout:
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `fn(...)`. Raises `AttemptTimeoutError`."""
-        parent = current_scope()
+        parent = CURRENT.get()
+        if parent is not None and parent.is_over:
+            parent = parent.lasting()
         limit = NEVER if parent is None else parent.expires
         with TimedScope(self, parent, limit, self.timer.now(), 1):
             return await fn(*args, **kwargs)

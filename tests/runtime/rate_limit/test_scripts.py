@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 from voice_runtime.rate_limit.shared_count import SLIDING_WINDOW, TOKEN_BUCKET
-from voice_runtime.rate_limit.sliding_window import RESOLUTION, SlidingWindow
+from voice_runtime.rate_limit.sliding_window import RESOLUTION, SlidingWindow, WindowShape
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 from voice_runtime.shared_store import Script
 
@@ -78,7 +78,7 @@ def test_the_shared_bucket_admits_exactly_what_the_local_one_does(
 def test_the_shared_window_admits_exactly_what_the_local_one_does(
     redis: Redis, steps: list[tuple[int, int]], limit: int, window: int
 ) -> None:
-    take, local, now = told(redis, SLIDING_WINDOW), SlidingWindow(limit, window), 0
+    take, local, now = told(redis, SLIDING_WINDOW), SlidingWindow(WindowShape(limit, window)), 0
     for elapsed, cost in steps:
         now += elapsed
         if cost > limit:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from voice_policies import Adaptive as AdaptivePolicy
 from voice_policies import RateLimit as Policy
 
-from voice_runtime.caller import Caller
+from voice_runtime.caller import KEYS, Caller
 from voice_runtime.clock import Clock
 from voice_runtime.errors import RateLimitedError
 from voice_runtime.rate_limit.adaptive import Adaptive
@@ -77,6 +77,10 @@ class DistributedGate:
         for count in self._counts.values():
             count.reconfigure(policy)
 
+    def try_admit(self, caller: Caller, cost: int, now: float) -> bool:  # noqa: ARG002  # as `Gate.try_admit`
+        """The store decides, which takes a wait."""
+        return False
+
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
         """Pass, at the latest at `deadline`. Raises only `RateLimitedError`, whatever the store does."""
         latest = min(self._clock.monotonic() + self.policy.max_wait.seconds, deadline)
@@ -105,7 +109,7 @@ class DistributedGate:
         connection = self.connection
         if connection is None:
             raise StoreUnavailableError
-        wait = await self._count().take_by(latest, caller.key(self.policy.key), cost, connection)
+        wait = await self._count().take_by(latest, KEYS[self.policy.key](caller), cost, connection)
         if wait:
             raise RateLimitedError(self.target, max(wait, SHORTEST_RETRY))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -11,12 +12,12 @@ from voice_policies import RateLimit as Policy
 from voice_policies import SlidingWindow as SlidingWindowPolicy
 from voice_policies import TokenBucket as TokenBucketPolicy
 
-from voice_runtime.caller import Caller
+from voice_runtime.caller import KEYS, Caller
 from voice_runtime.clock import NEVER, Clock
 from voice_runtime.errors import RateLimitedError
 from voice_runtime.rate_limit.adaptive import Adaptive
 from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
-from voice_runtime.rate_limit.sliding_window import SlidingWindow
+from voice_runtime.rate_limit.sliding_window import SlidingWindow, WindowShape
 
 SHORTEST_RETRY = 0.001
 """Smallest `retry_after` in seconds."""
@@ -51,22 +52,38 @@ class _Turn:
 class Gate:
     """One limit of one operation that this process counts itself."""
 
-    __slots__ = ("_clock", "_random", "_turns", "admitted", "limits", "max_wait", "now", "policy", "rejected", "target")
+    __slots__ = (
+        "_clock",
+        "_key",
+        "_random",
+        "_turns",
+        "admitted",
+        "limits",
+        "max_wait",
+        "now",
+        "policy",
+        "rejected",
+        "target",
+    )
 
     def __init__(self, target: str, policy: Policy, clock: Clock, random: Random) -> None:
         self.target = target
-        self.policy = policy
+        self._follow(policy)
         self.now = clock.monotonic
         self._clock = clock
         self._random = random
         self._turns: dict[tuple[str, asyncio.AbstractEventLoop], _Turn] = {}
         self.admitted = self.rejected = 0
-        self.max_wait = policy.max_wait.seconds
         self.limits: Limits = self._make()
 
     def __repr__(self) -> str:
         counts = f"{self.admitted} admitted, {self.rejected} rejected"
         return f"<Gate {self.target}: {self.policy.limit.algorithm}, {counts}>"
+
+    def _follow(self, policy: Policy) -> None:
+        self.policy = policy
+        self.max_wait = policy.max_wait.seconds
+        self._key = KEYS[policy.key]
 
     def keys(self) -> int:
         """Number of stored keys."""
@@ -74,8 +91,8 @@ class Gate:
 
     def reconfigure(self, policy: Policy) -> None:
         """Continue under a new policy. Counts stay, unless the limit now counts by another key."""
-        before, self.policy = self.policy, policy
-        self.max_wait = policy.max_wait.seconds
+        before = self.policy
+        self._follow(policy)
         if (before.limit.algorithm, before.key) != (policy.limit.algorithm, policy.key):
             self.limits = self._make()
             return
@@ -84,18 +101,26 @@ class Gate:
             case TokenBucketPolicy(rate=rate, burst=burst) if isinstance(limits, KeyedTokenBucket):
                 limits.reconfigure(rate.per_second, burst, policy.max_keys, now)
             case SlidingWindowPolicy(limit=limit, window=window) if isinstance(limits, Keyed):
-                limits.reconfigure(self._one, policy.max_keys)
-                for window_log in limits.every():
-                    window_log.reconfigure(limit, window.seconds)
+                limits.reconfigure(policy.max_keys)
+                limits.every()[0].shape.reconfigure(limit, window.seconds)  # all keys have the same one
             case AdaptivePolicy() as adaptive if isinstance(limits, Keyed):
-                limits.reconfigure(self._one, policy.max_keys)
+                limits.reconfigure(policy.max_keys)
                 for adapting in limits.every():
                     adapting.reconfigure(adaptive, now)
 
+    def try_admit(self, caller: Caller, cost: int, now: float) -> bool:
+        """Pass at `now`, the present time, if nobody waits and the limit admits it. False if the request must wait."""
+        if self._turns or self.limits.take(self._key(caller), now, cost):
+            return False
+        self.admitted += 1
+        return True
+
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
         """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Requests of one loop pass in order."""
-        key = caller.key(self.policy.key)
-        now = self.now()
+        key, now = self._key(caller), self.now()
+        if not self._turns and not self.limits.take(key, now, cost):  # `try_admit`, without its frame
+            self.admitted += 1
+            return
         turn = self._turns.get((key, asyncio.get_running_loop())) if self._turns else None
         wait = self.limits.take(key, now, cost) if turn is None else self.limits.wait(key, now, turn.cost + cost)
         if wait or turn is not None:
@@ -106,11 +131,12 @@ class Gate:
 
     def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
         """Like `admit`, for threads, which pass in no fixed order."""
-        key = caller.key(self.policy.key)
-        latest = min(self.now() + self.max_wait, deadline)
-        while wait := self.limits.take(key, self.now(), cost):
-            self._refuse_after(latest, self.now(), wait)
+        now = self.now()
+        key, latest = self._key(caller), min(now + self.max_wait, deadline)
+        while wait := self.limits.take(key, now, cost):
+            self._refuse_after(latest, now, wait)
             self._clock.sleep(wait)
+            now = self.now()
         self.admitted += 1
 
     def adaptive(self, caller: Caller) -> Adaptive | None:
@@ -118,7 +144,7 @@ class Gate:
         limits = self.limits
         if not isinstance(limits, Keyed):
             return None
-        limit = limits.of(caller.key(self.policy.key), self.now())
+        limit = limits.of(self._key(caller), self.now())
         return limit if isinstance(limit, Adaptive) else None
 
     async def _take_turn(self, key: str, cost: int, latest: float) -> None:
@@ -141,15 +167,14 @@ class Gate:
             raise RateLimitedError(self.target, None if wait == NEVER else max(wait, SHORTEST_RETRY))
 
     def _make(self) -> Limits:
-        limit = self.policy.limit
-        if isinstance(limit, TokenBucketPolicy):
-            return KeyedTokenBucket.of(limit, self.policy.max_keys)
-        return Keyed(self._one, self.policy.max_keys)
-
-    def _one(self) -> SlidingWindow | Adaptive:
         match self.policy.limit:
+            case TokenBucketPolicy() as policy:
+                return KeyedTokenBucket.of(policy, self.policy.max_keys)
             case SlidingWindowPolicy(limit=limit, window=window):
-                return SlidingWindow(limit, window.seconds)
-            case AdaptivePolicy() as policy:
-                return Adaptive(policy, self.now(), self._random)
-        raise TypeError("a token bucket has no object per key")
+                return Keyed(partial(SlidingWindow, WindowShape(limit, window.seconds)), self.policy.max_keys)
+        return Keyed(self._adapting, self.policy.max_keys)
+
+    def _adapting(self) -> Adaptive:
+        if isinstance(self.policy.limit, AdaptivePolicy):
+            return Adaptive(self.policy.limit, self.now(), self._random)
+        raise TypeError(f"{self.policy.limit.algorithm} is not adaptive")

@@ -180,10 +180,9 @@ class Keyed(Generic[L]):
         with self._lock:
             return [*self._limits.values(), self._overflow]
 
-    def reconfigure(self, make: Callable[[], L], max_keys: int) -> None:
-        """Create new limits with the new policy. The caller reconfigures the stored ones."""
-        with self._lock:
-            self._make, self._max_keys = make, max_keys
+    def reconfigure(self, max_keys: int) -> None:
+        """Continue with another number of keys. The caller reconfigures the stored limits."""
+        self._max_keys = max_keys
 
     def _new(self, key: str, now: float) -> L:
         with self._lock:

@@ -1,0 +1,65 @@
+"""The goals of the runtime's speed, as ratios between rows of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+OURS = "voice_runtime"
+WINDOWED, CONSECUTIVE = f"{OURS} (window, slow calls)", f"{OURS} (consecutive)"
+FUSED = f"{OURS}, + bulkhead, budget, deadline, metrics"
+OURS_BY_KEY = f"{OURS} (by key, for threads)"
+OURS_WINDOW = f"{OURS} (sliding window)"
+INBOUND = f"{OURS}: limit, bulkhead, level, deadline"
+FLOOR = "floor of a shared sweep"
+THREE, TIMEOUT = "retry + breaker + timeout, async", "timeout, async"
+Costs = Mapping[tuple[str, str], float]
+"""Microseconds by group and library."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A number that must be at least `least` and at most `most`."""
+
+    text: str
+    value: Callable[[Costs], float]
+    least: float = 0.0
+    most: float = float("inf")
+
+    def row(self, costs: Costs, *, judged: bool) -> str:
+        """One line of the table of goals."""
+        value = self.value(costs)
+        wanted = f"≥ {self.least:g}" if self.least else f"≤ {self.most:g}"
+        verdict = ("met" if self.least <= value <= self.most else "missed") if judged else "not judged"
+        return f"| {self.text} | {value:.2f} | {wanted} | {verdict} |"
+
+
+def beside_the_best(group: str, library: str = OURS) -> Callable[[Costs], float]:
+    """The cost of the fastest peer of a group, divided by that of our row."""
+
+    def ratio(costs: Costs) -> float:
+        peers = (cost for (of, name), cost in costs.items() if of == group and not name.startswith((OURS, FLOOR)))
+        return min(peers) / costs[group, library]
+
+    return ratio
+
+
+def share(row: tuple[str, str], other: tuple[str, str]) -> Callable[[Costs], float]:
+    """The cost of one row divided by that of another."""
+    return lambda costs: costs[row] / costs[other]
+
+
+_PUBLIC, _PUBLIC_SYNC = "token bucket, public path, async", "token bucket, public path, sync"
+GOALS = (
+    Goal("retry + breaker + timeout with metrics, against the best library", beside_the_best(THREE, FUSED), least=8),
+    Goal("timeout, against the floor of a shared sweep", share((TIMEOUT, OURS), (TIMEOUT, FLOOR)), most=1.3),
+    Goal("open rejection, against the best library", beside_the_best("open rejection, async"), least=2),
+    Goal("windowed closed breaker, async", beside_the_best("breaker closed, async", WINDOWED), least=2),
+    Goal("windowed closed breaker, sync", beside_the_best("breaker closed, sync", WINDOWED), least=2),
+    Goal("consecutive closed breaker, async", beside_the_best("breaker closed, async", CONSECUTIVE), least=2),
+    Goal("consecutive closed breaker, sync", beside_the_best("breaker closed, sync", CONSECUTIVE), least=2),
+    Goal("token bucket's public path, async", beside_the_best(_PUBLIC, OURS_BY_KEY), least=1),
+    Goal("token bucket's public path, sync", beside_the_best(_PUBLIC_SYNC, OURS_BY_KEY), least=1),
+    Goal("inbound pipeline, in timeouts", share(("inbound, async", INBOUND), (TIMEOUT, OURS)), most=2.55),
+)
+"""The goals. The inbound pipeline cost 5.1 timeouts before its deadlines shared a sweep."""
