@@ -127,7 +127,7 @@ def _node_page(tenant: Tenant, node: Node) -> str:
         callers=relations(graph.edges_to(node), lambda edge: edge.caller.name),
         callees=relations(graph.edges_from(node), lambda edge: edge.callee.name),
         owners={name: owner(graph, alerting, each) for name, each in graph.nodes.items()},
-        alerts=dict.fromkeys(alert.name for alert in alerting.objective_alerts if _concerns(graph, node, alert)),
+        alerts=list(dict.fromkeys(_alerts(tenant, node))),
         written=written.read_text(encoding="utf-8") if written and written.exists() else "",
     )
 
@@ -145,6 +145,16 @@ def _selector(node: Node) -> str:
     addresses = node.addresses if isinstance(node, Dependency) else ()
     stores = (f"{each.label}={each.service}" for each in addresses if isinstance(each, InCluster))
     return next(stores, f"{NAME_LABEL}={node.name}")
+
+
+def _alerts(tenant: Tenant, node: Node) -> Iterator[str]:
+    """The names of the alerts that can fire for a node. A store's own alerts begin with its name."""
+    for alert in tenant.alerting.objective_alerts:
+        if _concerns(tenant.graph, node, alert):
+            yield alert.name
+    for alert in tenant.alerting.platform_alerts:
+        if alert.name.lower().startswith(node.name.replace("-", "")):
+            yield alert.name
 
 
 def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
