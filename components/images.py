@@ -34,6 +34,8 @@ class ThirdPartyImage(ClosedModel):
 
     reference: str
     """`repository:tag`."""
+    source: str
+    """Repository of its source on GitHub, as `owner/name`."""
     licence: str
     """SPDX identifier."""
     note: str
@@ -41,54 +43,101 @@ class ThirdPartyImage(ClosedModel):
 
 
 POSTGRESQL = ThirdPartyImage(
-    reference="postgres:18.6", licence="PostgreSQL", note="dev, the restore of its dumps, the jobs that make tables"
+    reference="postgres:18.6",
+    source="postgres/postgres",
+    licence="PostgreSQL",
+    note="dev, the restore of its dumps, the jobs that make tables",
 )
 POSTGRESQL_OPERAND = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/postgresql:18.6-system-trixie",
+    source="cloudnative-pg/postgres-containers",
     licence="PostgreSQL",
     note="run by the operator CloudNativePG 1.30 (Apache-2.0)",
 )
 PGBOUNCER = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/pgbouncer:1.25.2",
+    source="cloudnative-pg/pgbouncer-containers",
     licence="ISC",
     note="the pooler, run by the operator; packaged under Apache-2.0",
 )
-CONSUL = ThirdPartyImage(reference="hashicorp/consul:2.0.3", licence="BUSL-1.1", note="catalogue and KV store")
-HAPROXY = ThirdPartyImage(reference="haproxy:3.2", licence="GPL-2.0-or-later", note="finds the cache's primary")
-VALKEY = ThirdPartyImage(reference="valkey/valkey:9.1.1", licence="BSD-3-Clause", note="speaks Redis' protocol")
-APISIX = ThirdPartyImage(reference="apache/apisix:3.18.0-debian", licence="Apache-2.0", note="the gateway")
+CONSUL = ThirdPartyImage(
+    reference="hashicorp/consul:2.0.3", source="hashicorp/consul", licence="BUSL-1.1", note="catalogue and KV store"
+)
+HAPROXY = ThirdPartyImage(
+    reference="haproxy:3.2", source="haproxy/haproxy", licence="GPL-2.0-or-later", note="finds the cache's primary"
+)
+VALKEY = ThirdPartyImage(
+    reference="valkey/valkey:9.1.1", source="valkey-io/valkey", licence="BSD-3-Clause", note="speaks Redis' protocol"
+)
+APISIX = ThirdPartyImage(
+    reference="apache/apisix:3.18.0-debian", source="apache/apisix", licence="Apache-2.0", note="the gateway"
+)
 ENVOY = ThirdPartyImage(
-    reference="envoyproxy/envoy:distroless-v1.40.0", licence="Apache-2.0", note="the egress proxies"
+    reference="envoyproxy/envoy:distroless-v1.40.0",
+    source="envoyproxy/envoy",
+    licence="Apache-2.0",
+    note="the egress proxies",
 )
 COLLECTOR = ThirdPartyImage(
-    reference="otel/opentelemetry-collector-k8s:0.155.0", licence="Apache-2.0", note="takes all telemetry, over OTLP"
+    reference="otel/opentelemetry-collector-k8s:0.155.0",
+    source="open-telemetry/opentelemetry-collector-releases",
+    licence="Apache-2.0",
+    note="takes all telemetry, over OTLP",
 )
-PROMETHEUS = ThirdPartyImage(reference="prom/prometheus:v3.16.0", licence="Apache-2.0", note="metrics and alerts")
-ALERTMANAGER = ThirdPartyImage(reference="prom/alertmanager:v0.34.2", licence="Apache-2.0", note="tells of alerts")
+PROMETHEUS = ThirdPartyImage(
+    reference="prom/prometheus:v3.16.0", source="prometheus/prometheus", licence="Apache-2.0", note="metrics and alerts"
+)
+ALERTMANAGER = ThirdPartyImage(
+    reference="prom/alertmanager:v0.34.2",
+    source="prometheus/alertmanager",
+    licence="Apache-2.0",
+    note="tells of alerts",
+)
 BLACKBOX_EXPORTER = ThirdPartyImage(
     reference="prom/blackbox-exporter:v0.28.0",
+    source="prometheus/blackbox_exporter",
     licence="Apache-2.0",
     note="asks what has no metrics, and looks when certificates end",
 )
 KUBE_STATE_METRICS = ThirdPartyImage(
     reference="registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0",
+    source="kubernetes/kube-state-metrics",
     licence="Apache-2.0",
     note="counts restarts and autoscalers' replicas",
 )
 JAEGER = ThirdPartyImage(
-    reference="jaegertracing/jaeger:2.20.0", licence="Apache-2.0", note="receives and shows traces"
+    reference="jaegertracing/jaeger:2.20.0",
+    source="jaegertracing/jaeger",
+    licence="Apache-2.0",
+    note="receives and shows traces",
 )
-TEMPO = ThirdPartyImage(reference="grafana/tempo:3.0.3", licence="AGPL-3.0-only", note="keeps traces; run unchanged")
+TEMPO = ThirdPartyImage(
+    reference="grafana/tempo:3.0.3", source="grafana/tempo", licence="AGPL-3.0-only", note="keeps traces; run unchanged"
+)
 ELASTICSEARCH = ThirdPartyImage(
     reference="elasticsearch:9.5.2",
+    source="elastic/elasticsearch",
     licence="Elastic-2.0",
     note="full-text index, logs and traces; no managed service of it",
 )
-KIBANA = ThirdPartyImage(reference="kibana:9.5.2", licence="Elastic-2.0", note="shows logs; no managed service of it")
-FLUENT_BIT = ThirdPartyImage(
-    reference="fluent/fluent-bit:5.1.1", licence="Apache-2.0", note="ships logs from every node"
+KIBANA = ThirdPartyImage(
+    reference="kibana:9.5.2",
+    source="elastic/kibana",
+    licence="Elastic-2.0",
+    note="shows logs; no managed service of it",
 )
-GRAFANA = ThirdPartyImage(reference="grafana/grafana:13.2.0", licence="AGPL-3.0-only", note="dashboards; run unchanged")
+FLUENT_BIT = ThirdPartyImage(
+    reference="fluent/fluent-bit:5.1.1",
+    source="fluent/fluent-bit",
+    licence="Apache-2.0",
+    note="ships logs from every node",
+)
+GRAFANA = ThirdPartyImage(
+    reference="grafana/grafana:13.2.0",
+    source="grafana/grafana",
+    licence="AGPL-3.0-only",
+    note="dashboards; run unchanged",
+)
 
 KNOWN = tuple(image for image in vars().values() if isinstance(image, ThirdPartyImage))
 """Every third-party image."""

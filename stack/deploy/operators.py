@@ -9,6 +9,8 @@ from voice_policies import ClosedModel
 from components.component import Component
 from components.operation import Sentence
 
+__all__ = ["OPERATORS"]
+
 
 class Operator(ClosedModel):
     """A program in the cluster that acts on custom resources. The cluster must have it before a deployment."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from voice_policies import ClosedModel, PolicyBundle
 
-from components import images
 from components.files import file_text
 from stack.audit.ledgers import LEDGERS
 from stack.audit.ledgers.availability import flow_availability
@@ -24,8 +23,10 @@ from stack.model.platform import Platform
 from stack.model.settings import ROOT
 from stack.model.tenant import Tenant
 from stack.output.diagrams import component_diagram, sequence_diagram, sub_flow_diagram, sub_flows, time_limit
+from stack.output.environments import comparison
 from stack.output.markdown import filled
 from stack.output.runbook import runbook
+from stack.output.technology import technology
 
 __all__ = ["SCHEMA", "bundle_schema", "documents"]
 
@@ -36,7 +37,8 @@ SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
 def documents(tenant: Tenant, platforms: Sequence[Platform]) -> Iterator[tuple[Path, str]]:
     """Every generated document: its path and its text."""
     yield FOLDER / "architecture.md", architecture(tenant)
-    yield FOLDER / "images.md", third_party_images()
+    yield FOLDER / "technology.md", technology()
+    yield FOLDER / "environments-compared.md", comparison(platforms)
     yield FOLDER / "ledgers.md", ledger_page(platforms)
     yield FOLDER / "targets.md", target_table(tenant)
     yield from runbook(tenant, platforms)
@@ -53,6 +55,7 @@ def architecture(tenant: Tenant) -> str:
         flows=[(flow.title, sequence_diagram(graph, flow)) for flow in graph.flows if flow.diagram],
         sub_flows=[(".".join(key), sub_flow_diagram(graph, key)) for key in sub_flows(graph)],
         services=list(graph.services),
+        teams={each.name: team for team, services in tenant.alerting.teams.items() for each in services},
         edges=[(edge, in_force(edge, "retry", mesh=True)) for edge in graph.edges],
         time_limit=time_limit,
         targets=[_target_row(graph, flow) for flow in graph.flows],
@@ -67,11 +70,6 @@ def target_table(tenant: Tenant) -> str:
     """The text of `docs/targets.md`: the series, objective, alerts, panels and tests of every target."""
     alerts = {alert.name: alert for alert in tenant.alerting.objective_alerts}
     return filled("targets.md.j2", targets=tenant.targets, alerts=alerts)
-
-
-def third_party_images() -> str:
-    """The text of `docs/images.md`."""
-    return filled("images.md.j2", images=sorted(images.KNOWN, key=lambda image: image.reference))
 
 
 def ledger_page(platforms: Iterable[Platform]) -> str:
