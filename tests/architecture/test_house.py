@@ -29,7 +29,10 @@ MAY_IMPORT = {
         *("voice_policies", "voice_runtime"),
         *("asyncpg", "opentelemetry", "redis", "temporalio"),  # extras
     },
-    "runtime/voice_models": {"voice_policies", "voice_runtime", "pydantic", "httpx", "opentelemetry"},
+    "runtime/voice_models": {
+        *("voice_policies", "voice_runtime", "httpx", "opentelemetry"),
+        "prometheus_client",  # an extra
+    },
     "runtime/voice_reference": {
         *("voice_policies", "voice_runtime", "pydantic", "pydantic_core", "typing_extensions"),
         *("grpc", "httpx", "opentelemetry", "prometheus_client"),

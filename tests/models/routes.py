@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -32,10 +32,12 @@ from voice_policies import (
     OutputLimit,
     PolicyBundle,
     StreamLatency,
+    StreamTimeout,
     Timeout,
     TokenBudget,
 )
 from voice_runtime import Runtime, SharedStore
+from voice_runtime.shared_store import LoopThread
 from voice_runtime.testing import FakeClock, run
 
 from tests.bundles import bundle, call, mount
@@ -45,6 +47,9 @@ from tests.models.stepped_time import SteppedThread
 ROUTE = "llm.generate"
 MARKER = "the-marker-of-a-prompt"
 KEY = "sk-the-marker-of-a-key"
+ANSWER = "the-answer-of-"
+PATIENT = StreamTimeout(connect=Duration("1m"), first_token=Duration("2m"), idle=Duration("1m"), total=Duration("10m"))
+"""Limits that a busy machine does not meet."""
 PRICE = ModelPrice(input=0.15, output=0.6, as_of=date(2026, 11, 30), source="a test")
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"{MARKER}: why?"}]
 
@@ -99,7 +104,9 @@ class Service:
     def sdk(self, name: str = ROUTE, inner: httpx.AsyncBaseTransport | None = None) -> AsyncOpenAI:
         transport = ModelTransport(self.runtime, name, inner or self.network)
         client = httpx.AsyncClient(transport=transport)
-        return AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+        sdk = AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+        sdk._platform = "Linux"  # noqa: SLF001  # else a thread finds it, and fake time does not wait for threads
+        return sdk
 
     def sync_sdk(self, name: str = ROUTE) -> OpenAI:
         clock = self.clock
@@ -126,8 +133,13 @@ class Service:
         return not any(window._held for window in self.runtime.budgets._windows.values())  # noqa: SLF001  # as above
 
 
+MADE: list[Service] = []
+"""The services of the running test, whose telemetry is searched at its end."""
+
+
 def deployments(directory: Path) -> dict[str, ModelDeployment]:
     """One deployment at each provider."""
+    directory.mkdir(exist_ok=True)
     found = {}
     for name in ("a", "b"):
         key = directory / f"key-{name}"
@@ -193,9 +205,11 @@ def service(
     mounted = mount(directory / "policy", routed(directory, **overrides))
     events, ledger = Recorder(), Ledger()
     runtime = Runtime.load(mounted, listeners=[events], random=seeded(), clock=clock or time)
-    a, b = FakeProvider(lambda _: chat_stream("from ", "A")), FakeProvider(lambda _: chat_stream("from ", "B"))
+    a, b = FakeProvider(lambda _: chat_stream(ANSWER, "A")), FakeProvider(lambda _: chat_stream(ANSWER, "B"))
     network = FakeNetwork({"a.example": a, "b.example": b})
-    return Service(ModelRuntime(runtime, stores=stores, sinks=[ledger]), a, b, network, ledger, events, clock)
+    made = Service(ModelRuntime(runtime, stores=stores, sinks=[ledger]), a, b, network, ledger, events, clock)
+    MADE.append(made)
+    return made
 
 
 async def ask(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -> str:
@@ -212,7 +226,7 @@ async def texts(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -
                 yield chunk.choices[0].delta.content
 
 
-def texts_sync(client: OpenAI) -> Iterator[str]:
+def texts_sync(client: OpenAI) -> Generator[str, None, None]:
     """As `texts`, without an event loop."""
     with client.chat.completions.create(model="any", messages=QUESTION, stream=True) as stream:
         for chunk in stream:
@@ -230,6 +244,18 @@ async def served(a: FakeProvider, b: FakeProvider) -> AsyncIterator[dict[str, Ad
     """The addresses of both providers on loopback."""
     async with a.serve() as port_a, b.serve() as port_b:
         yield {"a": Address(host="127.0.0.1", port=port_a), "b": Address(host="127.0.0.1", port=port_b)}
+
+
+@contextmanager
+def served_elsewhere(a: FakeProvider) -> Iterator[dict[str, Address]]:
+    """As `served`, on a loop of another thread."""
+    thread = LoopThread()
+    serving = served(a, FakeProvider(lambda _: chat_stream("B")))
+    addresses = thread.run(serving.__aenter__())
+    try:
+        yield addresses
+    finally:
+        thread.run(serving.__aexit__(None, None, None))
 
 
 class Driver:

@@ -12,9 +12,9 @@ from voice_models.fake_provider import Answer, cut, stall
 from voice_policies import CircuitBreaker, Duration, ModelDeployment, ModelFallback, Ratio, StreamLatency, StreamTimeout
 from voice_runtime.testing import FakeClock
 
-from tests.models.routes import Driver, Service, deployments, model, service
+from tests.models.routes import ANSWER, MARKER, Driver, Service, deployments, model, service
 
-FROM_A, FROM_B = "from A", "from B"
+FROM_A, FROM_B = f"{ANSWER}A", f"{ANSWER}B"
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def tested(tmp_path: Path, clock: FakeClock) -> Service:
 def answers(made: Service, *script: Answer) -> None:
     """A gives these answers, then healthy ones."""
     left = list(script)
-    made.a.script = lambda _: left.pop(0) if left else fake.chat_stream(FROM_A)
+    made.a.script = lambda _: left.pop(0) if left else fake.chat_stream(ANSWER, "A")
 
 
 def breaker(made: Service, name: str = "a") -> Any:
@@ -121,7 +121,7 @@ def test_mc5_of_two_cooldowns_the_longer_one_holds(
 
 
 def test_mc6_a_spent_quota_rests_the_credential_for_long_and_alerts_once(
-    driver: Driver, tested: Service, clock: FakeClock
+    driver: Driver, tested: Service, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers(tested, *[fake.error(429, "insufficient_quota")] * 9)
     for _ in range(5):
@@ -131,6 +131,7 @@ def test_mc6_a_spent_quota_rests_the_credential_for_long_and_alerts_once(
     assert driver.ask(tested) == FROM_B
     rests = [event for event in tested.events.of("transition") if event.policy == "cooldown"]
     assert [(event.target, event.reason, event.delay) for event in rests] == [("a", "quota_exhausted", 900.0)]
+    assert caplog.text.count("model deployment a rests for 900 s: quota_exhausted") == 1
     clock.advance(2)
     driver.ask(tested)
     assert tested.calls == (2, 7)
@@ -138,7 +139,7 @@ def test_mc6_a_spent_quota_rests_the_credential_for_long_and_alerts_once(
 
 
 def test_mc7_an_invalid_request_is_returned_and_nobody_is_blamed(driver: Driver, tested: Service) -> None:
-    tested.a.script = lambda _: fake.error(400, "invalid_value", headers={"retry-after": "9"})
+    tested.a.script = lambda _: fake.error(400, "invalid_value", message=MARKER, headers={"retry-after": "9"})
     for _ in range(100):
         contents, error = driver.received(tested)
         assert contents == []
@@ -167,7 +168,7 @@ def test_mc8_only_a_larger_window_is_attempted_after_context_exceeded(
     answers(made, fake.error(400, "context_length_exceeded"))
     contents, error = driver.received(made)
     assert made.calls == (1, calls)
-    assert contents == (["from ", "B"] if calls else [])
+    assert contents == ([ANSWER, "B"] if calls else [])
     assert calls or (isinstance(error, ModelAttemptError) and error.error_class == "context_exceeded")
     assert driver.ask(made) == FROM_A
 
@@ -226,13 +227,13 @@ def test_mc10_an_unknown_model_rests_alone(driver: Driver, tmp_path: Path, clock
 
 def test_mc12_an_error_in_the_first_frame_of_a_200_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
     answers(tested, fake.streamed([fake.role(), fake.error_frame()]))
-    assert driver.received(tested) == (["from ", "B"], None)
+    assert driver.received(tested) == ([ANSWER, "B"], None)
     assert breaker(tested).failed == 1
 
 
 def test_mc12_an_error_as_json_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
     answers(tested, Answer((b'{"error": {"code": "server_error"}}',), headers={"content-type": "application/json"}))
-    assert driver.received(tested) == (["from ", "B"], None)
+    assert driver.received(tested) == ([ANSWER, "B"], None)
 
 
 def test_mc14_pings_are_no_content_and_the_first_token_has_a_limit(
@@ -281,7 +282,7 @@ def test_mc16_an_end_without_a_finish_reason_is_never_a_success(driver: Driver, 
         assert contents == ["x"] * 3
         assert isinstance(error, ModelStreamError)
     else:
-        assert contents == ["from ", "B"]
+        assert contents == [ANSWER, "B"]
     assert tested.ledger.events[0].error_class == "truncated"
     assert breaker(tested).failed == 1
 
@@ -372,7 +373,7 @@ def test_mc23_a_call_waits_for_the_earliest_candidate_if_its_deadline_allows(
     began = clock.monotonic()
     contents, error = driver.received(made)
     if waits:
-        assert contents == ["from A"]
+        assert contents == [ANSWER, "A"]
         assert clock.monotonic() - began == pytest.approx(0.4, abs=0.01)
     else:
         assert isinstance(error, ModelRefusedError)

@@ -155,6 +155,7 @@ class ModelCall:
         """An attempt at the candidate, or the seconds until its breaker may admit one."""
         _, policies = self._candidates[candidate.name]
         admission = Admission(policies, None, NEVER, self._clock.monotonic(), self.attempts + 1)
+        admission.began = self.started
         try:
             admission.admit()
         except CircuitOpenError as error:

@@ -1,0 +1,181 @@
+"""The exported metrics of model calls, beside those of `voice_runtime.metrics`.
+
+Label values are names in the bundle or words of this package, so the bundle bounds their number. A tenant is never a
+label. The histograms have the names of OpenTelemetry's conventions for generative AI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from voice_runtime.metrics import Metric, Samples
+
+from voice_models.runtime import ModelRuntime
+from voice_models.statistics import Distribution, ModelStatistics
+
+__all__ = ["HISTOGRAMS", "METRICS", "Histogram"]
+
+OPERATION = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type")
+
+
+class Histogram(NamedTuple):
+    """One histogram of seconds."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    read: Callable[[ModelRuntime], Mapping[tuple[str, str, str, str], Distribution]]
+
+
+def _counter(read: Callable[[ModelStatistics], Mapping[Any, float]]) -> Callable[[ModelRuntime], Samples]:
+    def samples(runtime: ModelRuntime) -> Samples:
+        for labels, count in tuple(read(runtime.statistics).items()):
+            yield (labels,) if isinstance(labels, str) else tuple(labels), count
+
+    return samples
+
+
+def _cooldowns(runtime: ModelRuntime) -> Samples:
+    models = runtime.runtime.bundle.models
+    for route in models.routes if models else ():
+        for candidate in runtime.candidates(models, route) if models else ():
+            for reason in runtime.cooldowns.reasons(candidate):
+                yield (candidate.name, reason), 1
+
+
+def _budget_requests(runtime: ModelRuntime) -> Samples:
+    for budget, counts in tuple(runtime.budgets.statistics.items()):
+        yield (budget, "admitted"), counts.admitted
+        yield (budget, "rejected"), counts.rejected
+
+
+def _budgets_without_store(runtime: ModelRuntime) -> Samples:
+    for budget, counts in tuple(runtime.budgets.statistics.items()):
+        yield (budget,), counts.without_store
+
+
+def _retirements(runtime: ModelRuntime) -> Samples:
+    models = runtime.runtime.bundle.models
+    for name, deployment in models.deployments.items() if models else ():
+        retires = models.models[deployment.model].retires if models else None
+        if retires is not None:
+            yield (name,), datetime(retires.year, retires.month, retires.day, tzinfo=UTC).timestamp()
+
+
+def _dropped(runtime: ModelRuntime) -> Samples:
+    yield (), runtime.statistics.usage_events_dropped
+
+
+_ROUTE = ("route",)
+_DEPLOYMENT = ("route", "deployment")
+
+METRICS: tuple[Metric[ModelRuntime], ...] = (
+    Metric(
+        "voice_model_calls_total",
+        "counter",
+        "Calls that ended. cut: failed after the first content.",
+        ("route", "kind"),
+        _counter(lambda counts: counts.calls),
+    ),
+    Metric(
+        "voice_model_good_calls_total",
+        "counter",
+        "Successful calls within the objective of their route.",
+        _ROUTE,
+        _counter(lambda counts: counts.good_calls),
+    ),
+    Metric(
+        "voice_model_attempts_total",
+        "counter",
+        "Attempts that ended, by success, cancellation or error class.",
+        (*_DEPLOYMENT, "kind"),
+        _counter(lambda counts: counts.attempts),
+    ),
+    Metric(
+        "voice_model_fallbacks_total",
+        "counter",
+        "Calls that attempted a second candidate.",
+        _ROUTE,
+        _counter(lambda counts: counts.fallbacks),
+    ),
+    Metric(
+        "voice_model_tokens_total",
+        "counter",
+        "Tokens of attempts. Other units where the provider bills those.",
+        (*_DEPLOYMENT, "direction", "source"),
+        _counter(lambda counts: counts.tokens),
+    ),
+    Metric(
+        "voice_model_cost_micro_usd_total",
+        "counter",
+        "Cost of attempts at the declared prices.",
+        _DEPLOYMENT,
+        _counter(lambda counts: counts.micro_usd),
+    ),
+    Metric(
+        "voice_model_cache_hits_total",
+        "counter",
+        "Calls that the cache answered.",
+        _ROUTE,
+        _counter(lambda counts: counts.cache_hits),
+    ),
+    Metric(
+        "voice_model_cooldown",
+        "gauge",
+        "1 while a deployment rests, by the error class that began it.",
+        ("deployment", "reason"),
+        _cooldowns,
+    ),
+    Metric(
+        "voice_model_budget_requests_total",
+        "counter",
+        "Attempts that a token budget decided.",
+        ("budget", "kind"),
+        _budget_requests,
+    ),
+    Metric(
+        "voice_model_budget_without_store_total",
+        "counter",
+        "Decisions and settlements of a token budget without its store.",
+        ("budget",),
+        _budgets_without_store,
+    ),
+    Metric(
+        "voice_model_retirement_timestamp_seconds",
+        "gauge",
+        "The day on which the provider shuts a deployment's model down.",
+        ("deployment",),
+        _retirements,
+    ),
+    Metric(
+        "voice_model_usage_events_dropped_total",
+        "counter",
+        "Usage events that their store did not take.",
+        (),
+        _dropped,
+    ),
+)
+"""Every counter and gauge of model calls."""
+HISTOGRAMS = (
+    Histogram(
+        "gen_ai_client_operation_duration_seconds",
+        "Duration of attempts.",
+        OPERATION,
+        lambda runtime: runtime.statistics.durations,
+    ),
+    Histogram(
+        "gen_ai_client_operation_time_to_first_chunk_seconds",
+        "Time from the start of an attempt to its first content.",
+        OPERATION,
+        lambda runtime: runtime.statistics.first_content,
+    ),
+    Histogram(
+        "gen_ai_client_operation_time_per_output_chunk_seconds",
+        "Mean time of each output token after the first, one value for each attempt.",
+        OPERATION,
+        lambda runtime: runtime.statistics.per_output,
+    ),
+)
+"""Every histogram of model calls."""

@@ -1,0 +1,38 @@
+"""Prometheus: a collector that reads the counts of model calls when it is scraped. Needs the extra `prometheus`.
+
+REGISTRY.register(ModelCollector(runtime))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from voice_runtime.prometheus import MetricsCollector
+
+from voice_models.metrics import HISTOGRAMS, METRICS
+from voice_models.runtime import ModelRuntime
+from voice_models.statistics import BUCKETS
+
+__all__ = ["ModelCollector"]
+
+
+class ModelCollector(Collector):
+    """The metrics of one model runtime. Those of its `voice_runtime.Runtime` have their own collector."""
+
+    def __init__(self, runtime: ModelRuntime) -> None:
+        self._runtime = runtime
+        self._plain = MetricsCollector(runtime, METRICS)
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        """Every metric, as it stands now."""
+        yield from self._plain.collect()
+        bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+        for histogram in HISTOGRAMS:
+            family = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.labels)
+            for labels, found in tuple(histogram.read(self._runtime).items()):
+                buckets = list(zip(bounds, accumulate(found.counts), strict=True))
+                family.add_metric(labels, buckets, found.sum)
+            yield family

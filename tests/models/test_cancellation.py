@@ -1,0 +1,174 @@
+"""A caller that leaves closes the provider's connection: MC18, MC19, and every other way to leave."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+from voice_models import SyncModelTransport
+from voice_models import fake_answers as fake
+from voice_models.fake_provider import FakeProvider, stall
+from voice_policies import Duration
+from voice_runtime import Caller
+from voice_runtime.testing import FakeClock
+
+from tests.bundles import operation
+from tests.loopback import START_SECONDS
+from tests.models.routes import (
+    PATIENT,
+    QUESTION,
+    Service,
+    ask,
+    budget,
+    served,
+    served_elsewhere,
+    service,
+    texts,
+    texts_sync,
+)
+
+CLOSED = 0.1
+"""Longest time from the caller's leaving to the closed connection, in seconds."""
+
+
+def budgeted(tmp_path: Path, clock: FakeClock | None, route: dict[str, Any] | None = None, **more: Any) -> Service:
+    limits = {"budgets": ("day",), **(route or {})}
+    return service(tmp_path, clock, models={"budgets": {"day": budget()}}, route=limits, **more)
+
+
+async def test_mc18_a_caller_that_leaves_before_the_content_closes_the_connection(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    made = budgeted(tmp_path, clock)
+    made.a.script = lambda _: fake.streamed([fake.role(), stall])
+    asking = asyncio.create_task(ask(made.sdk()))
+    await asyncio.sleep(0.2)
+    left_at = clock.monotonic()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert made.a.exchanges[0].ending == "closed_by_client"
+    assert made.a.exchanges[0].ended_at - left_at <= CLOSED
+    assert made.calls == (1, 0)
+    (event,) = made.ledger.events
+    assert (event.ending, event.estimated, event.output_tokens) == ("cancelled", True, 0)
+    assert event.input_units > 0
+    assert made.is_settled()
+    breaker = made.runtime.runtime.outbound("llm.generate", "a").breaker
+    assert breaker is not None
+    assert (breaker.failed, breaker.ignored) == (0, 1)
+
+
+@pytest.mark.parametrize("phase", ["connecting", "unary"])
+async def test_mc18_it_closes_in_every_phase(tmp_path: Path, clock: FakeClock, phase: str) -> None:
+    made = budgeted(tmp_path, clock)
+    late = fake.chat("late", delay=10) if phase == "connecting" else fake.streamed([b"{", stall])
+    made.a.script = lambda _: late
+    asking = asyncio.create_task(made.sdk().chat.completions.create(model="any", messages=QUESTION))
+    await asyncio.sleep(0.2)
+    left_at = clock.monotonic()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert made.a.exchanges[0].ending == "closed_by_client"
+    assert made.a.exchanges[0].ended_at - left_at <= CLOSED
+    assert made.calls == (1, 0)
+    assert [event.ending for event in made.ledger.events] == ["cancelled"]
+    assert made.is_settled()
+
+
+async def test_a_deadline_of_the_request_closes_the_connection(tmp_path: Path, clock: FakeClock) -> None:
+    """A service cancels the calls of an operation whose time is over, as it does when its client has left."""
+    made = budgeted(tmp_path, clock, inbound=(operation("chat", deadline=Duration("400ms")),))
+    made.a.script = lambda _: fake.streamed([fake.delta("x"), stall])
+    with pytest.raises(TimeoutError):
+        async with made.runtime.runtime.request("chat", Caller(tenant="acme")):
+            await ask(made.sdk())
+    assert made.a.exchanges[0].ending == "closed_by_client"
+    assert made.ledger.events[0].tenant == "acme"
+    assert made.is_settled()
+
+
+async def test_mc19_a_caller_that_leaves_after_the_tenth_delta_stops_the_provider(tmp_path: Path) -> None:
+    a, b = (FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02)) for _ in range(2))
+    async with asyncio.timeout(START_SECONDS), served(a, b) as addresses:
+        made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
+        received = 0
+        async with httpx.AsyncHTTPTransport() as sockets:
+            async for _ in texts(made.sdk(inner=sockets)):
+                received += 1
+                if received == 10:
+                    break
+            await a.exchanges[0].ended.wait()
+        await made.runtime.drain()
+    assert (a.exchanges[0].ending, b.exchanges) == ("closed_by_client", [])
+    assert a.exchanges[0].written <= 1 + 15
+    assert [(event.ending, event.output_tokens) for event in made.ledger.events] == [("cancelled", 5)]
+    assert made.is_settled()
+
+
+# --- without an event loop, over sockets
+
+
+def sync_sdk(made: Service) -> OpenAI:
+    client = httpx.Client(transport=SyncModelTransport(made.runtime, "llm.generate"))
+    return OpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+
+
+def wait_for_the_end(provider: FakeProvider) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not provider.exchanges or provider.exchanges[0].ending == "open" or not provider.exchanges[0].ended_at:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class LeftError(Exception):
+    """The caller is interrupted."""
+
+
+def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> None:
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise LeftError
+
+    a = FakeProvider(lambda _: fake.streamed([fake.role(), stall]))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with served_elsewhere(a) as addresses:
+            made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
+            client = sync_sdk(made)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(LeftError):
+                list(texts_sync(client))
+            if a.exchanges:  # a busy machine may be interrupted before it connects
+                wait_for_the_end(a)
+            client.close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert [exchange.ending for exchange in a.exchanges] in (["closed_by_client"], [])
+    assert [event.ending for event in made.ledger.events] == ["cancelled"]
+    assert made.is_settled()
+
+
+def test_mc19_a_thread_that_leaves_after_the_tenth_delta_stops_the_provider(tmp_path: Path) -> None:
+    a = FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02))
+    with served_elsewhere(a) as addresses:
+        made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
+        client = sync_sdk(made)
+        with closing(texts_sync(client)) as stream:
+            assert len(list(islice(stream, 10))) == 10
+        wait_for_the_end(a)
+        client.close()
+    assert a.exchanges[0].ending == "closed_by_client"
+    assert a.exchanges[0].written < 500
+    assert [event.ending for event in made.ledger.events] == ["cancelled"]
+    assert made.is_settled()

@@ -1,0 +1,248 @@
+"""Every form of the official SDK passes under the route's rules, and the SDK's own retries are off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import BaseModel
+from voice_models import ModelAttemptError, ModelRefusedError, ModelRuntime, ModelStreamError, ModelTransport
+from voice_models import fake_answers as fake
+from voice_models.fake_provider import Answer, cut
+from voice_policies import Address, ModelPrice
+from voice_runtime import Runtime, UnknownCallError
+from voice_runtime.testing import FakeClock
+
+from tests.bundles import bundle, call, mount
+from tests.models.routes import KEY, PRICE, QUESTION, Service, ask, model, service
+
+
+@pytest.fixture
+def made(tmp_path: Path, clock: FakeClock) -> Service:
+    return service(tmp_path, clock)
+
+
+def first(made: Service, *answers: Answer) -> None:
+    left = list(answers)
+    made.a.script = lambda _: left.pop(0)
+
+
+# --- the request of a candidate
+
+
+async def test_host_path_key_and_model_are_the_candidates(made: Service) -> None:
+    await ask(made.sdk())
+    request = made.a.exchanges[0].request
+    assert (request.path, request.headers["host"]) == ("/v1/chat/completions", "a.example")
+    assert request.headers["authorization"] == f"Bearer {KEY}-a"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.json()["model"] == "m"
+    assert request.json()["messages"] == QUESTION
+
+
+async def test_a_provider_behind_the_egress_proxy_is_reached_by_its_server_name(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    address = Address(host="api.a.example", port=443, via="egress-proxy:8443")
+    sent: list[httpx.Request] = []
+
+    async def proxy(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(503)
+
+    found = service(tmp_path, clock, addresses={"a": address, "b": address})
+    with pytest.raises(ModelAttemptError):
+        await ask(found.sdk(inner=httpx.MockTransport(proxy)))
+    url, extensions = sent[0].url, sent[0].extensions
+    assert (url.scheme, url.host, url.port) == ("https", "egress-proxy", 8443)
+    assert (sent[0].headers["host"], extensions["sni_hostname"]) == ("api.a.example", "api.a.example")
+
+
+async def test_the_key_is_read_for_each_attempt_and_a_missing_one_rests_the_credential(
+    made: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "key-a").write_text("sk-rotated")
+    await ask(made.sdk())
+    assert made.a.exchanges[0].request.headers["authorization"] == "Bearer sk-rotated"
+    (tmp_path / "key-a").unlink()
+    assert await ask(made.sdk()) == "the-answer-of-B"
+    assert made.ledger.events[-2].error_class == "authentication"
+    assert made.ledger.events[-2].micro_usd == 0
+
+
+@pytest.mark.parametrize("asked", [None, 50, 500])
+async def test_the_output_limit_is_set_where_none_is_named_and_lowers_a_larger_one(
+    made: Service, asked: int | None
+) -> None:
+    more: dict[str, Any] = {} if asked is None else {"max_tokens": asked}
+    await made.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True, **more)
+    body = made.a.exchanges[0].request.json()
+    expected = ("max_tokens", 50) if asked == 50 else ("max_completion_tokens", 100)
+    assert [(name, body[name]) for name in ("max_tokens", "max_completion_tokens") if name in body] == [expected]
+
+
+async def test_a_request_that_no_window_holds_is_refused_before_anything_is_sent(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    found = service(tmp_path, clock, models={"models": {"m": model(context_window=90)}})
+    with pytest.raises(ModelRefusedError, match="context_exceeded"):
+        await ask(found.sdk())
+    assert found.calls == (0, 0)
+
+
+async def test_an_unknown_endpoint_is_refused_with_those_that_there_are(made: Service) -> None:
+    with pytest.raises(ValueError, match="/chat/completions, /responses"):
+        await made.sdk().models.list()
+
+
+def test_a_call_without_a_route_is_refused_at_the_start(tmp_path: Path) -> None:
+    runtime = ModelRuntime(Runtime.load(mount(tmp_path, bundle(call("search.find")))))
+    with pytest.raises(UnknownCallError):
+        ModelTransport(runtime, "search.find")
+
+
+# --- the SDK
+
+
+async def test_the_sdk_never_retries_although_it_is_configured_to(made: Service) -> None:
+    made.a.script = made.b.script = lambda _: fake.error(500, headers={"x-should-retry": "true"})
+    client = made.sdk()
+    assert client.max_retries == 2
+    with pytest.raises(ModelAttemptError) as failed:
+        await ask(client)
+    assert made.calls == (1, 1)
+    assert failed.value.attempts == 2
+    assert failed.value.candidate == "b"
+    assert str(failed.value) == (
+        "model call llm.generate failed: route llm.generate at b: server_error after 2 attempts"
+    )
+
+
+async def test_the_frame_with_the_usage_is_hidden_unless_the_caller_asked_for_it(made: Service) -> None:
+    async def usages(**more: Any) -> list[BaseModel]:
+        stream = await made.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True, **more)
+        return [chunk.usage async for chunk in stream if chunk.usage]
+
+    assert await usages() == []
+    assert len(await usages(stream_options={"include_usage": True})) == 1
+
+
+# --- the forms
+
+
+async def test_a_whole_chat_and_its_failures(made: Service) -> None:
+    late = fake.chat("late", delay=9)
+    first(made, fake.chat("whole"), fake.chat("x", finish_reason=None), Answer((b"not JSON",)), late)
+    made.b.script = lambda _: fake.chat("from B")
+    texts = []
+    for _ in range(4):
+        answer = await made.sdk().chat.completions.create(model="any", messages=QUESTION)
+        texts.append(answer.choices[0].message.content)
+    assert texts == ["whole", "from B", "from B", "from B"]
+    classes = [event.error_class for event in made.ledger.events if event.deployment == "a"]
+    assert classes == [None, "truncated", "server_error", "first_token_timeout"]
+
+
+async def test_mc13_responses_lifecycle_frames_are_no_content(made: Service) -> None:
+    response = {"id": "r", "object": "response", "created_at": 0, "model": "m", "output": []}
+    created = fake.event({"type": "response.created", "response": response}, "response.created")
+    error = fake.event({"type": "error", "code": "server_error", "message": "x"}, "error")
+    first(made, fake.streamed([created, error]))
+    made.b.script = lambda _: fake.responses_stream("from ", "B")
+    stream = await made.sdk().responses.create(model="any", input="q", stream=True)
+    events = [event async for event in stream]
+    assert [event.type for event in events] == [
+        "response.created",
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.completed",
+    ]
+    assert made.calls == (1, 1)
+    failed, finished = made.ledger.events
+    assert failed.error_class == "server_error"
+    assert (finished.input_units, finished.output_tokens, finished.estimated) == (10, 5, False)
+
+
+async def test_responses_that_failed_or_were_cut_by_the_limit(made: Service) -> None:
+    failed = {"id": "r", "status": "failed", "error": {"code": "server_error", "message": "x"}}
+    limited = {"id": "r", "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []}
+    first(
+        made,
+        fake.streamed([fake.event({"type": "response.failed", "response": failed})]),
+        fake.streamed([fake.event({"type": "response.incomplete", "response": limited})]),
+    )
+    made.b.script = lambda _: fake.responses_stream("B")
+    for _ in range(2):
+        _ = [event async for event in await made.sdk().responses.create(model="any", input="q", stream=True)]
+    assert [(event.deployment, event.error_class, event.finish_reason) for event in made.ledger.events] == [
+        ("a", "server_error", None),
+        ("b", None, "stop"),
+        ("a", None, "length"),
+    ]
+
+
+async def test_embeddings(made: Service) -> None:
+    first(made, Answer((b'{"object": "list"}',), headers={"content-type": "application/json"}), fake.embeddings(2))
+    made.b.script = lambda _: fake.embeddings(2)
+    found = await made.sdk().embeddings.create(model="any", input=["a", "b"])
+    assert len(found.data) == 2
+    assert [event.error_class for event in made.ledger.events] == ["truncated", None]
+    assert made.ledger.events[1].input_units == 10
+
+
+async def test_reranking_is_a_list_too(made: Service) -> None:
+    body = json.dumps({"results": [{"index": 0, "relevance_score": 0.5}], "usage": {"total_tokens": 7}}).encode()
+    first(made, Answer((body,), headers={"content-type": "application/json"}))
+    found = await made.sdk().post("/rerank", body={"model": "any", "query": "q", "documents": ["a"]}, cast_to=object)
+    assert found == json.loads(body)
+    assert made.ledger.events[0].input_units == 7
+
+
+async def test_speech_is_handed_on_as_it_comes_and_a_cut_is_a_failure(tmp_path: Path, clock: FakeClock) -> None:
+    price = ModelPrice(unit="character", input=15.0, as_of=PRICE.as_of, source="a test")
+    made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
+    spoken = fake.speech(3)
+    first(made, spoken, Answer((*spoken.steps, cut), headers=spoken.headers), fake.error(503))
+    made.b.script = lambda _: fake.speech(1)
+    client = made.sdk().audio.speech
+    assert len((await client.create(model="any", voice="alloy", input="hello")).content) == 3 * 640
+    with pytest.raises(ModelStreamError):
+        await client.create(model="any", voice="alloy", input="hello")
+    assert len((await client.create(model="any", voice="alloy", input="hello")).content) == 640
+    assert [(event.error_class, event.input_units, event.micro_usd) for event in made.ledger.events] == [
+        (None, 5, 75),
+        ("truncated", 5, 75),
+        ("overloaded", 0, 0),
+        (None, 5, 75),
+    ]
+
+
+async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    price = ModelPrice(unit="audio_second", input=100.0, as_of=PRICE.as_of, source="a test")
+    made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
+    first(made, fake.transcription("heard", seconds=7))
+    heard = await made.sdk().audio.transcriptions.create(model="any", file=("a.wav", b"RIFF" * 100))
+    assert heard.text == "heard"
+    sent = made.a.exchanges[0].request.body
+    assert b'name="model"\r\n\r\nm\r\n' in sent
+    assert b"any" not in sent
+    assert (made.ledger.events[0].input_units, made.ledger.events[0].micro_usd) == (7, 700)
+
+
+# --- what the SDK's caller is spared
+
+
+async def test_a_slow_reader_does_not_cost_the_provider_its_idle_time(made: Service) -> None:
+    made.a.script = lambda _: fake.chat_stream("a", "b", "c")
+    received = ""
+    stream = await made.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True)
+    async for chunk in stream:
+        received += chunk.choices[0].delta.content or ""
+        await asyncio.sleep(0.4)
+    assert received == "abc"

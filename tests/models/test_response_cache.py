@@ -1,0 +1,70 @@
+"""The exact cache: MC25, on a real Valkey."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from voice_models import fake_answers as fake
+from voice_models.request import PROMPT_VERSION
+from voice_policies import Duration, ResponseCache
+from voice_runtime import Caller
+from voice_runtime.redis import RedisStore, single
+
+from tests.bundles import operation
+from tests.models.routes import Service, ask, service
+from tests.redis_servers import Server
+
+STORE = "events.reserve"
+
+
+@pytest.fixture
+def made(tmp_path: Path, server: Server) -> Service:
+    store = RedisStore(lambda: single(server.url, socket_connect_timeout=60))
+    cache = ResponseCache(max_age=Duration("1h"), store=STORE)
+    inbound = (operation("chat", deadline=Duration("1h")),)
+    return service(tmp_path, None, stores={STORE: store}, route={"cache": cache}, inbound=inbound)
+
+
+async def asked(made: Service, tenant: str = "acme", user: str = "ann", version: str = "1") -> str:
+    async with made.runtime.runtime.request("chat", Caller(tenant=tenant, user=user)):
+        answer = await ask(made.sdk(), {PROMPT_VERSION: version})
+    await made.runtime.drain()
+    return answer
+
+
+async def test_an_equal_request_of_the_same_scope_is_answered_without_the_provider(made: Service) -> None:
+    assert [await asked(made) for _ in range(3)] == ["the-answer-of-A"] * 3
+    assert made.calls == (1, 0)
+    assert made.runtime.statistics.cache_hits["llm.generate"] == 2
+    assert PROMPT_VERSION not in made.a.exchanges[0].request.headers
+
+
+async def test_mc25_another_tenant_user_or_prompt_version_is_no_hit(made: Service) -> None:
+    await asked(made)
+    await asked(made, tenant="other")
+    await asked(made, user="bob")
+    await asked(made, version="2")
+    assert made.calls == (4, 0)
+
+
+async def test_an_answer_of_another_model_or_without_its_end_is_not_kept(made: Service) -> None:
+    made.a.script = lambda _: fake.streamed([fake.delta("x"), fake.finish("length")])
+    await asked(made)
+    await asked(made)
+    assert made.calls == (2, 0)
+
+
+async def test_no_key_of_the_cache_holds_the_prompt(made: Service, server: Server) -> None:
+    await asked(made)
+    (key,) = server.ask("KEYS", "*")
+    assert key.startswith("model-adapter:model-answer:")
+    assert "acme" not in key
+    assert 0 < server.ask("TTL", key) <= 3600
+
+
+async def test_a_cache_that_is_away_is_empty(made: Service, tmp_path: Path) -> None:
+    away = service(tmp_path / "away", None, route={"cache": ResponseCache(max_age=Duration("1h"), store=STORE)})
+    assert [await ask(away.sdk()) for _ in range(2)] == ["the-answer-of-A"] * 2
+    assert away.calls == (2, 0)
+    assert made.calls == (0, 0)

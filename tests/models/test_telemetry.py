@@ -1,0 +1,153 @@
+"""Metrics and spans, under the names of OpenTelemetry's conventions for generative AI."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+from prometheus_client import CollectorRegistry
+from voice_models import fake_answers as fake
+from voice_models.metrics import HISTOGRAMS, METRICS
+from voice_models.prometheus import ModelCollector
+from voice_models.usage_stream import STREAM
+from voice_policies import Duration, PromptPrivacy, StreamLatency
+from voice_runtime.redis import RedisStore, single
+from voice_runtime.testing import FakeClock
+
+from tests.models.routes import ANSWER, MARKER, Service, ask, budget, model, service
+from tests.redis_servers import Server
+
+
+def value(made: Service, name: str, **labels: str) -> float | None:
+    registry = CollectorRegistry()
+    registry.register(ModelCollector(made.runtime))
+    return registry.get_sample_value(name, labels)
+
+
+async def test_a_call_that_fell_back_is_counted_with_its_tokens_and_cost(tmp_path: Path, clock: FakeClock) -> None:
+    made = service(tmp_path, clock)
+    made.a.script = lambda _: fake.error(429, headers={"retry-after": "9"})
+    made.b.script = lambda _: fake.chat_stream(ANSWER, "B", first=0.1, gap=0.02, tokens=(1000, 500))
+    await ask(made.sdk())
+    of_b = {"route": "llm.generate", "deployment": "b"}
+    assert value(made, "voice_model_calls_total", route="llm.generate", kind="successful") == 1
+    assert value(made, "voice_model_fallbacks_total", route="llm.generate") == 1
+    assert value(made, "voice_model_attempts_total", route="llm.generate", deployment="a", kind="rate_limited") == 1
+    assert value(made, "voice_model_attempts_total", **of_b, kind="successful") == 1
+    assert value(made, "voice_model_tokens_total", **of_b, direction="output", source="reported") == 500
+    assert value(made, "voice_model_cost_micro_usd_total", **of_b) == 1000 * 0.15 + 500 * 0.6
+    assert value(made, "voice_model_cooldown", deployment="a", reason="rate_limited") == 1
+    clock.advance(9)
+    assert value(made, "voice_model_cooldown", deployment="a", reason="rate_limited") is None
+    of_operation = {
+        "gen_ai_operation_name": "chat",
+        "gen_ai_provider_name": "b",
+        "gen_ai_request_model": "m",
+        "error_type": "",
+    }
+    first = "gen_ai_client_operation_time_to_first_chunk_seconds"
+    assert value(made, f"{first}_count", **of_operation) == 1
+    assert value(made, f"{first}_sum", **of_operation) == pytest.approx(0.12)
+    assert value(made, f"{first}_bucket", **of_operation, le="0.08") == 0
+    assert value(made, f"{first}_bucket", **of_operation, le="0.16") == 1
+
+
+@pytest.mark.parametrize(("first", "gap", "good"), [(0.1, 0.0, 1), (0.4, 0.0, None), (0.1, 0.5, None)])
+async def test_goodput_counts_calls_that_meet_every_objective(
+    tmp_path: Path, clock: FakeClock, first: float, gap: float, good: int | None
+) -> None:
+    objective = StreamLatency(first_token=Duration("300ms"), per_token=Duration("100ms"))
+    made = service(tmp_path, clock, route={"objective": objective})
+    made.a.script = lambda _: fake.streamed(
+        [fake.delta("x"), fake.delta("y"), fake.finish(), fake.usage(1, 3)], first=first, gap=gap
+    )
+    await ask(made.sdk())
+    assert value(made, "voice_model_good_calls_total", route="llm.generate") == good
+
+
+async def test_budgets_and_retirements_are_exported(tmp_path: Path, clock: FakeClock) -> None:
+    models = {"budgets": {"minute": budget(120)}, "models": {"m": model(retires=date(2027, 1, 1))}}
+    made = service(tmp_path, clock, models=models, route={"budgets": ("minute",)})
+    await ask(made.sdk())
+    assert value(made, "voice_model_budget_requests_total", budget="minute", kind="admitted") == 1
+    assert value(made, "voice_model_budget_without_store_total", budget="minute") == 1
+    assert value(made, "voice_model_retirement_timestamp_seconds", deployment="a") == 1_798_761_600
+
+
+async def test_a_span_follows_the_conventions_and_holds_no_content(
+    tmp_path: Path, clock: FakeClock, spans: InMemorySpanExporter
+) -> None:
+    made = service(tmp_path, clock)
+    made.a.script = lambda _: fake.error(503)
+    await ask(made.sdk())
+    failed, finished = spans.get_finished_spans()
+    assert failed.attributes is not None
+    assert finished.attributes is not None
+    assert failed.name == "chat m"
+    assert failed.attributes["error.type"] == "overloaded"
+    assert finished.attributes["gen_ai.usage.output_tokens"] == 5
+    assert finished.attributes["gen_ai.response.finish_reasons"] == ("stop",)
+    assert finished.attributes["voice.model.attempt"] == 2
+    assert "gen_ai.input.messages" not in finished.attributes
+
+
+async def test_only_a_policy_captures_prompts_and_answers(
+    tmp_path: Path, clock: FakeClock, spans: InMemorySpanExporter
+) -> None:
+    made = service(tmp_path, clock, route={"privacy": PromptPrivacy(capture=True)})
+    await ask(made.sdk())
+    (span,) = spans.get_finished_spans()
+    spans.clear()  # this content is meant to be there
+    assert span.attributes is not None
+    assert MARKER in str(span.attributes["gen_ai.input.messages"])
+    assert span.attributes["gen_ai.output.messages"] == f"{ANSWER}A"
+
+
+def test_the_names_are_those_of_the_conventions() -> None:
+    attributes = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
+    used = {
+        "gen_ai.operation.name",
+        "gen_ai.provider.name",
+        "gen_ai.request.model",
+        "gen_ai.request.stream",
+        "gen_ai.request.max_tokens",
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.usage.input_tokens",
+        "gen_ai.usage.output_tokens",
+        "gen_ai.response.time_to_first_chunk",
+        "gen_ai.response.finish_reasons",
+    }
+    assert used <= attributes
+    metrics = {value for name, value in vars(gen_ai_metrics).items() if name.startswith("GEN_AI_")}
+    assert {each.name.removesuffix("_seconds") for each in HISTOGRAMS} <= {name.replace(".", "_") for name in metrics}
+
+
+def test_each_metric_is_named_once() -> None:
+    names = [*(each.name for each in METRICS), *(each.name for each in HISTOGRAMS)]
+    assert len(names) == len(set(names))
+
+
+async def test_usage_events_are_messages_of_the_stream(tmp_path: Path, server: Server) -> None:
+    store = RedisStore(lambda: single(server.url, socket_connect_timeout=60))
+    made = service(tmp_path, None, stores={"events.reserve": store}, models={"usage": "events.reserve"})
+    await ask(made.sdk())
+    await made.runtime.drain()
+    ((_, fields),) = server.ask("XRANGE", STREAM, "-", "+")
+    assert fields[::2] == ["id", "payload", "trace"]
+    assert '"deployment": "a"' in fields[3]
+
+
+async def test_an_event_that_the_store_does_not_take_is_counted(tmp_path: Path, clock: FakeClock) -> None:
+    class Away:
+        async def run(self, *_: object) -> None:
+            raise ConnectionError
+
+    made = service(tmp_path, clock, stores={"events.reserve": Away()}, models={"usage": "events.reserve"})
+    await ask(made.sdk())
+    await made.runtime.drain()
+    assert value(made, "voice_model_usage_events_dropped_total") == 1
