@@ -14,13 +14,14 @@ from stack.model.settings import path_of
 
 
 def within_budget(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the cost at the expected scale with the budget. The finding also reports the cost at maximum."""
+    """Compare the cost at the expected scale with the budget. The finding reports maximum and infrastructure, too."""
     budget = platform.site.monthly_budget
     if budget is None or (found := costs(platform)) is None:
         return
     expected, most = found.application.expected, found.application.maximum
     text = (
-        f"{expected:,.0f} USD a month at minimum + {EXPECTED:.0%} of the range, {most:,.0f} USD at the maximum;"
+        f"{expected:,.0f} USD a month at minimum + {EXPECTED:.0%} of the range, {most:,.0f} USD at the maximum,"
+        f" {found.infrastructure.expected:,.0f} USD for the infrastructure beside it;"
         f" the budget is {budget:,} USD, at prices of {found.prices.source}, read on {found.prices.read_on}"
     )
     field = f"replicas or sizing of the services, site.monthly_budget, or {path_of('prices')}"

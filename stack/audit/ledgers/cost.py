@@ -253,6 +253,9 @@ def _flow_row(flow: FlowCost) -> tuple[str, float, float, float, float | None]:
 
 def _protection(found: Costs) -> Table:
     columns = (Column("protection"), Column("USD a month", MONEY))
-    parts = "These costs are parts of the tables above, except the pods for retries: the autoscaler adds them."
+    parts = (
+        "These costs are parts of the tables above, except the pods for retries: the autoscaler adds them at the "
+        "declared load."
+    )
     telemetry = "Telemetry: a day's data × (retention + 1 day) × copies, at the price of a volume."
     return Table("cost of protection", columns, tuple(found.protection.items()), (parts, telemetry))
