@@ -21,7 +21,7 @@ from stack.model.enforcement import enforcer
 from stack.model.load import by_node, executions
 from stack.model.platform import Platform
 
-__all__ = ["layers"]
+__all__ = ["FALLBACK", "layers"]
 
 WARN_ATTEMPTS = 5
 MAX_ATTEMPTS = 10

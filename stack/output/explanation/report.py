@@ -9,9 +9,10 @@ from voice_policies import Adaptive, Bulkhead, CircuitBreaker, RateLimit, Retry,
 
 from components.files import file_text
 from components.node import Gateway
-from stack.audit.retries import layers
+from stack.audit.retries import FALLBACK, layers
 from stack.output.explanation import DeclaredCall, Explanation
 from stack.output.explanation.connection import Step
+from stack.output.explanation.model_route import route_rows
 from stack.output.explanation.permission import Permission
 
 __all__ = ["REPORTS"]
@@ -55,12 +56,18 @@ def _policies(call: DeclaredCall) -> Iterator[Row]:
     """The five layers of one call, then the bulkheads. Each policy ends with the layer that enforces it."""
     policy, by = call.policy, call.policy.enforced_by
     yield "call", f"{policy.necessity}, {policy.idempotency}"
-    yield "retry", f"{_retry(policy.retry)}, by {by.retry}" if policy.retry else "1 attempt"
+    yield from route_rows(call.edge)
+    if not call.edge.route:
+        yield "retry", f"{_retry(policy.retry)}, by {by.retry}" if policy.retry else "1 attempt"
     for layer in layers(call.edge):
-        if layer.name != by.retry:
+        if layer.name not in {by.retry, FALLBACK}:
             yield "retry", f"{layer.attempts} attempts, by {layer.name}"
     attempt = f", by {by.attempt_timeout}" if by.attempt_timeout else ""
-    yield "timeout", f"{policy.timeout.attempt} an attempt{attempt}; {policy.timeout.overall} in all, by {by.timeout}"
+    if not call.edge.route:
+        yield (
+            "timeout",
+            f"{policy.timeout.attempt} an attempt{attempt}; {policy.timeout.overall} in all, by {by.timeout}",
+        )
     shorter = ", or the rest of the caller's if that is shorter" if call.edge.propagates_deadline else ""
     yield "deadline", f"{call.edge.target.deadline} at the callee{shorter}"
     if policy.circuit_breaker:
@@ -148,6 +155,7 @@ def _call_document(call: DeclaredCall) -> dict[str, Any]:
         "path": call.edge.path,
         "declared_in": call.edge.source,
         "outbound": call.policy.model_dump(mode="json", exclude_none=True),
+        "route": call.edge.route.model_dump(mode="json", exclude_none=True) if call.edge.route else None,
         "inbound": call.inbound.model_dump(mode="json", exclude_none=True) if call.inbound else None,
     }
 

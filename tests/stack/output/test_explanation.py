@@ -148,6 +148,20 @@ def test_the_chain_breaks_at_the_mesh_or_at_the_egress_proxy(
     assert told.broken.text == said
 
 
+def test_a_model_call_tells_its_route_and_where_each_part_is_enforced() -> None:
+    told = REPORTS["text"](explain(platform("prod"), "model-adapter", "llm.generate"))
+    assert row(told, "candidate 1").startswith("openai-generate: gpt-4o-mini at api.openai.com through egress-proxy-a")
+    assert row(told, "candidate 2").startswith("mistral-generate: ")
+    assert row(told, "fallback") == "2 attempts at different candidates, wait ≤ 50ms, by runtime"
+    times = "connect 250ms, first token 700ms, idle 1s, total 3s, by runtime"
+    assert row(told, "stream timeout") == times
+    budget = "tenant-minute: 200,000 tokens in 1m for each tenant, by runtime in events.reserve; while it is down: "
+    assert row(told, "budget") == f"{budget}each replica's share"
+    assert "retry" not in told
+    other = REPORTS["text"](explain(platform("prod"), "agent-engine", "rag-engine"))
+    assert "candidate" not in other
+
+
 def applied(whole: Platform, caller: str, line: str) -> Platform:
     """The platform after its reader has added the line to the catalogue."""
     names = {"stage": stage, "hard": hard, "operation": operation, "HttpRoute": HttpRoute}
