@@ -10,10 +10,12 @@ from components.node import Service
 from components.observability.rules import Alert, Recording, RuleGroup, Severity
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET, MESH_PROXY, ProbedHosts, ScrapeTarget
 from stack.model.call_graph import CallGraph, Edge
+from stack.model.model_load import model_edges
 from stack.voiceassistant import alerts, site
 from stack.voiceassistant.attempt_bounds import attempt_bounds
 from stack.voiceassistant.availability import availability_groups, availability_objectives
 from stack.voiceassistant.burn_rates import Rate
+from stack.voiceassistant.model_alerts import EACH_OBJECTIVE, FIRST_OBJECTIVE, MODEL_LABEL, PROVIDER_LABEL, QUOTA
 from stack.voiceassistant.objectives import (
     FAILURE_BUDGET,
     RATE_LIMITED_BUDGET,
@@ -58,6 +60,7 @@ def rule_groups(
                 *_routes(graph),
                 *availability_objectives(graph),
                 *_bundles(graph, digests),
+                *_models(graph),
             ),
         ),
         RuleGroup(name="rates", rules=(_requests_per_replica(), *attempt_bounds(graph))),
@@ -163,6 +166,20 @@ def _bundles(graph: CallGraph, digests: Mapping[str, str]) -> Iterator[Recording
     for service in graph.services:
         severity, labels = alerts.SEVERITIES[service.tier], {"digest": digests[service.name]}
         yield objective("policy_bundle:digest:declared", 1, service.name, severity, **labels)
+
+
+def _models(graph: CallGraph) -> Iterator[Recording]:
+    """The objectives of each route for its candidates, and the providers' quotas."""
+    for edge, route, models in model_edges(graph):
+        job, severity = edge.caller.name, alerts.severity_of(edge.caller)
+        for candidate in models.candidates(route):
+            named = {PROVIDER_LABEL: candidate.provider, MODEL_LABEL: candidate.model.name}
+            if route.objective:
+                yield objective(FIRST_OBJECTIVE, route.objective.first_token.seconds, job, severity, **named)
+            if route.objective and route.objective.per_token:
+                yield objective(EACH_OBJECTIVE, route.objective.per_token.seconds, job, severity, **named)
+            if candidate.tokens_per_minute:
+                yield objective(QUOTA, candidate.tokens_per_minute, job, severity, candidate=candidate.name)
 
 
 def _services(graph: CallGraph) -> Iterator[Recording]:

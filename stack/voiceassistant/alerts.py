@@ -12,6 +12,7 @@ from components.node import Node, Service, Tier
 from components.observability.rules import Alert, Severity
 from stack.voiceassistant.burn_rates import Indicator
 from stack.voiceassistant.catalog import conversations, intelligence, knowledge
+from stack.voiceassistant.model_alerts import MODEL_ALERTS
 from stack.voiceassistant.policy_alerts import POLICY_ALERTS
 
 TEAM_SERVICES = {
@@ -168,6 +169,7 @@ OBJECTIVE_ALERTS = (
         action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
     ),
     *POLICY_ALERTS,
+    *MODEL_ALERTS,
     Alert(
         name="SagaParked",
         expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',

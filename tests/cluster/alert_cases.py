@@ -466,6 +466,106 @@ LOST = {"job": "otel-collector", "exporter": "otlp_grpc/jaeger"}
 NOTIFIER = {"job": "alertmanager", "pod": "alertmanager-0", "integration": "webhook"}
 RULES = {"job": "prometheus", "pod": "prometheus-0", "rule_group": "rates"}
 
+ADAPTER, GENERATE = "model-adapter", {"route": "llm.generate"}
+CANDIDATE = {"candidate": "openai-generate"}
+MODEL = {"gen_ai_provider_name": "openai", "gen_ai_request_model": "gpt-4o-mini"}
+BUDGET = {"budget": "tenant-minute"}
+
+
+def _adapter(metric: str, values: str, **labels: str) -> Series:
+    return _series(metric, values, job=ADAPTER, **labels)
+
+
+def _chunks(part: str, objective: str, within: int) -> Series:
+    """Of a hundred answers a minute so many meet the objective, and all end within a second."""
+    histogram = f"gen_ai_client_operation_{part}_seconds_bucket"
+    return _joined(
+        *(
+            _adapter(histogram, f"0+{count}x60", **MODEL, le=le)
+            for le, count in ((objective, within), ("1.28", 100), ("+Inf", 100))
+        )
+    )
+
+
+def _model_calls(**of_a_thousand: int) -> Series:
+    """A thousand successful calls a minute of one route; of these so many are good or fall back, or are cut besides."""
+    calls = _adapter("voice_model_calls_total", "0+1000x60", **GENERATE, kind="successful")
+    for name, count in of_a_thousand.items():
+        if name == "cut":
+            calls |= _adapter("voice_model_calls_total", f"0+{count}x60", **GENERATE, kind="cut")
+        else:
+            calls |= _adapter(f"voice_model_{name}_total", f"0+{count}x60", **GENERATE)
+    return calls
+
+
+def _rests(reason: str) -> Series:
+    return _adapter("voice_model_cooldown", "1x60", **CANDIDATE, reason=reason)
+
+
+def _tokens(estimated: int, reported: int = 100) -> Series:
+    return _joined(
+        *(
+            _adapter("voice_model_tokens_total", f"0+{count}x60", **CANDIDATE, **GENERATE, source=source)
+            for source, count in (("estimated", estimated), ("reported", reported))
+        )
+    )
+
+
+def _retires(days: int) -> Series:
+    return _adapter("voice_model_retirement_timestamp_seconds", f"{days * DAY}x120", **CANDIDATE)
+
+
+MODEL_CASES: dict[tuple[str, str | None], Case] = {
+    ("ModelFirstTokenLate", None): Case(
+        _chunks("time_to_first_chunk", "0.25", 20),
+        _chunks("time_to_first_chunk", "0.25", 96),
+        "30m",
+        [_whose(ADAPTER, **MODEL)],
+    ),
+    ("ModelTokensSlow", None): Case(
+        _chunks("time_per_output_chunk", "0.0043", 20),
+        _chunks("time_per_output_chunk", "0.0043", 96),
+        "30m",
+        [_whose(ADAPTER, **MODEL)],
+    ),
+    ("ModelGoodputLow", None): Case(
+        _model_calls(good_calls=890), _model_calls(good_calls=910), "50m", [_whose(ADAPTER, **GENERATE)]
+    ),
+    ("ModelFallingBack", None): Case(
+        _model_calls(fallbacks=110), _model_calls(fallbacks=90), "30m", [_whose(ADAPTER, **GENERATE)]
+    ),
+    ("ModelStreamsCut", None): Case(_model_calls(cut=12), _model_calls(cut=8), "50m", [_whose(ADAPTER, **GENERATE)]),
+    ("ModelResting", None): Case(
+        _rests("rate_limited"), _rests("quota_exhausted"), "30m", [_whose(ADAPTER, **CANDIDATE, reason="rate_limited")]
+    ),
+    ("ModelCredentialRefused", None): Case(
+        _rests("authentication"), _rests("rate_limited"), "30m", [_whose(ADAPTER, **CANDIDATE, reason="authentication")]
+    ),
+    ("ModelUsageEstimated", None): Case(_tokens(30), _tokens(20), "50m", [_whose(ADAPTER, **CANDIDATE)]),
+    ("ModelQuotaBurning", None): Case(
+        _tokens(0, 17_000_000), _tokens(0, 15_000_000), "30m", [_whose(ADAPTER, **CANDIDATE)]
+    ),
+    ("ModelBudgetRefusing", None): Case(
+        _adapter("voice_model_budget_requests_total", "0+1x60", **BUDGET, kind="rejected"),
+        _adapter("voice_model_budget_requests_total", "0+1x60", **BUDGET, kind="admitted"),
+        "30m",
+        [_whose(ADAPTER, **BUDGET)],
+    ),
+    ("ModelBudgetAlone", None): Case(
+        _adapter("voice_model_budget_without_store_total", "0+1x60", **BUDGET),
+        _adapter("voice_model_budget_without_store_total", "1x60", **BUDGET),
+        "30m",
+        [_whose(ADAPTER, **BUDGET)],
+    ),
+    ("ModelUsageLost", None): Case(
+        _adapter("voice_model_usage_events_dropped_total", "0+1x60"),
+        _adapter("voice_model_usage_events_dropped_total", "1x60"),
+        "30m",
+        [_whose(ADAPTER)],
+    ),
+    ("ModelRetires", None): Case(_retires(29), _retires(31), "90m", [_whose(ADAPTER, **CANDIDATE)]),
+}
+
 CASES: dict[tuple[str, str | None], Case] = {
     ("TargetDown", None): Case(
         _up(0), _up(1) | _series("up", "0x30", job="redis", instance="b", probe="valkey"), "10m", EVERYWHERE
@@ -541,6 +641,7 @@ CASES: dict[tuple[str, str | None], Case] = {
         "30m",
         _of_jobs(**DESTINATION),
     ),
+    **MODEL_CASES,
     ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_whose(**SAGA)]),
     ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_whose(**LETTERS)]),
     **{

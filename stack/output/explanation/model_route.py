@@ -47,13 +47,8 @@ def _times(route: ModelRoute) -> Iterator[Row]:
     fallback, timeout, cooldown = route.fallback, route.timeout, route.cooldown
     each = " at different candidates" if fallback.distinct else ""
     yield "fallback", f"{fallback.max_attempts} attempts{each}, wait ≤ {fallback.backoff}, {RUNTIME}"
-    yield (
-        "stream timeout",
-        (
-            f"connect {timeout.connect}, first token {timeout.first_token}, idle {timeout.idle}, total {timeout.total}, "
-            f"{RUNTIME}"
-        ),
-    )
+    begin = f"connect {timeout.connect}, first token {timeout.first_token}"
+    yield "stream timeout", f"{begin}, idle {timeout.idle}, total {timeout.total}, {RUNTIME}"
     yield "cooldown", f"{cooldown.default}, at most {cooldown.max}; {cooldown.quota} for a spent quota, {RUNTIME}"
 
 

@@ -1,0 +1,176 @@
+"""Alerts on model calls: speed, goodput, fallback, rest, usage, budgets and retirement.
+
+The histograms have the names of OpenTelemetry's conventions for generative AI (semantic-conventions-genai 0.1.0).
+Severity and team are those of the service, from `target:declared`.
+"""
+
+from __future__ import annotations
+
+from voice_policies import Duration
+
+from components.observability.rules import Alert
+
+__all__ = [
+    "EACH_OBJECTIVE",
+    "FIRST_OBJECTIVE",
+    "MODEL_ALERTS",
+    "MODEL_LABEL",
+    "PROVIDER_LABEL",
+    "QUOTA",
+]
+
+FIRST_OBJECTIVE = "model:first_token:objective"
+"""Series of a route's objective for the first token, in seconds, by service, provider and model."""
+EACH_OBJECTIVE = "model:per_token:objective"
+"""Series of a route's objective for each further token, in seconds, by service, provider and model."""
+QUOTA = "model:tokens_per_minute:quota"
+"""Series of a provider's quota, by service and candidate."""
+PROVIDER_LABEL, MODEL_LABEL = "gen_ai_provider_name", "gen_ai_request_model"
+
+GOOD = 0.9
+"""Least share of calls within both objectives: each objective is a P95, so 5 % may miss either."""
+FALLING_BACK = 0.1
+"""Share of calls that need a second candidate, above which the first one is not just unlucky."""
+CUT = 0.01
+"""Share of streams that end after their first content (the platform's error budget for 5xx)."""
+ESTIMATED = 0.2
+"""Share of tokens that no provider reported, above which the ledger is a guess."""
+FULL = 0.8
+"""Share of a provider's quota above which a burst is refused (rule M07)."""
+NOTICE = 30 * 86_400
+"""Seconds to replace a model before its provider shuts it down (rule M12)."""
+
+_OF_JOB = "on (job) group_left (team, severity)"
+_SHARE = "{{ $value | humanizePercentage }}"
+_TIME = "{{ $value | humanizeDuration }}"
+_ROUTE = "{{ $labels.job }} → {{ $labels.route }}"
+_CANDIDATE = "{{ $labels.job }} → {{ $labels.candidate }}"
+_MODEL = "{{ $labels.job }} → {{ $labels.gen_ai_request_model }} at {{ $labels.gen_ai_provider_name }}"
+
+
+def _above(expression: str, limit: float) -> str:
+    """The series above a limit, with team and severity of their service."""
+    return f"{expression} > {_OF_JOB} {limit:g} * target:declared"
+
+
+def _share(part: str, whole: str, by: str, window: str) -> str:
+    """The share of one counter in another. Without a call in the window there is no share."""
+    counted = (f"sum by ({by}) (rate({metric}[{window}]))" for metric in (part, whole))
+    above, below = counted
+    return f"({above} / ({below} > 0))"
+
+
+def _p95_above(histogram: str, objective: str) -> str:
+    by = f"job, {PROVIDER_LABEL}, {MODEL_LABEL}"
+    quantile = f"histogram_quantile(0.95, sum by ({by}, le) (rate({histogram}_bucket[10m])))"
+    return f"{quantile} > on ({by}) group_left (team, severity) {objective}"
+
+
+_ENDED = 'voice_model_calls_total{kind!~"cancelled|refused"}'
+
+MODEL_ALERTS = (
+    Alert(
+        name="ModelFirstTokenLate",
+        expression=_p95_above("gen_ai_client_operation_time_to_first_chunk_seconds", FIRST_OBJECTIVE),
+        lasting=Duration("10m"),
+        summary=f"{_MODEL}: the P95 of the first token is {_TIME}, above its objective",
+        action="Compare the providers on the dashboard of model calls. Put the faster candidate first in the route",
+    ),
+    Alert(
+        name="ModelTokensSlow",
+        expression=_p95_above("gen_ai_client_operation_time_per_output_chunk_seconds", EACH_OBJECTIVE),
+        lasting=Duration("10m"),
+        summary=f"{_MODEL}: the P95 of a token is {_TIME}, above its objective, so whole answers are late",
+        action="Put a faster candidate first in the route, or lower its output limit; rule M02 has the arithmetic",
+    ),
+    Alert(
+        name="ModelGoodputLow",
+        expression=f"{_share('voice_model_good_calls_total', _ENDED, 'job, route', '30m')}"
+        f" < {_OF_JOB} {GOOD:g} * target:declared",
+        lasting=Duration("10m"),
+        summary=f"{_ROUTE}: only {_SHARE} of the calls succeed within all objectives",
+        action="The dashboard of model calls shows what is missed: first token, time per token, or success",
+    ),
+    Alert(
+        name="ModelFallingBack",
+        expression=_above(_share("voice_model_fallbacks_total", _ENDED, "job, route", "10m"), FALLING_BACK),
+        lasting=Duration("10m"),
+        summary=f"{_ROUTE}: {_SHARE} of the calls need a second candidate, and may be billed twice",
+        action="Read the status page of the first candidate's provider, and its error classes on the dashboard",
+    ),
+    Alert(
+        name="ModelStreamsCut",
+        expression=_above(_share('voice_model_calls_total{kind="cut"}', _ENDED, "job, route", "30m"), CUT),
+        lasting=Duration("10m"),
+        summary=f"{_ROUTE}: {_SHARE} of the answers end in the middle",
+        action="A provider or a hop cuts streams. Compare the time at which they end with each hop's limit (rule M04)",
+    ),
+    Alert(
+        name="ModelResting",
+        expression=_above(
+            'max by (job, candidate, reason) (voice_model_cooldown{reason!~"quota_exhausted|authentication"})', 0
+        ),
+        lasting=Duration("10m"),
+        summary=f"{_CANDIDATE}: it has rested for 10 minutes ({{{{ $labels.reason }}}})",
+        action="Rate limits: raise the quota at the provider or lower the load. Other reasons: read its status page",
+    ),
+    Alert(
+        name="ModelCredentialRefused",
+        expression=_above(
+            'max by (job, candidate, reason) (voice_model_cooldown{reason=~"quota_exhausted|authentication"})', 0
+        ),
+        lasting=Duration("0s"),
+        summary=f"{_CANDIDATE}: its provider refuses the key ({{{{ $labels.reason }}}})",
+        action="Spent quota: raise it at the provider. Refused key: write a new one with `voice secrets`, and restart",
+    ),
+    Alert(
+        name="ModelUsageEstimated",
+        expression=_above(
+            _share('voice_model_tokens_total{source="estimated"}', "voice_model_tokens_total", "job, candidate", "1h"),
+            ESTIMATED,
+        ),
+        lasting=Duration("30m"),
+        summary=f"{_CANDIDATE}: the provider reports no usage for {_SHARE} of the tokens",
+        action="Aborted streams report none. If they are few, has the provider stopped to send usage at the end?",
+    ),
+    Alert(
+        name="ModelQuotaBurning",
+        expression="sum by (job, candidate) (rate(voice_model_tokens_total[5m])) * 60"
+        f" > on (job, candidate) group_left (team, severity) {FULL:g} * {QUOTA}",
+        lasting=Duration("10m"),
+        summary=f"{_CANDIDATE}: {{{{ $value | humanize }}}} tokens a minute are close to the provider's quota",
+        action="Raise the quota at the provider. Until then, the other candidate takes what this one refuses",
+    ),
+    Alert(
+        name="ModelBudgetRefusing",
+        expression=_above(
+            'sum by (job, budget) (increase(voice_model_budget_requests_total{kind="rejected"}[10m]))', 0
+        ),
+        lasting=Duration("10m"),
+        summary="{{ $labels.job }} refuses model calls, because the budget {{ $labels.budget }} is spent",
+        action="A tenant's budget: the usage events name the tenant. A quota: see ModelQuotaBurning",
+    ),
+    Alert(
+        name="ModelBudgetAlone",
+        expression=_above("sum by (job, budget) (increase(voice_model_budget_without_store_total[10m]))", 0),
+        lasting=Duration("10m"),
+        summary="{{ $labels.job }}: each replica enforces its own share of the budget {{ $labels.budget }}",
+        action="The store of budgets is down or slow: look at the alerts of the job events",
+    ),
+    Alert(
+        name="ModelUsageLost",
+        expression=_above("sum by (job) (increase(voice_model_usage_events_dropped_total[1h]))", 0),
+        lasting=Duration("0s"),
+        summary="{{ $labels.job }}: {{ $value | humanize }} usage events are lost, so reports show too little cost",
+        action="The store of events was down or full: look at the alerts of the job events",
+    ),
+    Alert(
+        name="ModelRetires",
+        expression="(max by (job, candidate) (voice_model_retirement_timestamp_seconds) - time()"
+        f" < {NOTICE}) + {_OF_JOB} 0 * target:declared",
+        lasting=Duration("1h"),
+        summary=f"{_CANDIDATE}: its provider shuts the model down in {_TIME}",
+        action="Replace the model in the catalogue, and let `voice check` compare it with the rules M02 to M12",
+    ),
+)
+"""They compare with objectives and quotas that `stack/voiceassistant/alerting.py` records."""
