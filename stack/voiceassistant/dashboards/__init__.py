@@ -9,6 +9,7 @@ from stack.voiceassistant.dashboards.capacity import capacity
 from stack.voiceassistant.dashboards.datastores import datastores
 from stack.voiceassistant.dashboards.dependency import dependency
 from stack.voiceassistant.dashboards.gateway import gateway
+from stack.voiceassistant.dashboards.models import models
 from stack.voiceassistant.dashboards.objectives import objectives
 from stack.voiceassistant.dashboards.overview import overview
 from stack.voiceassistant.dashboards.sagas import sagas
@@ -28,6 +29,7 @@ def dashboards(graph: CallGraph, prices: Prices | None) -> tuple[Dashboard, ...]
         datastores(),
         transport(),
         sagas(),
+        models(),
         capacity(graph, prices),
     )
     return (*found, gateway()) if graph.gateway else found

@@ -136,7 +136,8 @@ def test_every_row_has_panels_that_stand_beside_and_below_each_other(environment
 
 def test_there_is_a_dashboard_for_each_question_of_an_operator() -> None:
     assert {*boards()} == {
-        "overview", "objectives", "service", "dependency", "gateway", "datastores", "mesh", "sagas", "capacity",
+        "overview", "objectives", "service", "dependency", "gateway", "datastores", "mesh", "sagas", "models",
+        "capacity",
     }  # fmt: skip
     assert set(named(list(boards().values()))) == {"prometheus", "tempo", "logs"}
 
