@@ -2,9 +2,11 @@
 
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,9 +88,13 @@ class Project:
             raise CommandFailedError(message)
         return printed
 
-    def begin(self, script: str) -> subprocess.Popen[str]:
-        """Starts commands in a process group of their own."""
-        return subprocess.Popen(
+    @contextmanager
+    def begin(self, script: str) -> Iterator[subprocess.Popen[str]]:
+        """Starts commands in a session of their own, and kills what is left of it at the end.
+
+        The engine starts a plugin in a process group of its own, so a plugin outlives an engine that was killed.
+        """
+        with subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.folder,
             env={**os.environ, **self.environment},
@@ -97,7 +103,11 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                _kill_session(process.pid)
 
     def replace(self, file: str, old: str, new: str) -> None:
         """Changes one text of one file of the program."""
@@ -142,6 +152,13 @@ class Stack:
         deployment = self.automation.export_stack().deployment or {}
         resources: list[dict[str, Any]] = deployment.get("resources", [])
         return resources
+
+
+def _kill_session(session: int) -> None:
+    for process in (int(each.name) for each in Path("/proc").glob("[0-9]*")):
+        with suppress(ProcessLookupError):
+            if os.getsid(process) == session:
+                os.kill(process, signal.SIGKILL)
 
 
 def _changes(events: Iterable[EngineEvent]) -> Iterable[Change]:
