@@ -55,10 +55,10 @@ cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and a
 	$(BIN)/pytest -m cluster tests/cluster
 
 engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to that control plane or to CONTEXT=NAME
-	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs tests/cluster/engine
+	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs -n 2 --dist loadfile tests/cluster/engine
 
 engine-faults: $(READY) ## Kill, change and misdirect the toy tenant's updates on that engine
-	$(BIN)/pytest -m faults -rs tests/cluster/engine
+	$(BIN)/pytest -m faults -rs -n 2 --dist loadfile tests/cluster/engine
 
 fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count what voice check answers
 	$(BIN)/python -m tests.fuzz 10000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 SKIPPED = pytest.StashKey[str]()
@@ -16,5 +18,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A run without the programs ends like a run without tests (status 5), not like one that passed."""
-    if exitstatus == pytest.ExitCode.OK and SKIPPED in session.config.stash:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["skipped"] = session.config.stash.get(SKIPPED, "")
+    elif exitstatus == pytest.ExitCode.OK and SKIPPED in session.config.stash:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes the reason over from a worker of pytest-xdist."""
+    if reason := getattr(node, "workeroutput", {}).get("skipped"):
+        node.config.stash[SKIPPED] = reason

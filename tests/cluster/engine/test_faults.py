@@ -1,26 +1,17 @@
-"""Faults in the life of a stack, and their repair: the toy tenant on Pulumi's engine."""
+"""Faults in the life of a stack, and their repair: the toy tenant on one cluster."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
-from pulumi.automation import CommandError
 
 from tests.cluster.cluster import STORAGE_CLASS
 from tests.cluster.engine.conftest import PrepareSite
-from tests.cluster.engine.deploy_document import block
-from tests.cluster.engine.engine import CommandFailedError, Stack
-from tests.cluster.engine.site import Site, resources
+from tests.cluster.engine.deployed import Deployed
 from tests.cluster.engine.subjects import TOY
-from tests.cluster.manifests import Object, claims, identity
 
 pytestmark = pytest.mark.faults
 
@@ -28,45 +19,6 @@ PARCELS = """\
 PARCELS = toy.ORDERS.model_copy(update={"name": "parcels"})
 NODES = (toy.ORDERS, toy.PRICES, PARCELS, toy.STOCK)
 """
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """The toy tenant on a cluster, and the stack that deploys it."""
-
-    site: Site
-    stack: Stack
-
-    def changes(self) -> list[str]:
-        """The changes of an update, after a preview that says the same."""
-        previewed = [str(change) for change in self.stack.run("preview")]
-        updated = [str(change) for change in self.stack.run("up")]
-        # A refresh in the middle of a rollout finds what is not ready yet.
-        self.site.cluster.wait_ready()
-        assert previewed == updated
-        return updated
-
-    @contextmanager
-    def configured(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Changes values of the configuration for as long as the body runs."""
-        before = self.stack.automation.get_all_config()
-        self.stack.configure(settings)
-        try:
-            yield
-        finally:
-            for key in settings:
-                if key in before:
-                    self.stack.automation.set_config(key, before[key])
-                else:
-                    self.stack.automation.remove_config(key)
-
-    def refusal(self) -> str:
-        """The message of a refused preview; the state does not change."""
-        before = self.stack.resources()
-        with pytest.raises(CommandError) as refused:
-            self.stack.run("preview")
-        assert self.stack.resources() == before
-        return str(refused.value)
 
 
 @pytest.fixture(scope="module")
@@ -78,50 +30,12 @@ def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
         yield Deployed(site, stack)
 
 
-@pytest.mark.parametrize("binding", ["Immediate", "WaitForFirstConsumer"])
-def test_a_volume_has_its_size_from_the_first_and_grows_alone(prepare_site: PrepareSite, binding: str) -> None:
-    with prepare_site(TOY, "dev") as site:
-        site.cluster.create([storage_class("wide", binding, expandable=True)])
-        declared = [{**claim, "storageClassName": "wide"} for claim in claims(resources(site.platform))]
-        site.cluster.add_volumes(declared)
-        deployed = Deployed(site, site.stack())
-        deployed.stack.run("up")
-        assert sizes(site) == {"PersistentVolumeClaim stores/data-stock-0": "1Gi"}
-        site.project.replace("toy.py", 'Bytes("1Gi")', 'Bytes("2Gi")')
-        assert deployed.changes() == [
-            "update PersistentVolumeClaim stores/data-stock-0 spec.resources.requests.storage"
-        ]
-        assert sizes(site) == {"PersistentVolumeClaim stores/data-stock-0": "2Gi"}
-        assert deployed.changes() == []
-
-
 def test_a_volume_that_cannot_grow_is_refused_before_the_update(deployed: Deployed) -> None:
     deployed.site.project.replace("toy.py", 'Bytes("1Gi")', 'Bytes("2Gi")')
     said = deployed.refusal()
     assert f"grows from 1Gi to 2Gi, and its storage class '{STORAGE_CLASS}' does not let it" in said
     deployed.site.project.replace("toy.py", 'Bytes("2Gi")', 'Bytes("1Gi")')
     assert deployed.changes() == []
-
-
-@pytest.mark.parametrize("creations", [5, 15, 30])
-def test_a_killed_update_comes_back_by_the_documented_commands(prepare_site: PrepareSite, creations: int) -> None:
-    with prepare_site(TOY, "dev") as site:
-        stack = site.stack()
-        with site.project.begin("exec pulumi up --stack dev --skip-preview") as update:
-            while len(made(site)) < creations:
-                assert update.poll() is None, "the update ended before it was killed"
-                time.sleep(0.02)
-            os.killpg(update.pid, signal.SIGKILL)
-        site.project.run(block("After an update that was interrupted").replace("prod", "dev"))
-        rendered = {identity(each) for each in resources(site.platform)}
-        assert rendered <= {
-            identity(each["outputs"]) for each in stack.resources() if "kind" in each.get("outputs", {})
-        }
-        site.cluster.wait_ready()
-        deployed = Deployed(site, stack)
-        # Pulumi keeps the variable of the one command among the provider's inputs.
-        assert deployed.changes() == ["update kubernetes cluster upsertExistingObjects"]
-        assert deployed.changes() == []
 
 
 def test_an_object_that_was_scaled_by_hand_is_scaled_back(deployed: Deployed) -> None:
@@ -188,56 +102,6 @@ def test_a_service_that_comes_and_goes_leaves_the_others_alone(deployed: Deploye
     assert [each.split()[1:3] for each in went if each.startswith("delete")] == [
         each.split()[1:3] for each in came if each.startswith("create")
     ]
-
-
-def test_a_destruction_of_what_is_protected_deletes_nothing(prepare_site: PrepareSite) -> None:
-    with prepare_site(TOY, "prod") as site:
-        stack = site.stack()
-        stack.run("up")
-        before = live(site)
-        with pytest.raises(CommandFailedError, match=r"(?s)destruction.*protect"):
-            site.project.run("pulumi destroy --stack prod --skip-preview")
-        assert live(site) == before
-        assert Deployed(site, stack).changes() == []
-        site.project.run("pulumi state unprotect --all --stack prod\npulumi destroy --stack prod")
-        left = live(site).keys()
-        assert {"Namespace /stores", "PersistentVolumeClaim stores/data-stock-0", "StatefulSet stores/stock"} <= left
-        assert "Deployment shop/orders" not in left
-
-
-def storage_class(name: str, binding: str, *, expandable: bool) -> Object:
-    """The default class: of several the newest is."""
-    annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
-    return {
-        "apiVersion": "storage.k8s.io/v1",
-        "kind": "StorageClass",
-        "metadata": {"name": name, "annotations": annotations},
-        "provisioner": "kubernetes.io/no-provisioner",
-        "volumeBindingMode": binding,
-        "allowVolumeExpansion": expandable,
-    }
-
-
-def sizes(site: Site) -> dict[str, str]:
-    """The requested size of each claim."""
-    live_claims = site.cluster.kubectl.objects("persistentvolumeclaims")
-    return {identity(claim): claim["spec"]["resources"]["requests"]["storage"] for claim in live_claims}
-
-
-def live(site: Site) -> dict[str, str]:
-    """The uid of everything in the cluster of the kinds that the tenant renders, by identity."""
-    kinds = ",".join(sorted({each["kind"] for each in resources(site.platform)}))
-    return {identity(each): each["metadata"]["uid"] for each in site.cluster.kubectl.objects(kinds)}
-
-
-def made(site: Site) -> list[Object]:
-    """The Kubernetes resources that the state holds while an update writes it."""
-    (file,) = (site.project.state / "stacks").rglob(f"{site.environment}.json")
-    try:
-        found = json.loads(file.read_text())["checkpoint"]["latest"].get("resources", [])
-    except ValueError:
-        return []
-    return [each for each in found if each["type"].startswith("kubernetes:")]
 
 
 def restarted(changes: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""dev on Pulumi's engine, from its first preview to its destruction; prod as far as a preview goes."""
+"""dev on Pulumi's engine, from its first preview to its destruction."""
 
 import json
 from base64 import b64encode
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.engine.conftest import CONTEXT, PrepareSite
+from tests.cluster.engine.conftest import PrepareSite
 from tests.cluster.engine.deploy_document import DEPLOY, DESTROY, commands
 from tests.cluster.engine.engine import Change, Stack
 from tests.cluster.engine.site import Site, namespaces, resources
-from tests.cluster.engine.subjects import VOICEASSISTANT, pin_images
-from tests.cluster.manifests import Document, Object, identity, of_kind
+from tests.cluster.engine.subjects import VOICEASSISTANT
+from tests.cluster.manifests import Document, identity, of_kind
 
 pytestmark = pytest.mark.engine
 
@@ -38,10 +38,12 @@ def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
         yield Deployed(site, stack, previewed, stack.run("up"))
 
 
-def test_the_first_update_creates_what_the_preview_said(deployed: Deployed, report: Callable[[str], None]) -> None:
+def test_the_first_update_creates_what_the_preview_said(
+    deployed: Deployed, record_property: Callable[[str, object], None]
+) -> None:
     assert {change.op for change in deployed.previewed} == {"create"}
     assert deployed.updated == deployed.previewed
-    report(f"dev: {len(deployed.updated)} resources created by Pulumi's engine")
+    record_property("ledger", f"{len(deployed.updated)} resources of dev created")
 
 
 def test_every_object_is_in_the_cluster_and_ready(deployed: Deployed) -> None:
@@ -112,40 +114,3 @@ def for_dev(command: str, site: Site) -> str:
         "< FILE": f"< {kubectl.kubeconfig}",
     }
     return reduce(lambda text, blank: text.replace(blank, here[blank]), here, command)
-
-
-POD_METRICS: Object = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "pods.metrics.k8s.io",
-        # The API server wants a reason for a group of Kubernetes' own.
-        "annotations": {"api-approved.kubernetes.io": "unapproved: it stands in for metrics-server"},
-    },
-    "spec": {
-        "group": "metrics.k8s.io",
-        "scope": "Namespaced",
-        "names": {"plural": "pods", "kind": "PodMetrics"},
-        "versions": [
-            {
-                "name": "v1beta1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
-"""The API that metrics-server serves, without metrics: no autoscaler runs in a preview."""
-
-
-@pytest.mark.skipif(CONTEXT is not None, reason="a cluster of one's own may lack the operators that prod needs")
-def test_prod_can_be_previewed(prepare_site: PrepareSite) -> None:
-    with prepare_site(VOICEASSISTANT, "prod") as site:
-        pin_images(site.platform, site.project.folder)
-        definition = site.project.folder / "pod-metrics.json"
-        definition.write_text(json.dumps(POD_METRICS))
-        site.cluster.add_definitions(definition)
-        changes = site.stack().run("preview")
-    assert {change.op for change in changes} == {"create"}
-    assert len(changes) > 600
