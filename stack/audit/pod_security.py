@@ -13,24 +13,58 @@ from stack.model.platform import Platform
 
 SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|private_?key)$")
 """Suffixes of the names of variables that contain a secret."""
+VOLUMES = {
+    "name",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+"""The kinds of volumes that `restricted` admits, beside a volume's name."""
 ENFORCED = "pod-security.kubernetes.io/enforce"
 
 
 def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no rendered Secret has values, and that no container variable is a secret in plain text."""
+    """Check that no rendered Secret has values, and that no variable of a container is a secret in plain text."""
     found = rendered(platform)
     for secret in found.of_kind("Secret"):
         written = bool(secret.get("data") or secret.get("stringData"))
         path = f"Secret {secret['metadata']['name']}"
         yield Breach(path, "a rendered file contains its values", "secrets", "") if written else None
+    settings = {
+        (each["metadata"].get("namespace"), each["metadata"]["name"]): each.get("data", {})
+        for each in found.of_kind("ConfigMap")
+    }
     for workload in found.workloads:
-        for container in workload.pod["containers"]:
-            plain = [
-                each["name"] for each in container.get("env", ()) if each.get("value") and SECRET.search(each["name"])
-            ]
+        for container in _containers(workload):
+            variables = dict(_variables(workload.namespace, container, settings))
+            plain = [name for name, value in variables.items() if value and SECRET.search(name)]
             path = f"{workload.path}: {container['name']}.env"
             text = f"{', '.join(plain)} in plain text"
             yield Breach(path, text, "env[].valueFrom.secretKeyRef") if plain else None
+
+
+def _containers(workload: Workload) -> Iterator[Mapping[str, Any]]:
+    yield from workload.pod["containers"]
+    yield from workload.pod.get("initContainers", ())
+
+
+def _variables(
+    namespace: str, container: Mapping[str, Any], settings: Mapping[tuple[str, str], Mapping[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """The variables that a rendered file gives a value, also those of whole ConfigMaps."""
+    for source in container.get("envFrom", ()):
+        name = source.get("configMapRef", {}).get("name", "")
+        for key, value in settings.get((namespace, name), {}).items():
+            yield f"{source.get('prefix', '')}{key}", value
+    for variable in container.get("env", ()):
+        reference = variable.get("valueFrom", {}).get("configMapKeyRef", {})
+        named = settings.get((namespace, reference.get("name", "")), {}).get(reference.get("key", ""), "")
+        yield variable["name"], variable.get("value") or named
 
 
 def pinned(platform: Platform) -> Iterator[Breach | None]:
@@ -63,24 +97,29 @@ def _of_pod(workload: Workload) -> Iterator[str]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if workload.pod.get(field):
             yield field
-    if any("hostPath" in volume for volume in workload.pod.get("volumes", ())):
-        yield "hostPath"
+    for volume in workload.pod.get("volumes", ()):
+        yield from volume.keys() - VOLUMES
 
 
 def _of_containers(workload: Workload) -> Iterator[str]:
     of_pod = workload.pod.get("securityContext", {})
-    for container in (*workload.pod["containers"], *workload.pod.get("initContainers", ())):
+    for container in _containers(workload):
         context: Mapping[str, Any] = {**of_pod, **container.get("securityContext", {})}
+        capabilities = context.get("capabilities", {})
         if context.get("privileged"):
             yield "privileged"
         if context.get("allowPrivilegeEscalation") is not False:
             yield "allowPrivilegeEscalation is not false"
         if not context.get("runAsNonRoot"):
             yield "runAsNonRoot is not true"
-        if "ALL" not in context.get("capabilities", {}).get("drop", ()):
+        if context.get("runAsUser") == 0:
+            yield "runAsUser is 0"
+        if "ALL" not in capabilities.get("drop", ()):
             yield "capabilities are not dropped"
+        yield from (f"the capability {each}" for each in capabilities.get("add", ()) if each != "NET_BIND_SERVICE")
         if context.get("seccompProfile", {}).get("type") not in {"RuntimeDefault", "Localhost"}:
             yield "seccompProfile is not RuntimeDefault"
+        yield from (f"hostPort {port['hostPort']}" for port in container.get("ports", ()) if port.get("hostPort"))
 
 
 RULES = (

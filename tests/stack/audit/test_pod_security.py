@@ -41,6 +41,24 @@ def test_s01_finds_a_secret_in_a_rendered_file() -> None:
     assert found(workload(env=[named])) == ()
 
 
+def test_s01_finds_a_secret_that_a_whole_config_map_gives() -> None:
+    settings = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": {"TOKEN": "x"}}
+    whole = workload(envFrom=[{"prefix": "API_", "configMapRef": {"name": "settings"}}])
+    (plain,) = found(settings, whole)
+    assert plain.arithmetic == "API_TOKEN in plain text"
+    key = {"name": "TOKEN", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "TOKEN"}}}
+    assert len(found(settings, workload(env=[key]))) == 1
+    assert found({**settings, "data": {"LEVEL": "info"}}, whole) == ()
+    assert found(whole, workload(envFrom=[{"secretRef": {"name": "settings"}}])) == ()
+
+
+def test_s01_finds_a_secret_of_an_init_container() -> None:
+    first = {"name": "first", "image": PINNED, "resources": SIZES, "securityContext": SECURE}
+    plain = {**first, "env": [{"name": "PASSWORD", "value": "changeme"}]}
+    assert len(found(workload(pod={"initContainers": [plain]}))) == 1
+    assert found(workload(pod={"initContainers": [first]})) == ()
+
+
 @pytest.mark.parametrize(("image", "count"), [("example.com/a:1.0.0", 1), (PINNED, 0)])
 def test_s01_finds_an_image_that_may_change_where_the_profile_is_strict(image: str, count: int) -> None:
     assert found(workload(image=image)) == (), "the toy's profile is not strict"
@@ -58,12 +76,20 @@ def test_s01_finds_an_image_that_may_change_where_the_profile_is_strict(image: s
         ({"capabilities": {"drop": ["NET_RAW"]}}, "capabilities are not dropped"),
         ({"seccompProfile": {"type": "Unconfined"}}, "seccompProfile is not RuntimeDefault"),
         ({"privileged": True}, "privileged"),
+        ({"runAsUser": 0}, "runAsUser is 0"),
+        ({"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}, "the capability NET_ADMIN"),
     ],
 )
 def test_s01_finds_a_container_that_restricted_refuses(changed: dict[str, Any], reason: str) -> None:
     (refused,) = found(workload({**SECURE, **changed}))
     assert refused.arithmetic == f"restricted refuses it: {reason}"
     assert found(workload()) == ()
+
+
+def test_s01_finds_a_port_of_the_node() -> None:
+    (refused,) = found(workload(ports=[{"containerPort": 80, "hostPort": 80}]))
+    assert refused.arithmetic == "restricted refuses it: hostPort 80"
+    assert found(workload(ports=[{"containerPort": 80}])) == ()
 
 
 @pytest.mark.parametrize("pod", [{"hostNetwork": True}, {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}])
