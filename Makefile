@@ -88,6 +88,7 @@ types: $(READY) ## Generate the Kubernetes types from the API's schema
 
 accept: docs ## Renew the snapshots, URN lists and generated documents; then review their diff
 	$(BIN)/python -m tests.accept
+	$(BIN)/pytest -n0 --snapshot-update tests/stack/audit
 
 diagrams: $(READY) ## Draw every diagram of the documents as SVG into build/diagrams/ (needs npm and Chromium)
 	$(BIN)/python -m tests.mermaid

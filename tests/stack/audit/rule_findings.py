@@ -14,6 +14,7 @@ from stack.audit import RULES
 from stack.audit.finding import Finding, Verdict
 from stack.model.flow import Flow
 from stack.model.platform import Platform
+from stack.voiceassistant import TENANT
 from tests.platforms import DAY
 from tests.small import datastore, small_platform
 
@@ -23,8 +24,21 @@ TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10
 THRICE = TWICE.model_copy(update={"max_retries": 2})
 
 
+TOLD: list[str] = []
+"""The verdicts of the running test on small models, word for word. Those on our own platform change with it."""
+
+
 def verdict(rule: str, looked_at: Platform) -> Verdict:
-    return next(known for known in RULES if known.id == rule).verdict(looked_at, DAY)
+    found = next(known for known in RULES if known.id == rule).verdict(looked_at, DAY)
+    if looked_at.tenant.name == TENANT.name:
+        return found
+    TOLD.append(f"{rule}: {found.checked} checked, {found.text}")
+    TOLD.extend(
+        f"  {each.severity}: {each.path}: {each.arithmetic} [{each.field}] [{each.proposal}]"
+        + (" with its line" if each.where else "")
+        for each in found.findings
+    )
+    return found
 
 
 def findings(rule: str, *nodes: Node, flows: tuple[Flow, ...] = ()) -> tuple[Finding, ...]:
