@@ -55,6 +55,7 @@ class Workstation:
             accepted = "expected an image that the nodes of this cluster can pull"
             raise InvalidInputError("voice up", [Fault("--image", "is missing beside --context", accepted)])
         os.environ.setdefault("PULUMI_BACKEND_URL", "file://~?metadata=skip")
+        os.environ.setdefault("PULUMI_SELF_MANAGED_STATE_GZIP", "true")
         if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
             os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file())
 

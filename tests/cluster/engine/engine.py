@@ -1,5 +1,6 @@
 """Pulumi's engine, working on a copy of the project whose state, configuration and plugins are its own."""
 
+import gzip
 import importlib.metadata
 import os
 import signal
@@ -58,6 +59,7 @@ class Project:
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_HOME": str(home),
+            "PULUMI_SELF_MANAGED_STATE_GZIP": "true",
             "PULUMI_SKIP_CONFIRMATIONS": "true",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             # The copy precedes the installed project.
@@ -65,6 +67,12 @@ class Project:
         }
         _install(home)
         self._cli = automation.PulumiCommand(root=str(home))
+
+    def text(self, pattern: str) -> str:
+        """The text of the files of states, histories and backups whose path matches a pattern."""
+        files = sorted(file for file in self.state.rglob(pattern) if file.is_file())
+        contents = ((file, file.read_bytes()) for file in files)
+        return "".join((gzip.decompress(each) if ".gz" in file.suffixes else each).decode() for file, each in contents)
 
     def stack(self, name: str, settings: Mapping[str, str], secrets: Secrets) -> "Stack":
         """Creates a stack with the project's own configuration and the given additions."""

@@ -81,8 +81,7 @@ def test_one_setting_changes_what_it_is_about(deployed: Deployed) -> None:
 
 
 def test_no_secret_stands_in_the_state(deployed: Deployed) -> None:
-    files = [file for file in deployed.site.project.state.rglob("*") if file.is_file()]
-    text = "".join(file.read_text() for file in files)
+    text = deployed.site.project.text("*")
     for secret, values in deployed.site.secrets.items():
         assert secret in text
         for value in values.values():

@@ -100,9 +100,9 @@ def live(site: Site) -> dict[str, str]:
 
 def made(site: Site) -> list[Object]:
     """The Kubernetes resources that the state holds while an update writes it."""
-    (file,) = (site.project.state / "stacks").rglob(f"{site.environment}.json")
     try:
-        found = json.loads(file.read_text())["checkpoint"]["latest"].get("resources", [])
-    except ValueError:
+        state = json.loads(site.project.text(f"stacks/*/{site.environment}.json.gz"))
+    except (ValueError, OSError):
         return []
+    found = state["checkpoint"]["latest"].get("resources", [])
     return [each for each in found if each["type"].startswith("kubernetes:")]
