@@ -81,7 +81,7 @@ def test_a_team_pays_for_its_services_and_the_platform_team_for_the_rest() -> No
 def test_a_flow_pays_its_share_of_the_executions_at_each_service() -> None:
     """a runs 30 + 10 times a second and b 30 times: chat pays 3/4 of a and all of b, list the rest of a.
 
-    A month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests of chat.
+    A month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests of chat. It calls no model.
     """
     named = flow("chat").model_copy(update={"name": "talk"})
     found = rows(priced(routes(), caller(), B, flows=(named,)), "cost", "flows")
