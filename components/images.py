@@ -11,6 +11,7 @@ __all__ = [
     "COLLECTOR",
     "CONSUL",
     "ELASTICSEARCH",
+    "ELASTICSEARCH_EXPORTER",
     "ENVOY",
     "FLUENT_BIT",
     "GRAFANA",
@@ -23,6 +24,7 @@ __all__ = [
     "POSTGRESQL",
     "POSTGRESQL_OPERAND",
     "PROMETHEUS",
+    "REDIS_EXPORTER",
     "TEMPO",
     "VALKEY",
     "ThirdPartyImage",
@@ -98,6 +100,18 @@ BLACKBOX_EXPORTER = ThirdPartyImage(
     source="prometheus/blackbox_exporter",
     licence="Apache-2.0",
     note="asks what has no metrics, and looks when certificates end",
+)
+REDIS_EXPORTER = ThirdPartyImage(
+    reference="oliver006/redis_exporter:v1.88.0",
+    source="oliver006/redis_exporter",
+    licence="MIT",
+    note="serves Valkey's statistics as metrics",
+)
+ELASTICSEARCH_EXPORTER = ThirdPartyImage(
+    reference="prometheuscommunity/elasticsearch-exporter:v1.11.0",
+    source="prometheus-community/elasticsearch_exporter",
+    licence="Apache-2.0",
+    note="serves Elasticsearch's health as metrics",
 )
 KUBE_STATE_METRICS = ThirdPartyImage(
     reference="registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0",

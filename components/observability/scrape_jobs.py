@@ -115,11 +115,18 @@ def mesh_proxy_job(namespaces: Iterable[str]) -> dict[str, Any]:
 
 
 class ProbedHosts(ClosedModel):
-    """Addresses that the prober connects to, such as the gateway's for its certificate. `job` holds the name."""
+    """Addresses that the prober or an exporter connects to, such as the gateway's for its certificate.
+
+    `job` holds the name.
+    """
 
     name: Name
     module: Name
-    """Name of the module in the prober's configuration."""
+    """Name of the module in the prober's configuration. Of an exporter: the kind of the hosts."""
+    exporter: str | None = None
+    """`host:port` of an exporter that reads the host's metrics at `/scrape`. `None`: the prober probes the host."""
+    health: str | None = None
+    """A metric that is 1 while the host works. `None`: the result of the probe."""
     hosts: tuple[str, ...]
     """`host:port`, or a URL for a module over HTTP."""
 
@@ -127,9 +134,9 @@ class ProbedHosts(ClosedModel):
         """The scrape job of these hosts."""
         return {
             "job_name": self.name,
-            **probing(self.module),
+            **({"metrics_path": "/scrape"} if self.exporter else probing(self.module)),
             "static_configs": [{"targets": sorted(self.hosts)}],
-            "relabel_configs": probed(prober, self.module),
+            "relabel_configs": probed(self.exporter or prober, self.module),
         }
 
 

@@ -21,7 +21,8 @@ BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
 ENOUGH = re.compile(r"increase\w+ > \d+")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 EXPORTED = re.compile(
-    r"(voice|gen_ai|apisix|barman_cloud|cnpg|envoy|kube|kubelet|otelcol|probe|prometheus|alertmanager|go|process|traces)_|^(up|scrape_\w+|ALERTS)$"
+    r"(voice|gen_ai|apisix|barman_cloud|cnpg|elasticsearch|envoy|kube|kubelet|otelcol|probe|prometheus|redis|alertmanager"
+    r"|go|process|traces)_|^(up|scrape_\w+|ALERTS)$"
 )
 """Prefixes of the metrics that the deployed programs export."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')

@@ -64,19 +64,19 @@ def rule_groups(
             ),
         ),
         RuleGroup(name="rates", rules=(_requests_per_replica(), *attempt_bounds(graph))),
-        *availability_groups(graph, scraped),
+        *availability_groups(graph, scraped, probed),
         *_of_operations(),
         *_of_routes(graph),
         RuleGroup(name="service-alerts", rules=(*alerts.OBJECTIVE_ALERTS, *(MESH_ALERTS if mesh else ()))),
-        RuleGroup(name="platform-alerts", rules=(*PLATFORM_ALERTS, *_stores(scraped))),
+        RuleGroup(name="platform-alerts", rules=(*PLATFORM_ALERTS, *_stores(scraped, probed))),
     )
 
 
-def _stores(scraped: Iterable[ScrapeTarget]) -> Iterator[Alert]:
+def _stores(scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Iterator[Alert]:
     """The alerts of each store that exports metrics. A store that the prober probes has none of them."""
-    for target in scraped:
-        if target.scrape.module is None:
-            yield from STORE_ALERTS.get(target.name, ())
+    exporting = [target.name for target in scraped if target.scrape.module is None]
+    for job in (*exporting, *(hosts.name for hosts in probed if hosts.exporter)):
+        yield from STORE_ALERTS.get(job, ())
 
 
 def _requests_per_replica() -> Recording:

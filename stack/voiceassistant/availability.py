@@ -13,7 +13,7 @@ from voice_policies import Duration
 
 from components.node import Dependency, Host, Service
 from components.observability.rules import Recording, RuleGroup
-from components.observability.scrape_jobs import ScrapeTarget
+from components.observability.scrape_jobs import ProbedHosts, ScrapeTarget
 from components.operation import Operation
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.flow import Flow
@@ -43,9 +43,11 @@ def availability_objectives(graph: CallGraph) -> Iterator[Recording]:
         yield objective(alerts.FIRST_MESSAGES.budget, float(SLOW_BUDGET), edge.caller.name, severity, **name)
 
 
-def availability_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> Iterator[RuleGroup]:
+def availability_groups(
+    graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
+) -> Iterator[RuleGroup]:
     """The shares of bad events, by window. The state of each server comes first: its windows read it."""
-    yield RuleGroup(name="servers", rules=(_working(scraped),))
+    yield RuleGroup(name="servers", rules=(_working(scraped, probed),))
     yield from alerts.SERVER_OUTAGES.groups(
         lambda window: f"count_over_time({_WORKING}[{window}]) / {Duration(window).seconds:g}",
         lambda window: (
@@ -71,9 +73,10 @@ def availability_groups(graph: CallGraph, scraped: Iterable[ScrapeTarget]) -> It
         )
 
 
-def _working(scraped: Iterable[ScrapeTarget]) -> Recording:
+def _working(scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Recording:
     """1 while a pod of the job works, 0 while none does or Prometheus finds none."""
     own = {target.name: target.scrape.health for target in scraped if target.scrape.health}
+    own |= {hosts.name: hosts.health for hosts in probed if hosts.health}
     others = f'up{{probe="",job!~"{"|".join(own)}"}}' if own else 'up{probe=""}'
     works = " or ".join((others, "probe_success", *dict.fromkeys(own.values())))
     return Recording(name=_WORKING, expression=f"max by (job) ({works}) or 0 * max by (job) (target:declared)")

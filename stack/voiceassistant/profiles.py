@@ -83,6 +83,8 @@ _PROD_SERVERS = {
     site.ALERTMANAGER: _size(("50m", "200m"), ("128Mi", "256Mi"), replicas=N_PLUS_ONE, storage="1Gi"),
     "kube-state-metrics": _size(("50m", "200m"), ("128Mi", "256Mi")),
     "blackbox-exporter": _size(("50m", "200m"), ("128Mi", "256Mi")),
+    site.VALKEY_EXPORTER: _size(("50m", "200m"), ("64Mi", "128Mi")),
+    site.ELASTICSEARCH_EXPORTER: _size(("50m", "200m"), ("64Mi", "128Mi")),
     "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=3, max_replicas=6),
 }
 # Six nodes have no room for more proxies than N+1.

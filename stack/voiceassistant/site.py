@@ -26,6 +26,7 @@ PROMETHEUS = "prometheus"
 PROMETHEUS_PORT = 9090
 ALERTMANAGER = "alertmanager"
 ALERTMANAGER_PORT = 9093
+VALKEY_EXPORTER, ELASTICSEARCH_EXPORTER = "valkey-exporter", "elasticsearch-exporter"
 CLUSTER_DNS = "cluster-dns"
 """The scrape job that resolves a name through the cluster's DNS."""
 PRICES = Prices(

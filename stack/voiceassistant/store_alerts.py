@@ -2,14 +2,15 @@
 
 The names are those of the exporters' sources, read on 2026-11-30: CloudNativePG 1.30 `config/manager/
 default-monitoring.yaml`, `pkg/management/postgres/webserver/metricserver/pg_collector.go` and
-`pkg/management/pgbouncer/metricsserver/pools.go`; plugin-barman-cloud 0.16 `web/docs/observability.md`.
+`pkg/management/pgbouncer/metricsserver/pools.go`; plugin-barman-cloud 0.16 `web/docs/observability.md`; redis_exporter
+`exporter/exporter.go`; elasticsearch_exporter `collector/{cluster_health,nodes}.go`.
 """
 
 from __future__ import annotations
 
 from stack.voiceassistant.platform_team import platform_alert
 
-__all__ = ["STORE_ALERTS"]
+__all__ = ["STORE_ALERTS", "VALKEY"]
 
 _BACKUP = "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp"
 _FAILED_BACKUP = "barman_cloud_cloudnative_pg_io_last_failed_backup_timestamp"
@@ -101,5 +102,91 @@ _POOLER_ALERTS = (
         "Look for slow queries of this database first. A larger pool must fit the role's connection limit",
     ),
 )
-STORE_ALERTS = {"postgresql": _POSTGRESQL_ALERTS, "postgresql-pooler": _POOLER_ALERTS}
+_VALKEY_ALERTS = (
+    platform_alert(
+        "ValkeyDown",
+        "critical",
+        "redis_up == 0",
+        "2m",
+        "{{ $labels.instance }} does not answer its exporter",
+        "Is the pod ready? Read its log: a server that loads its append-only file answers nobody until it has ended",
+    ),
+    platform_alert(
+        "ValkeyReplicaUnlinked",
+        "warning",
+        "redis_master_link_up == 0",
+        "5m",
+        "{{ $labels.instance }} has lost its primary, so it receives no writes",
+        "Read its log and the primary's: a full synchronisation that never ends is the usual cause",
+    ),
+    platform_alert(
+        "ValkeyPrimaryAlone",
+        "critical",
+        # A primary without a replica refuses writes (`min-replicas-to-write 1`). A server on its own has no replicas.
+        'redis_connected_slaves{instance=~".*-node-.*"} == 0 and on (instance) redis_instance_info{role="master"}',
+        "2m",
+        "{{ $labels.instance }} is a primary without a replica, so it refuses writes",
+        "`valkey-cli -p 26379 sentinel replicas` on a Sentinel names the replicas; look at the log of one",
+    ),
+    platform_alert(
+        "ValkeyAppendFailing",
+        "critical",
+        "redis_aof_last_write_status == 0 or redis_aof_last_bgrewrite_status == 0",
+        "1m",
+        "{{ $labels.instance }} cannot write its append-only file, so it refuses writes",
+        "Is its volume full? Grow the claim, then watch the next rewrite of the file",
+    ),
+    platform_alert(
+        "ValkeyMemoryFull",
+        "warning",
+        # The cache evicts keys when it is full. Event streams have no eviction.
+        'redis_memory_used_bytes{instance=~"events.*"} / (redis_memory_max_bytes > 0) > 0.8',
+        "10m",
+        "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the memory is used, and nothing is evicted",
+        "Find the consumer that does not acknowledge its stream; at 100 % publishers keep events in their outbox",
+    ),
+    platform_alert(
+        "ValkeyConnectionsRefused",
+        "warning",
+        "increase(redis_rejected_connections_total[10m]) > 0",
+        "5m",
+        "{{ $labels.instance }} refuses connections: its maximum of clients is reached",
+        "`valkey-cli client list` shows who holds them; a client without a pool is the usual cause",
+    ),
+)
+_ELASTICSEARCH_ALERTS = (
+    platform_alert(
+        "ElasticsearchRed",
+        "critical",
+        'elasticsearch_cluster_health_status{color="red"} == 1'
+        f" or {_absent('elasticsearch_cluster_health_status', 'elasticsearch-exporter')}",
+        "2m",
+        "Elasticsearch is red or its health is unknown: searches miss data",
+        "`GET _cluster/allocation/explain` says why a primary shard has no node",
+    ),
+    platform_alert(
+        "ElasticsearchYellow",
+        "warning",
+        'elasticsearch_cluster_health_status{color="yellow"} == 1',
+        "30m",
+        "Elasticsearch is yellow: the loss of one more node loses data",
+        "`GET _cluster/allocation/explain` says why a replica has no node; is a node missing or its disk full?",
+    ),
+    platform_alert(
+        "ElasticsearchHeapFull",
+        "warning",
+        'elasticsearch_jvm_memory_used_bytes{area="heap"} / elasticsearch_jvm_memory_max_bytes{area="heap"} > 0.9',
+        "15m",
+        "{{ $labels.name }}: {{ $value | humanizePercentage }} of the heap is used, so searches pause",
+        "`GET _nodes/hot_threads` shows the work. Shorten the retention of logs, or give the nodes more memory",
+    ),
+)
+VALKEY = "valkey"
+"""The scrape job of all Valkey servers, by their exporter."""
+STORE_ALERTS = {
+    "postgresql": _POSTGRESQL_ALERTS,
+    "postgresql-pooler": _POOLER_ALERTS,
+    VALKEY: _VALKEY_ALERTS,
+    "elasticsearch-exporter": _ELASTICSEARCH_ALERTS,
+}
 """Scrape job → the alerts on its metrics."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from components.network_policy import NetworkEnd, Peer
 from components.node import Caller, Dependency, External, Host, InCluster
@@ -98,6 +99,26 @@ def postgresql(graph: CallGraph) -> Store | None:
 def full_text_index(graph: CallGraph) -> Store | None:
     """The index that services search. It also holds logs and Jaeger's traces."""
     return store(graph, dependencies.ELASTICSEARCH.name)
+
+
+class ValkeyServers(NamedTuple):
+    """Valkey servers of one store: their pods with the port, and their addresses as `host:port`."""
+
+    pods: Peer
+    addresses: tuple[str, ...]
+
+
+def valkey_servers(graph: CallGraph, environment: Environment) -> Iterator[ValkeyServers]:
+    """The deployed Valkey servers. A replicated cache has a Service for each server behind its proxies."""
+    for dependency in (dependencies.REDIS, dependencies.EVENTS):
+        if found := deployed_store(graph, dependency.name):
+            replicas, name, port = environment.server(dependency.name).replicas, found.pods.name, found.address.port
+            servers = name if replicas == 1 else f"{name}-node"
+            names = [name] if replicas == 1 else [f"{servers}-{index}" for index in range(replicas)]
+            yield ValkeyServers(
+                pods=found.pods.model_copy(update={"name": servers, "ports": (port,)}),
+                addresses=tuple(f"{SITE.host(each, found.pods.namespace)}:{port}" for each in names),
+            )
 
 
 def backup_store() -> Host:

@@ -26,6 +26,7 @@ from stack.voiceassistant.tiers import (
     mesh,
     observability,
     schemas,
+    store_exporters,
     telemetry_stores,
 )
 
@@ -63,6 +64,7 @@ TENANT = Tenant(
         Tier(schemas.components),
         Tier(egress.components, egress.links),
         Tier(telemetry_stores.components, telemetry_stores.links),
+        Tier(store_exporters.components, store_exporters.links),
         Tier(gateway.components, gateway.links),
         Tier(observability.components, observability.links),
         Tier(mesh.components, mesh.links),

@@ -33,7 +33,7 @@ def _whose(job: str, **labels: str) -> Labels:
         severity = "critical" if services[job].tier == "core" else "warning"
     else:
         watching = (site.OBSERVABILITY, site.NODE_AGENTS)
-        watched = job != site.CLUSTER_DNS and spaces.get(job, site.OBSERVABILITY) in watching
+        watched = job not in {site.CLUSTER_DNS, "valkey"} and spaces.get(job, site.OBSERVABILITY) in watching
         severity = "warning" if watched else "critical"
     return {"job": job, **labels, "team": alerts.TEAMS.get(job, "platform"), "severity": severity}
 
@@ -170,14 +170,15 @@ def _up(value: int) -> Series:
 
 def _everyone() -> list[str]:
     """Every scrape job."""
-    return [*(target.name for target in _targets()), "kubelet", "mesh-proxy", *PROBED_HOSTS]
+    return [*(target.name for target in _targets()), "kubelet", "mesh-proxy", "valkey", *PROBED_HOSTS]
 
 
 def _servers(*, failed: int, after: int = 0) -> Series:
     """The state of every job as its scrape, its probe or its exporter tells it: so many failures, then success."""
 
     def metric(job: str) -> str:
-        return "cnpg_collector_up" if job == "postgresql" else "probe_success" if job in PROBED else "up"
+        own = {"postgresql": "cnpg_collector_up", "valkey": "redis_up"}
+        return own.get(job) or ("probe_success" if job in PROBED else "up")
 
     values = f"1x{after} 0x{failed - 1} 1x{600 - after}"
     return _each(_everyone(), lambda job: _series(metric(job), values, job=job, instance="a"))
@@ -419,6 +420,54 @@ def _connections(count: int) -> Series:
     )
 
 
+def _valkey(metric: str, values: str, host: str = "redis-node-0", **labels: str) -> Series:
+    """A series of one Valkey server, as its exporter tells it."""
+    return _series(metric, values, job="valkey", instance=f"{host}:6379", **labels)
+
+
+def _of_valkey(severity: str = "warning", host: str = "redis-node-0") -> list[Labels]:
+    return _platform(severity, job="valkey", instance=f"{host}:6379")
+
+
+def _primary(replicas: int) -> Series:
+    """A primary of the cache, one of its replicas, and the server of the events, which has none."""
+    return (
+        _valkey("redis_connected_slaves", f"{replicas}x30")
+        | _valkey("redis_instance_info", "1x30", role="master")
+        | _valkey("redis_connected_slaves", "0x30", "redis-node-1")
+        | _valkey("redis_instance_info", "1x30", "redis-node-1", role="slave")
+        | _valkey("redis_connected_slaves", "0x30", "events")
+        | _valkey("redis_instance_info", "1x30", "events", role="master")
+    )
+
+
+def _memory(used: int) -> Series:
+    """The cache is full, as it should be."""
+    return _joined(
+        *(
+            _valkey(f"redis_memory_{kind}_bytes", f"{value}x60", host)
+            for host, filled in (("events", used), ("redis-node-0", 100))
+            for kind, value in (("used", filled), ("max", 100))
+        )
+    )
+
+
+def _index(color: str) -> Series:
+    return _joined(
+        *(
+            _series("elasticsearch_cluster_health_status", f"{each == color:d}x60", **INDEX, color=each)
+            for each in ("green", "yellow", "red")
+        )
+    )
+
+
+def _heap(used: int) -> Series:
+    labels = {"job": "elasticsearch-exporter", "name": "elasticsearch-0", "area": "heap"}
+    return _series("elasticsearch_jvm_memory_used_bytes", f"{used}x60", **labels) | _series(
+        "elasticsearch_jvm_memory_max_bytes", "100x60", **labels
+    )
+
+
 def _platform(severity: str = "warning", **labels: str) -> list[Labels]:
     return [{**labels, "severity": severity, "team": "platform"}]
 
@@ -444,6 +493,7 @@ OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
 OF_MEASURED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] not in _sessions()]
 OF_STREAMED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] == "conversation-service-send"]
 DESTINATION = {"cluster_name": "outbound|9000||rag-engine-grpc.voice-apps.svc.cluster.local"}
+INDEX = {"job": "elasticsearch-exporter", "cluster": "elasticsearch"}
 PROBED_HOSTS = ["cluster-dns", "certificates"]
 PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
 EVERYWHERE = [_whose(job) for job in _everyone()]
@@ -755,6 +805,39 @@ CASES: dict[tuple[str, str | None], Case] = {
         _series("cnpg_pgbouncer_pools_cl_waiting", "0x30", **POOLER, user="identity"),
         "10m",
         _platform(**POOLER),
+    ),
+    ("ValkeyDown", "critical"): Case(
+        _valkey("redis_up", "0x30"), _valkey("redis_up", "1x30"), "10m", _of_valkey("critical")
+    ),
+    ("ValkeyReplicaUnlinked", "warning"): Case(
+        _valkey("redis_master_link_up", "0x30"), _valkey("redis_master_link_up", "1x30"), "10m", _of_valkey()
+    ),
+    ("ValkeyPrimaryAlone", "critical"): Case(_primary(0), _primary(1), "10m", _of_valkey("critical")),
+    ("ValkeyAppendFailing", "critical"): Case(
+        _valkey("redis_aof_last_write_status", "0x30", "events"),
+        _valkey("redis_aof_last_write_status", "1x30", "events")
+        | _valkey("redis_aof_last_bgrewrite_status", "1x30", "events"),
+        "10m",
+        _of_valkey("critical", "events"),
+    ),
+    ("ValkeyMemoryFull", "warning"): Case(_memory(81), _memory(79), "30m", _of_valkey(host="events")),
+    ("ValkeyConnectionsRefused", "warning"): Case(
+        _valkey("redis_rejected_connections_total", "0+1x60"),
+        _valkey("redis_rejected_connections_total", "1x60"),
+        "30m",
+        _of_valkey(),
+    ),
+    ("ElasticsearchRed", "critical"): Case(
+        _index("red"), _index("yellow"), "10m", _platform("critical", **INDEX, color="red")
+    ),
+    ("ElasticsearchYellow", "warning"): Case(
+        _index("yellow"), _index("green"), "50m", _platform(**INDEX, color="yellow")
+    ),
+    ("ElasticsearchHeapFull", "warning"): Case(
+        _heap(91),
+        _heap(89),
+        "30m",
+        _platform(job="elasticsearch-exporter", name="elasticsearch-0", area="heap"),
     ),
     ("VolumeFilling", "warning"): Case(_volume("490-0.1x600"), _volume("490-0.01x600"), "9h", _platform(**VOLUME)),
     ("VolumeFull", "critical"): Case(_volume("90x600"), _volume("110x600"), "10m", _platform("critical", **VOLUME)),

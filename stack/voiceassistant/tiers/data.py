@@ -12,6 +12,7 @@ from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, Consul
 from components.links import Link, Links
 from components.network_policy import AddressBlock, Peer
 from components.node import Caller, Service
+from components.observability.store_exporters import VALKEY_ACCOUNT, VALKEY_RULES
 from components.postgresql.cluster import PostgresqlCluster
 from components.postgresql.databases import ServerLimits
 from components.postgresql.server import PostgresqlServer
@@ -200,6 +201,7 @@ def _cache(cache: DeployedStore, environment: Environment, links: Links) -> Comp
         for caller in cache.callers
     )
     size = environment.server(cache.dependency.name)
+    users += tuple(_metrics_users(environment))
     if size.replicas == 1:
         return _valkey(cache, environment, links, users)
     name = cache.address.service
@@ -224,7 +226,13 @@ def _events(events: DeployedStore, environment: Environment, links: Links) -> Va
         AclUser(name=caller.name, secret=events.secret(caller), rules=_stream_rules(caller))
         for caller in events.callers
     )
-    return _valkey(events, environment, links, users)
+    return _valkey(events, environment, links, (*users, *_metrics_users(environment)))
+
+
+def _metrics_users(environment: Environment) -> Iterator[AclUser]:
+    """The user of the exporter, where one runs."""
+    if environment.deploys(site.VALKEY_EXPORTER):
+        yield AclUser(name=VALKEY_ACCOUNT.user, secret=VALKEY_ACCOUNT.secret, rules=VALKEY_RULES)
 
 
 def _stream_rules(caller: Caller) -> str:

@@ -23,7 +23,7 @@ from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
-from stack.voiceassistant.site import COLLECTOR, OBSERVABILITY
+from stack.voiceassistant.site import COLLECTOR, ELASTICSEARCH_EXPORTER, OBSERVABILITY
 from stack.voiceassistant.stores import DeployedStore, Store, deployed_store, full_text_index, keeps_traces
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
 
@@ -95,6 +95,8 @@ def _users(index: Store, environment: Environment) -> Iterator[IndexUser]:
         yield IndexUser(account=account, indices=(f"{caller.name}-*",), privileges=OWNS)
     yield user(grafana.ACCOUNT.user, cluster=("monitor",), indices=(LOGS_PATTERN,), privileges=READS)
     yield user(COLLECTOR, cluster=("monitor",), indices=(OTLP_PATTERN,), privileges=ADDS)
+    if environment.deploys(ELASTICSEARCH_EXPORTER):
+        yield user(ELASTICSEARCH_EXPORTER, cluster=("monitor",))
     if keeps_traces(environment):
         templates = ("monitor", "manage_index_templates")
         yield user(jaeger.ACCOUNT.user, cluster=templates, indices=(jaeger.INDICES,), privileges=(*OWNS, "manage"))

@@ -28,6 +28,7 @@ from components.observability.elasticsearch_setup import user
 from components.observability.kube_state_metrics import KubeStateMetrics
 from components.observability.prometheus import Prometheus
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET_PORT, ProbedHosts, ScrapeTarget
+from components.observability.store_exporters import REDIS
 from components.scrape import ANSWERS, CONNECTS, CONNECTS_OVER_TLS, RESOLVES, BlackboxModule
 from components.secret_keys import SecretForm, SecretKeys
 from stack.model.call_graph import CallGraph
@@ -41,7 +42,8 @@ from stack.voiceassistant.platform_team import PLATFORM_TEAM, WATCHDOG
 from stack.voiceassistant.site import PROBER_PODS as BLACKBOX
 from stack.voiceassistant.site import PROMETHEUS_PODS as PROMETHEUS
 from stack.voiceassistant.site import SITE
-from stack.voiceassistant.stores import full_text_index
+from stack.voiceassistant.store_alerts import VALKEY
+from stack.voiceassistant.stores import full_text_index, valkey_servers
 
 OUTAGE = Duration("30m")
 """The longest outage of a backend without loss: time to replace a node, or to repeat a failed upgrade."""
@@ -163,7 +165,7 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
 
 
 def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Prometheus:
-    found, probed = tuple(scraped(graph, environment, links)), tuple(probed_hosts(graph))
+    found, probed = tuple(scraped(graph, environment, links)), tuple(probed_hosts(graph, environment))
     told = _alertmanager(environment, links)
     metrics = environment.settings.metrics
     size = environment.server(site.PROMETHEUS)
@@ -195,8 +197,12 @@ def _proxied(links: Links) -> set[str]:
     return {proxy.namespace for proxy in proxies}
 
 
-def probed_hosts(graph: CallGraph) -> Iterator[ProbedHosts]:
-    """The cluster's DNS, the gateway's certificate, and the external stores."""
+def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedHosts]:
+    """The cluster's DNS, the gateway's certificate, the external stores, and the Valkey servers by their exporter."""
+    if environment.deploys(site.VALKEY_EXPORTER):
+        hosts = tuple(address for servers in valkey_servers(graph, environment) for address in servers.addresses)
+        exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
+        yield ProbedHosts(name=VALKEY, module=VALKEY, hosts=hosts, exporter=exporter, health="redis_up")
     yield ProbedHosts(name=site.CLUSTER_DNS, module=RESOLVES.name, hosts=(CLUSTER_DNS_SERVER,))
     if entrance := graph.gateway:
         hosts = (f"{SITE.host(entrance.name, entrance.namespace)}:443",)

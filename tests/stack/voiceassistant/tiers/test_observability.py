@@ -53,8 +53,10 @@ REPLICATED = {
     "postgresql": ("voice-data", "/metrics"),
     "postgresql-pooler": ("voice-data", "/metrics"),
     "fluent-bit": ("voice-node-agents", "/api/v2/metrics/prometheus"),
+    "valkey-exporter": ("voice-observability", "/metrics"),
+    "elasticsearch-exporter": ("voice-observability", "/metrics"),
 }
-"""dev's PostgreSQL is one server without an exporter, and nothing there reads the node."""
+"""dev's stores are single servers without exporters, and nothing there reads the node."""
 PROBED = {
     "consul": ("voice-data", "consul", "/v1/status/leader"),
     "redis": ("voice-data", "valkey", ""),
@@ -97,7 +99,7 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
     services = {each.name: ("voice-apps", "/metrics") for each in SERVICES}
     declared = services | INFRASTRUCTURE | ({} if environment == "dev" else REPLICATED)
     probed = PROBED | (PROBED_IN_DEV if environment == "dev" else PROBED_IF_REPLICATED)
-    meshed = set() if environment == "dev" else {"mesh-proxy"}
+    meshed = set() if environment == "dev" else {"mesh-proxy", "valkey"}
     assert jobs.keys() == {*declared, *probed, *meshed, "kubelet", "certificates", "cluster-dns"}
     for name, (namespace, path) in declared.items():
         assert jobs[name]["metrics_path"] == path
@@ -221,6 +223,19 @@ EXPORTED = {
     "cnpg_pg_stat_archiver_last_archived_time",
     "cnpg_pg_stat_archiver_last_failed_time",
     "cnpg_pgbouncer_pools_cl_waiting",
+    # The exporters of Valkey and of Elasticsearch: see `store_alerts.py`.
+    "elasticsearch_cluster_health_status",
+    "elasticsearch_jvm_memory_max_bytes",
+    "elasticsearch_jvm_memory_used_bytes",
+    "redis_aof_last_bgrewrite_status",
+    "redis_aof_last_write_status",
+    "redis_connected_slaves",
+    "redis_instance_info",
+    "redis_master_link_up",
+    "redis_memory_max_bytes",
+    "redis_memory_used_bytes",
+    "redis_rejected_connections_total",
+    "redis_up",
 }
 WORDS = {
     *("sum", "by", "on", "and", "unless", "rate", "count", "max", "vector", "increase", "time", "or", "sum_over_time"),
