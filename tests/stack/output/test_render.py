@@ -49,8 +49,8 @@ def test_one_replica_count_changes_one_service_alone() -> None:
     before = files(platform("prod"))
     after = files(Platform(TENANT, with_replicas("agent-engine", Replicas(min=4, max=10))))
     changed = [path for path in before if before[path] != after[path]]
-    # Its policy contains each replica's share of a distributed limit while Redis is down. Prometheus's rules contain the
-    # policy's digest.
+    # Its policy contains each replica's share of a distributed limit while Redis is down. Prometheus's rules contain
+    # the policy's digest.
     assert changed == [
         "manifests/30-observability/prometheus.yaml",
         "manifests/50-services/agent-engine.yaml",
