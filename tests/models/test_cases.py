@@ -236,6 +236,12 @@ def test_mc12_an_error_as_json_goes_to_the_next_candidate(driver: Driver, tested
     assert driver.received(tested) == ([ANSWER, "B"], None)
 
 
+def test_a_page_instead_of_an_answer_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+    answers(tested, Answer((b"<html>gateway</html>",), headers={"content-type": "text/html"}))
+    assert driver.received(tested) == ([ANSWER, "B"], None)
+    assert tested.ledger.events[0].error_class == "server_error"
+
+
 def test_mc14_pings_are_no_content_and_the_first_token_has_a_limit(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:

@@ -167,6 +167,19 @@ async def test_mc13_responses_lifecycle_frames_are_no_content(made: Service) -> 
     assert (finished.input_units, finished.output_tokens, finished.estimated) == (10, 5, False)
 
 
+def test_mc13_without_an_event_loop(made: Service) -> None:
+    created = fake.event({"type": "response.created", "response": {"id": "r"}}, "response.created")
+    first(made, fake.streamed([created, fake.event({"type": "error", "code": "server_error"}, "error")]))
+    made.b.script = lambda _: fake.responses_stream("from ", "B")
+    events = list(made.sync_sdk().responses.create(model="any", input="q", stream=True))
+    assert [event.type for event in events] == [
+        "response.created",
+        *["response.output_text.delta"] * 2,
+        "response.completed",
+    ]
+    assert made.calls == (1, 1)
+
+
 async def test_responses_that_failed_or_were_cut_by_the_limit(made: Service) -> None:
     failed = {"id": "r", "status": "failed", "error": {"code": "server_error", "message": "x"}}
     limited = {"id": "r", "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []}

@@ -10,7 +10,7 @@ from typing import Any
 
 from voice_models.server_sent_events import Frame, FrameParser
 from voice_models.usage import Usage
-from voice_models.wire_form import Signal, WireForm, parsed
+from voice_models.wire_form import Signal, Speech, WireForm, parsed
 
 BUFFER_LIMIT = 64 * 1024
 """Most bytes before the first content: role, lifecycle frames, pings."""
@@ -94,7 +94,8 @@ class EventReader(Reader):
             return
         self._in_tool_call = self._in_tool_call or signal.tool_call
         # An answer without content is complete when it finishes: a filter may leave nothing of it.
-        self.is_committed = self.is_committed or bool(signal.text or signal.tool_call or signal.finish_reason)
+        content = signal.text or signal.is_sound or signal.tool_call or signal.finish_reason
+        self.is_committed = self.is_committed or bool(content)
         self._waiting.append(frame.raw)
 
     def end(self) -> bytes:
@@ -136,10 +137,10 @@ class SoundReader(Reader):
         return b""
 
 
-def reader_of(form: WireForm, content_type: str, *, streamed: bool, captures: bool, hides_usage: bool) -> Reader:
-    """The reader of an answer. A provider may answer a request for a stream with JSON, to say an error."""
+def reader_of(form: WireForm, content_type: str, *, captures: bool, hides_usage: bool) -> Reader:
+    """The reader of an answer. A provider may answer a request for a stream with JSON or a page, to say an error."""
     if content_type.startswith("text/event-stream"):
         return EventReader(form, captures=captures, hides_usage=hides_usage)
-    if streamed and not content_type.startswith("application/json"):
+    if isinstance(form, Speech) and content_type.startswith(("audio/", "application/octet-stream")):
         return SoundReader(form, captures=captures)
     return WholeReader(form, captures=captures)

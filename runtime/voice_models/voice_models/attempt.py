@@ -94,7 +94,6 @@ class ModelAttempt:
         reader = reader_of(
             self.request.form,
             headers.get("content-type", "") if status < 300 else "application/json",
-            streamed=self.request.is_streamed,
             captures=self._route.privacy.capture,
             hides_usage=self.request.hides_usage,
         )

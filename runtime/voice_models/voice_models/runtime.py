@@ -141,9 +141,10 @@ class ModelRuntime:
         return task
 
     async def drain(self) -> None:
-        """Wait for settlements and usage events that are on their way. Call it before the process ends."""
-        while self._background:
-            await asyncio.gather(*self._background, return_exceptions=True)
+        """Wait for settlements and usage events of this loop that are on their way. Call it before the loop ends."""
+        loop = asyncio.get_running_loop()
+        while pending := [task for task in self._background if task.get_loop() is loop]:
+            await asyncio.gather(*pending, return_exceptions=True)
 
     async def _append(self, event: ModelAttempted) -> None:
         found = store_of_usage(self.runtime, self._stores)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from math import inf
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from voice_policies import TokenBudget as Policy
@@ -84,6 +85,8 @@ class TokenBudgets:
         self._runtime = runtime
         self._stores = stores
         self._windows: dict[tuple[str, str], TokenWindow] = {}
+        self._lock = Lock()
+        """Threads and loops share the windows."""
         self.statistics: dict[str, BudgetStatistics] = {}
 
     async def reserve(self, claims: Iterable[Claim], tokens: int, total: float) -> Reservation:
@@ -112,14 +115,10 @@ class TokenBudgets:
             if hold.store:
                 await self._settle_in_store(hold, reservation.tokens, used)
                 continue
-            for claim in hold.claims:
-                self._window(claim).settle(
-                    reservation.tokens, hold.expires, used, claim.policy.window.seconds, self._now()
-                )
-
-    def used(self, claim: Claim) -> int:
-        """The tokens of a budget's local share that are held or spent now."""
-        return self._window(claim).used(claim.policy.window.seconds, self._now())
+            with self._lock:
+                for claim in hold.claims:
+                    window, seconds = self._window(claim), claim.policy.window.seconds
+                    window.settle(reservation.tokens, hold.expires, used, seconds, self._now())
 
     async def _hold(self, reservation: Reservation, claims: tuple[Claim, ...], store: str, total: float) -> None:
         expiry = total + max(claim.policy.expiry_margin.seconds for claim in claims)
@@ -147,8 +146,10 @@ class TokenBudgets:
             if policy.when_store_unavailable == "closed":
                 raise BudgetExceededError(claim, RETRY_CLOSED)
             share = max(int(policy.tokens * policy.local_share.fraction), 1)
-            window = self._window(claim)
-            if wait := window.reserve(reservation.tokens, share, policy.window.seconds, now, now + expiry):
+            with self._lock:
+                window = self._window(claim)
+                wait = window.reserve(reservation.tokens, share, policy.window.seconds, now, now + expiry)
+            if wait:
                 raise BudgetExceededError(claim, wait)
             reservation.holds.append(_Hold((claim,), "", now + expiry))
 

@@ -50,10 +50,6 @@ class TokenWindow:
         self._drop(window, now)
         return sum(self._held.values()) + sum(self._spent.values())
 
-    def is_idle(self, window: float, now: float) -> bool:
-        """True if nothing is held or spent."""
-        return not self.used(window, now)
-
     def _drop(self, window: float, now: float) -> None:
         oldest = int(now // (window / RESOLUTION)) - RESOLUTION
         for slot in [slot for slot in self._spent if slot < oldest]:

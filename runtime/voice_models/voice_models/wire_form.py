@@ -24,6 +24,8 @@ class Signal(NamedTuple):
     usage: Usage | None = None
     error: Any = None
     """The provider's error, of any form."""
+    is_sound: bool = False
+    """True for content that is no text."""
     is_bare_usage: bool = False
     """True if the piece holds the usage alone, which the runtime asks for and the caller may not expect."""
 
@@ -110,7 +112,7 @@ class Chat(WireForm):
             tool_call = tool_call or bool(content.get("tool_calls") or content.get("function_call"))
             reason = choice.get("finish_reason") or reason
         usage = _usage(document, "prompt_tokens", "completion_tokens")
-        return Signal(text, tool_call, reason, usage, None, usage is not None and not choices)
+        return Signal(text, tool_call, reason, usage, is_bare_usage=usage is not None and not choices)
 
 
 class Responses(WireForm):
@@ -210,7 +212,7 @@ class Speech(WireForm):
             return Signal(error=_error_of(document) or document)
         if kind == "speech.audio.done":
             return Signal(finish_reason="stop", usage=_usage(document, "input_tokens", "output_tokens"))
-        return Signal(document.get("audio") or "") if kind == "speech.audio.delta" else Signal()
+        return Signal(is_sound=kind == "speech.audio.delta")
 
     def whole(self, document: Any) -> Signal:
         """No sound is JSON, so this is an error."""
