@@ -32,6 +32,11 @@ def test_d01_finds_pools_that_do_not_fit() -> None:
     assert servers.proposal == "8"
     assert clients.arithmetic == "Σ (max replicas + 1) × pool = 50 > 20 clients of one pooler"
     assert clients.severity == "critical", "30 clients at the minimum already"
+    few = DatabaseLimits(poolers=2, pool_size=10, max_client_connections=30)
+    (fewer,) = verdict("D01", using_a_database(database=few)).findings
+    assert fewer.severity == "error", "30 clients at the minimum just fit"
+    full = DatabaseLimits(max_connections=33, poolers=2, pool_size=10, max_client_connections=50)
+    assert verdict("D01", using_a_database(database=full)).text == "holds", "33 − 13 reserved = 20 of the poolers"
     roomy = DatabaseLimits(poolers=2, pool_size=10, max_client_connections=50)
     assert verdict("D01", using_a_database(database=roomy)).text == "holds"
 
@@ -48,6 +53,8 @@ def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler(
         "services → postgresql",
         "Σ (max replicas + 1) × pool = 50 > 60 − 13 reserved = 47",
     )
+    full = DatabaseLimits(poolers=0, pool_size=50, max_connections=63)
+    assert verdict("D01", using_a_database(database=full)).text == "holds"
 
 
 def test_d02_finds_requests_beyond_quota_and_nodes() -> None:

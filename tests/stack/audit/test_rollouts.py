@@ -44,7 +44,9 @@ def test_t07_finds_a_liveness_that_looks_at_dependencies_and_probes_that_overlap
     assert same.path == "shop/a: a.livenessProbe"
     assert found("T07", workload(container={"livenessProbe": LIVE, "readinessProbe": READY})) == ()
     (slow,) = found("T07", workload(container={"readinessProbe": {**READY, "timeoutSeconds": 5, "periodSeconds": 5}}))
-    assert slow.arithmetic.startswith("timeout 5s ≥ period 5s")
+    assert (slow.arithmetic[:22], slow.proposal) == ("timeout 5s ≥ period 5s", "4")
+    (least,) = found("T07", workload(container={"readinessProbe": {**READY, "periodSeconds": 1}}))
+    assert least.proposal == "1"
     assert (
         found("T07", workload(container={"readinessProbe": {**READY, "timeoutSeconds": 4, "periodSeconds": 5}})) == ()
     )
@@ -64,7 +66,7 @@ def test_a03_finds_one_replica_no_budget_and_one_that_blocks_every_drain() -> No
     (without,) = found("A03", two)
     assert without.proposal == "maxUnavailable: 1"
     assert found("A03", two, budget(maxUnavailable=1)) == ()
-    for blocking in ({"maxUnavailable": 0}, {"minAvailable": 2}, {"minAvailable": "100%"}):
+    for blocking in ({"maxUnavailable": 0}, {"maxUnavailable": "0%"}, {"minAvailable": 2}, {"minAvailable": "100%"}):
         assert found("A03", two, budget(**blocking)), blocking
     assert found("A03", two, budget(minAvailable=1)) == ()
 
@@ -96,12 +98,17 @@ def test_p02_finds_members_that_are_ready_before_they_have_caught_up() -> None:
     assert same.arithmetic.startswith("readiness equals liveness")
     (none,) = found("P02", workload("StatefulSet", spec=spec), nodes=(store,))
     assert none.arithmetic.startswith("no readiness probe")
+    for action in ({"tcpSocket": {"port": 1}}, {"exec": {"command": ["ask"]}}, {"grpc": {"port": 1}}):
+        other = workload("StatefulSet", {"livenessProbe": LIVE, "readinessProbe": {**LIVE, **action}}, spec=spec)
+        assert found("P02", other, nodes=(store,)) == (), action
     apart = workload("StatefulSet", {"livenessProbe": LIVE, "readinessProbe": READY}, spec=spec)
     assert found("P02", apart, nodes=(store,)) == ()
     assert found("P02", alike) == (), "its members are independent"
     required: dict[str, Any] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}
     quorum = workload("StatefulSet", spec={**spec, "volumeClaimTemplates": [{}]}, affinity=required)
     assert len(found("P02", quorum)) == 1
+    spread = workload("StatefulSet", spec={**spec, "volumeClaimTemplates": [{}]}, affinity={"nodeAffinity": {}})
+    assert found("P02", spread) == (), "its members may share a host"
 
 
 def test_p03_finds_a_statefulset_whose_bad_revision_blocks_its_rollback() -> None:

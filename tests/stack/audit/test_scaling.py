@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from components.node import Node
 from components.operation import hard, operation, stage
 from stack.audit.finding import Finding
 from tests.small import service
 from tests.stack.audit.rule_findings import READ, STORE, of_manifests, verdict
 
-PROGRAM = {
+PROGRAM: dict[str, Any] = {
     "name": "a",
     "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
 }
@@ -25,9 +27,10 @@ def scaled(
     *metrics: dict[str, Any],
     containers: tuple[dict[str, Any], ...] = (PROGRAM,),
     nodes: tuple[Node, ...] = (),
+    labels: dict[str, str] | None = None,
     **spec: Any,
 ) -> tuple[Finding, ...]:
-    template = {"metadata": {"labels": {}}, "spec": {"containers": list(containers)}}
+    template = {"metadata": {"labels": labels or {}}, "spec": {"containers": list(containers)}}
     deployment = {
         "kind": "Deployment",
         "metadata": {"name": "a", "namespace": "shop"},
@@ -48,13 +51,19 @@ def test_d03_finds_an_autoscaler_without_requests_and_one_whose_count_is_set() -
     assert found.path == "shop/a: replicas"
     (missing,) = scaled("D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}})
     assert "but a requests none" in missing.arithmetic
+    requests = {**PROGRAM["resources"]["requests"], "ephemeral-storage": "1Gi"}
+    program = {**PROGRAM, "resources": {**PROGRAM["resources"], "requests": requests}}
+    of_program = {"type": "ContainerResource", "containerResource": {"name": "ephemeral-storage", "container": "a"}}
+    assert scaled("D03", of_program, containers=(program, PROXY)) == (), "the metric is of the program alone"
+    of_pod = {"type": "Resource", "resource": {"name": "ephemeral-storage"}}
+    assert len(scaled("D03", of_pod, containers=(program, PROXY))) == 1
 
 
 def test_d03_tells_where_an_operation_waits_rather_than_computes() -> None:
     def waiting(p95: str) -> Node:
         return service("a", operation("run", stage(hard("store.read", "idempotent")), p95=p95, deadline="1s"))
 
-    (found,) = scaled("D03", ON_CPU, nodes=(waiting("12ms"), STORE))
+    (found,) = scaled("D03", ON_CPU, nodes=(waiting("12500us"), STORE))
     assert (found.severity, found.path) == ("info", "shop/a: cpu")
     assert scaled("D03", ON_CPU, nodes=(waiting("13ms"), STORE)) == ()
 
@@ -71,3 +80,12 @@ def test_h02_finds_a_metric_that_counts_a_sidecar() -> None:
     assert found.proposal == "ContainerResource"
     assert scaled("H02", ON_CONTAINER, containers=(PROGRAM, PROXY)) == ()
     assert scaled("H02", ON_CPU) == ()
+    both = scaled("H02", ON_CPU, ON_MEMORY, containers=(PROGRAM, PROXY))
+    assert [each.arithmetic for each in both] == [
+        "Resource cpu, memory adds the sidecar's usage and requests to the program's"
+    ]
+
+
+@pytest.mark.parametrize(("injected", "count"), [("true", 1), ("false", 0)])
+def test_h02_knows_the_sidecar_that_the_mesh_adds(injected: str, count: int) -> None:
+    assert len(scaled("H02", ON_CPU, labels={"sidecar.istio.io/inject": injected})) == count

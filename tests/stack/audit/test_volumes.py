@@ -59,15 +59,21 @@ def test_v01_holds_where_the_writes_just_fit(volume: Volume) -> None:
     assert verdict("V01", writing("614Mi", volume)).text == "holds"
 
 
+def test_v01_adds_up_what_is_written() -> None:
+    writes = (Write("data", Bytes("40Mi"), "a dump"), Write("data", Bytes("60Mi"), "a log"))
+    (found,) = verdict("V01", with_workload(store(volumes={"data": Scratch(Bytes("99Mi"))}, writes=writes))).findings
+    assert found.arithmetic == "40Mi (a dump) + 60Mi (a log) = 100Mi > 99Mi"
+
+
 def test_v01_finds_a_volume_whose_writes_nobody_declares() -> None:
     (found,) = verdict("V01", with_workload(store(storage=Bytes("5Gi")))).findings
     assert (found.path, found.arithmetic) == ("stores/store volume data", "nothing declares the writes to it")
 
 
-def starting(failures: int) -> Platform:
+def starting(failures: int, size: str = "2Gi") -> Platform:
     startup = Probe.tcp(period=Duration("2s"), failures=failures)
     probes = Probes(startup=startup, liveness=Probe.tcp(), readiness=Probe.tcp())
-    work = StartWork(Bytes("2Gi"), Bytes("20Mi"), "replay of a log")
+    work = StartWork(Bytes(size), Bytes("20Mi"), "replay of a log")
     return with_workload(store(container=Container(probes=probes), start_work=work))
 
 
@@ -80,6 +86,7 @@ def test_v02_finds_a_start_that_the_kubelet_cuts_off() -> None:
 
 def test_v02_holds_where_the_start_is_just_in_time() -> None:
     assert verdict("V02", starting(52)).text == "holds"
+    assert verdict("V02", starting(50, "2000Mi")).text == "holds", "100 s of work in a budget of 100 s"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
