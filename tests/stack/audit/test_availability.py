@@ -22,6 +22,17 @@ def test_a01_finds_a_flow_that_promises_too_much() -> None:
     assert findings("A01", gateway(route), inner, STORE, flows=(flow("a-run", availability="99.9%"),)) == ()
 
 
+def test_a01_just_holds_at_the_product_and_skips_flows_without_a_target() -> None:
+    route = operation("a-run", stage(soft("store.read", "without")), p95="1s", deadline="2s")
+    other = operation("b-run", stage(soft("store.read", "without")), p95="1s", deadline="2s")
+    exact = flow("a-run", availability="99.99%").model_copy(update={"name": "exact"})
+    assert findings("A01", gateway(route, other), STORE, flows=(exact,)) == ()
+    none, high = (flow("b-run"), flow("a-run", availability="99.995%").model_copy(update={"name": "high"}))
+    for rule in ("A01", "A02"):
+        found = findings(rule, gateway(route, other), STORE, flows=(none, high))
+        assert [each.path for each in found] == ["flow high"], rule
+
+
 def test_a01_counts_a_shared_dependency_once_and_a_soft_one_not_at_all() -> None:
     route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     calls = stage(hard("store.read", "idempotent"), hard("b.run", "idempotent"), soft("c.run", "without"))

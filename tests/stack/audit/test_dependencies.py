@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from voice_policies import Adaptive, Bulkhead, Rate, RateLimit, TokenBucket
+from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, SlidingWindow, TokenBucket
 
 from components.node import Node, Replicas
 from components.operation import Call, hard, operation, soft, stage
@@ -58,6 +58,7 @@ def test_c08_holds_bulkheads_against_the_slots_of_the_callee(slots: int, count: 
         (RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1)), "40/s", 0),
         (RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1)), "41/s", 1),
         (RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1), key="tenant"), "41/s", 0),
+        (RateLimit(limit=SlidingWindow(limit=20, window=Duration("2s"))), "41/s", 1),
         (RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("10/s"), burst=1)), "41/s", 1),
     ],
 )

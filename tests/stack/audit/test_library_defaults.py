@@ -25,6 +25,8 @@ def test_r09_finds_a_default_of_an_sdk() -> None:
         "openai-python makes 1 + 2 attempts of 600s each by default, and no retries are set"
     )
     assert "max_retries in its callers" in found.field
+    (without,) = findings("R09", store_with(Client(library="redis-py")))
+    assert without.arithmetic.startswith("redis-py makes 1 + 3 attempts by default")
     assert findings("R09", store_with(Client(library="openai-python", retries=0))) == ()
     assert findings("R09", store_with(Client(library="a-client-of-our-own"))) == (), "the table does not know it"
 

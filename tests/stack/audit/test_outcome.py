@@ -5,12 +5,17 @@ from datetime import date
 import pytest
 
 from components.declaration import Location
+from stack.audit import audit_outcome
 from stack.audit.finding import Breach, Rule, Severity, Verdict
 from stack.audit.outcome import Outcome, judge
 from stack.model.profile import AcceptedFinding
 from tests.small import small_platform
 
 DAY = date(2026, 11, 30)
+
+
+def test_the_outcome_of_an_environment_names_its_file() -> None:
+    assert audit_outcome(small_platform(), on=DAY).source == "Pulumi.dev.yaml"
 
 
 def rule(name: str, *breaches: Breach | None, severity: Severity = "error") -> Verdict:

@@ -51,6 +51,10 @@ def test_r01_just_holds_at_five_attempts() -> None:
     assert findings("R01", *chain(TWICE.model_copy(update={"max_retries": 4}))) == ()
     (found,) = findings("R01", *chain(TWICE.model_copy(update={"max_retries": 5})))
     assert found.severity == "warning"
+    (ten,) = findings("R01", *chain(TWICE.model_copy(update={"max_retries": 9})))
+    assert ten.severity == "warning"
+    (eleven,) = findings("R01", *chain(TWICE.model_copy(update={"max_retries": 10})))
+    assert eleven.severity == "error"
 
 
 def stacked(*, gateway_retries: bool) -> list[Node]:
@@ -99,6 +103,18 @@ def test_r02_finds_two_interior_hops_that_retry() -> None:
     (found,) = findings("R02", *chain(TWICE, TWICE, None))
     assert "2 interior hops retry: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
     assert findings("R02", *chain(TWICE, None, TWICE)) == ()
+
+
+def test_r02_names_the_line_of_the_first_hop() -> None:
+    first = hard("b.run", "idempotent", retry=TWICE)
+    second = hard("c.run", "idempotent", retry=TWICE)
+    nodes = [
+        service("a", operation("run", stage(first), p95="1s", deadline="60s")),
+        service("b", operation("run", stage(second), p95="1s", deadline="60s")),
+        service("c", operation("run", p95="1s", deadline="60s")),
+    ]
+    (found,) = findings("R02", *nodes)
+    assert found.where == first.location != second.location
 
 
 def test_r02_finds_a_policy_and_a_library_that_both_repeat_a_call() -> None:

@@ -64,6 +64,8 @@ def test_r07_finds_a_retry_on_an_outcome_that_does_not_pass() -> None:
     """The typed conditions cannot name one, so a manifest alone can bring it."""
     (found,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "invalid_argument")})))
     assert found.arithmetic == "2 attempts on invalid_argument: each attempt has the same outcome"
+    (both,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("not_found", "invalid_argument")})))
+    assert both.arithmetic.startswith("2 attempts on invalid_argument, not_found:")
     assert findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "aborted")}))) == ()
 
 

@@ -43,6 +43,7 @@ def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits()
         "a", operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="5s")
     )
     assert findings("T01", caller("60ms"), inner, STORE) == ()
+    assert findings("T01", caller("50ms"), inner, STORE) == ()
     (found,) = findings("T01", caller("40ms"), inner, STORE)
     assert found.arithmetic == "40ms < 50ms, one attempt of a.run → store.read"
 
