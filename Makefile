@@ -67,6 +67,7 @@ bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, distr
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.runtime
+	$(BIN)/python -m bench.comparison
 	$(BIN)/python -m bench.wire
 	$(BIN)/python -m bench.shared_state
 	$(BIN)/python -m bench.sagas

@@ -15,6 +15,7 @@ RUN_BY = {
     ("README.md", "console"): ".ci/test-in-a-private-place",
     ("README.md", "python"): "tests/test_readme.py",
     ("docs/another-platform.md", "python"): "tests/test_another_platform.py",
+    ("docs/comparison.md", "python"): "bench/comparison/examples.py",
     ("docs/deploy.md", "sh"): "tests/cluster/engine/deploy_document.py",
     ("docs/first-service.md", "console"): "tests/runtime/test_first_service.py",
     ("docs/first-service.md", "python"): "tests/runtime/test_first_service.py",

@@ -1,0 +1,1 @@
+"""The examples of docs/comparison.md, run with the libraries that they compare: `python -m bench.comparison`."""
