@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -358,22 +360,33 @@ async def test_limits_are_kept_by_tenant_and_user(clock: FakeClock) -> None:
         await limited.admit(Caller("acme", "ann"), 1, FOREVER)
 
 
-def test_threads_together_take_no_more_than_the_burst() -> None:
-    bucket, keyed, window = (
-        TokenBucket(1e-9, 500, 0.0),
-        KeyedTokenBucket(1e-9, 500, 10),
-        SlidingWindow(WindowShape(500, 1e9)),
-    )
+@pytest.fixture
+def _switches_at_every_chance() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_switches_at_every_chance")
+@pytest.mark.parametrize("limit", ["bucket", "keyed bucket", "window"])
+def test_threads_together_take_no_more_than_the_burst(limit: str) -> None:
+    burst, threads, barrier = 20_000, 8, threading.Barrier(8)
+    keyed = KeyedTokenBucket(1e-9, burst, 10)
+    take = {
+        "bucket": partial(TokenBucket(1e-9, burst, 0.0).take, 1.0),
+        "keyed bucket": partial(keyed.take, "a", 1.0),
+        "window": partial(SlidingWindow(WindowShape(burst, 1e9)).take, 1.0),
+    }[limit]
     counts: list[int] = []
 
-    def take() -> None:
-        counts.append(
-            sum((bucket.take(1.0) == 0) + (keyed.take("a", 1.0) == 0) + (window.take(1.0) == 0) for _ in range(500))
-        )
+    def run() -> None:
+        barrier.wait()
+        counts.append(sum(take() == 0 for _ in range(2 * burst // threads)))
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
         thread.start()
-    for thread in threads:
+    for thread in running:
         thread.join()
-    assert sum(counts) == 1500
+    assert sum(counts) == burst

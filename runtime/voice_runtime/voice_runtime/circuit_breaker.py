@@ -336,6 +336,15 @@ class CircuitBreaker:
             self.report(state, error, self.now() - started)
             raise
         finished = self.now() if self.timed else 0
+        if type(state) is Closed and not state.streak:  # as `success` does, without its frame
+            calls = state.calls
+            if calls is None:
+                self.successful += 1
+                return result
+            if finished < calls.end and finished - started < self.slow_call_duration:
+                self.successful += 1
+                calls.count += 1
+                return result
         self.success(state, finished, finished - started)
         return result
 
@@ -354,6 +363,15 @@ class CircuitBreaker:
             self.report(state, error, self.now() - started)
             raise
         finished = self.now() if self.timed else 0
+        if type(state) is Closed and not state.streak:  # as above
+            calls = state.calls
+            if calls is None:
+                self.successful += 1
+                return result
+            if finished < calls.end and finished - started < self.slow_call_duration:
+                self.successful += 1
+                calls.count += 1
+                return result
         self.success(state, finished, finished - started)
         return result
 
