@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 
-from components.node import Dependency, Gateway, Host, Node, Service
+from voice_policies import ModelRoute
+
+from components.models import ModelDependency
+from components.node import Dependency, External, Gateway, Host, InCluster, Node, Service
 from components.operation import Operation
 from stack.audit.ledgers.table import Cell, Column, Ledger, Table
 from stack.model.call_graph import CallGraph, Edge
@@ -22,6 +25,40 @@ GAIN = 1e-9
 """Smallest difference between two availabilities that counts. Floating-point errors are smaller."""
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Addresses of which any suffices. A call to a model moves only between the candidates that its attempts reach."""
+
+    availability: float
+    """Availability of each member."""
+    members: tuple[tuple[str, str | None], ...]
+    """Address and egress proxy of each member."""
+
+    def any_up(self, up: Collection[str]) -> float:
+        """Probability that a member is up whose proxy is up, if `up` are the proxies that are up."""
+        down = [1 - self.availability if proxy is None or proxy in up else 1.0 for _, proxy in self.members]
+        return 1 - prod(down)
+
+    @property
+    def proxies(self) -> set[str]:
+        """The proxies of its members."""
+        return {proxy for _, proxy in self.members if proxy is not None}
+
+
+def _group(dependency: Dependency, route: ModelRoute | None) -> Group:
+    """The addresses of a dependency that suffice for a call, each once."""
+    addresses = dependency.addresses
+    if route and isinstance(dependency, ModelDependency):
+        reached = dependency.candidates(route)[: route.fallback.max_attempts]
+        addresses = tuple(dict.fromkeys(dependency.provider(each).host for each in reached))
+    members = tuple((_name(address), address.egress if isinstance(address, Host) else None) for address in addresses)
+    return Group(float(dependency.availability), members)
+
+
+def _name(address: Host | InCluster | External) -> str:
+    return address.service if isinstance(address, InCluster) else address.host
+
+
 @dataclass(slots=True)
 class HardDependencies:
     """Everything that must be up for an operation to succeed. Each node counts once, however often it is called."""
@@ -29,7 +66,7 @@ class HardDependencies:
     site: Site
     singles: dict[str, float] = field(default_factory=dict)
     """Node → its own availability."""
-    groups: dict[str, Dependency] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
     """Dependencies with several addresses, any of which suffices."""
     egress: set[str] = field(default_factory=set)
     """Egress proxies that the calls of dependencies with one address need."""
@@ -38,17 +75,21 @@ class HardDependencies:
     soft: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
     """Callee → the soft calls to it."""
 
-    def add(self, node: Node) -> None:
-        """Add a node that must be up."""
+    def add(self, node: Node, operation: Operation) -> None:
+        """Add a node that must be up for an operation of it."""
         if isinstance(node, Service):
             self.singles[node.name] = self.site.own_availability[node.tier]
         elif isinstance(node, Gateway):
             self.singles[node.name] = node.availability
-        elif isinstance(node, Dependency) and len(node.addresses) > 1:
-            self.groups[node.name] = node
+        elif isinstance(node, Dependency) and len((group := _group(node, operation.route)).members) > 1:
+            self.groups[self._name_of(node, operation, group)] = group
         elif isinstance(node, Dependency):
             self.singles[node.name] = node.availability
-            self.egress.update(address.egress for address in node.addresses if isinstance(address, Host))
+            self.egress |= group.proxies
+
+    def _name_of(self, node: Node, operation: Operation, group: Group) -> str:
+        """Routes over the same providers are one group, and others have the name of their route."""
+        return node.name if self.groups.get(node.name, group) == group else f"{node.name}.{operation.name}"
 
     def availability(self) -> float:
         """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
@@ -56,19 +97,19 @@ class HardDependencies:
         The result is exact. A proxy is up or down for all its callers at once, so the sum runs over the states of all
         proxies. Within one state, a group is up if any member is up whose proxy is up.
         """
-        proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in _proxies(group)})
+        proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in group.proxies})
         each = self.site.egress_availability
         total = 0.0
         for state in product((True, False), repeat=len(proxies)):
             up = {proxy for proxy, is_up in zip(proxies, state, strict=True) if is_up}
             if self.egress <= up:
                 chance = prod(each if proxy in up else 1 - each for proxy in proxies)
-                total += chance * prod(_any_up(group, up) for group in self.groups.values())
+                total += chance * prod(group.any_up(up) for group in self.groups.values())
         return total * prod(self.singles.values())
 
     def each(self) -> dict[str, float]:
         """Availability of every single dependency, every group and every egress proxy by itself."""
-        alone = {name: _any_up(group, {*_proxies(group)}) for name, group in self.groups.items()}
+        alone = {name: group.any_up(group.proxies) for name, group in self.groups.items()}
         return {**self.singles, **dict.fromkeys(sorted(self.egress), float(self.site.egress_availability)), **alone}
 
     @property
@@ -79,22 +120,10 @@ class HardDependencies:
     def arithmetic(self) -> str:
         """The factors of the product, for a finding."""
         singles = [f"{name} {100 * value:.10g}%" for name, value in self.singles.items()]
-        groups = [f"{name} 1 − Π(1 − {group.availability} × egress)" for name, group in self.groups.items()]
+        groups = [f"{name} 1 − Π(1 − {100 * group.availability:.10g}% × egress)" for name, group in self.groups.items()]
         return " × ".join(
             [*singles, *(f"{proxy} {self.site.egress_availability}" for proxy in sorted(self.egress)), *groups]
         )
-
-
-def _proxies(group: Dependency) -> Iterator[str]:
-    return (address.egress for address in group.addresses if isinstance(address, Host))
-
-
-def _any_up(group: Dependency, up: Iterable[str]) -> float:
-    members = [
-        group.availability if not isinstance(address, Host) or address.egress in up else 0.0
-        for address in group.addresses
-    ]
-    return 1 - prod(1 - member for member in members)
 
 
 def flow_availability(graph: CallGraph, flow: Flow, softened: Collection[str] = ()) -> HardDependencies:
@@ -106,7 +135,7 @@ def flow_availability(graph: CallGraph, flow: Flow, softened: Collection[str] = 
         if (node.name, operation.name) in seen:
             return
         seen.add((node.name, operation.name))
-        found.add(node)
+        found.add(node, operation)
         for call in operation.calls:
             edge = graph.edge(node, operation, call)
             if (call.soft and not call.needed_by_flows) or call.callee in softened:

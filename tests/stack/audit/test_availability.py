@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from voice_policies import Ratio
+from voice_policies import ModelFallback, Ratio
 
 from components.node import Dependency, Host
 from components.operation import hard, operation, soft, stage
 from stack.audit.ledgers.availability import flow_availability
-from tests.small import datastore, gateway, graph_of, service
+from tests.small import datastore, gateway, graph_of, models, service
 from tests.stack.audit.rule_findings import READ, STORE, findings, flow
 
 
@@ -87,3 +87,12 @@ def test_a02_takes_a_pair_as_one() -> None:
     route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
     pair = providers("egress-proxy-a", "egress-proxy-b")
     assert findings("A02", gateway(route), pair, flows=(flow("read", availability="99.9%"),)) == ()
+
+
+@pytest.mark.parametrize(("attempts", "expected"), [(2, 1 - (1 - 0.995 * 0.999) ** 2), (1, 0.995 * 0.999)])
+def test_a01_counts_the_candidates_that_a_call_can_reach(attempts: int, expected: float) -> None:
+    route = operation("ask", stage(hard("llm.generate", "idempotent")), p95="1s", deadline="3s")
+    asked = flow("ask", availability="99%")
+    llm = models(route_policy={"fallback": ModelFallback(max_attempts=attempts)})
+    graph = graph_of(gateway(route), llm, flows=[asked])
+    assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)
