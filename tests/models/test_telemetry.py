@@ -33,16 +33,16 @@ async def test_a_call_that_fell_back_is_counted_with_its_tokens_and_cost(tmp_pat
     made.a.script = lambda _: fake.error(429, headers={"retry-after": "9"})
     made.b.script = lambda _: fake.chat_stream(ANSWER, "B", first=0.1, gap=0.02, tokens=(1000, 500))
     await ask(made.sdk())
-    of_b = {"route": "llm.generate", "deployment": "b"}
+    of_b = {"route": "llm.generate", "candidate": "b"}
     assert value(made, "voice_model_calls_total", route="llm.generate", kind="successful") == 1
     assert value(made, "voice_model_fallbacks_total", route="llm.generate") == 1
-    assert value(made, "voice_model_attempts_total", route="llm.generate", deployment="a", kind="rate_limited") == 1
+    assert value(made, "voice_model_attempts_total", route="llm.generate", candidate="a", kind="rate_limited") == 1
     assert value(made, "voice_model_attempts_total", **of_b, kind="successful") == 1
     assert value(made, "voice_model_tokens_total", **of_b, direction="output", source="reported") == 500
     assert value(made, "voice_model_cost_micro_usd_total", **of_b) == 1000 * 0.15 + 500 * 0.6
-    assert value(made, "voice_model_cooldown", deployment="a", reason="rate_limited") == 1
+    assert value(made, "voice_model_cooldown", candidate="a", reason="rate_limited") == 1
     clock.advance(9)
-    assert value(made, "voice_model_cooldown", deployment="a", reason="rate_limited") is None
+    assert value(made, "voice_model_cooldown", candidate="a", reason="rate_limited") is None
     of_operation = {
         "gen_ai_operation_name": "chat",
         "gen_ai_provider_name": "b",
@@ -69,13 +69,29 @@ async def test_goodput_counts_calls_that_meet_every_objective(
     assert value(made, "voice_model_good_calls_total", route="llm.generate") == good
 
 
+async def test_the_objectives_of_routes_are_boundaries_of_the_histograms(tmp_path: Path, clock: FakeClock) -> None:
+    objective = StreamLatency(first_token=Duration("300ms"), per_token=Duration("4.3ms"))
+    made = service(tmp_path, clock, route={"objective": objective})
+    await ask(made.sdk())
+    of_operation = {
+        "gen_ai_operation_name": "chat",
+        "gen_ai_provider_name": "a",
+        "gen_ai_request_model": "m",
+        "error_type": "",
+    }
+    for name in ("time_to_first_chunk", "time_per_output_chunk"):
+        for bound in ("0.0043", "0.01", "0.3"):
+            found = value(made, f"gen_ai_client_operation_{name}_seconds_bucket", **of_operation, le=bound)
+            assert found is not None, (name, bound)
+
+
 async def test_budgets_and_retirements_are_exported(tmp_path: Path, clock: FakeClock) -> None:
     models = {"budgets": {"minute": budget(120)}, "models": {"m": model(retires=date(2027, 1, 1))}}
     made = service(tmp_path, clock, models=models, route={"budgets": ("minute",)})
     await ask(made.sdk())
     assert value(made, "voice_model_budget_requests_total", budget="minute", kind="admitted") == 1
     assert value(made, "voice_model_budget_without_store_total", budget="minute") == 1
-    assert value(made, "voice_model_retirement_timestamp_seconds", deployment="a") == 1_798_761_600
+    assert value(made, "voice_model_retirement_timestamp_seconds", candidate="a") == 1_798_761_600
 
 
 async def test_a_span_follows_the_conventions_and_holds_no_content(

@@ -69,7 +69,7 @@ def _dropped(runtime: ModelRuntime) -> Samples:
 
 
 _ROUTE = ("route",)
-_DEPLOYMENT = ("route", "deployment")
+_CANDIDATE = ("route", "candidate")
 
 METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
@@ -90,7 +90,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
         "voice_model_attempts_total",
         "counter",
         "Attempts that ended, by success, cancellation or error class.",
-        (*_DEPLOYMENT, "kind"),
+        (*_CANDIDATE, "kind"),
         _counter(lambda counts: counts.attempts),
     ),
     Metric(
@@ -104,14 +104,14 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
         "voice_model_tokens_total",
         "counter",
         "Tokens of attempts. Other units where the provider bills those.",
-        (*_DEPLOYMENT, "direction", "source"),
+        (*_CANDIDATE, "direction", "source"),
         _counter(lambda counts: counts.tokens),
     ),
     Metric(
         "voice_model_cost_micro_usd_total",
         "counter",
         "Cost of attempts at the declared prices.",
-        _DEPLOYMENT,
+        _CANDIDATE,
         _counter(lambda counts: counts.micro_usd),
     ),
     Metric(
@@ -125,7 +125,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
         "voice_model_cooldown",
         "gauge",
         "1 while a deployment rests, by the error class that began it.",
-        ("deployment", "reason"),
+        ("candidate", "reason"),
         _cooldowns,
     ),
     Metric(
@@ -146,7 +146,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
         "voice_model_retirement_timestamp_seconds",
         "gauge",
         "The day on which the provider shuts a deployment's model down.",
-        ("deployment",),
+        ("candidate",),
         _retirements,
     ),
     Metric(

@@ -14,7 +14,6 @@ from voice_runtime.prometheus import MetricsCollector
 
 from voice_models.metrics import HISTOGRAMS, METRICS
 from voice_models.runtime import ModelRuntime
-from voice_models.statistics import BUCKETS
 
 __all__ = ["ModelCollector"]
 
@@ -29,10 +28,10 @@ class ModelCollector(Collector):
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
         """Every metric, as it stands now."""
         yield from self._plain.collect()
-        bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
         for histogram in HISTOGRAMS:
             family = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.labels)
             for labels, found in tuple(histogram.read(self._runtime).items()):
+                bounds = [*(str(bound) for bound in found.bounds), "+Inf"]
                 buckets = list(zip(bounds, accumulate(found.counts), strict=True))
                 family.add_metric(labels, buckets, found.sum)
             yield family

@@ -16,7 +16,7 @@ from voice_models.candidate import Candidate, candidates_of
 from voice_models.cooldown import Cooldowns
 from voice_models.request import ModelRequest
 from voice_models.response_cache import ResponseCache
-from voice_models.statistics import CallKind, ModelStatistics, per_token
+from voice_models.statistics import CallKind, ModelStatistics, boundaries, per_token
 from voice_models.telemetry import begin_span, end_span
 from voice_models.token_budget import BudgetExceededError, TokenBudgets, claims_of
 from voice_models.usage import ModelAttempted, UsageSink
@@ -37,7 +37,7 @@ class ModelRuntime:
     ) -> None:
         self.runtime = runtime
         self.cooldowns = Cooldowns(runtime.clock, runtime.events)
-        self.statistics = ModelStatistics()
+        self.statistics = ModelStatistics(boundaries(runtime.bundle.models))
         self._stores = stores or {}
         self.budgets = TokenBudgets(runtime, self._stores)
         self.cache = ResponseCache(runtime, self._stores)

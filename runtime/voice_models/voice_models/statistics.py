@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from typing import Literal
 
+from voice_policies import Models
+
 from voice_models.usage import ModelAttempted
 
 CallKind = Literal["successful", "truncated_by_length", "failed", "cancelled", "refused", "cut"]
@@ -14,25 +16,36 @@ BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 """Upper bounds in seconds, as OpenTelemetry's GenAI conventions advise for the duration of an operation."""
 
 
+def boundaries(models: Models | None) -> tuple[float, ...]:
+    """The bounds of the histograms: `BUCKETS` and the objectives of all routes, so that each P95 can be judged."""
+    objectives = (route.objective for route in models.routes.values()) if models else ()
+    parts = (part.seconds for each in objectives if each for part in (each.first_token, each.per_token) if part)
+    return tuple(sorted({*BUCKETS, *parts}))
+
+
 class Distribution:
     """A histogram of seconds."""
 
-    __slots__ = ("counts", "sum")
+    __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
 
 
 class ModelStatistics:
     """The counts of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: tuple[float, ...] = BUCKETS) -> None:
+        def distributions() -> defaultdict[tuple[str, str, str, str], Distribution]:
+            return defaultdict(lambda: Distribution(bounds))
+
         self.calls: Counter[tuple[str, CallKind]] = Counter()
         self.good_calls: Counter[str] = Counter()
         self.attempts: Counter[tuple[str, str, str]] = Counter()
@@ -41,10 +54,10 @@ class ModelStatistics:
         self.micro_usd: Counter[tuple[str, str]] = Counter()
         self.cache_hits: Counter[str] = Counter()
         self.usage_events_dropped = 0
-        self.durations: defaultdict[tuple[str, str, str, str], Distribution] = defaultdict(Distribution)
+        self.durations = distributions()
         """By operation, provider, model and error class, as the two below."""
-        self.first_content: defaultdict[tuple[str, str, str, str], Distribution] = defaultdict(Distribution)
-        self.per_output: defaultdict[tuple[str, str, str, str], Distribution] = defaultdict(Distribution)
+        self.first_content = distributions()
+        self.per_output = distributions()
 
     def note(self, event: ModelAttempted, operation: str) -> None:
         """Count one attempt."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from voice_models.metrics import HISTOGRAMS, OPERATION
+from voice_models.metrics import METRICS as MODEL_METRICS
 from voice_runtime.metrics import METRICS
 from voice_saga import metrics as saga_metrics
 
@@ -32,22 +34,6 @@ GATEWAY = {
     "apisix_nginx_http_current_connections": {"state"},
 }
 """APISIX, read on 2026-11-30 in `apisix/plugins/prometheus/exporter.lua`. The first byte's histogram is our own."""
-OPERATION = {"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"}
-MODELS = {
-    "voice_model_calls_total": {"route", "kind"},
-    "voice_model_good_calls_total": {"route"},
-    "voice_model_attempts_total": {"route", "candidate", "kind"},
-    "voice_model_fallbacks_total": {"route"},
-    "voice_model_tokens_total": {"route", "candidate", "direction", "source"},
-    "voice_model_cost_micro_usd_total": {"route", "candidate"},
-    "voice_model_cooldown": {"candidate", "reason"},
-    "voice_model_budget_requests_total": {"budget", "kind"},
-    "voice_model_budget_without_store_total": {"budget"},
-    "voice_model_retirement_timestamp_seconds": {"candidate"},
-    "gen_ai_client_operation_time_to_first_chunk_seconds_bucket": {"le", *OPERATION},
-    "gen_ai_client_operation_time_per_output_chunk_seconds_bucket": {"le", *OPERATION},
-}
-"""Metrics of model calls, with OpenTelemetry's names of semantic-conventions-genai 0.1.0 for the histograms."""
 POSTGRESQL = {
     "cnpg_backends_total": {"datname", "usename", "application_name", "state"},
     "cnpg_collector_pg_wal_archive_status": {"value"},
@@ -70,6 +56,8 @@ ENVOY = {
 
 def exported() -> dict[str, set[str]]:
     """Every metric that something exports or records, and its labels."""
+    models = {metric.name: set(metric.labels) for metric in MODEL_METRICS}
+    models |= {f"{histogram.name}_bucket": {"le", *histogram.labels} for histogram in HISTOGRAMS}
     saga = (metric for table in vars(saga_metrics).values() if isinstance(table, tuple) for metric in table)
     runtime = {
         metric.name: set(metric.labels) for metric in (*METRICS, *(each for each in saga if hasattr(each, "read")))
@@ -81,7 +69,7 @@ def exported() -> dict[str, set[str]]:
     edges = {name: {*tempo.EDGE_LABELS, "le", "source"} for name in tempo.METRICS if "service_graph" in name}
     volumes = {name: {"persistentvolumeclaim"} for name in KUBELET_METRICS}
     own = {"up": set[str](), "probe_success": set[str](), "ALERTS": {"alertname", "alertstate", "severity", "team"}}
-    found = own | runtime | state | spans | edges | volumes | GATEWAY | MODELS | POSTGRESQL | ENVOY
+    found = own | runtime | state | spans | edges | volumes | GATEWAY | models | POSTGRESQL | ENVOY
     return {**{name: labels | TARGET for name, labels in found.items()}, **recorded()}
 
 
