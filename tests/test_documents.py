@@ -22,6 +22,7 @@ RUN_BY = {
     ("docs/go.md", "go"): "tests/components/test_grpc_service_config.py",
     ("docs/grpc.md", "python"): "tests/runtime/grpc/test_docs.py",
     ("docs/health.md", "python"): "tests/runtime/test_docs.py",
+    ("docs/models.md", "python"): "tests/models/test_docs.py",
     ("docs/review.md", "console"): "tests/test_review.py",
     ("docs/review.md", "sh"): "tests/stack/cli/test_ledgers.py",
     ("docs/runtime.md", "python"): "tests/runtime/test_docs.py",

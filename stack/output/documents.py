@@ -25,6 +25,7 @@ from stack.model.tenant import Tenant
 from stack.output.diagrams import component_diagram, sequence_diagram, sub_flow_diagram, sub_flows, time_limit
 from stack.output.environments import comparison
 from stack.output.markdown import filled
+from stack.output.model_calls import demand_rows, route_rows
 from stack.output.runbook import runbook
 from stack.output.technology import technology
 
@@ -58,6 +59,8 @@ def architecture(tenant: Tenant) -> str:
         teams={each.name: team for team, services in tenant.alerting.teams.items() for each in services},
         edges=[(edge, in_force(edge, "retry", mesh=True)) for edge in graph.edges],
         time_limit=time_limit,
+        demands=list(demand_rows(graph)),
+        routes=list(route_rows(graph)),
         targets=[_target_row(graph, flow) for flow in graph.flows],
         milestones=[_milestone_row(graph, flow, each) for flow in graph.flows for each in flow.milestones],
         own_availability=graph.site.own_availability,

@@ -25,6 +25,8 @@ LABEL = re.compile(r"\{\{\s*\$labels\.(\w+)\s*\}\}")
 VALUE = re.compile(r"\{\{\s*\$value[^}]*\}\}")
 OF_SERVICES = re.compile(r"\bvoice_|job:requests_per_replica")
 """Series that only services have."""
+OF_MODELS = re.compile(r"\b(voice_model|gen_ai)_")
+"""Series that only services with model calls have."""
 BY_LABEL: Mapping[str, tuple[str, ...]] = {
     "pod": (
         "kubectl describe pod -n NAMESPACE POD",
@@ -160,6 +162,8 @@ def _alerts(tenant: Tenant, node: Node) -> Iterator[str]:
 def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
     """True if the alert can fire for a node: one on routes or flows only for a service that the gateway calls."""
     labels = {*LABEL.findall(alert.summary)}
+    if OF_MODELS.search(alert.expression) and not any(edge.route for edge in graph.edges_from(node)):
+        return False
     if isinstance(node, Service):
         routed = any(isinstance(edge.caller, Gateway) for edge in graph.edges_to(node))
         return "job" in labels or (routed and bool({"route", "flow"} & labels))
