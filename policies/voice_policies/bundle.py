@@ -74,6 +74,8 @@ class OutboundCall(Policy):
     """`hard`: the operation fails without this call. `soft`: it goes on with the fallback."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The behaviour without a soft call, in words. The service registers its handler under the call's name."""
+    streamed: Literal[True] | None = None
+    """True if the callee answers with a stream of messages. `timeout.attempt` then limits its first message."""
     timeout: Timeout
     first_message: PositiveDuration | None = None
     """P95 objective of a stream's first message, from the start of the call; `None`: no objective."""
@@ -124,6 +126,8 @@ class InboundOperation(Policy):
     deadline: PositiveDuration
     """Longest time that the operation may take. A shorter deadline of the caller wins."""
     service_level: ServiceLevel
+    streamed: Literal[True] | None = None
+    """True if the operation answers with a stream of messages."""
     calls: Annotated[tuple[CallName, ...], Field(strict=False)] = ()
     """Outbound calls that belong to this operation."""
     rate_limits: Annotated[tuple[RateLimit, ...], Field(strict=False)] = ()

@@ -52,6 +52,8 @@ class Configuration(ClosedModel):
     """Replaces `tracing.endpoint`."""
     addresses: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
     """Callee → `host:port`, if it differs from the address in the bundle."""
+    providers: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
+    """Model provider → `host:port`, without TLS. A provider that is not here is simulated in the process."""
     behaviour: dict[str, Behaviour] = Field(default_factory=dict)
     """Behaviour by the name of a simulated call or own operation. `default` is for all others."""
 
@@ -98,7 +100,7 @@ class ConfigurationFile:
 
 
 def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
-    """The callees, calls and operations that the bundle does not have. The rest may have other faults."""
+    """The callees, providers, calls and operations that the bundle does not have. The rest may have other faults."""
     try:
         document = from_json(text)
     except ValueError:
@@ -106,6 +108,7 @@ def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
     calls = [call.name for call in bundle.outbound]
     known = {
         "addresses": {call.callee for call in bundle.outbound},
+        "providers": set(bundle.models.providers) if bundle.models else set(),
         "behaviour": {DEFAULT, *calls, *(inbound.operation for inbound in bundle.inbound)},
     }
     for key, names in known.items():

@@ -1,44 +1,62 @@
 """The work of a reference service: the calls of an operation, in the order of its bundle.
 
-It calls gRPC callees inside the platform over the network, and simulates stores and providers in this process, under
-the same policies. The bundle does not say which calls run in parallel, so they run in order.
+It calls gRPC callees inside the platform over the network, and models through their providers' SDK. It simulates
+stores and other providers in this process, under the same policies. The bundle does not say which calls run in
+parallel, so they run in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from voice_policies import OutboundCall
-from voice_runtime import Runtime, remaining
+from voice_runtime import Runtime, SoftCallError, remaining
 from voice_runtime.grpc import Grpc
 from voice_runtime.tracing import span
 
 from voice_reference.configuration import ConfigurationFile
+from voice_reference.models import ModelCalls
 from voice_reference.simulation import work
 
-Answer = dict[str, Any]
+Message = dict[str, Any]
+"""`{"content": …}` for a part of the answer's text. The last message of an operation has its `fallbacks`."""
 
 
 class Operations:
     """The operations of one service."""
 
-    def __init__(self, runtime: Runtime, configuration: ConfigurationFile, wire: Grpc) -> None:
+    def __init__(self, runtime: Runtime, configuration: ConfigurationFile, wire: Grpc, models: ModelCalls) -> None:
         self._runtime = runtime
         self._wire = wire
+        self._models = models
         self._configuration = configuration
         for call in runtime.bundle.outbound:
             if call.necessity == "soft":
                 runtime.fallback(call.name, _fallback(call))
 
-    async def run(self, operation: str) -> Answer:
+    def is_streamed(self, operation: str) -> bool:
+        """True if the bundle says that the operation answers with a stream."""
+        return any(each.streamed for each in self._runtime.bundle.inbound if each.operation == operation)
+
+    async def run(self, operation: str) -> Message:
+        """The answer as a whole: the last message of `messages`, with the `content` of all if there is any."""
+        text, last = "", {}
+        async with aclosing(self.messages(operation)) as messages:
+            async for last in messages:
+                text += last.get("content", "")
+        return {**last, "content": text} if text else last
+
+    async def messages(self, operation: str) -> AsyncGenerator[Message, None]:
         """Make every call of an operation, then its own work. Call it inside a request.
 
-        The answer lists the fallbacks that were used, here and behind the callees.
+        A streamed operation passes on the text of its callees as it arrives. The last message lists the fallbacks that
+        were used, here and behind the callees.
         """
         left = remaining()
         if left is not None:
@@ -48,45 +66,65 @@ class Operations:
         inbound = next(each for each in bundle.inbound if each.operation == operation)
         fallbacks: list[str] = []
         for name in inbound.calls:
-            fallbacks += await self._call(declared[name])
+            async with aclosing(self._call(declared[name])) as messages:
+                async for message in messages:
+                    fallbacks += message.get("fallbacks", ())
+                    if inbound.streamed and "content" in message:
+                        yield {"content": message["content"]}
         await work(operation, self._configuration.current().of(operation), self._runtime.random)
-        return {"service": bundle.metadata.service, "operation": operation, "fallbacks": fallbacks}
+        yield {"service": bundle.metadata.service, "operation": operation, "fallbacks": fallbacks}
 
-    async def _call(self, call: OutboundCall) -> list[str]:
-        answer: Answer = await (self._on_the_wire(call) if is_on_the_wire(call) else self._simulated(call))
-        found: list[str] = answer["fallbacks"]
-        return found
+    def _call(self, call: OutboundCall) -> AsyncGenerator[Message, None]:
+        if call.route is not None:
+            return self._of_a_model(call)
+        if is_on_the_wire(call):
+            return self._streamed(call) if call.streamed else self._unary(call)
+        return self._simulated(call)
 
-    async def _on_the_wire(self, call: OutboundCall) -> Answer:
+    async def _of_a_model(self, call: OutboundCall) -> AsyncGenerator[Message, None]:
+        async with aclosing(self._models.texts(call)) as texts:
+            async for text in texts:
+                yield {"content": text}
+
+    async def _unary(self, call: OutboundCall) -> AsyncGenerator[Message, None]:
         configuration = self._configuration.current()
         async with self._wire.channel(call.name, target=configuration.addresses.get(call.callee)) as channel:
-            method = channel.unary_unary(
-                f"/voice.reference.v1.Reference/{call.operation}",
-                request_serializer=_encoded,
-                response_deserializer=json.loads,
-            )
-            # In a Go service gRPC itself enforces the timeout. Here the deadline of the RPC does.
-            timeout = call.timeout.overall.seconds if call.enforced_by.timeout == "grpc" else None
-            answer: Answer = await method({}, timeout=timeout)
-            return answer
+            yield await channel.unary_unary(_path(call), _encoded, json.loads)({}, timeout=_timeout(call))
 
-    async def _simulated(self, call: OutboundCall) -> Answer:
+    async def _streamed(self, call: OutboundCall) -> AsyncGenerator[Message, None]:
+        """The messages of a streamed callee. A soft call that fails before its first one has its fallback."""
+        configuration, begun = self._configuration.current(), False
+        async with self._wire.channel(call.name, target=configuration.addresses.get(call.callee)) as channel:
+            rpc = channel.unary_stream(_path(call), _encoded, json.loads)({}, timeout=_timeout(call))
+            try:
+                async for message in rpc:
+                    begun = True
+                    yield message
+            except SoftCallError:
+                if begun:
+                    raise
+                yield {"fallbacks": [call.fallback]}
+            finally:
+                rpc.cancel()
+
+    async def _simulated(self, call: OutboundCall) -> AsyncGenerator[Message, None]:
         # The simulation includes the driver's own timeout.
         limit = call.timeout.attempt.seconds if call.enforced_by.timeout == "driver" else None
         behaviour = self._configuration.current().of(call.name)
 
-        async def answer() -> Answer:
+        async def answer() -> Message:
             async with asyncio.timeout(limit):
                 await work(call.name, behaviour, self._runtime.random)
             return {"fallbacks": []}
 
-        async def stream() -> AsyncIterator[Answer]:
+        async def stream() -> AsyncIterator[Message]:
             yield await answer()
 
         with span(call.name, SpanKind.CLIENT, {"voice.call": call.name, "voice.simulated": True}):
             if call.first_message is None:
-                return await self._runtime.call(call.name, answer)
-            return [message async for message in self._runtime.stream(call.name, stream)][-1]
+                yield await self._runtime.call(call.name, answer)
+            else:
+                yield [message async for message in self._runtime.stream(call.name, stream)][-1]
 
 
 def is_on_the_wire(call: OutboundCall) -> bool:
@@ -94,7 +132,16 @@ def is_on_the_wire(call: OutboundCall) -> bool:
     return call.protocol == "grpc" and all(address.via is None for address in call.addresses)
 
 
-def _encoded(document: Answer) -> bytes:
+def _path(call: OutboundCall) -> str:
+    return f"/voice.reference.v1.Reference/{call.operation}"
+
+
+def _timeout(call: OutboundCall) -> float | None:
+    """In a Go service gRPC itself enforces the timeout. Here the deadline of the RPC does."""
+    return call.timeout.overall.seconds if call.enforced_by.timeout == "grpc" else None
+
+
+def _encoded(document: Message) -> bytes:
     return json.dumps(document).encode()
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +93,10 @@ class Process:
 class Platform:
     """Running reference services."""
 
-    def __init__(self, processes: dict[str, Process], collector: str) -> None:
+    def __init__(self, processes: dict[str, Process], collector: str, providers: Mapping[str, str]) -> None:
         self.processes = processes
         self._collector = collector
+        self._providers = providers
         self._behaviour: dict[str, dict[str, Behaviour]] = {}
 
     def behave(self, service: str, **behaviour: Behaviour) -> None:
@@ -120,7 +121,9 @@ class Platform:
         self.processes[service].configure(self._configuration(service))
 
     def _configuration(self, service: str, grpc_port: int = 0, http_port: int = 0) -> Configuration:
-        callees = {call.callee for call in self.processes[service].bundle.outbound}
+        bundle = self.processes[service].bundle
+        callees = {call.callee for call in bundle.outbound}
+        known = bundle.models.providers.keys() if bundle.models else set()
         addresses = {name: f"{LOOPBACK}:{self.processes[name].grpc_port}" for name in callees & self.processes.keys()}
         return Configuration(
             host=LOOPBACK,
@@ -128,13 +131,16 @@ class Platform:
             http_port=http_port,
             collector=self._collector,
             addresses=addresses,
+            providers={name: address for name, address in self._providers.items() if name in known},
             behaviour=self._behaviour.get(service, {}),
         )
 
 
 @contextmanager
-def running(bundles: dict[str, PolicyBundle], collector: str) -> Iterator[Platform]:
-    """Start a process for each bundle, and end them all.
+def running(
+    bundles: dict[str, PolicyBundle], collector: str, providers: Mapping[str, str] | None = None
+) -> Iterator[Platform]:
+    """Start a process for each bundle, and end them all. `providers`: model provider → `host:port`; others are fakes.
 
     Raises:
         InvalidInputError: a process ended instead of starting.
@@ -147,7 +153,7 @@ def running(bundles: dict[str, PolicyBundle], collector: str) -> Iterator[Platfo
         for name, bundle in bundles.items():
             processes[name] = _start(root / name, bundle, collector)
         _wait_until_ready(processes.values())
-        platform = Platform(processes, collector)
+        platform = Platform(processes, collector, providers or {})
         platform.connect()
         yield platform
     finally:
@@ -177,10 +183,24 @@ def _wait_until_ready(processes: Iterable[Process]) -> None:
 
 def _start(directory: Path, bundle: PolicyBundle, collector: str) -> Process:
     (directory / "policy").mkdir(parents=True)
+    bundle = _with_own_keys(bundle, directory)
     configuration = Configuration(host=LOOPBACK, grpc_port=0, http_port=0, collector=collector)
     _replace(directory / "policy" / FILE_NAME, json.dumps(bundle.to_document()))
     _replace(directory / "configuration.json", configuration.model_dump_json())
     return Process(bundle, directory, _run(directory))
+
+
+def _with_own_keys(bundle: PolicyBundle, directory: Path) -> PolicyBundle:
+    """The same bundle with a made-up API key for each credential, because the secrets exist only in the cluster."""
+    if bundle.models is None:
+        return bundle
+    deployments = {}
+    for name, deployment in bundle.models.deployments.items():
+        key = directory / f"key-{Path(deployment.credential).name}"
+        key.write_text("made-up")
+        deployments[name] = deployment.model_copy(update={"credential": str(key)})
+    models = bundle.models.model_copy(update={"deployments": deployments})
+    return bundle.model_copy(update={"models": models}).sealed()
 
 
 def _run(directory: Path) -> subprocess.Popen[bytes]:

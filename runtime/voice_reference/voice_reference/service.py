@@ -16,6 +16,7 @@ from voice_runtime.health.server import serving, terminated
 from voice_runtime.http import Http
 
 from voice_reference.configuration import ConfigurationFile
+from voice_reference.models import ModelCalls
 from voice_reference.operations import Operations, is_on_the_wire
 from voice_reference.servers import GrpcOperations, HttpOperations
 from voice_reference.simulation import work
@@ -40,7 +41,8 @@ class Service:
         self._settings = settings
         self._health = Health(runtime, checkers=dict(self._checkers()))
         self._wire = Grpc(runtime)
-        operations = Operations(runtime, configuration, self._wire)
+        self._models = ModelCalls(runtime, configuration)
+        operations = Operations(runtime, configuration, self._wire, self._models)
         self._http = HealthApp(self._health, Http(runtime).middleware(HttpOperations(runtime, operations)))
         self._grpc = GrpcOperations(operations)
 
@@ -59,6 +61,7 @@ class Service:
             await terminated()
             logger.info("draining")
             await asyncio.gather(self._health.drain(), server.drain())
+        await self._models.aclose()
         await self._wire.close()
 
     def _grpc_port(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -138,11 +139,12 @@ def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
     return make, _written(behaviour) if inspect.isasyncgenfunction(behaviour) else behaviour
 
 
-def _written(behaviour: Callable[..., AsyncIterator[Any]]) -> Handle:
+def _written(behaviour: Callable[..., AsyncGenerator[Any, None]]) -> Handle:
     """Run a generator handler as one that writes. It then runs in one task, which the deadline can cancel."""
 
     async def handle(request: Any, servicer: Any) -> None:
-        async for message in behaviour(request, servicer):
-            await servicer.write(message)
+        async with aclosing(behaviour(request, servicer)) as messages:  # a cancelled write closes it at once
+            async for message in messages:
+                await servicer.write(message)
 
     return handle

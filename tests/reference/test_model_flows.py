@@ -1,0 +1,245 @@
+"""Chat and voice over real processes and two fake providers: streaming, cancellation, and faults of one provider."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from voice_models import fake_answers as fake
+from voice_models.fake_provider import Answer, FakeProvider, cut, stall
+from voice_policies import (
+    Address,
+    CircuitBreaker,
+    Duration,
+    EnforcedBy,
+    Model,
+    ModelDeployment,
+    ModelProvider,
+    ModelRoute,
+    Models,
+    OutboundCall,
+    OutputLimit,
+    PolicyBundle,
+    StreamLatency,
+    StreamTimeout,
+    Timeout,
+)
+from voice_reference.processes import Platform, running
+from voice_runtime.tracing.collector import Collector
+
+from tests.bundles import bundle, call, operation
+from tests.loopback import free_port
+
+REQUESTS = 200
+"""Requests of one fault. With five faults before the first content they are 1,000, so that none may fail."""
+AT_ONCE = 8
+PATIENCE = 180.0
+PATIENT: dict[str, Any] = {"timeout": Timeout(attempt=Duration("3m"), overall=Duration("3m"))}
+# A busy machine answers within ten seconds. `total` holds two attempts.
+LIMITS = StreamTimeout(connect=Duration("10s"), first_token=Duration("10s"), idle=Duration("2m"), total=Duration("150s"))
+ROUTES = {"llm.generate": "text", "speech.recognize": "transcription", "speech.synthesize": "speech"}
+
+
+def routed(name: str) -> OutboundCall:
+    """A model call."""
+    return call(
+        name,
+        protocol="https",
+        addresses=(),
+        route=name,
+        timeout=Timeout(attempt=LIMITS.total, overall=LIMITS.total),
+        circuit_breaker=CircuitBreaker(),
+        enforced_by=EnforcedBy(timeout="runtime", circuit_breaker="runtime"),
+    )
+
+
+def models(*names: str) -> Models:
+    """Routes with the candidates a and b."""
+    kinds: Any = {name: (ROUTES[name],) for name in names}
+    return Models(
+        providers={name: ModelProvider(address=Address(host=f"{name}.example", port=443)) for name in ("a", "b")},
+        models={"m": Model(name="m", capabilities=tuple(ROUTES.values()), context_window=8192)},  # type: ignore[arg-type]  # names of capabilities
+        deployments={
+            name: ModelDeployment(
+                provider=name, model="m", credential=f"/secrets/{name}", latency=StreamLatency(first_token=Duration("1s"))
+            )
+            for name in ("a", "b")
+        },
+        routes={
+            name: ModelRoute(
+                candidates=("a", "b"), capabilities=kinds[name], timeout=LIMITS, output_limit=OutputLimit(max_tokens=50)
+            )
+            for name in names
+        },
+    )
+
+
+def chain() -> dict[str, PolicyBundle]:
+    """The services of a chat and of a voice dialogue, without their stores."""
+
+    def service(name: str, offered: str, *calls: OutboundCall, streamed: bool = True, **more: Any) -> PolicyBundle:
+        names = tuple(each.name for each in calls)
+        inbound = operation(offered, streamed=streamed or None, calls=names, deadline=Duration("3m"))
+        return bundle(*calls, inbound=(inbound,), service=name, **more)
+
+    answer = call("ai-orchestrator.answer", streamed=True, **PATIENT)
+    soft = answer.model_copy(update={"necessity": "soft", "fallback": "answered later"})
+    speech = models("speech.recognize", "speech.synthesize")
+    dialogue = (routed("speech.recognize"), answer, routed("speech.synthesize"))
+    return {
+        "conversation-service": service("conversation-service", "send", soft),
+        "ai-orchestrator": service("ai-orchestrator", "answer", call("agent-engine.run", streamed=True, **PATIENT)),
+        "agent-engine": service("agent-engine", "run", call("model-adapter.generate", streamed=True, **PATIENT)),
+        "model-adapter": service("model-adapter", "generate", routed("llm.generate"), models=models("llm.generate")),
+        "voice-engine": service("voice-engine", "dialogue", *dialogue, streamed=False, models=speech),
+    }
+
+
+PORTS = {name: free_port() for name in ("a", "b")}
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    addresses = {name: f"127.0.0.1:{port}" for name, port in PORTS.items()}
+    with Collector() as collector, running(chain(), collector.endpoint, addresses) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def closed_breakers(platform: Platform) -> None:
+    """A new bundle content keeps breakers, so the adapter's process is replaced after each test's faults."""
+    for name in ("model-adapter", "voice-engine"):
+        process = platform.processes[name].process
+        process.kill()
+        process.wait()
+        platform.restart(name)
+
+
+def healthy(request: Any) -> Answer:
+    """Each endpoint's answer."""
+    if request.path.endswith("/speech"):
+        return fake.speech(2, gap=0.0)
+    if request.path.endswith("/transcriptions"):
+        return fake.transcription("when is high tide?")
+    return fake.chat_stream("high ", "tide")
+
+
+@asynccontextmanager
+async def providers(a: Callable[[Any], Answer] | None, b: Callable[[Any], Answer] = healthy) -> AsyncIterator[Any]:
+    """Both providers with their scripts. `None` is not there at all."""
+    made = FakeProvider(a or healthy), FakeProvider(b)
+    async with AsyncExitStack() as servers:
+        if a is not None:
+            await servers.enter_async_context(made[0].serve(PORTS["a"]))
+        await servers.enter_async_context(made[1].serve(PORTS["b"]))
+        yield made
+
+
+async def events(platform: Platform) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+    """The events of one chat, by kind."""
+    url = f"{platform.processes['conversation-service'].url}/send"
+    headers = {"accept": "text/event-stream", "baggage": "tenant.id=acme"}
+    async with (
+        httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client,
+        client.stream("POST", url, headers=headers) as answer,
+    ):
+        kind = "message"
+        async for line in answer.aiter_lines():
+            if line.startswith("event: "):
+                kind = line[7:]
+            elif line.startswith("data: "):
+                yield kind, json.loads(line[6:])
+
+
+async def chat(platform: Platform) -> str:
+    """The text of a chat and how it ended: the fallbacks, or the error."""
+    text, ending = "", "nothing"
+    async for kind, document in events(platform):
+        text += document.get("content", "")
+        if "content" not in document:
+            ending = document["error"] if kind == "error" else ",".join(document["fallbacks"])
+    return f"{text}|{ending}"
+
+
+async def voice(platform: Platform) -> str:
+    """As `chat`, for a turn of a dialogue without its WebSocket."""
+    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
+        answer = (await client.post(f"{platform.processes['voice-engine'].url}/dialogue")).json()
+    return "high tide|" if answer == {"service": "voice-engine", "operation": "dialogue", "fallbacks": []} else str(answer)
+
+
+async def many(platform: Platform, ask: Callable[[Platform], Any], count: int) -> set[str]:
+    """The different outcomes of many requests, a few at a time."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one() -> str:
+        async with slots:
+            return str(await ask(platform))
+
+    return set(await asyncio.gather(*(one() for _ in range(count))))
+
+
+def flapping() -> Callable[[Any], Answer]:
+    """Three refusals, then three answers, and so on."""
+    asked = [0]
+
+    def script(request: Any) -> Answer:
+        asked[0] += 1
+        return fake.error(503) if asked[0] // 3 % 2 == 0 else healthy(request)
+
+    return script
+
+
+FAULTS: dict[str, Callable[[Any], Answer] | None] = {
+    "down": None,
+    "flapping": flapping(),
+    "slow": lambda _: fake.streamed([fake.role(), stall()]),
+    "rate-limited": lambda _: fake.error(429, headers={"retry-after": "1"}),
+    "lying": lambda _: fake.streamed([fake.role(), fake.error_frame()]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_request_fails_with_one_of_two_providers(platform: Platform, fault: str) -> None:
+    async with providers(FAULTS[fault]) as (_, b):
+        assert await many(platform, chat, REQUESTS // 2) == {"high tide|"}
+        assert await many(platform, voice, REQUESTS // 2) == {"high tide|"}
+        assert len(b.exchanges) >= REQUESTS // 2
+
+
+async def test_an_answer_that_is_cut_after_its_first_content_ends_with_its_own_error(platform: Platform) -> None:
+    async with providers(lambda _: fake.streamed([fake.role(), fake.delta("high "), cut()])) as (a, b):
+        assert await chat(platform) == "high |fallback: a soft call failed, and it has no fallback"
+        assert (len(a.exchanges), len(b.exchanges)) == (1, 0)
+
+
+async def test_content_reaches_the_client_before_the_answer_ends_and_leaving_closes_the_providers_connection(
+    platform: Platform,
+) -> None:
+    async with providers(lambda _: fake.chat_stream("high ", "tide", gap=100.0)) as (a, b):
+        a.script = lambda _: Answer((fake.role(), fake.delta("high "), stall()), headers=fake.STREAM)
+        async with aclosing(events(platform)) as received:
+            assert await anext(received) == ("message", {"content": "high "})
+            (exchange,) = a.exchanges
+            assert exchange.ending == "open"
+        await asyncio.wait_for(exchange.ended.wait(), PATIENCE)
+        assert exchange.ending == "closed_by_client"
+        assert b.exchanges == []
+
+
+async def test_a_client_that_leaves_before_the_first_content_closes_the_providers_connection(platform: Platform) -> None:
+    async with providers(lambda _: fake.streamed([fake.role(), stall()])) as (a, b):
+        waiting = asyncio.create_task(chat(platform))
+        async with asyncio.timeout(PATIENCE):
+            while not a.exchanges:
+                await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait_for(a.exchanges[0].ended.wait(), PATIENCE)
+        assert a.exchanges[0].ending == "closed_by_client"
+        assert b.exchanges == []
