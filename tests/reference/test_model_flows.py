@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -42,7 +41,9 @@ AT_ONCE = 8
 PATIENCE = 180.0
 PATIENT: dict[str, Any] = {"timeout": Timeout(attempt=Duration("3m"), overall=Duration("3m"))}
 # A busy machine answers within ten seconds. `total` holds two attempts.
-LIMITS = StreamTimeout(connect=Duration("10s"), first_token=Duration("10s"), idle=Duration("2m"), total=Duration("150s"))
+LIMITS = StreamTimeout(
+    connect=Duration("10s"), first_token=Duration("10s"), idle=Duration("2m"), total=Duration("150s")
+)
 ROUTES = {"llm.generate": "text", "speech.recognize": "transcription", "speech.synthesize": "speech"}
 
 
@@ -67,7 +68,10 @@ def models(*names: str) -> Models:
         models={"m": Model(name="m", capabilities=tuple(ROUTES.values()), context_window=8192)},  # type: ignore[arg-type]  # names of capabilities
         deployments={
             name: ModelDeployment(
-                provider=name, model="m", credential=f"/secrets/{name}", latency=StreamLatency(first_token=Duration("1s"))
+                provider=name,
+                model="m",
+                credential=f"/secrets/{name}",
+                latency=StreamLatency(first_token=Duration("1s")),
             )
             for name in ("a", "b")
         },
@@ -171,7 +175,9 @@ async def voice(platform: Platform) -> str:
     """As `chat`, for a turn of a dialogue without its WebSocket."""
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
         answer = (await client.post(f"{platform.processes['voice-engine'].url}/dialogue")).json()
-    return "high tide|" if answer == {"service": "voice-engine", "operation": "dialogue", "fallbacks": []} else str(answer)
+    return (
+        "high tide|" if answer == {"service": "voice-engine", "operation": "dialogue", "fallbacks": []} else str(answer)
+    )
 
 
 async def many(platform: Platform, ask: Callable[[Platform], Any], count: int) -> set[str]:
@@ -199,7 +205,7 @@ def flapping() -> Callable[[Any], Answer]:
 FAULTS: dict[str, Callable[[Any], Answer] | None] = {
     "down": None,
     "flapping": flapping(),
-    "slow": lambda _: fake.streamed([fake.role(), stall()]),
+    "slow": lambda _: fake.streamed([fake.role(), stall]),
     "rate-limited": lambda _: fake.error(429, headers={"retry-after": "1"}),
     "lying": lambda _: fake.streamed([fake.role(), fake.error_frame()]),
 }
@@ -214,7 +220,7 @@ async def test_no_request_fails_with_one_of_two_providers(platform: Platform, fa
 
 
 async def test_an_answer_that_is_cut_after_its_first_content_ends_with_its_own_error(platform: Platform) -> None:
-    async with providers(lambda _: fake.streamed([fake.role(), fake.delta("high "), cut()])) as (a, b):
+    async with providers(lambda _: fake.streamed([fake.role(), fake.delta("high "), cut])) as (a, b):
         assert await chat(platform) == "high |fallback: a soft call failed, and it has no fallback"
         assert (len(a.exchanges), len(b.exchanges)) == (1, 0)
 
@@ -223,7 +229,7 @@ async def test_content_reaches_the_client_before_the_answer_ends_and_leaving_clo
     platform: Platform,
 ) -> None:
     async with providers(lambda _: fake.chat_stream("high ", "tide", gap=100.0)) as (a, b):
-        a.script = lambda _: Answer((fake.role(), fake.delta("high "), stall()), headers=fake.STREAM)
+        a.script = lambda _: Answer((fake.role(), fake.delta("high "), stall), headers=fake.STREAM)
         async with aclosing(events(platform)) as received:
             assert await anext(received) == ("message", {"content": "high "})
             (exchange,) = a.exchanges
@@ -233,11 +239,13 @@ async def test_content_reaches_the_client_before_the_answer_ends_and_leaving_clo
         assert b.exchanges == []
 
 
-async def test_a_client_that_leaves_before_the_first_content_closes_the_providers_connection(platform: Platform) -> None:
-    async with providers(lambda _: fake.streamed([fake.role(), stall()])) as (a, b):
+async def test_a_client_that_leaves_before_the_first_content_closes_the_providers_connection(
+    platform: Platform,
+) -> None:
+    async with providers(lambda _: fake.streamed([fake.role(), stall])) as (a, b):
         waiting = asyncio.create_task(chat(platform))
         async with asyncio.timeout(PATIENCE):
-            while not a.exchanges:
+            while not a.exchanges:  # noqa: ASYNC110  # it has no event for it
                 await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.wait_for(a.exchanges[0].ended.wait(), PATIENCE)

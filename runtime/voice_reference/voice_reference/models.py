@@ -7,8 +7,6 @@ reference service calls a real provider.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any
 
 import httpx
 from openai import AsyncOpenAI

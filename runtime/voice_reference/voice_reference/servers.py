@@ -97,7 +97,9 @@ class HttpOperations:
             except VoiceRuntimeError as error:
                 if not begun:
                     raise
-                await _send_event(send, f"event: error\ndata: {json.dumps({'error': f'{error.policy}: {error.summary}'})}")
+                await _send_event(
+                    send, f"event: error\ndata: {json.dumps({'error': f'{error.policy}: {error.summary}'})}"
+                )
         await send({"type": "http.response.body", "body": b""})
 
     async def _metrics(self, send: Send) -> None:
