@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 NO_CACHE := cache=$$($(BIN)/uv cache dir); mkdir -p "$$cache" 2>/dev/null && test -w "$$cache" || echo --no-cache
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $$($(NO_CACHE))
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	--python-version 3.11 --no-emit-package voice-policies --no-emit-package voice-runtime
+	--python-version 3.11 --no-emit-package voice-models --no-emit-package voice-policies \
+	--no-emit-package voice-runtime
 # Python before 3.13 decodes paths by the locale's encoding, and the C locale has no letters outside ASCII.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8

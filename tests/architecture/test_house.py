@@ -35,7 +35,7 @@ MAY_IMPORT = {
     },
     "runtime/voice_reference": {
         *("voice_policies", "voice_runtime", "pydantic", "pydantic_core", "typing_extensions"),
-        *("grpc", "httpx", "opentelemetry", "prometheus_client"),
+        *("grpc", "httpx", "openai", "opentelemetry", "prometheus_client", "voice_models"),
     },
     "components": {"voice_policies", "pydantic", "pydantic_core", "typing_extensions"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "typing_extensions", "yaml", "jinja2"},

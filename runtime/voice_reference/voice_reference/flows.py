@@ -117,8 +117,8 @@ def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
 
 
 def is_call(span: ReceivedSpan) -> bool:
-    """True for the caller's span of a call over the network."""
-    return span.kind != SERVER and "voice.simulated" not in span.attributes
+    """True for the caller's span of a call to another service. Stores are simulated, and models send no spans."""
+    return span.kind != SERVER and not {"voice.simulated", "voice.model.route"} & span.attributes.keys()
 
 
 def tree(spans: list[ReceivedSpan]) -> Iterator[str]:
@@ -142,9 +142,13 @@ def _branch(span: ReceivedSpan, spans: list[ReceivedSpan], depth: int) -> Iterat
 
 def _line(span: ReceivedSpan, depth: int) -> str:
     operation = re.split("[/ ]", span.name)[-1]  # `Service/run` over gRPC, `POST run` over HTTP
-    call = f"{span.attributes.get('voice.call')} ({'no answer' if is_call(span) else 'simulated'})"
+    attributes = span.attributes
+    if "voice.model.route" in attributes:
+        call = f"{attributes['voice.model.route']} ({attributes['voice.model.deployment']})"
+    else:
+        call = f"{attributes.get('voice.call')} ({'no answer' if is_call(span) else 'simulated'})"
     name = f"{span.service}.{operation}" if span.kind == SERVER else call
-    left = span.attributes.get("voice.deadline_seconds")
+    left = attributes.get("voice.deadline_seconds")
     deadline = "" if left is None else f"   deadline in {left:.3f} s"
     return f"{'  ' * depth + name:<62} {(span.end - span.begin) / 1e6:7.1f} ms{deadline}"
 
