@@ -12,7 +12,7 @@ import httpx
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from voice_models import ModelRuntime, ModelTransport
-from voice_models import fake_answers as fake
+from voice_models.fake_answers import chat_stream, embeddings, error, speech, transcription
 from voice_models.fake_provider import Answer, FakeNetwork, FakeProvider, FakeRequest
 from voice_policies import OutboundCall
 from voice_runtime import Runtime
@@ -54,8 +54,8 @@ class ModelCalls:
         elif "transcription" in kinds:
             await client.audio.transcriptions.create(model="", file=("question.wav", SOUND))
         else:
-            speech = client.audio.speech.with_streaming_response
-            async with speech.create(model="", voice="alloy", input="".join(ANSWER)) as answer:
+            sounds = client.audio.speech.with_streaming_response
+            async with sounds.create(model="", voice="alloy", input="".join(ANSWER)) as answer:
                 async for _ in answer.iter_bytes():
                     """A client would hear it."""
 
@@ -108,18 +108,18 @@ class _Providers(httpx.AsyncBaseTransport):
         behaviour, random = self._configuration.current().of(self._name), self._runtime.random
         delay = latency(behaviour, random)
         if random.random() < behaviour.error_ratio:
-            return fake.error(503)
+            return error(503)
         return _healthy(request.path, delay)
 
 
 def _healthy(path: str, delay: float) -> Answer:
     match path.rpartition("/")[2]:
         case "completions":
-            return fake.chat_stream(*ANSWER, first=delay)
+            return chat_stream(*ANSWER, first=delay)
         case "embeddings":
-            return fake.embeddings(delay=delay)
+            return embeddings(delay=delay)
         case "transcriptions":
-            return fake.transcription("When is high tide?", delay=delay)
+            return transcription("When is high tide?", delay=delay)
         case "speech":
-            return fake.speech(first=delay)
+            return speech(first=delay)
     return Answer((RANKING,), headers={"content-type": "application/json"}, delay=delay)
