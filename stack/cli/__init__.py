@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from stack.cli import check, diff, documents, explain, graph, images, render, secrets, up
+from stack.cli import check, conform, diff, documents, explain, graph, images, render, secrets, up
 from stack.cli.status import BAD_INPUT, CLEAN
 from stack.cli.terminal import Parser
 
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="voice", description="VoiceAssistant's platform: one typed model, many projections.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (render, check, explain, graph, diff, images, secrets, up, documents):
+    for command in (render, check, explain, graph, diff, images, secrets, up, conform, documents):
         command.add_to(commands)
     return parser
 

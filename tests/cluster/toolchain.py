@@ -97,6 +97,7 @@ KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/
 # (BUSL-1.1, as the image). Its own go.mod takes the module `api` from a folder, so the release that fits is pinned.
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
+CONTRACT = Module(name="contract", programs={"contract": "."}, place=MODULES.parent.parent / "go")
 # What operators would install, so that the API server judges their resources as it does its own. No operator runs.
 OPERATORS = Module(
     name="operators",
@@ -135,6 +136,7 @@ EVERY_MODULE = (
     COLLECTOR,
     CONSUL,
     SERVICE_CONFIG,
+    CONTRACT,
     PULUMI,
     PULUMI_KUBERNETES,
 )

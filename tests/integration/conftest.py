@@ -18,6 +18,12 @@ def serviceconfig(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
+def contract(request: pytest.FixtureRequest) -> Path:
+    """The Go service of `tests/go/contract`."""
+    return build_or_skip(request, toolchain.CONTRACT) / "contract"
+
+
+@pytest.fixture(scope="session")
 def consul(request: pytest.FixtureRequest) -> Path:
     """Consul itself."""
     return build_or_skip(request, toolchain.CONSUL) / "consul"

@@ -1,0 +1,46 @@
+"""`voice conform`: asks a running service for the parts of the contract of services."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stack.cli.options import Commands, add_command
+from stack.cli.status import CLEAN, FINDINGS
+from stack.cli.terminal import close
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    conform = add_command(
+        commands, "conform", run, "Ask a running service for the contract of services; exit 1 if a part is missing."
+    )
+    conform.add_argument("url", metavar="URL", help="address of its HTTP port, such as http://127.0.0.1:8080")
+    conform.add_argument("--grpc", metavar="HOST:PORT", help="address of its gRPC port, to ask its health service")
+    conform.add_argument("--logs", type=Path, metavar="FILE", help="its standard output so far, to check the log lines")
+    conform.add_argument(
+        "--drain", type=int, metavar="PID", help="id of its process, which is stopped by SIGTERM at last"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print each missing part."""
+    from stack.deploy.conformance import (  # noqa: PLC0415
+        missing_in_logs,
+        missing_on_drain,
+        missing_over_grpc,
+        missing_over_http,
+    )
+
+    missing = list(missing_over_http(options.url))
+    if options.grpc is not None:
+        missing += missing_over_grpc(options.grpc)
+    if options.logs is not None:
+        missing += missing_in_logs(options.logs)
+    if options.drain is not None:
+        missing += missing_on_drain(options.url, options.drain)
+    for part in missing:
+        print(part)
+    if not missing:
+        close(f"{options.url} keeps the contract")
+    return FINDINGS if missing else CLEAN

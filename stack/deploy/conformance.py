@@ -1,0 +1,241 @@
+"""The contract of a service, asked of a running one: probes, metrics, gRPC health, log lines, drain.
+
+docs/go.md describes the contract. Alerts, dashboards and audits of a running platform read these series and fields, in
+whatever language a service is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+from voice_policies import Fault, InvalidInputError
+
+__all__ = ["missing_in_logs", "missing_on_drain", "missing_over_grpc", "missing_over_http"]
+
+TIMEOUT = 5
+"""Seconds for one answer. kubelet waits for less."""
+POLL = 0.1
+"""Seconds between two questions during a drain."""
+NOTICED = 30
+"""Seconds in which a process must begin its drain. Kubernetes kills a pod after its grace period, which is longer."""
+OK, UNAVAILABLE, FAILED = 200, 503, 500
+STATUSES = {OK: ("healthy", "degraded"), UNAVAILABLE: ("unhealthy", "draining")}
+"""Status code of `/ready` → the words in `status` that agree with it."""
+METRICS: dict[str, tuple[str, ...]] = {
+    "voice_policy_info": ("service", "environment", "digest"),
+    "voice_policy_mounted_info": ("digest",),
+    "voice_operation_requests_total": ("operation", "kind"),
+    "voice_operation_slow_requests_total": ("operation",),
+    "voice_operation_seconds_total": ("operation",),
+    "voice_operation_in_flight_requests": ("operation",),
+}
+"""Metric → its labels. Each operation has its series before its first request, because an absent series raises no
+alert."""
+KINDS = ("successful", "failed", "cancelled")
+"""Values of `kind` of each operation's requests."""
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+FIELDS = ("time", "level", "message", "service", "environment", "policy_digest")
+"""Members of every log line."""
+IDS = {"trace_id": re.compile(r"[0-9a-f]{32}"), "span_id": re.compile(r"[0-9a-f]{16}")}
+"""Members of log lines that belong to a span, as W3C Trace Context writes them."""
+SERVING = b"\x08\x01"
+"""`grpc.health.v1.HealthCheckResponse` with the status SERVING."""
+_SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? +(\S+)", re.MULTILINE)
+_LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
+
+
+class Missing(NamedTuple):
+    """One part of the contract that the service does not keep."""
+
+    part: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.found}; expected {self.expected}"
+
+
+class Answer(NamedTuple):
+    """The answer to one request."""
+
+    status: int
+    content_type: str
+    text: str
+
+
+def missing_over_http(url: str) -> Iterator[Missing]:
+    """The parts that the service's HTTP port lacks. Raises `InvalidInputError` if nothing answers at the address."""
+    base = _base(url)
+    alive = _get(f"{base}/health")
+    if alive.status != OK:
+        yield Missing("GET /health", f"answers {alive.status}", "200 as long as the process lives")
+    yield from _readiness(_get(f"{base}/ready"))
+    unknown = _get(f"{base}/no-such-path")
+    if not OK < unknown.status < FAILED:
+        yield Missing("GET /no-such-path", f"answers {unknown.status}", "404")
+    yield from _metrics(_get(f"{base}/metrics"))
+
+
+def missing_over_grpc(address: str) -> Iterator[Missing]:
+    """The gRPC health service, without which no channel balances. Raises `InvalidInputError` for a wrong address."""
+    import grpc  # noqa: PLC0415 - importing it takes long
+
+    if not re.fullmatch(r"[^\s/:]+:\d{1,5}", address):
+        raise InvalidInputError("voice conform", [Fault("--grpc", f"is {address!r}", "expected HOST:PORT")])
+    with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
+        try:
+            answer = check(b"", timeout=TIMEOUT, wait_for_ready=False)
+        except grpc.RpcError as error:
+            yield Missing("gRPC health", f"answers {error.code().name}", "SERVING from grpc.health.v1.Health/Check")
+            return
+    if answer != SERVING:
+        yield Missing("gRPC health", "does not serve", "SERVING from grpc.health.v1.Health/Check")
+
+
+def missing_in_logs(file: Path) -> Iterator[Missing]:
+    """The fields that log lines lack. Raises `InvalidInputError` if the file cannot be read."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        fault = Fault("--logs", f"is {str(file)!r}: {error.strerror}", "expected a file of the service's output")
+        raise InvalidInputError("voice conform", [fault]) from None
+    if not lines:
+        yield Missing("log", "has no line", "JSON lines")
+    for number, line in enumerate(lines, start=1):
+        if wrong := _wrong_in(line):
+            yield Missing(f"log line {number}", wrong, f"JSON with {', '.join(FIELDS)}")
+
+
+def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
+    """Stop a process by SIGTERM. `/ready` must fail while the process still answers.
+
+    Raises `InvalidInputError` if there is no such process.
+    """
+    base = _base(url)
+    try:
+        os.kill(process, signal.SIGTERM)
+    except (OSError, OverflowError):
+        fault = Fault("--drain", f"is {process}", "expected the id of the service's process")
+        raise InvalidInputError("voice conform", [fault]) from None
+    expected, deadline = "503 from /ready while requests are accepted", time.monotonic() + NOTICED
+    try:
+        while _get(f"{base}/ready").status != UNAVAILABLE:
+            if time.monotonic() > deadline:
+                yield Missing("drain", f"/ready does not fail within {NOTICED} s of SIGTERM", expected)
+                return
+            time.sleep(POLL)
+        _get(f"{base}/health")
+    except InvalidInputError:
+        yield Missing("drain", "the process stops answering at once", expected)
+
+
+def _base(url: str) -> str:
+    """The address without its last slash. Raises `InvalidInputError` for an address that no service can have."""
+    accepted = "expected the address of a service's HTTP port, such as http://127.0.0.1:8080"
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or parts.path.strip("/") or parts.query or parts.fragment:
+        raise InvalidInputError("voice conform", [Fault("URL", f"is {url!r}", accepted)])
+    return url.rstrip("/")
+
+
+def _get(url: str) -> Answer:
+    request = Request(url, headers={"Accept": "application/json, text/plain"})  # noqa: S310 - _base admits HTTP only
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=TIMEOUT) as response:
+            return Answer(response.status, response.headers.get("content-type", ""), response.read().decode())
+    except HTTPError as error:
+        return Answer(error.code, error.headers.get("content-type", ""), error.read().decode(errors="replace"))
+    except (URLError, OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        accepted = "expected a running service that speaks HTTP there"
+        raise InvalidInputError(
+            "voice conform", [Fault("URL", f"{url} gives no answer ({reason})", accepted)]
+        ) from None
+
+
+def _readiness(answer: Answer) -> Iterator[Missing]:
+    words = STATUSES.get(answer.status)
+    if words is None:
+        yield Missing("GET /ready", f"answers {answer.status}", "200 if it can serve, 503 if not")
+        return
+    document = _object(answer.text)
+    status = document.get("status") if document is not None else None
+    if status not in words:
+        yield Missing("GET /ready", f"answers {answer.status} with the status {status!r}", f"one of {', '.join(words)}")
+
+
+def _metrics(answer: Answer) -> Iterator[Missing]:
+    if answer.status != OK or not answer.content_type.startswith(("text/plain", "application/openmetrics-text")):
+        found = f"answers {answer.status} as {answer.content_type!r}"
+        yield Missing("GET /metrics", found, "200 in the text format of Prometheus")
+        return
+    samples: dict[str, list[Mapping[str, str]]] = {name: [] for name in METRICS}
+    for name, labels, _ in _SAMPLE.findall(answer.text):
+        samples.setdefault(name, []).append(dict(_LABEL.findall(labels)))
+    for name, labels in METRICS.items():
+        if not samples[name]:
+            yield Missing(f"metric {name}", "is absent", f"a series with the labels {', '.join(labels)}")
+        elif absent := sorted({label for label in labels for found in samples[name] if label not in found}):
+            yield Missing(f"metric {name}", f"lacks {', '.join(absent)}", f"the labels {', '.join(labels)}")
+    yield from _digests(samples)
+    yield from _operations(samples)
+
+
+def _digests(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Missing]:
+    for name in ("voice_policy_info", "voice_policy_mounted_info"):
+        for digest in sorted({found["digest"] for found in samples[name] if "digest" in found}):
+            if not DIGEST.fullmatch(digest):
+                yield Missing(f"metric {name}", f"has the digest {digest!r}", "the digest of the bundle, as sha256:…")
+
+
+def _operations(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Missing]:
+    """Operations without a series in one of the metrics, and without one of the kinds."""
+    per_operation = [name for name, labels in METRICS.items() if "operation" in labels]
+    known = sorted({found.get("operation", "") for name in per_operation for found in samples[name]} - {""})
+    for operation in known:
+        of_it = {name: [each for each in samples[name] if each.get("operation") == operation] for name in per_operation}
+        for name, found in of_it.items():
+            if samples[name] and not found:
+                yield Missing(
+                    f"metric {name}", f"has no series of operation {operation}", "one before its first request"
+                )
+        kinds = {each.get("kind") for each in of_it["voice_operation_requests_total"]}
+        if kinds and (absent := [kind for kind in KINDS if kind not in kinds]):
+            part = f"metric voice_operation_requests_total of {operation}"
+            yield Missing(part, f"lacks the kinds {', '.join(absent)}", "each kind before its first request")
+
+
+def _wrong_in(line: str) -> str:
+    """The fault of a log line. Empty if it has none."""
+    document = _object(line)
+    if document is None:
+        return "is no JSON object"
+    if absent := [name for name in FIELDS if not isinstance(document.get(name), str)]:
+        return f"lacks {', '.join(absent)}"
+    wrong = [name for name, form in IDS.items() if name in document and not form.fullmatch(str(document[name]))]
+    return f"has another form of {', '.join(wrong)}" if wrong else ""
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None

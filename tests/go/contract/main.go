@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// serve answers any method with an empty message, and logs it.
+func serve(logger *slog.Logger) grpc.StreamHandler {
+	return func(_ any, stream grpc.ServerStream) error {
+		if err := stream.RecvMsg(&emptypb.Empty{}); err != nil {
+			return err
+		}
+		logger.InfoContext(stream.Context(), "answered")
+		return stream.SendMsg(&emptypb.Empty{})
+	}
+}
+
+// run serves the contract of the bundle in a directory, on free ports, until SIGTERM.
+func run(arguments []string) error {
+	if len(arguments) != 1 {
+		return fmt.Errorf("usage: contract DIRECTORY")
+	}
+	contract, err := NewContract(arguments[0])
+	if err != nil {
+		return err
+	}
+	stopped, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer cancel()
+	overGrpc, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	overHttp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := contract.Server(grpc.UnknownServiceHandler(serve(contract.Logger())))
+	probes := &http.Server{Handler: contract.Probes()}
+	failed := make(chan error, 2)
+	go func() { failed <- server.Serve(overGrpc) }()
+	go func() { failed <- probes.Serve(overHttp) }()
+	contract.Logger().Info("ready", "grpc", overGrpc.Addr().String(), "http", overHttp.Addr().String())
+	select {
+	case err := <-failed:
+		return err
+	case <-stopped.Done():
+	}
+	contract.Drain()
+	server.GracefulStop()
+	return probes.Shutdown(context.Background())
+}

@@ -1,0 +1,87 @@
+"""A small Go service, built on the helper of docs/go.md, keeps the contract of services."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from voice_policies import FILE_NAME, PolicyBundle, grpc_method, grpc_service
+
+from stack.cli import main
+from tests.platforms import platform
+
+pytestmark = pytest.mark.integration
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@dataclass
+class GoService:
+    """The running service."""
+
+    process: subprocess.Popen[bytes]
+    bundle: PolicyBundle
+    log: Path
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log."""
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+
+    @property
+    def url(self) -> str:
+        """The address of its HTTP port."""
+        return f"http://{self.lines[0]['http']}"
+
+    def metrics(self) -> list[str]:
+        """The lines of its metrics."""
+        return httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines()
+
+
+@pytest.fixture
+def identity(contract: Path, tmp_path: Path) -> Iterator[GoService]:
+    """The Go program with the bundle of prod's identity-service."""
+    (service,) = (each for each in platform("prod").microservices if each.name == "identity-service")
+    (tmp_path / FILE_NAME).write_text(json.dumps(service.bundle.to_document()), encoding="utf-8")
+    log = tmp_path / "log"
+    with log.open("wb") as output, subprocess.Popen([contract, tmp_path], stdout=output) as process:
+        started = GoService(process, service.bundle, log)
+        while not log.read_text(encoding="utf-8").endswith("\n"):
+            assert process.poll() is None
+        yield started
+        process.kill()
+
+
+def test_it_keeps_the_contract(identity: GoService, capsys: pytest.CaptureFixture[str]) -> None:
+    over_grpc, process = identity.lines[0]["grpc"], str(identity.process.pid)
+    arguments = [identity.url, "--grpc", over_grpc, "--logs", str(identity.log), "--drain", process]
+    assert main(["conform", *arguments]) == 0, capsys.readouterr().out
+    assert identity.process.wait(timeout=60) == 0
+
+
+def test_it_measures_a_request_and_logs_its_trace(identity: GoService) -> None:
+    (verify,) = (each for each in identity.bundle.inbound if each.operation == "verify")
+    method = f"/{grpc_service('identity-service')}/{grpc_method(verify.operation)}"
+    with grpc.insecure_channel(identity.lines[0]["grpc"], options=(("grpc.enable_http_proxy", 0),)) as channel:
+        headers = (("traceparent", f"00-{TRACE}-{SPAN}-01"),)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        assert call(b"", metadata=headers, timeout=60) == b""
+    requests = 'voice_operation_requests_total{kind="successful",operation="%s"}'
+    assert {requests % "verify" + " 1", requests % "login" + " 0"} <= set(identity.metrics())
+    last = identity.lines[-1]
+    assert (last["message"], last["trace_id"], last["span_id"]) == ("answered", TRACE, SPAN)
+
+
+def test_it_tells_a_mounted_bundle_from_the_bundle_in_force(identity: GoService) -> None:
+    other = identity.bundle.model_copy(update={"outbound": ()}).sealed()
+    (identity.log.parent / FILE_NAME).write_text(json.dumps(other.to_document()), encoding="utf-8")
+    assert f'voice_policy_mounted_info{{digest="{other.metadata.digest}"}} 1' in identity.metrics()
+    in_force = next(line for line in identity.metrics() if line.startswith("voice_policy_info{"))
+    assert f'digest="{identity.bundle.metadata.digest}"' in in_force

@@ -1,0 +1,247 @@
+"""`voice conform`: the reference service keeps the contract of services, and each broken part is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_policies import Duration
+from voice_policies import Health as HealthPolicy
+from voice_reference.processes import Process, running
+from voice_runtime.metrics import METRICS as EXPORTED
+
+from stack.cli import main
+from stack.deploy import conformance
+from stack.deploy.conformance import FIELDS, KINDS, METRICS
+from tests.bundles import bundle, operation
+
+DIGEST = f"sha256:{'0' * 64}"
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Process]:
+    """A reference service with two operations."""
+    policy = bundle(
+        inbound=(operation("context"), operation("answer")),
+        service="rag-engine",
+        health=HealthPolicy(drain_duration=Duration("3s")),
+    )
+    with running({"rag-engine": policy}, "http://127.0.0.1:1") as platform:
+        yield platform.processes["rag-engine"]
+
+
+def conform(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], str]:
+    """Exit code, missing parts and error of the command."""
+    code = main(["conform", *arguments])
+    said = capsys.readouterr()
+    return code, said.out.splitlines(), said.err
+
+
+def test_the_reference_service_keeps_the_contract(reference: Process, capsys: pytest.CaptureFixture[str]) -> None:
+    over_grpc, logs = f"127.0.0.1:{reference.grpc_port}", str(reference.log)
+    arguments = (reference.url, "--grpc", over_grpc, "--logs", logs, "--drain", str(reference.process.pid))
+    assert conform(capsys, *arguments) == (0, [], "")
+    assert reference.process.wait(timeout=60) == 0
+
+
+def test_the_contract_asks_for_metrics_that_the_runtime_exports() -> None:
+    exported = {metric.name: metric.labels for metric in EXPORTED}
+    assert {name: exported[name] for name in METRICS} == METRICS
+
+
+def metrics(**changes: str) -> str:
+    """The metrics of a service with one operation. `changes` replaces the lines of single metrics."""
+    samples = {
+        "voice_policy_info": f'voice_policy_info{{service="a",environment="dev",digest="{DIGEST}"}} 1',
+        "voice_policy_mounted_info": f'voice_policy_mounted_info{{digest="{DIGEST}"}} 1.0',
+        "voice_operation_requests_total": "\n".join(
+            f'voice_operation_requests_total{{operation="run",kind="{kind}"}} 0' for kind in KINDS
+        ),
+        **{name: f'{name}{{operation="run"}} 0' for name, labels in METRICS.items() if labels == ("operation",)},
+    }
+    return "# HELP x y\n" + "\n".join({**samples, **changes}.values()) + "\n"
+
+
+HEALTHY: dict[str, tuple[int, str, str]] = {
+    "/health": (200, "application/json", "{}"),
+    "/ready": (200, "application/json", '{"status": "degraded"}'),
+    "/metrics": (200, "text/plain; version=1.0.0; charset=utf-8", metrics()),
+}
+"""Path → the status, the type and the text of a service that keeps the contract."""
+
+
+@contextmanager
+def serving(answers: dict[str, tuple[int, str, str]]) -> Iterator[str]:
+    """A server with these answers. Every other path is not found."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, text = answers.get(self.path, (404, "text/plain", ""))
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def of_metrics(**changes: str) -> dict[str, tuple[int, str, str]]:
+    return {"/metrics": (200, "text/plain", metrics(**changes))}
+
+
+REQUESTS, SECONDS = "voice_operation_requests_total", "voice_operation_seconds_total"
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({}, None),
+        ({"/ready": (503, "application/json", '{"status": "draining"}')}, None),
+        ({"/health": (500, "", "")}, "GET /health: answers 500; expected 200 as long as the process lives"),
+        (
+            {"/ready": (200, "", '{"status": "unhealthy"}')},
+            "GET /ready: answers 200 with the status 'unhealthy'; expected one of healthy, degraded",
+        ),
+        (
+            {"/ready": (503, "", "not ready")},
+            "GET /ready: answers 503 with the status None; expected one of unhealthy, draining",
+        ),
+        ({"/ready": (404, "", "")}, "GET /ready: answers 404; expected 200 if it can serve, 503 if not"),
+        ({"/no-such-path": (500, "", "")}, "GET /no-such-path: answers 500; expected 404"),
+        ({"/no-such-path": (200, "", "")}, "GET /no-such-path: answers 200; expected 404"),
+        (
+            {"/metrics": (200, "text/html", "")},
+            "GET /metrics: answers 200 as 'text/html'; expected 200 in the text format of Prometheus",
+        ),
+        (
+            of_metrics(voice_operation_in_flight_requests=""),
+            "metric voice_operation_in_flight_requests: is absent; expected a series with the labels operation",
+        ),
+        (
+            of_metrics(voice_policy_info=f'voice_policy_info{{service="a",digest="{DIGEST}"}} 1'),
+            "metric voice_policy_info: lacks environment; expected the labels service, environment, digest",
+        ),
+        (
+            of_metrics(voice_policy_mounted_info='voice_policy_mounted_info{digest="v1"} 1'),
+            "metric voice_policy_mounted_info: has the digest 'v1'; expected the digest of the bundle, as sha256:…",
+        ),
+        (
+            of_metrics(voice_operation_requests_total=f'{REQUESTS}{{operation="run",kind="successful"}} 3'),
+            f"metric {REQUESTS} of run: lacks the kinds failed, cancelled; expected each kind before its first request",
+        ),
+        (
+            of_metrics(voice_operation_seconds_total='voice_operation_seconds_total{operation="b"} 3'),
+            f"metric {SECONDS}: has no series of operation run; expected one before its first request",
+        ),
+    ],
+)
+def test_each_missing_part_is_named(
+    broken: dict[str, tuple[int, str, str]], said: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(HEALTHY | broken) as url:
+        code, missing, error = conform(capsys, url)
+    assert (code, error) == (int(said is not None), "")
+    assert said is None or said in missing
+
+
+def line(**changes: object) -> str:
+    ids = {"trace_id": "0" * 32, "span_id": "0" * 16}
+    return json.dumps({**dict.fromkeys(FIELDS, "x"), **ids, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (line(), None),
+        ("", "log: has no line"),
+        ("ready\n", "log line 1: is no JSON object"),
+        (f"{line()}\n{line(policy_digest=None)}\n", "log line 2: lacks policy_digest"),
+        (line(trace_id="7"), "log line 1: has another form of trace_id"),
+    ],
+)
+def test_log_lines_have_the_fields_of_the_contract(
+    text: str, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_text(text, encoding="utf-8")
+    with serving(HEALTHY) as url:
+        code, missing, _ = conform(capsys, url, "--logs", str(tmp_path / "log"))
+    assert code == int(said is not None)
+    assert [each.startswith(said or "") for each in missing] == [True] * code
+
+
+def test_a_service_without_grpc_health_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(HEALTHY) as url:
+        code, (missing,), _ = conform(capsys, url, "--grpc", url.removeprefix("http://"))
+    assert code == 1
+    assert missing.startswith("gRPC health: answers UNAVAILABLE; expected SERVING")
+
+
+def test_a_process_that_ends_at_once_does_not_drain() -> None:
+
+    program = (
+        "import http.server as h\n"
+        "class H(h.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200)\n"
+        "        self.end_headers()\n"
+        "s = h.HTTPServer(('127.0.0.1', 0), H)\n"
+        "print(s.server_address[1], flush=True)\n"
+        "s.serve_forever()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        (missing,) = conformance.missing_on_drain(url, process.pid)
+    assert str(missing).startswith("drain: the process stops answering at once")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("127.0.0.1:8080",),
+            "URL: is '127.0.0.1:8080'; expected the address of a service's HTTP port, such as http://",
+        ),
+        (("ftp://127.0.0.1",), "URL: is 'ftp://127.0.0.1'; expected"),
+        (("http://127.0.0.1:99999",), "URL: is 'http://127.0.0.1:99999'; expected"),
+        (("http://127.0.0.1:8080/ready",), "URL: is 'http://127.0.0.1:8080/ready'; expected"),
+        (("http://127.0.0.1:1",), "URL: http://127.0.0.1:1/health gives no answer ("),
+    ],
+)
+def test_an_address_that_cannot_be_is_bad_input(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, missing, error = conform(capsys, *arguments)
+    assert (code, missing) == (2, [])
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--grpc", "localhost"), "--grpc: is 'localhost'; expected HOST:PORT"),
+        (("--logs", "/no/such/file"), "--logs: is '/no/such/file': No such file or directory; expected a file"),
+        (("--drain", "999999999"), "--drain: is 999999999; expected the id of the service's process"),
+    ],
+)
+def test_a_wrong_option_is_bad_input(option: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(HEALTHY) as url:
+        code, _, error = conform(capsys, url, *option)
+    assert code == 2
+    assert said in error
