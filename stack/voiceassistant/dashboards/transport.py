@@ -35,6 +35,32 @@ _BETWEEN_SERVICES = Row(
         ),
     ),
 )
+_DESTINATION = "caller, cluster_name"
+"""Labels of the mesh's statistics: the calling service, and the callee's address in the mesh."""
+_MESH = Row(
+    title="Mesh proxies beside the services (staging, prod)",
+    panels=(
+        metrics(
+            "Ejected endpoints",
+            "Pods that the mesh takes out of the balance because they fail: its circuit breaker.",
+            {
+                "{{caller}} → {{cluster_name}}": f"sum by ({_DESTINATION})"
+                " (envoy_cluster_outlier_detection_ejections_active) > 0"
+            },
+        ),
+        metrics(
+            "Refused calls",
+            "Calls that the mesh refused because too many connections or requests wait.",
+            {
+                "{{caller}} → {{cluster_name}}: requests": rate(
+                    "envoy_cluster_upstream_rq_pending_overflow", _DESTINATION
+                ),
+                "{{caller}} → {{cluster_name}}: connections": rate("envoy_cluster_upstream_cx_overflow", _DESTINATION),
+            },
+            "reqps",
+        ),
+    ),
+)
 _EGRESS = Row(
     title="Egress proxies",
     panels=(
@@ -73,5 +99,5 @@ def transport() -> Dashboard:
     return Dashboard(
         uid="mesh",
         title="Mesh and egress",
-        rows=(_BETWEEN_SERVICES, _EGRESS),
+        rows=(_BETWEEN_SERVICES, _MESH, _EGRESS),
     )

@@ -7,6 +7,7 @@ from voice_models.metrics import METRICS as MODEL_METRICS
 from voice_runtime.metrics import METRICS
 from voice_saga import metrics as saga_metrics
 
+from components.mesh import proxy
 from components.observability import tempo
 from components.observability.kube_state_metrics import METRICS as STATE_METRICS
 from components.observability.prometheus import Prometheus
@@ -44,6 +45,8 @@ POSTGRESQL = {
     "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp": set(),
 }
 """CloudNativePG 1.30, plugin-barman-cloud 0.16, from the sources that `stack/voiceassistant/store_alerts.py` names."""
+MESH = {name: {"caller", "cluster_name"} for name in proxy.STATISTICS.values()}
+"""The statistics that Istio's proxies are told to export."""
 ENVOY = {
     "envoy_cluster_upstream_cx_active": {"envoy_cluster_name"},
     "envoy_cluster_upstream_cx_connect_fail": {"envoy_cluster_name"},
@@ -69,7 +72,7 @@ def exported() -> dict[str, set[str]]:
     edges = {name: {*tempo.EDGE_LABELS, "le", "source"} for name in tempo.METRICS if "service_graph" in name}
     volumes = {name: {"persistentvolumeclaim"} for name in KUBELET_METRICS}
     own = {"up": set[str](), "probe_success": set[str](), "ALERTS": {"alertname", "alertstate", "severity", "team"}}
-    found = own | runtime | state | spans | edges | volumes | GATEWAY | models | POSTGRESQL | ENVOY
+    found = own | runtime | state | spans | edges | volumes | GATEWAY | models | POSTGRESQL | MESH | ENVOY
     return {**{name: labels | TARGET for name, labels in found.items()}, **recorded()}
 
 

@@ -20,7 +20,7 @@ from stack.voiceassistant import TENANT
 from tests.cluster.alert_cases import CASES
 from tests.components.edge import envoy_program
 from tests.components.observability.servers import rendered
-from tests.components.observability.test_dashboards import named
+from tests.components.observability.test_dashboards import decoded, named
 from tests.platforms import ENVIRONMENTS, platform
 from tests.stack.voiceassistant.exported_metrics import ENVOY, exported, recorded
 
@@ -47,12 +47,16 @@ def expressions() -> Iterator[str]:
             yield query["query"].replace("$$__tags", 'service="orders"')
 
 
-def parsed(expression: str) -> promql_parser.Expr:
-    """The query after Grafana has replaced its variables, parsed as Prometheus parses it."""
+def sent(expression: str) -> str:
+    """The query after Grafana has replaced its variables."""
     for variable, value in SENT.items():
         expression = expression.replace(variable, value)
     assert "$" not in expression
-    return promql_parser.parse(expression)
+    return expression
+
+
+def parsed(expression: str) -> promql_parser.Expr:
+    return promql_parser.parse(sent(expression))
 
 
 def strangers(expression: str) -> list[str]:
@@ -115,6 +119,12 @@ def test_envoy_exports_the_metrics_that_the_dashboards_name(tmp_path: Path) -> N
         _, text = running.ask("GET", METRICS_PATH)
     seen = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
     assert ENVOY.keys() - seen == set()
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_sdk_reads_every_field_of_every_dashboard(environment: str) -> None:
+    for board in boards(environment).values():
+        assert decoded(board) == board
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
