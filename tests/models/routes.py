@@ -100,6 +100,8 @@ class Service:
     ledger: Ledger
     events: Recorder
     clock: FakeClock | None
+    endings: list[str] = field(default_factory=list)
+    """How A's answers had ended when the last call of a `Driver` was over, while the loop still ran."""
 
     def sdk(self, name: str = ROUTE, inner: httpx.AsyncBaseTransport | None = None) -> AsyncOpenAI:
         transport = ModelTransport(self.runtime, name, inner or self.network)
@@ -289,14 +291,25 @@ class Asynchronous(Driver):
                 return contents, error
             return contents, None
 
+        async def observed() -> tuple[list[str], Exception | None]:
+            outcome = await receive()
+            service.endings = [exchange.ending for exchange in service.a.exchanges]
+            return outcome
+
         assert service.clock is not None
-        return run(receive(), service.clock)
+        return run(observed(), service.clock)
 
 
 class Synchronous(Driver):
     """`OpenAI`, whose transport has its loop of fake time on another thread."""
 
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
+        try:
+            return self._received(service, most)
+        finally:
+            service.endings = [exchange.ending for exchange in service.a.exchanges]
+
+    def _received(self, service: Service, most: int) -> tuple[list[str], Exception | None]:
         contents: list[str] = []
         try:
             for text in texts_sync(service.sync_sdk()):

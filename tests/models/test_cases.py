@@ -228,6 +228,7 @@ def test_mc10_an_unknown_model_rests_alone(driver: Driver, tmp_path: Path, clock
 def test_mc12_an_error_in_the_first_frame_of_a_200_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
     answers(tested, fake.streamed([fake.role(), fake.error_frame()]))
     assert driver.received(tested) == ([ANSWER, "B"], None)
+    assert tested.ledger.events[0].error_class == "server_error"
     assert breaker(tested).failed == 1
 
 
@@ -249,8 +250,22 @@ def test_mc14_pings_are_no_content_and_the_first_token_has_a_limit(
     began = clock.monotonic()
     assert driver.ask(tested) == FROM_B
     assert 0.7 <= clock.monotonic() - began <= 0.76
-    assert tested.a.exchanges[0].ending == "closed_by_client"
+    assert tested.endings == ["closed_by_client"]
     assert tested.ledger.events[0].error_class == "first_token_timeout"
+
+
+OBJECT = {"object": "error", "message": "x", "type": "server_error", "code": 500}
+
+
+@pytest.mark.parametrize(
+    "frame", [fake.error_frame(), fake.event(OBJECT), b"data: [1]\n\n", b"data: {\n\n", b"data: 1\n\n"]
+)
+def test_any_frame_that_is_no_chunk_breaks_the_answer_off(driver: Driver, tested: Service, frame: bytes) -> None:
+    answers(tested, fake.streamed([fake.delta("x"), fake.delta("y"), frame, fake.delta("z")]))
+    contents, error = driver.received(tested)
+    assert contents == ["x", "y"]
+    assert isinstance(error, ModelStreamError)
+    assert error.error_class == "server_error"
 
 
 def test_more_than_64_kib_before_the_content_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
@@ -280,9 +295,12 @@ def test_mc15_an_error_frame_after_content_ends_the_answer_with_it(driver: Drive
     assert tested.calls == (1, 0)
 
 
+@pytest.mark.parametrize("end", [[b"data: [DONE]\n\n"], []], ids=["done", "nothing"])
 @pytest.mark.parametrize("content", [0, 3])
-def test_mc16_an_end_without_a_finish_reason_is_never_a_success(driver: Driver, tested: Service, content: int) -> None:
-    answers(tested, fake.streamed([fake.role(), *[fake.delta("x")] * content, b"data: [DONE]\n\n"]))
+def test_mc16_an_end_without_a_finish_reason_is_never_a_success(
+    driver: Driver, tested: Service, content: int, end: list[bytes]
+) -> None:
+    answers(tested, fake.streamed([fake.role(), *[fake.delta("x")] * content, *end]))
     contents, error = driver.received(tested)
     if content:
         assert contents == ["x"] * 3
@@ -303,7 +321,7 @@ def test_mc17_a_stall_after_content_ends_after_the_idle_limit_and_closes_the_con
     assert isinstance(error, ModelStreamError)
     assert error.error_class == "idle_timeout"
     assert clock.monotonic() - began == pytest.approx(1.0, abs=0.01)
-    assert tested.a.exchanges[0].ending == "closed_by_client"
+    assert tested.endings == ["closed_by_client"]
     assert breaker(tested).failed == 1
 
 
@@ -409,3 +427,13 @@ def test_mc24_a_candidate_that_is_down_is_called_by_probes_alone(
     assert called_b == 1000
     assert called_a == 5 + len(probes)
     assert 8 <= len(probes) <= 10
+
+
+def test_the_content_is_measured_without_parsing_each_event(driver: Driver, tested: Service) -> None:
+    """The estimate of an answer whose provider reports no usage is exact in its bytes."""
+    words = ["a", "four", "it's", "", "“x”", 'finish_reason":"stop"', "x" * 100]
+    answers(tested, fake.chat_stream(*words, tokens=None))
+    assert driver.ask(tested) == "".join(words)
+    exact = len("".join(words).encode())
+    # JSON escapes quotes and other alphabets, which makes the estimate larger, never smaller.
+    assert exact / 2 <= tested.ledger.events[0].output_tokens <= exact / 2 + 12

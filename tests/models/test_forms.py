@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,15 @@ async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds
 
 
 # --- what the SDK's caller is spared
+
+
+async def test_mc6_requests_in_flight_that_meet_a_spent_quota_alert_once(made: Service) -> None:
+    spent = replace(fake.error(429, "insufficient_quota"), delay=0.1)
+    made.a.script = lambda _: spent
+    await asyncio.gather(*(ask(made.sdk()) for _ in range(5)))
+    assert made.calls == (5, 5)
+    rests = [event for event in made.events.of("transition") if event.policy == "cooldown"]
+    assert [(event.target, event.reason) for event in rests] == [("a", "quota_exhausted")]
 
 
 async def test_a_slow_reader_does_not_cost_the_provider_its_idle_time(made: Service) -> None:

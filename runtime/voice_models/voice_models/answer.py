@@ -66,6 +66,8 @@ class EventReader(Reader):
         self._parser = FrameParser()
         self._waiting: list[bytes] = []
         self._in_tool_call = False
+        self._envelope = 0
+        """Bytes of the first event with content beside its text. Later ones are as long, so their text is the rest."""
 
     def feed(self, chunk: bytes) -> bytes:
         """As `Reader.feed`. An error ends the reading; frames before it are handed on."""
@@ -88,8 +90,15 @@ class EventReader(Reader):
             else:
                 self._waiting.append(frame.raw)
             return
+        if self._envelope and not self._captures and self._form.is_plain_content(frame.data):
+            self.content_bytes += max(len(frame.data) - self._envelope, 0)
+            self._waiting.append(frame.raw)
+            return
+        before = self.content_bytes
         signal = self._form.piece(frame.event, parsed(frame.data))
         self._note(signal)
+        if signal.text:
+            self._envelope = len(frame.data) - (self.content_bytes - before)
         if signal.error is not None or (signal.is_bare_usage and self._hides_usage):
             return
         self._in_tool_call = self._in_tool_call or signal.tool_call

@@ -38,6 +38,7 @@ from voice_models.wire_form import parsed
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 """Errors of httpx after which nothing was sent."""
 OPEN = (Admitted, Reserved, Connecting, Opened, Committed)
+READING = (Opened, Committed, Finished)
 
 
 class ModelAttempt:
@@ -68,6 +69,7 @@ class ModelAttempt:
         self._admission = admission
         self._cooldowns = cooldowns
         self._deadline = deadline
+        self._first_token, self._idle = route.timeout.first_token.seconds, route.timeout.idle.seconds
         self._usage = NOTHING
         self._retry_after: float | None = None
         self._headers: Mapping[str, str] = {}
@@ -139,14 +141,13 @@ class ModelAttempt:
 
     @property
     def is_committed(self) -> bool:
-        """True if content has arrived, or will have reached the caller."""
-        return isinstance(self.state, Committed | Finished) or self.first_content is not None
+        """True if content has arrived, also after the end."""
+        return self.first_content is not None
 
     def time_left(self) -> float:
         """Seconds until the limit of the current state."""
         now = self._clock.monotonic()
-        timeout = self._route.timeout
-        limit = now + timeout.idle.seconds if self.is_committed else self.started + timeout.first_token.seconds
+        limit = self.started + self._first_token if self.first_content is None else now + self._idle
         return max(min(limit, self._deadline) - now, 0.0)
 
     def failed(self, error: Exception) -> ModelError:
@@ -230,7 +231,7 @@ class ModelAttempt:
     # --- decisions
 
     def _reader(self) -> Reader:
-        if isinstance(self.state, Opened | Committed | Finished):
+        if isinstance(self.state, READING):
             return self.state.reader
         raise RuntimeError(f"an attempt that is {type(self.state).__name__} has no answer")
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 from opentelemetry.trace import Span
+from voice_runtime import Timeout
 
 from voice_models.attempt import ModelAttempt
 from voice_models.errors import ModelError
@@ -23,17 +24,23 @@ class Exchange(httpx.AsyncByteStream):
     `on_end` closes the books: it is awaited once, after the provider's connection was closed, whatever happens.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts of one attempt, and the way to end it
         self,
         attempt: ModelAttempt,
         span: Span,
         send: Send,
         on_end: Callable[[Exchange], Awaitable[None]],
+        *,
+        idle: Timeout,
         kept: list[bytes] | None = None,
     ) -> None:
-        """`kept` collects the bytes for the caller, for a cache."""
+        """`idle` limits each read after the first content, at half the cost of `asyncio.timeout`.
+
+        `kept` collects the bytes for the caller, for a cache.
+        """
         self.attempt = attempt
         self.content_type = ""
+        self._idle = idle
         self._kept = kept
         self.span = span
         self._send = send
@@ -102,8 +109,12 @@ class Exchange(httpx.AsyncByteStream):
     async def _next(self) -> bytes:
         attempt = self.attempt
         try:
-            async with asyncio.timeout(attempt.time_left()):
-                chunk = await anext(self._chunks, None)
+            left = attempt.time_left()
+            if left < self._idle.timer.duration:
+                async with asyncio.timeout(left):
+                    chunk = await anext(self._chunks, None)
+            else:
+                chunk = await self._idle.call(anext, self._chunks, None)
             if chunk is None:
                 self._is_over = True
                 return attempt.ended()

@@ -158,7 +158,6 @@ class FakeProvider:
 
 async def play(exchange: Exchange, answer: Answer, write: Write) -> None:
     """Write the steps of an answer, each at its time, and record the ending."""
-    exchange.ending = "closed_by_client"
     try:
         for step in answer.steps:
             if isinstance(step, Pause):
@@ -171,6 +170,8 @@ async def play(exchange: Exchange, answer: Answer, write: Write) -> None:
                 return
         exchange.ending = "complete"
     finally:
+        if exchange.ending == "open":
+            exchange.ending = "closed_by_client"
         exchange.end()
 
 

@@ -65,7 +65,8 @@ class RoutedCall:
             span = await self._runtime.reserve(self._call, attempt, self._models, self._caller.tenant)
             if span is None:
                 continue
-            exchange = Exchange(attempt, span, self._send, self._ended, self._kept if self._cache_key else None)
+            kept = self._kept if self._cache_key else None
+            exchange = Exchange(attempt, span, self._send, self._ended, idle=self._runtime.idle(self._call), kept=kept)
             try:
                 return await exchange.open(self._prepared)
             except ModelError as error:

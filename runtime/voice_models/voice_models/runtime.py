@@ -8,7 +8,7 @@ from typing import Any
 
 from opentelemetry.trace import Span
 from voice_policies import Models, OutboundCall
-from voice_runtime import Caller, Runtime, SharedStore, UnknownCallError, current_request, remaining
+from voice_runtime import Caller, Runtime, SharedStore, Timeout, UnknownCallError, current_request, remaining
 
 from voice_models.attempt import ModelAttempt
 from voice_models.call import NEVER, ModelCall
@@ -43,6 +43,7 @@ class ModelRuntime:
         self.cache = ResponseCache(runtime, self._stores)
         self._sinks = tuple(sinks)
         self._background: set[asyncio.Task[None]] = set()
+        self._idle: dict[float, Timeout] = {}
         self._known: tuple[Models, dict[str, tuple[Candidate, ...]]] | None = None
 
     def declared(self, name: str) -> tuple[OutboundCall, Models, str]:
@@ -104,6 +105,13 @@ class ModelRuntime:
             raise
         call.begun(attempt)
         return begin_span(call.route_name, call.route, attempt)
+
+    def idle(self, call: ModelCall) -> Timeout:
+        """The idle limit of a route. Calls share one, because its timers cost little only if many wait behind one."""
+        seconds = call.route.timeout.idle.seconds
+        if seconds not in self._idle:
+            self._idle[seconds] = Timeout("model_route", seconds, self.runtime.clock)
+        return self._idle[seconds]
 
     async def settle(self, attempt: ModelAttempt, span: Span, tenant: str) -> None:
         """Settle an attempt that has ended: budgets, ledger, counts and span, once."""

@@ -11,6 +11,8 @@ from typing import NamedTuple
 BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """The end of a frame. The groups are atomic: CR LF is one line end, never two."""
 LONGEST_BLANK_LINE = 4
+ONE_FRAME = re.compile(rb"data: ([^\r\n]*)\n\n")
+"""A chunk that is one frame with one line, as most are. It is the fast path, not another grammar."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,6 +44,8 @@ class FrameParser:
     def feed(self, chunk: bytes) -> list[Frame]:
         """The frames that `chunk` completes."""
         buffer = self._buffer
+        if not buffer and (whole := ONE_FRAME.fullmatch(chunk)):
+            return [Frame(chunk, "message", whole[1])]
         buffer += chunk
         frames, start = [], 0
         for blank_line in BLANK_LINE.finditer(buffer, self._searched):

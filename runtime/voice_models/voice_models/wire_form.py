@@ -6,6 +6,7 @@ Another wire form is another set of `WireForm` classes.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -51,6 +52,10 @@ class WireForm(ABC):
         """Make a streamed request ask for its usage. True if the caller had not asked for it."""
         return False
 
+    def is_plain_content(self, data: bytes) -> bool:  # noqa: ARG002  # endpoints whose events are few
+        """True if an event after the first content is known, without parsing it, to hold content and nothing else."""
+        return False
+
     @abstractmethod
     def piece(self, event: str, document: Any) -> Signal:
         """The facts in an event of a stream."""
@@ -61,7 +66,9 @@ class WireForm(ABC):
 
 
 def _error_of(document: Any) -> Any:
-    return document.get("error") if isinstance(document, dict) else {"message": "not an object"}
+    if not isinstance(document, dict):
+        return {"message": "not an object"}
+    return document if document.get("object") == "error" else document.get("error")
 
 
 def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usage | None:
@@ -70,6 +77,10 @@ def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usag
         return None
     output = spent.get(tokens_out)
     return Usage(spent[tokens_in], output if isinstance(output, int) else 0)
+
+
+OTHER_THAN_CONTENT = re.compile(rb'"(?:finish_reason|tool_calls|function_call|usage|error)"\s*+:\s*+(?!null)')
+"""A field of a chat event that holds more than text. Inside a text its quotes would be escaped."""
 
 
 class Chat(WireForm):
@@ -91,6 +102,10 @@ class Chat(WireForm):
         options = body.get("stream_options") or {}
         body["stream_options"] = {**options, "include_usage": True}
         return not options.get("include_usage")
+
+    def is_plain_content(self, data: bytes) -> bool:
+        """True for most events of a chat. Parsing each would cost more than everything else that a chunk needs."""
+        return data.endswith(b"}") and b'"choices"' in data and OTHER_THAN_CONTENT.search(data) is None
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # chat events have no type
         """A chunk. Several choices finish when the last one does; each reason is the same fact to the runtime."""
