@@ -27,6 +27,7 @@ from voice_policies import (
 from voice_runtime import CircuitOpenError, RetriesExhaustedError, Runtime, current_request, remaining
 from voice_runtime.grpc import Grpc
 from voice_runtime.health import Health as Readiness
+from voice_runtime.metrics import METRICS
 
 from tests.bundles import bundle, mount, operation
 from tests.runtime.grpc.rag_engine import (
@@ -232,10 +233,26 @@ async def test_g4_a_status_counts_for_the_operation_if_it_blames_the_service(
 
 
 async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path: Path) -> None:
-    async with policed(tmp_path, RagEngine(), inbound=(operation("context"),)) as (_, channel):
+    async with policed(tmp_path, RagEngine(), inbound=(operation("context"),)) as (service, channel):
         with pytest.raises(grpc.aio.AioRpcError, match="'upload' names no single inbound operation") as refused:
             await RagEngineStub(channel).Upload([b"x"])
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert service.refused_requests == {"unknown_operation": 1, "draining": 0}
+
+
+async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Path) -> None:
+    runtime = Runtime.load(mount(tmp_path, bundle(inbound=operations(), service="rag-engine")))
+    server = Grpc(runtime).server()
+    add_to_server(RagEngine(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    server._inbound.refusing = True  # noqa: SLF001  # as `drain` sets it, for half a second
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="about to stop"):
+            await RagEngineStub(channel).Context(b"x")
+    await server.stop(None)
+    refused = next(metric for metric in METRICS if metric.name == "voice_requests_refused_total")
+    assert dict(refused.read(runtime)) == {("unknown_operation",): 0, ("draining",): 1}
 
 
 async def test_a_caller_that_goes_is_no_failure(tmp_path: Path) -> None:

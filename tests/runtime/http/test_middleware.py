@@ -73,9 +73,10 @@ async def test_paths_about_the_process_have_no_policies(tmp_path: Path, path: st
 
 async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path: Path) -> None:
     app = Agent()
-    async with policed(tmp_path, app) as (_, client):
+    async with policed(tmp_path, app) as (service, client):
         answer = await client.post("/v1/agents/walk")
         assert answer.status_code == 404
+        assert service.refused_requests == {"unknown_operation": 1, "draining": 0}
         assert answer.json() == {"error": "'walk' names no single inbound operation of the bundle; declared: run"}
     assert app.asked == 0
 
