@@ -64,12 +64,13 @@ engine-faults: $(READY) ## Kill, change and misdirect the toy tenant's updates o
 fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count what voice check answers
 	$(BIN)/python -m tests.fuzz 10000
 
-bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, distributed limits and sagas, and their peers
+bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a model call, distributed limits and sagas, and their peers
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.runtime
 	$(BIN)/python -m bench.comparison
 	$(BIN)/python -m bench.wire
+	$(BIN)/python -m bench.models
 	$(BIN)/python -m bench.shared_state
 	$(BIN)/python -m bench.sagas
 	$(BIN)/python -m bench.failover

@@ -21,6 +21,8 @@ def run(module: str, lock: Path) -> int:
         quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([python, *quiet, "--require-hashes", "-r", str(lock)], check=True)  # noqa: S603  # our own lock
         installed.write_text(wanted)
-    ours = os.pathsep.join(str(ROOT / part) for part in ("", "policies", "runtime/voice_runtime"))
+    ours = os.pathsep.join(
+        str(ROOT / part) for part in ("", "policies", "runtime/voice_runtime", "runtime/voice_models")
+    )
     variables = {**os.environ, "PYTHONPATH": ours, "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.run([python, "-m", module], env=variables, cwd=ROOT, check=False).returncode  # noqa: S603  # our own

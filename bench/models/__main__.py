@@ -1,0 +1,11 @@
+"""`python -m bench.models`: a model call on loopback, in one run, in a separate environment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bench import environment
+
+if __name__ == "__main__":
+    sys.exit(environment.run("bench.models.table", Path(__file__).with_name("requirements.lock")))

@@ -1,0 +1,34 @@
+"""A fake provider in a process of its own. Its answers are written before a request arrives, so that it is fast."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from voice_models.fake_answers import chat, chat_stream
+from voice_models.fake_provider import Answer, FakeProvider, FakeRequest
+
+FIRST_TOKEN = 0.1
+"""Seconds until the first token of a streamed answer."""
+CHUNKS = 500
+"""Deltas of the long stream."""
+LONG, SHORT, WHOLE = chat_stream(*["token "] * CHUNKS), chat_stream("a", "b", first=FIRST_TOKEN), chat("answer")
+
+
+def script(request: FakeRequest) -> Answer:
+    """The answer that the request's `user` names."""
+    body = request.json()
+    if not body.get("stream"):
+        return WHOLE
+    return LONG if body.get("user") == "long" else SHORT
+
+
+def serve(ports: Any) -> None:
+    """Serve for ever. Puts the port into `ports`."""
+
+    async def run() -> None:
+        async with FakeProvider(script).serve() as port:
+            ports.put(port)
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
