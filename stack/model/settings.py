@@ -126,6 +126,9 @@ class Settings(Defaults):
     """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo stores them on a volume."""
     gateway_host: HostName | None = None
     """Host name of the gateway for clients. The application's pages have the same name with `app` instead of `api`."""
+    gateway_network: Cidr | None = None
+    """Network of the addresses of the gateway's load balancer. With it the prober requests the gateway's host name as a
+    client does; without it the prober only resolves the name."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
     """Replicas of single services, if they differ from the profile's rule."""
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()

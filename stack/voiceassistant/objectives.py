@@ -23,6 +23,8 @@ __all__ = [
     "own_availability",
 ]
 
+ENTRANCES = (site.CLUSTER_DNS, site.PUBLIC_NAME, site.PUBLIC_ENTRANCE)
+"""Scrape jobs of DNS and of the way to the gateway: four nines, as the gateway."""
 FAILURE_BUDGET = Ratio("1%")
 """Of a route: answers with a 5xx status (the platform's targets)."""
 TIMEOUT_BUDGET = Ratio("2%")
@@ -45,7 +47,7 @@ def objective(name: str, value: float, job: str, severity: Severity, /, **labels
 
 def own_availability(graph: CallGraph, job: str) -> Ratio:
     """Availability target of one scrape job, its dependencies apart. Parts that no target names have three nines."""
-    if (graph.gateway and job == graph.gateway.name) or job == site.CLUSTER_DNS:
+    if (graph.gateway and job == graph.gateway.name) or job in ENTRANCES:
         return FOUR_NINES
     for node in graph.nodes.values():
         if isinstance(node, Service) and node.name == job:

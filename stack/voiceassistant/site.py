@@ -29,6 +29,8 @@ ALERTMANAGER_PORT = 9093
 VALKEY_EXPORTER, ELASTICSEARCH_EXPORTER = "valkey-exporter", "elasticsearch-exporter"
 CLUSTER_DNS = "cluster-dns"
 """The scrape job that resolves a name through the cluster's DNS."""
+PUBLIC_NAME, PUBLIC_ENTRANCE = "public-name", "public-entrance"
+"""The scrape jobs that resolve the gateway's host name, and that request it through DNS and load balancer."""
 PRICES = Prices(
     cpu_hour=0.0445,
     memory_hour=0.0049225,

@@ -33,7 +33,7 @@ def _whose(job: str, **labels: str) -> Labels:
         severity = "critical" if services[job].tier == "core" else "warning"
     else:
         watching = (site.OBSERVABILITY, site.NODE_AGENTS)
-        watched = job not in {site.CLUSTER_DNS, "valkey"} and spaces.get(job, site.OBSERVABILITY) in watching
+        watched = job not in {*WAYS, "valkey"} and spaces.get(job, site.OBSERVABILITY) in watching
         severity = "warning" if watched else "critical"
     return {"job": job, **labels, "team": alerts.TEAMS.get(job, "platform"), "severity": severity}
 
@@ -494,7 +494,8 @@ OF_MEASURED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] not in _
 OF_STREAMED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] == "conversation-service-send"]
 DESTINATION = {"cluster_name": "outbound|9000||rag-engine-grpc.voice-apps.svc.cluster.local"}
 INDEX = {"job": "elasticsearch-exporter", "cluster": "elasticsearch"}
-PROBED_HOSTS = ["cluster-dns", "certificates"]
+WAYS = {"cluster-dns", "public-name", "public-entrance"}
+PROBED_HOSTS = ["cluster-dns", "public-name", "public-entrance", "certificates"]
 PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
 EVERYWHERE = [_whose(job) for job in _everyone()]
 SPEECH = {"job": "voice-engine", "name": "speech.synthesize"}

@@ -12,7 +12,7 @@ from components.component import PART_OF
 from components.links import Link, Links
 from components.mesh.proxy import STATS_PORT
 from components.network_policy import AddressBlock, Peer
-from components.node import Dependency, External, Service
+from components.node import Dependency, External, Gateway, Service
 from components.observability import (
     alertmanager,
     blackbox_exporter,
@@ -92,6 +92,8 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield Link(source=STATE, target=api)
     yield Link(source=PROMETHEUS, target=AddressBlock(name="kubelets", cidr=settings.nodes, ports=(KUBELET_PORT,)))
     yield from (Link(BLACKBOX, external_block(*store)) for store in external_stores(graph))
+    if network := settings.gateway_network:
+        yield Link(BLACKBOX, AddressBlock(name="gateway-balancer", cidr=network, ports=(443,)))
 
 
 def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ScrapeTarget]:
@@ -198,7 +200,7 @@ def _proxied(links: Links) -> set[str]:
 
 
 def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedHosts]:
-    """The cluster's DNS, the gateway's certificate, the external stores, and the Valkey servers by their exporter."""
+    """Valkey by its exporter, the cluster's DNS, the way to the gateway, its certificate, and the external stores."""
     if environment.deploys(site.VALKEY_EXPORTER):
         hosts = tuple(address for servers in valkey_servers(graph, environment) for address in servers.addresses)
         exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
@@ -207,12 +209,32 @@ def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedH
     if entrance := graph.gateway:
         hosts = (f"{SITE.host(entrance.name, entrance.namespace)}:443",)
         yield ProbedHosts(name=CERTIFICATES, module=TLS, hosts=hosts)
+        yield from _public_way(entrance, environment)
     for dependency, address in external_stores(graph):
         host, module = f"{address.host}:{address.port}", _question(dependency, address)
         scheme = "https" if address.tls else "http"
         yield ProbedHosts(
             name=dependency.name, module=module.name, hosts=(f"{scheme}://{host}" if module is ANSWERS else host,)
         )
+
+
+def _public_way(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
+    """The gateway's host name, and a route that refuses a request without a token. Without a load balancer: nothing."""
+    settings = environment.settings
+    if environment.profile.load_balancer and settings.gateway_host:
+        module = _resolves(settings.gateway_host).name
+        yield ProbedHosts(name=site.PUBLIC_NAME, module=module, hosts=(CLUSTER_DNS_SERVER,))
+        paths = (each.http.path for each in gateway.operations if each.http and each.http.method == "GET")
+        if settings.gateway_network and (path := next(paths, None)):
+            url = f"https://{settings.gateway_host}{path}"
+            yield ProbedHosts(name=site.PUBLIC_ENTRANCE, module=ANSWERS.name, hosts=(url,))
+
+
+def _resolves(name: str) -> BlackboxModule:
+    """The module that resolves a public name. An answer without an address fails."""
+    answered = {"fail_if_none_matches_regexp": [r"\tA\t"]}
+    settings = {"query_name": name, "query_type": "A", "validate_answer_rrs": answered}
+    return BlackboxModule(name=site.PUBLIC_NAME, prober="dns", settings=settings)
 
 
 def _question(dependency: Dependency, address: External) -> BlackboxModule:
@@ -274,7 +296,9 @@ def _state(graph: CallGraph, environment: Environment, links: Links) -> KubeStat
 
 def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> BlackboxExporter:
     modules = [target.scrape.module for target in scraped(graph, environment, links)]
-    modules += [RESOLVES, *(_question(*store) for store in external_stores(graph))]
+    modules += [RESOLVES, ANSWERS, *(_question(*store) for store in external_stores(graph))]
+    if host := environment.settings.gateway_host:
+        modules.append(_resolves(host))
     return BlackboxExporter(
         name=BLACKBOX.name,
         namespace=site.OBSERVABILITY,

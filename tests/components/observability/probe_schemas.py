@@ -26,6 +26,11 @@ BLACKBOX_EXPORTER = closed(
                 "tls": _tcp(tls=FLAG, tls_config=closed({"server_name": TEXT, "insecure_skip_verify": FLAG})),
                 "tcp": _tcp(),
                 "valkey": _tcp(query_response=_STEPS),
+                "public-name": _dns(
+                    query_name=TEXT,
+                    query_type=one_of("A"),
+                    validate_answer_rrs=closed({"fail_if_none_matches_regexp": listed(TEXT)}),
+                ),
                 "dns": _dns(query_name=TEXT, query_type=one_of("A")),
                 "sentinel": _tcp(query_response=_STEPS),
                 "http": _http(valid_status_codes=listed(one_of(200, 401)), follow_redirects=FLAG),

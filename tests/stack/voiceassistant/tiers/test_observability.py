@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from voice_models.metrics import METRICS as MODEL_METRICS
 from voice_policies import Bytes, Duration, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
 from voice_saga.metrics import DEAD_LETTER_METRICS
@@ -35,6 +36,7 @@ from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 from tests.small import datastore, service, small_platform
 from tests.stack.deploy.program_run import configured
+from tests.stack.voiceassistant.exported_metrics import MODELS
 
 INFRASTRUCTURE = {
     "gateway": ("voice-gateway", "/apisix/prometheus/metrics"),
@@ -99,7 +101,7 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
     services = {each.name: ("voice-apps", "/metrics") for each in SERVICES}
     declared = services | INFRASTRUCTURE | ({} if environment == "dev" else REPLICATED)
     probed = PROBED | (PROBED_IN_DEV if environment == "dev" else PROBED_IF_REPLICATED)
-    meshed = set() if environment == "dev" else {"mesh-proxy", "valkey"}
+    meshed = set() if environment == "dev" else {"mesh-proxy", "valkey", "public-name", "public-entrance"}
     assert jobs.keys() == {*declared, *probed, *meshed, "kubelet", "certificates", "cluster-dns"}
     for name, (namespace, path) in declared.items():
         assert jobs[name]["metrics_path"] == path
@@ -192,6 +194,8 @@ EXPORTED = {
     *(metric.name for metric in METRICS),
     *(metric.name for metric in SAGA_METRICS),
     *(metric.name for metric in DEAD_LETTER_METRICS),
+    *(metric.name for metric in MODEL_METRICS),
+    *MODELS,
     *kube_state_metrics.METRICS,
     *scrape_jobs.KUBELET_METRICS,
     *proxy.STATISTICS.values(),
@@ -239,7 +243,15 @@ EXPORTED = {
 }
 WORDS = {
     *("sum", "by", "on", "and", "unless", "rate", "count", "max", "vector", "increase", "time", "or", "sum_over_time"),
-    *("count_over_time", "label_replace", "predict_linear", "group_left", "__name__", "otelcol_exporter_"),
+    *(
+        "count_over_time",
+        "histogram_quantile",
+        "label_replace",
+        "predict_linear",
+        "group_left",
+        "__name__",
+        "otelcol_exporter_",
+    ),
 }
 
 
