@@ -59,10 +59,11 @@ def rule_groups(
                 *_services(graph),
                 *_routes(graph),
                 *availability_objectives(graph),
-                *_bundles(graph, digests),
                 *_models(graph),
             ),
         ),
+        # A group of its own: a changed policy changes no other group.
+        RuleGroup(name="policy-bundles", rules=tuple(_bundles(graph, digests))),
         RuleGroup(name="rates", rules=(_requests_per_replica(), *attempt_bounds(graph))),
         *availability_groups(graph, scraped, probed),
         *_of_operations(),

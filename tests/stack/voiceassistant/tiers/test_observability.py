@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from voice_models.metrics import HISTOGRAMS
 from voice_models.metrics import METRICS as MODEL_METRICS
 from voice_policies import Bytes, Duration, InvalidInputError, Rate, Ratio
 from voice_runtime.metrics import METRICS
@@ -36,7 +37,6 @@ from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 from tests.small import datastore, service, small_platform
 from tests.stack.deploy.program_run import configured
-from tests.stack.voiceassistant.exported_metrics import MODELS
 
 INFRASTRUCTURE = {
     "gateway": ("voice-gateway", "/apisix/prometheus/metrics"),
@@ -195,7 +195,7 @@ EXPORTED = {
     *(metric.name for metric in SAGA_METRICS),
     *(metric.name for metric in DEAD_LETTER_METRICS),
     *(metric.name for metric in MODEL_METRICS),
-    *MODELS,
+    *(f"{each.name}_{part}" for each in HISTOGRAMS for part in ("bucket", "count", "sum")),
     *kube_state_metrics.METRICS,
     *scrape_jobs.KUBELET_METRICS,
     *proxy.STATISTICS.values(),
