@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from voice_policies import Bytes, Cpu
@@ -84,8 +85,13 @@ class Room:
         return measured.gibibytes if isinstance(measured, Bytes) else units
 
 
-def rooms(platform: Platform) -> Iterator[Room]:
+@lru_cache(maxsize=4)
+def rooms(platform: Platform) -> tuple[Room, ...]:
     """Each amount of each namespace with its quota, then CPU and memory of the node pool."""
+    return tuple(_all_rooms(platform))
+
+
+def _all_rooms(platform: Platform) -> Iterator[Room]:
     demands, pool = rendered(platform).demands, platform.environment.settings.node_pool
     by_namespace: dict[str, list[Demand]] = defaultdict(list)
     for demand in demands:
