@@ -21,7 +21,6 @@ from components.node import Client, Dependency, Host, Service
 from components.operation import hard, operation, soft, stage
 from stack.audit.finding import Finding
 from tests.small import (
-    ANSWER,
     CANDIDATES,
     PROVIDERS,
     datastore,
@@ -180,4 +179,3 @@ def test_a_platform_without_models_is_not_concerned() -> None:
     nothing = small_platform(service("a", operation("run", p95="1s", deadline="2s")))
     ids = [f"M{number:02}" for number in range(1, 13)]
     assert {verdict(rule, nothing).text for rule in ids} == {"does not apply"}
-    assert ANSWER.output_max == 150

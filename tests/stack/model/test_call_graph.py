@@ -11,7 +11,7 @@ from components.node import Node
 from components.operation import hard, operation, soft, stage
 from stack.model.flow import Flow
 from stack.voiceassistant import TENANT, catalog
-from tests.small import datastore, gateway, graph_of, service
+from tests.small import datastore, gateway, graph_of, models, service
 
 READ = operation("read", p95="10ms", deadline="50ms")
 
@@ -136,3 +136,11 @@ def test_every_break_lasts_as_long_as_a_restart_and_no_longer_than_ten_rule_c04(
         assert restart <= breaker.break_duration.seconds, edge.path
         longest = breaker.max_break_duration.seconds * (1 + breaker.break_duration_jitter.fraction)
         assert longest <= 10 * restart, edge.path
+
+
+def test_a_default_route_that_nobody_declares_is_refused() -> None:
+    choose = operation("choose", p95="30ms", deadline="150ms", default_route="llm.generat")
+    with pytest.raises(
+        InvalidInputError, match=r"choose\.default_route: is 'llm\.generat'; did you mean llm\.generate\?"
+    ):
+        graph_of(service("router", choose), models())

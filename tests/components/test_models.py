@@ -1,0 +1,66 @@
+"""Models behind routes refuse what cannot be joined, and take addresses and keys from their providers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from voice_policies import ModelRoute, OutputLimit
+
+from components.models import ModelDependency
+from components.operation import operation
+from tests.small import CANDIDATES, PROVIDERS, deployment, models, provider
+
+ONE, TWO = CANDIDATES
+
+
+def faults(dependency: ModelDependency) -> str:
+    return "\n".join(map(str, dependency.faults))
+
+
+def test_addresses_keys_and_latency_come_from_providers_and_candidates() -> None:
+    llm = models(ONE, deployment("two-fast", "two", pace="5ms"))
+    assert [address.host for address in llm.addresses if hasattr(address, "host")] == [
+        "api.one.example",
+        "api.two.example",
+    ]
+    assert llm.credentials == ("one", "two")
+    assert str(llm.operation("generate").latency) == "995ms", "250 ms + 149 × 5 ms of the slower candidate"
+    assert str(llm.operation("generate").deadline) == "3s"
+    assert llm.faults == ()
+
+
+@pytest.mark.parametrize(
+    ("dependency", "said"),
+    [
+        (
+            models(ONE, deployment("two-fast", "three")),
+            "deployment two-fast names provider three, which is not declared",
+        ),
+        (models(ONE, deployment("two-fast", "one")), "provider two serves no route"),
+        (models(route_policy={"budgets": ("minute",)}), "generate: budget minute is not declared"),
+        (models(deployments=(ONE,)), "generate: candidate two-fast is no deployment"),
+        (
+            ModelDependency.of(
+                "llm",
+                operation("generate", p95="1s", deadline="3s"),
+                providers=PROVIDERS,
+                purpose="answers in a test",
+                availability="99.5%",
+                deployments=CANDIDATES,
+            ),
+            "operation generate has no route",
+        ),
+    ],
+)
+def test_models_that_do_not_fit_together_are_refused(dependency: ModelDependency, said: str) -> None:
+    assert said in faults(dependency)
+
+
+def test_candidates_keep_the_order_of_the_route() -> None:
+    turned: dict[str, Any] = {"candidates": ("two-fast", "one-fast"), "output_limit": OutputLimit(max_tokens=150)}
+    llm = models(route_policy=turned)
+    route = llm.operation("generate").route
+    assert isinstance(route, ModelRoute)
+    assert [each.name for each in llm.candidates(route)] == ["two-fast", "one-fast"]
+    assert llm.provider(TWO) == provider("two", "egress-proxy-b")
