@@ -13,7 +13,7 @@ from components.node import Dependency, Gateway, InCluster, Node, Service
 from components.observability.rules import Alert
 from components.secret_keys import SecretKeys
 from stack.model.alerting import Alerting
-from stack.model.call_graph import CallGraph, Edge
+from stack.model.call_graph import CallGraph, Edge, OperationKey
 from stack.model.impact import impact
 from stack.model.platform import Platform
 from stack.model.settings import ROOT
@@ -46,14 +46,26 @@ BY_LABEL: Mapping[str, tuple[str, ...]] = {
 """Label of an alert's series → the commands that show its subject. A word in capitals stands for a label's value."""
 
 
+class Calls(NamedTuple):
+    """Calls between two nodes with the same consequence."""
+
+    operations: tuple[str, ...]
+    """Operations of the caller that make them."""
+    called: tuple[str, ...]
+    """Operations of the callee."""
+    fallback: str | None
+    """How the caller continues without an answer. `None`: it fails."""
+
+
 class Relation(NamedTuple):
-    """The calls between two nodes, in the words of the node at the other end."""
+    """All calls between a node and another one."""
 
     node: str
-    hard: tuple[str, ...]
-    """Operations of the caller that fail without the callee."""
-    soft: Mapping[str, tuple[str, ...]]
-    """Fallback → operations of the caller that continue with it."""
+    """The other one."""
+    hard: bool
+    """An operation fails without an answer."""
+    calls: tuple[Calls, ...]
+    """The hard calls first."""
 
 
 class Kept(NamedTuple):
@@ -113,6 +125,7 @@ def _title(path: Path) -> str:
 
 def _node_page(tenant: Tenant, node: Node) -> str:
     graph, alerting = tenant.graph, tenant.alerting
+    found = impact(graph, node)
     written = tenant.runbook / f"{node.name}.md" if tenant.runbook else None
     return _page(
         "node.md.j2",
@@ -124,14 +137,20 @@ def _node_page(tenant: Tenant, node: Node) -> str:
         owner=owner(graph, alerting, node),
         severity=alerting.severities[node.tier] if isinstance(node, Service) else "critical",
         site=graph.site,
-        impact=impact(graph, node),
+        impact=found,
         background=[operation for operation in node.operations if operation.consumes],
+        stopped=[key for key in sorted(found.failing) if key[0] != node.name and _is_background(graph, key)],
         callers=relations(graph.edges_to(node), lambda edge: edge.caller.name),
         callees=relations(graph.edges_from(node), lambda edge: edge.callee.name),
         owners={name: owner(graph, alerting, each) for name, each in graph.nodes.items()},
         alerts=list(dict.fromkeys(_alerts(tenant, node))),
         written=written.read_text(encoding="utf-8") if written and written.exists() else "",
     )
+
+
+def _is_background(graph: CallGraph, key: OperationKey) -> bool:
+    node, operation = key
+    return graph.nodes[node].operation(operation).background
 
 
 def _namespace(node: Node) -> str | None:
@@ -187,18 +206,19 @@ def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
 
 def relations(edges: Iterable[Edge], end: Callable[[Edge], str]) -> list[Relation]:
     """The calls by the node at the other end, hard ones first."""
-    by_node: dict[str, list[Edge]] = {}
-    for edge in edges:
-        by_node.setdefault(end(edge), []).append(edge)
-    found = []
-    for name, calls in by_node.items():
-        soft: dict[str, dict[str, None]] = {}
-        for edge in calls:
-            if edge.call.fallback is not None:
-                soft.setdefault(edge.call.fallback, {})[f"{edge.caller.name}.{edge.operation.name}"] = None
-        hard = dict.fromkeys(f"{edge.caller.name}.{edge.operation.name}" for edge in calls if not edge.call.soft)
-        found.append(Relation(name, tuple(hard), {fallback: tuple(each) for fallback, each in soft.items()}))
-    return sorted(found, key=lambda each: not each.hard)
+    by_node: dict[str, dict[str | None, list[Edge]]] = {}
+    for edge in sorted(edges, key=lambda edge: edge.call.soft):
+        by_node.setdefault(end(edge), {}).setdefault(edge.call.fallback, []).append(edge)
+    return [
+        Relation(name, None in groups, tuple(_calls(fallback, group) for fallback, group in groups.items()))
+        for name, groups in by_node.items()
+    ]
+
+
+def _calls(fallback: str | None, edges: Iterable[Edge]) -> Calls:
+    pairs = [(f"{edge.caller.name}.{edge.operation.name}", edge.call.operation) for edge in edges]
+    operations, called = (tuple(dict.fromkeys(each)) for each in zip(*pairs, strict=True))
+    return Calls(operations, called, fallback)
 
 
 def first_look(alert: Alert) -> list[str]:
