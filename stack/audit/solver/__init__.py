@@ -14,6 +14,7 @@ from functools import partial
 
 from voice_policies import Fault, InvalidInputError
 
+from components.network_policy import NAME_LABEL
 from stack.audit import audit_outcome
 from stack.audit.finding import Finding
 from stack.audit.idle_connections import gateway_timeouts
@@ -38,7 +39,7 @@ class Solution:
     """The platform with these values."""
     changes: tuple[Change, ...]
     following: tuple[Change, ...]
-    """Rendered values that follow from the changes: grace periods, and timeouts of the gateway's routes."""
+    """Rendered values that follow from the changes: grace periods, and timeouts of gateway and mesh."""
     infeasible: tuple[Constraint, ...]
     remaining: tuple[Finding, ...]
     """Other findings of the T, C and R rules that the values do not remove and that nobody accepted."""
@@ -95,8 +96,16 @@ def _following(before: Platform, after: Platform) -> Iterator[Change]:
 
 
 def _rendered_times(platform: Platform) -> dict[tuple[str, str], str]:
-    graces = {
-        (workload.path, "terminationGracePeriodSeconds"): str(workload.grace)
-        for workload in rendered(platform).workloads
+    """Grace periods of pods, and timeouts of the gateway's routes and of the mesh's routes."""
+    found = rendered(platform)
+    graces = {(each.path, "terminationGracePeriodSeconds"): str(each.grace) for each in found.workloads}
+    routes = {(f"route {route}", "upstream.timeout"): timeout for route, timeout in gateway_timeouts(platform)}
+    meshed = {
+        (f"VirtualService {service['metadata']['name']}, {match['sourceLabels'][NAME_LABEL]}", "timeout"): each[
+            "timeout"
+        ]
+        for service in found.of_kind("VirtualService")
+        for each in service["spec"]["http"]
+        for match in each.get("match", ())
     }
-    return graces | {(f"route {route}", "upstream.timeout"): timeout for route, timeout in gateway_timeouts(platform)}
+    return graces | routes | meshed

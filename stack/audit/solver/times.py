@@ -1,4 +1,4 @@
-"""Objectives and timeouts: three passes over the graph, each linear in its edges.
+"""Objectives and timeouts: four passes over the graph, each linear in its edges.
 
 1. From the callees up, the least values: one attempt of each call, as long as the callee's P95 objective or the least
    deadline of the callee. No smaller values satisfy T01. If one of them exceeds a bound, no values satisfy the rules,
@@ -7,6 +7,7 @@
 3. From the callers down, the budgets: an operation passes on to its calls at most the deadline that its own callers
    leave. If the wanted values do not fit, retries go first where even the least values do not fit with them. Then each
    call gets the least value and the same share of the rest. The sum is convex in that share, so it fits.
+4. From the callees up, the deadlines that were raised more than the budgets of their calls need are lowered again.
 """
 
 from __future__ import annotations
@@ -134,7 +135,17 @@ class Budgets:
         for run in reversed(self._graph.bottom_up):
             deadlines[run.key] = min(wanted_deadline[run.key], self._left_by_callers(run, given))
             self._share_out(run, deadlines[run.key], given)
+        self._lower(deadlines, given)
         return self._changed(given, deadlines)
+
+    def _lower(self, deadlines: dict[OperationKey, Duration], given: dict[PolicyKey, Duration]) -> None:
+        """Lower each raised deadline to the time that its calls need now that their budgets are known."""
+        for run in self._graph.bottom_up:
+            for edge in run.edges:
+                if edge.call.timeout is None:
+                    given[policy_of(edge)] = deadlines[edge.key] + edge.margin
+            needed = max(self._least_deadline[run.key], self._sum(run, self._attempts, given))
+            deadlines[run.key] = min(deadlines[run.key], max(run.operation.deadline, needed))
 
     def _least_attempt(self, edge: Edge) -> Duration:
         """The shortest timeout of one attempt: the callee's P95, and a deadline or the attempts behind it."""

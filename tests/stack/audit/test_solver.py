@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from voice_policies import CircuitBreaker, Duration, InvalidInputError, Rate, Ratio, Retry
@@ -13,9 +14,11 @@ from components.operation import hard, loop, operation, stage
 from stack.audit import RULES
 from stack.audit.solver import Solution, solve
 from stack.audit.solver.report import REPORTS
+from stack.audit.solver.values import Values, with_values
 from stack.model.flow import Flow
 from stack.model.platform import Platform
 from stack.model.settings import ROOT
+from stack.output.explanation import explain
 from tests.platforms import DAY, ENVIRONMENTS, platform
 from tests.small import datastore, gateway, service, small_platform
 from tests.stack.audit.rule_findings import STORE, THRICE, TWICE, flow, verdict
@@ -227,3 +230,24 @@ def test_the_report_says_what_to_change_where_and_what_no_value_can_satisfy() ->
     shown = (ROOT / "docs/review.md").read_text(encoding="utf-8")
     assert re.sub(r"\.py:\d+", ".py", "\n".join(lines)) in re.sub(r"\.py:\d+", ".py", shown)
     assert REPORTS["text"](solve(platform("prod"), on=DAY)) == "prod: the T, C and R rules hold; nothing to change"
+
+
+def test_grace_periods_and_the_timeouts_of_gateway_and_mesh_follow() -> None:
+    """knowledge-service may take 10 × 500 ms less 150 ms: 2 × 2348 ms + 100 ms of backoff + 52 ms of PostgreSQL."""
+    late = Values()
+    late.operations["retrieval-service", "search"]["deadline"] = Duration("40s")
+    solution = solve(with_values(platform("prod"), late), on=DAY)
+    assert told(solution)["retrieval-service.search", "deadline"] == ("40s", "2348ms")
+    following = {(each.path, each.field): (each.old, each.new) for each in solution.following}
+    assert following["VirtualService retrieval-service-grpc, knowledge-service", "timeout"] == ("40s", "2.348s")
+    assert following["voice-apps/retrieval-service", "terminationGracePeriodSeconds"] == ("55", "18")
+    assert ("route knowledge-service-search", "upstream.timeout") in following
+    assert solution.remaining == ()
+
+
+def test_prod_takes_less_than_two_seconds_of_cpu() -> None:
+    fresh = Platform(platform("prod").tenant, platform("prod").environment)
+    begun = time.process_time()
+    solve(fresh, on=DAY)
+    explain(fresh, "agent-engine", "knowledge-graph-service")
+    assert time.process_time() - begun < 2
