@@ -260,6 +260,12 @@ def served_elsewhere(a: FakeProvider) -> Iterator[dict[str, Address]]:
         thread.run(serving.__aexit__(None, None, None))
 
 
+def sync_sdk(made: Service) -> OpenAI:
+    """The SDK over real sockets, without an event loop."""
+    client = httpx.Client(transport=SyncModelTransport(made.runtime, "llm.generate"))
+    return OpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+
+
 class Driver:
     """Makes the calls of a test, each way of calling in its own subclass."""
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import OpenAI
-from voice_models import SyncModelTransport
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import FakeProvider, stall
 from voice_policies import Duration
@@ -32,6 +30,7 @@ from tests.models.routes import (
     served,
     served_elsewhere,
     service,
+    sync_sdk,
     texts,
     texts_sync,
 )
@@ -117,11 +116,6 @@ async def test_mc19_a_caller_that_leaves_after_the_tenth_delta_stops_the_provide
 
 
 # --- without an event loop, over sockets
-
-
-def sync_sdk(made: Service) -> OpenAI:
-    client = httpx.Client(transport=SyncModelTransport(made.runtime, "llm.generate"))
-    return OpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
 
 
 def wait_for_the_end(provider: FakeProvider) -> None:
