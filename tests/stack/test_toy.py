@@ -56,8 +56,8 @@ def test_a_changed_service_is_the_only_difference(tmp_path: Path) -> None:
 
 def test_the_toy_is_drawn_and_documented() -> None:
     drawn = component_diagram(toy.TENANT.graph)
-    assert "orders -.-> prices" in drawn
-    assert "prices --> stock" in drawn
+    assert "Orders -.-> Prices" in drawn
+    assert "Prices --> Stock" in drawn
     assert architecture(toy.TENANT).splitlines()[1] == "# Architecture of Toy"
 
 
