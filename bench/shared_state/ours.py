@@ -29,10 +29,15 @@ PATIENCE = 30.0
 """Timeout of the declared call in seconds. It is long, so that only the store is measured, not its replacement."""
 
 
+def name(lease: int) -> str:
+    """The beginning of the keys of a gate."""
+    return f"bench:rate-limit:run:{lease}"
+
+
 def gate(url: str, limit: TokenBucket | SlidingWindow, lease: int = 1) -> DistributedGate:
     """A gate as in a service: for each tenant, behind the breaker and the timeout of its declared call."""
     policy = RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access", lease=lease)
-    made = DistributedGate("run", f"bench:rate-limit:run:{lease}", policy, time, Random(7))  # noqa: S311  # nothing secret
+    made = DistributedGate("run", name(lease), policy, time, Random(7))  # noqa: S311  # nothing secret
     breaker = CircuitBreaker("redis.access", CircuitBreakerPolicy())
     call = Outbound("redis.access", attempt_timeout=PATIENCE, breaker=breaker)
     made.connection = Connection(RedisStore(lambda: single(url)), call)
