@@ -22,7 +22,7 @@ from components.workloads import ONE, Deployment
 if TYPE_CHECKING:
     from components.kubernetes.types import PolicyRule
 
-__all__ = ["KubeStateMetrics"]
+__all__ = ["METRICS", "KubeStateMetrics"]
 
 PORT, TELEMETRY_PORT = 8080, 8081
 SHUTDOWN = Duration("5s")

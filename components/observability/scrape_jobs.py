@@ -15,7 +15,15 @@ from components.network_policy import NAME_LABEL
 from components.operation import Name
 from components.scrape import Scrape
 
-__all__ = ["CERTIFICATES", "KUBELET", "KUBELET_PORT", "MESH_PROXY", "ProbedHosts", "ScrapeTarget"]
+__all__ = [
+    "CERTIFICATES",
+    "KUBELET",
+    "KUBELET_METRICS",
+    "KUBELET_PORT",
+    "MESH_PROXY",
+    "ProbedHosts",
+    "ScrapeTarget",
+]
 
 KUBELET_PORT = 10250
 KUBELET = "kubelet"

@@ -23,7 +23,7 @@ from components.volumes import ConfigFiles
 from components.workloads import DATA_VOLUME, StatefulSet
 from components.writes import StartWork, Write
 
-__all__ = ["HTTP_PORT", "OTLP_PORT", "Bucket", "Tempo"]
+__all__ = ["HTTP_PORT", "METRICS", "OTLP_PORT", "Bucket", "Tempo"]
 
 OTLP_PORT, HTTP_PORT = 4317, 3200
 CONFIG_PATH = "/etc/tempo"

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from voice_policies import Duration
 
+from components.observability.kube_state_metrics import METRICS as STATE_METRICS
+from components.observability.scrape_jobs import KUBELET_METRICS
+from components.observability.tempo import METRICS as TRACE_METRICS
 from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import rendered
 from stack.model.platform import Platform
@@ -21,10 +24,12 @@ BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
 ENOUGH = re.compile(r"increase\w+ > \d+")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 EXPORTED = re.compile(
-    r"(voice|gen_ai|apisix|barman_cloud|cnpg|elasticsearch|envoy|kube|kubelet|otelcol|probe|prometheus|redis|alertmanager"
-    r"|go|process|traces)_|^(up|scrape_\w+|ALERTS)$"
+    r"(voice|gen_ai|apisix|barman_cloud|cnpg|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
+    r"|go|process)_|^(up|scrape_\w+|ALERTS)$"
 )
 """Prefixes of the metrics that the deployed programs export."""
+LISTED = frozenset((*STATE_METRICS, *KUBELET_METRICS, *TRACE_METRICS))
+"""Metrics of the programs that export a list. Another name with their prefix does not exist."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
 """Quoted text, which may contain braces."""
 NO_METRIC = re.compile(
@@ -117,7 +122,9 @@ def somebody_acts(platform: Platform) -> Iterator[Breach | None]:
     # Thousands of recordings are constants of the model and read no metric.
     computed = (each for each in known.expressions if not each[1].startswith("vector("))
     for name, expression in (*computed, *_panels(platform)):
-        unknown = (metric for metric in metrics(expression) - recorded if not EXPORTED.search(metric))
+        unknown = (
+            metric for metric in metrics(expression) - recorded if metric not in LISTED and not EXPORTED.search(metric)
+        )
         strange = sorted(metric for metric in unknown if not (without and ":" in metric))
         text = f"{', '.join(strange)}: nothing exports or records it"
         yield Breach(f"{name}: metrics", text, "the expression") if strange else None

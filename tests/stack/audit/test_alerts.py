@@ -63,6 +63,13 @@ def test_o01_finds_objectives_without_alerts_alerts_without_actions_and_metrics_
     assert misspelt.arithmetic == "voise_requests_total: nothing exports or records it"
 
 
+def test_o01_knows_the_metrics_of_a_program_that_exports_a_list() -> None:
+    """The prefix is right, and kube-state-metrics is not told to export it."""
+    assert found("O01", alert("kube_job_status_failed > 0")) == ()
+    (unlisted,) = found("O01", alert("kube_job_status_active > 0"))
+    assert unlisted.arithmetic == "kube_job_status_active: nothing exports or records it"
+
+
 def test_o01_reads_the_panels_of_dashboards() -> None:
     panels = {"panels": [{"title": "Load", "targets": [{"expr": "rate(unknown_total[$window])"}]}]}
     board = {"kind": "ConfigMap", "metadata": {"name": "board"}, "data": {"service.json": json.dumps(panels)}}
