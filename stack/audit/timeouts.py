@@ -196,7 +196,7 @@ RULES = (
     ),
     Rule(
         id="T03",
-        title="every call has a timeout close to its callee's objective",
+        title="every call has a timeout close to its callee's objective, and every flow a deadline close to its target",
         severity="error",
         rationale="a call without a timeout holds its slot for ever; a long timeout holds it after users have left",
         source="AWS Builders' Library, Timeouts; Zalando's timeout guide",

@@ -95,3 +95,13 @@ def test_t03_finds_a_timeout_far_from_the_callees_objective(timeout: str, severi
     call = stage(hard("store.read", "idempotent", timeout=Duration(timeout)))
     found = findings("T03", service("a", operation("run", call, p95="1s", deadline="60s")), STORE)
     assert [each.severity for each in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(("deadline", "count"), [("10s", 0), ("10001ms", 1)])
+def test_t03_finds_a_route_that_waits_long_after_its_flows_target(deadline: str, count: int) -> None:
+    inner = service("a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s"))
+    route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline=deadline)
+    found = findings("T03", gateway(route), inner, STORE, flows=(flow("a-run", "1s"),))
+    assert [(each.path, each.arithmetic, each.severity) for each in found] == [
+        ("flow flow", "10001ms > 10 × 1s, the target of flow flow", "warning")
+    ] * count
