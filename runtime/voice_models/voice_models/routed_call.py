@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from pathlib import Path
 
 import httpx
@@ -97,13 +98,7 @@ class RoutedCall:
             extensions["sni_hostname"] = address.host
             host, _, via_port = address.via.rpartition(":")
             port = int(via_port)
-        url = httpx.URL(
-            scheme=scheme,
-            host=host,
-            port=port,
-            path=candidate.provider.base_path + request.endpoint,
-            query=request.query or None,
-        )
+        url = _url(scheme, host, port, candidate.provider.base_path + request.endpoint, request.query)
         content = request.content_for(candidate.model.name)
         return httpx.Request("POST", url, headers=headers, content=content, extensions=extensions)
 
@@ -150,6 +145,12 @@ class RoutedCall:
         if attempt.candidate.model.name == preferred.model.name:
             answer = CachedAnswer(content_type, b"".join(self._kept))
             self._runtime.in_background(self._runtime.cache.put(policy, self._cache_key, answer))
+
+
+@lru_cache(maxsize=256)
+def _url(scheme: str, host: str, port: int, path: str, query: bytes) -> httpx.URL:
+    """The URL of an endpoint, kept because httpx takes longer to build it than a call takes to decide."""
+    return httpx.URL(scheme=scheme, host=host, port=port, path=path, query=query or None)
 
 
 def _kind_of(error: BaseException) -> CallKind:
