@@ -90,7 +90,7 @@ TARGETS = (
         alerts.OPERATION_SLOW,
         "Question to whole answer, spoken",
         "P95 of a turn of the voice dialogue below 2.5 s",
-        _left("Budgets of slow turns", alerts.OPERATION_SLOW, '{job="voice-engine",operation="dialogue"}'),
+        _left("Budgets of slow turns", alerts.OPERATION_SLOW, '{operation="dialogue"}'),
     ),
     _judged(
         alerts.ROUTE_SLOW,

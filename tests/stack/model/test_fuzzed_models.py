@@ -120,7 +120,7 @@ def rendered(model: Any) -> None:
         nodes.append(Gateway.model_validate(values))
     looked_at = Platform(with_nodes(*nodes), real_environment("prod"))
     files = dict(rendered_files(looked_at, Index("prod")))
-    assert len(files) == 1 + len(looked_at.components) + len(model["services"])
+    assert len(files) == 2 + len(looked_at.components) + len(model["services"])
     assert len(looked_at.microservices) == len(model["services"])
     assert audit(looked_at, on=DAY)
 
