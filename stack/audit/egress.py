@@ -32,7 +32,12 @@ class WayOut(NamedTuple):
 def declared_ways_out(platform: Platform) -> set[WayOut]:
     """The ways out of the declared calls, and of the declared links to address blocks."""
     called = {
-        WayOut(edge.caller.name, address.egress, address.host, address.port)
+        WayOut(
+            title(platform, edge.caller.namespace, edge.caller.name),
+            title(platform, platform.site.egress, address.egress),
+            address.host,
+            address.port,
+        )
         for edge in platform.graph.edges
         if isinstance(edge.callee, Dependency)
         for address in edge.callee.addresses
@@ -50,11 +55,14 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
 def open_ways_out(platform: Platform) -> set[WayOut]:
     """The open ways out, read only from the rendered resources."""
     ways, everyone, site = reached(platform), endpoints(platform), platform.site
-    proxies = {component.name for component in platform.components if isinstance(component, EgressProxy)}
-    listeners = {
-        (component.name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(read, listener))
+    proxies = {
+        title(platform, component.namespace, component.name): component
         for component in platform.components
         if isinstance(component, EgressProxy)
+    }
+    listeners = {
+        (name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(read, listener))
+        for name, component in proxies.items()
         for read in [bootstrap(component)]
         for listener in read["static_resources"]["listeners"]
     }
