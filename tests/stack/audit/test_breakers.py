@@ -8,10 +8,10 @@ import pytest
 from voice_policies import CircuitBreaker, Duration, Ratio, Retry
 
 from components.node import Node
-from components.operation import hard, operation, stage
+from components.operation import hard, loop, operation, stage
 from stack.audit.finding import Finding
 from tests import toy
-from tests.small import service, small_platform
+from tests.small import datastore, gateway, service, small_platform
 from tests.stack.audit.rule_findings import READ, STORE, THRICE, TWICE, findings, verdict
 
 RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
@@ -82,3 +82,56 @@ def test_c04_finds_a_break_that_does_not_fit_the_restart(opened: str, count: int
     found = findings("C04", *guarded(break_duration=Duration(opened)))
     assert len(found) == count
     assert all(opened in each.arithmetic for each in found)
+
+
+def several(*calls: dict[str, Any]) -> list[Node]:
+    """One service that calls a store of its own for each of these policies, in this order."""
+    names = [f"store-{number}" for number in range(len(calls))]
+    stages = [stage(hard(f"{name}.read", "idempotent", **call)) for name, call in zip(names, calls, strict=True)]
+    caller = service("a", operation("run", *stages, p95="1s", deadline="60s", load="1/s"))
+    return [caller, *(datastore(name, READ) for name in names)]
+
+
+def broken(rule: str, *calls: dict[str, Any]) -> list[str]:
+    return [each.path.rpartition(" → ")[2] for each in findings(rule, *several(*calls))]
+
+
+def test_breakers_after_one_that_a_rule_skips_are_checked() -> None:
+    safe, unsafe = CircuitBreaker(consecutive_failures=3), CircuitBreaker(consecutive_failures=1)
+    calls = [{"circuit_breaker": each} for each in (RATIO, safe, unsafe)]
+    assert broken("C01", *calls) == ["store-2.read"]
+    rare = {"circuit_breaker": RATIO.model_copy(update={"minimum_throughput": 1_000})}
+    assert broken("C02", {"circuit_breaker": safe}, rare) == ["store-1.read"]
+    short = {"circuit_breaker": RATIO.model_copy(update={"sampling_duration": Duration("99ms")})}
+    assert broken("C03", {"circuit_breaker": safe}, short) == ["store-1.read"]
+    long = {"circuit_breaker": safe.model_copy(update={"break_duration": Duration("1h")})}
+    fitting = {"circuit_breaker": safe.model_copy(update={"break_duration": Duration("15s")})}
+    assert broken("C04", fitting, long) == ["store-1.read"]
+    once = TWICE.model_copy(update={"max_retries": 0})
+    spelled = TWICE.model_copy(update={"conditions": ("breaker_open", "circuit_open", "unavailable")})
+    other = TWICE.model_copy(update={"conditions": ("busy",)})
+    retries = [{"circuit_breaker": RATIO, "retry": each} for each in (None, once, other, spelled)]
+    assert broken("C05", *retries) == ["store-3.read"]
+    (found,) = findings("C05", *several(*retries))
+    assert found.arithmetic == "breaker_open, circuit_open is retried 1 times"
+
+
+@pytest.mark.parametrize(("load", "share", "rounds", "calls"), [("1/s", 0.5, 1, "7.5"), ("1/s", 1, 3, "45")])
+def test_c02_counts_the_calls_of_one_replica(load: str, share: float, rounds: int, calls: str) -> None:
+    call = hard("store.read", "idempotent", circuit_breaker=RATIO.model_copy(update={"minimum_throughput": 1_000}))
+    run = operation("run", loop(call, at_most=rounds, typically=rounds), p95="1s", deadline="60s", load=load)
+    (found,) = verdict("C02", small_platform(service("a", run), STORE, load_share=share)).findings
+    assert f"÷ 2 replicas = {calls} calls" in found.arithmetic
+
+
+@pytest.mark.parametrize(("load", "proposal"), [("4/m", "1"), ("6/m", "1"), ("8/m", "2")])
+def test_c02_proposes_a_throughput_of_one_call_at_least(load: str, proposal: str) -> None:
+    (found,) = verdict("C02", small_platform(*guarded(load=load, minimum_throughput=16), load_share=1)).findings
+    assert found.proposal == proposal
+
+
+def test_c02_counts_the_gateway_as_one_replica() -> None:
+    call = hard("a.read", "idempotent", circuit_breaker=RATIO.model_copy(update={"minimum_throughput": 1_000}))
+    entrance = gateway(operation("route", stage(call), p95="1s", deadline="60s", load="1/s"))
+    (found,) = verdict("C02", small_platform(entrance, service("a", READ), load_share=1)).findings
+    assert "÷ 1 replicas = 30 calls" in found.arithmetic

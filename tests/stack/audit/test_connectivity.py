@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from components.component import Component
+from components.operation import HttpRoute, hard, operation, stage
 from stack.model.platform import Platform
 from tests.platforms import platform
-from tests.stack.audit.rule_findings import of_manifests, verdict
+from tests.small import gateway, models, service
+from tests.stack.audit.rule_findings import READ, Manifests, of_manifests, verdict
 
 
 class AsWritten:
@@ -88,3 +91,102 @@ def test_n06_finds_dns_out_of_reach(blocks: tuple[str, ...], *, pods: bool, coun
     template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "a", "resources": SIZES}]}}
     pod = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": template}}
     assert len(verdict("N06", of_manifests(policy, pod)).findings) == count
+    closed = {**policy, "metadata": {"name": "dns", "namespace": "elsewhere"}}
+    assert len(verdict("N06", of_manifests(closed, pod)).findings) == 1, "that namespace's pods are others"
+
+
+def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
+    def allowing(name: str, selector: dict[str, Any], *egress: dict[str, Any]) -> dict[str, Any]:
+        spec = {"podSelector": selector, "policyTypes": ["Egress"], "egress": list(egress)}
+        return {"kind": "NetworkPolicy", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}
+
+    def dns(*peers: dict[str, Any]) -> dict[str, Any]:
+        return {"to": list(peers), "ports": [{"port": 53}]}
+
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "a", "resources": SIZES}]}}
+    pod = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": template}}
+    cache, address = ({"ipBlock": {"cidr": cidr}} for cidr in ("169.254.20.10/32", "10.96.0.10/32"))
+    rules = [
+        dns({"podSelector": {}}),
+        dns(cache),
+        dns(address),
+        {"ports": [{"port": 53}]},
+        {"to": [{"podSelector": {}}]},
+    ]
+    assert verdict("N06", of_manifests(pod, allowing("all", {}, *rules))).findings == ()
+    (closed,) = verdict("N06", of_manifests(pod, allowing("one", {"matchLabels": {"app": "a"}}, *rules))).findings
+    assert "169.254.20.10/32, the pods of DNS: names" in closed.arithmetic
+
+
+ROUTE = operation(
+    "read",
+    stage(hard("a.read", "idempotent")),
+    p95="200ms",
+    deadline="2s",
+    http=HttpRoute(path="/read", method="GET"),
+)
+
+
+def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:
+    (entrance,) = verdict("N03", of_manifests(nodes=(gateway(ROUTE), service("a", READ)))).findings
+    assert entrance.arithmetic == "a does not admit the namespace edge on its HTTP port"
+    caller = service("a", operation("run", stage(hard("llm.generate", "never")), p95="9s", deadline="60s"))
+    proxies = verdict("N03", of_manifests(nodes=(caller, models()))).findings
+    assert [each.arithmetic for each in proxies] == [
+        "egress-proxy-a does not admit a, which calls api.one.example",
+        "egress-proxy-b does not admit a, which calls api.two.example",
+    ]
+
+
+class Twins(Manifests):
+    """Pods in a namespace of their own, which have the names of other pods and may reach nothing."""
+
+    names: tuple[str, ...]
+
+    @property
+    def pods(self) -> tuple[dict[str, str], ...]:
+        return tuple({"app.kubernetes.io/name": name} for name in self.names)
+
+
+@pytest.mark.parametrize("rule", ["N01", "N02", "N03", "N05"])
+def test_pods_of_the_same_name_in_another_namespace_change_nothing(rule: str) -> None:
+    real = platform("prod")
+    names = ("gateway", "identity-service", "rag-engine", "model-adapter", "egress-proxy-b", "postgresql", "prometheus")
+    spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    closed = {"kind": "NetworkPolicy", "metadata": {"name": "closed", "namespace": "twins"}, "spec": spec}
+    doubled = Platform(real.tenant, real.environment)
+    twins = Twins(name="twins", namespace="twins", names=names, documents=(closed,))
+    doubled.__dict__["components"] = (*real.components, twins)
+    found = {each.path for each in verdict(rule, doubled).findings}
+    assert {path for path in found if not path.startswith("twins/")} == set()
+
+
+def served(name: str, *ports: int, namespace: str = "shop") -> dict[str, Any]:
+    spec = {"ports": [{"port": port} for port in ports]}
+    return {"kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def routed(*nodes: tuple[str, int]) -> dict[str, Any]:
+    routes = [{"upstream": {"nodes": [{"host": f"{host}.svc.cluster.local", "port": port}]}} for host, port in nodes]
+    data = {"apisix.yaml": json.dumps({"routes": routes}) + "\n#END\n"}
+    return {"kind": "ConfigMap", "metadata": {"name": "gateway"}, "data": data}
+
+
+def test_n04_finds_a_route_to_a_service_or_a_port_that_does_not_exist() -> None:
+    empty = {"kind": "ConfigMap", "metadata": {"name": "empty"}}
+    assert verdict("N04", of_manifests(empty, served("a", 8080, 9000), routed(("a.shop", 8080)))).findings == ()
+    missing, closed = verdict(
+        "N04", of_manifests(empty, served("a", 8080, 9000), routed(("a.shop", 8081), ("a.elsewhere", 8080)))
+    ).findings
+    assert missing.arithmetic == "no such Service: the call fails"
+    assert closed.arithmetic == "its ports are [8080, 9000]: the call fails"
+
+
+@pytest.mark.parametrize("ending", ["-rw", "-ro", "-r"])
+def test_n04_knows_the_services_that_cloudnativepg_creates(ending: str) -> None:
+    pods = {"spec": {"containers": [{"name": "a", "resources": SIZES}]}}
+    spec = {"instances": 2, "resources": SIZES, "template": pods}
+    cluster = {"kind": "Cluster", "metadata": {"name": "store", "namespace": "shop"}, "spec": spec}
+    pooler = {"kind": "Pooler", "metadata": {"name": "pool", "namespace": "shop"}, "spec": spec}
+    made = of_manifests(cluster, pooler, routed((f"store{ending}.shop", 5432), ("pool.shop", 5432)))
+    assert verdict("N04", made).text == "holds"

@@ -98,3 +98,69 @@ def test_s01_finds_a_pod_that_reaches_its_node(pod: dict[str, Any]) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
     freed = {"kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}
     assert found(workload(pod=pod), freed) == (), "its namespace says so"
+
+
+def test_s01_finds_the_data_of_a_secret_and_joins_the_names_of_plain_variables() -> None:
+    (written,) = found({"kind": "Secret", "metadata": {"name": "database"}, "data": {"password": "eA=="}})
+    assert (written.path, written.proposal) == ("Secret database", "")
+    secrets = [{"name": "TOKEN", "value": "x"}, {"name": "PASSWORD", "value": "y"}, {"name": "API_KEY"}]
+    (plain,) = found(workload(env=secrets))
+    assert plain.arithmetic == "TOKEN, PASSWORD in plain text"
+
+
+def test_s01_reads_config_maps_and_references_that_leave_fields_out() -> None:
+    empty = {"kind": "ConfigMap", "metadata": {"name": "empty", "namespace": "shop"}}
+    settings = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": {"TOKEN": "x"}}
+    (plain,) = found(empty, settings, workload(envFrom=[{"configMapRef": {"name": "settings"}}]))
+    assert plain.arithmetic == "TOKEN in plain text"
+    assert found(empty, settings, workload(envFrom=[{"configMapRef": {"name": "empty"}}])) == ()
+    for reference in ({"name": "settings"}, {"key": "TOKEN"}, {"name": "settings", "key": "LEVEL"}):
+        variable = {"name": "TOKEN", "valueFrom": {"configMapKeyRef": reference}}
+        assert found(empty, settings, workload(env=[variable])) == (), reference
+
+
+def test_s01_joins_the_images_without_a_digest() -> None:
+    strict = WithManifests((), (workload(image="example.com/a:1"), workload(image="example.com/b:1")))
+    profile = strict.environment.profile.model_copy(update={"strict": True})
+    strict.environment = strict.environment.model_copy(update={"profile": profile})
+    (unpinned,) = verdict("S01", strict).findings
+    assert unpinned.arithmetic == "2 of 2 images have no digest: example.com/a:1, example.com/b:1"
+
+
+def test_s01_holds_pods_against_the_standard_that_their_namespace_enforces() -> None:
+    name, free = "pod-security.kubernetes.io/enforce", workload(pod={"hostPID": True, "hostIPC": True})
+    alike: tuple[dict[str, Any], ...] = ({}, {"labels": {}}, {"labels": {name: "restricted"}})
+    for labels in alike:
+        (refused,) = found(free, {"kind": "Namespace", "metadata": {"name": "shop", **labels}})
+        assert refused.arithmetic == "restricted refuses it: hostIPC, hostPID"
+    assert found(free, {"kind": "Namespace", "metadata": {"name": "shop", "labels": {name: "baseline"}}}) == ()
+
+
+def test_s01_reads_the_security_context_of_the_pod_where_the_container_has_none() -> None:
+    of_pod = {key: SECURE[key] for key in ("runAsNonRoot", "seccompProfile")}
+    of_container = {key: SECURE[key] for key in ("allowPrivilegeEscalation", "capabilities")}
+    assert found(workload(of_container, pod={"securityContext": of_pod})) == ()
+    (bare,) = found(workload({}))
+    assert bare.arithmetic == (
+        "restricted refuses it: allowPrivilegeEscalation is not false, capabilities are not dropped,"
+        " runAsNonRoot is not true, seccompProfile is not RuntimeDefault"
+    )
+    without = workload({})
+    del without["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    assert [each.arithmetic for each in found(without)] == [bare.arithmetic]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}},
+        {"seccompProfile": {"type": "Localhost"}},
+    ],
+)
+def test_s01_accepts_what_restricted_admits(changed: dict[str, Any]) -> None:
+    assert found(workload({**SECURE, **changed})) == ()
+
+
+def test_s01_finds_capabilities_that_are_only_added() -> None:
+    (refused,) = found(workload({**SECURE, "capabilities": {"add": ["NET_BIND_SERVICE"]}}))
+    assert refused.arithmetic == "restricted refuses it: capabilities are not dropped"
