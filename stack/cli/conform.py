@@ -16,6 +16,9 @@ def add_to(commands: Commands) -> None:
         commands, "conform", run, "Ask a running service for the contract of services; exit 1 if a part is missing."
     )
     conform.add_argument("url", metavar="URL", help="address of its HTTP port, such as http://127.0.0.1:8080")
+    conform.add_argument(
+        "--bundle", type=Path, metavar="FILE", help="its policy.json, to check the series of operations and soft calls"
+    )
     conform.add_argument("--grpc", metavar="HOST:PORT", help="address of its gRPC port, to ask its health service")
     conform.add_argument("--logs", type=Path, metavar="FILE", help="its standard output so far, to check the log lines")
     conform.add_argument(
@@ -27,12 +30,15 @@ def run(options: argparse.Namespace) -> int:
     """Print each missing part."""
     from stack.deploy.conformance import (  # noqa: PLC0415
         missing_in_logs,
+        missing_of_bundle,
         missing_on_drain,
         missing_over_grpc,
         missing_over_http,
     )
 
     missing = list(missing_over_http(options.url))
+    if options.bundle is not None:
+        missing += missing_of_bundle(options.url, options.bundle)
     if options.grpc is not None:
         missing += missing_over_grpc(options.grpc)
     if options.logs is not None:

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -19,9 +20,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from voice_policies import Fault, InvalidInputError
+from voice_policies import Fault, InvalidInputError, PolicyBundle
 
-__all__ = ["missing_in_logs", "missing_on_drain", "missing_over_grpc", "missing_over_http"]
+__all__ = ["missing_in_logs", "missing_of_bundle", "missing_on_drain", "missing_over_grpc", "missing_over_http"]
 
 TIMEOUT = 5
 """Seconds for one answer. kubelet waits for less."""
@@ -42,6 +43,8 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """Metric → its labels. Each operation has its series before its first request, because an absent series raises no
 alert."""
+FALLBACKS, CALL = "voice_call_fallbacks_total", "name"
+"""The counter of each soft call, and its label. Alerts and the availability of flows read it."""
 KINDS = ("successful", "failed", "cancelled")
 """Values of `kind` of each operation's requests."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -85,6 +88,22 @@ def missing_over_http(url: str) -> Iterator[Missing]:
     if not OK < unknown.status < FAILED:
         yield Missing("GET /no-such-path", f"answers {unknown.status}", "404")
     yield from _metrics(_get(f"{base}/metrics"))
+
+
+def missing_of_bundle(url: str, file: Path) -> Iterator[Missing]:
+    """The series that declared operations and soft calls lack. Raises `InvalidInputError` for an invalid bundle."""
+    try:
+        bundle = PolicyBundle.from_json(file.read_bytes(), str(file))
+    except OSError as error:
+        fault = Fault("--bundle", f"is {str(file)!r}: {error.strerror}", "expected the policy.json of the service")
+        raise InvalidInputError("voice conform", [fault]) from None
+    samples = _samples(_get(f"{_base(url)}/metrics").text)
+    declared = [("voice_operation_requests_total", "operation", each.operation) for each in bundle.inbound]
+    declared += [(FALLBACKS, CALL, call.name) for call in bundle.outbound if call.fallback]
+    for metric, label, name in declared:
+        if name not in {labels.get(label) for labels in samples[metric]}:
+            part = f"metric {metric}"
+            yield Missing(part, f"has no series of the declared {label} {name}", "one before its first request")
 
 
 def missing_over_grpc(address: str) -> Iterator[Missing]:
@@ -186,9 +205,7 @@ def _metrics(answer: Answer) -> Iterator[Missing]:
         found = f"answers {answer.status} as {answer.content_type!r}"
         yield Missing("GET /metrics", found, "200 in the text format of Prometheus")
         return
-    samples: dict[str, list[Mapping[str, str]]] = {name: [] for name in METRICS}
-    for name, labels, _ in _SAMPLE.findall(answer.text):
-        samples.setdefault(name, []).append(dict(_LABEL.findall(labels)))
+    samples = _samples(answer.text)
     for name, labels in METRICS.items():
         if not samples[name]:
             yield Missing(f"metric {name}", "is absent", f"a series with the labels {', '.join(labels)}")
@@ -196,6 +213,14 @@ def _metrics(answer: Answer) -> Iterator[Missing]:
             yield Missing(f"metric {name}", f"lacks {', '.join(absent)}", f"the labels {', '.join(labels)}")
     yield from _digests(samples)
     yield from _operations(samples)
+
+
+def _samples(text: str) -> dict[str, list[Mapping[str, str]]]:
+    """Metric → the labels of each of its series."""
+    samples: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+    for name, labels, _ in _SAMPLE.findall(text):
+        samples[name].append(dict(_LABEL.findall(labels)))
+    return samples
 
 
 def _digests(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Missing]:

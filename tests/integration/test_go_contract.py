@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ class GoService:
         return httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines()
 
 
-@pytest.fixture
-def identity(contract: Path, tmp_path: Path) -> Iterator[GoService]:
-    """The Go program with the bundle of prod's identity-service."""
-    (service,) = (each for each in platform("prod").microservices if each.name == "identity-service")
+@contextmanager
+def running(name: str, contract: Path, tmp_path: Path) -> Iterator[GoService]:
+    """The Go program with the bundle of a service in prod."""
+    (service,) = (each for each in platform("prod").microservices if each.name == name)
     (tmp_path / FILE_NAME).write_text(json.dumps(service.bundle.to_document()), encoding="utf-8")
     log = tmp_path / "log"
     with log.open("wb") as output, subprocess.Popen([contract, tmp_path], stdout=output) as process:
@@ -59,11 +60,37 @@ def identity(contract: Path, tmp_path: Path) -> Iterator[GoService]:
         process.kill()
 
 
-def test_it_keeps_the_contract(identity: GoService, capsys: pytest.CaptureFixture[str]) -> None:
-    over_grpc, process = identity.lines[0]["grpc"], str(identity.process.pid)
-    arguments = [identity.url, "--grpc", over_grpc, "--logs", str(identity.log), "--drain", process]
-    assert main(["conform", *arguments]) == 0, capsys.readouterr().out
-    assert identity.process.wait(timeout=60) == 0
+@pytest.fixture
+def identity(contract: Path, tmp_path: Path) -> Iterator[GoService]:
+    """identity-service, which has no soft call."""
+    with running("identity-service", contract, tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def conversation(contract: Path, tmp_path: Path) -> Iterator[GoService]:
+    """conversation-service, whose call to ai-orchestrator is soft."""
+    with running("conversation-service", contract, tmp_path) as service:
+        yield service
+
+
+def test_it_keeps_the_contract(conversation: GoService, capsys: pytest.CaptureFixture[str]) -> None:
+    over_grpc, process = conversation.lines[0]["grpc"], str(conversation.process.pid)
+    of_files = ("--bundle", str(conversation.log.parent / FILE_NAME), "--logs", str(conversation.log))
+    assert main(["conform", conversation.url, *of_files, "--grpc", over_grpc, "--drain", process]) == 0, (
+        capsys.readouterr().out
+    )
+    assert conversation.process.wait(timeout=60) == 0
+
+
+def test_it_counts_a_soft_call_that_falls_back(conversation: GoService) -> None:
+    fallbacks = 'voice_call_fallbacks_total{name="ai-orchestrator.answer"} %d'
+    assert fallbacks % 0 in conversation.metrics()
+    method = f"/{grpc_service('conversation-service')}/{grpc_method('send')}"
+    with grpc.insecure_channel(conversation.lines[0]["grpc"], options=(("grpc.enable_http_proxy", 0),)) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        call(b"", timeout=60)
+    assert fallbacks % 1 in conversation.metrics()
 
 
 def test_it_measures_a_request_and_logs_its_trace(identity: GoService) -> None:

@@ -29,7 +29,8 @@ type policy struct {
 		Operation    string
 		ServiceLevel struct{ Latency string } `json:"service_level"`
 	}
-	Health struct {
+	Outbound []struct{ Name, Fallback string }
+	Health   struct {
 		DrainDuration string `json:"drain_duration"`
 	}
 }
@@ -55,9 +56,10 @@ type Contract struct {
 	requests      *prometheus.CounterVec
 	slow, seconds *prometheus.CounterVec
 	inFlight      *prometheus.GaugeVec
+	fallbacks     *prometheus.CounterVec
 }
 
-// NewContract reads the bundle of a mounted directory. Every operation has its series before its first request.
+// NewContract reads the bundle of a mounted directory. Every operation and every soft call has its series at once.
 func NewContract(directory string) (*Contract, error) {
 	found, err := readPolicy(directory)
 	if err != nil {
@@ -66,15 +68,16 @@ func NewContract(directory string) (*Contract, error) {
 	c := &Contract{
 		directory: directory, policy: found, objectives: map[string]time.Duration{},
 		health: health.NewServer(), registry: prometheus.NewRegistry(),
-		mounted:  gauge("voice_policy_mounted_info", "The bundle in the mounted file.", "digest"),
-		requests: counter("voice_operation_requests_total", "Requests served.", "operation", "kind"),
-		slow:     counter("voice_operation_slow_requests_total", "Requests beyond the objective.", "operation"),
-		seconds:  counter("voice_operation_seconds_total", "Time of requests.", "operation"),
-		inFlight: gauge("voice_operation_in_flight_requests", "Requests in flight.", "operation"),
+		mounted:   gauge("voice_policy_mounted_info", "The bundle in the mounted file.", "digest"),
+		requests:  counter("voice_operation_requests_total", "Requests served.", "operation", "kind"),
+		slow:      counter("voice_operation_slow_requests_total", "Requests beyond the objective.", "operation"),
+		seconds:   counter("voice_operation_seconds_total", "Time of requests.", "operation"),
+		inFlight:  gauge("voice_operation_in_flight_requests", "Requests in flight.", "operation"),
+		fallbacks: counter("voice_call_fallbacks_total", "Calls that fell back.", "name"),
 	}
 	info := gauge("voice_policy_info", "The bundle in force.", "service", "environment", "digest")
 	info.WithLabelValues(found.Metadata.Service, found.Metadata.Environment, found.Metadata.Digest).Set(1)
-	c.registry.MustRegister(info, c.mounted, c.requests, c.slow, c.seconds, c.inFlight)
+	c.registry.MustRegister(info, c.mounted, c.requests, c.slow, c.seconds, c.inFlight, c.fallbacks)
 	for _, each := range found.Inbound {
 		if c.objectives[each.Operation], err = time.ParseDuration(each.ServiceLevel.Latency); err != nil {
 			return nil, err
@@ -86,7 +89,25 @@ func NewContract(directory string) (*Contract, error) {
 		c.seconds.WithLabelValues(each.Operation)
 		c.inFlight.WithLabelValues(each.Operation)
 	}
+	for _, call := range c.softCalls() {
+		c.fallbacks.WithLabelValues(call)
+	}
 	return c, nil
+}
+
+// softCalls names the calls that the service can go on without: those with a fallback.
+func (c *Contract) softCalls() (names []string) {
+	for _, call := range c.policy.Outbound {
+		if call.Fallback != "" {
+			names = append(names, call.Name)
+		}
+	}
+	return names
+}
+
+// FellBack counts a soft call that failed, so that the service used its fallback.
+func (c *Contract) FellBack(call string) {
+	c.fallbacks.WithLabelValues(call).Inc()
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {

@@ -21,11 +21,14 @@ func main() {
 	}
 }
 
-// serve answers any method with an empty message, and logs it.
-func serve(logger *slog.Logger) grpc.StreamHandler {
+// serve answers any method with an empty message, and logs it. It reaches no callee, so each soft call falls back.
+func serve(contract *Contract, logger *slog.Logger) grpc.StreamHandler {
 	return func(_ any, stream grpc.ServerStream) error {
 		if err := stream.RecvMsg(&emptypb.Empty{}); err != nil {
 			return err
+		}
+		for _, call := range contract.softCalls() {
+			contract.FellBack(call)
 		}
 		logger.InfoContext(stream.Context(), "answered")
 		return stream.SendMsg(&emptypb.Empty{})
@@ -51,7 +54,7 @@ func run(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	server := contract.Server(grpc.UnknownServiceHandler(serve(contract.Logger())))
+	server := contract.Server(grpc.UnknownServiceHandler(serve(contract, contract.Logger())))
 	probes := &http.Server{Handler: contract.Probes()}
 	failed := make(chan error, 2)
 	go func() { failed <- server.Serve(overGrpc) }()

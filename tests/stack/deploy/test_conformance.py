@@ -13,29 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from voice_policies import Duration
+from voice_policies import Duration, PolicyBundle
 from voice_policies import Health as HealthPolicy
 from voice_reference.processes import Process, running
 from voice_runtime.metrics import METRICS as EXPORTED
 
 from stack.cli import main
 from stack.deploy import conformance
-from stack.deploy.conformance import FIELDS, KINDS, METRICS
-from tests.bundles import bundle, operation
+from stack.deploy.conformance import CALL, FALLBACKS, FIELDS, KINDS, METRICS
+from tests.bundles import bundle, call, operation
 
 DIGEST = f"sha256:{'0' * 64}"
 
 
 @pytest.fixture(scope="module")
-def reference() -> Iterator[Process]:
-    """A reference service with two operations."""
+def reference() -> Iterator[tuple[Process, PolicyBundle]]:
+    """A reference service with two operations and a soft call, and its bundle."""
     policy = bundle(
+        call("ai-orchestrator.answer", necessity="soft", fallback="no answer"),
         inbound=(operation("context"), operation("answer")),
         service="rag-engine",
         health=HealthPolicy(drain_duration=Duration("3s")),
     )
     with running({"rag-engine": policy}, "http://127.0.0.1:1") as platform:
-        yield platform.processes["rag-engine"]
+        yield platform.processes["rag-engine"], policy
 
 
 def conform(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], str]:
@@ -45,16 +46,23 @@ def conform(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, l
     return code, said.out.splitlines(), said.err
 
 
-def test_the_reference_service_keeps_the_contract(reference: Process, capsys: pytest.CaptureFixture[str]) -> None:
-    over_grpc, logs = f"127.0.0.1:{reference.grpc_port}", str(reference.log)
-    arguments = (reference.url, "--grpc", over_grpc, "--logs", logs, "--drain", str(reference.process.pid))
+def test_the_reference_service_keeps_the_contract(
+    reference: tuple[Process, PolicyBundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, policy = reference
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy.to_document()), encoding="utf-8")
+    over_grpc, logs = f"127.0.0.1:{service.grpc_port}", str(service.log)
+    of_files = ("--bundle", str(file), "--logs", logs)
+    arguments = (service.url, *of_files, "--grpc", over_grpc, "--drain", str(service.process.pid))
     assert conform(capsys, *arguments) == (0, [], "")
-    assert reference.process.wait(timeout=60) == 0
+    assert service.process.wait(timeout=60) == 0
 
 
 def test_the_contract_asks_for_metrics_that_the_runtime_exports() -> None:
     exported = {metric.name: metric.labels for metric in EXPORTED}
     assert {name: exported[name] for name in METRICS} == METRICS
+    assert exported[FALLBACKS] == (CALL,)
 
 
 def metrics(**changes: str) -> str:
@@ -104,6 +112,7 @@ def of_metrics(**changes: str) -> dict[str, tuple[int, str, str]]:
 
 
 REQUESTS, SECONDS = "voice_operation_requests_total", "voice_operation_seconds_total"
+LACKING = "has no series of the declared"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +165,43 @@ def test_each_missing_part_is_named(
         code, missing, error = conform(capsys, url)
     assert (code, error) == (int(said is not None), "")
     assert said is None or said in missing
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> str:
+    """The file of a bundle with one operation, a hard call and a soft call."""
+    soft = call("rag-engine.context", necessity="soft", fallback="no citations")
+    policy = bundle(call("ai-orchestrator.answer"), soft, inbound=(operation(),))
+    (tmp_path / "policy.json").write_text(json.dumps(policy.to_document()), encoding="utf-8")
+    return str(tmp_path / "policy.json")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (of_metrics(fallbacks=f'{FALLBACKS}{{name="rag-engine.context"}} 0'), []),
+        (
+            of_metrics(fallbacks=f'{FALLBACKS}{{name="ai-orchestrator.answer"}} 0'),
+            [f"metric {FALLBACKS}: {LACKING} name rag-engine.context; expected one before its first request"],
+        ),
+        (
+            of_metrics(
+                fallbacks=f'{FALLBACKS}{{name="rag-engine.context"}} 0',
+                voice_operation_requests_total="\n".join(
+                    f'{REQUESTS}{{operation="other",kind="{kind}"}} 0' for kind in KINDS
+                ),
+            ),
+            [f"metric {REQUESTS}: {LACKING} operation run; expected one before its first request"],
+        ),
+    ],
+)
+def test_each_declared_operation_and_soft_call_without_a_series_is_named(
+    broken: dict[str, tuple[int, str, str]], said: list[str], declared: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(HEALTHY | broken) as url:
+        _, missing, error = conform(capsys, url, "--bundle", declared)
+    assert [each for each in missing if "declared" in each] == said
+    assert error == ""
 
 
 def line(**changes: object) -> str:
@@ -236,6 +282,7 @@ def test_an_address_that_cannot_be_is_bad_input(
     ("option", "said"),
     [
         (("--grpc", "localhost"), "--grpc: is 'localhost'; expected HOST:PORT"),
+        (("--bundle", "/no/such/file"), "--bundle: is '/no/such/file': No such file or directory; expected the policy"),
         (("--logs", "/no/such/file"), "--logs: is '/no/such/file': No such file or directory; expected a file"),
         (("--drain", "999999999"), "--drain: is 999999999; expected the id of the service's process"),
     ],
