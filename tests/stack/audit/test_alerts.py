@@ -125,3 +125,66 @@ def test_o05_finds_a_duty_whose_failure_and_silence_nobody_sees() -> None:
 
 SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
 POD = {"spec": {"containers": [{"name": "backup", "resources": SIZES}]}}
+
+
+def test_a04_compares_each_budget_with_its_own_alerts_and_its_largest_value() -> None:
+    (missing,) = found("A04", recorded(0.05), WORKBOOK[0])
+    assert missing.proposal == "6 over 6h and 30m, 3 over 1d and 2h, 1 over 3d and 6h"
+    (beyond,) = found("A04", recorded(0.0695), recorded(0.05), *WORKBOOK)
+    assert beyond.path == f"{BUDGET} at 14.4"
+    assert [each.path for each in found("A04", recorded(1), *WORKBOOK)] == [
+        f"{BUDGET} at {rate}" for rate in ("1", "3", "6", "14.4")
+    ]
+
+
+def test_o01_accepts_a_runbook_for_an_action_and_an_alert_that_begins_with_its_budget() -> None:
+    assert found("O01", recorded(0.1), alert("up == 0"), alert(f"{BUDGET} > 0", "Spent")) == ()
+    assert found("O01", alert("up == 0", annotations={"runbook_url": "docs/runbook.md"})) == ()
+    without = {"alert": "Failing", "expr": "up == 0"}
+    assert [each.path for each in found("O01", without)] == ["alert Failing"]
+    (strange,) = found("O01", alert("b_total > a_total"))
+    assert strange.arithmetic == "a_total, b_total: nothing exports or records it"
+
+
+def test_o01_expects_no_recording_of_a_node_that_the_environment_leaves_out() -> None:
+    alone = alert("job:gone:ratio > a_total")
+    assert [each.arithmetic for each in found("O01", alone)] == [
+        "a_total, job:gone:ratio: nothing exports or records it"
+    ]
+    rules = json.dumps({"groups": [{"name": "all", "rules": [alone]}]})
+    config = {"kind": "ConfigMap", "metadata": {"name": "prometheus"}, "data": {"rules.json": rules}}
+    reduced = of_manifests(config)
+    settings = reduced.environment.settings.model_copy(update={"without": ("gone",)})
+    reduced.environment = reduced.environment.model_copy(update={"settings": settings})
+    assert [each.arithmetic for each in verdict("O01", reduced).findings] == ["a_total: nothing exports or records it"]
+
+
+def test_o01_passes_over_files_that_are_no_dashboard() -> None:
+    text = {"type": "text", "title": "Read me"}
+    load = {"title": "Load", "targets": [{"expr": "unknown_total"}, {"legendFormat": "no query"}]}
+    files = {
+        "notes.txt": 'the "panels" of a board',
+        "list.json": json.dumps(["board"]),
+        "other.json": json.dumps({"dashboard": {"panels": []}}),
+        "board.json": json.dumps({"panels": [text, load]}),
+    }
+    empty = {"kind": "ConfigMap", "metadata": {"name": "empty"}}
+    boards = {"kind": "ConfigMap", "metadata": {"name": "boards"}, "data": files}
+    assert [each.path for each in found("O01", others=(empty, boards))] == ["dashboard board.json: Load: metrics"]
+
+
+def test_o03_passes_over_constants_alone() -> None:
+    long = {"record": "job:failed:increase25h", "expr": "increase(voice_x_total[25h])"}
+    (beyond,) = found("O03", recorded(0.05), long)
+    assert (beyond.path, beyond.proposal) == ("job:failed:increase25h: window", "25h")
+
+
+def test_o04_reads_an_alert_that_always_fires_with_and_without_spaces() -> None:
+    assert found("O04", alert("vector( 1 )", "Watchdog"), alert("absent(up)", "Absent")) == ()
+
+
+def test_o05_joins_the_names_of_duties() -> None:
+    spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
+    jobs = [{"kind": "CronJob", "metadata": {"name": name}, "spec": spec} for name in ("purge", "backup")]
+    (unseen,) = found("O05", others=tuple(jobs))
+    assert unseen.arithmetic.startswith("backup, purge: no alert reads")

@@ -48,6 +48,7 @@ def test_d04_finds_prices_that_nobody_has_read_for_180_days() -> None:
     (found,) = old_prices(DAY + timedelta(days=181))
     assert found.severity == "warning"
     assert found.arithmetic == "somebody read the prices on 2026-11-30, 181 days ago > 180 days"
+    assert found.field == "site.prices, or config.voiceassistant:prices"
 
 
 def test_an_environment_replaces_the_price_table() -> None:

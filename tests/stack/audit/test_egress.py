@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from components.edge.egress_proxy import EgressProxy
+from components.edge.egress_proxy import FILE_NAME, EgressProxy
 from components.links import Link, Links, peer
 from components.network_policy import AddressBlock, Peer
 from stack.model.environments import environment
@@ -101,3 +105,45 @@ def test_n02_finds_a_proxy_that_may_reach_the_clusters_own_network() -> None:
     paths = {found.path for found in verdict("N02", Leaking("egress-proxy-b", outward=(block,))).findings}
     assert "egress-proxy-b → the cloud's metadata service:443" in paths
     assert "egress-proxy-b → stranger in the cluster's network:443" in paths
+
+
+class Rewritten(EgressProxy):
+    """An egress proxy whose chains admit other names than the model declares."""
+
+    names: tuple[str, ...] | None
+
+    def resources(self) -> Iterator[Any]:
+        for resource in super().resources():
+            if resource["kind"] == "ConfigMap":
+                read: dict[str, Any] = json.loads(resource["data"][FILE_NAME])
+                for listener in read["static_resources"]["listeners"]:
+                    for chain in listener["filter_chains"]:
+                        chain["filter_chain_match"] = {"server_names": list(self.names or ())}
+                        if self.names is None:
+                            del chain["filter_chain_match"]
+                resource["data"][FILE_NAME] = json.dumps(read)
+            yield resource
+
+
+@pytest.mark.parametrize(
+    ("names", "hosts"),
+    [
+        (None, {"any host as speech.googleapis.com", "any host as api.mistral.ai"}),
+        ((), {"any host as speech.googleapis.com", "any host as api.mistral.ai"}),
+        (("example.com",), {"example.com as speech.googleapis.com", "example.com as api.mistral.ai"}),
+    ],
+)
+def test_n05_finds_a_chain_that_admits_other_names(names: tuple[str, ...] | None, hosts: set[str]) -> None:
+    real = platform("prod")
+    changed = Platform(real.tenant, real.environment)
+    proxy = Rewritten(**{name: getattr(proxy_b(), name) for name in EgressProxy.model_fields}, names=names)
+    changed.__dict__["components"] = tuple(
+        proxy if component.name == proxy.name else component for component in real.components
+    )
+    found = verdict("N05", changed).findings
+    opened = {each.path.split(" → ")[2].removesuffix(":443") for each in found if each.arithmetic.startswith("open")}
+    assert opened == hosts
+    assert {(each.arithmetic, each.field) for each in found} == {
+        ("open, but not declared", "allow_lists"),
+        ("declared, but a NetworkPolicy or the allow-list denies it", "allow_lists"),
+    }

@@ -37,3 +37,15 @@ def test_s02_finds_a_route_that_ends_a_silent_websocket(read: float, *, websocke
     route = {"id": "talk", "enable_websocket": websocket, "upstream": {"timeout": {"read": read}}}
     breaches = found("S02", config("apisix.yaml", json.dumps({"routes": [route]}) + "\n#END\n"))
     assert [each.path for each in breaches] == ["route talk"] * count
+
+
+def test_resources_that_leave_fields_out_are_no_breach_of_their_own() -> None:
+    empty = {"kind": "ConfigMap", "metadata": {"name": "empty"}}
+    assert found("T06", empty) == ()
+    assert found("S02", empty) == ()
+    assert found("S02", config("config.yaml", "")) == ()
+    served = {"kind": "AuthorizationPolicy", "metadata": {"name": "a"}}
+    specs: tuple[dict[str, Any], ...] = ({}, {"inboundConnectionPool": {}})
+    for spec in specs:
+        (idle,) = found("T06", {"kind": "Sidecar", "metadata": {"name": "a"}, "spec": spec}, served)
+        assert "an idle connection for 1h" in idle.arithmetic

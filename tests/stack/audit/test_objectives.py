@@ -56,4 +56,21 @@ def test_o02_finds_a_first_frame_that_no_rule_reads() -> None:
     silent.__dict__["components"] = of_manifests(
         config(rules_json=json.dumps({"groups": [{"name": "all", "rules": [{"record": "a:b", "expr": "up"}]}]}))
     ).components
-    assert [each.path for each in verdict("O02", silent).findings] == ["first byte"]
+    (unread,) = verdict("O02", silent).findings
+    text = "a flow has an objective for its first frame, but no rule reads a series of the first byte"
+    assert (unread.path, unread.arithmetic, unread.field) == ("first byte", text, "a rule of the first byte")
+
+
+def test_o02_compares_the_gateways_http_routes_alone() -> None:
+    """A service's own route and the gateway's RPC pass no bucket, and a WebSocket has no such objective."""
+    uneven = {"p95": "300ms", "deadline": "2s"}
+    web = HttpRoute(path="/other", method="GET")
+    inner = operation("inner", stage(hard("b.read", "idempotent")), http=web, **uneven)
+    routes = (
+        operation("rpc", stage(hard("a.inner", "idempotent")), **uneven),
+        operation("talk", stage(hard("a.inner", "idempotent")), http=web, transport="websocket", **uneven),
+    )
+    nodes = (gateway(*routes), service("a", inner), service("b", READ))
+    empty = {"kind": "ConfigMap", "metadata": {"name": "empty"}}
+    buckets = config(config_yaml="  default_buckets:\n    - 100\n    - 500\n")
+    assert verdict("O02", of_manifests(empty, buckets, nodes=nodes)).findings == ()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from voice_policies import Duration
 
 from components.node import Node
 from components.operation import hard, operation, stage
 from stack.audit.finding import Finding
-from tests.small import datastore, service
+from tests.small import datastore, gateway, service
 from tests.stack.audit.rule_findings import READ, STORE, WithManifests, of_manifests, verdict
 
 SMALL = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
@@ -119,3 +120,51 @@ def test_p03_finds_a_statefulset_whose_bad_revision_blocks_its_rollback() -> Non
 def test_p04_finds_pods_without_a_rank() -> None:
     assert len(found("P04", workload())) == 1
     assert found("P04", workload(priorityClassName="core")) == ()
+
+
+def named(document: dict[str, Any], namespace: str, name: str) -> dict[str, Any]:
+    return {**document, "metadata": {"name": name, "namespace": namespace}}
+
+
+def test_t05_takes_the_longest_deadline_of_the_gateway_and_of_a_service_that_calls_nobody() -> None:
+    routes = [
+        operation(f"after-{seconds}s", stage(hard("a.read", "idempotent")), p95="20ms", deadline=f"{seconds}s")
+        for seconds in (31, 2)
+    ]
+    nodes = (gateway(*routes), service("a", READ))
+    (cut,) = found("T05", named(workload(), "edge", "gateway"), nodes=nodes)
+    assert cut.arithmetic == "30s < 0s of pre-stop sleep + 31s, its longest deadline"
+    brief = operation("brief", stage(hard("a.read", "idempotent")), p95="20ms", deadline="500ms")
+    at_once = workload(container=sleeping(1), terminationGracePeriodSeconds=1)
+    nodes = (gateway(brief), service("a", READ, operation("write", p95="10ms", deadline="40ms")))
+    for place, text in ((("edge", "gateway"), "0.5s"), (("shop", "a"), "0.05s")):
+        (cut,) = found("T05", named(at_once, *place), nodes=nodes)
+        assert cut.arithmetic == f"1s < 1s of pre-stop sleep + {text}, its longest deadline"
+
+
+def test_t07_proposes_a_timeout_of_one_second_at_least() -> None:
+    for period in (1, 2):
+        probe = {**READY, "timeoutSeconds": 2, "periodSeconds": period}
+        (slow,) = found("T07", workload(container={"readinessProbe": probe}))
+        assert slow.proposal == "1"
+
+
+def test_a03_counts_one_replica_where_nothing_says_more() -> None:
+    scaler = {
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 4},
+    }
+    for documents in ((workload(),), (workload(spec={"replicas": 2}), scaler)):
+        assert [each.path for each in found("A03", *documents)] == ["shop/a: replicas"]
+    assert found("A03", workload("DaemonSet")) == (), "each node runs one"
+
+
+@pytest.mark.parametrize(("kind", "sleep", "count"), [("LoadBalancer", 9, 1), ("LoadBalancer", 10, 0), (None, 5, 0)])
+def test_p01_waits_for_the_load_balancer_in_front_of_a_pod(kind: str | None, sleep: int, count: int) -> None:
+    spec = {"selector": {"app": "a"}, **({"type": kind} if kind else {})}
+    led_to = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": spec}
+    balanced = of_manifests(workload(container=sleeping(sleep)), led_to)
+    settings = balanced.environment.settings.model_copy(update={"ingress_grace": Duration("10s")})
+    balanced.environment = balanced.environment.model_copy(update={"settings": settings})
+    assert [each.proposal for each in verdict("P01", balanced).findings] == ["10"] * count

@@ -41,3 +41,13 @@ def test_e01_finds_what_only_the_mesh_enforces_where_it_is_off(*, mesh: bool) ->
     assert [(each.path, each.field) for each in found] == [
         ("circuit_breaker without mesh", "config.voiceassistant:mesh")
     ] * (not mesh)
+
+
+def test_e01_names_every_caller_and_proposes_to_declare_nothing() -> None:
+    call = stage(hard("store.read", "idempotent"))
+    callers = [service(name, operation("run", call, p95="1s", deadline="2s"), language="go") for name in ("b", "a")]
+    (off,) = findings("E01", *callers, STORE)
+    assert "only the mesh can enforce it for a, b (2 calls)" in off.arithmetic
+    retrying = stage(hard("store.read", "idempotent", retry=TWICE))
+    found, *_ = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
+    assert found.proposal == "None"

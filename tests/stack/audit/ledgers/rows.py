@@ -1,12 +1,21 @@
-"""The rows of a ledger's table, by their first cell."""
+"""A ledger, and the rows of its tables by their first cell."""
 
 from __future__ import annotations
 
 from stack.audit.ledgers import LEDGERS
-from stack.audit.ledgers.table import Cell
+from stack.audit.ledgers.report import markdown
+from stack.audit.ledgers.table import Cell, Ledger
 from stack.model.platform import Platform
+from tests.stack.audit.rule_findings import TOLD
 
 
-def rows(platform: Platform, ledger: str, title: str) -> dict[Cell, tuple[Cell, ...]]:
-    (table,) = [table for table in LEDGERS[ledger](platform).tables if table.title.startswith(title)]
+def ledger(platform: Platform, name: str) -> Ledger:
+    """A ledger of a small model. The running test's snapshot holds its text."""
+    found = LEDGERS[name](platform)
+    TOLD.extend((found.name, *markdown(found).splitlines()))
+    return found
+
+
+def rows(platform: Platform, name: str, title: str) -> dict[Cell, tuple[Cell, ...]]:
+    (table,) = [table for table in ledger(platform, name).tables if table.title.startswith(title)]
     return {row[0]: row[1:] for row in table.rows}

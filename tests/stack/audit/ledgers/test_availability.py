@@ -6,10 +6,9 @@ import pytest
 
 from components.node import Service
 from components.operation import Stage, hard, operation, soft, stage
-from stack.audit.ledgers import LEDGERS
 from stack.model.platform import Platform
 from tests.small import gateway, service, small_platform
-from tests.stack.audit.ledgers.rows import rows
+from tests.stack.audit.ledgers.rows import ledger, rows
 from tests.stack.audit.rule_findings import STORE, flow
 
 ROUTE = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="4s")
@@ -64,12 +63,12 @@ def test_a_shared_dependency_counts_once_and_all_its_calls_change_together() -> 
 
 
 def _softenings(platform: Platform) -> list[tuple[object, ...]]:
-    return [row[1:] for row in LEDGERS["availability"](platform).tables[2].rows]
+    return [row[1:] for row in ledger(platform, "availability").tables[2].rows]
 
 
 def test_a_soft_dependency_is_listed_with_its_callers() -> None:
     platform = with_target(None, runs("a", stage(soft("c.run", "without"))), runs("c"))
-    dependencies = [row[1:] for row in LEDGERS["availability"](platform).tables[1].rows]
+    dependencies = [row[1:] for row in ledger(platform, "availability").tables[1].rows]
     assert dependencies == [
         ("gateway", "hard", 0.9999, "–"),
         ("a", "hard", 0.9995, "gateway.a-run"),

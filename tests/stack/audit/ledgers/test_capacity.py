@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from components.node import Replicas
-from stack.audit.ledgers import LEDGERS
 from tests.small import service, small_platform
-from tests.stack.audit.ledgers.rows import rows
+from tests.stack.audit.ledgers.rows import ledger, rows
 from tests.stack.audit.rule_findings import READ
 
 PLATFORM = small_platform(
@@ -34,4 +33,4 @@ def test_a_namespace_is_compared_with_its_quota_and_all_with_the_nodes() -> None
 
 
 def _limits() -> list[tuple[object, ...]]:
-    return list(LEDGERS["capacity"](PLATFORM).tables[1].rows)
+    return list(ledger(PLATFORM, "capacity").tables[1].rows)

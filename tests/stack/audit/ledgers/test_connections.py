@@ -6,10 +6,9 @@ import pytest
 
 from components.node import External, Replicas, Service
 from components.operation import hard, operation, stage
-from stack.audit.ledgers import LEDGERS
 from stack.model.profile import DatabaseLimits
 from tests.small import service, small_platform
-from tests.stack.audit.ledgers.rows import rows
+from tests.stack.audit.ledgers.rows import ledger, rows
 from tests.stack.audit.rule_findings import READ, STORE
 
 
@@ -33,7 +32,7 @@ def test_each_service_counts_its_replicas_times_its_pool() -> None:
 
 def test_a_pooler_takes_the_clients_and_connects_to_the_server() -> None:
     limits = DatabaseLimits(poolers=2, pool_size=7, max_client_connections=300)
-    (table,) = LEDGERS["connections"](small_platform(*NODES, database=limits)).tables
+    (table,) = ledger(small_platform(*NODES, database=limits), "connections").tables
     assert table.rows[-1][-1] == 300
     assert "7 × 2 databases × 2 poolers = 28 of 200 − 13 reserved = 187" in table.notes[0]
 
@@ -41,10 +40,10 @@ def test_a_pooler_takes_the_clients_and_connects_to_the_server() -> None:
 def test_the_owner_of_an_external_server_sets_its_limit() -> None:
     address = External(host="db.example.com", port=5432, network="10.9.1.0/28")
     nodes = (*NODES[:-1], STORE.model_copy(update={"addresses": (address,)}))
-    (table,) = LEDGERS["connections"](small_platform(*nodes)).tables
+    (table,) = ledger(small_platform(*nodes), "connections").tables
     assert [row[-1] for row in table.rows] == [None] * 3
     assert "external" in table.notes[0]
 
 
 def test_without_a_database_the_ledger_is_empty() -> None:
-    assert LEDGERS["connections"](small_platform(service("c", READ))).tables == ()
+    assert ledger(small_platform(service("c", READ)), "connections").tables == ()

@@ -13,14 +13,13 @@ from components.component import Component
 from components.node import Node, Replicas, Service
 from components.operation import hard, operation, stage
 from components.retention import Stream
-from stack.audit.ledgers import LEDGERS
 from stack.model.flow import Flow
 from stack.model.platform import Platform
 from stack.model.prices import Prices
 from tests import toy
 from tests.platforms import DAY
 from tests.small import gateway, service, tenant_of
-from tests.stack.audit.ledgers.rows import rows
+from tests.stack.audit.ledgers.rows import ledger, rows
 from tests.stack.audit.rule_findings import READ, TWICE, flow
 
 PRICES = Prices(cpu_hour=1.0, memory_hour=1e-12, storage_month=0.5, source="a test", read_on=DAY)
@@ -135,4 +134,4 @@ def test_telemetry_costs_its_retention_and_a_volume_counts_once() -> None:
 
 
 def test_without_prices_the_ledger_is_empty() -> None:
-    assert LEDGERS["cost"](Platform(tenant_of(B), toy.ENVIRONMENT)).tables == ()
+    assert ledger(Platform(tenant_of(B), toy.ENVIRONMENT), "cost").tables == ()

@@ -11,6 +11,7 @@ import pytest
 from stack.audit.finding import Finding
 from stack.audit.manifests import RULES, audit_manifests
 from stack.model.manifests.system import load_system
+from tests.stack.audit.rule_findings import TOLD
 from tests.stack.model.manifests.small_system import (
     Content,
     resource,
@@ -29,7 +30,13 @@ def findings(directory: Path, *contents: Content) -> list[Finding]:
     for old in directory.glob("*.yaml"):
         old.unlink()
     outcome = audit_manifests(load_system(write(directory, *contents)), on=date(2026, 11, 30))
-    return [each.finding for each in outcome.judged]
+    found = [each.finding for each in outcome.judged]
+    TOLD.extend(
+        f"{each.rule} {each.severity}: {each.path}: {each.arithmetic} [{each.field}] [{each.proposal}]"
+        f" in line {each.where.line if each.where else None}"
+        for each in found
+    )
+    return found
 
 
 def found(directory: Path, *contents: Content) -> list[tuple[str, str, str]]:
@@ -73,6 +80,17 @@ def test_n04_a_name_that_no_manifest_has(host: str, warned: bool, tmp_path: Path
     client = workload("shop", pod=pod, env=[variable("OTHER", host)])
     expected = [("N04", "warning", f"Deployment shop → {host}")] if warned else []
     assert found(tmp_path, client, *STORE) == expected
+
+
+def test_n04_names_the_namespaces_that_have_a_service_of_that_name(tmp_path: Path) -> None:
+    others = [
+        {**document, "metadata": {**document["metadata"], "namespace": namespace}}
+        for namespace in ("two", "one")
+        for document in STORE
+    ]
+    (missing,) = findings(tmp_path, shop(), *others)
+    text = "STORE names store, but no Service of namespace default has that name; there is one in one, two"
+    assert missing.arithmetic == text
 
 
 def test_n04_is_silent_where_an_operator_may_make_the_service(tmp_path: Path) -> None:
