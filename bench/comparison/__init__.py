@@ -1,1 +1,1 @@
-"""The examples of docs/comparison.md, run with the libraries that they compare: `python -m bench.comparison`."""
+"""Run the examples of docs/comparison.md with the compared libraries: `python -m bench.comparison`."""

@@ -46,7 +46,7 @@ def bare(port: int) -> AsyncOpenAI:
 
 
 def ours(port: int, directory: Path) -> AsyncOpenAI:
-    """With route, cooldown, breaker, and the budgets of tenant and deployment in this process."""
+    """The SDK over `ModelTransport`, with cooldowns, a breaker, and both budgets counted in this process."""
     (directory / FILE_NAME).write_text(json.dumps(_bundle(port, directory).to_document()))
     models = ModelRuntime(Runtime.load(directory))
     http = httpx.AsyncClient(transport=ModelTransport(models, ROUTE))
@@ -55,7 +55,7 @@ def ours(port: int, directory: Path) -> AsyncOpenAI:
 
 def router(port: int) -> Any:
     """The router of litellm with two deployments, its cooldowns, and no retries."""
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise its import fetches a list of prices
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise the import downloads a list of prices
     from litellm import Router  # noqa: PLC0415  # its import takes seconds
 
     params = {"model": "openai/m", "api_base": f"http://127.0.0.1:{port}/v1", "api_key": "none"}

@@ -1,4 +1,4 @@
-"""The table. Run by `python -m bench.models` inside the environment that holds the peers."""
+"""Measure and print the table. Run by `python -m bench.models` inside the environment that holds the peers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Measures = dict[str, Callable[[], Awaitable[float]]]
 
 
 async def measure(rows: Measures, rounds: int) -> dict[str, list[float]]:
-    """The values of each row, in ascending order. Each round takes the rows in random order, so load is shared."""
+    """The values of each row, in ascending order. Each round runs the rows in random order, to share load."""
     taken: dict[str, list[float]] = {name: [] for name in rows}
     gc.collect()
     gc.freeze()
@@ -93,7 +93,7 @@ async def main(port: int, directory: Path) -> None:
 
 
 def at(ordered: list[float], place: float) -> float:
-    """The value at a place between 0 and 1 of an ordered list."""
+    """The quantile `place`, between 0 and 1, of an ordered list."""
     return ordered[min(int(len(ordered) * place), len(ordered) - 1)]
 
 

@@ -19,7 +19,7 @@ ROUNDS = 60
 CALLS = 400
 """Calls of one slice: below a millisecond for most cases."""
 HIGHEST_LOAD = 0.5
-"""Load of other programs for each core, above which no goal is judged."""
+"""Highest load of other programs for each core at which goals are judged."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ async def measure(cases: list[Case]) -> dict[Case, float]:
 
 
 async def _asynchronous(call: Callable[[], Awaitable[Any]]) -> float:
-    await call()  # warms up what the previous case left cold
+    await call()  # fills the CPU's caches again after the previous case
     begun = time.thread_time()
     for _ in range(CALLS):
         await call()

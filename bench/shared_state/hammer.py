@@ -65,7 +65,7 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
 
 
 async def rest(url: str, rate: str, burst: int, lease: int) -> tuple[int, float]:
-    """Take at once all that is left: admissions that a busy machine did not ask for in time. Returns the time too."""
+    """Take all admissions that a busy machine has not asked for in time. Returns their number and the time."""
     hashed = hashlib.blake2b(CALLER.tenant.encode(), digest_size=16).hexdigest()
     key = f"{name(lease)}:token_bucket:tenant:{hashed}"
     async with Redis.from_url(url) as client:

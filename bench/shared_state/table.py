@@ -83,11 +83,11 @@ class Admissions(NamedTuple):
     limit: float
     """The number that the limit admits in this time."""
     unasked: float
-    """Admissions that nobody asked for in time, as on a busy machine. They are no error of the limit."""
+    """Admissions that a busy machine did not ask for in time. They are not an error of the limit."""
 
 
 def accuracy(url: str, lease: int) -> Admissions:
-    """Let the processes ask. Each of them takes at its end what is left."""
+    """Run the processes. At its end each takes all admissions that are left."""
     command = [*HAMMER, url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own

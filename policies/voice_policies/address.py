@@ -1,4 +1,4 @@
-"""Address: the host and port of a callee, and the way to it."""
+"""Address: the host and port of a callee, and its egress proxy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from voice_policies.policy import Policy
 
 
 class Address(Policy):
-    """Where a callee is reached."""
+    """The network address of a callee."""
 
     host: Annotated[str, TextPattern(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "api.example.com", 253)]
     port: Annotated[int, Field(ge=1, le=65_535)]
     via: Annotated[str, TextPattern(r"^[a-z0-9.-]+:\d{1,5}$", "egress-proxy:8443")] | None = None
-    """The egress proxy that an external host is reached through, over TLS; `None` for a callee that is reached as it
-    is."""
+    """The egress proxy to an external host, which uses TLS; `None` without a proxy."""
     tls: Literal[True] | None = None
-    """True for a store outside the cluster that is reached over TLS without a proxy."""
+    """True for a store outside the cluster that uses TLS without a proxy."""

@@ -68,7 +68,7 @@ class OutboundCall(Policy):
     addresses: Annotated[tuple[Address, ...], Field(strict=False)] = ()
     """The callee's addresses, in order of preference. With several, any one suffices. Empty for a call to a model."""
     route: RouteName | None = None
-    """The route of a call to a model, in `models.routes` of the bundle. It takes the place of addresses and retries."""
+    """The route of a call to a model, in `models.routes` of the bundle. It replaces addresses and retries."""
     idempotency: Idempotency
     necessity: Literal["hard", "soft"]
     """`hard`: the operation fails without this call. `soft`: it goes on with the fallback."""
@@ -270,7 +270,7 @@ def _step_conflicts(step: SagaStep, calls: Mapping[str, OutboundCall]) -> Iterat
 
 
 def _stores_of(models: Models) -> Iterator[tuple[str, str]]:
-    """Every part of the models that keeps something in a store, with the call that reaches it."""
+    """Every budget, cache and usage stream of the models, with the outbound call that reaches its store."""
     yield from ((f"budget {name}", budget.store) for name, budget in models.budgets.items())
     yield from (
         (f"the cache of route {name}", route.cache.store) for name, route in models.routes.items() if route.cache

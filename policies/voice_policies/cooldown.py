@@ -11,7 +11,7 @@ from voice_policies.policy import Policy
 
 
 class Cooldown(Policy):
-    """The rest of a deployment under one credential. Of two cooldowns that overlap, the longer one holds."""
+    """How long a deployment rests under one credential. Of two overlapping cooldowns the longer one holds."""
 
     default: PositiveDuration = Duration("5s")
     """Rest after a rate limit whose answer names no time."""

@@ -22,7 +22,7 @@ class ModelDeployment(Policy):
     """File that holds the API key. Deployments with the same file share the key, so they rest together when it is
     refused or its quota is spent."""
     latency: StreamLatency
-    """Its speed at P95."""
+    """The deployment's speed at P95."""
     budgets: Annotated[tuple[DnsLabel, ...], Field(strict=False)] = ()
     """Names of the budgets in `Models.budgets` that hold the provider's quota of tokens."""
     streams: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

@@ -30,7 +30,7 @@ class ModelRoute(Policy):
     candidates: Annotated[tuple[DnsLabel, ...], Field(strict=False, min_length=1)]
     """Names of deployments in `Models.deployments`, in order of preference."""
     capabilities: Annotated[tuple[Capability, ...], Field(strict=False, min_length=1)]
-    """Every candidate must have them."""
+    """Features that every candidate must have."""
     latency_class: LatencyClass = "interactive"
     objective: StreamLatency | None = None
     """A call within both parts counts as goodput. `None` counts every successful call."""
@@ -38,12 +38,12 @@ class ModelRoute(Policy):
     fallback: ModelFallback = ModelFallback()
     cooldown: Cooldown = Cooldown()
     output_limit: OutputLimit | None = None
-    """`None` for models that generate no text. Others need it (rule M10)."""
+    """Required for models that generate text (rule M10); `None` for others."""
     budgets: Annotated[tuple[DnsLabel, ...], Field(strict=False)] = ()
     """Names of the tenants' budgets in `Models.budgets`. An attempt needs room in each, and in each of its deployment's
     budgets."""
     cache: ResponseCache | None = None
-    """`None` is no cache."""
+    """`None`: no cache."""
     privacy: PromptPrivacy = PromptPrivacy()
 
     @property

@@ -10,5 +10,4 @@ class OutputLimit(Policy):
     """A bound on the output tokens of one answer. Without it neither cost nor duration has a bound."""
 
     max_tokens: TokenCount
-    """Most output tokens. A request that names no limit gets this one, and a request that names a larger one is lowered
-    to it."""
+    """Most output tokens. A request without a limit gets this one, and a larger limit is lowered to it."""

@@ -36,4 +36,4 @@ class TokenBudget(Policy):
     local_share: PositiveRatio = Ratio("100%")
     """Part of the budget that one replica enforces while the store is unavailable."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Keys kept in memory while the store is unavailable. When full, the key that has idled longest goes."""
+    """Keys kept in memory while the store is unavailable. When full, the key that has idled longest is removed."""

@@ -1,4 +1,4 @@
-"""Readers of answers: which bytes may reach the caller, and when an answer is complete.
+"""Readers of answers. A reader decides which bytes may reach the caller, and when an answer is complete.
 
 No reader does I/O: bytes go in, bytes for the caller come out.
 """
@@ -16,11 +16,11 @@ BUFFER_LIMIT = 64 * 1024
 """Most bytes before the first content: role, lifecycle frames, pings."""
 DONE = b"[DONE]"
 ENDED_EARLY = object()
-"""The error of a stream that says that it is done, and has not finished."""
+"""The error of a stream that sends `[DONE]` without a finish reason."""
 
 
 class Reader(ABC):
-    """Reads one answer. Its first content commits it: from then on no other candidate may answer."""
+    """Reads one answer. The first content commits the answer: from then on no other candidate may answer."""
 
     def __init__(self, form: WireForm, *, captures: bool) -> None:
         self.is_committed = False
@@ -38,11 +38,11 @@ class Reader(ABC):
 
     @abstractmethod
     def feed(self, chunk: bytes) -> bytes:
-        """The bytes that may reach the caller now."""
+        """Read a chunk. Returns the bytes that may reach the caller now."""
 
     @abstractmethod
     def end(self) -> bytes:
-        """The rest, after the last byte."""
+        """Read the end of the body. Returns the bytes that are left for the caller."""
 
     def _note(self, signal: Signal) -> None:
         if signal.text:
@@ -57,7 +57,7 @@ class Reader(ABC):
 class EventReader(Reader):
     """A stream of events. Frames before the first content wait for it.
 
-    From the first part of a tool call on, frames wait for the finish, so a tool call that was cut is never handed on.
+    From the first part of a tool call on, frames wait for the finish reason. So no caller gets an incomplete tool call.
     """
 
     def __init__(self, form: WireForm, *, captures: bool, hides_usage: bool) -> None:
@@ -67,10 +67,10 @@ class EventReader(Reader):
         self._waiting: list[bytes] = []
         self._in_tool_call = False
         self._envelope = 0
-        """Bytes of the first event with content beside its text. Later ones are as long, so their text is the rest."""
+        """Bytes of the first content event without its text. In later events all bytes beyond this number are text."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """As `Reader.feed`. An error ends the reading; frames before it are handed on."""
+        """Like `Reader.feed`. An error in the stream ends the reading; the caller gets the frames before it."""
         for frame in self._parser.feed(chunk):
             self._read(frame)
             if self.error is not None:
@@ -86,7 +86,7 @@ class EventReader(Reader):
     def _read(self, frame: Frame) -> None:
         if frame.data is None or frame.data == DONE:
             if frame.data == DONE and self.finish_reason is None:
-                self.error = ENDED_EARLY  # an SDK stops at this frame, and would take the answer for complete
+                self.error = ENDED_EARLY  # an SDK stops here and would treat the answer as complete
             else:
                 self._waiting.append(frame.raw)
             return
@@ -102,18 +102,18 @@ class EventReader(Reader):
         if signal.error is not None or (signal.is_bare_usage and self._hides_usage):
             return
         self._in_tool_call = self._in_tool_call or signal.tool_call
-        # An answer without content is complete when it finishes: a filter may leave nothing of it.
+        # A finish reason also commits an answer without content: a content filter may have removed all text.
         content = signal.text or signal.is_sound or signal.tool_call or signal.finish_reason
         self.is_committed = self.is_committed or bool(content)
         self._waiting.append(frame.raw)
 
     def end(self) -> bytes:
-        """Nothing: a frame that is not complete is no frame."""
+        """Returns no bytes: the standard discards an incomplete frame."""
         return b""
 
 
 class WholeReader(Reader):
-    """An answer that reaches the caller as a whole, or not at all."""
+    """An answer that reaches the caller only when it is complete."""
 
     def __init__(self, form: WireForm, *, captures: bool) -> None:
         super().__init__(form, captures=captures)
@@ -125,7 +125,7 @@ class WholeReader(Reader):
         return b""
 
     def end(self) -> bytes:
-        """The answer."""
+        """Read the answer. Returns all its bytes."""
         content = b"".join(self._parts)
         self._note(self._form.whole(parsed(content)))
         self.is_committed = self.error is None and self.finish_reason is not None
@@ -133,7 +133,7 @@ class WholeReader(Reader):
 
 
 class SoundReader(Reader):
-    """Sound, which has no frames. Its first byte commits it, and its end is complete if HTTP says so."""
+    """Sound has no frames. Its first byte commits the answer, and the end of the HTTP body completes it."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Hand the bytes on."""
@@ -141,13 +141,13 @@ class SoundReader(Reader):
         return chunk
 
     def end(self) -> bytes:
-        """The end of the body."""
+        """Complete the answer, unless it is empty. Returns no bytes."""
         self.finish_reason = "stop" if self.is_committed else None
         return b""
 
 
 def reader_of(form: WireForm, content_type: str, *, captures: bool, hides_usage: bool) -> Reader:
-    """The reader of an answer. A provider may answer a request for a stream with JSON or a page, to say an error."""
+    """The reader for a content type. A provider may report an error as JSON or HTML although a stream was requested."""
     if content_type.startswith("text/event-stream"):
         return EventReader(form, captures=captures, hides_usage=hides_usage)
     if isinstance(form, Speech) and content_type.startswith(("audio/", "application/octet-stream")):

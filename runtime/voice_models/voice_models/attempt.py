@@ -42,7 +42,7 @@ READING = (Opened, Committed, Finished)
 
 
 class ModelAttempt:
-    """The rules of one attempt. Its methods are the events of its life, in the order of `states`."""
+    """The rules of one attempt. Each method stands for an event of the attempt, in the order of `states`."""
 
     def __init__(  # noqa: PLR0913  # the call's own facts, which outlive the attempt
         self,
@@ -75,10 +75,10 @@ class ModelAttempt:
         self._headers: Mapping[str, str] = {}
         self._texts: list[str] = []
 
-    # --- the life of an attempt
+    # --- events of the attempt
 
     def reserved(self, reservation: Reservation) -> None:
-        """Every budget has room."""
+        """Every budget has reserved the attempt's tokens."""
         self._leave(Admitted)
         self.reservation = reservation
         self.state = Reserved()
@@ -90,7 +90,7 @@ class ModelAttempt:
         self.state = Connecting()
 
     def opened(self, status: int, headers: Mapping[str, str]) -> None:
-        """The status and the headers have arrived. Their names are lower case."""
+        """The status and the headers have arrived. The names of headers are lower case."""
         self._leave(Connecting)
         self._headers = headers
         reader = reader_of(
@@ -105,7 +105,7 @@ class ModelAttempt:
     def received(self, chunk: bytes) -> bytes:
         """A part of the body has arrived. Returns the bytes that may reach the caller now.
 
-        Ask `broken` afterwards: an error in the answer comes after the bytes before it.
+        Call `broken` afterwards: the chunk may also hold an error, which follows these bytes.
         """
         reader = self._reader()
         handed_on = reader.feed(chunk)
@@ -126,7 +126,7 @@ class ModelAttempt:
         return rest
 
     def broken(self) -> ModelError | None:
-        """End with the error that the provider sent inside its answer, if any. Returns it as the caller gets it."""
+        """End the attempt if the answer contains the provider's error. Returns the error for the caller, or `None`."""
         reader = self._reader()
         if reader.error is None or self.is_finished:
             return None
@@ -141,7 +141,7 @@ class ModelAttempt:
 
     @property
     def is_committed(self) -> bool:
-        """True if content has arrived, also after the end."""
+        """True if content has arrived. It stays true after the end of the attempt."""
         return self.first_content is not None
 
     def time_left(self) -> float:
@@ -151,9 +151,9 @@ class ModelAttempt:
         return max(min(limit, self._deadline) - now, 0.0)
 
     def failed(self, error: Exception) -> ModelError:
-        """End with an error of the network, of the key's file, or of `time_left`. Returns it as the caller gets it.
+        """End after an error of the network, of the key's file, or of a time limit. Returns the error for the caller.
 
-        Any other error is a fault of this process, and is raised again.
+        Any other error is a fault of this process; it is raised again.
         """
         if isinstance(error, ModelError):
             return error
@@ -176,14 +176,14 @@ class ModelAttempt:
         self.state = Failed(error.error_class)
 
     def cancelled(self) -> None:
-        """The caller has left. An answer that is complete stays complete."""
+        """The caller has left. A complete answer stays complete."""
         if isinstance(self.state, OPEN):
             self._usage = self._used()
             self._admission.failed(GeneratorExit())
             self.state = Cancelled()
 
     def settled(self, tenant: str) -> ModelAttempted | None:
-        """The event of the ended attempt, the first time; then `None`."""
+        """The event of the ended attempt. Only the first call returns it; later calls return `None`."""
         state, now = self.state, self._clock.monotonic()
         if isinstance(state, Settled):
             return None
@@ -222,7 +222,7 @@ class ModelAttempt:
 
     @property
     def used_tokens(self) -> int:
-        """The tokens that its budgets are charged."""
+        """The tokens to charge to the attempt's budgets."""
         price = self.candidate.model.price
         if price is None or price.unit == "token" or self._usage == NOTHING:
             return self._usage.total
@@ -259,7 +259,7 @@ class ModelAttempt:
         return self._failed(found, NOTHING)
 
     def _failed(self, found: ErrorClass, usage: Usage | None = None) -> ModelError:
-        """End as failed, once: rest, breaker and statistics learn of it."""
+        """End as failed, and report the failure to cooldowns, breaker and statistics."""
         kind = ModelStreamError if self.is_committed else ModelAttemptError
         error = kind(
             self._admission.call.name,
@@ -278,7 +278,7 @@ class ModelAttempt:
         return error
 
     def _used(self) -> Usage:
-        """The reported usage, or an estimate of it. Nothing if nothing was sent."""
+        """The reported usage, or else an estimate. No tokens if the request was not sent."""
         if isinstance(self.state, Admitted | Reserved):
             return NOTHING
         reader = self.state.reader if isinstance(self.state, Opened | Committed | Finished) else None

@@ -1,4 +1,4 @@
-"""One model call: the one loop over its candidates. It decides; it does no I/O."""
+"""One model call: it decides which candidate is attempted next, and does no I/O."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FALL_BACK: frozenset[ErrorClass] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Every candidate rests. The earliest is back in time."""
+    """Every candidate rests. The first one to return does so before the deadline."""
 
     seconds: float
 
@@ -60,7 +60,7 @@ class ModelCall:
         target: str,
         deadline: float,
     ) -> None:
-        """`candidates` are in order of preference, by name, each with the policies of its own breaker."""
+        """`candidates` maps names to candidates and the policies of their own breakers, in order of preference."""
         self.request = request
         self.route_name, self.route = route_name, route
         self.started = clock.monotonic()
@@ -75,7 +75,7 @@ class ModelCall:
         """The largest context window that the request exceeded."""
         self._failure: ModelAttemptError | None = None
         self._full: dict[str, float] = {}
-        """Candidates whose own budget has no room, until a time."""
+        """The time until which a candidate's own budget has no room, by the candidate's name."""
 
     @property
     def preferred(self) -> Candidate | None:
@@ -113,7 +113,7 @@ class ModelCall:
         raise self._refused("no_candidate", None if earliest == NEVER else earliest)
 
     def has_no_budget(self, attempt: ModelAttempt, error: BudgetExceededError) -> None:
-        """A budget refused the attempt. Raises `ModelRefusedError` if it is the tenant's, which no candidate helps."""
+        """A budget refused the attempt. Raises `ModelRefusedError` for the tenant's: it refuses every candidate."""
         wait = retry_after_of(error)
         refused = self._refused("budget_exceeded", wait)
         attempt.refused(refused)
@@ -122,12 +122,12 @@ class ModelCall:
         self._full[attempt.candidate.name] = self._clock.monotonic() + (NEVER if wait is None else wait)
 
     def begun(self, attempt: ModelAttempt) -> None:
-        """The attempt has its reservation, and counts."""
+        """Count the attempt, because every budget has reserved its tokens."""
         self.attempts += 1
         self._tried[attempt.candidate.name] += 1
 
     def failed(self, attempt: ModelAttempt, error: ModelError) -> float:
-        """Seconds to wait before the next attempt. Raises `error` if there must be none."""
+        """Seconds to wait before the next attempt. Raises `error` if no further attempt is allowed."""
         if not isinstance(error, ModelAttemptError) or error.error_class not in FALL_BACK:
             raise error
         if error.error_class == "context_exceeded":
@@ -136,7 +136,7 @@ class ModelCall:
         return self._random.random() * self.route.fallback.backoff.seconds
 
     def _usable(self) -> list[Candidate]:
-        """The candidates that could answer the request, the least tried first."""
+        """The candidates that could answer the request, the least attempted first."""
         distinct, needed = self.route.fallback.distinct, self.request.reserved_tokens
         fitting = [
             candidate

@@ -1,4 +1,4 @@
-"""The class of a provider's error: a closed list, and one dated table for each provider's words.
+"""Classifies providers' errors: a closed list of classes, and a dated table of error codes for each provider.
 
 The same words mean different things: OpenAI's `insufficient_quota` is a spent account, Scaleway's "INSUFFICIENT QUOTA"
 is a limit of a minute. So the codes and phrases of a provider are read before its status.
@@ -45,18 +45,18 @@ BY_STATUS: Mapping[int, ErrorClass] = {
     503: "overloaded",
     529: "overloaded",
 }
-"""Every other status from 500 is `server_error`, from 400 `invalid_request`."""
+"""Any other status from 400 to 499 is `invalid_request`. All the rest are `server_error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The words of one provider, as its documentation and public reports had them on a day."""
+    """The error codes and phrases of one provider, from its documentation and public reports on the day `read`."""
 
     read: date
     codes: Mapping[str, ErrorClass]
     """Values of the error's `code`, `type` or `status`."""
     phrases: tuple[tuple[re.Pattern[str], ErrorClass], ...] = ()
-    """Patterns in the error's text, in order. They are read if no code is known."""
+    """Patterns of the error's text. The first match decides, if no code is known."""
 
 
 def _phrases(*pairs: tuple[str, ErrorClass]) -> tuple[tuple[re.Pattern[str], ErrorClass], ...]:
@@ -85,7 +85,7 @@ OPENAI = Dialect(
     },
     _phrases((CONTEXT, "context_exceeded"), (r"exceeded your current quota", "quota_exhausted")),
 )
-"""Also the words of servers that copy OpenAI's, such as vLLM."""
+"""Servers that copy OpenAI's API, such as vLLM, have these codes too."""
 DIALECTS: Mapping[str, Dialect] = {
     "anthropic.com": Dialect(
         date(2026, 11, 30),
@@ -133,16 +133,16 @@ DIALECTS: Mapping[str, Dialect] = {
         _phrases((CONTEXT, "context_exceeded")),
     ),
 }
-"""The dialects that differ from OpenAI's, by the end of the provider's host."""
+"""The dialects that differ from OpenAI's, by the suffix of the provider's host."""
 
 
 def dialect_of(host: str) -> Dialect:
-    """The words that the provider at `host` uses; OpenAI's for a host without a table of its own."""
+    """The dialect of the provider at `host`; OpenAI's for a host that is not in `DIALECTS`."""
     return next((found for end, found in DIALECTS.items() if host == end or host.endswith(f".{end}")), OPENAI)
 
 
 def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
-    """The class of an error: a parsed body, or an error in a stream, which has no `status` of its own."""
+    """The class of `error`, which is a parsed body, or an error inside a stream with `None` as its `status`."""
     words = tuple(_words(error))
     for word in words:
         if word in dialect.codes:
@@ -159,7 +159,7 @@ def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
 
 
 def _words(error: Any) -> Iterator[str]:
-    """The values that name the error, the most specific one first, in every nesting that providers send."""
+    """The codes inside an error, the most specific one first. Providers nest them in different ways."""
     if isinstance(error, str):
         yield error
     elif isinstance(error, list):

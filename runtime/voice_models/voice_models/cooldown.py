@@ -13,7 +13,7 @@ from voice_models.classification import ErrorClass
 
 
 class _Key(NamedTuple):
-    """A deployment under a credential. An empty field stands for all of them."""
+    """A deployment under a credential. An empty field stands for every deployment or every credential."""
 
     deployment: str
     credential: str
@@ -25,7 +25,7 @@ class _Rest(NamedTuple):
 
 
 class Cooldowns:
-    """The rests of one process. They outlive each bundle."""
+    """The rests of one process. A reload of the bundle keeps them."""
 
     def __init__(self, clock: Clock, events: Events) -> None:
         self._now = clock.monotonic
@@ -47,7 +47,7 @@ class Cooldowns:
                 yield self._rests[key].reason
 
     def note(self, candidate: Candidate, reason: ErrorClass, asked: float | None, policy: Policy) -> None:
-        """Begin the rest that an error calls for, if any. `asked` is the provider's word in seconds."""
+        """Begin a rest, if the error calls for one. `asked` is the time in seconds that the provider asked for."""
         key, seconds = _Key(candidate.name, candidate.deployment.credential), 0.0
         match reason:
             case "rate_limited":
@@ -67,7 +67,7 @@ class Cooldowns:
         before = self._rests.get(key)
         if before is None or before.until < until:
             self._rests[key] = _Rest(until, reason)
-        if before is None or before.until <= now:  # one event for a rest, and not one for each request that meets it
+        if before is None or before.until <= now:  # one event for each rest, not for each request in flight
             self._events.publish(
                 Event("transition", "cooldown", candidate.name, 0, seconds, "in use", "resting", reason)
             )

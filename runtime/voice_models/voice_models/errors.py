@@ -1,4 +1,4 @@
-"""The errors of model calls. They hold no text of a provider, because that may repeat a prompt or a key.
+"""The errors of model calls. They hold no text from a provider, because it may repeat a prompt or a key.
 
     voice_runtime.VoiceRuntimeError
     └── ModelError                     route, candidate, error_class, retry_after, attempts
@@ -6,7 +6,7 @@
         ├── ModelAttemptError          every attempt failed before its first content
         └── ModelStreamError           the answer broke off after its first content; usage
 
-They are no errors of httpx, so an SDK neither retries nor wraps them.
+They are not httpx errors, so an SDK neither retries nor wraps them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ModelError(VoiceRuntimeError):
 
     @property
     def sentence(self) -> str:  # type: ignore[override]  # it names route and candidate
-        """The text of this process."""
+        """The text for this process, with route and candidate."""
         at = f" at {self.candidate}" if self.candidate else ""
         return f"model call {{}} {self.cause}: route {self.route}{at}: {self.error_class}"
 
@@ -69,7 +69,7 @@ class ModelAttemptError(ModelError):
 
 
 class ModelStreamError(ModelError):
-    """The answer broke off after its first content. Nothing is attempted again, because the caller has a part of it."""
+    """The answer broke off after its first content. No attempt follows, because the caller has a part of the answer."""
 
     cause = "broke off"
     usage: Usage = NOTHING

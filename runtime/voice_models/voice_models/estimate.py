@@ -8,17 +8,17 @@ import re
 from typing import Any
 
 BYTES_PER_INPUT_TOKEN = 4
-"""OpenAI's rule of thumb for English: a token is about four characters. In UTF-8 it holds within a third for Cyrillic
-and Chinese text too."""
+"""OpenAI's rule of thumb for English: a token is about four characters. For Cyrillic and Chinese text in UTF-8 the
+estimate is wrong by at most a third."""
 BYTES_PER_OUTPUT_TOKEN = 2
-"""Half of the above: an answer without a reported usage is charged rather too high."""
+"""Half of the above, so the charge for an answer without a reported usage is rather too high than too low."""
 TOKENS_OF_IMAGE = 1445
 """The most that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
 DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 
 def input_tokens(body: Any) -> int:
-    """The tokens of a request's parsed body, at least 1. An image or a sound in it counts `TOKENS_OF_IMAGE`."""
+    """The tokens of a request's parsed body, at least 1. Each image or sound counts as `TOKENS_OF_IMAGE`."""
     length, media = _weight(body)
     return max(math.ceil(length / BYTES_PER_INPUT_TOKEN) + media * TOKENS_OF_IMAGE, 1)
 

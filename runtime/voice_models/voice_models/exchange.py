@@ -15,16 +15,16 @@ from voice_models.request import lower_case
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 NOT_HANDED_ON = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection"})
-"""Headers of the provider's connection. The caller's body may be shorter: the usage that it did not ask for is cut."""
+"""Headers of the provider's connection. The caller's body may be shorter, because it omits usage not asked for."""
 
 
 class Exchange(httpx.AsyncByteStream):
     """The answer of one attempt, as a stream for the SDK.
 
-    `on_end` closes the books: it is awaited once, after the provider's connection was closed, whatever happens.
+    `on_end` settles the attempt. It is awaited exactly once, after the provider's connection was closed.
     """
 
-    def __init__(  # noqa: PLR0913  # the parts of one attempt, and the way to end it
+    def __init__(  # noqa: PLR0913  # the parts of one attempt, and the function that settles it
         self,
         attempt: ModelAttempt,
         span: Span,
@@ -61,7 +61,7 @@ class Exchange(httpx.AsyncByteStream):
                 self._source = source = await self._send(prepare(attempt))
                 attempt.opened(source.status_code, lower_case(source.headers))
                 await self._read_to_first_content(source)
-        except Exception as error:  # noqa: BLE001  # `failed` raises again what is no failure of the provider
+        except Exception as error:  # noqa: BLE001  # `failed` re-raises an error of this process
             self._failure = self._failed(error)
         finally:
             if self._failure is not None or not attempt.is_committed:
@@ -91,7 +91,7 @@ class Exchange(httpx.AsyncByteStream):
         return httpx.Response(source.status_code, headers=headers, stream=stream, extensions=_extensions(source))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The bytes for the caller. Raises `ModelStreamError` where the answer breaks off."""
+        """The bytes for the caller. Raises `ModelStreamError` if the answer breaks off."""
         try:
             handed_on = self._first
             while True:
@@ -133,13 +133,13 @@ class Exchange(httpx.AsyncByteStream):
             self._kept.append(content)
 
     def _failed(self, error: Exception) -> ModelError:
-        """The failure for the caller. It has no context, because httpx's errors hold the request with its prompt."""
+        """The error for the caller. It has no `__context__`, because httpx's errors hold the request and its prompt."""
         failure = self.attempt.failed(error)
         failure.__cause__ = failure.__context__ = None
         return failure
 
     async def aclose(self) -> None:
-        """Close the provider's connection and the books, once. A cancellation does not interrupt it."""
+        """Close the provider's connection and settle the attempt, once. A cancellation does not interrupt this."""
         if self._ending is None:
             self.attempt.cancelled()
             self._ending = asyncio.ensure_future(self._end())

@@ -1,4 +1,4 @@
-"""A provider of models whose every byte a test controls: its time, its content, its faults.
+"""A fake model provider. A test controls the time and content of each byte, and every fault.
 
 provider = FakeProvider(lambda request: chat_stream("Hello", " world"))
 async with provider.serve() as port: ...
@@ -92,7 +92,7 @@ class FakeProvider:
     def __init__(self, script: Callable[[FakeRequest], Answer]) -> None:
         self.script = script
         self.accepts = True
-        """False refuses connections."""
+        """False: the provider refuses connections."""
         self.connect_delay = 0.0
         """Seconds until a connection of `FakeNetwork` opens."""
         self.exchanges: list[Exchange] = []
@@ -105,7 +105,7 @@ class FakeProvider:
 
     @asynccontextmanager
     async def serve(self, port: int = 0) -> AsyncIterator[int]:
-        """Listen on loopback. Yields the port. The end closes every connection."""
+        """Listen on loopback. Yields the port. Leaving the block closes every connection."""
         connections: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -19,7 +19,7 @@ __all__ = ["ModelCollector"]
 
 
 class ModelCollector(Collector):
-    """The metrics of one model runtime. Those of its `voice_runtime.Runtime` have their own collector."""
+    """The metrics of one model runtime. Its `voice_runtime.Runtime` has its own collector."""
 
     def __init__(self, runtime: ModelRuntime) -> None:
         self._runtime = runtime

@@ -15,13 +15,13 @@ from voice_models.estimate import input_tokens
 from voice_models.wire_form import FORMS, WireForm
 
 PROMPT_VERSION = "x-prompt-version"
-"""Header of a request, set by the caller: the version of its prompt, for the scope of a cache. No provider gets it."""
+"""Request header with the version of the caller's prompt, for the scope of a cache. No provider gets it."""
 NOT_SENT = frozenset({"host", "authorization", "content-length", "accept-encoding", PROMPT_VERSION})
-"""Headers that the candidate's own replace. A compressed answer could not be read as it arrives."""
+"""Headers of the SDK that no provider gets. `headers_for` asks for answers without compression, to read each chunk."""
 MODEL_PART = re.compile(rb'(name="model"\r\n(?:[^\r\n]+\r\n)*\r\n)([^\r\n]*)')
 FORM_FIELD = re.compile(rb'name="(\w+)"\r\n\r\n([^\r\n]*)\r\n')
 BYTES_PER_SECOND = 32_000
-"""Sound of 16-bit samples at 16 kHz, for an estimate of its seconds."""
+"""Bytes of one second of 16-bit sound at 16 kHz, to estimate the length of a recording."""
 
 
 class ModelRequest:
@@ -99,7 +99,7 @@ def _object(content: bytes) -> dict[str, Any]:
 
 
 def _fields(content: bytes) -> dict[str, Any]:
-    """The short fields of a multipart form. Its files are no part of an estimate."""
+    """The short fields of a multipart form. Its files do not count in an estimate."""
     return {name.decode(): value.decode(errors="replace") for name, value in FORM_FIELD.findall(content)}
 
 

@@ -27,7 +27,7 @@ class CachedAnswer(NamedTuple):
 
 
 class ResponseCache:
-    """The answers of one service. A store that is away, or was not connected, is an empty cache."""
+    """The cached answers of one service. Without a reachable store the cache is empty."""
 
     def __init__(self, runtime: Runtime, stores: Mapping[str, SharedStore]) -> None:
         self._runtime = runtime
@@ -67,6 +67,6 @@ class ResponseCache:
         call = self._runtime.outbound(policy.store).unrepeated()
         try:
             answer: bytes | None = await call.call(store.run, RESPONSE_CACHE, (key,), *arguments)
-        except Exception:  # noqa: BLE001  # the breaker, the timeout or the store: all mean that it is away
+        except Exception:  # noqa: BLE001  # an open breaker, a timeout or an error: the store is away
             return None
         return answer

@@ -16,7 +16,7 @@ RESET, REMAINING = "x-ratelimit-reset-", "x-ratelimit-remaining-"
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds after which the provider accepts a request, at least 0. `None` if it names no time that can be read.
+    """Seconds after which the provider accepts a request, at least 0. `None` if no header names a readable time.
 
     The names of `headers` are lower case. The first readable one counts: `retry-after-ms`, then `retry-after` as
     seconds, a duration such as `6m0s`, or an HTTP date, then `x-ratelimit-reset-*`. An HTTP date is compared with the
@@ -54,7 +54,7 @@ def _date(text: str) -> datetime | None:
 
 
 def _reset(headers: Mapping[str, str]) -> float | None:
-    """The longest time of the limits that are used up, or of all limits if none of them is."""
+    """The longest reset time of the exhausted limits, or of all limits if none is exhausted."""
     times = dict(_resets(headers))
     exhausted = [times[limit] for limit in times if headers.get(REMAINING + limit, "").strip() == "0"]
     return max(exhausted or times.values(), default=None)

@@ -24,7 +24,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class RoutedCall:
-    """The one loop over the candidates, with its bulkhead, its cache and its end."""
+    """Makes the attempts of one call under its bulkhead, reads and fills the cache, and counts the call once."""
 
     def __init__(
         self, runtime: ModelRuntime, declared: OutboundCall, models: Models, request: ModelRequest, send: Send
@@ -75,7 +75,7 @@ class RoutedCall:
             await asyncio.sleep(self._call.failed(attempt, failure))
 
     def _prepared(self, attempt: ModelAttempt) -> httpx.Request:
-        """The request for the candidate. Raises `OSError` if the file of its key cannot be read."""
+        """The request for the candidate. Raises `OSError` if the key's file cannot be read."""
         candidate, request, timeout = attempt.candidate, attempt.request, self._route.timeout
         address = candidate.provider.address
         key = Path(candidate.deployment.credential).read_text().strip()
@@ -102,10 +102,10 @@ class RoutedCall:
         content = request.content_for(candidate.model.name)
         return httpx.Request("POST", url, headers=headers, content=content, extensions=extensions)
 
-    # --- the end
+    # --- settlement
 
     async def _ended(self, exchange: Exchange) -> None:
-        """Settle an attempt. It was the last one if its content reached the caller."""
+        """Settle an attempt. If its content reached the caller, the call has ended too."""
         attempt = exchange.attempt
         await self._runtime.settle(attempt, exchange.span, self._caller.tenant)
         if attempt.is_committed and isinstance(attempt.state, Settled):
@@ -124,7 +124,7 @@ class RoutedCall:
     # --- the cache
 
     async def _cached(self) -> httpx.Response | None:
-        """The answer of an equal request of the same scope."""
+        """The cached answer to an equal request of the same scope."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None:
             return None
@@ -138,7 +138,7 @@ class RoutedCall:
         return httpx.Response(200, headers={"content-type": found.content_type}, content=found.content)
 
     def _keep(self, attempt: ModelAttempt, content_type: str, event: ModelAttempted) -> None:
-        """Keep a complete answer of the preferred model: an answer of another one is not what the key names."""
+        """Cache a complete answer if the preferred model gave it, because the key names that model."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None or event.finish_reason != "stop":
             return

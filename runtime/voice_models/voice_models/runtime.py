@@ -26,10 +26,10 @@ NOBODY = Caller()
 
 
 class ModelRuntime:
-    """Cooldowns, budgets, cache and counts that all model calls of a process share. They outlive each bundle.
+    """Cooldowns, budgets, cache and counts that all model calls of a process share. A reload of the bundle keeps them.
 
-    `stores` reach the stores of budgets, caches and usage events, by the name of their outbound call. A budget whose
-    store is not among them is counted in this process. `sinks` receive one event for each attempt.
+    `stores` maps outbound calls to the stores of budgets, caches and usage events. A budget whose store is missing is
+    counted in this process. `sinks` receive one event for each attempt.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ModelRuntime:
     async def reserve(self, call: ModelCall, attempt: ModelAttempt, models: Models, tenant: str) -> Span | None:
         """Reserve the tokens of an attempt. Returns its span, or `None` if its deployment's budgets have no room.
 
-        Raises `ModelRefusedError` if the tenant's budgets have none.
+        Raises `ModelRefusedError` if the tenant's budgets have no room.
         """
         candidate = attempt.candidate
         claims = [
@@ -107,7 +107,7 @@ class ModelRuntime:
         return begin_span(call.route_name, call.route, attempt)
 
     def idle(self, call: ModelCall) -> Timeout:
-        """The idle limit of a route. Calls share one, because its timers cost little only if many wait behind one."""
+        """The idle limit of a route. All calls share one `Timeout`, because its waits share one timer of the loop."""
         seconds = call.route.timeout.idle.seconds
         if seconds not in self._idle:
             self._idle[seconds] = Timeout("model_route", seconds, self.runtime.clock)
@@ -126,7 +126,7 @@ class ModelRuntime:
         await self.budgets.settle(attempt.reservation, attempt.used_tokens)
 
     def ended(self, call: ModelCall, kind: CallKind, event: ModelAttempted | None = None) -> None:
-        """Count a call that has ended. `event` is that of the attempt whose answer the caller got."""
+        """Count a call that has ended. `event` belongs to the attempt whose answer the caller got."""
         self.statistics.calls[call.route_name, kind] += 1
         self.statistics.fallbacks[call.route_name] += call.has_fallen_back
         objective = call.route.objective
@@ -139,17 +139,17 @@ class ModelRuntime:
                 return
         self.statistics.good_calls[call.route_name] += 1
 
-    # --- work that nobody waits for
+    # --- background work
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run work that a cancellation of its caller must not end."""
+        """Run work that continues even if its caller is cancelled."""
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
 
     async def drain(self) -> None:
-        """Wait for settlements and usage events of this loop that are on their way. Call it before the loop ends."""
+        """Wait for this loop's unfinished settlements and usage events. Call it before the loop ends."""
         loop = asyncio.get_running_loop()
         while pending := [task for task in self._background if task.get_loop() is loop]:
             await asyncio.gather(*pending, return_exceptions=True)

@@ -12,7 +12,7 @@ BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """The end of a frame. The groups are atomic: CR LF is one line end, never two."""
 LONGEST_BLANK_LINE = 4
 ONE_FRAME = re.compile(rb"data: ([^\r\n]*)\n\n")
-"""A chunk that is one frame with one line, as most are. It is the fast path, not another grammar."""
+"""The fast path for a chunk that is exactly one frame with one line, as most chunks are."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -38,7 +38,7 @@ class FrameParser:
 
     @property
     def pending(self) -> int:
-        """Bytes of the frame that is not complete. The standard says that a stream's end discards them."""
+        """Bytes of the incomplete last frame. By the standard the end of the stream discards them."""
         return len(self._buffer)
 
     def feed(self, chunk: bytes) -> list[Frame]:

@@ -32,7 +32,7 @@ class Connecting:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The status has arrived, and no content."""
+    """The status has arrived, but no content yet."""
 
     status: int
     reader: Reader

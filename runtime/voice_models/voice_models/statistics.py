@@ -55,7 +55,7 @@ class ModelStatistics:
         self.cache_hits: Counter[str] = Counter()
         self.usage_events_dropped = 0
         self.durations = distributions()
-        """By operation, provider, model and error class, as the two below."""
+        """By operation, provider, model and error class, like the next two."""
         self.first_content = distributions()
         self.per_output = distributions()
 

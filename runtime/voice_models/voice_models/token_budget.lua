@@ -1,10 +1,11 @@
--- Token budgets that replicas share, counted as in `token_window.py`. A server whose clock is behind (another, after a
--- failover) frees nothing until it is there.
+-- Token budgets that replicas share, counted as in `token_window.py`. After a failover the new server's clock may be
+-- behind. It then frees no tokens until its clock has caught up.
 -- KEYS the budgets of one attempt · ARGV 'reserve' or 'settle', reserved tokens, expiry, used tokens,
 -- then for each budget its limit and its window in seconds
--- reserve: the expiry is in seconds from now; answers {0, the second of the expiry}, or the number of the first budget
--- that refuses, from 1, and the microseconds until the tokens may fit. Either all budgets admit or none changes.
--- settle: the expiry is the second that the reservation answered; answers {0, that second}.
+-- reserve: the expiry is in seconds from now. The answer is {0, the second of the expiry} if all budgets admit. Else no
+-- budget changes, and the answer is {the first budget that refuses, counted from 1, microseconds until the tokens may
+-- fit}.
+-- settle: the expiry is the second in the reservation's answer. The answer is {0, that second}.
 local RESOLUTION = 64
 local RETRY_HELD = 1e6
 local operation, cost, expiry, used = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -1,8 +1,7 @@
 """Token budgets: tokens are reserved before an attempt and settled after it, once.
 
-All budgets of an attempt that share a store are decided by one script in one round trip. While the store is away each
-replica enforces its local share, or refuses, as the policy says. An in-process count is the local share of a store that
-nobody connected.
+One script decides all budgets of an attempt in the same store, in one round trip. While the store is away each replica
+enforces its local share, or refuses, as the policy says. The same holds for a store that was not connected.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Claim(NamedTuple):
     """A budget that an attempt needs room in."""
 
     budget: str
-    """Its name in the bundle."""
+    """The budget's name in the bundle."""
     policy: Policy
     key: str
     """The tenant or the deployment."""
@@ -79,7 +78,7 @@ class BudgetStatistics:
 
 
 class TokenBudgets:
-    """The budgets of one process. `stores` reach the stores by the name of their outbound call."""
+    """The budgets of one process. `stores` maps outbound calls to the stores that they reach."""
 
     def __init__(self, runtime: Runtime, stores: Mapping[str, SharedStore]) -> None:
         self._runtime = runtime
@@ -107,7 +106,7 @@ class TokenBudgets:
         return reservation
 
     async def settle(self, reservation: Reservation, used: int) -> None:
-        """Replace the reservation by the tokens that were used. A second time changes nothing."""
+        """Replace the reservation by the tokens that were used. A second call changes nothing."""
         if reservation.is_settled:
             return
         reservation.is_settled = True
@@ -129,7 +128,7 @@ class TokenBudgets:
                     raise BudgetExceededError(claim, inf)
             try:
                 answer = await self._run(claims, store, ("reserve", reservation.tokens, expiry, 0))
-            except Exception:  # noqa: BLE001  # the breaker, the timeout or the store: all mean that it is away
+            except Exception:  # noqa: BLE001  # an open breaker, a timeout or an error: the store is away
                 answer = None
         if answer is None:
             self._hold_locally(reservation, claims, expiry)
@@ -156,7 +155,7 @@ class TokenBudgets:
     async def _settle_in_store(self, hold: _Hold, tokens: int, used: int) -> None:
         try:
             await self._run(hold.claims, hold.store, ("settle", tokens, hold.expires, used))
-        except Exception:  # noqa: BLE001  # the store is away: the reservation expires there, its use is not counted
+        except Exception:  # noqa: BLE001  # the store is away: its reservation will expire
             for claim in hold.claims:
                 self._of(claim.budget).without_store += 1
 
@@ -168,7 +167,7 @@ class TokenBudgets:
         return answer
 
     def _key(self, claim: Claim) -> str:
-        """A hash has a fixed length, and keeps the tenant's name out of the store."""
+        """The key in the store. A hash of fixed length replaces the name of the tenant or deployment."""
         digest = hashlib.blake2b(claim.key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
         return f"{self._runtime.bundle.metadata.service}:token-budget:{claim.budget}:{digest}"
 
@@ -194,7 +193,7 @@ def _store_of(claim: Claim) -> str:
 
 
 def retry_after_of(error: BudgetExceededError) -> float | None:
-    """The wait of a refusal, if there is one after which the tokens may fit."""
+    """Seconds after which the refused tokens may fit; `None` if they never fit."""
     return None if error.wait == inf else error.wait
 
 

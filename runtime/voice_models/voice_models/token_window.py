@@ -15,7 +15,7 @@ RETRY_HELD = 1.0
 
 
 class TokenWindow:
-    """Held and spent tokens. `used` never exceeds the limit by a reservation; only a settlement may exceed it."""
+    """Held and spent tokens. A reservation never takes `used` above the limit, but a settlement may."""
 
     __slots__ = ("_held", "_spent")
 
@@ -35,7 +35,7 @@ class TokenWindow:
         return 0.0
 
     def settle(self, cost: int, expires: float, used: int, window: float, now: float) -> None:
-        """Replace a reservation by the tokens that were used. An expired one has been given back already."""
+        """Replace a reservation by the tokens that were used. An expired reservation holds no tokens any more."""
         self._drop(window, now)
         second = math.ceil(expires)
         if second in self._held:

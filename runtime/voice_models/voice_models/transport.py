@@ -20,14 +20,15 @@ from voice_models.routed_call import RoutedCall
 from voice_models.runtime import ModelRuntime
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""The call's bulkhead bounds its connections. 20 idle ones are httpx's default."""
+"""The call's bulkhead limits the connections. 20 idle connections are httpx's default."""
 _SYNCHRONOUS = LoopThread()
 
 
 class ModelTransport(httpx.AsyncBaseTransport):
     """For `httpx.AsyncClient(transport=…)`.
 
-    A response has its first content. Its stream raises `ModelStreamError` where the answer breaks off.
+    A response is returned when its first content has arrived. Its stream raises `ModelStreamError` if the answer breaks
+    off.
     """
 
     def __init__(self, runtime: ModelRuntime, name: str, inner: httpx.AsyncBaseTransport | None = None) -> None:
@@ -48,7 +49,7 @@ class ModelTransport(httpx.AsyncBaseTransport):
         return await RoutedCall(self._runtime, declared, models, read, self._inner.handle_async_request).response()
 
     async def aclose(self) -> None:
-        """Wait for settlements that are on their way, and close the connections."""
+        """Wait for unfinished settlements, and close the connections."""
         await self._runtime.drain()
         await self._inner.aclose()
 
@@ -56,8 +57,8 @@ class ModelTransport(httpx.AsyncBaseTransport):
 class SyncModelTransport(httpx.BaseTransport):
     """For `httpx.Client(transport=…)`; otherwise like `ModelTransport`.
 
-    The call runs on an event loop of another thread, because a blocking socket obeys neither a deadline that moves nor
-    a cancellation.
+    The call runs on an event loop of another thread, because a blocking socket supports neither a changing deadline nor
+    cancellation.
     """
 
     def __init__(
@@ -67,12 +68,12 @@ class SyncModelTransport(httpx.BaseTransport):
         inner: httpx.AsyncBaseTransport | None = None,
         thread: LoopThread = _SYNCHRONOUS,
     ) -> None:
-        """As `ModelTransport`. `inner` is asynchronous and used on the loop of `thread` alone."""
+        """Like `ModelTransport`. `inner` is asynchronous, and only the loop of `thread` uses it."""
         self._transport = ModelTransport(runtime, name, inner)
         self._run = thread.run
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """As `ModelTransport.handle_async_request`. Deadline and caller are those of the calling thread."""
+        """Like `ModelTransport.handle_async_request`, under the deadline and caller of the calling thread."""
         read = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
         response = self._run(self._transport.handle_async_request(read))
         stream = _SyncStream(response.stream, self._run)  # type: ignore[arg-type]  # asynchronous, as its transport is

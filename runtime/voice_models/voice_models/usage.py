@@ -31,7 +31,7 @@ NOTHING = Usage(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ModelAttempted:
-    """One attempt that ended, for the ledger. Each attempt leaves exactly one. It holds no prompt, answer or key."""
+    """The ledger's event of one ended attempt. Each attempt has exactly one. It holds no prompt, answer or key."""
 
     route: str
     deployment: str
@@ -39,7 +39,7 @@ class ModelAttempted:
     model: str
     """The model's name in the provider's API."""
     tenant: str
-    """Empty outside a request of a tenant."""
+    """Empty if the request has no tenant."""
     attempt: int
     """The number of the attempt within its call, from 1."""
     input_units: int
@@ -49,7 +49,7 @@ class ModelAttempted:
     """True if tokens and cost are estimates, because the provider reported no usage."""
     ending: Ending
     error_class: ErrorClass | None
-    """The failure of a failed attempt."""
+    """Why the attempt failed; `None` if it did not fail."""
     finish_reason: str | None
     """The provider's `finish_reason` of a finished attempt. `length`: the output limit cut the answer."""
     first_token: float | None

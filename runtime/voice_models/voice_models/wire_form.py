@@ -24,11 +24,11 @@ class Signal(NamedTuple):
     finish_reason: str | None = None
     usage: Usage | None = None
     error: Any = None
-    """The provider's error, of any form."""
+    """The provider's error, in any form."""
     is_sound: bool = False
-    """True for content that is no text."""
+    """True for content that is sound, not text."""
     is_bare_usage: bool = False
-    """True if the piece holds the usage alone, which the runtime asks for and the caller may not expect."""
+    """True if the piece holds only the usage. The runtime asked for it, and the caller may not expect it."""
 
 
 class WireForm(ABC):
@@ -48,12 +48,12 @@ class WireForm(ABC):
         found = body.get(self.output_limit_field) if self.output_limit_field else None
         return found if isinstance(found, int) else None
 
-    def ask_for_usage(self, body: dict[str, Any]) -> bool:  # noqa: ARG002  # endpoints that always report it
+    def ask_for_usage(self, body: dict[str, Any]) -> bool:  # noqa: ARG002  # most endpoints always report it
         """Make a streamed request ask for its usage. True if the caller had not asked for it."""
         return False
 
     def is_plain_content(self, data: bytes) -> bool:  # noqa: ARG002  # endpoints whose events are few
-        """True if an event after the first content is known, without parsing it, to hold content and nothing else."""
+        """True if an event after the first content surely holds only content. It is not parsed to find out."""
         return False
 
     @abstractmethod
@@ -80,7 +80,7 @@ def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usag
 
 
 OTHER_THAN_CONTENT = re.compile(rb'"(?:finish_reason|tool_calls|function_call|usage|error)"\s*+:\s*+(?!null)')
-"""A field of a chat event that holds more than text. Inside a text its quotes would be escaped."""
+"""The fields of a chat event that say more than its text. Text cannot match, because its quotes are escaped."""
 
 
 class Chat(WireForm):
@@ -90,7 +90,7 @@ class Chat(WireForm):
     output_limit_field = "max_completion_tokens"
 
     def limit_of(self, body: Mapping[str, Any]) -> int | None:
-        """As the base, with the field's older name; of all choices together."""
+        """The output tokens of all choices together. The field may have its older name, `max_tokens`."""
         limit = super().limit_of(body)
         if limit is None and isinstance(older := body.get("max_tokens"), int):
             limit = older
@@ -104,11 +104,11 @@ class Chat(WireForm):
         return not options.get("include_usage")
 
     def is_plain_content(self, data: bytes) -> bool:
-        """True for most events of a chat. Parsing each would cost more than everything else that a chunk needs."""
+        """True for most events of a chat. Parsing each would cost more than all other work on a chunk."""
         return data.endswith(b"}") and b'"choices"' in data and OTHER_THAN_CONTENT.search(data) is None
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # chat events have no type
-        """A chunk. Several choices finish when the last one does; each reason is the same fact to the runtime."""
+        """A chunk. With several choices the last finish reason in the chunk counts."""
         return self._read(document, "delta")
 
     def whole(self, document: Any) -> Signal:
@@ -137,7 +137,7 @@ class Responses(WireForm):
     output_limit_field = "max_output_tokens"
 
     def piece(self, event: str, document: Any) -> Signal:
-        """An event; its type is repeated in its data."""
+        """An event. Its data repeat its type."""
         kind = document.get("type", event) if isinstance(document, dict) else event
         if kind == "error":
             return Signal(error=_error_of(document) or document)
@@ -160,7 +160,7 @@ class Responses(WireForm):
 
 
 class Listed(WireForm):
-    """An endpoint that answers with a list, complete or not at all."""
+    """An endpoint that answers with a complete list or an error."""
 
     def __init__(self, operation: str, field: str) -> None:
         self.operation = operation  # type: ignore[misc]  # two endpoints of one form
@@ -175,7 +175,7 @@ class Listed(WireForm):
         return self.whole(document)
 
     def whole(self, document: Any) -> Signal:
-        """A list, which is finished if it is there."""
+        """A list, which is always complete."""
         error = _error_of(document)
         if error is not None:
             return Signal(error=error)
@@ -217,7 +217,7 @@ class Speech(WireForm):
     operation = "speech_synthesis"
 
     def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # sound is handed on as it comes
-        """True: a caller can play sound before its end."""
+        """True: a caller can play sound while it arrives."""
         return True
 
     def piece(self, event: str, document: Any) -> Signal:
@@ -230,7 +230,7 @@ class Speech(WireForm):
         return Signal(is_sound=kind == "speech.audio.delta")
 
     def whole(self, document: Any) -> Signal:
-        """No sound is JSON, so this is an error."""
+        """The answer is JSON instead of sound, so it is an error."""
         return Signal(error=_error_of(document) or document)
 
 
@@ -247,7 +247,7 @@ FORMS: Mapping[str, WireForm] = {
 
 
 def parsed(content: bytes) -> Any:
-    """The JSON of a piece; an error document if it is none."""
+    """The parsed JSON of a piece; an error document if the piece is not JSON."""
     try:
         return json.loads(content)
     except ValueError:

@@ -53,7 +53,7 @@ class Configuration(ClosedModel):
     addresses: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
     """Callee → `host:port`, if it differs from the address in the bundle."""
     providers: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
-    """Model provider → `host:port`, without TLS. A provider that is not here is simulated in the process."""
+    """Model provider → `host:port`, without TLS. A provider without an address here is simulated in the process."""
     behaviour: dict[str, Behaviour] = Field(default_factory=dict)
     """Behaviour by the name of a simulated call or own operation. `default` is for all others."""
 
@@ -100,7 +100,7 @@ class ConfigurationFile:
 
 
 def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
-    """The callees, providers, calls and operations that the bundle does not have. The rest may have other faults."""
+    """The callees, providers, calls and operations that the bundle does not have. Other faults are not looked for."""
     try:
         document = from_json(text)
     except ValueError:

@@ -57,10 +57,10 @@ class ModelCalls:
             sounds = client.audio.speech.with_streaming_response
             async with sounds.create(model="", voice="alloy", input="".join(ANSWER)) as answer:
                 async for _ in answer.iter_bytes():
-                    """A client would hear it."""
+                    """Read the sound and drop it."""
 
     async def aclose(self) -> None:
-        """Settle what has ended, and close the connections."""
+        """Wait for unfinished settlements, and close the connections."""
         for client in self._clients.values():
             await client.close()
 

@@ -92,7 +92,7 @@ class Operations:
             yield await channel.unary_unary(_path(call), _encoded, json.loads)({}, timeout=_timeout(call))
 
     async def _streamed(self, call: OutboundCall) -> AsyncGenerator[Message, None]:
-        """The messages of a streamed callee. A soft call that fails before its first one has its fallback."""
+        """The messages of a streamed callee. If a soft call fails before its first message, its fallback answers."""
         configuration, begun = self._configuration.current(), False
         async with self._wire.channel(call.name, target=configuration.addresses.get(call.callee)) as channel:
             rpc = channel.unary_stream(_path(call), _encoded, json.loads)({}, timeout=_timeout(call))
@@ -137,7 +137,7 @@ def _path(call: OutboundCall) -> str:
 
 
 def _timeout(call: OutboundCall) -> float | None:
-    """In a Go service gRPC itself enforces the timeout. Here the deadline of the RPC does."""
+    """The deadline of the RPC, for a call whose timeout gRPC enforces in a Go service."""
     return call.timeout.overall.seconds if call.enforced_by.timeout == "grpc" else None
 
 

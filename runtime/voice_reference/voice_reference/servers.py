@@ -49,7 +49,7 @@ class GrpcOperations(grpc.GenericRpcHandler):
 class HttpOperations:
     """`POST /<operation>` runs an operation, under the middleware's policies; `GET /metrics` shows the metrics.
 
-    A client that accepts `text/event-stream` gets each message of the operation as an event when it is there. An answer
+    A client that accepts `text/event-stream` gets each message of the operation as an event at once. An answer
     that breaks off ends with an event `error`. A client that leaves cancels the operation.
     """
 

@@ -28,7 +28,7 @@ class Attempt(TimedScope):
     __slots__ = ("answered", "began", "call", "is_unsent", "state")
 
     began: float
-    """Start of the call, of which this may be a later attempt. Only streams need it."""
+    """Start of the call, which is before the start of a repeated attempt. Only streams need it."""
 
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int

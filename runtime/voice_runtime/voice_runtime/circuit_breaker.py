@@ -326,7 +326,7 @@ class CircuitBreaker:
         state = self.state
         if type(state) is not Closed:
             if type(state) is Open and (wait := state.until - self.now()) > 0:
-                self.not_permitted += 1  # as in `acquire`, without its frame in the traceback
+                self.not_permitted += 1  # copied from `acquire`, to keep its frame out of the traceback
                 raise CircuitOpenError(self.target, wait)
             state = self.acquire()
         started = self.now() if self.timed else 0
@@ -336,7 +336,7 @@ class CircuitBreaker:
             self.report(state, error, self.now() - started)
             raise
         finished = self.now() if self.timed else 0
-        if type(state) is Closed and not state.streak:  # as `success` does, without its frame
+        if type(state) is Closed and not state.streak:  # copied from `success`, to save a call
             calls = state.calls
             if calls is None:
                 self.successful += 1

@@ -39,9 +39,9 @@ def attempt_number() -> int:
 def detached() -> Iterator[None]:
     """A block for work that outlives its request, such as `task = asyncio.create_task(send_receipt())`.
 
-    Tasks and threads that start inside, and calls that they make, have no deadline of the request, and do not use its
-    retries. `current_request()` is `None` for them. They keep trace and baggage. Keep a reference to the task, and
-    await it before the process stops.
+    Tasks and threads that start inside do not have the request's deadline, nor do their calls. They do not use the
+    request's retries. In them `current_request()` is `None`. They keep trace and baggage. Keep a reference to the task,
+    and await it before the process stops.
     """
     token = CURRENT.set(None)
     try:

@@ -105,7 +105,7 @@ class Degradation:
         self._publish(before, self.level, "follow")
 
     def record(self, now: float, latency: float, *, failed: bool) -> None:
-        """Count a request that was served at `now`. It takes no lock: windows lose no count."""
+        """Count a request that was served at `now`. It needs no lock, because `Window.add` loses no count."""
         self._requests.add(now)
         if failed:
             self._failures.add(now)
@@ -138,7 +138,7 @@ class Degradation:
         return (LEVELS[at - 1], "dwell_duration") if falls else (LEVELS[at], "")
 
     def _met(self, now: float) -> Iterator[tuple[int, str]]:
-        """The levels whose trigger is met, each with the threshold by its name in the policy."""
+        """The levels whose trigger is met, each with the name of the reached threshold in the policy."""
         requests = self._requests.total(now)
         if requests < self.policy.minimum_throughput:
             return

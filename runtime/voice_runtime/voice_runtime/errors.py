@@ -37,7 +37,7 @@ class VoiceRuntimeError(Exception):
     summary: ClassVar[str]
     """The text without names, for answers to other processes."""
     sentence: ClassVar[str]
-    """The text of this process: `summary` with the name of the call or operation."""
+    """The text for this process: `summary` with the name of the call or operation."""
 
     def __init__(self, target: str, retry_after: float | None = None, attempts: int = 0) -> None:
         self.target = target
@@ -67,8 +67,8 @@ class CallRejectedError(VoiceRuntimeError):
     """
 
     if not TYPE_CHECKING:
-        # A storm creates one of these for each call. C stores the arguments; an `__init__` of Python and the dictionary
-        # of its attributes would add a third to the time of a rejection.
+        # Under overload each call creates one of these errors. `Exception.__init__` stores the arguments in C. An
+        # `__init__` in Python and a dictionary of attributes would make a rejection a third slower.
         __init__ = Exception.__init__
         attempts = 0
 

@@ -32,7 +32,7 @@ _LEVELS = {
     "fallback": logging.WARNING,
     "refused": logging.ERROR,
 }
-"""The levels of new states, or else of events. All others are `INFO`."""
+"""The log level by new state, or else by kind of event. Any other event has `INFO`."""
 _STATES = {
     "open": "opened",
     "closed": "closed",
@@ -46,7 +46,8 @@ _Key = tuple[str, str, str, str, str]
 class EventLog(PromptListener):
     """Writes the first of equal events at once, then at most one line every `QUIET` seconds with the number omitted.
 
-    Events are equal if kind, policy, target, new state and reason are. `Runtime.load` adds this listener.
+    Two events are equal if they have the same kind, policy, target, new state and reason. `Runtime.load` adds this
+    listener.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -113,7 +113,7 @@ class Request(TimedScope):
     level: DegradationLevel
     """The degradation level at the start of the request. It stays until the end."""
     caller: Caller
-    """The caller by whose names limits and budgets count."""
+    """The caller. Limits and budgets count its requests by its names."""
 
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
         if type(cost) is not int or not 0 < cost < LARGEST_COST:

@@ -39,7 +39,7 @@ class Outbound(CallPolicies):
 
     __slots__ = ()
 
-    async def call(  # noqa: C901  # one frame: each further one costs a fortieth of the whole call
+    async def call(  # noqa: C901  # each further Python frame costs a fortieth of the whole call
         self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Await `fn(...)` under every policy except the fallback.

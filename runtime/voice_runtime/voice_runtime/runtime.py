@@ -58,7 +58,7 @@ class Runtime:
         self._seen = ""
         self._enforce(bundle)
         self.mounted_digest = self.digest
-        """The digest of the mounted bundle, which a refused bundle has too. Empty if the file cannot be read."""
+        """The digest in the mounted file, even if that bundle was refused. Empty if the file cannot be read."""
 
     @classmethod
     def load(  # noqa: PLR0913  # each is a decision of the process, and has a default

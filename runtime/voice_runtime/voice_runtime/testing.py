@@ -78,7 +78,7 @@ def sealed_bundle(source: str | Path, directory: str | Path, *, addresses: Mappi
     """Write the bundle in the file `source`, which may have been edited, into `directory` with its own digest.
 
     `Runtime.load(directory)` then accepts it, and a running process reloads it. `addresses` maps callees to
-    `host:port`: these callees are reached there, without TLS and without an egress proxy. Returns the written file.
+    `host:port`: the bundle then names these addresses, without TLS or egress proxy. Returns the written file.
     Raises `voice_policies.InvalidInputError` with every fault of the bundle and of the addresses.
     """
     document = _document(Path(source))

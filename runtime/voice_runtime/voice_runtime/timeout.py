@@ -191,7 +191,7 @@ class TimedScope:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.is_over = True
-        try:  # noqa: SIM105  # `restore`, without its frame: each call passes here
+        try:  # noqa: SIM105  # copied from `restore`, because every call runs this
             CURRENT.reset(self._token)
         except ValueError:
             pass

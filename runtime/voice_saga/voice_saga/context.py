@@ -99,7 +99,7 @@ transaction, or a callee that honours `idempotency_key`."""
 
 
 def storable(text: str) -> str:
-    """`text` with U+2400 instead of NUL, and an escape for each lone surrogate. No journal can store both."""
+    """`text` with U+2400 instead of NUL, and an escape for each lone surrogate. Journals cannot store either."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
 
 

@@ -77,11 +77,11 @@ class Execution:
 
 
 def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepContext], Any]:
-    """The action as each attempt runs it: on a context of its own, and for a result that the saga can keep.
+    """The action of one attempt. It gets its own copy of the context, and its result must be storable.
 
-    Its result is a copy, as the journal holds it. Result and messages are JSON of at most `room` bytes. What it raises
-    when it is cancelled is the cancellation, whatever it makes of that, so that a worker that stops is not taken for a
-    step that failed.
+    The returned result is a copy, as the journal stores it. Result and messages are JSON of at most `room` bytes. While
+    its task is cancelled, any error of the action becomes the cancellation. So a stopping worker is not recorded as a
+    failed step.
     """
 
     async def run(context: StepContext) -> Any:

@@ -185,7 +185,7 @@ class TemporalEngine:
             transient = Retry(step.name, step.retry).is_transient(self._classify(error))
             again = context.branch == "compensation" or transient
             logger.info("saga %s: %s failed", context.saga_id, context.step, exc_info=True)
-            # Without a cause, whose text may hold characters that Temporal cannot send.
+            # `from None`: the text of a cause may hold characters that Temporal cannot send.
             raise ApplicationError(reason_of(error), type=type(error).__name__, non_retryable=not again) from None
 
     @activity.defn(name=PUBLISH)

@@ -59,8 +59,8 @@ class Grpc:
         `grpc.ssl_channel_credentials`; create them once, because each object has its own connection. Without them the
         channel is plaintext, except for an address behind an egress proxy, which uses TLS. `options` are those of gRPC,
         such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors` run inside each attempt. Channels
-        with other ones have connections of their own. Raises `UnknownCallError`, and `ValueError` for an option that
-        the runtime sets.
+        share a connection only if options and interceptors are the same. Raises `UnknownCallError`, and `ValueError`
+        for an option that the runtime sets.
         """
         settings = Settings.beside(CHANNEL_OPTIONS, options, interceptors)
         return Channel(self.runtime, name, self._locate(name, target, credentials, settings), self._connections)

@@ -45,7 +45,7 @@ class Settings:
     def beside(
         cls, ours: Iterable[tuple[str, Any]], options: Iterable[tuple[str, Any]], interceptors: Iterable[Any]
     ) -> Settings:
-        """Settings that leave the runtime's options `ours` alone. Raises `ValueError` with every option among them."""
+        """Settings beside the runtime's own options `ours`. Raises `ValueError` if they contain any of those."""
         settings = cls(tuple(options), tuple(interceptors))
         reserved = {name for name, _ in ours}
         if taken := sorted(name for name, _ in settings.options if name in reserved):

@@ -78,7 +78,7 @@ class DistributedGate:
             count.reconfigure(policy)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:  # noqa: ARG002  # as `Gate.try_admit`
-        """The store decides, which takes a wait."""
+        """False: the store decides, so the request must wait for its answer."""
         return False
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:

@@ -102,14 +102,14 @@ class Gate:
                 limits.reconfigure(rate.per_second, burst, policy.max_keys, now)
             case SlidingWindowPolicy(limit=limit, window=window) if isinstance(limits, Keyed):
                 limits.reconfigure(policy.max_keys)
-                limits.every()[0].shape.reconfigure(limit, window.seconds)  # all keys have the same one
+                limits.every()[0].shape.reconfigure(limit, window.seconds)  # all keys share one shape
             case AdaptivePolicy() as adaptive if isinstance(limits, Keyed):
                 limits.reconfigure(policy.max_keys)
                 for adapting in limits.every():
                     adapting.reconfigure(adaptive, now)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:
-        """Pass at `now`, the present time, if nobody waits and the limit admits it. False if the request must wait."""
+        """Admit at `now`, the present time, if no request waits and the limit allows it. False if it must wait."""
         if self._turns or self.limits.take(self._key(caller), now, cost):
             return False
         self.admitted += 1
@@ -118,7 +118,7 @@ class Gate:
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
         """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Requests of one loop pass in order."""
         key, now = self._key(caller), self.now()
-        if not self._turns and not self.limits.take(key, now, cost):  # `try_admit`, without its frame
+        if not self._turns and not self.limits.take(key, now, cost):  # copied from `try_admit`, to save a call
             self.admitted += 1
             return
         turn = self._turns.get((key, asyncio.get_running_loop())) if self._turns else None

@@ -88,8 +88,8 @@ class KeyedTokenBucket:
     def take(self, key: str, now: float, cost: int = 1) -> float:
         """Like `TokenBucket.take`, for `key`.
 
-        A stored key needs no lock, which would take a quarter of the time. Between the read of its time and the write
-        nothing is called, and the interpreter switches threads only at calls and at the ends of loops.
+        A stored key needs no lock, which would take a quarter of the time: no function is called between the read and
+        the write of its time, and the interpreter switches threads only at calls and at the ends of loops.
         """
         if now < self._latest:
             now = self._latest
@@ -97,7 +97,7 @@ class KeyedTokenBucket:
             self._latest = now
         try:
             full_at = self._full_at[key]
-            start = full_at if full_at > now else now  # noqa: FURB136  # `max` is a call
+            start = full_at if full_at > now else now  # noqa: FURB136  # a call of `max` is slower
             new = start + cost * self._interval
             if new <= now + self._tolerance:
                 self._full_at[key] = new
@@ -118,7 +118,7 @@ class KeyedTokenBucket:
             self._set(rate, burst, max_keys)
             factor = self._interval / interval
             for key in list(self._full_at):
-                full_at = self._full_at[key]  # from here to the write nothing is called, as in `take`
+                full_at = self._full_at[key]  # no call from here to the write, as in `take`
                 self._full_at[key] = now + (full_at - now) * factor if full_at > now else now
             self._overflow = now + max(self._overflow - now, 0.0) * factor
 
@@ -127,7 +127,7 @@ class KeyedTokenBucket:
             return NEVER
         with self._lock:
             self._forget_full(now)
-            new = max(self._overflow, now) + cost * self._interval  # it may have taken from the shared count before
+            new = max(self._overflow, now) + cost * self._interval  # the key may have used the shared count before
             wait = new - now - self._tolerance
             if key not in self._full_at:
                 if wait > 0:
@@ -139,12 +139,12 @@ class KeyedTokenBucket:
                     self._overflow = new
                     self.overflowed += 1
                 return 0.0
-        return self.take(key, now, cost)  # another thread has stored it meanwhile
+        return self.take(key, now, cost)  # another thread has stored the key meanwhile
 
     def _forget_full(self, now: float) -> None:
         for _ in range(min(EXAMINED, len(self._queue))):
             key = self._queue.popleft()
-            if self._full_at[key] > now:  # between this read and the deletion nothing is called, as in `take`
+            if self._full_at[key] > now:  # no call between this read and the deletion, as in `take`
                 self._queue.append(key)
             else:
                 del self._full_at[key]
@@ -199,7 +199,7 @@ class Keyed(Generic[L]):
                 return self._overflow
             self._queue.append(key)
             self._limits[key] = limit = self._make()
-            limit.inherit(self._overflow)  # it may have taken from the shared count before
+            limit.inherit(self._overflow)  # the key may have used the shared count before
             return limit
 
     def _forget_full(self, now: float) -> None:

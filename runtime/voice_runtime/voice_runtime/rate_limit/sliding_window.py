@@ -23,11 +23,11 @@ class WindowShape:
     def __init__(self, limit: int, window: float) -> None:
         self.lock = Lock()
         self.latest = -NEVER
-        """The latest time seen. A clock that ran backwards frees nothing."""
+        """The latest time seen. If the clock runs backwards, no admission leaves the window."""
         self.reconfigure(limit, window)
 
     def reconfigure(self, limit: int, window: float) -> None:
-        """Continue under another limit. Admissions stay; a longer window sees only those that are still in the log."""
+        """Continue under another limit. Admissions stay; a longer window counts only those still in the log."""
         with self.lock:
             self.limit = limit
             self.window = window
