@@ -35,6 +35,7 @@ def test_the_copied_files_exist() -> None:
     assert copied == [
         "runtime/voice_reference/requirements.lock",
         "policies/voice_policies",
+        "runtime/voice_models/voice_models",
         "runtime/voice_runtime/voice_runtime",
         "runtime/voice_reference/voice_reference",
     ]
