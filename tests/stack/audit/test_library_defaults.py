@@ -54,3 +54,21 @@ def test_every_row_of_the_table_has_a_setting_and_a_source() -> None:
         assert row.retries > 0, name
         assert row.setting, name
         assert re.search(r"[A-Za-z]", row.source), name
+
+
+def test_r09_names_the_namespace_of_a_mesh_route_and_passes_over_a_service_without_routes() -> None:
+    metadata = {"name": "orders", "namespace": "shop"}
+    routed = {"kind": "VirtualService", "metadata": metadata, "spec": {"http": [{}]}}
+    without = {"kind": "VirtualService", "metadata": {"name": "tcp", "namespace": "shop"}, "spec": {"tcp": []}}
+    (found,) = verdict("R09", of_manifests(without, routed)).findings
+    assert found.path == "VirtualService shop/orders"
+
+
+def test_a_library_repeats_its_own_conditions_and_an_unknown_one_every_transient() -> None:
+    clients = (Client(library="ours"), Client(library="theirs", retries=2), Client(library="redis-py"))
+    (edge,) = graph_of(calling(None)[0], store_with(*clients)).edges
+    transient = ("connection_failed", "attempt_timeout", "unavailable", "resource_exhausted")
+    assert [(each.library, each.retries, each.conditions, each.jitter) for each in client_retries(edge)] == [
+        ("theirs", 2, transient, True),
+        ("redis-py", 3, transient[:2], True),
+    ]

@@ -7,12 +7,12 @@ from math import prod
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voice_policies import Retry
+from voice_policies import ModelFallback, Retry
 
 from components.node import Client, Node, Replicas
 from components.operation import hard, operation, stage
 from stack.model.load import executions
-from tests.small import gateway, graph_of, service, small_platform
+from tests.small import gateway, graph_of, models, service, small_platform
 from tests.stack.audit.rule_findings import STORE, THRICE, TWICE, findings, verdict
 
 
@@ -154,3 +154,43 @@ def test_load_follows_shares_choices_and_events() -> None:
     calls = stage(hard("store.read", "idempotent", share="10%"), hard("store.read", "idempotent", purpose="always"))
     caller = service("b", operation("run", calls, p95="1s", deadline="60s", load="100/s"))
     assert executions(graph_of(caller, STORE)) == {("b", "run"): 100, ("store", "read"): 110}
+
+
+def test_r01_ends_the_path_at_the_callee_that_fails_itself() -> None:
+    """No hop repeats that its callee is unavailable, so six attempts end at the second hop."""
+    unsent = TWICE.model_copy(update={"max_retries": 5, "conditions": ("connection_failed",)})
+    (found,) = findings("R01", *chain(unsent, None))
+    assert found.path == "hop1.run → hop2.run"
+    assert found.arithmetic == "6 = 6 attempts > 5 when hop2.run cannot be connected to"
+
+
+def test_r01_names_the_first_of_two_calls_that_are_alike() -> None:
+    six = TWICE.model_copy(update={"max_retries": 5})
+    calls = [hard("store.read", "idempotent", retry=six, purpose=purpose) for purpose in ("first", "second")]
+    (found,) = findings("R01", service("a", operation("run", stage(*calls), p95="1s", deadline="60s")), STORE)
+    assert found.where == calls[0].location
+
+
+def test_r02_counts_a_policy_that_no_layer_enforces_beside_a_library() -> None:
+    store = STORE.model_copy(update={"clients": (Client(library="openai-python"),)})
+    call = stage(hard("store.read", "idempotent", retry=TWICE))
+    caller = service("a", operation("run", call, p95="1s", deadline="60s"), language="go")
+    (found,) = findings("R02", caller, store)
+    assert found.arithmetic == "nobody and openai-python both retry it: 2 × 3 attempts"
+
+
+@pytest.mark.parametrize(("attempts", "count"), [(1, 0), (2, 1)])
+def test_r02_counts_the_candidates_of_a_route_as_a_layer(attempts: int, count: int) -> None:
+    call = stage(hard("llm.generate", "idempotent", retry=TWICE))
+    caller = service("a", operation("run", call, p95="9s", deadline="60s"))
+    found = findings("R02", caller, models(route_policy={"fallback": ModelFallback(max_attempts=attempts)}))
+    assert len(found) == count
+
+
+def test_r10_counts_the_share_of_the_load_that_an_environment_has() -> None:
+    fixed = {"replicas": Replicas.exactly(1)}
+    callee = service("a", operation("run", p95="1s", deadline="2s"), **fixed)
+    call = stage(hard("a.run", "idempotent", retry=TWICE))
+    caller = service("b", operation("run", call, p95="1s", deadline="60s", load="200/s"))
+    found = verdict("R10", small_platform(caller, callee, load_share=0.5)).findings
+    assert "100/s offered, 110/s with sustained retries" in next(each.arithmetic for each in found if each.path == "a")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from voice_policies import Duration
 
-from components.node import Service
+from components.node import Node, Service
 from components.operation import Stage, hard, operation, soft, stage
 from stack.model.platform import Platform
-from tests.small import gateway, service, small_platform
+from tests.small import datastore, gateway, models, service, small_platform
 from tests.stack.audit.ledgers.rows import ledger, rows
-from tests.stack.audit.rule_findings import STORE, flow
+from tests.stack.audit.rule_findings import READ, STORE, flow
 
 ROUTE = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="4s")
 STORE_CALL = hard("store.read", "idempotent")
@@ -20,7 +21,7 @@ def runs(name: str, *stages: Stage) -> Service:
     return service(name, operation("run", *stages, p95="1s", deadline="2s"))
 
 
-def with_target(target: str | None, *nodes: Service) -> Platform:
+def with_target(target: str | None, *nodes: Node) -> Platform:
     return small_platform(gateway(ROUTE), STORE, *nodes, flows=(flow("a-run", availability=target),))
 
 
@@ -79,3 +80,40 @@ def test_a_soft_dependency_is_listed_with_its_callers() -> None:
 def test_the_entrance_of_a_flow_cannot_be_softened() -> None:
     found = rows(with_target("99.99%", runs("a")), "availability", "availability of the flows")["flow"]
     assert found[-1] == "not reached: no call can be softened"
+
+
+def test_a_flow_that_just_reaches_its_target_holds() -> None:
+    """Only the gateway is a hard dependency."""
+    route = operation("a-run", stage(soft("a.run", "without")), p95="1s", deadline="4s")
+    platform = small_platform(gateway(route), runs("a"), flows=(flow("a-run", availability="99.99%"),))
+    assert rows(platform, "availability", "availability of the flows")["flow"][-1] == "it holds"
+
+
+def test_a_shared_operation_lists_its_calls_once_and_a_call_without_gain_is_left_out() -> None:
+    sure = datastore("sure", READ, availability="100%")
+    both = stage(hard("b.run", "idempotent"), hard("c.run", "idempotent"), hard("sure.read", "idempotent"))
+    shared = stage(hard("d.run", "idempotent"))
+    nodes = (runs("a", both), runs("b", shared), runs("c", shared), runs("d", stage(STORE_CALL)), sure)
+    calls = [row[-1] for row in _softenings(with_target(None, *nodes))]
+    assert "d.run → store.read" in calls
+    assert not [call for call in calls if "sure" in str(call)]
+
+
+def test_several_flows_each_list_their_own_calls() -> None:
+    routes = [
+        operation(f"{name}-run", stage(hard(f"{name}.run", "idempotent")), p95="1s", deadline="4s") for name in "ab"
+    ]
+    flows = tuple(flow(f"{name}-run").model_copy(update={"name": name}) for name in "ab")
+    nodes = (runs("a", stage(STORE_CALL)), runs("b", stage(STORE_CALL)))
+    found = ledger(small_platform(gateway(*routes), STORE, *nodes, flows=flows), "availability")
+    assert [row[0] for row in found.tables[2].rows] == ["a", "b"]
+
+
+def test_either_of_two_addresses_suffices() -> None:
+    """The candidates of two providers, each behind a proxy of its own."""
+    caller = runs("a", stage(hard("llm.generate", "never")))
+    caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))
+    slow = ROUTE.model_copy(update={"deadline": Duration("70s")})
+    platform = small_platform(gateway(slow), caller, models(), flows=(flow("a-run"),))
+    kinds = {row[1]: row[2] for row in ledger(platform, "availability").tables[1].rows}
+    assert kinds["llm"] == "either suffices"

@@ -135,3 +135,32 @@ def test_telemetry_costs_its_retention_and_a_volume_counts_once() -> None:
 
 def test_without_prices_the_ledger_is_empty() -> None:
     assert ledger(Platform(tenant_of(B), toy.ENVIRONMENT), "cost").tables == ()
+
+
+def test_memory_has_a_price_of_its_own() -> None:
+    """A pod requests 64 MiB = 1/16 GiB. At 16 USD an hour for 1 GiB it costs as much as a whole core."""
+    whole = priced(B)
+    prices = PRICES.model_copy(update={"memory_hour": 16.0})
+    site = whole.tenant.catalogue.site.model_copy(update={"prices": prices})
+    catalogue = whole.tenant.catalogue.model_copy(update={"site": site})
+    dear = Platform(replace(whole.tenant, catalogue=catalogue), whole.environment)
+    assert rows(dear, "cost", "services")["b"] == near(*[1.1 * 730] * 3)
+
+
+def test_each_entrance_bears_the_cost_of_the_services_behind_it() -> None:
+    def behind(name: str, callee: str) -> Service:
+        call = hard(f"{callee}.read", "idempotent", retry=TWICE)
+        return service(name, operation("run", stage(call), p95="1s", deadline="2s"))
+
+    entrance = gateway(
+        *(
+            operation(f"{name}-run", stage(hard(f"{name}.run", "idempotent")), p95="1s", deadline="3s", load="10/s")
+            for name in ("a", "b")
+        )
+    )
+    callees = (service("c", READ), service("d", READ), service("idle", READ))
+    flows = tuple(flow("a-run").model_copy(update={"name": name}) for name in ("ask", "answer"))
+    platform = priced(entrance, behind("a", "c"), behind("b", "d"), *callees, flows=flows)
+    found = rows(platform, "cost", "flows")
+    assert set(found) == {"ask, answer", "gateway.b-run", "services without load", "total"}
+    assert found["ask, answer"] == found["gateway.b-run"]

@@ -155,6 +155,33 @@ def test_n01_ingress_that_no_policy_admits(rules: list[Content], denied: bool, t
     assert found(tmp_path, shop(), *STORE, policy("p", "store", ingress=rules)) == expected
 
 
+def test_n01_names_every_policy_and_checks_every_pod_of_the_service(tmp_path: Path) -> None:
+    """The Service selects three workloads: one without a port of that name, an open one and a closed one."""
+    named = {"containerPort": 6379, "name": "redis"}
+    labels = {"matchLabels": {"version": "closed"}}
+
+    def version(name: str, *ports: Content) -> Content:
+        made = workload(f"store-{name}", ports=list(ports))
+        made["spec"]["template"]["metadata"]["labels"] = {"app": "store", "version": name}
+        return made
+
+    pods = [version("a"), version("open", named), version("closed", named)]
+    policies = [resource("NetworkPolicy", name, {"podSelector": labels, "ingress": []}) for name in ("p", "q")]
+    (finding,) = findings(tmp_path, shop(), *pods, service("store", 6379, "redis"), *policies)
+    assert finding.arithmetic == (
+        "ingress to port 6379 of Deployment store-closed: NetworkPolicies p, q apply, but none admits it"
+    )
+
+
+def test_n04_lists_every_port_that_the_service_offers(tmp_path: Path) -> None:
+    offering = service("store", 6379)
+    offering["spec"]["ports"].append({"port": 6378, "name": "other"})
+    wrong = workload("shop", env=[variable("STORE", "store:6380")])
+    (finding,) = findings(tmp_path, wrong, STORE[0], offering)
+    assert finding.arithmetic == "STORE names port 6380, but Service store offers 6378, 6379"
+    assert finding.proposal == ""
+
+
 def test_n01_egress_that_no_policy_admits(tmp_path: Path) -> None:
     of_store = {"to": [{"podSelector": {"matchLabels": {"app": "store"}}}]}
     for rules, denied in (([DNS], True), ([DNS, of_store], False)):
