@@ -29,6 +29,7 @@ from voice_policies import (
     StreamTimeout,
     Timeout,
 )
+from voice_reference.flows import metrics
 from voice_reference.processes import Platform, running
 from voice_runtime.tracing.collector import Collector
 
@@ -39,7 +40,11 @@ REQUESTS = 200
 """Requests of one fault. With five faults before the first content they are 1,000, so that none may fail."""
 AT_ONCE = 8
 PATIENCE = 180.0
-PATIENT: dict[str, Any] = {"timeout": Timeout(attempt=Duration("3m"), overall=Duration("3m"))}
+PATIENT: dict[str, Any] = {
+    "timeout": Timeout(attempt=Duration("3m"), overall=Duration("3m")),
+    "circuit_breaker": CircuitBreaker(consecutive_failures=2),
+    "enforced_by": EnforcedBy(timeout="runtime", circuit_breaker="runtime"),
+}
 # A busy machine answers within ten seconds. `total` holds two attempts.
 LIMITS = StreamTimeout(
     connect=Duration("10s"), first_token=Duration("10s"), idle=Duration("2m"), total=Duration("150s")
@@ -167,7 +172,7 @@ async def chat(platform: Platform) -> str:
     async for kind, document in events(platform):
         text += document.get("content", "")
         if "content" not in document:
-            ending = document["error"] if kind == "error" else ",".join(document["fallbacks"])
+            ending = str(document.get("error_class")) if kind == "error" else ",".join(document["fallbacks"])
     return f"{text}|{ending}"
 
 
@@ -219,10 +224,59 @@ async def test_no_request_fails_with_one_of_two_providers(platform: Platform, fa
         assert len(b.exchanges) >= REQUESTS // 2
 
 
-async def test_an_answer_that_is_cut_after_its_first_content_ends_with_its_own_error(platform: Platform) -> None:
-    async with providers(lambda _: fake.streamed([fake.role(), fake.delta("high "), cut])) as (a, b):
-        assert await chat(platform) == "high |fallback: the soft call failed and has no fallback"
-        assert (len(a.exchanges), len(b.exchanges)) == (1, 0)
+CUTS: dict[str, Any] = {
+    "truncated": cut,
+    "overloaded": fake.error_frame("server_is_overloaded", "made-up prompt"),
+    "content_filtered": fake.error_frame("content_filter", "made-up prompt"),
+}
+CHATS = 3
+"""More than the failures that open a breaker between the services."""
+
+
+@pytest.mark.parametrize("error_class", CUTS)
+async def test_an_answer_that_breaks_off_ends_with_its_class_is_counted_apart_and_opens_no_breaker_before_the_adapter(
+    platform: Platform, error_class: str
+) -> None:
+    async with providers(*2 * [lambda _: fake.streamed([fake.role(), fake.delta("high "), CUTS[error_class]])]) as made:
+        for _ in range(CHATS):
+            received = [event async for event in events(platform)]
+            assert received == [
+                ("message", {"content": "high "}),
+                (
+                    "error",
+                    {
+                        "error": "fallback: the soft call failed and has no fallback",
+                        "error_class": error_class,
+                        "retry_after": None,
+                    },
+                ),
+            ]
+        assert sum(len(provider.exchanges) for provider in made) == CHATS
+    exported = metrics(platform.processes["model-adapter"])
+    assert f'voice_model_calls_total{{kind="cut",route="llm.generate"}} {CHATS}.0' in exported
+    assert f'voice_model_attempts_total{{candidate="a",kind="{error_class}",route="llm.generate"}}' in exported
+    assert not any("made-up" in process.log.read_text() for process in platform.processes.values())
+
+
+@pytest.mark.parametrize(
+    ("answer", "error_class", "header"),
+    [
+        (fake.streamed([fake.role(), fake.delta("high "), cut]), "truncated", ("x-should-retry", "false")),
+        (fake.error(429, headers={"retry-after": "40"}), "rate_limited", ("retry-after", "40")),
+    ],
+    ids=["after the first content", "before the first content"],
+)
+async def test_a_spoken_turn_ends_with_the_class_of_its_failure_and_the_providers_wait(
+    platform: Platform, answer: Answer, error_class: str, header: tuple[str, str]
+) -> None:
+    def script(request: Any) -> Answer:
+        return answer if request.path.endswith("/completions") else healthy(request)
+
+    async with providers(script, script), httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
+        ended = await client.post(f"{platform.processes['voice-engine'].url}/dialogue")
+    assert (ended.status_code, ended.headers["x-error-class"]) == (503, error_class)
+    assert ended.json() == {"error": f"a dependency failed: {error_class}"}
+    assert header in ended.headers.items()
 
 
 async def test_content_reaches_the_client_before_the_answer_ends_and_leaving_closes_the_providers_connection(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from voice_policies import CircuitBreaker, Duration, Health
 from voice_runtime import CircuitBreaker as Breaker
-from voice_runtime import CircuitOpenError, Runtime, SoftCallError
+from voice_runtime import CircuitOpenError, DependencyFailure, Runtime, SoftCallError, dependency_failure
 from voice_runtime.grpc import Grpc
 from voice_runtime.http import Http
 from voice_runtime.http.status import failure_of
@@ -83,6 +84,64 @@ async def test_a_refusal_opens_no_breaker_of_the_hops_before_it(tmp_path: Path, 
             answer = await fails(to_second)
         assert ("x-rejected-by", "circuit_breaker") in tuple(answer.trailing_metadata())
         assert (state_of(first), state_of(second)) == ("closed", "closed")
+
+
+class ModelCutError(Exception):
+    """The failure of a dependency, as a package beside the runtime has it."""
+
+
+@dependency_failure.register
+def _(_: ModelCutError) -> DependencyFailure:
+    return DependencyFailure("truncated", 1.5)
+
+
+async def test_the_failure_of_a_dependency_travels_with_its_class_and_opens_no_breaker_on_its_way(
+    tmp_path: Path,
+) -> None:
+    async def fail() -> None:
+        raise ModelCutError
+
+    async with AsyncExitStack() as stack:
+        second, to_leaf = await stack.enter_async_context(hop(tmp_path / "second", fail))
+        first, to_second = await stack.enter_async_context(hop(tmp_path / "first", lambda: to_leaf.Context(b"x")))
+        for _ in range(5):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await to_second.Context(b"x")
+        assert caught.value.code() is grpc.StatusCode.ABORTED
+        said: dict[str, Any] = dict(caught.value.trailing_metadata() or ())
+        assert said == {"x-error-class": "truncated", "grpc-retry-pushback-ms": "1500"}
+        assert (state_of(first), state_of(second)) == ("closed", "closed")
+        soft = SoftCallError("rag-engine.context")
+        soft.__cause__ = caught.value
+        assert dependency_failure(soft) == DependencyFailure("truncated", 1.5)
+
+
+async def test_the_class_of_a_dependencys_failure_travels_over_http(tmp_path: Path) -> None:
+    async def fail(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
+        raise ModelCutError
+
+    server = Runtime.load(mount(tmp_path, bundle(inbound=(operation("context"),), service="rag-engine")))
+    async with serving(Http(server).middleware(fail)) as url, httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"{url}/context")
+    assert (answer.status_code, answer.json()) == (503, {"error": "a dependency failed: truncated"})
+    assert (answer.headers["x-error-class"], answer.headers["retry-after"]) == ("truncated", "2")
+    assert failure_of(503, answer.headers) == Failure("unavailable", 2.0, blames_callee=False)
+
+
+@pytest.mark.parametrize(
+    ("trailing", "expected"),
+    [
+        ((("x-error-class", "idle_timeout"), ("grpc-retry-pushback-ms", "-1")), DependencyFailure("idle_timeout")),
+        ((("x-error-class", "idle_timeout"),), DependencyFailure("idle_timeout")),
+        ((("x-error-class", "Text of a provider"),), None),
+        ((("grpc-retry-pushback-ms", "10"),), None),
+    ],
+)
+def test_a_class_is_one_word_and_a_negative_wait_is_none(trailing: Any, expected: DependencyFailure | None) -> None:
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.ABORTED, grpc.aio.Metadata(), trailing_metadata=grpc.aio.Metadata(*trailing)
+    )
+    assert dependency_failure(error) == expected
 
 
 def test_a_probe_that_was_refused_further_on_decides_nothing(clock: FakeClock) -> None:

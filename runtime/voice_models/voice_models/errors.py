@@ -13,7 +13,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from voice_runtime import CallRejectedError, Failure, VoiceRuntimeError, classify
+from voice_runtime import (
+    CallRejectedError,
+    DependencyFailure,
+    Failure,
+    VoiceRuntimeError,
+    classify,
+    dependency_failure,
+)
 
 from voice_models.classification import ErrorClass
 from voice_models.usage import NOTHING, Usage
@@ -79,3 +86,8 @@ class ModelStreamError(ModelError):
 @classify.register
 def _(error: ModelError) -> Failure | None:
     return Failure() if error.error_class in BLAMES_PROVIDER else None
+
+
+@dependency_failure.register
+def _(error: ModelError) -> DependencyFailure:
+    return DependencyFailure(error.error_class, error.retry_after)

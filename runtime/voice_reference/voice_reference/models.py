@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from voice_models import ModelRuntime, ModelTransport
 from voice_models.fake_answers import chat_stream, embeddings, error, speech, transcription
 from voice_models.fake_provider import Answer, FakeNetwork, FakeProvider, FakeRequest
+from voice_models.prometheus import ModelCollector
 from voice_policies import OutboundCall
 from voice_runtime import Runtime
 
@@ -32,6 +33,8 @@ class ModelCalls:
 
     def __init__(self, runtime: Runtime, configuration: ConfigurationFile) -> None:
         self._models = ModelRuntime(runtime)
+        self.collector = ModelCollector(self._models)
+        """The metrics of the calls."""
         self._configuration = configuration
         self._clients: dict[str, AsyncOpenAI] = {}
 

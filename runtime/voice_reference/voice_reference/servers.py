@@ -6,15 +6,17 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
 import grpc
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from voice_runtime import Runtime, VoiceRuntimeError
+from voice_runtime import Runtime, VoiceRuntimeError, dependency_failure
 from voice_runtime.asgi import Receive, Scope, Send, respond
 from voice_runtime.http import last_segment
 from voice_runtime.prometheus import RuntimeCollector
 
+from voice_reference.models import ModelCalls
 from voice_reference.operations import Operations
 
 METRICS_PATH = "/metrics"
@@ -50,13 +52,15 @@ class HttpOperations:
     """`POST /<operation>` runs an operation, under the middleware's policies; `GET /metrics` shows the metrics.
 
     A client that accepts `text/event-stream` gets each message of the operation as an event at once. An answer
-    that breaks off ends with an event `error`. A client that leaves cancels the operation.
+    that breaks off ends with an event `error`, with the class of the failure of a dependency. A client that leaves
+    cancels the operation.
     """
 
-    def __init__(self, runtime: Runtime, operations: Operations) -> None:
+    def __init__(self, runtime: Runtime, operations: Operations, models: ModelCalls) -> None:
         self._operations = operations
         self._registry = CollectorRegistry()
         self._registry.register(RuntimeCollector(runtime))
+        self._registry.register(models.collector)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI defines it."""
@@ -94,12 +98,10 @@ class HttpOperations:
                         await send({"type": "http.response.start", "status": 200, "headers": headers})
                         begun = True
                     await _send_event(send, f"data: {json.dumps(message)}")
-            except VoiceRuntimeError as error:
+            except (VoiceRuntimeError, grpc.RpcError) as error:
                 if not begun:
                     raise
-                await _send_event(
-                    send, f"event: error\ndata: {json.dumps({'error': f'{error.policy}: {error.summary}'})}"
-                )
+                await _send_event(send, f"event: error\ndata: {json.dumps(_fault(error))}")
         await send({"type": "http.response.body", "body": b""})
 
     async def _metrics(self, send: Send) -> None:
@@ -110,6 +112,13 @@ class HttpOperations:
 
 def _accepts_events(scope: Scope) -> bool:
     return any(name == b"accept" and b"text/event-stream" in value for name, value in scope["headers"])
+
+
+def _fault(error: Exception) -> dict[str, Any]:
+    """An error for the client: the policy's own text, and the failure of a dependency as its class and its wait."""
+    text = f"{error.policy}: {error.summary}" if isinstance(error, VoiceRuntimeError) else "the callee failed"
+    failure = dependency_failure(error)
+    return {"error": text} | ({} if failure is None else asdict(failure))
 
 
 async def _send_event(send: Send, lines: str) -> None:

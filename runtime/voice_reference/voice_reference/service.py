@@ -43,7 +43,8 @@ class Service:
         self._wire = Grpc(runtime)
         self._models = ModelCalls(runtime, configuration)
         operations = Operations(runtime, configuration, self._wire, self._models)
-        self._http = HealthApp(self._health, Http(runtime).middleware(HttpOperations(runtime, operations)))
+        http = HttpOperations(runtime, operations, self._models)
+        self._http = HealthApp(self._health, Http(runtime).middleware(http))
         self._grpc = GrpcOperations(operations)
 
     async def serve(self) -> None:

@@ -30,7 +30,15 @@ from voice_runtime.errors import (
 from voice_runtime.events import Event, Events, Listener, PromptListener
 from voice_runtime.inbound import Request, current_request
 from voice_runtime.outbound import Outbound
-from voice_runtime.outcome import Classify, ClassifyResult, FailedResultError, Failure, classify
+from voice_runtime.outcome import (
+    Classify,
+    ClassifyResult,
+    DependencyFailure,
+    FailedResultError,
+    Failure,
+    classify,
+    dependency_failure,
+)
 from voice_runtime.retry import Retry
 from voice_runtime.runtime import Runtime
 from voice_runtime.shared_store import SharedStore
@@ -52,6 +60,7 @@ __all__ = [
     "Clock",
     "DeadlineExceededError",
     "Degradation",
+    "DependencyFailure",
     "Event",
     "Events",
     "FailedResultError",
@@ -75,6 +84,7 @@ __all__ = [
     "before_sending",
     "classify",
     "current_request",
+    "dependency_failure",
     "detached",
     "remaining",
 ]

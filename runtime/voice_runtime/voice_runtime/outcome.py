@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -28,7 +29,7 @@ class Failure:
     retry_after: float | None = None
     """Seconds after which the callee accepts a retry. Below zero or NaN, never."""
     blames_callee: bool = True
-    """False is neutral for the breaker: nothing was sent, or a circuit breaker behind the callee refused."""
+    """False is neutral for the breaker: nothing was sent, or a circuit breaker behind the callee refused or counted."""
 
     @property
     def is_refusal(self) -> bool:
@@ -46,6 +47,10 @@ REJECTED_BY = "x-rejected-by"
 """Header and trailing metadata of an answer: the policy that refused. A caller's breaker does not count such an answer,
 so that one outage opens the breakers beside it, and not one after another up to the entrance."""
 CIRCUIT_BREAKER = CircuitOpenError.policy
+ERROR_CLASS = "x-error-class"
+"""Header and trailing metadata of an answer: the class of a `DependencyFailure`. A caller's breaker does not count such
+an answer, because the breaker beside the dependency has."""
+_CLASS = re.compile(r"[a-z_]{1,64}")
 PERMANENT = Failure()
 OWN_FAULT = Failure(blames_callee=False)
 _UNAVAILABLE = Failure("unavailable")
@@ -90,6 +95,34 @@ def is_refusal(error: BaseException | None) -> bool:
             failure = classify(error)
             return failure is not None and failure.is_refusal
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyFailure:
+    """The failure of a dependency, such as a model provider, as it travels from hop to hop to the client."""
+
+    error_class: str
+    """Its class, one word of a closed list: `truncated`, `idle_timeout`."""
+    retry_after: float | None = None
+    """Seconds after which another try makes sense. `None`: do not retry."""
+
+
+@singledispatch
+def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
+    """The failure of a dependency that ended a call, in this process or behind a callee. `None` for other errors.
+
+    A package registers its own errors.
+    """
+    if isinstance(error, RetriesExhaustedError | SoftCallError):
+        return dependency_failure(error.__cause__)
+    return None
+
+
+def received_failure(said: Mapping[str, str], retry_after: float | None) -> DependencyFailure | None:
+    """The failure that an answer's headers or trailing metadata name. A negative or unreadable wait forbids a retry."""
+    if not _CLASS.fullmatch(said.get(ERROR_CLASS, "")):
+        return None
+    return DependencyFailure(said[ERROR_CLASS], retry_after if retry_after is not None and retry_after >= 0 else None)
 
 
 class FailedResultError(Exception):

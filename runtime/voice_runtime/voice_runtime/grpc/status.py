@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -18,7 +19,19 @@ from voice_runtime.errors import (
     SoftCallError,
     VoiceRuntimeError,
 )
-from voice_runtime.outcome import CIRCUIT_BREAKER, OWN_FAULT, PERMANENT, REJECTED_BY, Failure, classify, is_refusal
+from voice_runtime.outcome import (
+    CIRCUIT_BREAKER,
+    ERROR_CLASS,
+    OWN_FAULT,
+    PERMANENT,
+    REJECTED_BY,
+    DependencyFailure,
+    Failure,
+    classify,
+    dependency_failure,
+    is_refusal,
+    received_failure,
+)
 
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata (gRPC A6): milliseconds until another attempt is welcome. Negative or unreadable means never."""
@@ -66,11 +79,17 @@ def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
     if failure is None or not trailing:
         return failure
     said = dict(trailing)
-    pushback, refused = said.get(PUSHBACK), said.get(REJECTED_BY) == CIRCUIT_BREAKER
-    wait = failure.retry_after
-    if pushback is not None:
-        wait = int(pushback) / 1000 if _MILLISECONDS.fullmatch(pushback) else NO_RETRY
-    return Failure(failure.condition, wait, blames_callee=not (refused and code is StatusCode.UNAVAILABLE))
+    refused = code is StatusCode.UNAVAILABLE and said.get(REJECTED_BY) == CIRCUIT_BREAKER
+    wait = _pushback(said)
+    return Failure(failure.condition, wait, blames_callee=not (refused or received_failure(said, wait)))
+
+
+def _pushback(said: Mapping[str, str]) -> float | None:
+    """Seconds until another attempt is welcome; `None` if the callee says nothing."""
+    pushback = said.get(PUSHBACK)
+    if pushback is None:
+        return None
+    return int(pushback) / 1000 if _MILLISECONDS.fullmatch(pushback) else NO_RETRY
 
 
 def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> bool:
@@ -103,6 +122,12 @@ def _(error: grpc.RpcError) -> Failure | None:
     return failure_of(code, error.trailing_metadata())
 
 
+@dependency_failure.register(grpc.RpcError)
+def _(error: grpc.RpcError) -> DependencyFailure | None:
+    said: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]  # pairs, as in `failure_of`
+    return received_failure(said, _pushback(said))
+
+
 @classify.register(grpc.aio.BaseError)
 def _(_: Exception) -> Failure | None:
     """Refusals of gRPC itself: metadata that cannot be sent, a closed channel."""
@@ -130,6 +155,8 @@ def status_of(error: BaseException) -> StatusCode:
             code = StatusCode.DEADLINE_EXCEEDED
         case CalleeError():
             code = _STATUS[error.condition]
+        case Exception() if dependency_failure(error):
+            code = StatusCode.ABORTED  # the mesh counts UNAVAILABLE against this service's pod
     return code
 
 
@@ -144,6 +171,8 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
         code = StatusCode.UNAVAILABLE
     if code not in _FAILURES:
         code = StatusCode.INTERNAL
+    if failure := dependency_failure(error):
+        return code, ((ERROR_CLASS, failure.error_class), (PUSHBACK, _milliseconds(failure.retry_after)))
     refused = ((REJECTED_BY, CIRCUIT_BREAKER),) if is_refusal(error) else ()
     spent = isinstance(error.__cause__ if isinstance(error, SoftCallError) else error, RetriesExhaustedError)
     if spent or (isinstance(error, RateLimitedError) and error.retry_after is None):
@@ -151,4 +180,9 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
     wait = error.retry_after if isinstance(error, VoiceRuntimeError) else None
     if wait is None:
         return code, refused
-    return code, (*refused, (PUSHBACK, str(round(min(wait * 1000, LONGEST_WAIT))) if wait >= 0 else "-1"))
+    return code, (*refused, (PUSHBACK, _milliseconds(wait)))
+
+
+def _milliseconds(wait: float | None) -> str:
+    """A wait in the form of `PUSHBACK`. `None` and a negative number forbid another attempt."""
+    return "-1" if wait is None or wait < 0 else str(round(min(wait * 1000, LONGEST_WAIT)))

@@ -14,7 +14,18 @@ import httpx
 from opentelemetry.trace import Span, StatusCode
 
 from voice_runtime.errors import CallRejectedError, CallTimeoutError, RateLimitedError, SoftCallError, VoiceRuntimeError
-from voice_runtime.outcome import CIRCUIT_BREAKER, OWN_FAULT, PERMANENT, REJECTED_BY, Failure, classify, is_refusal
+from voice_runtime.outcome import (
+    CIRCUIT_BREAKER,
+    ERROR_CLASS,
+    OWN_FAULT,
+    PERMANENT,
+    REJECTED_BY,
+    Failure,
+    classify,
+    dependency_failure,
+    is_refusal,
+    received_failure,
+)
 
 RETRY_AFTER = "retry-after"
 SHOULD_RETRY = "x-should-retry"
@@ -51,7 +62,7 @@ def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure
     if headers.get(SHOULD_RETRY) == "false":
         wait = NO_RETRY
     refused = status == 503 and headers.get(REJECTED_BY) == CIRCUIT_BREAKER
-    return Failure(failure.condition, wait, blames_callee=not refused)
+    return Failure(failure.condition, wait, blames_callee=not (refused or received_failure(headers, wait)))
 
 
 def show_status(status: int, span: Span) -> None:
@@ -101,10 +112,12 @@ def _(error: StatusError) -> Failure | None:
 
 def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
     """The status, text and headers that end a request. Only a policy's own text is sent."""
+    if failure := dependency_failure(error):
+        again = {SHOULD_RETRY: "false"} if failure.retry_after is None else _retry_after(failure.retry_after)
+        return 503, f"a dependency failed: {failure.error_class}", {ERROR_CLASS: failure.error_class, **again}
     if not isinstance(error, VoiceRuntimeError):
         return 500, "internal error", {}
-    wait = error.retry_after
-    headers = {RETRY_AFTER: str(ceil(min(wait, LONGEST_WAIT)))} if wait is not None and wait >= 0 else {}
+    headers = _retry_after(error.retry_after)
     if is_refusal(error):
         headers[REJECTED_BY] = CIRCUIT_BREAKER
     text = f"{error.policy}: {error.summary}"
@@ -116,3 +129,7 @@ def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
         case CallRejectedError() | SoftCallError():
             return 503, text, headers
     return 500, text, {}
+
+
+def _retry_after(wait: float | None) -> dict[str, str]:
+    return {RETRY_AFTER: str(ceil(min(wait, LONGEST_WAIT)))} if wait is not None and wait >= 0 else {}
