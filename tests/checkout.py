@@ -23,8 +23,8 @@ def copied(folder: Path) -> Path:
 
 
 def bash(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Type commands in such a copy."""
-    # Python takes a module that changes twice in a second, to text of the same length, for the old one.
+    """Run commands in a copy."""
+    # If a module changes twice in a second and keeps its length, Python would load its old bytecode.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = ["bash", "-c", f". {folder}/.venv/bin/activate\n{text}"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -26,7 +26,7 @@ from tests.documents import blocks, documents
 VERSION = "12.3.0"
 SCRIPT = "package/dist/mermaid.min.js"
 DIGEST = "336df803d87a38b70a01e736e666c8f7601d2ce42f5e47c8fafe5d721074b9a3"
-"""Of the script in the package of that version."""
+"""SHA-256 of the script in that version's package."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voiceassistant-mermaid"
 SECONDS = 120.0
 """A generous limit: the machine may be slow."""

@@ -174,7 +174,7 @@ def _everyone() -> list[str]:
 
 
 def _servers(*, failed: int, after: int = 0) -> Series:
-    """The state of every job as its scrape, its probe or its exporter tells it: so many failures, then success."""
+    """The state of every job by scrape, probe or exporter: `after` successes, `failed` failures, then success."""
 
     def metric(job: str) -> str:
         own = {"postgresql": "cnpg_collector_up", "valkey": "redis_up"}
@@ -185,7 +185,7 @@ def _servers(*, failed: int, after: int = 0) -> Series:
 
 
 def _flows(share: float) -> Series:
-    """Requests of every flow, of which this share fails for the user in the way that is the flow's own."""
+    """Requests of every flow. This share of them fails for the user, and each flow shows that in its own metric."""
     bad, good = round(10_000 * share), round(10_000 * (1 - share))
     voice = {"job": "voice-engine", "operation": "dialogue"}
     plain = {"identity-service-login", "conversation-service-list", "knowledge-service-search"}
@@ -207,14 +207,14 @@ def _flows(share: float) -> Series:
 
 
 def _first_messages(late: int) -> Series:
-    """Of a hundred streams a minute so many begin late."""
+    """A hundred streams a minute; `late` of them begin late."""
     return _series("voice_call_first_messages_total", "0+100x120", **SPEECH) | _series(
         "voice_call_late_first_messages_total", f"0+{late}x120", **SPEECH
     )
 
 
 def _attempts(failed: int) -> Series:
-    """Of ten thousand attempts a minute at each external dependency so many fail."""
+    """Ten thousand attempts a minute at each external dependency; `failed` of them fail."""
     return _joined(
         *(
             _series("voice_call_attempts_total", f"0+{count}x120", job="any", name=f"{name}.use", kind=kind)
@@ -291,13 +291,13 @@ def _mounted(*digests: str) -> Series:
 
 
 def _declared(metric: str) -> Series:
-    """One pod of every service with the digest that is declared."""
+    """One pod of every service with the declared digest."""
     digests = bundle_digests(platform("prod").graph, platform("prod").environment)
     return _joined(*(_series(metric, "1x60", job=job, digest=digest) for job, digest in digests.items()))
 
 
 def _called(chosen: int) -> Series:
-    """Ten thousand requests a minute of every operation and every route, and so many of the choice of a model."""
+    """Ten thousand requests a minute of every operation and route, but `chosen` requests for the choice of a model."""
     requests = _requests(failed=0)
     (choice,) = (name for name in requests if 'job="model-router"' in name and 'kind="successful"' in name)
     return requests | {choice: f"0+{chosen}x120"} | _statuses("500", 0)
@@ -375,7 +375,7 @@ def _counting(metric: str, step: int, /, **labels: str) -> Series:
 
 
 def _redundancy(deployed: int, ready: int, replicas: int) -> Series:
-    """So many pods of a Deployment that declares two, and so many ready pods of a StatefulSet."""
+    """A Deployment with `deployed` of 2 pods, and a StatefulSet with `ready` of `replicas` pods."""
     return (
         _series("kube_deployment_spec_replicas", "2x60", **DEPLOYMENT)
         | _series("kube_deployment_status_replicas_available", f"{deployed}x60", **DEPLOYMENT)
@@ -421,7 +421,7 @@ def _connections(count: int) -> Series:
 
 
 def _valkey(metric: str, values: str, host: str = "redis-node-0", **labels: str) -> Series:
-    """A series of one Valkey server, as its exporter tells it."""
+    """A series of one Valkey server from its exporter."""
     return _series(metric, values, job="valkey", instance=f"{host}:6379", **labels)
 
 
@@ -430,7 +430,7 @@ def _of_valkey(severity: str = "warning", host: str = "redis-node-0") -> list[La
 
 
 def _primary(replicas: int) -> Series:
-    """A primary of the cache, one of its replicas, and the server of the events, which has none."""
+    """A primary of the cache with `replicas` replicas, one of these, and the events' server without a replica."""
     return (
         _valkey("redis_connected_slaves", f"{replicas}x30")
         | _valkey("redis_instance_info", "1x30", role="master")
@@ -528,7 +528,7 @@ def _adapter(metric: str, values: str, **labels: str) -> Series:
 
 
 def _chunks(part: str, objective: str, within: int) -> Series:
-    """Of a hundred answers a minute so many meet the objective, and all end within a second."""
+    """A hundred answers a minute: `within` of them meet the objective, and all of them end within 1.28 s."""
     histogram = f"gen_ai_client_operation_{part}_seconds_bucket"
     return _joined(
         *(
@@ -539,7 +539,7 @@ def _chunks(part: str, objective: str, within: int) -> Series:
 
 
 def _model_calls(**of_a_thousand: int) -> Series:
-    """A thousand successful calls a minute of one route; of these so many are good or fall back, or are cut besides."""
+    """A thousand successful calls a minute of one route; some of them are good or fall back. Cut calls are extra."""
     calls = _adapter("voice_model_calls_total", "0+1000x60", **GENERATE, kind="successful")
     for name, count in of_a_thousand.items():
         if name == "cut":

@@ -1,4 +1,4 @@
-"""Every kubectl command of docs/runbook/ runs against a control plane with the platform of prod, or is excused here."""
+"""Every kubectl command of docs/runbook/ runs against a control plane with prod, or has a reason in `NOT_RUN`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VALUES = {
 STORED = {"POD": "pods", "PERSISTENTVOLUMECLAIM": "pvc", "JOB_NAME": "jobs"}
 """Word in capitals → the kind of object in the stores' namespace whose name is an example of it."""
 CHANGES = re.compile(r"kubectl (delete|patch|scale|taint|rollout undo|cordon|drain|uncordon) ")
-"""Commands that run dry. A restart has no dry run, and later commands need the jobs, so those run."""
+"""Commands that run as a dry run. kubectl cannot restart dry, and later commands need the jobs, so both really run."""
 
 
 def commands() -> Iterator[str]:
@@ -63,13 +63,13 @@ def prod(start_cluster: StartCluster, rendered: Callable[[str], Path]) -> Iterat
         cluster.add_volumes(list(manifests.claims(objects)))
         cluster.apply(tree)
         cluster.wait_ready()
-        for service in platform("prod").microservices:  # a second revision, to which a rollout can go back
+        for service in platform("prod").microservices:  # a second revision, so that a rollout can be undone
             cluster.kubectl.run("rollout", "restart", f"deployment/{service.name}", f"--namespace={service.namespace}")
         cluster.kubectl.run("rollout", "restart", "deployment/gateway", "--namespace=voice-gateway")
         yield cluster
 
 
-def test_every_excuse_is_needed() -> None:
+def test_every_reason_not_to_run_matches_a_command() -> None:
     assert [pattern for pattern in NOT_RUN if not any(re.match(pattern, command) for command in commands())] == []
 
 
@@ -82,7 +82,7 @@ def test_every_command_runs(prod: Cluster, report: Callable[[str], None]) -> Non
 def refusal(cluster: Cluster, command: str) -> str:
     """The error of a command, if it has one. Commands that change something are dry runs.
 
-    No kubelet has logs here. The test finds the pods of such a command instead.
+    No kubelet has logs here. For `kubectl logs` the test looks up the pods instead.
     """
     words = shlex.split(filled(cluster, command))[1:]
     if logs := words[0] == "logs":

@@ -1,4 +1,4 @@
-"""Models behind routes refuse what cannot be joined, and take addresses and keys from their providers."""
+"""Models behind routes take addresses and keys from their providers. A contradiction is refused."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_it_measures_a_request_and_logs_its_trace(identity: GoService) -> None:
     assert (last["message"], last["trace_id"], last["span_id"]) == ("answered", TRACE, SPAN)
 
 
-def test_it_tells_a_mounted_bundle_from_the_bundle_in_force(identity: GoService) -> None:
+def test_it_exports_the_mounted_bundle_and_the_bundle_in_force(identity: GoService) -> None:
     other = identity.bundle.model_copy(update={"outbound": ()}).sealed()
     (identity.log.parent / FILE_NAME).write_text(json.dumps(other.to_document()), encoding="utf-8")
     assert f'voice_policy_mounted_info{{digest="{other.metadata.digest}"}} 1' in identity.metrics()

@@ -67,7 +67,7 @@ def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 
 def shown_by(service: Service) -> str:
-    """Everything that a service tells of its calls: metrics, usage events, events of policies."""
+    """Everything that a service publishes about its calls: metrics, usage events, events of policies."""
     registry = CollectorRegistry()
     registry.register(ModelCollector(service.runtime))
     return f"{generate_latest(registry).decode()} {service.ledger.events} {service.events.events}"

@@ -49,7 +49,7 @@ MARKER = "the-marker-of-a-prompt"
 KEY = "sk-the-marker-of-a-key"
 ANSWER = "the-answer-of-"
 PATIENT = StreamTimeout(connect=Duration("1m"), first_token=Duration("2m"), idle=Duration("1m"), total=Duration("10m"))
-"""Limits that a busy machine does not meet."""
+"""Limits that are long enough even for a busy machine."""
 PRICE = ModelPrice(input=0.15, output=0.6, as_of=date(2026, 11, 30), source="a test")
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"{MARKER}: why?"}]
 
@@ -101,13 +101,13 @@ class Service:
     events: Recorder
     clock: FakeClock | None
     endings: list[str] = field(default_factory=list)
-    """How A's answers had ended when the last call of a `Driver` was over, while the loop still ran."""
+    """The endings of A's answers, read right after the last call of a `Driver`, while the loop still runs."""
 
     def sdk(self, name: str = ROUTE, inner: httpx.AsyncBaseTransport | None = None) -> AsyncOpenAI:
         transport = ModelTransport(self.runtime, name, inner or self.network)
         client = httpx.AsyncClient(transport=transport)
         sdk = AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
-        sdk._platform = "Linux"  # noqa: SLF001  # else a thread finds it, and fake time does not wait for threads
+        sdk._platform = "Linux"  # noqa: SLF001  # otherwise a thread reads it, and fake time does not wait for threads
         return sdk
 
     def sync_sdk(self, name: str = ROUTE) -> OpenAI:
@@ -127,7 +127,7 @@ class Service:
         """Tokens that are held or spent in local budgets."""
         return sum(
             window.used(60.0, self.runtime.runtime.clock.monotonic())
-            for window in self.runtime.budgets._windows.values()  # noqa: SLF001  # the sum over tenants is no public fact
+            for window in self.runtime.budgets._windows.values()  # noqa: SLF001  # no public attribute has the sum over tenants
         )
 
     def is_settled(self) -> bool:
@@ -229,7 +229,7 @@ async def texts(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -
 
 
 def texts_sync(client: OpenAI) -> Generator[str, None, None]:
-    """As `texts`, without an event loop."""
+    """Like `texts`, without an event loop."""
     with client.chat.completions.create(model="any", messages=QUESTION, stream=True) as stream:
         for chunk in stream:
             if chunk.choices and chunk.choices[0].delta.content:
@@ -250,7 +250,7 @@ async def served(a: FakeProvider, b: FakeProvider) -> AsyncIterator[dict[str, Ad
 
 @contextmanager
 def served_elsewhere(a: FakeProvider) -> Iterator[dict[str, Address]]:
-    """As `served`, on a loop of another thread."""
+    """Like `served`, on the loop of another thread."""
     thread = LoopThread()
     serving = served(a, FakeProvider(lambda _: chat_stream("B")))
     addresses = thread.run(serving.__aenter__())
@@ -267,7 +267,7 @@ def sync_sdk(made: Service) -> OpenAI:
 
 
 class Driver:
-    """Makes the calls of a test, each way of calling in its own subclass."""
+    """Makes the calls of a test. Each subclass calls in its own way."""
 
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
         """The contents that reached the caller, up to `most`, and the error that ended them."""

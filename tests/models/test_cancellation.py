@@ -1,4 +1,4 @@
-"""A caller that leaves closes the provider's connection: MC18, MC19, and every other way to leave."""
+"""If a caller leaves, the provider's connection closes: MC18, MC19, deadlines and interrupted threads."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_mc18_a_caller_that_leaves_before_the_content_closes_the_connectio
 
 
 @pytest.mark.parametrize("phase", ["connecting", "unary"])
-async def test_mc18_it_closes_in_every_phase(tmp_path: Path, clock: FakeClock, phase: str) -> None:
+async def test_mc18_the_connection_closes_in_every_phase(tmp_path: Path, clock: FakeClock, phase: str) -> None:
     made = budgeted(tmp_path, clock)
     late = fake.chat("late", delay=10) if phase == "connecting" else fake.streamed([b"{", stall])
     made.a.script = lambda _: late
@@ -86,7 +86,7 @@ async def test_mc18_it_closes_in_every_phase(tmp_path: Path, clock: FakeClock, p
 
 
 async def test_a_deadline_of_the_request_closes_the_connection(tmp_path: Path, clock: FakeClock) -> None:
-    """A service cancels the calls of an operation whose time is over, as it does when its client has left."""
+    """A service cancels the calls of an operation after its deadline, as it does after its client has left."""
     made = budgeted(tmp_path, clock, inbound=(operation("chat", deadline=Duration("400ms")),))
     made.a.script = lambda _: fake.streamed([fake.delta("x"), stall])
     with pytest.raises(TimeoutError):

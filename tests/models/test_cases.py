@@ -85,7 +85,7 @@ def test_mc3_a_rate_limit_without_a_time_rests_five_seconds(driver: Driver, test
 
 
 @pytest.mark.parametrize(("word", "seconds"), [("0.5", 0.5), ("6m0s", 60.0)], ids=["decimals", "capped"])
-def test_mc4_the_words_of_a_provider_are_understood_and_capped(
+def test_mc4_the_provider_decides_how_long_it_rests_up_to_the_cap(
     driver: Driver, tested: Service, clock: FakeClock, word: str, seconds: float
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after": word}))
@@ -96,7 +96,7 @@ def test_mc4_the_words_of_a_provider_are_understood_and_capped(
     assert driver.ask(tested) == FROM_A
 
 
-def test_mc4_an_http_date_is_understood(driver: Driver, tested: Service, clock: FakeClock) -> None:
+def test_mc4_an_http_date_is_read(driver: Driver, tested: Service, clock: FakeClock) -> None:
     headers = {"date": "Mon, 30 Nov 2026 08:00:00 GMT", "retry-after": "Mon, 30 Nov 2026 08:00:09 GMT"}
     answers(tested, fake.error(429, headers=headers))
     assert driver.ask(tested) == FROM_B
@@ -138,7 +138,7 @@ def test_mc6_a_spent_quota_rests_the_credential_for_long_and_alerts_once(
     assert breaker(tested).failed == 0
 
 
-def test_mc7_an_invalid_request_is_returned_and_nobody_is_blamed(driver: Driver, tested: Service) -> None:
+def test_mc7_an_invalid_request_is_returned_and_no_breaker_counts_it(driver: Driver, tested: Service) -> None:
     tested.a.script = lambda _: fake.error(400, "invalid_value", message=MARKER, headers={"retry-after": "9"})
     for _ in range(100):
         contents, error = driver.received(tested)
@@ -212,7 +212,9 @@ def test_deployments_with_the_same_credential_rest_together(driver: Driver, tmp_
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_mc10_an_unknown_model_rests_alone(driver: Driver, tmp_path: Path, clock: FakeClock, status: int) -> None:
+def test_mc10_an_unknown_model_rests_no_other_deployment(
+    driver: Driver, tmp_path: Path, clock: FakeClock, status: int
+) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path, model="other", credential=str(tmp_path / "key-a")))
     answers(made, fake.error(status))
     assert driver.ask(made) == FROM_B
@@ -222,7 +224,7 @@ def test_mc10_an_unknown_model_rests_alone(driver: Driver, tmp_path: Path, clock
     assert made.a.exchanges[-1].request.json()["model"] == "other"
 
 
-# --- a 200 that is no answer
+# --- errors inside an answer with status 200
 
 
 def test_mc12_an_error_in_the_first_frame_of_a_200_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
@@ -243,9 +245,7 @@ def test_a_page_instead_of_an_answer_goes_to_the_next_candidate(driver: Driver, 
     assert tested.ledger.events[0].error_class == "server_error"
 
 
-def test_mc14_pings_are_no_content_and_the_first_token_has_a_limit(
-    driver: Driver, tested: Service, clock: FakeClock
-) -> None:
+def test_mc14_pings_do_not_extend_the_first_token_timeout(driver: Driver, tested: Service, clock: FakeClock) -> None:
     answers(tested, fake.streamed([b": ping\n\n"] * 1000, gap=0.1))
     began = clock.monotonic()
     assert driver.ask(tested) == FROM_B
@@ -260,7 +260,9 @@ OBJECT = {"object": "error", "message": "x", "type": "server_error", "code": 500
 @pytest.mark.parametrize(
     "frame", [fake.error_frame(), fake.event(OBJECT), b"data: [1]\n\n", b"data: {\n\n", b"data: 1\n\n"]
 )
-def test_any_frame_that_is_no_chunk_breaks_the_answer_off(driver: Driver, tested: Service, frame: bytes) -> None:
+def test_an_invalid_frame_after_content_ends_the_answer_with_an_error(
+    driver: Driver, tested: Service, frame: bytes
+) -> None:
     answers(tested, fake.streamed([fake.delta("x"), fake.delta("y"), frame, fake.delta("z")]))
     contents, error = driver.received(tested)
     assert contents == ["x", "y"]
@@ -286,7 +288,7 @@ def test_mc15_a_stream_that_is_cut_is_never_continued_by_another_candidate(drive
     assert breaker(tested).failed == 1
 
 
-def test_mc15_an_error_frame_after_content_ends_the_answer_with_it(driver: Driver, tested: Service) -> None:
+def test_mc15_an_error_frame_after_content_ends_the_answer_with_its_error(driver: Driver, tested: Service) -> None:
     answers(tested, fake.streamed([fake.delta("x"), fake.error_frame("server_is_overloaded")]))
     contents, error = driver.received(tested)
     assert contents == ["x"]
@@ -339,7 +341,7 @@ def test_the_whole_call_ends_at_its_total_limit(driver: Driver, tested: Service,
 # --- tool calls and finish reasons
 
 
-def test_a_tool_call_that_is_cut_is_never_handed_on(driver: Driver, tested: Service) -> None:
+def test_an_incomplete_tool_call_never_reaches_the_caller(driver: Driver, tested: Service) -> None:
     answers(tested, fake.streamed([fake.role(), fake.tool_call('{"query": "ti'), fake.delta("x"), cut]))
     contents, error = driver.received(tested)
     assert contents == []
@@ -347,7 +349,7 @@ def test_a_tool_call_that_is_cut_is_never_handed_on(driver: Driver, tested: Serv
     assert tested.calls == (1, 0)
 
 
-def test_a_complete_tool_call_is_handed_on(driver: Driver, tested: Service) -> None:
+def test_a_complete_tool_call_reaches_the_caller(driver: Driver, tested: Service) -> None:
     answers(tested, fake.streamed([fake.tool_call("{}"), fake.delta("after"), fake.finish("tool_calls")]))
     assert driver.received(tested) == (["after"], None)
 
@@ -362,7 +364,7 @@ def test_an_answer_that_the_output_limit_cut_is_marked(driver: Driver, tested: S
 # --- usage
 
 
-def test_mc22_usage_is_asked_for_and_estimated_where_none_comes(driver: Driver, tested: Service) -> None:
+def test_mc22_usage_is_requested_and_estimated_if_none_comes(driver: Driver, tested: Service) -> None:
     answers(tested, fake.chat_stream("four", "five5", tokens=None))
     assert driver.ask(tested) == "fourfive5"
     assert tested.a.exchanges[0].request.json()["stream_options"] == {"include_usage": True}
@@ -430,7 +432,7 @@ def test_mc24_a_candidate_that_is_down_is_called_by_probes_alone(
 
 
 def test_the_content_is_measured_without_parsing_each_event(driver: Driver, tested: Service) -> None:
-    """The estimate of an answer whose provider reports no usage is exact in its bytes."""
+    """If the provider reports no usage, the estimate counts exactly the bytes of the text."""
     words = ["a", "four", "it's", "", "“x”", 'finish_reason":"stop"', "x" * 100]
     answers(tested, fake.chat_stream(*words, tokens=None))
     assert driver.ask(tested) == "".join(words)

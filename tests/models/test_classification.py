@@ -1,4 +1,4 @@
-"""The class of an error follows the provider's words, then its status."""
+"""The provider's error codes and phrases decide the class of an error, then its status does."""
 
 from __future__ import annotations
 
@@ -58,12 +58,14 @@ def gemini(quota: str) -> list[Any]:
         ("api.moonshot.ai", 429, openai("engine_overloaded_error"), "overloaded"),
     ],
 )
-def test_the_words_of_each_provider(host: str, status: int | None, error: Any, expected: ErrorClass) -> None:
+def test_the_error_codes_and_phrases_of_each_provider_decide(
+    host: str, status: int | None, error: Any, expected: ErrorClass
+) -> None:
     assert error_class(status, error, dialect_of(host)) == expected
 
 
 @pytest.mark.parametrize(("status", "expected"), [*BY_STATUS.items(), (500, "server_error"), (422, "invalid_request")])
-def test_a_status_without_words(status: int, expected: ErrorClass) -> None:
+def test_the_status_decides_without_a_known_code_or_phrase(status: int, expected: ErrorClass) -> None:
     assert error_class(status, None, OPENAI) == expected
 
 
@@ -74,7 +76,7 @@ def test_each_table_is_dated_and_its_classes_are_of_the_closed_list() -> None:
         assert named <= set(get_args(ErrorClass))
 
 
-def test_a_host_that_only_ends_alike_has_no_table_of_another_provider() -> None:
+def test_a_host_with_a_similar_ending_has_the_default_table() -> None:
     assert dialect_of("notazure.com") is OPENAI
 
 

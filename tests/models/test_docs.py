@@ -26,7 +26,7 @@ def test_the_examples_of_models_run(tmp_path: Path) -> None:
     assert len(provider.exchanges) == 1
 
 
-def test_the_document_names_what_there_is() -> None:
+def test_the_errors_and_classes_in_the_document_exist() -> None:
     for name in re.findall(r"`(Model\w+Error)`", TEXT):
         assert hasattr(voice_models, name), name
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (?:next|only|returned)", TEXT, re.MULTILINE)

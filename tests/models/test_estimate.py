@@ -14,17 +14,17 @@ def message(*parts: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": list(parts)}]}
 
 
-def test_four_bytes_of_text_are_a_token_and_other_bytes_count_by_their_number() -> None:
+def test_four_bytes_of_text_are_a_token_in_every_alphabet() -> None:
     ascii_text, cyrillic = "word " * 100, "слово " * 100
     assert 125 <= input_tokens(message(ascii_text)) <= 130
     assert 275 <= input_tokens(message(cyrillic)) <= 280
 
 
-def test_an_image_counts_the_most_that_an_image_may_cost_and_not_its_bytes() -> None:
+def test_an_image_counts_as_the_largest_image_and_not_by_its_bytes() -> None:
     assert input_tokens(message(IMAGE, IMAGE)) - input_tokens(message()) - 2 * TOKENS_OF_IMAGE in range(20)
 
 
-def test_a_recording_counts_as_one_medium() -> None:
+def test_a_recording_counts_as_one_image() -> None:
     sound = {"type": "input_audio", "input_audio": {"data": "A" * 100_000, "format": "wav"}}
     assert input_tokens(message(sound)) < 2 * TOKENS_OF_IMAGE
 

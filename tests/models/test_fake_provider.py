@@ -108,7 +108,7 @@ async def test_it_refuses_and_delays_connections_on_a_fake_clock(clock: FakeCloc
     assert provider.exchanges == []
 
 
-async def test_a_pause_is_a_wait_of_the_provider(clock: FakeClock) -> None:
+async def test_a_pause_delays_the_next_bytes(clock: FakeClock) -> None:
     provider = answering(Answer((b"a", Pause(3), b"b")))
     began = clock.monotonic()
     assert (await httpx.AsyncClient(transport=FakeNetwork({"fake": provider})).get("http://fake/")).content == b"ab"

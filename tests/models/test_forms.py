@@ -76,7 +76,7 @@ async def test_the_key_is_read_for_each_attempt_and_a_missing_one_rests_the_cred
 
 
 @pytest.mark.parametrize("asked", [None, 50, 500])
-async def test_the_output_limit_is_set_where_none_is_named_and_lowers_a_larger_one(
+async def test_the_output_limit_is_set_if_the_request_has_none_and_lowers_a_larger_one(
     made: Service, asked: int | None
 ) -> None:
     more: dict[str, Any] = {} if asked is None else {"max_tokens": asked}
@@ -86,16 +86,14 @@ async def test_the_output_limit_is_set_where_none_is_named_and_lowers_a_larger_o
     assert [(name, body[name]) for name in ("max_tokens", "max_completion_tokens") if name in body] == [expected]
 
 
-async def test_a_request_that_no_window_holds_is_refused_before_anything_is_sent(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_a_request_beyond_every_context_window_is_refused_and_not_sent(tmp_path: Path, clock: FakeClock) -> None:
     found = service(tmp_path, clock, models={"models": {"m": model(context_window=90)}})
     with pytest.raises(ModelRefusedError, match="context_exceeded"):
         await ask(found.sdk())
     assert found.calls == (0, 0)
 
 
-async def test_an_unknown_endpoint_is_refused_with_those_that_there_are(made: Service) -> None:
+async def test_an_unknown_endpoint_is_refused_with_the_known_endpoints(made: Service) -> None:
     with pytest.raises(ValueError, match="/chat/completions, /responses"):
         await made.sdk().models.list()
 
@@ -148,7 +146,7 @@ async def test_a_whole_chat_and_its_failures(made: Service) -> None:
     assert classes == [None, "truncated", "server_error", "first_token_timeout"]
 
 
-async def test_mc13_responses_lifecycle_frames_are_no_content(made: Service) -> None:
+async def test_mc13_responses_lifecycle_frames_are_not_content(made: Service) -> None:
     response = {"id": "r", "object": "response", "created_at": 0, "model": "m", "output": []}
     created = fake.event({"type": "response.created", "response": response}, "response.created")
     error = fake.event({"type": "error", "code": "server_error", "message": "x"}, "error")
@@ -168,7 +166,7 @@ async def test_mc13_responses_lifecycle_frames_are_no_content(made: Service) -> 
     assert (finished.input_units, finished.output_tokens, finished.estimated) == (10, 5, False)
 
 
-def test_mc13_without_an_event_loop(made: Service) -> None:
+def test_mc13_lifecycle_frames_are_not_content_without_an_event_loop(made: Service) -> None:
     created = fake.event({"type": "response.created", "response": {"id": "r"}}, "response.created")
     first(made, fake.streamed([created, fake.event({"type": "error", "code": "server_error"}, "error")]))
     made.b.script = lambda _: fake.responses_stream("from ", "B")
@@ -216,7 +214,7 @@ async def test_reranking_is_a_list_too(made: Service) -> None:
     assert made.ledger.events[0].input_units == 7
 
 
-async def test_speech_is_handed_on_as_it_comes_and_a_cut_is_a_failure(tmp_path: Path, clock: FakeClock) -> None:
+async def test_speech_reaches_the_caller_as_it_arrives_and_a_cut_is_a_failure(tmp_path: Path, clock: FakeClock) -> None:
     price = ModelPrice(unit="character", input=15.0, as_of=PRICE.as_of, source="a test")
     made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
     spoken = fake.speech(3)
@@ -249,7 +247,7 @@ async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds
     assert (made.ledger.events[0].input_units, made.ledger.events[0].micro_usd) == (7, 700)
 
 
-# --- what the SDK's caller is spared
+# --- requests in flight, and slow readers
 
 
 async def test_mc6_requests_in_flight_that_meet_a_spent_quota_alert_once(made: Service) -> None:
@@ -261,7 +259,7 @@ async def test_mc6_requests_in_flight_that_meet_a_spent_quota_alert_once(made: S
     assert [(event.target, event.reason) for event in rests] == [("a", "quota_exhausted")]
 
 
-async def test_a_slow_reader_does_not_cost_the_provider_its_idle_time(made: Service) -> None:
+async def test_the_time_of_a_slow_reader_does_not_count_as_idle(made: Service) -> None:
     made.a.script = lambda _: fake.chat_stream("a", "b", "c")
     received = ""
     stream = await made.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True)

@@ -1,4 +1,4 @@
-"""Any order of frames, faults and cancellations: one candidate's content, one settlement, no budget exceeded."""
+"""In any order of frames, faults and cancellations one candidate answers, and no budget is exceeded."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def outcome(made: Service, leaves_after: float) -> tuple[str, BaseExceptio
 
     async def receive() -> None:
         async for text in texts(made.sdk()):
-            contents.append(text)  # noqa: PERF401  # a cancellation must leave what came before it
+            contents.append(text)  # noqa: PERF401  # a cancellation must not lose earlier contents
 
     try:
         async with asyncio.timeout(leaves_after):
@@ -84,7 +84,9 @@ async def outcome(made: Service, leaves_after: float) -> tuple[str, BaseExceptio
 
 @given(asked=calls)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_order_of_frames_faults_and_cancellations(tmp_path_factory: object, asked: list[Asked]) -> None:
+def test_any_order_of_frames_faults_and_cancellations_leaves_one_answer(
+    tmp_path_factory: object, asked: list[Asked]
+) -> None:
     directory = Path(tmp_path_factory.mktemp("case"))  # type: ignore[attr-defined]  # pytest's factory
     clock = FakeClock()
     limit = 400

@@ -1,4 +1,4 @@
-"""A new bundle takes effect at the next call, and keeps what the process knows of its candidates."""
+"""A new bundle takes effect at the next call. The process keeps its cooldowns and budgets."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ async def test_an_equal_request_of_the_same_scope_is_answered_without_the_provid
     assert PROMPT_VERSION not in made.a.exchanges[0].request.headers
 
 
-async def test_mc25_another_tenant_user_or_prompt_version_is_no_hit(made: Service) -> None:
+async def test_mc25_another_tenant_user_or_prompt_version_misses_the_cache(made: Service) -> None:
     await asked(made)
     await asked(made, tenant="other")
     await asked(made, user="bob")
@@ -48,7 +48,7 @@ async def test_mc25_another_tenant_user_or_prompt_version_is_no_hit(made: Servic
     assert made.calls == (4, 0)
 
 
-async def test_an_answer_of_another_model_or_without_its_end_is_not_kept(made: Service) -> None:
+async def test_an_incomplete_answer_or_one_of_another_model_is_not_cached(made: Service) -> None:
     made.a.script = lambda _: fake.streamed([fake.delta("x"), fake.finish("length")])
     await asked(made)
     await asked(made)
@@ -63,7 +63,7 @@ async def test_no_key_of_the_cache_holds_the_prompt(made: Service, server: Serve
     assert 0 < server.ask("TTL", key) <= 3600
 
 
-async def test_a_cache_that_is_away_is_empty(made: Service, tmp_path: Path) -> None:
+async def test_an_unreachable_cache_is_empty(made: Service, tmp_path: Path) -> None:
     away = service(tmp_path / "away", None, route={"cache": ResponseCache(max_age=Duration("1h"), store=STORE)})
     assert [await ask(away.sdk()) for _ in range(2)] == ["the-answer-of-A"] * 2
     assert away.calls == (2, 0)

@@ -42,12 +42,12 @@ NOW = datetime(2026, 11, 30, 8, 0, 0, tzinfo=UTC)
         ({"retry-after-ms": "soon", "retry-after": "3"}, 3.0),
     ],
 )
-def test_every_form_is_understood(headers: dict[str, str], seconds: float) -> None:
+def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: float) -> None:
     assert retry_after(headers, NOW) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("value", ["", "never", "nan", "inf", "-1", "1_000", "6x", "m6", "Mon, 99 Nov 2026", "1e3"])
-def test_an_unreadable_word_names_no_time(value: str) -> None:
+def test_an_unreadable_value_names_no_time(value: str) -> None:
     assert retry_after({"retry-after": value, "retry-after-ms": value, "x-ratelimit-reset-tokens": value}, NOW) is None
 
 

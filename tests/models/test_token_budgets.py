@@ -1,4 +1,4 @@
-"""Token budgets: reserved before, settled after, once. MC20 and MC21, in the process and on a real Valkey."""
+"""Token budgets are reserved before an attempt and settled once after it: MC20, MC21, also on a real Valkey."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ async def is_admitted(budgets: TokenBudgets, tokens: int, *claims: Claim) -> boo
     return True
 
 
-async def test_mc20_of_fifty_parallel_calls_exactly_those_are_admitted_that_fit(make: Make) -> None:
+async def test_mc20_exactly_as_many_of_fifty_parallel_calls_are_admitted_as_fit(make: Make) -> None:
     budgets = make()
     admitted = await asyncio.gather(*(is_admitted(budgets, 1000, claim()) for _ in range(50)))
     assert sum(admitted) == 10
 
 
-async def test_a_settlement_gives_the_rest_back_once(make: Make) -> None:
+async def test_a_settlement_returns_the_unused_tokens_once(make: Make) -> None:
     budgets = make()
     reservation = await budgets.reserve([claim(1000)], 1000, 1.0)
     assert not await is_admitted(budgets, 1, claim(1000))
@@ -142,7 +142,7 @@ class Away(SharedStore):
 
 
 @pytest.mark.parametrize(("mode", "admitted"), [("local_share", 5), ("closed", 0)])
-async def test_without_its_store_a_budget_is_the_local_share_or_closed(
+async def test_without_its_store_a_budget_admits_its_local_share_or_nothing(
     tmp_path: Path, mode: Any, admitted: int
 ) -> None:
     budgets = TokenBudgets(runtime(tmp_path), {STORE: Away()})
@@ -151,7 +151,7 @@ async def test_without_its_store_a_budget_is_the_local_share_or_closed(
     assert budgets.statistics["minute"].without_store == 20
 
 
-async def test_a_settlement_that_the_store_does_not_take_is_counted(tmp_path: Path, server: Server) -> None:
+async def test_a_settlement_without_its_store_is_counted(tmp_path: Path, server: Server) -> None:
     stores: dict[str, SharedStore] = {STORE: connected(server)}
     budgets = TokenBudgets(runtime(tmp_path), stores)
     reservation = await budgets.reserve([claim()], 1000, 1.0)
@@ -226,7 +226,9 @@ def tenanted(tmp_path: Path, clock: FakeClock, tokens: int, **more: Any) -> Serv
     return service(tmp_path, clock, models=models, route={"budgets": ("minute",)}, inbound=inbound)
 
 
-async def test_a_tenant_without_budget_is_refused_before_anything_is_sent(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_tenant_with_a_spent_budget_is_refused_before_anything_is_sent(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     made = tenanted(tmp_path, clock, 120)
     made.a.script = lambda _: fake.streamed([stall])
 
@@ -245,7 +247,7 @@ async def test_a_tenant_without_budget_is_refused_before_anything_is_sent(tmp_pa
     assert made.is_settled()
 
 
-async def test_a_deployment_without_budget_is_passed_over(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_deployment_with_a_spent_budget_is_skipped(tmp_path: Path, clock: FakeClock) -> None:
     found = deployments(tmp_path)
     models = {
         "budgets": {"quota": budget(120, key="deployment")},
@@ -259,7 +261,7 @@ async def test_a_deployment_without_budget_is_passed_over(tmp_path: Path, clock:
     assert await ask(made.sdk()) == "the-answer-of-A"
 
 
-# --- the two counts
+# --- counts in the process and in the store
 
 
 steps = st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 60), st.booleans(), st.integers(0, 60)), max_size=40)

@@ -1,4 +1,4 @@
-"""The models of a bundle: routes, deployments and budgets that fit together, and what is refused."""
+"""The routes, deployments and budgets of a bundle must fit together. A contradiction is refused."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_more_tokens_never_cost_less(given_tokens: int, written: int, more: int)
     assert price.micro_usd(given_tokens + more, written) >= price.micro_usd(given_tokens, written)
 
 
-def test_the_whole_answer_takes_the_first_token_and_each_further_one() -> None:
+def test_the_time_of_an_answer_is_that_of_the_first_and_each_further_token() -> None:
     latency = StreamLatency(first_token=Duration("250ms"), per_token=Duration("4.3ms"))
     assert str(latency.whole(150)) == "890700us"
     assert latency.whole(0) == latency.whole(1) == latency.first_token
@@ -162,7 +162,7 @@ def test_the_candidates_of_a_route_keep_their_order() -> None:
     assert [each.provider for each in found.candidates("llm.generate")] == ["a", "b"]
 
 
-def test_a_bundle_with_models_survives_the_way_to_its_reader() -> None:
+def test_a_bundle_with_models_is_read_back_unchanged() -> None:
     sent = adapter()
     assert PolicyBundle.from_json(json.dumps(sent.to_document()), "policy.json") == sent
 

@@ -37,7 +37,7 @@ from tests.bundles import bundle, call, operation
 from tests.loopback import free_port
 
 REQUESTS = 200
-"""Requests of one fault. With five faults before the first content they are 1,000, so that none may fail."""
+"""Requests for each fault. Five faults make 1,000 requests, and none of them may fail."""
 AT_ONCE = 8
 PATIENCE = 180.0
 PATIENT: dict[str, Any] = {
@@ -122,7 +122,7 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(autouse=True)
 def closed_breakers(platform: Platform) -> None:
-    """A new bundle content keeps breakers, so the adapter's process is replaced after each test's faults."""
+    """Restart both services before each test, because a new bundle would keep the states of their breakers."""
     for name in ("model-adapter", "voice-engine"):
         process = platform.processes[name].process
         process.kill()
@@ -141,7 +141,7 @@ def healthy(request: Any) -> Answer:
 
 @asynccontextmanager
 async def providers(a: Callable[[Any], Answer] | None, b: Callable[[Any], Answer] = healthy) -> AsyncIterator[Any]:
-    """Both providers with their scripts. `None` is not there at all."""
+    """Serve both providers with their scripts. If `a` is `None`, provider A refuses connections."""
     made = FakeProvider(a or healthy), FakeProvider(b)
     async with AsyncExitStack() as servers:
         if a is not None:
@@ -298,7 +298,7 @@ async def test_a_client_that_leaves_before_the_first_content_closes_the_provider
     async with providers(lambda _: fake.streamed([fake.role(), stall])) as (a, b):
         waiting = asyncio.create_task(chat(platform))
         async with asyncio.timeout(PATIENCE):
-            while not a.exchanges:  # noqa: ASYNC110  # it has no event for it
+            while not a.exchanges:  # noqa: ASYNC110  # the provider has no event for this
                 await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.wait_for(a.exchanges[0].ended.wait(), PATIENCE)

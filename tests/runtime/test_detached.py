@@ -1,4 +1,4 @@
-"""Work that outlives its request has no deadline of it, and keeps its trace."""
+"""Detached work has neither deadline nor retries of its request, and keeps its trace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runtime(tmp_path: Path, clock: FakeClock) -> Runtime:
     )
 
 
-async def test_its_calls_last_longer_than_the_request(runtime: Runtime) -> None:
+async def test_the_calls_of_detached_work_outlive_the_request(runtime: Runtime) -> None:
     async def answer() -> float | None:
         await asyncio.sleep(0.9)
         return remaining()
@@ -53,7 +53,7 @@ async def test_its_calls_last_longer_than_the_request(runtime: Runtime) -> None:
     assert tenant == "acme"
 
 
-async def test_it_does_not_use_the_retries_of_the_request(runtime: Runtime) -> None:
+async def test_detached_work_does_not_use_the_retries_of_the_request(runtime: Runtime) -> None:
     async def fail() -> None:
         raise CalleeError("rag-engine")
 

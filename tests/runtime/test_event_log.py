@@ -1,4 +1,4 @@
-"""Each event of a policy leaves one log line with its names and its reason, and a metric; a storm leaves few lines."""
+"""Each event of a policy writes a log line with names and reason, and counts in a metric. A storm writes few lines."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _every_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "voice_runtime")
 
 
-async def test_a_breaker_that_opens_and_closes(
+async def test_a_breaker_that_opens_and_closes_is_logged(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = loaded(tmp_path, clock, circuit_breaker=BREAKER)
@@ -145,7 +145,9 @@ async def test_a_storm_of_rejections_writes_few_lines_and_counts_each(
     assert value(runtime, "voice_circuitbreaker_not_permitted_calls_total", CALL) == 10_000
 
 
-async def test_a_budget_that_is_spent(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_spent_retry_budget_is_logged(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = loaded(tmp_path, clock, retry=Retry(max_retries=3, budget=RetryBudget(ratio=Ratio("0%"), reserve=1)))
     await fail(runtime, 1)
     (spent,) = lines(caplog, "exhausted")
@@ -158,7 +160,9 @@ async def test_a_budget_that_is_spent(tmp_path: Path, clock: FakeClock, caplog: 
     assert value(runtime, "voice_call_retries_total", CALL) == 1
 
 
-async def test_a_full_bulkhead_of_a_call(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_bulkhead_of_a_call_is_logged(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = loaded(tmp_path, clock, bulkhead=Bulkhead(max_concurrent=1, max_queue=0))
     async with runtime.once(CALL):
         await fail(runtime, 1, fine)
@@ -168,7 +172,7 @@ async def test_a_full_bulkhead_of_a_call(tmp_path: Path, clock: FakeClock, caplo
     assert value(runtime, "voice_call_rejected_total", CALL, "bulkhead") == 1
 
 
-def test_a_thread_that_cannot_start(
+def test_a_thread_that_cannot_start_is_logged(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
@@ -183,7 +187,7 @@ def test_a_thread_that_cannot_start(
     assert value(runtime, "voice_call_rejected_total", CALL, "worker_threads") == 1
 
 
-def test_requests_that_are_refused_before_they_begin(
+def test_requests_that_are_refused_before_they_begin_are_logged(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = (RateLimit(limit=TokenBucket(rate=Rate("1/s"), burst=2)),)
@@ -204,7 +208,9 @@ def test_requests_that_are_refused_before_they_begin(
     assert value(runtime, "voice_operation_requests_total", "run", "successful") == 1
 
 
-async def test_an_attempt_that_times_out(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_attempt_that_times_out_is_logged(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = loaded(tmp_path, clock)
     await fail(runtime, 1, lambda: asyncio.sleep(5))
     (late,) = lines(caplog, "timeout")
@@ -212,7 +218,9 @@ async def test_an_attempt_that_times_out(tmp_path: Path, clock: FakeClock, caplo
     assert value(runtime, "voice_call_timeouts_total", CALL, "attempt") == 1
 
 
-async def test_a_fallback_that_answers(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fallback_that_answers_is_logged(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = loaded(tmp_path, clock)
     runtime.fallback("memory.recall", lambda _: [])
 
@@ -226,7 +234,7 @@ async def test_a_fallback_that_answers(tmp_path: Path, clock: FakeClock, caplog:
     assert value(runtime, "voice_call_fallbacks_total", "memory.recall") == 1
 
 
-def test_a_level_that_changes(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_level_that_changes_is_logged(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     runtime = loaded(tmp_path, clock)
     policy = runtime.bundle.degradation
     assert policy is not None
@@ -246,7 +254,7 @@ def test_a_level_that_changes(tmp_path: Path, clock: FakeClock, caplog: pytest.L
     assert lines(caplog, "transition")[-1].levelname == "INFO"
 
 
-def test_a_reload_that_is_refused_and_one_that_is_applied(
+def test_refused_and_applied_reloads_are_logged(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = loaded(tmp_path, clock)
@@ -264,7 +272,9 @@ def test_a_reload_that_is_refused_and_one_that_is_applied(
     assert value(runtime, "voice_policy_reloads_total", "applied") == 1
 
 
-async def test_a_json_line_has_the_fields(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_json_line_has_the_fields_of_the_event(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = loaded(tmp_path, clock, circuit_breaker=BREAKER)
     await fail(runtime, 3)
     line = json.loads(JsonFormatter(runtime).format(lines(caplog, "transition")[0]))
@@ -282,9 +292,9 @@ def test_the_log_remembers_a_bounded_number_of_events(clock: FakeClock, caplog: 
         log.on_event(Event("transition", "circuit_breaker", f"rag-engine.context@{number}", after="closed"))
     assert len(caplog.records) == MAX_KEPT + 50
     log.on_event(Event("transition", "circuit_breaker", "rag-engine.context@0", after="closed"))
-    assert len(caplog.records) == MAX_KEPT + 51  # it was forgotten
+    assert len(caplog.records) == MAX_KEPT + 51  # the log has forgotten the first event
     log.on_event(Event("transition", "saga", "order/1", after="started"))
-    assert len(caplog.records) == MAX_KEPT + 51  # each saga would write a line
+    assert len(caplog.records) == MAX_KEPT + 51  # events of sagas are not written
 
 
 def test_an_unknown_name_suggests_the_nearest(tmp_path: Path, clock: FakeClock) -> None:

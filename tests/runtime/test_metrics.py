@@ -70,7 +70,7 @@ async def test_counters_say_what_happened(runtime: Runtime) -> None:
     assert scraped["voice_policy_info"][frozenset({"agent-engine", "test", runtime.digest})] == 1
 
 
-def test_the_mounted_bundle_is_told_even_if_it_is_refused(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_digest_of_the_mounted_bundle_is_exported_even_if_it_is_refused(tmp_path: Path, clock: FakeClock) -> None:
     old, new = bundle(call("plain.read")), bundle(call("plain.write"))
     runtime = Runtime.load(mount(tmp_path, old), clock=clock)
     for text, mounted, enforced in (
@@ -97,7 +97,7 @@ async def test_a_request_beyond_its_objective_counts_as_slow(runtime: Runtime, c
 async def test_a_stream_that_begins_beyond_its_objective_counts_as_late(
     waits: list[float], late: int, tmp_path: Path, clock: FakeClock
 ) -> None:
-    """The time of an attempt that failed counts, and the time after the first message does not."""
+    """The time of a failed attempt counts. The time after the first message does not count."""
     retry = Retry(max_retries=1, base_delay=Duration("1ms"), max_delay=Duration("1ms"))
     spoken = call("speech-providers.synthesize", first_message=Duration("300ms"), retry=retry)
     runtime = Runtime.load(mount(tmp_path, bundle(spoken, call("plain.read"))), clock=clock)

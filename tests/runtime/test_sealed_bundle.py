@@ -1,4 +1,4 @@
-"""An edited bundle that a service starts on, on its developer's computer."""
+"""A service on a developer's computer starts with an edited bundle."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_service_loads_an_edited_bundle_with_other_addresses(rendered: Path, t
     assert runtime.digest != json.loads(rendered.read_text())["metadata"]["digest"]
 
 
-def test_a_running_process_reloads_it(rendered: Path, tmp_path: Path) -> None:
+def test_a_running_process_reloads_an_edited_bundle(rendered: Path, tmp_path: Path) -> None:
     runtime = Runtime.load(sealed_bundle(rendered, tmp_path / "laptop").parent)
     assert not runtime.reload()
     sealed_bundle(rendered, tmp_path / "laptop", addresses={"llm": "localhost:9002"})

@@ -109,8 +109,8 @@ class Slow:
         self.heard.append(event.target)
 
 
-def test_nobody_is_held_by_the_events_of_others() -> None:
-    """The delivering thread continues after its own event, although the listener is busy with those of others."""
+def test_a_publisher_does_not_wait_for_the_events_of_other_threads() -> None:
+    """The publishing thread continues after its own event, although the listener is busy with other threads' events."""
     slow, rounds = Slow(), 200
     events = Events([slow])
     first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),), daemon=True)

@@ -100,7 +100,7 @@ async def test_every_execution_sees_the_input_and_the_results_of_the_journal(bac
     assert dict(context.results) == {"pay": ["pay"], "ship": ["ship"]}
 
 
-async def test_a_saga_keeps_copies_as_a_restart_would_find_them(backend: Backend) -> None:
+async def test_a_saga_keeps_its_own_copies_of_input_and_results(backend: Backend) -> None:
     """The starter and the actions may change their own objects at any time."""
     log, started = Log(), asyncio.Event()
     given: dict[Any, Any] = {"items": ("a", "b"), 1: "one"}

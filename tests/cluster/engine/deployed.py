@@ -21,10 +21,10 @@ class Deployed:
     stack: Stack
 
     def changes(self) -> list[str]:
-        """The changes of an update, after a preview that says the same."""
+        """Update, and return the changes. A preview must have announced the same changes."""
         previewed = [str(change) for change in self.stack.run("preview")]
         updated = [str(change) for change in self.stack.run("up")]
-        # A refresh in the middle of a rollout finds what is not ready yet.
+        # A refresh during a rollout would find objects that are not ready yet.
         self.site.cluster.wait_ready()
         assert previewed == updated
         return updated

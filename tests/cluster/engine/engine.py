@@ -98,7 +98,7 @@ class Project:
 
     @contextmanager
     def begin(self, script: str) -> Iterator[subprocess.Popen[str]]:
-        """Starts commands in a session of their own, and kills what is left of it at the end.
+        """Starts commands in a session of their own, and kills the session's remaining processes at the end.
 
         The engine starts a plugin in a process group of its own, so a plugin outlives an engine that was killed.
         """

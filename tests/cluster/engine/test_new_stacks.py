@@ -1,4 +1,4 @@
-"""The first update of the toy tenant and its end, each test with a cluster of its own."""
+"""The first update and the destruction of the toy tenant. Each test has its own cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("binding", ["Immediate", "WaitForFirstConsumer"])
-def test_a_volume_has_its_size_from_the_first_and_grows_alone(prepare_site: PrepareSite, binding: str) -> None:
+def test_a_volume_has_its_declared_size_and_grows_without_other_changes(
+    prepare_site: PrepareSite, binding: str
+) -> None:
     with prepare_site(TOY, "dev") as site:
         site.cluster.create([storage_class("wide", binding, expandable=True)])
         declared = [{**claim, "storageClassName": "wide"} for claim in claims(resources(site.platform))]
@@ -38,7 +40,7 @@ def test_a_volume_has_its_size_from_the_first_and_grows_alone(prepare_site: Prep
 
 
 @pytest.mark.parametrize("creations", [5, 15, 30])
-def test_a_killed_update_comes_back_by_the_documented_commands(prepare_site: PrepareSite, creations: int) -> None:
+def test_the_documented_commands_repair_a_killed_update(prepare_site: PrepareSite, creations: int) -> None:
     with prepare_site(TOY, "dev") as site:
         stack = site.stack()
         with site.project.begin("exec pulumi up --stack dev --skip-preview") as update:
@@ -53,12 +55,12 @@ def test_a_killed_update_comes_back_by_the_documented_commands(prepare_site: Pre
         }
         site.cluster.wait_ready()
         deployed = Deployed(site, stack)
-        # Pulumi keeps the variable of the one command among the provider's inputs.
+        # The command's environment variable is still among the provider's inputs in Pulumi's state.
         assert deployed.changes() == ["update kubernetes cluster upsertExistingObjects"]
         assert deployed.changes() == []
 
 
-def test_a_destruction_of_what_is_protected_deletes_nothing(prepare_site: PrepareSite) -> None:
+def test_a_destruction_of_protected_resources_deletes_nothing(prepare_site: PrepareSite) -> None:
     with prepare_site(TOY, "prod") as site:
         stack = site.stack()
         stack.run("up")
@@ -74,7 +76,7 @@ def test_a_destruction_of_what_is_protected_deletes_nothing(prepare_site: Prepar
 
 
 def storage_class(name: str, binding: str, *, expandable: bool) -> Object:
-    """The default class: of several the newest is."""
+    """A default class. If several classes are default, Kubernetes uses the newest."""
     annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
     return {
         "apiVersion": "storage.k8s.io/v1",

@@ -35,6 +35,6 @@ def test_the_examples_of_grpc_run(tmp_path: Path) -> None:
     assert run_examples("grpc.md", mounted) == 7
 
 
-def test_the_document_names_what_there_is() -> None:
+def test_the_errors_in_the_document_exist() -> None:
     for name in re.findall(r"`(\w+Error)`", (DOCUMENTS / "grpc.md").read_text()):
         assert hasattr(voice_runtime, name) or hasattr(builtins, name), name

@@ -1,4 +1,4 @@
-"""A body that cannot be sent counts against nobody over HTTP either."""
+"""Over HTTP too, a body that cannot be sent does not count against the callee."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ async def later(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("synchronous", [False, True], ids=["client", "sync_client"])
-async def test_a_body_that_cannot_be_sent_blames_nobody(tmp_path: Path, fault: str, *, synchronous: bool) -> None:
+async def test_a_body_that_cannot_be_sent_does_not_count_against_the_callee(
+    tmp_path: Path, fault: str, *, synchronous: bool
+) -> None:
     parts, headers, expected = FAULTS[fault]
     policies = {"protocol": "http", "circuit_breaker": CircuitBreaker(consecutive_failures=TIMES), "retry": Retry()}
     runtime = Runtime.load(mount(tmp_path, bundle(call(NAME, **policies))))

@@ -64,7 +64,7 @@ def test_o01_finds_objectives_without_alerts_alerts_without_actions_and_metrics_
 
 
 def test_o01_knows_the_metrics_of_a_program_that_exports_a_list() -> None:
-    """The prefix is right, and kube-state-metrics is not told to export it."""
+    """The prefix is right, but kube-state-metrics is not configured to export `kube_job_status_active`."""
     assert found("O01", alert("kube_job_status_failed > 0")) == ()
     (unlisted,) = found("O01", alert("kube_job_status_active > 0"))
     assert unlisted.arithmetic == "kube_job_status_active: nothing exports or records it"

@@ -1,4 +1,4 @@
-"""M01, M05, M06, M09, M10, M11: candidates that share something, stacked retries, unable fallbacks, lost budgets."""
+"""M01, M05, M06, M09, M10, M11: candidates that fail together, stacked retries, lost budgets, leaked prompts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_m01_finds_candidates_that_fail_together(dependency: ModelDependency, sa
     assert [each.arithmetic for each in found("M01", dependency)] == said
 
 
-def test_m01_finds_addresses_that_no_attempt_moves_between() -> None:
+def test_m01_finds_attempts_that_all_go_to_one_address() -> None:
     pair = Dependency(
         name="providers",
         kind="provider",
@@ -175,7 +175,7 @@ def test_m11_finds_a_key_in_an_address(path: str, count: int) -> None:
     assert len(found("M11", models(providers=(one, PROVIDERS[1])))) == count
 
 
-def test_a_platform_without_models_is_not_concerned() -> None:
+def test_the_rules_do_not_apply_to_a_platform_without_models() -> None:
     nothing = small_platform(service("a", operation("run", p95="1s", deadline="2s")))
     ids = [f"M{number:02}" for number in range(1, 13)]
     assert {verdict(rule, nothing).text for rule in ids} == {"does not apply"}

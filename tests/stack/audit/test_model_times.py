@@ -99,5 +99,5 @@ def test_m04_finds_a_mesh_that_ends_the_stream(timeout: str, count: int) -> None
     assert len(verdict("M04", of_manifests(route, nodes=(agent(), ADAPTER, models()))).findings) == count
 
 
-def test_the_pair_of_candidates_stands_for_two_providers() -> None:
+def test_each_provider_has_one_of_the_candidates() -> None:
     assert {each.provider for each in CANDIDATES} == {each.name for each in PROVIDERS}

@@ -50,7 +50,7 @@ def test_m08_finds_a_fallback_that_is_too_small(two: int, paths: list[str]) -> N
 
 
 @pytest.mark.parametrize(("seconds", "rules"), [(2.0, []), (2.01, ["M08"]), (4.01, ["M07", "M08"])])
-def test_m07_and_m08_count_streams_where_providers_sell_them(seconds: float, rules: list[str]) -> None:
+def test_m07_and_m08_count_streams_if_the_quota_is_in_streams(seconds: float, rules: list[str]) -> None:
     def streaming(name: str, provider: str) -> Any:
         return deployment(name, provider).model_copy(update={"tokens_per_minute": None, "streams": 200})
 

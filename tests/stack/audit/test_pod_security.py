@@ -41,7 +41,7 @@ def test_s01_finds_a_secret_in_a_rendered_file() -> None:
     assert found(workload(env=[named])) == ()
 
 
-def test_s01_finds_a_secret_that_a_whole_config_map_gives() -> None:
+def test_s01_finds_a_secret_in_a_config_map_of_env_from() -> None:
     settings = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": {"TOKEN": "x"}}
     whole = workload(envFrom=[{"prefix": "API_", "configMapRef": {"name": "settings"}}])
     (plain,) = found(settings, whole)
@@ -86,7 +86,7 @@ def test_s01_finds_a_container_that_restricted_refuses(changed: dict[str, Any], 
     assert found(workload()) == ()
 
 
-def test_s01_finds_a_port_of_the_node() -> None:
+def test_s01_finds_a_host_port() -> None:
     (refused,) = found(workload(ports=[{"containerPort": 80, "hostPort": 80}]))
     assert refused.arithmetic == "restricted refuses it: hostPort 80"
     assert found(workload(ports=[{"containerPort": 80}])) == ()

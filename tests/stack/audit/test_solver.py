@@ -1,4 +1,4 @@
-"""The budget solver: its values hold the rules, and the constraints that it names are the binding ones."""
+"""The budget solver: its values satisfy the rules, and the constraints that it names are the binding ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def told(solution: Solution) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_a_platform_that_holds_stays_as_it_is(name: str) -> None:
+def test_a_platform_that_satisfies_the_rules_does_not_change(name: str) -> None:
     solution = solve(platform(name), on=DAY)
     assert (solution.changes, solution.following, solution.infeasible, solution.remaining) == ((), (), (), ())
 
@@ -79,7 +79,7 @@ def patient(gateway_timeout: str, client: str, adapter: str, sdk: str) -> list[N
     return [provider, adapting, clients, gateway(operation("ask", route, p95="2s", deadline=gateway_timeout))]
 
 
-def test_callers_outwait_their_callees() -> None:
+def test_callers_wait_longer_than_their_callees() -> None:
     before = small_platform(*patient("30s", "120s", "180s", "600s"), flows=(flow("ask", "2s"),))
     assert broken_rules(before) >= {"T01", "T02", "T03"}
     solution = solve(before, on=DAY)
@@ -146,7 +146,7 @@ def test_an_objective_below_its_calls_is_raised_as_long_as_the_flow_permits() ->
     assert broken_rules(solution.platform) == set()
 
 
-def test_a_callee_without_room_for_retries_loses_them_and_tells_the_gateway_times_that_follow() -> None:
+def test_retries_without_room_are_removed_and_the_gateway_times_follow() -> None:
     """300 ms hold one attempt of 10 ms to 50 ms, and no wait of 2 s."""
     slow = TWICE.model_copy(update={"base_delay": Duration("2s"), "max_delay": Duration("2s")})
     inner = service(
@@ -160,7 +160,7 @@ def test_a_callee_without_room_for_retries_loses_them_and_tells_the_gateway_time
     assert ("shop/a", "terminationGracePeriodSeconds") in {(each.path, each.field) for each in solution.following}
 
 
-def test_a_service_that_retries_would_overload_is_relieved_and_one_without_capacity_is_named() -> None:
+def test_retries_that_would_overload_a_service_are_removed_and_missing_capacity_is_named() -> None:
     def loaded(load: str) -> Solution:
         callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
         call = stage(hard("a.run", "idempotent", retry=TWICE))
@@ -174,7 +174,7 @@ def test_a_service_that_retries_would_overload_is_relieved_and_one_without_capac
 
 
 @pytest.mark.parametrize("load", ["1/m", "1/s", "50/s"])
-def test_a_breaker_of_ratios_gets_a_window_of_two_attempts_and_a_throughput_that_it_sees(load: str) -> None:
+def test_a_breaker_of_ratios_gets_a_window_of_two_attempts_and_a_throughput_that_occurs(load: str) -> None:
     breaker = CircuitBreaker(
         consecutive_failures=None,
         failure_ratio=Ratio("50%"),
@@ -194,7 +194,7 @@ def test_of_two_interior_hops_the_one_next_to_the_failure_keeps_its_retry() -> N
     assert "R02" not in broken_rules(solution.platform)
 
 
-def test_the_longest_retry_goes_first_where_time_is_short() -> None:
+def test_the_longest_retry_is_removed_first_if_time_is_short() -> None:
     slow = TWICE.model_copy(update={"base_delay": Duration("2s"), "max_delay": Duration("2s")})
     calls = (
         hard("store.read", "idempotent", retry=each, purpose=name) for name, each in (("quick", TWICE), ("slow", slow))
@@ -212,7 +212,7 @@ def test_a_caller_that_gives_up_early_waits_longer_instead_of_shortening_its_cal
     assert told(solved(STORE, inner, gateway(route))) == {("gateway.go → a.run", "timeout"): ("20ms", "4150ms")}
 
 
-def test_the_report_says_what_to_change_where_and_what_no_value_can_satisfy() -> None:
+def test_the_report_names_each_change_with_its_line_and_the_infeasible_bounds() -> None:
     solution = solved(*patient("30s", "120s", "180s", "600s"), flows=(flow("ask", "1s"),))
     lines = REPORTS["text"](solution).splitlines()
     change = next(number for number, line in enumerate(lines) if line.startswith("  provider.ask: deadline 10m → "))

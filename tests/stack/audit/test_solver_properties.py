@@ -87,7 +87,7 @@ def with_operation(whole: Platform, node: Node, old: Operation, **changes: objec
 
 
 def relaxed(whole: Platform, bound: Constraint) -> Platform:
-    """The platform with exactly this bound relaxed to the value that the solver says is needed."""
+    """The platform with only this bound relaxed, to the value that the solver names as needed."""
     needed = Duration(bound.needed)
     if bound.path.startswith("flow "):
         flows = (
@@ -136,8 +136,8 @@ def named(solution: Solution) -> set[tuple[str, str]]:
 
 @PROPERTY
 @given(platforms())
-def test_the_values_hold_every_rule_once_exactly_the_named_bounds_are_relaxed(declared: Platform) -> None:
-    """A longer objective of a call may need a later target of the flow, so that there may be a second round."""
+def test_the_values_satisfy_every_rule_after_only_the_named_bounds_are_relaxed(declared: Platform) -> None:
+    """After a call's objective is raised the flow's target may be too low, so a second round may be necessary."""
     solution = solve(declared, on=DAY)
     for _ in range(3):
         for bound in solution.infeasible:
@@ -150,14 +150,14 @@ def test_the_values_hold_every_rule_once_exactly_the_named_bounds_are_relaxed(de
 
 @PROPERTY
 @given(platforms(with_timeouts=False))
-def test_the_named_bounds_are_those_that_even_the_least_values_exceed(declared: Platform) -> None:
+def test_a_bound_is_named_exactly_if_even_the_least_values_exceed_it(declared: Platform) -> None:
     assert named(solve(declared, on=DAY)) == exceeded(with_least_values(declared))
 
 
 @PROPERTY
 @given(platforms(), st.data())
 def test_each_named_bound_is_binding(declared: Platform, data: st.DataObject) -> None:
-    """All of the others may be relaxed: without this one no values hold."""
+    """Even if all other bounds are relaxed, no values satisfy the rules."""
     bounds = solve(declared, on=DAY).infeasible
     assume(bounds)
     kept = data.draw(st.sampled_from(bounds))

@@ -59,7 +59,7 @@ def test_v01_holds_where_the_writes_just_fit(volume: Volume) -> None:
     assert verdict("V01", writing("614Mi", volume)).text == "holds"
 
 
-def test_v01_adds_up_what_is_written() -> None:
+def test_v01_adds_up_the_writes_to_a_volume() -> None:
     writes = (Write("data", Bytes("40Mi"), "a dump"), Write("data", Bytes("60Mi"), "a log"))
     (found,) = verdict("V01", with_workload(store(volumes={"data": Scratch(Bytes("99Mi"))}, writes=writes))).findings
     assert found.arithmetic == "40Mi (a dump) + 60Mi (a log) = 100Mi > 99Mi"

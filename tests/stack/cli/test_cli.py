@@ -111,7 +111,7 @@ def test_check_holds_in_every_environment() -> None:
     assert set(rules) == {rule.id for rule in RULES}
 
 
-def test_check_solves() -> None:
+def test_check_solve_prints_that_nothing_must_change() -> None:
     done = voice("check", "prod", "--solve")
     assert (done.returncode, done.stdout) == (0, "prod: the T, C and R rules hold; nothing to change\n")
 
@@ -142,7 +142,7 @@ def test_explain_is_json_for_programs() -> None:
     assert (rule["rule"], rule["severity"], rule["holds"]) == ("R01", "warning", "one hop of 5 attempts")
 
 
-def test_explain_tells_whether_x_may_call_y_with_its_exit_code() -> None:
+def test_the_exit_code_of_explain_says_if_x_may_call_y() -> None:
     permitted = voice("explain", "rag-engine", "retrieval-service.search", "--environment", "dev")
     assert (permitted.returncode, permitted.stderr) == (0, "")
     assert permitted.stdout.startswith("rag-engine → retrieval-service.search: permitted in dev\n")

@@ -1,4 +1,4 @@
-"""`voice check --ledger` as its users meet it."""
+"""The output and the errors of `voice check --ledger`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from tests.platforms import platform
 
 
 @pytest.mark.parametrize("ledger", LEDGERS)
-def test_a_ledger_is_an_aligned_table_that_a_pipe_gets_without_colour(
-    ledger: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_ledger_is_an_aligned_table_without_colour_in_a_pipe(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "prod", "--ledger", ledger]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out

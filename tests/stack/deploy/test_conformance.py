@@ -270,7 +270,7 @@ def test_a_process_that_ends_at_once_does_not_drain() -> None:
         (("http://127.0.0.1:1",), "URL: http://127.0.0.1:1/health gives no answer ("),
     ],
 )
-def test_an_address_that_cannot_be_is_bad_input(
+def test_an_invalid_address_is_bad_input(
     arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, missing, error = conform(capsys, *arguments)

@@ -59,7 +59,7 @@ def test_a_budget_below_one_answer_is_refused_with_its_line() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_only_the_two_doors_to_models_hold_routes_and_keys(environment: str) -> None:
+def test_only_model_adapter_and_voice_engine_hold_routes_and_keys(environment: str) -> None:
     found = {each.name: each.bundle.models for each in platform(environment).microservices if each.bundle.models}
     assert {name: sorted(each.routes) for name, each in found.items()} == {
         "model-adapter": ["llm.embed", "llm.generate", "llm.rerank", "llm.rewrite"],

@@ -1,4 +1,4 @@
-"""`voice explain X Y`: what permits a call, where its chain breaks, and the line that would permit it."""
+"""`voice explain X Y` shows the policies that permit a call, the one that blocks it, or the line that is missing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def line_of(number: int) -> str:
     return (ROOT / "tests/toy.py").read_text(encoding="utf-8").splitlines()[number - 1]
 
 
-def test_a_declared_call_is_told_with_its_line_its_policies_and_its_connection() -> None:
+def test_a_declared_call_is_shown_with_its_line_its_policies_and_its_connection() -> None:
     told = explain(toy_platform(), "orders", "prices.list")
     (call,) = told.calls
     assert 'soft("prices.list"' in line_of(int(call.edge.source.partition(":")[2]))
@@ -69,7 +69,7 @@ def test_every_declared_pair_is_permitted_and_names_the_line_of_each_call(name: 
             assert (ROOT / file).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip()
 
 
-def test_each_policy_is_told_with_the_layer_that_enforces_it() -> None:
+def test_each_policy_is_shown_with_the_layer_that_enforces_it() -> None:
     told = REPORTS["text"](explain(platform("prod"), "knowledge-service", "retrieval-service"))
     assert ", by grpc" in row(told, "retry")
     assert "an attempt, by mesh; " in row(told, "timeout")
@@ -148,7 +148,7 @@ def test_the_chain_breaks_at_the_mesh_or_at_the_egress_proxy(
     assert told.broken.text == said
 
 
-def test_a_model_call_tells_its_route_and_where_each_part_is_enforced() -> None:
+def test_a_model_call_shows_its_route_and_the_enforcer_of_each_part() -> None:
     told = REPORTS["text"](explain(platform("prod"), "model-adapter", "llm.generate"))
     assert row(told, "candidate 1").startswith("openai-generate: gpt-4o-mini at api.openai.com through egress-proxy-a")
     assert row(told, "candidate 2").startswith("mistral-generate: ")
@@ -163,7 +163,7 @@ def test_a_model_call_tells_its_route_and_where_each_part_is_enforced() -> None:
 
 
 def applied(whole: Platform, caller: str, line: str) -> Platform:
-    """The platform after its reader has added the line to the catalogue."""
+    """The platform after the line was added to its catalogue."""
     names = {"stage": stage, "hard": hard, "operation": operation, "HttpRoute": HttpRoute}
     added = eval(line.removesuffix(","), names)  # noqa: S307 - the line under test, as a person would paste it
     catalogue = whole.tenant.catalogue
@@ -202,7 +202,7 @@ def test_the_line_for_an_undeclared_pair_permits_it(caller: str, callee: str) ->
     assert explain(applied(platform("prod"), caller, told.permission.line), caller, callee).permitted
 
 
-def test_the_line_is_told_with_everything_that_would_refuse_it() -> None:
+def test_the_line_is_shown_with_every_rule_that_would_refuse_it() -> None:
     def refused(caller: str, callee: str) -> str:
         change = explain(platform("prod"), caller, callee).permission
         assert change is not None
@@ -215,7 +215,7 @@ def test_the_line_is_told_with_everything_that_would_refuse_it() -> None:
     assert refused("rag-engine", "gateway") == "gateway has no operation that can be called"
 
 
-def test_the_findings_that_the_line_adds_are_told() -> None:
+def test_the_findings_that_the_line_adds_are_shown() -> None:
     change = explain(platform("prod"), "model-router.choose", "rag-engine.answer").permission
     assert change is not None
     assert {(found.rule, found.path) for found in change.found} >= {
@@ -224,7 +224,7 @@ def test_the_findings_that_the_line_adds_are_told() -> None:
     }
 
 
-def test_a_path_over_other_services_is_told() -> None:
+def test_a_path_over_other_services_is_shown() -> None:
     told = explain(platform("prod"), "conversation-service", "rag-engine.context")
     assert told.through == (
         "conversation-service.send",

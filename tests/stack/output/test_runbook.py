@@ -71,7 +71,7 @@ def test_the_outage_of_model_adapter_reaches_the_routes_that_need_answers() -> N
     assert chat.flows == ("Chat with retrieval and re-rank",)
 
 
-def test_a_soft_call_is_a_loss_and_no_failure() -> None:
+def test_a_lost_soft_call_is_not_a_failure() -> None:
     lost = impact(toy.TENANT.graph, toy.PRICES)
     assert lost.failing == {("prices", "list")}
     assert [edge.call.fallback for edge in lost.losses["orders", "place"]] == ["the price of yesterday"]

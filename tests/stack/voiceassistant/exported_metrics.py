@@ -34,7 +34,8 @@ GATEWAY = {
     "apisix_bandwidth": {"type", "route", "service", "consumer", "node"},
     "apisix_nginx_http_current_connections": {"state"},
 }
-"""APISIX, read on 2026-11-30 in `apisix/plugins/prometheus/exporter.lua`. The first byte's histogram is our own."""
+"""APISIX, read on 2026-11-30 in `apisix/plugins/prometheus/exporter.lua`. Our own function adds the first byte's
+histogram."""
 POSTGRESQL = {
     "cnpg_backends_total": {"datname", "usename", "application_name", "state"},
     "cnpg_collector_pg_wal_archive_status": {"value"},

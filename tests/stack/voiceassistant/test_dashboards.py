@@ -87,7 +87,7 @@ def strangers(expression: str) -> list[str]:
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
-def test_a_query_parses_and_names_what_exists(expression: str) -> None:
+def test_a_query_parses_and_names_only_exported_metrics(expression: str) -> None:
     assert strangers(expression) == []
 
 
@@ -109,7 +109,7 @@ def test_an_invalid_promql_expression_is_refused() -> None:
 
 
 def test_envoy_exports_the_metrics_that_the_dashboards_name(tmp_path: Path) -> None:
-    """The names are those of the proxy's own listeners and clusters, which it exports at 0."""
+    """An idle Envoy exports the statistics of its listeners and clusters with the value 0."""
     proxy = next(each for each in platform("prod").components if isinstance(each, EgressProxy))
     (pod,) = (each["spec"]["template"]["spec"] for each in rendered(proxy, "Deployment"))
     hosts = {host.host: 9 for allowed in proxy.allow_lists for host in allowed.hosts}
@@ -128,7 +128,7 @@ def test_the_sdk_reads_every_field_of_every_dashboard(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_row_has_panels_that_stand_beside_and_below_each_other(environment: str) -> None:
+def test_the_panels_of_a_dashboard_do_not_overlap(environment: str) -> None:
     for uid, board in boards(environment).items():
         taken: set[tuple[int, int]] = set()
         for panel in board["panels"]:
@@ -153,7 +153,7 @@ def test_there_is_a_dashboard_for_each_question_of_an_operator() -> None:
 
 
 @pytest.mark.parametrize("target", TENANT.targets, ids=lambda target: target.title)
-def test_everything_that_judges_a_target_exists(target: object) -> None:
+def test_the_series_alerts_and_panels_of_a_target_exist(target: object) -> None:
     found = next(each for each in TENANT.targets if each is target)
     if found.instead:
         return

@@ -50,7 +50,7 @@ def test_a_flow_names_several_calls_where_one_is_not_enough() -> None:
 
 
 def test_a_shared_dependency_counts_once_and_all_its_calls_change_together() -> None:
-    """Gateway × a × b × store; b and the store are called by a, the store by b as well."""
+    """Gateway × a × b × store. a calls b and the store, and b calls the store."""
     platform = with_target(
         "99%", runs("a", stage(STORE_CALL, hard("b.run", "idempotent"))), runs("b", stage(STORE_CALL))
     )

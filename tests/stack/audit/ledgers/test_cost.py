@@ -24,7 +24,7 @@ from tests.stack.audit.rule_findings import READ, TWICE, flow
 
 PRICES = Prices(cpu_hour=1.0, memory_hour=1e-12, storage_month=0.5, source="a test", read_on=DAY)
 POD = 73.0
-"""0.1 cores × 730 hours. The memory costs nothing worth counting."""
+"""0.1 cores × 730 hours × 1 USD. The price of the memory is negligible."""
 B = service("b", READ, replicas=Replicas(min=1, max=1))
 
 
@@ -92,7 +92,7 @@ def test_a_flow_pays_its_share_of_the_executions_at_each_service() -> None:
     }
 
 
-def test_a_service_without_load_is_told_apart() -> None:
+def test_services_without_load_have_a_row_of_their_own() -> None:
     found = rows(priced(service("idle", READ, replicas=Replicas(min=1, max=1))), "cost", "flows")
     assert found["services without load"][1] == pytest.approx(POD)
 

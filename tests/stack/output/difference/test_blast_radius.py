@@ -1,4 +1,4 @@
-"""Each sentence of the blast radius, with values that were summed by hand, and exactly the effects of each change."""
+"""Each change has exactly its own sentences in the blast radius, with values that were summed by hand."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def with_pooler(pool_size: int) -> Environment:
 
 
 def told(before: World, after: World) -> list[str]:
-    """The sentences about the numbers."""
+    """The sentences of the blast radius."""
     return [each.text for each in blast_radius(measures(before.platform), measures(after.platform))]
 
 
@@ -198,13 +198,13 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_told_with_exactly_its_effects(change: str) -> None:
+def test_each_change_has_exactly_its_effects(change: str) -> None:
     before, after, sentences = CHANGES[change]
     assert told(before, after) == sentences
     assert told(after, after) == []
 
 
-def test_the_infrastructure_is_priced_apart() -> None:
+def test_the_infrastructure_has_a_cost_of_its_own() -> None:
     """The toy's store is one pod of 0.1 cores. One more costs 73 USD a month."""
 
     def priced(pods: int) -> Platform:
@@ -278,7 +278,7 @@ def trees(tmp_path: Path) -> Callable[[World], Path]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_rendered_trees_tell_the_same(change: str, trees: Callable[[World], Path]) -> None:
+def test_rendered_trees_have_the_same_blast_radius(change: str, trees: Callable[[World], Path]) -> None:
     before, after, sentences = CHANGES[change]
     sides = [side_of(str(trees(world)), toy.TENANT) for world in (before, after)]
     assert [each.text for each in compare(*sides).blast_radius or ()] == sentences
