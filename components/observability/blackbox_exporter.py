@@ -39,8 +39,8 @@ class BlackboxExporter(Server):
     modules: tuple[BlackboxModule, ...]
     """The probes that the scraped servers declare."""
     server_name: str | None
-    """Server name for the module `tls`. APISIX ends a handshake for any name but its own. `None` if no server has a
-    certificate."""
+    """Server name for the module `tls`. APISIX ends a handshake for any name but its own; Elasticsearch ignores the
+    name. `None`: the name of the probed host."""
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -51,14 +51,15 @@ class BlackboxExporter(Server):
     @property
     def files(self) -> dict[str, str]:
         """Its configuration, as mounted."""
-        modules = {module.name: module.document() for module in (*self._certificates(), *self.modules)}
+        modules = {module.name: module.document() for module in (self._certificate_module(), *self.modules)}
         return {"blackbox.json": file_text({"modules": modules})}
 
-    def _certificates(self) -> Iterator[BlackboxModule]:
-        if self.server_name:
-            # The exporter reports the expiry of a certificate from any authority.
-            tls_config = {"server_name": self.server_name, "insecure_skip_verify": True}
-            yield BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
+    def _certificate_module(self) -> BlackboxModule:
+        # The exporter reports the expiry of a certificate from any authority. In TLS 1.3 it reads the certificate even
+        # of a server that then refuses a client without one, as Elasticsearch's nodes do.
+        named = {"server_name": self.server_name} if self.server_name else {}
+        tls_config = {**named, "insecure_skip_verify": True}
+        return BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})
 
     @override
     def workloads(self) -> Iterator[Deployment]:

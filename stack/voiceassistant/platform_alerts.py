@@ -132,7 +132,7 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 21 * 86400",
         "1h",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Set the new certificate and key as the gateway's secret; see docs/deploy.md",
+        "Rotate the secret that holds it, see docs/deploy.md: `gateway-tls` or `elasticsearch-transport`",
     ),
     _platform(
         "CertificateExpires",
@@ -140,7 +140,7 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 3 * 86400",
         "0s",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Set the new certificate and key as the gateway's secret today: clients refuse an expired one",
+        "Rotate its secret today, see docs/deploy.md: clients and other nodes refuse an expired certificate",
     ),
     _platform(
         "CollectorQueueFilling",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from components.network_policy import NetworkEnd, Peer
 from components.node import Caller, Dependency, External, Host, InCluster
+from components.observability.elasticsearch import TRANSPORT_PORT
 from components.postgresql.databases import ServiceDatabase
 from components.secret_keys import SecretKeys
 from stack.model.call_graph import CallGraph
@@ -119,6 +120,16 @@ def valkey_servers(graph: CallGraph, environment: Environment) -> Iterator[Valke
                 pods=found.pods.model_copy(update={"name": servers, "ports": (port,)}),
                 addresses=tuple(f"{SITE.host(each, found.pods.namespace)}:{port}" for each in names),
             )
+
+
+def elasticsearch_nodes(graph: CallGraph, environment: Environment) -> tuple[str, ...]:
+    """`host:port` of each deployed node that presents a certificate. A node alone presents none."""
+    index = deployed_store(graph, dependencies.ELASTICSEARCH.name)
+    nodes = environment.server(index.pods.name).replicas if index else 1
+    if index is None or nodes == 1:
+        return ()
+    name, service = index.pods.name, SITE.host(f"{index.pods.name}-nodes", index.pods.namespace)
+    return tuple(f"{name}-{number}.{service}:{TRANSPORT_PORT}" for number in range(nodes))
 
 
 def backup_store() -> Host:

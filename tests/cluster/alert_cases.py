@@ -360,7 +360,12 @@ def _volume(available: str) -> Series:
 
 
 def _certificate(days: int) -> Series:
-    return _series("probe_ssl_earliest_cert_expiry", f"{days * DAY}x120", instance="gateway:443")
+    return _joined(
+        *(
+            _series("probe_ssl_earliest_cert_expiry", f"{days * DAY}x120", instance=each["instance"])
+            for each in CERTIFIED
+        )
+    )
 
 
 def _queue(size: int) -> Series:
@@ -475,7 +480,7 @@ def _platform(severity: str = "warning", **labels: str) -> list[Labels]:
 RESTARTS = {"namespace": "voice-apps", "pod": "rag-engine-x", "container": "rag-engine"}
 AUTOSCALER = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
 VOLUME = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
-GATEWAY = {"instance": "gateway:443"}
+CERTIFIED = [{"instance": "gateway:443"}, {"instance": "elasticsearch-0.elasticsearch-nodes:9300"}]
 LETTERS = {"job": "indexing-service", "stream": "document.uploaded"}
 CALL = {"name": "redis.access"}
 POD = {"namespace": "voice-apps", "pod": "rag-engine-x"}
@@ -842,8 +847,15 @@ CASES: dict[tuple[str, str | None], Case] = {
     ),
     ("VolumeFilling", "warning"): Case(_volume("490-0.1x600"), _volume("490-0.01x600"), "9h", _platform(**VOLUME)),
     ("VolumeFull", "critical"): Case(_volume("90x600"), _volume("110x600"), "10m", _platform("critical", **VOLUME)),
-    ("CertificateExpires", "warning"): Case(_certificate(20), _certificate(22), "90m", _platform(**GATEWAY)),
-    ("CertificateExpires", "critical"): Case(_certificate(2), _certificate(4), "10m", _platform("critical", **GATEWAY)),
+    ("CertificateExpires", "warning"): Case(
+        _certificate(20), _certificate(22), "90m", [each for labels in CERTIFIED for each in _platform(**labels)]
+    ),
+    ("CertificateExpires", "critical"): Case(
+        _certificate(2),
+        _certificate(4),
+        "10m",
+        [each for labels in CERTIFIED for each in _platform("critical", **labels)],
+    ),
     ("CollectorQueueFilling", "warning"): Case(
         _queue(60), _queue(40), "10m", _platform(**LOST, pod="otel-collector-0")
     ),

@@ -23,8 +23,15 @@ from stack.model.environments import Environment
 from stack.model.links import scrape_link
 from stack.model.tenant import Builder
 from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH
-from stack.voiceassistant.site import COLLECTOR, ELASTICSEARCH_EXPORTER, OBSERVABILITY
-from stack.voiceassistant.stores import DeployedStore, Store, deployed_store, full_text_index, keeps_traces
+from stack.voiceassistant.site import COLLECTOR, ELASTICSEARCH_EXPORTER, OBSERVABILITY, PROBER_PODS
+from stack.voiceassistant.stores import (
+    DeployedStore,
+    Store,
+    deployed_store,
+    elasticsearch_nodes,
+    full_text_index,
+    keeps_traces,
+)
 from stack.voiceassistant.telemetry_streams import log_stream, trace_stream
 
 READS = ("read", "view_index_metadata")
@@ -70,8 +77,10 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     if not isinstance(index, DeployedStore):
         return
     yield scrape_link(graph.site, index.pods, Elasticsearch.scrape)
-    if environment.server(index.pods.name).replicas > 1:
-        yield Link(index.pods, index.pods.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)}))
+    if elasticsearch_nodes(graph, environment):
+        nodes = index.pods.model_copy(update={"ports": (elasticsearch.TRANSPORT_PORT,)})
+        yield Link(index.pods, nodes)
+        yield Link(PROBER_PODS, nodes)
 
 
 def _setup(index: DeployedStore) -> Peer:

@@ -43,7 +43,7 @@ from stack.voiceassistant.site import PROBER_PODS as BLACKBOX
 from stack.voiceassistant.site import PROMETHEUS_PODS as PROMETHEUS
 from stack.voiceassistant.site import SITE
 from stack.voiceassistant.store_alerts import VALKEY
-from stack.voiceassistant.stores import full_text_index, valkey_servers
+from stack.voiceassistant.stores import elasticsearch_nodes, full_text_index, valkey_servers
 
 OUTAGE = Duration("30m")
 """The longest outage of a backend without loss: time to replace a node, or to repeat a failed upgrade."""
@@ -200,15 +200,15 @@ def _proxied(links: Links) -> set[str]:
 
 
 def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedHosts]:
-    """Valkey by its exporter, the cluster's DNS, the way to the gateway, its certificate, and the external stores."""
+    """Valkey by its exporter, the cluster's DNS, the way to the gateway, certificates, and the external stores."""
     if environment.deploys(site.VALKEY_EXPORTER):
         hosts = tuple(address for servers in valkey_servers(graph, environment) for address in servers.addresses)
         exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
         yield ProbedHosts(name=VALKEY, module=VALKEY, hosts=hosts, exporter=exporter, health="redis_up")
     yield ProbedHosts(name=site.CLUSTER_DNS, module=RESOLVES.name, hosts=(CLUSTER_DNS_SERVER,))
+    if certified := tuple(_certified(graph, environment)):
+        yield ProbedHosts(name=CERTIFICATES, module=TLS, hosts=certified)
     if entrance := graph.gateway:
-        hosts = (f"{SITE.host(entrance.name, entrance.namespace)}:443",)
-        yield ProbedHosts(name=CERTIFICATES, module=TLS, hosts=hosts)
         yield from _public_way(entrance, environment)
     for dependency, address in external_stores(graph):
         host, module = f"{address.host}:{address.port}", _question(dependency, address)
@@ -216,6 +216,13 @@ def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedH
         yield ProbedHosts(
             name=dependency.name, module=module.name, hosts=(f"{scheme}://{host}" if module is ANSWERS else host,)
         )
+
+
+def _certified(graph: CallGraph, environment: Environment) -> Iterator[str]:
+    """`host:port` of each server with a certificate from the platform's secrets."""
+    if entrance := graph.gateway:
+        yield f"{SITE.host(entrance.name, entrance.namespace)}:443"
+    yield from elasticsearch_nodes(graph, environment)
 
 
 def _public_way(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:

@@ -23,7 +23,7 @@ BLACKBOX_EXPORTER = closed(
         "modules": closed(
             {},
             {
-                "tls": _tcp(tls=FLAG, tls_config=closed({"server_name": TEXT, "insecure_skip_verify": FLAG})),
+                "tls": _tcp(tls=FLAG, tls_config=closed({"insecure_skip_verify": FLAG}, {"server_name": TEXT})),
                 "tcp": _tcp(),
                 "valkey": _tcp(query_response=_STEPS),
                 "public-name": _dns(

@@ -180,6 +180,29 @@ def test_the_certificate_is_asked_for_by_the_name_that_the_gateway_has_one_for(e
     assert [modules[module]["tcp"]["tls_config"]["server_name"]] == certificate["snis"]
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_certificate_of_a_secret_is_probed_at_each_server_that_presents_it(environment: str) -> None:
+    addresses = {"gateway": ["gateway.voice-gateway.svc.cluster.local:443"]}
+    for nodes in of_kind(environment, "StatefulSet"):
+        if nodes["metadata"]["name"] == "elasticsearch" and nodes["spec"]["replicas"] > 1:
+            pods = f"{nodes['spec']['serviceName']}.voice-data.svc.cluster.local:9300"
+            addresses["elasticsearch"] = [f"elasticsearch-{each}.{pods}" for each in range(nodes["spec"]["replicas"])]
+    found = platform(environment)
+    presenting = {
+        component.name
+        for component in found.components
+        for secret in component.secrets
+        if any(form.kind == "certificate" for form in secret.forms.values())
+    }
+    assert addresses.keys() == presenting
+    (job,) = (each for each in prometheus(environment).probed_hosts if each.name == "certificates")
+    assert sorted(job.hosts) == sorted(address for each in addresses.values() for address in each)
+    probed = [link.target for link in found.links if link.source.name == "blackbox-exporter"]
+    pod_ports = {"gateway": 9443, "elasticsearch": 9300}
+    for name in addresses:
+        assert any(target.name == name and pod_ports[name] in target.ports for target in probed), name
+
+
 def expressions(environment: str) -> str:
     rules = [rule for group in prometheus(environment).groups for rule in group.rules]
     return "\n".join(rule.expression for rule in rules)
