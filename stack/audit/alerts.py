@@ -102,7 +102,7 @@ def burn_rates(platform: Platform) -> Iterator[Breach | None]:
             yield Breach(budget, f"no alert at a burn rate of {missing}", "objective_alerts", missing)
         for rate in sorted({rate for rate, _ in seen[budget]}):
             text = f"{rate:g} × {share:.4g} = {rate * share:.4g} ≥ 1: the alert cannot fire"
-            yield Breach(f"{budget} at {rate:g}", text, "the objective", "") if rate * share >= 1 else None
+            yield Breach(f"{budget} at {rate:g}", text, "the objective") if rate * share >= 1 else None
 
 
 def somebody_acts(platform: Platform) -> Iterator[Breach | None]:

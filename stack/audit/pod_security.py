@@ -34,7 +34,7 @@ def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
     for secret in found.of_kind("Secret"):
         written = bool(secret.get("data") or secret.get("stringData"))
         path = f"Secret {secret['metadata']['name']}"
-        yield Breach(path, "a rendered file contains its values", "secrets", "") if written else None
+        yield Breach(path, "a rendered file contains its values", "secrets") if written else None
     settings = {
         (each["metadata"].get("namespace"), each["metadata"]["name"]): each.get("data", {})
         for each in found.of_kind("ConfigMap")
@@ -55,15 +55,15 @@ def _containers(workload: Workload) -> Iterator[Mapping[str, Any]]:
 
 def _variables(
     namespace: str, container: Mapping[str, Any], settings: Mapping[tuple[str, str], Mapping[str, str]]
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str | None]]:
     """The variables that a rendered file gives a value, also those of whole ConfigMaps."""
     for source in container.get("envFrom", ()):
-        name = source.get("configMapRef", {}).get("name", "")
+        name = source.get("configMapRef", {}).get("name")
         for key, value in settings.get((namespace, name), {}).items():
             yield f"{source.get('prefix', '')}{key}", value
     for variable in container.get("env", ()):
         reference = variable.get("valueFrom", {}).get("configMapKeyRef", {})
-        named = settings.get((namespace, reference.get("name", "")), {}).get(reference.get("key", ""), "")
+        named = settings.get((namespace, reference.get("name")), {}).get(reference.get("key"))
         yield variable["name"], variable.get("value") or named
 
 

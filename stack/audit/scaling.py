@@ -49,7 +49,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
             ]
             text = f"it scales on {resource}, but {', '.join(without)} requests none: utilization is unknown"
             field = f"resources.requests.{resource}"
-            yield Breach(f"{workload.path}: requests", text, field, "") if without else None
+            yield Breach(f"{workload.path}: requests", text, field) if without else None
             if resource == "cpu" and (service := services.get((workload.namespace, workload.name))):
                 yield _waits(platform, workload, service)
 

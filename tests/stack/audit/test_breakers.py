@@ -112,6 +112,8 @@ def test_breakers_after_one_that_a_rule_skips_are_checked() -> None:
     other = TWICE.model_copy(update={"conditions": ("busy",)})
     retries = [{"circuit_breaker": RATIO, "retry": each} for each in (None, once, other, spelled)]
     assert broken("C05", *retries) == ["store-3.read"]
+    alone = TWICE.model_copy(update={"conditions": ("breaker_open",)})
+    assert broken("C05", {"circuit_breaker": RATIO, "retry": alone}) == ["store-0.read"]
     (found,) = findings("C05", *several(*retries))
     assert found.arithmetic == "breaker_open, circuit_open is retried 1 times"
 
