@@ -1,7 +1,8 @@
-"""Processes that do not start: the error gives the reason at once."""
+"""Processes that do not start at once: the error gives the reason, and a taken port is asked for again."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,24 @@ def test_a_process_that_is_late_is_named_with_the_end_of_its_log(monkeypatch: py
     monkeypatch.setattr(processes, "START_SECONDS", 2.0)
     with pytest.raises(TimeoutError, match=r"not ready within 2 s: agent-engine \(its log ends: '(loading)?'\)"):
         running(bundles, "127.0.0.1:1").__enter__()
+
+
+def test_a_restart_waits_for_a_port_that_another_program_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[subprocess.Popen[bytes]] = []
+    run = processes._run  # noqa: SLF001 - the test looks at each start
+
+    def start(directory: Path) -> subprocess.Popen[bytes]:
+        if starts:
+            starts[-1].wait()
+            taken.close()
+        starts.append(run(directory))
+        return starts[-1]
+
+    with running({"a": bundle(inbound=(operation("run"),), service="a")}, "127.0.0.1:1") as platform:
+        process = platform.processes["a"]
+        process.process.kill()
+        process.process.wait()
+        taken = socket.create_server(("127.0.0.1", process.http_port))
+        monkeypatch.setattr(processes, "_run", start)
+        platform.restart("a")
+    assert [each.wait() for each in starts[:-1]] == [2]

@@ -26,6 +26,8 @@ __all__ = ["Platform", "Process", "bundles_of", "running", "wait_until"]
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 180.0
 """Longest start of all processes together, in seconds. Two idle cores need a tenth of it."""
+PORT_TAKEN = "cannot be listened on"
+"""A process whose port is taken ends with these words."""
 LAST_WORDS = 500
 """Characters of a log that an error quotes."""
 
@@ -105,11 +107,21 @@ class Platform:
         self._configure(service)
 
     def restart(self, service: str) -> None:
-        """Start a killed service again on its ports, and wait until it is ready."""
+        """Start a killed service again on its ports, and wait until it is ready.
+
+        An outgoing connection of any program may use one of the ports for a while. Then the start is repeated.
+        """
         process = self.processes[service]
         process.configure(self._configuration(service, process.grpc_port, process.http_port))
-        process.process = _run(process.directory)
-        _wait_until_ready([process])
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            process.process = _run(process.directory)
+            try:
+                _wait_until_ready([process])
+                break
+            except InvalidInputError as error:
+                if PORT_TAKEN not in str(error) or time.monotonic() > deadline:
+                    raise
         self._configure(service)
 
     def connect(self) -> None:
