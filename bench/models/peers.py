@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ from voice_policies import (
     Tracing,
 )
 from voice_runtime import Runtime
+from voice_runtime.redis import RedisStore, single
+from voice_runtime.shared_store import Script
 
 ROUTE, STORE = "llm.generate", "events.reserve"
 PATIENT = StreamTimeout(connect=Duration("5s"), first_token=Duration("5s"), idle=Duration("5s"), total=Duration("30s"))
@@ -45,10 +49,25 @@ def bare(port: int) -> AsyncOpenAI:
     return AsyncOpenAI(api_key="none", base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
 
 
-def ours(port: int, directory: Path) -> AsyncOpenAI:
-    """The SDK over `ModelTransport`, with cooldowns, a breaker, and both budgets counted in this process."""
+class TimedStore:
+    """Valkey, with the time of each answered script in seconds."""
+
+    def __init__(self, url: str) -> None:
+        self.seconds: list[float] = []
+        self._store = RedisStore(lambda: single(url))
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
+        """The answer of `RedisStore.run`."""
+        begun = time.perf_counter()
+        answer = await self._store.run(script, keys, *arguments)
+        self.seconds.append(time.perf_counter() - begun)
+        return answer
+
+
+def ours(port: int, directory: Path, store: TimedStore | None = None) -> AsyncOpenAI:
+    """The SDK over `ModelTransport`, with cooldowns, a breaker, and both budgets in this process or in `store`."""
     (directory / FILE_NAME).write_text(json.dumps(_bundle(port, directory).to_document()))
-    models = ModelRuntime(Runtime.load(directory))
+    models = ModelRuntime(Runtime.load(directory), stores={STORE: store} if store else None)
     http = httpx.AsyncClient(transport=ModelTransport(models, ROUTE))
     return AsyncOpenAI(api_key="none", base_url="http://route/v1", http_client=http)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
 

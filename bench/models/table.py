@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench.models.peers import bare, ours, router
+from bench.models.peers import TimedStore, bare, ours, router
 from bench.models.provider import CHUNKS, serve
+from tests import redis_servers
 
 QUESTION: Any = [{"role": "user", "content": "When is high tide?"}]
-BARE, OURS, ROUTER = "bare SDK", "voice_models", "litellm.Router"
+BARE, OURS, STORED, ROUTER = "bare SDK", "voice_models", "voice_models, budgets in Valkey", "litellm.Router"
 WARM_UP = 3
 """Rounds that do not count."""
 FIRST_TOKENS, STREAMS, UNARY_ROUNDS, CALLS = 200, 40, 60, 20
@@ -65,9 +66,9 @@ async def processor_per_call(call: Callable[[], Awaitable[object]]) -> float:
     return (time.process_time() - begun) / CALLS
 
 
-async def main(port: int, directory: Path) -> None:
+async def main(port: int, directory: Path, store: TimedStore) -> None:
     """Measure and print everything, with the goals."""
-    sdk, policed, routed = bare(port), ours(port, directory), router(port)
+    sdk, policed = bare(port), ours(port, directory)
     print("| model call | bare SDK | voice_models | ratio | goal |\n|---|---|---|---|---|")
     firsts = await measure({BARE: lambda: first_token(sdk), OURS: lambda: first_token(policed)}, FIRST_TOKENS)
     for label, place, limit in (("p50", 0.5, 1.05), ("p99", 0.99, 1.10)):
@@ -76,6 +77,12 @@ async def main(port: int, directory: Path) -> None:
         {BARE: lambda: processor_per_chunk(sdk), OURS: lambda: processor_per_chunk(policed)}, STREAMS
     )
     report("CPU per streamed chunk, p50, µs", at(chunks[BARE], 0.5) * 1e6, at(chunks[OURS], 0.5) * 1e6, 1.15)
+    await unary(sdk, policed, ours(port, directory, store), router(port))
+    round_trips(store)
+
+
+async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
+    """The CPU of a unary call. The server's own CPU is not in it."""
 
     def through(client: Any) -> Callable[[], Awaitable[float]]:
         return lambda: processor_per_call(lambda: client.chat.completions.create(model="m", messages=QUESTION))
@@ -83,13 +90,26 @@ async def main(port: int, directory: Path) -> None:
     async def through_router() -> float:
         return await processor_per_call(lambda: routed.acompletion(model="m", messages=QUESTION))
 
-    calls = await measure({BARE: through(sdk), OURS: through(policed), ROUTER: through_router}, UNARY_ROUNDS)
-    alone, added, others = (at(calls[name], 0.5) * 1e6 for name in (BARE, OURS, ROUTER))
+    rows: Measures = {BARE: through(sdk), OURS: through(policed), STORED: through(stored), ROUTER: through_router}
+    taken = {name: at(values, 0.5) * 1e6 for name, values in (await measure(rows, UNARY_ROUNDS)).items()}
     print("\n| unary call, CPU, p50 | µs | added to the bare SDK, µs |\n|---|---|---|")
-    for name, taken in ((BARE, alone), (OURS, added), (ROUTER, others)):
-        print(f"| {name} | {taken:.0f} | {taken - alone:.0f} |")
-    share = (added - alone) / (others - alone)
+    for name, microseconds in taken.items():
+        print(f"| {name} | {microseconds:.0f} | {microseconds - taken[BARE]:.0f} |")
+    share = (taken[OURS] - taken[BARE]) / (taken[ROUTER] - taken[BARE])
     print(f"\nvoice_models adds {share:.2f} × of what litellm.Router adds; goal ≤ 0.10: {said(share, 0.10)}")
+
+
+def round_trips(store: TimedStore) -> None:
+    """The time of each call's two scripts together. Raises `RuntimeError` if a call went on without the store."""
+    calls = (WARM_UP + UNARY_ROUNDS) * CALLS
+    if len(store.seconds) != 2 * calls:
+        raise RuntimeError(f"{len(store.seconds)} scripts were answered instead of {2 * calls}")
+    reserve, settle = store.seconds[::2], store.seconds[1::2]
+    both = sorted(map(sum, zip(reserve, settle, strict=True)))
+    print(f"\nValkey's two round trips: p50 {at(both, 0.5) * 1e6:.0f} µs, p99 {at(both, 0.99) * 1e6:.0f} µs, where")
+    for name, values in (("reserve", reserve), ("settle", settle)):
+        ordered = sorted(values)
+        print(f"- {name}: p50 {at(ordered, 0.5) * 1e6:.0f} µs, p99 {at(ordered, 0.99) * 1e6:.0f} µs")
 
 
 def at(ordered: list[float], place: float) -> float:
@@ -114,7 +134,7 @@ if __name__ == "__main__":
     provider = context.Process(target=serve, args=(ports,), daemon=True)
     provider.start()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(main(ports.get(timeout=60), Path(folder)))
+        with tempfile.TemporaryDirectory() as folder, redis_servers.single(Path(folder)) as server:
+            asyncio.run(main(ports.get(timeout=60), Path(folder), TimedStore(server.url)))
     finally:
         provider.terminate()
