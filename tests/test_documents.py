@@ -33,7 +33,7 @@ RUN_BY = {
 }
 """Document and language → the test that runs its blocks."""
 RUNBOOK = "docs/runbook/"
-"""Folder whose commands tests/cluster/test_runbook.py runs or excuses."""
+"""Folder whose commands tests/cluster/test_runbook.py runs, or lists with a reason."""
 BLOCKS = [block for path in documents() for block in blocks(path)]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

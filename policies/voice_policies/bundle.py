@@ -93,9 +93,12 @@ class OutboundCall(Policy):
     @override
     def conflicts(self) -> Iterator[str]:
         if (self.route is None) != bool(self.addresses):
-            yield "addresses and route exclude each other: set addresses, or for a call to a model its route"
+            yield "addresses and route exclude each other: set addresses, or the route of a call to a model"
         if self.route and (self.retry or self.enforced_by.timeout != "runtime"):
-            yield "the runtime enforces a call with a route, and the route's fallback is its only loop: leave out retry"
+            yield (
+                "a call with a route has no retry, because its route has a fallback: leave out retry, and set "
+                "enforced_by.timeout to runtime"
+            )
         if (self.necessity == "soft") != (self.fallback is not None):
             yield "fallback is for soft calls: set it for a soft call, and leave it out of a hard one"
         for policy in ("retry", "circuit_breaker", "bulkhead"):
@@ -216,7 +219,10 @@ class PolicyBundle(Policy):
             if call.route is not None and call.route not in routes:
                 yield f"outbound call {call.name} names route {call.route}, which does not exist"
             elif call.route is not None and call.timeout.overall != (total := routes[call.route].timeout.total):
-                yield f"outbound call {call.name} has timeout.overall {call.timeout.overall}, and its route {total}"
+                yield (
+                    f"outbound call {call.name} has timeout.overall {call.timeout.overall}, but its route has "
+                    f"timeout.total {total}: set both to the same time"
+                )
         for where, name in _stores_of(self.models) if self.models else ():
             if name not in calls or calls[name].protocol != "redis":
                 yield f"{where} names outbound call {name}, which is not a call to Redis"

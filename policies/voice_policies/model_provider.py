@@ -13,7 +13,7 @@ class ModelProvider(Policy):
     """One provider's API: its host, the base path of its endpoints, and the form of its messages."""
 
     address: Address
-    """The host, and the egress proxy that leads to it."""
+    """The provider's host, port and egress proxy."""
     base_path: Annotated[str, TextPattern(r"^(/[A-Za-z0-9._-]+)*$", "/v1", 100)] = "/v1"
     """Path before the endpoints, such as `/chat/completions`."""
     wire_form: Literal["openai"] = "openai"

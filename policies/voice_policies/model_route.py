@@ -59,8 +59,8 @@ class ModelRoute(Policy):
         attempts = self.fallback.max_attempts
         if self.fallback.distinct and attempts > len(self.candidates):
             yield (
-                f"fallback.max_attempts {attempts} needs as many candidates, found {len(self.candidates)}: "
-                "add candidates or lower it"
+                f"fallback.max_attempts {attempts} needs {attempts} candidates, found {len(self.candidates)}: "
+                "add candidates or lower max_attempts"
             )
         if self.timeout.total < self.max_waiting:
             yield (

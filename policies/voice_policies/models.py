@@ -51,7 +51,7 @@ class Models(Policy):
     def _misplaced(self, where: str, names: tuple[str, ...], key: str) -> Iterator[str]:
         for name in names:
             if name in self.budgets and self.budgets[name].key != key:
-                yield f"{where} names budget {name} of each {self.budgets[name].key}, expected one of each {key}"
+                yield f"{where} names budget {name}, whose key is {self.budgets[name].key}; expected the key {key}"
 
     def _too_small(self, name: str, route: ModelRoute) -> Iterator[str]:
         """Budgets that could never admit the longest answer of a route."""

@@ -245,7 +245,9 @@ def test_p3_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     mount(tmp_path, bundle(call("retrieval-service")))
     assert runtime.reload()
     assert runtime.degradation is None
-    with pytest.raises(UnknownCallError, match=r"'rag-engine' names no single outbound call.*retrieval-service"):
+    with pytest.raises(
+        UnknownCallError, match=r"'rag-engine' does not name exactly one outbound call.*retrieval-service"
+    ):
         runtime.outbound("rag-engine")
 
 

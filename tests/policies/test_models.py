@@ -181,7 +181,7 @@ def test_the_addresses_of_a_model_call_are_those_of_its_providers() -> None:
         (Cooldown, {"max": "1s"}, "max 1s is below default 5s"),
         (ModelFallback, {"max_attempts": 0}, "greater than or equal to 1"),
         (ModelRoute, {**ROUTE, "candidates": ["a", "a"]}, "candidates name a twice"),
-        (ModelRoute, {**ROUTE, "candidates": ["a"]}, "fallback.max_attempts 2 needs as many candidates, found 1"),
+        (ModelRoute, {**ROUTE, "candidates": ["a"]}, "fallback.max_attempts 2 needs 2 candidates, found 1"),
         (ModelRoute, {**ROUTE, "timeout": {"total": "1449ms"}}, "cannot hold 2 attempts of timeout.first_token 700ms"),
         (ModelRoute, {**ROUTE, "capabilities": ["telepathy"]}, "'text', 'streaming'"),
         (TokenBudget, {**budget("tenant"), "tokens": 0}, "greater than or equal to 1"),
@@ -196,7 +196,7 @@ def test_the_addresses_of_a_model_call_are_those_of_its_providers() -> None:
         (
             Models,
             models(routes={"llm.generate": {**ROUTE, "budgets": ["a-minute"]}}),
-            "route llm.generate names budget a-minute of each deployment, expected one of each tenant",
+            "route llm.generate names budget a-minute, whose key is deployment; expected the key tenant",
         ),
         (
             Models,
@@ -217,7 +217,7 @@ def test_models_that_cannot_work_are_refused(kind: type[Policy], values: dict[st
         ({"route": "llm.write"}, "names route llm.write, which does not exist"),
         (
             {"timeout": Timeout(attempt=Duration("1s"), overall=Duration("2s"))},
-            "has timeout.overall 2s, and its route 3s",
+            "has timeout.overall 2s, but its route has timeout.total 3s",
         ),
     ],
 )

@@ -306,7 +306,7 @@ def test_an_unknown_name_suggests_the_nearest(tmp_path: Path, clock: FakeClock) 
     with pytest.raises(UnknownCallError) as unlike:
         runtime.request("xyz")
     assert "did you mean" not in str(unlike.value)
-    with runtime.request("run") as request, pytest.raises(UnknownNameError, match="names no single feature"):
+    with runtime.request("run") as request, pytest.raises(UnknownNameError, match="does not name exactly one feature"):
         request.feature("citation")
 
 

@@ -237,7 +237,7 @@ class ModelAttempt:
 
     def _leave(self, *expected: type[State]) -> None:
         if not isinstance(self.state, expected):
-            raise RuntimeError(f"an attempt that is {type(self.state).__name__} cannot go on from {expected}")  # noqa: TRY004  # a fault of this package, not a wrong type
+            raise RuntimeError(f"an attempt that is {type(self.state).__name__} cannot go on from {expected}")  # noqa: TRY004  # the wrong state, not the type of an argument
 
     def _advance(self) -> None:
         reader = self._reader()

@@ -88,13 +88,13 @@ def _form_of(path: str) -> tuple[str, WireForm]:
     for endpoint, form in FORMS.items():
         if path.endswith(endpoint):
             return endpoint, form
-    raise ValueError(f"path {path} is no endpoint of a model; expected one that ends with {', '.join(FORMS)}")
+    raise ValueError(f"path {path} is not a model endpoint; expected a path that ends with {', '.join(FORMS)}")
 
 
 def _object(content: bytes) -> dict[str, Any]:
     body = json.loads(content)
     if not isinstance(body, dict):
-        raise ValueError("the body of a model request must be a JSON object")  # noqa: TRY004  # a wrong value, not a wrong type of ours
+        raise ValueError("the body of a model request must be a JSON object")  # noqa: TRY004  # the value of the input, not the type of an argument
     return body
 
 

@@ -33,7 +33,7 @@ async def append(runtime: Runtime, store: SharedStore, call: str, event: ModelAt
 
 
 def store_of_usage(runtime: Runtime, stores: Mapping[str, SharedStore]) -> tuple[str, SharedStore] | None:
-    """The call and the store of usage events. `None` if the bundle names no call or nobody connected its store."""
+    """The call and the store of usage events. `None` if the bundle names no call or its store is not connected."""
     models = runtime.bundle.models
     if models is None or models.usage is None or models.usage not in stores:
         return None

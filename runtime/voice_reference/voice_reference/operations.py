@@ -45,7 +45,7 @@ class Operations:
         return any(each.streamed for each in self._runtime.bundle.inbound if each.operation == operation)
 
     async def run(self, operation: str) -> Message:
-        """The answer as a whole: the last message of `messages`, with the `content` of all if there is any."""
+        """The whole answer: the last message of `messages`, with the text of all messages as its `content`."""
         text, last = "", {}
         async with aclosing(self.messages(operation)) as messages:
             async for last in messages:

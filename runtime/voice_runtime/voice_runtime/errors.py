@@ -219,7 +219,7 @@ class UnknownNameError(LookupError):
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.name = name
         self.known = tuple(sorted(known))
-        text = f"{name!r} names no single {what} of the bundle"
+        text = f"{name!r} does not name exactly one {what} of the bundle"
         if nearest := get_close_matches(name, self.known, n=1):
             text += f", did you mean {nearest[0]!r}?"
         super().__init__(f"{text}; declared: {', '.join(self.known) or 'none'}")

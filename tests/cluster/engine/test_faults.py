@@ -23,7 +23,7 @@ NODES = (toy.ORDERS, toy.PRICES, PARCELS, toy.STOCK)
 
 @pytest.fixture(scope="module")
 def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
-    """The toy tenant, deployed. A test that changes it changes it back."""
+    """The toy tenant, deployed. Each test undoes its own changes."""
     with prepare_site(TOY, "dev") as site:
         stack = site.stack()
         stack.run("up")

@@ -104,7 +104,9 @@ async def test_calls_begin_when_they_are_made(tmp_path: Path) -> None:
 
 async def test_a_method_that_the_bundle_does_not_name_is_refused(tmp_path: Path) -> None:
     async with connected(tmp_path, RagEngine(), call("rag-engine.context")) as (_, stub):
-        with pytest.raises(UnknownCallError, match=r"'rag-engine.list-sources' names no single outbound call"):
+        with pytest.raises(
+            UnknownCallError, match=r"'rag-engine.list-sources' does not name exactly one outbound call"
+        ):
             stub.ListSources(b"1")
         assert await stub.Context(b"x") == b"x"
 
@@ -121,7 +123,7 @@ async def test_a_purpose_is_chosen_by_the_name_of_the_call(tmp_path: Path) -> No
             assert await RagEngineStub(channel).Context(b"x") == b"x"
         await wire.close()
         assert client.outbound("rag-engine.context:plan").statistics.successful == 1
-        with pytest.raises(UnknownCallError, match="'rag-engin' names no single gRPC callee"):
+        with pytest.raises(UnknownCallError, match="'rag-engin' does not name exactly one gRPC callee"):
             wire.channel("rag-engin")
 
 
@@ -150,7 +152,7 @@ async def test_a_channel_follows_the_bundles_address(tmp_path: Path, *, synchron
         assert await ask() == b"x"
         mount(tmp_path, bundle(call("elsewhere.context")))
         assert client.reload()
-        with pytest.raises(UnknownCallError, match="'rag-engine' names no single gRPC callee"):
+        with pytest.raises(UnknownCallError, match="'rag-engine' does not name exactly one gRPC callee"):
             await ask()
         assert (len(first.asked), len(second.asked)) == (1, 1)
         await wire.close()

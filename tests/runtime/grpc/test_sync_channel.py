@@ -173,7 +173,7 @@ async def test_t5_time_that_is_up_gives_the_threads_back(tmp_path: Path, *, stre
 
 async def test_a_method_that_the_bundle_does_not_name_is_refused(tmp_path: Path) -> None:
     def ask(_: Runtime, stub: RagEngineStub) -> None:
-        with pytest.raises(UnknownCallError, match=r"'rag-engine.upload' names no single outbound call"):
+        with pytest.raises(UnknownCallError, match=r"'rag-engine.upload' does not name exactly one outbound call"):
             stub.Upload([b"x"])
         with pytest.raises(NotImplementedError, match="no futures under policies"):
             stub.Context.future(b"x")

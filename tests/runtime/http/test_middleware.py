@@ -77,7 +77,9 @@ async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path
         answer = await client.post("/v1/agents/walk")
         assert answer.status_code == 404
         assert service.refused_requests == {"unknown_operation": 1, "draining": 0}
-        assert answer.json() == {"error": "'walk' names no single inbound operation of the bundle; declared: run"}
+        assert answer.json() == {
+            "error": "'walk' does not name exactly one inbound operation of the bundle; declared: run"
+        }
     assert app.asked == 0
 
 

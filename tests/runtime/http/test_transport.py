@@ -408,7 +408,7 @@ async def test_a_cancelled_request_is_neutral(tmp_path: Path, spans: InMemorySpa
 
 def test_the_address_is_the_bundles_and_a_wrong_name_is_refused(tmp_path: Path) -> None:
     assert str(Http(runtime(tmp_path)).client("elasticsearch").base_url) == "http://elasticsearch:9000"
-    with pytest.raises(UnknownCallError, match="'elastic' names no single outbound call"):
+    with pytest.raises(UnknownCallError, match="'elastic' does not name exactly one outbound call"):
         Http(runtime(tmp_path)).transport("elastic")
 
 
@@ -501,5 +501,7 @@ async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> No
 @pytest.mark.parametrize("url", ["/", "https://api.example.net/"])
 async def test_a_request_names_one_of_several_hosts(tmp_path: Path, url: str) -> None:
     async with Http(runtime(tmp_path, protocol="https", addresses=PROVIDERS)).client(NAME) as client:
-        with pytest.raises(UnknownCallError, match=r"no single host of .* declared: api.example.com, api.example.org"):
+        with pytest.raises(
+            UnknownCallError, match=r"not name exactly one host of .* declared: api.example.com, api.example.org"
+        ):
             await client.get(url)
