@@ -45,7 +45,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
             without = [
                 each["name"]
                 for each in workload.pod["containers"]
-                if container in {"", each["name"]} and resource not in each.get("resources", {}).get("requests", {})
+                if container in {"", each["name"]} and resource not in each["resources"]["requests"]
             ]
             text = f"it scales on {resource}, but {', '.join(without)} requests none: utilization is unknown"
             field = f"resources.requests.{resource}"

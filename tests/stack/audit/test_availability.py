@@ -96,3 +96,11 @@ def test_a01_counts_the_candidates_that_a_call_can_reach(attempts: int, expected
     llm = models(route_policy={"fallback": ModelFallback(max_attempts=attempts)})
     graph = graph_of(gateway(route), llm, flows=[asked])
     assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)
+
+
+def test_a02_names_every_dependency_that_is_no_nine_better() -> None:
+    calls = [hard(f"{name}.read", "idempotent") for name in ("one", "two")]
+    route = operation("read", stage(*calls), p95="1s", deadline="2s")
+    stores = [datastore(name, READ, availability="99.98%") for name in ("one", "two")]
+    (found,) = findings("A02", gateway(route), *stores, flows=(flow("read", availability="99.9%"),))
+    assert found.arithmetic.startswith("one 99.98%, two 99.98% < 99.9900%")

@@ -14,7 +14,7 @@ from stack.voiceassistant import TENANT
 from tests import toy
 from tests.platforms import real_environment, with_profile
 from tests.small import service, small_platform
-from tests.stack.audit.rule_findings import STORE, verdict
+from tests.stack.audit.rule_findings import READ, STORE, verdict
 
 
 def using_a_database(**profile: Any) -> Platform:
@@ -105,3 +105,21 @@ def test_d01_counts_the_callers_of_the_database() -> None:
     assert found.arithmetic == "the service calls a database, but its pool has 0 connections"
     idle = service("b", operation("run", p95="1s", deadline="2s"), connection_pool=500)
     assert verdict("D01", small_platform(idle, STORE)).text == "does not apply", "it calls no database"
+
+
+def test_d02_finds_requests_beyond_the_nodes() -> None:
+    """5 pods of 100m and 64 MiB, with the pod of surge."""
+    pool = toy.ENVIRONMENT.settings.node_pool.model_copy(
+        update={"nodes": 2, "cpu": Cpu("200m"), "memory": Bytes("150Mi")}
+    )
+    settings = toy.ENVIRONMENT.settings.model_copy(update={"node_pool": pool})
+    environment = toy.ENVIRONMENT.model_copy(update={"settings": settings})
+    found = verdict("D02", small_platform(service("a", READ), environment=environment)).findings
+    assert [(each.path, each.arithmetic, each.proposal) for each in found] == [
+        ("platform → node_pool", "Σ (max replicas + 1) × requests.cpu = 500m > 2 nodes × 200m = 400m", "nodes: 3"),
+        (
+            "platform → node_pool",
+            "Σ (max replicas + 1) × requests.memory = 320Mi > 2 nodes × 150Mi = 300Mi",
+            "nodes: 3",
+        ),
+    ]

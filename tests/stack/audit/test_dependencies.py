@@ -79,3 +79,28 @@ def test_e02_finds_a_service_that_nobody_calls() -> None:
         assert findings("E02", service("new", operation("read", p95="1s", deadline="2s", **started))) == ()
     caller = service("a", operation("run", stage(hard("new.read", "idempotent")), p95="1s", deadline="2s", load="1/s"))
     assert findings("E02", caller, service("new", READ)) == ()
+
+
+def test_c06_follows_the_hard_calls_of_every_operation_behind_a_fallback() -> None:
+    deep = service("d", operation("run", stage(hard("b.read", "idempotent")), p95="1s", deadline="2s"))
+    through = stage(hard("d.run", "idempotent"))
+    other = service(
+        "c", operation("run", through, p95="1s", deadline="2s"), operation("answer", p95="1s", deadline="2s")
+    )
+    (found,) = findings("C06", *critical(soft("b.read", "ask c", fallback_uses=("c",))), deep, other)
+    assert "needs b through c" in found.arithmetic
+    softly = service("c", operation("run", stage(soft("d.run", "without")), p95="1s", deadline="2s"))
+    assert findings("C06", *critical(soft("b.read", "ask c", fallback_uses=("c",))), deep, softly) == ()
+
+
+def test_c08_counts_a_shared_limit_once_and_passes_over_an_operation_without_load() -> None:
+    local = RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1))
+    shared = local.model_copy(update={"scope": "distributed"})
+
+    def limited(limit: RateLimit, load: str | None) -> str:
+        node = service("a", operation("run", p95="1s", deadline="2s", load=load, rate_limits=(limit,)))
+        return verdict("C08", small_platform(node, load_share=1)).text
+
+    assert limited(shared, "10/s") == "holds"
+    assert limited(shared, "11/s") == "1 finding"
+    assert limited(local, None) == "does not apply"

@@ -11,13 +11,15 @@ import pytest
 from components.edge.egress_proxy import FILE_NAME, EgressProxy
 from components.links import Link, Links, peer
 from components.network_policy import AddressBlock, Peer
+from components.operation import hard, operation, stage
 from stack.model.environments import environment
 from stack.model.platform import Platform
 from stack.model.settings import ApiServer
 from stack.voiceassistant import TENANT
 from stack.voiceassistant.site import STORE_LABEL
 from tests.platforms import platform
-from tests.stack.audit.rule_findings import verdict
+from tests.small import models, service
+from tests.stack.audit.rule_findings import of_manifests, verdict
 
 RAG_ENGINE = peer("voice-apps", "rag-engine")
 
@@ -147,3 +149,12 @@ def test_n05_finds_a_chain_that_admits_other_names(names: tuple[str, ...] | None
         ("open, but not declared", "allow_lists"),
         ("declared, but a NetworkPolicy or the allow-list denies it", "allow_lists"),
     }
+
+
+def test_n05_names_ends_that_no_component_deploys() -> None:
+    caller = service("a", operation("run", stage(hard("llm.generate", "never")), p95="9s", deadline="60s"))
+    found = verdict("N05", of_manifests(nodes=(caller, models()))).findings
+    assert [each.path for each in found] == [
+        "a → egress-proxy-a → api.one.example:443",
+        "a → egress-proxy-b → api.two.example:443",
+    ]

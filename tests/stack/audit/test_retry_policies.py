@@ -77,3 +77,12 @@ def test_r08_finds_clients_that_repeat_in_step() -> None:
     assert findings("R08", *calling(NO_WAIT.model_copy(update={"base_delay": Duration("1ms")}))) == ()
     assert findings("R08", *by_library("pymilvus", None))
     assert findings("R08", *by_library("redis-py", None)) == (), "its backoff is random"
+
+
+def test_r08_checks_a_call_after_one_that_waits_for_a_random_time() -> None:
+    calls = [stage(hard("store.read", "idempotent", purpose=name, retry=retry)) for name, retry in WAITS.items()]
+    (found,) = findings("R08", service("a", operation("run", *calls, p95="1s", deadline="60s")), STORE)
+    assert found.path == "a.run → store.read:at-once"
+
+
+WAITS = {"apart": TWICE, "at-once": NO_WAIT}

@@ -89,3 +89,16 @@ def test_h02_finds_a_metric_that_counts_a_sidecar() -> None:
 @pytest.mark.parametrize(("injected", "count"), [("true", 1), ("false", 0)])
 def test_h02_knows_the_sidecar_that_the_mesh_adds(injected: str, count: int) -> None:
     assert len(scaled("H02", ON_CPU, labels={"sidecar.istio.io/inject": injected})) == count
+
+
+def test_d03_names_every_container_without_a_request_and_passes_over_an_autoscaler_without_metrics() -> None:
+    (missing,) = scaled(
+        "D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}}, containers=(PROGRAM, PROXY)
+    )
+    assert "but a, proxy requests none" in missing.arithmetic
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [PROGRAM]}}
+    metadata = {"name": "a", "namespace": "shop"}
+    deployment = {"kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
+    target = {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 4}
+    by_default = {"kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": target}
+    assert verdict("D03", of_manifests(deployment, by_default)).findings == ()

@@ -105,3 +105,9 @@ def test_t03_finds_a_route_that_waits_long_after_its_flows_target(deadline: str,
     assert [(each.path, each.arithmetic, each.severity) for each in found] == [
         ("flow flow", "10001ms > 10 × 1s, the target of flow flow", "warning")
     ] * count
+
+
+def test_t01_checks_an_operation_after_one_without_calls() -> None:
+    slow = operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="100ms")
+    verdicts = findings("T01", service("a", operation("answer", p95="1s", deadline="2s"), slow), STORE)
+    assert [each.path for each in verdicts] == ["a.run"]

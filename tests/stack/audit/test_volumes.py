@@ -77,6 +77,12 @@ def starting(failures: int, size: str = "2Gi") -> Platform:
     return with_workload(store(container=Container(probes=probes), start_work=work))
 
 
+def test_v02_passes_over_a_start_without_work() -> None:
+    startup = Probe.tcp(period=Duration("2s"), failures=1)
+    probes = Probes(startup=startup, liveness=Probe.tcp(), readiness=Probe.tcp())
+    assert verdict("V02", with_workload(store(container=Container(probes=probes)))).text == "does not apply"
+
+
 def test_v02_finds_a_start_that_the_kubelet_cuts_off() -> None:
     (found,) = verdict("V02", starting(51)).findings
     assert found.path == "stores/store"

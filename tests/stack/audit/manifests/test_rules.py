@@ -388,6 +388,17 @@ def test_r03_and_t02_the_retries_of_a_route(route: Content, expected: list[tuple
     assert looked_at == [(*each, "VirtualService v → store") for each in expected]
 
 
+def test_r03_and_t02_check_a_route_after_one_that_they_skip(tmp_path: Path) -> None:
+    destinations = [{"destination": {"host": host}} for host in ("store", "other")]
+    bare: Content = {"retries": {"attempts": 1}}
+    late: Content = {"retries": {"attempts": 3, "perTryTimeout": "2s"}, "timeout": "5s"}
+    http = [{"route": destinations, **route} for route in ({}, bare, late)]
+    routes = resource("VirtualService", "v", {"hosts": ["store"], "http": http})
+    many, slow = findings(tmp_path, *STORE, routes)
+    assert (many.path, many.proposal) == ("VirtualService v → store, other", "2")
+    assert slow.arithmetic == "4 attempts × 2s = 8s > timeout 5s"
+
+
 def test_a_finding_stands_at_the_line_that_declares_the_value(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path, workload("store", env=[variable("DB_PASSWORD", "changeme")]), STORE[1])
     assert finding.where is not None
