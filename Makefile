@@ -35,7 +35,7 @@ test: $(READY) ## Run the tests that need Python alone
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions
 
-integration-test: $(READY) ## Test rendered files on Consul, a Go client (both built from Go modules), HAProxy, Valkey, Elasticsearch and Mermaid
+integration-test: $(READY) ## Test rendered files on Consul, the blackbox exporter, a Go client (all built from Go modules), HAProxy, Valkey, Elasticsearch and Mermaid
 	$(BIN)/pytest -m integration -rs tests/integration
 
 flows: $(READY) ## Run the platform's flows between reference services on this machine

@@ -117,6 +117,9 @@ PROMETHEUS = Module(
     },
 )
 AMTOOL = Module(name="amtool", programs={"amtool": "github.com/prometheus/alertmanager/cmd/amtool"})
+BLACKBOX_EXPORTER = Module(
+    name="blackbox-exporter", programs={"blackbox_exporter": "github.com/prometheus/blackbox_exporter"}
+)
 COLLECTOR = Module(name="collector", programs={"collector": "."})
 PULUMI = Module(name="pulumi", programs={"pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"})
 PULUMI_KUBERNETES = Module(
@@ -135,6 +138,7 @@ EVERY_MODULE = (
     AMTOOL,
     COLLECTOR,
     CONSUL,
+    BLACKBOX_EXPORTER,
     SERVICE_CONFIG,
     CONTRACT,
     PULUMI,

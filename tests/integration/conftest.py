@@ -30,6 +30,12 @@ def consul(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
+def blackbox_exporter(request: pytest.FixtureRequest) -> Path:
+    """The prober."""
+    return build_or_skip(request, toolchain.BLACKBOX_EXPORTER) / "blackbox_exporter"
+
+
+@pytest.fixture(scope="session")
 def haproxy() -> Path:
     """HAProxy from the system, because no Python or Go package contains it."""
     found = shutil.which("haproxy")
