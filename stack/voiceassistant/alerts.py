@@ -1,7 +1,7 @@
 """Alerts and the teams that receive them.
 
-An alert compares with an objective of the model, which is a series with labels for team and severity. So a new
-operation has its alerts as soon as it is declared, without a change here.
+Each objective of the model is a series with labels for team and severity, and an alert compares a measurement with it.
+So a new operation has its alerts as soon as it is declared, without a change here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEVERITIES: dict[Tier, Severity] = {"core": "critical", "standard": "warning", "
 """Severity of a missed objective, by the tier of the service."""
 
 FULL = 0.9
-"""Share of a declared capacity above which there is no room for a burst."""
+"""Share of a declared capacity. Above it there is no room for a burst."""
 
 OPERATION_FAILURES = Indicator(subject="operation", name="failures", adjective="failed")
 OPERATION_SLOW = Indicator(subject="operation", name="slow", adjective="slow")
@@ -42,7 +42,7 @@ ROUTE_RATE_LIMITED = Indicator(subject="route", name="rate_limited", adjective="
 
 
 def severity_of(node: Node) -> Severity:
-    """Severity of a missed objective of a node. The gateway is every flow's entrance."""
+    """Severity of a missed objective of a node. It is critical for the gateway, because every flow enters there."""
     return SEVERITIES[node.tier] if isinstance(node, Service) else "critical"
 
 
@@ -94,7 +94,7 @@ OBJECTIVE_ALERTS = (
     ),
     *SERVER_OUTAGES.alerts(
         "ServerUnavailable",
-        f"{{{{ $labels.job }}}}: no pod of it worked at {_SHARE} of the scrapes",
+        f"{{{{ $labels.job }}}}: no pod answered at {_SHARE} of the scrapes",
         "`kubectl get pods` shows its pods; the last rollout, its node and its volume are the usual causes",
     ),
     *FLOW_FAILURES.alerts(
@@ -134,7 +134,7 @@ OBJECTIVE_ALERTS = (
     ),
     *ROUTE_RATE_LIMITED.alerts(
         "RouteLimiting",
-        f"{_ROUTE} refuses {_SHARE} of its requests by a rate limit",
+        f"{_ROUTE} refuses {_SHARE} of its requests because of a rate limit",
         "Find the tenant in the gateway's log: lower its traffic, or raise the route's limit in the catalogue",
     ),
     Alert(
@@ -142,7 +142,7 @@ OBJECTIVE_ALERTS = (
         expression="target:declared{job='gateway'} unless on () count(apisix_http_status)",
         lasting=Duration("15m"),
         summary="The gateway counts no request of any route: no alert on a route can fire",
-        action="Does anybody call the platform? If so, look at the gateway's /apisix/prometheus/metrics",
+        action="If clients send requests now, look at the gateway's /apisix/prometheus/metrics",
     ),
     Alert(
         name="ServiceSaturated",
@@ -153,13 +153,13 @@ OBJECTIVE_ALERTS = (
     ),
     Alert(
         name="AttemptsAboveBound",
-        # Below a hundred requests in half an hour, requests at the window's edge would count as a difference.
+        # With fewer than a hundred requests in half an hour, those at the window's edge would raise a false alarm.
         expression="(operation:requests:rate30m > on (job, operation) 1.05 * operation:requests:allowed_rate30m"
         " and operation:requests:rate30m * 1800 > 100)"
         " + on (job, operation) group_left (team, severity) 0 * operation:failures:budget",
         lasting=Duration("10m"),
         summary=f"{_OPERATION} receives {{{{ $value | humanize }}}} requests a second, more than its callers can make",
-        action="Some layer retries that no policy declares. Compare the callers' voice_call_attempts_total to find it",
+        action="A layer retries without a declared policy. Compare the callers' voice_call_attempts_total to find it",
     ),
     Alert(
         name="BulkheadSaturated",
@@ -174,7 +174,7 @@ OBJECTIVE_ALERTS = (
         name="SagaParked",
         expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',
         lasting=Duration("1m"),
-        summary="{{ $labels.job }}: {{ $value | humanize }} of its sagas {{ $labels.saga }} are parked, half done",
+        summary="{{ $labels.job }}: {{ $value | humanize }} of its sagas {{ $labels.saga }} are parked, unfinished",
         action="`voice-saga list --state parked` names the cause; then resume or compensate (docs/sagas.md)",
     ),
     Alert(
@@ -183,7 +183,7 @@ OBJECTIVE_ALERTS = (
         f" > {_OF_JOB} 0 * target:declared",
         lasting=Duration("0s"),
         summary="{{ $labels.job }}: {{ $value | humanize }} messages of {{ $labels.stream }} could not be handled",
-        action="The consumer's log has each error: mend it, then publish the dead letters again, see docs/sagas.md",
+        action="The consumer's log has each error. Fix the cause, then publish them again; see docs/sagas.md",
     ),
 )
-"""Severity and team come from the objective's service."""
+"""Alerts on objectives. Severity and team come from the objective's service."""

@@ -1,4 +1,4 @@
-"""Alerts on model calls: speed, goodput, fallback, rest, usage, budgets and retirement.
+"""Alerts on model calls: speed, goodput, fallback, cooldown, usage, budgets and retirement.
 
 The histograms have the names of OpenTelemetry's conventions for generative AI (semantic-conventions-genai 0.1.0).
 Severity and team are those of the service, from `target:declared`.
@@ -30,15 +30,15 @@ PROVIDER_LABEL, MODEL_LABEL = "gen_ai_provider_name", "gen_ai_request_model"
 GOOD = 0.9
 """Least share of calls within both objectives: each objective is a P95, so 5 % may miss either."""
 FALLING_BACK = 0.1
-"""Share of calls that need a second candidate, above which the first one is not just unlucky."""
+"""Share of calls that need a second candidate. Above it the first candidate has a lasting fault."""
 CUT = 0.01
-"""Share of streams that end after their first content (the platform's error budget for 5xx)."""
+"""Share of streams that break off after their first content (the platform's error budget for 5xx)."""
 ESTIMATED = 0.2
-"""Share of tokens that no provider reported, above which the ledger is a guess."""
+"""Share of tokens that no provider reported. Above it the ledger is too inexact."""
 FULL = 0.8
-"""Share of a provider's quota above which a burst is refused (rule M07)."""
+"""Share of a provider's quota. Above it the provider may refuse a burst (rule M07)."""
 NOTICE = 30 * 86_400
-"""Seconds to replace a model before its provider shuts it down (rule M12)."""
+"""Time in seconds that the team needs to replace a model before its provider shuts it down (rule M12)."""
 
 _OF_JOB = "on (job) group_left (team, severity)"
 _SHARE = "{{ $value | humanizePercentage }}"
@@ -54,7 +54,7 @@ def _above(expression: str, limit: float) -> str:
 
 
 def _share(part: str, whole: str, by: str, window: str) -> str:
-    """The share of one counter in another. Without a call in the window there is no share."""
+    """One counter's share of another. The expression has no value if no call ended in the window."""
     counted = (f"sum by ({by}) (rate({metric}[{window}]))" for metric in (part, whole))
     above, below = counted
     return f"({above} / ({below} > 0))"
@@ -89,13 +89,13 @@ MODEL_ALERTS = (
         f" < {_OF_JOB} {GOOD:g} * target:declared",
         lasting=Duration("10m"),
         summary=f"{_ROUTE}: only {_SHARE} of the calls succeed within all objectives",
-        action="The dashboard of model calls shows what is missed: first token, time per token, or success",
+        action="The dashboard of model calls shows which one is missed: first token, time per token, or success",
     ),
     Alert(
         name="ModelFallingBack",
         expression=_above(_share("voice_model_fallbacks_total", _ENDED, "job, route", "10m"), FALLING_BACK),
         lasting=Duration("10m"),
-        summary=f"{_ROUTE}: {_SHARE} of the calls need a second candidate, and may be billed twice",
+        summary=f"{_ROUTE}: {_SHARE} of the calls need a second candidate; both may bill them",
         action="Read the status page of the first candidate's provider, and its error classes on the dashboard",
     ),
     Alert(
@@ -103,7 +103,7 @@ MODEL_ALERTS = (
         expression=_above(_share('voice_model_calls_total{kind="cut"}', _ENDED, "job, route", "30m"), CUT),
         lasting=Duration("10m"),
         summary=f"{_ROUTE}: {_SHARE} of the answers end in the middle",
-        action="A provider or a hop cuts streams. Compare the time at which they end with each hop's limit (rule M04)",
+        action="A provider or a hop cuts streams. Compare their duration with the time limit of each hop (rule M04)",
     ),
     Alert(
         name="ModelResting",
@@ -111,7 +111,7 @@ MODEL_ALERTS = (
             'max by (job, candidate, reason) (voice_model_cooldown{reason!~"quota_exhausted|authentication"})', 0
         ),
         lasting=Duration("10m"),
-        summary=f"{_CANDIDATE}: it has rested for 10 minutes ({{{{ $labels.reason }}}})",
+        summary=f"{_CANDIDATE}: in cooldown for 10 minutes ({{{{ $labels.reason }}}})",
         action="Rate limits: raise the quota at the provider or lower the load. Other reasons: read its status page",
     ),
     Alert(
@@ -131,7 +131,7 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("30m"),
         summary=f"{_CANDIDATE}: the provider reports no usage for {_SHARE} of the tokens",
-        action="Aborted streams report none. If they are few, has the provider stopped to send usage at the end?",
+        action="Aborted streams report no usage. If there are few of them, check that the provider still reports usage",
     ),
     Alert(
         name="ModelQuotaBurning",
@@ -139,7 +139,7 @@ MODEL_ALERTS = (
         f" > on (job, candidate) group_left (team, severity) {FULL:g} * {QUOTA}",
         lasting=Duration("10m"),
         summary=f"{_CANDIDATE}: {{{{ $value | humanize }}}} tokens a minute are close to the provider's quota",
-        action="Raise the quota at the provider. Until then, the other candidate takes what this one refuses",
+        action="Raise the quota at the provider. Until then the other candidate serves the calls that this one refuses",
     ),
     Alert(
         name="ModelBudgetRefusing",
@@ -170,7 +170,7 @@ MODEL_ALERTS = (
         f" < {NOTICE}) + {_OF_JOB} 0 * target:declared",
         lasting=Duration("1h"),
         summary=f"{_CANDIDATE}: its provider shuts the model down in {_TIME}",
-        action="Replace the model in the catalogue, and let `voice check` compare it with the rules M02 to M12",
+        action="Replace the model in the catalogue, then run `voice check`: the rules M02 to M12 judge the new model",
     ),
 )
-"""They compare with objectives and quotas that `stack/voiceassistant/alerting.py` records."""
+"""Alerts on model calls. They compare with objectives and quotas that `stack/voiceassistant/alerting.py` records."""

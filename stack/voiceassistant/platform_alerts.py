@@ -1,4 +1,4 @@
-"""Alerts on what the services stand on: the cluster, its volumes and certificates, and the telemetry itself."""
+"""Alerts on the base of all services: the cluster, its volumes and certificates, and the telemetry itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLATFORM_ALERTS = (
         expression="vector(1)",
         severity="warning",
         team=WATCHDOG,
-        summary="Fires always. Its receiver stands outside the platform and raises an alarm when this one stops",
+        summary="Always fires. A receiver outside the platform raises an alarm when this alert stops",
         action="If it stopped: look for a dead Prometheus or Alertmanager, then for the path to the receiver",
     ),
     _platform(
@@ -51,7 +51,7 @@ PLATFORM_ALERTS = (
     _platform(
         "RedundancyLost",
         "critical",
-        # Two copies of a quorum system of three still agree, and one copy does not.
+        # Two of three members of a quorum system can still agree; one member cannot.
         "kube_deployment_status_replicas_available < 2 and kube_deployment_spec_replicas > 1"
         " or 2 * kube_statefulset_status_replicas_ready <= kube_statefulset_replicas + 1"
         " and kube_statefulset_replicas > 1",
@@ -89,7 +89,7 @@ PLATFORM_ALERTS = (
         "kube_job_status_failed > 0",
         "5m",
         "{{ $labels.namespace }}/{{ $labels.job_name }} failed",
-        "Read the log of its last pod, mend the cause, and start it again, see docs/deploy.md",
+        "Read the log of its last pod, fix the cause, and start the job again; see docs/deploy.md",
     ),
     _platform(
         "ScheduledJobOverdue",
@@ -107,8 +107,8 @@ PLATFORM_ALERTS = (
         "kube_horizontalpodautoscaler_status_current_replicas >= kube_horizontalpodautoscaler_spec_max_replicas"
         " > kube_horizontalpodautoscaler_spec_min_replicas",
         "15m",
-        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} runs at its maximum of replicas",
-        "If the load is real, raise the maximum in the catalogue; `voice check` tells if quota and nodes hold it",
+        "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} runs at its maximum number of replicas",
+        "If the load is real, raise the maximum in the catalogue; `voice check` tells if quota and nodes suffice",
     ),
     _platform(
         "VolumeFilling",
@@ -148,7 +148,7 @@ PLATFORM_ALERTS = (
         "otelcol_exporter_queue_size / otelcol_exporter_queue_capacity > 0.5",
         "5m",
         "{{ $labels.exporter }} in {{ $labels.pod }}: {{ $value | humanizePercentage }} of the queue is used",
-        "The backend is down or too slow. Restore it before the queue is full: then the Collector refuses data",
+        "The backend is down or too slow. Restore it before the queue is full, or the Collector refuses data",
     ),
     _platform(
         "TelemetryLost",
@@ -172,7 +172,7 @@ PLATFORM_ALERTS = (
         "prometheus_config_last_reload_successful == 0",
         "5m",
         "{{ $labels.pod }} keeps its old configuration: it refuses the new one",
-        "Its log names the line; `promtool check config` finds the same before a deployment",
+        "Its log names the line; `promtool check config` finds the same error before a deployment",
     ),
     _platform(
         "NotificationsFailing",

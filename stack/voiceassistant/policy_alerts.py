@@ -16,7 +16,7 @@ _CALL = "{{ $labels.job }} → {{ $labels.name }}"
 
 
 def _of_service(expression: str) -> str:
-    """The series that are positive, with team and severity of their service."""
+    """An expression for the positive series, with team and severity of their service."""
     return f"{expression} > {_OF_JOB} 0 * target:declared"
 
 
@@ -25,7 +25,7 @@ def _breaker(state: str) -> str:
 
 
 def _undeclared(info: str) -> str:
-    """The pods of each service whose bundle is not the declared one, with team and severity of the service."""
+    """An expression that counts pods with an undeclared bundle, by service, with the service's team and severity."""
     undeclared = f"{info} unless on (job, digest) policy_bundle:digest:declared"
     return _of_service(f"count by (job) ({undeclared})")
 
@@ -74,20 +74,20 @@ POLICY_ALERTS = (
         expression=_of_service('max by (job, level) (voice_degradation_level{level!="normal"})'),
         lasting=Duration("15m"),
         summary="{{ $labels.job }} is degraded to level {{ $labels.level }}: it leaves out features",
-        action="Look at its error rate and latency, which set the level; see docs/runtime.md",
+        action="Look at its error rate and latency: they set the level; see docs/runtime.md",
     ),
     Alert(
         name="FallbackMissing",
         expression=_of_service("max by (job, name) (voice_call_fallback_missing)"),
         lasting=Duration("5m"),
         summary=f"{_CALL}: the call is soft, and the service has registered no fallback for it",
-        action="Register the fallback in the code, see docs/runtime.md. Until then the call fails as a hard one",
+        action="Register the fallback in the code; see docs/runtime.md. Until then the call fails like a hard call",
     ),
     Alert(
         name="BundleRefused",
         expression=_of_service('sum by (job) (increase(voice_policy_reloads_total{result="refused"}[15m]))'),
         lasting=Duration("0s"),
-        summary="{{ $labels.job }} refuses its new policy bundle and goes on with the old one",
+        summary="{{ $labels.job }} refuses its new policy bundle and keeps the old one",
         action="Its log names the fault. Render the bundle with the version of voice_policies that the service runs",
     ),
     Alert(
@@ -95,7 +95,7 @@ POLICY_ALERTS = (
         expression=_undeclared("voice_policy_mounted_info"),
         lasting=Duration("15m"),
         summary="{{ $labels.job }}: {{ $value | humanize }} of its pods mount a policy bundle that is not declared",
-        action="Compare the digest on the ConfigMap with the declared one: did the deployment end half way?",
+        action="Compare the digest on the ConfigMap with the declared one: a deployment may have stopped half-way",
     ),
     Alert(
         name="BundleNotEnforced",
@@ -116,7 +116,7 @@ POLICY_ALERTS = (
 MESH_ALERTS = (
     Alert(
         name="MeshBreakerOpen",
-        # Envoy has no half-open state: it takes an endpoint back, and ejects it again for a longer time.
+        # Envoy has no half-open state: it readmits an endpoint, and ejects it for a longer time if it fails again.
         expression=_of_service(
             f"max by (job, cluster_name) ({_by_caller('envoy_cluster_outlier_detection_ejections_active')})"
         ),

@@ -1,6 +1,6 @@
 """Alerts on stores, from the metrics of their own exporters.
 
-The names are those of the exporters' sources, read on 2026-11-30: CloudNativePG 1.30 `config/manager/
+The metric names come from the exporters' sources, read on 2026-11-30: CloudNativePG 1.30 `config/manager/
 default-monitoring.yaml`, `pkg/management/postgres/webserver/metricserver/pg_collector.go` and
 `pkg/management/pgbouncer/metricsserver/pools.go`; plugin-barman-cloud 0.16 `web/docs/observability.md`; redis_exporter
 `exporter/exporter.go`; elasticsearch_exporter `collector/{cluster_health,nodes}.go`.
@@ -19,7 +19,7 @@ _POD = "{{ $labels.namespace }}/{{ $labels.pod }}"
 
 
 def _absent(metric: str, job: str) -> str:
-    """An expression that holds if a declared job does not export the metric."""
+    """An expression that is true if a declared job does not export the metric."""
     return f"max by (job) (target:declared{{job='{job}'}}) unless on (job) {metric}"
 
 
@@ -29,7 +29,7 @@ _POSTGRESQL_ALERTS = (
         "critical",
         "cnpg_collector_up == 0",
         "2m",
-        f"{_POD}: the instance manager runs, and PostgreSQL does not answer it",
+        f"{_POD}: the instance manager runs, but PostgreSQL does not answer it",
         "Read the pod's log. `kubectl cnpg status` shows the primary, and whether a failover is in progress",
     ),
     platform_alert(
@@ -63,16 +63,16 @@ _POSTGRESQL_ALERTS = (
         'max by (job, namespace, pod) (cnpg_collector_pg_wal_archive_status{value="ready"}) > 10',
         "10m",
         f"{_POD}: {{{{ $value | humanize }}}} segments of the write-ahead log wait to be archived",
-        "Compare the rate of writes with that of the upload: the log's volume fills if the archive falls behind",
+        "Compare the write rate with the upload rate: the log's volume fills if the upload is slower",
     ),
     platform_alert(
         "PostgresqlBackupOverdue",
         "critical",
-        # A backup runs every night. Six hours are for its own duration and one more attempt.
+        # A backup runs every 24 hours. Six more hours leave time for the backup itself and a second attempt.
         f"time() - max by (job) ({_BACKUP}) > 30 * 3600 or {_absent(_BACKUP, 'postgresql')}",
         "1h",
         "{{ $labels.job }}: the last base backup is older than 30 hours, or there is none",
-        "`kubectl get backups` shows the last ones; read the error of the newest, then start one by hand",
+        "`kubectl get backups` shows the last ones; read the error of the newest, then start a backup by hand",
     ),
     platform_alert(
         "PostgresqlBackupFailed",
@@ -80,7 +80,7 @@ _POSTGRESQL_ALERTS = (
         f"max by (job) ({_FAILED_BACKUP}) > max by (job) ({_BACKUP})",
         "5m",
         "{{ $labels.job }}: the last base backup failed",
-        "`kubectl describe backup` shows the error; then start one by hand, see docs/backup.md",
+        "`kubectl describe backup` shows the error; then start a backup by hand; see docs/backup.md",
     ),
     platform_alert(
         "PostgresqlSaturated",
@@ -89,7 +89,7 @@ _POSTGRESQL_ALERTS = (
         ' max by (job, namespace, pod) (cnpg_pg_settings_setting{name="max_connections"})',
         "5m",
         f"{_POD}: {{{{ $value | humanize }}}} of the connections are taken, close to max_connections",
-        "`pg_stat_activity` shows who holds them. A service that bypasses the pooler is the usual cause",
+        "`pg_stat_activity` shows the clients that hold them. A service that bypasses the pooler is the usual cause",
     ),
 )
 _POOLER_ALERTS = (
@@ -109,7 +109,7 @@ _VALKEY_ALERTS = (
         "redis_up == 0",
         "2m",
         "{{ $labels.instance }} does not answer its exporter",
-        "Is the pod ready? Read its log: a server that loads its append-only file answers nobody until it has ended",
+        "Is the pod ready? Read its log: a server answers no client while it loads its append-only file",
     ),
     platform_alert(
         "ValkeyReplicaUnlinked",
@@ -122,7 +122,7 @@ _VALKEY_ALERTS = (
     platform_alert(
         "ValkeyPrimaryAlone",
         "critical",
-        # A primary without a replica refuses writes (`min-replicas-to-write 1`). A server on its own has no replicas.
+        # A primary without a replica refuses writes (`min-replicas-to-write 1`). Single servers have no replicas.
         'redis_connected_slaves{instance=~".*-node-.*"} == 0 and on (instance) redis_instance_info{role="master"}',
         "2m",
         "{{ $labels.instance }} is a primary without a replica, so it refuses writes",
@@ -142,7 +142,7 @@ _VALKEY_ALERTS = (
         # The cache evicts keys when it is full. Event streams have no eviction.
         'redis_memory_used_bytes{instance=~"events.*"} / (redis_memory_max_bytes > 0) > 0.8',
         "10m",
-        "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the memory is used, and nothing is evicted",
+        "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the memory is used, and Valkey evicts no event",
         "Find the consumer that does not acknowledge its stream; at 100 % publishers keep events in their outbox",
     ),
     platform_alert(
@@ -151,7 +151,7 @@ _VALKEY_ALERTS = (
         "increase(redis_rejected_connections_total[10m]) > 0",
         "5m",
         "{{ $labels.instance }} refuses connections: its maximum of clients is reached",
-        "`valkey-cli client list` shows who holds them; a client without a pool is the usual cause",
+        "`valkey-cli client list` shows the clients that hold them; a client without a pool is the usual cause",
     ),
 )
 _ELASTICSEARCH_ALERTS = (
@@ -170,7 +170,7 @@ _ELASTICSEARCH_ALERTS = (
         'elasticsearch_cluster_health_status{color="yellow"} == 1',
         "30m",
         "Elasticsearch is yellow: the loss of one more node loses data",
-        "`GET _cluster/allocation/explain` says why a replica has no node; is a node missing or its disk full?",
+        "`GET _cluster/allocation/explain` says why a replica has no node; a node may be missing, or its disk full",
     ),
     platform_alert(
         "ElasticsearchHeapFull",

@@ -1,6 +1,7 @@
-"""The platform's targets: the series, objective, alerts and panels that judge each.
+"""The platform's targets. Each has a series, an objective, alerts and panels that judge it.
 
-`docs/targets.md` lists them, the overview dashboard shows their panels, and tests check that everything named exists.
+`docs/targets.md` lists them, and the overview dashboard shows their panels. Tests check that each named series, alert
+and panel exists.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["TARGETS"]
 
 LATENCY, FIRST_BYTE, STATUS = "apisix_http_latency", "apisix_http_first_byte_latency", "apisix_http_status"
 WHOLE_ANSWERS = {"voice-dialogue", "chat", "tool-call"}
-"""Flows whose time is that of a whole answer to a question."""
+"""Flows whose latency is the time of a whole answer to a question."""
 
 
 def _share(title: str, code: str, limit: float) -> Panel:
@@ -44,7 +45,7 @@ def _left(title: str, indicator: Indicator, matcher: str = "") -> Panel:
 
 
 def _judged(indicator: Indicator, title: str, target: str, *panels: Panel) -> Target:
-    """A target that an indicator judges: its alerts are those that compare with its budget."""
+    """A target that an indicator judges. Its alerts are those that compare with the indicator's budget."""
     return Target(
         title=title,
         target=target,
@@ -56,7 +57,7 @@ def _judged(indicator: Indicator, title: str, target: str, *panels: Panel) -> Ta
 
 
 def _by_latency() -> list[tuple[float, list[Flow]]]:
-    """The flows that end with their answer, by their targets."""
+    """Latency targets in milliseconds, each with its flows. Flows in `WHOLE_ANSWERS` are left out."""
     ends = [flow for flow in FLOWS if flow.name not in WHOLE_ANSWERS]
     limits = sorted({flow.latency.seconds for flow in ends})
     return [(limit * 1000, [flow for flow in ends if flow.latency.seconds == limit]) for limit in limits]
@@ -95,7 +96,7 @@ TARGETS = (
     _judged(
         alerts.ROUTE_SLOW,
         "Question to whole answer",
-        "P95 below 2.5 s for answers of up to 150 tokens, retrieval included",
+        "P95 below 2.5 s for answers of up to 150 tokens, including retrieval",
         _p95(
             [flow for flow in FLOWS if flow.name in WHOLE_ANSWERS - {"voice-dialogue"}],
             LATENCY,
@@ -106,7 +107,7 @@ TARGETS = (
     _judged(
         alerts.OPERATION_FAILURES,
         "Own availability of services",
-        "core 99.99 %, standard 99.95 %, batch 99.9 %, dependencies apart",
+        "core 99.99 %, standard 99.95 %, batch 99.9 %, without dependencies",
         _left("Budgets of operations", alerts.OPERATION_FAILURES),
     ),
     _judged(
@@ -149,12 +150,12 @@ TARGETS = (
         title="Cost of the application tier",
         target="below 2,000 USD a month at the expected scale",
         instead="Rule D04 of the audit compares the declared replicas with the budget before each deployment. The"
-        " dashboard “Cost and capacity” shows the price of the running ones.",
+        " dashboard “Cost and capacity” shows the price of the running replicas.",
     ),
     Target(
         title="Loss of a region",
         target="RPO 5 min, RTO 1 h in prod",
-        instead="No series judges it. docs/backup.md states how old each backup may be, and alerts tell of late ones.",
+        instead="docs/backup.md states how old each backup may be, and alerts fire on late backups.",
     ),
 )
 """Every target, in the order of the platform's facts."""
