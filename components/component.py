@@ -119,7 +119,7 @@ class Component(ClosedModel):
         yield from ()
 
     def streams_kept(self) -> Iterator[Stream]:
-        """The telemetry that it stores for a time."""
+        """The telemetry streams that the component stores, each with its retention."""
         yield from ()
 
     @abstractmethod

@@ -48,7 +48,7 @@ POSTGRESQL = ThirdPartyImage(
     reference="postgres:18.6",
     source="postgres/postgres",
     licence="PostgreSQL",
-    note="dev, the restore of its dumps, the jobs that make tables",
+    note="dev's database; also runs the restore of its dumps and the jobs that create tables",
 )
 POSTGRESQL_OPERAND = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/postgresql:18.6-system-trixie",
@@ -84,7 +84,7 @@ COLLECTOR = ThirdPartyImage(
     reference="otel/opentelemetry-collector-k8s:0.155.0",
     source="open-telemetry/opentelemetry-collector-releases",
     licence="Apache-2.0",
-    note="takes all telemetry, over OTLP",
+    note="receives all telemetry over OTLP",
 )
 PROMETHEUS = ThirdPartyImage(
     reference="prom/prometheus:v3.16.0", source="prometheus/prometheus", licence="Apache-2.0", note="metrics and alerts"
@@ -93,13 +93,13 @@ ALERTMANAGER = ThirdPartyImage(
     reference="prom/alertmanager:v0.34.2",
     source="prometheus/alertmanager",
     licence="Apache-2.0",
-    note="tells of alerts",
+    note="sends notifications of alerts",
 )
 BLACKBOX_EXPORTER = ThirdPartyImage(
     reference="prom/blackbox-exporter:v0.28.0",
     source="prometheus/blackbox_exporter",
     licence="Apache-2.0",
-    note="asks what has no metrics, and looks when certificates end",
+    note="probes servers without metrics, and reads the expiry of certificates",
 )
 REDIS_EXPORTER = ThirdPartyImage(
     reference="oliver006/redis_exporter:v1.88.0",
@@ -126,19 +126,19 @@ JAEGER = ThirdPartyImage(
     note="receives and shows traces",
 )
 TEMPO = ThirdPartyImage(
-    reference="grafana/tempo:3.0.3", source="grafana/tempo", licence="AGPL-3.0-only", note="keeps traces; run unchanged"
+    reference="grafana/tempo:3.0.3", source="grafana/tempo", licence="AGPL-3.0-only", note="stores traces; not modified"
 )
 ELASTICSEARCH = ThirdPartyImage(
     reference="elasticsearch:9.5.2",
     source="elastic/elasticsearch",
     licence="Elastic-2.0",
-    note="full-text index, logs and traces; no managed service of it",
+    note="full-text index, logs and traces; not offered to others as a service",
 )
 KIBANA = ThirdPartyImage(
     reference="kibana:9.5.2",
     source="elastic/kibana",
     licence="Elastic-2.0",
-    note="shows logs; no managed service of it",
+    note="shows logs; not offered to others as a service",
 )
 FLUENT_BIT = ThirdPartyImage(
     reference="fluent/fluent-bit:5.1.1",
@@ -150,7 +150,7 @@ GRAFANA = ThirdPartyImage(
     reference="grafana/grafana:13.2.0",
     source="grafana/grafana",
     licence="AGPL-3.0-only",
-    note="dashboards; run unchanged",
+    note="dashboards; not modified",
 )
 
 KNOWN = tuple(image for image in vars().values() if isinstance(image, ThirdPartyImage))

@@ -33,7 +33,7 @@ class Deployment(ClosedModel):
     provider: Name
     model: Model
     latency: StreamLatency
-    """Its P95."""
+    """P95 of its latency."""
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     """The provider's quota of tokens. `None` if it does not count tokens."""
     streams: Annotated[int, Field(ge=1)] | None = None

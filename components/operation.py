@@ -169,8 +169,8 @@ class Operation(Declaration):
     publishes: tuple[EventType, ...] = ()
     consumes: tuple[EventType, ...] = ()
     appends: tuple[EventType, ...] = ()
-    """Events that the operation appends to their stream without an outbox. Consumers read them in batches, so they
-    cause no run each."""
+    """Events that the operation appends to their stream without an outbox. Consumers read them in batches, so an
+    event causes no run of its own."""
     rate_limits: tuple[RateLimit, ...] = ()
     http: HttpRoute | None = None
     """The route of a gateway's operation. Other nodes have none."""
@@ -179,7 +179,7 @@ class Operation(Declaration):
     model_use: ModelUse | None = None
     """Size of one call of a route, unless the calls declare it."""
     default_route: RouteName | None = None
-    """For an operation that answers with the name of a route: the route that callers use without an answer."""
+    """For an operation that answers with the name of a route: the route that callers use if it does not answer."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()

@@ -38,7 +38,7 @@ class Query(ClosedModel):
 
 
 class Panel(ClosedModel):
-    """A panel. With queries it shows metrics; `logs` and `traces` show those of the service that is chosen above."""
+    """A panel. Its queries show metrics. The kinds `logs` and `traces` need no query: they show the chosen service."""
 
     title: Sentence
     description: Sentence
@@ -47,9 +47,9 @@ class Panel(ClosedModel):
     shows: Literal["graph", "gauge", "number", "logs", "traces"] = "graph"
     width: Annotated[int, Field(ge=1, le=COLUMNS)] = COLUMNS // 2
     red_from: float | None = None
-    """The value from which it is bad. `None` for a panel that judges nothing, or that `red_below` judges."""
+    """The panel is red from this value on. `None`: it is never red, or `red_below` decides."""
     red_below: float | None = None
-    """The value below which it is bad."""
+    """The panel is red below this value."""
 
 
 class Row(ClosedModel):
@@ -83,7 +83,7 @@ def rate(metric: str, by: str, matchers: str = "") -> str:
 
 
 def ratio(above: str, below: str) -> str:
-    """A share: series that match by their labels."""
+    """The quotient of two expressions, whose series match by their labels."""
     return f"{above} / {below}"
 
 

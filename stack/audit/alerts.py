@@ -29,7 +29,7 @@ EXPORTED = re.compile(
 )
 """Prefixes of the metrics that the deployed programs export."""
 LISTED = frozenset((*STATE_METRICS, *KUBELET_METRICS, *TRACE_METRICS))
-"""Metrics of the programs that export a list. Another name with their prefix does not exist."""
+"""All metrics of the programs that export a fixed list. No other name with their prefix exists."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
 """Quoted text, which may contain braces."""
 NO_METRIC = re.compile(

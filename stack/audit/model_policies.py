@@ -22,7 +22,7 @@ KEY = re.compile(r"(?:^|[/=.])(?:sk|key|token)[-_=]|[A-Za-z0-9_-]*(?:[0-9][A-Za-
 
 
 def candidates_are_apart(platform: Platform) -> Iterator[Breach | None]:
-    """Check that the members of a group, of which any suffices, share nothing, and that calls move between them."""
+    """Check that interchangeable candidates share no key, host or proxy, and that calls move between them."""
     for edge in platform.graph.edges:
         if isinstance(edge.callee, Dependency) and len(edge.callee.addresses) > 1 and not edge.route:
             text = "any address counts as sufficient, and each attempt of a request goes to the same address"

@@ -1,4 +1,4 @@
-"""M02, M03, M04: streamed answers that their objective, their deadline or a hop on the way cannot hold."""
+"""M02, M03, M04: streamed answers that exceed their objective, their deadline or the time limit of a hop."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ RULES = (
         id="M02",
         title="the longest answer of each candidate meets the objective",
         severity="error",
-        rationale="a target for whole answers stands on the speed of decoding: most of its time is tokens",
+        rationale="a whole answer spends most of its time on decoding, so its target needs a speed of decoding",
         source="time to first token and time per output token: DistServe (OSDI 2024)",
         violates="250ms + 149 × 20ms = 3.23s for an operation with an objective of 900ms",
         holds="250ms + 149 × 4.3ms = 890.7ms for the same operation",
@@ -153,7 +153,7 @@ RULES = (
         id="M03",
         title="every attempt at a model fits the deadline, and pauses do not end a stream",
         severity="error",
-        rationale="a fallback that starts too late is billed, and its answer is cut by the caller's deadline",
+        rationale="the provider bills a fallback that starts too late, and the caller's deadline cuts its answer",
         source="T02; infra#2078, tracker#577",
         violates="2 × 700ms + 50ms of backoff + 11 × 4.3ms = 1497.3ms, and the caller waits 1497ms",
         holds="the same attempts, and a caller that waits 1500ms",

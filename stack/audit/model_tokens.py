@@ -1,4 +1,4 @@
-"""M07, M08, M12: the declared load of the routes against the candidates' quotas, prices and last days."""
+"""M07, M08, M12: the declared load of the routes against the candidates' quotas, prices and retirement days."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ RULES = (
         id="M07",
         title="the candidates' quotas hold the declared load",
         severity="error",
-        rationale="providers sell tokens: at the quota they refuse requests, however few there are",
+        rationale="providers count tokens: at the quota they refuse even a single further request",
         source="the declared loads, and the providers' quotas",
         violates="100/s × (800 + 200) tokens × 60 = 6,000,000 a minute at two candidates of 2,999,999",
         holds="the same load at two candidates of 3,750,000, which it fills to 80%",
@@ -127,7 +127,7 @@ RULES = (
         id="M08",
         title="the declared load fits without any one candidate",
         severity="error",
-        rationale="a fallback that has too few tokens for both answers 429 as soon as the first provider fails",
+        rationale="a fallback with too few tokens for the whole load answers 429 as soon as the first provider fails",
         source="bifrost#120",
         violates="6,000,000 tokens a minute, and the other candidate admits 5,999,999",
         holds="the same load, and the other candidate admits 6,000,000",
@@ -135,9 +135,9 @@ RULES = (
     ),
     Rule(
         id="M12",
-        title="models have a price, a tokenizer and a future",
+        title="models have a price and a tokenizer, and do not retire within 30 days",
         severity="error",
-        rationale="a retired model answers 404 on its last day; without a price nobody sees what a loop costs",
+        rationale="a retired model answers 404; without a price the cost of a retry loop stays unknown",
         source="agent-fleet-o#145; D04",
         violates="a model that retires in 30 days, or without a price",
         holds="a model with a price and a tokenizer that retires in 31 days",

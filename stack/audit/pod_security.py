@@ -24,7 +24,7 @@ VOLUMES = {
     "projected",
     "secret",
 }
-"""The kinds of volumes that `restricted` admits, beside a volume's name."""
+"""Fields of a volume that `restricted` admits: its name, and the permitted kinds."""
 ENFORCED = "pod-security.kubernetes.io/enforce"
 
 

@@ -1,4 +1,4 @@
-"""`voice conform`: asks a running service for the parts of the contract of services."""
+"""`voice conform`: checks a running service against the contract of services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stack.cli.terminal import close
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     conform = add_command(
-        commands, "conform", run, "Ask a running service for the contract of services; exit 1 if a part is missing."
+        commands, "conform", run, "Check that a running service keeps the contract of services; exit 1 if not."
     )
     conform.add_argument("url", metavar="URL", help="address of its HTTP port, such as http://127.0.0.1:8080")
     conform.add_argument(
@@ -22,7 +22,7 @@ def add_to(commands: Commands) -> None:
     conform.add_argument("--grpc", metavar="HOST:PORT", help="address of its gRPC port, to ask its health service")
     conform.add_argument("--logs", type=Path, metavar="FILE", help="its standard output so far, to check the log lines")
     conform.add_argument(
-        "--drain", type=int, metavar="PID", help="id of its process, which is stopped by SIGTERM at last"
+        "--drain", type=int, metavar="PID", help="id of its process, to stop it with SIGTERM after all other checks"
     )
 
 

@@ -1,7 +1,7 @@
-"""The contract of a service, asked of a running one: probes, metrics, gRPC health, log lines, drain.
+"""Checks of a running service against the contract of services: probes, metrics, gRPC health, log lines, drain.
 
-docs/go.md describes the contract. Alerts, dashboards and audits of a running platform read these series and fields, in
-whatever language a service is written.
+docs/go.md describes the contract. Alerts, dashboards and audits of a running platform read these series and fields,
+whatever the language of the service.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["missing_in_logs", "missing_of_bundle", "missing_on_drain", "missing_
 TIMEOUT = 5
 """Seconds for one answer. kubelet waits for less."""
 POLL = 0.1
-"""Seconds between two questions during a drain."""
+"""Seconds between two requests to `/ready` during a drain."""
 NOTICED = 30
 """Seconds in which a process must begin its drain. Kubernetes kills a pod after its grace period, which is longer."""
 OK, UNAVAILABLE, FAILED = 200, 503, 500

@@ -1,4 +1,4 @@
-"""Secrets of callers: the keys by which each caller is known to its dependencies."""
+"""Secrets of callers: each caller authenticates at its dependencies with its own keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The impact of an outage: operations that fail without a node, and operations that continue without something."""
+"""The impact of an outage: operations that fail without a node, and operations that continue with a fallback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RouteImpact(NamedTuple):
     fails: bool
     """True if the route answers with an error."""
     losses: tuple[Edge, ...]
-    """Soft calls that have no answer on the way. Their fallbacks take the place of it."""
+    """Soft calls behind the route that get no answer. Their fallbacks answer instead."""
     flows: tuple[str, ...]
     """Titles of flows that do not reach their end, although the route answers."""
 
@@ -33,7 +33,7 @@ class Impact:
     losses: dict[OperationKey, tuple[Edge, ...]] = field(default_factory=dict)
     """Operation that continues → soft calls without an answer, its own and those of its callees."""
     broken: set[OperationKey] = field(default_factory=set)
-    """Operations that continue, but end no flow: a flow needs the call that has no answer."""
+    """Operations that continue but do not complete a flow, because the flow needs the call without an answer."""
     routes: tuple[RouteImpact, ...] = ()
     """Routes of the gateway that the outage reaches, in the catalogue's order."""
 

@@ -29,10 +29,10 @@ class Target(ClosedModel):
     panels: tuple[Panel, ...] = ()
     """Panels of the overview dashboard."""
     instead: Annotated[str, Field(min_length=10)] | None = None
-    """How the target is held where no series judges it."""
+    """How the target is checked, if no series measures it."""
 
     @override
     def conflicts(self) -> Iterator[str]:
         judged = bool(self.series and self.objective and self.alerts and self.panels)
         if judged == (self.instead is not None):
-            yield "give series, objective, alerts and panels, or say in `instead` how the target is held"
+            yield "give series, objective, alerts and panels, or say in `instead` how the target is checked"

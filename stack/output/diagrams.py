@@ -17,7 +17,7 @@ from stack.model.site import Site
 __all__ = ["component_diagram", "graph_document"]
 
 FEW_HOPS = 3
-"""A sub-flow of so many hops is drawn where it occurs: a reference would take as much room."""
+"""A sub-flow of at most this many hops is drawn in place: a reference would take as much room."""
 _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
 

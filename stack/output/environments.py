@@ -49,7 +49,7 @@ def _settings(platform: Platform) -> Mapping[str, str]:
         "backups": f"bucket {backups.bucket}, {backups.retention}" if backups else "dumps on a volume",
         "data is protected": _truth(value=profile.protects_data),
         "findings stop a deployment": _truth(value=profile.strict),
-        "load, of the declared": f"{profile.load_share:.0%}",
+        "load, as a share of the declared load": f"{profile.load_share:.0%}",
     }
 
 

@@ -10,7 +10,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def filled(name: str, folder: Path = TEMPLATES, /, **values: object) -> str:
-    """The document that a template of the folder gives. A value that the template names and lacks is an error."""
+    """The text of a filled template. A value that the template names but does not get is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
         undefined=jinja2.StrictUndefined,

@@ -1,4 +1,4 @@
-"""The rows about model calls in the architecture document: what each request needs, and what each route can give."""
+"""Rows on model calls for the architecture document: the need of each request, and the capacity of each route."""
 
 from __future__ import annotations
 

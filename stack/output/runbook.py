@@ -61,9 +61,9 @@ class Relation(NamedTuple):
     """All calls between a node and another one."""
 
     node: str
-    """The other one."""
+    """The node at the other end."""
     hard: bool
-    """An operation fails without an answer."""
+    """True if an operation fails without an answer."""
     calls: tuple[Calls, ...]
     """The hard calls first."""
 
@@ -194,7 +194,7 @@ def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
 
 
 def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
-    """The team that mends a node. Suppliers of external nodes are asked by the teams that call them."""
+    """The team that repairs a node. For an external node, the calling teams ask its supplier."""
     teams = {service.name: team for team, services in alerting.teams.items() for service in services}
     if isinstance(node, Service):
         return teams.get(node.name, alerting.platform_team)

@@ -124,7 +124,7 @@ def _of_flow(flow: Flow, selectors: Iterable[str], window: str) -> str:
 
 
 def _external(graph: CallGraph) -> Iterator[Dependency]:
-    """Dependencies outside the cluster that a service calls, which reaches them through an egress proxy."""
+    """Dependencies outside the cluster that a service calls through an egress proxy."""
     for node in graph.nodes.values():
         outside = isinstance(node, Dependency) and any(isinstance(address, Host) for address in node.addresses)
         if isinstance(node, Dependency) and outside and graph.edges_to(node):

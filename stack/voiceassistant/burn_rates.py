@@ -58,7 +58,7 @@ OF_A_SERVICE = ("route", "flow")
 
 
 class Indicator(ClosedModel):
-    """A share of requests, or of other events, that are bad, held against a budget that the model declares.
+    """The share of bad requests, or of other bad events, compared with a budget that the model declares.
 
     Its series are `<subject>:<name>:ratio_rate<window>`, `<subject>:<name>:budget` and
     `<subject>:<name>_budget:remaining30d`.

@@ -1,4 +1,4 @@
-"""The team that keeps everything that the services stand on, and the form of its alerts."""
+"""The platform team, and the form of its alerts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from components.observability.rules import Alert, Severity
 __all__ = ["PLATFORM_TEAM", "WATCHDOG", "platform_alert"]
 
 PLATFORM_TEAM = "platform"
-"""Keeps what the services stand on."""
+"""The team that runs cluster, datastores, gateway and observability."""
 WATCHDOG = "watchdog"
-"""Receiver outside the platform that raises an alarm when it hears nothing."""
+"""Receiver outside the platform. It raises an alarm if the alert Watchdog stops."""
 
 
 def platform_alert(name: str, severity: Severity, expression: str, lasting: str, summary: str, action: str) -> Alert:

@@ -1,4 +1,4 @@
-"""The ledgers: who holds each resource of the platform, with totals and limits.
+"""The ledgers: the holders of each resource of the platform, with totals and limits.
 
 The rules D01, D02, H03, D04, A01 and A02 judge the numbers that the ledgers list. To add a column, for example a cost,
 add a field to the record that a ledger computes, and a column to its table.

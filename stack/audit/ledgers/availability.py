@@ -27,7 +27,10 @@ GAIN = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Addresses of which any suffices. A call to a model moves only between the candidates that its attempts reach."""
+    """Addresses of a dependency; one that is up suffices.
+
+    A call to a model moves only between the candidates that its attempts reach.
+    """
 
     availability: float
     """Availability of each member."""
@@ -35,7 +38,7 @@ class Group:
     """Address and egress proxy of each member."""
 
     def any_up(self, up: Collection[str]) -> float:
-        """Probability that a member is up whose proxy is up, if `up` are the proxies that are up."""
+        """Probability that a member can be reached while only the proxies in `up` are up."""
         down = [1 - self.availability if proxy is None or proxy in up else 1.0 for _, proxy in self.members]
         return 1 - prod(down)
 
@@ -76,7 +79,7 @@ class HardDependencies:
     """Callee → the soft calls to it."""
 
     def add(self, node: Node, operation: Operation) -> None:
-        """Add a node that must be up for an operation of it."""
+        """Add a node, because an operation of it must succeed."""
         if isinstance(node, Service):
             self.singles[node.name] = self.site.own_availability[node.tier]
         elif isinstance(node, Gateway):
@@ -150,7 +153,7 @@ def flow_availability(graph: CallGraph, flow: Flow, softened: Collection[str] = 
 
 @dataclass(frozen=True, slots=True)
 class Softening:
-    """A callee to which all hard calls of a flow become soft, and the flow's availability then."""
+    """A callee, and a flow's availability if all its hard calls to the callee become soft."""
 
     calls: tuple[Edge, ...]
     availability: float

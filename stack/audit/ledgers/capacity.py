@@ -53,7 +53,7 @@ class Asked(NamedTuple):
     with_surge: float
     """Maximum, and the pods that a rollout adds."""
     with_stopping: float
-    """The same, and the pods that a rollout leaves in their grace period."""
+    """Maximum with surge, and the pods that a rollout leaves in their grace period."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The connections to each database: who holds them, and the limits of the server and its pooler (rule D01)."""
+"""The connections to each database: their holders, and the limits of the server and its pooler (rule D01)."""
 
 from __future__ import annotations
 

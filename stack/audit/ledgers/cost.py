@@ -240,8 +240,8 @@ def _of_flows(found: Costs) -> Table:
     requests, models = (sum(getattr(flow, field) for flow in found.flows) for field in ("requests", "models"))
     rows.append(_flow_row(FlowCost("total", requests, whole, models)))
     note = (
-        "A flow bears the share of a service's cost that it has in the executions there, and the cost of its own model "
-        "calls. The month's mean load is a share of the declared peak."
+        "A flow bears a share of each service's cost, equal to its share of the executions there, and the cost of its "
+        "own model calls. The month's mean load is a share of the declared peak."
     )
     return Table("flows, at the expected scale", FLOW_COLUMNS, tuple(rows), (note,))
 

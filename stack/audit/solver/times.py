@@ -25,7 +25,7 @@ from stack.model.call_graph import CallGraph, Edge, OperationKey, Run
 FOREVER = Duration("365d")
 """The bound of an operation that nobody calls."""
 WHOLE = Duration("1ms")
-"""Budgets that are cut are cut to whole milliseconds."""
+"""Unit to which the solver rounds reduced budgets down."""
 
 
 def objectives(graph: CallGraph) -> Values:

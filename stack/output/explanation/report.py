@@ -37,7 +37,7 @@ def _verdict(explanation: Explanation) -> str:
     if explanation.permitted:
         return f"{pair}: permitted {where}"
     if explanation.permission is None and explanation.broken:
-        return f"{pair}: declared, but the chain breaks {where}: {explanation.broken.text}"
+        return f"{pair}: declared, but the connection fails {where}: {explanation.broken.text}"
     path = f"; the shortest declared path is {' → '.join(explanation.through)}" if explanation.through else ""
     return f"{pair}: not permitted {where}: no call is declared{path}"
 

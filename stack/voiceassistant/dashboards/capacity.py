@@ -17,14 +17,14 @@ _CAPACITY = Row(
     panels=(
         metrics(
             "Load against capacity",
-            "Requests a second of a replica, of the number that it serves within its objectives.",
+            "Requests a second of a replica, as a share of its declared capacity.",
             {"{{job}}": "job:requests_per_replica:rate5m / on (job) group_left () job:requests_per_replica:capacity"},
             "percentunit",
             red_from=0.9,
         ),
         metrics(
             "Autoscalers",
-            "Replicas, of the declared maximum.",
+            "Replicas, as a share of the declared maximum.",
             {"{{horizontalpodautoscaler}}": f"{AUTOSCALER}_status_current_replicas / {AUTOSCALER}_spec_max_replicas"},
             "percentunit",
             red_from=1,

@@ -40,7 +40,7 @@ _EVERY_STORE = Row(
         ),
         metrics(
             "Days until full",
-            "Free space divided by its decrease in six hours. Nothing where it does not decrease.",
+            "Free space divided by its rate of decrease over six hours. Empty if it does not decrease.",
             {
                 "{{persistentvolumeclaim}}": f"kubelet_volume_stats_available_bytes{{{OWN}}}"
                 f" / (-deriv(kubelet_volume_stats_available_bytes{{{OWN}}}[6h]) > 0)"
@@ -91,7 +91,7 @@ _POSTGRESQL = Row(
         ),
         metrics(
             "Replicas that follow the primary",
-            "Every write waits if it is 0.",
+            "At 0 every write waits.",
             {"{{pod}}": "cnpg_pg_replication_streaming_replicas"},
             red_below=1,
         ),

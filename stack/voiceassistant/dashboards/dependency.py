@@ -18,7 +18,7 @@ _CALLS = Row(
         metrics("Attempts", "Attempts that ended, by caller.", {_LEGEND: _ATTEMPTS}, "reqps"),
         metrics(
             "Failures",
-            "Share of _ATTEMPTS that failed, by caller.",
+            "Share of attempts that failed, by caller.",
             {_LEGEND: ratio(_FAILED, _ATTEMPTS)},
             "percentunit",
         ),
@@ -30,7 +30,7 @@ _CALLS = Row(
         ),
         metrics(
             "Answer to probes",
-            "1 if it answers its probe or its scrape. A dependency outside the cluster has neither.",
+            "1 if the callee answers its probe or its scrape. A dependency outside the cluster has neither.",
             {
                 "probe {{instance}}": 'probe_success{job="$dependency"}',
                 "scrape {{instance}}": 'up{job="$dependency"}',
@@ -58,7 +58,7 @@ _PROTECTION = Row(
         ),
         metrics(
             "Retries",
-            "Second _ATTEMPTS, and calls without one because the retry budget was spent.",
+            "Second attempts, and calls that got none because the retry budget was spent.",
             {
                 _LEGEND: rate("voice_call_retries_total", "job, name", CALLS),
                 f"{_LEGEND}: {{{{reason}}}}": rate("voice_call_exhausted_total", "job, name, reason", CALLS),

@@ -48,19 +48,19 @@ _TIME = Row(
     panels=(
         metrics(
             "P95 of the whole answer",
-            "Time of the service alone, in milliseconds. The client's own time is not part of it.",
+            "Time of the service in milliseconds, without the time of the client.",
             {"{{route}}": _p95("apisix_http_latency", UPSTREAM)},
             "ms",
         ),
         metrics(
             "P95 of the first byte",
-            "Time until the head of the answer came, in milliseconds.",
+            "Time until the headers of the answer arrived, in milliseconds.",
             {"{{route}}": _p95("apisix_http_first_byte_latency")},
             "ms",
         ),
         metrics(
             "Beyond the objective",
-            "Share of answers that took longer than the route's objective: 5 % may.",
+            "Share of answers that took longer than the route's objective. The target is at most 5 %.",
             {
                 "{{route}}": "route:slow:ratio_rate5m",
                 "{{route}}: first byte": "route:late_first_byte:ratio_rate5m",

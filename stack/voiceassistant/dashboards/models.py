@@ -45,7 +45,7 @@ _SPEED = Row(
         ),
         metrics(
             "Calls",
-            "Calls that ended, by route and kind. cut: after the first content.",
+            "Calls that ended, by route and kind. A cut call broke off after its first content.",
             {"{{route}}: {{kind}}": rate("voice_model_calls_total", "route, kind")},
             "reqps",
         ),
@@ -69,7 +69,7 @@ _CANDIDATES = Row(
         ),
         metrics(
             "Resting",
-            "Pods in which a candidate rests, by the reason.",
+            "Pods in which a candidate is in cooldown, by reason.",
             {"{{candidate}}: {{reason}}": "sum by (candidate, reason) (voice_model_cooldown)"},
             red_from=1,
         ),

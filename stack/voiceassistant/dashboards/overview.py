@@ -1,4 +1,4 @@
-"""The overview: each target of the platform as a gauge, error budgets, and what is wrong now."""
+"""The overview: each target of the platform as a gauge, error budgets, and current faults."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NOW = Row(
         ),
         metrics(
             "Degradation",
-            "Pods that serve less than everything.",
+            "Pods that leave out features, by level.",
             {"{{job}}: {{level}}": 'sum by (job, level) (voice_degradation_level{level!="normal"}) > 0'},
         ),
         metrics(
             "Targets down",
-            "Pods that Prometheus cannot scrape, and what does not answer its probe.",
+            "Pods that Prometheus cannot scrape, and addresses that do not answer their probe.",
             {
                 "{{job}}": "count by (job) (up == 0)",
                 "{{job}}: probe": "count by (job) (probe_success == 0)",
@@ -49,7 +49,7 @@ def overview() -> Dashboard:
                 panels=tuple(
                     metrics(
                         f"{each.subject.capitalize()}: {each.name.replace('_', ' ')}",
-                        "The least that is left of a budget of 30 days, over all of a kind. Below 0 one is missed.",
+                        "The smallest remaining budget of 30 days among these objectives. Below 0 one is missed.",
                         {"least": f"min({each.remaining})"},
                         "percentunit",
                         shows="number",

@@ -15,7 +15,7 @@ _SAGAS = Row(
     panels=(
         metrics(
             "Unfinished",
-            "Sagas that have not ended. A parked one waits for a person.",
+            "Sagas that have not ended. A parked saga waits for a person.",
             {"{{saga}}: {{state}}": "max by (saga, state) (voice_saga_unfinished)"},
         ),
         metrics(
@@ -33,7 +33,7 @@ _SAGAS = Row(
         ),
         metrics(
             "Lost leases",
-            "Sagas that another worker took over meanwhile.",
+            "Sagas that another worker took over while this one still ran them.",
             {"{{job}}": rate("voice_saga_leases_lost_total", "job")},
             "reqps",
         ),

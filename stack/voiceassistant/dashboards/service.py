@@ -50,7 +50,7 @@ def served(noun: str, by: str, own: str) -> Iterator[Panel]:
     failures = ratio(rate("voice_operation_requests_total", by, failed), requests)
     seconds = ratio(rate("voice_operation_seconds_total", by, own), requests)
     slow = ratio(rate("voice_operation_slow_requests_total", by, own), requests)
-    beyond = f"Share of requests that took longer than the objective for their P95, by {noun}: 5 % may."
+    beyond = f"Share of requests that took longer than their P95 objective, by {noun}. The target is at most 5 %."
     yield metrics("Requests", f"Requests served, by {noun}.", {legend: requests}, "reqps")
     yield metrics("Failures", f"Share of requests that failed, by {noun}.", {legend: failures}, "percentunit")
     yield metrics("Time", f"Mean time of a request, by {noun}.", {legend: seconds}, "s")
@@ -117,7 +117,7 @@ def _calls() -> Iterator[Panel]:
     )
     yield metrics(
         "Timeouts",
-        "Attempts that ran out of time, and calls that ran out of their deadline.",
+        "Attempts that reached their timeout, and calls that reached their deadline.",
         {"{{name}}: {{kind}}": rate("voice_call_timeouts_total", "name, kind", OWN)},
         "reqps",
     )

@@ -29,7 +29,7 @@ _BETWEEN_SERVICES = Row(
         ),
         metrics(
             "Time at the caller",
-            "P95 with the network and the mesh. Much more than at the callee: the network is slow.",
+            "P95 including network and mesh. If it is much higher than at the callee, the network is slow.",
             {LEGEND: _p95("traces_service_graph_request_client_seconds_bucket")},
             "s",
         ),
@@ -42,7 +42,7 @@ _MESH = Row(
     panels=(
         metrics(
             "Ejected endpoints",
-            "Pods that the mesh takes out of the balance because they fail: its circuit breaker.",
+            "Failing pods that the mesh ejects from load balancing: its circuit breaker.",
             {
                 "{{caller}} → {{cluster_name}}": f"sum by ({_DESTINATION})"
                 " (envoy_cluster_outlier_detection_ejections_active) > 0"
@@ -86,7 +86,7 @@ _EGRESS = Row(
         ),
         metrics(
             "Refused connections",
-            "Connections that went to no host: the name is not one that the caller declares.",
+            "Refused connections: the caller does not declare the name that it asked for.",
             {"{{job}} {{pod}}": rate("envoy_listener_no_filter_chain_match", "job, pod")},
             "reqps",
         ),
@@ -95,7 +95,7 @@ _EGRESS = Row(
 
 
 def transport() -> Dashboard:
-    """The dashboard of everything between processes."""
+    """The dashboard of mesh and egress proxies."""
     return Dashboard(
         uid="mesh",
         title="Mesh and egress",

@@ -48,7 +48,7 @@ def _valkey_exporter(environment: Environment, links: Links) -> StoreExporter:
         sizing=environment.server(site.VALKEY_EXPORTER).sizing,
         program=REDIS,
         account=VALKEY_ACCOUNT,
-        # No server of its own, and no CONFIG: the user may not read the configuration.
+        # Prometheus names the server in each scrape. The user may not run CONFIG, so the exporter must not call it.
         arguments=("--redis.addr=", "--config-command=-", "--exclude-latency-histogram-metrics"),
         links=links,
     )

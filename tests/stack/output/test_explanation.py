@@ -86,7 +86,7 @@ def test_the_chain_breaks_at_the_policy_that_denies_the_call() -> None:
     told = explain(Tampered(egress_closed=True), "orders", "stock")
     assert (told.permitted, told.broken and told.broken.title) == (False, "egress")
     assert REPORTS["text"](told).startswith(
-        "orders → stock: declared, but the chain breaks in dev: no NetworkPolicy admits orders → stock:6379; "
+        "orders → stock: declared, but the connection fails in dev: no NetworkPolicy admits orders → stock:6379; "
         "shop/default-deny, shop/allow-dns, shop/orders govern orders"
     )
 
@@ -237,7 +237,7 @@ def test_a_path_over_other_services_is_shown() -> None:
 def test_a_node_that_the_environment_leaves_out_breaks_the_chain() -> None:
     told = explain(platform("dev-internal"), "gateway", "identity-service")
     assert REPORTS["text"](told).splitlines()[0] == (
-        "gateway → identity-service: declared, but the chain breaks in dev-internal: gateway is not deployed: "
+        "gateway → identity-service: declared, but the connection fails in dev-internal: gateway is not deployed: "
         "config.voiceassistant:without of Pulumi.dev-internal.yaml names it"
     )
 
