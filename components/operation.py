@@ -82,7 +82,7 @@ class Call(Declaration):
     fallback: Sentence | None = None
     """Makes the call soft, and says how the operation continues without it. `None` is a hard call."""
     needed_by_flows: bool = False
-    """A soft call that the operation survives, but not a flow through the operation."""
+    """True for a soft call whose failure the operation survives, but a flow through the operation does not."""
     fallback_uses: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Nodes that the fallback needs."""
     share: Ratio = Ratio("100%")
@@ -222,12 +222,12 @@ def operation(name: str, *stages: Stage, p95: str, deadline: str, **options: obj
 
 
 def hard(target: str, idempotency: Idempotency, **options: object) -> Call:
-    """A call to `callee.operation` that the operation fails without; `options` are the other fields of `Call`."""
+    """A call to `callee.operation`. The operation fails without it; `options` are the other fields of `Call`."""
     return _call(target, idempotency, options)
 
 
 def soft(target: str, fallback: str, idempotency: Idempotency = "idempotent", **options: object) -> Call:
-    """A call to `callee.operation` that the operation survives with `fallback`."""
+    """A call to `callee.operation`. The operation continues with `fallback` if the call fails."""
     return _call(target, idempotency, {**options, "fallback": fallback})
 
 

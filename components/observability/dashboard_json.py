@@ -40,12 +40,12 @@ HEIGHT = 8
 SERVICE = "service"
 """The variable that chooses a service. Prometheus stores the service's name in the label `job`."""
 Builder: TypeAlias = Any
-"""The SDK's builders of panels have the same methods, and no type in common."""
+"""The SDK's builders of panels have the same methods, but no common type."""
 
 
 @cache
 def dashboard_json(board: Dashboard) -> str:
-    """A dashboard as text. The size is checked before it is written, so each is encoded once."""
+    """A dashboard as text. The text is cached, because a check of its size and the writing both need it."""
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)

@@ -45,8 +45,8 @@ REDIS = ExporterProgram(
     password_variable="REDIS_PASSWORD",  # noqa: S106 - the variable's name
     health_path="/health",
 )
-"""redis_exporter. Prometheus names the server in each scrape of `/scrape`, as it does with the blackbox exporter. The
-scrape of the program itself reads its own metrics."""
+"""redis_exporter. Prometheus names the server in each scrape of `/scrape`, as it does with the blackbox exporter. A
+scrape of `/metrics` reads the exporter's own metrics."""
 ELASTICSEARCH = ExporterProgram(
     scrape=Scrape(port=9114),
     user_variable="ES_USERNAME",
@@ -57,7 +57,7 @@ ELASTICSEARCH = ExporterProgram(
 VALKEY_ACCOUNT = Account(user="metrics", secret=SecretKeys(name="valkey-exporter-valkey", keys=("password",)))
 """The exporter's user at every Valkey server."""
 VALKEY_RULES = "+info +ping +client|setname"
-"""ACL rules of that user: statistics, and no key."""
+"""ACL rules of that user: it may read statistics, but no key."""
 
 
 class StoreExporter(Server):

@@ -15,7 +15,7 @@ from stack.model.model_load import model_demands, model_edges
 from stack.model.platform import Platform
 
 FULL = 0.8
-"""Share of a quota above which a peak leaves no room (rule M07)."""
+"""Share of a quota. Above it a peak leaves no room (rule M07)."""
 NOTICE = timedelta(days=30)
 """Time to replace a model before its provider shuts it down (rule M12)."""
 

@@ -54,9 +54,9 @@ def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
 
 
 def must_fit(graph: CallGraph, edge: Edge) -> Iterator[Edge]:
-    """The calls of a callee of which one attempt must fit into the caller's timeout, because the deadline propagates.
+    """Hard calls of a callee. The deadline propagates, so one attempt of each must fit into the caller's timeout.
 
-    An attempt at a model ends as soon as no token comes, so rule M03 checks it.
+    Calls to models are left out: rule M03 checks them, because their attempts end as soon as no token comes.
     """
     for call in edge.target.calls:
         inner = graph.edge(edge.callee, edge.target, call)

@@ -179,7 +179,7 @@ def _alerts(tenant: Tenant, node: Node) -> Iterator[str]:
 
 
 def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
-    """True if the alert can fire for a node: one on routes or flows only for a service that the gateway calls."""
+    """True if the alert can fire for a node. Alerts on routes or flows concern only services that the gateway calls."""
     labels = {*LABEL.findall(alert.summary)}
     if OF_MODELS.search(alert.expression) and not any(edge.route for edge in graph.edges_from(node)):
         return False

@@ -45,7 +45,7 @@ cloud.google.com/compute/disks-image-pricing). The numbers were read in publishe
 """
 
 RUNBOOK = "https://github.com/voicehelper/platform/blob/main/docs/runbook/alerts.md"
-"""The runbook's page of alerts. Its host is an assumption, because no fact names the repository's."""
+"""The runbook's page of alerts. Its host is an assumption, because no fact names the host of the repository."""
 
 SITE = Site(
     collector=Peer(namespace=OBSERVABILITY, name=COLLECTOR, ports=(COLLECTOR_PORT,)),

@@ -45,7 +45,7 @@ class FlowCost:
     """The part of the services' cost that one entrance causes."""
 
     entrance: str
-    """The flows that begin there, or the operation if no flow does."""
+    """The flows that begin at the entrance, or its operation if no flow does."""
     requests: float
     """Requests a month at the mean load."""
     compute: float

@@ -23,7 +23,7 @@ Measures: TypeAlias = Mapping[str, Mapping[str, float | str]]
 
 
 def measures(platform: Platform) -> Measures:
-    """Every number that a change of the model may move. No value is a secret."""
+    """Every number that a change of the model may change. No value is a secret."""
     graph, found = platform.graph, costs(platform)
     return {
         "attempts": dict(_attempts(platform)),
@@ -55,7 +55,7 @@ def _edges(platform: Platform) -> Iterator[tuple[str, str]]:
     for tier in platform.tenant.tiers:
         for link in tier.links(platform.graph, platform.environment):
             yield f"{_end(link.source)} → {_end(link.target)}", "link"
-    # A hard call follows the soft ones of the same pair, and takes their place.
+    # Hard calls come last, so they replace the soft calls of the same pair.
     for edge in sorted(platform.graph.edges, key=lambda edge: not edge.call.soft):
         yield f"{edge.caller.name} → {edge.callee.name}", "soft" if edge.call.soft else "hard"
 

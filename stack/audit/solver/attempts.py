@@ -40,7 +40,7 @@ OTHERS_REPEAT: RetryCondition = "unavailable"
 
 
 def clients(platform: Platform) -> Values:
-    """No client library retries: it has no budget, and the declared policy of the call retries already."""
+    """Turn off the retries of client libraries: they have no budget, and the call's declared policy retries already."""
     values = Values()
     for node in platform.graph.nodes.values():
         for client in node.clients if isinstance(node, Dependency) else ():
@@ -76,7 +76,7 @@ def retries(platform: Platform, *, on: date) -> Values:
 
 
 def relief(platform: Platform) -> Values:
-    """No interior hop retries on a path to a service that its callers' retries would overload (rule R10)."""
+    """Remove the retries of interior hops on paths to a service that its callers' retries would overload (rule R10)."""
     graph, values = platform.graph, Values()
     tired = {service.name for service, load, capacity in loads_and_capacities(platform) if load.with_retries > capacity}
     reaches: dict[OperationKey, bool] = {}

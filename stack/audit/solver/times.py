@@ -29,7 +29,7 @@ WHOLE = Duration("1ms")
 
 
 def objectives(graph: CallGraph) -> Values:
-    """Each P95 objective that is below the objectives along its critical path is raised to them (rule T04)."""
+    """Raise each P95 objective to the sum of those along its critical path, if it is lower (rule T04)."""
     needed, values = _needed_objectives(graph), Values()
     for run in graph.bottom_up:
         if run.operation.latency < needed[run.key]:

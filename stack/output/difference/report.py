@@ -88,7 +88,7 @@ def _head(change: Change) -> str:
 
 
 def _radius_lines(difference: Difference) -> Iterator[str]:
-    """The moved numbers, then the pods that restart, then those that only reload."""
+    """The changed numbers, then the pods that restart, then those that only reload."""
     if difference.blast_radius is None:
         yield f"attempts, availability, connections and cost are not compared: a side has no {LEDGER}"
     else:

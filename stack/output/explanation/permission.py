@@ -19,7 +19,7 @@ from stack.model.platform import Platform
 
 
 class Line(NamedTuple):
-    """A line of the catalogue, and the caller that it would make."""
+    """A line of the catalogue, and the caller with this line added."""
 
     text: str
     into: str
@@ -104,6 +104,6 @@ def _consequences(platform: Platform, changed: Caller) -> tuple[tuple[str, ...],
 
 def _findings(platform: Platform) -> Iterator[Finding]:
     """The findings of the audit that ask for a change."""
-    # On this day nothing is old or has expired: the added line changes no finding that depends on the day.
+    # The added line changes no finding that depends on the day. So the audit runs for a day on which nothing is old.
     findings = (finding for rule in RULES for finding in rule.verdict(platform, date.min).findings)
     return (finding for finding in findings if finding.severity != "info")

@@ -73,7 +73,7 @@ def _pair(
     latency: StreamLatency,
     **quota: int,
 ) -> tuple[Deployment, ...]:
-    """A deployment of one kind at each provider. They differ in the model's name and in the tokenizer alone."""
+    """A deployment of one kind at each provider. They differ only in the model's name and the tokenizer."""
     return tuple(
         Deployment(
             name=f"{provider.name}-{kind}",
@@ -225,12 +225,12 @@ LLM = ModelDependency.of(
     budgets=TENANT_BUDGETS,
     quota_store=BUDGETS,
     usage=USAGE,
-    # The SDK's own retries are off, as in every client: the route's fallback is the only loop.
+    # The SDK's own retries are off, as in every client: only the route's fallback repeats a call.
     clients=(Client(library="openai-python", retries=0),),
 )
 SPEECH = ModelDependency.of(
     "speech",
-    # The clock of both routes starts at the end of the input: at the end of speech, and at a sentence's text.
+    # The times of both routes count from the end of the input: the end of speech, or the text of a sentence.
     route(
         "recognize",
         ModelRoute(

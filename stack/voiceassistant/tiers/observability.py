@@ -226,7 +226,7 @@ def _certified(graph: CallGraph, environment: Environment) -> Iterator[str]:
 
 
 def _public_way(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
-    """The gateway's host name, and a route that refuses a request without a token. Without a load balancer: nothing."""
+    """The gateway's host name, and a route that refuses requests without a token. Empty without a load balancer."""
     settings = environment.settings
     if environment.profile.load_balancer and settings.gateway_host:
         module = _resolves(settings.gateway_host).name
