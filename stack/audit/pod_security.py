@@ -56,7 +56,7 @@ def _containers(workload: Workload) -> Iterator[Mapping[str, Any]]:
 def _variables(
     namespace: str, container: Mapping[str, Any], settings: Mapping[tuple[str, str], Mapping[str, str]]
 ) -> Iterator[tuple[str, str | None]]:
-    """The variables that a rendered file gives a value, also those of whole ConfigMaps."""
+    """The variables with a value in a rendered file, including those of a whole ConfigMap (`envFrom`)."""
     for source in container.get("envFrom", ()):
         name = source.get("configMapRef", {}).get("name")
         for key, value in settings.get((namespace, name), {}).items():
