@@ -1,0 +1,64 @@
+"""The runbook's commands of git, pulumi and voice: each is understood, or says here who runs it.
+
+`tests/cluster/test_runbook.py` runs those of kubectl.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from stack.cli import _parser
+from stack.model.settings import ROOT, parse_settings
+from stack.voiceassistant import TENANT
+
+COMMAND = r"(?:git|make|pulumi|voice) \S+ [^`\n]+?"
+"""Shorter ones, such as `voice docs`, are prose: they name no environment."""
+FOUND = re.compile(rf"^ *({COMMAND})(?:  +#.*)?$|`({COMMAND})`", re.MULTILINE)
+NOT_RUN = {
+    "git revert COMMIT": "it changes the reader's repository",
+    "pulumi up --stack ENV": "make engine-test runs it",
+}
+"""Command → why no test here runs it."""
+VALUES = {"ENV": "prod", "REVISION": "HEAD:prod", "SECRET": "gateway-jwt"}
+"""Word in capitals → an example of it."""
+
+
+def commands() -> Iterator[str]:
+    for path in sorted((ROOT / "docs" / "runbook").glob("*.md")):
+        for line, inline in FOUND.findall(path.read_text()):
+            yield line or inline
+
+
+COMMANDS = sorted(set(commands()))
+
+
+def test_every_reason_not_to_run_is_of_a_command() -> None:
+    assert set(COMMANDS) >= NOT_RUN.keys()
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("voice ")])
+def test_a_command_of_voice_is_understood(command: str) -> None:
+    words = [VALUES.get(word, word) for word in shlex.split(command)[1:]]
+    assert _parser().parse_args(words).run
+
+
+def test_the_settings_that_commands_of_pulumi_change_are_accepted() -> None:
+    config = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
+    others = [each for each in COMMANDS if each not in NOT_RUN and not each.startswith("voice ")]
+    assert others
+    for command in others:
+        key, *value = re.fullmatch(r"pulumi config (?:set|rm) --stack ENV --path (\S+)(?: (\S+))?", command).groups()  # type: ignore[union-attr]  # fails if it differs
+        *path, last = key.split(".")
+        place = config
+        for name in path:
+            place = place.setdefault(name, {})
+        if value != [None]:
+            place[last] = yaml.safe_load(value[0])
+    settings = parse_settings(config, "prod", TENANT)
+    assert settings.degraded
+    assert settings.replicas
