@@ -28,6 +28,8 @@ EXEMPT = {
     ("CKV_K8S_23", "DaemonSet.voice-node-agents.fluent-bit"): "run_as_user",
     ("CKV_K8S_40", "DaemonSet.voice-node-agents.fluent-bit"): "run_as_user",
     ("CKV_K8S_35", "Deployment.voice-gateway.gateway"): "secrets_as_files",
+    ("CKV_K8S_35", "Deployment.voice-observability.elasticsearch-exporter"): "secrets_as_files",
+    ("CKV_K8S_35", "Deployment.voice-observability.valkey-exporter"): "secrets_as_files",
 }
 """Check and workload → the exemption of the component, whose reason `voice render -v` shows."""
 
