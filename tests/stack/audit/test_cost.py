@@ -34,6 +34,16 @@ def test_d04_holds_the_expected_scale_against_the_budget(budget: int, severity: 
     assert found.arithmetic.startswith("168 USD a month at minimum + 15% of the range, 292 USD at the maximum")
 
 
+def test_d04_holds_where_the_cost_is_the_budget() -> None:
+    """2 replicas × 100m × 1 USD × 730 h = 146 USD, beside memory that costs nothing worth a digit."""
+    tenant = tenant_of(service("a", READ, replicas=Replicas.exactly(2)))
+    prices = PRICES.model_copy(update={"memory_hour": 1e-300})
+    site = tenant.catalogue.site.model_copy(update={"prices": prices, "monthly_budget": 146})
+    catalogue = tenant.catalogue.model_copy(update={"site": site})
+    (found,) = verdict("D04", Platform(replace(tenant, catalogue=catalogue), toy.ENVIRONMENT)).findings
+    assert found.severity == "info"
+
+
 def test_d04_does_not_apply_without_a_budget() -> None:
     assert verdict("D04", Platform(tenant_of(service("a", READ)), toy.ENVIRONMENT)).text == "does not apply"
 

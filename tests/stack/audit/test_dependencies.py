@@ -104,3 +104,18 @@ def test_c08_counts_a_shared_limit_once_and_passes_over_an_operation_without_loa
     assert limited(shared, "10/s") == "holds"
     assert limited(shared, "11/s") == "1 finding"
     assert limited(local, None) == "does not apply"
+
+
+def test_c06_adds_up_the_needs_of_all_operations_of_a_node() -> None:
+    """The fallback asks `c`, which needs `b` for one operation and the store for another."""
+    calls = [soft(f"{name}.read", "ask c", fallback_uses=("c",)) for name in ("b", "store")]
+    other = service(
+        "c",
+        *(
+            operation(f"run-{name}", stage(hard(f"{name}.read", "idempotent")), p95="1s", deadline="2s")
+            for name in ("b", "store")
+        ),
+    )
+    asking = service("a", operation("run", stage(*calls), p95="1s", deadline="2s"))
+    found = findings("C06", asking, service("b", READ), other, STORE)
+    assert [each.path for each in found] == ["a.run → b.read", "a.run → store.read"]
