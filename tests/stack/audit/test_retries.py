@@ -102,6 +102,7 @@ def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], widt
 def test_r02_finds_two_interior_hops_that_retry() -> None:
     (found,) = findings("R02", *chain(TWICE, TWICE, None))
     assert "2 interior hops retry: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
+    assert found.proposal == "None", "the value to write in the catalogue"
     assert findings("R02", *chain(TWICE, None, TWICE)) == ()
 
 
@@ -133,6 +134,7 @@ def test_r05_tells_the_burst_and_what_budgets_sustain() -> None:
     assert found.severity == "info"
     assert "6 (sustained 1.21) when it times out" in found.arithmetic
     assert verdict("R05", small_platform(*chain(TWICE, THRICE))).text == "holds", "it asks for no change"
+    assert len(findings("R05", *chain(TWICE))) == 1
     assert findings("R05", *chain(None)) == ()
 
 
