@@ -1,4 +1,4 @@
-"""Third-party images: the lowest version of each, and its licence. `images.lock.yaml` holds the digests."""
+"""Third-party images: the version of each, and its licence. `images.lock.yaml` holds the digests."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ POSTGRESQL = ThirdPartyImage(
     reference="postgres:18.6",
     source="postgres/postgres",
     licence="PostgreSQL",
-    note="dev's database; also runs the restore of its dumps and the jobs that create tables",
+    note="dev's database; its tools restore dumps and create tables",
 )
 POSTGRESQL_OPERAND = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/postgresql:18.6-system-trixie",
     source="cloudnative-pg/postgres-containers",
     licence="PostgreSQL",
-    note="run by the operator CloudNativePG 1.30 (Apache-2.0)",
+    note="staging's and prod's database, run by the operator CloudNativePG 1.30 (Apache-2.0)",
 )
 PGBOUNCER = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/pgbouncer:1.25.2",
@@ -66,10 +66,16 @@ CONSUL = ThirdPartyImage(
     reference="hashicorp/consul:2.0.3", source="hashicorp/consul", licence="BUSL-1.1", note="catalogue and KV store"
 )
 HAPROXY = ThirdPartyImage(
-    reference="haproxy:3.2", source="haproxy/haproxy", licence="GPL-2.0-or-later", note="finds the cache's primary"
+    reference="haproxy:3.2",
+    source="haproxy/haproxy",
+    licence="GPL-2.0-or-later",
+    note="sends connections to Valkey's primary",
 )
 VALKEY = ThirdPartyImage(
-    reference="valkey/valkey:9.1.1", source="valkey-io/valkey", licence="BSD-3-Clause", note="speaks Redis' protocol"
+    reference="valkey/valkey:9.1.1",
+    source="valkey-io/valkey",
+    licence="BSD-3-Clause",
+    note="cache and events; compatible with Redis",
 )
 APISIX = ThirdPartyImage(
     reference="apache/apisix:3.18.0-debian", source="apache/apisix", licence="Apache-2.0", note="the gateway"

@@ -33,7 +33,7 @@ LOG_INTERVAL_MILLISECONDS = 1000
 
 
 class EgressProxy(Server):
-    """One egress proxy with the hosts that it admits."""
+    """One egress proxy, with the hosts that callers may reach through it."""
 
     folder: ClassVar[str] = "30-egress"
     priority: ClassVar[Priority] = "foundation"
@@ -43,8 +43,8 @@ class EgressProxy(Server):
     outward: tuple[AddressBlock, ...]
     """Networks of the admitted hosts."""
     longest_request: Duration
-    """The longest timeout of the calls through it. Envoy closes its connections on SIGTERM, so the pre-stop hook delays
-    SIGTERM for that long after the endpoint is withdrawn."""
+    """Longest timeout of the calls through the proxy. Envoy closes its connections on SIGTERM. So the pre-stop hook
+    first waits until the endpoint is withdrawn, and then until the last call must have ended."""
 
     @override
     def workloads(self) -> Iterator[Deployment]:

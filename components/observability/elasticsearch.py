@@ -1,8 +1,8 @@
 """Elasticsearch: the full-text index of the services, and the store of logs and (through Jaeger) traces.
 
-Every caller has its own user, with a role for its own indices. The HTTP interface has no TLS, as the catalogue
-declares: only the declared callers can connect (NetworkPolicy), but their traffic is not encrypted, because datastores
-are not members of the mesh. Nodes talk to each other over TLS, which Elasticsearch requires.
+Every caller has its own user, with a role for its own indices. The catalogue declares that the HTTP interface has no
+TLS. Datastores are not members of the mesh, so this traffic is not encrypted. A NetworkPolicy admits only the declared
+callers. Nodes talk to each other over TLS, which Elasticsearch requires.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONFIG_PATH = "/etc/elasticsearch"
 RUN_PATH = "/run/elasticsearch"
 DATA_PATH = f"{HOME}/data"
 SHUTDOWN = Duration("110s")
-"""Longest time to flush and hand over shards; with the pre-stop sleep, a grace of two minutes."""
+"""Longest time to flush and hand over shards. The pre-stop sleep and a margin make it a grace of two minutes."""
 TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=tuple(CERTIFICATE), forms=CERTIFICATE)
 """A certificate that all nodes share, its key, and the authority that signed it."""
 LARGEST_SEGMENT = Bytes("5Gi")
@@ -61,9 +61,10 @@ seen={TEMPORARY_PATH}/green-$(cut -d ' ' -f 22 /proc/1/stat)
   touch "$seen"
 }}
 """
-"""After its start a node waits once until the cluster is green: until then its shards have no other copy, and a rollout
-or a drain must not take the next node. The name of the file holds the time at which the container's process started, so
-a restarted container waits again. Later a lost node elsewhere makes this one no less ready."""
+"""A started node becomes ready only when the cluster is green. Before that some shards may have no second copy, so a
+rollout or a drain must not stop the next node. The file `green-…` records that the cluster was green. Its name holds
+the start time of the container's process, so a restarted container waits again. A ready node stays ready when the
+cluster loses another node."""
 PROBES = Probes(
     startup=Probe.tcp(period=Duration("5s"), timeout=Duration("3s"), failures=60),
     readiness=Probe.exec("bash", "-c", _JOINED, **READY),
@@ -72,7 +73,7 @@ PROBES = Probes(
 """A node is ready when it belongs to a cluster with a master. Elasticsearch then opens a readiness port. The probe runs
 inside the container, as in Elastic's operator, because that port listens on localhost."""
 REPLICATED_PROBES = PROBES.model_copy(update={"readiness": Probe.exec("bash", "-c", _CAUGHT_UP, **READY)})
-"""A node of several is ready when it has also caught up."""
+"""In a cluster of several nodes, a node must also have waited for the cluster to be green."""
 
 
 class Elasticsearch(Server):
@@ -92,10 +93,10 @@ class Elasticsearch(Server):
     @override
     def conflicts(self) -> Iterator[str | Conflict]:
         if self.nodes == 2:
-            yield "nodes is 2: they survive no more losses than 1"
+            yield "nodes is 2: two nodes survive no more losses than one; use 1, or at least 3"
         for stream in self.streams:
             if stream.copies > self.nodes:
-                yield f"{stream.name}: {stream.copies} copies need as many nodes, and there are {self.nodes}"
+                yield f"{stream.name}: {stream.copies} copies need as many nodes, but nodes is {self.nodes}"
         yield from shared_disk_conflicts("streams", self.streams, self.storage * self.nodes)
 
     @override
@@ -127,7 +128,7 @@ class Elasticsearch(Server):
         shared: dict[str, object] = {
             "cluster.name": "voice",
             "node.name": "${POD_NAME}",
-            "network.host": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
+            "network.host": "0.0.0.0",  # noqa: S104 - the pod's addresses; the NetworkPolicy decides who may connect
             "network.publish_host": "${POD_IP}",
             "http.port": HTTP_PORT,
             "transport.port": TRANSPORT_PORT,
@@ -155,12 +156,14 @@ class Elasticsearch(Server):
             share = stream.kept * (1 / self.nodes)
             yield Write(DATA_VOLUME, share, f"{stream.name}, 1/{self.nodes} of {stream.copies} copies")
             yield Write(DATA_VOLUME, min(share, LARGEST_SEGMENT), f"a segment of {stream.name} that a merge writes")
-        yield Write(DATA_VOLUME, Bytes.of_units(heap * 1024**2), "heap dump: the JVM overwrites none, so one at most")
+        yield Write(
+            DATA_VOLUME, Bytes.of_units(heap * 1024**2), "one heap dump: the JVM does not overwrite an existing one"
+        )
         yield Write("run", CONFIGURATION, "configuration, keystore and certificates")
-        yield Write("logs", CONFIGURATION, "the JVM's report of a crash: all logs go to the console")
+        yield Write("logs", CONFIGURATION, "the JVM's crash report; logs go to the console")
 
     def _prepare(self) -> str:
-        """Write the image's defaults, our configuration and the keystore. Only an empty disk lists the first nodes."""
+        """The script that writes configuration and keystore. Only a node with an empty disk lists the first masters."""
         login = write_login(SUPERUSER, LOGIN) if self.replicated else ""
         founders = to_json([f"{self.name}-{index}" for index in range(self.nodes)]).decode()
         found = f"[ -d {DATA_PATH}/_state ] || echo 'cluster.initial_master_nodes: {founders}' >> elasticsearch.yml\n"

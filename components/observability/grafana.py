@@ -1,7 +1,7 @@
 """Grafana, provisioned from files: data sources that link to each other, and dashboards.
 
-Grafana stores nothing that must survive: its database lives in the pod, and a restart ends sessions only. So every
-environment has one replica.
+Grafana's database lives in the pod. A restart of the pod loses only the users' sessions, so every environment has one
+replica.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SECRET = SecretKeys(name="grafana", keys=("admin-password", "secret-key"))
 CONFIG_MAP_LIMIT = Bytes("1Mi")
 """Largest ConfigMap (Kubernetes, `core/v1`: `MaxSecretSize`)."""
 AROUND = {"spanStartTimeShift": "-5m", "spanEndTimeShift": "5m"}
-"""Time before and after a span in which Grafana looks for its logs and metrics."""
+"""Grafana searches the logs and metrics of a span from 5 min before its start to 5 min after its end."""
 PATHS = {
     "grafana.ini": "grafana.ini",
     "datasources.yaml": "provisioning/datasources/datasources.yaml",
@@ -72,7 +72,8 @@ class Grafana(Server):
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
-            rule="two_replicas", reason="its sessions live in the one pod; dashboards and data sources are files"
+            rule="two_replicas",
+            reason="a second pod would not know the sessions of the first; a restart loses only sessions",
         ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT)
@@ -87,11 +88,11 @@ class Grafana(Server):
         for dashboard in self.dashboards:
             size = len(_text(dashboard).encode())
             if size > CONFIG_MAP_LIMIT.units:
-                yield f"dashboard {dashboard.uid} has {size} bytes: a ConfigMap holds {CONFIG_MAP_LIMIT.units}"
+                yield f"dashboard {dashboard.uid} has {size} bytes: a ConfigMap holds at most {CONFIG_MAP_LIMIT.units}"
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration without the dashboards, which Grafana reads again when they change."""
+        """The configuration without the dashboards. Grafana reads a changed dashboard without a restart."""
         return {
             "grafana.ini": _ini(self._settings()),
             "datasources.yaml": file_text({"apiVersion": 1, "prune": True, "datasources": list(self._sources())}),
@@ -185,7 +186,7 @@ class Grafana(Server):
                 "config": Provisioning(self.name, self.files, self.dashboards),
                 "data": Scratch(Bytes("256Mi")),
             },
-            writes=(Write("data", Bytes("64Mi"), "database of sessions, and the copy of a migration"),),
+            writes=(Write("data", Bytes("64Mi"), "database of sessions, and its copy during a migration"),),
             replicas=ONE,
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT)},
@@ -225,7 +226,7 @@ class Provisioning(Volume):
 
 
 def _text(dashboard: Dashboard) -> str:
-    """The dashboard as JSON. The SDK takes 70 ms to import, and many commands need no dashboard."""
+    """The dashboard as JSON. Imports the SDK only here: it takes 70 ms, and many commands need no dashboard."""
     from components.observability.dashboard_json import dashboard_json  # noqa: PLC0415
 
     return dashboard_json(dashboard)
@@ -271,7 +272,7 @@ def _source(name: str, kind: str, uid: str, url: str, settings: dict[str, Any], 
 def _trace_to_logs() -> dict[str, Any]:
     """The link from a trace to its logs.
 
-    `$$` means `$`, because provisioning would replace `${…}` by an environment variable.
+    `$$` is an escaped `$`. Grafana would replace `${…}` in a provisioned file with an environment variable.
     """
     query = 'trace_id:"$${__span.traceId}"'
     return {"datasourceUid": dashboards.ELASTICSEARCH, "customQuery": True, "query": query, **AROUND}

@@ -72,9 +72,8 @@ def discovery(namespaces: Iterable[str]) -> dict[str, Any]:
 def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
     """The job that scrapes kubelets for the usage of volumes.
 
-    Prometheus discovers nodes through their pods, so it needs no right to list nodes. A kubelet signs its own
-    certificate unless the cluster signs it, so the job does not verify it. The token that it sends permits reading
-    metrics only.
+    Prometheus discovers nodes through their pods, so it needs no permission to list nodes. By default a kubelet signs
+    its own certificate, so the job does not verify it. The job's token permits only reading metrics.
     """
     return {
         "job_name": KUBELET,
@@ -123,14 +122,14 @@ def mesh_proxy_job(namespaces: Iterable[str]) -> dict[str, Any]:
 
 
 class ProbedHosts(ClosedModel):
-    """Addresses that the prober or an exporter connects to, such as the gateway's for its certificate.
+    """Addresses that the prober or an exporter connects to: for example the gateway's, to read its certificate.
 
-    `job` holds the name.
+    The label `job` holds `name`.
     """
 
     name: Name
     module: Name
-    """Name of the module in the prober's configuration. Of an exporter: the kind of the hosts."""
+    """Name of the module in the prober's configuration. With an `exporter`: the kind of the hosts."""
     exporter: str | None = None
     """`host:port` of an exporter that reads the host's metrics at `/scrape`. `None`: the prober probes the host."""
     health: str | None = None
@@ -154,7 +153,7 @@ def probing(module: str) -> dict[str, Any]:
 
 
 def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
-    """Relabelling that sends the scrape to the prober. The label `probe` marks `up` as the prober's answer."""
+    """Relabelling that sends the scrape to the prober. Where the label `probe` exists, `up` is the prober's."""
     return [
         {"source_labels": ["__address__"], "target_label": "__param_target", "replacement": f"$1{path}"},
         {"source_labels": ["__address__"], "target_label": "instance"},
@@ -164,12 +163,12 @@ def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
 
 
 def duplicates(targets: Iterable[ScrapeTarget | ProbedHosts]) -> Iterator[str]:
-    """A sentence for each name of two targets. Prometheus could not tell their series apart."""
+    """A message for each name that targets share. Prometheus could not tell their series apart."""
     names = [target.name for target in targets]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"targets: {name} appears twice"
 
 
 def _meta(label: str) -> str:
-    """A label in the form of a meta label's name."""
+    """A label's name as Prometheus writes it in a meta label."""
     return re.sub("[^a-zA-Z0-9_]", "_", label)

@@ -61,14 +61,14 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """`holds`, `does not apply`, or the number of findings that ask for a change."""
+        """`holds`, `does not apply`, or the number of findings. Findings with severity `info` do not count."""
         if count := sum(finding.severity != "info" for finding in self.findings):
             return f"{count} findings" if count > 1 else "1 finding"
         return "holds" if self.checked else "does not apply"
 
 
 def _never(_subject: object, _on: date) -> Iterator[Breach | None]:
-    """No check, for a rule that does not depend on the day."""
+    """The default of `check_on`, for a rule that does not depend on the day."""
     return iter(())
 
 
@@ -79,7 +79,7 @@ class Rule(Generic[Subject]):
     id: str
     """A letter for the family and two digits, such as `R01`."""
     title: str
-    """The condition that holds, in one sentence."""
+    """The condition that the rule requires, in one sentence."""
     severity: Severity
     """Severity of its findings. A breach may override it."""
     rationale: str
@@ -89,13 +89,13 @@ class Rule(Generic[Subject]):
     violates: str
     """One example that breaks the rule."""
     holds: str
-    """The same example, changed so that it just holds."""
+    """The same example, changed just enough to keep the rule."""
     check: Callable[[Subject], Iterable[Breach | None]] = field(repr=False)
     check_on: Callable[[Subject, date], Iterable[Breach | None]] = field(default=_never, repr=False)
     """The part of the check that depends on the day of the audit, such as the age of prices."""
 
     def verdict(self, subject: Subject, on: date) -> Verdict:
-        """Run the checks on a subject, on a day."""
+        """Check a subject as of a day."""
         looked_at = [*self.check(subject), *self.check_on(subject, on)]
         return Verdict(self, len(looked_at), tuple(self._finding(breach) for breach in looked_at if breach))
 

@@ -50,7 +50,7 @@ def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
         elif edge.propagates_deadline:
             yield _holds_one_attempt(graph, edge)
         else:
-            yield _too_short(edge, worst, "its worst case, and the deadline is not propagated on this edge")
+            yield _too_short(edge, worst, "the callee's worst case; the deadline is not propagated on this edge")
 
 
 def must_fit(graph: CallGraph, edge: Edge) -> Iterator[Edge]:

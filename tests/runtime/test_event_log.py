@@ -1,4 +1,4 @@
-"""Each event of a policy writes a log line with names and reason, and counts in a metric. A storm writes few lines."""
+"""Each policy event increments a metric and writes a log line with names and reason. A storm writes few lines."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def fine() -> int:
 
 
 async def fail(runtime: Runtime, times: int, fn: Callable[[], Awaitable[Any]] = unavailable) -> VoiceRuntimeError:
-    """The last error of `times` calls."""
+    """Call `times` times. Returns the last error."""
     last: VoiceRuntimeError | None = None
     for _ in range(times):
         with pytest.raises(VoiceRuntimeError) as failed:
@@ -116,7 +116,7 @@ async def test_a_breaker_that_opens_and_closes_is_logged(
     assert value(runtime, "voice_circuitbreaker_state", CALL, "closed") == 1
 
 
-async def test_the_reason_of_a_break_is_the_threshold(
+async def test_a_breaker_that_opens_again_after_a_failed_probe_logs_that_reason(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = loaded(tmp_path, clock, circuit_breaker=BREAKER)

@@ -1,6 +1,6 @@
 """Counters as plain integers. Exporters read them at scrape time.
 
-On a build without the global lock simultaneous threads may lose a count. No decision depends on these numbers.
+In free-threaded Python a count can be lost when two threads count at once. No decision depends on these numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from voice_runtime.retry import GaveUp
 
 
 class CallStatistics:
-    """One outbound call."""
+    """The counters of one outbound call."""
 
     __slots__ = (
         "attempts",
@@ -35,7 +35,7 @@ class CallStatistics:
         self.attempts = self.successful = self.failed = self.ignored = self.cancelled = 0
         self.timeouts = self.deadlines_exceeded = self.retries = self.fallbacks = 0
         self.first_messages = self.late_first_messages = 0
-        """Streams with an objective that began, and those whose first message came later than the objective."""
+        """First messages of streams that have an objective for it, and those that came later than the objective."""
         self.exhausted = dict.fromkeys(get_args(GaveUp), 0)
         self.rejected = Counter(bulkhead=0, circuit_breaker=0, worker_threads=0)
         """Attempts that a policy refused before anything was sent."""
@@ -44,7 +44,7 @@ class CallStatistics:
 
 
 class OperationStatistics:
-    """One inbound operation."""
+    """The counters of one inbound operation."""
 
     __slots__ = ("cancelled", "deadlines_exceeded", "failed", "in_flight", "rejected", "seconds", "slow", "successful")
 
@@ -55,11 +55,11 @@ class OperationStatistics:
         self.rejected = Counter(bulkhead=0, deadline=0, rate_limit=0)
         """Requests that a policy refused before they began."""
         self.slow = 0
-        """Those that took longer than the operation's objective."""
+        """Requests that took longer than the operation's objective."""
 
 
 class SpanStatistics:
-    """The spans that this process sampled."""
+    """The counters of the spans that this process sampled."""
 
     __slots__ = ("dropped", "ended", "exported", "failed")
 

@@ -202,7 +202,7 @@ class PostgresqlJournal:
             return await connection.fetch(statement, *arguments)
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
-        """One write: the saga and its first entries."""
+        """Write the saga and its first entries in one transaction."""
         rows = await self._fetch(
             START,
             claim.id,
@@ -218,11 +218,11 @@ class PostgresqlJournal:
         return bool(rows)
 
     async def claim(self, owner: str, limit: int, lease: float) -> list[Claim]:
-        """`FOR UPDATE SKIP LOCKED`: workers do not wait for each other."""
+        """Take due sagas with `FOR UPDATE SKIP LOCKED`, so that workers do not wait for each other."""
         return await self._claims(await self._fetch(CLAIM, owner, lease, limit))
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Claim the saga from its holder, whose writes the new epoch refuses."""
+        """Take the saga from its holder. Its new epoch makes the journal refuse the holder's writes."""
         claims = await self._claims(await self._fetch(SEIZE, owner, lease, saga_id))
         return claims[0] if claims else None
 
@@ -243,7 +243,7 @@ class PostgresqlJournal:
         messages: Sequence[Message] = (),
         release: float | None = None,
     ) -> None:
-        """One write, one round trip."""
+        """Write everything in one transaction and one round trip."""
         kinds, steps, data = _columns(entries)
         rows = await self._fetch(
             APPEND,
@@ -263,33 +263,33 @@ class PostgresqlJournal:
             [message.trace for message in messages],
         )
         if not rows:
-            raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has passed")
+            raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has expired")
 
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
-        """One write for all of them."""
+        """Extend all leases in one transaction."""
         ids, epochs = [claim.id for claim in claims], [claim.epoch for claim in claims]
         async with self._connection(self._leases) as connection:
             return {row["id"] for row in await connection.fetch(RENEW, ids, epochs, lease)}
 
     async def release(self, owner: str) -> None:
-        """One write."""
+        """Release all sagas of the owner in one transaction."""
         await self._fetch(RELEASE, owner)
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
-        """Raises `signals` on the saga's row, so that a worker about to let go of it notices."""
+        """Store the outcome and increment `signals`, so that a worker that is about to release the saga notices it."""
         result = to_json(outcome.result, f"the outcome of step {outcome.step}")
         await self._fetch(DELIVER, saga_id, outcome.step, result, outcome.error, outcome.trace)
         return bool(await self._fetch("SELECT 1 FROM saga.sagas WHERE id = $1", saga_id))
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
-        """`signals` is read first, so that outcomes between the two reads count as not seen yet."""
+        """Read `signals` before the outcomes: an outcome that arrives between the two reads then counts as unseen."""
         (row,) = await self._fetch("SELECT signals FROM saga.sagas WHERE id = $1", claim.id)
         claim.signals = row["signals"]
         rows = await self._fetch("SELECT step, result, error, trace FROM saga.outcomes WHERE saga_id = $1", claim.id)
         return {row["step"]: Outcome(**{**row, "result": json.loads(row["result"])}) for row in rows}
 
     async def show(self, saga_id: str) -> SagaRecord | None:
-        """Row and entries."""
+        """Read the saga's row and its entries."""
         rows = await self._fetch(f"{SUMMARY}, input FROM saga.sagas WHERE id = $1", saga_id)
         if not rows:
             return None
@@ -297,24 +297,24 @@ class PostgresqlJournal:
         return SagaRecord(**{**rows[0], "input": json.loads(rows[0]["input"])}, entries=entries)
 
     async def summary(self, saga_id: str) -> SagaSummary | None:
-        """The row alone."""
+        """Read the saga's row without its entries."""
         rows = await self._fetch(f"{SUMMARY} FROM saga.sagas WHERE id = $1", saga_id)
         return SagaSummary(**rows[0]) if rows else None
 
     async def list(self, state: State | None, name: str | None, limit: int) -> list[SagaSummary]:
-        """The newest first."""
+        """Read the sagas, the newest first."""
         where = "($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR name = $2)"
         statement = f"{SUMMARY} FROM saga.sagas WHERE {where} ORDER BY saga.sagas.started_at DESC LIMIT $3"
         return [SagaSummary(**row) for row in await self._fetch(statement, state, name, limit)]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """Counted through the index of unfinished sagas."""
+        """Count them through the index of unfinished sagas."""
         rows = await self._fetch(UNFINISHED)
         return {(row["name"], row["state"]): row["count"] for row in rows}
 
     @asynccontextmanager
     async def outbox(self, limit: int) -> AsyncIterator[Batch]:
-        """The rows are locked while they are sent."""
+        """Lock the rows while their messages are sent."""
         async with self._connection() as connection, connection.transaction():
             rows = await connection.fetch(TAKE_MESSAGES, limit)
             yield (batch := Batch([_message(row) for row in rows]))

@@ -1,7 +1,7 @@
 """The journal in a file, for one process: embedded, without an installation.
 
-`due` uses the machine's monotonic clock, so that changes of the wall clock move no lease. That clock starts again with
-the machine: a worker that opens the file makes everything due, and then checks each saga again.
+`due` is a time of the monotonic clock, so a change of the wall clock moves no lease. The monotonic clock restarts with
+the machine. So a worker that opens the file makes all unfinished sagas due, and then checks each of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 T = TypeVar("T")
 BUSY_SECONDS = 10
-"""Longest wait of a write for another process's write, such as the command line's."""
+"""A write waits this long for the write of another process, for example of the command line."""
 SUMMARY = "id, name, version, state, reason, started_at, updated_at"
 RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
 RELEASE = "UPDATE sagas SET owner = NULL, due = 0, claims = max(claims - 1, 0) WHERE owner = ?"
@@ -49,7 +49,7 @@ WHERE id = ?2"""
 TAKE_MESSAGES = """
 SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence)
 WHERE due ISNULL OR due NOT BETWEEN ?1 AND ?1 + 64 ORDER BY sequence LIMIT ?2"""
-"""A message due later than the longest wait was refused before the clock was set back."""
+"""A refused message waits at most 64 s. If `due` is later, the clock was set back, so the message is due now."""
 REFUSED = """
 INSERT INTO refused VALUES (?1, 1, ?2 + 1)
 ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
@@ -66,7 +66,7 @@ class SqliteJournal:
         self._pending: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
 
     async def open(self, *, worker: bool) -> None:
-        """Create what is missing. A worker locks the file `.lock` beside it, and takes over a dead worker's sagas."""
+        """Create the file and its tables if missing. A worker also locks `PATH.lock` and takes over all sagas."""
         if worker:
             self._lock = self._only_worker()
         self._connection = await self._on_thread(self._connect)
@@ -80,7 +80,7 @@ class SqliteJournal:
         except OSError:
             file.close()
             raise JournalUnavailableError(
-                f"{self.path}: another process runs its sagas; for several workers use PostgreSQL"
+                f"{self.path}: another process runs its sagas; stop that process, or use PostgreSQL for several workers"
             ) from None
         return file
 
@@ -102,7 +102,7 @@ class SqliteJournal:
             self._lock.close()
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        """Write to the disk on a thread, so that the event loop is not blocked."""
+        """Do `work` on the journal's thread, so that the disk does not block the event loop."""
         with self._reached():
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -117,7 +117,7 @@ class SqliteJournal:
         return await self._on_thread(lambda: self._opened().execute(statement, values).fetchall())
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One write. Writes that arrive during a write to disk are committed together, and fail separately."""
+        """Do one write. Writes that arrive during a commit share the next commit; each fails alone."""
         done: Future[T] = Future()
         self._pending.append((work, done))
         self._thread.submit(self._commit_pending)
@@ -149,7 +149,7 @@ class SqliteJournal:
         return self._connection
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
-        """One write: the saga and its first entries."""
+        """Write the saga and its first entries in one transaction."""
         now, due = time.time(), time.monotonic() + (lease if owner else 0.0)
         row = (
             claim.id, claim.name, claim.version, claim.fingerprint, to_json(claim.input, "the input"), claim.trace,
@@ -165,11 +165,11 @@ class SqliteJournal:
         return await self._write(write)
 
     async def claim(self, owner: str, limit: int, lease: float) -> list[Claim]:
-        """The longest due first."""
+        """Take the due sagas in the order of `due`."""
         return await self._take(owner, lease, "due <= ? ORDER BY due LIMIT ?", time.monotonic(), limit)
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Claim the saga from its holder, whose writes the new epoch refuses."""
+        """Take the saga from its holder. Its new epoch makes the journal refuse the holder's writes."""
         claims = await self._take(owner, lease, "id = ?", saga_id)
         return claims[0] if claims else None
 
@@ -196,7 +196,7 @@ class SqliteJournal:
         messages: Sequence[Message] = (),
         release: float | None = None,
     ) -> None:
-        """One write."""
+        """Write entries, state and messages in one transaction."""
         sent = [(m.id, m.type, to_json(m.payload, f"message {m.type}"), m.trace) for m in messages]
         seen = claim.signals
 
@@ -205,7 +205,7 @@ class SqliteJournal:
             held = (claim.id, claim.epoch, instant)
             row = db.execute("SELECT * FROM sagas WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?", held)
             if (saga := row.fetchone()) is None:
-                raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has passed")
+                raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has expired")
             _write_entries(db, claim, saga["entries"], entries, now)
             db.executemany("INSERT INTO outbox (id, type, payload, trace) VALUES (?, ?, ?, ?)", sent)
             due = saga["due"] if release is None else instant + (release if saga["signals"] <= seen else 0)
@@ -216,7 +216,7 @@ class SqliteJournal:
         await self._write(write)
 
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
-        """One write for all of them."""
+        """Extend all leases in one transaction."""
         now = time.monotonic()
         held = [(claim.id, claim.epoch) for claim in claims]
         return await self._write(
@@ -226,11 +226,11 @@ class SqliteJournal:
         )
 
     async def release(self, owner: str) -> None:
-        """One write."""
+        """Release all sagas of the owner in one transaction."""
         await self._write(lambda db: db.execute(RELEASE, (owner,)))
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
-        """Raises `signals` on the saga's row, so that a worker about to let go of it notices."""
+        """Store the outcome and increment `signals`, so that a worker that is about to release the saga notices it."""
         result = to_json(outcome.result, f"the outcome of step {outcome.step}")
 
         def write(db: sqlite3.Connection) -> bool:
@@ -244,14 +244,14 @@ class SqliteJournal:
         return await self._write(write)
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
-        """`signals` is read first, so that outcomes between the two reads count as not seen yet."""
+        """Read `signals` before the outcomes: an outcome that arrives between the two reads then counts as unseen."""
         (row,) = await self._read("SELECT signals FROM sagas WHERE id = ?", claim.id)
         claim.signals = row["signals"]
         rows = await self._read("SELECT step, result, error, trace FROM outcomes WHERE saga_id = ?", claim.id)
         return {row["step"]: Outcome(**{**dict(row), "result": json.loads(row["result"])}) for row in rows}
 
     async def show(self, saga_id: str) -> SagaRecord | None:
-        """Row and entries."""
+        """Read the saga's row and its entries."""
         rows = await self._read(f"SELECT {SUMMARY}, input FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # column names
         if not rows:
             return None
@@ -260,24 +260,24 @@ class SqliteJournal:
         return SagaRecord(**{**dict(rows[0]), "input": json.loads(rows[0]["input"])}, entries=entries)
 
     async def summary(self, saga_id: str) -> SagaSummary | None:
-        """The row alone."""
+        """Read the saga's row without its entries."""
         rows = await self._read(f"SELECT {SUMMARY} FROM sagas WHERE id = ?", saga_id)  # noqa: S608  # column names
         return SagaSummary(**dict(rows[0])) if rows else None
 
     async def list(self, state: State | None, name: str | None, limit: int) -> list[SagaSummary]:
-        """The newest first."""
+        """Read the sagas, the newest first."""
         statement = f"SELECT {SUMMARY} FROM sagas WHERE ?1 IN (state, '') AND ?2 IN (name, '') ORDER BY started_at DESC"  # noqa: S608  # column names
         rows = await self._read(f"{statement} LIMIT ?3", state or "", name or "", limit)
         return [SagaSummary(**dict(row)) for row in rows]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """Counted by a query."""
+        """Count them with one query."""
         rows = await self._read("SELECT name, state, count(*) AS count FROM sagas GROUP BY name, state")
         return {(row["name"], row["state"]): row["count"] for row in rows if row["state"] not in ENDED}
 
     @asynccontextmanager
     async def outbox(self, limit: int) -> AsyncIterator[Batch]:
-        """One process sends, so nothing is locked."""
+        """Read due messages without a lock, because only one process sends them."""
         rows = await self._read(TAKE_MESSAGES, time.time(), limit)
         batch = Batch([Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"]) for row in rows])
         yield batch
@@ -294,7 +294,7 @@ class SqliteJournal:
 
 
 def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
-    """The result or error of one write, independent of other writes in its transaction."""
+    """Do one write in a savepoint, so that its error undoes no other write of the transaction."""
     db.execute("SAVEPOINT write")
     try:
         result = work(db)

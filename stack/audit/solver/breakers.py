@@ -1,4 +1,4 @@
-"""Circuit breakers: the thresholds, windows and breaks nearest to the declared ones that the C rules permit."""
+"""Circuit breakers: change the declared thresholds, windows and breaks as little as the C rules require."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ def breakers(platform: Platform) -> Values:
 
 
 def _breaker_of(edge: Edge) -> PolicyKey:
-    """The breaker to which a call belongs. The mesh, which guards the calls of Go services, has one for each callee."""
+    """The breaker of a call. For Go services the mesh breaks circuits, and has one breaker for each callee."""
     if isinstance(edge.caller, Service) and edge.caller.language == "go":
         return edge.caller.name, edge.callee.name
     return policy_of(edge)
 
 
 def _fitting(edges: list[Edge], breaker: CircuitBreaker) -> CircuitBreaker:
-    """A threshold above two requests' attempts (C01), a window of two attempts (C03), a break of a restart (C04)."""
+    """Raise the threshold above the attempts of two requests (C01), and the window to two attempt timeouts (C03).
+
+    The break becomes at least one restart of the callee, and at most ten (C04).
+    """
     attempts = max(edge.call.max_attempts for edge in edges)
     restart = edges[0].callee.restart
     pause = min(max(breaker.break_duration, restart), restart * LONGEST_BREAK)
@@ -60,7 +63,7 @@ def _with_throughput(
     rates: Mapping[OperationKey, float],
     breaker: CircuitBreaker,
 ) -> CircuitBreaker:
-    """A minimum throughput that every call reaches (C02), in a window of at least one call."""
+    """Lower the minimum throughput so that every call reaches it (C02). The window holds at least one call."""
     if breaker.consecutive_failures is not None:
         return breaker
     arriving = (call_rate(platform, edge, rates) for edge, _ in members)

@@ -1,4 +1,4 @@
-"""The commands of docs/deploy.md: those that a test runs, and why it cannot run the others."""
+"""The commands of docs/deploy.md that a test runs, and the reasons why it cannot run the others."""
 
 import re
 
@@ -7,15 +7,15 @@ from stack.model.settings import ROOT
 DEPLOY, _, DESTROY = (ROOT / "docs" / "deploy.md").read_text().partition("\n## Destroy\n")
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:PULUMI_\w+=\S+ )?(?:pulumi|kubectl) \S+ \S.*")
-"""Shorter ones, such as `pulumi up`, are prose: they name no stack."""
-TOY = "make engine-faults runs it, on the toy tenant: dev protects nothing, and leaves no namespace"
+"""Has an argument after the subcommand. Without one, as in `pulumi up`, the text only mentions the subcommand."""
+TOY = "make engine-faults runs it on the toy tenant: in dev nothing is protected, and no namespace remains"
 NOT_RUN = {
-    'pulumi login "file://~?metadata=skip"': "the test's state is in a folder of its own, by PULUMI_BACKEND_URL",
-    "pulumi login s3://BUCKET": "there is no object store",
-    "pulumi stack init dev": "the Automation API has run it",
-    "pulumi stack rm dev --force --preserve-config": "the cluster lives on",
-    "pulumi config set --stack dev --secret --path secrets.gateway-jwt.public-key < FILE": "every secret has a value",
-    "kubectl scale -n voice-data --replicas=0 statefulset/redis-node statefulset/redis-sentinel": "dev has one Valkey",
+    'pulumi login "file://~?metadata=skip"': "PULUMI_BACKEND_URL names the state folder of the test",
+    "pulumi login s3://BUCKET": "the test has no object store",
+    "pulumi stack init dev": "the Automation API has created the stack",
+    "pulumi stack rm dev --force --preserve-config": "it is for a new cluster, and the test keeps its cluster",
+    "pulumi config set --stack dev --secret --path secrets.gateway-jwt.public-key < FILE": "the test has set them all",
+    "kubectl scale -n voice-data --replicas=0 statefulset/redis-node statefulset/redis-sentinel": "dev has neither",
     "kubectl --context kind-voice --namespace voice-gateway port-forward service/gateway 8443:443": (
         "no container runs on kwok's nodes"
     ),
@@ -23,18 +23,18 @@ NOT_RUN = {
     "pulumi destroy --stack prod": TOY,
     "kubectl delete namespace voice-data": TOY,
 }
-"""Command → why the test of dev cannot run it."""
+"""Command → the reason why the test with dev cannot run it."""
 
 
 def commands(text: str) -> list[str]:
-    """The commands of `pulumi` and `kubectl` in a part of the document, in its order, without those that cannot run."""
+    """The `pulumi` and `kubectl` commands in a part of the document, in order, without those in `NOT_RUN`."""
     lines = (line for block, inline in CODE.findall(text) for line in block.splitlines() or [inline])
     found = [re.sub(r"\s+#.*", "", line) for line in lines if COMMAND.fullmatch(line)]
     return [command for command in found if command not in NOT_RUN]
 
 
 def block(sentence: str) -> str:
-    """The commands in the block below a sentence."""
+    """The commands in the first code block after a sentence."""
     _, _, below = DEPLOY.partition(sentence)
     found = re.search(r"```sh\n(.*?)```", below, re.DOTALL)
     assert found, sentence

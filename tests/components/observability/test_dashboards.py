@@ -163,7 +163,7 @@ def test_dashboards_that_no_config_map_holds_are_refused_all_at_once() -> None:
         "dashboard first",
         "dashboard second",
     ]
-    assert all(sentence.endswith("a ConfigMap holds 1048576") for sentence in sentences[1:])
+    assert all(sentence.endswith("a ConfigMap holds at most 1048576") for sentence in sentences[1:])
     envelope = len(dashboard_json(large("just", 0)).encode())
     Grafana.model_validate({**dict(the(Grafana)), "dashboards": (large("just", (1 << 20) - envelope),)})
 

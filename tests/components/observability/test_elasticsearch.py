@@ -134,7 +134,9 @@ def test_contradictions_are_refused_all_at_once() -> None:
 
 
 def test_two_nodes_are_refused() -> None:
-    with pytest.raises(ValidationError, match="nodes is 2: they survive no more losses than 1"):
+    with pytest.raises(
+        ValidationError, match="nodes is 2: two nodes survive no more losses than one; use 1, or at least 3"
+    ):
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
 
 

@@ -29,7 +29,7 @@ def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
     )
     route = operation("a-run", stage(hard("a.run", "idempotent", timeout=Duration("3s"))), p95="1s", deadline="9s")
     (found,) = findings("T01", gateway(route), inner, STORE)
-    assert found.arithmetic == "3s < 4s, its worst case, and the deadline is not propagated on this edge"
+    assert found.arithmetic == "3s < 4s, the callee's worst case; the deadline is not propagated on this edge"
 
 
 def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits() -> None:
@@ -71,7 +71,7 @@ def run(*stages: object) -> tuple[CallGraph, Node, Operation]:
     return graph_of(node, store), node, target
 
 
-def test_stages_add_parallel_calls_max_loops_multiply_and_streams_overlap() -> None:
+def test_the_critical_path_adds_stages_and_loops_but_not_parallel_calls_and_streams() -> None:
     graph, node, target = run(
         stage(hard("store.read", "idempotent"), soft("store.scan", "without")),
         loop(hard("store.read", "idempotent", purpose="each"), at_most=5, typically=2),

@@ -26,7 +26,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def edit(path: Path, before: str, after: str) -> int:
-    """Replace the first occurrence, and return its line."""
+    """Replace the first occurrence. Returns the number of its line."""
     text = path.read_text(encoding="utf-8")
     assert before in text
     path.write_text(text.replace(before, after, 1), encoding="utf-8")
@@ -60,7 +60,7 @@ def refused(repository: Path) -> list[str]:
         ("Sizing.of(", "Sizing.off(", "AttributeError: "),
     ],
 )
-def test_a_python_error_is_told_with_its_line(repository: Path, before: str, after: str, said: str) -> None:
+def test_a_python_error_is_reported_with_its_line(repository: Path, before: str, after: str, said: str) -> None:
     edit(repository / FILE, before, after)
     head, *faults = refused(repository)
     assert head.startswith(f"voice: {FILE}:")
@@ -68,7 +68,7 @@ def test_a_python_error_is_told_with_its_line(repository: Path, before: str, aft
     assert said in faults[0]
 
 
-def test_a_faulty_call_is_named_beside_the_faults_of_the_settings(repository: Path) -> None:
+def test_faults_of_a_call_and_of_the_settings_are_reported_together(repository: Path) -> None:
     line = edit(repository / FILE, '"idempotent"', '"idempotant", retrys=3')
     edit(repository / "Pulumi.prod.yaml", "profile: prod", "profile: prod\n  voiceassistant:msh: true")
     head, *faults = refused(repository)
@@ -80,7 +80,7 @@ def test_a_faulty_call_is_named_beside_the_faults_of_the_settings(repository: Pa
         assert "did you mean" in fault
 
 
-def test_an_error_of_other_code_keeps_its_traceback(repository: Path) -> None:
+def test_an_error_outside_of_the_catalogue_keeps_its_traceback(repository: Path) -> None:
     edit(repository / "stack/model/call_graph.py", "class CallGraph:", "raise RuntimeError\n\n\nclass CallGraph:")
     with pytest.raises(AssertionError):
         refused(repository)

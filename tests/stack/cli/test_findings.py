@@ -9,7 +9,7 @@ D02 = rule("D02", breach(), breach("b → c", "warning"), breach("d", "info"))
 EXPIRED = date(2026, 1, 31)
 
 
-def test_findings_stand_by_severity_each_with_its_line_and_the_value_that_would_hold() -> None:
+def test_findings_are_grouped_by_severity_and_show_their_line_and_a_value_that_would_hold() -> None:
     assert text("toy", outcome(D02, rule("N01", None), rule("N02"))).splitlines() == [
         "error (1)",
         "D02  a → b",
@@ -27,7 +27,7 @@ def test_findings_stand_by_severity_each_with_its_line_and_the_value_that_would_
     ]
 
 
-def test_an_accepted_finding_stands_apart_with_reason_and_day() -> None:
+def test_an_accepted_finding_is_listed_apart_with_its_reason_and_last_day() -> None:
     lines = text("toy", outcome(rule("D02", breach()), accepts=(accepted(),))).splitlines()
     assert lines == [
         "accepted (1)",
@@ -36,7 +36,7 @@ def test_an_accepted_finding_stands_apart_with_reason_and_day() -> None:
     ]
 
 
-def test_an_expired_acceptance_counts_again_and_says_so() -> None:
+def test_the_finding_of_an_expired_acceptance_counts_again() -> None:
     lines = text("toy", outcome(rule("D02", breach()), accepts=(accepted(expires=EXPIRED),))).splitlines()
     assert lines[-2:] == [
         "     the acceptance expired on 2026-01-31: it grows next week",
@@ -47,6 +47,6 @@ def test_an_expired_acceptance_counts_again_and_says_so() -> None:
 def test_an_acceptance_without_a_finding_is_to_be_removed() -> None:
     lines = text("toy", outcome(rule("D02", None), accepts=(accepted("gone"),))).splitlines()
     assert lines == [
-        "     D02  gone: accepted in Pulumi.toy.yaml, and no such finding: remove it",
+        "     D02  gone: accepted in Pulumi.toy.yaml, but there is no such finding: remove it",
         "toy: 1 acceptances without a finding, 1 rule holds",
     ]

@@ -62,7 +62,7 @@ def test_nothing_of_an_external_store_is_deployed() -> None:
     assert "redis.voice-data" not in json.dumps(resources(OUTSIDE))
 
 
-def test_the_secrets_are_those_of_the_callers() -> None:
+def test_callers_keep_their_secrets_and_those_of_the_stores_themselves_are_gone() -> None:
     def secrets(environment: str) -> set[str]:
         return {
             secret.name
@@ -107,7 +107,7 @@ def test_callers_connect_over_tls_and_check_the_store_at_its_address() -> None:
         ("voice-observability", "blackbox-exporter", {("10.200.8.0/28", 5432), ("10.200.8.16/28", 6380)}),
     ],
 )
-def test_callers_and_the_prober_alone_may_connect(namespace: str, name: str, opened: set[tuple[str, int]]) -> None:
+def test_only_callers_and_the_prober_may_connect(namespace: str, name: str, opened: set[tuple[str, int]]) -> None:
     (policy,) = [
         each
         for each in of_kind(OUTSIDE, "NetworkPolicy")
@@ -123,7 +123,7 @@ def test_callers_and_the_prober_alone_may_connect(namespace: str, name: str, ope
     assert found == opened
 
 
-def test_the_prober_asks_and_the_alerts_hold_it_against_its_declaration() -> None:
+def test_the_prober_connects_to_the_stores_and_the_alerts_expect_them() -> None:
     config = file("ConfigMap", "prometheus-config", "prometheus.json")
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     modules = file("ConfigMap", "blackbox-exporter-config", "blackbox.json")["modules"]
@@ -143,7 +143,7 @@ def test_the_prober_asks_and_the_alerts_hold_it_against_its_declaration() -> Non
     assert "redis-sentinel" not in declared
 
 
-def test_an_index_outside_is_asked_over_http_by_the_prober_and_filled_by_the_collector() -> None:
+def test_the_prober_and_the_collector_reach_an_external_index_over_https() -> None:
     found = outside("prod", "elasticsearch")
     text = json.dumps([list(component.resources()) for component in found.components])
     assert "elasticsearch.voice-data" not in text
@@ -151,7 +151,7 @@ def test_an_index_outside_is_asked_over_http_by_the_prober_and_filled_by_the_col
         assert url in text
 
 
-def test_the_gateway_keeps_its_counters_there_over_tls() -> None:
+def test_the_gateway_keeps_its_counters_in_the_external_cache_over_tls() -> None:
     (gateway,) = (each for each in platform(OUTSIDE).components if each.name == "gateway" and "60" in each.folder)
     routes = json.loads(gateway.files["apisix.yaml"].removesuffix("#END\n"))["routes"]  # type: ignore[attr-defined]
     found = {
@@ -175,7 +175,7 @@ def test_the_mesh_knows_the_hosts_that_its_members_may_call() -> None:
     assert {DATABASE, CACHE} <= rules, "the mesh enforces the breakers of Go services"
 
 
-def test_the_tables_are_made_in_it_over_tls() -> None:
+def test_the_schema_jobs_connect_to_the_external_database_over_tls() -> None:
     jobs = [each for each in of_kind(OUTSIDE, "Job") if each["metadata"]["name"].startswith("schemas")]
     assert jobs
     for job in jobs:
@@ -184,7 +184,7 @@ def test_the_tables_are_made_in_it_over_tls() -> None:
         assert (variables["PGHOST"], variables["PGSSLMODE"], "PGPORT" in variables) == (DATABASE, "require", False)
 
 
-def test_the_setting_is_read_from_the_file() -> None:
+def test_external_stores_are_read_from_the_settings_file() -> None:
     found = {dependency.name: address for dependency, address in external_stores(platform(OUTSIDE).graph)}
     assert found == real_environment(OUTSIDE).settings.external
     assert found["postgresql"] == External(host=DATABASE, port=5432, tls=True, network="10.200.8.0/28")

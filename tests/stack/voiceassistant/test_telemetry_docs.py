@@ -10,7 +10,7 @@ from stack.voiceassistant.profiles import BLOCKS, PROFILES
 TEXT = (ROOT / "docs" / "telemetry.md").read_text()
 
 
-def test_its_retentions_are_those_that_are_configured() -> None:
+def test_the_documented_retentions_match_the_profiles() -> None:
     days = {name: str(profile.retentions[LOGS]).removesuffix("d") for name, profile in PROFILES.items()}
     assert days["dev"] == days["staging"]
     assert f"| {days['dev']} days, prod {days['prod']} |" in TEXT

@@ -17,7 +17,7 @@ class HealthApp:
         self._otherwise = otherwise or _not_found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI defines it."""
+        """Answer one request, as ASGI defines it."""
         path = scope["path"] if scope["type"] == "http" else ""
         if path == LIVENESS_PATH:
             await respond(send, 200, {"status": "alive"})
@@ -30,4 +30,4 @@ class HealthApp:
 
 async def _not_found(scope: Scope, _: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        await respond(send, 404, {"error": f"nothing is at {scope['path']}"})
+        await respond(send, 404, {"error": f"not found: {scope['path']}; expected {LIVENESS_PATH} or {READINESS_PATH}"})

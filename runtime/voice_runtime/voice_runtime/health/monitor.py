@@ -26,7 +26,7 @@ class Report:
 
     @property
     def ready(self) -> bool:
-        """True if the process accepts requests. A degraded process does."""
+        """True if the process accepts requests. A degraded process accepts them, too."""
         return self.status in {"healthy", "degraded"}
 
     def to_document(self) -> dict[str, Any]:
@@ -40,8 +40,9 @@ class Report:
 class Health:
     """The checks of a runtime's bundle. It belongs to one event loop, and follows reloads of the bundle.
 
-    `checkers` replace built-in ones by the name of their check. Raises `InvalidInputError` with every check that cannot
-    be made: no built-in checker fits, or `settings` lack the store's connection.
+    `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` with
+    all faults: a name in `checkers` that the bundle does not declare, a check without a checker, or a store whose
+    connection `settings` lack.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Health:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.draining = False
-        """True once the process is about to end."""
+        """True after `drain` was called."""
         self._runtime = runtime
         self._settings = settings
         self._checkers = dict(checkers or {})
@@ -102,7 +103,7 @@ class Health:
             error = InvalidInputError(f"health of {bundle.metadata.service}", faults)
             if self._bundle is None:
                 raise error
-            logger.error("the health checks stay as they were: %s", error)
+            logger.error("the previous health checks stay in force: %s", error)
         else:
             self._made, self._checks = made, list(made.values())
         self._bundle = bundle
