@@ -184,5 +184,5 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
 
 
 def _milliseconds(wait: float | None) -> str:
-    """A wait in the form of `PUSHBACK`. `None` and a negative number forbid another attempt."""
-    return "-1" if wait is None or wait < 0 else str(round(min(wait * 1000, LONGEST_WAIT)))
+    """A wait in the form of `PUSHBACK`. `None`, NaN and a negative number forbid another attempt."""
+    return str(round(min(wait * 1000, LONGEST_WAIT))) if wait is not None and wait >= 0 else "-1"
