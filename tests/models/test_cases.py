@@ -258,7 +258,8 @@ OBJECT = {"object": "error", "message": "x", "type": "server_error", "code": 500
 
 
 @pytest.mark.parametrize(
-    "frame", [fake.error_frame(), fake.event(OBJECT), b"data: [1]\n\n", b"data: {\n\n", b"data: 1\n\n"]
+    "frame",
+    [fake.error_frame(), fake.event(OBJECT), b"data: [1]\n\n", b"data: {\n\n", b"data: 1\n\n", b"data: cut off"],
 )
 def test_an_invalid_frame_after_content_ends_the_answer_with_an_error(
     driver: Driver, tested: Service, frame: bytes

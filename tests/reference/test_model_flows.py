@@ -42,7 +42,7 @@ AT_ONCE = 8
 PATIENCE = 180.0
 PATIENT: dict[str, Any] = {
     "timeout": Timeout(attempt=Duration("3m"), overall=Duration("3m")),
-    "circuit_breaker": CircuitBreaker(consecutive_failures=2),
+    "circuit_breaker": CircuitBreaker(consecutive_failures=2, break_duration=Duration("1s")),
     "enforced_by": EnforcedBy(timeout="runtime", circuit_breaker="runtime"),
 }
 # A busy machine answers within ten seconds. `total` holds two attempts.
@@ -122,12 +122,23 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(autouse=True)
 def closed_breakers(platform: Platform) -> None:
-    """Restart both services before each test, because a new bundle would keep the states of their breakers."""
+    """Restart both services before each test, because a new bundle would keep the states of their breakers.
+
+    Their callers' channels may wait up to 10 s before they connect again, so the fixture asks until answers arrive.
+    """
     for name in ("model-adapter", "voice-engine"):
         process = platform.processes[name].process
         process.kill()
         process.wait()
         platform.restart(name)
+    asyncio.run(answered(platform))
+
+
+async def answered(platform: Platform) -> None:
+    """Ask for a chat and a spoken turn until both answer."""
+    async with providers(healthy), asyncio.timeout(PATIENCE):
+        while {await chat(platform), await voice(platform)} != {"high tide|"}:  # noqa: ASYNC110  # no event tells it
+            await asyncio.sleep(0.2)
 
 
 def healthy(request: Any) -> Answer:

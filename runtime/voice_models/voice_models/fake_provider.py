@@ -124,21 +124,23 @@ class FakeProvider:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection: HTTP/1.1 with chunked answers, one request after the other."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while (request := await _read_request(reader)) is not None and self.accepts:
-                exchange, answer = self.receive(request)
-                playing = asyncio.ensure_future(self._play_to(writer, exchange, answer))
-                gone = asyncio.ensure_future(reader.read(1))  # a client that waits for its answer sends nothing
-                try:
-                    await asyncio.wait({playing, gone}, return_when=asyncio.FIRST_COMPLETED)
-                    finished = playing.done()
-                finally:
-                    playing.cancel()
-                    gone.cancel()
-                    await asyncio.gather(playing, gone, return_exceptions=True)
-                if not finished or exchange.ending == "cut":
-                    break
-        writer.close()
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while (request := await _read_request(reader)) is not None and self.accepts:
+                    exchange, answer = self.receive(request)
+                    playing = asyncio.ensure_future(self._play_to(writer, exchange, answer))
+                    gone = asyncio.ensure_future(reader.read(1))  # a client that waits for its answer sends nothing
+                    try:
+                        await asyncio.wait({playing, gone}, return_when=asyncio.FIRST_COMPLETED)
+                        finished = playing.done()
+                    finally:
+                        playing.cancel()
+                        gone.cancel()
+                        await asyncio.gather(playing, gone, return_exceptions=True)
+                    if not finished or exchange.ending == "cut":
+                        break
+        finally:
+            writer.close()
 
     async def _play_to(self, writer: asyncio.StreamWriter, exchange: Exchange, answer: Answer) -> None:
         async def write(content: bytes) -> None:

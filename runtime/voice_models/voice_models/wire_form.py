@@ -105,7 +105,8 @@ class Chat(WireForm):
 
     def is_plain_content(self, data: bytes) -> bool:
         """True for most events of a chat. Parsing each would cost more than all other work on a chunk."""
-        return data.endswith(b"}") and b'"choices"' in data and OTHER_THAN_CONTENT.search(data) is None
+        whole = data.startswith(b"{") and data.endswith(b"}")
+        return whole and b'"choices"' in data and OTHER_THAN_CONTENT.search(data) is None
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # chat events have no type
         """A chunk. With several choices the last finish reason in the chunk counts."""
