@@ -201,7 +201,9 @@ async def test_g2_a_channel_on_another_event_loop_says_so(tmp_path: Path) -> Non
         async def elsewhere() -> None:
             stub.Context(b"x")
 
-        with pytest.raises(RuntimeError, match="rag-engine belongs to another event loop: make one in each loop"):
+        with pytest.raises(
+            RuntimeError, match="rag-engine belongs to another event loop: create a channel in each event loop"
+        ):
             await asyncio.to_thread(asyncio.run, elsewhere())
 
 

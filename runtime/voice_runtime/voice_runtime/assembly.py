@@ -26,14 +26,14 @@ from voice_runtime.surroundings import Surroundings
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A bundle, ready to be enforced. A call in flight keeps the bundle under which it began."""
+    """A bundle with the objects that enforce it. A call in flight ends under the bundle under which it began."""
 
     bundle: PolicyBundle
     outbound: dict[str, Outbound]
     inbound: dict[str, Inbound]
     degradation: Degradation | None
     calls: dict[str, Outbound]
-    """Every outbound call by its name, and by its callee if that has only one call."""
+    """Every outbound call by its name. A callee with only one call is a name of that call, too."""
 
     def call(self, name: str) -> Outbound:
         """The pipeline of an outbound call. Raises `UnknownCallError`."""
@@ -44,14 +44,14 @@ class Assembled:
 
 
 class Assembly:
-    """The state of the policies of one process. It outlives each bundle."""
+    """Connects each new bundle with the state of the policies of this process, which reloads keep."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings
         self._states = PolicyStates()
 
     def assemble(self, bundle: PolicyBundle, fallbacks: dict[str, Fallback]) -> Assembled:
-        """Connect a bundle with its state."""
+        """Build the objects that enforce `bundle`. Policies that the previous bundle had, too, keep their state."""
         self._states.begin()
         faults = self._fault_injection(bundle)
         outbound = {
@@ -109,7 +109,11 @@ class Assembly:
                 ),
             )
             if around.store is None:
-                logger.warning("%s: a distributed limit has no store, and is %s", name, limit.when_store_unavailable)
+                logger.warning(
+                    "%s: the distributed limit has no store, so when_store_unavailable applies: %s",
+                    name,
+                    limit.when_store_unavailable,
+                )
             gate.connection = Connection(around.store, outbound[limit.store].unrepeated()) if around.store else None
             yield gate
 

@@ -23,12 +23,15 @@ from voice_runtime.timeout import TimedScope, current_scope
 
 
 class Attempt(TimedScope):
-    """The breaker admits it, a timer runs inside its `with`, and it is reported once: succeeded or failed."""
+    """One attempt. The breaker admits the attempt, and a timer runs inside its `with`.
+
+    The caller reports each attempt once, as succeeded or failed.
+    """
 
     __slots__ = ("answered", "began", "call", "is_unsent", "state")
 
     began: float
-    """Start of the call, which is before the start of a repeated attempt. Only streams need it."""
+    """Time at which the call began; a second attempt starts later. Set for streams only."""
 
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
@@ -42,7 +45,10 @@ class Attempt(TimedScope):
         self.expired = self.retries_spent = self.is_over = self.is_unsent = False
         self.state: State | None = None
         self.answered: float | None = None
-        """Time of a stream's first message. After it nothing is repeated, and slowness is measured up to it."""
+        """Time of a stream's first message. A stream with a first message is not retried.
+
+        The breaker counts a stream as slow by the time up to this message.
+        """
 
     def admit(self) -> None:
         """Pass the circuit breaker. Raises `CircuitOpenError`."""
@@ -183,10 +189,10 @@ class Attempt(TimedScope):
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """Work before sending. Its errors and its time are this process's own, because the callee was not called.
+    """A block of work before sending. Its errors and timeouts are faults of this process and not of the callee.
 
-    For a transport that serialises a request, or waits for a connection of its own pool. An error must leave the
-    attempt. Without an attempt around it this does nothing.
+    Transports use it to serialise a request, or to wait for a connection of their own pool. An error in the block must
+    also leave the attempt. Outside an attempt the block changes nothing.
     """
     attempt = current_attempt()
     if attempt is None:

@@ -12,11 +12,11 @@ from voice_runtime.clock import SYSTEM_CLOCK
 __all__ = ["AttemptLoop"]
 
 DelayAfter = Callable[[BaseException, int], float | None]
-"""Seconds until the attempt after a failed one. The number identifies the failed attempt. `None` raises its error."""
+"""Maps an error and the number of the failed attempt to the seconds until the next attempt; `None` raises the error."""
 
 
 class AttemptLoop:
-    """The numbers of attempts, from 1, until one of them ends without an error or with one that is final.
+    """Yields the numbers of attempts, from 1, until an attempt succeeds or fails with a final error.
 
         attempts = AttemptLoop(delay_after)
         async for number in attempts:  # `for`, where the thread may sleep
@@ -24,7 +24,7 @@ class AttemptLoop:
                 result = await work()
         return result
 
-    What is called a million times a second repeats by itself: an object and two more awaits cost more than its work.
+    The hottest code repeats without this class, because an object and two more awaits cost more than that code's work.
     """
 
     __slots__ = ("_delay", "_delay_after", "_number", "_sleep")

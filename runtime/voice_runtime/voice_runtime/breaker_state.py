@@ -12,7 +12,7 @@ StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]
 
 
 class State:
-    """One stay in one state. It admits calls, and their results return to it."""
+    """One stay in one state. The state object admits calls, and gets their results."""
 
     __slots__ = ()
     name: ClassVar[StateName]
@@ -35,7 +35,10 @@ class Closed(State):
 
 
 class Open(State):
-    """Calls are refused until `until`. `round` continues afterwards, if a hanging probe interrupted one."""
+    """Refuses calls until the time `until`.
+
+    Then the round of probes in `round` continues; `None` starts a new round.
+    """
 
     __slots__ = ("round", "until")
     name = "open"
@@ -46,7 +49,7 @@ class Open(State):
 
 
 class HalfOpen(State):
-    """A round of probes. Results end it; time alone does not."""
+    """A round of probes. The results of the probes end the round; time alone does not."""
 
     __slots__ = ("probes", "successes")
     name = "half_open"

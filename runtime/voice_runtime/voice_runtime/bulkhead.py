@@ -1,4 +1,4 @@
-"""Bulkhead: one slow target cannot take every slot of its caller."""
+"""Bulkhead: bounds the calls in flight to each target, so that one slow target does not occupy the whole service."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class _Turn:
 
 
 class Bulkhead:
-    """Calls in flight, and calls that wait for a slot: first come, first served, across tasks and threads.
+    """The slots of one target, and the queue of calls that wait for a slot. Tasks and threads share one FIFO queue.
 
-    Free slots are entries of a list. Its `pop` and `append` are atomic, so entering and leaving take no lock while
-    nobody waits. A leaving call returns its slot before it checks the queue, and a waiting call joins the queue before
-    it checks for a slot, so one of the two always sees the other.
+    Free slots are entries of a list. `pop` and `append` of a list are atomic, so entering and leaving take no lock
+    while no call waits. A leaving call returns its slot before it checks the queue, and a waiting call joins the queue
+    before it checks for a slot, so one of the two always sees the other.
     """
 
     __slots__ = (
@@ -49,7 +49,10 @@ class Bulkhead:
         self.reconfigure(policy)
 
     def reconfigure(self, policy: Policy) -> None:
-        """Continue under a new policy. Calls in flight stay; a lower bound admits none until enough have ended."""
+        """Continue under a new policy.
+
+        Calls in flight stay. After a lower bound new calls wait until enough have ended.
+        """
         with self._lock:
             grown = policy.max_concurrent - self.max_concurrent
             self.max_concurrent = policy.max_concurrent
@@ -64,7 +67,7 @@ class Bulkhead:
 
     @property
     def in_flight(self) -> int:
-        """Slots in use. Temporarily above `max_concurrent` after that was lowered."""
+        """Slots in use. After a reload lowered `max_concurrent`, the number may be above it for a while."""
         return self.max_concurrent + self._owed - len(self._free)
 
     @property
@@ -90,9 +93,9 @@ class Bulkhead:
                 self._settle()
 
     def forfeit(self) -> None:
-        """Return the slot of a call that was never ended.
+        """Return the slot of a call that did not end properly, such as a generator that was dropped.
 
-        It takes no lock, because the garbage collector may call it anywhere.
+        The garbage collector may call this at any point of the code, so it takes no lock.
         """
         self._free.append(None)
 
@@ -132,7 +135,7 @@ class Bulkhead:
             self._settle()
 
     def _settle(self) -> None:
-        """Withdraw slots that a lower bound removed, then give free ones to waiting calls."""
+        """Remove free slots above the bound, then give the other free slots to waiting calls."""
         while (self._owed or self._waiting) and self._free:
             try:
                 self._free.pop()
@@ -146,7 +149,7 @@ class Bulkhead:
             turn.wake()
 
     def _give_up(self, turn: _Turn) -> None:
-        """The wait has ended: without a slot, unless the call got one at the last moment."""
+        """End a wait that timed out. Raises `BulkheadFullError`, unless the call got a slot at the last moment."""
         with self._lock:
             if not turn.granted:
                 self._waiting.remove(turn)
@@ -154,7 +157,7 @@ class Bulkhead:
                 raise BulkheadFullError(self.target)
 
     def _abandon(self, turn: _Turn) -> None:
-        """The caller is gone. Remove it from the queue, or return the slot that it got."""
+        """End a wait whose caller was cancelled: leave the queue, or return the slot if the call already got one."""
         with self._lock:
             if turn.granted:
                 self._free.append(None)

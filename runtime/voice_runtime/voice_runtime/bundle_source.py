@@ -1,7 +1,7 @@
-"""The bundle's file: read, and watched for a change.
+"""Reads the bundle's file, and watches it for changes.
 
-Kubernetes changes a mounted ConfigMap by swapping a symbolic link. Modification times are useless then, so the content
-is compared.
+Kubelet updates a mounted ConfigMap by swapping a symbolic link. Modification times do not show that, so the watcher
+compares the content.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from voice_policies import FILE_NAME, Fault, InvalidInputError
 __all__ = ["BundleSource"]
 
 POLL_INTERVAL = 1.0
-"""Seconds between two reads of the file. Kubelet takes up to a minute to swap it."""
+"""Seconds between two reads of the file. Kubelet itself takes up to a minute to mount a changed ConfigMap."""
 
 
 class BundleSource:
@@ -44,7 +44,7 @@ def content_hash(text: bytes) -> str:
 
 
 def declared_digest(text: bytes) -> str:
-    """The digest that a bundle's document names. Empty for a document that names none, or that is not JSON."""
+    """The digest that the bundle's text contains. Empty if the text contains no digest or is not JSON."""
     try:
         digest = json.loads(text)["metadata"]["digest"]
     except (ValueError, LookupError, TypeError):
@@ -57,7 +57,7 @@ _WATCHING: WeakSet[Watcher] = WeakSet()
 
 
 class Watcher:
-    """Calls `look` every `interval` seconds on its own thread, until it is stopped."""
+    """Calls `look` every `interval` seconds on a separate thread, until `stop`."""
 
     def __init__(self, interval: float, look: Callable[[], object]) -> None:
         self._interval = interval
@@ -66,7 +66,7 @@ class Watcher:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Start watching. A forked process starts its own watcher."""
+        """Start watching. After a fork the child process starts a watcher of its own."""
         self._begin()
         _WATCHING.add(self)
 

@@ -13,7 +13,7 @@ from voice_runtime.errors import keep_failure
 
 
 class CallAttempts:
-    """Each attempt takes a slot of the bulkhead when its turn comes, and gives it back at the end of its `with`.
+    """Yields the attempts of one call. Each attempt holds a slot of the bulkhead until the end of its `with`.
 
         attempts = CallAttempts(policies)
         async for attempt in attempts:  # `for`, where the thread may wait
@@ -21,7 +21,7 @@ class CallAttempts:
                 attempt.admit()
                 ...
 
-    It is not `repeatable` if an argument of the call can be read once.
+    `repeatable` is false for a call with an argument that can be read only once: such a call is not retried.
     """
 
     __slots__ = ("_attempt", "_began", "_call", "_failure", "_limit", "_loop", "_parent", "_repeatable", "_slot")
@@ -69,7 +69,7 @@ class CallAttempts:
         return self._loop.__exit__(kind, error, traceback)
 
     def __del__(self) -> None:
-        if self._slot is not None:  # an asynchronous generator of a closed loop ends without its `with`
+        if self._slot is not None:  # if its loop has closed, an asynchronous generator never leaves the `with`
             self._slot.forfeit()
 
     def _begun(self, number: int) -> Attempt:

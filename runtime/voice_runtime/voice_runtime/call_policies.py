@@ -1,4 +1,4 @@
-"""The policies of one outbound call, in one record for all ways of calling."""
+"""The policies of one outbound call, in one record for `call`, `call_sync`, `stream` and `once`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from voice_runtime.timeout import CURRENT, TimedScope, Timer
 from voice_runtime.worker_threads import WorkerThreads
 
 Fallback = Callable[[Exception], Any]
-"""Computes the result of a failed soft call. It may be asynchronous for asynchronous calls."""
+"""Computes the result of a failed soft call from its error. For asynchronous calls it may be a coroutine function."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class CallPolicies:
-    """A strategy that is `None` is not enforced here. Timeouts are in seconds."""
+    """The policies of one outbound call.
+
+    The runtime does not enforce a policy that is `None`. Timeouts are in seconds.
+    """
 
     name: str
     """The name of the call in the bundle."""
@@ -37,13 +40,13 @@ class CallPolicies:
     attempt_timeout: float = NEVER
     overall_timeout: float = NEVER
     first_message: float = NEVER
-    """Time after which a stream's first message counts as late."""
+    """Seconds after which a stream's first message counts as late."""
     retry: Retry | None = None
     breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
     soft: bool = False
-    """True if the request can continue without the call. A failure becomes the fallback's result, or a
-    `SoftCallError`."""
+    """True if the request can continue without the call. If the call fails, the caller gets the fallback's result, or a
+    `SoftCallError` without a fallback."""
     fallback: Fallback | None = None
     fault_injection: FaultInjection | None = None
     classify: Classify = classify
@@ -54,7 +57,7 @@ class CallPolicies:
     workers: WorkerThreads = field(default_factory=WorkerThreads)
     now: Callable[[], float] = field(init=False)
     timer: Timer = field(init=False)
-    """The timer of an attempt."""
+    """The timer of `attempt_timeout`."""
 
     def __post_init__(self) -> None:
         if not self.overall_timeout > 0:
@@ -77,7 +80,7 @@ class CallPolicies:
         fallback: Fallback | None,
         fault_injection: FaultInjection | None,
     ) -> Self:
-        """The declared call, with the policies that the runtime enforces and their earlier state."""
+        """The policies of a declared call that the runtime enforces. They keep their state from the previous bundle."""
         name, by = call.name, call.enforced_by
         timed = by.timeout == "runtime"
         retry = None
@@ -106,7 +109,7 @@ class CallPolicies:
         )
 
     def begin(self, now: float) -> tuple[TimedScope | None, float]:
-        """Count the call. Returns the enclosing scope, and the time of the call's deadline."""
+        """Count a new call. Returns the enclosing scope, and the time of the call's deadline."""
         if self.retry is not None:
             calls = self.retry.budget.calls
             if now >= calls.end:

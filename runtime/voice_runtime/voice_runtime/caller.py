@@ -9,7 +9,7 @@ from operator import attrgetter
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Tenant, user or API key of a request. Limits count by it. It never appears in a metric label or a log."""
+    """Tenant, user and API key of a request, by which rate limits count. They never appear in metric labels or logs."""
 
     tenant: str = ""
     user: str = ""
@@ -20,7 +20,7 @@ NOBODY = Caller()
 
 
 def _user(caller: Caller) -> str:
-    """Users are distinct for each tenant. Both names may contain any character."""
+    """The key of a user. Equal user names of two tenants get different keys, whatever characters the names contain."""
     return f"{len(caller.tenant)}:{caller.tenant}{caller.user}"
 
 
@@ -34,4 +34,4 @@ KEYS: Mapping[str, Callable[[Caller], str]] = {
     "api_key": attrgetter("api_key"),
     "none": _nothing,
 }
-"""The key of a caller for each kind of limit. Requests without the key share one count."""
+"""Reads the caller's key, by the `key` of the limit. All requests without that key share one count."""

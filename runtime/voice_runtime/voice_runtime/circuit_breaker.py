@@ -1,17 +1,19 @@
-"""Circuit breaker (layer L3): what is known to be down is not called.
+"""Circuit breaker (layer L3): stops calls to a callee that fails.
 
     Closed ──trips──▶ Open ──a call, after break_duration──▶ HalfOpen ──success_threshold──▶ Closed
                       ▲  ▲                                    │    │
                       │  └───────────── a probe failed ───────┘    │
-                      └─── a probe took half_open_max_duration ────┘ and the round goes on after the break,
-                                                                     or with a late success of such a probe
+                      └─── a probe took half_open_max_duration ────┘ The round goes on after the break,
+                                                                     or when the slow probe succeeds.
     by hand: ForcedOpen, Disabled
 
-A state object is its own generation: a result counts only for the state that admitted its call, so whatever finishes
-late changes nothing. A probe that hung is no exception: its round goes on, and only a failed probe ends one. So a
-callee whose answers take longer than `half_open_max_duration` closes the breaker by them, and one that is called rarely
-has as long for a round as it takes. Calls move the breaker; looking at it does not. Successes while closed take no
-lock; failures, probes and transitions do.
+A state object is its own generation: a result counts only for the state that admitted its call, so a late result of an
+earlier state changes nothing.
+A round of probes ends when enough probes succeed, or when one fails. A probe that takes longer than
+`half_open_max_duration` only interrupts the round; its late success still counts. So the breaker also closes for a
+callee that answers slowly, or that is called rarely.
+Only calls and their results change the state; reading the state does not. Successes in the closed state take no lock;
+failures, probes and transitions do.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ T = TypeVar("T")
 
 
 class CircuitBreaker:
-    """The state of one breaker. `call` and `call_sync` use it alone; in a pipeline the pipeline drives it."""
+    """One circuit breaker. Use it alone with `call` and `call_sync`, or as a part of `Outbound`."""
 
     __slots__ = (
         "_classify",
@@ -78,7 +80,7 @@ class CircuitBreaker:
         self.state: State = self._closed()
 
     def reconfigure(self, policy: Policy) -> None:
-        """Continue under a new policy. The state stays; a window of another length starts empty."""
+        """Continue under a new policy. The state stays. If `sampling_duration` changed, the windows start empty."""
         with self._lock:
             resampled = self._sampling_duration(policy) != self._sampling_duration(self.policy)
             self._configure(policy)
@@ -123,7 +125,7 @@ class CircuitBreaker:
         return admitted
 
     def _move_on(self, now: float) -> Event | None:
-        """Leave a state whose time is over."""
+        """Leave an open state after its break, or a half-open state whose oldest probe takes too long."""
         state, policy = self.state, self.policy
         if isinstance(state, Open) and now >= state.until:
             return self._enter(state.round or HalfOpen())
@@ -144,7 +146,7 @@ class CircuitBreaker:
         return probe
 
     def _retry_after(self, now: float) -> float | None:
-        """Seconds until the state may admit again. `None` if time alone does not decide."""
+        """Seconds until the breaker may admit a call. `None` for a breaker that was opened by hand."""
         match self.state:
             case Open(until=until):
                 return max(until - now, 0.001)
@@ -155,7 +157,7 @@ class CircuitBreaker:
     # --- results
 
     def success(self, state: State, now: float = 0, elapsed: float = 0) -> None:
-        """A call that `state` admitted succeeded. The times are needed if `timed` is true."""
+        """Report the success of a call that `state` admitted. Pass `now` and `elapsed` if `timed` is true."""
         self.successful += 1
         if type(state) is Closed:
             if state.streak:
@@ -171,14 +173,14 @@ class CircuitBreaker:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def answered(self, state: State, elapsed: float) -> None:
-        """The first message of a stream that `state` admitted: the answer of a probe, whenever the stream ends."""
+        """Report the first message of a stream that `state` admitted. A probe counts from then on, before it ends."""
         if type(state) is Probe:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def failure(self, state: State, failure: Failure, elapsed: float = 0) -> None:
-        """A call that `state` admitted failed.
+        """Report the failure of a call that `state` admitted.
 
-        Own faults are neutral; so is RESOURCE_EXHAUSTED unless the policy counts it.
+        Faults of this process are neutral. RESOURCE_EXHAUSTED is neutral unless the policy counts it.
         """
         counted = failure.condition != "resource_exhausted" or self.policy.count_resource_exhausted
         if not (counted and failure.blames_callee):
@@ -193,9 +195,9 @@ class CircuitBreaker:
             self._probed(state, failed=True)
 
     def release(self, state: State) -> None:
-        """A call that `state` admitted ended without evidence about the callee.
+        """Report a neutral end of a call that `state` admitted.
 
-        It was cancelled, refused by another policy, or failed by the caller's own fault.
+        A call ends neutrally if it was cancelled, if another policy refused it, or if the fault is the caller's own.
         """
         self.ignored += 1
         if isinstance(state, Probe):
@@ -217,7 +219,7 @@ class CircuitBreaker:
         self._publish(event)
 
     def _trips(self, state: Closed, now: float) -> str:
-        """The threshold that is reached, by its name in the policy; empty for none."""
+        """The name, in the policy, of the threshold that opens the breaker; empty if none is reached."""
         policy = self.policy
         if policy.consecutive_failures is not None and state.streak >= policy.consecutive_failures:
             return "consecutive_failures"
@@ -244,7 +246,7 @@ class CircuitBreaker:
         self._publish(event)
 
     def _lasts(self, round_: HalfOpen) -> bool:
-        """True if no probe of the round has failed. A probe that hangs may have interrupted the round."""
+        """True while no probe of the round has failed, even if a hanging probe interrupted the round."""
         state = self.state
         return state is round_ or (isinstance(state, Open) and state.round is round_)
 
@@ -291,7 +293,7 @@ class CircuitBreaker:
         self._force(ForcedOpen())
 
     def disable(self) -> None:
-        """Admit every call and count none, until `close`."""
+        """Admit every call without counting, until `close`."""
         self._force(Disabled())
 
     def close(self) -> None:
@@ -310,7 +312,7 @@ class CircuitBreaker:
         return f"<CircuitBreaker {self.target}: {state.name}{left}>"
 
     def current(self) -> StateName:
-        """The name of the state that a call would find now. Reading it changes nothing."""
+        """The name of the state that a call would meet now. Reading the name does not change the state."""
         with self._lock:
             state, now = self.state, self.now()
             if isinstance(state, Open) and now >= state.until:
@@ -376,7 +378,7 @@ class CircuitBreaker:
         return result
 
     def report(self, state: State, error: BaseException, elapsed: float = 0) -> None:
-        """A call that `state` admitted ended with `error`: a failure, or neutral."""
+        """Report the `error` of a call that `state` admitted. The classifier decides if it is a failure or neutral."""
         failure = self._classify(error) if isinstance(error, Exception) else None
         if failure is None:
             self.release(state)

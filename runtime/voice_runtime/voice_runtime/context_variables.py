@@ -9,7 +9,7 @@ from typing import Any
 def restore(token: Token[Any]) -> None:
     """Reset the variable to its value before `token`.
 
-    In another context than the token's, such as that of an abandoned generator, there is nothing to reset.
+    In a context other than the token's, as when the event loop closes a dropped generator, it does nothing.
     """
     try:  # noqa: SIM105  # `suppress` costs more than the rest
         token.var.reset(token)

@@ -10,13 +10,14 @@ from voice_runtime.context_variables import restore
 from voice_runtime.timeout import CURRENT, current_scope
 
 MARGIN = 0.005
-"""Seconds that are subtracted for the way back, before the next hop gets the remaining time; a tenth of it if less."""
+"""Seconds that the answer needs for its way back. The next hop gets the remaining time less this margin, or less a
+tenth of the remaining time if that is smaller."""
 
 
 def remaining() -> float | None:
-    """Seconds left for the calling code, at least 0. `None` without a limit.
+    """Seconds left for the calling code, at least 0. `None` without a deadline.
 
-    A transport passes on this time less a margin: `next_hop`.
+    Transports send `next_hop(remaining())` to the callee.
     """
     scope = current_scope()
     if scope is None or scope.expires == NEVER:
@@ -25,7 +26,7 @@ def remaining() -> float | None:
 
 
 def next_hop(left: float) -> float:
-    """The seconds that a transport passes to the next hop, computed from the seconds left here."""
+    """The seconds that a transport sends to the next hop when `left` seconds remain here."""
     return left - min(MARGIN, left / 10)
 
 
@@ -39,9 +40,9 @@ def attempt_number() -> int:
 def detached() -> Iterator[None]:
     """A block for work that outlives its request, such as `task = asyncio.create_task(send_receipt())`.
 
-    Tasks and threads that start inside do not have the request's deadline, nor do their calls. They do not use the
-    request's retries. In them `current_request()` is `None`. They keep trace and baggage. Keep a reference to the task,
-    and await it before the process stops.
+    The deadline of the request does not apply to tasks and threads that start inside, nor to their calls. Their retries
+    do not count for the request. In them `current_request()` is `None`. They keep trace and baggage. Keep a reference
+    to the task, and await it before the process stops.
     """
     token = CURRENT.set(None)
     try:

@@ -2,7 +2,7 @@
 
 The level follows the error rate and latency of served operations, or a manual override. It rises at once to the highest
 level whose trigger is met. It falls one level at a time: after `dwell_duration` at the level, and only below that
-level's exit thresholds. Without traffic the window empties, which counts as healthy.
+level's exit thresholds. An empty window, after a time without traffic, counts as healthy.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from voice_runtime.window import BUCKETS, Window
 
 LEVELS: tuple[DegradationLevel, ...] = ("normal", "partial", "full")
 SLOW_SHARE = 0.05
-"""The P95 reaches a threshold if at least this share of requests does."""
+"""The P95 reaches a threshold if at least this share of requests takes that long."""
 
 
 class Degradation:
-    """The level of one process."""
+    """The degradation level of one process."""
 
     def __init__(
         self, service: str, policy: Policy, *, clock: Clock = SYSTEM_CLOCK, events: Events | None = None
@@ -66,11 +66,11 @@ class Degradation:
 
     @property
     def level(self) -> DegradationLevel:
-        """The current level: from the manual override, the policy's override, or the triggers."""
+        """The current level. A manual override comes first, then the policy's override, then the triggers."""
         return self.level_at(self._now())
 
     def level_at(self, now: float) -> DegradationLevel:
-        """The level at `now`, the present time."""
+        """Like `level`, for a caller that has already read the time: `now` is the present time."""
         override = self._override
         if override is not None and now < override[1]:
             return override[0]
@@ -81,7 +81,7 @@ class Degradation:
         return self._automatic
 
     def is_on(self, feature: str, level: DegradationLevel) -> bool:
-        """True if a feature is on at `level`. Raises `UnknownNameError` for one that the policy does not name."""
+        """True if `feature` is on at `level`. Raises `UnknownNameError` for a feature that the policy does not name."""
         off_at = self._features.get(feature)
         if off_at is None:
             raise UnknownNameError("feature", feature, self._features)

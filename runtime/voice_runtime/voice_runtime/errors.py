@@ -2,19 +2,19 @@
 
     VoiceRuntimeError                  policy, target, retry_after, attempts
     ├── CallRejectedError              refused before anything was sent
-    │   ├── CircuitOpenError           the circuit breaker is open, or its probes are taken
+    │   ├── CircuitOpenError           the circuit breaker is open, or half-open with enough probes in flight
     │   ├── BulkheadFullError          every slot is taken, and so is the queue
-    │   ├── RateLimitedError           more than the limit admits
+    │   ├── RateLimitedError           the rate limit is reached
     │   └── NoThreadError              no worker thread could be started; also a built-in RuntimeError
     ├── CallTimeoutError               also a built-in TimeoutError
     │   ├── AttemptTimeoutError        one attempt took too long
     │   └── DeadlineExceededError      no time is left for the whole call
-    ├── RetriesExhaustedError          a transient failure that retries did not mend; the last one is its cause
+    ├── RetriesExhaustedError          every allowed attempt failed; the error of the last attempt is its cause
     ├── SoftCallError                  a soft call failed, and has no fallback; the failure is its cause
-    └── CalleeError                    what the callee answered, in the words of `RetryCondition`
-    FailedResultError                  a soft call's result that is a failure, for its fallback
-    UnknownNameError                   a name that the bundle does not declare; a LookupError
-    └── UnknownCallError               of an outbound call or an inbound operation
+    └── CalleeError                    the callee answered with a transient failure, a `RetryCondition`
+    FailedResultError                  the result of a soft call means failure; the fallback gets this error
+    UnknownNameError                   the bundle does not declare this name; a LookupError
+    └── UnknownCallError               the name of an outbound call or an inbound operation
 
 A cancelled call raises `asyncio.CancelledError` and nothing else. A bundle that cannot be used raises
 `voice_policies.InvalidInputError`.
@@ -30,7 +30,7 @@ from voice_policies import RetryCondition
 
 
 class VoiceRuntimeError(Exception):
-    """The base of all errors of policies. The text is built when it is read: most rejections are only counted."""
+    """The base of all errors of policies. Most rejections are only counted, so the text is built only when read."""
 
     policy: ClassVar[str]
     """The policy that decided, by its name in the bundle."""
@@ -67,8 +67,8 @@ class CallRejectedError(VoiceRuntimeError):
     """
 
     if not TYPE_CHECKING:
-        # Under overload each call creates one of these errors. `Exception.__init__` stores the arguments in C. An
-        # `__init__` in Python and a dictionary of attributes would make a rejection a third slower.
+        # Under overload each call creates such an error, so this class has no `__init__` in Python and no dictionary of
+        # attributes: both together make a rejection a third slower. `Exception` stores the arguments in C.
         __init__ = Exception.__init__
         attempts = 0
 
@@ -84,7 +84,7 @@ class CallRejectedError(VoiceRuntimeError):
 
 
 def keep_failure(error: BaseException, failure: BaseException | None) -> None:
-    """Make `failure`, of the previous attempt, the cause of the rejection that ends a call."""
+    """Make the previous attempt's `failure` the cause of `error`, the rejection that ends the call."""
     if failure is not None and isinstance(error, CallRejectedError) and error.__cause__ is None:
         error.__cause__ = failure
 
@@ -112,7 +112,10 @@ class BulkheadFullError(CallRejectedError):
 
 
 class RateLimitedError(CallRejectedError):
-    """The rate limit refuses the request. Without `retry_after` it never passes: it costs more than the burst."""
+    """The rate limit refuses the request.
+
+    If `retry_after` is `None`, the request costs more than the limit ever admits.
+    """
 
     policy = "rate_limit"
     summary = "the rate limit is reached"
@@ -120,9 +123,9 @@ class RateLimitedError(CallRejectedError):
 
 
 class NoThreadError(CallRejectedError, RuntimeError):
-    """The system cannot start a thread for a synchronous call: a limit of the process or its container.
+    """The system cannot start a thread for a synchronous call, for example because of the container's PID limit.
 
-    It is the cause.
+    `__cause__` is the system's error.
     """
 
     policy = "worker_threads"
@@ -131,7 +134,7 @@ class NoThreadError(CallRejectedError, RuntimeError):
 
 
 class CallTimeoutError(VoiceRuntimeError, TimeoutError):
-    """A timeout. It is unknown if the callee did the work, unless nothing was sent (`attempts` is 0)."""
+    """A timeout. If `attempts` is 0, nothing was sent; otherwise the callee may have done the work."""
 
     policy = "timeout"
 
@@ -144,7 +147,7 @@ class AttemptTimeoutError(CallTimeoutError):
 
 
 class DeadlineExceededError(CallTimeoutError):
-    """No time is left: `timeout.overall`, or the deadline of the operation to which the call belongs."""
+    """No time is left, by `timeout.overall` of the call or by the deadline of the operation that makes the call."""
 
     policy = "deadline"
     summary = "the deadline is exceeded"
@@ -152,10 +155,10 @@ class DeadlineExceededError(CallTimeoutError):
 
 
 class RetriesExhaustedError(VoiceRuntimeError):
-    """A transient failure, and no further attempt is allowed. `__cause__` is the last error.
+    """The last attempt failed with a transient failure, and no further attempt is allowed. `__cause__` is its error.
 
-    `reason` is the limit: `max_retries`, `budget`, `deadline`, `pushback` (the callee asked for no retry), or `nested`
-    (a call inside this one has already used its retries).
+    `reason` names the limit: `max_retries`, `budget`, `deadline`, `pushback` (the callee asked for no retry), or
+    `nested` (a call inside this call has already used its retries).
     """
 
     policy = "retry"
@@ -174,8 +177,8 @@ class RetriesExhaustedError(VoiceRuntimeError):
 class SoftCallError(VoiceRuntimeError):
     """A soft call failed, and no fallback is registered for it. `__cause__` is the failure.
 
-    The request can continue without the call: catch this error, or register a fallback. A request that ends with it is
-    answered UNAVAILABLE (gRPC) or 503 (HTTP).
+    The request can continue without the call: catch this error, or register a fallback. If a handler raises it, the
+    server answers UNAVAILABLE (gRPC) or 503 (HTTP).
     """
 
     policy = "fallback"
@@ -184,10 +187,10 @@ class SoftCallError(VoiceRuntimeError):
 
 
 class CalleeError(VoiceRuntimeError):
-    """A transient failure of the callee, by the policies' name. Transports raise it or convert their errors into it.
+    """A transient failure of the callee: `condition` is a `RetryCondition` of the policies.
 
-    `retry_after` is the callee's own request in seconds. Below zero, or NaN if it was unreadable, means no retry (gRPC
-    A6, `grpc-retry-pushback-ms`).
+    Transports raise it, or convert their errors into it. `retry_after` is the wait in seconds that the callee asks for.
+    A negative number forbids a retry, and so does NaN, for an unreadable wait (gRPC A6, `grpc-retry-pushback-ms`).
     """
 
     policy = "callee"
@@ -214,7 +217,7 @@ class CalleeError(VoiceRuntimeError):
 
 
 class UnknownNameError(LookupError):
-    """A name that the bundle does not declare, or declares more than once. The text suggests the nearest name."""
+    """The bundle does not declare the name, or declares it more than once. The text suggests the most similar name."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -226,4 +229,4 @@ class UnknownNameError(LookupError):
 
 
 class UnknownCallError(UnknownNameError):
-    """A name that matches no outbound call or inbound operation of the bundle, or more than one."""
+    """The name matches no outbound call or inbound operation of the bundle, or more than one."""

@@ -16,9 +16,9 @@ from voice_runtime.events import Event, PromptListener, logger
 __all__ = ["EventLog"]
 
 QUIET = 10.0
-"""Seconds without a further line about the same event after each line."""
+"""Seconds after a line in which equal events write no further line."""
 MAX_KEPT = 1_000
-"""Number of events that are remembered. A bundle of the platform has fewer."""
+"""Number of distinct events that the log remembers. A bundle of the platform has fewer."""
 _LEVELS = {
     "open": logging.WARNING,
     "forced_open": logging.WARNING,
@@ -32,7 +32,7 @@ _LEVELS = {
     "fallback": logging.WARNING,
     "refused": logging.ERROR,
 }
-"""The log level by new state, or else by kind of event. Any other event has `INFO`."""
+"""The log level by the new state, or else by the kind of event. The level of any other event is `INFO`."""
 _STATES = {
     "open": "opened",
     "closed": "closed",
@@ -44,7 +44,9 @@ _Key = tuple[str, str, str, str, str]
 
 
 class EventLog(PromptListener):
-    """Writes the first of equal events at once, then at most one line every `QUIET` seconds with the number omitted.
+    """Writes the first of equal events at once, and then at most one line every `QUIET` seconds.
+
+    Each later line names the number of events that were omitted since the previous line.
 
     Two events are equal if they have the same kind, policy, target, new state and reason. `Runtime.load` adds this
     listener.
@@ -54,12 +56,12 @@ class EventLog(PromptListener):
         self._now = clock.monotonic
         self._lock = Lock()
         self._kept: dict[_Key, tuple[float, int]] = {}
-        """The time from which the next line is due, and the number of omitted events."""
+        """By event: the earliest time of its next line, and the number of events omitted since the last line."""
 
     def on_event(self, event: Event) -> None:
         """Write the event, unless an equal one was written just before."""
         if event.policy == "saga":
-            return  # each saga has its own target, so every request would write a line
+            return  # every saga is a target of its own, so every request would write a line
         key = (event.kind, event.policy, event.target, event.after, event.reason)
         with self._lock:
             now = self._now()
@@ -89,7 +91,10 @@ def _write(event: Event, omitted: int) -> None:
 
 
 def _names(event: Event) -> tuple[str, str]:
-    """Callee and operation. An inbound operation has no callee; degradation and bundle concern the whole service."""
+    """Callee and operation of an event. The callee of an inbound operation is empty.
+
+    Both are empty for degradation and bundle, which concern the whole service.
+    """
     if event.policy in {"bundle", "degradation"}:
         return "", ""
     callee, dot, operation = event.target.partition(".")

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 EventKind = Literal["transition", "rejected", "retry", "exhausted", "timeout", "fallback", "reloaded", "refused"]
 logger = logging.getLogger("voice_runtime")
 LONGEST_QUEUE = 10_000
-"""Events that may wait for slow listeners: some 10 MB."""
+"""Number of events that may wait for slow listeners. They take about 10 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Event:
 
     kind: EventKind
     policy: str
-    """The policy that caused it, by its name in the bundle."""
+    """The name, in the bundle, of the policy that caused the event."""
     target: str
     """The outbound call, the inbound operation, or the file."""
     attempt: int = 0
@@ -36,33 +36,32 @@ class Event:
     after: str = ""
     """The new state or level."""
     reason: str = ""
-    """The condition that decided, by its name in the policy."""
+    """The name, in the policy, of the condition that caused the event, such as `failure_ratio`."""
     error: BaseException | None = None
 
 
 class Listener(Protocol):
-    """Receives every event in order, one at a time. Its exceptions are logged and counted, and change nothing."""
+    """Receives every event in order, one at a time. An exception that it raises is logged and counted, and no more."""
 
     def on_event(self, event: Event) -> None:
-        """Handle an event. It is called without locks, in the context where the event happened, and must not block."""
+        """Handle an event. The runtime calls it without locks, in the context of the event. It must not block."""
         ...
 
 
 class PromptListener(ABC):
     """A listener that the thread of the event calls at once, before it continues.
 
-    Calls may overlap, in no common order.
-
-    For things that belong to the request, such as its span, which may have ended before another thread delivers.
+    Threads may call it at the same time, so events have no common order. Use it for an effect on the request itself,
+    such as an event on its span: when another thread delivers, the span may have ended.
     """
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
-        """Handle an event, as any listener."""
+        """Handle an event, as `Listener.on_event` does."""
 
 
 class Events:
-    """Passes events to listeners from any thread: to prompt ones at once, to others in the order of publishing."""
+    """Passes events to listeners: to prompt listeners at once, to the others in the order of publishing."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)
@@ -75,9 +74,9 @@ class Events:
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
-        """Deliver `event` and earlier ones, or leave it to the thread that already delivers.
+        """Deliver `event` and the events before it, unless another thread is already delivering.
 
-        A separate thread delivers events that arrive meanwhile, so that no thread delivers events of others for long.
+        Events that arrive meanwhile go to a separate thread, so no caller delivers events of other callers for long.
         """
         for listener in self._prompt:
             self._tell(listener, event)
@@ -96,7 +95,7 @@ class Events:
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        """Start a thread that ends when the queue is empty. If it cannot start, the next `publish` delivers."""
+        """Start a thread that delivers until the queue is empty. If it cannot start, the next `publish` delivers."""
         with suppress(RuntimeError):
             Thread(target=self._deliver_the_rest, name="voice-runtime-events", daemon=True).start()
 
@@ -120,4 +119,4 @@ class Events:
             listener.on_event(event)
         except Exception:
             self.listener_errors += 1
-            logger.exception("a listener failed on %s of %s", event.kind, event.target)
+            logger.exception("an event listener raised an error on the event %r of %s", event.kind, event.target)

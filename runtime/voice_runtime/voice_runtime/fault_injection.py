@@ -15,7 +15,7 @@ from voice_runtime.errors import CalleeError
 
 
 class FaultInjection:
-    """Decides for each call at random: delayed, failed before sending, or cut off after the callee's work."""
+    """Decides at random for each call: delay it, fail it before sending, or fail it after the callee's work."""
 
     def __init__(self, policy: Policy, clock: Clock) -> None:
         self.policy = policy
@@ -23,7 +23,7 @@ class FaultInjection:
         self._random = Random(policy.seed)  # noqa: S311  # not a secret: a seed makes it repeatable
 
     def around(self, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """`fn` with the injected fault, to be awaited."""
+        """An asynchronous function that calls `fn` with the injected fault."""
 
         async def injected(*args: Any, **kwargs: Any) -> Any:
             delay, fails, aborts = self._draw()
@@ -39,7 +39,7 @@ class FaultInjection:
         return injected
 
     def around_sync(self, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """`fn` with the injected fault."""
+        """A function that calls `fn` with the injected fault."""
 
         def injected(*args: Any, **kwargs: Any) -> Any:
             delay, fails, aborts = self._draw()

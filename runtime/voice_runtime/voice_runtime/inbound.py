@@ -32,7 +32,7 @@ from voice_runtime.statistics import OperationStatistics
 from voice_runtime.timeout import CURRENT, TimedScope, Timer, current_scope
 
 LARGEST_COST = 2**53
-"""No limit admits as much. A larger number is not exact as a float."""
+"""The largest cost of a request. No limit admits as much, and floats above it are not exact."""
 
 
 class Inbound:
@@ -72,7 +72,7 @@ class Inbound:
         """Seconds beyond which a request counts as slow."""
         self.gates = gates
         self.adapts = any(isinstance(gate.policy.limit, AdaptivePolicy) for gate in gates)
-        """True if the results of requests change a limit."""
+        """True if a rate limit of the operation is adaptive, so that it needs the results of requests."""
         self.bulkhead = bulkhead
         self.degradation = degradation
         self.classify = classify
@@ -87,14 +87,13 @@ class Inbound:
     def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """One request: `async with operation.request(caller) as request`.
 
-        Raises `TypeError` for a cost that is not a whole number, `ValueError` for one below 1 or for a `remaining` of
-        NaN.
+        Raises `TypeError` if `cost` is not a whole number, and `ValueError` if `cost` is below 1 or `remaining` is NaN.
         """
         return Request(self, caller, cost, remaining)
 
 
 def current_request() -> Request | None:
-    """The current request. Handlers that a transport calls use it to ask for features."""
+    """The current request. A handler gets it here, because transports do not pass it as an argument."""
     scope = CURRENT.get()
     while scope is not None and not isinstance(scope, Request):
         scope = scope.parent
@@ -104,8 +103,8 @@ def current_request() -> Request | None:
 class Request(TimedScope):
     """One request of an operation, from admission to end.
 
-    Entering raises `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`. With `with`, outside a task,
-    nothing interrupts the thread: the deadline limits the calls inside and is checked at the end.
+    Entering raises `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`. A synchronous `with` cannot
+    interrupt its thread: the deadline limits the calls inside, and the end of the block checks the deadline.
     """
 
     __slots__ = ("_adaptive", "_began", "_cost", "_remaining", "caller", "level", "operation")
@@ -113,7 +112,7 @@ class Request(TimedScope):
     level: DegradationLevel
     """The degradation level at the start of the request. It stays until the end."""
     caller: Caller
-    """The caller. Limits and budgets count its requests by its names."""
+    """The caller. Limits and budgets count by its tenant, user or API key."""
 
     def __init__(self, operation: Inbound, caller: Caller, cost: int, remaining: float) -> None:
         if type(cost) is not int or not 0 < cost < LARGEST_COST:
@@ -129,7 +128,10 @@ class Request(TimedScope):
         self._adaptive: list[tuple[Adaptive, int]] = []
 
     def feature(self, name: str) -> bool:
-        """True if a feature is on for this request. Raises `UnknownNameError` for one that the policy does not name."""
+        """True if a feature is on for this request.
+
+        Raises `UnknownNameError` if the policy does not name the feature.
+        """
         degradation = self.operation.degradation
         if degradation is None:
             raise UnknownNameError("feature", name, ())
@@ -197,7 +199,7 @@ class Request(TimedScope):
             self._finished(error)
 
     def _arrive(self) -> float:
-        """Note the arrival, and return its time. Raises `DeadlineExceededError` if the caller's deadline has passed."""
+        """Record and return the time of arrival. Raises `DeadlineExceededError` if the caller's deadline has passed."""
         operation = self.operation
         self.started = self._began = now = operation.now()
         self.parent = parent = current_scope()
@@ -235,7 +237,7 @@ class Request(TimedScope):
         return self
 
     def _late(self, error: DeadlineExceededError) -> None:
-        """Count a deadline that has passed."""
+        """Count and publish an exceeded deadline."""
         self.operation.statistics.deadlines_exceeded += 1
         self.operation.events.publish(Event("timeout", "deadline", self.operation.name, error=error))
 
@@ -264,7 +266,10 @@ class Request(TimedScope):
             operation.degradation.record(now, latency, failed=failed)
 
     def _is_failure(self, error: BaseException) -> bool:
-        """True if a handler's error counts as a failure of this service. The classifier may call it neutral."""
+        """True if a handler's error counts as a failure of this service.
+
+        The classifier can declare an error neutral.
+        """
         neutral = isinstance(error, Exception) and self.operation.classify(error) is None
         return isinstance(error, CallRejectedError) or not neutral
 
@@ -279,7 +284,7 @@ class Request(TimedScope):
 
 
 def _checked(operation: str, cost: object) -> int:
-    """The cost as a number that a limit can count. Raises `TypeError` or `ValueError`."""
+    """The cost as an `int`, at most `LARGEST_COST`. Raises `TypeError` or `ValueError`."""
     checked = min(index(cost), LARGEST_COST)  # type: ignore[arg-type]  # `index` raises the TypeError
     if checked < 1:
         raise ValueError(f"{operation}: the cost of a request must be 1 or more, not {checked}")

@@ -1,7 +1,7 @@
 """The exported metrics: one table that every exporter reads at scrape time.
 
-Label values are names in the bundle or words in this file, so the bundle bounds their number. Breaker labels and values
-are resilience4j's (`name`, `state`, `kind`). A tenant, user or key is never a label.
+Label values are names in the bundle or words in this file, so the bundle bounds their number. The labels of breakers
+and their values are those of resilience4j (`name`, `state`, `kind`). A tenant, user or key is never a label.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from voice_runtime.runtime import Runtime
 __all__ = ["METRICS", "Metric", "Samples"]
 
 Source = TypeVar("Source")
-"""The object that a metric is read from."""
+"""The object from which an exporter reads the metrics."""
 Samples = Iterator[tuple[tuple[str, ...], float]]
-"""The values of a metric's labels, in their order, each with its number."""
+"""Samples of a metric: the values of its labels, in the order of the labels, and a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric(Generic[Source]):
-    """One metric. A sample is the values of `labels`, in their order, and a number."""
+    """One metric. `read` returns its samples."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -232,15 +232,15 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_policy_mounted_info", "gauge", "The bundle in the mounted file.", ("digest",), _mounted),
     Metric("voice_policy_reloads_total", "counter", "Bundles that were found while running.", ("result",), _reloads),
     Metric("voice_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors),
-    Metric("voice_events_dropped_total", "counter", "Events that listeners were too slow for.", (), _events_dropped),
-    Metric("voice_trace_spans_total", "counter", "Sampled spans, by what became of them.", ("kind",), _spans),
+    Metric("voice_events_dropped_total", "counter", "Events dropped because listeners were slow.", (), _events_dropped),
+    Metric("voice_trace_spans_total", "counter", "Sampled spans: exported, failed or dropped.", ("kind",), _spans),
     Metric("voice_call_attempts_total", "counter", "Attempts that ended.", ("name", "kind"), _call_results),
-    Metric("voice_call_seconds_total", "counter", "Time of attempts.", _NAME, _of_calls("seconds")),
+    Metric("voice_call_seconds_total", "counter", "Duration of attempts, summed.", _NAME, _of_calls("seconds")),
     Metric("voice_call_retries_total", "counter", "Attempts after the first.", _NAME, _of_calls("retries")),
     Metric(
         "voice_call_exhausted_total",
         "counter",
-        "Transient failures that no further attempt was allowed for.",
+        "Transient failures after which no further attempt was allowed.",
         ("name", "reason"),
         _call_exhausted,
     ),
@@ -255,18 +255,24 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric(
         "voice_call_first_messages_total",
         "counter",
-        "Streams with an objective for their first message that began.",
+        "First messages of streams that have an objective for them.",
         _NAME,
         _first_messages("first_messages"),
     ),
     Metric(
         "voice_call_late_first_messages_total",
         "counter",
-        "Streams whose first message came later than its objective.",
+        "First messages of streams that came later than their objective.",
         _NAME,
         _first_messages("late_first_messages"),
     ),
-    Metric("voice_call_fallbacks_total", "counter", "Calls that fell back.", _NAME, _of_calls("fallbacks")),
+    Metric(
+        "voice_call_fallbacks_total",
+        "counter",
+        "Failed soft calls that the fallback answered.",
+        _NAME,
+        _of_calls("fallbacks"),
+    ),
     Metric(
         "voice_call_fallback_missing",
         "gauge",
@@ -274,44 +280,62 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _NAME,
         _missing_fallbacks,
     ),
-    Metric("voice_circuitbreaker_state", "gauge", "1 for the state it is in.", ("name", "state"), _breaker_states),
-    Metric("voice_circuitbreaker_calls_total", "counter", "Calls that it admitted.", ("name", "kind"), _breaker_calls),
+    Metric(
+        "voice_circuitbreaker_state",
+        "gauge",
+        "1 for the current state of the breaker.",
+        ("name", "state"),
+        _breaker_states,
+    ),
+    Metric(
+        "voice_circuitbreaker_calls_total",
+        "counter",
+        "Calls that a breaker admitted.",
+        ("name", "kind"),
+        _breaker_calls,
+    ),
     Metric("voice_circuitbreaker_slow_calls_total", "counter", "Slow calls.", _NAME, _of_breakers("slow")),
     Metric(
         "voice_circuitbreaker_not_permitted_calls_total",
         "counter",
-        "Calls that it refused.",
+        "Calls that a breaker refused.",
         _NAME,
         _of_breakers("not_permitted"),
     ),
-    Metric("voice_circuitbreaker_targets", "gauge", "Breakers of single targets.", ("name", "state"), _targets),
+    Metric(
+        "voice_circuitbreaker_targets", "gauge", "Breakers for single targets of a call.", ("name", "state"), _targets
+    ),
     Metric(
         "voice_bulkhead_max_concurrent_calls",
         "gauge",
-        "Calls that may be in flight.",
+        "Largest number of calls in flight.",
         _BULKHEAD,
         _of_bulkheads("max_concurrent"),
     ),
     Metric("voice_bulkhead_in_flight_calls", "gauge", "Calls in flight.", _BULKHEAD, _of_bulkheads("in_flight")),
     Metric("voice_bulkhead_waiting_calls", "gauge", "Calls in the queue.", _BULKHEAD, _of_bulkheads("waiting")),
     Metric(
-        "voice_bulkhead_rejected_calls_total", "counter", "Calls that it refused.", _BULKHEAD, _of_bulkheads("rejected")
+        "voice_bulkhead_rejected_calls_total",
+        "counter",
+        "Calls that a bulkhead refused.",
+        _BULKHEAD,
+        _of_bulkheads("rejected"),
     ),
     Metric(
         "voice_rate_limit_requests_total",
         "counter",
-        "Requests that a limit decided.",
+        "Requests that a rate limit admitted or rejected.",
         (*_LIMIT, "kind"),
         _rate_limit_requests,
     ),
     Metric(
         "voice_rate_limit_without_store_total",
         "counter",
-        "Requests that a distributed limit decided without its store.",
+        "Requests that a distributed rate limit decided without its store.",
         _LIMIT,
         _rate_limit_without_store,
     ),
-    Metric("voice_rate_limit_keys", "gauge", "Keys in memory.", _LIMIT, _rate_limit_keys),
+    Metric("voice_rate_limit_keys", "gauge", "Keys that a rate limit holds in memory.", _LIMIT, _rate_limit_keys),
     Metric("voice_operation_requests_total", "counter", "Requests served.", ("operation", "kind"), _operation_results),
     Metric(
         "voice_operation_rejected_requests_total",
@@ -334,7 +358,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _OPERATION,
         _of_operations("slow"),
     ),
-    Metric("voice_operation_seconds_total", "counter", "Time of requests.", _OPERATION, _of_operations("seconds")),
+    Metric(
+        "voice_operation_seconds_total",
+        "counter",
+        "Duration of requests, summed.",
+        _OPERATION,
+        _of_operations("seconds"),
+    ),
     Metric(
         "voice_operation_in_flight_requests", "gauge", "Requests in flight.", _OPERATION, _of_operations("in_flight")
     ),
@@ -345,7 +375,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _OPERATION,
         _of_operations("deadlines_exceeded"),
     ),
-    Metric("voice_degradation_level", "gauge", "1 for the level in force.", ("level",), _level),
-    Metric("voice_degradation_transitions_total", "counter", "Changes by triggers.", (), _level_transitions),
+    Metric("voice_degradation_level", "gauge", "1 for the current degradation level.", ("level",), _level),
+    Metric(
+        "voice_degradation_transitions_total",
+        "counter",
+        "Changes of the degradation level by triggers.",
+        (),
+        _level_transitions,
+    ),
 )
 """Every metric of a runtime."""

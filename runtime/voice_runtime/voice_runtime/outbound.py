@@ -2,9 +2,9 @@
 
     fallback → overall deadline → retry (with budget) → bulkhead → circuit breaker → attempt timeout → call
 
-`Attempt` decides and counts, `CallAttempts` repeats; the shells here (`call`, `call_sync`, `stream`, `once`) only wait,
-each in its own way. `call` repeats without `CallAttempts`, because it is used most: it is one coroutine around the
-callee's.
+`Attempt` decides and counts, and `CallAttempts` repeats. The functions here (`call`, `call_sync`, `stream`, `once`)
+only wait: in a task, on a thread, for messages or for a block. `call` is used most, so it repeats without
+`CallAttempts`: it adds a single coroutine around the callee's.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Outbound(CallPolicies):
     ) -> T:
         """Await `fn(...)` under every policy except the fallback.
 
-        Raises `FailedResultError` for a soft call's result that means failure.
+        Raises `FailedResultError` if the result of a soft call means failure.
         """
         now = self.now()
         parent, limit = self.begin(now)
@@ -74,7 +74,7 @@ class Outbound(CallPolicies):
                     keep_failure(error, failure)
                     failure = None  # its traceback holds this frame
                     if type(error) is FailedResultError and not self.soft:
-                        return error.result  # type: ignore[return-value]  # what fn's awaitable gave
+                        return error.result  # type: ignore[return-value]  # the result of fn's awaitable
                     raise
                 failure = error
             else:
@@ -101,7 +101,7 @@ class Outbound(CallPolicies):
         except FailedResultError as error:
             if self.soft:
                 raise
-            return error.result  # type: ignore[return-value]  # what fn returned
+            return error.result  # type: ignore[return-value]  # the result of fn
         return result  # type: ignore[no-any-return]  # as above
 
     async def stream(
@@ -109,8 +109,8 @@ class Outbound(CallPolicies):
     ) -> AsyncGenerator[T, None]:
         """Yield the messages of `fn(...)`. The stream succeeds when it ends.
 
-        It is retried only before its first message; an early `aclose` is neutral. The attempt timeout covers the first
-        message, the deadline every wait.
+        The stream is retried only before its first message. An early `aclose` is neutral. The attempt timeout covers
+        the wait for the first message; the deadline covers every wait.
         """
         attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         with self._softened():
@@ -123,8 +123,8 @@ class Outbound(CallPolicies):
     def stream_sync(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         """Like `stream`, for code without an event loop.
 
-        The first message comes from a worker thread. After it nothing interrupts the wait, so the result of `fn` must
-        observe the deadline itself.
+        A worker thread fetches the first message, so the attempt timeout applies. Nothing interrupts the waits for
+        later messages: the result of `fn` must observe the deadline itself.
         """
         attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
         with self._softened():
@@ -148,34 +148,34 @@ class Outbound(CallPolicies):
                     yield attempt
 
     def unrepeated(self) -> Outbound:
-        """The same call with its breaker, bulkhead and counts, but no retries: for code that counts each attempt."""
+        """The same call without retries. It shares breaker, bulkhead and counts. For callers that retry themselves."""
         unrepeated = copy(self)
         unrepeated.retry = None
         return unrepeated
 
     def entry(self) -> Callable[..., Awaitable[Any]]:
-        """`enter`, or `call` itself if the call has neither faults nor fallback."""
+        """The faster function with the effect of `enter`: `call`, if no fault is injected and the call is hard."""
         return self.call if self.fault_injection is None and not self.soft else self.enter
 
     def enter(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Await `fn(...)` under every policy: `call`, with injected faults inside and the fallback outside."""
+        """Await `fn(...)` under every policy: like `call`, with injected faults inside and the fallback outside."""
         if self.fault_injection is not None:
             fn = self.fault_injection.around(self.name, fn)
         return self._call_soft(fn, *args, **kwargs) if self.soft else self.call(fn, *args, **kwargs)
 
     def enter_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Like `enter`, on `call_sync`."""
+        """Like `enter`, for code without an event loop."""
         if self.fault_injection is not None:
             fn = self.fault_injection.around_sync(self.name, fn)
         try:
             return self.call_sync(fn, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # raised again unless the fallback stands in
-            return self._fall_back(error)  # type: ignore[no-any-return]  # the fallback stands in for fn
+        except Exception as error:  # noqa: BLE001  # raised again unless the fallback answers
+            return self._fall_back(error)  # type: ignore[no-any-return]  # the fallback's result in place of fn's
 
     async def _call_soft(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await self.call(fn, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # raised again unless the fallback stands in
+        except Exception as error:  # noqa: BLE001  # raised again unless the fallback answers
             result = self._fall_back(error)
             return await result if isawaitable(result) else result  # type: ignore[no-any-return]  # as above
 
@@ -221,7 +221,10 @@ class Outbound(CallPolicies):
                 await messages.aclose()
 
     def _fall_back(self, error: Exception) -> Any:
-        """The fallback's result. Raises `SoftCallError` without a fallback, and `error` itself if it is no failure."""
+        """The fallback's result.
+
+        Raises `SoftCallError` without a fallback, and `error` itself if it is not a failure.
+        """
         if self.fallback is None or not self._fails_softly(error):
             with self._softened():
                 raise error
@@ -234,7 +237,7 @@ class Outbound(CallPolicies):
 
     @contextmanager
     def _softened(self) -> Iterator[None]:
-        """Raise the failure of a soft call as a `SoftCallError`."""
+        """Convert the failure of a soft call into a `SoftCallError`."""
         try:
             yield
         except Exception as error:
@@ -245,7 +248,7 @@ class Outbound(CallPolicies):
 
 
 def _begun(messages: Iterable[T]) -> tuple[list[T], Iterator[T]]:
-    """The first message, if any, and the rest."""
+    """A list with the first message, if there is one, and an iterator over the other messages."""
     rest = iter(messages)
     return list(islice(rest, 1)), rest
 
@@ -256,4 +259,4 @@ def _refuse_async(name: str, result: Any) -> Any:
         return result
     if isinstance(result, CoroutineType):
         result.close()
-    raise TypeError(f"{name}: a coroutine function needs `call`, an asynchronous generator function `stream`")
+    raise TypeError(f"{name}: use `call` for a coroutine function, and `stream` for an asynchronous generator function")

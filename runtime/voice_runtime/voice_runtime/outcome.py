@@ -1,4 +1,4 @@
-"""The classification of an error, shared by breaker, retry, degradation and adaptive limit."""
+"""The classification of errors, which breaker, retry, degradation and adaptive limit share."""
 
 from __future__ import annotations
 
@@ -25,31 +25,35 @@ class Failure:
     """A failed attempt, in the terms of the policies."""
 
     condition: RetryCondition | None = None
-    """The transient condition. `None` for a failure that another attempt does not help."""
+    """The transient condition. `None` for a permanent failure, for which a retry does not help."""
     retry_after: float | None = None
-    """Seconds after which the callee accepts a retry. Below zero or NaN, never."""
+    """Seconds after which the callee accepts a retry. A negative number or NaN forbids a retry."""
     blames_callee: bool = True
-    """False is neutral for the breaker: nothing was sent, or a circuit breaker behind the callee refused or counted."""
+    """False if the breaker does not count the failure.
+
+    Nothing was sent, or a circuit breaker behind the callee has refused the call or counted the failure.
+    """
 
     @property
     def is_refusal(self) -> bool:
-        """True if a circuit breaker behind the callee refused. The callee itself works."""
+        """True if a circuit breaker behind the callee refused the call. The callee itself works."""
         return self.condition is not None and not self.blames_callee
 
 
 Classify = Callable[[Exception], Failure | None]
-"""Classifies an error. `None` is neutral: the callee works, and gave a normal answer (not found, ...). It must not
-raise. It never receives a cancellation."""
+"""Classifies an error. `None` is neutral: the callee works, and gave a normal answer (not found, ...). The function
+must not raise. It never gets a cancellation."""
 ClassifyResult = Callable[[object], Failure | None]
 """Classifies a result that may mean failure, such as a response with an error status. `None` is success."""
 
 REJECTED_BY = "x-rejected-by"
-"""Header and trailing metadata of an answer: the policy that refused. A caller's breaker does not count such an answer,
-so that one outage opens the breakers beside it, and not one after another up to the entrance."""
+"""Header, and key of trailing metadata, with the name of the policy that refused. A caller's breaker does not count an
+answer with the value `circuit_breaker`. So an outage opens only the breakers of its direct callers, and not one breaker
+after another up to the gateway."""
 CIRCUIT_BREAKER = CircuitOpenError.policy
 ERROR_CLASS = "x-error-class"
-"""Header and trailing metadata of an answer: the class of a `DependencyFailure`. A caller's breaker does not count such
-an answer, because the breaker beside the dependency has."""
+"""Header, and key of trailing metadata, with the class of a `DependencyFailure`. A caller's breaker does not count an
+answer with it, because the breaker of the dependency's direct caller has counted the failure."""
 _CLASS = re.compile(r"[a-z_]{1,64}")
 PERMANENT = Failure()
 OWN_FAULT = Failure(blames_callee=False)
@@ -60,7 +64,7 @@ _ATTEMPT_TIMEOUT = Failure("attempt_timeout")
 
 @singledispatch
 def classify(error: Exception) -> Failure | None:
-    """Classify Python's network errors and the runtime's. A transport registers its own errors."""
+    """Classify the network errors of Python, and the errors of the runtime. A transport registers its own errors."""
     failure: Failure | None = PERMANENT
     match error:
         case CallRejectedError():
@@ -85,7 +89,10 @@ def classify(error: Exception) -> Failure | None:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """True if a circuit breaker refused, here or behind a callee: the service that answers so works itself."""
+    """True if a circuit breaker refused, in this process or behind the callee.
+
+    The service that answers with it works.
+    """
     match error:
         case CircuitOpenError():
             return True
@@ -99,17 +106,17 @@ def is_refusal(error: BaseException | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DependencyFailure:
-    """The failure of a dependency, such as a model provider, as it travels from hop to hop to the client."""
+    """The failure of a dependency, such as a model provider. Each hop passes it on to its caller, up to the client."""
 
     error_class: str
-    """Its class, one word of a closed list: `truncated`, `idle_timeout`."""
+    """The class of the failure, a word of a closed list, such as `truncated` or `idle_timeout`."""
     retry_after: float | None = None
     """Seconds after which another try makes sense. `None`: do not retry."""
 
 
 @singledispatch
 def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
-    """The failure of a dependency that ended a call, in this process or behind a callee. `None` for other errors.
+    """The failure of a dependency of this process or of a callee that ended a call. `None` for other errors.
 
     A package registers its own errors.
     """
@@ -119,7 +126,7 @@ def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
 
 
 def received_failure(said: Mapping[str, str], retry_after: float | None) -> DependencyFailure | None:
-    """The failure that an answer's headers or trailing metadata name. A negative or unreadable wait forbids a retry."""
+    """The failure in the headers or trailing metadata of an answer. A negative or unreadable wait forbids a retry."""
     if not _CLASS.fullmatch(said.get(ERROR_CLASS, "")):
         return None
     return DependencyFailure(said[ERROR_CLASS], retry_after if retry_after is not None and retry_after >= 0 else None)
@@ -128,8 +135,8 @@ def received_failure(said: Mapping[str, str], retry_after: float | None) -> Depe
 class FailedResultError(Exception):
     """A result that was classified as a failure.
 
-    It is raised as an error until the retries are decided. Then it is returned, or passed to the fallback of a soft
-    call.
+    The runtime raises it to decide on retries. After the last attempt the caller gets the result itself; for a soft
+    call the fallback gets this error.
     """
 
     def __init__(self, result: object, failure: Failure) -> None:

@@ -1,6 +1,6 @@
 """The state of policies, which outlives each bundle.
 
-The state is kept by the name of its call or operation. An unchanged policy keeps its state. A changed policy continues
+The name of the call or operation identifies the state. An unchanged policy keeps its state. A changed policy continues
 from its state with the new numbers. The state of a removed policy is dropped.
 """
 
@@ -14,7 +14,7 @@ class Stateful(Protocol):
     """State that can continue under another policy."""
 
     def reconfigure(self, policy: Any) -> None:
-        """Keep the state, apply the new numbers."""
+        """Keep the state, and apply the numbers of `policy`."""
         ...
 
 
@@ -31,19 +31,19 @@ class PolicyStates:
         self._fresh: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def begin(self) -> None:
-        """A new bundle is about to request its states."""
+        """Start to collect the states of a new bundle."""
         self._fresh = {}
 
     def commit(self) -> None:
-        """The bundle is current: drop the states that it did not request."""
+        """Make the new bundle's states current. Drop the states that the bundle did not request."""
         self._states = self._fresh
 
     def kept(self, kind: str, name: str, policy: P | None, make: Callable[[P], S]) -> S | None:
-        """Like `state`; `None` without a policy."""
+        """Like `state`. Returns `None` if `policy` is `None`."""
         return None if policy is None else self.state(kind, name, policy, make)
 
     def state(self, kind: str, name: str, policy: P, make: Callable[[P], S]) -> S:
-        """The state of one policy: unchanged, reconfigured, or new."""
+        """The state of one policy: the earlier state, reconfigured if the policy changed, or a new state."""
         before, state = self._states.get((kind, name), (policy, None))
         if state is None:
             state = make(policy)

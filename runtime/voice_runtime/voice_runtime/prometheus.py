@@ -25,7 +25,7 @@ class MetricsCollector(Collector, Generic[Source]):
         self._metrics = metrics
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Every metric, as it stands now."""
+        """Every metric with its current samples."""
         for metric in self._metrics:
             family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(
                 metric.name, metric.help, labels=metric.labels

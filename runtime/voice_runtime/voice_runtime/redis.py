@@ -2,7 +2,7 @@
 
 runtime = Runtime.load("/etc/voice/policy", store=RedisStore(lambda: single("redis://redis:6379")))
 
-The declared call that carries a command bounds its time and says what is repeated: the client does neither.
+The policies of the declared call limit the time of each command, and decide on retries. The client does neither.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from voice_runtime.shared_store import Script
 __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
 
 CONNECTIONS = 32
-"""Connections of one event loop. Further commands wait for one, within their timeout."""
+"""Most connections of one event loop. Further commands wait for a free connection, within their timeout."""
 CONNECT_TIMEOUT = 1.0
-"""Seconds to reach a server or a Sentinel."""
+"""Timeout in seconds for connecting to a server or a Sentinel."""
 
 
 def _options(**options: Any) -> dict[str, Any]:
-    """Options of every connection. A socket timeout would cost a second timer and a task for each command."""
+    """Options of every connection. There is no socket timeout: it would cost a timer and a task for each command."""
     return {
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -53,9 +53,10 @@ def sentinel(
     sentinel_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Connections:
-    """The primary that the Sentinels at `addresses` name. Each new connection asks them again.
+    """The primary that the Sentinels at `addresses` name. Each new connection asks the Sentinels again.
 
-    `sentinel_options` are those of the connections to the Sentinels, such as their own `password`.
+    `options` are for the connections to the primary, and `sentinel_options` for the connections to the Sentinels, such
+    as another `password`.
     """
     timeouts = {"socket_timeout": CONNECT_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
     asked = Sentinel(addresses, sentinel_kwargs={**timeouts, **(sentinel_options or {})})  # type: ignore[no-untyped-call]  # redis-py's
@@ -70,13 +71,13 @@ def cluster(url: str, **options: Any) -> Cluster:
 class Connections:
     """Connections to one server, created by redis-py's `pool`.
 
-    A connection is reused only after its answer was read completely, so a cancelled command leaves nothing behind.
+    A connection is reused only after an answer was read completely, so no command gets the answer of a cancelled one.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._make: Callable[[], Any] = pool.make_connection
         self._idle: list[Any] = []
-        """redis-py's connections, which have incomplete types."""
+        """The pool of redis-py, whose types are incomplete."""
         self._slots = Semaphore(CONNECTIONS)
 
     async def execute(self, *command: str | bytes | float) -> Any:
@@ -107,9 +108,9 @@ class Connections:
         return answer
 
     async def _distrust(self, error: BaseException) -> None:
-        """Drop idle connections after an error, because a restart or failover has ended them too.
+        """Drop the idle connections after an error, because a restart or failover has ended them, too.
 
-        A cancellation has not.
+        Keep them after a cancellation.
         """
         if isinstance(error, Exception):
             await self.close()
@@ -145,7 +146,7 @@ class Cluster:
 
 
 class RedisStore:
-    """Runs scripts by their digest. `connect` reaches the servers; each event loop has its own connections."""
+    """Runs scripts by their digest. It calls `connect` once for each event loop, so each has its own connections."""
 
     def __init__(self, connect: Callable[[], Connections | Cluster]) -> None:
         self._connect = connect
@@ -154,7 +155,7 @@ class RedisStore:
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """The script's answer. Raises `ConnectionError` for any error of the server or the network.
 
-        A server that does not know the script, for example after a restart, gets it once.
+        If the server does not know the script, for example after a restart, the store sends it.
         """
         loop = get_running_loop()
         servers = self._servers.get(loop)
@@ -165,7 +166,7 @@ class RedisStore:
                 return await servers.execute("EVALSHA", script.sha, len(keys), *keys, *arguments)
             except NoScriptError:
                 return await servers.execute("EVAL", script.text, len(keys), *keys, *arguments)
-        except (RedisError, RedisClusterException) as error:  # the latter is no subclass of the former
+        except (RedisError, RedisClusterException) as error:  # RedisClusterException is no RedisError
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
 """Retry (layer L1): another attempt after a transient failure, without multiplying attempts.
 
-Never retried, whatever the policy says: a cancellation, a rejection (it would be rejected again), a call whose wait
-would end after the deadline, and a call whose inner call has used its own retries.
+Some errors are never retried, whatever the policy says: a cancellation; a rejection, because the next attempt would be
+rejected, too; a failure whose backoff would end after the deadline; and a failure after a call inside has used its
+retries.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ GaveUp = Literal["max_retries", "budget", "deadline", "pushback", "nested"]
 
 
 class RetryBudget:
-    """The number of retries for one target: `ratio` of its calls, plus a reserve for quiet callers.
+    """Bounds the retries for one target to `ratio` of its calls, plus a reserve for callers with few calls.
 
-    A retry is spent when it is decided, so retries that still wait in their backoff count.
+    A retry counts from its decision on, so retries that wait in their backoff count, too.
     """
 
     __slots__ = ("_lock", "_now", "calls", "policy", "retries")
@@ -42,7 +43,7 @@ class RetryBudget:
         self.retries = Window(policy.window.seconds, now)
 
     def reconfigure(self, policy: BudgetPolicy) -> None:
-        """Continue under a new policy. Windows of another length start empty."""
+        """Continue under a new policy. If the length of the window changed, the counts start at zero."""
         with self._lock:
             if policy.window != self.policy.window:
                 now = self._now()
@@ -55,7 +56,7 @@ class RetryBudget:
         return self.policy.ratio * self.calls.total(now) + self.policy.reserve - self.retries.total(now)
 
     def spend(self) -> bool:
-        """Take one retry; false if there is none."""
+        """Take one retry. Returns false if the budget has none."""
         with self._lock:
             if self.left() < 1:
                 return False
@@ -112,17 +113,20 @@ class Retry:
         return self._random.uniform(0, cap)
 
     def is_transient(self, failure: Failure | None) -> bool:
-        """True if the policy names this condition. An exhausted callee is retried only if it gave a time."""
+        """True if the policy names this condition. `resource_exhausted` also needs a `retry_after` from the callee."""
         if failure is None or (failure.condition == "resource_exhausted" and failure.retry_after is None):
             return False
         return failure.condition in self.conditions
 
     def next_delay(self, failure: Failure, attempt: int, remaining: float) -> float | GaveUp:
-        """Seconds to wait before the next attempt, or the reason why there is none. Spends from the budget."""
+        """Seconds to wait before the next attempt, or the reason why no attempt is allowed.
+
+        Takes a retry of the budget.
+        """
         if attempt > self.max_retries:
             return "max_retries"
         delay = self.backoff(attempt) if failure.retry_after is None else failure.retry_after
-        if not delay >= 0:  # NaN is not a time either
+        if not delay >= 0:  # also true for NaN
             return "pushback"
         if delay >= remaining:
             return "deadline"
@@ -135,7 +139,7 @@ class Retry:
             calls.rotate(now)
         calls.count += 1
         number = 1
-        while True:  # not an `AttemptLoop`, so that calls that succeed at once, as most do, cost nothing more
+        while True:  # not an `AttemptLoop`: most calls succeed at once, and should not pay for the loop
             try:
                 return await fn(*args, **kwargs)
             except Exception as error:

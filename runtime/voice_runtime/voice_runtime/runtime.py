@@ -1,4 +1,4 @@
-"""The runtime: enforces one bundle, and replaces it when a new one is mounted."""
+"""The runtime: enforces one bundle, and replaces it when the mounted file changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ T = TypeVar("T")
 
 
 class Runtime:
-    """Enforces the policies of one service. Create it with `load`. As a context manager it also watches the bundle."""
+    """Enforces the policies of one service.
+
+    Create it with `load`. Inside its `with` it watches the bundle for changes.
+    """
 
     def __init__(self, source: BundleSource, bundle: PolicyBundle, surroundings: Surroundings) -> None:
         self.events = surroundings.events
@@ -58,10 +61,10 @@ class Runtime:
         self._seen = ""
         self._enforce(bundle)
         self.mounted_digest = self.digest
-        """The digest in the mounted file, even if that bundle was refused. Empty if the file cannot be read."""
+        """The digest in the mounted file, even if the runtime refused that bundle. Empty if the file is unreadable."""
 
     @classmethod
-    def load(  # noqa: PLR0913  # each is a decision of the process, and has a default
+    def load(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
         cls,
         directory: str | Path,
         *,
@@ -78,8 +81,9 @@ class Runtime:
         """Read the bundle that is mounted at `directory`.
 
         Raises `voice_policies.InvalidInputError` with every fault of the bundle. A missing file is a fault, unless
-        `defaults` are given to enforce until it appears. `store` holds the counts of distributed limits; without it
-        they behave as if their store were down. `random` is for tests: a seeded one repeats every jitter.
+        `defaults` are given: the runtime enforces them until the file appears. `store` holds the counts of distributed
+        limits; without a store the limits behave as if it were down. Tests pass a seeded `random` to repeat every
+        jitter.
         """
         _refuse_free_threading()
         source = BundleSource(directory)
@@ -112,7 +116,7 @@ class Runtime:
 
     @property
     def digest(self) -> str:
-        """The digest of the current bundle. Empty for unsealed defaults."""
+        """The digest of the current bundle. Empty for `defaults` without a digest."""
         return self.bundle.metadata.digest or ""
 
     def __repr__(self) -> str:
@@ -134,7 +138,8 @@ class Runtime:
     def reload(self) -> bool:
         """Read the file now. True if a new bundle took effect.
 
-        A faulty bundle is refused, and the old one stays. Calls in flight end under the bundle under which they began.
+        A faulty bundle is refused, and the old bundle stays. A call in flight ends under the bundle under which it
+        began.
         """
         with self._reloading:
             try:
@@ -155,7 +160,7 @@ class Runtime:
             self.reload()
         except Exception:  # noqa: BLE001  # the thread must survive any error
             self.reloads["refused"] += 1
-            logger.exception("the policy bundle could not be put in force, %s stays", self.digest)
+            logger.exception("the changed policy bundle could not be applied; bundle %s stays in force", self.digest)
 
     def _swap(self) -> bool:
         """Apply a changed file. True if the file has changed since the last read."""
@@ -187,20 +192,20 @@ class Runtime:
 
     @property
     def missing_fallbacks(self) -> tuple[str, ...]:
-        """Current soft calls without a fallback. Their failure is a `SoftCallError`."""
+        """Names of the soft calls without a fallback. If such a call fails, its caller gets a `SoftCallError`."""
         calls = self._assembled.outbound.items()
         return tuple(name for name, call in calls if call.soft and call.fallback is None)
 
     def _warn_of_missing_fallbacks(self) -> None:
         if missing := self.missing_fallbacks:
-            logger.warning("soft calls without a fallback: %s; their failure is a SoftCallError", ", ".join(missing))
+            logger.warning("soft calls without a fallback: %s; their failures raise SoftCallError", ", ".join(missing))
 
     # --- outbound
 
     def call(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Await `fn(...)` under the policies of the call `name`, or of the only call to the callee `name`.
 
-        Raises the errors of `fn`, those in `voice_runtime.errors`, and `UnknownCallError`.
+        Raises the errors of `fn` and the errors in `voice_runtime.errors`.
         """
         enter = self._entries.get(name)
         return enter(fn, *args, **kwargs) if enter is not None else self.outbound(name).enter(fn, *args, **kwargs)
@@ -220,19 +225,18 @@ class Runtime:
         return self.outbound(name).once()
 
     def outbound(self, name: str, target: str | None = None) -> Outbound:
-        """The pipeline of a call. With `target`, its breaker counts for this target alone. Raises `UnknownCallError`.
+        """The pipeline of a call. With `target`, the breaker counts this target alone. Raises `UnknownCallError`.
 
-        A reload replaces the pipeline, so request it again for each call.
+        A reload replaces the pipeline, so ask for the pipeline again at each call.
         """
         outbound = self._assembled.call(name)
         return outbound if target is None else self.targets.of(outbound, target)
 
     def protect(self, name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """A decorator that runs every call of a function under a declared call.
+        """A decorator that runs a function under the policies of the call `name`.
 
-        Raises `UnknownCallError` when it is applied.
-
-        For a coroutine function, an asynchronous generator function, or a synchronous function.
+        It accepts a coroutine function, an asynchronous generator function, or a synchronous function. Raises
+        `UnknownCallError` when it decorates.
         """
         self.outbound(name)
 
@@ -251,13 +255,13 @@ class Runtime:
         return decorate
 
     def fallback(self, name: str, handler: Fallback) -> None:
-        """Register the handler of a failed soft call. The call's result is then `handler(error)`.
+        """Register a fallback for a soft call. If the call fails, its result is `handler(error)`.
 
-        The registration survives reloads. Raises `UnknownCallError`, and `ValueError` for a hard call.
+        Reloads keep the registration. Raises `UnknownCallError`, and `ValueError` for a hard call.
         """
         full_name = self.outbound(name).name
         if not any(call.name == full_name and call.necessity == "soft" for call in self.bundle.outbound):
-            raise ValueError(f"{full_name} is a hard call, which has no fallback: declare it soft")
+            raise ValueError(f"{full_name} is a hard call and cannot have a fallback: declare the call as soft")
         with self._reloading:
             self._fallbacks[full_name] = handler
             self._enforce(self.bundle)
@@ -267,8 +271,9 @@ class Runtime:
     def request(self, operation: str, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """One request of an operation: `async with runtime.request("run", Caller(tenant="acme")) as request:`.
 
-        `cost` is the number of admissions that it takes from rate limits, a whole number from 1. `remaining` is the
-        time until its caller's deadline, in seconds. Raises `ValueError` or `TypeError` for anything else, such as NaN.
+        `cost` is the number of admissions that the request takes from rate limits, a whole number from 1. `remaining`
+        is the time until the caller's deadline, in seconds. Raises `ValueError` or `TypeError` for other values, such
+        as NaN.
         """
         inbound = self._assembled.inbound.get(operation)
         return Request(inbound or self.inbound(operation), caller, cost, remaining)
@@ -292,9 +297,9 @@ class Runtime:
 
 
 def _refuse_free_threading() -> None:
-    """Raise `RuntimeError` without the global lock.
+    """Raise `RuntimeError` in free-threaded Python.
 
-    Counts are exact because the lock is not released within an addition.
+    Counts are exact only with the global interpreter lock, which is not released within an addition.
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise RuntimeError("voice_runtime needs the global interpreter lock: use a build with it, or set PYTHON_GIL=1")

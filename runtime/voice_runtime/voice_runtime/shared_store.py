@@ -31,7 +31,7 @@ class Script:
 
 
 class SharedStore(Protocol):
-    """Runs scripts, as `voice_runtime.redis.RedisStore` does."""
+    """A store that runs scripts, such as `voice_runtime.redis.RedisStore`."""
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """The script's answer on `keys`. Raises `ConnectionError` if the store cannot answer."""
@@ -58,7 +58,7 @@ class LoopThread:
         try:
             return future.result()
         finally:
-            future.cancel()  # an interrupted caller waits for nothing
+            future.cancel()  # the caller was interrupted, and nobody needs the result
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:

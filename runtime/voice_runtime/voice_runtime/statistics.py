@@ -1,6 +1,6 @@
 """Counters as plain integers. Exporters read them at scrape time.
 
-In free-threaded Python a count can be lost when two threads count at once. No decision depends on these numbers.
+No decision of a policy depends on these numbers.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class CallStatistics:
         self.attempts = self.successful = self.failed = self.ignored = self.cancelled = 0
         self.timeouts = self.deadlines_exceeded = self.retries = self.fallbacks = 0
         self.first_messages = self.late_first_messages = 0
-        """First messages of streams that have an objective for it, and those that came later than the objective."""
+        """First messages of streams that have an objective for the first message, and how many of them were late."""
         self.exhausted = dict.fromkeys(get_args(GaveUp), 0)
         self.rejected = Counter(bulkhead=0, circuit_breaker=0, worker_threads=0)
         """Attempts that a policy refused before anything was sent."""
         self.seconds = 0.0
-        """Time of attempts that succeeded or failed."""
+        """Duration of the attempts that succeeded or failed, summed, in seconds."""
 
 
 class OperationStatistics:
@@ -51,11 +51,11 @@ class OperationStatistics:
     def __init__(self) -> None:
         self.successful = self.failed = self.cancelled = self.deadlines_exceeded = self.in_flight = 0
         self.seconds = 0.0
-        """Time of requests that succeeded or failed."""
+        """Duration of the requests that succeeded or failed, summed, in seconds."""
         self.rejected = Counter(bulkhead=0, deadline=0, rate_limit=0)
         """Requests that a policy refused before they began."""
         self.slow = 0
-        """Requests that took longer than the operation's objective."""
+        """Requests that took longer than the operation's objective for its P95."""
 
 
 class SpanStatistics:

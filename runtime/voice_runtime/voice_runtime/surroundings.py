@@ -17,7 +17,7 @@ from voice_runtime.worker_threads import WorkerThreads
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Time, randomness, listeners, classifiers, threads and the shared store of one process."""
+    """The clock, randomness, listeners, classifiers, threads and shared store of one process."""
 
     clock: Clock
     random: Random
@@ -29,5 +29,5 @@ class Surroundings:
     allow_fault_injection: bool
 
     def breaker(self, name: str, policy: CircuitBreakerPolicy) -> CircuitBreaker:
-        """A new breaker."""
+        """A new breaker with the clock, randomness, listeners and classifier of this process."""
         return CircuitBreaker(name, policy, clock=self.clock, random=self.random, events=self.events)

@@ -1,4 +1,4 @@
-"""Breakers for single targets of a call, such as one of two providers, a shard or an address."""
+"""Breakers for single targets of a call. A target is, for example, one of two providers, a shard or an address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.outbound import Outbound
 
 MAX_TARGETS = 256
-"""Number of targets that are kept. Beyond it the least recently used one is dropped, a closed one first."""
+"""Most targets that are kept. If there are more, the least recently used target with a closed breaker is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class _Target:
 
 
 class Targets:
-    """The calls to single targets. Each has its own breaker and shares everything else with its call."""
+    """The calls to single targets. Each target has its own breaker, and shares all other policies with its call."""
 
     def __init__(self, make: Callable[[str, Policy], CircuitBreaker]) -> None:
         self._make = make
@@ -44,7 +44,7 @@ class Targets:
             found = self._kept.pop(key, None)
             if found is None or found.base is not base:
                 found = self._bind(base, base.breaker.policy, target, found)
-            self._kept[key] = found  # last in the order: most recently used
+            self._kept[key] = found  # the most recently used target is last
             if len(self._kept) > MAX_TARGETS:
                 self._forget_one()
         return found.outbound

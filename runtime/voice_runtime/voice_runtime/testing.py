@@ -1,8 +1,8 @@
 """Tools for tests of services: an edited bundle, a clock that tests control, and states that tests set.
 
-`sealed_bundle` writes a bundle with other addresses and numbers, on which a service starts on its developer's computer.
-Run on a `FakeClock` to wait for nothing. `runtime.outbound(name).breaker.open()` forces a breaker,
-`runtime.degradation.override(level)` a level, and `Runtime.load(..., random=Random(seed))` makes random numbers
+`sealed_bundle` writes a bundle with other addresses and numbers, with which a service starts on a developer's computer.
+With a `FakeClock` a test never waits. `runtime.outbound(name).breaker.open()` opens a breaker,
+`runtime.degradation.override(level)` sets a level, and `Runtime.load(..., random=Random(seed))` makes random numbers
 repeatable.
 """
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class FakeClock:
-    """A clock that moves only when a test moves it. Sleeping on it returns at once and moves it."""
+    """A clock that stands still until a test moves it. `sleep` returns at once and moves the clock."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now
@@ -34,7 +34,7 @@ class FakeClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forwards. It can also move backwards, to test that this does no harm."""
+        """Move the clock by `seconds`: forwards, or backwards for a test of a clock that runs backwards."""
         self._now += seconds
 
     def sleep(self, seconds: float, /) -> None:
@@ -43,7 +43,7 @@ class FakeClock:
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Jumps to the next timer instead of waiting for it."""
+    """Moves the clock to the next timer instead of waiting for it."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
@@ -75,11 +75,11 @@ def run(main: Coroutine[Any, Any, T], clock: FakeClock) -> T:
 
 
 def sealed_bundle(source: str | Path, directory: str | Path, *, addresses: Mapping[str, str] | None = None) -> Path:
-    """Write the bundle in the file `source`, which may have been edited, into `directory` with its own digest.
+    """Write the bundle in the file `source` into `directory`, with a new digest. The file may have been edited.
 
-    `Runtime.load(directory)` then accepts it, and a running process reloads it. `addresses` maps callees to
-    `host:port`: the bundle then names these addresses, without TLS or egress proxy. Returns the written file.
-    Raises `voice_policies.InvalidInputError` with every fault of the bundle and of the addresses.
+    `Runtime.load(directory)` accepts the written bundle, and a running process reloads it. `addresses` maps callees to
+    `host:port`: the written bundle names these addresses, without TLS or egress proxy. Returns the written file. Raises
+    `voice_policies.InvalidInputError` with every fault of the bundle and of the addresses.
     """
     document = _document(Path(source))
     try:

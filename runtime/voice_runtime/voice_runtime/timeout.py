@@ -1,7 +1,7 @@
 """Timeout (layer L2): cancels a task whose time is up, with the semantics of `asyncio.timeout`.
 
-Timers of one duration on one loop expire in the order of their start. So a dictionary keeps them in order behind a
-single timer of the loop, and starting or stopping one costs a dictionary entry instead of a heap operation.
+Timers of one duration on one loop expire in the order of their start. So a dictionary holds them in that order, and one
+timer of the loop fires for the first of them. To start or stop a timer costs a dictionary entry, not a heap operation.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Timer:
     def bind(self) -> tuple[Sweep, Task[Any]]:
         """The sweep and the task of the running loop.
 
-        A process with several loops changes sweeps with the loop, which is slower but equally exact.
+        In a process with several loops, each change of the loop creates a new sweep: slower, but equally exact.
         """
         loop = get_running_loop()
         task = current_task(loop)
@@ -83,7 +83,7 @@ class Timer:
             raise RuntimeError("a timeout needs a running task: await this inside a task")
         sweep = self.sweep
         if sweep.loop is not loop or sweep.thread != get_ident():
-            # Another thread's loop may set its own sweep meanwhile, so this value is not read back.
+            # Another thread may set `self.sweep` to the sweep of its loop, so return the local variable.
             self.sweep = sweep = Sweep(loop, self.duration, self.now)
         return sweep, task
 
@@ -96,9 +96,9 @@ class Timed(Protocol):
 
 
 class TimedScope:
-    """A scope that cancels its task at the end: after its owner's timer, or at `limit` if that is earlier.
+    """A scope that cancels its task when time is up: after the owner's timer, or at `limit` if that is earlier.
 
-    One task at a time may be inside. It may be entered again.
+    One task at a time may be inside. A scope may be entered again.
     """
 
     __slots__ = (
@@ -120,16 +120,16 @@ class TimedScope:
     owner: Timed
     parent: TimedScope | None
     limit: float
-    """The end of the enclosing scope, by the monotonic clock."""
+    """The latest end of the scope, by the monotonic clock: usually the end of the enclosing scope."""
     started: float
     expires: float
-    """Its end, known after it was entered."""
+    """The end of the scope, by the monotonic clock. Entering the scope sets it."""
     attempt: int
     """The number of the attempt, from 1; 0 outside an attempt."""
     expired: bool
-    """True if the scope's timer fired, so that the deadline cancelled the work, and not the caller."""
+    """True if the timer of the scope fired. Then the deadline has cancelled the work, and not the caller."""
     is_over: bool
-    """True after it was left. Work that continues in its context then belongs to the enclosing scope."""
+    """True after the scope was left. Work that goes on in its context then belongs to the enclosing scope."""
     retries_spent: bool
     """True if a call inside has used its retries. Another attempt outside would multiply them."""
     _task: Task[Any]
@@ -148,7 +148,7 @@ class TimedScope:
     def __enter__(self) -> Self:
         timer = self.owner.timer
         sweep = timer.sweep
-        # Before Python 3.12 finding the running loop costs a system call, so the thread is compared first.
+        # Compare the thread first, because before Python 3.12 finding the running loop costs a system call.
         task = current_task(sweep.loop) if sweep.thread == get_ident() else None
         if task is None:
             sweep, task = timer.bind()
@@ -173,7 +173,7 @@ class TimedScope:
         return f"<{type(self).__name__} {self.owner.name}{number}{': over' if self.is_over else ''}>"
 
     def begin(self) -> float:
-        """Start without a task to cancel. Returns seconds until time is up, for code that watches it itself."""
+        """Start without a task to cancel, for code that watches the time itself. Returns seconds until time is up."""
         self.expires = min(self.started + self.owner.timer.duration, self.limit)
         self._refuse_expired()
         return self.expires - self.started
@@ -200,25 +200,27 @@ class TimedScope:
             if type(waits_in) is Sweep:
                 del waits_in.waiting[self]
             elif waits_in is not None:
-                waits_in.cancel()  # type: ignore[union-attr]  # what is no Sweep here is a TimerHandle
+                waits_in.cancel()  # type: ignore[union-attr]  # it is a TimerHandle
         elif self._owns(error):
             if error is None:
-                logger.warning("%s: the callee swallowed its cancellation; its result came too late", self.owner.name)
+                logger.warning(
+                    "%s: the called code ignored its cancellation; its result came after the deadline", self.owner.name
+                )
             raise self.timeout_error() from error
 
     def expire(self) -> None:
-        """Time is up."""
+        """Cancel the task, because time is up."""
         self.expired = True
         self._task.cancel()
 
     def timeout_error(self) -> CallTimeoutError:
-        """The error of the limit that ended the scope: the attempt's, or an enclosing deadline that ended earlier."""
+        """The error of the limit that ended the scope: the attempt timeout, or the earlier deadline outside."""
         if self.attempt and self.started + self.owner.timer.duration <= self.limit:
             return AttemptTimeoutError(self.owner.name, None, self.attempt)
         return DeadlineExceededError(self.owner.name, None, self.attempt)
 
     def ended_by_deadline(self) -> bool:
-        """True if the timer of this scope or of an enclosing one fired."""
+        """True if the timer of this scope or of an enclosing scope fired."""
         scope: TimedScope | None = self
         while scope is not None:
             if scope.expired:
@@ -227,9 +229,9 @@ class TimedScope:
         return False
 
     def _owns(self, error: BaseException | None) -> bool:
-        """True if the timer alone ended the work.
+        """True if the timer alone ended the work, so that the scope raises its timeout error.
 
-        A cancellation by somebody else stays a cancellation. So does the end of a generator, a thread or the process.
+        A cancellation by other code stays a cancellation. `GeneratorExit`, `SystemExit` and the like pass, too.
         """
         requests = self._task.uncancel()
         if isinstance(error, CancelledError):
@@ -237,7 +239,7 @@ class TimedScope:
         return error is None or isinstance(error, Exception)
 
     def lasting(self) -> TimedScope | None:
-        """The innermost scope that has not been left, from this one outwards."""
+        """The innermost scope that has not been left: this scope or an enclosing scope."""
         scope: TimedScope | None = self
         while scope is not None and scope.is_over:
             scope = scope.parent

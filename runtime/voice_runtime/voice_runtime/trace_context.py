@@ -1,6 +1,6 @@
 """Trace context and baggage in headers, by OpenTelemetry's propagators. Without an SDK it costs almost nothing.
 
-A span stands for one call or one request. Listeners add the decisions of policies.
+A span stands for one call or one request. Event listeners add the decisions of policies to it.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _tracer = trace.get_tracer("voice_runtime")
 
 
 def is_recorded() -> bool:
-    """True if an SDK records spans. Do not call it for every call, because it costs as much as a span."""
+    """True if an SDK records spans. Do not ask at every call: the answer costs as much as a span."""
     return not (isinstance(_tracer, ProxyTracer) and isinstance(trace.get_tracer_provider(), ProxyTracerProvider))
 
 
 def begin_client_span(name: str, attributes: Mapping[str, str]) -> Span:
-    """A span for an outgoing call, as a child of the current span. The caller of this function ends it."""
+    """Begin a span for an outgoing call, as a child of the current span. End it with `end_span`."""
     return _tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
 
 
 def begin_server_span(name: str, attributes: Mapping[str, str], context: Context) -> Span:
-    """A span for a request that arrived with `context`."""
+    """Begin a span for a request that arrived with `context`. End it with `end_span`."""
     return _tracer.start_span(name, context, kind=SpanKind.SERVER, attributes=attributes)
 
 
 def within(span: Span) -> AbstractContextManager[Span]:
-    """Make it the current span inside the block. Its owner still ends it."""
+    """Make `span` the current span inside the block. The end of the block does not end the span."""
     return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
 def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
-    """End the span. A failed one records the error."""
+    """End the span. If `failed`, the span is an error and records `error`."""
     if failed and error is not None and span.is_recording():
         span.record_exception(error)
         span.set_status(Status(StatusCode.ERROR, type(error).__name__))

@@ -6,15 +6,15 @@ from collections import deque
 from threading import Lock
 
 BUCKETS = 10
-"""Number of parts of a window. Old counts leave in steps of a tenth."""
+"""Number of buckets of a window. Old counts leave the window one bucket at a time."""
 
 
 class Window:
-    """The number of events within the last `duration`, or up to a tenth of it longer.
+    """The number of events within the last `duration` seconds, or up to a tenth longer.
 
-    Memory is constant, counting is one comparison and one addition, and old counts leave without traffic. Hot code
-    counts inline: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. Threads lose no count: the
-    global lock is not released within the addition, and a rotation never sets `count`.
+    Memory is constant, counting takes one comparison and one addition, and old counts leave even without new events.
+    Hot code counts inline: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. Threads lose no count:
+    the global lock is not released within the addition, and a rotation never sets `count`.
     """
 
     __slots__ = ("_begun", "_lock", "_past", "_past_total", "_width", "count", "duration", "end")
@@ -58,7 +58,7 @@ class Window:
 
     def _rotate(self, now: float) -> None:
         if now < self.end:
-            return  # another thread has done it
+            return  # another thread has rotated the window
         count = self.count
         if count > self._begun:
             self._past.append((self.end, count - self._begun))

@@ -1,8 +1,8 @@
 """Threads for synchronous attempts, so that the caller continues when time is up.
 
-Python cannot stop a thread. After a timeout the thread runs on until its call returns, and stays occupied until then.
-So the number of threads is bounded, and a caller that finds no free thread is refused at once. They are daemon threads:
-a call that never returns does not keep the process alive.
+Python cannot stop a thread. After a timeout the thread stays occupied until its call returns. So the number of threads
+is bounded, and a caller that finds no free thread is refused at once. The threads are daemons, so a call that never
+returns does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _Job = tuple[Future[Any], Callable[[], Any]]
 
 
 class OutOfTimeError(Exception):
-    """The wait ended, and the call may still be running."""
+    """The wait timed out, and the call may still be running."""
 
 
 class _Pool:
-    """The state that the threads share. It has no reference to its owner, so the threads do not keep that alive."""
+    """The state that the threads share.
+
+    It has no reference to `WorkerThreads`, so the threads do not keep that alive.
+    """
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -54,7 +57,7 @@ class _Pool:
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
             _complete(*job)
-            del job  # so that an idle thread keeps nothing alive
+            del job  # an idle thread must not keep the job alive
             with self.lock:
                 self.idle += 1
 
@@ -95,11 +98,11 @@ class WorkerThreads:
         try:
             return future.result(min(timeout, TIMEOUT_MAX))
         except TimeoutError:
-            if future.done():  # the call's own TimeoutError
+            if future.done():  # the call itself raised TimeoutError
                 raise
             raise OutOfTimeError from None
         finally:
-            future.cancel()  # whatever ended the wait, work that no thread has begun must not begin
+            future.cancel()  # the caller waits no longer, so a thread must not begin the work
 
     def _reserve(self, pool: _Pool, target: str) -> None:
         with pool.lock:
@@ -116,5 +119,5 @@ def _complete(future: Future[Any], fn: Callable[[], Any]) -> None:
         return
     try:
         future.set_result(fn())
-    except BaseException as error:  # noqa: BLE001  # passed to the caller, whatever it is
+    except BaseException as error:  # noqa: BLE001  # passed to the caller
         future.set_exception(error)

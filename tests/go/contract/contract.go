@@ -71,9 +71,9 @@ func NewContract(directory string) (*Contract, error) {
 		mounted:   gauge("voice_policy_mounted_info", "The bundle in the mounted file.", "digest"),
 		requests:  counter("voice_operation_requests_total", "Requests served.", "operation", "kind"),
 		slow:      counter("voice_operation_slow_requests_total", "Requests beyond the objective.", "operation"),
-		seconds:   counter("voice_operation_seconds_total", "Time of requests.", "operation"),
+		seconds:   counter("voice_operation_seconds_total", "Duration of requests, summed.", "operation"),
 		inFlight:  gauge("voice_operation_in_flight_requests", "Requests in flight.", "operation"),
-		fallbacks: counter("voice_call_fallbacks_total", "Calls that fell back.", "name"),
+		fallbacks: counter("voice_call_fallbacks_total", "Failed soft calls that the fallback answered.", "name"),
 	}
 	info := gauge("voice_policy_info", "The bundle in force.", "service", "environment", "digest")
 	info.WithLabelValues(found.Metadata.Service, found.Metadata.Environment, found.Metadata.Digest).Set(1)

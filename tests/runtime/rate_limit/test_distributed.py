@@ -292,7 +292,7 @@ async def test_decisions_without_the_store_are_counted_and_a_missing_store_is_lo
 ) -> None:
     policy = shared(bucket("1/h", 10), local_share=Ratio("50%"), key="tenant")
     runtime = Runtime.load(mount(tmp_path, limited_bundle(policy)))
-    assert "run: a distributed limit has no store, and is local_share" in caplog.text
+    assert "run: the distributed limit has no store, so when_store_unavailable applies: local_share" in caplog.text
     assert sum([await enters(runtime) for _ in range(8)]) == 5
     samples = {metric.name: dict(metric.read(runtime)) for metric in METRICS if "rate_limit" in metric.name}
     assert samples["voice_rate_limit_without_store_total"] == {("run", "0", "tenant"): 8}

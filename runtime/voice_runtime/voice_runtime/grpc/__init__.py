@@ -35,9 +35,9 @@ Interceptor = (
 
 
 class Grpc:
-    """The gRPC side of a runtime: channels and servers. Nothing is opened before it is used.
+    """The gRPC side of a runtime: channels and servers. It opens a connection at the first call.
 
-    It holds the connections, so that one object serves a process.
+    It holds the connections, so create one object for each process.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -55,12 +55,12 @@ class Grpc:
     ) -> Channel:
         """The channel to a callee, or to the callee of one call if `name` is the name of a call.
 
-        `target` replaces the address in the bundle, in gRPC's format. `credentials` are those of
-        `grpc.ssl_channel_credentials`; create them once, because each object has its own connection. Without them the
-        channel is plaintext, except for an address behind an egress proxy, which uses TLS. `options` are those of gRPC,
-        such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors` run inside each attempt. Channels
-        share a connection only if options and interceptors are the same. Raises `UnknownCallError`, and `ValueError`
-        for an option that the runtime sets.
+        `target` replaces the address in the bundle, in gRPC's format. `credentials` come from
+        `grpc.ssl_channel_credentials`; create them once, because each credentials object gets a connection of its own.
+        Without credentials the channel is plaintext, but an address behind an egress proxy uses TLS. `options` are
+        gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors` run inside
+        each attempt. Channels share a connection only if options and interceptors are the same. Raises
+        `UnknownCallError`, and `ValueError` for an option that the runtime sets.
         """
         settings = Settings.beside(CHANNEL_OPTIONS, options, interceptors)
         return Channel(self.runtime, name, self._locate(name, target, credentials, settings), self._connections)
@@ -86,13 +86,13 @@ class Grpc:
     ) -> Server:
         """A server of this service's operations. Add handlers and a port, start it, and `drain` it on SIGTERM.
 
-        `options` are those of gRPC. `interceptors` run inside the policies of the operation. Raises `ValueError` for an
-        option that the runtime sets.
+        `options` are gRPC's server options. `interceptors` run inside the policies of the operation. Raises
+        `ValueError` for an option that the runtime sets.
         """
         return Server(self.runtime, options, interceptors)
 
     async def close(self) -> None:
-        """Close the connections of this event loop after the calls in flight."""
+        """Close the connections of this event loop when the calls in flight have ended."""
         await self._connections.close(grace_of(self.runtime.assembled))
 
     def _locate(

@@ -25,15 +25,15 @@ from voice_runtime.outcome import classify
 from voice_runtime.timeout import CURRENT, TimedScope, Timeout, current_scope
 
 ATTEMPTS = "grpc-previous-rpc-attempts"
-"""Metadata (gRPC A6): the number of earlier attempts. The first attempt does not send it."""
+"""Metadata key (gRPC A6) for the number of earlier attempts. The first attempt does not send it."""
 WRITTEN: Iterator[Any] = iter(())
-"""Placeholder for requests that the caller writes one by one. It is an iterator, which the pipeline never sends
-twice."""
+"""Placeholder for requests that the caller writes one by one. It is an iterator, and the pipeline retries no call with
+an iterator among its arguments."""
 MADE, WAITING = Made(), Waiting()
 
 
 class _CallContext:
-    """The context of the code inside a call: the call's span and its stub's deadline."""
+    """Sets the context for the code inside a call: the call's span, and the `timeout` that the stub's caller gave."""
 
     __slots__ = ("_context", "_scope", "span")
 
@@ -53,14 +53,14 @@ class _CallContext:
 
 
 class Attempts:
-    """A call that a stub made, as often as it is attempted.
+    """One call of a stub, with all its attempts.
 
     Made ──begin──▶ Waiting ──send──▶ Sent ──┐
      │                 │               │ ▲   │ send: the next attempt
      │                 │               │ └───┘
      └─────────────────┴──── stop ─────┴──────▶ Stopped
 
-    each of them ──end──▶ Ended
+    every state ──end──▶ Ended
     """
 
     state: State = MADE
@@ -78,14 +78,14 @@ class Attempts:
             self._deadline = _deadline(method.outbound, timeout)
 
     def begin(self) -> bool:
-        """Take over the call. True for the first caller, which runs it."""
+        """Claim the call. True for the first caller only, which then runs the call."""
         if self.state is not MADE:
             return False
         self.state = WAITING
         return True
 
     def enter(self) -> None:
-        """Begin the span and the stub's own deadline. They apply to the code inside until `leave`."""
+        """Begin the span and the deadline of the call. They apply to the code inside until `leave`."""
         method, span = self.method, None
         if method.is_recorded:
             span = trace_context.begin_client_span(method.path[1:], method.attributes)
@@ -100,7 +100,7 @@ class Attempts:
             self._entered.leave()
 
     def stop(self) -> bool:
-        """Cancel the RPC in flight, and send no other. True if there was one to stop."""
+        """Cancel the RPC in flight, and send no other. True if the call was still running."""
         state = self.state
         if isinstance(state, Stopped | Ended):
             return False
@@ -140,7 +140,7 @@ class Attempts:
         return self.state.error if isinstance(self.state, Ended) else None
 
     async def unary(self, request: Any) -> Any:
-        """One attempt for one answer."""
+        """Make one attempt of a call with one answer."""
         scope = current_scope()
         rpc = self.send(request, scope, NEVER if scope is None else scope.expires)
         try:
@@ -150,7 +150,7 @@ class Attempts:
             raise
 
     async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
-        """One attempt of a call with many answers. The attempt timeout ends with the first message."""
+        """Make one attempt of a call with many answers. The attempt timeout ends with the first message."""
         scope = current_scope()
         rpc = self.send(request, scope, NEVER if scope is None else scope.limit)
         try:
@@ -169,7 +169,10 @@ class Attempts:
         return rpc
 
     def invoke(self, request: Any, scope: TimedScope | None, end: float) -> Any:
-        """The bare channel's call object. The caller reports its RPC by `has_sent`."""
+        """Start the RPC, and return the call object of gRPC's own channel.
+
+        The caller must pass its RPC to `has_sent`.
+        """
         if self.state.cancelled:
             raise asyncio.CancelledError
         timeout, metadata = None, self._metadata
@@ -199,7 +202,7 @@ class Attempts:
         return self._requests
 
     def has_sent(self, rpc: Any) -> None:
-        """An attempt was sent: `rpc` is its RPC."""
+        """Note that an attempt was sent as `rpc`."""
         if isinstance(self.state, Stopped):
             self.state.rpc = rpc
             rpc.cancel()  # another thread stopped the call meanwhile
@@ -209,7 +212,10 @@ class Attempts:
             self._sent.set_result(None)
 
     def raise_explained(self, error: BaseException) -> None:
-        """Raise the error in our own terms: an own fault, a time limit of ours, a request that was never sent."""
+        """Raise a more exact error in place of gRPC's, if there is one.
+
+        It is a fault of this process, a timeout of the runtime, or a `NeverSentError`.
+        """
         self.raise_own_fault(error)
         scope = current_scope()
         if not isinstance(error, grpc.RpcError):
@@ -220,7 +226,7 @@ class Attempts:
             raise never_sent(error) from error
 
     def raise_own_fault(self, error: BaseException) -> None:
-        """Raise the error of the caller's request iterator, which ended the RPC. Mark data that gRPC did not send."""
+        """Raise the error of the caller's request iterator, if that ended the RPC. Mark faults of this process."""
         task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
         if task is not None and task.cancelling():
             return
@@ -229,7 +235,7 @@ class Attempts:
             self._mark_own_fault(raised)
             raise raised from None
         if isinstance(error, Exception) and not isinstance(error, grpc.RpcError):
-            self.state.rpc.cancel()  # otherwise gRPC counts the call as in flight, and waits for it at close
+            self.state.rpc.cancel()  # otherwise gRPC takes the call for running, and waits for it at close
             self._mark_own_fault(error)
 
     def _mark_own_fault(self, error: Exception) -> None:
@@ -256,7 +262,7 @@ def _future(*, done: bool) -> asyncio.Future[None]:
 
 
 def _deadline(outbound: Outbound, timeout: float) -> TimedScope:
-    """The stub's own `timeout`, as a scope around all attempts and waits, which end when it does."""
+    """A scope for the `timeout` argument of the stub. It covers all attempts and the waits between them."""
     if isnan(timeout):
         raise ValueError(f"{outbound.name}: timeout must be a number of seconds, not {timeout}")
     parent, now = current_scope(), outbound.now()

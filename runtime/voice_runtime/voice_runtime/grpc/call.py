@@ -1,6 +1,6 @@
 """The call objects that a stub returns.
 
-They keep the interface of `grpc.aio`, over several attempts instead of one RPC.
+They have the interface of `grpc.aio.Call`, but stand for all attempts of a call and not for one RPC.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from voice_runtime.grpc.status import status_of
 
 
 class _Call(grpc.aio.Call):
-    """The common part of all kinds of calls. The status is the last attempt's, or that of the deciding policy."""
+    """The base of both kinds of calls. Its status is that of the last attempt, or of the policy that ended the call."""
 
     _task: asyncio.Task[Any] | None = None
     """The task that runs a unary call, or a stream up to its first message. `None` if the caller's task runs it."""
@@ -30,11 +30,11 @@ class _Call(grpc.aio.Call):
     _attempts: Attempts
 
     def _start(self) -> None:
-        """Begin before anybody waits."""
+        """Begin the call if it has not begun."""
         raise NotImplementedError
 
     async def _begun(self) -> Any:
-        """The RPC in flight, once there is one. `None` if there never was."""
+        """Wait for the first attempt, and return its RPC. `None` if the call ended without an attempt."""
         self._start()
         attempts = self._attempts
         await asyncio.wait({attempts.ended, attempts.sent}, return_when=asyncio.FIRST_COMPLETED)
@@ -46,7 +46,7 @@ class _Call(grpc.aio.Call):
         return self._attempts.error
 
     def time_remaining(self) -> float | None:
-        """Seconds left to the current attempt."""
+        """Seconds left for the current attempt. `None` before the first attempt."""
         rpc = self._attempts.state.rpc
         return None if rpc is None else rpc.time_remaining()
 
@@ -80,7 +80,7 @@ class _Call(grpc.aio.Call):
             raise self._attempts.error
 
     async def write(self, request: Any) -> None:
-        """Send a message, once the policies have admitted the call. Raises the call's error."""
+        """Wait until the policies admit the call, then send a message. Raises the call's error."""
         await (await self._writable()).write(self._attempts.method.serialize(request))
 
     async def done_writing(self) -> None:
@@ -117,8 +117,8 @@ class _Call(grpc.aio.Call):
 class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
     """A call with one answer.
 
-    It begins in the task that awaits it. Otherwise it begins in the loop's next turn, as in `grpc.aio`, without an
-    additional task.
+    If the caller awaits it at once, it runs in the caller's task, without another task. Otherwise it begins in the
+    event loop's next turn, as in `grpc.aio`.
     """
 
     _result: Any = None
@@ -135,7 +135,7 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
             self._task = self._loop.create_task(self._run_apart())
 
     async def _run_apart(self) -> None:
-        with suppress(Exception):  # the error is stored for whoever awaits the call, and maybe nobody does
+        with suppress(Exception):  # the call keeps its error for the code that awaits it
             await self._run()
 
     async def _run(self) -> Any:
@@ -171,8 +171,8 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
 class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
     """A call with many answers.
 
-    It begins when it is first iterated, read, written or asked, so an unused one costs nothing. It closes with its
-    iteration, with `cancel`, or with the last reference to it.
+    It begins at the first iteration, `read`, `write` or question about its status, so an unused call costs nothing. It
+    closes when its iteration ends, by `cancel`, or when the last reference to it is gone.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         """Stop the call and release its resources. True if it was still running."""
         if not super().cancel():
             return False
-        if not self._messages.ag_running:  # type: ignore[attr-defined]  # the protocol leaves it out
+        if not self._messages.ag_running:  # type: ignore[attr-defined]  # the type of asynchronous generators lacks it
             self._task = self._loop.create_task(_close(self._messages))
         return True
 
@@ -219,7 +219,7 @@ async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Reso
     """The messages of a stream. It holds no reference to the call, so the call closes when nobody else holds it."""
     error: BaseException | None = None
     try:
-        attempts.method = resolve()  # it may begin long after its creation, on another connection
+        attempts.method = resolve()  # the stream may begin long after its creation, on another connection
         attempts.enter()
         async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
             async for message in messages:

@@ -7,12 +7,12 @@ from typing import Any
 
 
 class State:
-    """One stay in one state. `rpc` is the RPC of the last attempt."""
+    """The base of the states. `rpc` is the RPC of the last attempt."""
 
     __slots__ = ()
     rpc: Any = None
     cancelled: bool = False
-    """True if the call's owner cancelled it, or somebody cancelled its task."""
+    """True if the caller cancelled the call, or if the call's task was cancelled."""
 
 
 class Made(State):
@@ -28,7 +28,7 @@ class Waiting(State):
 
 
 class Sent(State):
-    """The RPC of an attempt is in flight, or has failed and may be followed by another."""
+    """The RPC of an attempt is in flight, or it has failed and a retry may follow."""
 
     __slots__ = ("rpc",)
 
@@ -37,7 +37,7 @@ class Sent(State):
 
 
 class Stopped(State):
-    """Cancelled by its owner: nothing more is sent, and the running code unwinds."""
+    """The caller has cancelled the call. No further RPC is sent, and the running code unwinds."""
 
     __slots__ = ("rpc",)
     cancelled = True
@@ -47,7 +47,7 @@ class Stopped(State):
 
 
 class Ended(State):
-    """Ended, with an answer or with `error`: the callee's, a policy's, or a cancellation."""
+    """Ended with an answer or with `error`: an error of the callee, an error of a policy, or a cancellation."""
 
     __slots__ = ("cancelled", "error", "rpc")
 

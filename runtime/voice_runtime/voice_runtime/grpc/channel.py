@@ -32,13 +32,15 @@ class Channel(grpc.aio.Channel):
         self._closed = False
 
     def connection(self, assembled: Assembled) -> Connection:
-        """The connection for another call under a bundle.
+        """The connection for a new call under a bundle.
 
-        Raises `RuntimeError` on another event loop, or if the channel is closed; `UnknownCallError` if the bundle has
-        no such callee.
+        Raises `RuntimeError` on another event loop or after `close`, and `UnknownCallError` if the bundle has no such
+        callee.
         """
         if asyncio.get_running_loop() is not self.loop:
-            raise RuntimeError(f"the channel to {self.name} belongs to another event loop: make one in each loop")
+            raise RuntimeError(
+                f"the channel to {self.name} belongs to another event loop: create a channel in each event loop"
+            )
         if self._closed:
             raise RuntimeError(f"the channel to {self.name} is closed")
         connection = self._connection
@@ -64,7 +66,7 @@ class Channel(grpc.aio.Channel):
         return StreamRequest(self, "stream_stream", method, serializers, settings)
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002  # calls in flight end by themselves
-        """Accept no further calls. The connection stays for others; `Grpc.close` closes it."""
+        """Refuse further calls. Other channels may share the connection, so only `Grpc.close` closes it."""
         self._closed = True
 
     async def __aenter__(self) -> Self:
@@ -76,16 +78,16 @@ class Channel(grpc.aio.Channel):
         await self.close()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT002  # as grpc.aio has it
-        """The state of the present connection."""
+        """The state of the current connection."""
         state: grpc.ChannelConnectivity = self._present().get_state(try_to_connect)
         return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Wait until the present connection is in another state."""
+        """Wait until the current connection is in a state other than `last_observed_state`."""
         await self._present().wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        """Wait until the callee can be reached."""
+        """Wait until the connection to the callee is ready."""
         await self._present().channel_ready()
 
     def _present(self) -> Any:
@@ -120,17 +122,17 @@ class UnaryRequest(_Method):
     """A method that takes one request."""
 
     def __call__(self, request: Any, *, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
-        """Call it. Raises `UnknownCallError` for a method without a call in the bundle."""
+        """Call the method. Raises `UnknownCallError` if the bundle declares no call for it."""
         return self._call(request, timeout, metadata, options)
 
 
 class StreamRequest(_Method):
-    """A method that takes many requests, from an iterator or by `write`. It is never sent twice."""
+    """A method that takes many requests, from an iterator or by `write`. Its calls are never retried."""
 
     def __call__(
         self, request_iterator: Any = None, timeout: float | None = None, metadata: Any = None, **options: Any
     ) -> Any:
-        """Call it. Raises `UnknownCallError` for a method without a call in the bundle."""
+        """Call the method. Raises `UnknownCallError` if the bundle declares no call for it."""
         if request_iterator is None:
             requests = WRITTEN
         else:
@@ -139,5 +141,5 @@ class StreamRequest(_Method):
 
 
 def grace_of(assembled: Assembled) -> float:
-    """Seconds after which every call in flight has ended."""
+    """The longest time in seconds that a call in flight may still take."""
     return max((call.timeout.overall.seconds for call in assembled.bundle.outbound), default=0.0)

@@ -1,4 +1,4 @@
-"""Connections: one channel for each target, shared by all code on an event loop and replaced when it is old."""
+"""Connections: one channel for each target. All code on an event loop shares it, and a new one replaces it with age."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import grpc
 from voice_runtime.assembly import Assembled
 
 CONNECTION_AGE = 300.0
-"""Seconds after which a channel is replaced, so that new replicas are found. gRPC A9 asks for an age; the servers here
-use 5 minutes too. Random up to a tenth less, so that replicas do not reconnect in step."""
+"""Seconds after which a new channel replaces the old one, so that calls reach new replicas. gRPC A9 recommends such an
+age; our servers use the same 5 minutes. The actual age is up to a tenth less, at random, so that replicas do not
+reconnect in step."""
 KEEPALIVE_INTERVAL = 330.0
-"""Seconds between pings while calls are in flight. A server accepts a ping every 300 s by default and disconnects more
-frequent ones (gRPC A8). A tenth above, for clocks that differ."""
+"""Seconds between pings while calls are in flight. By default a server disconnects a client that pings more often than
+every 300 s (gRPC A8). The interval is a tenth longer, because clocks differ."""
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.service_config_disable_resolution", 1),
-    ("grpc.enable_retries", 0),  # the pipeline retries; retries of both would multiply attempts
+    ("grpc.enable_retries", 0),  # the runtime retries; retries by gRPC, too, would multiply the attempts
     (
         "grpc.use_local_subchannel_pool",
         1,
     ),  # otherwise channels of one address share a connection, and a new channel would not find new replicas
-    ("grpc.enable_http_proxy", 0),  # a proxy of the environment would see the cluster's traffic
+    ("grpc.enable_http_proxy", 0),  # a proxy from environment variables would see the cluster's traffic
     ("grpc.keepalive_time_ms", round(KEEPALIVE_INTERVAL * 1000)),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
@@ -36,7 +37,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A service's own options and interceptors of a channel or a server, beside those of the runtime."""
+    """The options and interceptors that a service gives for a channel or a server, in addition to the runtime's."""
 
     options: tuple[tuple[str, Any], ...] = ()
     interceptors: tuple[Any, ...] = ()
@@ -45,7 +46,7 @@ class Settings:
     def beside(
         cls, ours: Iterable[tuple[str, Any]], options: Iterable[tuple[str, Any]], interceptors: Iterable[Any]
     ) -> Settings:
-        """Settings beside the runtime's own options `ours`. Raises `ValueError` if they contain any of those."""
+        """The settings of a service. Raises `ValueError` for an option in `ours`, which the runtime sets itself."""
         settings = cls(tuple(options), tuple(interceptors))
         reserved = {name for name, _ in ours}
         if taken := sorted(name for name, _ in settings.options if name in reserved):
@@ -92,7 +93,7 @@ Locate = Callable[[Assembled], Target]
 
 
 class Connection:
-    """A channel, until its replacement."""
+    """A channel, and the time at which a new one replaces it."""
 
     __slots__ = ("channel", "expires")
 
@@ -107,12 +108,12 @@ class _OfLoop:
     def __init__(self) -> None:
         self.kept: dict[Target, Connection] = {}
         self.replaced: dict[asyncio.Task[None], Connection] = {}
-        """Replaced connections by the task that will close them."""
+        """The replaced connections, each by the task that will close it."""
 
     def replace(self, target: Target, grace: float) -> None:
-        """Remove a connection, and close it when every call on it has ended.
+        """Replace a connection: close it after `grace` seconds, when every call on it has ended.
 
-        Until then it accepts calls: a retry uses the connection of the first attempt.
+        Until then the connection accepts calls, because a retry uses the connection of the first attempt.
         """
         connection = self.kept.pop(target)
         closing = asyncio.get_running_loop().create_task(_close_after(grace, connection))
@@ -144,7 +145,7 @@ class Connections:
         self._by_process: dict[int, dict[Target, Connection]] = {}
 
     def of(self, target: Target, grace: float) -> Connection:
-        """The connection to a target. An old one is closed `grace` seconds later, when its calls have ended."""
+        """The connection to a target. An old connection is replaced, and closes `grace` seconds later."""
         opened = self._of_this_loop()
         connection = opened.kept.get(target)
         if connection is None or self._is_old(connection):
@@ -154,7 +155,7 @@ class Connections:
         return connection
 
     def of_process(self, target: Target) -> Connection:
-        """Like `of`, for code without an event loop. A replaced channel closes with the last call on it."""
+        """Like `of`, for code without an event loop. A replaced connection closes when the last call on it ends."""
         kept = self._by_process.setdefault(os.getpid(), {})
         connection = kept.get(target)
         if connection is None or self._is_old(connection):

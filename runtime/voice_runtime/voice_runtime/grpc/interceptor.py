@@ -26,12 +26,12 @@ Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
 class InboundInterceptor(grpc.aio.ServerInterceptor):
-    """Applies rate limits, bulkhead, degradation and deadline to handlers, in a span of the caller's trace."""
+    """Applies rate limits, bulkhead, degradation and deadline to handlers. Each request gets a span in its trace."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.refusing = False
-        """True while the server is about to stop. It then refuses every request before any policy."""
+        """True while the server is about to stop. The interceptor then refuses every request before any policy."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The wrapped handler of the method. Health and reflection stay unwrapped."""
@@ -79,7 +79,10 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
             _end(span, servicer, failure)
 
     async def _admitted(self, path: str, caller: Caller, handle: Handle, request: Any, servicer: Any) -> Any:
-        """The handler's answer. A status that the handler set or aborted with counts for the operation."""
+        """Admit the request, and return the handler's answer.
+
+        An error status of the handler counts for the operation.
+        """
         try:
             operation = self._runtime.inbound(operation_of(path))
         except UnknownCallError as error:
@@ -97,7 +100,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
-    """The handler's answer. An error status is raised, so that the request's policies count it."""
+    """The handler's answer. Raises an error status as `StatusError`, so that the request's policies count it."""
     try:
         answer = await handle(request, servicer)
     except grpc.aio.AbortError as error:
@@ -110,7 +113,7 @@ async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
 
 
 async def _abort(servicer: Any, path: str, error: Exception) -> None:
-    """End the RPC with the status of the error. Its text may contain anything, so only the log gets it."""
+    """End the RPC with the status of the error. Only the log gets the error's text, because it may contain secrets."""
     code, trailing = answer_to(error)
     if code is grpc.StatusCode.INTERNAL:
         logger.error("%s failed", path, exc_info=error)
@@ -129,18 +132,18 @@ def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None
 
 
 def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
-    """How to create a handler of the same kind, and how to run this one to its end."""
+    """Two functions: one creates a handler of the same kind, the other runs this handler to its end."""
     requests = "stream" if handler.request_streaming else "unary"
     responses = "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, f"{requests}_{responses}")
     if not (inspect.isasyncgenfunction(behaviour) or inspect.iscoroutinefunction(behaviour)):
-        raise TypeError(f"{behaviour} is not asynchronous: on this server a handler is a coroutine function")
+        raise TypeError(f"the handler {behaviour} is not asynchronous: write it as `async def`")
     make = getattr(grpc, f"{requests}_{responses}_rpc_method_handler")
     return make, _written(behaviour) if inspect.isasyncgenfunction(behaviour) else behaviour
 
 
 def _written(behaviour: Callable[..., AsyncGenerator[Any, None]]) -> Handle:
-    """Run a generator handler as one that writes. It then runs in one task, which the deadline can cancel."""
+    """Turn a generator handler into a coroutine that writes. It runs in one task, which the deadline can cancel."""
 
     async def handle(request: Any, servicer: Any) -> None:
         async with aclosing(behaviour(request, servicer)) as messages:  # a cancelled write closes it at once

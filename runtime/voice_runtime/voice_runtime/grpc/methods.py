@@ -27,12 +27,12 @@ class Resolved(NamedTuple):
     enter: Callable[..., Awaitable[Any]]
     """The function that runs the outbound call for one answer."""
     is_internal: bool
-    """True for a callee inside the platform. Other callees get neither trace context nor baggage."""
+    """True for a callee inside the platform. Callees outside get neither trace context nor baggage."""
     is_recorded: bool
-    """True if spans are recorded. It is read once, so set up tracing before the first call."""
+    """True if spans are recorded. The stub reads it at its first call, so set up tracing before."""
     channel: Any
     serialize: Serialize
-    """The stub's serializer. `invoke` has none and takes bytes."""
+    """The stub's serializer. `invoke` takes the serialized bytes."""
     invoke: Callable[..., Any]
     attributes: dict[str, str]
     """Attributes of the span."""
@@ -52,8 +52,9 @@ def operation_of(path: str) -> str:
 def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
     """The call for an RPC on the channel `name`. Raises `UnknownCallError`.
 
-    On a channel named after a callee, the operation selects the call. A channel named after a call always makes that
-    call; use it for operations with several purposes, and for callees with other method names.
+    If `name` is a callee, the operation in `path` selects the call. If `name` is a call, every RPC of the channel makes
+    that call: use it for a callee whose methods are not named like the operations, or for one operation with several
+    calls.
     """
     if name in assembled.outbound:
         return assembled.outbound[name]
@@ -66,7 +67,7 @@ def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
 
 
 class Method:
-    """One method of a stub. It keeps the resolved call until bundle or connection change."""
+    """One method of a stub. It resolves its call again when the bundle or the connection changes."""
 
     def __init__(
         self,
@@ -119,11 +120,11 @@ class Method:
         )
 
     def invoke_on(self, connection: Connection) -> Any:
-        """The raw method on a connection."""
+        """The method on a connection, without policies."""
         return getattr(connection.channel, self._kind)(self._path, **self._settings)
 
 
 def _as_it_is(request: Any) -> bytes:
-    """The serializer of a stub without one, whose requests are bytes."""
+    """The serializer for a stub that has no serializer, because its requests are bytes."""
     serialized: bytes = request
     return serialized

@@ -1,7 +1,7 @@
-"""The requests of one RPC, serialised here instead of by gRPC.
+"""The requests of one RPC. The runtime serialises them itself, because gRPC hides two faults of the caller.
 
 If a serializer raises, gRPC sends an empty message. If an iterator of requests raises, gRPC ends the RPC as cancelled,
-without a reason. Both are the caller's faults.
+without a reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _VALUE = re.compile(r"[\x20-\x7e]*")
 
 
 class Requests:
-    """The serialised requests of the caller's iterator, and the `error` that it raised."""
+    """The serialised requests of the caller's iterator. `error` is the error that the iterator or serializer raised."""
 
     __slots__ = ("_serialize", "_source", "error")
 
@@ -39,7 +39,10 @@ class Requests:
 
 
 class AsyncRequests:
-    """Like `Requests`, from an asynchronous iterator. gRPC checks which of the two it gets."""
+    """Like `Requests`, for an asynchronous iterator.
+
+    One class cannot do both, because gRPC checks the iterator's kind.
+    """
 
     __slots__ = ("_serialize", "_source", "error")
 
@@ -62,7 +65,7 @@ class AsyncRequests:
 
 
 def unsendable(metadata: tuple[Any, ...]) -> list[str]:
-    """The keys of metadata that gRPC refuses because of the key or the value. Values may be secrets."""
+    """The keys of the metadata that gRPC refuses to send. It returns no values, because they may be secrets."""
     return [str(entry[0]) if isinstance(entry, tuple) else "no pair" for entry in metadata if not _is_sendable(*entry)]
 
 

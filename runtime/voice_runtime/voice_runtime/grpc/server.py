@@ -15,14 +15,15 @@ from voice_runtime.grpc.interceptor import InboundInterceptor
 from voice_runtime.runtime import Runtime
 
 REFUSING = 0.5
-"""Seconds in which a draining server refuses requests, so that callers go elsewhere and few arrive at the very end."""
+"""Seconds in which a draining server refuses requests before it stops, so that callers turn to other replicas."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 class Server(grpc.aio.Server):
     """A `grpc.aio` server with the standard health service and reflection. Made by `Grpc.server`.
 
-    Each handler runs under the policies of the operation that its method names; `current_request()` asks for features.
+    Each handler runs under the policies of the operation that its method names. In a handler,
+    `current_request().feature(name)` tells if a feature is on.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Server(grpc.aio.Server):
         ours: list[tuple[str, Any]] = [
             ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # gRPC's C core adds a random tenth
             ("grpc.max_connection_age_grace_ms", round(self._longest() * 1000)),
-            ("grpc.so_reuseport", 0),  # two processes on one port would be a mistake here
+            ("grpc.so_reuseport", 0),  # otherwise a second process could listen on the same port
         ]
         settings = Settings.beside(ours, options, interceptors)
         self._server = grpc.aio.server(
@@ -48,13 +49,13 @@ class Server(grpc.aio.Server):
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Add handlers. Generated `add_…_to_server` functions call it."""
+        """Add handlers. The generated `add_…_to_server` functions call this method."""
         handlers = tuple(generic_rpc_handlers)
         self._services += [str(name()) for handler in handlers if (name := getattr(handler, "service_name", None))]
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
-        """Add handlers. Generated `add_…_to_server` functions call it."""
+        """Add handlers. The generated `add_…_to_server` functions call this method."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
     def add_insecure_port(self, address: str) -> int:
@@ -66,7 +67,7 @@ class Server(grpc.aio.Server):
         return self._server.add_secure_port(address, server_credentials)
 
     async def start(self) -> None:
-        """Start serving, and report it."""
+        """Start the server, and report it as serving."""
         names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
         await self._server.start()
@@ -74,10 +75,11 @@ class Server(grpc.aio.Server):
             await self.health.set(name, SERVING)
 
     async def drain(self) -> None:
-        """Stop gracefully: report it, wait until callers notice, refuse new requests, and finish the others.
+        """Stop gracefully.
 
-        The bundle gives the durations: `health.drain_duration`, and the longest deadline of an operation. Late requests
-        are answered UNAVAILABLE for a moment more, because gRPC cancels requests that it has not handed over.
+        The server reports that it does not serve, waits `health.drain_duration` until callers notice, refuses new
+        requests, and waits up to the longest deadline of an operation for the requests in flight. It answers late
+        requests with UNAVAILABLE for a short time, because gRPC would cancel requests that no handler has got.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
@@ -86,7 +88,7 @@ class Server(grpc.aio.Server):
         await self.stop(max(self._longest() - REFUSING, 0.0))
 
     async def stop(self, grace: float | None) -> None:
-        """Refuse new requests. Those in flight get `grace` seconds."""
+        """Refuse new requests. Requests in flight get `grace` seconds to end."""
         await self._server.stop(grace)
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as grpc.aio has it

@@ -1,4 +1,4 @@
-"""The map between gRPC statuses and outcomes: callee status to failure, policy decision to status."""
+"""Maps the status of a callee to a failure, and the decision of a policy to a status."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from voice_runtime.outcome import (
 )
 
 PUSHBACK = "grpc-retry-pushback-ms"
-"""Trailing metadata (gRPC A6): milliseconds until another attempt is welcome. Negative or unreadable means never."""
+"""Key of trailing metadata (gRPC A6): milliseconds until the callee accepts a retry. Negative or unreadable: never."""
 NO_RETRY = -1.0
 LONGEST_WAIT = 2**31 - 1
-"""Longest pushback in milliseconds: gRPC reads 32 bits."""
+"""Longest pushback in milliseconds, because gRPC reads a signed number of 32 bits."""
 _MILLISECONDS = re.compile(r"-?[0-9]{1,10}")
 _FAILURES: dict[StatusCode, Failure] = {
     StatusCode.UNAVAILABLE: Failure("unavailable"),
@@ -52,21 +52,24 @@ _FAILURES: dict[StatusCode, Failure] = {
 _STATUS = {failure.condition: code for code, failure in _FAILURES.items() if failure.condition} | {
     "connection_failed": StatusCode.UNAVAILABLE
 }
-# The text of gRPC's C core when its load balancer fails a call that it never gave to a connection.
+# Texts of gRPC's C core for a call that it failed before it sent the call on a connection.
 _NEVER_SENT = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
 _TOO_LARGE = re.compile(r"(sent|received) message larger than max|message exceeds maximum size", re.IGNORECASE)
-"""Texts of RESOURCE_EXHAUSTED for a message that is too large, from gRPC's C core, Go and Java. Load is not the
-cause."""
+"""Texts of gRPC's C core, Go and Java for a message that is too large. Its status is RESOURCE_EXHAUSTED, too, but load
+is not the cause."""
 _INVALID_METADATA = "Invalid metadata"
 _CANCELLED_HERE = ("Locally cancelled by application!", "Cancelled upon garbage collection!", "Channel closed!")
 
 
 class NeverSentError(grpc.aio.AioRpcError):
-    """UNAVAILABLE, and the request was provably never sent: any call may be repeated."""
+    """UNAVAILABLE, and the request was certainly never sent. So a retry is safe for every call."""
 
 
 class StatusError(Exception):
-    """A handler ended with this status. The interceptor raises it to inform the request's policies."""
+    """A handler ended with the status `code`.
+
+    The interceptor raises this error, so that the request's policies count it.
+    """
 
     def __init__(self, code: StatusCode) -> None:
         super().__init__(code.name)
@@ -74,7 +77,7 @@ class StatusError(Exception):
 
 
 def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
-    """The failure for a status, with the callee's pushback. `None` is neutral."""
+    """The failure for a status, with the callee's pushback. `None` for a neutral status."""
     failure = _FAILURES.get(code)
     if failure is None or not trailing:
         return failure
@@ -85,7 +88,7 @@ def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
 
 
 def _pushback(said: Mapping[str, str]) -> float | None:
-    """Seconds until another attempt is welcome; `None` if the callee says nothing."""
+    """Seconds until the callee accepts a retry. `None` if the callee sent no pushback."""
     pushback = said.get(PUSHBACK)
     if pushback is None:
         return None
@@ -93,10 +96,10 @@ def _pushback(said: Mapping[str, str]) -> float | None:
 
 
 def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> bool:
-    """True if the request was provably never sent.
+    """True if the request was certainly never sent.
 
-    The text alone proves nothing, because a callee may relay the text of its own callee. But a channel that can reach a
-    callee is not in TRANSIENT_FAILURE.
+    The text alone is no proof, because a callee may relay the same text from its own callee. The state of the channel
+    is the proof: a channel that can reach the callee is not in TRANSIENT_FAILURE.
     """
     return (
         error.code() is StatusCode.UNAVAILABLE
@@ -106,7 +109,7 @@ def was_never_sent(error: grpc.RpcError, state: grpc.ChannelConnectivity) -> boo
 
 
 def never_sent(error: grpc.RpcError) -> NeverSentError:
-    """The same error, marked so that it allows another attempt."""
+    """The same error as a `NeverSentError`, which allows a retry."""
     return NeverSentError(StatusCode.UNAVAILABLE, details=error.details(), debug_error_string=error.details())
 
 
@@ -118,7 +121,7 @@ def _(error: grpc.RpcError) -> Failure | None:
     if _TOO_LARGE.search(details) or (details == _INVALID_METADATA and not getattr(error, "debug_error_string", str)()):
         return OWN_FAULT
     if code is StatusCode.CANCELLED and details not in _CANCELLED_HERE:
-        code = StatusCode.UNAVAILABLE  # a stopping server answers so to requests that it gave to no handler
+        code = StatusCode.UNAVAILABLE  # a stopping server cancels requests that no handler has got
     return failure_of(code, error.trailing_metadata())
 
 
@@ -130,7 +133,7 @@ def _(error: grpc.RpcError) -> DependencyFailure | None:
 
 @classify.register(grpc.aio.BaseError)
 def _(_: Exception) -> Failure | None:
-    """Refusals of gRPC itself: metadata that cannot be sent, a closed channel."""
+    """Refusals of gRPC itself: metadata that it cannot send, or a closed channel."""
     return OWN_FAULT
 
 
@@ -156,15 +159,16 @@ def status_of(error: BaseException) -> StatusCode:
         case CalleeError():
             code = _STATUS[error.condition]
         case Exception() if dependency_failure(error):
-            code = StatusCode.ABORTED  # the mesh counts UNAVAILABLE against this service's pod
+            code = StatusCode.ABORTED  # not UNAVAILABLE: the mesh would count that as an outage of this service's pod
     return code
 
 
 def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]]:
     """The status and the trailing metadata with which a server ends a request.
 
-    A callee's status that is neutral to its caller is this service's own fault. A server that has retried already, or
-    knows that waiting does not help, asks the caller not to retry, so that attempts do not multiply from hop to hop.
+    A callee's status such as NOT_FOUND becomes INTERNAL, because it says nothing about this service's own request. If
+    this service has already retried, or waiting does not help, the answer asks the caller not to retry. So attempts do
+    not multiply from hop to hop.
     """
     code = status_of(error)
     if code is StatusCode.CANCELLED:
@@ -184,5 +188,5 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
 
 
 def _milliseconds(wait: float | None) -> str:
-    """A wait in the form of `PUSHBACK`. `None`, NaN and a negative number forbid another attempt."""
+    """The value of `PUSHBACK` for a wait in seconds. `None`, NaN and a negative number forbid another attempt."""
     return str(round(min(wait * 1000, LONGEST_WAIT))) if wait is not None and wait >= 0 else "-1"

@@ -1,4 +1,4 @@
-"""Channels for code without an event loop. An attempt runs on a worker thread, which gRPC's own deadline frees."""
+"""Channels for code without an event loop. Each attempt runs on a worker thread, and gRPC's deadline ends its wait."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SyncChannel(grpc.Channel):
         self._connections = connections
 
     def connection(self, assembled: Assembled) -> Connection:
-        """The connection for another call under a bundle. Raises `UnknownCallError` for an unknown callee."""
+        """The connection for a new call under a bundle. Raises `UnknownCallError` for an unknown callee."""
         located = self._located
         if located is None or located[0] is not assembled:
             self._located = located = assembled, self._locate(assembled)
@@ -63,7 +63,7 @@ class SyncChannel(grpc.Channel):
 
     @override
     def close(self) -> None:
-        """Release the channel. The connection stays for others, and closes with the process."""
+        """Do nothing: other channels may share the connection, and it closes with the process."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +85,7 @@ class _Method(Method):
         return attempts, iter(request) if self._streams_requests else request
 
     def _bare(self) -> Any:
-        """The raw method, without policies."""
+        """The method without policies."""
         return self.invoke_on(self._channel.connection(self._channel.runtime.assembled))
 
 
@@ -93,13 +93,13 @@ class OneAnswer(_Method):
     """A method with one answer."""
 
     def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
-        """Call it. Raises `UnknownCallError` for a method that is no call of the bundle."""
+        """Call the method. Raises `UnknownCallError` if the bundle declares no call for it."""
         return self.with_call(request, timeout, metadata, **options)[0]
 
     def with_call(
         self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any
     ) -> tuple[Any, Any]:
-        """The answer, and the call of the attempt that got it. The call is `None` if a fallback answered."""
+        """The answer, and gRPC's call object of the successful attempt. The object is `None` if a fallback answered."""
         if self.is_infrastructure:
             bare: tuple[Any, Any] = self._bare()(request, timeout, metadata, **options)
             return bare
@@ -117,19 +117,21 @@ class OneAnswer(_Method):
 
     @override
     def invoke_on(self, connection: Connection) -> Any:
-        """The raw method. It returns the answer and the call."""
+        """The method on a connection, without policies. It returns the answer and gRPC's call object."""
         return super().invoke_on(connection).with_call
 
     def future(self, *_: Any, **__: Any) -> Any:
         """Not supported: use a thread for each call."""
-        raise NotImplementedError("no futures under policies: use `Grpc.channel`, or a thread for each call")
+        raise NotImplementedError(
+            "a stub of this channel has no `future`: use `Grpc.channel`, or a thread for each call"
+        )
 
 
 class ManyAnswers(_Method):
     """A method with many answers."""
 
     def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
-        """Call it. Raises `UnknownCallError` for a method that is no call of the bundle."""
+        """Call the method. Raises `UnknownCallError` if the bundle declares no call for it."""
         if self.is_infrastructure:
             return self._bare()(request, timeout, metadata, **options)
         attempts, request = self._attempts(request, timeout, metadata, options)
@@ -137,7 +139,10 @@ class ManyAnswers(_Method):
 
 
 class SyncStream:
-    """The answers of a call. It begins with the first iteration, and ends with it, by `cancel`, or by `close`."""
+    """The answers of a call.
+
+    The call begins at the first iteration. It ends with the iteration, `cancel` or `close`.
+    """
 
     def __init__(self, attempts: Attempts, request: Any) -> None:
         self._attempts = attempts
@@ -157,12 +162,12 @@ class SyncStream:
         return self._attempts.stop()
 
     def close(self) -> None:
-        """End the call without an error, in any state."""
+        """End the call, in any state. It raises no error."""
         self._messages.close()
 
 
 def _answer(attempts: Attempts, request: Any) -> Any:
-    """One attempt for one answer."""
+    """Make one attempt of a call with one answer."""
     scope = current_scope()
     try:
         answer, rpc = attempts.invoke(request, scope, NEVER if scope is None else scope.expires)
@@ -191,7 +196,7 @@ def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
 
 
 def _answers(attempts: Attempts, request: Any) -> Iterator[Any]:
-    """One attempt for many answers. The previous one has ended, but may still occupy its thread."""
+    """Make one attempt of a call with many answers. The previous attempt has ended, but may still occupy its thread."""
     if attempts.state.rpc is not None:
         attempts.state.rpc.cancel()
     scope = current_scope()

@@ -10,7 +10,7 @@ READINESS_PATH = "/ready"
 
 
 class HealthApp:
-    """Answers the probes, and passes everything else to `otherwise`, the service's own application."""
+    """Answers the probes, and passes all other requests to `otherwise`, the service's own application."""
 
     def __init__(self, health: Health, otherwise: Application | None = None) -> None:
         self._health = health

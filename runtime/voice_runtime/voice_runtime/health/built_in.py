@@ -1,6 +1,6 @@
 """The built-in checkers: one module for each kind of check.
 
-Each check opens its own connection and closes it, so it sees what a new pod would see.
+Each check opens a new connection and closes it, so it fails whenever a new pod could not connect.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from voice_runtime.health.disk import disk_checker
 from voice_runtime.health.place import Place
 
 STORES = frozenset({"postgresql", "redis"})
-"""Kinds that log in, with the connection in the settings."""
+"""Kinds of checks that log in. The settings file must name their connection."""
 
 
 def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Checker:
-    """The checker for a check. Raises `ValueError` if something that it needs is missing."""
+    """The checker for a check.
+
+    Raises `ValueError` if a package, a call or a connection that the check needs is missing.
+    """
     if policy.kind == "disk":
         return disk_checker(policy)
     place = _place(policy, bundle, settings)
     try:
         kind = importlib.import_module(f"voice_runtime.health.{policy.kind}")
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: voice-runtime[{policy.kind}] installs it") from None
+        raise ValueError(f"{error.name} is not installed: install voice-runtime[{policy.kind}]") from None
     checker: Checker = kind.checker(place)
     return checker
 

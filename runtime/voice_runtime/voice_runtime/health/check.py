@@ -1,4 +1,4 @@
-"""One check. It runs on demand, for at most its timeout, and never twice at once."""
+"""One check. A probe starts it, it runs for at most its timeout, and it never runs twice at the same time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from voice_policies import HealthCheck
 from voice_runtime.clock import SYSTEM_CLOCK, Clock
 
 Status = Literal["healthy", "degraded", "unhealthy"]
-"""`degraded`: it works, but more slowly than its limit allows."""
+"""`degraded`: the target works, but answers more slowly than `max_latency`."""
 Checker = Callable[[], Awaitable[object]]
-"""Returns if the target works, and raises if not. It need not limit its own time."""
+"""Tests the target: it returns if the target works, and raises if not. `Check` limits its time."""
 logger = logging.getLogger("voice_runtime.health")
 
 
@@ -27,18 +27,18 @@ class Result:
     latency: float
     """Duration of the check in seconds."""
     error: str = ""
-    """The type of the failure. Only the log gets its message, which may contain users and addresses."""
+    """The type of the failure. The message may contain users and addresses, so only the log gets it."""
 
 
 class Check:
-    """A checker with its policy. A result is reused for `cache_duration`; simultaneous callers share one run."""
+    """A checker with its policy. It keeps a result for `cache_duration`, and simultaneous callers share one run."""
 
     def __init__(
         self, policy: HealthCheck, checker: Checker, cache_duration: float, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         self.policy = policy
         self.last: Result | None = None
-        """The newest result, of any age. `None` before the first."""
+        """The newest result, of any age. `None` before the first result."""
         self._checker = checker
         self._cache_duration = cache_duration
         self._now = clock.monotonic
@@ -47,7 +47,7 @@ class Check:
         self._looking: asyncio.Task[object] | None = None
 
     def look(self) -> asyncio.Task[Result] | None:
-        """The current run, which starts if there is none. `None` while the last result is fresh."""
+        """The current run. Starts a run if there is none. `None` while the last result is fresh."""
         if self.last is not None and self._now() < self._fresh_until:
             return None
         if self._flight is None or self._flight.done():
@@ -65,7 +65,10 @@ class Check:
         return self.last
 
     async def _attempt(self) -> BaseException | None:
-        """The failure of the checker. A checker that ignores its cancellation is not started again while it runs."""
+        """Run the checker, and return its failure.
+
+        If an earlier run has ignored its cancellation and still runs, wait for that run and start no other.
+        """
         looking = self._looking
         if looking is None or looking.done():
             looking = self._looking = asyncio.create_task(_called(self._checker))
@@ -88,6 +91,6 @@ async def _called(checker: Checker) -> Any:
 
 
 def _seen(looking: asyncio.Task[Any]) -> None:
-    """Consume the late error of an abandoned check, so that asyncio logs no warning."""
+    """Read the late error of an abandoned check, because asyncio logs a warning about an error that nobody reads."""
     if not looking.cancelled():
         looking.exception()

@@ -1,4 +1,4 @@
-"""Free space. A file system that hangs blocks only one thread."""
+"""Disk: free space of a file system. A file system that hangs blocks one thread, and not the event loop."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from voice_runtime.health.check import Checker
 
 
 class LowDiskError(Exception):
-    """Less space is free than required."""
+    """The file system has less free space than `min_free`."""
 
 
 def disk_checker(policy: HealthCheck) -> Checker:
-    """Raises `LowDiskError` below `min_free`."""
+    """A checker that raises `LowDiskError` if less than `min_free` is free."""
     if policy.min_free is None:
         raise ValueError("min_free is missing")
     least, path = policy.min_free, policy.target
@@ -29,7 +29,7 @@ def disk_checker(policy: HealthCheck) -> Checker:
             looking = _begin(path)
         free = await asyncio.shield(asyncio.wrap_future(looking))
         if free < least:
-            raise LowDiskError(f"{path} has {free} free, and needs {least}")
+            raise LowDiskError(f"{path} has {free} free, but min_free is {least}")
 
     return look
 

@@ -16,11 +16,11 @@ __all__ = ["NotServingError", "checker"]
 
 
 class NotServingError(Exception):
-    """The server answers that it does not serve."""
+    """The health service answers with a status other than SERVING."""
 
 
 def checker(place: Place) -> Checker:
-    """Raises `NotServingError` for a server that is not ready, `grpc.aio.AioRpcError` for one that does not answer."""
+    """A checker that raises `NotServingError` if the server is not ready, and `AioRpcError` if it does not answer."""
     address = place.address
     origin = f"{address.host}:{address.port}"
     credentials = grpc.ssl_channel_credentials() if address.via else None

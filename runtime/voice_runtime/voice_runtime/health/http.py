@@ -15,9 +15,9 @@ class ServerFailedError(Exception):
 
 
 def checker(place: Place) -> Checker:
-    """Accepts any answer below 500, because the root of an API often answers 401 or 404.
+    """A checker that accepts any status below 500, because the root of an API often answers 401 or 404.
 
-    Outside the cluster it uses HTTPS: the egress proxy routes by the host name.
+    For hosts outside the cluster it uses HTTPS, because the egress proxy routes by the host name in TLS.
     """
     address = place.address
     origin = f"{address.host}:{address.port}"

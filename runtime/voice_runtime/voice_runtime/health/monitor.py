@@ -41,8 +41,8 @@ class Health:
     """The checks of a runtime's bundle. It belongs to one event loop, and follows reloads of the bundle.
 
     `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` with
-    all faults: a name in `checkers` that the bundle does not declare, a check without a checker, or a store whose
-    connection `settings` lack.
+    all faults: a name in `checkers` that the bundle does not declare, a check without a checker, or a store without a
+    connection in `settings`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Health:
         self.checks()
 
     async def drain(self) -> None:
-        """Report "not ready" from now on. Returns after `drain_duration`, in which the service still accepts work."""
+        """Report "not ready" from now on. Returns after `drain_duration`; until then the service still accepts work."""
         self.draining = True
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
 
@@ -78,7 +78,7 @@ class Health:
         return self._checks
 
     async def readiness(self) -> Report:
-        """Run all checks in parallel and wait for the critical ones. The others report their last result."""
+        """Run all checks in parallel, and wait for the critical checks. The other checks report their last result."""
         if self.draining:
             return Report("draining")
         checks = self.checks()

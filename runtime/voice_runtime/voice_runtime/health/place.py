@@ -10,16 +10,16 @@ from voice_policies import Address, Connection, HealthCheck
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A check with the address of its call, and the connection settings of its callee."""
+    """A check, the address of its call, and the connection settings of its callee."""
 
     policy: HealthCheck
     address: Address
     service: str
-    """The service of this process. Its name is also its user and its database."""
+    """The service of this process. The user and the database have the same name."""
     connection: Connection | None
 
     def password(self) -> str:
-        """The password, read again for each check, because it may be rotated. Empty if none is needed."""
+        """The password. Each check reads it again, because it may be rotated. Empty for a connection without one."""
         if self.connection is None or self.connection.credentials is None:
             return ""
         return (Path(self.connection.credentials) / "password").read_text().strip()

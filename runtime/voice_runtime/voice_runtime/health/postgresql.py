@@ -11,7 +11,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """Connects as the service does, through its pooler, to the service's own database."""
+    """A checker that connects as the service does: through its pooler, to the service's own database."""
 
     async def look() -> None:
         connection = await asyncpg.connect(

@@ -11,7 +11,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """Logs in as the service does."""
+    """A checker that logs in with the service's own user."""
 
     async def look() -> None:
         password = place.password()

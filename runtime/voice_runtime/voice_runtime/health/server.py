@@ -21,15 +21,16 @@ __all__ = ["serving", "serving_in_thread", "terminated"]
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let the process handle signals itself: first not ready, then drain, then stop."""
+        """Leave signals to the process, because it must drain before the server stops."""
         yield
 
 
 @asynccontextmanager
 async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIterator[int]:  # noqa: S104  # a pod's own address
-    """Serve an application on this event loop, and yield its port (a free one for 0).
+    """Serve an application on this event loop, and yield the port. For port 0 the system chooses a free port.
 
-    At the end it accepts no more requests and finishes those in flight. Raises `OSError` if the port is in use.
+    At the end of the block the server refuses new requests, and finishes the requests in flight. Raises `OSError` if
+    the port is in use.
     """
     listener = socket.create_server((host, port))
     server = _Server(
@@ -53,7 +54,7 @@ async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIt
 
 
 async def terminated() -> None:
-    """Wait for SIGTERM or SIGINT. Then `health.drain()`, and stop the servers after it."""
+    """Wait for SIGTERM or SIGINT. Afterwards call `health.drain()`, and then stop the servers."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -1,4 +1,4 @@
-"""TCP: a connection is accepted. Hosts outside the cluster must prove their name, through the egress proxy."""
+"""TCP: the target accepts a connection. A host outside the cluster must also show a certificate for its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """Raises `OSError` if nobody listens, or if the certificate is not the host's: the proxy routes TLS by name."""
+    """A checker that raises `OSError` if nobody listens, or if the certificate is not for the host's name."""
     address = place.address
     host, _, port = (address.via or f"{address.host}:{address.port}").rpartition(":")
 

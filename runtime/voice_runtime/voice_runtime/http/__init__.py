@@ -19,8 +19,8 @@ from voice_runtime.runtime import Runtime
 __all__ = ["AsyncTransport", "Http", "Middleware", "Transport", "last_segment"]
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""Limits of our own transports. The call's bulkhead bounds connections; a bound of the pool would be a second, hidden
-one. 20 idle connections are httpx's default."""
+"""Connection limits of the transports that the runtime creates. The pool has no bound of its own, because the bulkhead
+of the call already bounds the connections. 20 idle connections are httpx's default."""
 
 
 class Http:
@@ -30,7 +30,7 @@ class Http:
         self._runtime = runtime
 
     def middleware(self, app: Application, operation: Callable[[Scope], str] = last_segment) -> Middleware:
-        """Apply the inbound policies to an ASGI application. `operation` finds the operation of a request."""
+        """Apply the inbound policies to an ASGI application. `operation` returns the operation of a request."""
         return Middleware(app, self._runtime, operation)
 
     def transport(self, name: str, inner: httpx.AsyncBaseTransport | None = None) -> AsyncTransport:
@@ -42,9 +42,10 @@ class Http:
         return Transport(self._runtime, name, inner or httpx.HTTPTransport(limits=LIMITS))
 
     def client(self, name: str, **settings: Any) -> httpx.AsyncClient:
-        """A client for a call, at its address. If the call has several addresses, each request names its host.
+        """A client for a call, with the call's address as base URL.
 
-        The call's policies are the only timeouts.
+        If the call has several addresses, the URL of each request must name the host. The client has no timeouts
+        besides those of the call's policies.
         """
         return httpx.AsyncClient(**{"transport": self.transport(name)} | self._settings(name) | settings)
 

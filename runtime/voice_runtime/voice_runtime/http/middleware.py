@@ -35,8 +35,8 @@ def last_segment(scope: Scope) -> str:
 class Middleware:
     """Wraps an ASGI application.
 
-    WebSockets pass without policies, because they outlive any deadline. Their application opens a request for each turn
-    with `runtime.request`.
+    WebSockets pass without policies, because they outlive any deadline. Their application calls `runtime.request` for
+    each turn of the conversation.
     """
 
     def __init__(self, app: Application, runtime: Runtime, operation: Callable[[Scope], str] = last_segment) -> None:
@@ -87,7 +87,7 @@ class Middleware:
             return  # the application has answered
         except Exception as error:
             if exchange.status:
-                raise  # too late for another answer: the server closes the connection
+                raise  # the answer has begun, so the server can only close the connection
             status, text, answered = answer_to(error)
             if status == 500:
                 logger.error("%s failed", name, exc_info=error)
@@ -105,7 +105,10 @@ class _Exchange:
         self.request: Request | None = None
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application. A failure after retries here asks the caller not to retry."""
+        """Send a message of the application.
+
+        If the answer is a failure and this service has already retried, a header asks the caller not to retry.
+        """
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self.request is not None and self.request.retries_spent and failure_of(self.status) is not None:
@@ -113,12 +116,12 @@ class _Exchange:
         await self._send(message)
 
     def raise_for_status(self) -> None:
-        """Raise an error status, so that the request's policies count it as an error."""
+        """Raise a status of 400 or above, so that the request's policies count it."""
         if self.status >= 400:
             raise StatusError(self.status)
 
     async def answer(self, status: int, text: str, headers: dict[str, str]) -> None:
-        """Answer instead of the application."""
+        """Send an answer in place of the application."""
         pairs = {"content-type": "application/json"} | headers
         encoded = [(key.encode(), value.encode()) for key, value in pairs.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": encoded})
@@ -137,9 +140,9 @@ class _Exchange:
 
 
 def _seconds(milliseconds: str | None) -> float:
-    """The shortest of the given timeouts.
+    """The shortest timeout in the header, in seconds.
 
-    `NEVER` if none is a whole number. A value that is too large counts as infinite.
+    `NEVER` if the header contains no whole number. A number that is too large counts as infinite.
     """
     given = [part.strip() for part in (milliseconds or "").split(",")]
     return min((float(part) / 1000 for part in given if _NUMBER.fullmatch(part)), default=NEVER)

@@ -1,4 +1,4 @@
-"""The map between HTTP statuses, transport errors and outcomes, and from a policy's decision to a status."""
+"""Maps HTTP statuses and transport errors to failures, and the decision of a policy to a status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from voice_runtime.outcome import (
 
 RETRY_AFTER = "retry-after"
 SHOULD_RETRY = "x-should-retry"
-"""The header `x-should-retry: false` asks the caller not to retry. Model providers send it too."""
+"""The header `x-should-retry: false` asks the caller not to retry. Model providers send it, too."""
 NO_RETRY = -1.0
 LONGEST_WAIT = 2**31 - 1
 """Longest `Retry-After` in seconds that every client can read."""
@@ -46,7 +46,10 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 
 class StatusError(Exception):
-    """An application answered with this status. The middleware raises it to inform the request's policies."""
+    """An application answered with `status`.
+
+    The middleware raises this error, so that the request's policies count it.
+    """
 
     def __init__(self, status: int) -> None:
         super().__init__(str(status))
@@ -54,7 +57,7 @@ class StatusError(Exception):
 
 
 def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure | None:
-    """The failure for a status, with the callee's `Retry-After`. `None` is a normal answer."""
+    """The failure for a status, with the callee's `Retry-After`. `None` for a normal answer."""
     failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
     if failure is None:
         return None
@@ -73,7 +76,10 @@ def show_status(status: int, span: Span) -> None:
 
 
 def _seconds(retry_after: str) -> float:
-    """Seconds, or the time until a date (RFC 9110, 10.2.3). Anything else forbids another attempt."""
+    """The wait in seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3).
+
+    Any other value forbids another attempt.
+    """
     if _SECONDS.fullmatch(retry_after):
         return float(retry_after)
     try:
@@ -101,7 +107,7 @@ def _(error: httpx.TransportError) -> Failure | None:
 
 @classify.register(h11.LocalProtocolError)
 def _(_: Exception) -> Failure | None:
-    """A body that differs from its declared length. httpx passes on the error of its parser."""
+    """The body of the request differs from its declared length. The error comes from httpx's parser."""
     return OWN_FAULT
 
 
@@ -111,7 +117,10 @@ def _(error: StatusError) -> Failure | None:
 
 
 def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """The status, text and headers that end a request. Only a policy's own text is sent."""
+    """The status, text and headers with which a server answers for an error.
+
+    The text is a policy's or a fixed one, never the error's, which may contain secrets.
+    """
     if failure := dependency_failure(error):
         again = {SHOULD_RETRY: "false"} if failure.retry_after is None else _retry_after(failure.retry_after)
         return 503, f"a dependency failed: {failure.error_class}", {ERROR_CLASS: failure.error_class, **again}

@@ -1,4 +1,4 @@
-"""httpx transports: every request is an attempt of a call in the bundle."""
+"""httpx transports that send every request under the policies of a call in the bundle."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from voice_runtime.runtime import Runtime
 from voice_runtime.timeout import current_scope
 
 TIMEOUT = "x-envoy-expected-rq-timeout-ms"
-"""The caller's remaining time in milliseconds. Envoy's header, so the mesh and proxies understand it too."""
+"""Header with the caller's remaining time in milliseconds. It is Envoy's, so the mesh and proxies understand it."""
 ATTEMPT = "x-envoy-attempt-count"
-"""The number of the attempt, sent from the second attempt on."""
+"""Header with the number of the attempt. The first attempt does not send it."""
 PHASES = ("connect", "read", "write")
-"""The phases of a request on the network. httpx limits each separately."""
+"""The phases of a request on the network. httpx has a timeout for each phase."""
 ONCE: Iterator[Any] = iter(())
-"""Placeholder argument that the pipeline never sends twice. It accompanies a body that can be read once."""
+"""Placeholder argument for a request whose body can be read only once. The pipeline retries no call with an iterator
+among its arguments."""
 
 
 class _Call:
-    """The shared state of a request's attempts: the policies of one bundle."""
+    """The state that all attempts of one request share. They use the same bundle."""
 
     def __init__(self, runtime: Runtime, name: str, request: httpx.Request) -> None:
         assembled = runtime.assembled
@@ -47,20 +48,20 @@ class _Call:
         self._is_internal = not any(address.via or address.tls for address in addresses)
 
     def begin(self) -> Span:
-        """Begin its span."""
+        """Begin the span of the request."""
         attributes = {"http.request.method": self.request.method, "voice.call": self.outbound.name}
         self._span = trace_context.begin_client_span(f"{self.request.method} {self.outbound.name}", attributes)
         return self._span
 
     def end(self, error: BaseException | None, response: httpx.Response | None) -> None:
-        """End its span."""
+        """End the span of the request."""
         if response is not None:
             show_status(response.status_code, self._span)
         failed = isinstance(error, Exception) and classify(error) is not None
         trace_context.end_span(self._span, error, failed=failed)
 
     def prepare(self) -> httpx.Request:
-        """A copy of the request with this attempt's headers, addressed to the egress proxy if the bundle has one.
+        """A copy of the request with the headers of this attempt. It goes to the egress proxy if the bundle names one.
 
         Hosts outside the platform get no trace context.
         """
@@ -71,14 +72,14 @@ class _Call:
         given = request.extensions.get("timeout", {})
         extensions = {**request.extensions, "timeout": given}
         if (left := remaining()) is not None:
-            # The wait for a connection ends with its own error, a tenth of the time before the attempt does.
+            # The wait for a free connection must end before the attempt times out, because it has its own error.
             extensions["timeout"] = given | _at_most(left * 0.9, ("pool",), given)
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
             headers[ATTEMPT] = str(number)
         url = request.url
         if proxy := self._proxies.get(url.host):
-            # The proxy routes TLS by the server name. The Host header stays the callee's.
+            # The proxy routes TLS by the server name. The Host header still names the callee.
             extensions["sni_hostname"] = url.host
             host, _, port = proxy.rpartition(":")
             url = url.copy_with(host=host, port=int(port))
@@ -86,7 +87,7 @@ class _Call:
 
 
 class _Body(httpx.AsyncByteStream, httpx.SyncByteStream):
-    """A body that can be read once. An error of its source is a fault of this process, and not the callee's."""
+    """A body that can be read only once. An error of its source is a fault of this process and not of the callee."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -114,9 +115,9 @@ def _own_fault() -> Iterator[None]:
 class AsyncTransport(httpx.AsyncBaseTransport):
     """For `httpx.AsyncClient(transport=…)`.
 
-    An answer is read to its end inside the attempt, so that time and errors of its body count. Server-sent events are
-    passed on as they arrive, and count up to their headers. After the last attempt an error status is returned like any
-    answer.
+    The attempt ends when the body has been read, so the time and the errors of the body count. For server-sent events
+    the attempt ends with the headers, and the caller gets the events as they arrive. An error status of the last
+    attempt is returned like any answer.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.AsyncBaseTransport) -> None:
@@ -124,7 +125,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         self._runtime, self._name, self._inner = runtime, name, inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request under the policies of the call. If the call has several hosts, the request names one.
+        """Send the request under the policies of the call. If the call has several hosts, the URL must name one.
 
         Raises httpx's errors, the errors of the policies, and `UnknownCallError` for another host.
         """
@@ -160,7 +161,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 class Transport(httpx.BaseTransport):
     """For `httpx.Client(transport=…)`; otherwise like `AsyncTransport`.
 
-    Nothing interrupts the thread of an attempt, so its sockets wait no longer than the attempt may take.
+    Nothing can interrupt the thread of an attempt, so the timeouts of its sockets end with the attempt.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.BaseTransport) -> None:
@@ -190,7 +191,7 @@ class Transport(httpx.BaseTransport):
         try:
             response = self._inner.handle_request(request)
             if _is_stream(response):
-                timeouts.update(dict.fromkeys(PHASES), **given)  # its headers have arrived, which ends the attempt
+                timeouts.update(dict.fromkeys(PHASES), **given)  # the attempt ends with the headers
             else:
                 response = _read(response, _content(response))
         except httpx.PoolTimeout:
@@ -209,7 +210,7 @@ class Transport(httpx.BaseTransport):
 
 
 def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
-    """The host that a request names, of several. Raises `UnknownCallError`."""
+    """The host of a request to a call with several addresses. Raises `UnknownCallError` for a host of another call."""
     hosts = [address.host for address in addresses]
     if host not in hosts:
         raise UnknownCallError(f"host of {name}", host, hosts)
@@ -217,19 +218,22 @@ def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
 
 
 def _at_most(left: float, phases: Iterable[str], given: dict[str, float | None]) -> dict[str, float]:
-    """The timeouts of httpx, shortened to the end of the attempt."""
+    """The timeouts of httpx, each at most `left`, the seconds left for the attempt."""
     limits = ((phase, given.get(phase)) for phase in phases)
     return {phase: left if limit is None else min(limit, left) for phase, limit in limits}
 
 
 def _content(response: httpx.Response) -> bytes:
-    """An answer, read to its end. Each part restarts httpx's timeout, so the time is checked between parts."""
+    """The whole body of an answer.
+
+    httpx's timeout restarts with each part, so this function checks the deadline after each part.
+    """
     parts = []
     try:
-        for part in response.stream:  # type: ignore[union-attr]  # synchronous, as its transport is
+        for part in response.stream:  # type: ignore[union-attr]  # the stream of a synchronous transport
             parts.append(part)
             if remaining() == 0:
-                raise httpx.ReadTimeout("the answer takes too long")
+                raise httpx.ReadTimeout("the attempt timed out before the whole body arrived")
     finally:
         response.close()
     return b"".join(parts)

@@ -1,7 +1,8 @@
-"""Adaptive limit: a token bucket whose rate follows the target's health (AIMD).
+"""Adaptive limit: a token bucket whose rate follows the health of the served requests (AIMD).
 
-The samples since the last change are judged after an interval, and not before there are enough of them: unhealthy
-multiplies the rate by `decrease`, healthy adds `increase`. So a slow key recovers, too.
+At the end of an interval, when there are enough samples, the limit judges the samples since its last change. If they
+are unhealthy, it multiplies the rate by `decrease`; otherwise it adds `increase`. Intervals wait for samples, so a key
+with few requests recovers, too.
 
 A decrease begins a new epoch. Samples of requests that were admitted earlier are dropped, because they measure the old
 rate.
@@ -18,11 +19,11 @@ from voice_policies import Adaptive as Policy
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 
 SLOW_SHARE = 0.05
-"""The P95 exceeds a threshold if more than this share of samples does."""
+"""The P95 exceeds a threshold if more than this share of the samples exceeds it."""
 
 
 class Adaptive:
-    """A token bucket and the judgement of the interval."""
+    """The adaptive limit of one key."""
 
     __slots__ = ("_failures", "_lock", "_random", "_slow", "bucket", "ends", "epoch", "policy", "rate", "samples")
 
@@ -44,18 +45,21 @@ class Adaptive:
         return self.bucket.wait(now, cost)
 
     def is_full(self, now: float) -> bool:
-        """True if the limit can be dropped: it is as at the start, or unused for so long that its rate is outdated."""
+        """True if the limit can be dropped: it is in its initial state, or its rate is outdated."""
         at_top = self.rate >= self.policy.max_rate.per_second
         return self.bucket.is_full(now if at_top else now - self.policy.longest_recovery)
 
     def inherit(self, other: Adaptive) -> None:
-        """Begin at the rate of `other`, with its admissions."""
+        """Begin with the rate and the admissions of `other`."""
         self.rate = other.rate
         self.bucket.reconfigure(self.rate, self.policy.burst, self.bucket.full_at)
         self.bucket.full_at = other.bucket.full_at
 
     def record(self, epoch: int, now: float, latency: float, *, failed: bool) -> None:
-        """A request that was admitted in `epoch` was served. Rejections and cancellations are not samples."""
+        """Add the sample of a served request that was admitted in `epoch`.
+
+        Rejections and cancellations do not count.
+        """
         with self._lock:
             if epoch != self.epoch:
                 return

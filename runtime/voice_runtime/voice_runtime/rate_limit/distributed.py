@@ -1,7 +1,8 @@
-"""The gate of a distributed limit: the replicas' one count in a store, and what holds while the store cannot say.
+"""The gate of a distributed limit: all replicas share one count in a store.
 
 lease of this process ─▶ circuit breaker ─▶ timeout ─▶ script in the store
-                                └── open, failed or too late: admit, refuse, or count this replica's share
+                                └── open, failed or too late: admit, refuse, or count this replica's share,
+                                    as `when_store_unavailable` says
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from voice_runtime.rate_limit.shared_count import Connection, SharedCount, Store
 from voice_runtime.shared_store import LoopThread
 
 RETRY_CLOSED = 1.0
-"""`retry_after` in seconds while the store is down and the limit refuses all."""
+"""`retry_after` in seconds while the store is down and the limit refuses all requests."""
 _SYNCHRONOUS = LoopThread()
 
 
 class DistributedGate:
-    """One distributed limit of one operation. Without a connection its store counts as down."""
+    """One distributed limit of one operation. Without a connection it behaves as if its store were down."""
 
     __slots__ = (
         "_capacity",
@@ -46,10 +47,10 @@ class DistributedGate:
     )
 
     def __init__(self, target: str, name: str, policy: Policy, clock: Clock, random: Random) -> None:
-        """`name` is the prefix of its keys in the store."""
+        """Create the gate. `name` is the prefix of the limit's keys in the store."""
         self.target = target
         self.connection: Connection | None = None
-        """Replaced with each bundle."""
+        """The connection to the store. Each reload of the bundle replaces it. `None` without a store."""
         self.admitted = self.rejected = self.without_store = 0
         self._name = name
         self._clock = clock
@@ -78,11 +79,11 @@ class DistributedGate:
             count.reconfigure(policy)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:  # noqa: ARG002  # as `Gate.try_admit`
-        """False: the store decides, so the request must wait for its answer."""
+        """Return false: the store decides, so the request must wait for the store's answer in `admit`."""
         return False
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Pass, at the latest at `deadline`. Raises only `RateLimitedError`, whatever the store does."""
+        """Admit a request, at the latest at `deadline`. Raises only `RateLimitedError`, even if the store fails."""
         latest = min(self._clock.monotonic() + self.policy.max_wait.seconds, deadline)
         try:
             try:
@@ -100,7 +101,7 @@ class DistributedGate:
         _SYNCHRONOUS.run(self.admit(caller, cost, deadline))
 
     def adaptive(self, caller: Caller) -> Adaptive | None:  # noqa: ARG002  # as `Gate.adaptive`
-        """An adaptive limit is never distributed."""
+        """Return `None`, because an adaptive limit is never distributed."""
         return None
 
     async def _pass(self, caller: Caller, cost: int, latest: float) -> None:

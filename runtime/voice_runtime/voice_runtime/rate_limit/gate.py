@@ -1,4 +1,4 @@
-"""The gate of one rate limit: it admits a request, lets it wait for its turn, or refuses it."""
+"""The gate of one rate limit: it admits a request, makes it wait, or refuses it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from voice_runtime.rate_limit.keyed import Keyed, KeyedTokenBucket
 from voice_runtime.rate_limit.sliding_window import SlidingWindow, WindowShape
 
 SHORTEST_RETRY = 0.001
-"""Smallest `retry_after` in seconds."""
+"""The smallest `retry_after` of a refusal, in seconds."""
 
 
 class Limits(Protocol):
-    """The counts of this process."""
+    """The counts of all keys of one limit in this process."""
 
     def take(self, key: str, now: float, cost: int = 1) -> float:
-        """Take `cost` for `key`. Returns 0, or seconds until it is available; infinite for never."""
+        """Take `cost` for `key`.
+
+        Returns 0 if that succeeded, else the seconds until `cost` is available (or infinity).
+        """
         ...
 
     def wait(self, key: str, now: float, cost: int = 1) -> float:
@@ -40,7 +43,10 @@ class Limits(Protocol):
 
 
 class _Turn:
-    """The queue of one key on one loop. `asyncio.Lock` is fair, and a cancelled waiter leaves no trace."""
+    """The queue of one key on one event loop.
+
+    An `asyncio.Lock` serves waiters in order, and drops cancelled waiters.
+    """
 
     __slots__ = ("cost", "lock")
 
@@ -50,7 +56,7 @@ class _Turn:
 
 
 class Gate:
-    """One limit of one operation that this process counts itself."""
+    """One local limit of one operation: this process counts it alone."""
 
     __slots__ = (
         "_clock",
@@ -102,21 +108,27 @@ class Gate:
                 limits.reconfigure(rate.per_second, burst, policy.max_keys, now)
             case SlidingWindowPolicy(limit=limit, window=window) if isinstance(limits, Keyed):
                 limits.reconfigure(policy.max_keys)
-                limits.every()[0].shape.reconfigure(limit, window.seconds)  # all keys share one shape
+                limits.every()[0].shape.reconfigure(limit, window.seconds)  # all keys share one `WindowShape`
             case AdaptivePolicy() as adaptive if isinstance(limits, Keyed):
                 limits.reconfigure(policy.max_keys)
                 for adapting in limits.every():
                     adapting.reconfigure(adaptive, now)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:
-        """Admit at `now`, the present time, if no request waits and the limit allows it. False if it must wait."""
+        """Admit a request if no other waits and the limit allows it. Returns false if it must wait.
+
+        `now` is the present time.
+        """
         if self._turns or self.limits.take(self._key(caller), now, cost):
             return False
         self.admitted += 1
         return True
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Pass, at the latest at `deadline`. Raises `RateLimitedError`. Requests of one loop pass in order."""
+        """Admit a request, at the latest at `deadline`. Raises `RateLimitedError`.
+
+        Requests on one event loop are admitted in their order of arrival.
+        """
         key, now = self._key(caller), self.now()
         if not self._turns and not self.limits.take(key, now, cost):  # copied from `try_admit`, to save a call
             self.admitted += 1
@@ -130,7 +142,7 @@ class Gate:
         self.admitted += 1
 
     def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Like `admit`, for threads, which pass in no fixed order."""
+        """Like `admit`, for threads. Waiting threads are admitted in no fixed order."""
         now = self.now()
         key, latest = self._key(caller), min(now + self.max_wait, deadline)
         while wait := self.limits.take(key, now, cost):
@@ -140,7 +152,7 @@ class Gate:
         self.admitted += 1
 
     def adaptive(self, caller: Caller) -> Adaptive | None:
-        """The limit that learns from the results of this caller's requests, if it is adaptive."""
+        """The adaptive limit that needs the results of this caller's requests. `None` if the limit is not adaptive."""
         limits = self.limits
         if not isinstance(limits, Keyed):
             return None

@@ -1,10 +1,10 @@
 """Limits per key in bounded memory.
 
-A key whose limit is full again can be dropped without an effect, so only such keys are. Each new key checks the few
-keys that were checked longest ago and drops those that are full. So there is no scan and no timer, and unused keys
-disappear as fast as new ones arrive. While every stored key is in use, further keys share one count. A key gets its own
-count once there is room, and starts it from the shared one. So a caller gains nothing by sending many keys, and a
-limited key never gets a fresh burst.
+Only a key with a full limit is dropped, because a new limit is full, too. Each new key checks the few keys that were
+checked longest ago, and drops the full ones. So unused keys disappear as fast as new keys arrive, without a scan and
+without a timer. While all stored keys are in use, further keys share one count. When there is room, a key gets a count
+of its own, which starts as a copy of the shared count. So a caller gains nothing by sending many keys, and a limited
+key never gets a fresh burst.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from voice_runtime.clock import NEVER
 from voice_runtime.rate_limit.token_bucket import SLACK
 
 EXAMINED = 2
-"""Keys that each new key checks. Above 1, so that unused keys disappear faster than new ones arrive."""
+"""Number of stored keys that each new key checks. Above 1, so that unused keys leave faster than new keys arrive."""
 
 
 class Limit(Protocol):
     """The limit of one key."""
 
     def take(self, now: float, cost: int = 1) -> float:
-        """Take `cost`. Returns 0, or seconds until it is available; infinite for never."""
+        """Take `cost`. Returns 0 if that succeeded, else the seconds until `cost` is available (or infinity)."""
         ...
 
     def wait(self, now: float, cost: int = 1) -> float:
@@ -35,7 +35,7 @@ class Limit(Protocol):
         ...
 
     def is_full(self, now: float) -> bool:
-        """True if the state can be dropped without an effect."""
+        """True if a new limit would behave in the same way, so that this one can be dropped."""
         ...
 
     def inherit(self, other: Self) -> None:
@@ -66,7 +66,7 @@ class KeyedTokenBucket:
         self._lock = Lock()
         self._full_at: dict[str, float] = {}
         self._queue: deque[str] = deque()
-        """The keys, those checked longest ago first."""
+        """By key: the time at which its bucket is full again. The key that was checked longest ago is first."""
         self._overflow = self._latest = 0.0
         self.overflowed = 0
         self._set(rate, burst, max_keys)
@@ -88,8 +88,8 @@ class KeyedTokenBucket:
     def take(self, key: str, now: float, cost: int = 1) -> float:
         """Like `TokenBucket.take`, for `key`.
 
-        A stored key needs no lock, which would take a quarter of the time: no function is called between the read and
-        the write of its time, and the interpreter switches threads only at calls and at the ends of loops.
+        A stored key needs no lock, because the interpreter switches threads only at calls and at the ends of loops, and
+        there is none between the read and the write of its time. A lock would take a quarter of the time.
         """
         if now < self._latest:
             now = self._latest
@@ -97,7 +97,7 @@ class KeyedTokenBucket:
             self._latest = now
         try:
             full_at = self._full_at[key]
-            start = full_at if full_at > now else now  # noqa: FURB136  # a call of `max` is slower
+            start = full_at if full_at > now else now  # noqa: FURB136  # calling `max` is slower
             new = start + cost * self._interval
             if new <= now + self._tolerance:
                 self._full_at[key] = new
@@ -112,7 +112,7 @@ class KeyedTokenBucket:
         return max(max(full_at, now) + cost * self._interval - now - self._tolerance, 0.0)
 
     def reconfigure(self, rate: float, burst: int, max_keys: int, now: float) -> None:
-        """Continue at another rate. Tokens that were taken stay taken."""
+        """Continue with another rate, burst and number of keys. Tokens that were taken stay taken."""
         with self._lock:
             interval = self._interval
             self._set(rate, burst, max_keys)
@@ -127,7 +127,7 @@ class KeyedTokenBucket:
             return NEVER
         with self._lock:
             self._forget_full(now)
-            new = max(self._overflow, now) + cost * self._interval  # the key may have used the shared count before
+            new = max(self._overflow, now) + cost * self._interval  # so far the key may have used the shared count
             wait = new - now - self._tolerance
             if key not in self._full_at:
                 if wait > 0:
@@ -151,7 +151,7 @@ class KeyedTokenBucket:
 
 
 class Keyed(Generic[L]):
-    """Any other limit for each key, one object each."""
+    """One limit object for each key, for sliding windows and adaptive limits."""
 
     __slots__ = ("_limits", "_lock", "_make", "_max_keys", "_overflow", "_queue", "overflowed")
 
@@ -186,7 +186,7 @@ class Keyed(Generic[L]):
             return [*self._limits.values(), self._overflow]
 
     def reconfigure(self, max_keys: int) -> None:
-        """Continue with another number of keys. The caller reconfigures the stored limits."""
+        """Continue with another number of keys. The caller must reconfigure the stored limits."""
         self._max_keys = max_keys
 
     def _new(self, key: str, now: float) -> L:
@@ -199,7 +199,7 @@ class Keyed(Generic[L]):
                 return self._overflow
             self._queue.append(key)
             self._limits[key] = limit = self._make()
-            limit.inherit(self._overflow)  # the key may have used the shared count before
+            limit.inherit(self._overflow)  # so far the key may have used the shared count
             return limit
 
     def _forget_full(self, now: float) -> None:

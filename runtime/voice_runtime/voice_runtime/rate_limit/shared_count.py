@@ -1,7 +1,8 @@
 """One limit whose counts are in a store that replicas share.
 
-A check is one round trip. During a check of a key, further ones wait, and the next round trip asks for all of them at
-once. After a refusal the process does not ask again before the time that the store gave.
+A check takes one round trip to the store. While one check of a key runs, further requests of the key wait, and the next
+round trip asks for all of them at once. After a refusal the process does not ask again before the time that the store
+gave.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SLIDING_WINDOW = Script(Path(__file__).with_name("sliding_window.lua"))
 
 
 class Connection(NamedTuple):
-    """The connection to the store: it runs scripts under the policies of a declared call."""
+    """The connection to the store. `call` is the declared call whose policies apply to the scripts."""
 
     store: SharedStore
     call: Outbound
@@ -37,7 +38,7 @@ class StoreUnavailableError(Exception):
 
 
 class _Share:
-    """One event loop's share of a key: the admissions left, and the time until which the store has none."""
+    """One key on one event loop: the admissions left of its lease, and the time until which the store refuses."""
 
     __slots__ = ("failures", "left", "lock", "name", "refused_cost", "refused_until", "waiting")
 
@@ -50,16 +51,16 @@ class _Share:
         self.refused_until = -NEVER
 
     def refused_for(self, cost: int, now: float) -> float:
-        """Seconds until the store may have `cost`, by its last answer."""
+        """Seconds until the store may grant `cost`, by its last answer."""
         return self.refused_until - now if cost >= self.refused_cost and now < self.refused_until else 0.0
 
     def is_idle(self, now: float) -> bool:
-        """True if the state can be dropped without an effect."""
+        """True if nothing is lost when this object is dropped."""
         return not self.left and not self.waiting and now >= self.refused_until
 
 
 class _Turn:
-    """The queue for one key. An `asyncio.Lock` is fair, and a cancelled waiter leaves no trace."""
+    """The queue of one key. An `asyncio.Lock` serves waiters in order, and drops cancelled waiters."""
 
     __slots__ = ("cost", "lock")
 
@@ -84,17 +85,18 @@ class SharedCount:
         return len(self._shares)
 
     def reconfigure(self, policy: RateLimit) -> None:
-        """Apply a new policy. Leases stay; refused requests are asked for again."""
+        """Apply a new policy. Leases stay. Earlier refusals are forgotten, so the next request asks the store again."""
         self._policy = policy
         self._script, self._arguments = _script(policy)
         for share in self._shares.values():
             share.refused_until = -NEVER
 
     async def take_by(self, latest: float, key: str, cost: int, connection: Connection) -> float:
-        """Take `cost` as soon as it is available: 0, or seconds until it is, if that is after `latest`.
+        """Take `cost` as soon as it is available, and return 0.
 
-        Waiting requests of a key take in order. A request that cannot pass in time behind them is refused at once.
-        Raises `StoreUnavailableError`.
+        If that would be after the time `latest`, return the seconds until `cost` is available. Waiting requests of a
+        key are served in order. A request that cannot pass behind them before `latest` gets its answer at once. Raises
+        `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
         if turn is None:
@@ -117,7 +119,7 @@ class SharedCount:
             finally:
                 turn.lock.release()
         except TimeoutError:
-            return max(self._earliest(key, turn.cost), SHORTEST_RETRY)  # other replicas were faster
+            return max(self._earliest(key, turn.cost), SHORTEST_RETRY)  # other replicas took the admissions
         finally:
             turn.cost -= cost
             if not turn.cost:
@@ -125,7 +127,11 @@ class SharedCount:
         return 0.0
 
     def _earliest(self, key: str, cost: int) -> float:
-        """Seconds before which the queue cannot have `cost`: the store's answer for its head, then the limit's pace."""
+        """The least wait in seconds for a queue of requests that cost `cost` together.
+
+        It is the wait that the store gave for the first request, plus the time that the limit's rate needs for the
+        others.
+        """
         share = self._shares.get(key)
         if share is None:
             return 0.0
@@ -150,7 +156,7 @@ class SharedCount:
         share.waiting += cost
         try:
             async with share.lock:
-                if share.failures != failures:  # a concurrent request asked for all waiting ones
+                if share.failures != failures:  # the request that asked for all waiting requests has failed
                     raise StoreUnavailableError
                 return await self._settle(share, cost, connection)
         finally:
@@ -179,7 +185,7 @@ class SharedCount:
         return call.call(store.run, self._script, (name,), *self._arguments, needed, lease)
 
     def _new(self, key: str) -> _Share:
-        """Bound the number of keys. Beyond it a key is dropped with the rest of its lease."""
+        """Add a key. If there are too many, an old key is dropped with the rest of its lease."""
         now, shares = self._now(), self._shares
         for _ in range(min(EXAMINED, len(shares))):
             oldest = next(iter(shares))
@@ -191,12 +197,12 @@ class SharedCount:
 
 
 def _digest(key: str) -> str:
-    """Hash a caller's key. A hash has a fixed length, and no API key gets into the store."""
+    """The hash of a caller's key. It has a fixed length, and it keeps API keys out of the store."""
     return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest() if key else ""
 
 
 def _script(policy: RateLimit) -> tuple[Script, tuple[float, ...]]:
-    """The script of a limit, and its arguments before cost and lease."""
+    """The script of a limit, and the script's first arguments. Cost and lease follow them."""
     match policy.limit:
         case TokenBucket(rate=rate, burst=burst):
             return TOKEN_BUCKET, (MICROSECONDS / rate.per_second, burst)

@@ -1,10 +1,12 @@
--- A sliding window that replicas share: never more than limit in any span of the window. The log of `sliding_window.py`,
--- in one string: its total and the time its last entry was opened, then for each entry its last admission and its count.
--- A clock that is behind (another server's, after a failover) frees nothing until it is there.
+-- A sliding window that replicas share: never more than limit in any span of the window.
+-- The log is that of `sliding_window.py`, in one string: the total, the time at which the last entry was opened, and then
+-- for each entry the time of its last admission and its count.
+-- After a failover the new server's clock may be behind. Until that clock reaches the last time in the log, no slot
+-- becomes free.
 -- KEYS[1] the log · ARGV limit, window in microseconds, cost, lease
--- Answers the admissions given, from cost to lease; or, below zero, the microseconds until cost fits.
+-- Returns the number of admissions given, from cost to lease; or a negative number: the microseconds until cost fits.
 local limit, window, cost, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local RESOLUTION = 64 -- entries that a window is kept in: a slot frees late by at most one of them
+local RESOLUTION = 64 -- entries of a window; a slot becomes free late by at most the span of one entry
 local EPOCH = 1.7e9
 local HEADER, ENTRY = 16, 12
 

@@ -1,8 +1,8 @@
 """Sliding window: at most `limit` admissions in any span of `window`.
 
-The window is a log of admissions. Admissions within one sixty-fourth of the window share an entry, which leaves when
-its last admission does. So the bound holds in any span, memory is bounded, and a slot becomes free up to `window / 64`
-late, never early.
+The window is a log of admissions. Admissions within one sixty-fourth of the window share an entry. The entry leaves the
+window together with its last admission. So the limit holds in any span, memory is bounded, and a slot becomes free up
+to `window / 64` late, never early.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from threading import Lock
 from voice_runtime.clock import NEVER
 
 RESOLUTION = 64
-"""Number of entries of a window."""
+"""The window is divided into this number of entries."""
 
 
 class WindowShape:
-    """The numbers that all keys of a limit share, with their lock. So a key takes 150 bytes instead of 1,100."""
+    """The numbers and the lock that all keys of a limit share. Sharing them, a key takes 150 bytes instead of 1,100."""
 
     __slots__ = ("grain", "latest", "limit", "lock", "window")
 
@@ -27,7 +27,10 @@ class WindowShape:
         self.reconfigure(limit, window)
 
     def reconfigure(self, limit: int, window: float) -> None:
-        """Continue under another limit. Admissions stay; a longer window counts only those still in the log."""
+        """Continue with another limit and window.
+
+        A longer window counts only the admissions that are still in the log.
+        """
         with self.lock:
             self.limit = limit
             self.window = window
@@ -42,14 +45,14 @@ class SlidingWindow:
     def __init__(self, shape: WindowShape) -> None:
         self.shape = shape
         self._entries: tuple[tuple[float, int], ...] = ()
-        """Closed entries: time of the last admission, and number of admissions. Most keys never have one."""
+        """The closed entries: time of the last admission, and number of admissions. Most keys never have an entry."""
         self._opened = self._last = -NEVER
         self._count = 0
         self.admitted = 0
         """Admissions within the window at the last read of the log."""
 
     def take(self, now: float, cost: int = 1) -> float:
-        """Admit `cost`. Returns 0 if it fits, else seconds until it does; infinite if it never will."""
+        """Admit `cost`. Returns 0 if it fits, else the seconds until it fits; infinity if it never will."""
         shape = self.shape
         shape.lock.acquire()  # as in `TokenBucket.take`
         try:
@@ -81,7 +84,7 @@ class SlidingWindow:
         return self._last <= now - self.shape.window
 
     def inherit(self, other: SlidingWindow) -> None:
-        """Begin with the admissions of `other`, of the same shape."""
+        """Begin with the admissions of `other`, which must have the same shape."""
         with self.shape.lock:
             self._entries = other._entries
             self._opened, self._last = other._opened, other._last

@@ -1,7 +1,8 @@
--- A token bucket that replicas share, counted as tokens taken and not yet refilled, so that a new rate keeps what was
--- taken under the old one. A server whose clock is behind (another, after a failover) refills nothing until it is there.
--- KEYS[1] the bucket · ARGV microseconds a token, burst, cost, lease
--- Answers the tokens given, from cost to lease; or, below zero, the microseconds until cost can be had.
+-- A token bucket that replicas share. It stores the number of tokens that were taken and not yet refilled, so that these
+-- stay taken when the rate changes.
+-- After a failover the new server's clock may be behind. Until that clock reaches the stored time, no token is refilled.
+-- KEYS[1] the bucket · ARGV microseconds per token, burst, cost, lease
+-- Returns the number of tokens given, from cost to lease; or a negative number: the microseconds until cost is available.
 local interval, burst, cost, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local SLACK = 1e-4 -- part of a token that may be missing: sums of floating-point times are not exact
 local EPOCH = 1.7e9 -- seconds; keeps the microseconds small enough for a double to hold their fractions

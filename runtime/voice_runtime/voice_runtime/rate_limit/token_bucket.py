@@ -1,6 +1,6 @@
-"""Token bucket as the generic cell rate algorithm (GCRA): it stores one number instead of a count and a time.
+"""Token bucket, as the generic cell rate algorithm (GCRA). It stores one number instead of a count and a time.
 
-The number is the theoretical arrival time: when the bucket will be full again.
+The number is the theoretical arrival time: the time at which the bucket is full again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TokenBucket:
     def take(self, now: float, cost: int = 1) -> float:
         """Take `cost` tokens.
 
-        Returns 0 if they are available, else seconds until they are; infinite if they never will be.
+        Returns 0 if they are available, else the seconds until they are; infinity if they never will be.
         """
         self._lock.acquire()  # try and finally take half the time of `with`
         try:
@@ -48,7 +48,7 @@ class TokenBucket:
             else:
                 self._latest = now
             full_at = self.full_at
-            start = full_at if full_at > now else now  # noqa: FURB136  # `max` would take as long as all of this
+            start = full_at if full_at > now else now  # noqa: FURB136  # `max` would take as long as the rest of the function
             new = start + cost * self.interval
             if new <= now + self._tolerance:
                 self.full_at = new
@@ -66,7 +66,7 @@ class TokenBucket:
         return self.full_at <= now
 
     def reconfigure(self, rate: float, burst: int, now: float) -> None:
-        """Continue at another rate. Tokens that were taken stay taken."""
+        """Continue with another rate and burst. Tokens that were taken stay taken."""
         with self._lock:
             taken = max(self.full_at - now, 0.0) / self.interval
             self._set(rate, burst)

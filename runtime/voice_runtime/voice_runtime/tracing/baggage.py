@@ -39,12 +39,12 @@ def attributed(attributes: Mapping[str, str]) -> Iterator[None]:
 
 
 def _encodable(text: str) -> str:
-    """The text with an escape for each lone surrogate, which headers and exporters cannot encode."""
+    """The text with an escape for each lone surrogate, because headers and exporters cannot encode surrogates."""
     return text.encode(errors="backslashreplace").decode()
 
 
 class AllowedBaggage(TextMapPropagator):
-    """W3C baggage with the keys in `tracing.baggage`, inbound and outbound. Transports send none to external hosts."""
+    """Reads and writes W3C baggage, but only the keys in `tracing.baggage`. External hosts get no baggage."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -83,7 +83,7 @@ class BaggageAttributes(SpanProcessor):
         self._runtime = runtime
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Called at the start of each recorded span."""
+        """Copy the baggage to a span that starts. The SDK calls it for each recorded span."""
         carried = baggage.get_all(parent_context)
         for key in self._runtime.bundle.tracing.baggage if carried else ():
             if isinstance(value := carried.get(key), str):

@@ -58,7 +58,7 @@ class ReceivedSpan:
 
 
 class Collector(TraceServiceServicer):
-    """Listens on a free port of the loopback interface inside its block."""
+    """A Collector that listens inside its `with`, on a free port of the loopback interface."""
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
@@ -75,14 +75,14 @@ class Collector(TraceServiceServicer):
         self._server.stop(None).wait()
 
     def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: ARG002, N802  # the stub's signature
-        """Called for each batch."""
+        """Keep the spans of a batch. gRPC calls it for each batch."""
         with self._arrived:
             self.spans.extend(_decoded(request))
             self._arrived.notify_all()
         return ExportTraceServiceResponse()
 
     def wait_for(self, enough: Callable[[list[ReceivedSpan]], bool], timeout: float) -> bool:
-        """True if `enough` became true for all spans within `timeout` seconds."""
+        """Wait up to `timeout` seconds until `enough(spans)` is true for the received spans. True if it is."""
         with self._arrived:
             return self._arrived.wait_for(lambda: enough(self.spans), timeout)
 

@@ -13,17 +13,17 @@ from voice_runtime.statistics import SpanStatistics
 
 
 class Exporter(SpanExporter):
-    """Connects at the first export, so each forked worker has its own connection."""
+    """Sends spans to the Collector. It connects at the first export, so each forked worker has its own connection."""
 
     def __init__(self, endpoint: str, statistics: SpanStatistics) -> None:
         self._endpoint = endpoint
         self._statistics = statistics
         self._made: OTLPSpanExporter | None = None
         self.taken = 0
-        """Spans that left the queue."""
+        """Number of spans that left the queue: sent, or dropped after an error."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch. Retry for up to ten seconds while the Collector is down, then drop and count it."""
+        """Send a batch. While the Collector is down, retry for up to ten seconds, then drop the batch and count it."""
         self.taken += len(spans)
         result = self._connected().export(spans)
         if result is SpanExportResult.SUCCESS:
@@ -45,7 +45,7 @@ class Exporter(SpanExporter):
 
 
 class SpanQueue(BatchSpanProcessor):
-    """The SDK's queue. It also counts dropped spans, and bounds the time of its end."""
+    """The SDK's queue, which also counts dropped spans, and ends within a given time."""
 
     def __init__(self, endpoint: str, max_queue: int, statistics: SpanStatistics) -> None:
         self._exporter = Exporter(endpoint, statistics)

@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(runtime: Runtime, level: str = "info") -> None:
-    """Write every log of this process as JSON to standard output, from `level` on (as in the service's settings)."""
+    """Write the logs of this process as JSON to standard output. `level` is the lowest level that is written."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(runtime))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -9,7 +9,7 @@ from voice_runtime.events import Event, PromptListener
 
 
 class SpanEvents(PromptListener):
-    """A listener that adds each event to the current span: give it to `Runtime.load(listeners=[SpanEvents()])`."""
+    """A listener that adds each event to the current span. Register it: `Runtime.load(listeners=[SpanEvents()])`."""
 
     def on_event(self, event: Event) -> None:
         """Add the event to the current span."""
@@ -19,7 +19,7 @@ class SpanEvents(PromptListener):
 
 
 def attributes_of(event: Event) -> dict[str, AttributeValue]:
-    """An event as attributes, without empty ones. It includes only the error's type: the text may name a user."""
+    """The non-empty fields of an event as attributes. Of the error only the type, because its text may name a user."""
     found: dict[str, AttributeValue | None] = {
         "voice.policy": event.policy,
         "voice.target": event.target,

@@ -17,7 +17,7 @@ from voice_runtime.context_variables import restore
 from voice_runtime.errors import VoiceRuntimeError
 
 TRACER = trace.get_tracer("voice_runtime")
-"""Follows the provider that `Telemetry` sets. A new tracer for each span would cost more than the span."""
+"""The tracer of all spans here. It follows the provider that `Telemetry` sets. A tracer per span would be slow."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: dict[str, AttributeValue] | None = None
 ) -> Iterator[Span]:
-    """A span around a block. An exception is recorded and makes the span an error; a cancellation does not."""
+    """A span around a block. An exception makes the span an error, and is recorded; a cancellation does neither."""
     current = TRACER.start_span(name, kind=kind, attributes=attributes)
     token = context.attach(trace.set_span_in_context(current))
     try:
@@ -64,7 +64,7 @@ def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 return await fn(*args, **kwargs)  # type: ignore[misc]  # checked above
 
         async def generator(*args: Any, **kwargs: Any) -> Any:
-            # Not `span`: a generator may be closed in another context than its own, which cannot be detached there.
+            # Not `span`: a generator may be closed in a foreign context, and detaching a span fails there.
             current = TRACER.start_span(name)
             messages: Any = fn(*args, **kwargs)
             try:

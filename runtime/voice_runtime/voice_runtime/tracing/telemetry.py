@@ -22,7 +22,7 @@ from voice_runtime.tracing.baggage import AllowedBaggage, BaggageAttributes
 from voice_runtime.tracing.export import SpanQueue
 
 LIMITS = SpanLimits(max_span_attribute_length=1024)
-"""Bounds a caller's text, so that it cannot fill the queue's memory."""
+"""Longest value of a span attribute. Without a bound, a caller's text could fill the queue's memory."""
 
 
 class PolicySampler(Sampler):
@@ -54,10 +54,10 @@ class PolicySampler(Sampler):
 
 
 class Telemetry:
-    """Sets up spans and propagation of this process by the bundle, from entering to the end of the process.
+    """Sets up spans and propagation for this process, by the bundle. They stay until the end of the process.
 
-    Sample ratio and baggage keys follow reloads; endpoint and queue stay as at the start. `endpoint` replaces the
-    policy's. Create one for each process, before or after a fork: the first export opens the connection.
+    A reload changes the sample ratio and the baggage keys, but not the endpoint or the queue. `endpoint` replaces the
+    endpoint of the policy. Create one object for each process, before or after a fork: the first export connects.
     """
 
     def __init__(self, runtime: Runtime, *, endpoint: str | None = None) -> None:
@@ -83,7 +83,7 @@ class Telemetry:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Send queued spans, for at most `tracing.shutdown_timeout`. The rest is lost."""
+        """Send queued spans, for at most `tracing.shutdown_timeout`. Spans that are left are lost."""
         self._queue.end(self._runtime.bundle.tracing.shutdown_timeout.seconds)
 
 
