@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import Any, Final
 
 ABSENT: Final = object()
@@ -25,8 +27,8 @@ class FieldChange:
 def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChange]:
     """Every field in which two values differ. Empty only if they are equal.
 
-    Items of a list are matched by their `name`, rules of a NetworkPolicy by their peers. Texts that hold JSON documents
-    are compared as documents.
+    Items of a list are matched by their `name`, rules of a NetworkPolicy by their peers, other items by their content,
+    so that an inserted item is one change. Texts that hold JSON documents are compared as documents.
     """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         yield from _entries(_fields(before), _fields(after), path)
@@ -48,15 +50,40 @@ def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items by identity. By position if an item has no identity, if identities repeat, or if the order differs."""
+    """Items by identity. Aligned if an item has no identity, if identities repeat, or if the order differs."""
     left, right = _named(before), _named(after)
     if left is None or right is None or [n for n in left if n in right] != [n for n in right if n in left]:
-        return _numbered(before), _numbered(after)
+        return _aligned(before, after)
     return left, right
 
 
-def _numbered(items: Sequence[Any]) -> dict[str, Any]:
-    return {f"[{number}]": item for number, item in enumerate(items)}
+def _aligned(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The items that differ, by their position: `[2]`, or `[2 -> 3]` if an item moves."""
+    left: dict[str, Any] = {}
+    right: dict[str, Any] = {}
+    for start, end, begin, stop in _differing(*(_texts(items) for items in (before, after))):
+        for i, j in zip_longest(range(start, end), range(begin, stop)):
+            key = f"[{i} -> {j}]" if i is not None and j is not None and i != j else f"[{j if i is None else i}]"
+            if i is not None:
+                left[key] = before[i]
+            if j is not None:
+                right[key] = after[j]
+    return left, right
+
+
+def _differing(before: list[str], after: list[str]) -> Iterator[tuple[int, int, int, int]]:
+    """The ranges of both lists between their common items. The way back gives the same ranges."""
+    if before > after:
+        yield from ((start, end, begin, stop) for begin, stop, start, end in _differing(after, before))
+        return
+    for kind, *bounds in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind != "equal":
+            start, end, begin, stop = bounds
+            yield start, end, begin, stop
+
+
+def _texts(items: Sequence[Any]) -> list[str]:
+    return [json.dumps(item, sort_keys=True) for item in items]
 
 
 def _named(items: Sequence[Any]) -> dict[str, Any] | None:
