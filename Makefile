@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
-# `voice` needs requirements.lock alone. Tests and developer tools need requirements-dev.lock, which includes the former.
+# `voice` needs only requirements.lock. Tests and developer tools need requirements-dev.lock, which includes requirements.lock.
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 # uv keeps its downloads below HOME. Without a writable HOME it keeps no cache.
@@ -23,13 +23,13 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help render up down test integration-test distributions-test lint format types accept diagrams docs lock bench flows outages fuzz cluster-test engine-test engine-faults clean
 
-help: ## This list
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 render: $(INSTALLED) ## Render every environment into build/<environment>/ and print a summary
 	@$(BIN)/voice render
 
-test: $(READY) ## Run the tests that need Python alone
+test: $(READY) ## Run the tests that need only Python
 	$(BIN)/pytest -m "not cluster and not engine and not faults and not integration" -n auto --dist worksteal
 
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
@@ -42,14 +42,14 @@ flows: $(READY) ## Run the platform's flows between reference services on this m
 	$(BIN)/voice render dev
 	$(BIN)/voice-flows build/dev/policies
 
-outages: $(READY) ## Take each callee of those services away, and measure how long its callers refuse afterwards
+outages: $(READY) ## Freeze, kill and slow down each of these services, and measure for how long its callers refuse calls afterwards
 	$(BIN)/voice render dev
 	$(BIN)/voice-outages build/dev/policies
 
-up: $(INSTALLED) ## Deploy dev to a cluster of kind, or to CONTEXT=... with IMAGE=..., and ask it one question
+up: $(INSTALLED) ## Deploy dev to a kind cluster, or to CONTEXT=... with IMAGE=..., and send it one request
 	$(BIN)/voice up dev $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE))
 
-down: $(INSTALLED) ## Remove what make up deployed
+down: $(INSTALLED) ## Remove everything that make up deployed
 	$(BIN)/voice down dev $(if $(CONTEXT),--context $(CONTEXT))
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and apply every environment to it
@@ -58,13 +58,13 @@ cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and a
 engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to that control plane or to CONTEXT=NAME
 	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs -n 2 --dist loadfile tests/cluster/engine
 
-engine-faults: $(READY) ## Kill, change and misdirect the toy tenant's updates on that engine
+engine-faults: $(READY) ## Interrupt updates of the toy tenant on that engine, change its objects, and offer it other clusters
 	$(BIN)/pytest -m faults -rs -n 2 --dist loadfile tests/cluster/engine
 
-fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count what voice check answers
+fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count the exit codes of voice check
 	$(BIN)/python -m tests.fuzz 10000
 
-bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a model call, distributed limits and sagas, and their peers
+bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a model call, distributed limits, sagas, and comparable tools
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.runtime
@@ -75,7 +75,7 @@ bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a mod
 	$(BIN)/python -m bench.sagas
 	$(BIN)/python -m bench.failover
 
-lint: $(READY) ## Formatting, lint, strict types, the imports between packages, and plain English
+lint: $(READY) ## Check formatting, lint, strict types, the imports between packages, and plain English
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
