@@ -61,7 +61,7 @@ def test_the_toy_is_drawn_and_documented() -> None:
     assert architecture(toy.TENANT).splitlines()[1] == "# Architecture of Toy"
 
 
-def test_the_toy_needs_nothing_of_voiceassistant() -> None:
+def test_the_toy_imports_no_module_of_voiceassistant() -> None:
     script = (
         "import sys; from tests import toy, small; from stack.audit import audit; "
         "from stack.deploy.program import register; from stack.model.platform import Platform; "

@@ -1,6 +1,6 @@
-"""Replaces `pulumi config set-all`: it writes as Pulumi does, with a word instead of each encrypted value.
+"""A replacement of `pulumi config set-all`. It writes the file as Pulumi does, with a fixed word for each secret.
 
-It also stores its arguments and the plain values beside the stack's file, for the test.
+The program also stores its arguments and the plain values beside the stack's file. Tests read them there.
 """
 
 import csv

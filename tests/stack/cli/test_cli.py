@@ -1,4 +1,4 @@
-"""The command line as its users meet it: in a process of its own."""
+"""The command line, in a separate process as its users run it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def voice(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_render_says_what_it_wrote_in_a_table_and_one_line(tmp_path: Path) -> None:
+def test_render_prints_a_table_and_one_closing_line(tmp_path: Path) -> None:
     done = voice("render", "prod", "-o", str(tmp_path / "out"))
     assert done.returncode == 0
     components, rendered = platform("prod").components, resources("prod")
@@ -44,7 +44,7 @@ def test_render_lists_exemptions_and_images_when_asked() -> None:
     assert any(re.fullmatch(r"apache/apisix:\S+: without a digest", line) for line in lines)
 
 
-def test_render_answers_programs_in_json(tmp_path: Path) -> None:
+def test_render_prints_json(tmp_path: Path) -> None:
     done = voice("render", "dev", "-o", str(tmp_path / "out"), "--format", "json")
     (told,) = json.loads(done.stdout)["environments"]
     assert (told["environment"], told["findings"], told["path"]) == ("dev", 0, str(tmp_path / "out"))
@@ -104,7 +104,7 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments: tuple[str, ...], sa
     assert done.stdout == ""
 
 
-def test_check_holds_in_every_environment() -> None:
+def test_check_judges_every_rule_and_finds_nothing_in_prod() -> None:
     done = voice("check", "prod", "--on", str(DAY), "--format", "json")
     assert done.returncode == 0
     rules = {rule["rule"]: rule for rule in json.loads(done.stdout)["rules"]}
@@ -116,11 +116,11 @@ def test_check_solve_prints_that_nothing_must_change() -> None:
     assert (done.returncode, done.stdout) == (0, "prod: the T, C and R rules hold; nothing to change\n")
 
 
-def test_check_closes_with_its_verdict() -> None:
+def test_the_last_line_of_check_is_the_verdict() -> None:
     assert re.fullmatch(r"prod: .*\d+ rules hold.*", voice("check", "prod", "--on", str(DAY)).stdout.splitlines()[-1])
 
 
-def test_explain_tells_a_rule_with_an_example_that_violates_it_and_one_that_holds() -> None:
+def test_explain_prints_a_rule_with_an_example_that_violates_it_and_one_that_holds() -> None:
     assert voice("explain", "r01").stdout.splitlines() == [
         "R01: attempts along a path stay few",
         "severity   warning",
@@ -131,13 +131,13 @@ def test_explain_tells_a_rule_with_an_example_that_violates_it_and_one_that_hold
     ]
 
 
-def test_explain_alone_lists_every_rule() -> None:
+def test_explain_without_arguments_lists_every_rule() -> None:
     head, *rows = voice("explain").stdout.splitlines()
     assert head.split() == ["rule", "severity", "condition"]
     assert [row.split()[0] for row in rows] == sorted(rule.id for rule in RULES)
 
 
-def test_explain_is_json_for_programs() -> None:
+def test_explain_prints_json() -> None:
     (rule,) = json.loads(voice("explain", "R01", "--format", "json").stdout)["rules"]
     assert (rule["rule"], rule["severity"], rule["holds"]) == ("R01", "warning", "one hop of 5 attempts")
 
@@ -150,7 +150,7 @@ def test_the_exit_code_of_explain_says_if_x_may_call_y() -> None:
     assert (denied.returncode, json.loads(denied.stdout)["permitted"]) == (1, False)
 
 
-def test_check_speaks_sarif() -> None:
+def test_check_prints_sarif() -> None:
     done = voice("check", "prod", "--format", "sarif")
     assert (done.returncode, json.loads(done.stdout)["version"]) == (0, "2.1.0")
 
@@ -171,18 +171,18 @@ def test_graph_is_mermaid_or_json() -> None:
     assert len([node for node in document["nodes"] if node["kind"] == "service"]) == 16
 
 
-def test_alone_it_helps_and_names_every_command() -> None:
+def test_voice_without_arguments_prints_the_help_with_every_command() -> None:
     alone = voice()
     assert (alone.returncode, alone.stdout) == (0, voice("--help").stdout)
     assert all(command in alone.stdout for command in ("render", "check", "graph", "diff", "images", "docs", "schema"))
 
 
-def test_it_tells_its_version() -> None:
+def test_version_prints_the_version() -> None:
     done = voice("--version")
     assert (done.returncode, done.stdout) == (0, f"voice {version('voiceassistant-platform')}\n")
 
 
-def test_a_reader_that_left_is_no_error() -> None:
+def test_a_closed_output_pipe_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "stack.cli", "graph"]

@@ -20,7 +20,7 @@ def with_nodes(cpu: str) -> Platform:
 
 
 @pytest.mark.parametrize(("cpu", "code"), [("1", 1), ("15", 0)])
-def test_an_error_of_the_audit_fails_render_which_still_writes(
+def test_render_writes_its_files_and_fails_on_an_audit_error(
     cpu: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(render, "platform_of", lambda *_: with_nodes(cpu))

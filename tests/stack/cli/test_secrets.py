@@ -26,7 +26,7 @@ TODAY = datetime.now(UTC).date()
 
 
 class Project:
-    """A copy of the files that `voice secrets` reads, with a program in the place of Pulumi."""
+    """A copy of the files that `voice secrets` reads, with a script in place of Pulumi."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_dev_needs_no_question_and_the_program_misses_nothing(
+def test_dev_asks_nothing_and_sets_every_secret_that_the_program_needs(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert project.voice("dev", "--check").returncode == 1
@@ -103,7 +103,7 @@ def test_existing_values_are_kept_and_a_certificate_comes_with_its_key(project: 
     assert project.values()["consul-server"].keys() == {"gossip-key"}
 
 
-def test_one_secret_is_rotated_or_all_that_are_old(project: Project) -> None:
+def test_rotate_replaces_one_secret_and_older_than_replaces_the_old_ones(project: Project) -> None:
     project.voice("dev")
     document = {"config": project.config("dev")}
     document["config"][CHANGED]["gateway-redis"] = str(TODAY - timedelta(days=91))
@@ -120,7 +120,7 @@ def test_one_secret_is_rotated_or_all_that_are_old(project: Project) -> None:
     assert project.voice("dev", "--check", "--older-than", "90d").returncode == 0
 
 
-def test_a_secret_that_nobody_reads_is_refused_unseen(project: Project) -> None:
+def test_a_secret_that_no_component_reads_is_refused_without_its_value(project: Project) -> None:
     document = {"config": project.config("dev")}
     document["config"][SECRETS] = {"gateway-tsl": {"certificate": {"secure": "v1:encrypted"}}}
     (project.folder / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))
@@ -130,7 +130,7 @@ def test_a_secret_that_nobody_reads_is_refused_unseen(project: Project) -> None:
     assert done.stderr.endswith(f"secrets.gateway-tsl.certificate: is read by no component; {removal}\n")
 
 
-def test_a_refusal_of_pulumis_is_told(project: Project) -> None:
+def test_an_error_of_pulumi_is_reported(project: Project) -> None:
     (project.folder / "refuses").touch()
     done = project.voice("dev")
     assert done.returncode == 2
@@ -158,7 +158,7 @@ def test_without_pulumi_nothing_is_written(monkeypatch: pytest.MonkeyPatch, caps
 
 
 class Asked:
-    """An owner at the terminal, and the file of the stack."""
+    """An owner who answers the questions at a terminal. `written` collects the values that `voice secrets` writes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, environment: str) -> None:
         self.folder, self.written = folder, dict[SecretKey, str]()
@@ -199,7 +199,7 @@ def owned(environment: str) -> set[str]:
     return {f"{each.name}.{key}" for each in secrets for key in each.keys if each.form(key).owned}
 
 
-def test_prod_asks_for_exactly_what_only_its_owners_know(
+def test_prod_asks_for_exactly_the_secrets_that_only_their_owners_know(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = Asked(monkeypatch, tmp_path, "prod")
@@ -225,7 +225,7 @@ def test_prod_asks_for_exactly_what_only_its_owners_know(
     assert all(value not in printed for value in asked.written.values())
 
 
-def test_an_empty_answer_is_left_out_and_missed(
+def test_an_empty_answer_leaves_the_secret_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = Asked(monkeypatch, tmp_path, "prod")
@@ -250,7 +250,7 @@ def test_a_refused_answer_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, tm
     assert asked.written[SecretKey("gateway-jwt", "public-key")] == Path(right).read_text()
 
 
-def test_without_a_terminal_prods_questions_are_told_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_one_error_lists_all_questions_of_prod(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["secrets", "prod"]) == 2
     said = capsys.readouterr().err
     assert f"voice secrets prod: {len(owned('prod'))} faults" in said

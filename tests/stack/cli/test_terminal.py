@@ -40,11 +40,11 @@ def seen(*arguments: str, **variables: str) -> list[str]:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65_536)
-    except OSError:  # Linux ends a terminal whose other side is closed with an error
+    except OSError:  # on Linux, a read from a terminal fails when its other side is closed
         return b""
 
 
-def test_a_terminal_gets_colour_unless_it_refuses() -> None:
+def test_output_on_a_terminal_is_coloured_unless_colour_is_off() -> None:
     assert re.fullmatch(r"\x1b\[32mprod: .* rules hold.*\x1b\[0m", seen("check", "prod")[-1])
     assert seen("check", "prod", NO_COLOR="1")[-1].startswith("prod: ")
     assert seen("check", "prod", TERM="dumb")[-1].startswith("prod: ")
@@ -57,7 +57,7 @@ def test_long_lines_are_wrapped_to_the_terminals_width() -> None:
     assert any(line.startswith("  ") for line in exemptions)
 
 
-def test_a_result_is_closed_by_a_line_beside_it() -> None:
+def test_a_result_on_the_terminal_ends_with_a_summary_line() -> None:
     assert seen("graph")[-1] == "16 services and what they call, as mermaid"
 
 

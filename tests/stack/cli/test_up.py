@@ -35,7 +35,7 @@ PROGRAMS = ("docker", "kind", "kubectl", "pulumi")
 
 
 class Machine(Project):
-    """A project, and programs that note how they are called."""
+    """A project, and scripts in place of docker, kind, kubectl and pulumi. The scripts log their arguments."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -80,7 +80,7 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(200 if known else 503)
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parameter's name there
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parameter's name in http.server
         pass
 
 
@@ -100,7 +100,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.shutdown()
 
 
-def test_dev_goes_up_on_a_cluster_of_its_own_and_answers(machine: Machine, port: str) -> None:
+def test_up_creates_a_kind_cluster_and_deploys_dev_which_answers(machine: Machine, port: str) -> None:
     done = machine.voice_up("up", "dev", PORT=port)
     assert done.returncode == 0, done.stderr
     assert "gateway.voice-gateway: https://api.voicehelper.localhost" in done.stdout
@@ -121,7 +121,7 @@ def test_dev_goes_up_on_a_cluster_of_its_own_and_answers(machine: Machine, port:
     assert passphrase.read_text() not in done.stdout + done.stderr
 
 
-def test_a_second_run_keeps_secrets_and_passphrase(machine: Machine, port: str) -> None:
+def test_a_second_up_keeps_secrets_and_passphrase(machine: Machine, port: str) -> None:
     machine.voice_up("up", "dev", "--context", "other", "--image", "registry.example/reference:1", PORT=port)
     file, passphrase = machine.folder / "Pulumi.dev.yaml", machine.folder / "pulumi" / "voiceassistant.passphrase"
     before = (yaml.safe_load(file.read_text()), passphrase.read_text())
@@ -131,13 +131,13 @@ def test_a_second_run_keeps_secrets_and_passphrase(machine: Machine, port: str) 
     assert not any(line.startswith(("kind", "docker")) for line in machine.log)
 
 
-def test_without_an_answer_the_reason_is_told(machine: Machine) -> None:
+def test_up_reports_why_the_gateway_gave_no_answer(machine: Machine) -> None:
     done = machine.voice_up("up", "dev")
     assert done.returncode == 1
     assert "voice: no answer to POST https://api.voicehelper.localhost/v1/login: error: no pod" in done.stderr
 
 
-def test_a_step_that_fails_ends_the_run(machine: Machine) -> None:
+def test_a_step_that_fails_ends_up_with_exit_code_2(machine: Machine) -> None:
     done = machine.voice_up("up", "dev", UP="255")
     assert done.returncode == 2
     assert "pulumi up --yes --skip-preview --stack dev: ended with exit code 255; see its message above" in done.stderr
@@ -173,6 +173,6 @@ def test_every_missing_program_is_named_with_its_command(
     ]
 
 
-def test_an_environment_with_real_secrets_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_up_refuses_an_environment_with_real_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", "prod"]) == 2
     assert "ENV: has the profile prod; expected an environment whose secrets" in capsys.readouterr().err

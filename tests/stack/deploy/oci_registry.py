@@ -15,7 +15,7 @@ from pathlib import Path
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-TOKEN = "anyone"  # noqa: S105 - what the loopback registry gives to everyone
+TOKEN = "anyone"  # noqa: S105 - the token that the loopback registry gives to everyone
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class OciRegistry:
         self.other_host = f"localhost:{port}"
         self.needs_token = False
         self.login: str | None = None
-        """The only login that it takes, encoded; `None` takes everyone."""
+        """The only accepted login, in base64. `None`: the registry accepts everyone."""
         self.basic = False
-        """It asks for the login itself rather than for a token."""
+        """True if the registry asks for the login instead of a token."""
         self.manifests: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.next_answers: dict[str, deque[Answer]] = defaultdict(deque)
         self.asked: list[Asked] = []
@@ -84,7 +84,7 @@ def digest(body: bytes) -> str:
 
 @contextmanager
 def serve(certificate: Path) -> Iterator[OciRegistry]:
-    """A registry with a certificate and its key, in one file, for the time of the context."""
+    """Serve a registry over TLS within the context. `certificate` is a file with a certificate and its key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

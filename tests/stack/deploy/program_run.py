@@ -44,12 +44,12 @@ CLUSTER: Mapping[str, Any] = {
     "/apis/apps/v1/namespaces/kube-system/daemonsets": {"items": []},
     "/apis/apps/v1/namespaces/kube-flannel/daemonsets": {"items": []},
 }
-"""The answers, by path, of a cluster that has every operator and is empty."""
+"""Path → the answer of an empty cluster that has every operator."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """One resource as it is registered with the engine."""
+    """One resource that the program registered with the engine."""
 
     type: str
     name: str
@@ -92,7 +92,7 @@ class _Echo(mocks.Mocks):
     """A cluster that creates everything as requested, and adds the fields that only a cluster decides."""
 
     def call(self, args: mocks.MockCallArgs) -> Any:
-        raise AssertionError(f"the program asks no provider anything, and asked for {args.token}")
+        raise AssertionError(f"the program must call no function of a provider, but called {args.token}")
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         return f"{args.name}-id", {**args.inputs, **_decided(args.typ, args.inputs)}
@@ -121,7 +121,7 @@ class _Recorder(mocks.MockMonitor):
         return super().make_urn(parent, type_, name).replace("pulumi:pulumi:Stack$", "")
 
     def ReadResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
-        raise AssertionError(f"the program reads no object into its state, and asked for {request.id}")
+        raise AssertionError(f"the program must read no object into its state, but read {request.id}")
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
         response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
@@ -156,7 +156,7 @@ def run_program(
     monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_answer, cluster))
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])
-    # Pulumi takes the thread's current loop, and an `asyncio.run` of another test leaves none.
+    # Pulumi uses the thread's current event loop. An `asyncio.run` of an earlier test leaves the thread without one.
     asyncio.set_event_loop(asyncio.new_event_loop())
     monitor = _Recorder()
     pulumi.runtime.reset_options()
@@ -185,7 +185,7 @@ def _as_pulumi_writes(value: Any) -> str:
 
 
 def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
-    """A complete configuration of an environment: its file's values, a cluster, and a value for every secret."""
+    """A complete configuration: the values of the environment's file, a cluster, and a value for every secret."""
     file = yaml.safe_load((ROOT / f"Pulumi.{environment_name}.yaml").read_text())
     values = {
         secret.name: {key: f"value of {secret.name}/{key}" for key in secret.keys}

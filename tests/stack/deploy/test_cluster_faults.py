@@ -24,7 +24,7 @@ CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 def faults(
     stack: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, cluster: dict[str, Any] | None = None
 ) -> list[str]:
-    """The lines of the one error that a refused run shows."""
+    """The faults in the one error that a refused run shows."""
     pin_images(monkeypatch)
     with pytest.raises(pulumi.RunError) as refused:
         run_program(stack, config, monkeypatch, cluster={**CLUSTER, **(cluster or {})})
@@ -48,13 +48,15 @@ def test_a_missing_context_is_refused_with_the_command_that_sets_it(monkeypatch:
     )
 
 
-def test_a_context_that_does_not_exist_is_refused_once_with_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_context_is_refused_once_with_the_list_of_known_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert faults("prod", {**configured("prod"), CONTEXT: "absent"}, monkeypatch)[0] == (
         "  config.kubernetes:context: is 'absent'; expected one of test, other"
     )
 
 
-def test_a_stack_is_told_its_cluster_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_without_a_cluster_identifier_is_refused_with_the_command_that_sets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config = {key: value for key, value in configured("dev").items() if key != IDENTIFIER}
     (line,) = faults("dev", config, monkeypatch)
     assert line == (
@@ -71,7 +73,7 @@ def test_another_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_each_missing_operator_is_named_once_with_its_version_and_what_it_needs(
+def test_each_missing_operator_is_named_once_with_its_version_and_its_prerequisite(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served: dict[str, Any] = {path: {"resources": []} for path, answer in CLUSTER.items() if "resources" in answer}
@@ -101,13 +103,13 @@ def test_a_volume_that_would_shrink_or_cannot_grow_is_refused_before_anything_ch
     assert "data-postgresql-0.spec.resources.requests.storage: shrinks from 1Ti to 5Gi; volumes only grow" in shrunk
 
 
-def test_a_volume_grows_where_its_class_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_grows_if_its_storage_class_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     live = {CLAIMS: {"items": [claim("data-consul-0", "1Mi")]}}
     cluster = {**CLUSTER, **live, **classes(expandable=True)}
     assert run_program("dev", configured("dev"), monkeypatch, cluster=cluster).outputs
 
 
-def test_the_volumes_of_a_database_are_those_that_its_operator_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_volumes_that_an_operator_created_for_a_database_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {"cnpg.io/cluster": "postgresql", "cnpg.io/pvcRole": "PG_WAL"}
     live = {CLAIMS: {"items": [claim("postgresql-1-wal", "1Mi", **labels)]}}
     (line,) = faults("staging", configured("staging"), monkeypatch, {**live, **classes(expandable=False)})
@@ -115,7 +117,7 @@ def test_the_volumes_of_a_database_are_those_that_its_operator_made(monkeypatch:
 
 
 @pytest.mark.parametrize("text", ["apiVersion: v1\nkind: Config\n", '{"kind": "Config"}', None])
-def test_a_kubeconfig_that_is_given_as_text_stands_in_a_file_for_as_long_as_it_is_asked_with(
+def test_a_kubeconfig_given_as_text_is_in_a_private_file_while_kubectl_runs(
     text: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -134,7 +136,7 @@ def test_a_kubeconfig_that_is_given_as_text_stands_in_a_file_for_as_long_as_it_i
     assert not any(Path(argument.partition("=")[2]).exists() for argument in seen)
 
 
-def test_a_cluster_that_does_not_answer_is_refused_with_what_kubectl_said(
+def test_a_cluster_that_does_not_answer_is_refused_with_the_message_of_kubectl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", sysconfig.get_path("scripts"))
@@ -150,7 +152,7 @@ def test_a_cluster_that_does_not_answer_is_refused_with_what_kubectl_said(
             _ = cluster.identifier
 
 
-def test_a_machine_without_kubectl_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_kubectl_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ClusterError, match="kubectl is not on PATH: install it"):
         cluster_module.kubectl(None, "version")
@@ -193,7 +195,7 @@ def test_a_cluster_that_lacks_a_prerequisite_is_refused(
     assert said in line
 
 
-def test_a_cluster_with_its_prerequisites_under_other_names_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_with_its_prerequisites_under_other_names_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
         DNS_SERVICE: {"spec": {"clusterIP": "10.96.0.10"}},
         "/apis/apps/v1/namespaces/kube-flannel/daemonsets": named("kube-flannel-ds", "kube-router"),

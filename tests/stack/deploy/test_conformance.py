@@ -1,4 +1,4 @@
-"""`voice conform`: the reference service keeps the contract of services, and each broken part is named."""
+"""`voice conform` finds no fault in the reference service, and names each part of the contract that a service lacks."""
 
 from __future__ import annotations
 

@@ -80,9 +80,9 @@ def _as_rendered(found: Registration) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_resource_hangs_below_its_component(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parent_of_every_resource_is_its_component(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = deployed(environment)
-    pin_images(monkeypatch)  # a job is named by its content, which the image is part of
+    pin_images(monkeypatch)  # the name of a Job contains a hash of its content, and the image is part of that
     parents = {
         (_type(resource), _name(resource)): f"voice:components:{component.kind}::{component.namespace}/{component.name}"
         for component in offline(environment).components
@@ -93,7 +93,7 @@ def test_every_resource_hangs_below_its_component(environment: str, monkeypatch:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_tier_waits_for_the_one_it_stands_on(environment: str) -> None:
+def test_each_tier_waits_for_the_tier_below_it(environment: str) -> None:
     run = deployed(environment)
     folders = {
         (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder
@@ -137,7 +137,7 @@ def _is_awaited(found: Registration) -> bool:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_pulumi_awaits_no_address_inside_the_cluster_and_no_binding(environment: str) -> None:
+def test_pulumi_waits_neither_for_services_inside_the_cluster_nor_for_claims(environment: str) -> None:
     unawaited = {
         found.urn
         for found in deployed(environment).kubernetes
@@ -152,7 +152,7 @@ def test_pulumi_awaits_no_address_inside_the_cluster_and_no_binding(environment:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_claims_are_made_before_the_stateful_set_whose_controller_would_make_them(environment: str) -> None:
+def test_claims_are_created_before_their_stateful_set(environment: str) -> None:
     run = deployed(environment)
     by_name = {run.by_urn[urn].name: urn for urn in claims(run)}
     sets = [found for found in run.kubernetes if found.type.endswith(":StatefulSet")]
@@ -175,8 +175,8 @@ def test_the_state_keeps_a_short_stack_of_each_resource() -> None:
 
 
 @pytest.mark.parametrize(("environment", "most"), [("dev", 800), ("prod", 2000)])
-def test_dependencies_grow_with_the_resources_alone(environment: str, most: int) -> None:
-    """Pulumi searches for cycles behind each: 36,522 dependencies took 23 of the 26 s that prod's program ran."""
+def test_the_number_of_dependencies_stays_small(environment: str, most: int) -> None:
+    """Pulumi searches for cycles behind each dependency: 36,522 dependencies took 23 of the 26 s of prod's program."""
     assert sum(len(found.dependencies) for found in deployed(environment).registrations) <= most
 
 
@@ -205,7 +205,7 @@ def test_only_resources_that_hold_data_are_protected_and_retained_in_prod() -> N
     assert not [found for name in ("dev", "staging") for found in deployed(name).kubernetes if found.protected]
 
 
-def test_in_prod_one_protected_resource_goes_before_everything_else() -> None:
+def test_in_prod_pulumi_would_delete_one_protected_resource_before_all_others() -> None:
     (guard,) = (found for found in deployed("prod").registrations if found.type == GATE and found.protected)
     others = {found.urn for found in deployed("prod").registrations if found.type == GATE and not found.protected}
     last = {max(others)}
@@ -214,12 +214,12 @@ def test_in_prod_one_protected_resource_goes_before_everything_else() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_declared_fields_are_reset_whoever_changed_them(environment: str) -> None:
+def test_an_update_overwrites_declared_fields_that_others_changed(environment: str) -> None:
     for found in deployed(environment).kubernetes:
         assert found.properties["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
 
 
-def test_everything_goes_through_the_one_provider_that_updates_files_in_place() -> None:
+def test_every_resource_uses_the_one_provider_that_updates_config_maps_in_place() -> None:
     run = deployed("dev")
     (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
     assert provider.properties == {
@@ -250,7 +250,7 @@ def _data_key(key: str) -> str:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_declared_secret_is_registered_with_its_values_and_nothing_else_is(environment: str) -> None:
+def test_exactly_the_declared_secrets_are_registered_with_their_values(environment: str) -> None:
     registered = {found.name: found for found in deployed(environment).kubernetes if found.type == SECRET}
     expected = {
         f"{component.namespace}/{secret.name}": {
@@ -286,7 +286,7 @@ def _revealed(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_no_value_of_a_secret_leaves_its_secret(environment: str) -> None:
+def test_the_value_of_a_secret_is_only_in_that_secret(environment: str) -> None:
     run = deployed(environment)
     others = [found.properties for found in run.registrations if found.type != SECRET]
     text = repr((others, run.outputs, manifests(environment)))
@@ -298,7 +298,7 @@ def test_no_value_of_a_secret_leaves_its_secret(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_outputs_tell_what_is_registered(environment: str) -> None:
+def test_outputs_match_the_registered_resources(environment: str) -> None:
     run = deployed(environment)
     found = {(each.type, each.name): each.properties for each in rendered_registrations(run)}
     for service, digest in run.outputs["policy_digests"].items():
@@ -348,7 +348,7 @@ CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_reaches_exactly_what_it_is_about(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_setting_changes_only_the_expected_resources(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, expected = CHANGES[change]
     before = deployed("staging").by_urn
     pin_images(monkeypatch)
@@ -358,7 +358,7 @@ def test_a_change_reaches_exactly_what_it_is_about(change: str, monkeypatch: pyt
     assert {_kind_and_name(urn) for urn in changed} == expected
 
 
-def test_a_rotated_password_changes_its_secret_alone_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotated_password_changes_only_the_secrets_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("dev")
     config[SECRETS]["rag-engine-redis"]["password"] = "rotated"  # noqa: S105 - the test's own
     before = deployed("dev").by_urn

@@ -76,7 +76,7 @@ def test_an_empty_secret_is_missing_and_an_unread_one_is_refused(monkeypatch: py
     assert "hidden" not in text
 
 
-def test_a_secret_whose_keys_were_all_removed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_without_keys_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {**configured("dev"), SECRETS: {"rag-engine-redis": {}}}
     assert "is refused" not in refusal("dev", config, monkeypatch, encrypted=())
 
@@ -85,7 +85,9 @@ def test_a_secret_whose_keys_were_all_removed_is_none(monkeypatch: pytest.Monkey
     "values",
     ["hidden", ["hidden"], {"rag-engine-redis": "hidden"}, {"rag-engine-redis": {"password": {"a": "hidden"}}}],
 )
-def test_secrets_of_another_shape_are_refused_unseen(values: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_of_a_wrong_shape_are_refused_without_their_values(
+    values: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = refusal("dev", {**configured("dev"), SECRETS: values}, monkeypatch)
     assert "config.voiceassistant:secrets: is refused; expected encrypted values" in text
     assert "hidden" not in text
@@ -96,13 +98,13 @@ def test_secrets_in_plain_text_are_refused_by_the_program(monkeypatch: pytest.Mo
     assert "config.voiceassistant:secrets: is refused; expected encrypted values" in text
 
 
-def test_a_secret_under_a_wrong_key_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_under_a_wrong_key_is_refused_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     text = refusal("dev", configured("dev", redis="hidden"), monkeypatch, encrypted=(SECRETS, f"{PROJECT}:redis"))
     assert "config.voiceassistant:redis: is '[secret]'; not a known key" in text
     assert "hidden" not in text
 
 
-def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_passed_over(tmp_path: Path) -> None:
+def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_accepted(tmp_path: Path) -> None:
     document = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())
     file = tmp_path / "Pulumi.dev.yaml"
     document["config"][SECRETS] = {"rag-engine-redis": {"password": {"secure": "v1:abc"}}}
@@ -126,11 +128,11 @@ def test_prod_refuses_every_image_without_a_digest(monkeypatch: pytest.MonkeyPat
         assert f"{service.name}.image: is '{image}'; expected a digest: run `voice images lock`" in text
 
 
-def test_staging_runs_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staging_accepts_images_without_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_program("staging", configured("staging"), monkeypatch).outputs
 
 
-def test_prod_refuses_grave_findings_and_staging_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prod_refuses_errors_of_the_audit_and_staging_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     pin_images(monkeypatch)
     text = refusal("prod", configured("prod", node_pool=SMALL_POOL), monkeypatch)
     assert text.startswith("Pulumi.prod.yaml: 2 faults\n")
@@ -140,7 +142,7 @@ def test_prod_refuses_grave_findings_and_staging_does_not(monkeypatch: pytest.Mo
     assert run_program("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch).outputs
 
 
-def test_prod_is_deployed_with_findings_that_it_accepts_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prod_is_deployed_if_its_findings_are_accepted_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     pin_images(monkeypatch)
     config = configured("prod", node_pool=SMALL_POOL, accepted_findings=[ACCEPTED])
     assert run_program("prod", config, monkeypatch).outputs
@@ -153,7 +155,7 @@ def test_an_acceptance_that_expired_is_refused_with_its_day(monkeypatch: pytest.
     assert "(the acceptance expired on 2026-01-31); change config.voiceassistant:node_pool.nodes" in text
 
 
-def test_an_accepted_finding_that_is_gone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accepted_finding_that_no_longer_exists_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pin_images(monkeypatch)
     assert refusal("prod", configured("prod", accepted_findings=[ACCEPTED]), monkeypatch) == (
         "Pulumi.prod.yaml: 1 fault\n"
@@ -161,13 +163,13 @@ def test_an_accepted_finding_that_is_gone_is_refused(monkeypatch: pytest.MonkeyP
     )
 
 
-def test_all_that_prod_lacks_is_refused_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_error_lists_everything_that_prod_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("prod", node_pool=SMALL_POOL, image_tag="2.0.0-unreleased")
     del config[SECRETS]["rag-engine-redis"]
     del config[CONTEXT]
     text = refusal("prod", config, monkeypatch)
     unpinned = sum(len(set(images(component.resources()))) for component in offline("prod").components)
-    # Beside the images: the cluster's name, one secret, and two findings of the small pool.
+    # Besides the images, four things are missing or wrong: the context, one secret, and two findings of the small pool.
     assert text.startswith(f"Pulumi.prod.yaml: {unpinned + 4} faults\n")
 
 
@@ -196,7 +198,7 @@ def test_a_wrong_setting_is_one_clear_error(
     assert sentence in text
 
 
-def test_a_stack_is_an_environment_by_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_decides_the_profile_of_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     pin_images(monkeypatch)
     config = configured("prod")
     assert run_program("prod-eu", config, monkeypatch).outputs
@@ -212,11 +214,11 @@ def test_a_refused_run_registers_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [found.type for found in monitor.registrations] == ["pulumi:pulumi:Stack"]
 
 
-def test_the_project_of_the_program_is_the_one_that_pulumi_is_told() -> None:
+def test_the_program_and_pulumi_yaml_name_the_same_project() -> None:
     assert yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"] == PROJECT
 
 
-def test_the_document_quotes_what_the_program_says_and_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_document_quotes_messages_and_settings_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     document = (ROOT / "docs" / "deploy.md").read_text()
     config = configured("dev")
     del config[SECRETS]["rag-engine-redis"]

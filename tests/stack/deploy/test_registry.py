@@ -58,9 +58,7 @@ def client(slept: list[float]) -> Registry:
     return Registry(logins=lambda _: None, sleep=slept.append)
 
 
-def test_the_digest_is_that_of_the_index_where_a_tag_has_several_architectures(
-    registry: OciRegistry, client: Registry
-) -> None:
+def test_a_tag_with_several_architectures_has_the_digest_of_its_index(registry: OciRegistry, client: Registry) -> None:
     registry.push("voice/agent", "1.0", MANIFEST)
     index = registry.push("voice/agent", "1.0", INDEX)
     assert client.digest(f"{registry.host}/voice/agent:1.0") == index
@@ -86,7 +84,7 @@ def test_a_challenge_is_answered_with_a_token_for_anyone(registry: OciRegistry, 
     "challenge",
     ['Basic realm="https://127.0.0.1/token"', 'Bearer realm="http://127.0.0.1/token"', "", "Bearer"],
 )
-def test_a_challenge_of_another_kind_is_refused(registry: OciRegistry, client: Registry, challenge: str) -> None:
+def test_an_unknown_kind_of_challenge_is_refused(registry: OciRegistry, client: Registry, challenge: str) -> None:
     registry.script(PATH, Answer(401, {"WWW-Authenticate": challenge}))
     with pytest.raises(RegistryError, match="realm over https"):
         client.digest(f"{registry.host}/voice/agent:1.0")
@@ -101,7 +99,9 @@ def test_a_token_service_without_a_token_is_a_fault(registry: OciRegistry, clien
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
-def test_a_refused_token_says_that_the_image_is_not_for_everyone(registry: OciRegistry, client: Registry) -> None:
+def test_a_refused_token_is_reported_as_an_image_that_is_not_for_everyone(
+    registry: OciRegistry, client: Registry
+) -> None:
     registry.script(PATH, *[Answer(401, {"WWW-Authenticate": registry.challenge(registry.host)})] * 2)
     with pytest.raises(RegistryError, match="is not for everyone"):
         client.digest(f"{registry.host}/voice/agent:1.0")
@@ -138,7 +138,7 @@ def test_a_redirect_to_plain_http_is_refused(registry: OciRegistry, client: Regi
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
-def test_too_many_requests_are_waited_out_as_long_as_the_registry_says(
+def test_after_too_many_requests_the_client_waits_as_long_as_the_registry_says(
     registry: OciRegistry, client: Registry, slept: list[float]
 ) -> None:
     pushed = registry.push("voice/agent", "1.0")
@@ -155,14 +155,14 @@ def test_retries_are_bounded(registry: OciRegistry, client: Registry, slept: lis
     assert len(registry.asked) == MAX_RETRIES + 1
 
 
-def test_a_wait_that_is_too_long_is_told_instead(registry: OciRegistry, client: Registry, slept: list[float]) -> None:
+def test_a_wait_that_is_too_long_is_an_error(registry: OciRegistry, client: Registry, slept: list[float]) -> None:
     registry.script(PATH, Answer(429, {"Retry-After": str(int(LONGEST_WAIT) + 1)}))
     with pytest.raises(RegistryError, match="61 s"):
         client.digest(f"{registry.host}/voice/agent:1.0")
     assert slept == []
 
 
-def test_a_digest_that_is_not_the_contents_is_refused(registry: OciRegistry, client: Registry) -> None:
+def test_a_digest_that_does_not_match_the_content_is_refused(registry: OciRegistry, client: Registry) -> None:
     lie = Answer(200, {"Content-Type": INDEX, "Docker-Content-Digest": digest(b"another")}, b"{}")
     registry.script(PATH, lie)
     with pytest.raises(RegistryError) as raised:
@@ -171,7 +171,7 @@ def test_a_digest_that_is_not_the_contents_is_refused(registry: OciRegistry, cli
     assert digest(b"{}") in raised.value.args[1]
 
 
-def test_a_registry_that_names_no_digest_is_computed(registry: OciRegistry, client: Registry) -> None:
+def test_a_missing_digest_is_computed_from_the_content(registry: OciRegistry, client: Registry) -> None:
     registry.script(PATH, Answer(200, {"Content-Type": MANIFEST}, b"{}"))
     assert client.digest(f"{registry.host}/voice/agent:1.0") == digest(b"{}")
 
@@ -182,13 +182,13 @@ def test_an_invalid_manifest_is_refused(registry: OciRegistry, client: Registry)
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
-def test_a_manifest_without_end_is_not_read_to_its_end(registry: OciRegistry, client: Registry) -> None:
+def test_the_client_stops_reading_a_manifest_that_is_too_large(registry: OciRegistry, client: Registry) -> None:
     registry.script(PATH, Answer(200, {"Content-Type": INDEX}, b" " * (MANIFEST_LIMIT + 1)))
     with pytest.raises(RegistryError, match="too large"):
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(
+def test_an_untrusted_certificate_is_refused(
     registry: OciRegistry, client: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.push("voice/agent", "1.0")
@@ -197,7 +197,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
-def test_every_fault_is_told_at_once_with_progress(registry: OciRegistry, client: Registry) -> None:
+def test_one_error_names_every_fault_and_progress_is_shown(registry: OciRegistry, client: Registry) -> None:
     registry.push("voice/agent", "1.0")
     registry.script("/v2/voice/broken/manifests/1", Answer(500))
     names = ("voice/missing:1", "voice/agent:1.0", "voice/broken:1")
@@ -213,7 +213,7 @@ def test_every_fault_is_told_at_once_with_progress(registry: OciRegistry, client
     assert progress[0] == f"1/3 {registry.host}/voice/agent:1.0"
 
 
-def test_the_command_writes_the_lock_that_it_then_finds_complete(
+def test_images_lock_writes_a_complete_lock_or_none(
     registry: OciRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lock = tmp_path / "images.lock.yaml"
@@ -251,7 +251,7 @@ def test_a_registry_that_does_not_answer_is_a_fault(client: Registry) -> None:
         ("postgres:18.6", "https://registry-1.docker.io/v2/library/postgres/manifests/18.6"),
     ],
 )
-def test_a_reference_is_found_where_every_client_looks(reference: str, url: str) -> None:
+def test_a_reference_resolves_to_the_url_that_every_client_uses(reference: str, url: str) -> None:
     assert Location.of(reference).url == url
 
 
@@ -292,7 +292,7 @@ def test_a_credential_helper_is_asked_for_the_login(
 @pytest.mark.parametrize(
     "config", [{}, {"auths": {"ghcr.io": {"auth": LOGIN}}}, {"credsStore": "missing"}, {"auths": 7}]
 )
-def test_a_login_of_another_registry_is_sent_nowhere(
+def test_the_login_of_another_registry_is_not_sent(
     registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: object
 ) -> None:
     registry.needs_token, registry.login = True, LOGIN

@@ -23,7 +23,7 @@ def secret(environment: str, name: str) -> SecretKeys:
     return next(found for found in platform(environment).secrets if found.name == name)
 
 
-def test_every_value_is_new_each_time_and_one_line_unless_it_is_a_file() -> None:
+def test_generated_values_are_random_and_one_line_unless_they_are_files() -> None:
     for found in platform("prod").secrets:
         first, second = generated(found), generated(found)
         assert first.keys() == set(found.keys)
@@ -35,12 +35,12 @@ def test_every_value_is_new_each_time_and_one_line_unless_it_is_a_file() -> None
 
 
 @pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_generated_values_pass_the_checks_of_given_ones(environment: str) -> None:
+def test_generated_values_pass_the_checks_of_entered_values(environment: str) -> None:
     for found in platform(environment).secrets:
         assert list(refusals(found, generated(found))) == []
 
 
-def test_consuls_key_and_tokens_have_consuls_forms() -> None:
+def test_consuls_key_and_tokens_have_the_formats_that_consul_expects() -> None:
     values = generated(secret("dev", "consul-server"))
     assert len(b64decode(values["gossip-key"], validate=True)) == 32
     assert UUID(values["management-token"]) != UUID(values["registration-token"])
@@ -74,7 +74,7 @@ def test_a_client_that_trusts_the_gateways_certificate_connects_by_its_name(tmp_
     thread.join()
 
 
-def test_a_shared_certificate_is_signed_by_the_authority_beside_it() -> None:
+def test_a_shared_certificate_is_signed_by_its_authority() -> None:
     values = generated(secret("prod", "elasticsearch-transport"))
     pair = (values[key].encode() for key in ("certificate", "authority"))
     certificate, authority = map(x509.load_pem_x509_certificate, pair)
@@ -83,7 +83,7 @@ def test_a_shared_certificate_is_signed_by_the_authority_beside_it() -> None:
     assert VALIDITY.days - 1 <= lives.days <= VALIDITY.days
 
 
-def test_stand_ins_reach_nobody() -> None:
+def test_the_generated_webhook_has_an_invalid_host() -> None:
     host = urlsplit(generated(secret("prod", "alertmanager-on-call"))["webhook-url"]).hostname or ""
     assert host.endswith(".invalid")
 
@@ -116,7 +116,9 @@ OTHER = generated(TLS.model_copy(update={"forms": FORMS}))
         ),
     ],
 )
-def test_a_given_value_of_another_form_is_refused_unseen(name: str, values: dict[str, str], fault: str) -> None:
+def test_an_entered_value_of_a_wrong_format_is_refused_and_not_shown(
+    name: str, values: dict[str, str], fault: str
+) -> None:
     (refusal,) = refusals(secret("prod", name), values)
     assert refusal.startswith(fault)
     assert "hidden" not in refusal
@@ -128,7 +130,7 @@ def test_an_expired_certificate_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert refusal.startswith("certificate: expired on ")
 
 
-def test_a_host_is_matched_by_a_wildcard_of_its_domain() -> None:
+def test_a_wildcard_certificate_matches_a_host_of_its_domain() -> None:
     form = {"certificate": SecretForm(kind="certificate", meaning="a certificate", host="*.voicehelper.com")}
     values = generated(SecretKeys(name="wild", keys=("certificate",), forms=form))
     assert list(refusals(TLS, values)) == []

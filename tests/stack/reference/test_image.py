@@ -1,4 +1,4 @@
-"""The checks of the image that need no container engine."""
+"""Checks of the reference service's image that need no container engine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def pins(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
 
 
-def test_its_lock_agrees_with_the_projects() -> None:
+def test_the_lock_of_the_image_pins_the_versions_of_the_project() -> None:
     ours, image = pins("requirements-dev.lock"), pins("runtime/voice_reference/requirements.lock")
     assert image
     assert {name: version for name, version in image.items() if ours.get(name) != version} == {}
 
 
-def test_the_last_stage_has_no_root_and_nothing_to_build_with() -> None:
+def test_the_last_stage_runs_without_root_and_without_build_tools() -> None:
     build, last = STAGES
     assert "pip install --no-cache-dir --require-hashes" in build
     assert f"USER {USER}:{USER}" in last

@@ -1,4 +1,4 @@
-"""The manifests start and probe a process as the reference service expects, which is the contract of every service."""
+"""The manifests start and probe a process as the reference service expects. Every service has the same contract."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def container(request: pytest.FixtureRequest) -> dict[str, Any]:
     return dict(found)
 
 
-def test_the_probes_ask_for_what_is_served(container: dict[str, Any]) -> None:
+def test_the_probes_request_served_paths(container: dict[str, Any]) -> None:
     asked = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert asked == {
         "startupProbe": {"path": LIVENESS_PATH, "port": "http"},
@@ -31,7 +31,7 @@ def test_the_probes_ask_for_what_is_served(container: dict[str, Any]) -> None:
     }
 
 
-def test_the_mounted_path_is_the_read_path(container: dict[str, Any], tmp_path: Path) -> None:
+def test_the_service_reads_the_mounted_paths_and_ports(container: dict[str, Any], tmp_path: Path) -> None:
     variables = {each["name"]: each.get("value") for each in container["env"]}
     assert variables["VOICE_POLICY_PATH"] == POLICY_PATH
     assert variables["VOICE_SETTINGS_PATH"] == SETTINGS_PATH
@@ -47,7 +47,7 @@ def test_the_mounted_path_is_the_read_path(container: dict[str, Any], tmp_path: 
     assert ports == {"http": read.http_port, "grpc": read.grpc_port}
 
 
-def test_the_rendered_settings_are_read(tmp_path: Path) -> None:
+def test_the_runtime_reads_the_rendered_settings(tmp_path: Path) -> None:
     for config_map in of_kind("prod", "ConfigMap"):
         for name, text in config_map["data"].items():
             if name == "settings.json":

@@ -1,4 +1,4 @@
-"""The metrics that deployed programs export: from the programs, or from their sources with a date."""
+"""The metrics that deployed programs export. The names come from the programs, or from their sources with a date."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ POSTGRESQL = {
 }
 """CloudNativePG 1.30, plugin-barman-cloud 0.16, from the sources that `stack/voiceassistant/store_alerts.py` names."""
 MESH = {name: {"caller", "cluster_name"} for name in proxy.STATISTICS.values()}
-"""The statistics that Istio's proxies are told to export."""
+"""The statistics that our configuration lets Istio's proxies export."""
 ENVOY = {
     "envoy_cluster_upstream_cx_active": {"envoy_cluster_name"},
     "envoy_cluster_upstream_cx_connect_fail": {"envoy_cluster_name"},
@@ -55,7 +55,7 @@ ENVOY = {
     "envoy_cluster_upstream_cx_tx_bytes_total": {"envoy_cluster_name"},
     "envoy_listener_no_filter_chain_match": {"envoy_listener_address"},
 }
-"""Read from a running Envoy by a test."""
+"""A test reads these metrics from a running Envoy."""
 
 
 def exported() -> dict[str, set[str]]:

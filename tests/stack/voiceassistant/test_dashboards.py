@@ -1,4 +1,4 @@
-"""Every query of the dashboards parses, every name in it exists, and every target of the platform is judged."""
+"""Every query of the dashboards parses and names existing metrics. Every target has series, alerts and panels."""
 
 from __future__ import annotations
 

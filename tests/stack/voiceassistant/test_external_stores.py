@@ -62,7 +62,7 @@ def test_nothing_of_an_external_store_is_deployed() -> None:
     assert "redis.voice-data" not in json.dumps(resources(OUTSIDE))
 
 
-def test_callers_keep_their_secrets_and_those_of_the_stores_themselves_are_gone() -> None:
+def test_callers_keep_their_secrets_and_the_secrets_of_the_stores_are_gone() -> None:
     def secrets(environment: str) -> set[str]:
         return {
             secret.name

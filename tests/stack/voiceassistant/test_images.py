@@ -9,7 +9,7 @@ from stack.model import image_lock
 from tests.platforms import ENVIRONMENTS, resources
 
 
-def test_those_that_are_listed_are_those_that_run() -> None:
+def test_exactly_the_listed_images_are_deployed() -> None:
     run = {
         reference.partition("@")[0]
         for environment in ENVIRONMENTS
@@ -19,7 +19,7 @@ def test_those_that_are_listed_are_those_that_run() -> None:
     assert others == {image.reference for image in KNOWN}
 
 
-def test_no_image_moves_or_comes_from_an_abandoned_catalogue() -> None:
+def test_every_image_names_a_release_and_none_comes_from_an_abandoned_catalogue() -> None:
     for image in KNOWN:
         repository, _, tag = image.reference.rpartition(":")
         assert re.search(r"\d+\.\d+", tag)

@@ -99,10 +99,10 @@ def test_the_document_has_every_change() -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_restarts_what_the_document_says(change: str) -> None:
+def test_a_change_restarts_and_reloads_the_documented_pods(change: str) -> None:
     assert affected(real_environment("prod"), CHANGES[change]) == documented()[change]
 
 
-def test_a_service_more_restarts_no_database_of_dev() -> None:
+def test_a_new_service_does_not_restart_the_database_of_dev() -> None:
     restart, _ = affected(real_environment("dev"), another("conversation-service"))
     assert restart == {"redis", "events"}

@@ -1,4 +1,4 @@
-"""A store is deployed for its name and its address in the cluster, whatever else its declaration says."""
+"""The name of a store and its address decide that the platform deploys it. No other field of the declaration does."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def rendered(looked_at: Platform) -> list[object]:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("name", DEPLOYED)
-def test_a_store_with_another_purpose_is_deployed_all_the_same(name: str, environment: str) -> None:
+def test_a_changed_purpose_does_not_change_a_store(name: str, environment: str) -> None:
     other = changed(name, environment, purpose="the same store in other words")
     assert rendered(other) == rendered(platform(environment))
     assert list(other.links) == list(platform(environment).links)
 
 
-def test_a_store_whose_declaration_differs_is_deployed_as_it_is_declared() -> None:
+def test_a_changed_declaration_changes_the_deployed_store() -> None:
     moved = changed("redis", "dev", credentials=("password", "token"))
     assert audit_outcome(moved, on=DAY).open == ()
     (cache,) = (component for component in moved.components if component.name == "redis")
@@ -49,7 +49,7 @@ def test_a_store_outside_the_cluster_is_not_deployed() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_store_takes_tls_or_has_a_dated_decision(environment: str) -> None:
+def test_each_store_uses_tls_or_has_a_dated_decision(environment: str) -> None:
     plain = {
         component.name: exemption.reason
         for component in platform(environment).components
@@ -57,7 +57,7 @@ def test_each_store_takes_tls_or_has_a_dated_decision(environment: str) -> None:
         if exemption.rule == "tls"
     }
     stores = {*DEPLOYED, "consul"}
-    # The operator gives PostgreSQL its certificates, and its `pg_hba` admits TLS alone.
+    # The operator gives PostgreSQL its certificates, and `pg_hba` admits only TLS.
     assert stores - plain.keys() == (set() if environment == "dev" else {"postgresql"})
     assert plain.keys() <= stores
     assert all("decided 20" in reason and "due 20" in reason for reason in plain.values())

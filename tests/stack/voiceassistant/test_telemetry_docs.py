@@ -1,4 +1,4 @@
-"""docs/telemetry.md is true: its table matches the configuration."""
+"""The table in docs/telemetry.md matches the configuration."""
 
 from __future__ import annotations
 

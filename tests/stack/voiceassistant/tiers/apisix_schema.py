@@ -1,6 +1,6 @@
-"""A closed schema of the APISIX 3.18 fields that we set: a misspelt field is refused.
+"""A closed schema of the APISIX 3.18 fields that we set. It refuses a misspelt field.
 
-Transcribed from its own sources: `apisix/schema_def.lua` (route, upstream, consumer, global rule, ssl),
+It is transcribed from APISIX's sources: `apisix/schema_def.lua` (route, upstream, consumer, global rule, ssl),
 `apisix/plugins/<plugin>.lua` (each plugin's `schema`), `apisix/plugins/limit-count/init.lua`,
 `apisix/utils/redis-schema.lua` and, for `config.yaml`, `apisix/cli/schema.lua` and `conf/config.yaml.example`. Where
 APISIX takes a reference to an environment variable, it skips the schema of the value (`apisix/core/schema.lua`).

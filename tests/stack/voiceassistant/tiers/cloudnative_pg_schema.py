@@ -1,8 +1,8 @@
-"""A closed schema of the fields that we set of CloudNativePG's resources: by hand, from its resource definitions.
+"""A closed schema of the fields that we set in CloudNativePG's resources, transcribed from its resource definitions.
 
 Source: `config/crd/bases/postgresql.cnpg.io_{clusters,databases,poolers,scheduledbackups}.yaml` of
 cloudnative-pg/cloudnative-pg 1.30, and `barmancloud.cnpg.io_objectstores.yaml` of cloudnative-pg/plugin-barman-cloud.
-Types, enumerations, patterns and required keys are theirs; keys that we never set are left out.
+Types, enumerations, patterns and required keys are copied. Keys that we never set are left out.
 """
 
 from __future__ import annotations

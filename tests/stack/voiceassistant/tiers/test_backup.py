@@ -14,7 +14,7 @@ from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, run
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 ITERATIONS = "-iter 600000"
-"""The slow derivation of a key, which costs each of some sixty calls of openssl 0.2 s."""
+"""openssl's slow derivation of a key: it costs each of some sixty calls 0.2 s, so the tests use one iteration."""
 DUMPS = "/var/backups/postgresql"
 COUNT = "SELECT count(*), coalesce(sum(id), 0) FROM kept"
 
@@ -59,7 +59,7 @@ def test_a_dump_is_restored_after_a_wipe(server: Postgresql) -> None:
     assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
 
 
-def test_a_dump_can_be_read_by_nobody_without_the_key(server: Postgresql) -> None:
+def test_a_dump_cannot_be_read_without_the_key(server: Postgresql) -> None:
     before = fill(server)
     run(server, "backup")
     (dumped,) = server.place.inside(DUMPS).iterdir()
@@ -69,7 +69,7 @@ def test_a_dump_can_be_read_by_nobody_without_the_key(server: Postgresql) -> Non
     assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
 
 
-def test_a_dump_that_broke_off_is_never_restored(server: Postgresql) -> None:
+def test_an_incomplete_dump_is_never_restored(server: Postgresql) -> None:
     fill(server)
     whole = run(server, "backup").stdout
     server.place.write(f"/etc/voice/secrets/{SERVICES[-1]}-postgresql/password", "wrong")

@@ -26,14 +26,14 @@ def faults(resource: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("environment", REPLICATED)
-def test_custom_resources_fit_a_schema_of_the_fields_we_set_no_operator_is_at_hand(environment: str) -> None:
+def test_custom_resources_match_the_schema_of_the_fields_that_we_set(environment: str) -> None:
     custom = [found for found in resources(environment) if "cnpg.io" in found["apiVersion"]]
     assert {resource["kind"] for resource in custom} == set(SPECS)
     assert [fault for resource in custom for fault in faults(resource)] == []
 
 
 @pytest.mark.parametrize("kind", SPECS)
-def test_the_schema_sees_a_misspelt_key(kind: str) -> None:
+def test_the_schema_refuses_a_misspelt_key(kind: str) -> None:
     resource = of_kind("prod", kind)[0]
     for key in resource["spec"]:
         misspelt = {f"{name}x" if name == key else name: value for name, value in resource["spec"].items()}
@@ -58,7 +58,7 @@ def test_every_service_with_a_pool_has_a_role_a_database_and_a_password(environm
 
 
 @pytest.mark.parametrize("environment", REPLICATED)
-def test_the_pooler_holds_what_rule_d01_sums(environment: str) -> None:
+def test_the_pooler_has_the_limits_that_rule_d01_adds_up(environment: str) -> None:
     limits = platform(environment).environment.profile.database
     (pooler,) = of_kind(environment, "Pooler")
     parameters = pooler["spec"]["pgbouncer"]["parameters"]
@@ -70,14 +70,14 @@ def test_the_pooler_holds_what_rule_d01_sums(environment: str) -> None:
     assert list(connections(platform(environment))) == [None, None]
 
 
-def test_role_limits_below_the_poolers_are_refused_all_at_once() -> None:
+def test_role_limits_below_the_limit_of_the_pooler_are_refused_in_one_error() -> None:
     small = tuple(database.model_copy(update={"connection_limit": 19}) for database in cluster().databases)
     with pytest.raises(ValidationError) as caught:
         PostgresqlCluster.model_validate({**dict(cluster()), "databases": small})
     assert str(caught.value).count("connection_limit 19 is below the 20 connections") == len(small)
 
 
-def test_a_cluster_recovers_from_a_backup_where_it_is_told_to() -> None:
+def test_a_cluster_recovers_from_the_backup_that_recover_from_names() -> None:
     backups = cluster().backups.model_copy(update={"recover_from": "postgresql"})
     recovering = cluster().model_copy(update={"backups": backups, "name": "postgresql-2"})
     rendered: list[Any] = list(recovering.resources())
@@ -99,7 +99,7 @@ def test_a_cluster_recovers_from_a_backup_where_it_is_told_to() -> None:
         ),
     ],
 )
-def test_backups_that_would_keep_nothing_are_refused_with_every_fault(backups: Any, sentences: list[str]) -> None:
+def test_invalid_backups_are_refused_with_every_fault(backups: Any, sentences: list[str]) -> None:
     config = {key: value for key, value in configured("prod").items() if key.startswith(f"{PROJECT}:")}
     with pytest.raises(InvalidInputError) as caught:
         parse_settings({**config, f"{PROJECT}:backups": backups}, "prod", TENANT)

@@ -14,7 +14,7 @@ from tests.small import service
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_no_proxy_is_left_where_nothing_goes_out(environment: str) -> None:
+def test_a_platform_without_external_calls_has_no_egress_proxy(environment: str) -> None:
     alone = Platform(
         with_nodes(service("alone", operation("run", p95="1s", deadline="2s"))), real_environment(environment)
     )

@@ -1,4 +1,4 @@
-"""The gateway's two files. No registry available to tests has APISIX, so a schema of its fields checks them."""
+"""The gateway's two files. No package registry has APISIX, so the tests check the files with a schema of its fields."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def faults(schema: dict[str, Any], document: object) -> list[str]:
 
 
 @pytest.mark.parametrize("environment", [*ENVIRONMENTS, "prod-external"])
-def test_both_files_hold_to_the_schema_of_apisix_without_apisix_itself(environment: str) -> None:
+def test_both_files_match_the_schema_of_apisix(environment: str) -> None:
     assert faults(RESOURCES, resources(environment)) == []
     assert faults(PROGRAM, program(environment)) == []
 
@@ -73,7 +73,7 @@ def test_the_schema_refuses_every_misspelt_key_of_the_program(key: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_routes_end_with_the_mark_and_the_entrypoint_finds_its_words(environment: str) -> None:
+def test_the_routes_end_with_the_end_mark_and_the_entrypoint_finds_its_keys(environment: str) -> None:
     files = component(environment).files
     assert files["apisix.yaml"].endswith("\n#END\n")
     for words in (r"role:\s*data_plane", r"role_data_plane:", r"config_provider:\s*yaml"):
@@ -85,7 +85,7 @@ def test_every_plugin_that_is_used_is_loaded() -> None:
     assert used == set(program()["plugins"])
 
 
-def test_a_route_is_what_the_model_says_of_its_operation() -> None:
+def test_a_route_has_the_path_limits_and_timeouts_of_its_operation() -> None:
     graph = platform("prod").graph
     routes = {route["id"]: route for route in resources()["routes"]}
     assert list(routes) == [each.name for each in GATEWAY.operations]
@@ -118,13 +118,13 @@ def test_the_bodies_of_admitted_requests_fit_the_volume(environment: str) -> Non
     assert 0 < on_disk <= component(environment).bodies.units
 
 
-def test_a_replica_takes_the_uploads_of_slow_clients_while_another_is_away() -> None:
+def test_two_of_three_replicas_take_the_uploads_of_slow_clients() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-upload"]
     # 5/s × (25 MiB at 10 Mbit/s = 20.97 s, and 1.65 s for the answer) over the other two of three replicas.
     assert plugins["limit-conn"]["conn"] == 57
 
 
-def test_a_limit_holds_for_all_replicas_and_for_each_without_redis() -> None:
+def test_a_limit_counts_for_all_replicas_and_without_redis_for_each_replica() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-search"]
     shared, alone = plugins["limit-count"], plugins["limit-req"]
     assert (shared["count"], shared["time_window"]) == (100, 2)  # 50/s and 100 at once: at most 100 in any 2 s
@@ -134,14 +134,14 @@ def test_a_limit_holds_for_all_replicas_and_for_each_without_redis() -> None:
     assert {shared["key"], alone["key"]} == {"http_x_tenant_id"}
 
 
-def test_words_from_outside_are_removed_before_any_other_plugin_reads_them() -> None:
+def test_headers_of_clients_are_removed_before_any_other_plugin_reads_them() -> None:
     (rule,) = resources()["global_rules"]
     function = rule["plugins"]["serverless-pre-function"]
     assert (function["phase"], function["functions"]) == ("rewrite", [OUTSIDE_WORDS])
     assert function["_meta"]["priority"] > 12_009  # opentelemetry, the first of all plugins
 
 
-def test_every_route_with_a_token_tells_its_tenant_and_no_public_one_does() -> None:
+def test_routes_with_a_token_set_the_tenant_and_public_routes_do_not() -> None:
     for route in resources()["routes"]:
         plugins = route["plugins"]
         assert ("serverless-pre-function" in plugins) == ("jwt-auth" in plugins)
@@ -151,7 +151,7 @@ def test_every_route_with_a_token_tells_its_tenant_and_no_public_one_does() -> N
             assert plugins["limit-count"]["key"] == "remote_addr"
 
 
-def test_no_log_line_holds_a_query_and_browsers_come_back_over_tls_alone() -> None:
+def test_no_log_line_contains_a_query_and_browsers_must_use_tls() -> None:
     form = program()["nginx_config"]["http"]["access_log_format"]
     assert not re.search(r"\$(request|request_uri|args|query_string|http_referer|upstream_uri)\b", form)
     assert json.loads(form)["path"] == "$uri"
@@ -192,7 +192,7 @@ def test_every_objective_of_a_route_is_a_boundary_of_the_latency_histogram() -> 
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_sampling_ratio_is_the_environments(environment: str) -> None:
+def test_the_gateway_has_the_sampling_ratio_of_the_environment(environment: str) -> None:
     (rule,) = resources(environment)["global_rules"]
     ratio = real_environment(environment).settings.trace_sample_ratio
     assert rule["plugins"]["opentelemetry"]["sampler"]["options"]["root"]["options"]["fraction"] == float(ratio)
@@ -208,7 +208,7 @@ def of_kind(environment: str, kind: str) -> dict[str, Any]:
     return found
 
 
-def test_dev_waits_for_no_load_balancer() -> None:
+def test_only_dev_has_no_load_balancer() -> None:
     kinds = [of_kind(environment, "Service")["spec"]["type"] for environment in ENVIRONMENTS]
     assert kinds == ["NodePort", "LoadBalancer", "LoadBalancer"]
 
@@ -228,7 +228,7 @@ def test_two_routes_with_one_path_are_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["v1", "/v1/", "/v1/*", "/v1/:id", "/V1", ""])
-def test_a_path_is_whole_and_without_parameters(path: str) -> None:
+def test_a_path_with_a_wildcard_a_parameter_or_a_wrong_form_is_refused(path: str) -> None:
     with pytest.raises(ValidationError, match="path"):
         HttpRoute(path=path, method="GET")
 
@@ -261,7 +261,7 @@ def test_policies_that_the_gateway_cannot_express_are_refused_for_all_routes_at_
     assert str(refused.value).count("the gateway supports token_bucket only") == 2
 
 
-def test_the_gateway_repeats_as_often_as_the_call_may_be() -> None:
+def test_the_gateway_retries_as_often_as_the_call_declares() -> None:
     redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     retry = Retry(max_retries=2, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
     again, once = hard("a.read", "idempotent", retry=retry), hard("a.read", "idempotent")
@@ -270,7 +270,7 @@ def test_the_gateway_repeats_as_often_as_the_call_may_be() -> None:
     assert {each["id"]: each["upstream"]["retries"] for each in routes} == {"again": 2, "once": 0}
 
 
-def test_a_websocket_with_a_breaker_that_would_forget_no_failure_is_refused() -> None:
+def test_a_websocket_route_with_a_breaker_is_refused() -> None:
     redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     with pytest.raises(InvalidInputError, match=r"one → a\.read: is refused; one is a WebSocket with a breaker"):
         built(route("one", "/v1/a", redis, hard("a.read", "never"), transport="websocket"))

@@ -58,7 +58,7 @@ def test_exactly_the_declared_callers_may_call(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_a_destination_rule_stands_for_each_policy_that_bundles_say_the_mesh_enforces(environment: str) -> None:
+def test_each_breaker_that_a_bundle_assigns_to_the_mesh_has_a_destination_rule(environment: str) -> None:
     graph = platform(environment).graph
     promised = {
         (edge.caller.name, host, call.circuit_breaker)
@@ -80,7 +80,7 @@ def test_a_destination_rule_stands_for_each_policy_that_bundles_say_the_mesh_enf
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_the_mesh_retries_nothing_that_another_layer_does(environment: str) -> None:
+def test_the_mesh_does_not_retry_calls_of_services(environment: str) -> None:
     silent = {
         host
         for found in of_kind(environment, "VirtualService")
@@ -96,7 +96,7 @@ def test_the_mesh_retries_nothing_that_another_layer_does(environment: str) -> N
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_an_attempts_timeout_stands_for_each_that_bundles_say_the_mesh_enforces(environment: str) -> None:
+def test_each_attempt_timeout_that_a_bundle_assigns_to_the_mesh_has_a_virtual_service(environment: str) -> None:
     promised = {
         (service.name, address.host, call.operation, call.timeout.attempt)
         for service in platform(environment).microservices
@@ -172,7 +172,7 @@ def test_a_breaker_that_the_mesh_cannot_express_is_refused() -> None:
         MeshDestination(host="a.b.svc.cluster.local", http=True, circuit_breaker=breaker)
 
 
-def test_a_bulkhead_of_a_go_services_call_bounds_requests_or_where_the_mesh_sees_none_connections() -> None:
+def test_a_bulkhead_of_a_go_service_limits_requests_and_for_a_store_connections() -> None:
     read = operation("read", p95="10ms", deadline="50ms")
     calls = stage(
         hard("b.read", "idempotent", circuit_breaker="off", bulkhead=Bulkhead(max_concurrent=7)),

@@ -53,7 +53,7 @@ REPLICATED = {
     "valkey-exporter": ("voice-observability", "/metrics"),
     "elasticsearch-exporter": ("voice-observability", "/metrics"),
 }
-"""dev's stores are single servers without exporters, and nothing there reads the node."""
+"""Jobs outside dev. dev's stores are single servers without exporters, and dev has no log shipper."""
 PROBED = {
     "consul": ("voice-data", "consul", "/v1/status/leader"),
     "redis": ("voice-data", "valkey", ""),
@@ -115,14 +115,14 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_labels_of_what_tells_of_others_alone_are_kept(environment: str) -> None:
+def test_only_kube_state_metrics_keeps_the_labels_that_it_exports(environment: str) -> None:
     jobs = document(prometheus(environment), "prometheus.json")["scrape_configs"]
     assert {job["job_name"] for job in jobs if job.get("honor_labels")} == {"kube-state-metrics"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_one(environment: str) -> None:
-    """Except for pods of operators, which are not rendered."""
+def test_every_job_finds_pods_that_declare_its_port_and_a_job_finds_every_pod(environment: str) -> None:
+    """Pods of operators are the exception, because the platform does not render them."""
     asked = {target.name: target for target in prometheus(environment).targets}
     found = set()
     for kind in ("Deployment", "StatefulSet", "DaemonSet"):
@@ -143,7 +143,7 @@ def test_every_job_finds_pods_that_declare_its_port_and_every_pod_is_found_by_on
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_readers_of_the_api_read_pods_and_workloads_in_our_namespaces_and_no_more(environment: str) -> None:
+def test_roles_permit_reading_only_pods_and_workloads_in_our_namespaces(environment: str) -> None:
     rules = [
         rule
         for role in of_kind(environment, "Role")
@@ -166,7 +166,7 @@ def test_readers_of_the_api_read_pods_and_workloads_in_our_namespaces_and_no_mor
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_certificate_is_asked_for_by_the_name_that_the_gateway_has_one_for(environment: str) -> None:
+def test_the_prober_requests_the_certificate_by_the_name_of_the_gateway(environment: str) -> None:
     (entrance,) = (each for each in platform(environment).components if isinstance(each, ApisixGateway))
     (certificate,) = json.loads(entrance.files["apisix.yaml"].removesuffix("#END\n"))["ssls"]
     (prober,) = (each for each in platform(environment).components if isinstance(each, BlackboxExporter))
@@ -210,8 +210,9 @@ def expressions(environment: str) -> str:
 
 EXPORTED = {
     *proxy.STATISTICS.values(),
-    # What the sources of others name: apisix/plugins/prometheus/exporter.lua, blackbox_exporter's prober/tcp.go, the
-    # Collector's exporterhelper, Prometheus' rules/manager.go and cmd/prometheus, Alertmanager's notify.
+    # Names from the sources of other programs: apisix/plugins/prometheus/exporter.lua, blackbox_exporter's
+    # prober/tcp.go, the Collector's exporterhelper, Prometheus' rules/manager.go and cmd/prometheus, Alertmanager's
+    # notify.
     "apisix_http_latency_count",
     # The gateway's own function adds it, see `components/edge/apisix.py`.
     "apisix_http_first_byte_latency_count",
@@ -240,7 +241,7 @@ EXPORTED = {
     "redis_rejected_connections_total",
     "redis_up",
 }
-"""The metrics that alerts alone use, beside those of dashboards."""
+"""The metrics that only alerts use. `exported_metrics.py` has the metrics of dashboards."""
 WORDS = {
     *("sum", "by", "on", "and", "unless", "rate", "count", "max", "vector", "increase", "time", "or", "sum_over_time"),
     *(
@@ -263,13 +264,13 @@ def test_no_rule_names_a_metric_that_nothing_exports() -> None:
     assert named - recorded - EXPORTED - exported().keys() == set()
 
 
-def test_the_series_that_the_runbook_names_are_recorded() -> None:
+def test_prometheus_records_the_series_that_the_runbook_names() -> None:
     named = set(re.findall(r"`(\w+:[\w:]+)`", (FOLDER / "alerts.md").read_text()))
     assert named
     assert named <= {rule.name for group in prometheus("prod").groups for rule in group.rules}
 
 
-def test_every_operation_and_every_route_has_its_objectives() -> None:
+def test_every_operation_every_route_and_every_flow_has_its_objectives() -> None:
     rules = [rule for group in prometheus("prod").groups for rule in group.rules]
     recorded = {
         (rule.name, rule.labels["job"], rule.labels.get("operation")): float(rule.expression[7:-1])
@@ -328,7 +329,7 @@ def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str
         ("TargetDown", {"alertname": "TargetDown", "severity": "critical", "job": "agent-engine"}, False),
     ],
 )
-def test_a_component_of_which_nothing_is_seen_hides_its_warnings_and_a_pod_that_is_down_hides_nothing(
+def test_a_missing_job_silences_its_warnings_and_a_pod_that_is_down_silences_nothing(
     alert: str, other: dict[str, str], hidden: bool
 ) -> None:
     firing = {"alertname": alert, "severity": "critical", "job": "agent-engine", "instance": "10.0.0.1:8003"}
@@ -336,7 +337,7 @@ def test_a_component_of_which_nothing_is_seen_hides_its_warnings_and_a_pod_that_
     assert any(silenced(rule, firing, other) for rule in rules) is hidden
 
 
-def test_nobody_is_woken_for_a_pod_of_what_only_watches() -> None:
+def test_a_pod_of_telemetry_that_is_down_raises_only_a_warning() -> None:
     rules = [rule for group in prometheus("prod").groups for rule in group.rules if rule.name == "target:declared"]
     found = {rule.labels["job"]: rule.labels["severity"] for rule in rules if not isinstance(rule, Alert)}
     assert {found[job] for job in ("fluent-bit", "otel-collector", "grafana")} == {"warning"}
@@ -352,7 +353,7 @@ def test_the_address_of_a_receiver_is_a_secret_in_a_file() -> None:
     assert len(files) == len(alerts.TEAM_SERVICES) + 3, "the teams, the platform's, on call, and the watchdog"
 
 
-def test_prod_has_two_replicas_that_keep_a_months_budget_on_their_disk() -> None:
+def test_prod_has_two_replicas_of_prometheus_with_disks_for_31_days() -> None:
     found = prometheus("prod")
     assert (found.replicas, found.retention, found.storage) == (2, Duration("31d"), Bytes("120Gi"))
     retention = document(found, "prometheus.json")["storage"]["tsdb"]["retention"]
@@ -360,7 +361,7 @@ def test_prod_has_two_replicas_that_keep_a_months_budget_on_their_disk() -> None
     assert int(retention["size"].removesuffix("MB")) * 1e6 < found.storage.units
 
 
-def test_replicas_are_told_apart_by_a_label_that_no_alert_keeps() -> None:
+def test_a_label_distinguishes_replicas_and_alerts_drop_it() -> None:
     found = document(prometheus("prod"), "prometheus.json")
     assert found["global"]["external_labels"] == {"cluster": "voice-prod", "replica": "${POD_NAME}"}
     assert found["alerting"]["alert_relabel_configs"] == [{"regex": "replica", "action": "labeldrop"}]
@@ -383,7 +384,7 @@ def test_memory_is_limited_first_and_every_queue_is_bounded_and_on_disk(environm
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_sampler_keeps_of_others_what_the_bundles_say(environment: str) -> None:
+def test_the_sampler_has_the_ratio_of_the_bundles_and_skips_their_services(environment: str) -> None:
     found = platform(environment)
     (ratio,) = {each.bundle.tracing.sample_ratio for each in found.microservices}
     processors = document(collector(environment), "collector.json")["processors"]
@@ -403,7 +404,7 @@ def test_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
         assert held >= backend.bytes_per_second.units * found.outage.seconds * 0.999
 
 
-def test_executions_follow_calls_rounds_and_events() -> None:
+def test_the_load_of_an_operation_follows_from_calls_and_events() -> None:
     store = datastore("postgresql", operation("read", p95="10ms", deadline="100ms"))
     behind = service(
         "behind",
@@ -426,10 +427,11 @@ def test_executions_follow_calls_rounds_and_events() -> None:
     found = small_platform(store, events, behind, hearing, entrance)
     rates = executions(found.graph)
     assert rates["behind", "run"] == rates["postgresql", "read"] == rates["hearing", "take"] == 10
-    # The route, its call, the operation, its call, and the operation that hears of it: five spans for each request.
+    # Five spans for each request: the route, its call, the operation, its call, and the operation that consumes the
+    # event.
     ratio = float(found.environment.settings.trace_sample_ratio)
     assert telemetry.spans_per_second(found.graph, found.environment) == pytest.approx(50 * ratio)
-    # The gateway's line of the request, and one of each service that runs an operation for it.
+    # The gateway logs one line for a request, and so does each service that runs an operation for the request.
     share = found.environment.profile.load_share
     assert telemetry.log_bytes(found.graph, found.environment).units == 30 * share * telemetry.LINE_BYTES
 
@@ -450,9 +452,7 @@ def refused(environment: str, **changes: object) -> str:
 
 
 @pytest.mark.parametrize(("environment", "refusing"), [("staging", 2), ("prod", 3)])
-def test_disks_that_are_too_small_are_refused_all_at_once_by_the_settings_that_decide(
-    environment: str, refusing: int
-) -> None:
+def test_one_error_names_every_setting_that_needs_a_larger_disk(environment: str, refusing: int) -> None:
     metrics = {"retention": "400d", "storage": "50Gi"}
     said = refused(environment, trace_sample_ratio="100%", metrics=metrics).splitlines()
     assert said[0] == f"Pulumi.{environment}.yaml: {refusing} faults"
@@ -467,12 +467,12 @@ def test_disks_that_are_too_small_are_refused_all_at_once_by_the_settings_that_d
 
 
 @pytest.mark.parametrize(("document", "environment"), [("metrics.md", "staging"), ("telemetry.md", "prod")])
-def test_the_refusal_that_a_document_shows_is_what_is_said(document: str, environment: str) -> None:
+def test_the_refusal_in_a_document_is_the_real_message(document: str, environment: str) -> None:
     shown = f"```\nvoice: {refused(environment, trace_sample_ratio='100%')}\n```\n"
     assert shown in (ROOT / "docs" / document).read_text()
 
 
-def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
+def test_one_error_lists_all_invalid_settings() -> None:
     said = refused("prod", trace_sample_ratio="110%", metrics={"retention": "long", "size": "1Gi"}, nodes="anywhere")
     assert "4 faults" in said
     assert "trace_sample_ratio: is '110%'; expected a ratio from 0% to 100%" in said
@@ -481,11 +481,11 @@ def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
     assert "nodes: is 'anywhere'" in said
 
 
-def test_prod_that_would_tell_nobody_is_refused() -> None:
+def test_prod_without_notifications_is_refused() -> None:
     assert "notifications: is missing; profile prod requires it: Alertmanager" in refused("prod", notifications=None)
 
 
-def test_routes_to_receivers_that_are_missing_are_refused_all_at_once() -> None:
+def test_one_error_lists_all_routes_to_undeclared_receivers() -> None:
     routes = tuple(
         AlertRoute.model_validate({"receiver": name, "team": "knowledge", "repeat": Duration("1h")})
         for name in ("knowlege", "on-call", "on-cal")
@@ -499,13 +499,13 @@ def test_routes_to_receivers_that_are_missing_are_refused_all_at_once() -> None:
     assert "routes[1]" not in said
 
 
-def test_a_route_that_hides_all_behind_it_is_refused() -> None:
+def test_a_route_that_matches_every_alert_is_refused() -> None:
     routes = (AlertRoute(receiver="on-call", repeat=Duration("1h")),)
     with pytest.raises(ValidationError, match=r"routes\[0\]: matches every alert"):
         Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes})
 
 
-def test_targets_and_rules_that_stand_twice_are_refused_all_at_once() -> None:
+def test_one_error_lists_all_duplicate_targets_and_rules() -> None:
     found = prometheus("prod")
     doubled = {**dict(found), "targets": found.targets * 2, "groups": found.groups * 2}
     with pytest.raises(ValidationError) as caught:
@@ -516,7 +516,7 @@ def test_targets_and_rules_that_stand_twice_are_refused_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_everything_of_the_tier_stands_in_its_namespace_and_is_restricted(environment: str) -> None:
+def test_stateful_pods_of_the_tier_are_restricted_and_keep_their_volumes(environment: str) -> None:
     for resource in resources(environment):
         if resource["kind"] == "StatefulSet" and resource["metadata"]["namespace"] == "voice-observability":
             pod = resource["spec"]["template"]["spec"]

@@ -44,7 +44,7 @@ def test_a_service_owns_its_database(server: Postgresql, service: str) -> None:
     )
 
 
-def test_a_rotated_password_holds_after_the_job_and_the_old_one_until_then() -> None:
+def test_postgresql_accepts_a_rotated_password_after_the_job_and_the_old_one_before() -> None:
     service, old = SERVICES[0], password_of(f"{SERVICES[0]}-postgresql")
     with running_postgresql() as server:
         server.place.write(f"/etc/voice/secrets/{service}-postgresql/password", "it's rotated")
@@ -59,17 +59,17 @@ def test_the_provisioner_cannot_create_a_superuser(server: Postgresql, statement
     assert "permission denied" in server.sql(statement, role="provisioner", database="postgres")
 
 
-def test_the_provisioner_cannot_enter_a_services_database(server: Postgresql) -> None:
+def test_the_provisioner_cannot_connect_to_the_database_of_a_service(server: Postgresql) -> None:
     said = server.sql("SELECT 1", role="provisioner", database=SERVICES[0])
     assert "pg_hba.conf rejects connection" in said
 
 
-def test_a_service_enters_no_database_but_its_own(server: Postgresql) -> None:
+def test_a_service_connects_only_to_its_own_database(server: Postgresql) -> None:
     for database in (SERVICES[1], "postgres", "template1"):
         assert "pg_hba.conf rejects connection" in server.sql("SELECT 1", role=SERVICES[0], database=database)
 
 
-def test_a_database_admits_no_other_role_even_behind_the_rules_of_the_network(server: Postgresql) -> None:
+def test_no_other_role_has_the_connect_privilege_on_a_database(server: Postgresql) -> None:
     granted = server.sql(
         f"SELECT has_database_privilege('{SERVICES[0]}', '{SERVICES[1]}', 'CONNECT'), "
         f"has_database_privilege('{SERVICES[0]}', 'postgres', 'CONNECT')",
@@ -94,12 +94,12 @@ def test_a_service_has_no_right_beyond_its_database(server: Postgresql, statemen
     assert "permission denied" in server.sql(statement, role=SERVICES[0])
 
 
-def test_passwords_are_kept_as_scram_verifiers(server: Postgresql) -> None:
+def test_passwords_are_stored_as_scram_verifiers(server: Postgresql) -> None:
     weak = "SELECT count(*) FROM pg_authid WHERE rolcanlogin AND rolpassword NOT LIKE 'SCRAM-SHA-256$%'"
     assert server.sql(weak, role="postgres", database="postgres") == "0"
 
 
-def test_the_limits_of_the_roles_and_the_server_are_the_declared_ones(server: Postgresql) -> None:
+def test_roles_and_server_have_the_declared_connection_limits(server: Postgresql) -> None:
     limits = PROFILES["dev"].database
     total = server.sql(
         "SELECT sum(rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0", role="postgres", database="postgres"

@@ -1,4 +1,4 @@
-"""The tables for events and sagas: the rendered job's script on a real PostgreSQL 18, as each role."""
+"""The tables for events and sagas. The tests run the rendered jobs' script on a real PostgreSQL 18, as each role."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def pod_of(user: str) -> dict[str, Any]:
 
 
 def starting(server: Postgresql, pod: dict[str, Any]) -> subprocess.Popen[str]:
-    """The job of one service, with what its manifest says."""
+    """Start the command of a pod, with the variables of its manifest."""
     (container,) = pod["containers"]
     variables = {each["name"]: server.place.moved(each["value"]) for each in container["env"]}
     assert variables["PGHOST"] == "postgresql-pooler"
@@ -76,7 +76,7 @@ def finished(started: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_each_role_makes_its_own_tables_and_making_them_again_changes_nothing(server: Postgresql, user: str) -> None:
+def test_each_role_creates_its_own_tables_and_a_second_run_changes_nothing(server: Postgresql, user: str) -> None:
     assert applied(server, user)[0] == 0
     found = server.sql(TABLES, role=user)
     assert f"outbox of {user}" in found
@@ -94,7 +94,7 @@ def test_jobs_at_the_same_time_wait_for_each_other(server: Postgresql) -> None:
     assert [code for _, code in said] == [0] * 6, said
 
 
-def test_a_file_that_fails_leaves_nothing_behind_and_the_job_fails(server: Postgresql) -> None:
+def test_a_script_that_fails_leaves_no_table_behind_and_fails_the_job(server: Postgresql) -> None:
     server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=INDEXING)
     last = max(name for name in files("dev", "schemas") if name[0].isdigit())
     whole = files("dev", "schemas")[last]
@@ -118,7 +118,7 @@ INSERT INTO saga.inbox SELECT 'us', id, at FROM {};
     "(SELECT state || '-' || age AS id, state, now() - age * interval '1 day' AS at"
     " FROM unnest(ARRAY['completed', 'parked']) AS state, unnest(ARRAY[29, 31]) AS age) AS old",
 )
-"""Sagas that ended, or were parked, 29 and 31 days ago, with all that belongs to them."""
+"""Insert sagas that ended or were parked 29 and 31 days ago, each with its entries, outcomes, barriers and inbox."""
 KEPT = """
 SELECT string_agg(id, ' ' ORDER BY id) FROM (
     SELECT 'sagas ' || id FROM saga.sagas UNION ALL SELECT 'entries ' || saga_id FROM saga.entries
@@ -127,13 +127,13 @@ SELECT string_agg(id, ' ' ORDER BY id) FROM (
     UNION ALL SELECT 'inbox ' || message_id FROM saga.inbox) AS kept (id)"""
 
 
-def test_every_night_what_is_over_for_a_month_is_forgotten_and_nothing_else(server: Postgresql) -> None:
+def test_the_nightly_job_deletes_only_rows_that_ended_a_month_ago(server: Postgresql) -> None:
     for user in USERS:
         server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=user)
     assert applied(server, INDEXING)[0] == 0
     server.sql(OLD, role=INDEXING)
     code, said = finished(starting(server, pod_of_tonight()))
-    assert code != 0, "the other services have no tables here, and what is old in this one is forgotten all the same"
+    assert code != 0, "the job fails, because the other services have no tables, but deletes the old rows of this one"
     assert said.count('relation "saga.sagas" does not exist') == len(USERS) - 1
     kept = [
         f"{table} {saga}" for table in ("barriers", "entries") for saga in ("completed-29", "parked-29", "parked-31")
@@ -146,7 +146,7 @@ def test_every_night_what_is_over_for_a_month_is_forgotten_and_nothing_else(serv
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_service_with_events_or_sagas_and_a_database_has_a_job_with_its_own_password_alone(
+def test_each_service_with_events_or_sagas_has_a_job_with_only_its_own_password(
     environment: str,
 ) -> None:
     found = {job["metadata"]["name"].removeprefix("schemas-").rpartition("-")[0]: job for job in jobs(environment)}
@@ -159,7 +159,7 @@ def test_every_service_with_events_or_sagas_and_a_database_has_a_job_with_its_ow
         assert pod["automountServiceAccountToken"] is False
 
 
-def test_another_content_or_image_is_another_job_since_a_job_cannot_be_changed() -> None:
+def test_changed_files_or_a_changed_image_give_the_job_a_new_name() -> None:
     (made,) = (each for each in platform("prod").components if isinstance(each, DatabaseSchemas))
 
     def names(component: DatabaseSchemas) -> set[str]:
@@ -175,8 +175,8 @@ def test_another_content_or_image_is_another_job_since_a_job_cannot_be_changed()
     assert all(len(name) <= 63 - len("-xxxxx") for name in names(made))
 
 
-def test_the_applied_schema_is_the_one_that_the_runtime_expects() -> None:
-    from voice_saga.migrations import scripts  # noqa: PLC0415  # the one place where both are known
+def test_the_jobs_apply_the_schema_that_voice_saga_expects() -> None:
+    from voice_saga.migrations import scripts  # noqa: PLC0415  # only this test compares both
 
     (made,) = (each for each in platform("prod").components if isinstance(each, DatabaseSchemas))
     assert made.files == scripts("postgresql")

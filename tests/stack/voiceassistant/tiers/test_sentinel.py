@@ -14,7 +14,7 @@ from tests.stack.voiceassistant.tiers.real_cache import NODES, SENTINELS, Member
 from tests.stack.voiceassistant.tiers.real_servers import answers_probe, password_of, refused_by_valkey
 
 
-def test_sentinels_replace_a_lost_primary_and_it_comes_back_as_a_replica(tmp_path: Path) -> None:
+def test_sentinels_replace_a_lost_primary_which_returns_as_a_replica(tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, sentinels):
         assert all(answers_probe(ReplicatedValkey.scrape, node.port) for node in nodes)
         assert all(answers_probe(ReplicatedValkey.sentinel_scrape, sentinel.port) for sentinel in sentinels)

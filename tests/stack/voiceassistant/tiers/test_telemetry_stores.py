@@ -46,7 +46,7 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_tempo_makes_span_metrics_and_the_service_graph_for_every_replica_of_prometheus() -> None:
+def test_tempo_sends_span_metrics_and_the_service_graph_to_every_replica_of_prometheus() -> None:
     for environment, replicas in (("dev", 1), ("staging", 2), ("prod", 2)):
         configuration = json.loads(the(Tempo, environment).files["tempo.json"])
         made = configuration["overrides"]["defaults"]["metrics_generator"]["processors"]
@@ -66,7 +66,7 @@ def test_tempo_makes_span_metrics_and_the_service_graph_for_every_replica_of_pro
         ("prod", "Bad_Bucket", "trace_bucket: is 'Bad_Bucket'"),
     ],
 )
-def test_a_bucket_that_cannot_be_is_refused(environment: str, bucket: str | None, sentence: str) -> None:
+def test_an_invalid_trace_bucket_is_refused(environment: str, bucket: str | None, sentence: str) -> None:
     config = {key: value for key, value in configured(environment).items() if key.startswith(f"{PROJECT}:")}
     with pytest.raises(InvalidInputError) as caught:
         parse_settings({**config, f"{PROJECT}:trace_bucket": bucket}, environment, TENANT)
@@ -74,7 +74,7 @@ def test_a_bucket_that_cannot_be_is_refused(environment: str, bucket: str | None
 
 
 @pytest.mark.parametrize("environment", REPLICATED)
-def test_the_shipper_alone_reads_the_node_and_is_alone_in_its_namespace(environment: str) -> None:
+def test_only_the_log_shipper_reads_the_node_and_its_namespace_has_no_other_pod(environment: str) -> None:
     reading = [
         (found["metadata"]["namespace"], found["metadata"]["name"])
         for kind in WORKLOADS
@@ -92,7 +92,7 @@ def test_the_shipper_alone_reads_the_node_and_is_alone_in_its_namespace(environm
     assert {exemption.rule for exemption in the(FluentBit, environment).exemptions} == {"run_as_user", "no_host_path"}
 
 
-def test_log_lines_are_looked_at_where_elasticsearch_puts_them() -> None:
+def test_grafana_and_the_collector_use_the_data_stream_in_which_elasticsearch_puts_log_lines() -> None:
     """Sources: `TargetIndex.evaluate` and `LogDocumentBuilder` in Elasticsearch's x-pack/plugin/otel-data."""
     (sender,) = (each for each in the(Elasticsearch).users if each.account.user == "otel-collector")
     for pattern in (*sender.indices, LOGS_PATTERN):
@@ -114,7 +114,7 @@ def test_log_lines_are_looked_at_where_elasticsearch_puts_them() -> None:
     )
 
 
-def test_dev_reads_no_node_and_shows_logs_with_grafana_alone() -> None:
+def test_dev_has_no_log_shipper_and_only_grafana_shows_logs() -> None:
     kinds = {type(found) for found in platform("dev").components}
     assert {Elasticsearch, Jaeger, Tempo, Grafana} <= kinds
     assert not {Kibana, FluentBit} & kinds
@@ -137,7 +137,7 @@ def test_every_user_of_elasticsearch_has_the_same_secret_at_both_ends(environmen
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_kept_in_one_place_alone_what_needs_no_second(environment: str) -> None:
+def test_the_views_of_telemetry_have_their_replicas_and_disruption_budgets(environment: str) -> None:
     replicas = {Jaeger: 2, Kibana: 2, Grafana: 1}
     for kind, count in replicas.items():
         if environment == "dev" and kind is Kibana:
@@ -158,7 +158,7 @@ def test_the_service_dashboard_offers_every_service(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_only_the_superuser_may_do_everything(environment: str) -> None:
+def test_no_user_of_elasticsearch_but_the_superuser_has_all_privileges(environment: str) -> None:
     for user in the(Elasticsearch, environment).users:
         assert not {"all", "manage", "manage_security"} & set(user.cluster)
         assert "*" not in user.indices

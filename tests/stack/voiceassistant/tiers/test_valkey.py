@@ -65,7 +65,7 @@ def connected(port: int, service: str, store: str) -> Any:
     return Redis(port=port, username=service, password=password, decode_responses=True, retry=NO_RETRY)
 
 
-def test_a_service_reads_and_writes_its_own_keys_alone(cache: int) -> None:
+def test_a_service_reads_and_writes_only_its_own_keys(cache: int) -> None:
     identity = connected(cache, "identity-service", "redis")
     assert identity.set("identity-service:session:1", "x", ex=60)
     assert identity.get("identity-service:session:1") == "x"
@@ -74,23 +74,23 @@ def test_a_service_reads_and_writes_its_own_keys_alone(cache: int) -> None:
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "ACL LIST", "SHUTDOWN NOSAVE"])
-def test_no_service_administers_the_cache(cache: int, command: str) -> None:
+def test_no_service_may_administer_the_cache(cache: int, command: str) -> None:
     with pytest.raises(NoPermissionError):
         connected(cache, "identity-service", "redis").execute_command(*command.split())
 
 
 @pytest.mark.parametrize(("service", "counted"), [("agent-engine", True), ("rag-engine", False)])
-def test_a_service_counts_its_own_limits(tmp_path: Path, service: str, *, counted: bool) -> None:
+def test_a_service_may_count_only_its_own_limits(tmp_path: Path, service: str, *, counted: bool) -> None:
     limit = RateLimit.model_validate({**SHARED, "limit": {"algorithm": "token_bucket", "rate": "1/h", "burst": 5}})
     with single(tmp_path) as server:
         server.ask("ACL", "SETUSER", service, "on", ">secret", f"~{service}:*", *CACHE_COMMANDS.split())
         url = f"redis://{service}:secret@127.0.0.1:{server.port}"
-        limited = gate(RedisStore(lambda: reached(url)), limit)  # of agent-engine, whoever connects
+        limited = gate(RedisStore(lambda: reached(url)), limit)  # a limit of agent-engine, whichever service connects
         asyncio.run(passes(limited))
         assert (limited.without_store == 0) == counted
 
 
-def test_a_stranger_does_nothing(cache: int) -> None:
+def test_the_cache_refuses_a_client_without_a_valid_login(cache: int) -> None:
     with pytest.raises(AuthenticationError):
         Redis(port=cache, retry=NO_RETRY).ping()
     another = password_of("rag-engine-redis")
@@ -98,7 +98,7 @@ def test_a_stranger_does_nothing(cache: int) -> None:
         Redis(port=cache, username="identity-service", password=another, retry=NO_RETRY).ping()
 
 
-def test_a_rotated_password_holds_after_a_restart_and_the_old_one_until_then(tmp_path: Path) -> None:
+def test_valkey_accepts_a_rotated_password_after_a_restart_and_the_old_one_before(tmp_path: Path) -> None:
     port = free_port()
     password = "rotated"  # noqa: S105 - the test's own
     new: Any = Redis(port=port, username="identity-service", password=password, retry=NO_RETRY)
@@ -114,22 +114,22 @@ def test_a_rotated_password_holds_after_a_restart_and_the_old_one_until_then(tmp
             connected(port, "identity-service", "redis").ping()
 
 
-def test_the_probes_user_asks_for_health_alone(cache: int) -> None:
+def test_the_user_of_the_probes_may_only_query_health(cache: int) -> None:
     health: Any = Redis(port=cache, username="health", password="")
     assert health.ping()
     assert health.execute_command("ROLE")[0] == b"master"
     with pytest.raises(NoPermissionError):
         health.get("identity-service:session:1")
     assert answers_probe(Valkey.scrape, cache)
-    assert not answers_probe(ReplicatedValkey.sentinel_scrape, cache), "who has not said its name is not answered"
+    assert not answers_probe(ReplicatedValkey.sentinel_scrape, cache), "the server answers no client without a login"
 
 
-def test_the_cache_counts_limits_by_script(cache: int) -> None:
+def test_the_gateway_may_count_its_limits_with_a_script(cache: int) -> None:
     gateway = connected(cache, "gateway", "redis")
     assert gateway.eval("return redis.call('incr', KEYS[1])", 1, "plugin-limit-count-tenant-1") == 1
 
 
-def test_events_outlive_a_killed_server(tmp_path: Path) -> None:
+def test_events_survive_a_killed_server(tmp_path: Path) -> None:
     port = free_port()
     with running_valkey("prod", "events", tmp_path, port):
         connected(port, "conversation-service", "events").xadd("message.created", {"id": "1"})
@@ -159,8 +159,8 @@ def test_publishers_append_and_consumers_read_their_declared_events(tmp_path: Pa
             publisher.delete("message.created")
 
 
-def test_declared_consumers_may_do_what_consuming_takes(tmp_path: Path) -> None:
-    """Including the removal of a message that nobody can handle."""
+def test_a_declared_consumer_may_run_every_command_of_consuming(tmp_path: Path) -> None:
+    """The commands include the removal of a message that no handler accepts."""
     port = free_port()
     with running_valkey("prod", "events", tmp_path, port):
         connected(port, "knowledge-service", "events").xadd("document.uploaded", {"id": "1", "payload": "{}"})
@@ -173,7 +173,7 @@ async def consume_poison(port: int) -> None:
         transport = RedisStreams(redis, redeliver_after=0.01, max_deliveries=1, block=0.01)
         task = asyncio.create_task(consume(transport, "indexing-service", {"document.uploaded": fail}))
         async with asyncio.timeout(60):
-            while not transport.dead_letters.total():  # noqa: ASYNC110  # a counter tells nobody
+            while not transport.dead_letters.total():  # noqa: ASYNC110  # a counter notifies nobody
                 await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -196,7 +196,7 @@ SCALE = 25
 
 
 async def publish(port: int, max_length: int) -> None:
-    """Twice what each declared stream holds, with payloads of the stated size."""
+    """Publish twice as many messages as each declared stream holds, with payloads of the stated size."""
     for event, service in PUBLISHERS.items():
         url = f"redis://{service}:{quote(password_of(f'{service}-events'))}@127.0.0.1:{port}"
         async with AsyncRedis.from_url(url) as redis:
@@ -207,7 +207,7 @@ async def publish(port: int, max_length: int) -> None:
                 await transport.send([Message(name, event, {"text": text}, TRACE) for name in named])
 
 
-def test_full_streams_leave_the_store_room_for_more(tmp_path: Path) -> None:
+def test_full_streams_leave_free_memory_in_the_store(tmp_path: Path) -> None:
     configured = files("prod", "events-config")["valkey.conf"]
     (maxmemory,) = re.findall(r"^maxmemory (\d+)$", configured, re.MULTILINE)
     port, scaled = free_port(), f"maxmemory {int(maxmemory) // SCALE}"
@@ -220,7 +220,7 @@ def test_full_streams_leave_the_store_room_for_more(tmp_path: Path) -> None:
         asyncio.run(publish(port, 2 * MAX_LENGTH // SCALE))
 
 
-def test_full_events_refuse_what_a_full_cache_evicts_for(tmp_path: Path) -> None:
+def test_a_full_event_store_refuses_writes_and_a_full_cache_evicts_keys(tmp_path: Path) -> None:
     port = free_port()
     with running_valkey("prod", "events", tmp_path / "events", port, "maxmemory 4mb"):
         publisher = connected(port, "conversation-service", "events")
