@@ -1,7 +1,7 @@
 """Snapshots for review, below `tests/snapshots/`, and docs/review-comment.md: `python -m tests.accept` writes them.
 
-A test compares them. dev and prod are reviewed as manifests, staging as the text of `voice diff staging prod`, and all
-three by their URNs.
+A test compares these files with newly rendered ones. Reviewers see dev and prod as manifests, staging as the text of
+`voice diff staging prod`, and the URNs of all three.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ REVIEWED: Mapping[str, Callable[[], dict[Path, str]]] = {
 
 
 def committed() -> set[Path]:
-    """The files that exist."""
+    """The snapshots and the comment that exist."""
     return {path for path in (*SNAPSHOTS.rglob("*"), COMMENT) if path.is_file()}
 
 

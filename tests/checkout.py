@@ -12,7 +12,7 @@ from stack.model.settings import ROOT
 
 
 def copied(folder: Path) -> Path:
-    """Copy everything that `voice` needs into a folder. Its virtual environment is that of the tests."""
+    """Copy everything that `voice` needs into a folder. The copy uses the virtual environment of the tests."""
     for part in ("stack", "components", "runtime"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):

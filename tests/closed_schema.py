@@ -1,4 +1,4 @@
-"""Parts of schemas that accept only the fields that we set, so that a misspelt field is refused."""
+"""Parts of schemas that accept only the fields that we set. They refuse a misspelt field."""
 
 from __future__ import annotations
 

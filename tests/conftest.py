@@ -23,14 +23,15 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 MANY = 20
-"""Fewer tests are over before anybody asks how far they are."""
+"""Least number of tests whose progress is printed. Fewer tests end within seconds."""
 
 
 QUIET_SECONDS = 30
+"""Longest time in seconds without a line of progress."""
 
 
 class Progress:
-    """Prints a line for each tenth of the tests or after half a minute, and each failure as it happens."""
+    """Prints a line for each tenth of the tests or after `QUIET_SECONDS`, and each failure as it happens."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
@@ -59,7 +60,7 @@ class Progress:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ends the run with one sentence if a required program is missing. Workers inherit the found programs."""
+    """End the run with one sentence if a required program is missing. Worker processes inherit the found programs."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))
         try:
@@ -69,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the ledgers that tests recorded, also those of other processes."""
+    """Prints the ledgers that the tests of all processes recorded."""
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             for name, value in report.user_properties:

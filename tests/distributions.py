@@ -2,9 +2,9 @@
 
     python -m tests.distributions [DISTRIBUTION ...]
 
-A distribution is built as a wheel and installed with what its metadata names, at the versions of the lock and from uv's
-cache. Imported without an extra first, it is then tested with all of them, in a folder that holds its tests, the
-documents that they run and nothing else of this repository.
+The program builds each distribution as a wheel and installs it with its dependencies, in the versions of the lock and
+from uv's cache. It first imports the distribution without extras. It then runs the tests with all extras, in a folder
+that contains the tests, the documents and nothing else of this repository.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUILD = ROOT / "build" / "distributions"
 WHEELS = BUILD / "wheels"
 LOCK = ROOT / "requirements-dev.lock"
 HANG_SECONDS = 300
-"""A test that takes longer shows where each of its threads is."""
+"""Seconds after which pytest prints the stack of each thread of a test that has not ended."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Distribution:
         return tuple(self.project.get("optional-dependencies", {}))
 
     def requirement(self, extras: Sequence[str] = ()) -> str:
-        """The wheel by its path: by its name uv would take the one of an earlier run from its cache."""
+        """The path of the wheel. Given only the name, uv would install the wheel of an earlier run from its cache."""
         wheel = WHEELS / f"{self.module}-{self.project['version']}-py3-none-any.whl"
         named = f"{self.name}[{','.join(extras)}]" if extras else self.name
         return f"{named} @ {wheel.as_uri()}"
 
     def needed(self) -> Iterator[Distribution]:
-        """The other distributions of this repository that its metadata names, and theirs."""
+        """The other distributions of this repository that this one needs, directly or indirectly."""
         for text in self.project["dependencies"]:
             for other in DISTRIBUTIONS:
                 if Requirement(text).name == other.name:
@@ -87,10 +87,10 @@ DISTRIBUTIONS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Test the named distributions, or all of them. Raises `CalledProcessError` at the first that fails."""
+    """Test the named distributions, or all of them. Raises `CalledProcessError` for the first one that fails."""
     by_name = {each.name: each for each in DISTRIBUTIONS}
     parser = argparse.ArgumentParser(prog="distributions", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="DISTRIBUTION", help=f"of {', '.join(by_name)}; all by default")
+    parser.add_argument("names", nargs="*", metavar="DISTRIBUTION", help=f"one of {', '.join(by_name)}; default: all")
     names = parser.parse_args(arguments).names or list(by_name)
     if strangers := set(names) - set(by_name):
         parser.error(f"unknown: {', '.join(sorted(strangers))}; expected {', '.join(by_name)}")
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def build() -> None:
-    """A wheel of each distribution: one may need another."""
+    """Build a wheel of every distribution, because a distribution may need another one."""
     say("building wheels")
     shutil.rmtree(WHEELS, ignore_errors=True)
     for distribution in DISTRIBUTIONS:
@@ -109,7 +109,7 @@ def build() -> None:
 
 
 def install(distribution: Distribution) -> None:
-    """Into an empty environment: first without extras, to see that it can be imported, then with its tests' tools."""
+    """Install into an empty environment: first without extras and import it, then with extras and its tests' tools."""
     say(f"{distribution.name}: installing without extras, importing")
     run("venv", "--clear", "--python", sys.executable, distribution.environment)
     install_into(distribution, distribution.requirement())
@@ -126,7 +126,7 @@ def install_into(distribution: Distribution, *what: str) -> None:
 
 
 def test(distribution: Distribution) -> None:
-    """Run its tests where nothing else of this repository can be imported."""
+    """Run the distribution's tests in a folder from which no other code of this repository can be imported."""
     say(f"{distribution.name}: running tests/{distribution.tests}")
     copied = BUILD / distribution.name / "copied"
     shutil.rmtree(copied, ignore_errors=True)
@@ -141,7 +141,7 @@ def test(distribution: Distribution) -> None:
 
 
 def run(*arguments: str | Path) -> None:
-    """Run uv without the network: what the lock names is in its cache since it was installed."""
+    """Run uv without the network: its cache has every package of the lock, because `make` has installed them."""
     subprocess.run([Path(sys.executable).with_name("uv"), "--quiet", "--offline", *arguments], check=True, cwd=ROOT)
 
 

@@ -29,7 +29,7 @@ class Block:
 
     @property
     def is_for_running(self) -> bool:
-        """Code or commands, and not data or output alone."""
+        """True for code and commands, false for data and for output without a command."""
         return self.language not in DATA and (self.language != "console" or any(self.commands))
 
     @property

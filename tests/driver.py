@@ -45,7 +45,7 @@ class Recorder:
 
 
 async def settle(until: Callable[[], bool] = lambda: False, turns: int = 20) -> None:
-    """Let other tasks run."""
+    """Let other tasks run until `until` is true, for at most `turns` turns of the event loop."""
     for _ in range(turns):
         if until():
             return

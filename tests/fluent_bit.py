@@ -1,6 +1,6 @@
-"""Fluent Bit 5.1.1's record of a container's output line, with the configured filters and output.
+"""An emulation of Fluent Bit 5.1.1: the record that the configured filters and output make of a container's line.
 
-Each function does the same as its named source. A record keeps duplicate keys, as in Fluent Bit.
+Each function does the same as the source that it names. A record keeps duplicate keys, as in Fluent Bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.cluster.otlp import any_value
 
 Record = list[tuple[str, Any]]
 CHANGED = 2
-"""Code of a Lua function that changed the record and not its time."""
+"""Return code of a Lua function that changed the record but not its time."""
 KUBERNETES = {
     "pod_name": "agent-engine-6d5f8b7c9d-x2k4p",
     "namespace_name": "voice-apps",
@@ -44,13 +44,13 @@ ECS_LINE = json.dumps(
         "tags": ["a", "b"],
     }
 )
-"""A line of Elasticsearch and Kibana."""
+"""A log line as Elasticsearch and Kibana write it."""
 GO_LINE = json.dumps({"time": "2026-01-01T00:00:00Z", "level": "INFO", "msg": "served", "attempts": 2})
-"""A line of Go's slog."""
+"""A log line as Go's slog writes it."""
 
 
 def json_line(message: str, **extra: Any) -> str:
-    """A line of our services, from the runtime's own formatter."""
+    """A log line of our services, written by the runtime's own formatter."""
     with TemporaryDirectory() as folder:
         runtime = Runtime.load(mount(Path(folder), bundle()))
     record = logging.makeLogRecord({"msg": message, "name": "served", "levelname": "INFO", **extra})
@@ -74,12 +74,12 @@ def filtered(filters: list[Mapping[str, Any]], line: str) -> Record:
 
 
 def unjoined(record: Record, _options: Mapping[str, Any]) -> Record:
-    """A line that no rule of a multiline parser matches passes as it is; `joined` stands for the others."""
+    """Pass a line unchanged, as if it matched no rule of a multiline parser. `joined` emulates the parsers."""
     return record
 
 
 def joined(parsers: list[Mapping[str, Any]], lines: list[str]) -> list[str]:
-    """The texts that the filter `multiline` makes of lines. Source: `flb_ml_rule_process` in src/multiline."""
+    """The texts into which the filter `multiline` joins lines. Source: `flb_ml_rule_process` in src/multiline."""
     rules = [rule for parser in parsers for rule in parser["rules"]]
     found: list[str] = []
     open_in: str | None = None
@@ -139,7 +139,7 @@ def exported(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _c_string(value: Any) -> Any:
-    """The output's texts are C's, which end at a NUL."""
+    """Cut each text at its first NUL, because the output handles texts as C strings."""
     if isinstance(value, str):
         return value.partition("\0")[0]
     if isinstance(value, dict):
@@ -148,5 +148,5 @@ def _c_string(value: Any) -> Any:
 
 
 def key_values(members: Record) -> list[dict[str, Any]]:
-    """Source: plugins/out_opentelemetry/opentelemetry_utils.c. What is null has no value."""
+    """Source: plugins/out_opentelemetry/opentelemetry_utils.c. A null has no value."""
     return [{"key": key, "value": any_value(_c_string(value))} for key, value in members]

@@ -1,9 +1,9 @@
-"""Changes files of settings and catalogues at random, and counts what `voice check` answers.
+"""Changes files of settings and catalogues at random, and counts the exit codes of `voice check`.
 
     python -m tests.fuzz 10000
 
-Every answer must be one of the exit codes of `stack.cli.status`. Any other error is a bug, and ends the run with the
-input that caused it.
+Every exit code must be one of `stack.cli.status`. An exception is a bug: it ends the run, which prints the input that
+caused it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ VALUES = (
     *("{cidr: 10.0.0.0/16, port: 6443}", "{network: 10.9.0.0/24}", "{bucket: b, retention: 7d, network: 10.9.0.0/24}"),
     *("{retention: 2d, storage: 1Gi}", "{secure: v1:abc}", "{stock: {host: a.b, port: 1, network: 10.9.1.0/24}}"),
 )
-"""Values of settings, right and wrong."""
+"""Valid and invalid values of settings."""
 PIECES = ("", " ", ":", "{", "}", "[", "- ", "#", "\n", "\t", '"', "&a ", "*a", "0", "é", "\x00", "config:")
 """Text to put into a file."""
 TEXTS = [text for text, _ in HOSTILE.values() if isinstance(text, str) and len(text) < 1000]
@@ -60,11 +60,11 @@ class Result:
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.validated = 0
-        """Inputs that were parsed, so that their values were validated."""
+        """Number of inputs that were parsed, so their values were validated."""
 
 
 def fuzz(count: int, seed: int = 0) -> Result:
-    """Half of the inputs are files of settings, half are catalogues. An error that is no answer is raised."""
+    """Check `count` inputs: half are files of settings, half are catalogues. Raises any exception of `voice check`."""
     chance, result = random.Random(seed), Result()  # noqa: S311  # no secret
     with tempfile.TemporaryDirectory() as folder, _settings_in(Path(folder), result):
         for number in range(count):
@@ -105,7 +105,7 @@ def _development() -> str:
 
 
 def _file(chance: random.Random) -> str:
-    """A file with other settings, or one with other text."""
+    """A valid file with up to three settings added, or a file whose text is changed at one place."""
     if chance.random() < 0.6:
         names = chance.sample(sorted(Settings.model_fields), chance.randint(1, 3))
         lines = (f"  voiceassistant:{name}: {chance.choice(VALUES)}\n" for name in names)

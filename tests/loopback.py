@@ -14,8 +14,8 @@ from pathlib import Path
 START_SECONDS = 180.0
 """Longest wait in seconds for a living server on a busy machine."""
 PORTS = range(12_000, 22_000)
-"""Below the ports that a system assigns to connections and to port 0 (Linux from 32768, others from 49152), so that a
-free port is not taken a moment later. The bus of a Valkey cluster, 10,000 above, is below them too."""
+"""Ports below those that a system assigns to connections and to port 0 (Linux from 32768, others from 49152). So no
+other program takes a free port a moment later. A Valkey cluster's bus port, 10,000 higher, is below them too."""
 BLOCK = 250
 """Number of ports of one test process."""
 
@@ -58,7 +58,7 @@ def wait_until(
     """Wait until `answers` raises none of `not_yet`.
 
     Raises:
-        The last of these, with the log as a note, when the process has ended or the time is over.
+        The last such error, with the log as a note, when the process has ended or the time is over.
     """
     deadline = time.monotonic() + START_SECONDS
     while True:

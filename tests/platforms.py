@@ -22,7 +22,7 @@ ENVIRONMENTS = ("dev", "staging", "prod")
 """The environments that are deployed."""
 VARIANT_FILES = Path(__file__).with_name("environments")
 VARIANTS = environments(VARIANT_FILES)
-"""Environments that tests look at alone, each with a file of its own."""
+"""Environments that only tests use. Each has a file in `tests/environments/`."""
 
 
 @cache
@@ -43,7 +43,7 @@ def with_profile(changed: Environment, **changes: object) -> Environment:
 
 @cache
 def resources(name: str) -> tuple[dict[str, Any], ...]:
-    """Everything a real environment renders."""
+    """Every resource that an environment renders."""
     return tuple(dict(resource) for component in platform(name).components for resource in component.resources())
 
 
@@ -52,6 +52,6 @@ def of_kind(name: str, kind: str) -> list[dict[str, Any]]:
 
 
 def with_nodes(*nodes: Node) -> Tenant:
-    """VoiceAssistant with these nodes in place of its own: its tiers deploy them."""
+    """VoiceAssistant with these nodes instead of its catalogue's nodes. Its tiers deploy them."""
     catalogue = Catalogue(source="tests", site=TENANT.catalogue.site, nodes=nodes)
     return replace(TENANT, catalogue=catalogue)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL on loopback, with the settings that it comes with."""
+"""A real PostgreSQL on loopback, with its default settings."""
 
 from __future__ import annotations
 

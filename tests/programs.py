@@ -63,7 +63,7 @@ def unprivileged() -> dict[str, Any]:
 
 
 def give_away(folder: Path) -> None:
-    """Make the user of `unprivileged` the owner of a folder and of all that is in it."""
+    """Make the user of `unprivileged` the owner of a folder and of its content."""
     if user := unprivileged():
         for path in (folder, *folder.rglob("*")):
             os.chown(path, user["user"], user["group"])
@@ -71,7 +71,7 @@ def give_away(folder: Path) -> None:
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """A directory that the user of `unprivileged` owns. Only its owner can enter pytest's own."""
+    """A directory that the user of `unprivileged` owns. pytest's own directories admit only the user of pytest."""
     root = Path(tempfile.mkdtemp(prefix="voice-", dir=temporary_folder()))
     give_away(root)
     try:
@@ -85,7 +85,7 @@ def temporary_folder() -> Path:
     """The first temporary folder below which `unprivileged` can start programs and sockets' paths are short enough.
 
     Raises:
-        MissingError: there is none.
+        MissingError: no temporary folder satisfies both conditions.
     """
     folders = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))  # noqa: S108 - only looked at
     for folder in folders:
@@ -144,7 +144,7 @@ def _copied(initdb: Path) -> Path:
         path.chmod(readable | 0o111 if readable & 0o100 else readable)
     found = copy / _file(POSTGRESQL, "initdb")
     if not _starts(found, "--version"):
-        raise MissingError(f"{initdb} does not start on this machine: its wheel was made for another one.")
+        raise MissingError(f"{initdb} does not start on this machine: its wheel is for another kind of machine.")
     return found
 
 

@@ -52,7 +52,7 @@ class Server:
         return f"redis://127.0.0.1:{self.port}"
 
     def ask(self, *command: str | int) -> Any:
-        """The answer as the server gives it."""
+        """The answer to a command, as the server sends it."""
         with Redis(port=self.port, socket_timeout=5, decode_responses=True, protocol=2, retry=NO_RETRY) as client:
             client.response_callbacks.clear()
             return client.execute_command(*command)

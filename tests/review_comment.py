@@ -1,4 +1,4 @@
-"""The comment on a pull request in docs: the change of docs/review.md, made in a copy of the project and compared."""
+"""Writes docs/review-comment.md: applies the change in docs/review.md to a copy of the project and compares both."""
 
 from __future__ import annotations
 

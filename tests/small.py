@@ -70,20 +70,20 @@ def gateway(*routes: Operation) -> Gateway:
 
 
 def tenant_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> Tenant:
-    """A tenant of these nodes alone, of which the services are deployed."""
+    """A tenant with only these nodes. It deploys the services among them."""
     catalogue = Catalogue(source="tests", site=toy.SITE, nodes=nodes, flows=tuple(flows), **rules)
     return replace(toy.TENANT, catalogue=catalogue, tiers=(Tier(microservices.components),))
 
 
 def graph_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> CallGraph:
-    """The graph of these nodes alone."""
+    """The call graph of only these nodes."""
     return tenant_of(*nodes, flows=flows, **rules).graph
 
 
 def small_platform(
     *nodes: Node, flows: Iterable[Flow] = (), environment: Environment = toy.ENVIRONMENT, **profile: Any
 ) -> Platform:
-    """A platform of these nodes alone; `profile` changes values of the environment's profile."""
+    """A platform with only these nodes; `profile` changes values of the environment's profile."""
     changed = environment.profile.model_copy(update=profile)
     return Platform(tenant_of(*nodes, flows=flows), environment.model_copy(update={"profile": changed}))
 
@@ -124,7 +124,7 @@ def models(
     route_policy: dict[str, Any] | None = None,
     **options: Any,
 ) -> ModelDependency:
-    """Models with one route, `llm.generate`, over these deployments, or over a pair without a fault."""
+    """Models with one route, `llm.generate`, over these deployments; by default over a valid pair."""
     candidates = deployments or CANDIDATES
     policy = {
         "candidates": tuple(each.name for each in candidates),

@@ -17,13 +17,11 @@ def test_rendered_files_equal_the_reviewed_snapshots(family: str) -> None:
         assert "\n".join(changes) == "", "run `make accept`, and review the difference"
 
 
-def test_nothing_is_reviewed_that_nothing_renders() -> None:
+def test_every_committed_snapshot_belongs_to_a_rendered_file() -> None:
     assert committed() == {path for family in REVIEWED.values() for path in family()}
 
 
-def test_accepting_writes_what_is_rendered_and_deletes_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accept_writes_rendered_files_and_deletes_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accept, "SNAPSHOTS", tmp_path)
     monkeypatch.setattr(accept, "COMMENT", tmp_path / "no-comment.md")
     monkeypatch.setattr(accept, "REVIEWED", {"one": lambda: {tmp_path / "dev" / "new.yaml": "a: 1\n"}})

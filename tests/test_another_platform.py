@@ -1,4 +1,4 @@
-"""docs/another-platform.md is a platform: it renders, is checked, and registers with Pulumi's mocks."""
+"""The platform in docs/another-platform.md renders, passes the audit, and registers with Pulumi's mocks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def tenant() -> Tenant:
     return found
 
 
-def test_it_is_declared_in_under_40_lines() -> None:
+def test_the_platform_is_declared_in_under_40_lines() -> None:
     lines = BLOCK.splitlines()
     assert len(lines) < 40
     assert max(map(len, lines)) <= 130
 
 
-def test_it_renders(tenant: Tenant, tmp_path: Path) -> None:
+def test_voice_render_writes_the_platform(tenant: Tenant, tmp_path: Path) -> None:
     assert main(["render", "dev", "-o", str(tmp_path / "dev")], lambda: tenant) == 0
     rendered = {path.name: path.read_text() for path in (tmp_path / "dev").rglob("*.yaml")}
     assert {"offers.yaml", "rates.yaml", "shop.yaml"} <= rendered.keys()
@@ -44,12 +44,12 @@ def test_it_renders(tenant: Tenant, tmp_path: Path) -> None:
     assert {"app.kubernetes.io/name": "offers"} in callers
 
 
-def test_it_is_checked(tenant: Tenant, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_audit_finds_nothing(tenant: Tenant, capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["check", "dev"], lambda: tenant)
     assert (status, capsys.readouterr().err) == (0, "")
 
 
-def test_the_program_registers_what_is_rendered(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_registers_every_rendered_resource(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stack.voiceassistant.TENANT", tenant)
     platform = Platform(tenant, load_environment("dev", tenant))
     secrets = {secret.name: dict.fromkeys(secret.keys, "a value") for secret in platform.secrets}

@@ -1,4 +1,4 @@
-"""Every code block of a document is run by a test, or says that it is not. Its commands exist."""
+"""A test runs each code block of a document, or the document says why not. The commands in a block exist."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RUN_BY = {
 }
 """Document and language → the test that runs its blocks."""
 RUNBOOK = "docs/runbook/"
-"""Folder whose commands tests/cluster/test_runbook.py runs, or lists with a reason."""
+"""Folder whose commands tests/cluster/test_runbook.py runs, or lists with the reason why it cannot."""
 BLOCKS = [block for path in documents() for block in blocks(path)]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -43,7 +43,7 @@ def named(block: Block) -> str:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.is_for_running], ids=named)
-def test_a_block_is_run_or_says_that_it_is_not(block: Block) -> None:
+def test_a_block_has_a_test_or_a_reason_not_to_run_it(block: Block) -> None:
     test = RUN_BY.get((block.document, block.language))
     assert block.not_run or test or (block.document.startswith(RUNBOOK) and block.language in {"sh", "promql"}), (
         "name its test in RUN_BY, or mark it with <!-- not run: reason -->"
@@ -51,13 +51,13 @@ def test_a_block_is_run_or_says_that_it_is_not(block: Block) -> None:
 
 
 @pytest.mark.parametrize(("block", "test"), RUN_BY.items(), ids=str)
-def test_the_named_test_knows_the_document(block: tuple[str, str], test: str) -> None:
+def test_the_named_test_reads_the_document(block: tuple[str, str], test: str) -> None:
     assert any((found.document, found.language) == block and not found.not_run for found in BLOCKS)
     assert block[0].removeprefix("docs/") in (ROOT / test).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=named)
-def test_its_commands_exist(block: Block) -> None:
+def test_the_commands_of_a_block_exist(block: Block) -> None:
     for line in block.commands:
         words = shlex.split(line.partition(" && ")[0], comments=True) if line.startswith(("voice ", "make ")) else []
         if words[:1] == ["voice"]:
@@ -67,7 +67,7 @@ def test_its_commands_exist(block: Block) -> None:
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_targets_of_make_that_a_text_names_exist(path: object) -> None:
+def test_make_targets_that_a_document_names_exist(path: object) -> None:
     text = re.sub(r"```.*?```", "", str(getattr(path, "read_text")()), flags=re.DOTALL)  # noqa: B009
     named = {word for command in re.findall(r"`make ([a-z -]+)`", text) for word in command.split()}
     assert named <= TARGETS

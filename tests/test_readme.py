@@ -1,4 +1,4 @@
-"""The README and the index of documents are true."""
+"""The README's example, its links and the index of documents are correct."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def resources() -> dict[tuple[str, str], Any]:
     return {(each["kind"], each["metadata"]["name"]): each for each in found} | bundles
 
 
-def test_the_declared_call_opens_both_ends(resources: dict[tuple[str, str], Any]) -> None:
+def test_the_declared_call_opens_the_network_policies_of_both_ends(resources: dict[tuple[str, str], Any]) -> None:
     outward = resources["NetworkPolicy", "orders"]["spec"]["egress"]
     inward = resources["NetworkPolicy", "prices"]["spec"]["ingress"]
     assert {"port": 9000, "protocol": "TCP"} in [port for rule in outward for port in rule["ports"]]

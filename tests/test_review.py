@@ -15,7 +15,7 @@ BLOCKS = [block for block in blocks(ROOT / "docs/review.md") if block.language =
 
 
 def without_lines(text: str) -> list[str]:
-    """The text without the numbers of lines, which every edit of the catalogue moves."""
+    """The lines of the text without line numbers, because every edit of the catalogue changes these."""
     return re.sub(r"\.py:\d+", ".py", text).splitlines()
 
 

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, typed as written: its commands succeed and print what it shows."""
+"""The commands of docs/tutorial.md, run as written, succeed and print the output that the document shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _type(block: Block, folder: Path) -> None:
-    """Type a block. If it shows output, type its commands one by one and compare what each prints."""
+    """Run the commands of a block. If the block shows output, run each command alone and compare its output."""
     if block.language == "sh":
         done = bash(folder, f"set -e\n{block.text}")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -37,7 +37,7 @@ def _type(block: Block, folder: Path) -> None:
         assert [line for line in shown if line not in done.stdout.splitlines()] == [], done.stdout
 
 
-def test_the_tutorial_ends_with_the_services_pod(checkout: Path) -> None:
+def test_the_tutorial_renders_the_pod_of_the_new_service(checkout: Path) -> None:
     manifest = checkout / "build" / "dev" / "manifests" / "50-services" / "summary-service.yaml"
     objects = {each["kind"]: each for each in yaml.safe_load_all(manifest.read_text())}
     (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
@@ -48,5 +48,5 @@ def test_the_tutorial_ends_with_the_services_pod(checkout: Path) -> None:
     assert "model-adapter" in callees
 
 
-def test_each_command_of_it_shows_less_than_a_screen() -> None:
+def test_each_block_of_the_tutorial_fits_a_screen() -> None:
     assert max(len(block.text.splitlines()) for block in BLOCKS) < 30

@@ -35,7 +35,7 @@ def test_no_job_runs_the_code_of_a_pull_request_with_a_right_to_write(path: Path
 
 
 def run_step(job: str, command: str, answers: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs the step that writes a comment as the runner would, with a command that answers as its own would."""
+    """Run the step that writes a comment, as GitHub's runner does. A script with `answers` replaces `command`."""
     (step,) = [step for step in jobs(ROOT / ".github/workflows/review.yml")[job]["steps"] if "id" in step]
     program = folder / command
     program.parent.mkdir(parents=True)
@@ -53,14 +53,14 @@ def run_step(job: str, command: str, answers: str, folder: Path, **variables: st
 
 
 def commented(folder: Path) -> str:
-    """The comment that the step hands over, which is its summary too."""
+    """The comment that the step outputs. The summary of the run must have the same text."""
     first, *text, last = (folder / "output").read_text(encoding="utf-8").splitlines()
     assert first == f"comment<<{last}"
     assert (folder / "summary").read_text(encoding="utf-8").strip() == "\n".join(text).strip()
     return "\n".join(text).strip()
 
 
-def test_the_review_compares_every_environment_and_fails_where_one_is_refused(tmp_path: Path) -> None:
+def test_the_review_compares_every_environment_and_fails_if_voice_refuses_one(tmp_path: Path) -> None:
     before = ("dev", "prod", "staging")
     repository(tmp_path, *before)
     (tmp_path / "Pulumi.qa.yaml").touch()
@@ -90,7 +90,7 @@ def test_a_comment_that_is_too_long_keeps_every_blast_radius_without_the_fields(
 
 
 def repository(folder: Path, *environments: str) -> None:
-    """Two commits, the first of which has these environments."""
+    """Make a repository of two commits. The first one has the files of these environments."""
     for name in environments:
         (folder / f"Pulumi.{name}.yaml").touch()
     names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
@@ -98,7 +98,7 @@ def repository(folder: Path, *environments: str) -> None:
         subprocess.run(["git", *names, *command], cwd=folder, check=True, timeout=30)
 
 
-def test_the_review_previews_every_stack_and_fails_where_one_cannot_be(tmp_path: Path) -> None:
+def test_the_review_previews_every_stack_and_fails_if_a_preview_fails(tmp_path: Path) -> None:
     answers = 'echo "$@"; [ "$3" != staging ]'
     done = run_step("preview", "bin/pulumi", answers, tmp_path, STACKS="staging prod")
     assert done.returncode == 1
@@ -108,7 +108,7 @@ def test_the_review_previews_every_stack_and_fails_where_one_cannot_be(tmp_path:
     )
 
 
-def test_a_preview_takes_no_fork_and_waits_for_a_reviewer() -> None:
+def test_a_preview_ignores_forks_and_waits_for_a_reviewer() -> None:
     job = jobs(ROOT / ".github/workflows/review.yml")["preview"]
     assert "vars.PULUMI_STACKS && github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
     assert job["environment"] == "preview"
