@@ -42,6 +42,7 @@ class Tampered(Platform):
 
 
 def test_n01_finds_a_declared_call_that_is_denied() -> None:
+    assert verdict("N01", Tampered()).text == "holds"
     (found,) = verdict("N01", Tampered(egress_closed=True)).findings
     assert found.path == "orders → stock:6379"
 

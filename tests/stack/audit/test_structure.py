@@ -1,14 +1,26 @@
-"""E01: policies that no layer can express, and calls that contradict themselves."""
+"""C07, E01: cycles of calls, policies that no layer can express, and calls that contradict themselves."""
 
 from __future__ import annotations
 
 import pytest
 from voice_policies import Bulkhead, InvalidInputError
 
+from components.node import Service
 from components.operation import hard, operation, stage
 from tests import toy
 from tests.small import service, small_platform
-from tests.stack.audit.rule_findings import STORE, TWICE, findings, verdict
+from tests.stack.audit.rule_findings import READ, STORE, TOLD, TWICE, findings, verdict
+
+
+def test_c07_a_cycle_is_refused_before_any_rule_sees_it_and_services_may_call_each_other() -> None:
+    def calling(name: str, callee: str) -> Service:
+        return service(name, READ, operation("run", stage(hard(callee, "idempotent")), p95="1s", deadline="2s"))
+
+    with pytest.raises(InvalidInputError) as refused:
+        findings("C07", calling("a", "b.run"), calling("b", "a.run"))
+    TOLD.append(f"C07: refused: {refused.value.faults[0]}")
+    assert "a.run → b.run → a.run: is a cycle" in TOLD[-1]
+    assert verdict("C07", small_platform(calling("a", "b.read"), calling("b", "a.read"))).text == "holds"
 
 
 def test_a_policy_that_no_layer_can_express_is_refused_before_rendering() -> None:

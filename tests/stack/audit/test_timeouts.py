@@ -62,6 +62,8 @@ def test_t04_finds_objectives_that_do_not_add_up() -> None:
         ("flow flow", "P95 objectives along the critical path: 15ms > 10ms"),
         ("a.run", "P95 objectives along the critical path: 20ms > 15ms"),
     ]
+    held = service("a", slow.model_copy(update={"latency": Duration("20ms")}))
+    assert findings("T04", gateway(route), held, STORE, flows=(flow("a-run", "20ms"),)) == ()
 
 
 def run(*stages: object) -> tuple[CallGraph, Node, Operation]:

@@ -1,0 +1,35 @@
+"""Each rule has a fixture that violates it and one that holds."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+from stack.audit import RULES
+
+VERDICT = re.compile(r"""^    ['"]([A-Z]\d\d): (?:\d+ checked, )?(holds|finds|refused|\d+ finding)""")
+INFORMATION = re.compile(r"""^    ['"]  info: """)
+
+
+def outcomes() -> dict[str, set[str]]:
+    """Rule → `violated` and `held`, as the snapshots of the verdicts tell.
+
+    Findings of severity `info` leave a rule holding. A model that is refused violates C07.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for snapshot in (Path(__file__).parent / "__snapshots__").glob("*.ambr"):
+        lines = snapshot.read_text(encoding="utf-8").splitlines()
+        for line, following in pairwise([*lines, ""]):
+            if said := VERDICT.match(line):
+                found[said[1]].add("held" if said[2] == "holds" else "violated")
+                if INFORMATION.match(following):
+                    found[said[1]].add("informed")
+    return found
+
+
+def test_each_rule_has_a_fixture_that_violates_it_and_one_that_holds() -> None:
+    found = outcomes()
+    wanted = {rule.id: {"informed" if rule.severity == "info" else "violated", "held"} for rule in RULES}
+    assert {rule: each - found[rule] for rule, each in wanted.items() if not each <= found[rule]} == {}
