@@ -1,8 +1,10 @@
 """The commands of docs/deploy.md that a test runs, and the reasons why it cannot run the others."""
 
 import re
+from functools import reduce
 
 from stack.model.settings import ROOT
+from tests.cluster.engine.site import Site
 
 DEPLOY, _, DESTROY = (ROOT / "docs" / "deploy.md").read_text().partition("\n## Destroy\n")
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.DOTALL)
@@ -39,3 +41,14 @@ def block(sentence: str) -> str:
     found = re.search(r"```sh\n(.*?)```", below, re.DOTALL)
     assert found, sentence
     return found[1]
+
+
+def for_dev(command: str, site: Site) -> str:
+    """A documented command for the stack and the cluster of the test, with a value for each blank."""
+    here = {
+        "--stack prod": "--stack dev",
+        "kind-voice": site.context,
+        "kubernetes:context NAME": f"kubernetes:context {site.context}",
+        "< FILE": f"< {site.cluster.kubectl.kubeconfig}",
+    }
+    return reduce(lambda text, blank: text.replace(blank, here[blank]), here, command)

@@ -32,6 +32,11 @@ class Site:
         """The platform that the project deploys, before a test changes its program."""
         return self._subject.platform(self.environment, self.project.folder)
 
+    @property
+    def context(self) -> str:
+        """The context of the cluster in its kubeconfig."""
+        return self.cluster.kubectl.run("config", "current-context").strip()
+
     @cached_property
     def secrets(self) -> Secrets:
         """A value for every secret that the platform declares."""
@@ -41,7 +46,7 @@ class Site:
         """A stack that lacks nothing, and is not deployed yet."""
         namespace = json.loads(self.cluster.kubectl.run("get", "namespace", "kube-system", "--output=json"))
         settings = {
-            "kubernetes:context": self.cluster.kubectl.run("config", "current-context").strip(),
+            "kubernetes:context": self.context,
             "kubernetes:clusterIdentifier": namespace["metadata"]["uid"],
         }
         return self.project.stack(self.environment, settings, self.secrets)
