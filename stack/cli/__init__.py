@@ -18,7 +18,7 @@ from stack.cli.status import BAD_INPUT, CLEAN
 from stack.cli.terminal import Parser
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a run that SIGTERM stopped, as shells have it."""
+"""Exit code of a run that SIGTERM stopped, as shells report it."""
 
 if TYPE_CHECKING:
     from stack.model.tenant import Tenant
@@ -33,10 +33,10 @@ def _voiceassistant() -> Tenant:
 
 
 def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> NoReturn:
-    """The console script: `main` in a process of its own.
+    """Run `main` as the console script.
 
-    The process lives for about a second and frees little memory, so garbage collection, also at exit, would cost a
-    third of its time. The search for pydantic plugins, of which there is none, would cost some milliseconds more.
+    The process lives for about a second and frees little memory. Garbage collection would cost a third of this time, so
+    it is off, also at exit. The search for pydantic plugins is off too: there are none, and it takes some milliseconds.
     """
     gc.disable()
     # SIGTERM raises an exception, so that a stopped run cleans up like an interrupted one.

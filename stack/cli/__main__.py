@@ -1,4 +1,4 @@
-"""`python -m stack.cli`: the command without its entry point."""
+"""Run `voice` as `python -m stack.cli`."""
 
 from stack.cli import voice
 

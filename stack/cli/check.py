@@ -30,7 +30,7 @@ def add_to(commands: Commands) -> None:
     instead.add_argument(
         "--ledger",
         choices=("connections", "capacity", "cost", "availability"),
-        help="print one ledger of ENV in place of the audit",
+        help="print one ledger of ENV instead of the audit",
     )
     instead.add_argument(
         "--solve", action="store_true", help="print the attempts, timeouts and breakers that the T, C and R rules need"
@@ -42,7 +42,11 @@ def add_to(commands: Commands) -> None:
 def add_day(command: argparse.ArgumentParser) -> None:
     """Add the option for the day on which acceptances are judged."""
     command.add_argument(
-        "--on", type=_day, default=today(), metavar="DATE", help="the day of the audit, as 2027-03-31 (default: today)"
+        "--on",
+        type=_day,
+        default=today(),
+        metavar="DATE",
+        help="the day of the audit, such as 2027-03-31 (default: today)",
     )
 
 

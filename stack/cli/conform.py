@@ -15,19 +15,27 @@ def add_to(commands: Commands) -> None:
     conform = add_command(
         commands, "conform", run, "Check that a running service keeps the contract of services; exit 1 if not."
     )
-    conform.add_argument("url", metavar="URL", help="address of its HTTP port, such as http://127.0.0.1:8080")
+    conform.add_argument("url", metavar="URL", help="address of the HTTP port, such as http://127.0.0.1:8080")
     conform.add_argument(
-        "--bundle", type=Path, metavar="FILE", help="its policy.json, to check the series of operations and soft calls"
+        "--bundle",
+        type=Path,
+        metavar="FILE",
+        help="the service's policy.json, to check the series of operations and soft calls",
     )
-    conform.add_argument("--grpc", metavar="HOST:PORT", help="address of its gRPC port, to ask its health service")
-    conform.add_argument("--logs", type=Path, metavar="FILE", help="its standard output so far, to check the log lines")
+    conform.add_argument("--grpc", metavar="HOST:PORT", help="address of the gRPC port, to call the health service")
     conform.add_argument(
-        "--drain", type=int, metavar="PID", help="id of its process, to stop it with SIGTERM after all other checks"
+        "--logs", type=Path, metavar="FILE", help="file with the standard output, to check the log lines"
+    )
+    conform.add_argument(
+        "--drain",
+        type=int,
+        metavar="PID",
+        help="id of the process, to stop the service with SIGTERM after all other checks",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each missing part."""
+    """Print each part of the contract that the service does not keep."""
     from stack.deploy.conformance import (  # noqa: PLC0415
         missing_in_logs,
         missing_of_bundle,

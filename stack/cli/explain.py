@@ -19,7 +19,10 @@ PARTS = ("severity", "rationale", "source", "violates", "holds")
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     explain = add_command(
-        commands, "explain", run, "Explain a rule of the audit, or why X may or may not call Y. Alone: list the rules."
+        commands,
+        "explain",
+        run,
+        "Explain a rule of the audit, or why X may or may not call Y. Without arguments: list all rules.",
     )
     explain.add_argument("subject", nargs="?", metavar="RULE|X", help="a rule, such as R01, or the calling service")
     explain.add_argument("callee", nargs="?", metavar="Y", help="the callee; both ends may be SERVICE.OPERATION")

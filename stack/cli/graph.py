@@ -22,5 +22,5 @@ def run(options: argparse.Namespace) -> int:
 
     graph = options.tenant().graph
     print(component_diagram(graph) if options.format == "mermaid" else file_text(graph_document(graph)).rstrip())
-    close(f"{sum(1 for _ in graph.services)} services and what they call, as {options.format}")
+    close(f"{sum(1 for _ in graph.services)} services with their calls, as {options.format}")
     return CLEAN

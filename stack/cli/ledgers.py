@@ -1,4 +1,4 @@
-"""A ledger as text: a title, an aligned table and notes for each of its tables."""
+"""A ledger as text: each table with its title, aligned columns and notes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from stack.cli.terminal import BOLD, coloured, table, wrapped
 
 
 def text(ledger: Ledger) -> str:
-    """The tables one below the other."""
-    return "\n\n".join("\n".join(_lines(each)) for each in ledger.tables) or f"nothing is in the {ledger.name} ledger"
+    """All tables of the ledger, one below the other."""
+    return "\n\n".join("\n".join(_lines(each)) for each in ledger.tables) or f"the {ledger.name} ledger is empty"
 
 
 def _lines(each: Table) -> Iterator[str]:

@@ -35,7 +35,7 @@ class Rendered:
     exemptions: tuple[tuple[str, str, str], ...]
     """Component, rule and reason of each default that a component is exempt from."""
     others: tuple[str, ...]
-    """Files and directories in `path` that no run wrote. They stay."""
+    """Files and directories in `path` that `voice render` did not write. It never deletes them."""
     unpinned: tuple[str, ...]
     """Images without a digest."""
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
     names = options.environments or environments()
     if options.out and len(names) != 1:
-        accepted = f"expected one ENV with it; without it {', '.join(names)} go to build/ENV"
+        accepted = "expected one ENV with --out; without --out each environment goes to build/ENV"
         fault = Fault("--out", f"is one directory for {len(names)} environments", accepted)
         raise InvalidInputError("voice render", [fault])
     rendered = []
@@ -102,7 +102,7 @@ def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
 def _text(rendered: Sequence[Rendered], *, verbose: bool) -> str:
     head, *lines = table(HEAD, [_row(each) for each in rendered])
     body = (coloured(line, RED) if each.findings else line for line, each in zip(lines, rendered, strict=True))
-    others = (f"{each.path} keeps the files of others: {', '.join(each.others)}" for each in rendered if each.others)
+    others = (f"{each.path} also holds files of others: {', '.join(each.others)}" for each in rendered if each.others)
     return "\n".join([head, *body, *others, *(_details(rendered) if verbose else _closing(rendered))])
 
 
@@ -122,7 +122,7 @@ def _closing(rendered: Sequence[Rendered]) -> Iterator[str]:
 
 
 def _details(rendered: Sequence[Rendered]) -> Iterator[str]:
-    """Exemptions and images, each once, with the names of its environments unless all have it."""
+    """Exemptions and images without a digest, each once. An entry that not all environments share names its own."""
     facts: dict[str, list[str]] = defaultdict(list)
     for each in rendered:
         for component, rule, reason in each.exemptions:

@@ -19,17 +19,15 @@ if TYPE_CHECKING:
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    text = (
-        "Make the secrets of an environment that are missing, ask for the others, and have Pulumi encrypt all of them."
-    )
+    text = "Generate an environment's missing secrets, ask for the values that only their owner knows, and encrypt all."
     secrets = add_command(commands, "secrets", run, text)
     secrets.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     secrets.add_argument("--check", action="store_true", help="write nothing; exit 1 if a secret is missing or too old")
     secrets.add_argument(
-        "--rotate", action="append", default=[], metavar="SECRET", help="replace every value of this secret, too"
+        "--rotate", action="append", default=[], metavar="SECRET", help="also replace every value of this secret"
     )
     secrets.add_argument(
-        "--older-than", metavar="AGE", help="replace secrets that were last written longer ago, such as 90d, too"
+        "--older-than", metavar="AGE", help="also replace secrets that were last written before this age, such as 90d"
     )
 
 
@@ -43,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     present = stored(environment)
     if options.check:
         faults = [str(fault) for each in (missing_faults, unread_faults) for fault in each(platform, present)]
-        faults += [f"{name}: was last written longer than {options.older_than} ago" for name in rotated]
+        faults += [f"{name}: was last written more than {options.older_than} ago" for name in rotated]
         print("\n".join(faults) or f"{environment}: no secret is missing")
         return FINDINGS if faults else CLEAN
     wanted = list(_wanted(platform.secrets, present, rotated))
@@ -74,7 +72,7 @@ def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
 def _wanted(
     secrets: Iterable[SecretKeys], present: Collection[SecretKey], rotated: Collection[str]
 ) -> Iterator[SecretKeys]:
-    """The secrets with only those keys that need a value. A certificate and its key are replaced together."""
+    """The secrets with only the keys that need a value. A certificate and its key are always replaced together."""
     from stack.deploy.secret_values import ISSUED  # noqa: PLC0415
 
     for secret in secrets:
@@ -96,9 +94,9 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
     made, asked = _by_origin(wanted, stand_ins=platform.environment.profile.stand_in_secrets)
     given = _asked(asked, environment)
     values = {SecretKey(each.name, key): value for each in made for key, value in generated(each).items()}
-    print(wrapped(f"made: {', '.join(map(str, values)) or 'none'}", "  "))
+    print(wrapped(f"generated: {', '.join(map(str, values)) or 'none'}", "  "))
     if asked:
-        print(wrapped(f"given: {', '.join(map(str, given)) or 'none'}", "  "))
+        print(wrapped(f"entered: {', '.join(map(str, given)) or 'none'}", "  "))
     if values or given:
         write(environment, {**values, **given}, datetime.now(UTC).date())
     missing = len(list(missing_faults(platform, stored(environment))))
@@ -167,10 +165,12 @@ def _answer(secret: SecretKeys, key: str) -> str:
     form = secret.form(key)
     sys.stderr.write(f"{secret.name}.{key}: {form.meaning}\n")
     if not form.is_file:
-        return getpass("  value, which is not shown (Enter leaves it out): ")
-    while path := input("  path of the file (Enter leaves it out): "):
+        return getpass("  value, which is not shown (Enter skips it): ")
+    while path := input("  path of the file (Enter skips it): "):
         try:
             return Path(path).expanduser().read_text()
         except (OSError, UnicodeDecodeError) as error:
-            sys.stderr.write(f"  {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}\n")
+            sys.stderr.write(
+                f"  {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}\n"
+            )
     return ""

@@ -19,7 +19,7 @@ BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses an unknown word with the nearest known one."""
+    """Refuses an unknown word, and suggests the nearest known word."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -58,14 +58,14 @@ def wrapped(text: str, indent: str) -> str:
 
 
 def close(text: str) -> None:
-    """A closing line on a terminal, for commands whose whole output is their result."""
+    """Print a closing line on a terminal only. In a pipe the output is the result alone."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
 
 
 @contextmanager
 def progress(doing: str) -> Iterator[None]:
-    """Show the current step on a terminal once it takes long."""
+    """Show the current step on a terminal if the step takes longer than `PATIENCE`."""
     timer = Timer(PATIENCE, lambda: sys.stderr.write(f"{doing} …\n"))
     timer.daemon = True
     if sys.stderr.isatty():

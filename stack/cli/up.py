@@ -1,4 +1,4 @@
-"""`voice up` and `voice down`: an environment on this machine, from nothing to its first answer, and away again."""
+"""`voice up` and `voice down`: deploy an environment from this machine, ask it one question, and remove it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stack.deploy.workstation import Workstation
     from stack.model.platform import Platform
 
-CONTEXT = "a context of the kubeconfig (default: a cluster of kind, which is created)"
+CONTEXT = "a context of the kubeconfig (default: a new cluster of kind)"
 
 
 def add_to(commands: Commands) -> None:
@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
     up = add_command(commands, "up", _up, "Deploy an environment from this machine, and ask it one question.")
     up.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     up.add_argument("--context", help=CONTEXT)
-    up.add_argument("--image", help="an image in place of every service's (default: the reference service, built here)")
+    up.add_argument("--image", help="an image for all services (default: the reference service, built here)")
     down = add_command(commands, "down", _down, "Remove what `voice up` deployed, and the cluster that it created.")
     down.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     down.add_argument("--context", help=CONTEXT)
@@ -56,7 +56,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _workstation(options: argparse.Namespace, platform: Platform) -> Workstation:
-    """Raises `InvalidInputError` for an environment that is not for trying things out."""
+    """Raises `InvalidInputError` for an environment whose secrets must not be stand-ins."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
     from stack.deploy.workstation import Workstation  # noqa: PLC0415
@@ -69,7 +69,7 @@ def _workstation(options: argparse.Namespace, platform: Platform) -> Workstation
 
 
 def _first_answer(platform: Platform, workstation: Workstation) -> int:
-    """Sends one request through the gateway; a platform without a public route is asked nothing."""
+    """Send one request through the gateway. Send nothing if the platform has no public route."""
     from stack.deploy.first_answer import AnswerError, ask, first_request  # noqa: PLC0415
 
     request: Request | None = first_request(platform)
@@ -81,5 +81,5 @@ def _first_answer(platform: Platform, workstation: Workstation) -> int:
         sys.stderr.write(f"voice: no answer to {request}: {error}\n")
         return FINDINGS
     print(f"{request}: {status}")
-    print(f"again: {request.by_hand(workstation.context)}")
+    print(f"to repeat: {request.by_hand(workstation.context)}")
     return CLEAN

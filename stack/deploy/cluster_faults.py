@@ -37,10 +37,10 @@ class Volume(NamedTuple):
 
 
 def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator[Fault]:
-    """Every fault of the cluster. If it is not the stack's own cluster, only that fault."""
+    """Every fault of the cluster. On another cluster than the stack's own, only this fault."""
     stack, context = configuration.settings.environment, configuration.context
     if not context:
-        # Without a context the program would use kubectl's current context, whichever that is.
+        # Without this setting the program would use kubectl's current context, which can be any cluster.
         yield Fault(CONTEXT, "is missing", f"run `pulumi config set --stack {stack} kubernetes:context NAME`")
         return
     with Cluster.connected(context, configuration.kubeconfig) as cluster:
@@ -58,7 +58,10 @@ def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator
 
 
 def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> Iterator[Fault]:
-    """On another cluster Pulumi would replace everything, volumes included. An address does not identify a cluster."""
+    """Refuse another cluster, because Pulumi would replace everything, volumes included.
+
+    An address does not identify a cluster.
+    """
     identifier = cluster.identifier
     if not configured:
         line = f"pulumi config set --stack {stack} kubernetes:clusterIdentifier {identifier}"
@@ -93,7 +96,7 @@ def _growth_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
                 yield Fault(str(volume), f"shrinks from {size} to {wanted[volume]}", INSTEAD["shrunk"])
             elif wanted.get(volume, size) > size:
                 class_ = claim["spec"].get("storageClassName", "")
-                value = f"grows from {size} to {wanted[volume]}, and its storage class {class_!r} does not let it"
+                value = f"grows from {size} to {wanted[volume]}, but its storage class {class_!r} does not allow it"
                 growing.setdefault(class_, []).append(Fault(str(volume), value, GROW))
     if growing:
         classes = cluster.get("/apis/storage.k8s.io/v1/storageclasses")["items"]
@@ -110,7 +113,7 @@ def _wanted_volumes(platform: Platform) -> Iterator[tuple[Volume, Bytes]]:
 
 
 def _volume_of(claim: Mapping[str, Any]) -> Volume:
-    """The declaration of a live claim: its own, or that of the database whose operator created it."""
+    """The declared volume of a live claim. For a database of the operator, the field of the database's Cluster."""
     metadata = claim["metadata"]
     labels = metadata.get("labels", {})
     if cluster := labels.get("cnpg.io/cluster"):

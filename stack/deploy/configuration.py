@@ -12,12 +12,12 @@ from voice_policies import Fault
 from stack.model.settings import SECRETS, Choices, Settings, decoded, file_of, parse_settings
 
 SecretValues = Mapping[str, Mapping[str, str]]
-"""Secret, then key, then value."""
+"""Name of a secret → key → value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The settings of the stack's environment, and the secrets and the cluster, which no rendered file holds."""
+    """The settings of the stack's environment, and two things that no rendered file holds: secrets and cluster."""
 
     source: str
     """The file, for messages."""
@@ -44,7 +44,7 @@ def read_configuration(choices: Choices) -> Configuration:
     faults = _secret_faults(secrets, encrypted=SECRETS in encrypted)
     return Configuration(
         source=source,
-        # No setting is encrypted. Masked, an encrypted value can be refused by its name.
+        # No setting may be encrypted. The mask lets the parser refuse an encrypted setting without its value.
         settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, choices, faults),
         secrets=secrets,
         kubeconfig=cluster.get("kubeconfig"),
@@ -54,7 +54,7 @@ def read_configuration(choices: Choices) -> Configuration:
 
 
 def _secret_faults(values: Any, *, encrypted: bool) -> Iterator[Fault]:
-    """The message never repeats the value, which may be a secret."""
+    """Faults of the secrets. A message never repeats a value, because the value may be a secret."""
     if not _is_nested_text(values) or (any(values.values()) and not encrypted):
         yield Fault(
             f"config.{SECRETS}",

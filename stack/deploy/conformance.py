@@ -25,7 +25,7 @@ from voice_policies import Fault, InvalidInputError, PolicyBundle
 __all__ = ["missing_in_logs", "missing_of_bundle", "missing_on_drain", "missing_over_grpc", "missing_over_http"]
 
 TIMEOUT = 5
-"""Seconds for one answer. kubelet waits for less."""
+"""Seconds to wait for one answer. kubelet waits for a shorter time."""
 POLL = 0.1
 """Seconds between two requests to `/ready` during a drain."""
 NOTICED = 30
@@ -107,7 +107,10 @@ def missing_of_bundle(url: str, file: Path) -> Iterator[Missing]:
 
 
 def missing_over_grpc(address: str) -> Iterator[Missing]:
-    """The gRPC health service, without which no channel balances. Raises `InvalidInputError` for a wrong address."""
+    """The faults of the gRPC health service, which clients need to balance calls.
+
+    Raises `InvalidInputError` for a malformed address.
+    """
     import grpc  # noqa: PLC0415 - importing it takes long
 
     if not re.fullmatch(r"[^\s/:]+:\d{1,5}", address):
@@ -231,7 +234,7 @@ def _digests(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Mis
 
 
 def _operations(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Missing]:
-    """Operations without a series in one of the metrics, and without one of the kinds."""
+    """Operations that lack a series in one of the metrics, or one of the kinds."""
     per_operation = [name for name, labels in METRICS.items() if "operation" in labels]
     known = sorted({found.get("operation", "") for name in per_operation for found in samples[name]} - {""})
     for operation in known:
@@ -255,7 +258,7 @@ def _wrong_in(line: str) -> str:
     if absent := [name for name in FIELDS if not isinstance(document.get(name), str)]:
         return f"lacks {', '.join(absent)}"
     wrong = [name for name, form in IDS.items() if name in document and not form.fullmatch(str(document[name]))]
-    return f"has another form of {', '.join(wrong)}" if wrong else ""
+    return f"has a malformed {', '.join(wrong)}" if wrong else ""
 
 
 def _object(text: str) -> dict[str, Any] | None:

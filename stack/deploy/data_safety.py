@@ -11,7 +11,7 @@ __all__ = ["INSTEAD", "Loss", "bears_data", "data_namespaces", "volume_sizes"]
 
 Loss = Literal["replaced", "removed", "shrunk"]
 INSTEAD: dict[Loss, str] = {
-    "replaced": "leave the field as it is, or make a second store, move the data (docs/backup.md), remove the first",
+    "replaced": "keep the old value, or create a second store, move the data (docs/backup.md), remove the first store",
     "removed": "save the data (docs/backup.md), then in prod lift the protection: `pulumi state unprotect URN`",
     "shrunk": "volumes only grow: restore a backup (docs/backup.md) into a new store of the smaller size",
 }

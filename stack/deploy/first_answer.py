@@ -16,13 +16,13 @@ from stack.model.platform import Platform
 __all__ = ["AnswerError", "Request", "ask", "first_request"]
 
 TIMEOUT = 30
-"""Seconds for the answer."""
+"""Seconds to wait for the answer."""
 FAILED = 500
-"""The least status that says that the platform failed."""
+"""The smallest status code that means that the platform failed."""
 
 
 class AnswerError(Exception):
-    """The platform gave no answer, or one that says that it failed."""
+    """The platform gave no answer, or an answer with a status code from `FAILED` on."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Request:
         return f"{self.method} https://{self.host}{self.path}"
 
     def by_hand(self, context: str) -> str:
-        """The commands that send it."""
+        """The shell command that sends this request."""
         forward = (
             f"kubectl --context {context} --namespace {self.namespace} port-forward service/{self.service} 8443:443"
         )
@@ -48,7 +48,7 @@ class Request:
 
 
 def first_request(platform: Platform) -> Request | None:
-    """The first public route of the gateway; `None` where there is none."""
+    """A request to the first public route of the gateway. `None` without a public route."""
     gateway, host = platform.graph.gateway, platform.environment.settings.gateway_host
     for operation in gateway.operations if gateway and host else ():
         if gateway and host and operation.http and operation.http.public:
@@ -58,7 +58,7 @@ def first_request(platform: Platform) -> Request | None:
 
 
 def ask(request: Request, context: str) -> int:
-    """The status of the answer. Raises `AnswerError` without one, and for a failure of the platform."""
+    """Send the request and return the answer's status code. Raises `AnswerError` if the platform failed."""
     try:
         with _forwarded(request, context) as port, socket.create_connection(("127.0.0.1", port), TIMEOUT) as plain:
             status = _status(request, plain)
@@ -70,7 +70,7 @@ def ask(request: Request, context: str) -> int:
 
 
 def _status(request: Request, plain: socket.socket) -> int:
-    # Its certificate may be a stand-in, which nobody signed.
+    # The gateway's certificate may be a stand-in that no authority signed.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with context.wrap_socket(plain, server_hostname=request.host) as connection:
@@ -83,7 +83,7 @@ def _status(request: Request, plain: socket.socket) -> int:
 
 @contextmanager
 def _forwarded(request: Request, context: str) -> Iterator[int]:
-    """A port of this machine that leads to the gateway. Raises `AnswerError` where kubectl cannot lead there."""
+    """Forward a port of this machine to the gateway. Raises `AnswerError` if kubectl cannot forward."""
     command = ["kubectl", f"--context={context}", f"--namespace={request.namespace}"]
     command += ["port-forward", f"service/{request.service}", ":443"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as forward:  # noqa: S603 - a list, and no shell

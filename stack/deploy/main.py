@@ -21,11 +21,11 @@ from stack.model.tenant import Tenant
 __all__ = ["deploy"]
 
 FRAMES = 10
-"""Six are Pulumi's own, down to the class of the resource; the others are the program's."""
+"""Frames of a stored stack: six belong to Pulumi, down to the class of the resource, and four to the program."""
 
 
 def deploy(tenant: Tenant) -> None:
-    """Deploy the environment of the stack's name. Raises `pulumi.RunError` with every reason against it."""
+    """Deploy the environment with the stack's name. Raises `pulumi.RunError` with every reason to refuse."""
     try:
         configuration = beside_catalogue(tenant, partial(read_configuration, tenant))
         platform = Platform(tenant, environment(configuration.settings, tenant))
@@ -40,7 +40,7 @@ def deploy(tenant: Tenant) -> None:
 
 @contextmanager
 def short_stacks() -> Iterator[None]:
-    """Limit the stack that Pulumi keeps in the state with each resource: whole ones are two fifths of a small state."""
+    """Limit the call stack that Pulumi stores with each resource. Whole stacks are two fifths of a small state."""
     sys.tracebacklimit = FRAMES
     try:
         yield

@@ -39,8 +39,8 @@ class Operator(ClosedModel):
 
 ISTIO_INSTALL = (
     "istioctl install --set profile=minimal --set components.cni.enabled=true"
-    # Callers reach gRPC services by headless names. Without this setting the mesh ignores those names, breakers
-    # included.
+    # Callers reach gRPC services by headless names. Without this setting the mesh applies no policy to these names, so
+    # their breakers would be missing.
     " --set values.pilot.env.PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES=true"
 )
 OPERATORS = (
@@ -94,7 +94,7 @@ def operator_of(api_version: str) -> Operator | None:
 
 
 def required(components: Iterable[Component]) -> dict[str, set[str]]:
-    """The plural of every custom resource that the components have, by the API version that must serve it."""
+    """The plurals of the components' custom resources, by the API version that the cluster must serve."""
     found: dict[str, set[str]] = {}
     for component in components:
         for resource in component.resources():

@@ -1,4 +1,4 @@
-"""Preconditions of a deployment, beyond those of rendering."""
+"""Preconditions of a deployment, in addition to the checks of `voice render`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) -> None:
     """Refuse a deployment that would fail or do harm. Raises `InvalidInputError` with every reason.
 
-    The cluster must be configured, answer and be the stack's own. It must serve the operators' resources and be able to
-    grow the volumes that grow. Each secret needs a value. A strict profile also requires that every image is pinned by
-    digest, and that the configuration accepts every finding of severity error or critical on this day.
+    The cluster must be configured, must answer and must be the stack's own. It must serve the operators' resources, and
+    must be able to grow each volume that the update grows. Each secret needs a value. A strict profile also requires
+    that every image is pinned by digest, and that the configuration accepts every finding of severity error or critical
+    on this day.
     """
     faults = [*cluster_faults(platform, configuration), *_secret_faults(platform, configuration.secrets)]
     if platform.environment.profile.strict:

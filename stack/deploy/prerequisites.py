@@ -1,4 +1,4 @@
-"""The prerequisites of a cluster beside its operators: metrics, DNS, enforced network policies, priorities."""
+"""The prerequisites of a cluster in addition to its operators: metrics, DNS, network policies, priorities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAEMON_SETS = "/apis/apps/v1/namespaces/{}/daemonsets"
 IDLE_NETWORK = ("kube-flannel", "kube-flannel-ds")
 """Namespace and DaemonSet of flannel, which enforces no NetworkPolicy."""
 ENFORCING = ("calico-node", "canal", "cilium", "kube-router")
-"""DaemonSets, in `kube-system` or a namespace of their own, that enforce them beside flannel."""
+"""DaemonSets that enforce NetworkPolicies in addition to flannel, in `kube-system` or in a separate namespace."""
 
 
 def prerequisite_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
@@ -36,14 +36,14 @@ def prerequisite_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]
 
 
 def _metrics_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
-    """A cluster of a lenient profile may live without autoscaling."""
+    """Require metrics-server. A cluster of a lenient profile may live without autoscaling."""
     if platform.environment.profile.strict and "pods" not in cluster.served(METRICS):
         value = f"is not in the cluster, which does not serve {METRICS}: no autoscaler would scale"
         yield Fault("metrics-server", value, "install metrics-server")
 
 
 def _dns_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
-    """Clusters without this Service have their DNS under another name, and its address is the operator's word."""
+    """Compare the setting with the Service of the cluster's DNS. Trust the setting if the Service has another name."""
     try:
         spec = cluster.get(DNS_SERVICE)["spec"]
     except NotFoundError:
@@ -56,7 +56,7 @@ def _dns_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
 
 
 def _network_faults(cluster: Cluster) -> Iterator[Fault]:
-    """Only a network that is known to ignore NetworkPolicies is refused: nothing tells that one obeys them."""
+    """Refuse only a network that is known to ignore NetworkPolicies: no query shows that a network enforces them."""
     namespace, name = IDLE_NETWORK
     names = {
         each["metadata"]["name"]
@@ -69,9 +69,9 @@ def _network_faults(cluster: Cluster) -> Iterator[Fault]:
 
 
 def _priority_faults(cluster: Cluster) -> Iterator[Fault]:
-    """Pods of others without a class get the default one, and could displace ours."""
+    """Refuse a high default class: other owners' pods without a class get this class, and could displace our pods."""
     for each in cluster.get(PRIORITY_CLASSES)["items"]:
         if each.get("globalDefault") and each["value"] >= LOWEST:
             name = each["metadata"]["name"]
-            value = f"is the default of all pods with {each['value']}: they come before our jobs ({LOWEST})"
+            value = f"is the default of all pods, with {each['value']}: such pods come before our jobs ({LOWEST})"
             yield Fault(f"PriorityClass {name}", value, f"expected a default below {LOWEST}")

@@ -27,16 +27,16 @@ __all__ = ["resource_type"]
 WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 """Kinds whose pods Pulumi waits for. If they started before their dependencies, the wait would time out."""
 FORCE = {"pulumi.com/patchForce": "true"}
-"""An update overwrites declared fields that somebody changed by hand. Without it the update would fail."""
+"""Overwrite declared fields that somebody changed by hand. Without this annotation the update would fail."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""Skip Pulumi's wait for Services and claims. For a Service it waits for the pods and then 10 s more, one tier after
-the other; for a claim it waits for the binding. Pulumi waits for the workloads instead, which need both."""
+"""Skip Pulumi's wait for Services and claims, because Pulumi also waits for the workloads, which need both. For a
+Service, Pulumi would wait for the pods and then 10 s more, one tier after the other."""
 TEMPLATE_SIZE = "spec.volumeClaimTemplates[*].spec.resources"
-"""An immutable field. It stays as the StatefulSet was created, and the claims grow separately."""
+"""An immutable field. It keeps the value with which the StatefulSet was created, and the claims grow separately."""
 RELOAD_LABEL = "cnpg.io/reload"
-"""Makes CloudNativePG set a role's password when the Secret changes, instead of at its next reconciliation."""
+"""Label with which CloudNativePG sets a role's password as soon as the Secret changes."""
 SLACK = 60
-"""Seconds that Pulumi waits for a Job beyond the Job's own deadline. Its default would be 10 minutes in all."""
+"""Seconds that Pulumi waits for a Job after the Job's own deadline. Pulumi's default is 10 minutes in total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,16 @@ class Target:
 def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
     """Register every component, each tier after the tier that it depends on.
 
-    Each tier has one Pulumi resource that means "the whole tier is ready", with the name of its folder. Without it each
-    resource would depend on every resource below: 10,000 dependencies in prod, and Pulumi searches each for cycles.
-    Resources that hold data are protected and retained if the profile says so, and a destruction is refused before its
-    first deletion.
+    Each tier has one Pulumi resource that means "the whole tier is ready", with the name of its folder. Otherwise each
+    resource would depend on every resource of the tiers below: 10,000 dependencies in prod, and Pulumi searches each
+    for cycles. If the profile protects data, Pulumi protects and retains resources that hold data, and refuses
+    `pulumi destroy` before the first deletion.
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",
         kubeconfig=configuration.kubeconfig and pulumi.Output.secret(configuration.kubeconfig),
         context=configuration.context,
-        # The same cluster may have another address. By default Pulumi would replace everything on a change of address.
+        # Without an identifier Pulumi would replace everything as soon as the cluster's address changes.
         cluster_identifier=configuration.cluster_identifier,
         # Update a changed ConfigMap in place. By default Pulumi replaces the object and restarts every pod that mounts
         # it.
@@ -94,8 +94,8 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         below = [pulumi.Stash(folder, input="ready", opts=pulumi.ResourceOptions(depends_on=[*below, *awaited]))]
         trees += made
     if platform.environment.profile.protects_data:
-        # Pulumi first deletes resources that nothing depends on, and would meet the protected ones only later. This one
-        # goes first.
+        # Pulumi first deletes resources that no other resource depends on, and would find the protected ones only
+        # later. This protected resource comes first, so Pulumi deletes nothing.
         opts = pulumi.ResourceOptions(depends_on=[*trees, *below], protect=True)
         pulumi.Stash("destruction", input="refused", opts=opts)
     return trees
@@ -130,13 +130,13 @@ class ComponentTree(pulumi.ComponentResource):
 
     @property
     def awaited(self) -> list[pulumi.CustomResource]:
-        """The resources that the next tier depends on: those that become ready, or all if none does."""
+        """The resources that the next tier depends on: all that become ready, or every resource if none does."""
         awaited = [made for resource, made in self._made if _is_awaited(resource)]
         return awaited or [made for _, made in self._made]
 
     @property
     def services(self) -> list[pulumi_kubernetes.core.v1.Service]:
-        """Its Services."""
+        """The Services of the component."""
         return [made for _, made in self._made if isinstance(made, pulumi_kubernetes.core.v1.Service)]
 
     def _make(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> pulumi.CustomResource:
@@ -162,7 +162,7 @@ class ComponentTree(pulumi.ComponentResource):
         if namespace := self._target.namespaces.get(resource["metadata"].get("namespace")):
             yield namespace
         if resource["kind"] == "StatefulSet":
-            # The StatefulSet's controller creates missing claims, and Pulumi would then find the name taken.
+            # Claims come first. Otherwise the StatefulSet's controller creates them, and Pulumi finds the name taken.
             yield from (made for former, made in self._made if former["kind"] == "PersistentVolumeClaim")
 
 

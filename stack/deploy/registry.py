@@ -1,6 +1,6 @@
 """A client that asks a container registry for the digest of a tag (OCI distribution API, pull, no credentials).
 
-It computes the digest from the manifest's bytes, so it notices a registry or proxy that claims another one.
+It computes the digest from the manifest's bytes, so it notices a registry or proxy that claims another digest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEDIA_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-"""Indexes first: the digest of an index serves every architecture, that of a manifest only one."""
+"""Indexes first: the digest of an index serves every architecture, the digest of a manifest only one."""
 SERVED_BY = {DOCKER_HUB: "registry-1.docker.io"}
 """Registry → the host that serves it, if the name differs."""
 MANIFEST_LIMIT = 4 << 20
@@ -40,7 +40,7 @@ TIMEOUT = 10.0
 """Longest silence of a request, in seconds."""
 MAX_RETRIES = 4
 LONGEST_WAIT = 60.0
-"""In seconds. The client does not retry if a registry asks for a longer wait."""
+"""Longest wait before a retry, in seconds. If a registry asks for a longer wait, the client does not retry."""
 _RETRIED = {
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
@@ -52,7 +52,7 @@ _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 class RegistryError(Exception):
-    """A digest that the client cannot get. Its arguments are the problem and the accepted alternative."""
+    """The client cannot get a digest. The arguments are the problem and the accepted alternative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ class Registry:
         self._sleep = sleep
 
     def digests(self, references: Iterable[str], progress: Callable[[str], object]) -> dict[str, str]:
-        """The digest of every reference. Raises `InvalidInputError` with every one that fails.
+        """The digest of every reference. Raises `InvalidInputError` with every reference that fails.
 
-        `progress` is called with each reference before its request.
+        The client calls `progress` with each reference before the request.
         """
         wanted = sorted(set(references))
         found: dict[str, str] = {}
@@ -133,7 +133,7 @@ class Registry:
             raise _refusal(error) from None
 
     def _authorization(self, challenge: str, login: str | None) -> str:
-        """The answer to a challenge: the login itself, or a token for it or for anyone."""
+        """The header that a challenge asks for: the login itself, or a token for the login or for an anonymous user."""
         if login and challenge.partition(" ")[0].lower() == "basic":
             return f"Basic {login}"
         return f"Bearer {self._token(challenge, login)}"
@@ -156,7 +156,7 @@ class Registry:
         return _token_in(body)
 
     def _get(self, request: Request) -> tuple[HTTPMessage, bytes]:
-        """The answer, after retries if they make sense. Raises `HTTPError` for an error status."""
+        """The answer, after retries if a retry can help. Raises `HTTPError` for an error status."""
         retries = 0
         while True:
             try:
@@ -212,7 +212,7 @@ def _wait(retry_after: str, retries: int) -> float:
     """Seconds before the next attempt: the registry's own number, or 1, 2, 4, … if it gives none."""
     seconds = float(retry_after) if retry_after.isdecimal() else float(1 << retries)
     if seconds > LONGEST_WAIT:
-        raise RegistryError(f"must wait {seconds:.0f} s, says its registry", "try again then")
+        raise RegistryError(f"is refused for {seconds:.0f} s by its registry", "try again after that time")
     return seconds
 
 
@@ -222,7 +222,7 @@ def _refusal(error: HTTPError) -> RegistryError:
             return RegistryError("is not in its registry", "expected a repository and a tag that were pushed")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return RegistryError(
-                "is not for everyone", "expected a public image, or a login that may pull it: `docker login`"
+                "is not public", "expected a public image, or a login that may pull it: `docker login`"
             )
         case _:
             return RegistryError(f"got HTTP {error.code} {error.reason}", "try again later")

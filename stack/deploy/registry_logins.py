@@ -1,6 +1,6 @@
 """The logins of container registries, as `docker login` keeps them in `config.json`.
 
-A login stands in the file itself, encoded, or a credential helper of the system knows it.
+Either the file holds a login itself, encoded, or a credential helper of the system knows the login.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Logins = Callable[[str], str | None]
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 DOCKER_HUB_HOST = "registry-1.docker.io"
 HELPER_SECONDS = 30
-"""Longest answer of a credential helper, which may ask a keychain."""
+"""Seconds to wait for a credential helper, which may ask a keychain."""
 
 
 def read_logins() -> Logins:
-    """The logins of the user's `config.json`, in `DOCKER_CONFIG` or `~/.docker`; none where there is no such file.
+    """The logins of the user's `config.json`, in `DOCKER_CONFIG` or `~/.docker`. Without the file there is no login.
 
-    Raises `InvalidInputError` for a file that is no JSON object.
+    Raises `InvalidInputError` for a file that is not a JSON object.
     """
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     try:
@@ -60,7 +60,7 @@ def _of_host(entries: object, wanted: str) -> object:
 
 
 def _of_helper(helper: str, server: str) -> str | None:
-    """The answer of `docker-credential-<helper>`; `None` where it knows no login, or is not installed."""
+    """The answer of `docker-credential-<helper>`; `None` if the helper knows no login or is not installed."""
     try:
         done = subprocess.run(  # noqa: S603 - the helper that the user configured, without a shell
             [f"docker-credential-{helper}", "get"],

@@ -31,10 +31,10 @@ __all__ = ["ISSUED", "generated", "refusals"]
 ISSUED = frozenset({"certificate", "private-key", "authority"})
 """Kinds whose values of one secret are generated together."""
 RSA_BITS = 3072
-"""As strong as 128 bits (NIST SP 800-57 part 1, table 2)."""
+"""Bits of an RSA key. The key is as strong as a symmetric key of 128 bits (NIST SP 800-57 part 1, table 2)."""
 VALIDITY = timedelta(days=730)
 CLOCK_TOLERANCE = timedelta(minutes=5)
-"""How far a reader's clock may be behind ours."""
+"""Largest time by which a reader's clock may be behind ours."""
 
 
 def generated(secret: SecretKeys) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A person's machine with Pulumi, kubectl and, for a cluster of its own, Docker and kind."""
+"""The machine of the person who runs `voice up`: Pulumi, kubectl and, for a new cluster, Docker and kind."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ DOCKERFILE = "runtime/voice_reference/Dockerfile"
 class Workstation:
     """Deploys one environment to one cluster.
 
-    Pulumi's state stays on this machine unless PULUMI_BACKEND_URL names another place. A passphrase is made once where
-    neither PULUMI_CONFIG_PASSPHRASE nor its file is set, and kept beside Pulumi's own files.
+    Pulumi's state stays on this machine unless PULUMI_BACKEND_URL names another place. If neither
+    PULUMI_CONFIG_PASSPHRASE nor PULUMI_CONFIG_PASSPHRASE_FILE is set, a passphrase is generated once and kept next to
+    Pulumi's own files.
     """
 
     def __init__(self, environment: str, context: str | None) -> None:
@@ -53,7 +54,7 @@ class Workstation:
             raise InvalidInputError("voice up", faults)
         if not self.owns_cluster and builds_image:
             accepted = "expected an image that the nodes of this cluster can pull"
-            raise InvalidInputError("voice up", [Fault("--image", "is missing beside --context", accepted)])
+            raise InvalidInputError("voice up", [Fault("--image", "is missing; --context needs it", accepted)])
         os.environ.setdefault("PULUMI_BACKEND_URL", "file://~?metadata=skip")
         os.environ.setdefault("PULUMI_SELF_MANAGED_STATE_GZIP", "true")
         if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
@@ -65,7 +66,7 @@ class Workstation:
             self.run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
 
     def build_image(self) -> str:
-        """Build the reference service's image and load it onto the nodes. They need no registry then."""
+        """Build the reference service's image and load it onto the nodes, so that they need no registry."""
         self.run("docker", "build", "--file", DOCKERFILE, "--tag", IMAGE, ".")
         self.run("kind", "load", "docker-image", IMAGE, "--name", KIND_CLUSTER)
         return IMAGE
@@ -95,9 +96,9 @@ class Workstation:
         self.run("pulumi", "stack", "rm", self.environment, "--yes", "--force", "--preserve-config")
 
     def run(self, *command: str, shows: bool = True) -> str:
-        """The output of a program, in the project's folder; shown while it runs where `shows`.
+        """Run a program in the project's folder. Return its output, or show the output on stderr with `shows`.
 
-        Raises `InvalidInputError` where it fails. What it says goes to stderr.
+        Raises `InvalidInputError` if the program fails.
         """
         sys.stdout.flush()
         sys.stderr.write(f"· {' '.join(command)}\n")

@@ -1,4 +1,4 @@
-"""Findings of the audit that the platform lives with, each with its reason and its last day."""
+"""Findings of the audit that the platform accepts, each with its reason and its expiry date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _accepted(rule: str, path: str, reason: str, expires: date = NEXT_YEAR) -> A
 
 
 _OF_TARGETS = tuple(
-    _accepted("A02", f"flow {name}", f"the platform's targets: {reason}; A01 holds the product")
+    _accepted("A02", f"flow {name}", f"a target of the platform: {reason}; rule A01 checks the flow")
     for name, reason in (
         ("voice-dialogue", "voice-engine is standard"),
         ("login", "identity-service, PostgreSQL and the gateway have four nines each"),
@@ -31,12 +31,12 @@ BEYOND_DEV = (
     _accepted(
         "A03",
         "voice-data/events: replicas",
-        "events wait in the outbox while the one replica restarts: 43 minutes a month are its budget",
+        "events wait in the outbox while the only replica restarts; its budget is 43 minutes a month",
     ),
     _accepted(
         "C05",
         "knowledge-service.search → retrieval-service.search",
-        "the mesh ejects single endpoints: the second attempt goes to another pod, unless none is left",
+        "the mesh ejects single pods, so the second attempt goes to another pod if one is left",
     ),
 )
 IN_PROD = (
@@ -44,7 +44,7 @@ IN_PROD = (
     _accepted(
         "S01",
         "images.lock.yaml",
-        "no registry has answered yet; the program refuses images without digest",
+        "no registry was reachable yet, so the lock has no digests; `pulumi up` refuses images without one",
         NEXT_SPRING,
     ),
 )

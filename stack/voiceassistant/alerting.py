@@ -49,7 +49,7 @@ def rule_groups(
 ) -> tuple[RuleGroup, ...]:
     """Recording rules of the objectives first, then rules that compare with them, then alerts.
 
-    `digests` are those of the services' policy bundles.
+    `digests` maps each service to the digest of its policy bundle.
     """
     return (
         RuleGroup(
@@ -62,7 +62,7 @@ def rule_groups(
                 *_models(graph),
             ),
         ),
-        # A group of its own: a changed policy changes no other group.
+        # A separate group, so that a changed policy changes no other group.
         RuleGroup(name="policy-bundles", rules=tuple(_bundles(graph, digests))),
         RuleGroup(name="rates", rules=(_requests_per_replica(), *attempt_bounds(graph))),
         *availability_groups(graph, scraped, probed),
@@ -74,7 +74,7 @@ def rule_groups(
 
 
 def _stores(scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Iterator[Alert]:
-    """The alerts of each store that exports metrics. A store that the prober probes has none of them."""
+    """The alerts of each store that exports metrics. A store that only the prober checks has no such alerts."""
     exporting = [target.name for target in scraped if target.scrape.module is None]
     for job in (*exporting, *(hosts.name for hosts in probed if hosts.exporter)):
         yield from STORE_ALERTS.get(job, ())
@@ -115,7 +115,7 @@ def _rate(metric: str, by: str, *matchers: str) -> Rate:
 
 
 def _beyond(histogram: str, objectives: Mapping[str, Duration], *matchers: str) -> tuple[Rate, Rate]:
-    """All requests, and those beyond the objective of their route, which is a boundary of the histogram."""
+    """Rates of all requests and of the slow ones. Each route's objective is a bucket boundary of the histogram."""
     routes: dict[int, list[str]] = {}
     for route, latency in objectives.items():
         routes.setdefault(latency.units // 1000, []).append(route)

@@ -58,21 +58,21 @@ OBJECTIVE_ALERTS = (
         expression=f"(up{{probe=''}} == 0) + {_OF_JOB} target:declared",
         lasting=Duration("5m"),
         summary="{{ $labels.job }}: {{ $labels.instance }} does not answer Prometheus's scrape",
-        action="Is the pod ready? If it runs, curl its port from Prometheus's pod: a NetworkPolicy may block it",
+        action="If the pod runs, curl its metrics port from Prometheus's pod: a timeout means a blocking NetworkPolicy",
     ),
     Alert(
         name="ProbeFailing",
         expression=f"(probe_success == 0) + {_OF_JOB} target:declared",
         lasting=Duration("2m"),
         summary="{{ $labels.job }}: {{ $labels.instance }} does not answer the probe {{ $labels.probe }}",
-        action="Is the pod ready? Read its log. If it serves callers, repeat the probe from the prober's pod",
+        action="Is the pod ready? Read the pod's log. If callers get answers, repeat the probe from the prober's pod",
     ),
     Alert(
         name="TargetMissing",
         expression="target:declared unless on (job) up",
         lasting=Duration("10m"),
         summary="{{ $labels.job }} is declared, but Prometheus finds no pod of it",
-        action="Is it scaled to 0, or did its labels or port change? Look at Prometheus's Targets page",
+        action="Is the workload scaled to 0? Did its labels or its port change? Look at Prometheus's Targets page",
     ),
     *OPERATION_FAILURES.alerts(
         "OperationFailing",
@@ -89,13 +89,13 @@ OBJECTIVE_ALERTS = (
         expression="operation:failures:budget unless on (job, operation) voice_operation_requests_total"
         " and on (job) up == 1",
         lasting=Duration("15m"),
-        summary=f"{_OPERATION} is declared, but its service does not count its requests: no alert on it can fire",
+        summary=f"{_OPERATION} is declared, but its service does not count the requests, so no alert can fire",
         action="Compare the service's /metrics with docs/metrics.md: a renamed label or operation is the usual cause",
     ),
     *SERVER_OUTAGES.alerts(
         "ServerUnavailable",
         f"{{{{ $labels.job }}}}: no pod answered at {_SHARE} of the scrapes",
-        "`kubectl get pods` shows its pods; the last rollout, its node and its volume are the usual causes",
+        "Look at the server's pods with `kubectl get pods`. Usual causes: the last rollout, a lost node, a full volume",
     ),
     *FLOW_FAILURES.alerts(
         "FlowFailing",
@@ -120,52 +120,52 @@ OBJECTIVE_ALERTS = (
     *ROUTE_SLOW.alerts(
         "RouteSlow",
         f"{_ROUTE}: {_SHARE} of its answers exceed the P95 objective",
-        "Find the slow hop in a trace of this route; then look at the alerts of its service",
+        "Find the slow hop in a trace of this route; then look at the alerts of the slow service",
     ),
     *ROUTE_LATE.alerts(
         "RouteFirstByteLate",
         f"{_ROUTE}: the first byte of {_SHARE} of its answers exceeds the P95 objective",
-        "Open a trace of this route: the first stage of its service's operation sends the first byte",
+        "The service sends the first byte in its first stage: find the slow call of this stage in a trace",
     ),
     *ROUTE_TIMEOUTS.alerts(
         "RouteTimingOut",
-        f"{_ROUTE}: {_SHARE} of its requests run out of time at the gateway",
-        "Look at the alerts of its service; a saturated or hanging dependency is the usual cause",
+        f"{_ROUTE}: {_SHARE} of its requests reach the gateway's timeout",
+        "Look at the alerts of the route's service; a saturated or hanging dependency is the usual cause",
     ),
     *ROUTE_RATE_LIMITED.alerts(
         "RouteLimiting",
         f"{_ROUTE} refuses {_SHARE} of its requests because of a rate limit",
-        "Find the tenant in the gateway's log: lower its traffic, or raise the route's limit in the catalogue",
+        "Find the tenant in the gateway's log. Ask it to send less, or raise the route's limit in the catalogue",
     ),
     Alert(
         name="GatewayUncounted",
         expression="target:declared{job='gateway'} unless on () count(apisix_http_status)",
         lasting=Duration("15m"),
-        summary="The gateway counts no request of any route: no alert on a route can fire",
-        action="If clients send requests now, look at the gateway's /apisix/prometheus/metrics",
+        summary="The gateway counts no requests, so no alert on a route can fire",
+        action="If clients send requests now, check whether /apisix/prometheus/metrics has apisix_http_status",
     ),
     Alert(
         name="ServiceSaturated",
         expression=f"job:requests_per_replica:rate5m > {_OF_JOB} {FULL} * job:requests_per_replica:capacity",
         lasting=Duration("10m"),
         summary="{{ $labels.job }} serves {{ $value | humanize }} requests a second per replica, close to its capacity",
-        action="If the autoscaler is at its maximum, raise it; otherwise lower the limit of the busiest tenant",
+        action="If the autoscaler is at its maximum, raise the maximum. Otherwise lower the busiest tenant's limit",
     ),
     Alert(
         name="AttemptsAboveBound",
-        # With fewer than a hundred requests in half an hour, those at the window's edge would raise a false alarm.
+        # If there are fewer than a hundred requests in half an hour, a few at the window's edge raise a false alarm.
         expression="(operation:requests:rate30m > on (job, operation) 1.05 * operation:requests:allowed_rate30m"
         " and operation:requests:rate30m * 1800 > 100)"
         " + on (job, operation) group_left (team, severity) 0 * operation:failures:budget",
         lasting=Duration("10m"),
         summary=f"{_OPERATION} receives {{{{ $value | humanize }}}} requests a second, more than its callers can make",
-        action="A layer retries without a declared policy. Compare the callers' voice_call_attempts_total to find it",
+        action="A layer retries without a declared policy. To find it, compare the callers' voice_call_attempts_total",
     ),
     Alert(
         name="BulkheadSaturated",
         expression=f"{_SLOTS_TAKEN} > {_OF_JOB} {FULL} * target:declared",
         lasting=Duration("5m"),
-        summary="{{ $labels.job }}: {{ $value | humanizePercentage }} of the slots of {{ $labels.name }} are taken",
+        summary="{{ $labels.job }}: calls take {{ $value | humanizePercentage }} of the bulkhead of {{ $labels.name }}",
         action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
     ),
     *POLICY_ALERTS,
@@ -174,16 +174,16 @@ OBJECTIVE_ALERTS = (
         name="SagaParked",
         expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',
         lasting=Duration("1m"),
-        summary="{{ $labels.job }}: {{ $value | humanize }} of its sagas {{ $labels.saga }} are parked, unfinished",
-        action="`voice-saga list --state parked` names the cause; then resume or compensate (docs/sagas.md)",
+        summary="{{ $labels.job }}: {{ $value | humanize }} parked sagas {{ $labels.saga }} wait for a person",
+        action="`voice-saga list --state parked` names the cause; then resume or compensate each saga (docs/sagas.md)",
     ),
     Alert(
         name="DeadLetters",
         expression="sum by (job, stream) (increase(voice_stream_dead_letters_total[1h]))"
         f" > {_OF_JOB} 0 * target:declared",
         lasting=Duration("0s"),
-        summary="{{ $labels.job }}: {{ $value | humanize }} messages of {{ $labels.stream }} could not be handled",
-        action="The consumer's log has each error. Fix the cause, then publish them again; see docs/sagas.md",
+        summary="{{ $labels.job }} could not handle {{ $value | humanize }} messages of {{ $labels.stream }}",
+        action="The consumer's log has each error. Fix the cause, then publish the messages again (docs/sagas.md)",
     ),
 )
 """Alerts on objectives. Severity and team come from the objective's service."""

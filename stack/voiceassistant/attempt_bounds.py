@@ -21,7 +21,7 @@ _BY_ROUTE = "sum by (route) (rate(apisix_http_status[30m]))"
 
 
 def attempt_bounds(graph: CallGraph) -> Iterator[Recording]:
-    """The bound of each call, and for each operation the measured and the allowed rate of requests."""
+    """Record the bound of each call, and the measured and the allowed request rate of each operation."""
     bounds: dict[tuple[OperationKey, OperationKey], int] = defaultdict(int)
     for edge in graph.edges:
         if isinstance(edge.callee, Service) and _is_bounded(graph, edge):
@@ -38,8 +38,8 @@ def attempt_bounds(graph: CallGraph) -> Iterator[Recording]:
 def _is_bounded(graph: CallGraph, edge: Edge) -> bool:
     """True if every request of the callee's operation belongs to a counted request of a caller.
 
-    A saga repeats its steps without a request, a consumer works on events, and a WebSocket is one request at the
-    gateway for many of the service.
+    Three callers have no such requests: a saga repeats its steps without a new request, a consumer works on events, and
+    a WebSocket is one request at the gateway but many requests at the service.
     """
     if edge.target.consumes or edge.target.load:
         return False
@@ -57,7 +57,7 @@ def _most_attempts(edge: Edge) -> int:
 
 
 def _made_by_callers(graph: CallGraph) -> str:
-    """The rate of requests of every operation that calls, by `caller` and `caller_operation`."""
+    """Expression for the request rate of every calling operation, by `caller` and `caller_operation`."""
     services = _renamed(_renamed(_SERVED, "job", "caller"), "operation", "caller_operation")
     if not isinstance(graph.gateway, Gateway):
         return services

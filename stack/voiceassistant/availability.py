@@ -1,8 +1,8 @@
-"""Availability of servers, flows and external dependencies, and the beginning of streams: shares of bad events.
+"""Shares of bad events: outages of servers, failures of flows and external dependencies, late starts of streams.
 
-A server counts at each scrape. It is available while one of its pods works, so a failure of its dependencies is not
-its own. A flow counts each request at its entrance. A turn of a WebSocket's dialogue is a request of the service that
-holds it, because the gateway sees only the handshake.
+Each scrape of a server is one event. The server is available while one of its pods works, so a failing dependency does
+not count against it. Each request of a flow is one event at the gateway. For a WebSocket the service counts each turn
+of the dialogue, because the gateway sees only the handshake.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def availability_objectives(graph: CallGraph) -> Iterator[Recording]:
 def availability_groups(
     graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
 ) -> Iterator[RuleGroup]:
-    """The shares of bad events, by window. The state of each server comes first: its windows read it."""
+    """Record the shares of bad events by window. The group `servers` comes first, because later groups read it."""
     yield RuleGroup(name="servers", rules=(_working(scraped, probed),))
     yield from alerts.SERVER_OUTAGES.groups(
         lambda window: f"count_over_time({_WORKING}[{window}]) / {Duration(window).seconds:g}",
@@ -74,7 +74,7 @@ def availability_groups(
 
 
 def _working(scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> Recording:
-    """1 while a pod of the job works, 0 while none does or Prometheus finds none."""
+    """Record 1 while a pod of the job works, and 0 while no pod works or Prometheus finds no pod."""
     own = {target.name: target.scrape.health for target in scraped if target.scrape.health}
     own |= {hosts.name: hosts.health for hosts in probed if hosts.health}
     others = f'up{{probe="",job!~"{"|".join(own)}"}}' if own else 'up{probe=""}'
@@ -99,7 +99,7 @@ def _requests(graph: CallGraph, flow: Flow) -> Iterator[str]:
 
 
 def _bad_requests(graph: CallGraph, flow: Flow) -> Iterator[str]:
-    """Selectors of the counters of a flow's failures: also the fallbacks of soft calls that the flow needs."""
+    """Selectors of the counters of a flow's failures, including fallbacks of soft calls that the flow needs."""
     edge = _entrance(graph, flow)
     yield f'{_STATUS}{{route="{flow.route}",code=~"5.."}}'
     if edge.operation.transport == "websocket":

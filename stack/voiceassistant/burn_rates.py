@@ -1,7 +1,7 @@
 """Burn rates: how fast the bad requests of an indicator spend the error budget of 30 days.
 
-Windows and rates are those of the Site Reliability Workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts". Long
-windows are sums of hourly series: Prometheus reads 30 values for a day less one, not every sample of a month.
+Windows and rates come from the Site Reliability Workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts". Long
+windows are sums of hourly series, so Prometheus reads 720 values for 30 days instead of every sample.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from components.observability.rules import Alert, Recording, RuleGroup
 __all__ = ["BUDGET_DAYS", "Indicator"]
 
 BUDGET_DAYS = 30
-"""The period that an error budget is for."""
+"""Period of an error budget, in days."""
 FEW = 4
-"""So many bad requests in the long window alert nobody, whatever their share: at night one may be all there is."""
+"""Largest number of bad requests in the long window that fires no alert: at night one bad request is a large share."""
 Rate = Callable[[str], str]
-"""Window → the expression of requests a second, by the labels of the subject."""
+"""Function from a window to the expression of requests a second, by the labels of the subject."""
 
 
 class Burn(ClosedModel):
-    """A rate, in times the budget, that must hold over a long window and still hold over a short one."""
+    """A burn rate, as a multiple of the budget. An alert fires if the long and the short window both exceed it."""
 
     rate: float
     long: str
@@ -32,13 +32,13 @@ class Burn(ClosedModel):
 
 
 FAST = (Burn(rate=14.4, long="1h", short="5m"), Burn(rate=6, long="6h", short="30m"))
-"""2 % of the budget gone in an hour, or 5 % in six hours."""
+"""An hour that spends 2 % of the budget, or six hours that spend 5 %."""
 SLOW = (Burn(rate=3, long="1d", short="2h"), Burn(rate=1, long="3d", short="6h"))
-"""10 % of the budget gone in a day, or in three."""
+"""A day that spends 10 % of the budget, or three days that spend 10 %."""
 DIRECT = ("5m", "30m", "1h", "2h", "6h")
-"""Windows that are read from the counters themselves."""
+"""Windows that Prometheus reads from the counters themselves."""
 OVER_DAYS_INTERVAL = Duration("2m")
-"""Between two evaluations of sums over days: Prometheus looks back five minutes for the value of a series."""
+"""Time between two evaluations of sums over days. Prometheus looks back only five minutes for the value of a series."""
 CHAINED = ("1d", "3d", f"{BUDGET_DAYS}d")
 """Windows that are sums of hourly series."""
 
@@ -52,7 +52,7 @@ LABELS: dict[Subject, str] = {
     "dependency": "dependency",
     "job": "job",
 }
-"""Kind of subject → the labels that name one."""
+"""Kind of subject → the labels that identify one subject."""
 OF_A_SERVICE = ("route", "flow")
 """Subjects whose budget also names the service that answers, as `job`."""
 
@@ -67,25 +67,25 @@ class Indicator(ClosedModel):
     subject: Subject
     """The kind of thing that has the budget."""
     name: str
-    """The kind of bad request, as the budget's series name it, such as `failures`."""
+    """The kind of bad request in the names of the budget's series, such as `failures`."""
     adjective: str
-    """The same in the name of the count, such as `failed`."""
+    """The kind of bad request in the name of the count, such as `failed`."""
     unit: str = "requests"
     """The events that are counted, such as `checks`."""
 
     @property
     def labels(self) -> str:
-        """The labels that name a subject."""
+        """The labels that identify one subject."""
         return LABELS[self.subject]
 
     @property
     def budget(self) -> str:
-        """The series of the budgets, which carries team and severity."""
+        """Name of the series of the budgets. Its labels include team and severity."""
         return f"{self.subject}:{self.name}:budget"
 
     @property
     def remaining(self) -> str:
-        """The series of the share of each budget that is left."""
+        """Name of the series of the remaining share of each budget."""
         return f"{self.subject}:{self.name}_budget:remaining{BUDGET_DAYS}d"
 
     @property
@@ -94,16 +94,16 @@ class Indicator(ClosedModel):
         return "job, team, severity" if self.subject in OF_A_SERVICE else "team, severity"
 
     def ratio(self, window: str) -> str:
-        """The series of the share of bad requests in a window."""
+        """Name of the series of the share of bad requests in a window."""
         return f"{self.subject}:{self.name}:ratio_rate{window}"
 
     def count(self, window: str, *, bad: bool) -> str:
-        """The series of the requests in a window."""
+        """Name of the series of the number of requests in a window: bad requests if `bad`, else all requests."""
         kind = f"{self.adjective}_{self.unit}" if bad else f"{self.name}_eligible_{self.unit}"
         return f"{self.subject}:{kind}:increase{window}"
 
     def groups(self, requests: Rate, bad_requests: Rate) -> Iterator[RuleGroup]:
-        """Recent windows at every evaluation; sums over days, which move slowly, less often."""
+        """Short windows at every evaluation. Sums over days change slowly, so Prometheus evaluates them less often."""
         name = self.name.replace("_", "-")
         yield RuleGroup(name=f"{self.subject}-{name}", rules=tuple(self._recent(requests, bad_requests)))
         yield RuleGroup(
@@ -132,7 +132,7 @@ class Indicator(ClosedModel):
     def alerts(self, name: str, summary: str, action: str) -> tuple[Alert, Alert]:
         """One alert for a budget that is spent within days, one for a budget that is spent within the month.
 
-        `summary` names the subject and the share; it goes on with the period.
+        `summary` names the subject and the share. Each alert adds how long the budget lasts.
         """
         return (
             Alert(

@@ -1,7 +1,7 @@
 """Alerts on model calls: speed, goodput, fallback, cooldown, usage, budgets and retirement.
 
 The histograms have the names of OpenTelemetry's conventions for generative AI (semantic-conventions-genai 0.1.0).
-Severity and team are those of the service, from `target:declared`.
+The series `target:declared` gives the severity and the team of each service.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ QUOTA = "model:tokens_per_minute:quota"
 PROVIDER_LABEL, MODEL_LABEL = "gen_ai_provider_name", "gen_ai_request_model"
 
 GOOD = 0.9
-"""Least share of calls within both objectives: each objective is a P95, so 5 % may miss either."""
+"""Smallest share of calls that must meet both objectives. Each objective is a P95, so 5 % of the calls may miss it."""
 FALLING_BACK = 0.1
 """Share of calls that need a second candidate. Above it the first candidate has a lasting fault."""
 CUT = 0.01
 """Share of streams that break off after their first content (the platform's error budget for 5xx)."""
 ESTIMATED = 0.2
-"""Share of tokens that no provider reported. Above it the ledger is too inexact."""
+"""Share of tokens that no provider reported. Above this share the ledger is too inexact."""
 FULL = 0.8
 """Share of a provider's quota. Above it the provider may refuse a burst (rule M07)."""
 NOTICE = 30 * 86_400
@@ -89,13 +89,13 @@ MODEL_ALERTS = (
         f" < {_OF_JOB} {GOOD:g} * target:declared",
         lasting=Duration("10m"),
         summary=f"{_ROUTE}: only {_SHARE} of the calls succeed within all objectives",
-        action="The dashboard of model calls shows which one is missed: first token, time per token, or success",
+        action="The dashboard of model calls shows the missed objective: first token, time per token, or success",
     ),
     Alert(
         name="ModelFallingBack",
         expression=_above(_share("voice_model_fallbacks_total", _ENDED, "job, route", "10m"), FALLING_BACK),
         lasting=Duration("10m"),
-        summary=f"{_ROUTE}: {_SHARE} of the calls need a second candidate; both may bill them",
+        summary=f"{_ROUTE}: {_SHARE} of the calls need a second candidate; both providers may bill these calls",
         action="Read the status page of the first candidate's provider, and its error classes on the dashboard",
     ),
     Alert(
@@ -103,7 +103,7 @@ MODEL_ALERTS = (
         expression=_above(_share('voice_model_calls_total{kind="cut"}', _ENDED, "job, route", "30m"), CUT),
         lasting=Duration("10m"),
         summary=f"{_ROUTE}: {_SHARE} of the answers end in the middle",
-        action="A provider or a hop cuts streams. Compare their duration with the time limit of each hop (rule M04)",
+        action="A provider or a hop cuts streams. Compare the streams' duration with each hop's time limit (rule M04)",
     ),
     Alert(
         name="ModelResting",
@@ -139,7 +139,7 @@ MODEL_ALERTS = (
         f" > on (job, candidate) group_left (team, severity) {FULL:g} * {QUOTA}",
         lasting=Duration("10m"),
         summary=f"{_CANDIDATE}: {{{{ $value | humanize }}}} tokens a minute are close to the provider's quota",
-        action="Raise the quota at the provider. Until then the other candidate serves the calls that this one refuses",
+        action="Raise the quota at the provider. Until then the other candidate serves the calls that it refuses",
     ),
     Alert(
         name="ModelBudgetRefusing",

@@ -24,15 +24,15 @@ __all__ = [
 ]
 
 ENTRANCES = (site.CLUSTER_DNS, site.PUBLIC_NAME, site.PUBLIC_ENTRANCE)
-"""Scrape jobs of DNS and of the way to the gateway: four nines, as the gateway."""
+"""Scrape jobs of the cluster's DNS and of the gateway's public address. Their target is the gateway's, 99.99 %."""
 FAILURE_BUDGET = Ratio("1%")
-"""Of a route: answers with a 5xx status (the platform's targets)."""
+"""Largest share of a route's answers with a 5xx status (the platform's targets)."""
 TIMEOUT_BUDGET = Ratio("2%")
-"""Of a route: answers with status 504 (the platform's targets)."""
+"""Largest share of a route's answers with status 504 (the platform's targets)."""
 RATE_LIMITED_BUDGET = Ratio("0.5%")
-"""Of a route: answers with status 429 (the platform's targets)."""
+"""Largest share of a route's answers with status 429 (the platform's targets)."""
 SLOW_BUDGET = Ratio("5%")
-"""Requests that may take longer than the objective for their P95, which is what a P95 is."""
+"""Largest share of requests that take longer than their objective, because the objective is a P95."""
 
 
 def objective(name: str, value: float, job: str, severity: Severity, /, **labels: str) -> Recording:

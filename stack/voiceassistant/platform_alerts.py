@@ -20,7 +20,7 @@ PLATFORM_ALERTS = (
         severity="warning",
         team=WATCHDOG,
         summary="Always fires. A receiver outside the platform raises an alarm when this alert stops",
-        action="If it stopped: look for a dead Prometheus or Alertmanager, then for the path to the receiver",
+        action="If this alert stops, check that Prometheus and Alertmanager run; then check the path to the receiver",
     ),
     _platform(
         "ContainerRestarts",
@@ -57,7 +57,7 @@ PLATFORM_ALERTS = (
         " and kube_statefulset_replicas > 1",
         "10m",
         "{{ $labels.namespace }}/{{ $labels.deployment }}{{ $labels.statefulset }}: the loss of one more pod stops it",
-        "`kubectl get pods` shows the pod that is missing; delay every rollout and drain of a node until it is back",
+        "`kubectl get pods` shows the missing pod. Delay rollouts and drains of nodes until this pod is back",
     ),
     _platform(
         "NodeNotReady",
@@ -73,7 +73,7 @@ PLATFORM_ALERTS = (
         'kube_node_status_condition{condition!="Ready",status="true"} == 1',
         "5m",
         "Node {{ $labels.node }} reports {{ $labels.condition }}: its kubelet may evict pods",
-        "`kubectl describe node` shows the pods that use the most. Move one of them, or replace the node",
+        "`kubectl describe node` shows the requests of its pods. Move the largest pod, or replace the node",
     ),
     _platform(
         "AutoscalerBlocked",
@@ -99,7 +99,7 @@ PLATFORM_ALERTS = (
         " unless on (namespace, cronjob) kube_cronjob_spec_suspend == 1",
         "1h",
         "{{ $labels.namespace }}/{{ $labels.cronjob }} has not succeeded for two days",
-        "`kubectl get jobs` shows its last runs; read the log of the one that failed",
+        "`kubectl get jobs` shows its last runs; read the log of the failed run",
     ),
     _platform(
         "AutoscalerAtMaximum",
@@ -123,7 +123,7 @@ PLATFORM_ALERTS = (
         "critical",
         f"{_FREE} < 0.1",
         "5m",
-        f"{_VOLUME} has {{{{ $value | humanizePercentage }}}} left",
+        f"{_VOLUME} has {{{{ $value | humanizePercentage }}}} of its space left",
         "Grow the claim now: a store with a full volume stops, and some do not recover by themselves",
     ),
     _platform(
@@ -132,7 +132,7 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 21 * 86400",
         "1h",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Rotate the secret that holds it, see docs/deploy.md: `gateway-tls` or `elasticsearch-transport`",
+        "Rotate the certificate's secret, `gateway-tls` or `elasticsearch-transport`; see docs/deploy.md",
     ),
     _platform(
         "CertificateExpires",
@@ -140,7 +140,7 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 3 * 86400",
         "0s",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Rotate its secret today, see docs/deploy.md: clients and other nodes refuse an expired certificate",
+        "Rotate the certificate's secret today; see docs/deploy.md. Clients and nodes refuse an expired certificate",
     ),
     _platform(
         "CollectorQueueFilling",
@@ -172,7 +172,7 @@ PLATFORM_ALERTS = (
         "prometheus_config_last_reload_successful == 0",
         "5m",
         "{{ $labels.pod }} keeps its old configuration: it refuses the new one",
-        "Its log names the line; `promtool check config` finds the same error before a deployment",
+        "The pod's log names the line; `promtool check config` finds the same error before a deployment",
     ),
     _platform(
         "NotificationsFailing",
@@ -180,6 +180,6 @@ PLATFORM_ALERTS = (
         "sum by (job, pod, integration) (rate(alertmanager_notifications_failed_total[5m])) > 0",
         "5m",
         "{{ $labels.pod }} cannot send notifications over {{ $labels.integration }}",
-        "Check the receiver's address, and that notifications.network admits it",
+        "Check the receiver's address, and that the setting notifications.network contains this address",
     ),
 )

@@ -15,7 +15,7 @@ WATCHDOG = "watchdog"
 
 
 def platform_alert(name: str, severity: Severity, expression: str, lasting: str, summary: str, action: str) -> Alert:
-    """An alert of the platform's team. `lasting` is how long the expression must hold, as `10m`."""
+    """An alert of the platform's team. The expression must hold for `lasting`, such as `10m`."""
     return Alert(
         name=name,
         severity=severity,

@@ -1,6 +1,6 @@
 """Alerts on policies: breakers, retries, rejections, degradation, and the bundle that a process enforces.
 
-Severity and team are those of the service, from `target:declared`.
+The series `target:declared` gives the severity and the team of each service.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ POLICY_ALERTS = (
         expression=_breaker("half_open"),
         lasting=Duration("10m"),
         summary=f"{_CALL}: the breaker probes the callee and does not close",
-        action="Read the callee's log for the probes: they fail, or they hang until their timeout",
+        action="The breaker's trial calls fail or time out. Look for these calls in the callee's log",
     ),
     Alert(
         name="RetryBudgetSpent",
@@ -74,7 +74,7 @@ POLICY_ALERTS = (
         expression=_of_service('max by (job, level) (voice_degradation_level{level!="normal"})'),
         lasting=Duration("15m"),
         summary="{{ $labels.job }} is degraded to level {{ $labels.level }}: it leaves out features",
-        action="Look at its error rate and latency: they set the level; see docs/runtime.md",
+        action="The service's error rate and latency set its level: look at both; see docs/runtime.md",
     ),
     Alert(
         name="FallbackMissing",
@@ -88,7 +88,7 @@ POLICY_ALERTS = (
         expression=_of_service('sum by (job) (increase(voice_policy_reloads_total{result="refused"}[15m]))'),
         lasting=Duration("0s"),
         summary="{{ $labels.job }} refuses its new policy bundle and keeps the old one",
-        action="Its log names the fault. Render the bundle with the version of voice_policies that the service runs",
+        action="The service's log names the fault. Render the bundle with the voice_policies version of the service",
     ),
     Alert(
         name="BundleNotMounted",

@@ -95,8 +95,8 @@ _STAGING_SERVERS = {
     "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE),
 }
 
-# Room for every workload at its maximum plus one surge pod, which rule D02 adds up, and for pods that are still
-# stopping, which H03 adds: they count until they are gone.
+# Each quota has room for every workload at its maximum with one surge pod (rule D02), and for pods that are still
+# stopping (rule H03), because Kubernetes counts a pod until it is gone.
 _DEV_QUOTAS = {
     site.DATA: _quota(("2", "10"), ("5Gi", "20Gi"), 24),
     site.OBSERVABILITY: _quota(("2", "24"), ("8Gi", "40Gi"), 24),
@@ -123,9 +123,9 @@ _REQUIRED = {
     "trace_bucket": "Tempo keeps its traces in an object store",
 }
 _WITHDRAWAL = Duration("30s")
-"""Of the clouds' load balancers by default: three failed health checks, 10 s apart."""
+"""Time until a cloud's load balancer stops sending requests to a pod: by default three failed checks, 10 s apart."""
 BUDGET_RETENTION = Duration("31d")
-"""Of metrics: an error budget is for 30 days, so series of 30 days must be there."""
+"""Retention of metrics. An error budget covers 30 days, so Prometheus must keep the series of 30 days."""
 _METRICS = MetricsStorage(retention=BUDGET_RETENTION, storage=Bytes("120Gi"))
 _STAND_IN = "each service runs its own image"
 
@@ -136,7 +136,7 @@ _DEV = Profile(
         trace_sample_ratio=Ratio("100%"),
         mesh=False,
         metrics=MetricsStorage(retention=BUDGET_RETENTION, storage=Bytes("40Gi")),
-        # kube-proxy alone: there is no load balancer.
+        # There is no load balancer. Only kube-proxy must stop sending requests.
         ingress_grace=Duration("5s"),
     ),
     accepted_findings=accepted.IN_DEV,
@@ -151,7 +151,8 @@ _DEV = Profile(
     memory_share=0.25,
     load_share=0.01,
     quotas=_DEV_QUOTAS,
-    # 8 roles × 20 = 160 ≤ 187; 8 services × (1 replica + surge) connect 110 times, none of them more than 20.
+    # 187 connections suffice for the limits of 8 roles: 8 × 20 = 160. The 8 services with one replica and one surge pod
+    # each open 110 connections, and none of them opens more than 20.
     database=DatabaseLimits(poolers=0, pool_size=20),
     servers=_DEV_SERVERS,
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},
@@ -166,12 +167,12 @@ _PROD = Profile(
     defaults=Defaults(
         log_level="info", trace_sample_ratio=Ratio("10%"), mesh=True, metrics=_METRICS, ingress_grace=_WITHDRAWAL
     ),
-    required={**_REQUIRED, "notifications": "Alertmanager tells nobody without a network to send alerts to"},
+    required={**_REQUIRED, "notifications": "Alertmanager needs a network to which it may send alerts"},
     refused={"reference_image": _STAND_IN},
     service_replicas="declared",
     load_share=1,
     quotas=_PROD_QUOTAS,
-    # 8 databases × 2 poolers × 10 = 160 ≤ 187.
+    # 187 connections suffice for 8 databases × 2 poolers × 10 = 160.
     database=DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),
     servers=_PROD_SERVERS,
     # Jaeger shows recent problems, Tempo allows comparisons with last week.

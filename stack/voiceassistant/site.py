@@ -18,7 +18,7 @@ OBSERVABILITY = "voice-observability"
 NODE_AGENTS = "voice-node-agents"
 EGRESS_PROXIES = ("egress-proxy-a", "egress-proxy-b")
 STORE_LABEL = "voiceassistant.dev/store"
-"""Label for PostgreSQL's pods. The operator uses `app.kubernetes.io/name` itself, on instances and poolers alike."""
+"""Label for PostgreSQL's pods. The operator sets `app.kubernetes.io/name` itself, on instances and on poolers."""
 COLLECTOR = "otel-collector"
 COLLECTOR_PORT = 4317
 COLLECTOR_HTTP_PORT = 4318
@@ -30,7 +30,7 @@ VALKEY_EXPORTER, ELASTICSEARCH_EXPORTER = "valkey-exporter", "elasticsearch-expo
 CLUSTER_DNS = "cluster-dns"
 """The scrape job that resolves a name through the cluster's DNS."""
 PUBLIC_NAME, PUBLIC_ENTRANCE = "public-name", "public-entrance"
-"""The scrape jobs that resolve the gateway's host name, and that request it through DNS and load balancer."""
+"""Two scrape jobs: one resolves the gateway's host name, the other calls the gateway through DNS and load balancer."""
 PRICES = Prices(
     cpu_hour=0.0445,
     memory_hour=0.0049225,

@@ -39,7 +39,7 @@ _POSTGRESQL_ALERTS = (
         "max by (job, namespace) (cnpg_pg_replication_streaming_replicas) < 1",
         "2m",
         "{{ $labels.job }}: no replica follows the primary, so every write waits",
-        "`kubectl cnpg status` names the replicas. Read the log of one: its volume may be full or its node lost",
+        "`kubectl cnpg status` names the replicas. Read a replica's log: its volume may be full, or its node lost",
     ),
     platform_alert(
         "PostgresqlReplicaBehind",
@@ -72,7 +72,7 @@ _POSTGRESQL_ALERTS = (
         f"time() - max by (job) ({_BACKUP}) > 30 * 3600 or {_absent(_BACKUP, 'postgresql')}",
         "1h",
         "{{ $labels.job }}: the last base backup is older than 30 hours, or there is none",
-        "`kubectl get backups` shows the last ones; read the error of the newest, then start a backup by hand",
+        "`kubectl get backups` shows the last backups. Read the error of the newest one, then start a backup by hand",
     ),
     platform_alert(
         "PostgresqlBackupFailed",
@@ -89,7 +89,7 @@ _POSTGRESQL_ALERTS = (
         ' max by (job, namespace, pod) (cnpg_pg_settings_setting{name="max_connections"})',
         "5m",
         f"{_POD}: {{{{ $value | humanize }}}} of the connections are taken, close to max_connections",
-        "`pg_stat_activity` shows the clients that hold them. A service that bypasses the pooler is the usual cause",
+        "`pg_stat_activity` shows the clients that hold connections. The usual cause: a service bypasses the pooler",
     ),
 )
 _POOLER_ALERTS = (
@@ -117,7 +117,7 @@ _VALKEY_ALERTS = (
         "redis_master_link_up == 0",
         "5m",
         "{{ $labels.instance }} has lost its primary, so it receives no writes",
-        "Read its log and the primary's: a full synchronisation that never ends is the usual cause",
+        "Read the logs of this replica and of its primary. The usual cause: a full synchronisation never ends",
     ),
     platform_alert(
         "ValkeyPrimaryAlone",
@@ -126,7 +126,7 @@ _VALKEY_ALERTS = (
         'redis_connected_slaves{instance=~".*-node-.*"} == 0 and on (instance) redis_instance_info{role="master"}',
         "2m",
         "{{ $labels.instance }} is a primary without a replica, so it refuses writes",
-        "`valkey-cli -p 26379 sentinel replicas` on a Sentinel names the replicas; look at the log of one",
+        "`valkey-cli -p 26379 sentinel replicas` on a Sentinel names the replicas. Read the log of each replica",
     ),
     platform_alert(
         "ValkeyAppendFailing",
@@ -151,7 +151,7 @@ _VALKEY_ALERTS = (
         "increase(redis_rejected_connections_total[10m]) > 0",
         "5m",
         "{{ $labels.instance }} refuses connections: its maximum of clients is reached",
-        "`valkey-cli client list` shows the clients that hold them; a client without a pool is the usual cause",
+        "`valkey-cli client list` shows the connected clients. The usual cause: a client without a connection pool",
     ),
 )
 _ELASTICSEARCH_ALERTS = (
@@ -182,7 +182,7 @@ _ELASTICSEARCH_ALERTS = (
     ),
 )
 VALKEY = "valkey"
-"""The scrape job of all Valkey servers, by their exporter."""
+"""The scrape job of all Valkey servers, which Prometheus reads through their exporter."""
 STORE_ALERTS = {
     "postgresql": _POSTGRESQL_ALERTS,
     "postgresql-pooler": _POOLER_ALERTS,

@@ -51,7 +51,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        """Its address over HTTP."""
+        """The store's URL over HTTP."""
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.address.port}"
 
     def secret(self, caller: Caller, *, pair: bool = False) -> SecretKeys:
@@ -67,7 +67,7 @@ class DeployedStore(Store):
 
     @property
     def pods(self) -> Peer:
-        """The pods behind its address, without ports."""
+        """The pods behind the store's address, without ports."""
         address = self.address
         return Peer(namespace=address.namespace, name=address.service, ports=(), label=address.label)
 
@@ -123,7 +123,7 @@ def valkey_servers(graph: CallGraph, environment: Environment) -> Iterator[Valke
 
 
 def elasticsearch_nodes(graph: CallGraph, environment: Environment) -> tuple[str, ...]:
-    """`host:port` of each deployed node that presents a certificate. A node alone presents none."""
+    """`host:port` of each deployed node that presents a certificate. A single node presents no certificate."""
     index = deployed_store(graph, dependencies.ELASTICSEARCH.name)
     nodes = environment.server(index.pods.name).replicas if index else 1
     if index is None or nodes == 1:

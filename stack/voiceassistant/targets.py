@@ -45,7 +45,7 @@ def _left(title: str, indicator: Indicator, matcher: str = "") -> Panel:
 
 
 def _judged(indicator: Indicator, title: str, target: str, *panels: Panel) -> Target:
-    """A target that an indicator judges. Its alerts are those that compare with the indicator's budget."""
+    """A target that an indicator judges, with the alerts that compare with the indicator's budget."""
     return Target(
         title=title,
         target=target,

@@ -15,9 +15,9 @@ from stack.voiceassistant.site import OBSERVABILITY, PROMETHEUS, PROMETHEUS_PORT
 SPAN_BYTES = 1024
 """Bytes of one span over OTLP: identifiers, names, a dozen attributes and a share of the resource."""
 LINE_BYTES = 512
-"""Of one structured log line over OTLP."""
+"""Bytes of one structured log line over OTLP."""
 POINT_BYTES = 128
-"""Of one data point over OTLP."""
+"""Bytes of one data point over OTLP."""
 PUSHED_SERIES = 20_000
 """Series that arrive over OTLP instead of by scraping: as many as ten services expose."""
 EXPORT_SECONDS = 60
@@ -51,7 +51,7 @@ def trace_bytes(graph: CallGraph, environment: Environment) -> Bytes:
 def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
     """Bytes of log lines per second: one for each execution of an operation, and one for each request at the gateway.
 
-    Other lines of services are not counted, nor those of stores and of the platform's own parts.
+    The estimate leaves out other lines of services, and all lines of stores and of the platform's own servers.
     """
     printing = {service.name for service in graph.services} | ({graph.gateway.name} if graph.gateway else set())
     lines = sum(rate for (node, _), rate in executions(graph).items() if node in printing)

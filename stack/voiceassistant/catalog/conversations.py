@@ -49,7 +49,7 @@ CONVERSATION = Service(
     replicas=Replicas(min=3, max=15),
     capacity=Rate("200/s"),
     connection_pool=10,
-    without_features="a message is stored or refused; its answer is soft, and comes later",
+    without_features="a message is stored or refused; the call for its answer is soft, so the answer may come later",
     operations=(
         operation(
             "list",
@@ -85,8 +85,8 @@ NOTIFICATION = Service(
         operation(
             "deliver",
             stage(hard("postgresql.write", "with_key")),
-            # Nobody can unsend a message, and neither provider accepts an idempotency key: one attempt, and a failed
-            # message is kept.
+            # Nobody can unsend a message, and neither provider accepts an idempotency key. So the service makes one
+            # attempt, and keeps a message whose attempt failed.
             stage(
                 soft("smtp-provider.send", "kept, sent later", "never"),
                 soft("sms-provider.send", "kept, sent later", "never"),

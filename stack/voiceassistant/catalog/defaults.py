@@ -10,16 +10,16 @@ from __future__ import annotations
 from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, Retry, SlidingWindow, TokenBucket
 
 LEAF_RETRY = Retry(max_retries=1, base_delay=Duration("50ms"), max_delay=Duration("50ms"))
-"""A second attempt at a store or at the other provider. 50 ms: a leaf's failover needs a new connection, not a
-restart."""
+"""A second attempt at a store or at the other provider. 50 ms suffice, because a failover needs a new connection and
+no restart."""
 INTERIOR_RETRY = Retry(
     max_retries=1,
     base_delay=Duration("100ms"),
     max_delay=Duration("100ms"),
     conditions=("unavailable", "connection_failed"),
 )
-"""For the only interior hop that retries: after the loss of a pod, but not after a timeout, which would double the
-wait."""
+"""For the only interior hop that retries. The hop retries after the loss of a pod, but not after a timeout, because
+that would double the wait."""
 
 MODELS_LOADED = Duration("180s")
 """Longest start of a service that loads models from its image: some GiB from a cold disk at 100 MB/s."""
@@ -32,14 +32,14 @@ def per_tenant(rate: str, burst: int) -> tuple[RateLimit, ...]:
 
 
 def per_user(limit: int, window: str) -> tuple[RateLimit, ...]:
-    """A sliding window for each user of a tenant, counted by each replica: a user's connection stays at one replica."""
+    """A sliding window for each user of a tenant. Each replica counts alone, because a user stays at one replica."""
     return (RateLimit(limit=SlidingWindow(limit=limit, window=Duration(window)), key="user"),)
 
 
 def following_health(max_rate: str) -> tuple[RateLimit, ...]:
-    """A limit of one replica that falls while the provider fails, and recovers with it within 30 s.
+    """A limit for each replica that falls while the provider fails, and recovers within 30 s after the provider.
 
-    A tenth of the highest rate is added each second. At 5/s ten samples take 2 s.
+    The limit grows by a tenth of `max_rate` each second. At the lowest rate, 5/s, ten samples take 2 s.
     """
     rate = Rate(max_rate)
     increase = Rate(f"{rate.count // 10}/s")
@@ -47,5 +47,5 @@ def following_health(max_rate: str) -> tuple[RateLimit, ...]:
 
 
 def provider_bulkhead(max_concurrent: int) -> Bulkhead:
-    """Calls of one replica to a provider. We do not control its latency, so its slots are bounded."""
+    """Bound the calls of one replica to a provider, because we do not control the provider's latency."""
     return Bulkhead(max_concurrent=max_concurrent)

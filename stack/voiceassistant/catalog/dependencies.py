@@ -60,9 +60,9 @@ POSTGRESQL = Dependency(
 )
 REDIS = Dependency(
     name="redis",
-    restart=Duration("10s"),  # down for 5 s before Sentinels act; then their vote, the promotion, HAProxy's check
+    restart=Duration("10s"),  # Sentinels wait 5 s, vote and promote a replica; then HAProxy's check finds it
     kind="datastore",
-    purpose="losable cache: sessions, contexts, shared rate limits",
+    purpose="cache without durable data: sessions, contexts, shared rate limits",
     protocol="redis",
     addresses=(InCluster(namespace=DATA, service="redis", port=6379),),
     availability=FOUR_NINES,
@@ -73,9 +73,9 @@ REDIS = Dependency(
 )
 EVENTS = Dependency(
     name="events",
-    restart=Duration("10s"),  # as the cache
+    restart=Duration("10s"),  # the same time as for the cache
     kind="datastore",
-    purpose="event streams, and counters of token budgets, on a durable Valkey of their own",
+    purpose="event streams and counters of token budgets, on a separate durable Valkey",
     protocol="redis",
     addresses=(InCluster(namespace=DATA, service="events", port=6379),),
     availability=INFRASTRUCTURE,
@@ -85,7 +85,7 @@ EVENTS = Dependency(
 )
 ELASTICSEARCH = Dependency(
     name="elasticsearch",
-    restart=Duration("45s"),  # a JVM starts, and recovers its shards
+    restart=Duration("45s"),  # the JVM starts, and the node recovers its shards
     kind="datastore",
     purpose="full-text index (BM25)",
     protocol="http",
@@ -148,7 +148,7 @@ SMTP = _outside(
     "smtp",
     "e-mail delivery",
     operation("send", p95="800ms", deadline="5s"),
-    # TLS from the first byte (RFC 8314). STARTTLS begins in clear text, so a proxy would see no host name in time.
+    # TLS from the first byte (RFC 8314). STARTTLS begins in clear text, so a proxy would see no host name at first.
     port=465,
     availability=PROVIDER,
 )

@@ -30,7 +30,7 @@ def route(
     return operation(
         target.replace(".", "-"),
         stage(
-            soft("redis.access", "limits then per node", circuit_breaker="off"),
+            soft("redis.access", "each gateway pod enforces its own limits", circuit_breaker="off"),
             hard(target, idempotency, circuit_breaker=circuit_breaker),
         ),
         p95=p95,
@@ -43,20 +43,20 @@ def route(
 
 
 MESSAGE = Bytes("1Mi")
-"""Largest message with its attachments' descriptions, task, or webhook."""
+"""Largest body of a message with descriptions of attachments, of a task, or of a webhook."""
 TOKEN = Bytes("16Ki")
-"""Largest body that is a token or credentials."""
+"""Largest body with a token or with credentials."""
 DOCUMENT = Bytes("25Mi")
 """Largest document. Clients split larger ones before the upload."""
 
 
 def get(path: str) -> HttpRoute:
-    """A route that reads."""
+    """A GET route: it has no body."""
     return HttpRoute(path=path, method="GET")
 
 
 def post(path: str, *, public: bool = False, max_body: Bytes = MESSAGE) -> HttpRoute:
-    """A route that takes a body."""
+    """A POST route with a body."""
     return HttpRoute(path=path, method="POST", public=public, max_body=max_body)
 
 
@@ -64,7 +64,7 @@ GATEWAY = Gateway(
     name="gateway",
     namespace="voice-gateway",
     availability=Ratio("99.99%"),
-    # 250 ms more than the callee's deadline, so that a late answer still arrives.
+    # Each deadline is 250 ms longer than the callee's, so that a late answer still arrives.
     operations=(
         route(
             post("/v1/tokens/verify", max_body=TOKEN),
@@ -138,8 +138,8 @@ GATEWAY = Gateway(
             deadline="18250ms",
             idempotency="never",
             limit=("5/s", 10),
-            # No breaker at the gateway: it does not count an upgraded connection (status 101) as a success, and would
-            # forget no failure.
+            # No breaker at the gateway: APISIX does not count an upgraded connection (status 101) as a success, so its
+            # breaker would never forget a failure.
             circuit_breaker="off",
             transport="websocket",
         ),

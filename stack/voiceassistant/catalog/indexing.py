@@ -1,9 +1,10 @@
 """indexing-service: sagas index and delete documents, so that a crash never leaves half of a document.
 
-Steps pass data through the store, as chunks and embeddings beside the document; the journal holds only names. A
-deletion that cannot finish restores deleted data from there. Objects are deleted last, and only by delete markers of
-their versioned bucket; removing the markers restores them. The bucket's lifecycle later deletes marked objects for
-good.
+Steps pass chunks and embeddings through the object storage, next to the document. The saga's journal holds only their
+names. A deletion that cannot finish restores the deleted data from the object storage.
+
+The last step deletes the objects with delete markers in a versioned bucket. Removing the markers restores the objects.
+Later the bucket's lifecycle rule deletes marked objects for good.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from stack.voiceassistant.catalog.defaults import LEAF_RETRY
 from stack.voiceassistant.site import APPS
 
 CHUNKS = 200
-"""Largest number of chunks of one document; typical: 50. Clients split larger documents before indexing."""
+"""Largest number of chunks of one document. Typical: 50. Clients split larger documents before indexing."""
 BATCHES = 20
 """Largest number of vector insertions of one document. Typical: 5."""
 PATIENCE = Duration("10s")
 """Wait before the retry of a step. Nobody waits for a saga, and short outages are over by then."""
 
-MARKED = "mark-failed, which undoes begin, marks it again"
+MARKED = "mark-failed, the compensation of begin, marks the document as failed"
 
 
 def _step(

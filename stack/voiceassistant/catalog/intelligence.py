@@ -36,7 +36,7 @@ ORCHESTRATOR = Service(
     sizing=Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi")),
     replicas=Replicas(min=3, max=20),
     capacity=Rate("40/s"),
-    without_features="its calls beside the agent are soft: a default model, or text only, whatever the level",
+    without_features="at every level the fallbacks of its soft calls suffice: a default model, or text only",
     operations=(
         operation("answer", *_ANSWER, p95="2200ms", deadline="14500ms", transport="streamed"),
         operation("task", *_ANSWER, p95="2200ms", deadline="14500ms"),
@@ -88,8 +88,8 @@ AGENT = Service(
     operations=(
         operation(
             "run",
-            # A plan is short, and streams the answer at once when no tool is needed. Half of a whole answer's time
-            # suffices for one attempt at a provider (1.4 s).
+            # A plan is short. If the question needs no tool, this call streams the answer at once. Half of the time of
+            # a whole answer suffices for one attempt at a provider (1.4 s).
             stage(
                 hard(
                     "model-adapter.generate",
@@ -115,7 +115,7 @@ AGENT = Service(
             p95="2s",
             deadline="14s",
             transport="streamed",
-            # A question costs several model calls, so the agents of one tenant must not take all slots of the others.
+            # A question costs several model calls, so one tenant's questions must not take the slots of other tenants.
             rate_limits=per_tenant("10/s", 20),
         ),
     ),
@@ -139,7 +139,7 @@ MODEL_ADAPTER = Service(
     operations=tuple(
         operation(
             name,
-            # The providers know no idempotency key: a second attempt, at the other provider, may be billed again.
+            # The providers accept no idempotency key, so both providers may bill a call that is repeated.
             stage(
                 hard(f"llm.{name}", "idempotent", bulkhead=provider_bulkhead(concurrent)),
                 soft("events.reserve", "each replica's share of the budgets"),
@@ -150,8 +150,8 @@ MODEL_ADAPTER = Service(
             transport="streamed" if name == "generate" else "unary",
             rate_limits=following_health(rate),
         )
-        # A replica serves 150 requests a second of all kinds together. Slots at the provider: that rate × P95, as if
-        # one kind took everything. Capped at 64 for long requests, which degrade instead of queueing.
+        # A replica serves 150 requests a second of all kinds together. The slots at the provider are this rate × P95,
+        # as if all requests were of one kind. More than 64 long requests are refused, not queued.
         for name, latency, concurrent, rate in (
             ("generate", "900ms", 64, "64/s"),
             ("rewrite", "150ms", 32, "150/s"),
@@ -164,7 +164,7 @@ MODEL_ADAPTER = Service(
 VOICE = Service(
     name="voice-engine",
     namespace=APPS,
-    purpose="ASR, TTS, VAD (its own; nobody calls it but the gateway)",
+    purpose="ASR, TTS and VAD; only the gateway calls it",
     language="python",
     tier="standard",
     grpc_port=9000,
@@ -187,7 +187,8 @@ VOICE = Service(
             deadline="18s",
             transport="websocket",
             appends=("model.attempted",),
-            # A spoken question and its answer take longer than 2 s. The user is the subject of the gateway's token.
+            # A spoken question and its answer take longer than 2 s, so a user needs fewer than 30 a minute. The user is
+            # the subject of the token that the gateway verifies.
             rate_limits=per_user(30, "1m"),
         ),
     ),

@@ -26,7 +26,7 @@ KNOWLEDGE = Service(
         operation(
             "search",
             stage(hard("postgresql.read", "idempotent")),
-            # The only interior hop with a second attempt: the shortest path with a user waiting.
+            # The only interior hop with a second attempt: on this path, the shortest one, a user waits.
             stage(hard("retrieval-service.search", "idempotent", retry=INTERIOR_RETRY)),
             p95="500ms",
             deadline="4s",
@@ -44,7 +44,7 @@ KNOWLEDGE = Service(
 
 _CONTEXT: tuple[Stage, ...] = (
     stage(soft("redis.access", "no semantic cache")),
-    stage(soft("model-adapter.rewrite", "query as it is")),
+    stage(soft("model-adapter.rewrite", "the original query")),
     stage(hard("retrieval-service.search", "idempotent")),
 )
 
@@ -59,7 +59,7 @@ RAG = Service(
     sizing=Sizing.of(cpu=("1", "2"), memory=("2Gi", "4Gi")),
     replicas=Replicas(min=3, max=15),
     capacity=Rate("20/s"),
-    features=(DegradedFeature(name="query-rewriting", off_at="partial", fallback="query as it is"),),
+    features=(DegradedFeature(name="query-rewriting", off_at="partial", fallback="the original query"),),
     operations=(
         operation("context", *_CONTEXT, p95="700ms", deadline="3s"),
         operation("answer", *_CONTEXT, stage(hard("model-adapter.generate", "with_key")), p95="1700ms", deadline="6s"),

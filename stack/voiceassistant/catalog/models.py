@@ -5,7 +5,7 @@ contracts replace them. Two providers serve each route, each with one deployment
 use different egress proxies, so that they share nothing.
 
 `llm.generate` needs deployments that decode 230 tokens a second. A question has 2.5 s for its whole answer, retrieval
-included, and 900 ms of them for the last call: 250 ms to the first token, and 149 × 4.3 ms for the rest.
+included. The last call has 900 ms of this time: 250 ms to the first token, and 149 × 4.3 ms for the other tokens.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stack.voiceassistant.site import EGRESS_PROXIES
 
 ASSUMED_ON = date(2026, 11, 30)
 BUDGETS, USAGE = "events.reserve", "events.append"
-"""Calls to the durable Valkey: counters of budgets must not be evicted."""
+"""Calls to the durable Valkey, because no server may evict the counters of budgets."""
 DEFAULT_ROUTE = "llm.generate"
 """The route of an answer if model-router does not choose one."""
 

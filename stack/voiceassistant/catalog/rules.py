@@ -1,4 +1,4 @@
-"""Forbidden calls."""
+"""Calls that the catalogue forbids."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ ONLY_CALLERS = {
 """Callee → its only permitted caller."""
 
 FORBIDDEN = frozenset({("indexing-service", "rag-engine")})
-"""Pairs of caller and callee that must never talk."""
+"""Pairs of a caller and a callee that it must never call."""

@@ -91,7 +91,7 @@ _POSTGRESQL = Row(
         ),
         metrics(
             "Replicas that follow the primary",
-            "At 0 every write waits.",
+            "Replicas that stream from the primary. At 0 every write waits.",
             {"{{pod}}": "cnpg_pg_replication_streaming_replicas"},
             red_below=1,
         ),

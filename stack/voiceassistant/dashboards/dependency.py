@@ -58,7 +58,7 @@ _PROTECTION = Row(
         ),
         metrics(
             "Retries",
-            "Second attempts, and calls that got none because the retry budget was spent.",
+            "Retries, and calls without a retry because the retry budget was spent.",
             {
                 _LEGEND: rate("voice_call_retries_total", "job, name", CALLS),
                 f"{_LEGEND}: {{{{reason}}}}": rate("voice_call_exhausted_total", "job, name, reason", CALLS),

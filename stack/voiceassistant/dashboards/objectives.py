@@ -1,4 +1,4 @@
-"""Objectives: burn rates and what is left of each error budget, by route and by operation."""
+"""Objectives: burn rates and the remaining share of each error budget, by route and by operation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _panels(indicator: Indicator) -> Iterator[Panel]:
     legend = " ".join(f"{{{{{label}}}}}" for label in indicator.labels.split(", "))
     matched = f"on ({indicator.labels}) group_left ({indicator.owner})"
     yield metrics(
-        "Budget that is left",
-        f"Share of the error budget of {BUDGET_DAYS} days. Below 0 the objective is missed.",
+        "Remaining budget",
+        f"Remaining share of the error budget of {BUDGET_DAYS} days. Below 0 the objective is missed.",
         {legend: indicator.remaining},
         "percentunit",
         red_below=0.0,

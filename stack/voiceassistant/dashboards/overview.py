@@ -49,7 +49,7 @@ def overview() -> Dashboard:
                 panels=tuple(
                     metrics(
                         f"{each.subject.capitalize()}: {each.name.replace('_', ' ')}",
-                        "The smallest remaining budget of 30 days among these objectives. Below 0 one is missed.",
+                        "The smallest remaining budget of 30 days of these objectives. Below 0 an objective is missed.",
                         {"least": f"min({each.remaining})"},
                         "percentunit",
                         shows="number",

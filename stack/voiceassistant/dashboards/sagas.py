@@ -50,7 +50,7 @@ _EVENTS = Row(
         ),
         metrics(
             "Appended events",
-            "Attempts to append to a stream, by publisher. The outbox keeps those that fail.",
+            "Attempts to append to a stream, by publisher. The outbox keeps events whose attempt failed.",
             {"{{job}}: {{kind}}": rate("voice_call_attempts_total", "job, kind", 'name="events.append"')},
             "reqps",
         ),

@@ -33,7 +33,7 @@ def service(graph: CallGraph) -> Dashboard:
                     ),
                     Panel(
                         title="Logs",
-                        description="Lines that its pods print. A trace id leads to its trace.",
+                        description="Lines that the service's pods print. A trace id leads to its trace.",
                         shows="logs",
                         width=COLUMNS,
                     ),

@@ -86,7 +86,7 @@ _EGRESS = Row(
         ),
         metrics(
             "Refused connections",
-            "Refused connections: the caller does not declare the name that it asked for.",
+            "Connections to a host that the caller does not declare.",
             {"{{job}} {{pod}}": rate("envoy_listener_no_filter_chain_match", "job, pod")},
             "reqps",
         ),

@@ -1,4 +1,4 @@
-"""The data tier: PostgreSQL, cache, event streams and Consul. Each admits exactly its declared callers."""
+"""The data tier: PostgreSQL, cache, event streams and Consul. Each store admits exactly its declared callers."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ DEAD_LETTERS = ".dead-letters"
 
 OPERATOR = Peer(namespace="cnpg-system", name="cloudnative-pg", ports=())
 POSTGRESQL_PORT, STATUS_PORT = 5432, 8000
-INSTANCE_METRICS, POOLER_METRICS = 9187, 9127
-"""Ports of CloudNativePG's instance manager and of its pooler."""
+"""Ports of CloudNativePG's instances: the database, and the status that the operator reads."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
@@ -65,11 +64,12 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The tier's own links: replication, operator, backups, schemas, scrapes."""
+    """The links of the tier's own pods: replication, operator, backups, schemas, scrapes."""
     servers = Peer(namespace=site.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "udp_ports": (GOSSIP_PORT,)})
     yield Link(servers, gossip)
-    # Prometheus scrapes neither Consul, whose metrics need a token, nor Valkey: the prober probes them.
+    # The prober probes Consul and Valkey. Prometheus cannot scrape them: Consul's metrics need a token, and Valkey
+    # serves no metrics.
     yield scrape_link(graph.site, servers, Consul.scrape)
     cache, events = (deployed_store(graph, each.name) for each in (dependencies.REDIS, dependencies.EVENTS))
     for found in filter(None, (cache, events)):
@@ -85,7 +85,10 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def _postgresql_links(database: Store, environment: Environment) -> Iterator[Link]:
-    """One server without external backups, or the operator's instances behind poolers. None for an external one."""
+    """Links of one server (without external backups), or of the operator's instances behind poolers.
+
+    An external database has only the link of the schema jobs.
+    """
     if any(schema_users(database)):
         yield Link(Peer(namespace=site.DATA, name=SCHEMAS, ports=()), database.endpoint)
     if not isinstance(database, DeployedStore):
@@ -230,7 +233,7 @@ def _events(events: DeployedStore, environment: Environment, links: Links) -> Va
 
 
 def _metrics_users(environment: Environment) -> Iterator[AclUser]:
-    """The user of the exporter, where one runs."""
+    """The exporter's user, in environments with an exporter."""
     if environment.deploys(site.VALKEY_EXPORTER):
         yield AclUser(name=VALKEY_ACCOUNT.user, secret=VALKEY_ACCOUNT.secret, rules=VALKEY_RULES)
 

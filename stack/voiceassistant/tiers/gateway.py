@@ -149,7 +149,7 @@ def _is_redis(callee: Node) -> bool:
 
 
 def _routes(gateway: Gateway, edges: list[Edge], graph: CallGraph, environment: Environment) -> list[GatewayRoute]:
-    """Every route. Raises `InvalidInputError` with everything that the gateway cannot express, for all routes."""
+    """Every route. Raises `InvalidInputError` with all policies of all routes that the gateway cannot express."""
     found: list[GatewayRoute] = []
     refusals: list[InvalidInputError] = []
     for operation in gateway.operations:
@@ -192,7 +192,7 @@ def _values(
 
 
 def _concurrent(operation: Operation, timeout: Duration, replicas: int, load_share: float) -> int:
-    """Simultaneous requests of a replica while another is down: rate × (upload by a slow client + answer).
+    """Simultaneous requests of a replica while another replica is down: rate × (upload by a slow client + answer).
 
     Every replica accepts at least the burst of one tenant.
     """

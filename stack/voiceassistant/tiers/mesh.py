@@ -84,7 +84,7 @@ def _service(graph: CallGraph, service: Service) -> MeshPolicy:
 
 
 def _attempt_timeouts(graph: CallGraph, service: Service) -> Iterator[AttemptTimeout]:
-    """Timeouts for calls whose retrying layer has no attempt timeout."""
+    """Timeouts for calls whose retrying layer cannot set an attempt timeout."""
     for edge in graph.edges_to(service):
         call = outbound_call(edge, graph.site, mesh=True)
         if call.enforced_by.attempt_timeout == "mesh":
@@ -102,7 +102,7 @@ def _caller(edge: Edge, service: Service) -> MeshCaller:
 
 
 def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshDestination]:
-    """Every called host, and the Collector. Raises `InvalidInputError` if two calls of a host disagree."""
+    """Every called host, and the Collector. Raises `InvalidInputError` if two calls of a host differ in a policy."""
     calls: dict[str, list[tuple[Edge, OutboundCall]]] = defaultdict(list)
     for edge in graph.edges_from(caller):
         for host, call in _hosts(edge, graph.site):
@@ -120,7 +120,7 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
 
 
 def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
-    """The Service for each address of a call: the callee's, the egress proxy's, or that of a route's HTTP port."""
+    """The Service of each address of a call: the callee's, the egress proxy's, or the HTTP Service for a route."""
     call = outbound_call(edge, site, mesh=True)
     if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
         yield site.http_host(edge.callee), call
@@ -143,7 +143,9 @@ def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list
         paths = ", ".join(edge.path for edge, _ in by_mesh)
         lines = " and ".join(dict.fromkeys(edge.source for edge, _ in by_mesh))
         value = f"disagree on the policy of {host}"
-        faults.append(Fault(paths, value, "give them the same: the mesh has one policy for a host", lines))
+        faults.append(
+            Fault(paths, value, "give these calls the same policy: the mesh has one policy for a host", lines)
+        )
     return MeshDestination(
         host=host,
         http=all(call.protocol in {"grpc", "http"} and not call.addresses[0].tls for _, call in found),

@@ -46,7 +46,7 @@ from stack.voiceassistant.store_alerts import VALKEY
 from stack.voiceassistant.stores import elasticsearch_nodes, full_text_index, valkey_servers
 
 OUTAGE = Duration("30m")
-"""The longest outage of a backend without loss: time to replace a node, or to repeat a failed upgrade."""
+"""The longest outage of a backend without lost telemetry: time to replace a node, or to repeat a failed upgrade."""
 
 COLLECTOR = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=())
 ALERTMANAGER = Peer(namespace=site.OBSERVABILITY, name="alertmanager", ports=())
@@ -57,7 +57,7 @@ LOGS = user(site.COLLECTOR).account
 CLUSTER_DNS_SERVER = "kube-dns.kube-system.svc.cluster.local:53"
 """The Service of the cluster's DNS has this name in every distribution, whatever program answers."""
 INFRASTRUCTURE_PODS = 3
-"""Largest number of pods of one kind, if no autoscaler counts them."""
+"""Largest number of pods of one server without an autoscaler."""
 ON_CALL = "on-call"
 
 
@@ -136,7 +136,7 @@ def _collector(graph: CallGraph, environment: Environment, links: Links) -> Coll
 
 def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
     for replica, url in enumerate(telemetry.prometheus_urls(environment)):
-        # Each replica stores everything, so each receives everything.
+        # Each replica of Prometheus stores all metrics, so the Collector sends all metrics to each replica.
         yield Backend(
             name=f"{site.PROMETHEUS}-{replica}",
             signal="metrics",
@@ -200,7 +200,7 @@ def _proxied(links: Links) -> set[str]:
 
 
 def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedHosts]:
-    """Valkey by its exporter, the cluster's DNS, the way to the gateway, certificates, and the external stores."""
+    """Valkey through its exporter, the cluster's DNS, the gateway's public address, certificates, external stores."""
     if environment.deploys(site.VALKEY_EXPORTER):
         hosts = tuple(address for servers in valkey_servers(graph, environment) for address in servers.addresses)
         exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
@@ -252,7 +252,7 @@ def _question(dependency: Dependency, address: External) -> BlackboxModule:
 
 
 def _web_address(receiver: str) -> SecretKeys:
-    form = SecretForm(kind="url", owned=True, meaning=f"the web address that alerts of {receiver} are sent to")
+    form = SecretForm(kind="url", owned=True, meaning=f"the URL that receives the alerts of {receiver}")
     return SecretKeys(name=f"alertmanager-{receiver}", keys=(WEBHOOK_KEY,), forms={WEBHOOK_KEY: form})
 
 
@@ -272,8 +272,8 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         routes=tuple(_routes(told)),
         default=PLATFORM_TEAM if told else alertmanager.NOBODY,
         inhibitions=(
-            # If a target is down, its other alerts mean nothing. One replica that is down says nothing about the
-            # others.
+            # If no pod of a job is found, its other alerts mean nothing. A single pod that is down mutes no alert,
+            # because it says nothing about the other pods.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),
         links=links,

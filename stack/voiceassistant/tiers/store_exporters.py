@@ -1,4 +1,4 @@
-"""The exporters of the stores that serve no metrics themselves, in profiles that have them."""
+"""Exporters for the stores that serve no metrics themselves, in profiles with exporters."""
 
 from __future__ import annotations
 

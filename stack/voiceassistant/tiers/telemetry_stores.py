@@ -1,7 +1,7 @@
 """Stores and user interfaces of telemetry: Jaeger, Tempo, Grafana, Kibana, and the log shipper of the nodes.
 
-In a profile without log shipper and Kibana, `kubectl logs` shows the output of pods, and nothing reads the node's
-files.
+In a profile without log shipper and Kibana no server reads the log files of the nodes: `kubectl logs` shows the output
+of pods.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
 def test_a_volume_that_cannot_grow_is_refused_before_the_update(deployed: Deployed) -> None:
     deployed.site.project.replace("toy.py", 'Bytes("1Gi")', 'Bytes("2Gi")')
     said = deployed.refusal()
-    assert f"grows from 1Gi to 2Gi, and its storage class '{STORAGE_CLASS}' does not let it" in said
+    assert f"grows from 1Gi to 2Gi, but its storage class '{STORAGE_CLASS}' does not allow it" in said
     deployed.site.project.replace("toy.py", 'Bytes("2Gi")', 'Bytes("1Gi")')
     assert deployed.changes() == []
 

@@ -75,7 +75,7 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
         (("diff", "stagin", "prod"), "'stagin': names nothing to compare; did you mean staging? "),
         (
             ("render", "dev", "prod", "-o", "out"),
-            "--out: is one directory for 2 environments; expected one ENV with it",
+            "--out: is one directory for 2 environments; expected one ENV with --out",
         ),
         (("check",), "one of the arguments ENV --from is required"),
         (("check", "prod", "--from", "."), "argument --from: not allowed with argument ENV"),

@@ -58,7 +58,7 @@ def test_long_lines_are_wrapped_to_the_terminals_width() -> None:
 
 
 def test_a_result_on_the_terminal_ends_with_a_summary_line() -> None:
-    assert seen("graph")[-1] == "16 services and what they call, as mermaid"
+    assert seen("graph")[-1] == "16 services with their calls, as mermaid"
 
 
 class Terminal:

@@ -99,7 +99,7 @@ def test_a_volume_that_would_shrink_or_cannot_grow_is_refused_before_anything_ch
     if "shrinks" in grown:
         grown, shrunk = shrunk, grown
     assert "PersistentVolumeClaim voice-data/data-consul-0.spec.resources.requests.storage: grows from 1Mi to" in grown
-    assert "its storage class 'fast' does not let it; set allowVolumeExpansion where its driver can" in grown
+    assert "its storage class 'fast' does not allow it; set allowVolumeExpansion where its driver can" in grown
     assert "data-postgresql-0.spec.resources.requests.storage: shrinks from 1Ti to 5Gi; volumes only grow" in shrunk
 
 

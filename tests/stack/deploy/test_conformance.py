@@ -216,7 +216,7 @@ def line(**changes: object) -> str:
         ("", "log: has no line"),
         ("ready\n", "log line 1: is no JSON object"),
         (f"{line()}\n{line(policy_digest=None)}\n", "log line 2: lacks policy_digest"),
-        (line(trace_id="7"), "log line 1: has another form of trace_id"),
+        (line(trace_id="7"), "log line 1: has a malformed trace_id"),
     ],
 )
 def test_log_lines_have_the_fields_of_the_contract(

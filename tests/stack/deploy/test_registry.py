@@ -103,7 +103,7 @@ def test_a_refused_token_is_reported_as_an_image_that_is_not_for_everyone(
     registry: OciRegistry, client: Registry
 ) -> None:
     registry.script(PATH, *[Answer(401, {"WWW-Authenticate": registry.challenge(registry.host)})] * 2)
-    with pytest.raises(RegistryError, match="is not for everyone"):
+    with pytest.raises(RegistryError, match="is not public"):
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
