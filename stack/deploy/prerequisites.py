@@ -73,5 +73,7 @@ def _priority_faults(cluster: Cluster) -> Iterator[Fault]:
     for each in cluster.get(PRIORITY_CLASSES)["items"]:
         if each.get("globalDefault") and each["value"] >= LOWEST:
             name = each["metadata"]["name"]
-            value = f"is the default of all pods, with {each['value']}: such pods come before our jobs ({LOWEST})"
+            value = (
+                f"is the default of all pods, with the value {each['value']}: such pods come before our jobs ({LOWEST})"
+            )
             yield Fault(f"PriorityClass {name}", value, f"expected a default below {LOWEST}")

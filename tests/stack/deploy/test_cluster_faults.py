@@ -184,7 +184,7 @@ DNS_SERVICE = "/api/v1/namespaces/kube-system/services/kube-dns"
                     "items": [{"metadata": {"name": "usual"}, "value": 1_000, "globalDefault": True}]
                 }
             },
-            "PriorityClass usual: is the default of all pods with 1000",
+            "PriorityClass usual: is the default of all pods, with the value 1000",
         ),
     ],
 )
